@@ -1,0 +1,248 @@
+"""Everyday tasks of customers and operators, click by click, from the first page after signing in.
+
+A click is one on a link, a button or a heading that opens, a choice of a menu, or Enter in the search. Typing is none.
+"""
+
+from typing import NamedTuple
+
+from tests.e2e.browser import Tab
+
+CLICKS_MAX = 4
+ENTER = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+
+
+class Click(NamedTuple):
+    """A click on the first link, button or heading that opens whose `it` meets a condition in JavaScript."""
+
+    on: str
+    leads: bool = True
+    """Whether another page is loaded by it."""
+
+
+class Choose(NamedTuple):
+    """A choice of a menu, by its name."""
+
+    menu: str
+    value: str
+
+
+class Write(NamedTuple):
+    """Text for a field, by its name; it is no click."""
+
+    field: str
+    text: str
+
+
+class Search(NamedTuple):
+    """Text for the search in the header, and Enter."""
+
+    text: str
+
+
+Step = Click | Choose | Write | Search
+
+
+class Task(NamedTuple):
+    """A task, who has it, what they do, and the expression that is true of the page where it is done."""
+
+    name: str
+    who: str
+    steps: tuple[Step, ...]
+    done: str
+
+    @property
+    def clicks(self) -> int:
+        """The number of clicks."""
+        return sum(not isinstance(step, Write) for step in self.steps)
+
+
+def begins(text: str) -> str:
+    """The condition of an element whose text begins so."""
+    return f"it.textContent.trim().startsWith('{text}')"
+
+
+def shows(text: str) -> str:
+    """The condition of a page that shows a text."""
+    return f"document.querySelector('main').innerText.includes('{text}')"
+
+
+def sends(path: str) -> str:
+    """The condition of a button that sends a form to a path that ends so."""
+    return f"it.tagName === 'BUTTON' && it.form?.getAttribute('action')?.endsWith('{path}')"
+
+
+def list_tasks(customer: str, key: str, leaked: str, credited: str) -> list[Task]:
+    """The tasks about a customer with a plan, an open invoice and an alert, in the order in which they are done.
+
+    `key` is how one key begins, `leaked` another whole one; `credited` is the id of an invoice, of which $1.00 was
+    credited.
+    """
+    keys, plan = Click(begins("API keys")), Click(begins("Plan"))
+    found = Search(customer[1:])
+    return [
+        Task("create a key", "customer", (keys, Click(begins("Make a key"))), "document.getElementById('secret')"),
+        Task(
+            "replace a key by another one",
+            "customer",
+            (keys, Click(begins(f"Rotate {key}"), leads=False), Click(f"{sends('/rotate')} && it.checkVisibility()")),
+            "document.getElementById('secret')",
+        ),
+        Task(
+            "usage of today by endpoint",
+            "customer",
+            (Click(begins("Explore usage")), Click(begins("Today")), Choose("by", "route"), Click(begins("Show"))),
+            shows("By route"),
+        ),
+        Task("limits, and what is used of them", "customer", (Click(begins("Limits")),), shows("Used")),
+        Task("what the month will cost", "customer", (), shows("This period so far")),
+        Task(
+            "a larger plan",
+            "customer",
+            (plan, Click(begins("What would Enterprise cost")), Click(begins("Change the plan"))),
+            "location.search === '?done=plan'",
+        ),
+        Task(
+            "a smaller plan",
+            "customer",
+            (plan, Click(begins("What would you lose with Standard")), Click(begins("Change the plan"))),
+            "location.search === '?done=plan'",
+        ),
+        Task(
+            "buy credits",
+            "customer",
+            (Click(begins("Credits")), Click("it.name === 'usd'"), Click(begins("Pay at Stripe"))),
+            "!location.pathname.startsWith('/account')",
+        ),
+        Task(
+            "pay an open invoice",
+            "customer",
+            (Click(begins("Invoices")), Click("it.tagName === 'A' && it.textContent.trim().startsWith('Pay')")),
+            "!location.pathname.startsWith('/account')",
+        ),
+        Task(
+            "an invoice as PDF",
+            "customer",
+            (Click(begins("Invoices")), Click("it.href?.endsWith('/pdf')", leads=False)),
+            "location.pathname",
+        ),
+        Task(
+            "all invoices as CSV",
+            "customer",
+            (Click(begins("Invoices")), Click("it.href?.endsWith('format=csv')", leads=False)),
+            "location.pathname",
+        ),
+        Task(
+            "an alert of what is spent",
+            "customer",
+            (
+                Click(begins("Alerts")),
+                Click(begins("Alert me when"), leads=False),
+                Write("amounts", "50"),
+                Click(sends("/alerts/spend")),
+            ),
+            "document.querySelector('[name=amounts]').value.startsWith('50')",
+        ),
+        Task(
+            "invite a colleague",
+            "customer",
+            (Click(begins("Team")), Write("email", "new@example.com"), Click(sends("/team/invite"))),
+            "location.search === '?done=invited'",
+        ),
+        Task(
+            "find a customer by a part of its name", "operator", (found,), f"location.pathname.endsWith('{customer}')"
+        ),
+        Task("why a customer gets 429", "operator", (found,), shows("Why 429")),
+        Task(
+            "raise a customer's limits for an hour",
+            "operator",
+            (
+                found,
+                Click(
+                    "it.tagName === 'SUMMARY' && it.parentElement.querySelector('[action$=\\'/limits/raise\\']')", False
+                ),
+                Write("why", "a launch"),
+                Click(sends("/limits/raise")),
+            ),
+            shows("times as high"),
+        ),
+        Task(
+            "revoke a leaked key",
+            "operator",
+            (
+                Click(begins("Customers")),
+                Click(begins("Revoke a leaked key"), leads=False),
+                Write("key", leaked),
+                Click(sends("/keys/leaked")),
+            ),
+            "location.search === '?done=leaked'",
+        ),
+        Task("which edges are late", "operator", (Click(begins("Edges")),), shows("late")),
+        Task(
+            "an invoice and what was credited of it",
+            "operator",
+            (
+                found,
+                Click("it.getAttribute('href')?.startsWith('/console/invoices?')"),
+                Click(f"it.getAttribute('href') === '/console/invoices/{credited}'"),
+            ),
+            shows("$1.00"),
+        ),
+        Task(
+            "acknowledge an alert",
+            "operator",
+            (Click(begins("Overview")), Click(sends("/acknowledge"))),
+            "location.search.includes('done=acknowledged')",
+        ),
+        Task(
+            "tell everybody of an incident",
+            "operator",
+            (
+                Click(begins("Incidents")),
+                Click(begins("New incident"), leads=False),
+                Write("title", "Slow answers"),
+                Write("message", "We look into it."),
+                Click(begins("Tell everybody")),
+            ),
+            shows("Slow answers"),
+        ),
+        Task("who changed what", "operator", (Click(begins("Audit log")),), shows("Audit log")),
+    ]
+
+
+async def do(page: Tab, step: Step) -> None:
+    """Do a step with the mouse, or the keyboard where something is typed."""
+    if isinstance(step, Click):
+        await _click(page, step)
+    elif isinstance(step, Choose):
+        script = "const it = document.querySelector(`main [name=%s]`); it.value = '%s'; return it.value === '%s'"
+        assert await page.run(script % (step.menu, step.value, step.value)), step
+    else:
+        name = "[data-key]" if isinstance(step, Search) else f"main [name={step.field}]"
+        seen = f"[...document.querySelectorAll('{name}')].find(it => it.checkVisibility() && it.type !== 'hidden')"
+        assert await page.run(f"const it = {seen}; it?.focus(); return Boolean(it)"), step
+        await page.call("Input.insertText", text=step.text)
+        if isinstance(step, Search):
+            async with page.loading():
+                for kind in ("keyDown", "keyUp"):
+                    await page.call("Input.dispatchKeyEvent", type=kind, **ENTER, text="\r" * (kind == "keyDown"))
+
+
+async def _click(page: Tab, click: Click) -> None:
+    place = await page.run(
+        "const it = [...document.querySelectorAll('a, button, summary')].find("
+        f"it => it.checkVisibility({{visibilityProperty: true}}) && ({click.on})); if (!it) return null;"
+        "it.scrollIntoView({block: 'center'}); const box = it.getClientRects()[0];"
+        "return [box.x + Math.min(20, box.width / 2), box.y + box.height / 2]"
+    )
+    assert place is not None, f"{click.on} is not on {await page.run('return location.href')}"
+
+    async def press() -> None:
+        for kind in ("mousePressed", "mouseReleased"):
+            mouse = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
+            await page.call("Input.dispatchMouseEvent", type=kind, **mouse)
+
+    if click.leads:
+        async with page.loading():
+            await press()
+    else:
+        await press()

@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 STEP, STEP_MAX = 0.02, 0.05
-"""Seconds between two looks at a condition, first and later on: most looks are requests, which take CPU on both sides."""
+"""Seconds between two looks at a condition, first and later on: most are requests, which take CPU on both sides."""
 GROWTH = 1.1
 """By which the step grows each time."""
 

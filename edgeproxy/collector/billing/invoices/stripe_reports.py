@@ -163,7 +163,7 @@ async def _take_over(
         await invoices.update_invoice(connection, row.id, **values)
         return
     values |= {"total": stripe_invoice["total"], "error": None, **_parse_amounts(stripe_invoice)}
-    if row.accepted_why is not None:  # As Stripe has it, whatever ours was.
+    if row.accepted_why is not None or row.held_why is not None:  # As Stripe has it, whatever ours was.
         values["subtotal"] = stripe_invoice["subtotal"]
     if state == row.state:
         await invoices.update_invoice(connection, row.id, **values)

@@ -157,11 +157,12 @@ def test_a_draft_that_is_finalized_with_an_amount_holds_ours_until_a_person_deci
     assert statuses == [("open", 49900), ("open", 49900), ("void", 500)]
 
 
-def test_a_draft_that_is_finalized_with_an_amount_and_accepted_is_booked_with_that_amount(
-    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+@pytest.mark.parametrize("is_reported", [True, False], ids=["accepted", "reported late"])
+def test_a_draft_that_is_finalized_with_an_amount_is_booked_with_that_amount(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, is_reported: bool
 ) -> None:
     """What our lines have beside is less revenue, and no tax."""
-    name = f"{database.partition(':')[0]}-accepted"
+    name = f"{database.partition(':')[0]}-booked-{is_reported}"
 
     async def work() -> None:
         async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
@@ -170,11 +171,16 @@ def test_a_draft_that_is_finalized_with_an_amount_and_accepted_is_booked_with_th
             before = await sum_accounts(of)
             await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/add_lines", LINE)
             await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
-            await apply_stripe_events(of)
-            held = (await fetch_invoices(of, name))[PERIOD]
-            async with of.database.writing() as connection:
-                accepted = {"tries": 1, "try_at": 0, "held_why": None, "accepted_why": "it is right"}
-                await invoices.transition(connection, held["id"], invoices.HELD, invoices.DRAFT, **accepted)
+            if is_reported:
+                await apply_stripe_events(of)
+                held = (await fetch_invoices(of, name))[PERIOD]
+                async with of.database.writing() as connection:
+                    accepted = {"tries": 1, "try_at": 0, "held_why": None, "accepted_why": "it is right"}
+                    await invoices.transition(connection, held["id"], invoices.HELD, invoices.DRAFT, **accepted)
+            else:
+                await closing.step(CLOSED)
+                assert (await fetch_invoices(of, name))[PERIOD]["state"] == "held"
+                await apply_stripe_events(of)
             for at in (CLOSED + 5, CLOSED + 10):
                 await closing.step(at)
             period = (await fetch_invoices(of, name))[PERIOD]

@@ -1,4 +1,4 @@
-"""The search for customers: an id, an external id, a contact's address, a part of a name, the beginning of a key."""
+"""The search for customers: an id, a contact's address, a part of a name, how an external id or a key begins."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,8 +21,9 @@ KEY_MARK = "_v1_"
 async def search_customers(
     connection: AsyncConnection, database: Database, text: str, limit: int
 ) -> list[CustomerResponse]:
-    """Return at most `limit` customers that a text may mean: an id, an external id, the address of a contact, a key,
-    or a part of a name in whichever case. Names that begin with the text come first.
+    """Return at most `limit` customers that a text may mean: an id, an external id or how it begins (where it is not
+    encrypted), the address of a contact, a key, or a part of a name in whichever case. Names that begin with the text
+    come first.
 
     A key is searched for by its first characters, which are stored. To look into a million names takes 0.1 to 0.2
     seconds, and is done only where fewer than `limit` match otherwise.
@@ -30,8 +31,8 @@ async def search_customers(
     matches: dict[str, CustomerResponse] = {}
     conditions = [customers.c.id == text, match_value(connection, "customers", "external_id", text)]
     if KEY_MARK in text:
-        begins = database.beginning(keys.c.start, get_key_start(text))
-        owners = sa.select(keys.c.customer).where(begins).order_by(database.by_character(keys.c.start)).limit(limit)
+        is_start = database.beginning(keys.c.start, get_key_start(text))
+        owners = sa.select(keys.c.customer).where(is_start).order_by(database.by_character(keys.c.start)).limit(limit)
         conditions.append(customers.c.id.in_(owners))
     if "@" in text:
         has_address = match_value(connection, contacts.name, "email", text.lower())
@@ -39,6 +40,10 @@ async def search_customers(
     conditions.append(database.beginning(customers.c.name, text))
     by_name = database.by_character(customers.c.name)
     if len(text) >= PART_CHARACTERS_MIN:
+        external_id = database.by_character(customers.c.external_id)
+        is_clear = customers.c.external_id_sealed.is_(None)
+        begins = sa.select(customers.c.id).where(database.beginning(customers.c.external_id, text), is_clear)
+        conditions.append(customers.c.id.in_(begins.order_by(external_id).limit(limit)))
         within = sa.select(customers.c.name).where(database.contains_part(customers.c.name, text))
         conditions.append(customers.c.name.in_(within.order_by(by_name).limit(limit)))
     for condition in conditions:

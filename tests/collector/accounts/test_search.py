@@ -16,6 +16,7 @@ def test_a_part_of_a_name_is_found_in_whichever_case_and_what_begins_with_it_is_
         opened = await Database.connect(database)
         rows = [
             {"id": f"id-{name}", "name": name, "tier": "t", "settings": '{"tier":"t"}', "metadata": "{}", "version": 1}
+            | {"external_id": f"crm_{name}"}
             for name in NAMES
         ]
         async with opened.writing() as connection:
@@ -34,6 +35,11 @@ def test_a_part_of_a_name_is_found_in_whichever_case_and_what_begins_with_it_is_
             assert await find("%b.") == []
             assert await find("\\_b") == []
             assert await find("id-zebra") == ["zebra"]
+            assert await find("crm_a") == ["a_b.c", "acme", "acme-2", "axb.c"], "how an external id begins"
+            assert await find("crm_acme-2") == ["acme-2"]
+            assert await find("cr") == []
+            await connection.execute(sa.update(customers).values(external_id_sealed="sealed"))
+            assert await find("crm_a") == [], "a hash has no beginning"
         await opened.close()
 
     asyncio.run(do())

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.invoices.credit_notes import MADE, VOID
+from edgeproxy.collector.billing.invoices.foreign_balance import UNDONE
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.journal.journal import (
     Journal,
@@ -84,6 +85,7 @@ async def _book_state(books: Journal, row: InvoiceRow) -> None:
         return
     if row.state in OPENED and await books.find_transaction("invoice", row.id) is None:
         await _book_invoice(books, row)
+        await _reverse_foreign(books, row)
     step = STEPS.get(row.state)
     if step is not None and await books.find_transaction(step.kind, row.id) is None:
         await step.book(books, row)
@@ -103,6 +105,15 @@ async def _book_invoice(books: Journal, row: InvoiceRow) -> None:
             currency=row.currency,
         )
     )
+
+
+async def _reverse_foreign(books: Journal, row: InvoiceRow) -> None:
+    """Take back what was booked of an invoice while it was nothing of ours: a person finalized it, then accepted it."""
+    foreign = await books.find_transaction("foreign_balance", row.stripe_id or "")
+    if foreign is not None and await books.find_transaction("foreign_balance", foreign.source + UNDONE) is None:
+        entries = await _reverse_transactions(books, [foreign.seq])
+        source = foreign.source + UNDONE
+        books.book(Posting(row.customer, "foreign_balance", source, entries, foreign.source, currency=row.currency))
 
 
 def is_fee(line: RatedLine) -> bool:

@@ -229,11 +229,16 @@ def test_a_balance_that_somebody_has_set_at_stripe_is_in_the_books(database: str
         assert (accounts["receivable"], accounts["other"]) == (1200, -300 + 500)
 
         await adjust(-80)
-        await company.invoice(50, state="draft")
+        by_hand = await company.invoice(50, state="draft")
         rows = await balances.compare(now + DAY, is_booking=True)
         assert rows == [("acme", "customer balance", -30, -30)]
         await is_stripes(-30)
         assert (await company.fetch_accounts())["receivable"] == 1200
+        async with of.writing() as connection:  # A person accepts it as it is.
+            accepted = sa.update(invoices_table).where(invoices_table.c.stripe_id == by_hand)
+            await connection.execute(accepted.values(state="open", held_why=None, accepted_why="it is right"))
+        await company.refresh(by_hand)
+        await is_stripes(-30)
 
     play(database, own_sandbox, work)
 

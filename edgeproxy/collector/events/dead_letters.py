@@ -40,7 +40,7 @@ async def delete_letter(connection: AsyncConnection, id_: str) -> bool:
     return gone.rowcount > 0
 
 
-def find_customer(event: Any) -> str | None:
+def find_customer(event: object) -> str | None:
     """Return the customer whom a rejected event names: in its own form, or as the subject of a CloudEvent."""
     name = event.get("customer", event.get("subject")) if isinstance(event, dict) else None
     return name if isinstance(name, str) else None

@@ -48,7 +48,7 @@ class Forwarding(ResponseRelay):
         binding = self.binding
         assert binding is not None
         service, region = binding.route.service, binding.preferred_region
-        if binding.fallback is not None and not self.message and self._is_ejected(binding):
+        if binding.fallback is not None and not self.message and binding.is_ejected():
             binding = self._lead_to_fallback("ejected")
             service = binding.route.service
         try:
@@ -206,11 +206,6 @@ class Forwarding(ResponseRelay):
 
     # ---- to another upstream
 
-    def _is_ejected(self, binding: "RouteBinding") -> bool:
-        """Return whether all endpoints of the first upstream are left out, while the fallback has one that is not."""
-        assert binding.fallback is not None
-        return not binding.route.service.has_chosen() and binding.fallback.route.service.has_chosen()
-
     def _lead_to_fallback(self, reason: str) -> "RouteBinding":
         """Have what follows of the request be that of the fallback; return the customer's binding to it."""
         assert self.binding is not None
@@ -258,10 +253,10 @@ class Forwarding(ResponseRelay):
         endpoint, route = self.endpoint, self.route
         assert endpoint is not None
         assert route is not None
-        if status not in route.fallback_statuses or not self.fall_back(str(status)):
-            return False
-        endpoint.record_failure(monotonic())
-        return True
+        is_replaced = status in route.fallback_statuses and self.fall_back(str(status))
+        if is_replaced:
+            endpoint.record_failure(monotonic())
+        return is_replaced
 
     # ---- requests that the upstream gets whole
 

@@ -184,33 +184,27 @@ class Service:
         has_fallback: bool = False,
     ) -> None:
         """`region` is the edge's own; `pending` is counted in where the settings have a breaker, `ejections` always.
-        `region_fields` name the region in answers. `has_fallback`: some route asks another service where this one
-        fails."""
-        self.name = name
+        `region_fields` name the region in answers. `has_fallback`: some route asks another where this one fails."""
+        self.name, self.response_seconds = name, seconds
         self.region, self.region_fields = region, region_fields
-        self.response_seconds = seconds
         self.speaks_http2 = settings.protocol != "http/1.1"
         """Whether requests go to it over HTTP/2."""
-        self.timeouts = settings.timeouts
-        self.connect_timeout = settings.timeouts.connect
-        self.idle_timeout = settings.timeouts.idle
-        self.max_idle_connections = settings.pool
+        self.timeouts = timeouts = settings.timeouts
+        self.connect_timeout, self.idle_timeout = timeouts.connect, timeouts.idle
+        self.max_idle_connections, self.host = settings.pool, settings.host
         self.max_buffered_bytes = settings.buffer
         """Bytes of a body that is taken in whole before an endpoint is asked; None: it passes as it comes."""
         self.max_head_bytes = settings.head
         """Bytes of an answer's head at most."""
-        self.host = settings.host
         own_field = settings.request_id_field
         self.request_id_field = None if own_field is None else own_field.lower().encode()
         """The field of answers, in lower case, in which the service tells its own id of a request."""
         self.attempts = settings.retry.attempts
         self.budget = RetryBudget(settings.retry.budget, lambda: seconds.count)
-        self._ejections = ejections
-        breaker, eject = settings.breaker, settings.eject
+        self._ejections, breaker, eject = ejections, settings.breaker, settings.eject
         self.breaker = None if breaker is None or pending is None else CircuitBreaker(breaker.pending, pending)
         self._outliers = None if eject is None else OutlierDetector(eject.errors, eject.for_, ejects_last=has_fallback)
-        self._log = log.RateLimitedLog(LOG_SECONDS)
-        self._chance = chance or random.Random()
+        self._log, self._chance = log.RateLimitedLog(LOG_SECONDS), chance or random.Random()
         self._origins = create_origins(settings.endpoints, region)
         self.endpoints: tuple[Endpoint, ...] = ()
         """Every address that is known."""
@@ -219,7 +213,8 @@ class Service:
         self._pairs_in: dict[str, Callable[[], Pair]] = {}
         """The next two of each region that was asked for since."""
         # A name has no address until the supervisor tells it; an address is its own.
-        literal = [[each.settings.host] if addresses.is_address(each.settings.host) else [] for each in self._origins]
+        hosts = (each.settings.host for each in self._origins)
+        literal = [[host] if addresses.is_address(host) else [] for host in hosts]
         self.update_addresses([EndpointAddresses(addresses, addresses) for addresses in literal])
 
     # ---- the choice

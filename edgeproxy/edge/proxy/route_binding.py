@@ -85,11 +85,11 @@ class Route:
         fallback: "Route | None" = None,
     ) -> None:
         """`service`: None where nothing is forwarded. `cors`: which pages of other origins may call it; None where the
-        edge says nothing of that. `base`: the path of the service's endpoints. `rules`: about requests, whosever.
-        `fallback`: the same route to its second upstream."""
+        edge says nothing of that. `base`: the path of the endpoints. `rules`: about anybody's requests. `fallback`: the
+        same route to its second upstream."""
         self.settings = settings
         self.host = None if settings.host is None else settings.host.encode()
-        self.path = settings.path.encode()
+        self.path, self.label = settings.path.encode(), settings.label
         self.methods = None if settings.methods is None else frozenset(m.encode() for m in settings.methods)
         self.auth = settings.auth
         self.takes_certificate = "certificate" in settings.auth
@@ -98,15 +98,11 @@ class Route:
         self.scopes = settings.scopes
         self.protocols = frozenset(protocol.lower().encode() for protocol in settings.upgrade)
         """The protocols to which a connection may switch, in lower case."""
-        self.label = settings.label
         self._set_timeouts(settings, Timeouts() if service is None else service.timeouts)
-        self.fallback = fallback
-        self.fallback_statuses = frozenset[int]() if settings.fallback is None else settings.fallback.list_statuses()
-        """The statuses for which the fallback is asked."""
         self.service = cast("Service", service)  # The policy before lets nobody in where there is none.
         self.request_seconds: Histogram = metrics.request_seconds(self.label)
         self.overhead_seconds: Histogram = metrics.overhead_seconds()
-        self.cors = cors
+        self.cors, self.fallback = cors, fallback
         self.preauth_policy = (
             PreAuthPolicy(settings, cors, select_conditions(rules, settings.path), metrics.count_rule) or None
         )
@@ -119,9 +115,11 @@ class Route:
         """The mapping of places that answers name; None where they stay as they are."""
 
     def _set_timeouts(self, settings: "RouteSettings", timeouts: Timeouts) -> None:
-        """Set the route's own timeouts, or else those of its service."""
-        own = settings.timeouts
-        before_fallback = None if settings.fallback is None else settings.fallback.after
+        """Set when the fallback is asked, and the route's own timeouts, or else those of its service."""
+        own, fallback = settings.timeouts, settings.fallback
+        self.fallback_statuses = frozenset[int]() if fallback is None else fallback.list_statuses()
+        """The statuses for which the fallback is asked."""
+        before_fallback = None if fallback is None else fallback.after
         self.head_timeout = before_fallback or own.response_head or timeouts.response_head
         self.idle_timeout = own.idle or timeouts.idle
         self.total_timeout = own.total or timeouts.total
@@ -193,10 +191,8 @@ class RouteBinding:
         fallback: "RouteBinding | None" = None,
     ) -> None:
         """`fallback`: the customer on the route to its second upstream."""
-        self.route = route
-        self.fallback = fallback
-        self.customer = customer
-        self.tier = tier
+        self.route, self.fallback = route, fallback
+        self.customer, self.tier = customer, tier
         self.limits = limits
         self.networks = networks
         """The networks from which the customer may come."""
@@ -207,8 +203,7 @@ class RouteBinding:
         self.priority, self.message = priority, message
         self.preferred_region = prefer
         """The region whose endpoints are asked first."""
-        self.stamps = stamps
-        self.forwards_key = forwards_key
+        self.stamps, self.forwards_key = stamps, forwards_key
         changes_host, is_bounded = route.service.host != "pass", route.total_timeout is not None
         rewrites = route.response_policy is not None or route.rewriter is not None
         reads_bodies = route.settings.response_usage is not None
@@ -216,6 +211,11 @@ class RouteBinding:
         self.has_unusual_head = forwards_key or is_stamped_per_request or is_bounded or is_altered
         """Whether there is more to its requests' heads than what is joined for each."""
         self._create_meters(meters, metrics)
+
+    def is_ejected(self) -> bool:
+        """Return whether all endpoints of the first upstream are left out, while the fallback has one that is not."""
+        assert self.fallback is not None
+        return not self.route.service.has_chosen() and self.fallback.route.service.has_chosen()
 
     def _has_own_limit_sets(self) -> bool:
         """Return whether each address, end user or request has limits of its own."""

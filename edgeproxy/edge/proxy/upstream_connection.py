@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1.chunked import encode_chunk, encode_last_chunk
 from edgeproxy.edge.http1.field_values import find_value
-from edgeproxy.edge.http1.response import (
-    ResponseHead,
-    check_unfinished,
-    read_response,
-)
+from edgeproxy.edge.http1.response import ResponseHead, check_unfinished, read_response
 from edgeproxy.edge.proxy.client_transport import COPIED_BYTES_MAX
 from edgeproxy.edge.proxy.forwarding import Forwarding
 from edgeproxy.edge.proxy.plain_responses import PLAIN_RESPONSES, read_plain_head
@@ -131,9 +127,9 @@ class UpstreamConnection(UpstreamBody):
                 return None
             if head.status >= 200:
                 exchange.check_websocket(head.status)
-                assert exchange.binding is not None
-                if exchange.binding.fallback is not None and exchange.replaces_answer(head.status):
-                    self._drop_answer(exchange, head, block, rest)
+                if exchange.replaces_answer(head.status):
+                    left = (0 if exchange.is_bodiless(head.status) else head.length) - len(rest)
+                    self.drop_answer(block, is_whole=not (left or head.close or head.chunked))
                     return None
                 return head, block, rest
             exchange.relay_interim(head)
@@ -141,17 +137,6 @@ class UpstreamConnection(UpstreamBody):
             end = data.find(BLANK)
         self.keep_partial_head(data)
         return None
-
-    def _drop_answer(self, exchange: Forwarding, head: ResponseHead, block: bytes, rest: bytes) -> None:
-        """End an answer that is not passed on: the connection is kept where all of it is here."""
-        self.exchange = None
-        if not self.reused:
-            self.learn_idle_timeout(block)
-        length = 0 if exchange.is_bodiless(head.status) else head.length
-        if head.close or head.chunked or length != len(rest):
-            self.abort()
-        else:
-            self.release(monotonic())
 
     def begin_body(self, exchange: Forwarding, head: ResponseHead, data: bytes) -> None:
         """Begin the answer's body, with the part of it that came with the head."""

@@ -95,6 +95,16 @@ class UpstreamTransport:
         else:
             self.close()
 
+    def drop_answer(self, block: bytes, *, is_whole: bool) -> None:
+        """End an answer that is not passed on; the connection is kept where all of it is here. `block`: its head."""
+        self.exchange = None
+        if not self.reused:
+            self.learn_idle_timeout(block)
+        if is_whole:
+            self.release(monotonic())
+        else:
+            self.abort()
+
     def record_surplus(self, size: int, came: Literal["answer", "idle", "lent"] = "answer") -> None:
         """Report bytes that belong to no answer, and use this connection for no further request.
 

@@ -100,10 +100,10 @@ class UsageHandlers(Handlers):
         about = {"customer": query.customer, "meter": meter, "quantity": used["total"], "plan": plan.version}
         return answer(200, {**about, "currency": plan.plan.currency, "amount": amount})
 
-    async def _parse_query(self, holder: Holder, asked_for: UsageSpanQuery) -> LedgerQuery:
+    async def _parse_query(self, holder: Holder, span_query: UsageSpanQuery) -> LedgerQuery:
         """Return the query of the ledger; customers see their own usage, in detail as long as their tier has it."""
-        customer = auth.customer_of(holder, asked_for.customer)
-        parameters = asked_for.model_dump(by_alias=True, exclude_none=True)
+        customer = auth.customer_of(holder, span_query.customer)
+        parameters = span_query.model_dump(by_alias=True, exclude_none=True)
         dimensions = set(self._dimensions)
         if other := queries.list_dimension_names(parameters) - dimensions:
             async with self._database.reading() as connection:
@@ -112,7 +112,7 @@ class UsageHandlers(Handlers):
         query = queries.parse_query({**parameters, **({"customer": customer} if customer else {})}, now, dimensions)
         if holder.customer is not None:
             detail_seconds = await self._find_detail_seconds(holder.customer)
-            if detail_seconds is not None and asked_for.since is None and "cursor" not in parameters:
+            if detail_seconds is not None and span_query.since is None and "cursor" not in parameters:
                 query = detail.shorten_default(query, detail_seconds, now)
             detail.require_detail(query, detail_seconds, now)
         return query

@@ -163,8 +163,7 @@ class InvoiceList(TypedDict):
 
 
 class InvoiceRow(NamedTuple):
-    """An invoice as the database has it, with the name of its customer. Amounts are smallest units of its currency,
-    times Unix seconds."""
+    """An invoice in the database, with its customer's name. Amounts are in the smallest unit, times Unix seconds."""
 
     id: str
     customer: str

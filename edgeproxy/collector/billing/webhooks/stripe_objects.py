@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from edgeproxy.collector.billing.invoices.foreign_balance import TRANSACTIONS
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
@@ -68,9 +67,9 @@ class StripeObjects:
         except StripeCallError as error:
             raise StripeUnavailableError(str(error)) from error
 
-    async def _fetch(self, name: str, id: str, **params: Any) -> StripeObject | None:
+    async def _fetch(self, name: str, id: str, **params: object) -> StripeObject | None:
         try:
-            return await self._stripe.call(name, id, **params)
+            return await self._stripe.call(name, id, key=None, **params)
         except StripeCallError as error:
             if error.status == NOT_THERE:
                 return None

@@ -124,6 +124,37 @@ def test_a_draft_that_stripe_has_made_by_its_meters_is_replaced_too(
     assert due == [49900, 49900]
 
 
+@pytest.mark.parametrize("amount", [500, 0])
+def test_a_draft_that_stripe_has_made_by_its_meters_is_finalized_before_it_is_found(
+    new_sandbox: Sandbox, tmp_path: Path, amount: int
+) -> None:
+    async def work() -> None:
+        where = put_tables(f"sqlite:///{tmp_path}/ledger.db")
+        async with era(tmp_path, where, new_sandbox, JANUARY) as of:
+            await of.of.customer("acme", "enterprise", now=JANUARY)
+            await of.of.use("acme", {"api_calls": 7}, at=JANUARY + 600)
+            await of.turns(3)
+            await of.to(FEBRUARY + 5)
+            found = await asyncio.to_thread(at_stripe, new_sandbox, "acme")
+            (draft,) = [each["id"] for each in found if each["status"] == "draft"]
+            for step, body in (("add_lines", LINE), ("finalize", ""))[0 if amount else 1 :]:
+                await at_sandbox(new_sandbox, "POST", f"/v1/invoices/{draft}/{step}", body)
+            await of.turns(3)
+            period = (await fetch_invoices(of.of, "acme"))[PERIOD]
+            if amount:
+                assert (period["state"], period["stripe_id"]) == ("held", draft)
+                assert f"somebody has finalized {draft} at Stripe with $5.00" in period["held_why"]
+                assert await raised(of.of) == ["invoice_held"]
+            else:
+                await of.to(FEBRUARY + FREEZE)
+                await of.turns(3, 601)
+                period = (await fetch_invoices(of.of, "acme"))[PERIOD]
+                assert (period["state"], period["total"]) == ("open", 49900), period["held_why"]
+                assert await raised(of.of) == ["invoice_replaced"]
+
+    asyncio.run(work())
+
+
 def test_a_draft_that_is_finalized_with_an_amount_holds_ours_until_a_person_decides(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
-from edgeproxy.collector.billing.invoices import invoices, line_rows
+from edgeproxy.collector.billing.invoices import invoices, line_rows, stripe_reports
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.meter_export import metered_segments, outbox_rows, slicing
 from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
@@ -76,6 +76,11 @@ class MeteredInvoices(InvoiceItems):
         if invoice is None:
             await self._alert_missing_draft(row)
             raise InvoiceNotReadyError("Stripe has not drafted the invoice yet")
+        if invoice["status"] != DRAFT:  # A person has finalized it before it was found, so that it cannot be changed.
+            async with self._database.writing() as connection:
+                await invoices.update_invoice(connection, row.id, stripe_id=invoice["id"])
+                await stripe_reports.apply_stripe_invoice(connection, invoice)
+            return invoice
         stripe_customer = await self._customers.fetch_with_email(row.customer, invoice["customer"])
         invoice = await self._stripe.call(
             "v1.invoices.update",

@@ -15,8 +15,9 @@ import pytest
 from loadtest.testbed.collector import ADMIN, SERVICE, Collector
 
 PACKAGE = "edgeproxy_generated_client"
-CONFIG = "content_type_overrides: {application/x-ndjson: application/octet-stream}\npost_hooks: []\n"
-"""JSON lines are bytes to the generator; formatters need not run."""
+BYTES = "application/octet-stream"
+CONFIG = f"content_type_overrides: {{application/x-ndjson: {BYTES}, application/zip: {BYTES}}}\npost_hooks: []\n"
+"""JSON lines and ZIP files are bytes to the generator; formatters need not run."""
 METERS = {"requests": {"count": "requests"}}
 TAGS = {"credits": "credits_"}
 """Tags whose package has another name, as Python has this one."""

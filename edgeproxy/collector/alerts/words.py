@@ -34,7 +34,7 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("The trial of %(customer)s ends at %(trial_ends_at)s: from then on the plan is paid"),
     ),
     AlertKind.REQUEST_CAP_EXCEEDED: (
-        N_("Answers to %(customer)s on %(route)s have cost more than a request may"),
+        N_("Answers to %(customer)s on %(route)s have cost %(above)s credits more than a request may"),
     ),
     AlertKind.DIMENSION_LIMIT_EXCEEDED: (
         N_("%(customer)s has more than %(values)s values of %(dimension)s in %(month)s: others count as ~other"),
@@ -184,6 +184,10 @@ def _format_amount(reader: Reader, value: JsonValue, currency: str | None) -> st
     return _format_plain(reader, value, None) if currency is None else _format_money(reader, value, currency)
 
 
+def _format_credits(reader: Reader, value: JsonValue, _: str | None) -> str:
+    return reader.credits(int(str(value)))
+
+
 def _format_plan(_: Reader, value: JsonValue, __: str | None) -> str:
     return str(value).partition("@")[0]
 
@@ -199,5 +203,6 @@ FORMS: Final[Mapping[str, Form]] = {
     "rotate_by": _format_day,
     **dict.fromkeys(("amount", "used"), _format_amount),
     "plan": _format_plan,
+    "above": _format_credits,
 }
 """The forms of details that are no plain text or number, by their names."""

@@ -50,7 +50,7 @@ class Fallback(Part):
         rewrite: {request: {set: {Authorization: "Bearer ${MODELS_KEY:-none}"}}}
         fallback:
           upstream: spare
-          after: 10s
+          after: 60s
           rewrite: {request: {set: {Authorization: "Bearer ${SPARE_KEY:-none}"}}}
     ```
     """
@@ -63,12 +63,14 @@ class Fallback(Part):
     )
     after: Duration | None = Field(
         default=None,
-        description="Time that the first one has for the head of its answer. By default its `response_head`.",
+        description="Time that the first one has for the head of its answer: of a model's stream the first token, else "
+        "the whole answer. Where the second one cannot be asked, and by default, it is its `response_head`.",
     )
     buffer: Annotated[int, BeforeValidator(Size(1, 1 << 50))] = Field(
         default=10 << 20,
         description="Largest body that is held until the request is over, as `buffer` of an upstream holds it. A "
-        "request with a longer one, or one that does not say its length, goes to the first upstream alone.",
+        "request with a longer one, or one that does not say its length, goes to the first upstream alone, unless all "
+        "of it comes with its head.",
     )
     rewrite: Rewrite = Field(
         default=Rewrite(),

@@ -75,6 +75,11 @@ class BufferedBody:
         return self._file is not None
 
     @property
+    def is_stored(self) -> bool:
+        """Whether nothing of it is on its way to the disk."""
+        return self._file is None or not self._file.is_busy
+
+    @property
     def is_sent(self) -> bool:
         """Whether nothing of it is still to be sent from disk."""
         return self._file is None or self._file.is_sent

@@ -7,7 +7,7 @@ READ_AHEAD_BYTES, and as many as the configuration lets a client pipeline.
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from edgeproxy.edge.errors import RejectedError, UpstreamError
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.body import ChunkedBody, RequestBody, SizedBody
 from edgeproxy.edge.proxy.client_states import LAST
 from edgeproxy.edge.proxy.client_transport import ClientTransport
@@ -57,8 +57,7 @@ class ClientInput(ClientTransport):
         elif (self.body is not None and self.reading) or exchange.state is AWAITS_BODY:
             exchange.fail(RejectedError(408, "The request's body did not arrive in time"))
         else:
-            error = UpstreamError("http_response_timeout", "The upstream did not answer in time", status=504)
-            exchange.fail(error, is_overdue=is_overdue)
+            exchange.time_out(is_overdue=is_overdue)
 
     def write_whole(self, keep: bytes, changing: bytes, opening: bytes, rid: bytes, body: memoryview) -> None:
         """Write a whole answer whose head is in pieces (edge/http2/answer.py), where the head is not text."""
@@ -138,7 +137,8 @@ class ClientInput(ClientTransport):
         if self.body is None:
             assert exchange.route is not None
             timeout = exchange.idle_timeout if exchange.has_begun_response else exchange.route.head_timeout
-            self.deadline = monotonic() + timeout
+            # All of it has come, and may still be on its way to the disk.
+            self.deadline = monotonic() + (exchange.snapshot.body_idle if exchange.state is GATHERING else timeout)
         elif self.body.size >= self._body_size_due:
             # Not for each piece: one byte now and then would hold the upstream for ever.
             self._body_size_due = self.body.size + exchange.snapshot.body_idle_bytes

@@ -15,7 +15,7 @@ cdef class ExchangeRecord:
     cdef public object length, message, metering, method, minor, notes, path, received_lines, request_counters, request_line
     cdef public object response_counters, rid, site, span, state, status, trace, tried_endpoints, upstream_request_id, wait
     cdef public long long shown_left
-    cdef public bint accepts_whole, usage_requested, streamed_body
+    cdef public bint accepts_whole, is_patient, usage_requested, streamed_body
     cdef public CClient client
     cdef public CRuntime runtime
     cdef public CSnapshot snapshot

@@ -60,6 +60,7 @@ class ExchangeRecord:
         "identity",
         "idle_timeout",
         "interim_count",
+        "is_patient",
         "keep",
         "length",
         "limit_set",
@@ -107,6 +108,8 @@ class ExchangeRecord:
     """The meters of an answer that is relayed piece by piece, where anything but requests is counted."""
     usage_requested: bool
     """Whether the edge has asked for the usage that the answer's stream states, on a route where it may."""
+    is_patient: bool
+    """Whether its first upstream has all the time that others have, as the fallback of its route could not be asked."""
     received_lines: tuple[bytes, bytes]
     """The request line and the kept lines, not yet as the first upstream gets them, on a route with a fallback."""
     sent_at: float

@@ -53,7 +53,8 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     GATHERING: frozenset((CONNECTING, SENT, OVER)),
     # Over a connection that was closed at once it goes again, as it does from SENT where the upstream is gone.
     CONNECTING: frozenset((SENT, CONNECTING, OVER)),
-    SENT: frozenset((ANSWERING, TUNNEL, CONNECTING, OVER)),
+    # Sent to another upstream, its fallback, over a connection that is there already.
+    SENT: frozenset((SENT, ANSWERING, TUNNEL, CONNECTING, OVER)),
     ANSWERING: frozenset((OVER,)),
     TUNNEL: frozenset((OVER,)),
     OVER: frozenset(),

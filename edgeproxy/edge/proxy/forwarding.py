@@ -25,6 +25,7 @@ from edgeproxy.edge.proxy.socket_input import is_readable
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.exchange_sides import UpstreamSide
+    from edgeproxy.edge.proxy.pool import Endpoint
     from edgeproxy.edge.proxy.route_binding import RouteBinding
 
 UNREACHED: Final = frozenset(("connection_refused", "connection_timeout"))
@@ -48,14 +49,15 @@ class Forwarding(ResponseRelay):
         binding = self.binding
         assert binding is not None
         service, region = binding.route.service, binding.preferred_region
-        if binding.fallback is not None and not self.message and binding.is_ejected():
+        may_lead = binding.fallback is not None and not (self.message or self.head.upgrade)
+        if may_lead and binding.is_ejected():
             binding = self._lead_to_fallback("ejected")
-            service = binding.route.service
+            service, may_lead = binding.route.service, False
         try:
             self.endpoint = endpoint = service.select() if region is None else service.select_in(region)
         except UpstreamError as error:
             self.runtime.metrics.count_upstream_error(service.name, error.error)
-            if binding.fallback is None or self.message:
+            if not may_lead:
                 raise
             self._lead_to_fallback(error.error)
             self.select()
@@ -222,9 +224,7 @@ class Forwarding(ResponseRelay):
         the metric names it. The caller ends the connection to that one.
         """
         binding, endpoint = self.binding, self.endpoint
-        if binding is None or binding.fallback is None or self.has_begun_response or self.head.upgrade:
-            return False
-        if self.client.body is not None or (self.streamed_body and self.buffered_body is None):
+        if binding is None or binding.fallback is None or not upstream_request.is_repeatable(self):
             return False
         service, region = binding.fallback.route.service, binding.preferred_region
         try:
@@ -246,7 +246,40 @@ class Forwarding(ResponseRelay):
         self.send()
         if self.server is not None:
             self._send_from_disk(self.server)
+            self.client.resume_reading()
         return True
+
+    def time_out(self, *, is_overdue: bool) -> None:
+        """End a request to which no answer has begun in time; `is_overdue`: it takes too long as a whole.
+
+        The fallback is asked sooner than others are given up. Who cannot be asked there waits on.
+        """
+        error = UpstreamError("http_response_timeout", "The upstream did not answer in time", status=504)
+        binding, route = self.binding, self.route
+        is_early = binding is not None and binding.fallback is not None and self.state is SENT and not self.is_patient
+        if not is_early or is_overdue or route is None or not route.patience:
+            self.fail(error, is_overdue=is_overdue)
+        elif not self._fall_back_from(error):
+            self.is_patient = True
+            self.client.deadline = monotonic() + route.patience
+
+    def _fall_back_from(self, fault: UpstreamError) -> bool:
+        """Send the request to its fallback, and end the connection to the upstream that has failed, which is charged
+        for it; return False where it cannot be sent there."""
+        endpoint, server = self.endpoint, self.server
+        if not self.fall_back(fault.error):
+            return False
+        if endpoint is not None:
+            self._charge(endpoint, fault)
+        if server is not None:
+            server.abort()
+        return True
+
+    def _charge(self, endpoint: "Endpoint", fault: UpstreamError) -> None:
+        """Count a fault, and hold it against the endpoint, unless its answer's status has been already."""
+        self.runtime.metrics.count_upstream_error(endpoint.service.name, fault.error)
+        if not fault.is_local and not (self.has_begun_response and self.status >= 500):
+            endpoint.record_failure(monotonic())
 
     def replaces_answer(self, status: int) -> bool:
         """Send the request to its fallback if an answer of this status is not passed on; return whether that is so."""
@@ -286,14 +319,12 @@ class Forwarding(ResponseRelay):
         binding = self.binding
         assert binding is not None
         asks = binding.asks_for_usage and stream_usage.may_request_usage(self)
-        if self.client.body is None:
-            if asks:
-                self._ask_for_usage()
-            return False
-        if binding.route.service.max_buffered_bytes is not None:
-            return False
-        most = upstream_request.get_bytes_held(self, binding) or (REQUEST_BYTES_MAX if asks else 0)
-        return bool(most) and self.start_buffering(most)
+        if self.client.body is not None:
+            most = upstream_request.get_bytes_held(self, binding, REQUEST_BYTES_MAX if asks else 0)
+            return bool(most) and self.start_buffering(most)
+        if asks:
+            self._ask_for_usage()
+        return False
 
     def _ask_for_usage(self) -> None:
         stream_usage.ask(self)
@@ -355,18 +386,16 @@ class Forwarding(ResponseRelay):
         Unless the fallback of its route can have the request, and it is not overdue.
         """
         client, endpoint = self.client, self.endpoint
-        if endpoint is not None and isinstance(error, UpstreamError):
-            self.runtime.metrics.count_upstream_error(endpoint.service.name, error.error)
-            if self.span is not None:
-                self.span.attempts[-1].error = error.error
-            failed_already = self.has_begun_response and self.status >= 500  # By its status.
-            if not error.is_local and not failed_already:
-                endpoint.record_failure(monotonic())
+        if isinstance(error, UpstreamError):
+            if not is_overdue and self._fall_back_from(error):
+                return
+            if endpoint is not None:
+                self._charge(endpoint, error)
+                if self.span is not None:
+                    self.span.attempts[-1].error = error.error
         server = self.server
         if server is not None:
             server.abort()
-        if isinstance(error, UpstreamError) and not is_overdue and self.fall_back(error.error):
-            return
         if self.has_begun_response:
             self.log_end(error.error if isinstance(error, UpstreamError) else error.detail)
             self.release()

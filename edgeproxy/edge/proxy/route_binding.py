@@ -60,6 +60,7 @@ class Route:
         "methods",
         "overhead_seconds",
         "path",
+        "patience",
         "preauth_policy",
         "protocols",
         "request_seconds",
@@ -119,8 +120,10 @@ class Route:
         own, fallback = settings.timeouts, settings.fallback
         self.fallback_statuses = frozenset[int]() if fallback is None else fallback.list_statuses()
         """The statuses for which the fallback is asked."""
-        before_fallback = None if fallback is None else fallback.after
-        self.head_timeout = before_fallback or own.response_head or timeouts.response_head
+        response_head = own.response_head or timeouts.response_head
+        self.head_timeout = (None if fallback is None else fallback.after) or response_head
+        self.patience = max(0.0, response_head - self.head_timeout)
+        """Seconds that the first upstream has beyond `head_timeout` where the fallback cannot be asked."""
         self.idle_timeout = own.idle or timeouts.idle
         self.total_timeout = own.total or timeouts.total
         """Seconds that a whole request may take; None: any time."""

@@ -84,7 +84,8 @@ class Snapshot:
         # Those of before have what they count themselves, where the tables have no room.
         self._tables: PolicyTables = before._tables if before is not None else _create_tables(store, metrics, sharing)
         self._upstreams, self._rules = settings.upstreams, settings.rules
-        self._with_fallback = {route.upstream for route in settings.routes if route.fallback is not None}
+        pairs = [(each.upstream, each.fallback.upstream) for each in settings.routes if each.fallback is not None]
+        self._with_fallback = {name for pair in pairs for name in pair}
         """The names of the upstreams in whose place another one is asked where they fail."""
         self.services = {
             name: self._create_service(name, upstream, before) for name, upstream in settings.upstreams.items()

@@ -65,7 +65,7 @@ def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: 
     if route.settings.response_usage is not None:
         exchange.usage_requested = False
     if binding.fallback is not None:
-        exchange.received_lines = exchange.request_line, exchange.keep
+        exchange.received_lines, exchange.is_patient = (exchange.request_line, exchange.keep), False
     complete = not head.chunked and len(data) - end - 4 >= exchange.length
     rewrite_lines(exchange, binding, data[end + 4 : end + 4 + exchange.length] if complete else None)
 

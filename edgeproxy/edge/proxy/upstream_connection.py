@@ -112,8 +112,7 @@ class UpstreamConnection(UpstreamBody):
     def _read_final_head(self, exchange: Forwarding, data: bytes, end: int) -> tuple[ResponseHead, bytes, bytes] | None:
         """Return the head of the final answer, as it was read and as bytes, and what follows it.
 
-        Relays what is before it. None where a tunnel begins, the final head is still to come, or another upstream is
-        asked instead. Raises UpstreamError.
+        Relays what is before it. None where it is still to come, or will not. Raises UpstreamError.
         """
         while end >= 0:
             if end > self.endpoint.service.max_head_bytes:
@@ -127,9 +126,10 @@ class UpstreamConnection(UpstreamBody):
                 return None
             if head.status >= 200:
                 exchange.check_websocket(head.status)
+                is_taken = self.has_taken(exchange)  # Asked now, as it begins anew for a fallback.
                 if exchange.replaces_answer(head.status):
-                    left = (0 if exchange.is_bodiless(head.status) else head.length) - len(rest)
-                    self.drop_answer(block, is_whole=not (left or head.close or head.chunked))
+                    is_whole = head.length == len(rest) and not (head.close or head.chunked)
+                    self.drop_answer(block, is_reusable=is_taken and is_whole)
                     return None
                 return head, block, rest
             exchange.relay_interim(head)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from edgeproxy.edge.http1 import message
 from edgeproxy.edge.http1.field_values import remove_field
 from edgeproxy.edge.http1.host import replace_host
+from edgeproxy.edge.proxy.exchange_states import GATHERING
 from edgeproxy.edge.proxy.query_key import remove_key
 from edgeproxy.edge.proxy.stream_usage import BLANK, replace_length
 
@@ -45,12 +46,25 @@ def rewrite_lines(exchange: "ResponseRelay", binding: "RouteBinding", body: byte
         exchange.keep += exchange.snapshot.sign(exchange.rid, binding, exchange.now, exchange.request_line, body)
 
 
-def get_bytes_held(exchange: "ResponseRelay", binding: "RouteBinding") -> int:
-    """Return how many bytes of a request's body are held for its fallback; 0 where that is not to have it."""
+def get_bytes_held(exchange: "ResponseRelay", binding: "RouteBinding", otherwise: int) -> int:
+    """Return how many bytes of a body are held until it is whole; 0 where it passes as it comes, or the upstream gets
+    bodies whole in any case. `otherwise`: where the fallback is no reason."""
     fallback = binding.route.settings.fallback
-    if fallback is None or binding.fallback is None or exchange.head.upgrade or exchange.head.chunked:
+    if binding.route.service.max_buffered_bytes is not None:
         return 0
-    return fallback.buffer if 0 < exchange.length <= fallback.buffer else 0
+    if fallback is None or exchange.head.upgrade or exchange.head.chunked:
+        return otherwise
+    return fallback.buffer if 0 < exchange.length <= fallback.buffer else otherwise
+
+
+def is_repeatable(exchange: "ResponseRelay") -> bool:
+    """Return whether all of a request is here and can be sent again, and nothing of an answer has gone out."""
+    if exchange.has_begun_response or exchange.head.upgrade or exchange.client.body is not None:
+        return False
+    body = exchange.buffered_body
+    if body is None:
+        return not exchange.streamed_body
+    return exchange.state is not GATHERING or body.is_stored
 
 
 def rewrite_message(exchange: "ResponseRelay", fallback: "RouteBinding") -> bytes:
@@ -61,7 +75,7 @@ def rewrite_message(exchange: "ResponseRelay", fallback: "RouteBinding") -> byte
     is_whole = buffered is None or not buffered.is_on_disk
     stamps = head[head.rindex(exchange.client.forwarded_lines + exchange.rid) :]
     exchange.request_line, exchange.keep = exchange.received_lines
-    rewrite_lines(exchange, fallback, body if is_whole else None)
+    rewrite_lines(exchange, fallback, body if is_whole and not exchange.head.chunked else None)
     head = b"".join((exchange.request_line, exchange.keep, fallback.stamps, stamps))
     if fallback.asks_for_usage and exchange.usage_requested:
         head = replace_length(head, len(body))

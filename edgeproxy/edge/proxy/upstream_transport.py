@@ -95,12 +95,19 @@ class UpstreamTransport:
         else:
             self.close()
 
-    def drop_answer(self, block: bytes, *, is_whole: bool) -> None:
-        """End an answer that is not passed on; the connection is kept where all of it is here. `block`: its head."""
+    def has_taken(self, exchange: "Forwarding") -> bool:
+        """Return whether the request has gone out whole: what follows would else be taken for the rest of its body."""
+        body = exchange.buffered_body
+        return not self.write_paused and (body is None or body.is_sent)
+
+    def drop_answer(self, block: bytes, *, is_reusable: bool) -> None:
+        """End an answer that is not passed on. The connection is kept if it `is_reusable`: the request has gone out
+        whole, and all of the answer is here. `block` is its head."""
         self.exchange = None
         if not self.reused:
             self.learn_idle_timeout(block)
-        if is_whole:
+        if is_reusable:
+            self.resume_reading()
             self.release(monotonic())
         else:
             self.abort()

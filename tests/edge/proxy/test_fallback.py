@@ -2,11 +2,14 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
-from typing import Any
+from time import monotonic
+from typing import IO, Any
 
 import pytest
 
+from edgeproxy.edge.proxy import body_file
 from edgeproxy.edge.proxy.endpoint_states import DOWN
 from tests.edge.body_usage.test_stream_options import WITHOUT
 from tests.edge.body_usage.transcripts import CHAT_STREAM, compact
@@ -279,6 +282,83 @@ async def test_a_stream_that_is_asked_for_its_usage_at_the_second_too(edge: Edge
     assert edge.usage() == {("acme", "all", "v1"): 29}
 
 
+async def test_no_other_request_goes_over_a_connection_that_has_half_a_body(edge: Edge, second: Upstream) -> None:
+    """Its first upstream answers before it has taken all: what followed would be the rest of the body to it, or a
+    request that the client has made up."""
+    client = await edge.client()
+    await client.sends(ask(body=b"x" * (6 << 20)))
+    first = await edge.upstream.accepts()
+    await first.gets_head()
+    await first.gets_bytes(300_000)
+    await first.sends(BUSY)
+    assert (await (await second.takes()).tells(client, ok())).status == 200
+    assert not edge.endpoint(route="/v1/x").idle
+    assert set(await first.gets_cut()) == {ord("x")}
+
+
+async def test_a_body_that_the_disk_is_slow_to_take_is_sent_once(
+    edge: Edge, second: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    route(edge)["fallback"]["after"] = "50ms"
+    go_on, write_all = threading.Event(), body_file.write_all
+
+    def write_slowly(file: IO[bytes], data: bytes) -> None:
+        assert go_on.wait(10)
+        write_all(file, data)
+
+    monkeypatch.setattr(body_file, "write_all", write_slowly)
+    body = os.urandom(300_000)
+    client = await edge.client()
+    await client.sends(ask(body=body))
+    (connection,) = edge.runtime.connections.clients
+    await edge.until(lambda: connection.exchange and connection.exchange.bytes_in == len(body))
+    assert connection.deadline > monotonic() + 30  # That of a body: nobody was asked who could be too slow.
+    go_on.set()
+    first = await edge.upstream.accepts()
+    assert is_same(await first.gets_request(), body)
+    assert (await first.tells(client, ok())).status == 200
+    assert not second.is_asked()
+
+
+@pytest.mark.parametrize("why", ["chunked", "the second is full"])
+async def test_a_first_has_all_its_time_where_the_second_cannot_be_asked(
+    edge: Edge, second: Upstream, why: str
+) -> None:
+    route(edge)["fallback"]["after"] = "50ms"
+    edge.config["upstreams"]["other"]["breaker"] = {"pending": 1}
+    client = await edge.client()
+    breaker = edge.runtime.snapshot.services["other"].breaker
+    assert breaker is not None
+    if why == "chunked":
+        await client.sends(head("POST /v1/x HTTP/1.1", *FIELDS, "Transfer-Encoding: chunked"))
+        first = await edge.upstream.accepts()
+        await first.gets_head()
+        await client.reaches(first, b"3\r\nabc\r\n")
+        await client.reaches(first, b"0\r\n\r\n")
+    else:
+        breaker.enter()
+        await client.sends(ask())
+        first = await edge.upstream.takes()
+    (connection,) = edge.runtime.connections.clients
+    await edge.until(lambda: connection.deadline > monotonic() + 30, "it waits on")
+    assert (await first.tells(client, ok(b"late"))).body == b"late"
+    assert edge.metrics("edge_fallbacks_total") == {}
+    if why != "chunked":
+        breaker.leave()
+
+
+async def test_the_second_is_sent_no_signature_of_chunks(edge: Edge, second: Upstream) -> None:
+    """Of a body that came with its head, and in chunks."""
+    edge.config["stamp_secret"], edge.config["stamp_signature"] = "0123456789abcdef0123456789abcdef", "v2"
+    client = await edge.client()
+    await client.sends(head("POST /v1/x HTTP/1.1", *FIELDS, "Transfer-Encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n")
+    first = await edge.upstream.accepts()
+    asked = await first.gets_request()
+    await first.sends(BUSY)
+    got = await (await second.accepts()).gets_request()
+    assert [each["X-Edge-Signature"].rpartition("=")[2] for each in (asked, got)] == ["-", "-"]
+
+
 # ---- who is asked
 
 
@@ -296,6 +376,14 @@ async def test_a_first_that_is_ejected_is_not_asked(edge: Edge, second: Upstream
     other._redraw()
     answer = await client.asks(ask())
     assert (answer.status, answer["Retry-After"], len(edge.upstream.requests)) == (429, "9", 3)
+
+
+async def test_a_second_that_is_dead_keeps_nobody_from_a_first_that_is_well_again(edge: Edge, second: Upstream) -> None:
+    second.refuses()
+    answers = [BUSY] * 5 + [ok(b"well again")] * 2
+    edge.upstream.answers(lambda request: answers.pop(0))
+    client = await edge.client()
+    assert [(await client.asks(ask())).status for _ in range(7)] == [502] * 5 + [200] * 2
 
 
 async def test_a_repeatable_request_goes_to_the_first_twice_before(edge: Edge, second: Upstream) -> None:

@@ -270,6 +270,28 @@ def test_an_operator_replays_a_dead_letter_by_keyboard_alone(stage: PagesStage, 
     asyncio.run(asyncio.wait_for(visit(), SECONDS))
 
 
+TOO_MUCH = "That was too much at once"
+
+
+async def perform(page: Tab, task: clicks.Task, home: str) -> str | None:
+    """Do a task from the first page on; return what went wrong, and the beginning of the page where it did."""
+    # The navigation is the same on each page, and the first one asks much of what is limited.
+    begins = home.partition("?")[0]
+    if not task.steps or not await page.run(f"return location.href.startsWith('{begins}')"):
+        await page.goto(home)
+    fault = None
+    try:
+        for step in task.steps:
+            await clicks.do(page, step)
+    except AssertionError as error:
+        fault = f"{task.name}: {error}"
+    else:
+        if not await page.run(f"return Boolean({task.done})"):
+            fault = f"{task.name}: {await page.run('return location.href')}"
+    seen = "return document.querySelector('main')?.innerText.slice(0, 200)"
+    return None if fault is None else f"{fault}: {await page.run(seen)}"
+
+
 def test_each_everyday_task_takes_four_clicks_at_most_and_as_many_as_the_page_of_pages_says(
     stage: PagesStage, invoice: str, browser: Chromium
 ) -> None:
@@ -290,17 +312,13 @@ def test_each_everyday_task_takes_four_clicks_at_most_and_as_many_as_the_page_of
             ):
                 await page.lend(visitor)
                 for task in [task for task in tasks if task.who == who]:
-                    # The navigation is the same on each page, and the first one asks much of what is limited.
-                    if not task.steps or not await page.run(f"return location.pathname.startsWith('{home}')"):
+                    while fault := await perform(page, task, f"{stage.site}{home}?lang=en"):
+                        if TOO_MUCH not in fault:
+                            faults.append(fault)
+                            break
+                        # The tests before have looked at as many invoices as a customer may in a minute.
+                        await asyncio.sleep(5)
                         await page.goto(f"{stage.site}{home}?lang=en")
-                    try:
-                        for step in task.steps:
-                            await clicks.do(page, step)
-                        if not await page.run(f"return Boolean({task.done})"):
-                            faults.append(f"{task.name}: {await page.run('return location.href')}")
-                    except AssertionError as error:
-                        seen = await page.run("return document.querySelector('main').innerText.slice(0, 200)")
-                        faults.append(f"{task.name}: {error}: {seen}")
         return faults
 
     faults = asyncio.run(asyncio.wait_for(work(), 2 * SECONDS))

@@ -159,8 +159,8 @@ class UpstreamTransport:
     # ---- ends
 
     def half_close(self) -> None:
-        """Close the edge's side of a tunnel: the client has closed its own."""
-        if not self.transport.is_closing():
+        """Close the edge's side of a tunnel: the client has closed its own. A stream of HTTP/2 has ended by then."""
+        if not self.transport.is_closing() and self.transport.can_write_eof():
             self.transport.write_eof()
 
     def close(self) -> None:

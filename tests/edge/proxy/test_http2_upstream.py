@@ -311,3 +311,13 @@ async def test_a_refused_call_has_its_status_in_one_block(edge: Edge) -> None:
     assert answer.body == b""
     plain = await client.asks("/v1/x", ("x-api-key", key_of("nobody")))
     assert plain.status == 401
+
+
+async def test_a_client_that_asks_for_an_upgrade_and_ends_its_side_breaks_nothing(edge: Edge) -> None:
+    upgrade = ("Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: a")
+    client, upstream = await asked(edge, get("/public/", *upgrade))
+    await upstream.gets_head(1)
+    client.sends_eof()
+    await edge.settles()
+    await upstream.sends_head(1, 200, ("content-length", "0"), ended=True)
+    assert (await client.gets_answer()).status == 200

@@ -17,6 +17,7 @@ from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.pages.site import Audience
 from loadtest.testbed.collector import ADMIN, SERVICE
 from loadtest.testbed.process import ROOT
+from loadtest.testbed.waiting import until
 from tests.collector.pages.test_operators import Stage
 from tests.e2e import clicks
 from tests.e2e.browser import Chromium, Tab, tab
@@ -297,8 +298,10 @@ def test_each_everyday_task_takes_four_clicks_at_most_and_as_many_as_the_page_of
 ) -> None:
     assert invoice, "some of what operators look at is there"
     credited = invoice_of(stage, "acme")
+    path = f"/billing/invoices/{credited}"
+    until(lambda: stage.collector.get(path, token=ADMIN).json()["state"] == "open", "it can be credited")
     note = {"amount": 100, "why": "an outage"}
-    assert stage.collector.send("POST", f"/billing/invoices/{credited}/credit", note).status == 201
+    assert stage.collector.send("POST", f"{path}/credit", note).status == 201
     kept, leaked = (stage.collector.send("POST", "/v1/customers/acme/keys", {}).json() for _ in range(2))
     tasks = clicks.list_tasks("acme", kept["start"], leaked["secret"], credited)
 

@@ -16,10 +16,7 @@ import pytest
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.pages.site import Audience
 from loadtest.testbed.collector import ADMIN, SERVICE
-from loadtest.testbed.process import ROOT
-from loadtest.testbed.waiting import until
 from tests.collector.pages.test_operators import Stage
-from tests.e2e import clicks
 from tests.e2e.browser import Chromium, Tab, tab
 from tests.support.filled_site import fill, held, invoice_of, pages_of
 from tests.support.oidc import THERE
@@ -269,66 +266,6 @@ def test_an_operator_replays_a_dead_letter_by_keyboard_alone(stage: PagesStage, 
         assert stage.collector.usage(customer="bolt", meter="tokens")["total"] == 7
 
     asyncio.run(asyncio.wait_for(visit(), SECONDS))
-
-
-TOO_MUCH = "That was too much at once"
-
-
-async def perform(page: Tab, task: clicks.Task, home: str) -> str | None:
-    """Do a task from the first page on; return what went wrong, and the beginning of the page where it did."""
-    # The navigation is the same on each page, and the first one asks much of what is limited.
-    begins = home.partition("?")[0]
-    if not task.steps or not await page.run(f"return location.href.startsWith('{begins}')"):
-        await page.goto(home)
-    fault = None
-    try:
-        for step in task.steps:
-            await clicks.do(page, step)
-    except AssertionError as error:
-        fault = f"{task.name}: {error}"
-    else:
-        if not await page.run(f"return Boolean({task.done})"):
-            fault = f"{task.name}: {await page.run('return location.href')}"
-    seen = "return document.querySelector('main')?.innerText.slice(0, 200)"
-    return None if fault is None else f"{fault}: {await page.run(seen)}"
-
-
-def test_each_everyday_task_takes_four_clicks_at_most_and_as_many_as_the_page_of_pages_says(
-    stage: PagesStage, invoice: str, browser: Chromium
-) -> None:
-    assert invoice, "some of what operators look at is there"
-    credited = invoice_of(stage, "acme")
-    path = f"/billing/invoices/{credited}"
-    until(lambda: stage.collector.get(path, token=ADMIN).json()["state"] == "open", "it can be credited")
-    note = {"amount": 100, "why": "an outage"}
-    assert stage.collector.send("POST", f"{path}/credit", note).status == 201
-    kept, leaked = (stage.collector.send("POST", "/v1/customers/acme/keys", {}).json() for _ in range(2))
-    tasks = clicks.list_tasks("acme", kept["start"], leaked["secret"], credited)
-
-    async def work() -> list[str]:
-        faults = []
-        async with tab(browser) as page:
-            await page.look(WIDE, "light")
-            for who, home, visitor in (
-                ("customer", "/account", stage.customer("acme")),
-                ("operator", "/console", stage.operator),
-            ):
-                await page.lend(visitor)
-                for task in [task for task in tasks if task.who == who]:
-                    while fault := await perform(page, task, f"{stage.site}{home}?lang=en"):
-                        if TOO_MUCH not in fault:
-                            faults.append(fault)
-                            break
-                        # The tests before have looked at as many invoices as a customer may in a minute.
-                        await asyncio.sleep(5)
-                        await page.goto(f"{stage.site}{home}?lang=en")
-        return faults
-
-    faults = asyncio.run(asyncio.wait_for(work(), 2 * SECONDS))
-    assert not faults, "\n".join(faults)
-    assert max(task.clicks for task in tasks) <= clicks.CLICKS_MAX
-    told = re.findall(r"^\| (.+?) \| (customer|operator) \| (\d) \|$", (ROOT / "docs/pages/pages.md").read_text(), re.M)
-    assert told == [(task.name, task.who, str(task.clicks)) for task in tasks]
 
 
 @pytest.mark.skipif(not THERE, reason="oidc-provider is not on this machine")

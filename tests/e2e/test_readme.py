@@ -25,9 +25,9 @@ def test_the_first_five_minutes_lead_to_a_request_of_a_customer(tmp_path: Path) 
     for port, free in zip(PORTS, ports.numbers, strict=True):
         text = re.sub(rf"\b{port}\b", str(free), text)
     service, setup, start, requests = BLOCK.findall(text)
-    # The files have the usual ports, which others may use here.
+    # The files have the usual ports, which others may use here; of a token such digits can be a part.
     written, check = setup.split("\n", 1)
-    ports_of_files = "; ".join(f"s/{port}/{free}/" for port, free in zip(PORTS, ports.numbers, strict=True))
+    ports_of_files = "; ".join(rf"s/:{port}\b/:{free}/" for port, free in zip(PORTS, ports.numbers, strict=True))
     (tmp_path / ".venv").symlink_to(sys.prefix)
     # In one shell, as a reader does it; the last lines are repeated, as a reader would, until the edge has the key.
     script = [

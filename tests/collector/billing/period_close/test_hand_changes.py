@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from edgeproxy.collector.billing.stripe_balance.sync import StripeBalance
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from loadtest.testbed.tables_ready import put_tables
-from tests.support.era import era
+from tests.support.era import Era, era
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, apply_stripe_events, at_stripe, fetch_invoices
 from tests.support.sold import KEY, Killed, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
@@ -94,6 +96,17 @@ def test_a_draft_that_is_deleted_voided_or_finalized_empty_is_replaced_and_paid_
 LINE = "lines[0][amount]=500&lines[0][description]=by+hand"
 
 
+@asynccontextmanager
+async def metered_january(folder: Path, sandbox: Sandbox) -> AsyncIterator[Era]:
+    """The first seconds of February, with Stripe's draft of what a customer used in January, which nobody has found."""
+    async with era(folder, put_tables(f"sqlite:///{folder}/ledger.db"), sandbox, JANUARY) as of:
+        await of.of.customer("acme", "enterprise", now=JANUARY)
+        await of.of.use("acme", {"api_calls": 7}, at=JANUARY + 600)
+        await of.turns(3)
+        await of.to(FEBRUARY + 5)
+        yield of
+
+
 @pytest.mark.parametrize("change", ["finalize", "void"])
 def test_a_draft_that_stripe_has_made_by_its_meters_is_replaced_too(
     new_sandbox: Sandbox, tmp_path: Path, change: str
@@ -101,12 +114,7 @@ def test_a_draft_that_stripe_has_made_by_its_meters_is_replaced_too(
     """Nothing has reported what a person did with it."""
 
     async def work() -> None:
-        where = put_tables(f"sqlite:///{tmp_path}/ledger.db")
-        async with era(tmp_path, where, new_sandbox, JANUARY) as of:
-            await of.of.customer("acme", "enterprise", now=JANUARY)
-            await of.of.use("acme", {"api_calls": 7}, at=JANUARY + 600)
-            await of.turns(3)
-            await of.to(FEBRUARY + 5)
+        async with metered_january(tmp_path, new_sandbox) as of:
             await of.turns(3)
             draft = (await fetch_invoices(of.of, "acme"))[PERIOD]["stripe_id"]
             steps = ("finalize",) if change == "finalize" else ("add_lines", "finalize", "void")
@@ -129,12 +137,7 @@ def test_a_draft_that_stripe_has_made_by_its_meters_is_finalized_before_it_is_fo
     new_sandbox: Sandbox, tmp_path: Path, amount: int
 ) -> None:
     async def work() -> None:
-        where = put_tables(f"sqlite:///{tmp_path}/ledger.db")
-        async with era(tmp_path, where, new_sandbox, JANUARY) as of:
-            await of.of.customer("acme", "enterprise", now=JANUARY)
-            await of.of.use("acme", {"api_calls": 7}, at=JANUARY + 600)
-            await of.turns(3)
-            await of.to(FEBRUARY + 5)
+        async with metered_january(tmp_path, new_sandbox) as of:
             found = await asyncio.to_thread(at_stripe, new_sandbox, "acme")
             (draft,) = [each["id"] for each in found if each["status"] == "draft"]
             for step, body in (("add_lines", LINE), ("finalize", ""))[0 if amount else 1 :]:

@@ -140,9 +140,7 @@ def _find_fallback_faults(tree: Table) -> Iterator[Fault]:
             yield Fault(where, "is for where an upstream fails, and the route has none", "leave it out")
         name = fallback.get("upstream") if isinstance(fallback, Table) else fallback
         if isinstance(fallback, Table):
-            if _read_size(fallback, "buffer", 0) > room:
-                hint = "write as much there, or less here"
-                yield Fault((*where, "buffer"), f"is more than limits.buffered, {units.format_size(room)}", hint)
+            yield from _find_buffer_faults(where, fallback, room)
             rewrite = fallback.get("rewrite")
             if isinstance(rewrite, Table) and "response" in rewrite:
                 hint = "write it in the rewrite of the route, whose answers both give"
@@ -224,6 +222,13 @@ def _read_size(part: Value, field: str, default: int) -> int:
         return default
 
 
+def _find_buffer_faults(path: Steps, part: Table, room: int) -> Iterator[Fault]:
+    """Find bodies larger than there is room for."""
+    if _read_size(part, "buffer", 0) > room:
+        hint = "write as much there, or less here"
+        yield Fault((*path, "buffer"), f"is more than limits.buffered, {units.format_size(room)}", hint)
+
+
 def _find_protocol_faults(path: Steps, upstream: Table) -> Iterator[Fault]:
     """Find endpoints whose scheme is not that of the protocol, and probes in another one."""
     protocol = upstream.get("protocol")
@@ -256,9 +261,7 @@ def _find_upstream_faults(tree: Table) -> Iterator[Fault]:
     """Find endpoints that are there twice, TLS where it is not spoken, and bodies larger than there is room for."""
     room = _read_size(tree.get("limits"), "buffered", units.BUFFERED_BYTES)
     for path, upstream in list_members(tree, "upstreams"):
-        if _read_size(upstream, "buffer", 0) > room:
-            hint = "write as much there, or less here"
-            yield Fault((*path, "buffer"), f"is more than limits.buffered, {units.format_size(room)}", hint)
+        yield from _find_buffer_faults(path, upstream, room)
         yield from _find_protocol_faults(path, upstream)
         once = FirstPlaces()
         paths: dict[str, Steps] = {}

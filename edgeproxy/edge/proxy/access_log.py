@@ -254,12 +254,11 @@ def format_request(request: LoggedRequest, mask: Callable[[str], str] | None) ->
         keep = request.keep
         at = keep.rfind(HOST) + len(HOST)
         host = keep[at : keep.index(b"\r\n", at)] if at >= len(HOST) else b""
+        text = client.address.text if mask is None else mask(client.address.text)
         short = len(path) <= PATH_CHARACTERS_MAX and 0 < len(host) <= HOST_CHARACTERS_MAX
         if short and not (rid + host + path).translate(None, SAFE):
             protocol = HTTP2 if client.is_http2 else PROTOCOLS[request.minor]
-            text = client.address.text if mask is None else mask(client.address.text)
             return REQUEST % (rid, text.encode(), method, host, path, protocol)
-        text = client.address.text if mask is None else mask(client.address.text)
         return format_members(list_request_members(request, text, method, host, path, request.minor))
     # The head was refused: what it says of a host, or of the client that a proxy asks for, is not to be believed.
     peer = client.peer if mask is None else mask(client.peer)

@@ -281,16 +281,6 @@ class Forwarding(ResponseRelay):
         if not fault.is_local and not (self.has_begun_response and self.status >= 500):
             endpoint.record_failure(monotonic())
 
-    def replaces_answer(self, status: int) -> bool:
-        """Send the request to its fallback if an answer of this status is not passed on; return whether that is so."""
-        endpoint, route = self.endpoint, self.route
-        assert endpoint is not None
-        assert route is not None
-        is_replaced = status in route.fallback_statuses and self.fall_back(str(status))
-        if is_replaced:
-            endpoint.record_failure(monotonic())
-        return is_replaced
-
     # ---- requests that the upstream gets whole
 
     def start_buffering(self, max_bytes: int) -> bool:

@@ -181,10 +181,10 @@ class Service:
         chance: random.Random | None = None,
         region_fields: Sequence[str] = (),
         *,
-        has_fallback: bool = False,
+        ejects_last: bool = False,
     ) -> None:
         """`region` is the edge's own; `pending` is counted in where the settings have a breaker, `ejections` always.
-        `region_fields` name the region in answers. `has_fallback`: some route asks another where this one fails."""
+        `region_fields` name the region in answers. `ejects_last`: also the only endpoint is ejected."""
         self.name, self.response_seconds = name, seconds
         self.region, self.region_fields = region, region_fields
         self.speaks_http2 = settings.protocol != "http/1.1"
@@ -203,7 +203,7 @@ class Service:
         self.budget = RetryBudget(settings.retry.budget, lambda: seconds.count)
         self._ejections, breaker, eject = ejections, settings.breaker, settings.eject
         self.breaker = None if breaker is None or pending is None else CircuitBreaker(breaker.pending, pending)
-        self._outliers = None if eject is None else OutlierDetector(eject.errors, eject.for_, ejects_last=has_fallback)
+        self._outliers = None if eject is None else OutlierDetector(eject.errors, eject.for_, ejects_last=ejects_last)
         self._log, self._chance = log.RateLimitedLog(LOG_SECONDS), chance or random.Random()
         self._origins = create_origins(settings.endpoints, region)
         self.endpoints: tuple[Endpoint, ...] = ()

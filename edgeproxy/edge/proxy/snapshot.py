@@ -85,8 +85,8 @@ class Snapshot:
         self._tables: PolicyTables = before._tables if before is not None else _create_tables(store, metrics, sharing)
         self._upstreams, self._rules = settings.upstreams, settings.rules
         pairs = [(each.upstream, each.fallback.upstream) for each in settings.routes if each.fallback is not None]
-        self._with_fallback = {name for pair in pairs for name in pair}
-        """The names of the upstreams in whose place another one is asked where they fail."""
+        self._ejecting_last = {name for pair in pairs for name in pair}
+        """The names of the upstreams of routes with a fallback, of which the only endpoint is ejected, too."""
         self.services = {
             name: self._create_service(name, upstream, before) for name, upstream in settings.upstreams.items()
         }
@@ -177,12 +177,12 @@ class Snapshot:
             pending,
             metrics.upstream_ejections(name),
             region_fields=self._region_fields,
-            has_fallback=name in self._with_fallback,
+            ejects_last=name in self._ejecting_last,
         )
 
     def _get_service_terms(self, name: str) -> tuple[object, ...]:
         """Return all that a service depends on; one of the snapshot before is kept while it is the same."""
-        return self._upstreams.get(name), self._region, self._region_fields, name in self._with_fallback
+        return self._upstreams.get(name), self._region, self._region_fields, name in self._ejecting_last
 
     def _create_addresses(self, settings: "EdgeSettings", before: "Snapshot | None") -> Addresses:
         guard, rate = settings.per_ip, settings.limits.connection_rate

@@ -66,8 +66,10 @@ def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: 
         exchange.usage_requested = False
     if binding.fallback is not None:
         exchange.received_lines, exchange.is_patient = (exchange.request_line, exchange.keep), False
-    complete = not head.chunked and len(data) - end - 4 >= exchange.length
-    rewrite_lines(exchange, binding, data[end + 4 : end + 4 + exchange.length] if complete else None)
+    body = None
+    if exchange.snapshot.sign is not None and not head.chunked and len(data) - end - 4 >= exchange.length:
+        body = data[end + 4 : end + 4 + exchange.length]
+    rewrite_lines(exchange, binding, body)
 
 
 def _limit_call(exchange: "Forwarding") -> None:

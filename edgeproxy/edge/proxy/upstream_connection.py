@@ -126,10 +126,7 @@ class UpstreamConnection(UpstreamBody):
                 return None
             if head.status >= 200:
                 exchange.check_websocket(head.status)
-                is_taken = self.has_taken(exchange)  # Asked now, as it begins anew for a fallback.
-                if exchange.replaces_answer(head.status):
-                    is_whole = head.length == len(rest) and not (head.close or head.chunked)
-                    self.drop_answer(block, is_reusable=is_taken and is_whole)
+                if self.hand_over(exchange, head, block, len(rest)):
                     return None
                 return head, block, rest
             exchange.relay_interim(head)

@@ -22,7 +22,7 @@ IDENTITY: Final = b"Accept-Encoding: identity\r\n"
 def rewrite_lines(exchange: "ResponseRelay", binding: "RouteBinding", body: bytes | None) -> None:
     """Make the request line and the kept lines those that the upstream of the binding gets, from those that came.
 
-    `body`: None where not all of it is here.
+    `body`: None where nothing is signed, or not all of it is here.
     """
     head, route = exchange.head, binding.route
     assert exchange.endpoint is not None

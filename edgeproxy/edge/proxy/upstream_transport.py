@@ -16,6 +16,7 @@ from edgeproxy.edge.proxy.deadlines import NEVER, SWEEP_SECONDS
 from edgeproxy.edge.proxy.server_tls import classify_tls_error
 
 if TYPE_CHECKING:
+    from edgeproxy.edge.http1.response import ResponseHead
     from edgeproxy.edge.proxy.forwarding import Forwarding
     from edgeproxy.edge.proxy.pool import Endpoint
     from edgeproxy.edge.proxy.runtime import Runtime
@@ -95,22 +96,29 @@ class UpstreamTransport:
         else:
             self.close()
 
-    def has_taken(self, exchange: "Forwarding") -> bool:
-        """Return whether the request has gone out whole: what follows would else be taken for the rest of its body."""
-        body = exchange.buffered_body
-        return not self.write_paused and (body is None or body.is_sent)
+    def hand_over(self, exchange: "Forwarding", head: "ResponseHead", block: bytes, size: int) -> bool:
+        """Have the fallback of a route answer instead, if an answer with this head is not passed on; return whether
+        that is so. `block` is the head as it came, and `size` bytes have come behind it.
 
-    def drop_answer(self, block: bytes, *, is_reusable: bool) -> None:
-        """End an answer that is not passed on. The connection is kept if it `is_reusable`: the request has gone out
-        whole, and all of the answer is here. `block` is its head."""
+        The connection is kept if the request has gone out whole, as the next one would else be taken for the rest of
+        its body, and all of the answer is here.
+        """
+        route, body = exchange.route, exchange.buffered_body
+        if route is None or head.status not in route.fallback_statuses:
+            return False
+        is_taken = not self.write_paused and (body is None or body.is_sent)  # Asked now: it begins anew there.
+        if not exchange.fall_back(str(head.status)):
+            return False
+        self.endpoint.record_failure(monotonic())
         self.exchange = None
         if not self.reused:
             self.learn_idle_timeout(block)
-        if is_reusable:
+        if is_taken and size == head.length and not (head.close or head.chunked):
             self.resume_reading()
             self.release(monotonic())
         else:
             self.abort()
+        return True
 
     def record_surplus(self, size: int, came: Literal["answer", "idle", "lent"] = "answer") -> None:
         """Report bytes that belong to no answer, and use this connection for no further request.

@@ -294,6 +294,13 @@ class Plan(Part):
         return plan
 
     @property
+    def fits_stripe_meters(self) -> bool:
+        """Whether prices of Stripe's meters can charge its usage: by tiers, once a period, in US dollars."""
+        prices = self.meters.values()
+        is_tiered = all(price.package is None and price.by is None for price in prices)
+        return self._currency == USD and self.threshold is None and is_tiered
+
+    @property
     def has_prices(self) -> bool:
         """Whether it can ever cost anything."""
         return bool(self.fee or self.minimum) or any(price.has_prices for price in self.meters.values())

@@ -10,7 +10,6 @@ from edgeproxy.config.collector import listeners, pages
 from edgeproxy.config.collector.alerts import find_alert_faults
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import Plan, get_plan_name, get_plan_tier
-from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.collector.regions import find_measured_faults
 from edgeproxy.config.collector.rotation import find_rotation_faults
 from edgeproxy.config.collector.settings import CollectorFile, Retention, read_retention
@@ -139,31 +138,13 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
 
 
 def _find_billing_faults(billing: Billing, version: str, plan: Plan) -> Iterator[Fault]:
-    """Find prices in currencies of which the breaker knows no least amount, and those that Stripe's meters cannot
-    have."""
+    """Find prices in currencies of which the breaker knows no least amount."""
     currencies = (plan.currency, *plan.others) if plan.has_prices else ()
     for currency in currencies if billing.breaker.enabled and billing.mode != "off" else ():
         if currency not in billing.breaker.least:
             codes = ", ".join(f'{code}: "..."' for code in (*billing.breaker.least, currency))
             what = f"has {version}, with prices in {currency}, in which billing.breaker.least has no amount"
             yield Fault(("billing", "plans"), what, f"write least: {{{codes}}}, or breaker: {{enabled: false}}")
-    if billing.collection != "meters":
-        return
-    other = next((currency for currency in currencies if currency != USD), None)
-    if other is not None:
-        what = f"has {version}, with prices in {other}, while Stripe's meters have them in usd alone"
-        yield Fault(("billing", "plans"), what, "write collection: invoice_items")
-    split = [meter for meter, price in plan.meters.items() if price.by is not None]
-    if split:
-        what = f"has {version}, whose price of {split[0]} is by dimension, of which Stripe's meters know nothing"
-        yield Fault(("billing", "plans"), what, "write collection: invoice_items")
-    if plan.threshold is not None:
-        what = f"has {version}, whose usage is invoiced at a threshold, while Stripe's meters charge a whole period"
-        yield Fault(("billing", "plans"), what, "write collection: invoice_items")
-    packed = [meter for meter, price in plan.meters.items() if price.package is not None]
-    if packed:
-        what = f"has {version}, whose price of {packed[0]} is by the package, which tiers at Stripe cannot be"
-        yield Fault(("billing", "plans"), what, "write collection: invoice_items")
 
 
 def _find_retention_faults(tree: Table) -> Iterator[Fault]:

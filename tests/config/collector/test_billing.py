@@ -82,15 +82,6 @@ def test_plans_have_meters_that_are_there_and_come_to_something(tmp_path: Path) 
     assert load(tmp_path, {}, meters=places).meters["calls"].aggregate == "average"
 
 
-def test_a_threshold_is_of_what_is_rated_here(tmp_path: Path) -> None:
-    plans = PLANS.replace("fee: '9'", "fee: '9', threshold: '500'")
-    assert load(tmp_path, {}, plans).plans["basic@1"].threshold == 50_000
-    with pytest.raises(
-        ConfigError, match="whose usage is invoiced at a threshold, while Stripe's meters charge a whole"
-    ):
-        load(tmp_path, {"collection": "meters"}, plans)
-
-
 @pytest.mark.parametrize(
     ("coupons", "wrong"),
     [
@@ -192,16 +183,22 @@ def test_a_sandbox_and_files_of_keys_may_be_named(tmp_path: Path) -> None:
     assert (result.stripe.base, result.stripe.key) == ("http://127.0.0.1:12111", Path("keys/stripe"))
 
 
-def test_meters_take_no_prices_by_dimension_or_package(tmp_path: Path) -> None:
-    assert load(tmp_path, {"collection": "meters"}).billing.collection == "meters"
-    price = {"included": 10, "price": "1", "by": {"dimension": "model", "prices": {"m1": "2"}}}
-    plans = yaml.safe_dump({"plans": {"basic@1": {"fee": "0", "meters": {"tokens": price}}}})
-    with pytest.raises(ConfigError, match=r"billing.plans: has basic@1, whose price of tokens is by dimension"):
-        load(tmp_path, {"collection": "meters"}, plans)
-    plans = yaml.safe_dump({"plans": {"basic@1": {"fee": "0", "meters": {"tokens": {"price": "1", "package": 9}}}}})
-    with pytest.raises(ConfigError, match=r"billing.plans: has basic@1, whose price of tokens is by the package"):
-        load(tmp_path, {"collection": "meters"}, plans)
-    assert load(tmp_path, {}, plans).plans
+def test_plans_whose_usage_prices_at_stripe_can_say(tmp_path: Path) -> None:
+    plans = """
+plans:
+  plain@1: {fee: "9", meters: {calls: {included: 5, price: "1"}}}
+  tiers@1: {fee: "9", meters: {calls: {tiers: [{up_to: 9, price: "1"}, {up_to: none, price: "0"}], tiers_mode: volume}}}
+  boxed@1: {fee: "9", meters: {calls: {price: "1", package: 9}}}
+  models@1: {fee: "9", meters: {calls: {price: "1", by: {dimension: model, prices: {m1: "2"}}}}}
+  bounded@1: {fee: "9", threshold: "500", meters: {calls: {price: "1"}}}
+"""
+    loaded = load(tmp_path, {"collection": "meters", "breaker": {"enabled": False}}, plans)
+    assert loaded.billing is not None
+    assert loaded.billing.collection == "meters"
+    assert loaded.plans["bounded@1"].threshold == 50_000
+    assert [name for name, plan in loaded.plans.items() if plan.fits_stripe_meters] == ["plain@1", "tiers@1"]
+    loaded = load(tmp_path, {"breaker": {"enabled": False}}, f"currency: eur{plans}")
+    assert not any(plan.fits_stripe_meters for plan in loaded.plans.values())
 
 
 def test_what_each_currency_of_the_plans_needs(tmp_path: Path) -> None:
@@ -214,10 +211,6 @@ def test_what_each_currency_of_the_plans_needs(tmp_path: Path) -> None:
     both = {"breaker": {"least": {"usd": "5", "eur": "4.50"}}}
     assert load(tmp_path, {**keys, **both}, plans).billing.breaker.least == {"usd": 500, "eur": 450}
     assert load(tmp_path, {**keys, "breaker": {"enabled": False}}, plans).plans
-    with pytest.raises(
-        ConfigError, match=r"billing.plans: has basic@1, with prices in eur, while Stripe's meters have"
-    ):
-        load(tmp_path, {**keys, **both, "collection": "meters"}, plans)
     assert load(tmp_path, keys, "currency: eur\nplans: {free@1: {fee: '0'}}\n").plans
     with pytest.raises(ConfigError, match=r"billing.currency"):
         load(tmp_path, {"currency": "eur"})

@@ -1,7 +1,8 @@
 """The catalog at Stripe: a meter and a product for each of our meters, and a price for each version of a plan.
 
 The money of a price never changes: it is found by a `lookup_key` that names the version, and a version is never edited.
-Fees are no prices there: they are items of invoices, as in the other mode.
+Fees are no prices there: they are items of invoices, as in the other mode. So is the usage of plans that prices there
+cannot say: by the package, by dimension, at a threshold within the period, in other currencies.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from edgeproxy.collector.billing.invoices.line_rows import format_unit_price
 from edgeproxy.collector.billing.meter_export.meter_events import event_name
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.config.collector.catalog import MeterPrice, Plan
+from edgeproxy.config.collector.currency_units import USD
 
 LOOKED_UP_MAX = 10
 """Prices that one call looks up."""
@@ -52,8 +54,16 @@ def format_lookup_key(version: str, meter: str) -> str:
 
 
 def is_metered(plan: Plan) -> bool:
-    """Return whether usage of a plan can cost anything: then a subscription at Stripe charges it."""
-    return any(price.price or price.tiers for price in plan.meters.values())
+    """Return whether usage of a plan can cost anything, and prices at Stripe can say what: then a subscription there
+    charges it."""
+    metered = find_metered_plan(plan)
+    return metered is not None and any(price.price or price.tiers for price in metered.meters.values())
+
+
+def find_metered_plan(plan: Plan) -> Plan | None:
+    """Return a plan in the currency of its prices at Stripe; None where its usage is collected by items of invoices."""
+    dollars = plan.in_currency(USD) if USD in plan.currencies else plan
+    return dollars if dollars.fits_stripe_meters else None
 
 
 def build_tiers(price: MeterPrice) -> Sequence[Mapping[str, int | str]]:
@@ -70,6 +80,7 @@ def build_tiers(price: MeterPrice) -> Sequence[Mapping[str, int | str]]:
 async def fetch_sync_steps(stripe: StripeApi, plans: Mapping[str, Plan]) -> list[SyncStep]:
     """Return the steps for what is missing, archived or different at Stripe, in the order of mending; raises
     StripeCallError."""
+    plans = {version: metered for version, plan in plans.items() if (metered := find_metered_plan(plan)) is not None}
     meters = sorted({meter for plan in plans.values() for meter in plan.meters})
     stored_meters = {item["event_name"]: item for item in await stripe.list_all("v1.billing.meters.list")}
     stored_meters |= {

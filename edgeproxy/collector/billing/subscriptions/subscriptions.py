@@ -37,7 +37,6 @@ from edgeproxy.collector.billing.subscriptions.subscription_rows import (
 )
 from edgeproxy.collector.database.billing_tables import CANCELED
 from edgeproxy.config.collector.catalog import Plan, get_plan_tier
-from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.collector.settings import CollectorSettings
 
 RUNNER = Caller("billing")
@@ -121,10 +120,9 @@ async def _insert_subscription(
 
 
 def choose_collection(segment: Segment, settings: CollectorSettings) -> str:
-    """Return how usage of a segment is collected. Stripe's meters have prices in US dollars alone, and charge nothing
-    of a trial."""
+    """Return how usage of a segment is collected. Stripe's meters charge nothing of a trial, and not by each plan."""
     assert settings.billing is not None
-    is_here = segment.is_trial or segment.plan.currency != USD
+    is_here = segment.is_trial or not segment.plan.fits_stripe_meters
     return "invoice_items" if is_here else settings.billing.collection
 
 
@@ -215,9 +213,10 @@ async def change_subscription(
     if (begun := plan_change.begun) is not None:
         values["plan_version"] = begun.version
         await subscription_rows.end_segment(connection, row.id, current.last, plan_change.at)
-        # How usage is collected changes at a period's end alone.
+        # How usage is collected changes at a period's end alone, unless Stripe's meters cannot charge it.
         same = await subscription_rows.get_collection(connection, row.id, current.last)
-        await subscription_rows.begin_segment(connection, row.id, begun, current.period, same)
+        collection = same if begun.plan.fits_stripe_meters else "invoice_items"
+        await subscription_rows.begin_segment(connection, row.id, begun, current.period, collection)
         await _apply_plan(connection, caller, loaded.customer, begun, current.anchor, settings)
         of = (row.customer, row.id, changes.CHANGE, current.period)
         await invoices.create_invoice(connection, *of, plan_change.lines, currency=begun.plan.currency, now=now)

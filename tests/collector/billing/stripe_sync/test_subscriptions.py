@@ -283,6 +283,68 @@ def test_coupons_are_items_and_trials_are_not_reported(
 
 
 @ON_BOTH_IF_SOAKED
+def test_usage_that_prices_at_stripe_cannot_say_is_items_beside_that_which_they_can(
+    new_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    file = tmp_path / "plans.yaml"
+    file.write_text(
+        """
+plans:
+  plain@1: {fee: {usd: "31", jpy: "4600"}, tier: standard,
+    meters: {calls: {included: 10, price: {usd: "1", jpy: "150"}}}}
+  boxed@1: {fee: "31", tier: standard, meters: {calls: {included: 10, price: "1", package: 5}}}
+  models@1: {fee: "31", tier: standard,
+    meters: {calls: {included: 10, price: "1", by: {dimension: model, prices: {m: "2"}}}}}
+  bounded@1: {fee: "62", tier: enterprise, threshold: "20", meters: {calls: {included: 10, price: "2"}}}
+"""
+    )
+    terms = {"plans": str(file), "breaker": {"least": {"usd": "5", "jpy": "700"}}}
+    noon = JANUARY + 15 * DAY + DAY // 2
+    expected = {
+        "plain": {"start": 3100, "period": 3100 + 700},
+        "yen": {"start": 4600, "period": 4600 + 1050},
+        "boxed": {"start": 3100, "period": 3100 + 200},  # 7 calls are two packages.
+        "models": {"start": 3100, "period": 3100 + 700},
+        "bounded": {"start": 6200, "threshold": 2600, "period": 6200 + 200},
+        # 7 calls too many of the one plan, 13 of the other one; half of both fees.
+        "moves": {"start": 3100, "change": -1550 + 3100, "threshold": 700 + 2600, "period": 6200 + 200},
+    }
+
+    async def work() -> None:
+        async with era(tmp_path, database, new_sandbox, JANUARY, **terms) as of:
+            for name in expected:
+                plan = {"yen": "plain", "moves": "plain"}.get(name, name)
+                await of.of.customer(name, plan, now=JANUARY, **({"currency": "jpy"} if name == "yen" else {}))
+            await of.turns(2)
+            assert len(await at_stripe(of)) == 2, "of plain and moves"
+            for name in ("plain", "yen", "boxed", "models", "moves"):
+                await of.of.use(name, {"calls": 17}, at=JANUARY + DAY)
+            await of.of.use("bounded", {"calls": 23}, at=JANUARY + DAY)
+            await of.to(noon)
+            await of.turns(2)
+            await of.of.change("moves", "bounded", now=of.now())
+            await of.turns(2)
+            await of.of.use("moves", {"calls": 23}, at=noon + HOUR)
+            await of.to(noon + 2 * HOUR)
+            await of.turns(4)
+            assert len([one for one in await at_stripe(of) if one["status"] == "active"]) == 1
+            for name in ("bounded", "moves"):  # Of a threshold's plan, and below it.
+                await of.of.use(name, {"calls": 1}, at=noon + DAY)
+            await through(of, FEBRUARY)
+            for name, totals in expected.items():
+                made = await fetch_invoices(of.of, name)
+                assert {one["kind"]: one["total"] for one in made.values() if one["total"]} == totals, name
+                assert {one["state"] for one in made.values()} <= {"open", "paid"}, name
+            async with of.of.database.reading() as connection:
+                columns = billing_outbox.c
+                sums = sa.select(columns.customer, sa.func.sum(columns.value)).group_by(columns.customer)
+                assert dict(tuple(row) for row in await connection.execute(sums)) == {"plain": 17, "moves": 17}
+
+    asyncio.run(work())
+    assert len(new_sandbox.journal("price.created")) == 1, "of plain in US dollars"
+
+
+@ON_BOTH_IF_SOAKED
 def test_the_mode_changes_at_the_end_of_a_period(own_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     async def work() -> None:
         async with era(tmp_path, database, own_sandbox, JANUARY) as of:

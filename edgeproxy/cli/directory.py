@@ -38,7 +38,7 @@ def push(
     """Replace the customers and keys in the hub by those of FILE. Edges follow within seconds."""
     settings = _load_pushed(config)
     from edgeproxy.collector.directory import hub_push
-    from edgeproxy.hub.redis import HubUnavailableError
+    from edgeproxy.hub.errors import HubUnavailableError
     from edgeproxy.wire.directory_signatures import InvalidSigningKeyError, Signer
 
     try:

@@ -25,8 +25,9 @@ def load(
     from edgeproxy.config.hub_settings import has_password
     from edgeproxy.config.problems import ConfigError
     from edgeproxy.hub.cluster import list_open_nodes, load_functions
+    from edgeproxy.hub.errors import HubUnavailableError
     from edgeproxy.hub.functions import LIBRARY
-    from edgeproxy.hub.redis import FunctionsMissingError, HubUnavailableError, Tls, format_error
+    from edgeproxy.hub.redis import FunctionsMissingError, Tls, format_error
 
     try:
         hub = load_customers(config, os.environ).hub

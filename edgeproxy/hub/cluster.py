@@ -22,16 +22,9 @@ from edgeproxy.config.hub_settings import CLUSTERS, HubUrl
 from edgeproxy.hub.bounds import format_invalid_answer
 from edgeproxy.hub.breaker import Breaker
 from edgeproxy.hub.calls import RedisAnswer
+from edgeproxy.hub.errors import HubUnavailableError
 from edgeproxy.hub.node import Node
-from edgeproxy.hub.redis import (
-    ANSWER_SECONDS_MAX,
-    HOSTS_KEY,
-    PARSE_ERRORS,
-    HubUnavailableError,
-    Link,
-    Tls,
-    format_error,
-)
+from edgeproxy.hub.redis import ANSWER_SECONDS_MAX, HOSTS_KEY, PARSE_ERRORS, Link, Tls, format_error
 
 SLOTS_REFRESH_SECONDS = 10.0
 """Seconds between two looks at which node has which slots, give or take half."""

@@ -22,8 +22,9 @@ from edgeproxy.hub.bounds import format_excerpt
 from edgeproxy.hub.breaker import State
 from edgeproxy.hub.calls import RedisAnswer
 from edgeproxy.hub.cluster import Cluster, Nodes, SingleNode
+from edgeproxy.hub.errors import HubUnavailableError
 from edgeproxy.hub.node import LOG_SILENCE_SECONDS, Node
-from edgeproxy.hub.redis import HOST_RETENTION_SECONDS, HOSTS_KEY, HubUnavailableError, Link, Tls, format_error
+from edgeproxy.hub.redis import HOST_RETENTION_SECONDS, HOSTS_KEY, Link, Tls, format_error
 from edgeproxy.hub.report import Gauge, GaugeTotal, Period, PeriodTotal, Report, ReportAnswer
 
 SAMPLES_SECONDS = 60.0

@@ -10,8 +10,9 @@ from redis.exceptions import ResponseError
 from edgeproxy.base import log
 from edgeproxy.config.hub_settings import HubUrl
 from edgeproxy.hub.breaker import Breaker
+from edgeproxy.hub.errors import HubUnavailableError
 from edgeproxy.hub.functions import is_function_missing
-from edgeproxy.hub.redis import FunctionsMissingError, HubUnavailableError, Link, Tls, format_error
+from edgeproxy.hub.redis import FunctionsMissingError, Link, Tls, format_error
 
 HEARTBEAT_SECONDS = 2.0
 """Seconds between two heartbeats, a fifth more or less: the hub counts hosts by them, and hosts find who is gone."""

@@ -23,6 +23,7 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.tls import OutwardTls
 from edgeproxy.hub.bounds import EXCERPT_CHARACTERS_MAX, AnswerBounds, format_invalid_answer
 from edgeproxy.hub.calls import Argument, RedisAnswer
+from edgeproxy.hub.errors import HubUnavailableError
 from edgeproxy.hub.functions import LIBRARY, format_call, is_function_missing
 
 ANSWER_SECONDS_MAX = 1.0
@@ -45,10 +46,6 @@ PARSE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionErr
 """Exceptions that the library raises if an answer or a part of it is malformed."""
 
 LINK_NUMBERS = itertools.count(1)
-
-
-class HubUnavailableError(Exception):
-    """The hub cannot be reached; the text says why."""
 
 
 class FunctionsMissingError(HubUnavailableError):

@@ -17,14 +17,8 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.hub_settings import CLUSTERS, HubUrl
 from edgeproxy.hub.bounds import format_invalid_answer
 from edgeproxy.hub.cluster import node_url
-from edgeproxy.hub.redis import (
-    ANSWER_SECONDS_MAX,
-    PARSE_ERRORS,
-    HubUnavailableError,
-    Tls,
-    create_connection,
-    format_error,
-)
+from edgeproxy.hub.errors import HubUnavailableError
+from edgeproxy.hub.redis import ANSWER_SECONDS_MAX, PARSE_ERRORS, Tls, create_connection, format_error
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0

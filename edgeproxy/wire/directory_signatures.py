@@ -10,10 +10,10 @@ import os
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+if TYPE_CHECKING:  # What signs and verifies imports it: a supervisor without a signed directory spares nine megabytes.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 PREFIX = "ed25519:"
 """Prefix of the text of a public key."""
@@ -38,12 +38,15 @@ class InvalidSigningKeyError(Exception):
 class Signer:
     """A private key."""
 
-    def __init__(self, key: Ed25519PrivateKey) -> None:
+    def __init__(self, key: "Ed25519PrivateKey") -> None:
         self._key = key
 
     @classmethod
     def load(cls, file: Path) -> "Signer":
         """Read the key that `keygen` wrote; raises InvalidSigningKeyError."""
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
         try:
             key = serialization.load_pem_private_key(file.read_bytes(), None)
         except OSError as error:
@@ -70,6 +73,8 @@ class TrustedKeys:
 
     def __init__(self, keys: Iterable[str]) -> None:
         """Read the keys, each as `Signer.public` gives it. Raises ValueError where one is none."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
         self._keys = [Ed25519PublicKey.from_public_bytes(parse_public_key(key)) for key in keys]
 
     def verify(self, kind: LineKind, line: bytes) -> None:
@@ -77,6 +82,8 @@ class TrustedKeys:
         payload, signature = split_signature(line)
         if signature is None:
             raise UntrustedLineError("is not signed")
+        from cryptography.exceptions import InvalidSignature
+
         for key in self._keys:
             try:
                 key.verify(signature, kind.value + payload)
@@ -113,6 +120,9 @@ def create_key_file(file: Path) -> str:
 
     Raises OSError.
     """
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:

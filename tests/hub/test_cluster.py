@@ -29,8 +29,9 @@ from edgeproxy.hub.cluster import (
     open_link,
     parse_slot_ranges,
 )
+from edgeproxy.hub.errors import HubUnavailableError
 from edgeproxy.hub.hub import Hub
-from edgeproxy.hub.redis import HOSTS_KEY, HubUnavailableError, Link, Tls
+from edgeproxy.hub.redis import HOSTS_KEY, Link, Tls
 from edgeproxy.hub.report import Cell, Gauge, Period, Report, Window
 from loadtest.testbed.authority import Authority
 from loadtest.testbed.redis import SERVER, SLOTS, Cluster, Redis, free_port

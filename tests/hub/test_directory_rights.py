@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from edgeproxy.hub.calls import Argument
-from edgeproxy.hub.redis import HubUnavailableError, Link, ResponseError
+from edgeproxy.hub.errors import HubUnavailableError
+from edgeproxy.hub.redis import Link, ResponseError
 from edgeproxy.wire.directory_versions import LOG, NEWS, TIME
 from loadtest.testbed.redis import Redis
 from tests.support.hub_rights import HUB, documented, documented_for_directory, rights_in

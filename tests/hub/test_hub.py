@@ -9,8 +9,9 @@ import pytest
 
 import edgeproxy.hub.functions
 from edgeproxy.hub import calls
+from edgeproxy.hub.errors import HubUnavailableError
 from edgeproxy.hub.functions import LIBRARY, build_library
-from edgeproxy.hub.redis import HubUnavailableError, Link, Tls
+from edgeproxy.hub.redis import Link, Tls
 from edgeproxy.hub.report import Bucket, Cell, Gauge, Period, Report, Window
 from loadtest.testbed.authority import Authority
 from loadtest.testbed.redis import SERVER, Redis, free_port

@@ -10,7 +10,8 @@ import pytest
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.directory import hub_push
 from edgeproxy.hub import breaker, calls
-from edgeproxy.hub.redis import HubUnavailableError, Link
+from edgeproxy.hub.errors import HubUnavailableError
+from edgeproxy.hub.redis import Link
 from edgeproxy.hub.report import Cell, Gauge, Period, Report, Window
 from edgeproxy.wire import directory_versions
 from tests.support.fake_redis import NAMES, Answers, bulk, clock, fake, to

@@ -10,7 +10,8 @@ from edgeproxy.collector.directory.hub_push import RETRY_SECONDS, PushRejectedEr
 from edgeproxy.config.hub_settings import Hub
 from edgeproxy.hub import calls
 from edgeproxy.hub.cluster import offer_functions, open_link
-from edgeproxy.hub.redis import HubUnavailableError, Link, Tls, call_function
+from edgeproxy.hub.errors import HubUnavailableError
+from edgeproxy.hub.redis import Link, Tls, call_function
 from edgeproxy.wire import directory_versions
 from edgeproxy.wire.directory_versions import LOG, TIME, Line, UnreadableDirectoryError, parse_line
 

@@ -9,7 +9,8 @@ from edgeproxy.config.hub_settings import Hub
 from edgeproxy.hub import calls
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.cluster import open_link
-from edgeproxy.hub.redis import HubUnavailableError, Link, Tls, call_function
+from edgeproxy.hub.errors import HubUnavailableError
+from edgeproxy.hub.redis import Link, Tls, call_function
 from edgeproxy.wire.quota_counts import COUNTS_KEY, NEWS_CHANNEL, format_line, parse_line
 
 LIST_FULL = "LISTFULL"

@@ -9,7 +9,7 @@ import orjson
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.usage.transport import CONNECT_SECONDS, describe_error
-from edgeproxy.hub.redis import HubUnavailableError
+from edgeproxy.hub.errors import HubUnavailableError
 from edgeproxy.wire.directory_versions import UnreadableDirectoryError
 
 WAIT_SECONDS = 30

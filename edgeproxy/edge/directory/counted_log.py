@@ -33,7 +33,7 @@ class QuotaCountLog:
     async def fetch_news(self) -> list[object]:
         """Return the new counts, once there are some or POLL_SECONDS are over.
 
-        Raises HubUnavailableError, ResponseError and UnreadableDirectoryError.
+        Raises HubUnavailableError, HubRefusalError and UnreadableDirectoryError.
         """
         self._more.clear()
         counts = await self._fetch_new()

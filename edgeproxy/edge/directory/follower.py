@@ -16,8 +16,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from time import monotonic
 
-from redis.exceptions import ResponseError
-
 from edgeproxy.base import log
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.base.json_values import JsonObject
@@ -35,7 +33,6 @@ from edgeproxy.edge.directory.cache import (
     is_damage_error,
 )
 from edgeproxy.edge.directory.collector_log import CollectorLog
-from edgeproxy.edge.directory.hub_log import HubLog
 from edgeproxy.edge.directory.lineage import (
     AcceptedNews,
     OversizedLogError,
@@ -46,7 +43,7 @@ from edgeproxy.edge.directory.seal import load_seal
 from edgeproxy.edge.directory.transport import Transport
 from edgeproxy.edge.messages import DirectoryFlags, DirectoryValid, ForgetCustomers, KeysLookedUp, LookUpKeys
 from edgeproxy.edge.metrics import Series
-from edgeproxy.hub.redis import HubUnavailableError, format_error
+from edgeproxy.hub.errors import HubRefusalError, HubUnavailableError
 from edgeproxy.wire import directory_versions
 from edgeproxy.wire.directory_signatures import TrustedKeys
 from edgeproxy.wire.directory_versions import CallHub, UnreadableDirectoryError
@@ -191,6 +188,8 @@ class DirectoryFollower:
         if directory.from_ == "collector":
             assert self._settings.usage is not None
             return CollectorLog(self._settings.usage)
+        from edgeproxy.edge.directory.hub_log import HubLog
+
         return HubLog(self._call_hub, self._settings.hub, self._trust)
 
     async def follow(self, settings: EdgeSettings) -> None:
@@ -235,7 +234,7 @@ class DirectoryFollower:
                 in_vain = in_vain + 1 if isinstance(error, OversizedLogError) else 0
             except (
                 HubUnavailableError,
-                ResponseError,
+                HubRefusalError,
                 UnreadableDirectoryError,
                 OutdatedVersionError,
                 ValueError,
@@ -395,7 +394,7 @@ class DirectoryFollower:
 
     def _record_failure(self, why: Exception) -> None:
         """Record that the directory or the cache could not be read."""
-        self._record_behind(format_error(why) if isinstance(why, ResponseError) else str(why))
+        self._record_behind(str(why))
         self._damaged |= is_damage_error(why)
 
     def _record_behind(self, why: str) -> None:

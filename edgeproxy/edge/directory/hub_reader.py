@@ -6,15 +6,16 @@ while limits go on being shared by theirs.
 
 import asyncio
 from time import monotonic
-
-from redis.exceptions import AskError, ResponseError
+from typing import TYPE_CHECKING
 
 from edgeproxy.config.hub_settings import Hub
 from edgeproxy.hub.breaker import Breaker
 from edgeproxy.hub.calls import Argument, RedisAnswer
-from edgeproxy.hub.cluster import open_link
-from edgeproxy.hub.redis import HubUnavailableError, Link, Tls, format_error
+from edgeproxy.hub.errors import HubRefusalError, HubUnavailableError
 from edgeproxy.wire.directory_versions import LOG, UnreadableDirectoryError
+
+if TYPE_CHECKING:
+    from edgeproxy.hub.redis import Link
 
 
 class HubReader:
@@ -38,9 +39,13 @@ class HubReader:
     async def ask(self, *command: Argument) -> RedisAnswer:
         """Send a command about keys of the directory.
 
-        Raises HubUnavailableError, ResponseError, and UnreadableDirectoryError where the connection was lost by it.
+        Raises HubUnavailableError, HubRefusalError, and UnreadableDirectoryError where the connection was lost by it.
         """
         link = await self._get_link()
+        from redis.exceptions import AskError, ResponseError
+
+        from edgeproxy.hub.redis import format_error
+
         try:
             return await link.ask(*command)
         except HubUnavailableError as error:
@@ -51,9 +56,9 @@ class HubReader:
             if isinstance(error, AskError):  # Its key is on another node now, or is about to be.
                 link.lose(format_error(error))
                 raise HubUnavailableError(format_error(error)) from error
-            raise
+            raise HubRefusalError(format_error(error)) from error
 
-    async def _get_link(self) -> Link:
+    async def _get_link(self) -> "Link":
         """Return the connection, and open it where there is none. Raises HubUnavailableError."""
         async with self._opening:
             if self._link is not None and not self._link.away.done():
@@ -64,6 +69,9 @@ class HubReader:
             if monotonic() < self._retry_at:
                 raise HubUnavailableError(self._why)
             self._breaker.probe()
+            from edgeproxy.hub.cluster import open_link
+            from edgeproxy.hub.redis import Tls
+
             try:
                 self._link = await open_link(LOG, self._hub.url, Tls.from_settings(self._hub.tls))
             except HubUnavailableError as error:

@@ -12,11 +12,6 @@ import sqlite3
 import subprocess
 from typing import Protocol
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from edgeproxy.config.edge.directory_settings import CacheKey, parse_secret_key
 
 NONCE_BYTES = 12
@@ -68,6 +63,13 @@ class EncryptedSeal:
     layout = 1
 
     def __init__(self, key: bytes) -> None:
+        # Not at the top: it takes nine megabytes of a supervisor, most of which encrypt nothing.
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+        self._errors = (InvalidTag, ValueError)
         derived = HKDF(SHA256(), 64, salt=None, info=b"edgeproxy directory cache").derive(key)
         self._cipher = AESGCM(derived[:32])
         self._keyed = hmac.new(derived[32:], digestmod=hashlib.sha256)
@@ -87,7 +89,7 @@ class EncryptedSeal:
         """See Seal."""
         try:
             return self._cipher.decrypt(written[:NONCE_BYTES], written[NONCE_BYTES:], row)
-        except (InvalidTag, ValueError) as error:
+        except self._errors as error:
             raise sqlite3.DatabaseError("what is there was not encrypted with this key") from error
 
 

@@ -20,7 +20,7 @@ class News(NamedTuple):
 
 
 class Transport(Protocol):
-    """One place to read the directory. Raises HubUnavailableError, ResponseError or UnreadableDirectoryError."""
+    """One place to read the directory. Raises HubUnavailableError, HubRefusalError or UnreadableDirectoryError."""
 
     name: str
     """`hub` or `collector`."""

@@ -12,7 +12,6 @@ from time import monotonic
 from typing import Protocol
 
 import orjson
-from redis.exceptions import ResponseError
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
@@ -22,9 +21,8 @@ from edgeproxy.config.hub_settings import Hub
 from edgeproxy.edge.counters.rows import RowUnavailableError
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.directory.collector_client import WAIT_SECONDS, CollectorClient
-from edgeproxy.edge.directory.counted_log import QuotaCountLog
 from edgeproxy.edge.sync.ledger_counts import LedgerCount, parse_count, write_count
-from edgeproxy.hub.redis import HubUnavailableError
+from edgeproxy.hub.errors import HubRefusalError, HubUnavailableError
 from edgeproxy.wire.directory_versions import CallHub, UnreadableDirectoryError
 
 LEAD_SECONDS = 0.5
@@ -93,6 +91,8 @@ class LedgerCountWriter:
         if usage is not None:
             self._tasks.start("ledger counts of the collector", self._follow(CollectorCountSource(usage)))
         if hub is not None:
+            from edgeproxy.edge.directory.counted_log import QuotaCountLog
+
             self._tasks.start("ledger counts of the hub", self._follow(QuotaCountLog(self._ask, hub)))
 
     async def follow(self, settings: EdgeSettings) -> None:
@@ -116,7 +116,7 @@ class LedgerCountWriter:
                     continue
                 try:
                     counted = [parse_count(count) for count in await counts.fetch_news()]
-                except (HubUnavailableError, ResponseError, UnreadableDirectoryError, ValueError, OSError) as error:
+                except (HubUnavailableError, HubRefusalError, UnreadableDirectoryError, ValueError, OSError) as error:
                     self._rare_log.error(
                         "quotas go by what is known here: the ledger's counts cannot be had", str(error)
                     )

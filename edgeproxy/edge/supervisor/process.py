@@ -47,7 +47,10 @@ it returns the memory of each larger piece of a body to the kernel, and asks for
 """
 
 
-ENVIRONMENT = ("PATH", "HOME", "USER", "TZ", "TZDIR", "TMPDIR", "LANG", "LANGUAGE", "VIRTUAL_ENV", "GLIBC_TUNABLES")
+ENVIRONMENT = (
+    *("PATH", "HOME", "USER", "TZ", "TZDIR", "TMPDIR", "LANG", "LANGUAGE", "VIRTUAL_ENV", "GLIBC_TUNABLES"),
+    "EDGEPROXY_PURE",
+)
 ENVIRONMENT_PREFIXES = (
     "LC_",
     "LD_",

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable
 from functools import partial
 from time import monotonic, thread_time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.base import log
 from edgeproxy.base.clock import EPOCH
@@ -31,9 +31,10 @@ from edgeproxy.edge.sync.pace import REPORTS_PER_ROUND_MAX, Pace
 from edgeproxy.edge.sync.pending_reports import PendingUses
 from edgeproxy.edge.sync.shared import RowUse, SharedRate, SharedRates
 from edgeproxy.edge.sync.totals import SharedTotal, SharedTotals
-from edgeproxy.hub.hub import Hub, KeyFilter
-from edgeproxy.hub.redis import Tls
 from edgeproxy.hub.report import GaugeTotal, Period, PeriodTotal, Report, ReportAnswer
+
+if TYPE_CHECKING:
+    from edgeproxy.hub.hub import Hub, KeyFilter
 
 ROUND_SECONDS_MIN = 0.002
 """Seconds between two rounds of reports at least: what is due meanwhile goes out together."""
@@ -96,7 +97,10 @@ class Coordinator:
         if settings.is_exposed:
             self._log.warning("the hub's password can be read on the way", hub=settings.name)
 
-    def _create_hub(self, settings: hub_settings.Hub) -> Hub:
+    def _create_hub(self, settings: hub_settings.Hub) -> "Hub":
+        from edgeproxy.hub.hub import Hub
+        from edgeproxy.hub.redis import Tls
+
         tls = Tls.from_settings(settings.tls)
         control = self._store.control
         return Hub(
@@ -224,7 +228,7 @@ class Coordinator:
         shared.rates.hosts = shared.totals.hosts = hub.hosts
         shared.rates.rtt = hub.rtt
 
-    def _report_again(self, has: KeyFilter) -> None:
+    def _report_again(self, has: "KeyFilter") -> None:
         """Report these keys again: another server of the hub has them now."""
         for shared in self._list_tables():
             shared.rates.schedule_renewal(has, self._now())

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 import pytest
+from redis.exceptions import ResponseError
 
 from edgeproxy.collector.directory import hub_push
 from edgeproxy.collector.directory.hub_push import PushOptions, push_lines
@@ -22,7 +23,8 @@ from edgeproxy.edge.directory import cache, follower
 from edgeproxy.edge.directory.cache import FILE, CacheError, DirectoryCache
 from edgeproxy.edge.directory.follower import DirectoryFollower
 from edgeproxy.edge.messages import ForgetCustomers, KeysLookedUp, LookUpKeys
-from edgeproxy.hub.redis import HubUnavailableError, Link
+from edgeproxy.hub.errors import HubRefusalError, HubUnavailableError
+from edgeproxy.hub.redis import Link, format_error
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
 from edgeproxy.wire.directory_versions import LOG, TIME, format_time, parse_line
@@ -68,7 +70,10 @@ class Room:
         if self.is_away:
             raise HubUnavailableError("cut off")
         self.looks += 1
-        return await self.hub(*command)
+        try:
+            return await self.hub(*command)
+        except ResponseError as error:  # As HubReader has it.
+            raise HubRefusalError(format_error(error)) from error
 
     async def pushes(self, *lines: bytes) -> None:
         await push_lines(self.hub, {orjson.loads(each)["name"]: each for each in lines}, PushOptions(force=True))

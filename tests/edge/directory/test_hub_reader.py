@@ -11,7 +11,7 @@ from redis import Redis as Client
 from edgeproxy.config.hub_settings import Hub
 from edgeproxy.edge.directory.hub_reader import HubReader
 from edgeproxy.hub.cluster import key_slot
-from edgeproxy.hub.redis import HubUnavailableError
+from edgeproxy.hub.errors import HubRefusalError, HubUnavailableError
 from edgeproxy.wire.directory_versions import LOG, UnreadableDirectoryError
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.redis import SERVER, Cluster, Redis
@@ -67,6 +67,18 @@ def test_what_is_no_answer_costs_the_connection_and_the_next_look_makes_another(
         await reader.follow(Hub())
         with pytest.raises(HubUnavailableError, match="there is no hub"):
             await reader.ask("LINDEX", LOG, -1)
+        await reader.close()
+
+    asyncio.run(play())
+
+
+def test_an_error_of_redis_is_a_refusal_with_its_code(redis: Redis) -> None:
+    async def play() -> None:
+        reader = HubReader(Hub(url=redis.url))
+        await reader.ask("SET", LOG, "no list")
+        with pytest.raises(HubRefusalError, match=r"^WRONGTYPE "):
+            await reader.ask("LINDEX", LOG, -1)
+        assert await reader.ask("LLEN", "another") == 0, "and the connection goes on"
         await reader.close()
 
     asyncio.run(play())

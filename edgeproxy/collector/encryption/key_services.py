@@ -166,7 +166,13 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 
 
 def open_key_service(settings: KeyServiceSettings) -> KeyService:
-    """Return the key service of these settings."""
+    """Return the key service of these settings; raises KeyServiceError where its package is not installed."""
+    if settings.kms is not None:
+        try:
+            from edgeproxy.collector.encryption.aws_kms import AwsKmsKeyService
+        except ImportError:
+            raise KeyServiceError("`kms` needs botocore: pip install 'edgeproxy[kms]'") from None
+        return AwsKmsKeyService(settings.kms)
     if settings.command is not None:
         return CommandKeyService(settings.command)
     assert settings.file is not None  # As the settings require.

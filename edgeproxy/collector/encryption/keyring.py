@@ -145,8 +145,8 @@ async def open_keyring(database: Database, settings: Encryption | None) -> Keyri
         if ids:
             raise UnusableDatabaseError(f"{database.name} has encrypted columns: set `encryption` as it was")
         return None
-    keyring = Keyring([open_key_service(one) for one in (settings, *settings.old)], settings.cache)
     try:
+        keyring = Keyring([open_key_service(one) for one in (settings, *settings.old)], settings.cache)
         if not ids:
             async with database.writing() as connection:
                 for id_ in (LOOK_UP, LOOK_UP + 1):

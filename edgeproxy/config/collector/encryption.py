@@ -1,16 +1,19 @@
 """Encryption of personal data at rest: `encryption` in collector.yaml."""
 
+import re
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from edgeproxy.config import parsers
 from edgeproxy.config.field_types import File
-from edgeproxy.config.forms import written
+from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.units import read_duration, value_error
 
-NOT_AVAILABLE = "a `command` that calls the provider's own client; `kms` itself is not available yet"
+KMS = re.compile(r"aws-kms:(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(?:key|alias)/[A-Za-z0-9/_-]+)")
+KMS_FORM = "aws-kms:arn:aws:kms:REGION:ACCOUNT:key/ID"
+KMS_EXAMPLE = "aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
 
 @written({"type": "string", "title": "text"}, lambda _: None)
@@ -24,11 +27,12 @@ def read_argument(value: object) -> str:
 Command = Annotated[tuple[Annotated[str, BeforeValidator(read_argument)], ...], Field(min_length=1)]
 
 
-@written({"type": "null"}, lambda _: None)
-def refuse_kms(value: object) -> None:
-    """Refuse a provider by its name, which nothing here can reach; raises a value error."""
-    if value is not None:
-        raise value_error("cannot be used", NOT_AVAILABLE)
+@written(build_text("key of AWS KMS", KMS.pattern, KMS_EXAMPLE), lambda arn: f"aws-kms:{arn}")
+def read_kms(value: object) -> str:
+    """Return the ARN of a key of AWS KMS; raises a value error."""
+    if not isinstance(value, str) or (match := KMS.fullmatch(value)) is None:
+        raise value_error("cannot be used", f"{KMS_FORM}; for other providers a `command` that calls their client")
+    return match[1]
 
 
 class KeyService(Part):
@@ -45,14 +49,16 @@ class KeyService(Part):
         "last argument, gets the key in Base64 on standard input, and writes the result in Base64 to standard output; "
         "it has 10 seconds.",
     )
-    kms: Annotated[None, BeforeValidator(refuse_kms)] = Field(
-        default=None, description="Not available yet, and refused: write a `command` that calls the provider's client."
+    kms: Annotated[str, BeforeValidator(read_kms)] | None = Field(
+        default=None,
+        description="Symmetric key of AWS KMS that wraps and unwraps keys: `aws-kms:` and its ARN. Credentials are "
+        "those of AWS's tools, from the environment, a profile or a role. Needs `pip install 'edgeproxy[kms]'`.",
     )
 
     @model_validator(mode="after")
     def _require_one(self) -> Self:
-        if (self.file is None) == (self.command is None):
-            raise value_error("is incomplete", "either `file` or `command`")
+        if [self.file, self.command, self.kms].count(None) != 2:
+            raise value_error("is incomplete", "one of `file`, `command` and `kms`")
         return self
 
 

@@ -7,6 +7,8 @@ from pydantic import ValidationError
 
 from edgeproxy.config.collector.encryption import Encryption
 
+KMS = "aws-kms:arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
 
 def test_the_master_key_is_in_a_file_or_asked_of_a_command() -> None:
     of_file = Encryption.model_validate({"file": "/etc/edgeproxy/master.key", "old": [{"command": ["vault", "key"]}]})
@@ -17,12 +19,15 @@ def test_the_master_key_is_in_a_file_or_asked_of_a_command() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, "either `file` or `command`"),
-        ({"file": "a", "command": ["b"]}, "either `file` or `command`"),
+        ({}, "one of `file`, `command` and `kms`"),
+        ({"file": "a", "command": ["b"]}, "one of `file`, `command` and `kms`"),
         ({"command": ["a", 1]}, "a text"),
         ({"command": ["a", "b\0c"]}, "a text"),
         ({"command": []}, "command"),
-        ({"file": "a", "kms": "aws-kms:arn:aws:kms:eu-west-1:1:key/2"}, "is not available yet"),
+        ({"file": "a", "kms": KMS}, "one of `file`, `command` and `kms`"),
+        ({"kms": KMS.removeprefix("aws-kms:")}, "aws-kms:arn"),
+        ({"kms": "aws-kms:arn:aws:s3:::keys"}, "aws-kms:arn"),
+        ({"kms": KMS + "\n"}, "aws-kms:arn"),
     ],
 )
 def test_what_names_no_key_is_refused(settings: dict[str, object], expected: str) -> None:
@@ -30,5 +35,5 @@ def test_what_names_no_key_is_refused(settings: dict[str, object], expected: str
         Encryption.model_validate(settings)
 
 
-def test_no_provider_is_none() -> None:
-    assert Encryption.model_validate({"file": "a", "kms": None}).kms is None
+def test_a_key_of_aws_is_named_by_its_arn() -> None:
+    assert Encryption.model_validate({"kms": KMS}).kms == KMS.removeprefix("aws-kms:")

@@ -1,0 +1,85 @@
+"""AWS KMS as key service: the master key is a key of AWS, which never leaves it.
+
+Credentials, profiles and endpoints are those of AWS's own tools: environment, files, roles of a machine or a pod.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.session import get_session
+
+from edgeproxy.collector.encryption.key_services import REASON_CHARACTERS_MAX, KeyServiceError
+
+CALL_SECONDS = 20.0
+"""Seconds that a call has with all its attempts, and with what fetches credentials."""
+CLIENT = Config(connect_timeout=3, read_timeout=4, retries={"mode": "standard", "total_max_attempts": 3})
+CONTEXT = {"purpose": "edgeproxy wrapped key"}
+"""What ciphertexts are bound to; CloudTrail shows it, and a policy may require it."""
+REASONS = {
+    "AccessDeniedException": "denies access, grant kms:Encrypt and kms:Decrypt on it",
+    "DisabledException": "is disabled",
+    "IncorrectKeyException": "is another key than this was wrapped by",
+    "InvalidCiphertextException": "is another key than this was wrapped by",
+    "KMSInvalidStateException": "is pending deletion, or not usable yet",
+    "KeyUnavailableException": "is not available at the moment",
+    "NotFoundException": "does not exist there",
+    "ThrottlingException": "throttles requests",
+}
+"""What an error of KMS says of the key, by its code."""
+
+
+class KmsClient(Protocol):
+    """What is called of botocore's client, which is made of a description when it runs."""
+
+    def encrypt(self, **parameters: object) -> Mapping[str, bytes]:
+        """Call Encrypt."""
+
+    def decrypt(self, **parameters: object) -> Mapping[str, bytes]:
+        """Call Decrypt."""
+
+
+class AwsKmsKeyService:
+    """A symmetric key of AWS KMS, by its ARN."""
+
+    def __init__(self, arn: str) -> None:
+        self.name = f"aws-kms {arn}"
+        self._arn = arn
+        self._client: KmsClient | None = None
+
+    async def wrap(self, key: bytes) -> bytes:
+        return await self._call(
+            lambda client: client.encrypt(KeyId=self._arn, Plaintext=key, EncryptionContext=CONTEXT)["CiphertextBlob"]
+        )
+
+    async def unwrap(self, wrapped: bytes) -> bytes:
+        return await self._call(
+            lambda client: client.decrypt(KeyId=self._arn, CiphertextBlob=wrapped, EncryptionContext=CONTEXT)[
+                "Plaintext"
+            ]
+        )
+
+    async def _call(self, call: Callable[[KmsClient], bytes]) -> bytes:
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                return await asyncio.to_thread(self._call_now, call)
+        except TimeoutError:
+            raise KeyServiceError(f"{self.name} did not answer within {CALL_SECONDS:g} seconds") from None
+
+    def _call_now(self, call: Callable[[KmsClient], bytes]) -> bytes:
+        """Call the service in a thread; raises KeyServiceError."""
+        try:
+            if self._client is None:
+                region = self._arn.split(":")[3]
+                self._client = get_session().create_client("kms", region_name=region, config=CLIENT)
+            return bytes(call(self._client))
+        except ClientError as error:
+            code, message = (str(error.response["Error"].get(name)) for name in ("Code", "Message"))
+            reason = f"{REASONS.get(code, f'answers {code}')}: {message}"
+        except NoCredentialsError:
+            reason = "cannot be asked: there are no credentials of AWS (environment, profile or role)"
+        except BotoCoreError as error:
+            reason = f"cannot be asked: {error}"
+        raise KeyServiceError(f"{self.name} {' '.join(reason.split())[:REASON_CHARACTERS_MAX]}")

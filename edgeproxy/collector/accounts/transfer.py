@@ -30,6 +30,8 @@ from edgeproxy.config.directory import parse_document
 
 AT_ONCE = 200
 """Rows of a transaction, so that the collector's own work never waits for long."""
+TRIES = 3
+"""Times that a batch is tried whose rows others create at the same moment."""
 
 T = TypeVar("T")
 
@@ -76,15 +78,21 @@ async def _import_all(database: Database, step: Step[T], items: Iterable[T], cal
     """Import items in batches, each in a transaction of its own."""
     total = ImportResult()
     for batch in _split_batches(items):
-        result = ImportResult()
-        try:
-            async with database.writing() as connection:
-                result = await step(connection, caller, batch)
-                if dry:
-                    raise ImportRollbackError
-        except ImportRollbackError:
-            pass
-        total = total.merge(result)
+        for tries_left in reversed(range(TRIES)):
+            result = ImportResult()
+            try:
+                async with database.writing() as connection:
+                    result = await step(connection, caller, batch)
+                    if dry:
+                        raise ImportRollbackError
+            except ImportRollbackError:
+                pass
+            except sa.exc.IntegrityError:  # Somebody else has created one of them meanwhile: now it can be seen.
+                if not tries_left:
+                    raise
+                continue
+            total = total.merge(result)
+            break
     return total
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from edgeproxy.collector.accounts import audit, customers, flags, leaked_keys, transfer
@@ -107,6 +108,26 @@ def test_what_is_revoked_or_being_deleted_stays_so(database: str, tmp_path: Path
         assert ("late" in out, "1" * 64 in out) == (False, False)
 
     run(database, work)
+
+
+@pytest.mark.parametrize("stop", ["FROM customers", "FROM keys", "FROM flags"])
+def test_two_imports_of_the_same_at_once_create_it_once(postgresql: Postgresql, tmp_path: Path, stop: str) -> None:
+    url, accounts = postgresql.database(), settings(tmp_path, ACCOUNTS)
+    results: list[dict[str, transfer.ImportResult]] = []
+
+    async def start(database: Database) -> None:
+        results.append(await transfer.import_settings(database, accounts, ME, dry=False))
+
+    async def work(opened: Database) -> None:
+        await interleave(opened, url, start, stop, start)
+        created = [entry["action"] for entry in await read(opened, audit.list_entries, 0, 99)]
+        assert sorted(created) == ["customer.create"] * 4 + ["flag.put"] + ["key.create"] * 3
+
+    run(url, work)
+    totals = {
+        kind: [sum(column) for column in zip(*(one[kind][:3] for one in results), strict=True)] for kind in results[0]
+    }
+    assert totals == {"customers": [4, 0, 4], "keys": [3, 0, 3], "flags": [1, 0, 1]}
 
 
 def test_an_import_beside_other_changes_undoes_none(postgresql: Postgresql, tmp_path: Path) -> None:

@@ -76,6 +76,10 @@ def test_a_coupon_discounts_as_many_invoices_as_its_duration_says(
     stripe_api.run(flow)
 
 
+@pytest.mark.difference(
+    "a discount of several lines",
+    "is computed of their sum; the lines share it by amount, the largest remainders first",
+)
 @pytest.mark.parametrize(
     ("first", "second", "total"),
     [({"percent_off": 20}, {"amount_off": 500}, 1100), ({"amount_off": 500}, {"percent_off": 20}, 1200)],
@@ -195,6 +199,10 @@ def test_a_discount_is_removed_with_an_event_and_a_deleted_coupon_goes_on(stripe
     stripe_api.run(flow)
 
 
+@pytest.mark.difference(
+    "messages of promotion codes",
+    "are its own words, but for prior transactions",
+)
 def test_a_promotion_code_is_redeemed_as_often_and_by_whom_it_says(stripe_sandbox: Sandbox) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         (customer, other), (_, price) = (

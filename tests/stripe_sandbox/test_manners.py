@@ -111,6 +111,10 @@ def test_an_object_has_an_id_of_its_kind_and_its_unset_fields_are_null(stripe_ap
         assert {name: one[name] for name in unset[prefix]} == dict.fromkeys(unset[prefix])
 
 
+@pytest.mark.difference(
+    "a meter event with a wrong time",
+    "refused at once, not by an event later",
+)
 @pytest.mark.parametrize(("days", "minutes", "status"), [(-36, 0, 400), (-34, 0, 200), (0, 4, 200), (0, 7, 400)])
 def test_a_meter_event_is_of_the_last_35_days_or_the_next_five_minutes(
     stripe_api: Api, days: int, minutes: int, status: int

@@ -36,6 +36,10 @@ async def stream(client: stripe.StripeClient, base: str, *events: Any) -> None:
         await http.close_async()
 
 
+@pytest.mark.difference(
+    "a duplicate in a stream of meter events",
+    "counts once, and nothing reports it",
+)
 def test_events_of_every_kind_are_counted_once(stripe_sandbox: Sandbox) -> None:
     minute = int(time.time()) // MINUTE * MINUTE - 10 * MINUTE
 

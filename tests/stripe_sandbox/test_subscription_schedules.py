@@ -37,6 +37,18 @@ async def totals(client: stripe.StripeClient, customer: str) -> list[int]:
     return [invoice.total for invoice in reversed(listed.data)]
 
 
+@pytest.mark.difference(
+    "a phase without `duration` and `end_date`",
+    "lasts one interval of its first price",
+)
+@pytest.mark.difference(
+    "a phase that begins with a period",
+    "is charged by the renewal, without prorations",
+)
+@pytest.mark.difference(
+    "a phase with another interval",
+    "begins a new billing cycle; in the middle of a period it is charged at once",
+)
 def test_phases_advance_with_the_clock(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         clock, customer, prices = await sold(client)
@@ -86,6 +98,10 @@ def test_phases_advance_with_the_clock(stripe_api: Api) -> None:
     stripe_api.run(flow)
 
 
+@pytest.mark.difference(
+    "the last phase of a schedule",
+    "then it is `released`, or `completed` where its subscription ends with it",
+)
 def test_a_subscription_is_scheduled_to_be_downgraded_and_to_end(stripe_api: Api) -> None:
     """As Stripe's guide does: a schedule from a subscription, then its phases."""
 

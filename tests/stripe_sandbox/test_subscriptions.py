@@ -119,6 +119,10 @@ def amounts(invoice: stripe.Invoice) -> list[tuple[int, int | None]]:
     return sorted((line.amount, line.quantity) for line in invoice.lines.data)
 
 
+@pytest.mark.difference(
+    "a graduated price",
+    "a line for each tier that is reached, and for the first one in any case",
+)
 def test_a_month_is_billed_by_tiers_an_hour_after_it_ended_and_later_usage_never(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("month")
@@ -168,6 +172,14 @@ def test_a_draft_that_does_not_advance_waits_for_us(stripe_api: Api) -> None:
     stripe_api.run(flow)
 
 
+@pytest.mark.difference(
+    "a price's included amount in a part of a period",
+    "whole: tiers are not cut",
+)
+@pytest.mark.difference(
+    "usage of a metered price that is changed or removed",
+    "pending items, one for each tier, of what is counted by then",
+)
 def test_an_upgrade_gives_back_and_charges_by_the_second_and_bills_usage_of_each_part(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("upgrade")
@@ -216,6 +228,14 @@ def test_an_upgrade_gives_back_and_charges_by_the_second_and_bills_usage_of_each
     stripe_api.run(flow)
 
 
+@pytest.mark.difference(
+    "the last invoice, `invoice_now`",
+    "finalized and charged at once, as of `subscription_update`",
+)
+@pytest.mark.difference(
+    "canceling without `invoice_now`",
+    "usage of the period is never charged",
+)
 @pytest.mark.parametrize(
     ("cancel", "last"),
     [
@@ -234,7 +254,10 @@ def test_canceling_now_bills_what_is_open_where_that_is_asked_for(
         await shop.use(1_001_000, CHANGE - 60)
         ended = await client.v1.subscriptions.cancel_async(made.id, cancel)
         assert (ended.status, ended.ended_at) == ("canceled", CHANGE)
-        assert amounts((await shop.invoices())[0]) == last
+        latest = (await shop.invoices())[0]
+        assert amounts(latest) == last
+        if cancel:
+            assert (latest.status, latest.billing_reason) == ("paid", "subscription_update")
         await shop.advance(FEBRUARY + HOUR)
         assert len(await shop.invoices()) == (2 if cancel else 1)
 
@@ -297,6 +320,10 @@ def test_without_a_way_to_pay_nobody_is_subscribed(stripe_api: Api) -> None:
     stripe_api.run(flow)
 
 
+@pytest.mark.difference(
+    "billing credits",
+    "pay for usage on invoices of subscriptions, before tax, when these are finalized",
+)
 def test_credits_pay_for_usage_when_the_invoice_is_finalized_and_come_back_when_it_is_void(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("credits")

@@ -11,6 +11,10 @@ from tests.support.stripe_sandbox import Sandbox
 DAY = 86400
 
 
+@pytest.mark.difference(
+    "`billing_thresholds` of a subscription",
+    "charge usage once it is worth `amount_gte`, but on the last day of a period; tiers count anew from there",
+)
 @pytest.mark.parametrize("reset", [False, True])
 def test_usage_is_charged_once_it_is_worth_enough(own_sandbox: Sandbox, reset: bool) -> None:
     name = f"thresholds_{reset}"

@@ -171,6 +171,10 @@ def test_thin_notifications_say_that_there_is_an_event_which_names_samples(
     sandbox.run(read)
 
 
+@pytest.mark.difference(
+    "the list of thin events",
+    "has the parameters of the SDK's types; 20 a page unless asked for, at most 100; the newest first",
+)
 def test_thin_events_are_listed_page_by_page_the_newest_first(stripe_sandbox: Sandbox) -> None:
     sandbox = stripe_sandbox
 

@@ -90,13 +90,22 @@ class Run:
 
     def to(self, moment: float) -> None:
         """Let time pass up to a moment, there as here."""
-        now = self.sandbox.control("clock")["now"]
+        now = self.now()
         if moment > now:
-            now = self.sandbox.control("clock", {"now": moment})["now"]
+            now = self._set_clock({"now": moment})
         write_offset(self._clock, now - time())
 
     def now(self) -> float:
-        return float(self.sandbox.control("clock")["now"])
+        return self._set_clock(None)
+
+    def _set_clock(self, time: object) -> float:
+        """Return the sandbox's time, once it has done what came due by then: the month of a thousand takes a while."""
+        deadline = monotonic() + self.settle_seconds
+        while True:
+            try:
+                return float(self.sandbox.control("clock", time)["now"])
+            except TimeoutError:
+                assert monotonic() < deadline
 
     def set_faults(self, is_on: bool) -> None:
         self.sandbox.faults(*(FAULTS if is_on else []), seed=self._seed)

@@ -3,15 +3,24 @@
 import gettext
 import io
 from functools import cache
-from importlib.resources import files
 
+from babel import Locale
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
-from edgeproxy.config.collector.languages import DEFAULT, LANGUAGES
+from edgeproxy.config.collector.languages import CATALOGS, CODES, DEFAULT, SUFFIX
 
 __all__ = ["DEFAULT", "LANGUAGES", "load_catalog"]
-DOMAIN = "pages"
+
+
+def find_own_name(code: str) -> str:
+    """Return what a language calls itself, such as Deutsch."""
+    name = str(Locale.parse(code).get_display_name(code))
+    return name[:1].upper() + name[1:]
+
+
+LANGUAGES = {code: find_own_name(code) for code in CODES}
+"""The languages, as each calls itself."""
 
 
 @cache
@@ -19,9 +28,8 @@ def load_catalog(language: str) -> gettext.NullTranslations:
     """Return the translations of a language; templates and modules have the English texts."""
     if language == DEFAULT:
         return gettext.NullTranslations()
-    place = files("edgeproxy.collector.languages") / "locale" / language / "LC_MESSAGES" / f"{DOMAIN}.po"
     compiled = io.BytesIO()
-    with place.open("rb") as file:
+    with (CATALOGS / f"{language}{SUFFIX}").open("rb") as file:
         write_mo(compiled, read_po(file, locale=language))
     compiled.seek(0)
     return gettext.GNUTranslations(compiled)

@@ -142,7 +142,13 @@ class Reader(NamedTuple):
         """Return a short number for an axis or a tile, such as 9.4M."""
         if abs(value) < COMPACT_MIN:
             return numbers.format_decimal(value, format="#,##0.##", locale=self.locale)
-        return numbers.format_compact_decimal(value, fraction_digits=1, locale=self.locale)
+        short = numbers.format_compact_decimal(value, fraction_digits=1, locale=self.locale)
+        # German, for one, has no short word for a thousand, and would write 15000 without its point.
+        return short if any(character.isalpha() for character in short) else self.rounded(value)
+
+    def within(self, word: str) -> str:
+        """Return a noun as it is written within a sentence: in small letters, but for German, which keeps its capital."""
+        return word if self.language == "de" else word[:1].lower() + word[1:]
 
     def quantity(self, value: float, unit: str = "") -> str:
         """Return a short number of a unit: bytes as B, kB, MB, GB or TB, all others as they are."""

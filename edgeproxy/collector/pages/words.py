@@ -169,9 +169,11 @@ INCIDENT_STATES = {
 }
 SPANS = {
     "0s": N_("at once"),
-    "1h": N_("an hour"),
-    "1d": N_("a day"),
-    "7d": N_("a week"),
+    "1h": N_("1 hour"),
+    "8h": N_("8 hours"),
+    "24h": N_("24 hours"),
+    "1d": N_("1 day"),
+    "7d": N_("7 days"),
     "30d": N_("30 days"),
 }
 ACKNOWLEDGED = {"false": N_("open"), "true": N_("acknowledged")}

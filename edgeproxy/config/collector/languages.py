@@ -1,8 +1,17 @@
-"""The languages of pages and mails."""
+"""The languages of pages and mails: English, and each that has a file of texts."""
 
-from typing import Literal
+from importlib.resources import files
+from typing import TYPE_CHECKING, Literal
 
-Language = Literal["en", "nl", "de"]
-LANGUAGES: dict[str, str] = {"en": "English", "nl": "Nederlands", "de": "Deutsch"}
-"""The languages, as each calls itself."""
-DEFAULT: Language = "en"
+DEFAULT = "en"
+"""The language of the texts in templates and modules."""
+CATALOGS = files("edgeproxy") / "collector" / "languages" / "locale"
+"""The folder of the languages' files: de.po is German."""
+SUFFIX = ".po"
+CODES = (DEFAULT, *sorted(one.name.removesuffix(SUFFIX) for one in CATALOGS.iterdir() if one.name.endswith(SUFFIX)))
+"""The languages, by their codes (ISO 639)."""
+
+if TYPE_CHECKING:
+    Language = str
+else:
+    Language = Literal[CODES]

@@ -40,7 +40,7 @@ def texts() -> set[Text]:
 
 def file_of(language: str) -> Path:
     """Return where the translations of a language are."""
-    return COLLECTOR / "languages" / "locale" / language / "LC_MESSAGES" / "pages.po"
+    return COLLECTOR / "languages" / "locale" / f"{language}.po"
 
 
 def translations(language: str) -> dict[Text, Text]:

@@ -130,8 +130,9 @@ def draw_lines(
         earlier = f" · {frame.format_value(before[number])} ◂" if number < len(before) else ""
         tip = f"{label} · {_write(drawn, number, frame)}{earlier}"
         plot += _draw_point(max(0.0, x - wide / 2), min(wide, 100 - max(0.0, x - wide / 2)), guide, tip)
-    if labels:
-        plot += _draw_tip(f"{labels[-1]} · {_write(drawn, len(labels) - 1, frame)}", "last")
+    known = [number for number in range(len(labels)) if any(one.values[number] is not None for one in drawn)]
+    if known:  # The newest figures may be still to come.
+        plot += _draw_tip(f"{labels[known[-1]]} · {_write(drawn, known[-1], frame)}", "last")
     return _frame(frame, steps, plot, [(number * wide, labels[number]) for number in _choose_labels(len(labels))])
 
 

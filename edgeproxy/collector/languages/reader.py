@@ -147,7 +147,7 @@ class Reader(NamedTuple):
         return short if any(character.isalpha() for character in short) else self.rounded(value)
 
     def within(self, word: str) -> str:
-        """Return a noun as it is written within a sentence: in small letters, but for German, which keeps its capital."""
+        """Return a noun as it is written within a sentence: in small letters, but in German with its capital."""
         return word if self.language == "de" else word[:1].lower() + word[1:]
 
     def quantity(self, value: float, unit: str = "") -> str:

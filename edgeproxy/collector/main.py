@@ -24,6 +24,7 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_limit
 from edgeproxy.collector.accounts import audit, contacts, customers
 from edgeproxy.collector.accounts.last_used import WRITE_SECONDS
+from edgeproxy.collector.accounts.pseudonyms import fetch_display_names, require_pseudonyms
 from edgeproxy.collector.alerts.delivery import AlertSender
 from edgeproxy.collector.anomalies.job import AnomalyJob
 from edgeproxy.collector.api.app import Service
@@ -70,8 +71,6 @@ from edgeproxy.wire.directory_signatures import InvalidSigningKeyError
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 RECORD_SECONDS = 60.0
 """Seconds between two times that what is gathered for the audit log is put on record."""
-NAMES_SECONDS = 60.0
-"""Seconds between two looks whether names are known by now."""
 ROW_SECURITY_SECONDS = 60.0
 """Seconds between two tries to put row-level security in force where it is not."""
 CONNECTIONS = Bounds(all=2000, per_address=500)
@@ -213,6 +212,7 @@ async def collect(
     names = KnownNames(settings.customers, settings.meters, metrics, find_customers)
     if settings.billing is not None:
         await record_plans(settings, database)
+    await require_pseudonyms(database, are_on=customers.has_pseudonyms(settings))
     erasures = open_list(settings.privacy)
     if erasures is not None:
         await replay_erasures(database, erasures)
@@ -282,7 +282,8 @@ async def collect(
     if keyring is not None:
         start_encryption_jobs(tasks, database, keyring)
     watch, limited_log = OperatorAlerts(database, settings.alerts, listeners.expiry), log.RateLimitedLog(60.0)
-    delivery = AlertSender(database, settings.alerts, metrics, contacts.fetch_alert_recipients, describe_site(settings))
+    recipients, site = contacts.fetch_alert_recipients, describe_site(settings)
+    delivery = AlertSender(database, settings.alerts, metrics, recipients, site, fetch_display_names)
     tasks.start("watch", watch.run())
     tasks.start("alerts", delivery.run())
     webhooks = WebhookJobs(database, lambda: service.settings.webhooks, metrics)
@@ -307,7 +308,7 @@ async def collect(
         tasks.start(job.name, repeat(job, limited_log))
     if pages is not None:
         await pages.begin(tasks)
-    tasks.start("names", refresh_names(names))
+    tasks.start("names", names.run())
     tasks.start("row security", enforce_row_security(database))
     plans = partial(record_plans, database=database)
     reload = Reloader(settings, service, names, listeners, metrics, (watch, delivery), anomalies, plans, publication)
@@ -340,12 +341,6 @@ async def record_plans(settings: CollectorSettings, database: Database) -> None:
     """Keep what is sold as it is sold; raises Edited."""
     async with database.writing() as connection:
         await plan_versions.record_plans(connection, settings.plans)
-
-
-async def refresh_names(names: KnownNames) -> None:
-    """Look now and then whether names are known by now that were not, until cancelled."""
-    job = Job("names", NAMES_SECONDS, "customers could not be looked up", names.refresh_unknown)
-    await repeat(job, log.RateLimitedLog(60.0))
 
 
 async def enforce_row_security(database: Database) -> None:

@@ -11,6 +11,8 @@ from edgeproxy.collector.database.statements import AnySelect
 from edgeproxy.collector.encryption import rows
 
 TABLE = customers.name
+SHOWN_NAME: sa.ColumnElement[str] = sa.func.coalesce(customers.c.display_name, customers.c.name)
+"""The name of a customer as people know it; there is an index of it."""
 
 
 async def fetch_rows(connection: AsyncConnection, statement: AnySelect) -> list[CustomerRow]:

@@ -1,6 +1,6 @@
 """Customers as data: each change with its audit entry and its row in the outbox, in one transaction."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import cast
 
 import orjson
@@ -20,7 +20,7 @@ from edgeproxy.collector.accounts.change import (
     reject_field,
     require_version,
 )
-from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
+from edgeproxy.collector.accounts.ids import build_pseudonym, generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import CreateCustomerRequest, CustomerResponse, dump_settings
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.accounts.states import (
@@ -32,7 +32,7 @@ from edgeproxy.collector.accounts.states import (
 from edgeproxy.collector.database.page_order import order_page, parse_sort
 from edgeproxy.collector.database.quota_tables import limit_raises
 from edgeproxy.collector.database.schema import customers
-from edgeproxy.collector.database.statements import AnySelect, lock_rows
+from edgeproxy.collector.database.statements import AnyColumn, AnySelect, lock_rows
 from edgeproxy.collector.encryption.rows import match_value
 from edgeproxy.config.collector.alerts import MAIL_ADDRESS
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -46,7 +46,11 @@ ALWAYS_SHOWN = ("limits", "quotas", "flags", "paused", "regions")
 """CollectorSettings that a response has even where they are the default."""
 ALERT_ADDRESS = "alert_email"
 """The name in a customer's metadata of the address for the customer's own alerts."""
-SORTS = {"created_at": customers.c.id, "name": customers.c.name, "tier": customers.c.tier}
+SORTS: Mapping[str, AnyColumn] = {
+    "created_at": customers.c.id,
+    "name": customer_rows.SHOWN_NAME,
+    "tier": customers.c.tier,
+}
 """The columns by which customers are listed; ids grow with the time. Each has an index."""
 NAMES_MAX = 1000
 """Names that one statement looks up."""
@@ -76,7 +80,7 @@ def to_response(row: CustomerRow) -> CustomerResponse:
 
 
 async def get_row(connection: AsyncConnection, ref: str, *, lock: bool = False) -> CustomerRow:
-    """Return the row of a customer by id or name; raises ChangeRejectedError where there is none."""
+    """Return the row of a customer by id, name or pseudonym; raises ChangeRejectedError where there is none."""
     row = await find_row(connection, ref, lock=lock)
     if row is None:
         raise ChangeRejectedError(404, NOT_FOUND)
@@ -84,12 +88,12 @@ async def get_row(connection: AsyncConnection, ref: str, *, lock: bool = False) 
 
 
 async def find_row(connection: AsyncConnection, ref: str, *, lock: bool = False) -> CustomerRow | None:
-    """Return the row of a customer by id or name, or None."""
+    """Return the row of a customer by id, name or pseudonym, or None."""
     return await _find_row(connection, ref, customer_rows.fetch_rows, lock=lock)
 
 
 async def find_stored_row(connection: AsyncConnection, ref: str) -> CustomerRow | None:
-    """Return the locked row of a customer by id or name as it is stored, or None: see `fetch_stored_rows`."""
+    """Return the locked row of a customer, as `find_row` does, but as it is stored: see `fetch_stored_rows`."""
     return await _find_row(connection, ref, customer_rows.fetch_stored_rows, lock=True)
 
 
@@ -102,7 +106,8 @@ async def _find_row(
 ) -> CustomerRow | None:
     if not NAME.fullmatch(ref):  # Not every database takes a NUL, even to find nothing.
         return None
-    statement = sa.select(customers).where((customers.c.id if is_id(ref) else customers.c.name) == ref)
+    is_named = (customers.c.name == ref) | (customers.c.display_name == ref)
+    statement = sa.select(customers).where(customers.c.id == ref if is_id(ref) else is_named)
     rows = await fetch(connection, lock_rows(statement) if lock else statement)
     return next(iter(rows), None)
 
@@ -144,7 +149,7 @@ async def transition(connection: AsyncConnection, before: CustomerRow, **columns
 
 
 async def find_name(connection: AsyncConnection, ref: str) -> str | None:
-    """Return the name of a customer by id or name, or None."""
+    """Return by what the ledger knows a customer, its name or pseudonym, by id, name or pseudonym; or None."""
     row = await find_row(connection, ref)
     return None if row is None else row.name
 
@@ -200,24 +205,31 @@ async def create_customer(
     """Create a customer; raises ChangeRejectedError."""
     require_valid_settings(new, collector_settings)
     await _require_unused(connection, new.name, new.external_id)
-    row = build_row(new.name, new)._replace(
+    row = build_row(new.name, new, has_pseudonym=has_pseudonyms(collector_settings))._replace(
         external_id=new.external_id,
         metadata=orjson.dumps(new.metadata or {}).decode(),
         rotate_every=new.rotate_every,
     )
     await customer_rows.insert_rows(connection, [row])
     created = to_response(row)
-    await documents.enqueue_changes(connection, "customer", [new.name])
-    entry = AuditEntry("customer.create", new.name, None, drop_empty_values(created))
+    await documents.enqueue_changes(connection, "customer", [row.name])
+    entry = AuditEntry("customer.create", row.name, None, drop_empty_values(created))
     await audit.append_entry(connection, caller, entry)
     return created
 
 
-def build_row(name: str, customer: Customer) -> CustomerRow:
-    """Return the row of a new customer with these settings."""
+def has_pseudonyms(settings: CollectorSettings) -> bool:
+    """Return whether new customers get a pseudonym."""
+    return settings.privacy is not None and settings.privacy.pseudonyms
+
+
+def build_row(name: str, customer: Customer, *, has_pseudonym: bool = False) -> CustomerRow:
+    """Return the row of a new customer with these settings, whose name is a pseudonym if it is to have one."""
+    id_ = generate_id()
     return CustomerRow(
-        id=generate_id(),
-        name=name,
+        id=id_,
+        name=build_pseudonym(id_) if has_pseudonym else name,
+        display_name=name if has_pseudonym else None,
         external_id=None,
         tier=customer.tier,
         settings=orjson.dumps(dump_settings(customer)).decode(),
@@ -338,9 +350,9 @@ async def _record_step(
 
 async def _require_unused(connection: AsyncConnection, name: str | None, external_id: str | None) -> None:
     """Raise ChangeRejectedError where another customer has this name or external id."""
-    conditions = {}
+    conditions: dict[str, sa.ColumnElement[bool]] = {}
     if name is not None:
-        conditions["name"] = customers.c.name == name
+        conditions["name"] = (customers.c.name == name) | (customers.c.display_name == name)
     if external_id is not None:
         conditions["external_id"] = match_value(connection, "customers", "external_id", external_id)
     for field, condition in conditions.items():

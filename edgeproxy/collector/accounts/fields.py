@@ -115,6 +115,8 @@ def parse_customer_name(value: object) -> str:
     """Return the name of a customer: one that does not have the form of an id."""
     if isinstance(value, str) and ids.is_id(value):
         raise value_error("has the form of an id", "choose another name")
+    if isinstance(value, str) and ids.is_pseudonym(value):
+        raise value_error("has the form of a pseudonym", "choose another name")
     return str(value)
 
 

@@ -1,4 +1,5 @@
-"""Ids of stored objects: UUIDv7 (RFC 9562 section 5.7), which sort by the time of their creation."""
+"""Ids of stored objects: UUIDv7 (RFC 9562 section 5.7), which sort by the time of their creation; pseudonyms of
+customers, which are made of them."""
 
 import re
 import secrets
@@ -6,6 +7,8 @@ import time
 from uuid import UUID
 
 ID_PATTERN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+PSEUDONYM_PREFIX = "c-"
 
 
 def generate_id() -> str:
@@ -17,6 +20,16 @@ def generate_id() -> str:
 def is_id(text: str) -> bool:
     """Return whether a text has the form of an id."""
     return ID_PATTERN.fullmatch(text) is not None
+
+
+def build_pseudonym(id_: str) -> str:
+    """Return the pseudonym of the customer with this id."""
+    return f"{PSEUDONYM_PREFIX}{id_}"
+
+
+def is_pseudonym(name: str) -> bool:
+    """Return whether a name has the form of a pseudonym."""
+    return name.startswith(PSEUDONYM_PREFIX) and is_id(name.removeprefix(PSEUDONYM_PREFIX))
 
 
 def now_ms() -> int:

@@ -25,6 +25,8 @@ class CustomerRow(NamedTuple):
     """Grows by one with each change: the ETag."""
     currency: str | None = None
     """The currency in which it is charged for good; None where none was chosen yet."""
+    display_name: str | None = None
+    """The name by which people know a customer whose `name` is a pseudonym; None where it is not."""
 
 
 class KeyRow(NamedTuple):

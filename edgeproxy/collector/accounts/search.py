@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts.customer_rows import fetch_rows
+from edgeproxy.collector.accounts.customer_rows import SHOWN_NAME, fetch_rows
 from edgeproxy.collector.accounts.customers import to_response
 from edgeproxy.collector.accounts.models import CustomerResponse
 from edgeproxy.collector.database.database import Database
@@ -37,15 +37,15 @@ async def search_customers(
     if "@" in text:
         has_address = match_value(connection, contacts.name, "email", text.lower())
         conditions.append(customers.c.id.in_(sa.select(contacts.c.customer).where(has_address)))
-    conditions.append(database.beginning(customers.c.name, text))
-    by_name = database.by_character(customers.c.name)
+    conditions.append(database.beginning(SHOWN_NAME, text))
+    by_name = database.by_character(SHOWN_NAME)
     if len(text) >= PART_CHARACTERS_MIN:
         external_id = database.by_character(customers.c.external_id)
         is_clear = customers.c.external_id_sealed.is_(None)
         begins = sa.select(customers.c.id).where(database.beginning(customers.c.external_id, text), is_clear)
         conditions.append(customers.c.id.in_(begins.order_by(external_id).limit(limit)))
-        within = sa.select(customers.c.name).where(database.contains_part(customers.c.name, text))
-        conditions.append(customers.c.name.in_(within.order_by(by_name).limit(limit)))
+        within = sa.select(SHOWN_NAME).where(database.contains_part(SHOWN_NAME, text))
+        conditions.append(SHOWN_NAME.in_(within.order_by(by_name).limit(limit)))
     for condition in conditions:
         if len(matches) >= limit:
             break

@@ -4,7 +4,7 @@ An import changes what the files name, and nothing else. A key that was revoked 
 customer, files have what edges get: the external id, metadata and `rotate_every` stay in the database.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -18,8 +18,9 @@ from edgeproxy.collector.accounts import audit, customer_rows, customers, docume
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import drop_empty_values
 from edgeproxy.collector.accounts.customers import Columns
-from edgeproxy.collector.accounts.ids import is_id, now_ms
+from edgeproxy.collector.accounts.ids import is_id, is_pseudonym, now_ms
 from edgeproxy.collector.accounts.models import dump_settings
+from edgeproxy.collector.accounts.pseudonyms import resolve_names
 from edgeproxy.collector.accounts.rows import CustomerRow, FlagRow, KeyRow
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.database import Database
@@ -66,9 +67,10 @@ async def import_settings(
     Each change has its audit entry. An import that is cut off has imported some, and the next one imports the rest.
     """
     # In a dry run the customers of the files are not there when their keys are looked at.
+    import_customers = partial(_import_customers, has_pseudonym=customers.has_pseudonyms(settings))
     import_keys = partial(_import_keys, pending_customers=set(settings.customers) if dry else set())
     return {
-        "customers": await _import_all(database, _import_customers, settings.customers.items(), caller, dry),
+        "customers": await _import_all(database, import_customers, settings.customers.items(), caller, dry),
         "keys": await _import_all(database, import_keys, settings.keys, caller, dry),
         "flags": await _import_all(database, _import_flags, settings.flags.items(), caller, dry),
     }
@@ -96,27 +98,37 @@ async def _import_all(database: Database, step: Step[T], items: Iterable[T], cal
     return total
 
 
+async def _lock_named(connection: AsyncConnection, names: Collection[str]) -> dict[str, CustomerRow]:
+    """Return the rows of customers by what files call them, their name or pseudonym, locked."""
+    known_by = {name: name for name in names} | await resolve_names(connection, names)
+    rows = await customers.lock_customers(connection, set(known_by.values()))
+    return {name: rows[one] for name, one in known_by.items() if one in rows}
+
+
 async def _import_customers(
-    connection: AsyncConnection, caller: Caller, batch: Sequence[tuple[str, Customer]]
+    connection: AsyncConnection, caller: Caller, batch: Sequence[tuple[str, Customer]], *, has_pseudonym: bool
 ) -> ImportResult:
+    """Import customers; `has_pseudonym`: new ones get a pseudonym."""
     names = [name for name, _ in batch]
-    existing = await customers.lock_customers(connection, names)
+    existing = await _lock_named(connection, names)
     new, entries, refused, same = [], [], [], 0
     for name, customer in batch:
         settings, row = dump_settings(customer), existing.get(name)
         text = orjson.dumps(settings).decode()
         if is_id(name):
             refused.append(f"customer {name}: the name has the form of an id")
+        elif row is None and is_pseudonym(name):
+            refused.append(f"customer {name}: the name has the form of a pseudonym")
         elif row is None:
-            new.append(customers.build_row(name, customer))
-            entries.append(AuditEntry("customer.create", name, None, settings))
+            new.append(customers.build_row(name, customer, has_pseudonym=has_pseudonym))
+            entries.append(AuditEntry("customer.create", new[-1].name, None, settings))
         elif row.deleting_since is not None:
             refused.append(f"customer {name}: is being deleted")
         elif row.settings == text:
             same += 1
         else:
             await customers.transition(connection, row, settings=text, tier=customer.tier)
-            entries.append(AuditEntry("customer.change", name, orjson.loads(row.settings), settings))
+            entries.append(AuditEntry("customer.change", row.name, orjson.loads(row.settings), settings))
     if new:
         await customer_rows.insert_rows(connection, new)
     await _record(connection, caller, "customer", [entry.target for entry in entries], entries)
@@ -128,7 +140,7 @@ async def _import_keys(
 ) -> ImportResult:
     """Import keys. `pending_customers` would exist by now, were this no dry run."""
     names = {key.customer for key in batch}
-    owners = await customers.lock_customers(connection, names)
+    owners = await _lock_named(connection, names)
     for name in pending_customers & (names - owners.keys()):
         owners[name] = customers.build_row(name, Customer(tier="pending"))
     ours = schema.keys.c.sha256.in_([key.sha256 for key in batch])
@@ -174,7 +186,10 @@ async def _import_flags(connection: AsyncConnection, caller: Caller, batch: Sequ
     rows = await connection.execute(lock_rows(sa.select(flags).where(flags.c.name.in_(names)).order_by(flags.c.name)))
     existing = {row.name: FlagRow(*row) for row in rows}
     entries, added, changed = [], 0, 0
-    for name, flag in batch:
+    known_by = await resolve_names(connection, (one for _, flag in batch for one in flag.customers))
+    for name, flag_of_file in batch:
+        named = tuple(known_by.get(one, one) for one in flag_of_file.customers)
+        flag = flag_of_file.model_copy(update={"customers": named}) if named else flag_of_file
         settings, row = flag.model_dump(mode="json", exclude_defaults=True), existing.get(name)
         text = orjson.dumps(settings).decode()
         if row is None:

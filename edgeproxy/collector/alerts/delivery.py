@@ -7,9 +7,10 @@ time.
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -55,17 +56,33 @@ class AlertMetrics(Protocol):
         """Set how many deliveries are due, and how many were given up."""
 
 
+FetchNames = Callable[[AsyncConnection, Collection[str]], Awaitable[dict[str, str]]]
+"""Returns the names of customers by their pseudonyms; those without one are left out."""
+
+
+async def fetch_no_names(_: AsyncConnection, __: Collection[str]) -> dict[str, str]:
+    """Return none: no customer has a pseudonym."""
+    return {}
+
+
 class AlertSender:
     """Sends alerts by their channels until it is cancelled."""
 
     def __init__(
-        self, database: Database, settings: Alerts, metrics: AlertMetrics, contacts: Contacts, site: ServiceSite
+        self,
+        database: Database,
+        settings: Alerts,
+        metrics: AlertMetrics,
+        contacts: Contacts,
+        site: ServiceSite,
+        fetch_names: FetchNames = fetch_no_names,
     ) -> None:
         self._database = database
         self._settings = settings
         self._metrics = metrics
         self._contacts = contacts
         self._site = site
+        self._fetch_names = fetch_names
         self._tasks = Tasks()
         self._busy: set[str] = set()
         """Channels whose task runs."""
@@ -224,6 +241,22 @@ class AlertSender:
         async with self._database.reading() as connection:
             return await deliveries.list_due(connection, channel, round(time.time() * 1000), SENT_MAX)
 
+    async def _name_customer(self, alert: AlertMessage) -> AlertMessage:
+        """Return an alert as its customer reads it: with its name in the place of its pseudonym. Operators' channels,
+        from which nobody takes anything back, have the pseudonym."""
+        if (customer := alert.customer) is None:
+            return alert
+        async with self._database.reading() as connection:
+            name = (await self._fetch_names(connection, [customer])).get(customer)
+        if name is None:
+            return alert
+        title, details = alert.title, orjson.dumps(alert.details).decode()
+        return alert._replace(
+            customer=name,
+            title=title.replace(customer, name),
+            details=orjson.loads(details.replace(customer, name)),
+        )
+
     async def _attempt_delivery(self, channel: str, delivery: DueDelivery) -> bool:
         """Try to send one message, and record the result; return whether the channel took it."""
         name = channel.partition(":")[0]
@@ -233,7 +266,8 @@ class AlertSender:
         else:
             language = delivery.language or self._settings.language
             envelope = Envelope(delivery.recipient, time.time(), self._settings.runbooks, language, self._site)
-            failure = await send_message(settings, alert, envelope)
+            shown = alert if delivery.recipient is None else await self._name_customer(alert)
+            failure = await send_message(settings, shown, envelope)
         attempts, now = delivery.attempts + 1, time.time()
         values: dict[str, int | str | None] = {"attempts": attempts}
         if failure is None:

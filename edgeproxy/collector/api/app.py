@@ -18,7 +18,18 @@ from edgeproxy.collector.api import auth, openapi, reference
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.callers import Callers
 from edgeproxy.collector.api.contact_rights import require_contact
-from edgeproxy.collector.api.endpoint import API_USERS, CALLER, CLIENT, AnyCall, AnyEndpoint, Call, Nothing, Query
+from edgeproxy.collector.api.customer_names import IN_BODIES, IN_QUERIES, CustomerNames, find_readers
+from edgeproxy.collector.api.endpoint import (
+    API_USERS,
+    CALLER,
+    CLIENT,
+    SHOWN_TO,
+    AnyCall,
+    AnyEndpoint,
+    Call,
+    Nothing,
+    Query,
+)
 from edgeproxy.collector.api.group import Handlers, Resources
 from edgeproxy.collector.api.groups import GROUPS, PARAMETERS
 from edgeproxy.collector.api.listener import LISTENER, Listener
@@ -78,6 +89,7 @@ class Service:
             for endpoint in group.endpoints
         }
         self.callers = Callers(resources.settings, resources.database)
+        self.names = CustomerNames(resources.database, lambda: resources.settings)
         self._limits = RequestLimits()
         self.billing_message: str | None = None
         """The message to customers while nobody is charged."""
@@ -160,23 +172,31 @@ class Service:
         if endpoint.rate is not None:
             self._check_request_rate(endpoint.path, endpoint.rate, holder, request, parts)
         query = parse_query(endpoint.query, parts.query)
+        request[SHOWN_TO] = find_readers(holder)
         with serving(None if holder is None else holder.customer):
             return await self._handle(endpoint, holder, request, parts, query)
 
     async def _handle(
         self, endpoint: AnyEndpoint, holder: Holder | None, request: web.Request, parts: RequestParts, query: Query
     ) -> web.StreamResponse:
+        path_parameters = parts.path_parameters
+        if self.names.are_pseudonyms:
+            path_parameters = await self.names.resolve_path(path_parameters)
+            query = await self.names.resolve_fields(query, IN_QUERIES)
         if holder is not None and holder.customer is not None:
-            await self._require_own(holder, parts.path_parameters)
+            await self._require_own(holder, path_parameters)
         call: AnyCall = Call(
-            request, holder, query, Nothing(), path_parameters=parts.path_parameters, inner_body=parts.inner_body
+            request, holder, query, Nothing(), path_parameters=path_parameters, inner_body=parts.inner_body
         )
         if endpoint.body is not Nothing:
             if parts.inner_json is None:
                 fields, raw_body = await read_json(request)
             else:
                 fields, raw_body = parts.inner_json, orjson.dumps(parts.inner_json)
-            call = replace(call, body=parse_body(endpoint.body, fields), raw_body=raw_body)
+            body = parse_body(endpoint.body, fields)
+            if self.names.are_pseudonyms:
+                body = await self.names.resolve_fields(body, IN_BODIES)
+            call = replace(call, body=body, raw_body=raw_body)
         return await endpoint.handler(self._handlers_by_route[endpoint.method, endpoint.path], call)
 
     async def answer_inner_call(
@@ -262,15 +282,22 @@ class Service:
         privacy = self.settings.privacy
         origin = mask_address(client) if privacy is not None and privacy.mask_addresses else client
         request[CALLER] = Caller(UNKNOWN_ACTOR, origin, str(uuid.uuid4()))
+        response: web.StreamResponse
         try:
             self._require_admission(request)
-            return await handler(request)
+            response = await handler(request)
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            return self._build_problem(request, "", error)
+            response = self._build_problem(request, "", error)
         except Exception as error:
-            return self._build_problem(request, f"{request.method} {get_registered_path(request)}", error)
+            response = self._build_problem(request, f"{request.method} {get_registered_path(request)}", error)
+        if self.names.are_pseudonyms:
+            try:
+                await self.names.reveal(request, response)
+            except CONNECTION_ERRORS as error:
+                return self._build_problem(request, "", error)
+        return response
 
     def _find_client(self, request: web.Request) -> str:
         """Return the address of the client: of the peer, or the one that a trusted proxy names.

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.pseudonyms import Readers
 from edgeproxy.collector.api.auth import CUSTOMER, GROUPS_OF_ROLES, Holder
 from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.config.collector.listeners import GROUPS
@@ -86,6 +87,8 @@ AnyCall: TypeAlias = Call[Query, BaseModel]
 
 CALLER = web.RequestKey("caller", Caller)
 """The caller of a request, as far as it is known yet, as it is put on record."""
+SHOWN_TO = web.RequestKey("shown_to", Readers)
+"""Whose names the reader of the answer sees in the place of pseudonyms."""
 CLIENT = web.RequestKey("client", str)
 """The whole address that a request is from, by which it is let in and limited."""
 

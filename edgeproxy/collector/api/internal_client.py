@@ -8,7 +8,8 @@ from aiohttp import web
 
 from edgeproxy.collector.api.app import RequestParts, Service, get_registered_path
 from edgeproxy.collector.api.auth import Holder
-from edgeproxy.collector.api.endpoint import CALLER, AnyEndpoint
+from edgeproxy.collector.api.customer_names import build_readers
+from edgeproxy.collector.api.endpoint import CALLER, SHOWN_TO, AnyEndpoint
 from edgeproxy.collector.api.groups import GROUPS
 from edgeproxy.collector.pages.api import ApiResponse, RequestOptions
 from edgeproxy.collector.pages.sessions import Session
@@ -67,6 +68,11 @@ class Inside:
     def count_visit(self, request: web.Request, what: str, per_minute: int) -> int:
         """Count a visit of a client; see collector/pages/api.py."""
         return self._service.count_visit(request, what, per_minute)
+
+    def show_names(self, request: web.Request, session: Session | None) -> None:
+        """Let the page of a request have names in the place of pseudonyms; see collector/pages/api.py."""
+        if session is not None:
+            request[SHOWN_TO] = build_readers(session.who.customer)
 
     def caller(self, request: web.Request) -> tuple[str, str]:
         """Return from where a request comes, and its id."""

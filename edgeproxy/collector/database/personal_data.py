@@ -381,6 +381,7 @@ TABLES: Mapping[str, TableEntry] = {
         {
             "id": CUSTOMER_ID,
             "name": CUSTOMER_NAME,
+            "display_name": CUSTOMER_NAME,
             "external_id": EXTERNAL_ID,
             "external_id_sealed": EXTERNAL_ID,
             "settings": SETTINGS,
@@ -391,8 +392,8 @@ TABLES: Mapping[str, TableEntry] = {
         "tier currency",
         Owner("id", "id"),
         CLEARS,
-        ("external_id", "external_id_sealed", "settings", "metadata"),
-        copies="backups; edges and hub have name and settings; Stripe has the name",
+        ("display_name", "external_id", "external_id_sealed", "settings", "metadata"),
+        copies="backups; edges and hub have settings, and name or pseudonym; Stripe has the name",
     ),
 }
 """The tables of the database, children before their parents where erasure deletes both."""

@@ -286,9 +286,11 @@ customers = Table(
     Column("version", INTEGER, nullable=False),  # Grows with each change: the ETag.
     Column("external_id_sealed", Text),  # Encrypted; then `external_id` is a keyed hash (sealed_columns.py).
     Column("currency", Text),  # In which the customer is charged for good; none was chosen yet where it is NULL.
+    Column("display_name", Text),  # By which people do, where the name is a pseudonym.
     UniqueConstraint("name", name="customers_name_key"),
     UniqueConstraint("external_id", name="customers_external_id_key"),
     Index("customers_tier", "tier", "id"),
+    Index("customers_display_name", "display_name", unique=True),
     sqlite_strict=True,
 )
 # Jobs look for these few again and again, and not at all others.
@@ -349,8 +351,7 @@ directory_outbox = Table(
     sqlite_strict=True,
 )
 
-# The directory as it is published, a row for each version: what the hub has is a copy
-# (collector/directory/publisher.py).
+# The directory as it is published, a row for each version; the hub has a copy (collector/directory/publisher.py).
 directory_log = Table(
     "directory_log",
     metadata,

@@ -8,10 +8,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
 from edgeproxy.base import log
+from edgeproxy.collector.database.periodic import Job, repeat
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.config.meters import OVER_CAP
 from edgeproxy.wire.batch import ANONYMOUS
 
+REFRESH_SECONDS = 60.0
+"""Seconds between two looks whether names are known by now."""
 REMEMBERED_MAX = 10_000
 """Unknown names of each kind that are remembered."""
 NAMES_LOGGED_MAX = 5
@@ -80,6 +83,11 @@ class KnownNames:
         if unknown:
             unknown -= await self._find_customers(list(unknown))
             self._metrics.unknown_names("customer", len(unknown))
+
+    async def run(self) -> None:
+        """Look now and then whether names are known by now that were not, until cancelled."""
+        job = Job("names", REFRESH_SECONDS, "customers could not be looked up", self.refresh_unknown)
+        await repeat(job, log.RateLimitedLog(60.0))
 
     async def find_unknown(self, query: LedgerQuery, rows: Iterable[Mapping[str, object]]) -> dict[str, list[str]]:
         """Return the unknown names in a query and its rows, sorted, by kind; a kind without any is left out."""

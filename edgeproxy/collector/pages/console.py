@@ -7,6 +7,7 @@ import orjson
 from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
+from edgeproxy.collector.accounts.pseudonyms import find_display_name
 from edgeproxy.collector.pages import (
     alert_handling,
     alerts,
@@ -173,11 +174,12 @@ async def put_contacts(visit: Visit) -> web.Response:
 
 async def delete_customer(visit: Visit) -> web.Response:
     """Begin to delete a customer; the form has to repeat its name."""
-    name = visit.path_parameter("customer")
+    customer = visit.path_parameter("customer")
+    name = await find_display_name(visit.site.database, customer)
     if visit.form.get("name", "").strip() != name:
         raise PageError(422, f"write {name} to have it deleted")
-    await visit.fetch("DELETE", "/v1/customers/{customer}", names={"customer": name})
-    return visit.redirect(format_path(CUSTOMER, customer=name), done="deleting")
+    await visit.fetch("DELETE", "/v1/customers/{customer}", names={"customer": customer})
+    return visit.redirect(format_path(CUSTOMER, customer=customer), done="deleting")
 
 
 async def restore_customer(visit: Visit) -> web.Response:

@@ -8,6 +8,7 @@ import time
 
 from aiohttp import web
 
+from edgeproxy.collector.accounts.pseudonyms import find_display_name
 from edgeproxy.collector.accounts.states import DAY_MS
 from edgeproxy.collector.pages.site import SIGN_IN, Page, PageError, Visit
 from edgeproxy.config.collector.operators import is_factor_recent
@@ -46,7 +47,8 @@ async def download(visit: Visit) -> web.Response:
 
 async def delete(visit: Visit) -> web.Response:
     """Begin to delete the account; the form has to repeat its name."""
-    if visit.form.get("name", "").strip() != visit.customer:
-        raise PageError(422, f"write {visit.customer} to have it deleted")
+    name = await find_display_name(visit.site.database, visit.customer)
+    if visit.form.get("name", "").strip() != name:
+        raise PageError(422, f"write {name} to have it deleted")
     await visit.fetch("DELETE", CUSTOMER, names={"customer": visit.customer})
     return visit.redirect(ROOT, done="account-deleting")

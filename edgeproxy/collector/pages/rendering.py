@@ -10,9 +10,10 @@ from importlib.resources import files
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from edgeproxy.collector.accounts.ids import is_pseudonym
 from edgeproxy.collector.alerts.words import describe
 from edgeproxy.collector.languages.catalogs import LANGUAGES, load_catalog
-from edgeproxy.collector.languages.invisible import escape_invisible
+from edgeproxy.collector.languages.invisible import TEXT_CHARACTERS_MAX, escape_invisible
 from edgeproxy.collector.languages.reader import Reader
 from edgeproxy.collector.pages import charts
 from edgeproxy.collector.pages.refusal_words import explain_why
@@ -78,7 +79,7 @@ def create_environment(language: str) -> Environment:
         auto_reload=False,
     )
     templates.install_gettext_translations(load_catalog(language), newstyle=True)  # type: ignore[attr-defined]
-    templates.filters |= {"shown": escape_invisible, "label": format_label}
+    templates.filters |= {"shown": show_text, "label": format_label}
     templates.globals["describe_alert"] = describe
     templates.globals |= {"place_of": find_static_path, "languages": LANGUAGES}
     templates.globals |= {name: getattr(charts, name) for name in CHARTS} | {"now": time.time}
@@ -86,6 +87,12 @@ def create_environment(language: str) -> Environment:
     templates.globals["explain_why"] = partial(explain_why, say=say)
     templates.globals |= {name: {key: say(text) for key, text in words.items()} for name, words in WORDS.items()}
     return templates
+
+
+def show_text(value: object, most: int = TEXT_CHARACTERS_MAX) -> str:
+    """Return a foreign text as readers may see it: a pseudonym whole, as its name comes into its place."""
+    text = str(value)
+    return text if is_pseudonym(text) else escape_invisible(text, most)
 
 
 def render_template(template: str, reader: Reader, **values: object) -> str:

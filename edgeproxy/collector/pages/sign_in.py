@@ -13,6 +13,7 @@ from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.accounts import audit, contacts
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.pseudonyms import find_display_name
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.mails import mail
@@ -188,9 +189,8 @@ class SignInPages:
         settings = self._site.settings
         assert settings.mail is not None
         minutes = sessions.LINK_SECONDS // 60
-        text = visit.render_text(
-            "mail.txt", customer=customer, link=format_link(self._site.url, secret), minutes=minutes
-        )
+        name = await find_display_name(self._site.database, customer)
+        text = visit.render_text("mail.txt", customer=name, link=format_link(self._site.url, secret), minutes=minutes)
         subject, _, body = text.strip().partition("\n\n")
         link, button = format_link(self._site.url, secret), load_catalog(visit.reader.language).gettext("Sign in")
         html = visit.render_mail(subject, body, link, button)
@@ -272,8 +272,9 @@ class SignInPages:
         if not customers and self.sign_up is not None:
             answer = await self.sign_up(visit, email)
         elif secrets_of_links:
+            names = [await find_display_name(self._site.database, customer) for customer in customers]
             answer = visit.render(
-                "choose_customer.html", email=email, links=list(zip(customers, secrets_of_links, strict=True))
+                "choose_customer.html", email=email, links=list(zip(names, secrets_of_links, strict=True))
             )
         else:
             answer = await self.begin_session(

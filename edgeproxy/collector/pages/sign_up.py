@@ -165,14 +165,14 @@ class SignUpPages:
         who = SignedIn(
             contacts.format_label(known), frozenset({"customer"}), build_name(organisation), contact_role=OWNER
         )
-        await self._create(visit, secret, known, who, organisation)
+        who = await self._create(visit, secret, known, who, organisation)
         answer = await self._sign_in.begin_session(visit, who, GET_STARTED if self._site.settings.api else "")
         if self._settings.plan is not None:
             await self._subscribe(visit, who, self._settings.plan)
         return answer
 
-    async def _create(self, visit: Visit, secret: str, email: str, who: SignedIn, organisation: str) -> None:
-        assert who.customer is not None
+    async def _create(self, visit: Visit, secret: str, email: str, who: SignedIn, organisation: str) -> SignedIn:
+        """Create the customer of a name; return its owner, by what the ledger knows the customer."""
         metadata = {"organisation": organisation} if organisation else None
         fields = {"name": who.customer, "tier": self._settings.tier, "metadata": metadata}
         caller = Caller(who.label, *self._site.api.caller(visit.request))
@@ -181,12 +181,13 @@ class SignUpPages:
                 if await use_up_link(connection, secret, time.time()) != email:
                     raise PageError(403, LINK_UNUSABLE)
                 request = CreateCustomerRequest.model_validate(fields)
-                await customers.create_customer(connection, caller, request, self._site.settings_now())
+                created = await customers.create_customer(connection, caller, request, self._site.settings_now())
                 owner = colleagues.PutContactRequest(email=email, role=OWNER)
-                await colleagues.put_contact(connection, caller, who.customer, owner)
+                await colleagues.put_contact(connection, caller, created["name"], owner)
         except ChangeRejectedError as error:
             self._log.error("a customer who signs up cannot be created", why=error.why, faults=error.faults)
             raise PageError(503, "an account cannot be created now") from None
+        return who._replace(customer=created["name"])
 
     async def _subscribe(self, visit: Visit, who: SignedIn, plan: str) -> None:
         """Subscribe the new customer to the free plan; where that fails they choose one on the page of plans."""

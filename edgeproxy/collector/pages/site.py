@@ -361,14 +361,14 @@ class Site:
         secret = request.cookies.get(self.cookie)
         if not secret:
             return None
-        now = time.time()
         async with self.database.reading() as connection:
-            session = await sessions.find_session(connection, secret, now)
+            session = await sessions.find_session(connection, secret, now := time.time())
         # A page that refreshes parts of itself by a script keeps no session alive (Fetch Metadata: cors, not navigate).
         is_use = request.headers.get("Sec-Fetch-Mode") != "cors"
         if session is not None and is_use and now - session.seen_at >= sessions.RECORD_USE_SECONDS:
             async with self.database.writing() as connection:
                 await sessions.record_use(connection, session, now)
+        self.api.show_names(request, session)
         return session
 
     @property

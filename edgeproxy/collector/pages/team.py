@@ -11,6 +11,7 @@ from aiohttp import web
 from edgeproxy.base import log
 from edgeproxy.collector.accounts.contact_roles import CONTACT_ROLES
 from edgeproxy.collector.accounts.contacts import format_label
+from edgeproxy.collector.accounts.pseudonyms import find_display_name
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.mails import mail
 from edgeproxy.collector.pages import sessions
@@ -92,7 +93,8 @@ async def _send_invitation(visit: Visit, email: str) -> str:
         raise PageError(409, "invitations to this address are on their way")
     url, days = format_link(visit.site.url, secret), INVITATION_SECONDS // 86400
     inviter = visit.signed_in.who.label.partition(":")[2]
-    text = visit.render_text("invitation.txt", customer=visit.customer, inviter=inviter, link=url, days=days)
+    name = await find_display_name(visit.site.database, visit.customer)
+    text = visit.render_text("invitation.txt", customer=name, inviter=inviter, link=url, days=days)
     subject, _, body = text.strip().partition("\n\n")
     html = visit.render_mail(subject, body, url, load_catalog(visit.reader.language).gettext("Sign in"))
     try:

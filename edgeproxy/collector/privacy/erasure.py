@@ -61,7 +61,8 @@ async def erase_customers(connection: AsyncConnection, caller: Caller, rows: Seq
     """
     if not rows:
         return Counter()
-    counts = await _erase_rows(connection, [row.id for row in rows], [row.name for row in rows])
+    names = [name for row in rows for name in (row.name, row.display_name) if name is not None]
+    counts = await _erase_rows(connection, [row.id for row in rows], names)
     forget_data_keys(connection)
     for row in rows:
         await _erase_customer(connection, caller, row)
@@ -114,7 +115,13 @@ async def _erase_customer(connection: AsyncConnection, caller: Caller, row: Cust
         row = await customers.transition(connection, row, deleting_since=now_ms())
         await documents.enqueue_changes(connection, "customer", [row.name])
     bare_settings = orjson.dumps({"tier": row.tier}).decode()
-    left: customers.Columns = {"external_id": None, "metadata": "{}", "rotate_every": None, "settings": bare_settings}
+    left: customers.Columns = {
+        "display_name": None,
+        "external_id": None,
+        "metadata": "{}",
+        "rotate_every": None,
+        "settings": bare_settings,
+    }
     await customers.transition(connection, row, **left, erased_at=now_ms())
     entry = AuditEntry("customer.erase", row.name, {"state": state}, {"state": "deleted"})
     await audit.append_entry(connection, caller, entry)

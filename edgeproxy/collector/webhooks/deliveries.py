@@ -54,7 +54,9 @@ class ClaimedDelivery(NamedTuple):
     endpoint_state: str
     failing_since: int | None
     customer: str
-    """The name of the customer."""
+    """By what the ledger knows the customer."""
+    display_name: str | None
+    """The name of a customer who has a pseudonym."""
 
 
 class AttemptResult(NamedTuple):
@@ -82,6 +84,7 @@ CLAIMED = (
         webhook_endpoints.c.state,
         webhook_endpoints.c.failing_since,
         customers.c.name,
+        customers.c.display_name,
     )
     .join_from(webhook_deliveries, webhook_messages, webhook_messages.c.id == columns.message)
     .join(webhook_endpoints, webhook_endpoints.c.id == columns.endpoint)

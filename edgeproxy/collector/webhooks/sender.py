@@ -192,7 +192,10 @@ async def send_delivery(
     delivery: ClaimedDelivery, secrets: list[str], settings: Webhooks, second: int
 ) -> DeliveryFailure | None:
     """Send a message once, signed at this Unix second; return None where it was taken."""
-    body, is_encrypted = delivery.body.encode(), delivery.url.startswith("https://")
+    text = delivery.body
+    if delivery.display_name is not None:
+        text = text.replace(delivery.customer, delivery.display_name)
+    body, is_encrypted = text.encode(), delivery.url.startswith("https://")
     headers = sign_webhook(delivery.message, second, body, secrets)
 
     def find_refusal(address: str) -> str | None:

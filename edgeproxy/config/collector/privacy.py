@@ -21,3 +21,9 @@ class Privacy(Part):
         description="Whether the audit log has networks instead of addresses: `192.0.2.0/24`, `2001:db8:1::/48`. "
         "Entries that are there already stay as they are.",
     )
+    pseudonyms: Switch = Field(
+        default=False,
+        description="Whether customers who are added from now on have a [pseudonym](privacy.md#pseudonyms), by which "
+        "edges, usage and all that comes of it know them, so that their name is in one place. Once a customer has one "
+        "the collector does not start without this. Customers who are there already keep their name.",
+    )

@@ -109,7 +109,7 @@ class CreditHandlers(CustomerBillingHandlers):
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
             statement = await statements.fetch_statement(connection, row.id, month, now_ms())
-        statement = statement._replace(customer=row.name)
+        statement = statement._replace(customer=row.display_name or row.name)
         headers = {
             "Content-Disposition": f'attachment; filename="statement-{month}.{suffix}"',
             "Cache-Control": "no-store",

@@ -9,8 +9,10 @@ from aiohttp import web
 from edgeproxy.base import log
 from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.accounts import audit
+from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.accounts.customers import has_pseudonyms
+from edgeproxy.collector.accounts.pseudonyms import resolve_names
 from edgeproxy.collector.api.endpoint import AnyCall, Call, Nothing, Query
 from edgeproxy.collector.api.events.models import DeadLettersQuery, DiscardQuery
 from edgeproxy.collector.api.group import Handlers
@@ -23,6 +25,7 @@ from edgeproxy.collector.events.event import (
     BODY_BYTES_MAX,
     InvalidEventBodyError,
     InvalidEventError,
+    Rejection,
     parse_event,
     parse_objects,
 )
@@ -30,8 +33,9 @@ from edgeproxy.collector.events.event_writer import EventRequest
 from edgeproxy.collector.ledger.received_batch import inflate
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.meters import Meter
-from edgeproxy.wire.batch import InvalidBatchError
+from edgeproxy.wire.batch import ANONYMOUS, NAME, InvalidBatchError
 
+UNKNOWN_CUSTOMER = "customer: is nobody who is known here"
 IN_A_THREAD_BYTES = 64 << 10
 """Bytes of a body from which on it is parsed in a thread, so that others need not wait that long."""
 
@@ -57,6 +61,8 @@ class EventHandlers(Handlers):
             event_request = self._parse_events(body, coding, call.holder.label)
         else:
             event_request = await asyncio.to_thread(self._parse_events, body, coding, call.holder.label)
+        if has_pseudonyms(self._settings):
+            event_request = await self._resolve_customers(event_request)
         receipt = await self._resources.events.write_events(event_request)
         rejected = [{"index": rejection.position, "error": rejection.error} for rejection in receipt.rejected]
         return answer(202, {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": rejected})
@@ -71,6 +77,16 @@ class EventHandlers(Handlers):
         except InvalidEventBodyError as error:
             raise ProblemError(413 if len(body) > BODY_BYTES_MAX else 400, str(error)) from None
         return EventRequest(token, events, rejected)
+
+    async def _resolve_customers(self, sent: EventRequest) -> EventRequest:
+        """Return events, rejected ones too, with the pseudonyms of the customers that they name."""
+        named = (dead_letters.find_customer(rejection.document) for rejection in sent.rejected)
+        names = {event.customer for _, event in sent.events} | {name for name in named if name and NAME.fullmatch(name)}
+        async with self._database.reading() as connection:
+            known_by = {name: name for name in await customers.filter_existing_names(connection, names)}
+            known_by |= await resolve_names(connection, names)
+        known_by |= {name: name for name in names & {*self._settings.customers, ANONYMOUS}}
+        return name_by_pseudonyms(sent, known_by)
 
     # ---- dead letters
 
@@ -98,6 +114,8 @@ class EventHandlers(Handlers):
         except ValueError:
             raise ProblemError(422, "send one event") from None
         request = EventRequest(call.holder.label, [(0, event)], (), is_replay=True)
+        if has_pseudonyms(self._settings):
+            request = await self._resolve_customers(request)
         receipt = await self._resources.events.write_events(request)
         if receipt.rejected:
             raise ProblemError(409, f"the event {receipt.rejected[0].error}")
@@ -125,6 +143,28 @@ class EventHandlers(Handlers):
                 entry = AuditEntry(action, letter.id, before, after, dead_letters.find_customer(letter.event))
                 await audit.append_entry(connection, call.caller, entry)
         log.get_logger().info("dead letter put away", letter=letter.id, action=action, by=call.holder.label)
+
+
+def name_by_pseudonyms(sent: EventRequest, known_by: Mapping[str, str]) -> EventRequest:
+    """Return events with what the ledger knows their customers by, by the names of those who are known.
+
+    Events of others are refused. They are not stored, and neither are rejected ones that name nobody who is known: the
+    name may be that of an erased customer.
+    """
+    events, rejected = [], []
+    for index, event in sent.events:
+        if event.customer in known_by:
+            events.append((index, event._replace(customer=known_by[event.customer])))
+        else:
+            rejected.append(Rejection(index, UNKNOWN_CUSTOMER, None, is_stored=False))
+    for rejection in sent.rejected:
+        document, name = rejection.document, dead_letters.find_customer(rejection.document)
+        if isinstance(document, dict) and name is not None and name in known_by:
+            field = "customer" if "customer" in document else "subject"
+            rejected.append(rejection._replace(document={**document, field: known_by[name]}))
+        else:
+            rejected.append(rejection._replace(is_stored=False))
+    return sent._replace(events=events, rejected=rejected)
 
 
 def letter_to_response(letter: DeadLetter) -> dict[str, object]:

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from edgeproxy.base import log
 from edgeproxy.base.spreadsheet import escape_formula
+from edgeproxy.collector.accounts.pseudonyms import Readers, reveal_names
 from edgeproxy.collector.database.database import Database, format_reason
 from edgeproxy.collector.ledger.queries import LedgerQuery, stream_usage
 
@@ -41,8 +42,9 @@ class CsvExporter:
         self._database = database
         self._under_way = 0
 
-    async def send(self, request: web.Request, question: LedgerQuery) -> web.StreamResponse:
-        """Answer with all rows of a question; raises BadQuery and Busy before anything is sent.
+    async def send(self, request: web.Request, question: LedgerQuery, readers: Readers) -> web.StreamResponse:
+        """Answer with all rows of a question, with the names that `readers` may see; raises BadQuery and Busy before
+        anything is sent.
 
         Where it cannot be brought to its end the connection is cut off within the body, so that nobody takes a part for
         the whole.
@@ -51,11 +53,11 @@ class CsvExporter:
             raise TooManyExportsError
         self._under_way += 1
         try:
-            return await self._send(request, question)
+            return await self._send(request, question, readers)
         finally:
             self._under_way -= 1
 
-    async def _send(self, request: web.Request, question: LedgerQuery) -> web.StreamResponse:
+    async def _send(self, request: web.Request, question: LedgerQuery, readers: Readers) -> web.StreamResponse:
         response = web.StreamResponse(headers=HEADERS)
         response.enable_chunked_encoding()
         try:
@@ -69,6 +71,7 @@ class CsvExporter:
                 await response.write(format_record((*question.by, "value")))
                 while some is not None:
                     body = b"".join(format_record(row.values()) for row in some)
+                    body = await reveal_names(connection, body, readers)
                     async with asyncio.timeout(WRITE_SECONDS_MAX):
                         await response.write(body)
                     some = await anext(pieces, None)

@@ -13,6 +13,7 @@ from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.cached_reports import ReportCache, answer_report
 from edgeproxy.collector.api.customer_billing import get_billing
+from edgeproxy.collector.api.customer_names import find_readers
 from edgeproxy.collector.api.endpoint import Call, Nothing
 from edgeproxy.collector.api.group import Handlers, Resources
 from edgeproxy.collector.api.responses import ProblemError, answer
@@ -64,7 +65,7 @@ class UsageHandlers(Handlers):
         is_csv = csv_export.accepts_csv(call.request)
         aggregate = self._aggregates.get(query.meter or "", "sum")
         if is_csv and aggregate == "sum" and query.limit is None and query.after is None:
-            return await self._exports.send(call.request, query)
+            return await self._exports.send(call.request, query, find_readers(call.holder))
         async with self._database.reading(whole=True) as connection:
             if aggregate != "sum":
                 report = await readings.fetch_usage(connection, query, aggregate, time.time())

@@ -6,9 +6,11 @@ import time
 import sqlalchemy as sa
 
 from edgeproxy.collector.accounts import contacts
+from edgeproxy.collector.accounts.customer_rows import SHOWN_NAME
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject, try_keys
 from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.database import Database, build_insert_new
+from edgeproxy.collector.database.schema import customers
 
 CUSTOMER = "edgeproxy_customer"
 """The metadata key of Stripe's customers with our id."""
@@ -60,6 +62,7 @@ class StripeCustomers:
                 return customer_id  # Another one has noted it meanwhile.
         if stripe_customer is None:
             metadata = {CUSTOMER: customer}
+            name = await self._fetch_shown_name(customer) or name
             key = f"{customer}_customer_{tries}"
             stripe_customer = await self._stripe.call("v1.customers.create", key=key, name=name, metadata=metadata)
         row = {"customer": customer, "stripe_id": stripe_customer["id"], "livemode": int(stripe_customer["livemode"])}
@@ -97,6 +100,12 @@ class StripeCustomers:
         async with self._database.reading() as connection:
             stripe_id: str | None = (await connection.execute(statement)).scalar_one_or_none()
         return stripe_id
+
+    async def _fetch_shown_name(self, customer: str) -> str | None:
+        """Return the name of a customer as people know it: it is on invoices."""
+        async with self._database.reading() as connection:
+            statement = sa.select(SHOWN_NAME).where(customers.c.id == customer)
+            return (await connection.execute(statement)).scalar_one_or_none()
 
     async def find_customer(self, customer: str, since: int) -> StripeObject | None:
         """Return the customer with this id of ours who was created at Stripe since a Unix second of ours; None where

@@ -1,0 +1,169 @@
+"""Customers with pseudonyms: people and programs use names, and all that is stored or sent to edges has pseudonyms."""
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from edgeproxy import cli
+from edgeproxy.collector.accounts.pseudonyms import Readers, find_pseudonyms, show_names
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, SERVICE, Collector, verified
+from tests.support.collector_fixtures import StartCollector, only_sqlite
+from tests.support.site import PagesStage
+from tests.support.visitor import Visitor
+
+ONE, OTHER = "c-0193e4a0-7c6b-7d2e-8f3a-1b2c3d4e5f60", "c-0193e4a0-7c6b-7d2e-8f3a-1b2c3d4e5f61"
+PSEUDONYMS = {"pseudonyms": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f'{{"customer":"{ONE}"}}', '{"customer":"acme"}'),
+        (f'{{"target":"{ONE}/k1"}}', '{"target":"acme/k1"}'),
+        (f"quota:{ONE}:90,standard@2+{ONE} {ONE}.", "quota:acme:90,standard@2+acme acme."),
+        (f'<a href="/console/customers/{ONE}?customer={ONE}&amp;x=%2F{ONE}">{ONE}</a>', None),
+        (f"x{ONE} {ONE}0 -{ONE} {ONE}-", f"x{ONE} {ONE}0 -{ONE} {ONE}-"),
+    ],
+    ids=["JSON", "key", "texts", "URLs", "parts of words"],
+)
+def test_names_are_shown_in_texts_and_not_in_urls(text: str, shown: str | None) -> None:
+    expected = text.replace(f">{ONE}<", ">acme<") if shown is None else shown
+    assert show_names(text.encode(), {ONE: "acme"}).decode() == expected
+
+
+def test_a_customer_sees_its_own_name_alone() -> None:
+    text = f"{ONE} {OTHER}".encode()
+    assert find_pseudonyms(text, Readers()) == set()
+    assert find_pseudonyms(text, Readers(pseudonyms=frozenset({ONE}))) == {ONE}
+    assert find_pseudonyms(text, Readers(is_staff=True)) == {ONE, OTHER}
+    assert show_names(text, {ONE: "acme"}).decode() == f"acme {OTHER}"
+
+
+def create(collector: Collector, name: str, **fields: Any) -> str:
+    """Create a customer of a name; return its pseudonym."""
+    created = collector.send("POST", "/v1/customers", {"name": name, "tier": "basic", **fields})
+    assert (created.status, created.json()["name"]) == (201, name)
+    return f"c-{created.json()['id']}"
+
+
+def find_tables(database: Path, text: str) -> dict[str, int]:
+    """How many rows of each table of a file of SQLite have a text anywhere."""
+    with closing(sqlite3.connect(database)) as opened:
+        tables = [name for (name,) in opened.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        counts = {
+            name: sum(text in str(row) for row in opened.execute(f'SELECT * FROM "{name}"').fetchall())
+            for name in tables
+        }
+    return {name: count for name, count in counts.items() if count}
+
+
+@only_sqlite("database")
+def test_a_name_is_in_one_place_and_then_in_none(start_collector: StartCollector, tmp_path: Path) -> None:
+    collector = start_collector(privacy=PSEUDONYMS, meters={"llm_tokens": {"count": "events"}})
+    pseudonym, other = create(collector, "planted"), create(collector, "aaa")
+    assert collector.send("POST", "/v1/customers", {"name": "planted", "tier": "basic"}).status == 409
+    assert collector.send("POST", "/v1/customers", {"name": ONE, "tier": "basic"}).status == 422
+    key = collector.send("POST", "/v1/customers/planted/keys", {"name": "k"}).json()
+    assert key["customer"] == "planted"
+    chain = Chain("edge-eu-1", "eu-west", int(time.time()) - 120)
+    assert collector.post(chain.next((pseudonym, "requests", "api", 7))).status == 200
+    event = {"id": "1", "source": "app", "customer": "planted", "meter": "llm_tokens", "value": 5}
+    sent = [event, event | {"id": "2", "customer": pseudonym}, event | {"id": "3", "meter": "none"}]
+    sent.append(event | {"id": "4", "customer": "nobody"})
+    taken = collector.send("POST", "/v1/events", sent, token=SERVICE).json()
+    assert (taken["accepted"], [one["index"] for one in taken["rejected"]]) == (2, [2, 3])
+    again = collector.send("POST", "/v1/events", [event, sent[1] | {"customer": "planted"}], token=SERVICE).json()
+    assert (again["accepted"], again["duplicates"]) == (0, 2), "by either name it is the same event"
+    (letter,) = collector.get("/v1/dead-letters", token=ADMIN).json()["dead_letters"]
+    assert letter["event"]["customer"] == "planted"
+
+    for named in ("planted", pseudonym, pseudonym.removeprefix("c-")):
+        assert collector.get(f"/v1/customers/{named}").json()["name"] == "planted"
+    for named in ("planted", pseudonym):
+        usage = collector.usage(customer=named, by="customer,meter")
+        assert [(row["customer"], row["meter"], row["value"]) for row in usage["rows"]] == [
+            ("planted", "llm_tokens", 10),
+            ("planted", "requests", 7),
+        ]
+    names = [one["name"] for one in collector.get("/v1/customers", sort="name").json()["customers"]]
+    assert names == sorted(names)
+    assert [one["name"] for one in collector.get("/v1/customers", name="planted").json()["customers"]] == ["planted"]
+    assert [one["name"] for one in collector.get("/v1/customers", search="LANT").json()["customers"]] == ["planted"]
+    assert {one["target"] for one in collector.get("/v1/audit", token=ADMIN, target="planted").json()["entries"]} == {
+        "planted"
+    }
+    made = {"name": "script", "customer": "planted"}
+    token = collector.send("POST", "/v1/tokens", made, token=ADMIN).json()["secret"]
+    assert collector.get("/v1/customers/planted/keys", token=token).status == 200
+    assert collector.get("/v1/customers/aaa/keys", token=token).status == 403
+    own = collector.send("POST", f"/v1/customers/{pseudonym}/keys", {"name": other}, token=token).json()
+    assert (own["name"], own["customer"]) == (other, "planted"), "nobody learns a name by its pseudonym"
+    flag = {"customers": ["planted"]}
+    assert collector.send("PUT", "/v1/flags/new", flag, token=ADMIN).json()["customers"] == ["planted"]
+
+    collector.end()
+    assert find_tables(collector.database, "planted") == {"customers": 1}
+    done = CliRunner().invoke(cli.app, ["privacy", "erase", "-c", str(collector.file), "planted", "--yes"])
+    assert done.exit_code == 0, done.output
+    assert find_tables(collector.database, "planted") == {}
+    left = [file for file in collector.database.parent.iterdir() if b"planted" in file.read_bytes()]
+    assert left == [], "in no byte of any file"
+    collector.start()
+    assert collector.get(f"/v1/customers/{pseudonym}").json()["name"] == pseudonym
+    assert collector.get("/v1/customers/planted").status == 404
+    assert sum(row["value"] for row in collector.usage(customer=pseudonym, by="meter")["rows"]) == 17
+    assert verified(collector)[0] == 0
+    assert create(collector, "planted") != pseudonym, "nothing is left that would be its usage"
+    assert collector.usage(customer="planted")["rows"] == []
+
+
+@only_sqlite("database")
+def test_pseudonyms_are_not_switched_off(start_collector: StartCollector) -> None:
+    collector = start_collector()
+    assert collector.send("POST", "/v1/customers", {"name": "old", "tier": "basic"}).status == 201
+    collector.end()
+    collector.settings["privacy"] = PSEUDONYMS
+    collector.write()
+    collector.start()
+    create(collector, "new")
+    assert [one["name"] for one in collector.get("/v1/customers", sort="name").json()["customers"]][-2:] == [
+        "new",
+        "old",
+    ]
+    collector.end()
+    del collector.settings["privacy"]
+    collector.write()
+    process = collector.begin()
+    assert process.wait(30.0) == 2
+    assert "customers have pseudonyms" in process.output
+
+
+def test_pages_and_mails_have_names_and_addresses_have_none(tmp_path: Path) -> None:
+    with closing(PagesStage(tmp_path, collector={"privacy": PSEUDONYMS})) as stage:
+        pseudonym = create(stage.collector, "planted")
+        owner = {"email": "ada@example.com", "role": "owner"}
+        assert stage.collector.send("POST", "/v1/customers/planted/contacts", owner).status == 201
+        page = stage.operator.get("/console/customers")
+        assert "planted" in page.text
+        assert f"/console/customers/{pseudonym}" in page.links
+        page = stage.operator.get(f"/console/customers/{pseudonym}")
+        assert ("planted" in page.text, pseudonym in page.text) == (True, False)
+        with Visitor(stage.site) as visitor:
+            visitor.get("/sign-in")
+            visitor.send("/sign-in", email="ada@example.com")
+            mail = stage.mailbox.wait_for(1)
+            assert "planted" in str(mail)
+            visitor.get(stage.link_in(mail))
+            visitor.send("/sign-in/link")
+            page = visitor.get("/account/data")
+            assert ("planted" in page.text, pseudonym in page.text) == (True, False)
+            visitor.send("/account/data/delete", name=pseudonym)
+            assert visitor.status == 422
+            visitor.send("/account/data/delete", name="planted")
+        assert stage.collector.get("/v1/customers/planted").json()["state"] == "deleting"

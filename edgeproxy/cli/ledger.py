@@ -17,8 +17,13 @@ def verify(
     parquet: Annotated[
         str | None, typer.Option(metavar="URL", help="Hold what was exported there against the ledger, too.")
     ] = None,
+    clickhouse: Annotated[
+        str | None, typer.Option(metavar="URL", help="Hold what ClickHouse got of that export against it, too.")
+    ] = None,
 ) -> None:
     """Prove the ledger, the audit log and the credits' journal by their batches and chains; exit code 1 at a break."""
+    if clickhouse is not None and parquet is None:
+        fail("--clickhouse: goes with --parquet, whose files it got", 2)
     settings = load_collector_file(config)
     from edgeproxy.collector.main import check_ledger
 
@@ -26,7 +31,7 @@ def verify(
     if parquet is not None and not code:
         from edgeproxy.collector.commands import parquet as parquet_export
 
-        code, exported = parquet_export.verify_hours(settings, parquet)
+        code, exported = parquet_export.verify_hours(settings, parquet, clickhouse)
         text = exported if code else f"{text}; {exported}"
     if code:
         fail(text, code)

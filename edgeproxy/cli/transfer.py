@@ -32,13 +32,19 @@ def export(
             help="Export usage instead, each closed hour once, as Parquet files: s3://BUCKET/PREFIX or file:///DIR.",
         ),
     ] = None,
+    clickhouse: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Insert these files into ClickHouse, each once: https://HOST:8443/DATABASE."),
+    ] = None,
 ) -> None:
     """Print the customers, keys and flags of the database as a file that edge.yaml and collector.yaml can include."""
+    if clickhouse is not None and parquet is None:
+        fail("--clickhouse: goes with --parquet, whose files it gets", 2)
     settings = load_collector_file(config)
     if parquet is not None:
         from edgeproxy.collector.commands import parquet as parquet_export
 
-        finish(parquet_export.export_hours(settings, parquet))
+        finish(parquet_export.export_hours(settings, parquet, clickhouse))
         return
     from edgeproxy.collector.commands import database
 

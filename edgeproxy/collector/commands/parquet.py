@@ -13,16 +13,23 @@ from edgeproxy.config.collector.settings import CollectorSettings
 NOT_INSTALLED = "--parquet: obstore and pyarrow are not installed: pip install 'edgeproxy[parquet]'"
 
 
-def export_hours(settings: CollectorSettings, url: str) -> CommandResult:
-    """Export the hours that are closed to a place; 0 and what was done."""
+def export_hours(settings: CollectorSettings, url: str, clickhouse_url: str | None = None) -> CommandResult:
+    """Export the hours that are closed to a place, and what is there to ClickHouse too; 0 and what was done."""
     try:
-        from edgeproxy.collector.exports import exporter
+        from edgeproxy.collector.exports import clickhouse, exporter
         from edgeproxy.collector.exports.storage import Storage
     except ImportError:
         return 2, NOT_INSTALLED
 
     async def export(database: Database) -> str:
-        done = await exporter.export_hours(database, Storage(url, os.environ))
+        place = Storage(url, os.environ)
+        if clickhouse_url is None:
+            return format_result(await exporter.export_hours(database, place))
+        async with clickhouse.open_clickhouse(clickhouse_url, os.environ) as server:
+            done = await exporter.export_hours(database, place)
+            return f"{format_result(done)}; {await clickhouse.insert_export(place, server)}"
+
+    def format_result(done: exporter.ExportResult) -> str:
         if done.until is None:
             return "no hour with usage is closed yet"
         return (
@@ -34,16 +41,22 @@ def export_hours(settings: CollectorSettings, url: str) -> CommandResult:
     return _run_exclusively(settings, export)
 
 
-def verify_hours(settings: CollectorSettings, url: str) -> CommandResult:
-    """Return whether what was exported to a place is what it should be; 0 and what there is of it."""
+def verify_hours(settings: CollectorSettings, url: str, clickhouse_url: str | None = None) -> CommandResult:
+    """Return whether what a place and ClickHouse got is what it should be; 0 and what there is of it."""
     try:
+        from edgeproxy.collector.exports import clickhouse
         from edgeproxy.collector.exports.storage import Storage
         from edgeproxy.collector.exports.verification import verify_export
     except ImportError:
         return 2, NOT_INSTALLED
 
     async def check(database: Database) -> str:
-        return str(await verify_export(database, Storage(url, os.environ)))
+        place = Storage(url, os.environ)
+        if clickhouse_url is None:
+            return str(await verify_export(database, place))
+        async with clickhouse.open_clickhouse(clickhouse_url, os.environ) as server:
+            totals = await verify_export(database, place)
+            return f"{totals}; {await clickhouse.verify_copy(place, server)}"
 
     return _run_exclusively(settings, check)
 

@@ -91,6 +91,9 @@ PLACES = {
     ),
     "metrics": METRIC_LABELS,
     "Parquet files": PARQUET,
+    "ClickHouse, where exports are copied to it": Place(
+        "what Parquet files have", "until somebody deletes it there", "nothing: it is what the files are"
+    ),
     "backups": Place("all of the database", "as the backups are kept", "nothing"),
     "Stripe": STRIPE,
     "mailboxes, channels of alerts, servers of webhooks": Place(

@@ -14,55 +14,22 @@ from typer.testing import CliRunner
 from edgeproxy import cli
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
-from loadtest.testbed.collector import EDGE, Collector
+from loadtest.testbed.collector import Collector
 from loadtest.testbed.customers import TIERS, UNLIMITED, key_line
 from loadtest.testbed.load_clients import Load, Plan
 from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
+from tests.support.chart import ENVIRON, helm, render
 from tests.support.collector_fixtures import StartCollector, only_sqlite
 from tests.support.kubelet import Pod, Service, ready_pods, roll_out
 
 ROOT = Path(__file__).parents[1]
-CHART = ROOT / "deploy" / "helm"
-HELM = str(Path(sys.executable).with_name("helm"))
 VOLUME_BYTES_MAX = 64 << 20
 """What values.yaml says of the tables."""
 RATE_MIN = 100.0
 """Requests a second that clients send at least, however busy the machine is."""
 VERSIONS = ("1.27", "1.31", "1.35")
 """Of Kubernetes: the oldest that the chart is for, and later ones."""
-VALUES: dict[str, Any] = yaml.safe_load(
-    (ROOT / "docs" / "operations" / "kubernetes.md").read_text().partition("```yaml\n")[2].partition("```")[0]
-)
-"""What the page on Kubernetes begins with."""
-ENVIRON = {
-    "HUB_URL": "memory://",
-    "EDGE_TOKEN": EDGE,
-    "DATABASE_URL": "postgresql://edgeproxy@127.0.0.1:1/ledger",
-}
-
-
-def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the values with these changed, mappings within mappings."""
-    both = {
-        name: merged(values[name], value) if isinstance(value, dict) and isinstance(values.get(name), dict) else value
-        for name, value in changes.items()
-    }
-    return {**values, **both}
-
-
-def helm(folder: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
-    (folder / "values.yaml").write_text(yaml.safe_dump(merged(VALUES, changes)))
-    command = [HELM, "template", "acme", CHART, "--values", folder / "values.yaml"]
-    homes = {name: str(folder) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **homes})
-
-
-def render(folder: Path, **changes: Any) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the manifests by kind and name."""
-    done = helm(folder, **changes)
-    assert done.returncode == 0, done.stderr
-    return {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(done.stdout) if each}
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -69,7 +69,8 @@ class Collector:
         (self.port,) = self._ports.numbers
         self.process: Process | None = None
         self.command: tuple[str, ...] = COMMAND
-        """What starts it; may be changed between two starts."""
+        self.environ: dict[str, str] = {}
+        """What starts it, and in which environment; both may be changed between two starts."""
         roles = {EDGE: "edge", READ: "read", ADMIN: "admin", SERVICE: "service"}
         self.settings: dict[str, Any] = {
             "listen": f"{HOST}:{self.port}",
@@ -104,7 +105,7 @@ class Collector:
         """`start` without waiting."""
         self.write()
         put_tables(self.settings["database"])
-        self.process = Process([*self.command, self.file], self._folder / "log")
+        self.process = Process([*self.command, self.file], self._folder / "log", environ=self.environ)
         return self.process
 
     def write(self) -> None:

@@ -131,12 +131,18 @@ class Postgresql:
 
     def database_of_owner(self) -> str:
         """The URL of a new database whose tables belong to another role than the user of the URL."""
+        url, owner = self.empty_database_of_owner()
+        make_tables(owner, "edgeproxy_login")
+        return url
+
+    def empty_database_of_owner(self) -> tuple[str, str]:
+        """The URLs of a new database: that of a login, and that of the role that is to own the tables."""
         for user in ("edgeproxy_owner", "edgeproxy_login"):
             self.ask(f"CREATE ROLE {user} LOGIN")
             self.ask(roles_sql(user))
         url = self.empty_database("-O", "edgeproxy_owner")
-        make_tables(url.replace(f"//{OWNER}@", "//edgeproxy_owner@"), "edgeproxy_login")
-        return url.replace(f"//{OWNER}@", "//edgeproxy_login@")
+        login, owner = (url.replace(f"//{OWNER}@", f"//edgeproxy_{name}@") for name in ("login", "owner"))
+        return login, owner
 
     def empty_database(self, *options: str) -> str:
         """The URL of a new database."""

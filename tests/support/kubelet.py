@@ -73,7 +73,8 @@ class Pod:
     ) -> None:
         self._spec = stateful_set["spec"]["template"]["spec"]
         (self._container,) = self._spec["containers"]
-        self._environ = environ
+        self.environ = environ
+        """That of the container; may be changed between two starts."""
         self._folder = folder
         self._ports = Ports(2)
         self.port, self.admin = self._ports.numbers
@@ -93,7 +94,7 @@ class Pod:
     def start(self) -> None:
         """Run the container until its startup probe passes."""
         command = [sys.executable, "-m", "edgeproxy", *self._arguments]
-        self.process = process = Process(command, self._folder / "log", environ=self._environ)
+        self.process = process = Process(command, self._folder / "log", environ=self.environ)
         probe = self._container["startupProbe"]
         seconds = probe["periodSeconds"] * probe["failureThreshold"]
         until(lambda: not process.running or self.passes("startupProbe"), "the startup probe passes", seconds=seconds)

@@ -1,0 +1,178 @@
+"""A day of changes under load: the collector and three edges go to another version and back, Redis and PostgreSQL start
+again. Clients retry nothing, and no request of theirs fails.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+import yaml
+
+import edgeproxy
+from edgeproxy.collector.database.schema import REVISION
+from edgeproxy.wire import directory_signatures
+from edgeproxy.wire.directory_signatures import Signer
+from loadtest.testbed.collector import EDGE, Collector
+from loadtest.testbed.customers import TIERS, key_line
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.load_clients import Load, Plan
+from loadtest.testbed.postgresql import Postgresql, programs
+from loadtest.testbed.process import ROOT, Process
+from loadtest.testbed.redis import SERVER, Redis
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
+from tests.support.chart import render
+from tests.support.kubelet import Pod, Service, ready_pods, roll_out
+
+MIGRATIONS = "edgeproxy/collector/database/migrations/versions"
+BEFORE = f"{edgeproxy.__version__}-before"
+"""What the earlier version is made to call itself."""
+RATE_MIN = 200.0
+"""Requests a second that clients send at least."""
+CUSTOMERS = ("acme", "bolt")
+"""Both have limits that edges share, and that nobody reaches."""
+
+
+def unpack_version_before(folder: Path) -> str:
+    """Put the sources from before the newest migration into a folder; return the revision of their tables."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+    if shutil.which("git") is None or git("rev-parse", "--is-shallow-repository") == "true":
+        pytest.skip("there is no history of the sources here")
+    (newest,) = (ROOT / MIGRATIONS).glob(f"{REVISION}_*.py")
+    commit = git("log", "--diff-filter=A", "--format=%H^", "-1", "--", str(newest.relative_to(ROOT)))
+    folder.mkdir()
+    archive = folder / "before.tar"
+    git("archive", f"--output={archive}", commit, "edgeproxy")
+    shutil.unpack_archive(archive, folder)
+    package = folder / "edgeproxy" / "__init__.py"
+    package.write_text(package.read_text().replace(f'"{edgeproxy.__version__}"', f'"{BEFORE}"'))
+    return max(path.name[:4] for path in (folder / MIGRATIONS).glob("[0-9]*.py"))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(programs() is None or SERVER is None, reason="needs PostgreSQL and Redis on this machine")
+def test_nothing_fails_while_all_parts_change_their_version_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Process, "forks", False)  # A copy of the tests' process has their sources.
+    revision = unpack_version_before(tmp_path / "before")
+    new = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+    old = new | {"PYTHONPATH": str(tmp_path / "before")}
+
+    with ExitStack() as ends:
+        postgresql = ends.enter_context(closing(Postgresql(durable=True)))
+        redis = ends.enter_context(Redis(tmp_path, "--appendonly", "yes", "--appendfsync", "always"))
+        upstream = Upstream(tmp_path / "upstream")
+        ends.callback(upstream.stop)
+        directory_signatures.create_key_file(tmp_path / "directory.key")
+        url, owner = postgresql.empty_database_of_owner()
+        collector = Collector(
+            tmp_path / "collector",
+            url,
+            directory={"key": str(tmp_path / "directory.key")},
+            customers={},
+            tiers={**TIERS, "shared": {"limits": [{"rate": "1000000/min"}]}},
+        )
+        ends.callback(collector.close)
+        collector.write()
+
+        def command(environ: dict[str, str], *arguments: str | Path) -> None:
+            words = [sys.executable, "-m", "edgeproxy", *map(str, arguments)]
+            owned = {"EDGEPROXY_DATABASE_OWNER": owner}
+            whole = {**os.environ, **environ, **owned}
+            done = subprocess.run(words, env=whole, check=False, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+        def start_collector(environ: dict[str, str], version: str) -> None:
+            collector.environ = environ
+            collector.start()
+            assert collector.get("/v1/openapi.json").json()["info"]["version"] == version
+
+        command(old, "database", "migrate", "-c", collector.file)
+        people = tmp_path / "people.yaml"
+        described = {
+            "customers": {name: {"tier": "shared"} for name in CUSTOMERS},
+            "keys": [key_line(name) for name in CUSTOMERS],
+        }
+        people.write_text(yaml.safe_dump({"include": [str(collector.file)], **described}))
+        command(old, "import", "-c", people)
+        start_collector(old, BEFORE)
+        hub = tmp_path / "hub.yaml"
+        hub.write_text(yaml.safe_dump({"hub": redis.url}))
+        command(old, "hub", "load", "-c", hub)
+
+        manifests = render(
+            tmp_path,
+            trust=Signer.load(tmp_path / "directory.key").public_key,
+            tiers={"tiers": collector.settings["tiers"]},
+            edge={
+                "settings": {"upstreams": {"api": {"endpoints": [f"http://127.0.0.1:{upstream.port}"]}}},
+                "preStopSeconds": 2,
+                "autoscaling": {"enabled": False},
+            },
+            collector={"url": f"http://127.0.0.1:{collector.port}"},
+        )
+        secrets = {"HUB_URL": redis.url, "EDGE_TOKEN": EDGE}
+        pods = [
+            Pod(
+                tmp_path / f"pod-{number}",
+                manifests["StatefulSet", "acme-edge"],
+                manifests["ConfigMap", "acme-edge"]["data"],
+                old | secrets,
+            )
+            for number in range(3)
+        ]
+        service = ends.enter_context(Service())
+        ends.enter_context(ready_pods(service, pods))
+
+        def roll_out_version(environ: dict[str, str], version: str) -> None:
+            for pod in pods:
+                pod.environ = environ | secrets
+            roll_out(service, pods)
+            assert show_all(rf'edge_build_info{{.*version="{re.escape(version)}"')
+
+        def show_all(sample: str) -> bool:
+            shown = (ask(pod.admin, "/metrics").body.decode() for pod in pods)
+            return all(re.search(f"^{sample}", metrics, re.MULTILINE) is not None for metrics in shown)
+
+        until(lambda: show_all("edge_hub_up 1"), "edges share their limits")
+        load = Load(tmp_path, "clients", Plan(service.port, [*CUSTOMERS], ["/v1/x?wait=20"], connections=16))
+        collector.end()
+        command(new, "database", "migrate", "-c", collector.file)
+        start_collector(new, edgeproxy.__version__)
+        roll_out_version(new, edgeproxy.__version__)
+        redis.kill()
+        until(lambda: show_all("edge_hub_up 0"), "edges have noticed that the hub is away")
+        redis.start()
+        until(lambda: show_all("edge_hub_up 1"), "edges share their limits again")
+        postgresql.restart()
+        until(collector.ready, "the collector has its database again", seconds=60)
+        roll_out_version(old, BEFORE)
+        collector.end()
+        command(new, "database", "downgrade", revision, "-c", collector.file)
+        start_collector(old, BEFORE)
+        account = load.finish()
+
+        print(account)
+        assert account.reset == account.refused == account.wrong == 0
+        assert not account.lost.get("acme")
+        assert not account.lost.get("bolt")
+        assert {status for statuses in account.answers.values() for status in statuses} == {"200"}
+        answered = {name: account.answered(name, 200) for name in CUSTOMERS}
+        assert sum(answered.values()) / account.seconds >= RATE_MIN
+
+        def count_in_ledger() -> dict[str, int]:
+            return {row["customer"]: row["value"] for row in collector.usage(by="customer")["rows"]}
+
+        until(lambda: count_in_ledger() == answered, "the ledger has each request once", seconds=60)
+        assert upstream.seen()["billable"] == answered
+        command(old, "verify", "-c", collector.file)

@@ -256,6 +256,14 @@ class SpansEnded(Message):
     dropped: int
 
 
+class ErrorsCounted(Message):
+    """Errors of customers since the message before: customer, route, status, who answered, and how many. `unnamed`:
+    how many more there were of further ones."""
+
+    errors: list[tuple[str, str, int, str, int]]
+    unnamed: int
+
+
 # ---- who says what
 
 ToWorker: TypeAlias = (
@@ -285,6 +293,7 @@ ToSupervisor: TypeAlias = (
     | LookUpKeys
     | FetchIssuerKeys
     | SpansEnded
+    | ErrorsCounted
 )
 ToLeader: TypeAlias = LimitsUsed
 """Messages to the supervisor that speaks for others' workers too."""

@@ -3,11 +3,13 @@
 A report is sent beside the batches and is no part of their chain or of money: losing one loses a minute of a chart. An
 edge and a minute name it, so that a report which is sent twice counts once. A body is a JSON object of this form:
 
-    {"minute": UNIX, "region": NAME, "total": COUNTS, "routes": [{"route": NAME, …COUNTS}, …]}
+    {"minute": UNIX, "region": NAME, "total": COUNTS, "routes": [{"route": NAME, …COUNTS}, …],
+     "errors": [{"customer": NAME, "route": NAME, "status": 503, "by": "upstream", "requests": 7}, …], "unnamed": 0}
 
 COUNTS are `requests`, `rate_limited` (429), `client_errors` (other 4xx), `server_errors` (5xx), and `buckets`: how many
 requests took how long, by LATENCY_BUCKETS, each bucket's own count. `total` has all requests, also those of routes
-that are left out.
+that are left out. `errors` are answers to customers of 5xx, and those of 4xx that the edge gave by itself, but for 429;
+`unnamed` says how many more there were, of groups that are left out. Reports of earlier versions have neither.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +25,10 @@ BUCKETS = len(LATENCY_BUCKETS) + 1
 """Numbers of a histogram: the last one has no upper bound."""
 ROUTES_MAX = 100
 """Routes that a report names: those with most requests. The total has the others too."""
+ERRORS_MAX = 300
+"""Groups of errors that a report names: those with most."""
+ANSWERERS = ("edge", "upstream")
+"""Who answers with an error: the edge by itself, or an upstream, whose answer it passed on."""
 AGE_SECONDS_MAX = 3600
 """Age from which on a report is not sent any more, nor accepted."""
 COUNT_MAX = 10**12
@@ -60,6 +66,15 @@ class TrafficCounts(NamedTuple):
         )
 
 
+class ErrorGroup(NamedTuple):
+    """Errors of a customer on a route, by status and who answered, one of ANSWERERS."""
+
+    customer: str
+    route: str
+    status: int
+    by: str
+
+
 class TrafficReport(NamedTuple):
     """The traffic of an edge in the minute that begins at the Unix second `minute`."""
 
@@ -67,6 +82,9 @@ class TrafficReport(NamedTuple):
     region: str
     total: TrafficCounts
     routes: Mapping[str, TrafficCounts]
+    errors: Mapping[ErrorGroup, int] = {}
+    unnamed: int = 0
+    """Errors of customers beside those of `errors`."""
 
 
 def sum_counts(counts: Iterable[TrafficCounts]) -> TrafficCounts:
@@ -77,10 +95,20 @@ def sum_counts(counts: Iterable[TrafficCounts]) -> TrafficCounts:
     return total
 
 
-def build_report(minute: int, region: str, routes: Mapping[str, TrafficCounts]) -> TrafficReport:
-    """Build the report of a minute: the total of all routes, and the ROUTES_MAX routes with most requests."""
+def build_report(
+    minute: int,
+    region: str,
+    routes: Mapping[str, TrafficCounts],
+    errors: Mapping[ErrorGroup, int] = {},
+    unnamed: int = 0,
+) -> TrafficReport:
+    """Build the report of a minute: the total of all routes, the ROUTES_MAX routes with most requests, and the
+    ERRORS_MAX groups with most errors. `unnamed`: errors beside `errors`."""
     busy = sorted(((name, one) for name, one in routes.items() if one.requests), key=lambda item: -item[1].requests)
-    return TrafficReport(minute, region, sum_counts(routes.values()), dict(busy[:ROUTES_MAX]))
+    failing = sorted(errors.items(), key=lambda item: (-item[1], item[0]))
+    unnamed += sum(requests for _, requests in failing[ERRORS_MAX:])
+    total = sum_counts(routes.values())
+    return TrafficReport(minute, region, total, dict(busy[:ROUTES_MAX]), dict(failing[:ERRORS_MAX]), unnamed)
 
 
 def dump_report(report: TrafficReport) -> JsonObject:
@@ -91,6 +119,8 @@ def dump_report(report: TrafficReport) -> JsonObject:
         "region": report.region,
         "total": _dump_counts(report.total),
         "routes": [*routes],
+        "errors": [{**group._asdict(), "requests": requests} for group, requests in report.errors.items()],
+        "unnamed": report.unnamed,
     }
 
 

@@ -11,7 +11,7 @@ from edgeproxy.collector.pages.availability import DAYS
 from edgeproxy.collector.pages.site import Audience
 from edgeproxy.collector.pages_service import list_signed_in_pages
 from edgeproxy.wire.edge_report import format_fields
-from edgeproxy.wire.traffic_report import BUCKETS, TrafficCounts, build_report, dump_report
+from edgeproxy.wire.traffic_report import BUCKETS, ErrorGroup, TrafficCounts, build_report, dump_report
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN, EDGE, SERVICE, Collector
 from loadtest.testbed.waiting import until
@@ -82,10 +82,14 @@ def fill(stage: PagesStage) -> None:
 
 
 def report_traffic(collector: Collector, edge: str, region: str, minute: int, requests: int) -> None:
-    """Report so many requests of an edge in a minute: 2 of 100 were answered with 429, 1 with 503, in 2 to 5 ms."""
+    """Report so many requests of an edge in a minute: 2 of 100 were answered with 429, 1 with 503, in 2 to 5 ms.
+
+    Of these some are of acme.
+    """
     buckets = tuple(requests * (place == 5) for place in range(BUCKETS))
     counts = TrafficCounts(requests, requests // 50, 0, requests // 100, buckets)
-    body = dump_report(build_report(minute, region, {"v1": counts}))
+    errors = {ErrorGroup("acme", "v1", 503, "upstream"): requests // 500, ErrorGroup("acme", "v1", 403, "edge"): 1}
+    body = dump_report(build_report(minute, region, {"v1": counts}, errors, unnamed=4))
     answer = collector.send("POST", "/v1/traffic", body, token=EDGE, Edge_Id=edge)
     assert answer.status == 200, answer
 

@@ -175,6 +175,7 @@ TABLES: Mapping[str, TableEntry] = {
     "rollup": TableEntry(),
     "traffic": TableEntry(impersonal="edge region"),
     "traffic_routes": TableEntry(impersonal="edge route region"),
+    "customer_errors": TableEntry("7 days", {"customer": CUSTOMER_NAME}, "edge route by region", NAME, DELETES),
     "minutes_floor": TableEntry(),
     "events": TableEntry(
         GOOD,

@@ -95,6 +95,7 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "hours": by_parent("hours", "series", "series", rights=READ),
     "days": by_parent("days", "series", "series", rights=READ),
     "dropped": by_parent("dropped", "series", "series", rights=NONE),
+    "customer_errors": by_name(),
     "events": by_name(*READ),
     "holdings": by_name(*READ),
     "past_holdings": by_name(*READ),

@@ -1,6 +1,6 @@
 """The tables of what edges answered, minute by minute and in hours, on the metadata of `schema.py`."""
 
-from sqlalchemy import Column, Table, Text
+from sqlalchemy import Column, Index, Table, Text
 
 from edgeproxy.collector.database.schema import INTEGER, metadata
 from edgeproxy.wire.traffic_report import BUCKETS
@@ -31,3 +31,19 @@ def build_traffic_table(name: str, *keys: str) -> Table:
 traffic = build_traffic_table("traffic")
 # The same requests by route, as far as reports name them.
 traffic_routes = build_traffic_table("traffic_routes", "route")
+# Errors of customers by minute. Those that a report does not name have no customer, route and status.
+customer_errors = Table(
+    "customer_errors",
+    metadata,
+    Column("customer", Text, primary_key=True),
+    Column("start", INTEGER, primary_key=True, autoincrement=False),  # Unix seconds at which the minute begins.
+    Column("edge", Text, primary_key=True),
+    Column("route", Text, primary_key=True),
+    Column("status", INTEGER, primary_key=True, autoincrement=False),
+    Column("by", Text, primary_key=True),  # ANSWERERS of wire/traffic_report.py.
+    Column("region", Text, nullable=False),
+    Column("requests", INTEGER, nullable=False),
+    Index("customer_errors_start", "start"),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)

@@ -19,7 +19,7 @@ from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.privacy import erasure
 from edgeproxy.collector.privacy.due_alerts import list_due_alerts
 from edgeproxy.collector.privacy.erasure_list import ErasureList, record_erasures
-from edgeproxy.collector.traffic.reports import drop_reports
+from edgeproxy.collector.traffic.reports import drop_errors, drop_reports
 from edgeproxy.config.collector.settings import Retention as Kept
 
 CHECK_SECONDS = 10.0
@@ -131,4 +131,5 @@ class MaintenanceJobs:
         for step, seconds in self._traffic_seconds.items():
             if seconds is not None and await drop_reports(self._database, step, int(now - seconds)):
                 return True
-        return False
+        seconds = self._traffic_seconds[MINUTE]
+        return seconds is not None and await drop_errors(self._database, int(now - seconds))

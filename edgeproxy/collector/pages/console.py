@@ -109,12 +109,14 @@ async def show_customer(visit: Visit) -> web.Response:
 
 
 async def fetch_limits(visit: Visit, names: Mapping[str, str]) -> dict[str, object]:
-    """Return the limits and quotas of a customer with what is used of them, and to admins its latest changes.
+    """Return the limits and quotas of a customer with what is used of them, its recent errors, and to admins its latest
+    changes.
 
     The limits are None where the collector does not know the customer's tier.
     """
     limits = await visit.call("GET", "/v1/customers/{customer}/limits", names=names)
     quotas = await visit.call("GET", "/v1/customers/{customer}/quotas", names=names)
+    errors = await visit.fetch("GET", "/v1/customers/{customer}/errors", names=names)
     changes = []
     if is_admin(visit):
         query = {"target": names["customer"], "order": "newest", "limit": str(CHANGES_MAX)}
@@ -124,6 +126,7 @@ async def fetch_limits(visit: Visit, names: Mapping[str, str]) -> dict[str, obje
         "limits": limits.body if limits.is_success else None,
         "quotas": quotas.body["quotas"] if quotas.is_success else [],
         "changes": changes,
+        "errors": errors,
         "refusal_meter": next((name for name, meter in meters if MEASURES[meter.count].is_of_refusals), ""),
     }
 

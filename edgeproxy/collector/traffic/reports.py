@@ -6,7 +6,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.database import Database, build_insert_new
 from edgeproxy.collector.database.schema import HOUR, MINUTE, edges
-from edgeproxy.collector.database.traffic_tables import traffic, traffic_routes
+from edgeproxy.collector.database.traffic_tables import customer_errors, traffic, traffic_routes
+from edgeproxy.collector.traffic.errors import UNNAMED
 from edgeproxy.wire.traffic_report import TrafficCounts, TrafficReport
 
 ROWS_PER_STEP = 5_000
@@ -43,6 +44,11 @@ async def record_report(connection: AsyncConnection, token: str, edge: str, repo
     if routes := [{"route": route, **_to_columns(counts)} for route, counts in sorted(report.routes.items())]:
         await connection.execute(sa.insert(traffic_routes), [minute | row for row in routes])
         await connection.execute(_build_addition(connection, traffic_routes), [hour | row for row in routes])
+    errors = dict(report.errors) | ({UNNAMED: report.unnamed} if report.unnamed else {})
+    if errors:
+        place = {"edge": edge, "region": report.region, "start": report.minute}
+        rows = [{**place, **group._asdict(), "requests": requests} for group, requests in sorted(errors.items())]
+        await connection.execute(sa.insert(customer_errors), rows)
     return True
 
 
@@ -62,6 +68,18 @@ def _build_addition(connection: AsyncConnection, table: sa.Table) -> sa.Executab
     numbers = [column for column in table.c if column.name not in (*keys, "region")]
     sums = {column.name: column + insert.excluded[column.name] for column in numbers}
     return insert.on_conflict_do_update(index_elements=keys, set_=sums)
+
+
+async def drop_errors(database: Database, before: int) -> bool:
+    """Drop some errors of minutes that began before this Unix second, the oldest first; False where there are none."""
+    start = customer_errors.c.start
+    async with database.reading() as connection:
+        old = sa.select(start).where(start < before).order_by(start).limit(ROWS_PER_STEP)
+        starts = (await connection.execute(old)).scalars().all()
+    if starts:
+        async with database.writing() as connection:
+            await connection.execute(sa.delete(customer_errors).where(start <= starts[-1]))
+    return bool(starts)
 
 
 async def drop_reports(database: Database, step: int, before: int) -> bool:

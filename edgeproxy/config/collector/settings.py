@@ -161,7 +161,8 @@ class Retention(Part):
     )
     traffic_minutes: RetentionTime = Field(
         default=7 * DAY_SECONDS,
-        description="[Traffic](collector.md#traffic) by minute: requests, errors and latencies as edges report them.",
+        description="[Traffic](collector.md#traffic) by minute: requests, errors and latencies as edges report them, "
+        "and errors of each customer.",
     )
     traffic_hours: RetentionTime = Field(default=400 * DAY_SECONDS, description="Traffic by hour.")
     deleted: RetentionTime = Field(

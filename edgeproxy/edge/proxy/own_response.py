@@ -45,7 +45,12 @@ def format_error(exchange: ExchangeRecord, error: EdgeError, *, close: bool) -> 
     customer = None
     if isinstance(error, RejectedCustomerError):
         tier, customer = error.tier, (error.customer, error.tier)
-    exchange.runtime.metrics.get_request_counter(route, tier, reply.status).add(1)
+    metrics, binding = exchange.runtime.metrics, exchange.binding
+    metrics.get_request_counter(route, tier, reply.status).add(1)
+    if customer is not None:
+        metrics.errors.count_own(customer[0], route, reply.status)
+    elif binding is not None:
+        metrics.errors.count_own(binding.customer, route, reply.status)
     exchange.status, exchange.bytes_out = reply.status, reply.body_size
     exchange.log_end(reply.why if reply.status >= 400 else None, customer=customer)
     return reply.data
@@ -119,6 +124,8 @@ def _format_refusal(
     detail = None if binding is None else binding.message
     if status == 402:
         fields = runtime.date_line + fields
+        if binding is not None:
+            runtime.metrics.errors.count_own(binding.customer, binding.route.label, status)
     elif retry_after:
         fields = b"%bRetry-After: %d\r\n%b" % (runtime.date_line, retry_after, fields)
         detail = detail if why is None else f"{why}. {detail}" if detail else why

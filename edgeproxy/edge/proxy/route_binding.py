@@ -240,7 +240,7 @@ class RouteBinding:
                 others[name] = meter
 
         self.admitted_counters = tuple(counter for when, counter in usage if when == "admitted")
-        self.status_counters = StatusCounters(metrics, label, self.tier, usage)
+        self.status_counters = StatusCounters(metrics, customer, label, self.tier, usage)
         self.latest_refusal: Refused | None = None
         """The latest 429 of its requests, which the next one mostly repeats."""
         refusing = [name for name, meter in meters.items() if MEASURES[meter.count].is_of_refusals]
@@ -310,11 +310,15 @@ def _create_counter(
 class StatusCounters(dict[int, tuple[Countable, ...]]):
     """The counters that an answer of each status adds to, made when the status is first seen."""
 
-    def __init__(self, metrics: "WorkerMetrics", route: str, tier: str, usage: list[tuple[str, Countable]]) -> None:
+    def __init__(
+        self, metrics: "WorkerMetrics", customer: str, route: str, tier: str, usage: list[tuple[str, Countable]]
+    ) -> None:
         super().__init__()
-        self._metrics, self._route, self._tier, self._usage = metrics, route, tier, usage
+        self._metrics, self._customer, self._route, self._tier, self._usage = metrics, customer, route, tier, usage
 
     def __missing__(self, status: int) -> tuple[Countable, ...]:
         billed = [counter for when, counter in self._usage if is_billed(when, status)]
-        self[status] = counters = (self._metrics.get_request_counter(self._route, self._tier, status), *billed)
+        errors = self._metrics.errors.list_counters(self._customer, self._route, status)
+        counted = self._metrics.get_request_counter(self._route, self._tier, status)
+        self[status] = counters = (counted, *billed, *errors)
         return counters

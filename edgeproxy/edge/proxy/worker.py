@@ -163,6 +163,7 @@ class Worker:
             access.flush()
             self.generations.report_lost_lines(access)
         runtime.spans.flush()
+        runtime.metrics.errors.flush()
         self.generations.sweep()
 
     async def close(self) -> None:
@@ -232,12 +233,12 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     store.withdraw_orphan()
     deadline = leaving.result() if leaving.done() else None
     await worker.drain(runtime.snapshot.drain_seconds if deadline is None else deadline)
-    spans = runtime.spans.take()
-    if spans is not None:
-        try:
-            await channel.send(spans)
-        except ChannelClosedError:
-            pass  # Without a supervisor nobody exports them.
+    try:
+        for message in (runtime.spans.take(), runtime.metrics.errors.take()):
+            if message is not None:
+                await channel.send(message)
+    except ChannelClosedError:
+        pass  # Without a supervisor nobody exports spans, or reports errors.
     channel.close()
     await worker.close()
     return 0
@@ -266,7 +267,7 @@ def create_worker(
     worker.generations.number = start.number
     draft = PreparedConfiguration(start.settings)
     runtime.claim_waiter, runtime.key_lookup = ClaimWaiter(channel.try_send), KeyLookup(channel.try_send)
-    runtime.spans = SpanBuffer(channel.try_send)
+    runtime.spans, runtime.metrics.errors.offer = SpanBuffer(channel.try_send), channel.try_send
     runtime.serve_snapshot(
         Snapshot(draft, store, runtime.metrics, sharing=runtime.claim_waiter, key_lookup=runtime.key_lookup)
     )

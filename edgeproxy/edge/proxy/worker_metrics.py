@@ -5,6 +5,7 @@ from edgeproxy.edge.counters.index import RowUnavailableError, TableBusyError
 from edgeproxy.edge.counters.meters import Counter, Histogram, Metrics, SharedGauge, UsageMeters
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.proxy.error_counts import ErrorCounts
 from edgeproxy.edge.proxy.labels import format_status_label
 from edgeproxy.edge.proxy.split_metering import DimensionValues
 
@@ -48,6 +49,8 @@ class WorkerMetrics:
         self._log = log.RateLimitedLog(LOG_SECONDS)
         self.values = DimensionValues()
         """The values of customers' dimensions that this worker has counted."""
+        self.errors = ErrorCounts()
+        """The errors of customers, which the supervisor reports."""
         self._requests: dict[tuple[str, str, int], Counter] = {}
         self._limited: dict[tuple[str, str, tuple[str, ...], int], tuple[Counter, ...]] = {}
         self._shed: dict[int, Counter] = {}

@@ -19,6 +19,7 @@ from edgeproxy.edge.channel import Channel, Outbox
 from edgeproxy.edge.messages import (
     Alive,
     Committed,
+    ErrorsCounted,
     Failed,
     FetchIssuerKeys,
     LimitsUsed,
@@ -32,7 +33,9 @@ from edgeproxy.edge.messages import (
 )
 from edgeproxy.edge.supervisor.heartbeat import Heartbeat
 
-MessageHandler = Callable[[LimitsUsed | LookUpKeys | FetchIssuerKeys | SpansEnded, Callable[[ToWorker], None]], None]
+ForwardedMessage = LimitsUsed | LookUpKeys | FetchIssuerKeys | SpansEnded | ErrorsCounted
+"""A message of a worker that is not about the worker itself."""
+MessageHandler = Callable[[ForwardedMessage, Callable[[ToWorker], None]], None]
 """A handler of a worker's messages that are not about the worker itself, given a function for the reply."""
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "edgeproxy.edge.proxy")
@@ -145,7 +148,7 @@ class WorkerProcess:
         # Any of them is a sign of life: a worker sends no Alive behind another message that is on its way still.
         self.heartbeat.beat()
         match message:
-            case LimitsUsed() | LookUpKeys() | FetchIssuerKeys() | SpansEnded():
+            case LimitsUsed() | LookUpKeys() | FetchIssuerKeys() | SpansEnded() | ErrorsCounted():
                 self.on_message(message, self.outbox.append)
             case Alive():
                 pass

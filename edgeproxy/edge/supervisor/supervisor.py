@@ -21,7 +21,7 @@ from edgeproxy.edge import messages
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.directory.follower import DirectoryFollower, Reply
 from edgeproxy.edge.directory.hub_reader import HubReader
-from edgeproxy.edge.messages import FetchIssuerKeys, FromLeader, LimitsUsed, LookUpKeys, SpansEnded, Start
+from edgeproxy.edge.messages import ErrorsCounted, FetchIssuerKeys, FromLeader, LookUpKeys, SpansEnded, Start
 from edgeproxy.edge.supervisor import sockets, state
 from edgeproxy.edge.supervisor.accounting import Accounting
 from edgeproxy.edge.supervisor.admin import Admin
@@ -30,6 +30,7 @@ from edgeproxy.edge.supervisor.changeover import Changeover
 from edgeproxy.edge.supervisor.issuers import IssuerKeyFetcher
 from edgeproxy.edge.supervisor.ledger_counts import LedgerCountWriter
 from edgeproxy.edge.supervisor.probe import Prober
+from edgeproxy.edge.supervisor.process import ForwardedMessage
 from edgeproxy.edge.supervisor.reload import Reloads
 from edgeproxy.edge.supervisor.serving import NO_SUPERVISOR, other_serves
 from edgeproxy.edge.supervisor.status import Status
@@ -198,7 +199,7 @@ class Supervisor:
     def _send_to_workers(self, message: FromLeader) -> None:
         self._workers.send(message)
 
-    def _handle_message(self, message: LimitsUsed | LookUpKeys | FetchIssuerKeys | SpansEnded, reply: Reply) -> None:
+    def _handle_message(self, message: ForwardedMessage, reply: Reply) -> None:
         """Handle a worker's message that is not about the worker itself."""
         if isinstance(message, LookUpKeys):
             self._follower.queue_lookup(message, reply)
@@ -206,6 +207,8 @@ class Supervisor:
             self._issuers.hurry(message.issuer)
         elif isinstance(message, SpansEnded):
             self._traces.add(message)
+        elif isinstance(message, ErrorsCounted):
+            self._traffic.record_errors(message)
         elif self._coordinator is not None:
             self._coordinator.record_uses(message)
 

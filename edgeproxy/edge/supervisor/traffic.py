@@ -3,6 +3,8 @@
 It reads the metrics that workers count in any case, so that requests pay nothing. A minute is reported by whoever holds
 the identity lock at its end, if it read the metrics at both ends of the minute; so a minute in which a supervisor began
 is a gap, and none is reported in part. Reports wait for the collector in memory alone.
+
+Errors of customers are in no metric, as there may be a million customers: workers hand them over twice a second.
 """
 
 import asyncio
@@ -12,10 +14,18 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from edgeproxy.base import log
+from edgeproxy.edge.messages import ErrorsCounted
 from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.edge.usage.traffic import compute_growth
-from edgeproxy.wire.traffic_report import AGE_SECONDS_MAX, MINUTE_SECONDS, TrafficCounts, TrafficReport, build_report
+from edgeproxy.wire.traffic_report import (
+    AGE_SECONDS_MAX,
+    MINUTE_SECONDS,
+    ErrorGroup,
+    TrafficCounts,
+    TrafficReport,
+    build_report,
+)
 
 SendReport = Callable[[TrafficReport], Awaitable[Reply | None]]
 """Ships a report; None where this supervisor ships nothing. Raises OSError where nobody answers."""
@@ -23,6 +33,8 @@ UNKNOWN = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 """Answers of a collector that takes no reports, as it is of an earlier version."""
 LATER = frozenset({HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
 """Answers after which a report is sent once more: the edge has shipped no batch yet, or the collector is busy."""
+GROUPS_MAX = 20_000
+"""Groups of errors of one minute that are told apart."""
 
 
 class TrafficReporter:
@@ -37,8 +49,21 @@ class TrafficReporter:
         self._clock = clock
         self._before: tuple[int, dict[str, TrafficCounts]] | None = None
         """The minute at whose beginning the metrics were last read, and what they were."""
+        self._errors: dict[ErrorGroup, int] = {}
+        """The errors since the last turn."""
+        self._unnamed = 0
         self._waiting: deque[TrafficReport] = deque(maxlen=AGE_SECONDS_MAX // MINUTE_SECONDS)
         self._log = log.RateLimitedLog(600.0)
+
+    def record_errors(self, message: ErrorsCounted) -> None:
+        """Record what a worker has counted; it is of the minute that has not ended yet."""
+        self._unnamed += message.unnamed
+        for *names, requests in message.errors:
+            group = ErrorGroup._make(names)
+            if group in self._errors or len(self._errors) < GROUPS_MAX:
+                self._errors[group] = self._errors.get(group, 0) + requests
+            else:
+                self._unnamed += requests
 
     async def run(self) -> None:
         """Report each minute, for ever."""
@@ -49,11 +74,13 @@ class TrafficReporter:
     async def turn(self) -> None:
         """Report the minute that has just ended, and what waits. A failure costs a minute of a chart, and no more."""
         minute = int(self._clock()) // MINUTE_SECONDS * MINUTE_SECONDS
+        errors, unnamed, self._errors, self._unnamed = self._errors, self._unnamed, {}, 0
         try:
             now = await self._table_reader.traffic()
             before, self._before = self._before, (minute, now)
             if before is not None and before[0] == minute - MINUTE_SECONDS:
-                self._waiting.append(build_report(before[0], self._region, compute_growth(before[1], now)))
+                growth = compute_growth(before[1], now)
+                self._waiting.append(build_report(before[0], self._region, growth, errors, unnamed))
             await self._ship()
         except OSError as error:
             self._log.info("traffic is reported later", "", why=str(error) or type(error).__name__)

@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.wire.traffic_report import BUCKETS, TrafficCounts, build_report, dump_report
+from edgeproxy.wire.traffic_report import (
+    BUCKETS,
+    ERRORS_MAX,
+    ErrorGroup,
+    TrafficCounts,
+    build_report,
+    dump_report,
+)
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN, EDGE, ONE, OWN, READ, SERVICE, Collector
 from loadtest.testbed.http_client import Answer
@@ -131,3 +138,49 @@ def test_a_query_that_cannot_be_answered_says_why(collector: Collector, query: d
     answer = collector.get("/v1/traffic", **query)
     assert answer.status == 400, answer
     assert why in answer.body.decode()
+
+
+def send_errors(collector: Collector, chain: Chain, minute: int, errors: dict[ErrorGroup, int], unnamed: int) -> Answer:
+    """Report the errors of a minute that began so many minutes ago."""
+    begin = int(time.time()) // 60 * 60 - 60 * minute
+    body = dump_report(build_report(begin, chain.region, {}, errors, unnamed))
+    return collector.send("POST", "/v1/traffic", body, token=EDGE, Edge_Id=chain.edge)
+
+
+def test_the_errors_of_a_customer_are_told_by_answer_route_and_region_and_no_other_s(collector: Collector) -> None:
+    near, far = known(collector), Chain(region="far")
+    assert collector.post(far.next()).status == 200
+    name = f"failing-{near.edge}"
+    assert collector.send("POST", "/v1/customers", {"name": name, "tier": "basic"}).status == 201
+    down, refused = ErrorGroup(name, "v1", 503, "upstream"), ErrorGroup(name, "v2", 403, "edge")
+    other = ErrorGroup("acme", "v1", 503, "upstream")
+    for minute, errors in ((30, {down: 5, other: 99}), (2, {down: 2, refused: 1}), (2, {down: 50})):
+        send_errors(collector, near, minute, errors, unnamed=minute)
+    assert send_errors(collector, far, 29, {down: 4}, unnamed=0).json() == {"recorded": True}
+    told = collector.get(f"/v1/customers/{name}/errors", hours="1").json()
+    fields = ("status", "by", "route", "region", "requests", "recent")
+    assert [(*(one[field] for field in fields), one["first_at"] < one["last_at"]) for one in told["errors"]] == [
+        (503, "upstream", "v1", near.region, 7, 2, True),
+        (503, "upstream", "v1", "far", 4, 0, False),
+        (403, "edge", "v2", near.region, 1, 1, False),
+    ], "a minute that is sent twice counts once"
+    assert told["unnamed"] == {"requests": 32, "minutes": 2}
+    for token, status in ((OWN, 403), (EDGE, 403), (SERVICE, 403), (READ, 200)):
+        assert collector.get(f"/v1/customers/{name}/errors", token=token).status == status
+    assert collector.get("/v1/customers/nobody-here/errors").status == 404
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("by", "nobody"), ("status", 200), ("requests", -1), ("customer", "a b"), ("customer", ""), ("route", "x" * 500)],
+)
+def test_a_report_of_errors_that_cannot_be_is_refused(collector: Collector, field: str, value: object) -> None:
+    chain = known(collector)
+    body: dict[str, Any] = dump_report(
+        build_report(BEGIN, chain.region, {}, {ErrorGroup("acme", "v1", 503, "upstream"): 1})
+    )
+    body["errors"] *= ERRORS_MAX + 1
+    assert collector.send("POST", "/v1/traffic", body, token=EDGE, Edge_Id=chain.edge).status == 422
+    body["errors"] = body["errors"][:1]
+    body["errors"][0][field] = value
+    assert collector.send("POST", "/v1/traffic", body, token=EDGE, Edge_Id=chain.edge).status == 422

@@ -8,7 +8,9 @@ from contextlib import closing
 import pytest
 
 from edgeproxy.collector.database.schema import DAY
+from edgeproxy.wire.traffic_report import ErrorGroup, build_report, dump_report
 from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import EDGE
 from tests.support.site import PagesStage
 
 NOW = int(time.time())
@@ -124,6 +126,15 @@ def test_the_page_of_a_customer_says_what_is_refused_now_by_which_limit_where_an
     assert "In the last five minutes 40 requests were refused, most by pro on v1 in us-east." in text
     assert "Peak of the last day: 555." in text
     assert stage.operator.read.tags.isdisjoint({"v2", "script"})
+    assert "No error is known." in text
+    down, asleep = ErrorGroup("night", "<v1>", 503, "upstream"), ErrorGroup("night", "v1", 502, "edge")
+    for ago, errors, unnamed in ((3, {down: 8}, 0), (30, {down: 4, asleep: 1}, 6)):
+        report = dump_report(build_report(minute - ago * 60, "us-east", {}, errors, unnamed))
+        assert stage.collector.send("POST", "/v1/traffic", report, token=EDGE, Edge_Id="e-3").status == 200
+    text = " ".join(stage.operator.get("/console/customers/night").text.split())
+    assert "In the last five minutes 8 requests failed, most with 503 on <v1> in us-east." in text
+    assert "502 the edge v1 us-east 1" in text
+    assert "6 requests of any customers (minutes with such errors: 1)." in text
     raised = {"factor": 5, "for": "1h", "why": "a launch"}
     assert stage.collector.send("POST", "/v1/customers/night/limits/raise", raised).status == 201
     assert stage.collector.get("/v1/customers/night/limits").json()["limits"][0]["count"] == 3000

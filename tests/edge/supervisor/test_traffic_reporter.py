@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.messages import ErrorsCounted
 from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.supervisor.traffic import TrafficReporter
 from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.edge.usage.transport import HttpTransport
 from edgeproxy.wire.batch import format_batch
-from edgeproxy.wire.traffic_report import ROUTES_MAX, TrafficReport
+from edgeproxy.wire.traffic_report import ERRORS_MAX, ROUTES_MAX, ErrorGroup, TrafficReport
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import EDGE, Collector
 
@@ -135,6 +136,23 @@ def test_a_report_names_the_busiest_routes_and_its_total_has_all(edge: Edge) -> 
     assert len(report.routes) == ROUTES_MAX
     assert "route-0" not in report.routes
     assert report.total.requests == 2 * ROUTES_MAX + 5
+
+
+def test_errors_of_customers_go_with_the_minute_that_they_came_in_and_too_many_are_told_as_a_number(edge: Edge) -> None:
+    reporter = edge.reporter()
+    reporter.record_errors(ErrorsCounted([("acme", "v1", 500, "edge", 9)], 0))
+    edge.turn(reporter)
+    many = [(f"customer-{number}", "v1", 503, "upstream", 1) for number in range(ERRORS_MAX + 2)]
+    reporter.record_errors(ErrorsCounted([*many, ("acme", "v1", 502, "edge", 4)], 5))
+    reporter.record_errors(ErrorsCounted([("acme", "v1", 502, "edge", 3)], 0))
+    edge.turn(reporter)
+    edge.turn(reporter)
+    first, second = edge.sent
+    assert first.minute == BEGIN + 60
+    assert first.errors[ErrorGroup("acme", "v1", 502, "edge")] == 7
+    assert len(first.errors) == ERRORS_MAX, "those with most"
+    assert first.unnamed == 5 + 3
+    assert (second.errors, second.unnamed) == ({}, 0)
 
 
 def test_a_real_collector_takes_what_is_reported(edge: Edge, sqlite_collector: Collector) -> None:

@@ -2,10 +2,12 @@
 
 from edgeproxy.collector.api.edges.endpoints import BATCH_HEADERS
 from edgeproxy.collector.api.endpoint import EDGE, READERS, Endpoint
-from edgeproxy.collector.api.group import Group
+from edgeproxy.collector.api.group import CUSTOMER, Group
 from edgeproxy.collector.api.traffic.handlers import TrafficHandlers
 from edgeproxy.collector.api.traffic.models import (
     EXAMPLE,
+    CustomerErrorsQuery,
+    CustomerErrorsResponse,
     TrafficQueryParameters,
     TrafficReceipt,
     TrafficReportBody,
@@ -41,5 +43,15 @@ GROUP = Group(
             query=TrafficQueryParameters,
             response=TrafficResponse,
         ),
+        Endpoint(
+            "GET",
+            "/v1/customers/{customer}/errors",
+            TrafficHandlers.report_errors,
+            "Report the recent errors of a customer by status, who answered, route and region.",
+            roles=READERS,
+            query=CustomerErrorsQuery,
+            response=CustomerErrorsResponse,
+        ),
     ),
+    parameters={"customer": CUSTOMER},
 )

@@ -7,19 +7,23 @@ from typing import cast
 from aiohttp import web
 
 from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.group import Handlers
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.api.traffic.models import (
+    CustomerErrorsQuery,
+    CustomerErrorsResponse,
     TrafficGroup,
     TrafficQueryParameters,
     TrafficReportBody,
     TrafficResponse,
     TrafficTotals,
 )
+from edgeproxy.collector.database.schema import HOUR
 from edgeproxy.collector.ledger.queries import parse_time
-from edgeproxy.collector.traffic import queries, reports
+from edgeproxy.collector.traffic import errors, queries, reports
 from edgeproxy.collector.traffic.quantiles import compute_quantile
 from edgeproxy.wire.batch import NAME
 from edgeproxy.wire.traffic_report import AGE_SECONDS_MAX, MINUTE_SECONDS, TrafficCounts, sum_counts
@@ -83,6 +87,34 @@ class TrafficHandlers(Handlers):
                 {"edge": one.edge, "region": one.region, "minutes": one.minutes, "missing": one.missing}
                 for one in coverage
             ],
+        }
+        return answer(200, response)
+
+    async def report_errors(self, call: Call[CustomerErrorsQuery, Nothing]) -> web.Response:
+        """Report the recent errors of a customer."""
+        ref, until = call.path("customer"), int(time.time())
+        since = until - call.query.hours * HOUR
+        async with self._database.reading(whole=True) as connection:
+            name = ref if ref in self._settings.customers else (await customers.get_row(connection, ref)).name
+            groups, unnamed = await errors.fetch_errors(connection, name, since, until)
+        response: CustomerErrorsResponse = {
+            "customer": name,
+            "as_of": format_timestamp(until * 1000),
+            "since": format_timestamp(since * 1000),
+            "errors": [
+                {
+                    "status": group.status,
+                    "by": group.by,
+                    "route": group.route,
+                    "region": group.region,
+                    "requests": group.requests,
+                    "recent": group.recent,
+                    "first_at": format_timestamp(group.first_at * 1000),
+                    "last_at": format_timestamp(group.last_at * 1000),
+                }
+                for group in groups
+            ],
+            "unnamed": {"requests": unnamed.requests, "minutes": unnamed.minutes},
         }
         return answer(200, response)
 

@@ -1,6 +1,6 @@
 """Traffic as edges report it and as the API shows it."""
 
-from typing import Annotated, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from typing_extensions import TypedDict
@@ -8,13 +8,22 @@ from typing_extensions import TypedDict
 from edgeproxy.base.json_values import JsonValue
 from edgeproxy.collector.accounts.fields import parse_span
 from edgeproxy.collector.api.endpoint import Query
-from edgeproxy.collector.api.field_types import A_MOMENT
+from edgeproxy.collector.api.field_types import A_MOMENT, in_query
 from edgeproxy.collector.traffic.queries import GROUPS
 from edgeproxy.config.field_types import Name
-from edgeproxy.config.units import value_error
+from edgeproxy.config.units import Whole, value_error
 from edgeproxy.wire.batch import ROUTE_CHARACTERS_MAX, UNIX_SECONDS_MAX
-from edgeproxy.wire.traffic_report import BUCKETS, COUNT_MAX, ROUTES_MAX, TrafficCounts, TrafficReport
+from edgeproxy.wire.traffic_report import (
+    BUCKETS,
+    COUNT_MAX,
+    ERRORS_MAX,
+    ROUTES_MAX,
+    ErrorGroup,
+    TrafficCounts,
+    TrafficReport,
+)
 
+ROUTE_PATTERN = rf"^[!-~]{{1,{ROUTE_CHARACTERS_MAX}}}$"
 Count = Annotated[int, Field(strict=True, ge=0, le=COUNT_MAX)]
 
 
@@ -42,8 +51,23 @@ class TrafficCountsBody(BaseModel):
 class TrafficRouteBody(TrafficCountsBody):
     """The requests of a route in a minute."""
 
-    route: Annotated[str, Field(pattern=rf"^[!-~]{{1,{ROUTE_CHARACTERS_MAX}}}$")]
+    route: Annotated[str, Field(pattern=ROUTE_PATTERN)]
     """The route; `-` for requests that no route took."""
+
+
+class CustomerErrorsBody(BaseModel):
+    """The errors of a customer on a route in a minute: answers of 5xx, and of 4xx by the edge itself, without 429."""
+
+    customer: Name
+    """The customer, by name."""
+    route: Annotated[str, Field(pattern=ROUTE_PATTERN)]
+    """The route; `-` for requests that no route took."""
+    status: Annotated[int, Field(strict=True, ge=400, le=999)]
+    """The status of the answers."""
+    by: Literal["edge", "upstream"]
+    """Who answered: the edge by itself, or the upstream."""
+    requests: Count
+    """The number of requests that were answered so."""
 
 
 class TrafficReportBody(BaseModel):
@@ -57,11 +81,16 @@ class TrafficReportBody(BaseModel):
     """The requests of all routes."""
     routes: Annotated[list[TrafficRouteBody], Field(max_length=ROUTES_MAX)]
     """The requests by route, of those with most."""
+    errors: Annotated[list[CustomerErrorsBody], Field(max_length=ERRORS_MAX)] = []
+    """The errors of customers, of the groups with most; edges of earlier versions say none."""
+    unnamed: Count = 0
+    """The number of errors of customers in further groups."""
 
     def to_report(self) -> TrafficReport:
         """Return it as a report."""
         routes = {one.route: one.to_counts() for one in self.routes}
-        return TrafficReport(self.minute, self.region, self.total.to_counts(), routes)
+        errors = {ErrorGroup(one.customer, one.route, one.status, one.by): one.requests for one in self.errors}
+        return TrafficReport(self.minute, self.region, self.total.to_counts(), routes, errors, self.unnamed)
 
 
 class TrafficReceipt(TypedDict):
@@ -160,6 +189,62 @@ TrafficResponse = TypedDict(
     },
 )
 
+HOURS_MAX = 7 * 24
+"""Hours of which errors of a customer are reported at most."""
+
+
+class CustomerErrorsQuery(Query):
+    """The number of hours of which errors are reported."""
+
+    hours: Annotated[int, BeforeValidator(Whole(1, HOURS_MAX)), in_query(1, HOURS_MAX)] = 24
+    """The number of hours until now of which errors are reported."""
+
+
+class CustomerErrorGroup(TypedDict):
+    """The errors of a customer with one status on a route in a region."""
+
+    status: int
+    """The status of the answers."""
+    by: str
+    """Who answered: `edge` or `upstream`."""
+    route: str
+    """The route of the edge; `-` for requests that no route took."""
+    region: str
+    """The region of the edge."""
+    requests: int
+    """The number of requests that were answered so."""
+    recent: int
+    """The number of those in the last five minutes."""
+    first_at: str
+    """The minute of the first of them in the time."""
+    last_at: str
+    """The minute of the last of them in the time."""
+
+
+class UnnamedErrorCounts(TypedDict):
+    """The errors whose customers edges did not say, as there were too many groups of them in a minute."""
+
+    requests: int
+    """The number of requests, of any customers."""
+    minutes: int
+    """The minutes in which there were any."""
+
+
+class CustomerErrorsResponse(TypedDict):
+    """The errors of a customer, as far as edges have reported them: minute by minute, seconds after its end."""
+
+    customer: str
+    """The customer, by name."""
+    as_of: str
+    """The time of the answer."""
+    since: str
+    """The beginning of the time."""
+    errors: list[CustomerErrorGroup]
+    """The errors by status, who answered, route and region, those with most requests first, at most 50."""
+    unnamed: UnnamedErrorCounts
+    """Errors in the same time of which some may be of this customer too."""
+
+
 _COUNTS: dict[str, JsonValue] = {
     "requests": 12,
     "rate_limited": 1,
@@ -167,4 +252,11 @@ _COUNTS: dict[str, JsonValue] = {
     "server_errors": 0,
     "buckets": [0] * 5 + [11, 1] + [0] * (BUCKETS - 7),
 }
-EXAMPLE: JsonValue = {"minute": 1803902400, "region": "eu", "total": _COUNTS, "routes": [{"route": "v1", **_COUNTS}]}
+EXAMPLE: JsonValue = {
+    "minute": 1803902400,
+    "region": "eu",
+    "total": _COUNTS,
+    "routes": [{"route": "v1", **_COUNTS}],
+    "errors": [{"customer": "acme", "route": "v1", "status": 503, "by": "upstream", "requests": 2}],
+    "unnamed": 0,
+}

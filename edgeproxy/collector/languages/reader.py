@@ -121,7 +121,9 @@ class Reader(NamedTuple):
         if written is None:
             return "–"
         at = datetime.fromtimestamp(written, UTC) if isinstance(written, int | float) else parse_time(written)
-        return f"{dates.format_datetime(at, 'medium', tzinfo=UTC, locale=self.locale)} UTC"
+        moment = f"{dates.format_datetime(at, 'medium', tzinfo=UTC, locale=self.locale)} UTC"
+        # Letters of both directions: isolated (Unicode UAX 9), so that a second time beside it cannot mix with it.
+        return moment if self.locale.text_direction == "ltr" else f"\u2068{moment}\u2069"
 
     def day(self, written: str | None) -> str:
         """Return the day of an RFC 3339 time; a dash for None."""

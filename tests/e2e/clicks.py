@@ -3,11 +3,16 @@
 A click is one on a link, a button or a heading that opens, a choice of a menu, or Enter in the search. Typing is none.
 """
 
+import asyncio
 from typing import NamedTuple
 
 from tests.e2e.browser import Tab
 
 CLICKS_MAX = 4
+LOAD_SECONDS = 30.0
+"""Longest that a page takes to load, on a machine that does other things too."""
+KEYS_MAX = 150
+"""Presses of Tab until something must have been reached."""
 ENTER = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
 
 
@@ -61,6 +66,11 @@ def begins(text: str) -> str:
     return f"it.textContent.trim().startsWith('{text}')"
 
 
+def is_called(text: str) -> str:
+    """The condition of an element whose whole text is this one."""
+    return f"it.textContent.trim() === '{text}'"
+
+
 def shows(text: str) -> str:
     """The condition of a page that shows a text."""
     return f"document.querySelector('main').innerText.includes('{text}')"
@@ -71,11 +81,11 @@ def sends(path: str) -> str:
     return f"it.tagName === 'BUTTON' && it.form?.getAttribute('action')?.endsWith('{path}')"
 
 
-def list_tasks(customer: str, key: str, leaked: str, credited: str) -> list[Task]:
+def list_tasks(customer: str, key: str, leaked: str, credited: str, colleague: str) -> list[Task]:
     """The tasks about a customer with a plan, an open invoice and an alert, in the order in which they are done.
 
     `key` is how one key begins, `leaked` another whole one; `credited` is the id of an invoice, of which $1.00 was
-    credited.
+    credited; `colleague` is an address that is no contact yet.
     """
     keys, plan = Click(begins("API keys")), Click(begins("Plan"))
     found = Search(customer[1:])
@@ -116,19 +126,19 @@ def list_tasks(customer: str, key: str, leaked: str, credited: str) -> list[Task
         Task(
             "pay an open invoice",
             "customer",
-            (Click(begins("Invoices")), Click("it.tagName === 'A' && it.textContent.trim().startsWith('Pay')")),
+            (Click(is_called("Invoices")), Click("it.tagName === 'A' && it.textContent.trim().startsWith('Pay')")),
             "!location.pathname.startsWith('/account')",
         ),
         Task(
             "an invoice as PDF",
             "customer",
-            (Click(begins("Invoices")), Click("it.href?.endsWith('/pdf')", leads=False)),
+            (Click(is_called("Invoices")), Click("it.href?.endsWith('/pdf')", leads=False)),
             "location.pathname",
         ),
         Task(
             "all invoices as CSV",
             "customer",
-            (Click(begins("Invoices")), Click("it.href?.endsWith('format=csv')", leads=False)),
+            (Click(is_called("Invoices")), Click("it.href?.endsWith('format=csv')", leads=False)),
             "location.pathname",
         ),
         Task(
@@ -145,7 +155,7 @@ def list_tasks(customer: str, key: str, leaked: str, credited: str) -> list[Task
         Task(
             "invite a colleague",
             "customer",
-            (Click(begins("Team")), Write("email", "new@example.com"), Click(sends("/team/invite"))),
+            (Click(begins("Team")), Write("email", colleague), Click(sends("/team/invite"))),
             "location.search === '?done=invited'",
         ),
         Task(
@@ -225,6 +235,67 @@ async def do(page: Tab, step: Step) -> None:
             async with page.loading():
                 for kind in ("keyDown", "keyUp"):
                     await page.call("Input.dispatchKeyEvent", type=kind, **ENTER, text="\r" * (kind == "keyDown"))
+
+
+async def do_by_keys(page: Tab, step: Step) -> int:
+    """Do a step with the keyboard alone; return the keys that were pressed, of which what is typed is none."""
+    if isinstance(step, Search):
+        await _press(page, "/", 191, "/")
+        assert await page.run("return 'key' in document.activeElement.dataset"), "/ goes to the search"
+        await page.call("Input.insertText", text=step.text)
+        async with page.loading():
+            await _press(page, "Enter", 13, "\r")
+        return 2
+    if isinstance(step, Click):
+        return await _click_by_keys(page, step)
+    menu = isinstance(step, Choose)
+    name = step.menu if isinstance(step, Choose) else step.field
+    keys = await _tab_to(page, f"it.name === '{name}' && it.closest('main')")
+    if isinstance(step, Write):
+        await page.run("document.activeElement.select()")
+        await page.call("Input.insertText", text=step.text)
+        return keys
+    while menu and await page.run("return document.activeElement.value") != step.value:
+        await _press(page, "ArrowDown", 40)
+        keys += 1
+        assert keys < KEYS_MAX, step
+    return keys
+
+
+async def _click_by_keys(page: Tab, click: Click) -> int:
+    found = f"[...document.querySelectorAll('a, button, summary')].filter(it => ({click.on}))"
+    seen = await page.run(f"return {found}.some(it => it.checkVisibility({{visibilityProperty: true}}))")
+    keys = 0
+    if not seen:  # It is in the navigation, which is a menu on a narrow window.
+        keys += await _tab_to(page, "it.getAttribute('popovertarget') === 'nav'") + 1
+        await _press(page, "Enter", 13, "\r")
+    keys += await _tab_to(page, f"it.matches('a, button, summary') && ({click.on})") + 1
+    if click.leads:
+        async with asyncio.timeout(LOAD_SECONDS), page.loading():
+            await _press(page, "Enter", 13, "\r")
+    else:
+        await _press(page, "Enter", 13, "\r")
+    return keys
+
+
+async def _tab_to(page: Tab, condition: str) -> int:
+    """Press Tab until the element with the focus meets a condition; it must be seen, with its outline."""
+    for keys in range(KEYS_MAX):
+        seen = "it.checkVisibility({visibilityProperty: true})"
+        if await page.run(f"const it = document.activeElement; return Boolean({condition}) && {seen}"):
+            box = "const box = document.activeElement.getBoundingClientRect(); return [box.x, box.right, innerWidth]"
+            left, right, width = await page.run(box)
+            assert right > 0, f"{condition} has the focus left of the window"
+            assert left < width, f"{condition} has the focus right of the window"
+            return keys
+        await _press(page, "Tab", 9)
+    raise AssertionError(f"{condition} is not reached on {await page.run('return location.href')}")
+
+
+async def _press(page: Tab, key: str, code: int, text: str = "") -> None:
+    said = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+    await page.call("Input.dispatchKeyEvent", type="keyDown", **said, **({"text": text} if text else {}))
+    await page.call("Input.dispatchKeyEvent", type="keyUp", **said)
 
 
 async def _click(page: Tab, click: Click) -> None:

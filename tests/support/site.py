@@ -17,7 +17,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.pages import sessions
 from edgeproxy.collector.pages.sessions import Link
 from edgeproxy.collector.pages.sign_in import format_link
-from loadtest.testbed.collector import ADMIN, Collector, sha256
+from loadtest.testbed.collector import ADMIN, COMMAND, Collector, sha256
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.waiting import until
 from tests.support.mailbox import Mailbox, text_of
@@ -94,14 +94,16 @@ class PagesStage:
         database: str | None = None,
         *,
         collector: Mapping[str, object] | None = None,
+        command: tuple[str, ...] = COMMAND,
         **pages: object,
     ) -> None:
         """The database is one of SQLite unless its URL is given.
 
-        `collector` are further settings of the collector, `pages` those of its pages.
+        `command` starts the collector, `collector` are further settings of the collector, `pages` those of its pages.
         """
         self.mailbox = Mailbox()
         self.collector = Collector(folder / "collector", database or f"sqlite:///{folder}/ledger.db")
+        self.collector.command = command
         self.sandbox = Sandbox(folder / "stripe").start()
         mail = {"server": f"{HOST}:{self.mailbox.port}", "sender": "edge@example.com", "tls": "none"}
         regions = {

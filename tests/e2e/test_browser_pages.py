@@ -51,7 +51,7 @@ LEFT_IN_ENGLISH = """
     return left;
 """
 DATA = re.compile(
-    r"\S*UTC|edge_v1_\w+|\b(acme|bolt|zebra|free|standard(@1)?|pro|enterprise|eu-west|us-east|token-\w+|[\w.]+@example.com"
+    r"\S*UTC|edge_v1_\w+|[\w.]+@example.com|\b(acme|bolt|zebra|free|standard(@1)?|pro|enterprise|eu-west|us-east|token-\w+"
     r"|EUR|JPY|US[D$]|CSV|PDF|JSON|Atom|curl|Node|Python|path|edge|read|service|admin|anomalies|[a-z]+-[a-z]+"
     r"|egress|requests|api calls|llm tokens|agent executions|storage gb|seats|tokens|refused|limit|certain|model)\b",
     re.I,

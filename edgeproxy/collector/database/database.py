@@ -326,12 +326,6 @@ class Database:
         plain = self.by_character(column)
         return (plain >= text) & (plain < f"{text}\x7f")
 
-    def contains_part(self, column: sa.ColumnElement[str], text: str) -> sa.ColumnElement[bool]:
-        """Return whether a text of ASCII has another one in it, whatever their case; no index helps."""
-        if self.is_sqlite:  # Whose LIKE ignores the case; `lower` takes thrice as long.
-            return column.contains(text, autoescape=True)
-        return sa.func.lower(column).contains(text.lower(), autoescape=True)
-
     def by_character(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
         """Return a text in the order of its characters, which is that of the index by which `beginning` finds it."""
         return column if self.is_sqlite else sa.collate(column, "C")

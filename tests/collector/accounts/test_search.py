@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from edgeproxy.collector.accounts.search import search_customers
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.database.search_text import fold, list_part_searches, list_trigrams
 
 NAMES = ("north-acme", "acme", "Acme-Europe", "acme-2", "a_b.c", "axb.c", "zebra")
 
@@ -35,11 +36,38 @@ def test_a_part_of_a_name_is_found_in_whichever_case_and_what_begins_with_it_is_
             assert await find("%b.") == []
             assert await find("\\_b") == []
             assert await find("id-zebra") == ["zebra"]
-            assert await find("crm_a") == ["a_b.c", "acme", "acme-2", "axb.c"], "how an external id begins"
+            assert await find("crm_a") == ["a_b.c", "acme", "acme-2", "axb.c", "Acme-Europe"], "how it begins is first"
             assert await find("crm_acme-2") == ["acme-2"]
+            assert await find("M_ACME-e") == ["Acme-Europe"], "a part of an external id"
             assert await find("cr") == []
             await connection.execute(sa.update(customers).values(external_id_sealed="sealed"))
             assert await find("crm_a") == [], "a hash has no beginning"
+            assert await find("rm_acme") == [], "nor parts"
         await opened.close()
 
     asyncio.run(do())
+
+
+def test_a_part_is_looked_for_by_an_index(database: str) -> None:
+    """The index has an expression: were it written otherwise in the search, all customers would be read."""
+
+    async def do() -> list[str]:
+        opened = await Database.connect(database)
+        plans = []
+        async with opened.reading() as connection:
+            statement = list_part_searches("Acme", 10, is_sqlite=opened.is_sqlite)[-1]
+            if not opened.is_sqlite:
+                await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            explained = sa.text(f"EXPLAIN {'QUERY PLAN ' if opened.is_sqlite else ''}{statement.text}")
+            bound = explained.bindparams(*statement._bindparams.values())
+            plans = [str(row) for row in await connection.execute(bound)]
+        await opened.close()
+        return plans
+
+    plans = asyncio.run(do())
+    assert any("customers_searched" in step for step in plans), plans
+
+
+def test_a_part_has_the_trigrams_of_what_it_is_in() -> None:
+    assert list_trigrams(fold("ÄAcMe/%")) == sorted(["Äac", "acm", "cme", "me/", "e/%"])
+    assert list_trigrams("aaaa") == ["aaa"]

@@ -193,7 +193,7 @@ class Database:
             file.parent.mkdir(parents=True, exist_ok=True)
             # What SQLite writes beside it gets the same mode.
             os.close(open_owner_only(file, os.O_RDWR | os.O_CREAT))
-        async with self._writer.begin() as connection:
+        async with self._migrating() as connection:
             if not self.is_sqlite:
                 version = (await connection.exec_driver_sql("SHOW server_version_num")).scalar_one()
                 if int(version) < POSTGRESQL_VERSION_MIN:
@@ -214,6 +214,17 @@ class Database:
                 except LaterRevisionError as error:
                     raise UnusableDatabaseError(f"{self.name} was made by a later version: {error}") from error
         await self.enforce_row_security()
+
+    @asynccontextmanager
+    async def _migrating(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that writes, whose statements may take any time: an index of a million rows takes a minute."""
+        engine = self._writer if self.is_sqlite else _create_postgresql_engine(self._given, 1, patience=None)
+        try:
+            async with engine.begin() as connection:
+                yield connection
+        finally:
+            if engine is not self._writer:
+                await engine.dispose()
 
     async def enforce_row_security(self) -> None:
         """Bring row-level security up to date, as far as the user may, and note what is missing: `row_security_gap`.
@@ -634,14 +645,19 @@ def _create_sqlite_engine(url: URL, begin: str, connections: int) -> AsyncEngine
     return engine
 
 
-def _create_postgresql_engine(url: URL, connections: int, *, more: int = 0) -> AsyncEngine:
-    """Connections to a server, kept open; `more` are opened where they are needed, and ended again."""
+def _create_postgresql_engine(
+    url: URL, connections: int, *, more: int = 0, patience: float | None = STATEMENT_TIMEOUT
+) -> AsyncEngine:
+    """Connections to a server, kept open; `more` are opened where they are needed, and ended again.
+
+    `patience`: the seconds that a statement may take; None: any time.
+    """
     mode = url.query.get("sslmode")
     engine = create_async_engine(
         url.set(drivername="postgresql+asyncpg", query={"ssl": mode} if mode else {}),
         connect_args={
             "timeout": CONNECT_TIMEOUT,
-            "command_timeout": STATEMENT_TIMEOUT,
+            "command_timeout": patience,
             # What was acknowledged must be on disk, whatever the server does for others.
             "server_settings": {"application_name": "edgeproxy collector", "synchronous_commit": "on"},
         },

@@ -17,16 +17,24 @@ def erase(
     config: CollectorFile,
     customer: CustomerRef,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; nothing brings the data back.")] = False,
+    end_user: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Erase an end user of the customer alone, as services name it."),
+    ] = None,
 ) -> None:
-    """Erase the personal data of a customer now, without the time of grace that a deletion has. It cannot be undone;
-    a collector may run meanwhile.
+    """Erase the personal data of a customer now, without the time of grace that a deletion has, or that of one of its
+    end users. It cannot be undone; a collector may run meanwhile.
     """
     settings = load_collector_file(config)
+    who = customer if end_user is None else f"the end user {end_user} of {customer}"
     if not yes:
-        typer.confirm(f"Erase the personal data of {customer} for good?", abort=True)
+        typer.confirm(f"Erase the personal data of {who} for good?", abort=True)
     from edgeproxy.collector.commands import privacy
 
-    finish(privacy.erase(settings, customer))
+    if end_user is None:
+        finish(privacy.erase(settings, customer))
+    else:
+        finish(privacy.erase_one_end_user(settings, customer, end_user))
 
 
 def export(

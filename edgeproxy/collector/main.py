@@ -23,6 +23,7 @@ from edgeproxy.base.plural import format_count
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_limit
 from edgeproxy.collector.accounts import audit, contacts, customers
+from edgeproxy.collector.accounts.end_users import is_hashing
 from edgeproxy.collector.accounts.last_used import WRITE_SECONDS
 from edgeproxy.collector.accounts.pseudonyms import fetch_display_names, require_pseudonyms
 from edgeproxy.collector.alerts.delivery import AlertSender
@@ -45,6 +46,7 @@ from edgeproxy.collector.encryption.keyring import Keyring, open_keyring
 from edgeproxy.collector.events.event_writer import EventWriter
 from edgeproxy.collector.jobs.billing import BillingJobs, build_processor
 from edgeproxy.collector.jobs.encryption import start_encryption_jobs
+from edgeproxy.collector.jobs.end_users import start_end_user_job
 from edgeproxy.collector.jobs.key_rotation import KeyRotationJob
 from edgeproxy.collector.jobs.limit_events import LimitEvents
 from edgeproxy.collector.jobs.limit_raises import LimitRaiseJob
@@ -281,6 +283,8 @@ async def collect(
     tasks.start("certificates", listeners.watch())
     if keyring is not None:
         start_encryption_jobs(tasks, database, keyring)
+    if is_hashing(settings):
+        start_end_user_job(tasks, database)
     watch, limited_log = OperatorAlerts(database, settings.alerts, listeners.expiry), log.RateLimitedLog(60.0)
     recipients, site = contacts.fetch_alert_recipients, describe_site(settings)
     delivery = AlertSender(database, settings.alerts, metrics, recipients, site, fetch_display_names)

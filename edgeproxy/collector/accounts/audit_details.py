@@ -36,6 +36,7 @@ CLEAR_ACTIONS: Mapping[str, str] = {
     "customer.restore": "states alone, as of `customer.delete`",
     "customer.erase": "states alone, as of `customer.delete`",
     "customer.export": "it has no details",
+    "end_user.erase": "counts",
     "privacy_request.create": "kind and law, which prove after an erasure that it was asked for",
     "privacy_request.step": "states, as of `privacy_request.create`",
     "holdings.change": "counts",

@@ -9,6 +9,7 @@ from edgeproxy.collector.accounts.states import CustomerState, compute_customer_
 from edgeproxy.collector.commands.command_caller import get_command_caller
 from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
 from edgeproxy.collector.database.database import Database, open_owner_only
+from edgeproxy.collector.privacy.end_users import erase_end_user
 from edgeproxy.collector.privacy.erasure import erase_customers
 from edgeproxy.collector.privacy.erasure_list import InvalidErasureListError, open_list, record_erasures
 from edgeproxy.collector.privacy.export import write_archive
@@ -35,6 +36,23 @@ def erase(settings: CollectorSettings, customer: str) -> CommandResult:
         except InvalidErasureListError as error:
             raise CommandError(f"{text}\n{error}: the collector tries again") from None
         return text
+
+    return run_on_database(settings, do)
+
+
+def erase_one_end_user(settings: CollectorSettings, customer: str, end_user: str) -> CommandResult:
+    """Erase an end user of a customer, by id or name."""
+
+    async def do(database: Database) -> str:
+        async with database.writing() as connection:
+            row = await customers.find_stored_row(connection, customer)
+            if row is None and customer not in settings.customers:
+                raise CommandError(f"there is no customer {customer} in {database.name}")
+            name = customer if row is None else row.name
+            counts = await erase_end_user(connection, get_command_caller(), name, end_user)
+        if not counts:
+            return f"nothing of {customer} names this end user"
+        return f"erased: {', '.join(f'{count} {table}' for table, count in sorted(counts.items()))}"
 
     return run_on_database(settings, do)
 

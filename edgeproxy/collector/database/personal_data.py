@@ -62,6 +62,7 @@ TABLES: Mapping[str, TableEntry] = {
         CLEARS,
         ("person", "steps"),
     ),
+    "end_user_secrets": TableEntry(DELETION, {"customer": CUSTOMER_NAME}, "secret", NAME, DELETES),
     "data_keys": TableEntry(DELETION, {"customer": CUSTOMER_ID}, "wrapped", ID, DELETES),
     "encryption_keys": TableEntry(impersonal="wrapped sha256"),
     "sign_in_links": TableEntry(
@@ -292,9 +293,7 @@ TABLES: Mapping[str, TableEntry] = {
             "held_why": REASON,
             "voided_why": REASON,
             "accepted_why": REASON,
-            "pdf": STRIPE_ID,
-            "url": STRIPE_ID,
-            "number": STRIPE_ID,
+            **dict.fromkeys(("pdf", "url", "number"), STRIPE_ID),
             "error": FAILURE,
         },
         "id subscription period kind state currency booked",

@@ -1,6 +1,6 @@
-"""The table of requests of people about their data, on the metadata of `schema.py`."""
+"""The tables of requests of people about their data, and of secrets of end users, on the metadata of `schema.py`."""
 
-from sqlalchemy import Column, Index, Table, Text, text
+from sqlalchemy import Column, Index, LargeBinary, Table, Text, text
 
 from edgeproxy.collector.database.schema import INTEGER, metadata
 
@@ -25,5 +25,14 @@ privacy_requests = Table(
         sqlite_where=text("ended_at IS NULL"),
         postgresql_where=text("ended_at IS NULL"),
     ),
+    sqlite_strict=True,
+)
+
+# By which end users of a customer are hashed (collector/accounts/end_users.py).
+end_user_secrets = Table(
+    "end_user_secrets",
+    metadata,
+    Column("customer", Text, primary_key=True),  # As the ledger knows it.
+    Column("secret", LargeBinary, nullable=False),
     sqlite_strict=True,
 )

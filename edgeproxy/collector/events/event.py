@@ -13,6 +13,7 @@ from typing import NamedTuple
 import orjson
 
 from edgeproxy.base.json_values import JsonValue
+from edgeproxy.collector.accounts.end_users import HASHED
 from edgeproxy.config.dimensions import A_VALUE, VALUE, format_dimensions
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.nearest import find_nearest
@@ -238,8 +239,12 @@ def list_differences(counted: UsageEvent, sent: UsageEvent) -> list[str]:
     """List the fields in which an event that was counted differs from one of the same id that is sent now."""
     compared = ("customer", "meter", "value", "dimensions", *REQUEST_ID_FIELDS)
     differing = [name for name in compared if getattr(counted, name) != getattr(sent, name)]
-    if counted.item != sent.item and "value" not in differing:
+    if counted.item != sent.item and "value" not in differing and _is_hashed(counted) == _is_hashed(sent):
         differing.append("value")
     if counted.is_dated and sent.is_dated and counted.time != sent.time:
         differing.append("time")
     return differing
+
+
+def _is_hashed(event: UsageEvent) -> bool:
+    return event.item is not None and event.item.startswith(HASHED)

@@ -91,7 +91,7 @@ async def _erase_rows(
     connection: AsyncConnection, ids: Sequence[str], names: Sequence[str], excluded: frozenset[str] = frozenset()
 ) -> Counter[str]:
     """Delete or clear the rows of customers, as the map says, but for the tables `excluded`; return the numbers."""
-    await _end_allocations(connection, names)
+    await end_allocations(connection, holdings.c.customer.in_(names))
     counts = Counter({"dead_letters": await _delete_dead_letters(connection, frozenset(names))})
     for name, entry in TABLES.items():
         if name in excluded:
@@ -127,11 +127,11 @@ async def _erase_customer(connection: AsyncConnection, caller: Caller, row: Cust
     await audit.append_entry(connection, caller, entry)
 
 
-async def _end_allocations(connection: AsyncConnection, names: Sequence[str]) -> None:
-    """Record the times of allocations, which are billed; their ids go with their rows."""
+async def end_allocations(connection: AsyncConnection, ending: sa.ColumnElement[bool]) -> None:
+    """Record the times of allocations, which are billed, before their rows are deleted with their items."""
     now, held = now_ms(), holdings.c
     ended_at = sa.case((held.expires_at < now, held.expires_at), else_=now)
-    own = sa.select(held.customer, held.meter, held.taken_at, ended_at).where(held.customer.in_(names))
+    own = sa.select(held.customer, held.meter, held.taken_at, ended_at).where(ending)
     columns = ["customer", "meter", "taken_at", "ended_at"]
     await connection.execute(sa.insert(past_holdings).from_select(columns, own))
 

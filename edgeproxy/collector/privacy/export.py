@@ -38,6 +38,7 @@ SECRETS: Mapping[str, frozenset[str]] = {
     "held_forms": frozenset({"sha256"}),
     "webhook_endpoints": frozenset({"secret", "old_secret"}),
     "data_keys": frozenset({"wrapped"}),
+    "end_user_secrets": frozenset({"secret"}),
 }
 """Columns that are not exported, by table."""
 SELECTED = (audit.name, dead_letters.name)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.collector.accounts.end_users import get_or_create_secrets, hash_item
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.quota_tables import holdings, past_holdings
@@ -83,6 +84,14 @@ async def count_allocations(connection: AsyncConnection, customer: str, meter: s
     there = sa.select(sa.func.count()).select_from(holdings).where(_is_of(customer, meter), _is_held())
     count: int = (await connection.execute(there)).scalar_one()
     return count
+
+
+async def hash_holding(connection: AsyncConnection, customer: str, meter: str, item: str) -> str:
+    """Return an item as it is stored where end users are hashed; one that is there in the clear is hashed first."""
+    hashed = hash_item((await get_or_create_secrets(connection, [customer]))[customer], item)
+    clear = _is_of(customer, meter) & (holdings.c.item == item)
+    await connection.execute(sa.update(holdings).where(clear).values(item=hashed))
+    return hashed
 
 
 async def list_allocations(

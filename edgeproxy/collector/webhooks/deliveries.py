@@ -55,7 +55,7 @@ class ClaimedDelivery(NamedTuple):
     failing_since: int | None
     customer: str
     """By what the ledger knows the customer."""
-    display_name: str | None
+    display_name: str | None = None
     """The name of a customer who has a pseudonym."""
 
 

@@ -27,3 +27,8 @@ class Privacy(Part):
         "edges, usage and all that comes of it know them, so that their name is in one place. Once a customer has one "
         "the collector does not start without this. Customers who are there already keep their name.",
     )
+    hash_end_users: Switch = Field(
+        default=False,
+        description="Whether [end users](privacy.md#end-users) are stored hashed by a secret of their customer: items "
+        "of `unique` meters and of holdings. What is there in the clear is hashed in the background.",
+    )

@@ -12,6 +12,7 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.customers import has_pseudonyms
+from edgeproxy.collector.accounts.end_users import is_hashing
 from edgeproxy.collector.accounts.pseudonyms import resolve_names
 from edgeproxy.collector.api.endpoint import AnyCall, Call, Nothing, Query
 from edgeproxy.collector.api.events.models import DeadLettersQuery, DiscardQuery
@@ -21,6 +22,7 @@ from edgeproxy.collector.api.responses import ProblemError, answer, problem
 from edgeproxy.collector.events import dead_letters
 from edgeproxy.collector.events.body import parse_body
 from edgeproxy.collector.events.dead_letters import DeadLetter
+from edgeproxy.collector.events.end_users import hash_events
 from edgeproxy.collector.events.event import (
     BODY_BYTES_MAX,
     InvalidEventBodyError,
@@ -63,6 +65,8 @@ class EventHandlers(Handlers):
             event_request = await asyncio.to_thread(self._parse_events, body, coding, call.holder.label)
         if has_pseudonyms(self._settings):
             event_request = await self._resolve_customers(event_request)
+        if is_hashing(self._settings):
+            event_request = event_request._replace(events=await hash_events(self._database, event_request.events))
         receipt = await self._resources.events.write_events(event_request)
         rejected = [{"index": rejection.position, "error": rejection.error} for rejection in receipt.rejected]
         return answer(202, {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": rejected})
@@ -116,6 +120,8 @@ class EventHandlers(Handlers):
         request = EventRequest(call.holder.label, [(0, event)], (), is_replay=True)
         if has_pseudonyms(self._settings):
             request = await self._resolve_customers(request)
+        if is_hashing(self._settings):
+            request = request._replace(events=await hash_events(self._database, request.events))
         receipt = await self._resources.events.write_events(request)
         if receipt.rejected:
             raise ProblemError(409, f"the event {receipt.rejected[0].error}")

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.end_users import is_hashing
 from edgeproxy.collector.api.endpoint import AnyCall, Call, Nothing, Query
 from edgeproxy.collector.api.group import Handlers
 from edgeproxy.collector.api.quotas.models import (
@@ -67,12 +68,13 @@ class QuotaHandlers(Handlers):
                 raise ChangeRejectedError(409, "the customer is being deleted")
             quota = quotas.find_quota(meter)
             allowed = None if quota is None or quota.cap == "soft" else quota.included
+            stored = await self._store_item(connection, quotas.customer, meter, item)
             result = await allocations.allocate(
                 self._database,
                 connection,
                 quotas.customer,
                 meter,
-                item,
+                stored,
                 allowed=allowed,
                 seconds=body.ttl,
                 token=call.holder.label,
@@ -85,7 +87,7 @@ class QuotaHandlers(Handlers):
         counts = {"used": result.used, "allowed": None if quota is None else quota.included}
         if result.holding is None:
             return problem(409, f"all {meter} of the plan are taken", also=counts)
-        allocation = allocation_to_response(result.holding)
+        allocation = allocation_to_response(result.holding._replace(item=item))
         whole = {"customer": quotas.customer, "meter": meter, **allocation, **counts}
         return answer(201 if result.is_new else 200, whole)
 
@@ -94,10 +96,15 @@ class QuotaHandlers(Handlers):
         item = parse_item(call)
         async with self._database.writing() as connection:
             quotas, meter = await self._get_quotas(connection, call)
-            was_allocated = await allocations.release_allocation(connection, quotas.customer, meter, item)
+            stored = await self._store_item(connection, quotas.customer, meter, item)
+            was_allocated = await allocations.release_allocation(connection, quotas.customer, meter, stored)
         target = f"{quotas.customer}/{meter}"
         self._resources.allocation_changes.record(call.caller, target, given_back=was_allocated)
         return web.Response(status=204)
+
+    async def _store_item(self, connection: AsyncConnection, customer: str, meter: str, item: str) -> str:
+        """Return an item as it is stored."""
+        return await allocations.hash_holding(connection, customer, meter, item) if is_hashing(self._settings) else item
 
     async def _get_quotas(self, connection: AsyncConnection, call: AnyCall) -> tuple[CustomerQuotas, str]:
         """Return the quotas of the customer and the meter that a path names; raises ChangeRejectedError."""

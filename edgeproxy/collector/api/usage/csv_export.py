@@ -13,7 +13,7 @@ from aiohttp import web
 
 from edgeproxy.base import log
 from edgeproxy.base.spreadsheet import escape_formula
-from edgeproxy.collector.accounts.pseudonyms import Readers, reveal_names
+from edgeproxy.collector.accounts.pseudonyms import NOBODY, Readers, reveal_names
 from edgeproxy.collector.database.database import Database, format_reason
 from edgeproxy.collector.ledger.queries import LedgerQuery, stream_usage
 
@@ -42,7 +42,7 @@ class CsvExporter:
         self._database = database
         self._under_way = 0
 
-    async def send(self, request: web.Request, question: LedgerQuery, readers: Readers) -> web.StreamResponse:
+    async def send(self, request: web.Request, question: LedgerQuery, readers: Readers = NOBODY) -> web.StreamResponse:
         """Answer with all rows of a question, with the names that `readers` may see; raises BadQuery and Busy before
         anything is sent.
 
@@ -57,7 +57,7 @@ class CsvExporter:
         finally:
             self._under_way -= 1
 
-    async def _send(self, request: web.Request, question: LedgerQuery, readers: Readers) -> web.StreamResponse:
+    async def _send(self, request: web.Request, question: LedgerQuery, readers: Readers = NOBODY) -> web.StreamResponse:
         response = web.StreamResponse(headers=HEADERS)
         response.enable_chunked_encoding()
         try:

@@ -1,0 +1,85 @@
+"""End users of customers in what is stored: hashing what is in the clear from before, and the erasure of one.
+
+An erasure puts a random item into the place of the end user's, so that what was counted stays.
+"""
+
+from collections import Counter
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller, append_entry
+from edgeproxy.collector.accounts.end_users import (
+    ERASED,
+    HASHED,
+    fetch_secrets,
+    get_or_create_secrets,
+    hash_item,
+    make_random_item,
+)
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.quota_tables import holdings
+from edgeproxy.collector.database.schema import dead_letters, events
+from edgeproxy.collector.privacy.erasure import end_allocations
+from edgeproxy.collector.privacy.rejected_events import match_events, names_one
+
+ROWS_AT_ONCE = 500
+"""Rows that one transaction hashes."""
+
+
+async def hash_clear_items(database: Database) -> int:
+    """Hash items that are in the clear; return how many. Of what is cut off the next call hashes the rest."""
+    return sum([await _hash_table(database, table) for table in (events, holdings)])
+
+
+async def _hash_table(database: Database, table: sa.Table) -> int:
+    key = tuple(table.primary_key.columns)
+    is_clear = table.c.item.is_not(None) & table.c.item.not_like(f"{HASHED}%") & table.c.item.not_like(f"{ERASED}%")
+    columns = dict.fromkeys((*key, table.c.customer, table.c.item))
+    statement = sa.select(*columns).where(is_clear).order_by(*key).limit(ROWS_AT_ONCE)
+    count, page = 0, statement
+    while True:
+        async with database.reading() as connection:  # Which may look at many rows, and keeps nobody from writing.
+            rows = (await connection.execute(page)).all()
+        if not rows:
+            return count
+        async with database.writing() as connection:
+            secrets = await get_or_create_secrets(connection, {row.customer for row in rows})
+            for row in rows:
+                same = sa.and_(*(column == row._mapping[column] for column in key)) & (table.c.item == row.item)
+                item = hash_item(secrets[row.customer], row.item)
+                await connection.execute(sa.update(table).where(same).values(item=item))
+        count += len(rows)
+        last = sa.tuple_(*(sa.literal(rows[-1]._mapping[column], column.type) for column in key))
+        page = statement.where(sa.tuple_(*key) > last)
+
+
+async def erase_end_user(connection: AsyncConnection, caller: Caller, customer: str, name: str) -> Counter[str]:
+    """Erase an end user of a customer, as the ledger knows it; return how many rows of each table had it.
+
+    In events a random item comes into the place of the end user's, and ids of requests are cleared. Holdings end, and
+    rejected events that have the name anywhere are deleted.
+    """
+    secret = (await fetch_secrets(connection, {customer})).get(customer)
+    items = [name] if secret is None else [name, hash_item(secret, name)]
+    counted = (events.c.customer == customer) & events.c.item.in_(items)
+    left = {"item": make_random_item(), "request_id": None, "upstream_request_id": None}
+    counts = Counter({"events": (await connection.execute(sa.update(events).where(counted).values(left))).rowcount})
+    held = (holdings.c.customer == customer) & holdings.c.item.in_(items)
+    await end_allocations(connection, held)
+    counts["holdings"] = (await connection.execute(sa.delete(holdings).where(held))).rowcount
+    counts["dead_letters"] = await _delete_dead_letters(connection, customer, name)
+    counts = +counts
+    await append_entry(connection, caller, AuditEntry("end_user.erase", customer, None, dict(counts)))
+    return counts
+
+
+async def _delete_dead_letters(connection: AsyncConnection, customer: str, name: str) -> int:
+    """Delete rejected events of a customer that have a name anywhere, and return their number."""
+    columns = dead_letters.c
+    chosen = match_events([customer]) & columns.event.contains(name, autoescape=True)
+    rows = await connection.execute(sa.select(columns.id, columns.event).where(chosen))
+    ids = [row.id for row in rows if names_one(row.event, [customer], if_cut_off=True)]
+    if ids:
+        await connection.execute(sa.delete(dead_letters).where(columns.id.in_(ids)))
+    return len(ids)

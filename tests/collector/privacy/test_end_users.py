@@ -1,0 +1,98 @@
+"""End users that are hashed by a secret of their customer: counted once, released, erased, and from before."""
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+from typer.testing import CliRunner
+
+from edgeproxy import cli
+from edgeproxy.collector.accounts.end_users import HASHED
+from loadtest.testbed.collector import SERVICE, Collector, verified
+from loadtest.testbed.waiting import until
+from tests.support.collector_fixtures import StartCollector, only_sqlite
+
+ADA, BOB = "ada-planted", "bob-planted"
+METERS = {
+    "people": {"count": "events", "aggregate": "unique"},
+    "desks": {"count": "holdings"},
+}
+HASHING = {"hash_end_users": True}
+
+
+def report(collector: Collector, *reported: tuple[str, str], customer: str = "acme") -> tuple[int, int]:
+    """Report that these people were seen, each with the id of the event; return what is accepted and known before."""
+    sent = [
+        {"id": id_, "source": "app", "customer": customer, "meter": "people", "value": who} for id_, who in reported
+    ]
+    taken = collector.send("POST", "/v1/events", sent, token=SERVICE).json()
+    assert taken["rejected"] == []
+    return taken["accepted"], taken["duplicates"]
+
+
+def count(collector: Collector, customer: str = "acme") -> int:
+    """How many different people were seen."""
+    rows = collector.usage(customer=customer, meter="people")["rows"]
+    return sum(row["value"] for row in rows)
+
+
+def hold(collector: Collector, method: str, item: str) -> Any:
+    """Take a desk, or release it."""
+    return collector.send(method, f"/v1/customers/acme/holdings/desks/{item}", token=SERVICE)
+
+
+def list_stored(collector: Collector) -> Sequence[str]:
+    """The items that are stored."""
+    with closing(sqlite3.connect(collector.database)) as opened:
+        both = "SELECT item FROM events WHERE item IS NOT NULL UNION ALL SELECT item FROM holdings"
+        return [item for (item,) in opened.execute(both)]
+
+
+def erase(collector: Collector, customer: str, end_user: str) -> str:
+    """What the command says that erases an end user."""
+    words = ["privacy", "erase", "-c", str(collector.file), customer, "--end-user", end_user, "--yes"]
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def holds_nothing_of(collector: Collector, text: str) -> bool:
+    """Whether no byte of the database's files is of a text."""
+    return not any(text.encode() in file.read_bytes() for file in collector.database.parent.glob("ledger.db*"))
+
+
+@only_sqlite("database")
+def test_people_are_counted_once_across_the_switch_and_erased_one_by_one(start_collector: StartCollector) -> None:
+    collector = start_collector(meters=METERS)
+    assert report(collector, ("1", ADA), ("2", BOB)) == (2, 0)
+    assert hold(collector, "PUT", ADA).status == 201
+    assert hold(collector, "PUT", BOB).status == 201
+    assert set(list_stored(collector)) == {ADA, BOB}
+    collector.end()
+
+    collector.settings["privacy"] = HASHING
+    collector.write()
+    collector.start()
+    until(lambda: all(item.startswith(HASHED) for item in list_stored(collector)), "what was in the clear is hashed")
+    assert report(collector, ("1", ADA), ("2", BOB), ("3", ADA)) == (1, 2), "an event is the same as before"
+    assert count(collector) == 2
+    assert report(collector, ("4", ADA), customer="bolt") == (1, 0)
+    assert len(set(list_stored(collector))) == 3, "nobody sees that two customers have the same end user"
+    again = hold(collector, "PUT", ADA)
+    assert (again.status, again.json()["item"], again.json()["used"]) == (200, ADA, 2)
+    assert hold(collector, "DELETE", BOB).status == 204
+    held = collector.get("/v1/customers/acme/holdings/desks", token=SERVICE).json()
+    assert (held["used"], [one["item"].startswith(HASHED) for one in held["holdings"]]) == (1, [True])
+    collector.end()
+    assert holds_nothing_of(collector, "planted")
+
+    assert erase(collector, "acme", ADA) == "erased: 2 events, 1 holdings\n"
+    assert erase(collector, "acme", ADA) == "nothing of acme names this end user\n"
+    collector.start()
+    assert (count(collector), count(collector, "bolt")) == (2, 1), "what was counted stays"
+    assert report(collector, ("1", ADA)) == (0, 1)
+    assert report(collector, ("5", ADA)) == (1, 0)
+    assert count(collector) == 3, "who comes again is another one"
+    collector.end()
+    assert verified(collector)[0] == 0

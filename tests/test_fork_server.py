@@ -59,7 +59,12 @@ def test_it_and_its_workers_are_what_new_processes_are(tmp_path: Path) -> None:
     with closing(Edge(tmp_path, 1)) as edge:
         edge.write()
         for fork in WAYS:
-            process = Process([*edge.command, edge.file], tmp_path / "log", environ={"SAID": "to it"}, fork=fork)
+            process = Process(
+                [*edge.command, edge.file],
+                tmp_path / "log",
+                environ={"SAID": "to it", "EDGEPROXY_TEMPLATE": "0"},
+                fork=fork,
+            )
             assert isinstance(process._child, Copy) == fork
             until(lambda: not process.running or edge.ready(), "it serves")  # noqa: B023
             one, other = edge.worker_pids()

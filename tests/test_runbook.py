@@ -4,9 +4,10 @@ import re
 import shlex
 from pathlib import Path
 
-import click
 import pytest
 import typer
+from typer._click.core import Context
+from typer.core import TyperGroup
 
 from edgeproxy.cli.commands import app
 from edgeproxy.collector.alerts.kinds import AlertKind
@@ -22,11 +23,12 @@ INLINE = [found for found in re.findall(r"`(edgeproxy billing [^`]+)`", RUNBOOK.
 def test_a_command_of_the_runbook_can_be_said(line: str) -> None:
     name, *words = shlex.split(line)
     assert name == "edgeproxy"
-    command: click.Command = typer.main.get_command(app)
-    while isinstance(command, click.Group):
+    command = typer.main.get_command(app)
+    while isinstance(command, TyperGroup):
         name = words.pop(0)
-        assert name in command.commands, line
-        command = command.commands[name]
+        called = command.get_command(Context(command), name)
+        assert called is not None, line
+        command = called
     if words or not [one for one in command.params if one.required]:
         command.make_context(name, words)
 

@@ -300,9 +300,3 @@ def is_server_fault(record: logging.LogRecord) -> bool:
     fill the log.
     """
     return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
-
-
-def raise_descriptor_limit() -> None:
-    """Raise the limit of descriptors of this process to what the host allows."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

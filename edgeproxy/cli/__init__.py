@@ -3,6 +3,32 @@
 Each command imports what it needs itself, so that `check` does not wait for the whole edge to load.
 """
 
-from edgeproxy.cli.commands import app, main
+import sys
+from typing import TYPE_CHECKING
 
-__all__ = ["app", "main"]
+if TYPE_CHECKING:
+    from edgeproxy.cli.commands import app, main
+
+__all__ = ["app", "main", "start"]
+
+
+def start() -> None:
+    """Begin as the command `edgeproxy`.
+
+    An edge executes itself first, while nothing is imported yet, without the environment that its workers may not have.
+    """
+    if sys.argv[1:2] == ["edge"] and not {"-h", "--help"} & {*sys.argv}:
+        from edgeproxy.edge.supervisor.environment import reexecute
+
+        reexecute()
+    from edgeproxy.cli.commands import main
+
+    main()
+
+
+def __getattr__(name: str) -> object:
+    if name not in ("app", "main"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from edgeproxy.cli import commands
+
+    return getattr(commands, name)

@@ -25,16 +25,23 @@ def edge(
     import signal
 
     from edgeproxy.config.edge.load import try_load_edge
+    from edgeproxy.edge.supervisor import environment
 
     # Until the supervisor handles it: no change of FILE from here on is missed.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    template = None
+    if environment.is_reexecuted():  # Before anything is read that workers may not have.
+        from edgeproxy.edge.supervisor.worker_template import WorkerTemplate
+
+        template = WorkerTemplate.create()
+        environment.restore()
     loaded = try_load_edge(config, os.environ)
     if loaded.settings is None:
         refuse_other_kind(config, "edge")
         fail("\n".join(map(str, loaded.problems)), 2)
     from edgeproxy.edge.supervisor.main import run
 
-    raise typer.Exit(run(loaded.settings, config, watched=loaded.signs if watch else None))
+    raise typer.Exit(run(loaded.settings, config, watched=loaded.signs if watch else None, template=template))
 
 
 def quick(

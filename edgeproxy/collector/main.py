@@ -19,9 +19,10 @@ from aiohttp import web
 
 from edgeproxy import __version__
 from edgeproxy.base import log
+from edgeproxy.base.descriptor_limit import raise_descriptor_limit
 from edgeproxy.base.plural import format_count
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_limit
+from edgeproxy.base.web_listener import Bounds, WebListener
 from edgeproxy.collector.accounts import audit, contacts, customers
 from edgeproxy.collector.accounts.end_users import is_hashing
 from edgeproxy.collector.accounts.last_used import WRITE_SECONDS

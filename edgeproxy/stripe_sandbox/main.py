@@ -11,8 +11,9 @@ from aiohttp import web
 
 from edgeproxy import __version__
 from edgeproxy.base import log
+from edgeproxy.base.descriptor_limit import raise_descriptor_limit
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_limit
+from edgeproxy.base.web_listener import Bounds, WebListener
 from edgeproxy.config.addresses import Address
 from edgeproxy.stripe_sandbox.controls import Controls
 from edgeproxy.stripe_sandbox.delivery import Deliveries

@@ -281,6 +281,7 @@ def rehearse() -> None:
         if isinstance(settings, edge_settings.EdgeSettings):
             PreparedConfiguration(edge_load.dump_settings(settings))
     made = typer.main.get_command(cli.app)
+    made.load_all()  # type: ignore[attr-defined]  # A LazyGroup.
     typer.main.get_command = lambda app: made  # type: ignore[assignment]
 
 
@@ -298,6 +299,7 @@ def main() -> None:
     command = serve(requests)
     if command is None:
         return
+    os.environ["EDGEPROXY_TEMPLATE"] = "0"  # It would begin once more by exec, and has a server of workers instead.
     if command[3:4] in SUPERVISORS or (tuple(command[:3]) == STEPPING and command[4:5] in SUPERVISORS):
         command = serve_workers() or command
     name = command.index("-m") + 1

@@ -52,7 +52,13 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[EdgeSettings, Path | N
     """What would have been served: the supervisor says 7 and is gone."""
     calls: list[tuple[EdgeSettings, Path | None]] = []
 
-    def serve(settings: EdgeSettings, path: Path | None, *, watched: Mapping[str, object] | None = None) -> int:
+    def serve(
+        settings: EdgeSettings,
+        path: Path | None,
+        *,
+        watched: Mapping[str, object] | None = None,
+        template: object = None,
+    ) -> int:
         assert path is not None or settings.state.is_dir()
         assert watched is None or [*watched] == [str(path)]
         calls.append((settings, path))

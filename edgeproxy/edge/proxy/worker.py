@@ -320,12 +320,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--listen", required=True, help="descriptors, separated by commas")
     options = parser.parse_args(arguments)
+    return run(options.channel, [int(number) for number in options.listen.split(",")])
+
+
+def run(channel: int, listening: Sequence[int]) -> int:
+    """Run a worker on these descriptors, and return its exit code."""
     log.configure("worker")
     # It asks the supervisor for a reload. Whoever sends it to all processes of the edge must not end them.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    listening = [socket.socket(fileno=int(number)) for number in options.listen.split(",")]
     try:
-        return uvloop.run(serve(socket.socket(fileno=options.channel), listening))
+        return uvloop.run(serve(socket.socket(fileno=channel), [socket.socket(fileno=each) for each in listening]))
     except ChannelClosedError as error:
         print(f"edgeproxy.edge.proxy: the supervisor did not say what to serve: {error}", file=sys.stderr)
         return 1

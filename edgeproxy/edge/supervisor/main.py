@@ -11,7 +11,7 @@ from pathlib import Path
 import uvloop
 
 from edgeproxy.base import log
-from edgeproxy.base.web_listener import raise_descriptor_limit
+from edgeproxy.base.descriptor_limit import raise_descriptor_limit
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.file_signatures import FileSignature
@@ -21,6 +21,7 @@ from edgeproxy.edge.supervisor import sockets, state
 from edgeproxy.edge.supervisor.admin import Admin
 from edgeproxy.edge.supervisor.process import WORKER_COMMAND
 from edgeproxy.edge.supervisor.supervisor import STOP_SIGNALS, Supervisor
+from edgeproxy.edge.supervisor.worker_template import WorkerTemplate
 from edgeproxy.edge.supervisor.workers import WorkersFailedError
 
 
@@ -30,12 +31,14 @@ def run(
     *,
     command: Sequence[str] = WORKER_COMMAND,
     watched: Mapping[str, FileSignature] | None = None,
+    template: WorkerTemplate | None = None,
 ) -> int:
     """Run the supervisor until it is told to stop, and return the exit code of the process.
 
     The code is 0 after a drain; 1 where no worker could start; 2, with nothing started, where an address or the state
     directory cannot be used. `config_path` is the file of the settings, None where there is none; `command` starts a
-    worker. `watched` are the files that were read; they are loaded again when they change.
+    worker, where no `template` forks it. `watched` are the files that were read; they are loaded again when they
+    change.
     """
     log.configure("supervisor")
     if platform.machine() not in MACHINES:
@@ -44,6 +47,8 @@ def run(
         return 2
     raise_descriptor_limit()
     with ExitStack() as owned:
+        if template is not None:
+            owned.callback(template.close)
         try:
             taken = [address for address in list_addresses(settings) if sockets.is_listened_on(address)]
             listening = sockets.bind_all(listener.address for listener in settings.listen)
@@ -61,7 +66,7 @@ def run(
             return 2
         code = 0
         try:
-            uvloop.run(_serve(settings, store, listening, admin, config_path, command, watched))
+            uvloop.run(_serve(settings, store, listening, admin, config_path, command, watched, template))
         except WorkersFailedError as error:
             print_error(f"no worker could start: {error}")
             code = 1
@@ -79,9 +84,10 @@ async def _serve(
     config_path: Path | None,
     command: Sequence[str],
     watched: Mapping[str, FileSignature] | None,
+    template: WorkerTemplate | None,
 ) -> None:
     # A coroutine of its own: what a supervisor is made of wants a running loop.
-    await Supervisor(settings, store, listening, admin, config_path, command, watched).serve()
+    await Supervisor(settings, store, listening, admin, config_path, command, watched, template).serve()
 
 
 def list_addresses(settings: EdgeSettings) -> tuple[Address, ...]:

@@ -1,4 +1,4 @@
-"""A worker process: it is started by exec with a channel and the listening sockets, and watched until it ends.
+"""A worker process: it is started with a channel and the listening sockets, and watched until it ends.
 
 A worker is signalled and waited for by its pidfd, which never means another process, even after the kernel has reused
 its pid.
@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from edgeproxy.edge import messages
@@ -31,7 +31,9 @@ from edgeproxy.edge.messages import (
     ToSupervisor,
     ToWorker,
 )
+from edgeproxy.edge.supervisor.environment import build_environment
 from edgeproxy.edge.supervisor.heartbeat import Heartbeat
+from edgeproxy.edge.supervisor.worker_template import ForkedWorker, WorkerTemplate
 
 ForwardedMessage = LimitsUsed | LookUpKeys | FetchIssuerKeys | SpansEnded | ErrorsCounted
 """A message of a worker that is not about the worker itself."""
@@ -44,44 +46,10 @@ such as json.py, is never imported.
 """
 
 
-ALLOCATION = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
-"""Settings of glibc's allocator in a worker's environment, in bytes, unless the environment has its own. Without them
-it returns the memory of each larger piece of a body to the kernel, and asks for it again with the next.
-"""
-
-
-ENVIRONMENT = (
-    *("PATH", "HOME", "USER", "TZ", "TZDIR", "TMPDIR", "LANG", "LANGUAGE", "VIRTUAL_ENV", "GLIBC_TUNABLES"),
-    "EDGEPROXY_PURE",
-)
-ENVIRONMENT_PREFIXES = (
-    "LC_",
-    "LD_",
-    "MALLOC_",
-    "PYTHON",
-    "SSL_CERT_",
-    "OPENSSL_",
-    "UV_",
-    "FAKETIME",
-    "EDGEPROXY_TEST_",
-)
-"""Variables that a worker inherits, by name and by prefix. Secrets for ${VAR} are not among them: a worker receives the
-parsed configuration, and serves everybody.
-"""
-
-
-def build_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a worker, a selection of the supervisor's."""
-    inherited = {
-        name: value for name, value in environ.items() if name in ENVIRONMENT or name.startswith(ENVIRONMENT_PREFIXES)
-    }
-    return ALLOCATION | inherited
-
-
 class WorkerProcess:
     """A worker from its start to its end; created by `start`."""
 
-    def __init__(self, child: subprocess.Popen[bytes], channel: Channel[ToWorker, ToSupervisor]) -> None:
+    def __init__(self, child: subprocess.Popen[bytes] | ForkedWorker, channel: Channel[ToWorker, ToSupervisor]) -> None:
         self.channel = channel
         self.outbox: Outbox[ToWorker] = Outbox(channel)
         """Messages to the worker; `deliver` must be running."""
@@ -115,24 +83,21 @@ class WorkerProcess:
         loop.add_reader(self._pidfd, self._reap, loop)
 
     @classmethod
-    async def start(cls, command: Sequence[str], listening: Sequence[socket.socket]) -> "WorkerProcess":
-        """Run `command` with one end of a new channel and these sockets; it inherits no other descriptor.
+    async def start(
+        cls, command: Sequence[str], listening: Sequence[socket.socket], template: WorkerTemplate | None = None
+    ) -> "WorkerProcess":
+        """Fork a worker of the template, or run `command`, with one end of a new channel and these sockets; it inherits
+        no other descriptor.
 
         It gets a session of its own: a Ctrl-C in the supervisor's terminal reaches the supervisor alone, and
         that drains. Raises OSError where no process can be started.
         """
         ours, theirs = socket.socketpair()
-        descriptors = [listener.fileno() for listener in listening]
+        descriptors = [theirs.fileno(), *(listener.fileno() for listener in listening)]
         with theirs:
             try:
-                # Not awaited: this is a vfork, a millisecond in which nothing else runs.
-                child = subprocess.Popen(  # noqa: ASYNC220
-                    [*command, "--channel", str(theirs.fileno()), "--listen", ",".join(map(str, descriptors))],
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno(), *descriptors],
-                    start_new_session=True,
-                    env=build_environment(os.environ),
-                )
+                forked = None if template is None else await template.fork_worker(descriptors)
+                child = forked or _execute(command, descriptors)
             except BaseException:
                 ours.close()
                 raise
@@ -174,3 +139,15 @@ class WorkerProcess:
         loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self.ended.set_result(self._child.wait())
+
+
+def _execute(command: Sequence[str], descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start a worker by exec. This is a vfork, a millisecond in which nothing else runs."""
+    channel, *listening = map(str, descriptors)
+    return subprocess.Popen(
+        [*command, "--channel", channel, "--listen", ",".join(listening)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=descriptors,
+        start_new_session=True,
+        env=build_environment(os.environ),
+    )

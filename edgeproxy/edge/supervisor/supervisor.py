@@ -40,6 +40,7 @@ from edgeproxy.edge.supervisor.traces import Traces
 from edgeproxy.edge.supervisor.traffic import TrafficReporter
 from edgeproxy.edge.supervisor.upstreams import Upstreams
 from edgeproxy.edge.supervisor.watch import watch_files
+from edgeproxy.edge.supervisor.worker_template import WorkerTemplate
 from edgeproxy.edge.supervisor.workers import Workers
 from edgeproxy.edge.sync.coordinator import Coordinator
 
@@ -68,6 +69,7 @@ class Supervisor:
         config_path: Path | None,
         command: Sequence[str],
         watched: Mapping[str, FileSignature] | None = None,
+        template: WorkerTemplate | None = None,
     ) -> None:
         self._config_path = config_path
         self._store = store
@@ -82,6 +84,7 @@ class Supervisor:
             messages.pack_for_workers(self._start(1, settings)),
             on_message=self._handle_message,
             columns_will_free=store.identity.try_acquire,
+            template=template,
         )
         self._hub_reader = HubReader(settings.hub)
         self._follower = DirectoryFollower(

@@ -26,6 +26,7 @@ from edgeproxy.edge.messages import (
 from edgeproxy.edge.supervisor import backoff
 from edgeproxy.edge.supervisor.heartbeat import CHECKS_PER_HUNG_TIME, HUNG_SECONDS
 from edgeproxy.edge.supervisor.process import MessageHandler, WorkerProcess
+from edgeproxy.edge.supervisor.worker_template import WorkerTemplate
 
 WorkerMessage = ToWorker | Frame[ToWorker]
 
@@ -49,10 +50,11 @@ class Workers:
         silence: float = HUNG_SECONDS,
         on_message: MessageHandler = lambda message, reply: None,
         columns_will_free: Callable[[], bool] = lambda: False,
+        template: WorkerTemplate | None = None,
     ) -> None:
         """`silence` is the seconds after which a silent serving worker is replaced. `on_message` handles messages of
         workers that are not about themselves. `columns_will_free` returns whether the holders of missing columns will
-        leave.
+        leave. `template` forks workers; `command` starts them where there is none.
         """
         self._on_message = on_message
         self._columns_will_free = columns_will_free
@@ -63,6 +65,7 @@ class Workers:
         self.first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Resolves when every place has had a worker that was ready; raises WorkersFailedError when none ever will."""
         self._command = command
+        self._template = template
         self._listening = listening
         self._start_messages: dict[type[ToWorker], WorkerMessage] = {Start: start}
         """The messages that each worker gets at its start, by type: first the Start."""
@@ -242,7 +245,7 @@ class Workers:
     async def _run_worker(self, place: int) -> dict[str, object]:
         """Run one worker in this place to its end, and return what is known of its end."""
         try:
-            process = self._held[place] = await WorkerProcess.start(self._command, self._listening)
+            process = self._held[place] = await WorkerProcess.start(self._command, self._listening, self._template)
         except OSError as error:
             return {"why": f"it could not be started: {error}"}
         if self._leaving.is_set():

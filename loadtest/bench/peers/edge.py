@@ -75,7 +75,8 @@ class Watched(Edge):
 
     def environment(self, place: Place) -> dict[str, str]:
         path = f"{_ROOT / 'loadtest/bench/watched'}:{_ROOT}"
-        return {"PYTHONPATH": path, "EDGEPROXY_TEST_WATCHED": str(place.folder)}
+        # A worker that is executed begins with what watches it.
+        return {"PYTHONPATH": path, "EDGEPROXY_TEST_WATCHED": str(place.folder), "EDGEPROXY_TEMPLATE": "0"}
 
 
 class OtherVersionError(Exception):

@@ -1,0 +1,215 @@
+"""A process that has imported what a worker runs, and forks a worker whenever the supervisor asks it to.
+
+Workers that are started by exec share no page, and each has some 30 MiB once its modules are imported; those that are
+forked have nine. The supervisor forks the template before it has read anything, from a process that began without the
+secrets of ${VAR} (environment.py): there is one thread, no event loop, no socket, and the memory of the template holds
+nothing but what the product's files say. So every start is the same as the first, whatever the supervisor knows by then
+and whatever has happened to the files meanwhile.
+
+The supervisor sends the descriptors of a worker over a socket pair, and is answered with its pid. The template forks
+twice, and the process between ends at once: so the worker becomes a child of the supervisor, as the next subreaper
+above, which waits for it as for one that it started by exec. The template ends with the supervisor. Where it was killed
+or does not answer, workers are started by exec from then on.
+"""
+
+import asyncio
+import ctypes
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from edgeproxy.base import log
+from edgeproxy.base.descriptor_limit import raise_descriptor_limit
+from edgeproxy.edge.supervisor import environment
+
+ANSWER_SECONDS_MAX = 5.0
+"""Seconds that the template may take to fork: milliseconds, unless it was stopped."""
+DESCRIPTORS_MAX = 250
+"""Descriptors that one message can carry (SCM_MAX_FD is 253)."""
+PR_SET_CHILD_SUBREAPER = 36
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+OPTIONS = {"MALLOC_TRIM_THRESHOLD_": M_TRIM_THRESHOLD, "MALLOC_MMAP_THRESHOLD_": M_MMAP_THRESHOLD}
+"""Options of mallopt(3) by the variables that set them at the beginning of a process."""
+
+
+class ForkedWorker(NamedTuple):
+    """A worker that is a child of this process."""
+
+    pid: int
+
+    def wait(self) -> int:
+        """Wait until it has ended; return its exit code, or minus the signal that killed it."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+class WorkerTemplate:
+    """The template of one supervisor, from `create` to `close`."""
+
+    def __init__(self, requests: socket.socket, pid: int) -> None:
+        self._requests = requests
+        self.pid: int | None = pid
+        """Its pid; None once it has ended, or was given up."""
+        self._turn = asyncio.Lock()
+        self._log = log.get_logger()
+
+    @classmethod
+    def create(cls) -> "WorkerTemplate":
+        """Import what a worker runs, and fork the template.
+
+        The process has one thread, and read no secret yet (environment.py).
+        """
+        raise_descriptor_limit()
+        _rehearse()
+        gc.collect()
+        gc.freeze()  # To look through what was imported would make every page a process's own.
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _be_template(theirs)
+        theirs.close()
+        ours.setblocking(False)
+        return cls(ours, pid)
+
+    async def fork_worker(self, descriptors: Sequence[int]) -> ForkedWorker | None:
+        """Fork a worker that has these descriptors: its channel, then its listening sockets.
+
+        None where there is no template any more.
+        """
+        async with self._turn:
+            if self.pid is None or len(descriptors) > DESCRIPTORS_MAX:
+                return None
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS_MAX):
+                    socket.send_fds(self._requests, [b"worker"], descriptors)
+                    answer = await asyncio.get_running_loop().sock_recv(self._requests, 20)
+                return ForkedWorker(int(answer))
+            except (OSError, TimeoutError, ValueError) as error:
+                self.close()
+                why = str(error) or type(error).__name__
+                self._log.warning("the template of workers is lost; they are started by exec from now on", why=why)
+                return None
+
+    def close(self) -> None:
+        """End the template. Workers that it has forked go on."""
+        if self.pid is not None:
+            self._requests.close()
+            os.kill(self.pid, signal.SIGKILL)  # It may have been stopped, and has nothing to lose.
+            os.waitpid(self.pid, 0)
+            self.pid = None
+
+
+def _rehearse() -> None:
+    """Do once what each worker does first, so that what it makes is shared: pydantic builds its models when the first
+    configuration is read."""
+    from edgeproxy.config.edge.load import dump_settings
+    from edgeproxy.config.edge.quick import load_quick
+    from edgeproxy.edge.proxy import worker  # noqa: F401
+    from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
+
+    settings = load_quick("http://127.0.0.1:1", listen="127.0.0.1:0", admin=None, rate="1/s", state=Path())
+    PreparedConfiguration(dump_settings(settings))
+
+
+def _be_template(requests: socket.socket) -> NoReturn:
+    """Fork workers until the supervisor has ended; never returns."""
+    try:
+        os.setsid()  # A Ctrl-C in the supervisor's terminal is not for it, nor for workers.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        _keep_only(requests.fileno())
+        _tune_allocation()
+        arguments = _locate_arguments()
+        _set_title(arguments, "template")
+        while True:
+            message, descriptors, _, _ = socket.recv_fds(requests, 20, DESCRIPTORS_MAX)
+            if not message:
+                os._exit(0)
+            pid = _fork_worker(requests, descriptors, arguments)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            requests.send(str(pid).encode())
+    except BaseException as error:
+        print(f"edgeproxy: the template of workers: {error!r}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(1)
+
+
+def _fork_worker(requests: socket.socket, descriptors: Sequence[int], arguments: range) -> int:
+    """Fork a process that forks the worker and ends; return the worker's pid."""
+    reader, writer = os.pipe()
+    between = os.fork()
+    if between == 0:
+        pid = os.fork()
+        if pid:
+            os.write(writer, str(pid).encode())
+            os._exit(0)
+        requests.close()
+        os.close(reader)
+        os.close(writer)
+        _be_worker(descriptors, arguments)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        os.waitpid(between, 0)
+        return int(told.read())
+
+
+def _be_worker(descriptors: Sequence[int], arguments: range) -> NoReturn:
+    """Run a worker to its end; never returns."""
+    from edgeproxy.edge.proxy import worker
+
+    code = 1
+    try:
+        os.setsid()
+        _set_title(arguments, "worker")
+        channel, *listening = descriptors
+        code = worker.run(channel, listening)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # To take everything apart would make every page its own.
+
+
+def _tune_allocation() -> None:
+    """Set what the environment of a worker sets that is started by exec."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # glibc's alone.
+        for name, size in environment.ALLOCATION.items():
+            if name not in os.environ:
+                mallopt(OPTIONS[name], size)
+
+
+def _keep_only(number: int) -> None:
+    """Close all descriptors but the standard ones and this."""
+    for before, after in pairwise([2, number, os.sysconf("SC_OPEN_MAX")]):
+        if before + 1 < after:
+            os.closerange(before + 1, after)
+
+
+def _locate_arguments() -> range:
+    """Return where the process's command line is in its memory; nowhere if that cannot be known."""
+    try:
+        # proc(5): the 48th and 49th are where the arguments begin and end.
+        start, end = map(int, Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:47])
+    except (OSError, ValueError):
+        return range(0)
+    return range(start, end) if start else range(0)
+
+
+def _set_title(arguments: range, role: str) -> None:
+    """Have the process listed by its role; cut off where its command line was shorter."""
+    title = b"\0".join(map(os.fsencode, (sys.executable, "-m", "edgeproxy.edge.proxy", role)))
+    if len(arguments) > 1:
+        size = len(arguments)
+        ctypes.memmove(arguments.start, title.ljust(size, b"\0")[: size - 1] + b"\0", size)

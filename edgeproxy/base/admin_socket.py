@@ -8,7 +8,10 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAME = "admin.sock"
 OWNER_ONLY = 0o600
@@ -17,7 +20,7 @@ OWNER_ONLY = 0o600
 class AdminSocket:
     """The socket of one supervisor in a state directory, bound and not yet listening."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: "Path") -> None:
         """Bind the socket; raises OSError where the directory takes none."""
         self.path = state / NAME
         own = state / f"{NAME}.{os.getpid()}"
@@ -53,7 +56,7 @@ class AdminSocket:
         self.socket.close()
 
 
-def has_listener(state: Path) -> bool:
+def has_listener(state: "Path") -> bool:
     """Return whether a supervisor listens at the socket of this state directory."""
     with (
         suppress(OSError),
@@ -66,10 +69,11 @@ def has_listener(state: Path) -> bool:
 
 
 @contextmanager
-def short_path(path: Path) -> Iterator[str]:
+def short_path(path: "Path | str") -> Iterator[str]:
     """Yield a path of a socket that is short enough (107 bytes), however deep its directory is."""
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    folder, name = os.path.split(path)
+    directory = os.open(folder or ".", os.O_PATH | os.O_DIRECTORY)
     try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
+        yield f"/proc/self/fd/{directory}/{name}"
     finally:
         os.close(directory)

@@ -21,6 +21,12 @@ def start() -> None:
         from edgeproxy.edge.supervisor.environment import reexecute
 
         reexecute()
+    elif sys.argv[1:2] == ["probe"]:
+        from edgeproxy.cli.health_check import check_quickly
+
+        if (state := check_quickly(sys.argv[2:])) is not None:
+            print(state)
+            return
     from edgeproxy.cli.commands import main
 
     main()

@@ -130,6 +130,12 @@ class Edge:
         """The workers that serve and have this supervisor."""
         return [worker["pid"] for worker in self.status()["workers"]]
 
+    def template_pids(self) -> set[int]:
+        """The processes that workers are forked from: one for each supervisor, and none where a fork server makes them
+        (fork_server.py)."""
+        lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.supervisor.family()}
+        return {pid for pid, line in lines.items() if line.rstrip(b"\0").endswith(b"\0template")}
+
     # ---- what it knows
 
     def ask(self, path: str = "/", **how: Any) -> Answer:

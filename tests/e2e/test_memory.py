@@ -22,7 +22,7 @@ def test_an_edge_that_has_just_started_takes_no_more_memory_than_documented(
     monkeypatch.setattr(Process, "forks", False)  # Memory that is shared with the tests' own processes is none.
     edge = start_edge()
     workers = edge.worker_pids()
-    (template,) = edge.supervisor.family() - {edge.supervisor.pid, *workers}
+    (template,) = edge.template_pids()
     taken = {pid: of_processes([pid]).private / MIB for pid in (edge.supervisor.pid, template, *workers)}
     bounds = (SUPERVISOR_MIB, TEMPLATE_MIB, *[WORKER_MIB] * len(workers))
     assert [mib < bound for mib, bound in zip(taken.values(), bounds, strict=True)] == [True] * 4, taken

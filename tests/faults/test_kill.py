@@ -58,7 +58,7 @@ def test_workers_outlive_their_supervisor_and_leave_when_another_one_serves(
         storm.kill_workers(edge.worker_pids()[0])
         storm.go_on()
         storm.over()
-    assert edge.supervisor.family() == {edge.supervisor.pid, *edge.worker_pids()}
+    assert edge.supervisor.family() == {edge.supervisor.pid, *edge.template_pids(), *edge.worker_pids()}
     storm.assert_counted()
     storm.assert_held(LIMIT, 4)  # two supervisors' workers side by side, for a moment
     storm.assert_served_throughout()

@@ -86,7 +86,9 @@ def answers_more(asking: Asking, count: int = 10) -> None:
 def assert_whole(edge: Edge, *everyone: Asking, held: int = 0) -> None:
     """One supervisor with its workers is there and nobody else, nothing was lost, and all was counted once."""
     until(lambda: whole_crew(edge, set()), "all workers are there")
-    until(lambda: edge.supervisor.family() == {edge.supervisor.pid, *edge.worker_pids()}, "the others leave")
+    until(lambda: len(edge.template_pids()) <= 1, "no other supervisor's template is left")
+    own = {edge.supervisor.pid, *edge.template_pids()}
+    until(lambda: edge.supervisor.family() == {*own, *edge.worker_pids()}, "the others leave")
     for asking in everyone:
         assert (asking.lost, asking.refused, set(asking.statuses)) == (0, 0, {200}), (asking.lost, asking.statuses)
     answered = sum(asking.statuses[200] for asking in everyone) + held

@@ -44,7 +44,7 @@ def roles(edge: Edge) -> dict[int, str]:
 
 
 def template_of(edge: Edge) -> int:
-    (pid,) = [pid for pid, role in roles(edge).items() if role == "template"]
+    (pid,) = edge.template_pids()
     return pid
 
 

@@ -21,8 +21,6 @@ from loadtest.testbed.process import Process, kill
 from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks workers")
-
 SECRET = "f3b1c0ffee" * 4
 
 

@@ -41,9 +41,7 @@ def run(
     change.
     """
     log.configure("supervisor")
-    if platform.machine() not in MACHINES:
-        known = " and ".join(MACHINES[::2])
-        print_error(f"this machine is {platform.machine()}; the order of stores in the tables is known for {known}")
+    if not _is_known_machine():
         return 2
     raise_descriptor_limit()
     with ExitStack() as owned:
@@ -74,6 +72,15 @@ def run(
         for number in (*STOP_SIGNALS, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         return code
+
+
+def _is_known_machine() -> bool:
+    """Return whether the edge's order of stores holds on this machine; print it where it is not known."""
+    if platform.machine() in MACHINES:
+        return True
+    known = " and ".join(MACHINES[::2])
+    print_error(f"this machine is {platform.machine()}; the order of stores in the tables is known for {known}")
+    return False
 
 
 async def _serve(

@@ -158,9 +158,9 @@ def _fork_worker(requests: socket.socket, descriptors: Sequence[int], arguments:
         os.close(writer)
         _be_worker(descriptors, arguments)
     os.close(writer)
-    with os.fdopen(reader) as told:
+    with os.fdopen(reader) as answer:
         os.waitpid(between, 0)
-        return int(told.read())
+        return int(answer.read())
 
 
 def _be_worker(descriptors: Sequence[int], arguments: range) -> NoReturn:

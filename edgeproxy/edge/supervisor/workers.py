@@ -56,16 +56,14 @@ class Workers:
         workers that are not about themselves. `columns_will_free` returns whether the holders of missing columns will
         leave. `template` forks workers; `command` starts them where there is none.
         """
-        self._on_message = on_message
-        self._columns_will_free = columns_will_free
+        self._on_message, self._columns_will_free = on_message, columns_will_free
         self.restarts = 0
         """Workers that were started after another one died."""
         self.number = 1
         """Number of the configuration that all should serve."""
         self.first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Resolves when every place has had a worker that was ready; raises WorkersFailedError when none ever will."""
-        self._command = command
-        self._template = template
+        self._command, self._template = command, template
         self._listening = listening
         self._start_messages: dict[type[ToWorker], WorkerMessage] = {Start: start}
         """The messages that each worker gets at its start, by type: first the Start."""

@@ -19,17 +19,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loadtest.bench.measure.scripted_http2 import KINDS
-from loadtest.bench.scenario import SCENARIOS, STREAMS
+from loadtest.bench.scenario import FALLBACK, SCENARIOS, STREAMS
 from loadtest.instructions_history import Run, append_run, find_changes, load_history
 
 LOADTEST = Path(__file__).parent
+NIGHTLY = ("small", "rich", "vary", "429", "64k", "post10k", "fallback", "http2", "http2-10", "http2-vary")
+"""The scenarios that are counted where none is named."""
 FEW, MANY = 500, 2500
 """Exchanges of two runs; all but the exchanges between is the same in both."""
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.instructions", description=__doc__)
-    known = (*SCENARIOS, *STREAMS, *KINDS)
+    known = (*SCENARIOS, *STREAMS, FALLBACK.name, *KINDS)
     parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {', '.join(known)}")
     parser.add_argument(
         "--python",
@@ -42,11 +44,10 @@ def main(argv: Sequence[str]) -> int:
     history = [] if given.history is None else load_history(given.history)  # Before minutes of counting.
     python = str(given.python.absolute())
     counts: dict[str, int] = {}
-    for scenario in given.scenario or ("small", "rich", "vary", "429", "http2", "http2-10", "http2-vary"):
+    for scenario in given.scenario or NIGHTLY:
         if scenario not in known:
             parser.error(f"{scenario} is none of {', '.join(known)}")
-        few, many = (instructions(python, scenario, times) for times in (FEW, MANY))
-        counts[scenario] = (many - few) // (MANY - FEW)
+        counts[scenario] = count_per_exchange(python, scenario)
         print(f"{scenario:10} {counts[scenario]:9,}", flush=True)
     if given.history is None:
         return 0
@@ -76,14 +77,21 @@ def describe(python: str) -> tuple[str, str]:
     return f"{version}, {compiler}", build
 
 
-def instructions(python: str, scenario: str, times: int) -> int:
+def count_per_exchange(python: str, scenario: str, sources: Path | None = None) -> int:
+    """Count the instructions of an exchange. `sources`: a folder with the edgeproxy that is meant, in the place of the
+    one that is installed. Raises CalledProcessError where this harness does not fit it."""
+    few, many = (instructions(python, scenario, times, sources) for times in (FEW, MANY))
+    return (many - few) // (MANY - FEW)
+
+
+def instructions(python: str, scenario: str, times: int, sources: Path | None = None) -> int:
     """How many it takes to start and to let so many exchanges take place."""
     with tempfile.TemporaryDirectory() as folder:
         # Where there is no edgeproxy: the one that is installed for this interpreter is meant, compiled or not.
         (Path(folder) / "loadtest").symlink_to(LOADTEST)
         program = [python, "-m", "loadtest.bench.measure.scripted", folder, scenario, str(times)]
         watched = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null", *program]
-        environ = {**os.environ, "PYTHONHASHSEED": "0"}
+        environ = {**os.environ, "PYTHONHASHSEED": "0"} | ({} if sources is None else {"PYTHONPATH": str(sources)})
         said = subprocess.run(watched, capture_output=True, text=True, check=True, env=environ, cwd=folder).stderr
     total = re.search(r"I\s+refs:\s+([\d,]+)", said)
     assert total is not None, said

@@ -12,7 +12,7 @@ from types import FrameType
 
 from loadtest.bench import machine
 from loadtest.bench.load import h2load, wrk
-from loadtest.bench.measure import http2, latency, memory, micro, policies, preflight, rounds, tls
+from loadtest.bench.measure import http2, instructions, latency, memory, micro, policies, preflight, rounds, tls
 from loadtest.bench.nginx import binary as nginx_binary
 from loadtest.bench.options import Options, parse
 from loadtest.bench.peers import HTTP2_PEERS, PEERS
@@ -95,6 +95,9 @@ def _measure(stage: Stage, results: Results) -> None:
         results.left_out.update(failures)
     if "cpu" in parts:
         results.slices, failures = rounds.run(stage, peers, say)
+        results.left_out.update(failures)
+    if "instructions" in parts:
+        results.instructions, failures = instructions.run(stage, peers, say)
         results.left_out.update(failures)
     if "latency" in parts:
         results.latencies, failures = latency.run(stage, peers, say)

@@ -9,7 +9,9 @@ from pathlib import Path
 from loadtest.bench.peers import HTTP2_PEERS, PEERS
 from loadtest.bench.scenario import SCENARIOS
 
-PARTS = ("cpu", "http2", "latency", "memory", "micro", "policies", "tls")
+DEFAULT_PARTS = ("cpu", "http2", "latency", "memory", "micro", "policies", "tls")
+PARTS = (*DEFAULT_PARTS, "instructions")
+"""Instructions take a minute for each scenario and version."""
 _NAMES = tuple(dict.fromkeys(peer.name for peer in (*PEERS, *HTTP2_PEERS)))
 
 
@@ -67,7 +69,7 @@ def parse(argv: Sequence[str]) -> Options:
         connections=given.connections,
         only=given.only or _NAMES,
         scenarios=given.scenarios or (("small", "rich", "vary", "429") if given.quick else tuple(SCENARIOS)),
-        parts=given.parts or PARTS,
+        parts=given.parts or DEFAULT_PARTS,
         # Not resolved: the interpreter of a virtual environment is a link, and knows by its path where it belongs.
         python=python.absolute(),
         against=given.against,

@@ -1,6 +1,6 @@
 """The kinds of request that are measured, in a literal table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loadtest.bench.people import ACME, TINY, Customer
 
@@ -131,3 +131,10 @@ STREAMS = {
     )
 }
 """The streams, of which instructions alone are counted: how many events come at once is up to the network."""
+
+FALLBACK = replace(
+    SCENARIOS["post10k"],
+    name="fallback",
+    what="10 KiB request bodies, answered by a second upstream",
+)
+"""Of this, too, instructions alone are counted: versions before fallbacks could not be compared."""

@@ -9,11 +9,12 @@ NOISE = (1.0, 1.3, 0.9, 1.1, 0.95, 1.2, 1.05)
 """What the machine does to both versions in a round."""
 
 
-def slices_of(ratios: list[float], waited: float = 0.0) -> list[Slice]:
+def slices_of(ratios: list[float], waited: float = 0.0, system: float = 0.0) -> list[Slice]:
     slices = []
     for number, (noise, ratio) in enumerate(zip(NOISE, ratios, strict=True)):
         for peer, cost in (("new", 20 * noise * ratio), ("old", 20 * noise)):
-            slices.append(Slice(number, peer, "small", 1000, 500.0, cost, 0.0, 1.0, waited, ""))
+            kernel = cost * system if peer == "old" else cost * (1 - (1 - system) / ratio)
+            slices.append(Slice(number, peer, "small", 1000, 500.0, cost, 0.0, 1.0, waited, "", kernel))
     return slices
 
 
@@ -27,9 +28,15 @@ def slices_of(ratios: list[float], waited: float = 0.0) -> list[Slice]:
     ],
 )
 def test_a_verdict_is_given_only_where_the_interval_allows_for_one(ratios: list[float], verdict: str) -> None:
-    (difference,) = compare(slices_of(ratios), "new", "old")
+    difference = {each.part: each for each in compare(slices_of(ratios), "new", "old")}["cpu"]
     assert difference.low <= difference.ratio <= difference.high
     assert difference.verdict == verdict
+
+
+def test_what_the_kernel_takes_and_the_rest_are_compared_apart() -> None:
+    """As writes at once did: the rest cost the same, and the kernel all that there was more."""
+    differences = compare(slices_of([1.2, 1.21, 1.19, 1.2, 1.2, 1.22, 1.18], system=0.5), "new", "old")
+    assert {each.part: each.verdict for each in differences} == {"cpu": "dearer", "user": "same", "system": "dearer"}
 
 
 def test_a_disturbed_slice_does_not_count() -> None:

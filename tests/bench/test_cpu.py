@@ -31,3 +31,13 @@ def test_own_time_is_read_to_within_a_scheduler_tick() -> None:
     while time.process_time() - before < 0.1:
         pass
     assert cpu.of_process(own).ran / 1e9 - read == pytest.approx(0.1, abs=0.05)
+
+
+def test_what_ran_is_shared_between_the_kernel_and_the_rest() -> None:
+    own, before = os.getpid(), cpu.of_process(os.getpid())
+    began = os.times()
+    with open("/dev/zero", "rb", buffering=0) as zeros:
+        while os.times().system - began.system < 0.3:
+            zeros.read(1 << 20)
+    assert (cpu.of_process(own) - before).system_share > 0.5
+    assert Spent(5, 0).system_share == 0.0

@@ -6,15 +6,29 @@ from typing import NamedTuple
 
 
 class Spent(NamedTuple):
-    """Nanoseconds since the start of a process: on a core, and ready but waiting for one."""
+    """Nanoseconds since the start of a process: on a core, and ready but waiting for one.
+
+    `user` and `system` are ticks of a hundredth of a second, by which what it ran is shared between its own code and
+    the kernel's.
+    """
 
     ran: int
     waited: int
+    user: int = 0
+    system: int = 0
 
     def __add__(self, other: object) -> "Spent":
         if not isinstance(other, Spent):
             return NotImplemented
-        return Spent(self.ran + other.ran, self.waited + other.waited)
+        return Spent(*(one + another for one, another in zip(self, other, strict=True)))
+
+    def __sub__(self, other: "Spent") -> "Spent":
+        return Spent(*(one - another for one, another in zip(self, other, strict=True)))
+
+    @property
+    def system_share(self) -> float:
+        """The part of what it ran that was the kernel's; 0 where no tick was seen."""
+        return self.system / (self.user + self.system) if self.user + self.system else 0.0
 
 
 NOTHING = Spent(0, 0)
@@ -31,7 +45,9 @@ def of_process(pid: int) -> Spent:
     total = NOTHING
     for thread in Path(f"/proc/{pid}/task").iterdir():
         total += parse((thread / "schedstat").read_text())
-    return total
+    # proc(5): the 14th and 15th field, behind the name, in which anything may be.
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return total._replace(user=int(user), system=int(system))
 
 
 def of_processes(pids: Iterable[int]) -> dict[int, Spent]:
@@ -47,6 +63,5 @@ def between(before: Mapping[int, Spent], after: Mapping[int, Spent]) -> Spent:
         raise ValueError(f"process {min(gone)} ended while it was measured")
     total = NOTHING
     for pid, now in after.items():
-        then = before.get(pid, NOTHING)
-        total += Spent(now.ran - then.ran, now.waited - then.waited)
+        total += now - before.get(pid, NOTHING)
     return total

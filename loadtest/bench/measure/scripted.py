@@ -33,10 +33,13 @@ from loadtest.bench.measure import scripted_http2  # noqa: E402
 from loadtest.bench.measure.scripted_http2 import KINDS  # noqa: E402
 from loadtest.bench.peers.edge import settings  # noqa: E402
 from loadtest.bench.peers.peer import Place  # noqa: E402
-from loadtest.bench.scenario import CHANGES, SCENARIOS, SMALL_ANSWER, STREAMS, Scenario  # noqa: E402
+from loadtest.bench.scenario import CHANGES, FALLBACK, SCENARIOS, SMALL_ANSWER, STREAMS, Scenario  # noqa: E402
 
 DISTINCT = 5000
 """Requests that differ, of a scenario in which they do: more than an edge remembers, so all are new to it."""
+
+FAILURE = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"
+"""What the first upstream answers where the second one is asked."""
 
 WARM_UP = 300
 """Exchanges after which what is remembered is."""
@@ -108,9 +111,17 @@ def answer(scenario: Scenario) -> tuple[bytes, ...]:
 def exchanges(folder: Path, name: str) -> Callable[[int], None]:
     """Set up an edge as the bench does; returns what lets so many exchanges take place."""
     http2 = KINDS.get(name)
-    scenario = {**SCENARIOS, **STREAMS}[name] if http2 is None else http2.scenario
+    scenario = {**SCENARIOS, **STREAMS, FALLBACK.name: FALLBACK}[name] if http2 is None else http2.scenario
+    configuration: dict[str, Any] = settings(Place(folder, 0, (7001, 7002), Path(sys.executable)), 7003, 7004, 7005)
+    attempts = [answer(scenario)]
+    if scenario is FALLBACK:
+        configuration["upstreams"]["api"]["eject"] = "off"  # After some failures it would not be asked any more.
+        configuration["upstreams"]["spare"] = {"endpoints": ["http://127.0.0.1:7006"]}
+        for route in configuration["routes"]:
+            route["fallback"] = "spare"
+        attempts.insert(0, (FAILURE,))
     file = folder / "edge.yaml"
-    file.write_text(json.dumps(settings(Place(folder, 0, (7001, 7002), Path(sys.executable)), 7003, 7004, 7005)))
+    file.write_text(json.dumps(configuration))
     Store.prepare(folder / "state", workers=1, customers=1000, addresses=1000)
     store = Store.join(folder / "state")
     runtime = Runtime(store)
@@ -119,10 +130,9 @@ def exchanges(folder: Path, name: str) -> Callable[[int], None]:
     runtime.overload = Overload(lambda: 1, lambda: 1, lambda most: None, lambda: None)
     runtime.connector = connector = Connector(runtime)
     transport: Any = Transport()
-    answered = answer(scenario)
     if http2 is not None:
         texts = requests(scenario, scripted_http2.DISTINCT)
-        return scripted_http2.exchanges(runtime, http2, texts, answered[0], connector, transport)
+        return scripted_http2.exchanges(runtime, http2, texts, attempts[0][0], connector, transport)
     client: Any = PlainClient(runtime, "127.0.0.1", runtime.snapshot.addresses.compute_subject("127.0.0.1"))
     client.connection_made(transport)
     asked = itertools.cycle([text.encode() for text in requests(scenario)])
@@ -131,9 +141,10 @@ def exchanges(folder: Path, name: str) -> Callable[[int], None]:
         for _ in range(times):
             client.data_received(next(asked))
             if client.exchange is not None:
-                server = client.exchange.server
-                for piece in answered:
-                    server.data_received(piece)
+                for pieces in attempts:
+                    server = client.exchange.server
+                    for piece in pieces:
+                        server.data_received(piece)
                 connector.transport.written.clear()
             transport.written.clear()
 

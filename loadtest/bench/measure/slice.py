@@ -16,7 +16,7 @@ _WAITED_AT_MOST = 0.03
 
 @dataclass(frozen=True)
 class Slice:
-    """CPU in µs a request: `cpu` of what serves, `control` of what does not.
+    """CPU in µs a request: `cpu` of what serves, `system` the kernel's part of it, `control` of what does not serve.
 
     `busy` is the share of the time in which it ran, `waited` in which it waited for others on its core.
     `wrong` says why the slice does not count, empty where it does.
@@ -32,6 +32,12 @@ class Slice:
     busy: float
     waited: float
     wrong: str
+    system: float = 0.0
+
+    @property
+    def user(self) -> float:
+        """The part of `cpu` that is not the kernel's."""
+        return self.cpu - self.system
 
     @property
     def disturbed(self) -> bool:
@@ -78,6 +84,7 @@ def take(
         busy=(spent.ran + apart.ran) / nanoseconds,
         waited=spent.waited / nanoseconds,
         wrong=fault(scenario, load, seen, connections),
+        system=spent.ran * spent.system_share / 1000 / load.requests,
     )
 
 

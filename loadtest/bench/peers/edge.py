@@ -89,7 +89,7 @@ class OtherVersion(Edge):
     def __init__(self, ref: str, folder: Path) -> None:
         """Unpack the commit into `folder`. Raises OtherVersionError where there is none of that name."""
         self.name = f"{Edge.name}@{ref}"
-        self._folder = folder
+        self.folder = folder
         folder.mkdir()
         archive = subprocess.run(
             ["git", "-C", _ROOT, "archive", ref, "edgeproxy"], capture_output=True, check=False, timeout=60
@@ -99,7 +99,7 @@ class OtherVersion(Edge):
         subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True, timeout=60)
 
     def environment(self, place: Place) -> dict[str, str]:
-        return {"PYTHONPATH": str(self._folder)}
+        return {"PYTHONPATH": str(self.folder)}
 
 
 def _own_environment(place: Place) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Two versions of edgeproxy beside each other: by how much they differ, and whether that can be said at all."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from statistics import median
 
 from loadtest.bench.measure.slice import Slice
@@ -11,12 +12,21 @@ RESAMPLES = 2000
 TOLERANCE = 0.02
 """A share of the CPU: less is no change, and an interval that is wider on either side says nothing."""
 
+PARTS: dict[str, Callable[[Slice], float]] = {
+    "cpu": attrgetter("cpu"),
+    "user": attrgetter("user"),
+    "system": attrgetter("system"),
+}
+"""What is compared: a change that spares instructions may cost system calls, and their sum is what counts."""
+
 
 @dataclass(frozen=True)
 class Difference:
     """What this version costs in proportion to the other one: the median over the rounds, and its 95 % interval."""
 
     scenario: str
+    part: str
+    """`cpu`, or `user` or `system` of it."""
     ratio: float
     low: float
     high: float
@@ -37,20 +47,22 @@ def compare(slices: Sequence[Slice], this: str, other: str) -> list[Difference]:
 
     The interval is of the median by bootstrap over the rounds (Efron 1979), and the same for the same slices.
     """
-    by_scenario: dict[str, dict[int, dict[str, float]]] = {}
+    by_scenario: dict[str, dict[int, dict[str, Slice]]] = {}
     for each in slices:
         if not each.wrong and not each.disturbed and each.peer in (this, other):
-            by_scenario.setdefault(each.scenario, {}).setdefault(each.round, {})[each.peer] = each.cpu
+            by_scenario.setdefault(each.scenario, {}).setdefault(each.round, {})[each.peer] = each
     differences = []
     for scenario, rounds in by_scenario.items():
-        ratios = [costs[this] / costs[other] for costs in rounds.values() if len(costs) == 2]
-        if len(ratios) > 1:
-            differences.append(_difference(scenario, ratios))
+        pairs = [(costs[this], costs[other]) for costs in rounds.values() if len(costs) == 2]
+        for part, cost in PARTS.items():
+            ratios = [cost(one) / cost(another) for one, another in pairs if cost(one) > 0 and cost(another) > 0]
+            if len(ratios) > 1:
+                differences.append(_difference(scenario, part, ratios))
     return differences
 
 
-def _difference(scenario: str, ratios: list[float]) -> Difference:
+def _difference(scenario: str, part: str, ratios: list[float]) -> Difference:
     draw = random.Random(0)
     medians = sorted(median(draw.choices(ratios, k=len(ratios))) for _ in range(RESAMPLES))
     low, high = medians[RESAMPLES * 25 // 1000], medians[RESAMPLES * 975 // 1000 - 1]
-    return Difference(scenario, median(ratios), low, high, len(ratios))
+    return Difference(scenario, part, median(ratios), low, high, len(ratios))

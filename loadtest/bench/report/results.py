@@ -7,6 +7,7 @@ from pathlib import Path
 
 from loadtest.bench.machine import Interpreter, Machine
 from loadtest.bench.measure.http2 import Http2Cost
+from loadtest.bench.measure.instructions import Instructions
 from loadtest.bench.measure.latency import Latency
 from loadtest.bench.measure.memory import Memory
 from loadtest.bench.measure.micro import Decision
@@ -37,6 +38,7 @@ class Results:
     policies: list[Policy] = field(default_factory=list)
     tls: list[Tls] = field(default_factory=list)
     http2: list[Http2Cost] = field(default_factory=list)
+    instructions: list[Instructions] = field(default_factory=list)
 
     def save(self) -> Path:
         """Write the JSON file and return its path."""

@@ -15,7 +15,19 @@ from loadtest.bench.report.table import table
 
 def text(results: Results) -> str:
     """All that was found, in Markdown."""
-    sections = (_head, _cpu, _comparison, _latency, _memory, _tls, _http2, _decisions, _policies, _budgets)
+    sections = (
+        _head,
+        _cpu,
+        _comparison,
+        _instructions,
+        _latency,
+        _memory,
+        _tls,
+        _http2,
+        _decisions,
+        _policies,
+        _budgets,
+    )
     parts = [section(results) for section in sections]
     return "\n\n".join(part for part in parts if part)
 
@@ -60,13 +72,26 @@ def _comparison(results: Results) -> str:
     if results.options.against is None:
         return ""
     other = f"{Edge.name}@{results.options.against}"
-    rows = [["CPU", "this / other", "95 % interval", "rounds", ""]]
+    rows = [["CPU", "", "this / other", "95 % interval", "rounds", ""]]
     for each in compare(results.slices, Edge.name, other):
         interval = f"{each.low:.3f} to {each.high:.3f}"
-        rows.append([each.scenario, f"{each.ratio:.3f}", interval, str(each.rounds), each.verdict])
+        rows.append([each.scenario, each.part, f"{each.ratio:.3f}", interval, str(each.rounds), each.verdict])
     if len(rows) == 1:
         return f"This version beside {other}: too noisy to tell, each slice of one of them shared its core with others."
     return f"This version beside {other}, in the same rounds; a change below {TOLERANCE:.0%} is none\n{table(rows)}"
+
+
+def _instructions(results: Results) -> str:
+    if not results.instructions:
+        return ""
+    counts = {(each.peer, each.scenario): each.count for each in results.instructions}
+    versions = list(dict.fromkeys(each.peer for each in results.instructions))
+    rows = [["", *versions, *(["this / other"] if len(versions) > 1 else [])]]
+    for scenario in dict.fromkeys(each.scenario for each in results.instructions):
+        known = [counts.get((version, scenario)) for version in versions]
+        row = [scenario, *("–" if count is None else f"{count:,}" for count in known)]
+        rows.append([*row, f"{known[0] / known[1]:.3f}"] if len(known) > 1 and known[0] and known[1] else row)
+    return f"Instructions of an exchange, without system calls and uvloop\n{table(rows)}"
 
 
 def _cost(cost: Cost | None) -> str:

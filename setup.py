@@ -5,6 +5,7 @@ no use (docs/start/compiled.md).
 """
 
 import os
+import sys
 import tomllib
 from pathlib import Path
 
@@ -55,6 +56,8 @@ class BuildWithExamples(build_py):
 
 if COMPILED:
     sets = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
-    setup(ext_modules=compile_modules(), setup_requires=sets["compiled"], cmdclass={"build_py": BuildWithExamples})
+    # By `egg_info` pip asks what a build needs, before it has installed that.
+    modules = [] if "egg_info" in sys.argv else compile_modules()
+    setup(ext_modules=modules, setup_requires=sets["compiled"], cmdclass={"build_py": BuildWithExamples})
 else:
     setup(cmdclass={"build_py": BuildWithExamples})

@@ -1,7 +1,11 @@
 """What the .pxd files of the compiled build declare, held against the .py files that they are of."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -65,3 +69,27 @@ def test_each_file_of_declarations_is_compiled() -> None:
     assert declared <= set(MODULES)
     assert len(DECLARED) > 25
     assert sorted(MODULES) == MODULES
+
+
+def test_pip_is_told_of_cython_where_it_is_not_there_yet(tmp_path: Path) -> None:
+    """As in an environment of its own, in which pip builds: it asks before it installs."""
+    for name in (
+        "pyproject.toml",
+        "setup.py",
+        "README.md",
+        "LICENSE",
+        "edgeproxy/__init__.py",
+        "edgeproxy/compiled.txt",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    program = (
+        "import sys; sys.modules['Cython'] = None; from setuptools import build_meta; "
+        "print(build_meta.get_requires_for_build_wheel())"
+    )
+    environ = {**os.environ, "EDGEPROXY_COMPILED": "1"}
+    asked = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+    )
+    (cython,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["compiled"]
+    assert asked.stdout.splitlines()[-1] == f"['{cython}']"

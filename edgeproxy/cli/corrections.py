@@ -10,7 +10,8 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
 from edgeproxy.cli.outcome import fail
 
-MILLICREDITS_OF_USD = 1_000_000
+MILLICREDITS_PLACES = 4
+"""Places of a smallest unit that millicredits have."""
 AMOUNT_MAX = Decimal(10) ** 13
 """The largest amount that is read: more than any, and quick to convert."""
 
@@ -136,11 +137,12 @@ def gift(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Give credits for an amount of US dollars, as goodwill."""
-    body: JsonObject = {"customer": customer, "millicredits": parse_millicredits(amount), "why": why}
+    """Give credits for an amount in the customer's currency, as goodwill."""
+    api = Api(collector, ca)
+    body: JsonObject = {"customer": customer, "millicredits": _parse_credits(api, customer, amount), "why": why}
     if expires is not None:
         body["expires_at"] = expires
-    _send(Api(collector, ca), "/billing/credits/adjust", body, dry, key, as_json)
+    _send(api, "/billing/credits/adjust", body, dry, key, as_json)
 
 
 def withdraw(
@@ -154,8 +156,9 @@ def withdraw(
     ca: Authorities = None,
 ) -> None:
     """Take back credits that were given, as far as they are unspent."""
-    body: JsonObject = {"customer": customer, "millicredits": -parse_millicredits(amount), "why": why}
-    _send(Api(collector, ca), "/billing/credits/adjust", body, dry, key, as_json)
+    api = Api(collector, ca)
+    body: JsonObject = {"customer": customer, "millicredits": -_parse_credits(api, customer, amount), "why": why}
+    _send(api, "/billing/credits/adjust", body, dry, key, as_json)
 
 
 def reverse(
@@ -170,16 +173,18 @@ def reverse(
     ca: Authorities = None,
 ) -> None:
     """Reverse usage that credits have paid for: they go back to where they came from."""
-    millicredits = parse_millicredits(amount)
+    api = Api(collector, ca)
+    millicredits = _parse_credits(api, customer, amount)
     body: JsonObject = {"customer": customer, "millicredits": millicredits, "consumption": consumption, "why": why}
-    _send(Api(collector, ca), "/billing/credits/adjust", body, dry, key, as_json)
+    _send(api, "/billing/credits/adjust", body, dry, key, as_json)
 
 
 def refund(
     purchase: Annotated[str, typer.Argument(metavar="PURCHASE", help="Its id, such as cs_….")],
     why: Why,
     amount: Annotated[
-        str | None, typer.Argument(metavar="[AMOUNT]", help="US dollars of it; by default all that are unspent.")
+        str | None,
+        typer.Argument(metavar="[AMOUNT]", help="Part of it, in its currency; by default all."),
     ] = None,
     dry: DryRun = False,
     key: Key = None,
@@ -188,10 +193,12 @@ def refund(
     ca: Authorities = None,
 ) -> None:
     """Pay back a purchase of credits, or a part of it, as far as it is unspent."""
+    api = Api(collector, ca)
     body: JsonObject = {"purchase": purchase, "why": why}
     if amount is not None:
-        body["millicredits"] = parse_millicredits(amount)
-    _send(Api(collector, ca), "/billing/refunds", body, dry, key, as_json)
+        tried = api.call("POST", "/billing/refunds", body, create=True, dry_run="true")
+        body["millicredits"] = parse_millicredits(amount, tried["currency"])
+    _send(api, "/billing/refunds", body, dry, key, as_json)
 
 
 def consumptions(customer: Customer, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
@@ -211,9 +218,16 @@ def _parse_invoice_amount(api: Api, invoice: str, written: str) -> int:
         fail(f"{written!r} {error}", 2)
 
 
-def parse_millicredits(written: str) -> int:
-    """Return an amount of US dollars such as 12.34 in millicredits; exits with 2 where it is none."""
-    unit = MILLICREDITS_OF_USD
+def _parse_credits(api: Api, customer: str, written: str) -> int:
+    """Return an amount in the currency of a customer's credits, in millicredits; exits with 2 where it is none."""
+    return parse_millicredits(written, api.call("GET", "/billing/balance", query={"customer": customer})["currency"])
+
+
+def parse_millicredits(written: str, currency: str) -> int:
+    """Return an amount such as 12.34 in millicredits; exits with 2 where it is none."""
+    from edgeproxy.config.collector.currency_units import DECIMALS
+
+    unit = 10 ** (DECIMALS[currency] + MILLICREDITS_PLACES)
     try:
         amount = Decimal(written)
     except ArithmeticError:

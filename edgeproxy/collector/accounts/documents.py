@@ -2,7 +2,7 @@
 have changed.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from itertools import groupby
 from operator import attrgetter
 from typing import Literal, NamedTuple
@@ -17,6 +17,8 @@ from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.delivery_tables import rollout, waivers
 from edgeproxy.collector.database.quota_tables import entitlements, limit_raises
 from edgeproxy.collector.database.schema import customers, directory_outbox, flags, keys
+from edgeproxy.config.collector.credits import parse_meters
+from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.customers import Customer, DirectoryKey, Flag, LimitRaise, Paused, Subscriber
 from edgeproxy.config.directory import FREE, render_flag_line, render_line, render_removal
 from edgeproxy.config.limits import Entitlement
@@ -45,6 +47,7 @@ COLUMNS = (
     keys.c.expires_at,
     entitlements.c.quotas,
     credit_balances.c.granted,
+    customers.c.currency,
     limit_raises.c.factor.label("raise_factor"),
     limit_raises.c.ends_at.label("raise_ends_at"),
 )
@@ -66,6 +69,7 @@ class DirectoryRow(NamedTuple):
     quotas: str | None
     granted: int | None
     """The millicredits that the customer was ever granted."""
+    currency: str | None
     raise_factor: int | None
     raise_ends_at: int | None
 
@@ -75,8 +79,8 @@ class DirectoryTerms(NamedTuple):
 
     free: bool
     """Whether nobody is charged now."""
-    credits_meter: str | None
-    """The meter that spends prepaid credits; None where none are sold."""
+    credits_meters: Mapping[str, str]
+    """The meter that spends prepaid credits of each currency; none where none are sold."""
     credits_number: int
     """The number of the period over which credits are counted: it grows whenever some of what edges counted was waived,
     so that they begin again."""
@@ -178,18 +182,20 @@ async def fetch_terms(connection: AsyncConnection) -> DirectoryTerms:
     row = (
         await connection.execute(sa.select(rollout.c.charging, rollout.c.credits_meter, waiver_count.label("over")))
     ).one()
-    return DirectoryTerms(not row.charging, row.credits_meter, row.over)
+    meters = {} if row.credits_meter is None else parse_meters(row.credits_meter)
+    return DirectoryTerms(not row.charging, meters, row.over)
 
 
 def compute_entitlements(
-    quotas: str | None, granted: int | None, terms: DirectoryTerms | None
+    quotas: str | None, granted: int | None, terms: DirectoryTerms | None, currency: str | None = None
 ) -> tuple[Entitlement, ...]:
     """Return the quotas of a customer: those of its plan, as JSON, and that of the millicredits it was granted."""
     entitlements = () if quotas is None else tuple(map(Entitlement.model_validate, orjson.loads(quotas)))
-    if granted is None or terms is None or terms.credits_meter is None:
+    meter = None if terms is None else terms.credits_meters.get(currency or USD)
+    if granted is None or terms is None or meter is None:
         return entitlements
     included = min(max(0, granted), CREDITS_MAX)
-    return (*entitlements, Entitlement(meter=terms.credits_meter, per=terms.credits_per, included=included, cap="hard"))
+    return (*entitlements, Entitlement(meter=meter, per=terms.credits_per, included=included, cap="hard"))
 
 
 def _format_line(name: str, rows: list[DirectoryRow], terms: DirectoryTerms | None) -> bytes:
@@ -203,7 +209,7 @@ def _format_line(name: str, rows: list[DirectoryRow], terms: DirectoryTerms | No
         return render_line(name, customer, [key.model_copy(update={"budget": None}) for key in own_keys])
     if terms.free and customer.paused is not None and customer.paused.status == 402:
         customer = customer.model_copy(update={"paused": None})
-    quotas = compute_entitlements(first.quotas, first.granted, terms)
+    quotas = compute_entitlements(first.quotas, first.granted, terms, first.currency)
     raised = None
     if first.raise_factor is not None and first.raise_ends_at is not None:
         raised = LimitRaise(factor=first.raise_factor, ends_at=first.raise_ends_at / 1000)

@@ -282,14 +282,17 @@ class QuotaMonitor:
         meters = None if billing is None else get_credit_meters(billing)
         if meters is None:
             return []
-        names = [customer for customer, used in some.items() if meters.cost in used]
+        by_currency = {currency: one.cost for currency, one in meters.by_currency.items()}
+        names = [customer for customer, used in some.items() if used.intersection(by_currency.values())]
         now = await documents.fetch_terms(connection)
-        if not names or now.credits_meter != meters.cost:
+        if not names or now.credits_meters != by_currency:
             return []
         per, (number, _, _) = now.credits_per, period_of(usage.edge_time(), now.credits_per, UTC)
         spent = await balances.fetch_credit_usage(connection, meters, names)
         return [
-            (QuotaCount(name, meters.cost, per, str(UTC), number, one.used), one.granted) for name, one in spent.items()
+            (QuotaCount(name, by_currency[one.currency], per, str(UTC), number, one.used), one.granted)
+            for name, one in spent.items()
+            if one.currency in by_currency
         ]
 
     # ---- for edges

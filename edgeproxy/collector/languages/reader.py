@@ -76,14 +76,15 @@ class Reader(NamedTuple):
         )
 
     def credits(self, millicredits: int) -> str:
-        """Return credits, of which a thousand are a US dollar."""
+        """Return credits, of which a thousand are a US dollar, or a hundred smallest units of another currency."""
         return numbers.format_decimal(Decimal(millicredits).scaleb(-3), locale=self.locale)
 
-    def exact(self, millicredits: int) -> str:
-        """Return credits as US dollars, with all of their places."""
-        form = self.locale.currency_formats["standard"].pattern.replace("0.00", "0.00####")
-        amount = Decimal(millicredits).scaleb(-6)
-        return numbers.format_currency(amount, "USD", form, locale=self.locale, currency_digits=False)
+    def exact(self, millicredits: int, currency: str = USD) -> str:
+        """Return credits in their currency, with all of their places."""
+        places = f"{'0' * DECIMALS[currency]}####"
+        form = self.locale.currency_formats["standard"].pattern.replace("0.00", f"0.{places}")
+        amount = to_decimal(millicredits, currency).scaleb(-4)
+        return numbers.format_currency(amount, currency.upper(), form, locale=self.locale, currency_digits=False)
 
     def unit_price(self, written: str, package: int = 1, currency: str = USD) -> tuple[str, int]:
         """Return the price of a unit, which is written in smallest units of the currency, and for how many units it is.

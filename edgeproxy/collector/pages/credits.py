@@ -8,8 +8,8 @@ from typing_extensions import TypedDict
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.site import Page, PageError, Visit
-from edgeproxy.config.collector.credits import PACKAGE_CENTS_MAX, PACKAGE_CENTS_MIN
-from edgeproxy.config.collector.currency_units import USD
+from edgeproxy.config.collector.credits import Credits
+from edgeproxy.config.collector.currency_units import DECIMALS, get_payable_unit, to_decimal
 
 CREDITS = "/account/credits"
 PURCHASES_MAX = 24
@@ -47,46 +47,64 @@ async def show_credits(visit: Visit) -> web.Response:
         query["cursor"] = cursor
     purchases = await visit.fetch("GET", "/billing/purchases", query=query)
     charged = await visit.fetch("GET", "/billing/status")
-    billing = visit.site.settings_now().billing
-    terms = None if billing is None else billing.credits
-    customer = await visit.fetch("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
+    held = await visit.fetch("GET", "/billing/balance")
+    currency, terms = held["currency"], get_terms(visit)
+    packages = () if terms is None else terms.list_packages(currency)
+    least, most = terms.find_bounds(currency) if terms is not None and packages else (0, 0)
     return visit.render(
         "credits.html",
-        held=await visit.fetch("GET", "/billing/balance"),
+        held=held,
         purchases=purchases["purchases"],
         more=str(purchases.get("next", "")),
         months=(await visit.fetch("GET", "/billing/statements"))["statements"],
-        sold=charged["purchase"] and charged["mode"] != "off" and customer["currency"] in (None, USD),
-        packages=() if terms is None else terms.packages,
-        least=PACKAGE_CENTS_MIN,
-        most=PACKAGE_CENTS_MAX,
+        sold=charged["purchase"] and charged["mode"] != "off" and packages,
+        packages=packages,
+        least=least,
+        most=most,
+        step=to_decimal(get_payable_unit(currency), currency),
+        to_decimal=lambda amount: to_decimal(amount, currency),
         millicredits=MILLICREDITS_PER_CENT,
     )
 
 
+def get_terms(visit: Visit) -> Credits | None:
+    """Return the terms of credits; None where none are sold."""
+    billing = visit.site.settings_now().billing
+    return None if billing is None else billing.credits
+
+
 async def buy_credits(visit: Visit) -> web.Response:
     """Begin a purchase of credits; the page links to Stripe, where it is paid."""
-    cents = parse_cents(visit.form.get("usd", ""))
+    terms, currency = get_terms(visit), (await visit.fetch("GET", "/billing/balance"))["currency"]
+    if terms is None or not terms.list_packages(currency):
+        raise PageError(409, f"no credits are sold in {currency.upper()}")
+    cents = parse_purchase(visit.form.get("amount", ""), currency, terms.find_bounds(currency))
     back = f"{visit.site.url}{CREDITS}"
     body: JsonObject = {
         "millicredits": cents * MILLICREDITS_PER_CENT,
+        "currency": currency,
         "success_url": f"{back}?done=bought",
         "cancel_url": back,
     }
     checkout = await visit.fetch("POST", "/billing/checkout", body=body, once=keys.read_idempotency_key(visit))
-    return visit.render("checkout.html", cents=cents, credits=cents * MILLICREDITS_PER_CENT, url=checkout["url"])
+    credits = cents * MILLICREDITS_PER_CENT
+    return visit.render("checkout.html", cents=cents, currency=currency, credits=credits, url=checkout["url"])
 
 
-def parse_cents(written: str) -> int:
-    """Return the cents of an amount in US dollars, with a point or a comma before the cents; raises PageError."""
+def parse_purchase(written: str, currency: str, bounds: tuple[int, int]) -> int:
+    """Return the smallest units of an amount that can be bought, with a point or a comma before its places; raises
+    PageError."""
+    least, most = bounds
     try:
-        cents = Decimal(written.strip().replace(",", ".")) * 100
-        if cents.is_finite() and PACKAGE_CENTS_MIN <= cents <= PACKAGE_CENTS_MAX and cents == int(cents):
+        amount = Decimal(written.strip().replace(",", "."))
+        cents = amount.scaleb(DECIMALS[currency])
+        if cents.is_finite() and least <= cents <= most and cents % get_payable_unit(currency) == 0:
             return int(cents)
     except ArithmeticError:  # Of what is no number, or one that no memory holds.
         pass
-    least, most = PACKAGE_CENTS_MIN / 100, PACKAGE_CENTS_MAX / 100
-    raise PageError(422, f"write an amount from {least:g} to {most:g} US dollars, in whole cents")
+    span = f"from {to_decimal(least, currency):f} to {to_decimal(most, currency):f} {currency.upper()}"
+    step = to_decimal(get_payable_unit(currency), currency)
+    raise PageError(422, f"write an amount {span}, in whole parts of {step}")
 
 
 async def open_receipt(visit: Visit) -> web.Response:

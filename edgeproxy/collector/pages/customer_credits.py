@@ -7,13 +7,15 @@ from aiohttp import web
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
+from edgeproxy.config.collector.currency_units import DECIMALS, get_payable_unit, to_decimal
 
 CREDITS = "/console/customers/{customer}/credits"
 ROWS_MAX = 24
 """Purchases, and consumptions, of a page."""
-MILLICREDITS_OF_USD = 1_000_000
-USD_MAX = 10**7
-"""The largest amount that a form may have."""
+AMOUNT_MAX = 10**7
+"""The largest amount that a form may have, in whole units of a currency."""
+PLACES = 4
+"""Places of a smallest unit that millicredits have."""
 
 
 def list_pages() -> list[Page]:
@@ -37,10 +39,15 @@ async def show_credits(visit: Visit) -> web.Response:
     query, first = {"customer": customer}, {"customer": customer, "limit": str(ROWS_MAX)}
     purchases = await visit.fetch("GET", "/billing/purchases", query=query | page if of_purchases else first)
     consumptions = await visit.fetch("GET", "/billing/consumptions", query=first if of_purchases else query | page)
+    held = await visit.fetch("GET", "/billing/balance", query=query)
+    currency = held["currency"]
     return visit.render(
         "customer_credits.html",
         customer=customer,
-        held=await visit.fetch("GET", "/billing/balance", query=query),
+        held=held,
+        step=to_decimal(get_payable_unit(currency), currency),
+        exact_step=f"{to_decimal(1, currency).scaleb(-PLACES):f}",
+        to_amount=lambda millicredits: f"{to_decimal(millicredits, currency).scaleb(-PLACES):f}",
         purchases=purchases["purchases"],
         more_purchases=purchases.get("next"),
         consumptions=consumptions["consumptions"],
@@ -50,7 +57,7 @@ async def show_credits(visit: Visit) -> web.Response:
 
 async def give_credits(visit: Visit) -> web.Response:
     """Give credits, as goodwill."""
-    body: JsonObject = {"millicredits": parse_usd(visit.form.get("usd", ""))}
+    body: JsonObject = {"millicredits": await _read_amount(visit)}
     if expires := visit.form.get("expires", "").strip():
         body["expires_at"] = expires
     return await _adjust(visit, body, "credits-given")
@@ -58,21 +65,21 @@ async def give_credits(visit: Visit) -> web.Response:
 
 async def withdraw_credits(visit: Visit) -> web.Response:
     """Take back credits that were given and are unspent."""
-    return await _adjust(visit, {"millicredits": -parse_usd(visit.form.get("usd", ""))}, "credits-withdrawn")
+    return await _adjust(visit, {"millicredits": -(await _read_amount(visit))}, "credits-withdrawn")
 
 
 async def reverse_consumption(visit: Visit) -> web.Response:
     """Reverse usage that credits have paid for."""
     consumption = visit.form.get("consumption", "")
-    body: JsonObject = {"millicredits": parse_usd(visit.form.get("usd", "")), "consumption": consumption}
+    body: JsonObject = {"millicredits": await _read_amount(visit), "consumption": consumption}
     return await _adjust(visit, body, "usage-reversed")
 
 
 async def refund_purchase(visit: Visit) -> web.Response:
     """Pay back a purchase, or a part of it; without an amount all that is unspent."""
     body: JsonObject = {"purchase": visit.form.get("purchase", ""), "why": visit.form.get("why", "")}
-    if usd := visit.form.get("usd", "").strip():
-        body["millicredits"] = parse_usd(usd)
+    if visit.form.get("amount", "").strip():
+        body["millicredits"] = await _read_amount(visit)
     await visit.fetch("POST", "/billing/refunds", body=body, once=keys.read_idempotency_key(visit))
     return _return(visit, "purchase-refunded")
 
@@ -87,12 +94,20 @@ def _return(visit: Visit, done: str) -> web.Response:
     return visit.redirect(format_path(CREDITS, customer=visit.path_parameter("customer")), done=done)
 
 
-def parse_usd(written: str) -> int:
-    """Return the millicredits of an amount in US dollars, such as 12.34; raises PageError."""
+async def _read_amount(visit: Visit) -> int:
+    """Return the millicredits of the form's amount, in the currency of the customer's credits; raises PageError."""
+    query = {"customer": visit.path_parameter("customer")}
+    currency = (await visit.fetch("GET", "/billing/balance", query=query))["currency"]
+    return parse_credits(visit.form.get("amount", ""), currency)
+
+
+def parse_credits(written: str, currency: str) -> int:
+    """Return the millicredits of an amount in a currency, such as 12.34; raises PageError."""
     try:
-        amount = Decimal(written.strip()) * MILLICREDITS_OF_USD
-        if amount.is_finite() and 0 < amount <= USD_MAX * MILLICREDITS_OF_USD and amount == int(amount):
-            return int(amount)
+        amount = Decimal(written.strip())
+        millicredits = amount.scaleb(DECIMALS[currency] + PLACES)
+        if amount.is_finite() and 0 < amount <= AMOUNT_MAX and millicredits == int(millicredits):
+            return int(millicredits)
     except ArithmeticError:  # Of what is no number, or one that no memory holds.
         pass
-    raise PageError(422, "write the amount in US dollars, such as 12.34")
+    raise PageError(422, f"write the amount in {currency.upper()}, such as {to_decimal(1234, currency)}")

@@ -1,11 +1,12 @@
 """Settings of prepaid credits and of accounts, under `billing` in collector.yaml."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 
-from edgeproxy.config.collector.currency_units import USD
-from edgeproxy.config.collector.money import CENTS, DECIMAL, read_fee, read_unit_costs
+from edgeproxy.config.collector.currency_units import USD, Currency
+from edgeproxy.config.collector.money import CENTS, DECIMAL, find_currency, read_fee, read_unit_costs, reading_in
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
@@ -62,6 +63,35 @@ def read_package(value: object) -> int:
     return cents
 
 
+@written(build_text("amount", DECIMAL.pattern, "25"), lambda _: None)
+def read_foreign_package(value: object) -> int:
+    """Read the price of a package of credits in the currency that is being read, in its smallest units."""
+    amount = read_fee(value)
+    if amount <= 0:
+        raise value_error("is nothing", 'an amount above zero, such as "25"')
+    return amount
+
+
+class ForeignCredits(Part):
+    """Credits in another currency than US dollars. Ten of them are its smallest unit."""
+
+    currency: Currency = Field(description="Currency in which they are sold, such as `eur`.")
+    meter: Name = Field(description="Meter with the cost of requests in these credits, in millicredits.")
+    packages: Annotated[
+        tuple[Annotated[int, BeforeValidator(read_foreign_package)], ...], Field(min_length=1, max_length=PACKAGES_MAX)
+    ] = Field(
+        description='Packages that the portal offers, in this currency: `["10", "50"]`. Other amounts between the '
+        "smallest and the largest can be bought too."
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_in_currency(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Read amounts in the currency of the section."""
+        with reading_in(find_currency(value)):
+            return handler(value)
+
+
 class Credits(Part):
     """[Prepaid credits](credits.md). 1,000 credits are one US dollar."""
 
@@ -75,8 +105,37 @@ class Credits(Part):
     cogs: dict[Name, Annotated[dict[str, int], BeforeValidator(read_unit_costs)]] = Field(
         default={},
         description='Your cost of a unit of each meter: `"0.002/1000"` in USD, or `{usd: "0.002/1000", eur: '
-        '"0.0018/1000"}` for margins in each currency. That in USD is booked with the usage of credits.',
+        '"0.0018/1000"}` in each currency. It is booked with the usage of credits.',
     )
+    others: tuple[ForeignCredits, ...] = Field(
+        default=(), description="Credits in [other currencies](credits.md#other-currencies). By default there are none."
+    )
+
+    @model_validator(mode="after")
+    def _check_currencies(self) -> Self:
+        codes = [other.currency for other in self.others]
+        if USD in codes or len(set(codes)) < len(codes):
+            raise value_error("has a currency twice", "write each once in others, and usd beside it")
+        return self
+
+    @property
+    def meters(self) -> dict[str, str]:
+        """The meter of the credits of each currency."""
+        return {USD: self.meter, **{other.currency: other.meter for other in self.others}}
+
+    def list_packages(self, currency: str) -> tuple[int, ...]:
+        """Return the packages in a currency, in its smallest units; none where no credits are sold in it."""
+        if currency == USD:
+            return self.packages
+        return next((other.packages for other in self.others if other.currency == currency), ())
+
+    def find_bounds(self, currency: str) -> tuple[int, int]:
+        """Return the least and the most that one purchase costs in a currency, in its smallest units; raises
+        ValueError where no credits are sold in it."""
+        if currency == USD:
+            return PACKAGE_CENTS_MIN, PACKAGE_CENTS_MAX
+        packages = self.list_packages(currency)
+        return min(packages), max(packages)
 
     def list_costs(self, currency: str = USD) -> dict[str, int]:
         """Return what a unit of each meter costs in a currency, in 10⁻¹² smallest units, where that is known."""
@@ -84,3 +143,15 @@ class Credits(Part):
 
 
 Accounts = dict[AccountName, Annotated[str, BeforeValidator(read_account)]]
+
+
+def format_meters(meters: Mapping[str, str]) -> str:
+    """Format the meters of credits by currency as the database keeps them: `cost eur=cost_eur`."""
+    others = (f"{currency}={meter}" for currency, meter in sorted(meters.items()) if currency != USD)
+    return " ".join((meters[USD], *others))
+
+
+def parse_meters(text: str) -> dict[str, str]:
+    """Parse what `format_meters` wrote; versions before other currencies wrote the first meter alone."""
+    first, *others = text.split(" ")
+    return {USD: first, **dict(other.split("=", 1) for other in others)}

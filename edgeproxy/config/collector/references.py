@@ -115,6 +115,11 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
             if name not in names:
                 hint = format_suggestion(name, names, "name a plan of the file, without its version")
                 yield Fault(("billing", "coupons", code, "plans", position), f"{name} is not the name of a plan", hint)
+    for position, foreign in enumerate(() if billing.credits is None else billing.credits.others):
+        if foreign.meter not in written.meters and "meters" in written.model_fields_set:
+            hint = format_suggestion(foreign.meter, written.meters, "define it in meters, or name another one")
+            path = ("billing", "credits", "others", position, "meter")
+            yield Fault(path, f"{foreign.meter} is not the name of a meter", hint)
     for version, plan in plans.items():
         yield from _find_billing_faults(billing, version, plan)
         for name, price in plan.meters.items():

@@ -218,7 +218,7 @@ def test_no_endpoint_of_billing_answers_for_another_customer_or_for_nobody(colle
         ("credits/adjust", {"millicredits": 5, "consumption": "someone/else/0"}, 404, None),
         ("credits/adjust", {"millicredits": 5, "customer": "nobody"}, 404, None),
         ("checkout", {"millicredits": 5_000_001, "success_url": "https://a.example"}, 422, "millicredits"),
-        ("checkout", {"millicredits": 4_990_000, "success_url": "https://a.example"}, 422, "millicredits"),
+        ("checkout", {"millicredits": 0, "success_url": "https://a.example"}, 422, "millicredits"),
         ("checkout", {"millicredits": 5_000_000, "success_url": "javascript:alert(1)"}, 422, "success_url"),
         ("checkout", {"millicredits": 5_000_000, "success_url": "http://a.example"}, 422, "success_url"),
         ("portal", {"return_url": "https://[/"}, 422, "return_url"),

@@ -204,7 +204,6 @@ def test_whatever_is_sensitive_asks_for_a_second_factor_and_nothing_else_does(st
         "why": "a test",
         "percent": "5",
         "amount": "1",
-        "usd": "1",
         "role": "admin",
     }
     asks = set()
@@ -317,11 +316,11 @@ def test_an_operator_gives_credits_and_takes_them_back(stage: Stage) -> None:
     page = "/console/customers/credited/credits"
     with Visitor(stage.site) as ops, Visitor(stage.site) as helpdesk:
         stage.sign_in(ops, "ops", f"/sign-in/operator?next={page}")
-        ops.send("/gift", usd="12.345678", why="an outage", expires="2099-01-01")
-        ops.send("/withdraw", usd="2.345678", why="too much of it")
+        ops.send("/gift", amount="12.345678", why="an outage", expires="2099-01-01")
+        ops.send("/withdraw", amount="2.345678", why="too much of it")
         for wrong in ("x", "-1", "1e999999", "0.0000001", "nan"):
             ops.get(page)
-            ops.send("/gift", usd=wrong, why="an outage")
+            ops.send("/gift", amount=wrong, why="an outage")
             assert ops.status == 422, wrong
         balance = stage.collector.get("/billing/balance", token=ADMIN, customer="credited").json()
         assert (balance["balance"], balance["grants"][0]["expires_at"][:4]) == (10_000_000, "2099")

@@ -295,7 +295,7 @@ def test_a_customer_buys_credits_at_stripe_and_has_a_receipt_and_a_statement(sta
         assert "1,000 credits are $1.00. Only actual usage is charged." in bolt.read.text
         for wrong in ("4.99", "10000.01", "5.001", "1e999999", "NaN", "", "-5"):
             (form, *_) = [one for one in bolt.get("/account/credits").forms if one.action.endswith("/buy")]
-            bolt.post(form.action, {**form.fields, "usd": wrong})
+            bolt.post(form.action, {**form.fields, "amount": wrong})
             assert bolt.status == 422, wrong
         purchase = stage.buy(bolt, "12,50")
         text = bolt.get("/account/credits?done=bought").text

@@ -10,7 +10,7 @@ import yaml
 
 from edgeproxy.collector.billing.reports.accounting import ACCOUNTS
 from edgeproxy.config.collector.billing import Billing
-from edgeproxy.config.collector.credits import AccountName
+from edgeproxy.config.collector.credits import AccountName, format_meters, parse_meters
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.collector.money import PRICE_SCALE
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -215,6 +215,29 @@ def test_what_each_currency_of_the_plans_needs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"billing.currency"):
         load(tmp_path, {"currency": "eur"})
     assert load(tmp_path, {"breaker": {"least": "2"}}).billing.breaker.least == {"usd": 200}
+
+
+def test_credits_of_other_currencies(tmp_path: Path) -> None:
+    euros = {"currency": "eur", "meter": "cost_eur", "packages": ["5", "12.50"]}
+    yen = {"currency": "jpy", "meter": "cost_jpy", "packages": ["1500", "500"]}
+    credits = load(tmp_path, {"credits": {"others": [euros, yen]}}).billing.credits
+    assert credits.meters == {"usd": "cost", "eur": "cost_eur", "jpy": "cost_jpy"}
+    assert parse_meters(format_meters(credits.meters)) == credits.meters
+    assert parse_meters("cost") == {"usd": "cost"}, "as versions before wrote it"
+    assert (credits.list_packages("eur"), credits.list_packages("gbp")) == ((500, 1250), ())
+    assert (credits.find_bounds("jpy"), credits.find_bounds("usd")) == ((500, 1500), (500, 1_000_000))
+    for others, wrong in (
+        ([euros, euros], "has a currency twice"),
+        ([{**euros, "currency": "usd"}], "has a currency twice"),
+        ([{**yen, "packages": ["1.5"]}], "has more than the 0 places that payments in jpy can have"),
+        ([{**yen, "packages": ["0"]}], "is nothing"),
+        ([{**yen, "currency": "xyz"}], "is no currency"),
+    ):
+        with pytest.raises(ConfigError, match=wrong):
+            load(tmp_path, {"credits": {"others": others}})
+    meters = {"calls": {"count": "events"}, "cost_eu": {"count": "events"}}
+    with pytest.raises(ConfigError, match=r"others.0.meter: cost_eur is not the name of a meter, did you mean cost_eu"):
+        load(tmp_path, {"credits": {"others": [euros]}}, meters=meters)
 
 
 def test_credits_and_what_accounts_are_called(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers
-from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.api.changes import ChangeResult, find_idempotent_request
 from edgeproxy.collector.api.credits.models import (
@@ -49,8 +50,14 @@ from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.stripe.client import StripeCallError
-from edgeproxy.collector.billing.subscriptions.customer_currency import check_may_have_credits
+from edgeproxy.collector.billing.subscriptions import customer_currency, subscription_rows
+from edgeproxy.collector.billing.subscriptions.subscription_rows import Subscriber
 from edgeproxy.collector.ledger import queries
+from edgeproxy.config.collector.catalog import get_default_currency
+from edgeproxy.config.collector.credits import Credits
+from edgeproxy.config.collector.currency_units import USD, get_payable_unit
+
+NO_CREDITS = "no credits are sold here: there is no billing.credits in the collector's file"
 
 
 class CreditHandlers(CustomerBillingHandlers):
@@ -60,8 +67,31 @@ class CreditHandlers(CustomerBillingHandlers):
         """Return the meters that spend credits; raises ProblemError where no credits are sold."""
         meters = get_credit_meters(get_billing(self._settings))
         if meters is None:
-            raise ProblemError(404, "no credits are sold here: there is no billing.credits in the collector's file")
+            raise ProblemError(404, NO_CREDITS)
         return meters
+
+    def _get_terms(self) -> Credits:
+        """Return the terms of credits; raises ProblemError where none are sold."""
+        terms = get_billing(self._settings).credits
+        if terms is None:
+            raise ProblemError(404, NO_CREDITS)
+        return terms
+
+    async def _choose_currency(
+        self, connection: AsyncConnection, customer: Subscriber, currency: str | None = None
+    ) -> str:
+        """Return the currency in which a customer gets credits; raises ChangeRejectedError."""
+        sold, default = self._get_terms().meters, get_default_currency(self._settings.plans)
+        return await customer_currency.choose_credit_currency(connection, customer, sold, default, currency)
+
+    async def _fix_currency(
+        self, connection: AsyncConnection, caller: Caller, customer: Subscriber, currency: str
+    ) -> None:
+        """Have a customer be charged in the currency of its credits, unless that is US dollars, which it may choose
+        later."""
+        if currency != USD:
+            default = get_default_currency(self._settings.plans)
+            await customer_currency.fix_currency(connection, caller, customer, currency, before=default)
 
     async def fetch_balance(self, call: Call[BalanceQuery, Nothing]) -> web.Response:
         """Fetch the credit balance of a customer, now or at a time in the past."""
@@ -72,6 +102,7 @@ class CreditHandlers(CustomerBillingHandlers):
             booked = await journal.fetch_balance(connection, row.id, at)
             pending = 0 if at is not None else await consumption.fetch_pending(connection, meters, row.name)
             grants = [] if at is not None else await journal.list_grants(connection, row.id)
+            currency = await self._find_currency(connection, row.id)
         available = booked - pending
         grants_left = [
             {
@@ -87,9 +118,19 @@ class CreditHandlers(CustomerBillingHandlers):
             "balance": booked,
             "pending": pending,
             "available": available,
-            "usd": statements.format_millicredits(available),
+            "currency": currency,
+            "amount": statements.format_millicredits(available, currency),
+            "usd": statements.format_millicredits(available) if currency == USD else None,
         }
         return answer(200, {"customer": row.name, **amounts, "grants": grants_left, "at": format_timestamp(at)})
+
+    async def _find_currency(self, connection: AsyncConnection, customer: str) -> str:
+        """Return the currency of a customer's credits, or the one in which its first ones would be."""
+        subscriber = await subscription_rows.get_subscriber(connection, customer)
+        try:
+            return await self._choose_currency(connection, subscriber)
+        except ChangeRejectedError:
+            return subscriber.currency or USD
 
     # ---- statements
 
@@ -109,7 +150,7 @@ class CreditHandlers(CustomerBillingHandlers):
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
             statement = await statements.fetch_statement(connection, row.id, month, now_ms())
-        statement = statement._replace(customer=row.display_name or row.name)
+        statement = statement._replace(customer=row.display_name or row.name, currency=row.currency or USD)
         headers = {
             "Content-Disposition": f'attachment; filename="statement-{month}.{suffix}"',
             "Cache-Control": "no-store",
@@ -161,7 +202,8 @@ class CreditHandlers(CustomerBillingHandlers):
             rows = await purchase_list.list_purchases(connection, row.id, call.query.cursor, limit + 1)
         next_cursor = {"next": rows[limit - 1].number} if len(rows) > limit else {}
         purchases = [purchase_to_response(purchase) for purchase in rows[:limit]]
-        return answer(200, {"customer": row.name, "purchases": purchases, **next_cursor})
+        currency = row.currency or USD
+        return answer(200, {"customer": row.name, "currency": currency, "purchases": purchases, **next_cursor})
 
     async def redirect_to_receipt(self, call: Call[Query, Nothing]) -> web.Response:
         """Redirect to the receipt of a purchase."""
@@ -178,12 +220,16 @@ class CreditHandlers(CustomerBillingHandlers):
     async def create_checkout_session(self, call: Call[CustomerQuery, CheckoutRequest]) -> web.Response:
         """Create a checkout session at Stripe, to buy credits."""
         customer, body = self._get_customer(call.holder, call.query), call.body
-        self._get_credit_meters()
+        terms = self._get_terms()
         await self._check_selling(call.holder)
         tax, stripe = get_billing(self._settings).tax, self._get_stripe()
         async with self._database.reading() as connection:
-            check_may_have_credits((await customers.get_row(connection, customer)).currency)
+            subscriber = await subscription_rows.get_subscriber(connection, customer)
+            currency = await self._choose_currency(connection, subscriber, body.currency)
+        require_purchase(body.millicredits, currency, terms)
         payer = await self._get_payer(customer)
+        async with self._database.writing() as connection:
+            await self._fix_currency(connection, call.caller, subscriber, currency)
         try:
             needs_tax_id = tax.business_id_required and payer.is_business
             if needs_tax_id and not await checkout.has_tax_id(stripe, payer.stripe_id):
@@ -193,12 +239,12 @@ class CreditHandlers(CustomerBillingHandlers):
             urls = (body.success_url, body.cancel_url)
             key = f"{payer.id}_checkout_{generate_stripe_key(call)}"
             session = await checkout.create_checkout_session(
-                stripe, payer.stripe_id, payer.id, body.millicredits, urls, tax, key
+                stripe, payer.stripe_id, payer.id, body.millicredits, urls, tax, key, currency
             )
         except StripeCallError as error:
             raise build_stripe_problem(error) from None
         self._metrics.checkout_sessions.inc()
-        details = {"session": session["id"], "millicredits": body.millicredits}
+        details = {"session": session["id"], "millicredits": body.millicredits, "currency": currency}
         await self._record(call, AuditEntry("credits.checkout", payer.id, None, details, payer.id))
         return answer(201, {"id": session["id"], "url": session["url"]})
 
@@ -216,8 +262,8 @@ class CreditHandlers(CustomerBillingHandlers):
             )
 
         async def book_adjustment(connection: AsyncConnection) -> ChangeResult:
-            row = await customers.get_row(connection, body.customer)
-            check_may_have_credits(row.currency)
+            row = await subscription_rows.get_subscriber(connection, body.customer)
+            currency = await self._choose_currency(connection, row)
             adjustment_id, caller = generate_id(), call.caller
             kind: Literal["gift", "withdrawal", "usage_refund"]
             if body.consumption is not None:
@@ -229,7 +275,9 @@ class CreditHandlers(CustomerBillingHandlers):
                 kind = "usage_refund"
             elif body.millicredits > 0:
                 expires = body.expires_at
-                await credits.book_gift(connection, caller, row.id, adjustment_id, body.millicredits, body.why, expires)
+                amount = body.millicredits
+                await credits.book_gift(connection, caller, row.id, adjustment_id, amount, body.why, expires, currency)
+                await self._fix_currency(connection, caller, row, currency)
                 kind = "gift"
             else:
                 await credits.book_withdrawal(connection, caller, row.id, adjustment_id, -body.millicredits, body.why)
@@ -251,14 +299,15 @@ class CreditHandlers(CustomerBillingHandlers):
         held: list[credits.HeldRefund] = []
 
         async def hold_refund(connection: AsyncConnection) -> ChangeResult:
-            name = (await customers.get_row(connection, await credits.get_buyer(connection, body.purchase))).name
+            buyer = await customers.get_row(connection, await credits.get_buyer(connection, body.purchase))
+            name = buyer.name
             pending = await consumption.fetch_pending(connection, meters, name)
             refund = await credits.hold_refund(
                 connection, call.caller, body.purchase, generate_id(), body.millicredits, body.why, pending=pending
             )
             held.append(refund)
             details = {"customer": name, "purchase": refund.grant, "cents": refund.cents, "state": "held"}
-            return ChangeResult(202, {"id": refund.id, **details})
+            return ChangeResult(202, {"id": refund.id, **details, "currency": buyer.currency or USD})
 
         response = await self._change(call, hold_refund, creates=True)
         if held and response.status == 202 and not call.query.dry_run:
@@ -289,7 +338,16 @@ def statement_to_response(statement: Statement) -> dict[str, object]:
         for line in statement.lines
     ]
     closing = {"closing": statement.closing, "is_final": statement.is_final, "as_of": format_timestamp(statement.until)}
-    return {"opening": statement.opening, "lines": lines, **closing}
+    return {"currency": statement.currency, "opening": statement.opening, "lines": lines, **closing}
+
+
+def require_purchase(millicredits: int, currency: str, terms: Credits) -> None:
+    """Raise ProblemError where so many credits cannot be bought in a currency."""
+    least, most = terms.find_bounds(currency)
+    unit = get_payable_unit(currency)
+    if not least <= millicredits // CENT <= most or millicredits % (CENT * unit):
+        why = f"is not between {least * CENT} and {most * CENT}, in parts of {CENT * unit}, as for {currency.upper()}"
+        raise ProblemError(422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": why}])
 
 
 def parse_month(text: str) -> CalendarMonth:

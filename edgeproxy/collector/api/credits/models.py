@@ -1,4 +1,4 @@
-"""Prepaid credits as the API shows them. Amounts are millicredits: 1,000,000 are one US dollar."""
+"""Prepaid credits as the API shows them. Amounts are millicredits: 10,000 are a cent, or another smallest unit."""
 
 from typing import Annotated, Literal, NotRequired
 from urllib.parse import urlsplit
@@ -12,17 +12,15 @@ from edgeproxy.collector.api.customer_billing import CustomerQuery
 from edgeproxy.collector.api.field_types import A_MOMENT, SEQ_MAX, PageLimit, exact, in_query
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.config.addresses import is_loopback
-from edgeproxy.config.collector.credits import PACKAGE_CENTS_MAX, PACKAGE_CENTS_MIN
+from edgeproxy.config.collector.currency_units import Currency
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import Whole, format_value, read_text, value_error
 
 MILLICREDITS_MAX = 10**13
 """The most that is given, taken back or bought at once: ten million US dollars."""
-PURCHASE_MIN, PURCHASE_MAX = PACKAGE_CENTS_MIN * CENT, PACKAGE_CENTS_MAX * CENT
-"""The smallest and the largest credit purchase: 5 and 10,000 US dollars."""
 URL_CHARACTERS_MAX = 2000
 A_URL = "https://HOST/PATH, or http:// of this machine"
-A_PURCHASE = f"whole cents from {PURCHASE_MIN} to {PURCHASE_MAX} millicredits, of which {CENT} are a cent"
+A_PURCHASE = f"millicredits in whole cents, of which each is {CENT}"
 ID = {"type": "string", "pattern": "^[ -~]{1,255}$"}
 
 
@@ -41,7 +39,7 @@ def read_url(value: object) -> str:
 
 def read_purchase(value: object) -> int:
     """Read how much is bought."""
-    if type(value) is not int or not PURCHASE_MIN <= value <= PURCHASE_MAX or value % CENT:
+    if type(value) is not int or not CENT <= value <= MILLICREDITS_MAX or value % CENT:
         raise value_error("is no amount that can be bought", A_PURCHASE)
     return value
 
@@ -61,7 +59,7 @@ Url = Annotated[
 PurchaseAmount = Annotated[
     int,
     BeforeValidator(read_purchase),
-    WithJsonSchema({"type": "integer", "minimum": PURCHASE_MIN, "maximum": PURCHASE_MAX, "multipleOf": CENT}),
+    WithJsonSchema({"type": "integer", "minimum": CENT, "maximum": MILLICREDITS_MAX, "multipleOf": CENT}),
 ]
 AdjustmentAmount = Annotated[
     int,
@@ -103,7 +101,11 @@ class CheckoutRequest(Body):
     """Credits that somebody wants to buy."""
 
     millicredits: PurchaseAmount
-    """The credits to buy, in millicredits: whole cents from 5 to 10,000 US dollars."""
+    """The credits to buy, in millicredits: whole cents from 5 to 10,000 US dollars; in another currency, from its
+    smallest package to its largest."""
+    currency: Currency | None = None
+    """The currency of a customer who has chosen none yet, and is charged in it from now on; by default that of the
+    plans, where credits are sold in it."""
     success_url: Url
     """The page to which the browser is sent after the payment."""
     cancel_url: Url | None = None
@@ -152,7 +154,7 @@ class CreditGrant(TypedDict):
 
 
 class CreditBalanceResponse(TypedDict):
-    """The credit balance of a customer. Amounts are millicredits, of which 1,000,000 are one US dollar."""
+    """The credit balance of a customer. Amounts are millicredits: 10,000 are a cent, or another smallest unit."""
 
     customer: str
     """The customer, by name."""
@@ -162,8 +164,12 @@ class CreditBalanceResponse(TypedDict):
     """The credits that were used and are not booked yet, in millicredits."""
     available: int
     """The booked credits less those that are pending, in millicredits."""
-    usd: str
-    """The available credits in US dollars, as a decimal number."""
+    currency: str
+    """The currency of the credits; before there are any, the one in which they would be sold."""
+    amount: str
+    """The available credits in their currency, as a decimal number."""
+    usd: str | None
+    """The same where that is US dollars; else null."""
     grants: list[CreditGrant]
     """The grants with credits left, those that are used first in front; none for a time in the past."""
     at: str | None
@@ -217,6 +223,8 @@ class CreditStatement(TypedDict):
     """The customer, by name."""
     month: str
     """The calendar month in UTC, such as 2027-03."""
+    currency: str
+    """The currency of the credits."""
     opening: int
     """The balance at the beginning of the month, in millicredits."""
     lines: list[CreditStatementLine]
@@ -308,9 +316,9 @@ class CreditPurchase(TypedDict):
     millicredits: int
     """The credits bought, in millicredits."""
     cents: int
-    """The amount paid, in cents without tax."""
+    """The amount paid, in cents or another smallest unit, with tax."""
     tax: int
-    """The tax paid, in cents."""
+    """The tax of it, in the same unit."""
     returned: int
     """The millicredits that have been refunded since."""
     has_receipt: bool
@@ -322,6 +330,8 @@ class CreditPurchaseList(TypedDict):
 
     customer: str
     """The customer, by name."""
+    currency: str
+    """The currency of their amounts."""
     purchases: list[CreditPurchase]
     """The purchases of this page, latest first."""
     next: NotRequired[int]
@@ -362,6 +372,8 @@ class Refund(TypedDict):
     purchase: str
     """The id of the purchase."""
     cents: int
-    """The amount, in cents."""
+    """The amount, in cents or another smallest unit."""
     state: Literal["held"]
     """`held` until Stripe has confirmed or refused the refund."""
+    currency: str
+    """The currency of the purchase."""

@@ -10,6 +10,7 @@ from edgeproxy.collector.billing.credits import consumption
 from edgeproxy.collector.billing.credits.consumption import CreditMeters
 from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.config.collector.currency_units import USD
 
 NAMES_MAX = 500
 """Customers that one statement looks up."""
@@ -22,6 +23,7 @@ class CreditUsage(NamedTuple):
 
     granted: int
     used: int
+    currency: str = USD
 
 
 async def fetch_credit_usage(
@@ -33,12 +35,13 @@ async def fetch_credit_usage(
     usage_by_name: dict[str, CreditUsage] = {}
     for at in range(0, len(ordered_names), NAMES_MAX):
         statement = (
-            sa.select(customers.c.name, columns.granted, columns.balance)
+            sa.select(customers.c.name, columns.granted, columns.balance, customers.c.currency)
             .join_from(credit_balances, customers, customers.c.id == columns.customer)
             .where(customers.c.name.in_(ordered_names[at : at + NAMES_MAX]))
         )
         usage_by_name |= {
-            row.name: CreditUsage(row.granted, row.granted - row.balance) for row in await connection.execute(statement)
+            row.name: CreditUsage(row.granted, row.granted - row.balance, row.currency or USD)
+            for row in await connection.execute(statement)
         }
     if not usage_by_name:
         return usage_by_name

@@ -7,12 +7,20 @@ from edgeproxy.collector.billing.credits.purchases import CUSTOMER
 from edgeproxy.collector.billing.journal.postings import CENT, CREDIT
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject, try_keys
 from edgeproxy.config.collector.billing import Tax
+from edgeproxy.config.collector.currency_units import USD
 
 
 async def create_checkout_session(
-    stripe: Stripe, payer: str, customer: str, amount: int, urls: tuple[str, str | None], tax: Tax, key: str
+    stripe: Stripe,
+    payer: str,
+    customer: str,
+    amount: int,
+    urls: tuple[str, str | None],
+    tax: Tax,
+    key: str,
+    currency: str = USD,
 ) -> StripeObject:
-    """Create a checkout session for an amount in millicredits, and return it.
+    """Create a checkout session for an amount in millicredits, in the currency of the customer's credits; return it.
 
     `payer` is the customer's id at Stripe, `customer` the one here, `urls` where the browser is sent afterwards: paid,
     and not. With the same `key` it is made once, but that a failure of Stripe's may leave one that nobody is told of.
@@ -21,7 +29,7 @@ async def create_checkout_session(
     paid, canceled = urls
     description = f"{amount // CREDIT:,} credits"
     product = {"name": "Prepaid credits", "description": description}
-    price = {"currency": "usd", "unit_amount": amount // CENT, "tax_behavior": "exclusive", "product_data": product}
+    price = {"currency": currency, "unit_amount": amount // CENT, "tax_behavior": "exclusive", "product_data": product}
     parameters: StripeObject = {
         "mode": "payment",
         "customer": payer,

@@ -24,6 +24,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR, customers
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.queries import LedgerQuery
+from edgeproxy.config.collector.currency_units import USD
 
 COMPLETE_SECONDS = 900
 """Seconds after its end at which an hour is complete; edges ship each minute, and later usage is a revision."""
@@ -41,12 +42,19 @@ T = TypeVar("T", str, tuple[str, str])
 
 
 class CreditMeters(NamedTuple):
-    """The meters that are read of the ledger."""
+    """The meters that are read of the ledger, for credits of a currency."""
 
     cost: str
     """The meter that counts the millicredits which a customer pays."""
     cogs: Mapping[str, int] = {}
-    """Our cost of a unit of other meters, in 10⁻¹² cents."""
+    """Our cost of a unit of other meters, in 10⁻¹² smallest units."""
+    others: Mapping[str, "CreditMeters"] = {}
+    """Those of credits in other currencies than US dollars, by their codes."""
+
+    @property
+    def by_currency(self) -> Mapping[str, "CreditMeters"]:
+        """The meters of each currency."""
+        return {USD: self, **self.others}
 
 
 class CreditCustomer(NamedTuple):
@@ -54,6 +62,8 @@ class CreditCustomer(NamedTuple):
 
     id: str
     since: int
+    currency: str = USD
+    """The currency of its credits."""
 
 
 class LateHour(NamedTuple):
@@ -72,15 +82,28 @@ async def book_next_hour(database: Database, meters: CreditMeters, now: float) -
         until = hour + HOUR
         await database.lock_rollup(connection)  # Else what is rolled up meanwhile counts twice.
         payers = await _fetch_payers(connection, until)
-        used = await _fetch_totals(connection, meters.cost, Span(hour, until), payers, MODEL)
-        costs = {name: await _fetch_totals(connection, name, Span(hour, until), payers, MODEL) for name in meters.cogs}
         await books.load_balances([payer.id for payer in payers.values()])
-        for name, payer in sorted(payers.items()):
-            quantities = {meter: amounts.get(name, {}) for meter, amounts in costs.items()}
-            _book_usage(books, meters, payer.id, (hour, 0), used.get(name, {}), _compute_costs(meters, quantities))
+        for currency, of_currency in meters.by_currency.items():
+            await _book_hour(books, of_currency, Span(hour, until), _select_payers(payers, currency))
         books.slice = until
         await credits.expire_grants(books, until * 1000)
     return True
+
+
+async def _book_hour(books: Journal, meters: CreditMeters, span: Span, payers: Mapping[str, CreditCustomer]) -> None:
+    """Book the usage of an hour, by payers whose credits are in one currency."""
+    if not payers:
+        return
+    used = await _fetch_totals(books.connection, meters.cost, span, payers, MODEL)
+    costs = {name: await _fetch_totals(books.connection, name, span, payers, MODEL) for name in meters.cogs}
+    for name, payer in sorted(payers.items()):
+        quantities = {meter: amounts.get(name, {}) for meter, amounts in costs.items()}
+        _book_usage(books, meters, payer.id, (span.start, 0), used.get(name, {}), _compute_costs(meters, quantities))
+
+
+def _select_payers(payers: Mapping[str, CreditCustomer], currency: str) -> dict[str, CreditCustomer]:
+    """Return the payers whose credits are in a currency, by name."""
+    return {name: payer for name, payer in payers.items() if payer.currency == currency}
 
 
 async def revise_day(database: Database, meters: CreditMeters, day: int) -> int:
@@ -107,10 +130,11 @@ async def fetch_pending_by_name(connection: AsyncConnection, meters: CreditMeter
     booked = (await connection.execute(sa.select(credit_head.c.slice))).scalar_one()
     pending: dict[str, int] = {}
     for name in names or (None,):
-        payers = await _fetch_payers(connection, EVER, name)
-        if payers:
-            used = await _fetch_totals(connection, meters.cost, Span(booked, EVER), payers)
-            pending |= {customer: sum(amounts.values()) for customer, amounts in used.items()}
+        all_payers = await _fetch_payers(connection, EVER, name)
+        for currency, of_currency in meters.by_currency.items():
+            if payers := _select_payers(all_payers, currency):
+                used = await _fetch_totals(connection, of_currency.cost, Span(booked, EVER), payers)
+                pending |= {customer: sum(amounts.values()) for customer, amounts in used.items()}
     return pending
 
 
@@ -147,6 +171,7 @@ async def _revise_hour(books: Journal, meters: CreditMeters, late: LateHour) -> 
     customer, hour = late
     payers = await _fetch_payers(books.connection, hour + HOUR, customer)
     id_, span = payers[customer].id, Span(hour, hour + HOUR)
+    meters = meters.by_currency[payers[customer].currency]
     used = (await _fetch_totals(books.connection, meters.cost, span, payers, MODEL)).get(customer, {})
     booked = await _fetch_booked_entries(books.connection, id_, hour, "consumption", "revenue")
     booked_by_model: dict[str, int] = {}
@@ -205,13 +230,14 @@ async def _find_first_hour(connection: AsyncConnection) -> int | None:
 async def _fetch_payers(connection: AsyncConnection, until: int, name: str | None = None) -> dict[str, CreditCustomer]:
     """Return the customers who pay by credits before `until`, by name: all, or the one of this name."""
     statement = (
-        sa.select(customers.c.name, credit_balances.c.customer, credit_balances.c.since)
+        sa.select(customers.c.name, credit_balances.c.customer, credit_balances.c.since, customers.c.currency)
         .join_from(credit_balances, customers, customers.c.id == credit_balances.c.customer)
         .where(credit_balances.c.since < until)
     )
     if name is not None:
         statement = statement.where(customers.c.name == name)
-    return {row.name: CreditCustomer(row.customer, row.since) for row in await connection.execute(statement)}
+    rows = await connection.execute(statement)
+    return {row.name: CreditCustomer(row.customer, row.since, row.currency or USD) for row in rows}
 
 
 async def _fetch_totals(
@@ -260,15 +286,30 @@ async def _list_late_hours(connection: AsyncConnection, meters: CreditMeters, da
     until = min(day + DAY, booked_until)
     if until <= day:
         return []
-    payers = await _fetch_payers(connection, until)
-    used = await _fetch_totals(connection, meters.cost, Span(day, until), payers)
+    all_payers = await _fetch_payers(connection, until)
     booked = await _fetch_booked(connection, day, until)
     late = []
+    for currency, of_currency in meters.by_currency.items():
+        payers = _select_payers(all_payers, currency)
+        late += await _compare_hours(connection, of_currency.cost, Span(day, until), payers, booked)
+    return late
+
+
+async def _compare_hours(
+    connection: AsyncConnection,
+    meter: str,
+    span: Span,
+    payers: Mapping[str, CreditCustomer],
+    booked: Mapping[str, Mapping[int, int]],
+) -> list[LateHour]:
+    """Return the hours of which less is booked than a meter has, of payers whose credits are in one currency."""
+    late: list[LateHour] = []
+    used = await _fetch_totals(connection, meter, span, payers) if payers else {}
     for customer, amounts in sorted(used.items()):
         booked_hours = booked.get(payers[customer].id, {})
         if sum(amounts.values()) <= sum(booked_hours.values()):
             continue
-        query = LedgerQuery(customer, meters.cost, max(day, payers[customer].since), until, ("hour",))
+        query = LedgerQuery(customer, meter, max(span.start, payers[customer].since), span.end, ("hour",))
         async for rows in queries.stream_usage(connection, query):
             hours = ((queries.parse_time("hour", row["hour"]), row["value"]) for row in rows)
             late += [LateHour(customer, hour) for hour, value in hours if value > booked_hours.get(hour, 0)]

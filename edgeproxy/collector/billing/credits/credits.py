@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field
 from edgeproxy.collector.billing.journal import postings
 from edgeproxy.collector.billing.journal.journal import (
     TRANSACTION_FIELDS,
@@ -32,6 +32,7 @@ from edgeproxy.collector.billing.journal.postings import (
     TransactionKind,
 )
 from edgeproxy.collector.database.credit_tables import credit_grants, credit_transactions
+from edgeproxy.config.collector.currency_units import get_payable_unit
 
 P = ParamSpec("P")
 
@@ -73,13 +74,23 @@ async def book_purchase(connection: AsyncConnection, customer: str, payment: Pay
 
 
 async def book_gift(
-    connection: AsyncConnection, caller: Caller, customer: str, id_: str, amount: int, why: str, expires: int | None
+    connection: AsyncConnection,
+    caller: Caller,
+    customer: str,
+    id_: str,
+    amount: int,
+    why: str,
+    expires: int | None,
+    currency: str | None = None,
 ) -> int | None:
-    """Book credits that are given away. `id_` is the id of the grant."""
+    """Book credits that are given away. `id_` is the id of the grant, `currency` that of a customer who is charged in
+    it from now on."""
     async with open_journal(connection) as books:
         if await books.find_transaction("gift", id_) is not None:
             return None
         entries = postings.gift_entries(await books.fetch_credit_balance(customer), id_, amount)
+        if currency is not None:
+            books.set_currency(customer, currency)
         books.create_grant(customer, Grant(id_, 0, expires))
         number = books.book(Posting(customer, "gift", id_, entries, id_, details=_format_details(caller, why)))
     await _record_audit(connection, caller, "credits.gift", customer, id_, amount, why)
@@ -161,9 +172,12 @@ async def hold_refund(
         grant_state = balance.grant(grant)
         assert grant_state is not None
         grant_state = grant_state._replace(rest=min(grant_state.rest, balance.balance - pending))
-        refunded = grant_state.refundable - grant_state.refundable % CENT if amount is None else amount
+        unit = CENT * get_payable_unit(books.get_currency(row.customer))
+        refunded = grant_state.refundable - grant_state.refundable % unit if amount is None else amount
         if refunded == 0:
             raise ChangeRejectedError(409, "nothing is unspent of this purchase")
+        if refunded % unit:
+            raise reject_field("millicredits", f"is not a multiple of {unit} millicredits, which can be paid")
         entries = _build_entries(postings.refund_entries, grant_state, refunded)
         books.record_return(row.customer, grant, refunded)
         books.book(Posting(row.customer, "refund", id_, entries, grant, details=_format_details(caller, why)))

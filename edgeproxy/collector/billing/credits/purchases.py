@@ -15,6 +15,7 @@ from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.credit_tables import credit_grants
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.config.collector.currency_units import USD
 
 CUSTOMER = "edgeproxy_credits"
 """The metadata key of a checkout session, and of its payment, with the id of the customer who buys."""
@@ -74,13 +75,15 @@ async def apply_session(connection: AsyncConnection, session: StripeObject) -> N
     customer = _get_metadata(session).get(CUSTOMER)
     if customer is None or session.get("payment_status") != "paid":
         return
-    if session["currency"] != "usd":
-        raise UnexpectedObjectError(
-            f"the checkout session {session['id']} is in {session['currency']}, and credits are sold in usd"
-        )
-    statement = sa.select(customers.c.id).where(customers.c.id == customer)
-    if (await connection.execute(statement)).first() is None:
+    statement = sa.select(customers.c.currency).where(customers.c.id == customer)
+    row = (await connection.execute(statement)).first()
+    if row is None:
         raise UnexpectedObjectError(f"the checkout session {session['id']} is of {customer}, which is no customer here")
+    if session["currency"] != (row.currency or USD):
+        raise UnexpectedObjectError(
+            f"the checkout session {session['id']} is in {session['currency']}, and the customer's credits are in "
+            f"{row.currency or USD}"
+        )
     tax = (session.get("total_details") or {}).get("amount_tax") or 0
     paid = session["amount_total"] - tax
     payment = Payment(session["id"], parse_id(session.get("payment_intent")), paid * CENT, tax * CENT)

@@ -16,10 +16,12 @@ from edgeproxy.collector.billing.credits.statements import (
     format_day,
     format_millicredits,
 )
+from edgeproxy.collector.billing.journal.postings import CREDIT
 
 MARGIN = 20 * mm
 WIDTHS = tuple(part * mm for part in (24, 46, 50, 25, 25))
-HEADINGS = ("Date", "What", "Reference", "Credits", "USD")
+HEADINGS = ("Date", "What", "Reference", "Credits")
+"""The headings of the columns; that of the last one, the amount, is its currency."""
 REFERENCE_CHARACTERS_MAX = 60
 
 
@@ -39,7 +41,8 @@ def render_pdf(statement: Statement) -> bytes:
         invariant=1,
     )
     styles = getSampleStyleSheet()
-    introduction = f"Customer {escape(statement.customer)}. 1,000 credits are 1 US dollar. Days are of UTC."
+    worth = f"{format_millicredits(1000 * CREDIT, statement.currency)} {statement.currency.upper()}"
+    introduction = f"Customer {escape(statement.customer)}. 1,000 credits are {worth}. Days are of UTC."
     story: list[Flowable] = [
         Paragraph(title, styles["Title"]),
         Paragraph(introduction, styles["Normal"]),
@@ -53,15 +56,17 @@ def render_pdf(statement: Statement) -> bytes:
 def _build_table(statement: Statement, style: PropertySet) -> Table:
     """Return the lines of a statement, on as many pages as it takes."""
     rows: list[tuple[object, ...]] = [
-        HEADINGS,
-        _format_sum_row(format_day(statement.month.begin), "Opening balance", statement.opening),
+        (*HEADINGS, statement.currency.upper()),
+        _format_sum_row(format_day(statement.month.begin), "Opening balance", statement.opening, statement.currency),
     ]
     for line in statement.lines:
         reference = " ".join(filter(None, (line.reference, line.meter, line.model)))
         at = "" if line.at is None else format_day(line.at)
         cell = Paragraph(escape(_shorten(reference)), style)
-        rows.append((at, TEXTS[line.kind], cell, format_credits(line.amount), format_millicredits(line.amount)))
-    rows.append(_format_sum_row(format_day(statement.until), statement.closing_label, statement.closing))
+        amount = format_millicredits(line.amount, statement.currency)
+        rows.append((at, TEXTS[line.kind], cell, format_credits(line.amount), amount))
+    until = format_day(statement.until)
+    rows.append(_format_sum_row(until, statement.closing_label, statement.closing, statement.currency))
     table = Table(rows, colWidths=WIDTHS, repeatRows=1)
     table.setStyle(
         TableStyle(
@@ -79,8 +84,8 @@ def _build_table(statement: Statement, style: PropertySet) -> Table:
     return table
 
 
-def _format_sum_row(at: str, label: str, amount: int) -> tuple[str, ...]:
-    return at, label, "", format_credits(amount), format_millicredits(amount)
+def _format_sum_row(at: str, label: str, amount: int, currency: str) -> tuple[str, ...]:
+    return at, label, "", format_credits(amount), format_millicredits(amount, currency)
 
 
 def _shorten(reference: str) -> str:

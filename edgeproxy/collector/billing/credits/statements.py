@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import spreadsheet
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.journal import journal
-from edgeproxy.collector.billing.journal.postings import CREDIT
+from edgeproxy.collector.billing.journal.postings import CENT, CREDIT
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
+from edgeproxy.config.collector.currency_units import DECIMALS, USD, get_unit_count
 
 TEXTS = {
     "purchase": "Purchase",
@@ -30,7 +31,8 @@ TEXTS = {
     "expiry": "Expired",
 }
 """The text that customers read for each kind; other kinds do not change their balance."""
-FIELDS = ("date", "what", "reference", "meter", "model", "millicredits", "usd")
+FIELDS = ("date", "what", "reference", "meter", "model", "millicredits")
+"""The columns of a statement as CSV; the last one, the amount, is called by its currency."""
 
 
 class CalendarMonth(NamedTuple):
@@ -81,6 +83,7 @@ class Statement(NamedTuple):
     """The balance as it is known independently of the lines; opening and lines must add up to it."""
     until: int
     """The Unix millisecond of the closing: the last one of the month, or now where the month is not over."""
+    currency: str = USD
 
     @property
     def is_final(self) -> bool:
@@ -156,27 +159,29 @@ def format_credits(amount: int) -> str:
     return f"{'-' * (amount < 0)}{whole:,}{'.' * bool(decimals)}{decimals}"
 
 
-def format_millicredits(amount: int) -> str:
-    """Format millicredits in US dollars, exactly: `0.001234`, with at least two places."""
-    whole, fraction = divmod(abs(amount), CREDIT * 1000)
-    decimals = f"{fraction:06}"
-    return f"{'-' * (amount < 0)}{whole}.{decimals[:2]}{decimals[2:].rstrip('0')}"
+def format_millicredits(amount: int, currency: str = USD) -> str:
+    """Format millicredits in their currency, exactly: `0.001234`, with the places that it has at least."""
+    least = DECIMALS[currency]
+    whole, fraction = divmod(abs(amount), CENT * get_unit_count(currency))
+    decimals = f"{fraction:0{least + len(str(CENT)) - 1}}"
+    decimals = decimals[:least] + decimals[least:].rstrip("0")
+    return f"{'-' * (amount < 0)}{whole}{'.' * bool(decimals)}{decimals}"
 
 
 def render_csv(statement: Statement) -> str:
     """Return a statement as CSV: opening first, closing last."""
+
+    def amount(millicredits: int) -> tuple[int, str]:
+        return millicredits, format_millicredits(millicredits, statement.currency)
+
     rows: list[Sequence[int | str]] = [
-        (format_day(statement.month.begin), "Opening balance", "", "", "", *_format_amount(statement.opening))
+        (format_day(statement.month.begin), "Opening balance", "", "", "", *amount(statement.opening))
     ]
     for line in statement.lines:
         at = "" if line.at is None else format_day(line.at)
-        rows.append((at, TEXTS[line.kind], line.reference, line.meter, line.model, *_format_amount(line.amount)))
-    closing = (format_day(statement.until), statement.closing_label, "", "", "", *_format_amount(statement.closing))
-    return spreadsheet.render_csv([FIELDS, *rows, closing])
-
-
-def _format_amount(millicredits: int) -> tuple[int, str]:
-    return millicredits, format_millicredits(millicredits)
+        rows.append((at, TEXTS[line.kind], line.reference, line.meter, line.model, *amount(line.amount)))
+    closing = (format_day(statement.until), statement.closing_label, "", "", "", *amount(statement.closing))
+    return spreadsheet.render_csv([(*FIELDS, statement.currency), *rows, closing])
 
 
 def format_day(at: int) -> str:

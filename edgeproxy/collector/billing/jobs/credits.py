@@ -81,4 +81,8 @@ class CreditsJob:
 
 def get_credit_meters(billing: Billing) -> CreditMeters | None:
     """Return the meters that are read of the ledger; None where no credits are sold."""
-    return None if billing.credits is None else CreditMeters(billing.credits.meter, billing.credits.list_costs())
+    sold = billing.credits
+    if sold is None:
+        return None
+    others = {other.currency: CreditMeters(other.meter, sold.list_costs(other.currency)) for other in sold.others}
+    return CreditMeters(sold.meter, sold.list_costs(), others)

@@ -45,6 +45,13 @@ ENTRY_COLUMNS = ("seq", "position", "account", "amount", "grant_id", "meter", "m
 NO_SLICE = -1
 BALANCE_ACCOUNTS = frozenset({"deferred", "overdraft"})
 """The accounts that make up a customer's balance."""
+CREDIT_KINDS: frozenset[TransactionKind] = frozenset(
+    (
+        *("purchase", "gift", "withdrawal", "expiry", "consumption", "cost", "usage_refund"),
+        *("refund", "refund_paid", "refund_failed", "chargeback", "chargeback_won"),
+    )
+)
+"""The kinds of transactions that are in the currency of a customer's credits."""
 
 
 class Posting(NamedTuple):
@@ -61,11 +68,11 @@ class Posting(NamedTuple):
     slice: int = NO_SLICE
     details: Mapping[str, object] = {}
     currency: str = USD
-    """The currency of all entries."""
+    """The currency of all entries; of what is about credits it is that of the customer's."""
 
     @property
     def is_about_credits(self) -> bool:
-        """Whether it changes what a customer has in credits, which are in US dollars."""
+        """Whether it changes what a customer has in credits."""
         return any(entry.account in BALANCE_ACCOUNTS for entry in self.entries)
 
 
@@ -131,6 +138,8 @@ class Journal:
         """Payment intents by the id of new grants."""
         self._stored: set[str] = set()
         """Customers that have a balance already."""
+        self._currencies: dict[str, str] = {}
+        """The currency of the credits of each customer whose balance was read."""
         self._transactions: list[dict[str, object]] = []
         self._entries: list[dict[str, object]] = []
         self._touched: dict[str, str] = {}
@@ -169,8 +178,21 @@ class Journal:
             balances = sa.select(credit_balances).where(credit_balances.c.customer.in_(page))
             overdrafts = {row.customer: row.overdraft for row in await self.connection.execute(balances)}
             self._stored.update(overdrafts)
+            currencies = sa.select(customers_table.c.id, customers_table.c.currency).where(
+                customers_table.c.id.in_(page), customers_table.c.currency.is_not(None)
+            )
+            self._currencies.update(dict.fromkeys(page, USD))
+            self._currencies.update({row.id: row.currency for row in await self.connection.execute(currencies)})
             for customer in page:
                 self._balances[customer] = CreditBalance(tuple(grants[customer]), overdrafts.get(customer, 0))
+
+    def get_currency(self, customer: str) -> str:
+        """Return the currency of the credits of a customer whose balance was read; raises KeyError."""
+        return self._currencies[customer]
+
+    def set_currency(self, customer: str, currency: str) -> None:
+        """Set the currency of the first credits of a customer who is to be charged in it from now on."""
+        self._currencies[customer] = currency
 
     def create_grant(self, customer: str, grant: Grant, payment: str | None = None) -> None:
         """Create a grant, which gets its credits by the next booking."""
@@ -189,8 +211,10 @@ class Journal:
         self._touched[grant] = customer
 
     def book(self, posting: Posting) -> int:
-        """Book a transaction, and return its number. Raises ValueError where it does not balance, and where credits are
-        in another currency than US dollars."""
+        """Book a transaction, and return its number. What is about credits is in the currency of the customer's, whose
+        balance was read. Raises ValueError where it does not balance, and where invoices would change credits."""
+        if posting.kind in CREDIT_KINDS:
+            posting = posting._replace(currency=self._currencies[posting.customer])
         _check_posting(posting)
         self._seq += 1
         amount = compute_change(posting.entries)
@@ -298,8 +322,10 @@ def _check_posting(posting: Posting) -> None:
     """Raise ValueError for a transaction that does not balance, or whose currency it cannot have."""
     if sum(entry.amount for entry in posting.entries):
         raise ValueError(f"a {posting.kind} of {posting.customer} does not balance")
-    if posting.currency not in DECIMALS or (posting.is_about_credits and posting.currency != USD):
+    if posting.currency not in DECIMALS:
         raise ValueError(f"a {posting.kind} of {posting.customer} cannot be in {posting.currency}")
+    if posting.is_about_credits and posting.kind not in CREDIT_KINDS:
+        raise ValueError(f"a {posting.kind} of {posting.customer} cannot change credits")
 
 
 @asynccontextmanager

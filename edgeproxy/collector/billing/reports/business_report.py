@@ -20,7 +20,7 @@ from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.reports import accounting, sales, usage_costs
 from edgeproxy.collector.billing.reports.accounting import EqualFees
 from edgeproxy.collector.billing.reports.currency_scope import IN_USD, CurrencyScope
-from edgeproxy.collector.billing.reports.sales import NO_SALES, Sales
+from edgeproxy.collector.billing.reports.sales import Sales
 from edgeproxy.collector.billing.reports.usage_costs import ModelCost, Volume
 from edgeproxy.collector.billing.rollout.gates import MARGIN_MIN
 from edgeproxy.collector.billing.subscriptions import plan_versions
@@ -273,8 +273,7 @@ async def fetch_month(
         await _count(connection, before),
         await _count(connection, before.except_(active)) if is_over else None,
         revenue_before + _sum_earned(fees_before, earlier, begin, now),
-        # Credits are sold in US dollars alone.
-        NO_SALES if currency != USD else await sales.fetch_sales(connection, begin * 1000, end * 1000),
+        await sales.fetch_sales(connection, begin * 1000, end * 1000, scope),
     )
 
 

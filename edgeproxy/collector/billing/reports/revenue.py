@@ -16,8 +16,9 @@ from edgeproxy.collector.billing.reports.currency_scope import CurrencyScope, li
 from edgeproxy.collector.billing.reports.sales import Sales
 from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
 from edgeproxy.collector.database.credit_tables import credit_balances, credit_entries, credit_transactions
-from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.database.schema import DAY, customers
 from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.currency_units import USD
 
 SALES_DAYS = 30
 """Days whose sales the metrics have."""
@@ -62,15 +63,17 @@ class RevenueFigures(NamedTuple):
 async def fetch_revenue(connection: AsyncConnection, billing: Billing, default: str, now: float) -> RevenueFigures:
     """Return the figures of this moment; customers who have chosen no currency are of the `default` one. The
     transaction must read one moment."""
-    currencies = {
-        scope.currency: await _fetch_figures(connection, billing, scope, now)
-        for scope in await list_scopes(connection, default)
-    }
-    balances = credit_balances.c
-    owed = sa.select(sa.func.coalesce(sa.func.sum(balances.balance), 0)).where(balances.balance > 0)
-    columns = credit_transactions.c
+    scopes = await list_scopes(connection, default)
+    currencies = {scope.currency: await _fetch_figures(connection, billing, scope, now) for scope in scopes}
+    balances, columns = credit_balances.c, credit_transactions.c
+    in_others = sa.select(customers.c.id).where(customers.c.currency != USD)
+    owed = sa.select(sa.func.coalesce(sa.func.sum(balances.balance), 0)).where(
+        balances.balance > 0, balances.customer.not_in(in_others)
+    )
     # What an overdraft takes of a purchase was bought too, though it is deferred no more.
-    sold = sa.select(sa.func.coalesce(sa.func.sum(columns.amount), 0)).where(columns.kind == "purchase")
+    sold = sa.select(sa.func.coalesce(sa.func.sum(columns.amount), 0)).where(
+        columns.kind == "purchase", columns.currency == USD
+    )
     states = sa.select(invoices.c.state, sa.func.count()).group_by(invoices.c.state)
     return RevenueFigures(
         currencies,
@@ -78,7 +81,7 @@ async def fetch_revenue(connection: AsyncConnection, billing: Billing, default: 
         int((await connection.execute(sold)).scalar_one()),
         {row[0]: row[1] for row in await connection.execute(states)},
         await _count_held(connection),
-        await sales.fetch_sales(connection, int(now - SALES_DAYS * DAY) * 1000, int(now) * 1000),
+        await sales.fetch_sales(connection, int(now - SALES_DAYS * DAY) * 1000, int(now) * 1000, scopes[0]),
     )
 
 

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.credits.statements import CalendarMonth
-from edgeproxy.collector.billing.reports.currency_scope import CurrencyScope
+from edgeproxy.collector.billing.reports.currency_scope import IN_USD, CurrencyScope
 from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.schema import audit, customers
 
@@ -39,15 +39,14 @@ class Sales(NamedTuple):
         return round(self.purchased / self.purchases) if self.purchases else None
 
 
-NO_SALES = Sales(0, 0, 0)
-
-
-async def fetch_sales(connection: AsyncConnection, begin: int, end: int) -> Sales:
-    """Return the sales from one Unix millisecond to before another."""
+async def fetch_sales(connection: AsyncConnection, begin: int, end: int, scope: CurrencyScope = IN_USD) -> Sales:
+    """Return the sales in the currency of a scope from one Unix millisecond to before another."""
     entries, booked = audit.c, credit_transactions.c
     begun = sa.select(sa.func.count()).where(entries.action == CHECKOUT, entries.at >= begin, entries.at < end)
+    if not scope.is_only:
+        begun = begun.where(scope.is_charged_in(entries.target))
     paid = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(booked.amount), 0)).where(
-        booked.kind == "purchase", booked.at >= begin, booked.at < end
+        booked.kind == "purchase", booked.at >= begin, booked.at < end, booked.currency == scope.currency
     )
     purchases, purchased = (await connection.execute(paid)).one()
     return Sales(int((await connection.execute(begun)).scalar_one()), int(purchases), int(purchased))

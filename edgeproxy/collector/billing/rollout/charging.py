@@ -23,6 +23,7 @@ from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.delivery_tables import rollout, waivers
 from edgeproxy.collector.database.schema import MINUTE, customers
 from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.credits import format_meters
 from edgeproxy.config.directory import FREE
 
 CONFIGURATION = Caller("configuration")
@@ -226,7 +227,7 @@ def is_enabled(billing: Billing) -> bool:
 
 
 def _credits_meter(billing: Billing) -> str | None:
-    return None if billing.credits is None else billing.credits.meter
+    return None if billing.credits is None else format_meters(billing.credits.meters)
 
 
 def is_behind(now: Charging, billing: Billing) -> bool:

@@ -1,8 +1,11 @@
 """The currency in which a customer is charged: the one that it chooses with a plan, else that of its first plan with a
 price. From then on it stays. Nothing is converted.
 
-Credits are sold in US dollars: customers who have some are charged in these, and others cannot get any.
+Credits are of that currency too, where they are sold in it. A customer who got some before a currency was chosen has
+them in US dollars, and is charged in these.
 """
+
+from collections.abc import Collection
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -18,8 +21,6 @@ from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.config.collector.catalog import Plan, parse_plan
 from edgeproxy.config.collector.currency_units import USD
 
-CREDITS_IN_USD = "credits are sold in usd, and nothing is converted"
-
 
 async def choose_plan_currency(
     connection: AsyncConnection, customer: Subscriber, version: str, plan: Plan, currency: str | None
@@ -29,7 +30,8 @@ async def choose_plan_currency(
         raise ChangeRejectedError(409, f"the customer is charged in {customer.currency}, and that cannot change")
     chosen = currency or customer.currency or plan.currency
     _require_price(version, plan, chosen)
-    if chosen != USD and (plan.has_prices or currency is not None) and await has_credits(connection, customer.id):
+    is_choice = customer.currency is None and (plan.has_prices or currency is not None)
+    if chosen != USD and is_choice and await has_credits(connection, customer.id):
         raise ChangeRejectedError(409, f"the customer has credits, so that it cannot be charged in {chosen}")
     for move in list_next_moves(version, customer.name, await fetch_moves(connection)):
         settings = sa.select(plan_versions.c.settings).where(plan_versions.c.version == move.after)
@@ -70,7 +72,25 @@ async def has_credits(connection: AsyncConnection, customer: str) -> bool:
     return (await connection.execute(statement)).first() is not None
 
 
-def check_may_have_credits(currency: str | None) -> None:
-    """Raise ChangeRejectedError where a customer who is charged in this currency cannot have credits."""
-    if currency not in (None, USD):
-        raise ChangeRejectedError(409, f"the customer is charged in {currency}: {CREDITS_IN_USD}")
+async def choose_credit_currency(
+    connection: AsyncConnection,
+    customer: Subscriber,
+    sold: Collection[str],
+    default: str,
+    currency: str | None = None,
+) -> str:
+    """Return the currency in which a customer gets credits: its own, else the one that is named, else the `default`
+    where credits are sold in it, else US dollars. Raises ChangeRejectedError where it can get none in this one."""
+    if currency is not None and customer.currency not in (None, currency):
+        raise ChangeRejectedError(409, f"the customer is charged in {customer.currency}, and that cannot change")
+    chosen = customer.currency or currency or (default if default in sold else USD)
+    if chosen not in sold:
+        why = f"credits are sold in {', '.join(sold)}, and nothing is converted"
+        raise ChangeRejectedError(409, f"the customer is charged in {chosen}: {why}")
+    if customer.currency is None and chosen != USD and await has_credits(connection, customer.id):
+        if currency is not None:
+            raise ChangeRejectedError(
+                409, f"the customer has credits in {USD}, so that it cannot be charged in {chosen}"
+            )
+        chosen = USD
+    return chosen

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.billing.credits import consumption, credits, statements
+from edgeproxy.collector.billing.credits import balances, consumption, credits, statements
 from edgeproxy.collector.billing.credits.consumption import COMPLETE_SECONDS, CreditMeters
 from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.billing.credits.statements import CalendarMonth
@@ -18,7 +18,7 @@ from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import waivers
-from edgeproxy.collector.database.schema import DAY, HOUR
+from edgeproxy.collector.database.schema import DAY, HOUR, customers
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.config.collector.money import PRICE_SCALE
 from loadtest.testbed.batch_chains import NOON, Chain
@@ -28,8 +28,9 @@ from tests.support.credited import ALICE, read, with_customers, write
 
 __all__ = ["clock"]
 
-METERS = CreditMeters("cost", {"tokens": 2 * PRICE_SCALE // 10_000})
-"""A token costs us 2 millicredits."""
+EUROS = CreditMeters("cost_eur", {"tokens": 3 * PRICE_SCALE // 10_000})
+METERS = CreditMeters("cost", {"tokens": 2 * PRICE_SCALE // 10_000}, {"eur": EUROS})
+"""A token costs us 2 millicredits, and 3 in euros."""
 
 
 class Shop:
@@ -82,6 +83,60 @@ def play(url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch, work: Any) -> 
             await books.close()
 
     asyncio.run(do())
+
+
+def test_usage_is_paid_by_the_meter_of_the_customer_s_currency(
+    database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(shop: Shop) -> None:
+        opened = shop.database
+        async with opened.writing() as connection:
+            await connection.execute(sa.update(customers).where(customers.c.name == "bolt").values(currency="eur"))
+        clock.now = NOON + 7
+        for name in ("acme", "bolt"):
+            await write(opened, credits.book_gift, ALICE, f"id-{name}", f"g-{name}", 1000, "welcome", None)
+
+        async def ship(*rows: tuple[str, str, str, int], at: int = NOON + 60) -> None:
+            shop.chain.since = at
+            await shop.books.ship(shop.chain.next(*rows))
+
+        both = [(name, "cost", "v1", 100) for name in ("acme", "bolt")]
+        both += [(name, "cost_eur", "v1", 90) for name in ("acme", "bolt")]
+        await ship(*both, *((name, "tokens", "v1", 10) for name in ("acme", "bolt")))
+        pending = [await read(opened, consumption.fetch_pending, METERS, name) for name in ("acme", "bolt")]
+        assert pending == [100, 90]
+        usage = await read(opened, balances.fetch_credit_usage, METERS, ("acme", "bolt"))
+        assert {name: tuple(one) for name, one in usage.items()} == {
+            "acme": (1000, 100, "usd"),
+            "bolt": (1000, 90, "eur"),
+        }
+        assert await shop.settle(NOON + HOUR + COMPLETE_SECONDS) == 1
+        await ship(("bolt", "cost_eur", "v1", 5), ("acme", "cost_eur", "v1", 5), at=NOON + 120)
+        await shop.books.roll_up()
+        assert await consumption.revise_day(opened, METERS, NOON // DAY * DAY) == 1
+        assert await shop.booked() == [("id-acme 12", 0, 100), ("id-bolt 12", 0, 90), ("id-bolt 12", 1, 5)]
+        async with opened.reading() as connection:
+            columns, entries = credit_transactions.c, credit_entries.c
+            rows = await connection.execute(
+                sa.select(columns.currency, entries.account, sa.func.sum(entries.amount))
+                .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
+                .group_by(columns.currency, entries.account)
+            )
+            books = {(currency, account): int(amount) for currency, account, amount in rows}
+        assert books == {
+            ("usd", "promotion"): 1000,
+            ("usd", "deferred"): -900,
+            ("usd", "revenue"): -100,
+            ("usd", "cogs"): 20,
+            ("usd", "payable"): -20,
+            ("eur", "promotion"): 1000,
+            ("eur", "deferred"): -905,
+            ("eur", "revenue"): -95,
+            ("eur", "cogs"): 30,
+            ("eur", "payable"): -30,
+        }
+
+    play(database, clock, monkeypatch, work)
 
 
 def test_an_hour_is_booked_when_it_is_complete_and_what_comes_late_once(

@@ -219,6 +219,7 @@ async def recreate_table(connection: Any) -> None:
     before = (await connection.execute(sa.select(credit_head.c.hash))).scalar_one()
     async with journal.open_journal(connection) as books:
         entries = postings.plain_entries("cost", 5)
+        await books.fetch_credit_balance(ACME)
         books.book(Posting(ACME, "cost", "t", entries))
         books._entries[-1]["amount"] -= 1
         wrong = [entries[0], entries[1]._replace(amount=-6)]
@@ -229,6 +230,7 @@ async def recreate_table(connection: Any) -> None:
 
 async def half(connection: Any) -> None:
     async with journal.open_journal(connection) as books:
+        await books.fetch_credit_balance(ACME)
         books.book(Posting(ACME, "cost", "t", postings.plain_entries("cost", 5)[:1]))
 
 

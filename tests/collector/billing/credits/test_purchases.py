@@ -133,7 +133,7 @@ def test_objects_as_they_come(
 @pytest.mark.parametrize(
     ("one", "message"),
     [
-        (session(currency="eur"), "in eur, and credits are sold in usd"),
+        (session(currency="eur"), "in eur, and the customer's credits are in usd"),
         (session(metadata={CUSTOMER: "nobody"}), "of nobody, which is no customer here"),
         (refund("succeeded", payment_intent=UNBOOKED), "re_1 is about pi_1, a purchase that is not booked yet"),
         (dispute(WITHDRAWN, payment_intent=UNBOOKED), "dp_1 is about pi_1, a purchase that is not booked yet"),

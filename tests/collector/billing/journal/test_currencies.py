@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from edgeproxy.collector.billing.invoices.bookings import invoice_entries, payment_entries
 from edgeproxy.collector.billing.journal import journal, postings, verification
 from edgeproxy.collector.billing.journal.journal import Posting
-from edgeproxy.collector.billing.journal.postings import CENT, CreditBalance, JournalEntry
+from edgeproxy.collector.billing.journal.postings import CENT, CreditBalance, Grant, JournalEntry
 from edgeproxy.collector.billing.journal.verification import JournalTamperedError, verify_journal
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.reconciliation import credits as reconciled_credits
@@ -17,7 +17,7 @@ from edgeproxy.collector.billing.reports import accounting
 from edgeproxy.collector.billing.stripe_balance import clearing
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.database.schema import DAY, customers
 from tests.support.credited import read, run, write
 
 ACME = "id-acme"
@@ -116,23 +116,40 @@ def test_what_is_missing_in_one_currency_is_not_made_up_for_by_another(database:
     run(database, work, "acme")
 
 
-@pytest.mark.parametrize(("currency", "kind"), [("eur", "gift"), ("xxx", "invoice_paid")])
-def test_credits_in_another_currency_and_unknown_currencies_cannot_be_booked(
-    database: str, currency: str, kind: Any
+@pytest.mark.parametrize(("currency", "why"), [("eur", "cannot change credits"), ("xxx", "cannot be in xxx")])
+def test_invoices_that_change_credits_and_unknown_currencies_cannot_be_booked(
+    database: str, currency: str, why: str
 ) -> None:
     entries = (
         postings.gift_entries(CreditBalance(), "grant", CENT)
-        if kind == "gift"
+        if currency == "eur"
         else payment_entries(1, 0, 0, was_written_off=False)
     )
 
     async def book(connection: Any) -> None:
         async with journal.open_journal(connection) as books:
-            books.book(Posting(ACME, kind, "one", entries, currency=currency))
+            books.book(Posting(ACME, "invoice_paid", "one", entries, currency=currency))
 
     async def work(opened: Database) -> None:
-        with pytest.raises(ValueError, match=f"cannot be in {currency}"):
+        with pytest.raises(ValueError, match=why):
             await write(opened, book)
+
+    run(database, work, "acme")
+
+
+def test_credits_are_in_the_currency_of_their_customer(database: str) -> None:
+    async def book(connection: Any) -> int:
+        async with journal.open_journal(connection) as books:
+            entries = postings.gift_entries(await books.fetch_credit_balance(ACME), "grant", CENT)
+            books.create_grant(ACME, Grant("grant", 0))
+            return books.book(Posting(ACME, "gift", "one", entries))
+
+    async def work(opened: Database) -> None:
+        await write(opened, lambda connection: connection.execute(sa.update(customers).values(currency="eur")))
+        await write(opened, book)
+        rows = await read(opened, lambda connection: connection.execute(sa.select(credit_transactions.c.currency)))
+        assert list(rows.scalars()) == ["eur"]
+        await read(opened, verify_journal)
 
     run(database, work, "acme")
 

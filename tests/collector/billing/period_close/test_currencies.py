@@ -17,7 +17,7 @@ from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.reports import accounting, spend_alerts
 from edgeproxy.collector.billing.subscriptions import coupons, subscription_rows
 from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedError
-from edgeproxy.collector.billing.subscriptions.customer_currency import check_may_have_credits
+from edgeproxy.collector.billing.subscriptions.customer_currency import choose_credit_currency
 from edgeproxy.collector.database.alert_tables import alerts
 from tests.support.invoiced import (
     FEBRUARY,
@@ -241,9 +241,14 @@ def test_a_currency_is_chosen_once(stripe_sandbox: Sandbox, tmp_path: Path, data
             await refuse(of.change(euros, "dollars", now=JANUARY + 600), "dollars@1 has no price in eur")
             with pytest.raises(CouponRejectedError, match="takes off nothing in eur"):
                 await add_coupon(of, euros, "OURS", now=JANUARY + 600)
-            # Credits are dollars: who has some is charged in these.
-            with pytest.raises(ChangeRejectedError, match="is charged in eur: credits are sold in usd"):
-                check_may_have_credits(await currency(of, euros))
+            # Credits are of the customer's currency, where they are sold in it.
+            async with of.database.reading() as connection:
+                subscriber = await subscription_rows.get_subscriber(connection, euros)
+                assert await choose_credit_currency(connection, subscriber, ("usd", "eur"), "usd") == "eur"
+                with pytest.raises(ChangeRejectedError, match="is charged in eur: credits are sold in usd, jpy"):
+                    await choose_credit_currency(connection, subscriber, ("usd", "jpy"), "usd")
+                with pytest.raises(ChangeRejectedError, match="is charged in eur, and that cannot change"):
+                    await choose_credit_currency(connection, subscriber, ("usd", "eur"), "usd", "usd")
             await of.customer(payer, now=JANUARY)
             async with of.database.writing() as connection:
                 row = await subscription_rows.get_subscriber(connection, payer)

@@ -11,7 +11,7 @@ from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.reports import business_report, revenue, rollout_figures
 from edgeproxy.collector.billing.reports.currency_scope import CurrencyScope, list_scopes
-from edgeproxy.collector.billing.reports.sales import NO_SALES
+from edgeproxy.collector.billing.reports.sales import Sales
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.billing_metrics import build_revenue_families
 from edgeproxy.collector.database.database import Database
@@ -76,7 +76,7 @@ def test_a_report_is_of_the_books_and_the_customers_of_its_currency(
             ]
             assert [month.revenue for month in months] == [3100 * CENT, 6200 * CENT]
             assert [(month.active, month.converted, month.convertible) for month in months] == [(1, 1, 2), (1, 1, 1)]
-            assert months[1].sales == NO_SALES
+            assert months[1].sales == Sales(0, 0, 0)
             tomorrow = BEGIN + DAY + 60
             margin = await rollout_figures._fetch_margin(connection, tomorrow, BILLING, "usd")
             assert margin == pytest.approx(0.5), "the lowest one: a dollar of revenue, two of cost"

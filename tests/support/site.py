@@ -186,7 +186,7 @@ class PagesStage:
     def buy(self, visitor: Visitor, usd: str) -> str:
         """Have a customer buy credits and pay them at the sandbox; returns the id of the purchase once it is booked."""
         (form, *_) = [one for one in visitor.get("/account/credits").forms if one.action.endswith("/buy")]
-        visitor.post(form.action, {**form.fields, "usd": usd})
+        visitor.post(form.action, {**form.fields, "amount": usd})
         (url,) = [link for link in visitor.read.links if link.startswith(self.sandbox.url)]
         session = url.rpartition("/")[2]
         assert visitor.client.post(f"{url}/pay", json={"card": "pm_card_visa"}).status_code == 200

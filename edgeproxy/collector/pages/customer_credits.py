@@ -7,7 +7,7 @@ from aiohttp import web
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
-from edgeproxy.config.collector.currency_units import DECIMALS, get_payable_unit, to_decimal
+from edgeproxy.config.collector.currency_units import DECIMALS, USD, get_payable_unit, to_decimal
 
 CREDITS = "/console/customers/{customer}/credits"
 ROWS_MAX = 24
@@ -57,7 +57,7 @@ async def show_credits(visit: Visit) -> web.Response:
 
 async def give_credits(visit: Visit) -> web.Response:
     """Give credits, as goodwill."""
-    body: JsonObject = {"millicredits": await _read_amount(visit)}
+    body: JsonObject = {"millicredits": _read_amount(visit)}
     if expires := visit.form.get("expires", "").strip():
         body["expires_at"] = expires
     return await _adjust(visit, body, "credits-given")
@@ -65,13 +65,13 @@ async def give_credits(visit: Visit) -> web.Response:
 
 async def withdraw_credits(visit: Visit) -> web.Response:
     """Take back credits that were given and are unspent."""
-    return await _adjust(visit, {"millicredits": -(await _read_amount(visit))}, "credits-withdrawn")
+    return await _adjust(visit, {"millicredits": -_read_amount(visit)}, "credits-withdrawn")
 
 
 async def reverse_consumption(visit: Visit) -> web.Response:
     """Reverse usage that credits have paid for."""
     consumption = visit.form.get("consumption", "")
-    body: JsonObject = {"millicredits": await _read_amount(visit), "consumption": consumption}
+    body: JsonObject = {"millicredits": _read_amount(visit), "consumption": consumption}
     return await _adjust(visit, body, "usage-reversed")
 
 
@@ -79,7 +79,7 @@ async def refund_purchase(visit: Visit) -> web.Response:
     """Pay back a purchase, or a part of it; without an amount all that is unspent."""
     body: JsonObject = {"purchase": visit.form.get("purchase", ""), "why": visit.form.get("why", "")}
     if visit.form.get("amount", "").strip():
-        body["millicredits"] = await _read_amount(visit)
+        body["millicredits"] = _read_amount(visit)
     await visit.fetch("POST", "/billing/refunds", body=body, once=keys.read_idempotency_key(visit))
     return _return(visit, "purchase-refunded")
 
@@ -94,10 +94,11 @@ def _return(visit: Visit, done: str) -> web.Response:
     return visit.redirect(format_path(CREDITS, customer=visit.path_parameter("customer")), done=done)
 
 
-async def _read_amount(visit: Visit) -> int:
-    """Return the millicredits of the form's amount, in the currency of the customer's credits; raises PageError."""
-    query = {"customer": visit.path_parameter("customer")}
-    currency = (await visit.fetch("GET", "/billing/balance", query=query))["currency"]
+def _read_amount(visit: Visit) -> int:
+    """Return a form's amount in millicredits, in the currency of the credits that the form has; raises PageError."""
+    currency = visit.form.get("currency", USD)
+    if currency not in DECIMALS:
+        raise PageError(422, "the form has a currency that no credits have")
     return parse_credits(visit.form.get("amount", ""), currency)
 
 

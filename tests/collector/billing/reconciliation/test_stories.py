@@ -90,20 +90,18 @@ class Run:
 
     def to(self, moment: float) -> None:
         """Let time pass up to a moment, there as here."""
-        now = self.now()
-        if moment > now:
-            now = self._set_clock({"now": moment})
+        deadline = monotonic() + self.settle_seconds
+        while (now := self.now()) < moment:
+            with suppress(TimeoutError):  # What is due at the end of a month of a thousand takes the sandbox a while.
+                self.sandbox.control("clock", {"now": moment})
+            assert monotonic() < deadline
         write_offset(self._clock, now - time())
 
     def now(self) -> float:
-        return self._set_clock(None)
-
-    def _set_clock(self, time: object) -> float:
-        """Return the sandbox's time, once it has done what came due by then: the month of a thousand takes a while."""
         deadline = monotonic() + self.settle_seconds
         while True:
             try:
-                return float(self.sandbox.control("clock", time)["now"])
+                return float(self.sandbox.control("clock")["now"])
             except TimeoutError:
                 assert monotonic() < deadline
 

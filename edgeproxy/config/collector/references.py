@@ -115,11 +115,7 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
             if name not in names:
                 hint = format_suggestion(name, names, "name a plan of the file, without its version")
                 yield Fault(("billing", "coupons", code, "plans", position), f"{name} is not the name of a plan", hint)
-    for position, foreign in enumerate(() if billing.credits is None else billing.credits.others):
-        if foreign.meter not in written.meters and "meters" in written.model_fields_set:
-            hint = format_suggestion(foreign.meter, written.meters, "define it in meters, or name another one")
-            path = ("billing", "credits", "others", position, "meter")
-            yield Fault(path, f"{foreign.meter} is not the name of a meter", hint)
+    yield from _find_credit_faults(written, billing)
     for version, plan in plans.items():
         yield from _find_billing_faults(billing, version, plan)
         for name, price in plan.meters.items():
@@ -140,6 +136,15 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
         if written.tiers and tier not in written.tiers:
             hint = format_suggestion(tier, written.tiers, "define it in tiers, or name another one in the plan")
             yield Fault(("billing", "plans"), f"has {version}, whose tier {tier} is not there", hint)
+
+
+def _find_credit_faults(written: CollectorFile, billing: Billing) -> Iterator[Fault]:
+    """Find meters of credits in other currencies that are not there."""
+    for position, foreign in enumerate(() if billing.credits is None else billing.credits.others):
+        if foreign.meter not in written.meters and "meters" in written.model_fields_set:
+            hint = format_suggestion(foreign.meter, written.meters, "define it in meters, or name another one")
+            path = ("billing", "credits", "others", position, "meter")
+            yield Fault(path, f"{foreign.meter} is not the name of a meter", hint)
 
 
 def _find_billing_faults(billing: Billing, version: str, plan: Plan) -> Iterator[Fault]:

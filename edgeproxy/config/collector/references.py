@@ -1,6 +1,6 @@
 """Checks across the parts of a collector.yaml, beside those that it shares with an edge.yaml (config/references.py)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from pydantic_core import PydanticCustomError
 
@@ -109,12 +109,7 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
     if minutes is not None and minutes < needed:
         days = -int(-needed // DAY_SECONDS)
         yield Fault(("retention", "minutes"), what, f"keep minutes for {days}day or longer")
-    names = {get_plan_name(version) for version in plans}
-    for code, coupon in billing.coupons.items():
-        for position, name in enumerate(coupon.plans):
-            if name not in names:
-                hint = format_suggestion(name, names, "name a plan of the file, without its version")
-                yield Fault(("billing", "coupons", code, "plans", position), f"{name} is not the name of a plan", hint)
+    yield from _find_coupon_faults(billing, {get_plan_name(version) for version in plans})
     yield from _find_credit_faults(written, billing)
     for version, plan in plans.items():
         yield from _find_billing_faults(billing, version, plan)
@@ -136,6 +131,15 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
         if written.tiers and tier not in written.tiers:
             hint = format_suggestion(tier, written.tiers, "define it in tiers, or name another one in the plan")
             yield Fault(("billing", "plans"), f"has {version}, whose tier {tier} is not there", hint)
+
+
+def _find_coupon_faults(billing: Billing, names: Collection[str]) -> Iterator[Fault]:
+    """Find plans of coupons that are not there."""
+    for code, coupon in billing.coupons.items():
+        for position, name in enumerate(coupon.plans):
+            if name not in names:
+                hint = format_suggestion(name, names, "name a plan of the file, without its version")
+                yield Fault(("billing", "coupons", code, "plans", position), f"{name} is not the name of a plan", hint)
 
 
 def _find_credit_faults(written: CollectorFile, billing: Billing) -> Iterator[Fault]:

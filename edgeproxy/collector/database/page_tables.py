@@ -17,7 +17,9 @@ contacts = Table(
     Column("role", Text, nullable=False, server_default="owner"),  # collector/accounts/contact_roles.py.
     Column("signed_in_at", INTEGER),  # The latest sign-in; None: never.
     Column("language", Text),  # Of the pages at that sign-in.
+    Column("domain", Text),  # Of the address; a keyed hash where that is encrypted (sealed_columns.py).
     Index("contacts_customer", "customer"),
+    Index("contacts_domain", "domain"),
     sqlite_strict=True,
 )
 

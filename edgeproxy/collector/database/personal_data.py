@@ -35,6 +35,7 @@ GOOD = "for good"
 DELETION = "until 30 days after the deletion of the customer (`retention.deleted`)"
 BOOKS = "for good, as the books of a business are"
 ASKED = PersonalData("e-mail address", Subject.PUBLIC, "mail that was asked for")
+CONTACT = {"email": EMAIL, "customer": CUSTOMER_ID, "email_sealed": EMAIL, "domain": EMAIL}
 SIGNED_IN = {"label": LABEL, "customer": CUSTOMER_NAME}
 
 TABLES: Mapping[str, TableEntry] = {
@@ -47,9 +48,7 @@ TABLES: Mapping[str, TableEntry] = {
         DELETES,
         copies="backups; hashes at edges and in the hub, as long as the key works",
     ),
-    "contacts": TableEntry(
-        DELETION, {"email": EMAIL, "customer": CUSTOMER_ID, "email_sealed": EMAIL}, "role language", ID, DELETES
-    ),
+    "contacts": TableEntry(DELETION, CONTACT, "role language", ID, DELETES),
     "privacy_requests": TableEntry(
         f"for good, as a proof that it was answered; of a customer {DELETION}",
         {

@@ -19,10 +19,17 @@ class SealedTable(NamedTuple):
     """Columns with a ciphertext instead of the value."""
     looked_up: Mapping[str, str] = {}
     """Columns with a keyed hash instead of the value, each with the column of the ciphertext."""
+    domains: Mapping[str, str] = {}
+    """Columns with the domain of an address, or its keyed hash, each with the column of the address."""
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """The columns that no row has as it is meant."""
+        return frozenset((*self.looked_up.values(), *self.domains))
 
 
 SEALED: Mapping[str, SealedTable] = {
-    "contacts": SealedTable("customer", ("email", "customer"), (), {"email": "email_sealed"}),
+    "contacts": SealedTable("customer", ("email", "customer"), (), {"email": "email_sealed"}, {"domain": "email"}),
     "customers": SealedTable("id", ("id",), ("metadata",), {"external_id": "external_id_sealed"}),
 }
 BARE = ("", "{}")

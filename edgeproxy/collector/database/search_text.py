@@ -23,10 +23,12 @@ ESCAPE: Final = "/"
 PART_CHARACTERS_MIN: Final = 3
 """Characters of a part that is searched for: shorter ones are in very many."""
 _FOLDED: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+_ESCAPED_GLOB: Final = str.maketrans({character: f"[{character}]" for character in "*?["})
 _ESCAPED: Final = str.maketrans({character: ESCAPE + character for character in f"%_{ESCAPE}"})
 
+# The text is in lower case already: LIKE would look after the case once more.
 _SCAN: Final = sa.text(f"""
-    SELECT id FROM customers WHERE {SEARCHED_SQLITE} LIKE :pattern ESCAPE '{ESCAPE}'
+    SELECT id FROM customers WHERE {SEARCHED_SQLITE} GLOB :pattern
     ORDER BY {SEARCHED_SQLITE} LIMIT :limit
 """)
 _SAMPLE: Final = sa.text(f"""
@@ -58,9 +60,9 @@ def list_part_searches(text: str, limit: int, *, is_sqlite: bool) -> list[sa.Tex
     `text` has PART_CHARACTERS_MIN characters at least.
     """
     part = fold(text)
-    pattern = f"%{part.translate(_ESCAPED)}%"
     if is_sqlite:
-        return [_SCAN.bindparams(pattern=pattern, limit=limit)]
+        return [_SCAN.bindparams(pattern=f"*{part.translate(_ESCAPED_GLOB)}*", limit=limit)]
+    pattern = f"%{part.translate(_ESCAPED)}%"
     return [
         _SAMPLE.bindparams(pattern=pattern, limit=limit),
         _INDEXED.bindparams(pattern=pattern, limit=limit, trigrams=list_trigrams(part)),

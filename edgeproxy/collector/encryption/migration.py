@@ -15,8 +15,8 @@ from edgeproxy.collector.database.encryption_tables import data_keys, encryption
 from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.database.sealed_columns import BARE, SEALED
 from edgeproxy.collector.encryption.data_keys import CIPHERTEXT, unwrap_data_key, wrap_data_key
-from edgeproxy.collector.encryption.keyring import LOOK_UP, Keyring
-from edgeproxy.collector.encryption.rows import Row, seal_rows
+from edgeproxy.collector.encryption.keyring import LOOK_UP, Keyring, find_keyring
+from edgeproxy.collector.encryption.rows import Row, fetch_rows, match_value, seal_rows, store_domain
 
 ROWS_MAX = 200
 """Rows that one transaction seals."""
@@ -64,7 +64,7 @@ async def fetch_data_key_counts(connection: AsyncConnection) -> dict[int, int]:
 
 async def seal_clear_rows(database: Database) -> int:
     """Seal all rows that are in the clear, and return their number."""
-    count = 0
+    count = await _seal_domains(database)
     for table in SEALED:
         last: tuple[object, ...] | None = None
         while True:
@@ -73,6 +73,26 @@ async def seal_clear_rows(database: Database) -> int:
             count += sealed
             if last is None:
                 break
+    return count
+
+
+async def _seal_domains(database: Database) -> int:
+    """Store the domains of addresses that were sealed before there was a column for them; return their number."""
+    count = 0
+    for table, sealed in SEALED.items():
+        for column, address in sealed.domains.items():
+            target = metadata.tables[table]
+            lacks = target.c[column].is_(None) & target.c[sealed.looked_up[address]].is_not(None)
+            stored = ROWS_MAX
+            while stored == ROWS_MAX:
+                async with database.writing() as connection:
+                    rows = await fetch_rows(connection, table, sa.select(target).where(lacks).limit(ROWS_MAX))
+                    for value in {str(row[address]) for row in rows}:
+                        domain = store_domain(find_keyring(connection), table, column, value)
+                        own = match_value(connection, table, address, value)
+                        await connection.execute(sa.update(target).where(own).values({column: domain}))
+                stored = len(rows)
+                count += stored
     return count
 
 

@@ -47,6 +47,8 @@ def open_row(keys: DataKeys, table: str, row: Row) -> dict[str, object]:
         value = opened.pop(ciphertext, None)
         if isinstance(value, str):
             opened[column] = _open(keys, table, sealed, column, row, value)
+    for column in sealed.domains:
+        opened.pop(column, None)
     return opened
 
 
@@ -58,6 +60,9 @@ def _open(keys: DataKeys, table: str, sealed: SealedTable, column: str, row: Row
 def seal_row(keys: DataKeys, table: str, row: Row) -> dict[str, object]:
     """Return values of a row as they are stored; they have the primary key and the customer's column."""
     sealed, stored = SEALED[table], dict(row)
+    for column, address in sealed.domains.items():
+        if address in row:
+            stored[column] = store_domain(keys.keyring, table, column, str(row[address]))
     if keys.keyring is None:
         return stored
     for column, ciphertext in sealed.looked_up.items():
@@ -94,6 +99,19 @@ def hash_value(keyring: Keyring, table: str, column: str, value: str) -> str:
     """Return the hash by which a value is looked up."""
     text = orjson.dumps([table, column, value])
     return hmac.new(keyring.keys.look_up, text, sha256).hexdigest()
+
+
+def store_domain(keyring: Keyring | None, table: str, column: str, address: str) -> str:
+    """Return the domain of an address as it is stored."""
+    domain = address.rpartition("@")[2]
+    return domain if keyring is None else hash_value(keyring, table, column, domain)
+
+
+def match_domain(connection: AsyncConnection, table: str, column: str, domain: str) -> sa.ColumnElement[bool]:
+    """Return the condition that a column has this domain, sealed or still in the clear."""
+    keyring = find_keyring(connection)
+    values = {domain} if keyring is None else {domain, store_domain(keyring, table, column, domain)}
+    return metadata.tables[table].c[column].in_(sorted(values))
 
 
 def match_value(connection: AsyncConnection, table: str, column: str, *values: str) -> sa.ColumnElement[bool]:

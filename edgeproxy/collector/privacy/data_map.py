@@ -61,8 +61,8 @@ def _describe_erasure(entry: TableEntry, column: str) -> str:
 def _describe_export(table: str, entry: TableEntry, column: str) -> str:
     """Return whether a column is in the export of a customer, and else why not."""
     sealed = SEALED.get(table, SealedTable("", ()))
-    if column in sealed.looked_up.values():
-        return "as what it is the ciphertext of"
+    if column in sealed.unread:
+        return "as what it is made of"
     if entry.owner is not None or table in SELECTED:
         return "yes"
     return f"no: {NOT_EXPORTED.get(table, 'it is about others')}"
@@ -71,7 +71,7 @@ def _describe_export(table: str, entry: TableEntry, column: str) -> str:
 def _describe_encryption(table: str, column: str) -> str:
     """Return what encryption at rest does to a column."""
     sealed = SEALED.get(table, SealedTable("", ()))
-    if column in sealed.looked_up:
+    if column in sealed.looked_up or column in sealed.domains:
         return "keyed hash"
     if column in sealed.plain or column in sealed.looked_up.values():
         return "encrypted"

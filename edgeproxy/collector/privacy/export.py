@@ -83,7 +83,7 @@ async def write_archive(
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, statement in _list_statements(customer, omitted):
             count = 0
-            hidden = SEALED[name].looked_up.values() if name in SEALED else ()
+            hidden = SEALED[name].unread if name in SEALED else ()
             names = [str(column.name) for column in statement.selected_columns if column.name not in hidden]
             with _Files(name, names) as pair:
                 async for result in await connection.stream(statement):

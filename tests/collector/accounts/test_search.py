@@ -35,6 +35,7 @@ def test_a_part_of_a_name_is_found_in_whichever_case_and_what_begins_with_it_is_
             assert await find("_b.") == ["a_b.c"], "no character stands for another"
             assert await find("%b.") == []
             assert await find("\\_b") == []
+            assert await find("?b.c") == await find("[_]b.c") == await find("a*c") == []
             assert await find("id-zebra") == ["zebra"]
             assert await find("crm_a") == ["a_b.c", "acme", "acme-2", "axb.c", "Acme-Europe"], "how it begins is first"
             assert await find("crm_acme-2") == ["acme-2"]

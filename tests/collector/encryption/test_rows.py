@@ -123,6 +123,49 @@ def test_values_are_read_and_found_as_ever_and_none_is_stored(database: str, tmp
     run(database, make_key(tmp_path / "key"), do)
 
 
+def test_the_domain_of_an_address_is_found_and_is_a_hash(database: str, tmp_path: Path) -> None:
+    key = make_key(tmp_path / "key")
+
+    async def find(opened: Database, text: str) -> list[str]:
+        async with opened.reading() as connection:
+            return [found["name"] for found in await search_customers(connection, opened, text, 9)]
+
+    async def domains(opened: Database) -> set[str | None]:
+        async with opened.reading() as connection:
+            return set((await connection.execute(sa.select(contacts_table.c.domain))).scalars())
+
+    async def clear(opened: Database, _: Keyring | None) -> None:
+        async with opened.writing() as connection:
+            await create(connection, "north")
+            await create(connection, "south", "bob@mail.acme.example")
+        assert await find(opened, "ACME.example") == await find(opened, "@acme.example") == ["north"]
+        assert await find(opened, "cme.example") == []
+        assert await domains(opened) == {"acme.example", "mail.acme.example", "north.example", "south.example"}
+
+    async def sealed(opened: Database, _: Keyring | None) -> None:
+        assert await find(opened, "acme.example") == ["north"], "before it is sealed"
+        await migration.seal_clear_rows(opened)
+        assert await find(opened, "acme.example") == ["north"]
+        async with opened.writing() as connection:
+            await create(connection, "west", "eve@acme.example")
+            assert [sorted(row) for row in await fetch_rows(connection, "contacts", sa.select(contacts_table))] == [
+                ["customer", "email", "language", "role", "signed_in_at"]
+            ] * 6, "nobody reads the hash"
+        assert await find(opened, "acme.example") == ["north", "west"]
+        hashes = await domains(opened)
+        assert len(hashes) == 5
+        assert not any("example" in str(value) for value in hashes)
+        async with opened.writing() as connection:  # As an earlier version has sealed them.
+            await connection.execute(sa.update(contacts_table).values(domain=None))
+        assert await find(opened, "acme.example") == []
+        assert await migration.seal_clear_rows(opened) == 6
+        assert await migration.seal_clear_rows(opened) == 0
+        assert (await domains(opened), await find(opened, "acme.example")) == (hashes, ["north", "west"])
+
+    run(database, None, clear)
+    run(database, key, sealed)
+
+
 def test_a_value_is_bound_to_its_row_and_column(database: str, tmp_path: Path) -> None:
     async def do(opened: Database, _: Keyring | None) -> None:
         async with opened.writing() as connection:

@@ -22,4 +22,4 @@ class CustomersQuery(Query):
     sort: Literal["created_at", "-created_at", "name", "-name", "tier", "-tier"] = "created_at"
     """The order of customers; with `-` the other way round. `created_at` has the oldest first."""
     search: Printed | None = None
-    """A part of a name or external id, the beginning of a key, an id, or an address; the matches are one page."""
+    """A part of a name or external id, the beginning of a key, an id, an address or its domain; all on one page."""

@@ -22,6 +22,17 @@ TOKENS_ROUTE = "v2"
 COUNTS = ("input_tokens", "cached_tokens", "output_tokens")
 
 
+class RunningEdge(Running):
+    """An edge; the process that its workers are forked from does not serve."""
+
+    def workers(self) -> list[int]:
+        return [pid for pid in super().workers() if not _is_template(pid)]
+
+
+def _is_template(pid: int) -> bool:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").endswith(b"\0template")
+
+
 class Edge(Peer):
     name = "edgeproxy"
 
@@ -32,7 +43,9 @@ class Edge(Peer):
         port, admin, secure_port = ports.free(3)
         child = _started(place, settings(place, port, admin, secure_port), self.environment(place))
         http2_port = port if place.http2 else 0
-        return Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port, http2_port=http2_port)
+        return RunningEdge(
+            child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port, http2_port=http2_port
+        )
 
     def environment(self, place: Place) -> dict[str, str]:
         """Return the variables that the edge is started with: which edgeproxy it is, above all."""
@@ -59,7 +72,7 @@ class Hubbed(Edge):
             _started(away, settings(away, *others) | hub),
         )
         child = _started(place, settings(place, port, admin, secure_port) | hub)
-        running = Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port, beside=beside)
+        running = RunningEdge(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port, beside=beside)
         try:
             child.wait_until(lambda: _hosts(admin) == 2, _AGREED_SECONDS, "knew of the other edge")
         except BaseException:

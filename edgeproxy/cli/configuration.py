@@ -112,13 +112,15 @@ def _list_collector_warnings(settings: "CollectorSettings") -> Iterator[str]:
 def _list_edge_warnings(settings: "EdgeSettings") -> Iterator[str]:
     """List the warnings about an edge: those of its settings, and of the files that it names."""
     from edgeproxy.config.edge.certificates import list_expiry_warnings
+    from edgeproxy.config.edge.residency import list_usages
     from edgeproxy.config.edge.warnings import list_edge_warnings
 
     for expiry in list_expiry_warnings(settings, time.time()):
         yield f"the certificate {expiry}"
     yield from list_edge_warnings(settings)
-    if settings.usage is not None and settings.usage.is_exposed:
-        yield f"the token for {settings.usage.collector} can be read by all on the way: write https://"
+    for usage in list_usages(settings).values():
+        if usage.is_exposed:
+            yield f"the token for {usage.collector} can be read by all on the way: write https://"
     if settings.hub.is_exposed:
         scheme = settings.hub.url.partition("://")[0].replace("redis", "rediss", 1)
         yield f"the password for {settings.hub.name} can be read by all on the way: write {scheme}://"

@@ -18,16 +18,20 @@ EdgeFile = Annotated[Path | None, typer.Option("-c", "--config", metavar="FILE",
 SetAside = Annotated[
     str | None, typer.Argument(metavar="[NAME]", help="What was set aside, such as aside.1, where there are several.")
 ]
+ResidencyName = Annotated[
+    str | None,
+    typer.Option("--residency", metavar="NAME", help="Whose chain, where the edge tells residencies apart: its home."),
+]
 
 
-def ls(config: EdgeFile = None, state: StateFolder = None) -> None:
+def ls(config: EdgeFile = None, state: StateFolder = None, residency: ResidencyName = None) -> None:
     """List the spool of FILE's state directory, and the identities that were set aside beside it."""
     from datetime import UTC, datetime
 
     from edgeproxy.edge.usage import audit, identity
     from edgeproxy.edge.usage.spool import DamagedSpoolError, fetch_discarded
 
-    state, _, mine = _open_spool(config, state)
+    state, _, mine = _open_spool(config, state, residency)
     if mine is None:
         typer.echo(f"nothing has been sealed in {state} yet")
     else:
@@ -52,9 +56,9 @@ def ls(config: EdgeFile = None, state: StateFolder = None) -> None:
         typer.echo(f"{path.name}  set aside: {other.id if other else 'unknown'}; adopt or discard it")
 
 
-def verify(config: EdgeFile = None, state: StateFolder = None) -> None:
+def verify(config: EdgeFile = None, state: StateFolder = None, residency: ResidencyName = None) -> None:
     """Read the whole spool: every checksum, and that each batch follows the one before it."""
-    state, folder, mine = _open_spool(config, state)
+    state, folder, mine = _open_spool(config, state, residency)
     if mine is None:
         typer.echo(f"nothing has been sealed in {state} yet")
         return
@@ -99,6 +103,7 @@ def discard(
         typer.Option("--damaged", help="Give up the batches of the spool that cannot be read; the edge may run."),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    residency: ResidencyName = None,
 ) -> None:
     """Discard an identity that was set aside, with the usage that it did not ship. Shows what would be lost, and asks.
 
@@ -108,7 +113,9 @@ def discard(
     from edgeproxy.edge.usage import identity
     from edgeproxy.edge.usage.spool import record_discarded as give_up
 
-    state, folder, mine = _open_spool(config, state)
+    state, folder, mine = _open_spool(config, state, residency if damaged else None)
+    if residency is not None and not damaged:
+        fail("what was set aside of another residency lies in its folder: remove it there, once it was looked at", 2)
     if damaged and name is not None:
         fail("--damaged is about the spool in use, and takes no name", 2)
     try:
@@ -134,13 +141,14 @@ def show(
     seq: Annotated[int, typer.Argument(metavar="SEQ", min=1, help="The number of the batch.")],
     config: EdgeFile = None,
     state: StateFolder = None,
+    residency: ResidencyName = None,
 ) -> None:
     """Print a batch of the spool: the usage of each customer, meter and route, and when."""
     from datetime import UTC, datetime
 
     from edgeproxy.edge.usage import audit
 
-    state, _, _ = _open_spool(config, state)
+    state, _, _ = _open_spool(config, state, residency)
     batch = audit.find_batch(_spool_path(state), seq)
     if batch is None:
         fail(f"there is no batch {seq} in {_spool_path(state)} that can be read", 1)
@@ -171,15 +179,22 @@ def _confirm(what: str, yes: bool) -> None:
         fail("nothing was dropped", 1)
 
 
-def _open_spool(config: Path | None, state: Path | None) -> "tuple[Path, Path, EdgeIdentity | None]":
-    """Return the state directory of an edge, the directory of its tables, and its identity."""
+def _open_spool(
+    config: Path | None, state: Path | None, residency: str | None = None
+) -> "tuple[Path, Path, EdgeIdentity | None]":
+    """Return the folder of a chain of an edge, the directory of its tables, and the identity of the chain."""
     from edgeproxy.edge.usage import identity
+    from edgeproxy.edge.usage.chains import fetch_home
 
     if config is None and state is None:
         fail("say whose spool: -c FILE, or --state DIR", 2)
     location = locate_edge(config, state)
     try:
-        return location.state, location.tables.dir or location.state, identity.load_identity(location.state)
+        label = "" if residency is None or residency == fetch_home(location.state) else residency
+        chain = identity.get_chain_folder(location.state, label)
+        if not chain.is_dir() and label:
+            fail(f"there is no chain of the residency {label} in {location.state}", 1)
+        return chain, location.tables.dir or location.state, identity.load_identity(chain)
     except identity.IdentityError as error:
         fail(str(error), 1)
 

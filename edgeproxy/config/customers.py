@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.certificate_names import add_certificate_digest, read_certificate_name
-from edgeproxy.config.field_types import Moment, Name, Priority, Scope, Sentence
+from edgeproxy.config.field_types import Moment, Name, Priority, ResidencyName, Scope, Sentence
 from edgeproxy.config.limits import BurstCredits, Caps, Entitlement, KeyBudget, KeyLimit, Limit, Quota
 from edgeproxy.config.networks import Networks
 from edgeproxy.config.part import FieldMark, Part
@@ -102,6 +102,9 @@ class Subscriber(Customer):
 
     entitled: tuple[Entitlement, ...] = Field(default=(), description="Quotas beside those of the tier.")
     raised: LimitRaise | None = Field(default=None, description="Raise of rates and concurrency for a while.")
+    moved: ResidencyName | None = Field(
+        default=None, description="Residency to which the customer has moved; its directory counts once it has the key."
+    )
 
 
 @lru_cache(1024)

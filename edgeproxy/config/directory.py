@@ -40,6 +40,8 @@ class KeyOwner(NamedTuple):
     name: str
     customer: str
     key: str
+    residency: str = ""
+    """The residency of the directory that has the customer; empty for that of the edge itself, and the only one."""
 
 
 def render_line(name: str, customer: Customer, keys: Iterable[Key]) -> bytes:
@@ -129,6 +131,16 @@ def find_raise_end(content: str) -> float | None:
     except ValueError:
         return None  # Requests are refused for it, by `parse_customer`.
     return None if raised is None else raised.ends_at
+
+
+def find_next_residency(content: str) -> str | None:
+    """Return the residency to which a customer has moved; None where it has not."""
+    if '"moved":' not in content:
+        return None
+    try:
+        return Subscriber.model_validate_json(content).moved
+    except ValueError:
+        return None  # Requests are refused for it, by `parse_customer`.
 
 
 def parse_flag(content: str) -> Flag:

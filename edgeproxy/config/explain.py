@@ -39,6 +39,8 @@ EXAMPLES = {
     "upstreams": "upstreams: {api: {endpoints: [http://127.0.0.1:9001]}}",
     "routes": "routes: [{path: /*, upstream: api}]",
     "meter": "meter: requests",
+    "usage": 'usage: {collector: "https://eu.example.com:9100", token: "${EU_TOKEN}"}',
+    "directory": "directory: {from: collector, trust: KEY}",
     "values": "values: 50",
     "per": "per: month",
     "included": "included: 100000",

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, PlainSerializer
 from edgeproxy.config import addresses, parsers, units
 
 Name = Annotated[str, BeforeValidator(parsers.read_name)]
+ResidencyName = Annotated[str, BeforeValidator(parsers.read_residency)]
 DimensionName = Annotated[str, BeforeValidator(parsers.read_dimension_name)]
 DimensionValue = Annotated[str, BeforeValidator(parsers.read_dimension_value)]
 Scope = Annotated[str, BeforeValidator(parsers.read_scope)]

@@ -14,6 +14,8 @@ from edgeproxy.config.forms import build_any_of, build_number, build_one_or_more
 from edgeproxy.config.units import format_value, read_text, value_error
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+RESIDENCY = re.compile(r"[a-z][a-z0-9]{0,15}")
+"""The name of a residency: short, as it stands before customers' names in keys of the usage table."""
 FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 OWN_FIELDS = frozenset(
     (
@@ -40,6 +42,7 @@ OFF = ("off", "false", "no")
 GIVEN = "[given]"
 """Step in pydantic's path of an error between a field and the part that may be there beside `off`."""
 SENTENCE_CHARACTERS_MAX = 500
+A_RESIDENCY = "a lower-case letter, then such letters and digits, 16 at most"
 A_NAME = "1 to 64 letters, digits, - or _, the first a letter or a digit"
 A_LISTENER = "HOST:PORT such as 127.0.0.1:8080, or {address: HOST:PORT, tls: {cert: FILE, key: FILE}}"
 A_SCOPE = "1 to 64 characters of ASCII without spaces, quotes and backslashes"
@@ -60,6 +63,15 @@ def read_name(value: object) -> str:
     name = read_text(value, A_NAME)
     if not NAME.fullmatch(name):
         raise value_error(f"{format_value(name)} is not a name", A_NAME)
+    return name
+
+
+@written(build_text("residency", RESIDENCY.pattern))
+def read_residency(value: object) -> str:
+    """Read the name of a residency."""
+    name = read_text(value, A_RESIDENCY)
+    if not RESIDENCY.fullmatch(name):
+        raise value_error(f"{format_value(name)} is not a residency", A_RESIDENCY)
     return name
 
 

@@ -76,7 +76,7 @@ def find_unknown_names(tree: Table) -> Iterator[Fault]:
 def _list_references(tree: Table) -> Iterator[tuple[Steps, Value, str]]:
     """Yield each name that stands for something else: its path, itself, and the section where that is defined."""
     for section, field, defined in NAMES:
-        if "directory" in tree and (section, defined) in DIRECTORY_NAMES:
+        if ("directory" in tree or "residency" in tree) and (section, defined) in DIRECTORY_NAMES:
             continue  # There are others than those of the files.
         for path, part in list_members(tree, section):
             named = part.get(field)
@@ -107,8 +107,10 @@ def list_members(tree: Table, section: str) -> Iterator[tuple[Steps, Table]]:
 
 
 def list_tls_sections(tree: Table) -> Iterator[tuple[Steps, Table]]:
-    """Yield each `tls` of listeners, upstreams, `usage`, `hub`, `tracing` and a collector as a whole, with its path."""
+    """Yield each `tls` of listeners, upstreams, `usage` (each residency's too), `hub`, `tracing` and a collector as a
+    whole, with its path."""
     single: list[tuple[Steps, Value]] = [((name,), tree.get(name)) for name in ("usage", "hub", "tracing")]
+    single += [((*path, "usage"), residency.get("usage")) for path, residency in list_members(tree, "residency")]
     for path, owner in (*list_listeners(tree), *list_members(tree, "upstreams"), *single, ((), tree)):
         tls = owner.get("tls") if isinstance(owner, Table) else None
         if isinstance(tls, Table):

@@ -175,15 +175,17 @@ class IssuerKeys(Message):
 
 
 class DirectoryValid(Message):
-    """Cached keys are valid until this edge time; None: forever."""
+    """Cached keys of this residency (empty: the edge's own) are valid until this edge time; None: forever."""
 
     until: float | None
+    residency: str = ""
 
 
 class DirectoryFlags(Message):
-    """The flags of the directory, in JSON, by name: the whole truth each time."""
+    """The flags of the directory of this residency, in JSON, by name: the whole truth each time."""
 
     flags: dict[str, str]
+    residency: str = ""
 
 
 # ---- from a worker to its supervisor

@@ -73,6 +73,7 @@ METRICS: dict[str, Metric] = {
     "edge_directory_refused_total": Metric("counter", (), "Looks at the directory that found what must not count"),
     "edge_directory_unserved": Metric("gauge", (), "Customers of the directory whose tier is not known here"),
     "edge_directory_lookups_total": Metric("counter", ("result",), "Keys that workers asked for"),
+    "edge_directory_conflicts_total": Metric("counter", (), "Keys looked up that several residencies have"),
     "edge_usage_counted_total": Metric("counter", ("meter",), "Units counted for billing"),
     "edge_usage_missing_total": Metric(
         "counter", ("route", "reason"), "Answers whose bodies do not state the usage that they should"
@@ -86,6 +87,10 @@ METRICS: dict[str, Metric] = {
     "edge_usage_shipping_ok": Metric("gauge", (), "0 while shipping has stopped and somebody has to look"),
     "edge_usage_sealing_ok": Metric("gauge", (), "0 while usage cannot be sealed, or something about it is odd"),
     "edge_usage_aside": Metric("gauge", (), "States that were set aside, and wait for `spool adopt` or `discard`"),
+    "edge_residency_unshipped_batches": Metric(
+        "gauge", ("residency",), "Batches that the collector of a residency has not acknowledged"
+    ),
+    "edge_residency_shipping_ok": Metric("gauge", ("residency",), "0 while shipping to its collector has stopped"),
     "edge_table_rows": Metric("gauge", ("table",), "Rows in use"),
     "edge_table_capacity": Metric("gauge", ("table",), "Rows that there are"),
     "edge_table_full_total": Metric("counter", ("table",), "Times a table had no row to give"),

@@ -1,6 +1,7 @@
 """The report of an edge beside each batch, outside of its body: its version, and how old its limits are. Pure.
 
-People look at it, and nothing depends on it: whatever is missing or odd counts as not said.
+People look at it, and nothing depends on it: whatever is missing or odd counts as not said. But for the residency of
+the batch, where the edge tells residencies apart.
 """
 
 import re
@@ -13,6 +14,8 @@ AGENT = re.compile(r"edgeproxy/([0-9A-Za-z.+-]{1,40})")
 """`User-Agent` of an edge."""
 SYNC_FIELD = "Edge-Sync-Age"
 """Field with the whole seconds since edge and hub agreed on limits; missing if the edge shares none."""
+RESIDENCY_FIELD = "Edge-Residency"
+"""Field with the residency of the customers in a batch: a collector of another one takes nothing of it."""
 SECONDS = re.compile(r"[0-9]{1,9}")
 
 
@@ -23,9 +26,11 @@ class EdgeReport(NamedTuple):
     sync_age: int | None = None
 
 
-def format_fields(sync_age: float | None) -> dict[str, str]:
+def format_fields(sync_age: float | None, residency: str | None = None) -> dict[str, str]:
     """Write what goes with the next batch."""
     report_fields = {"User-Agent": f"edgeproxy/{__version__}"}
+    if residency is not None:
+        report_fields[RESIDENCY_FIELD] = residency
     return report_fields if sync_age is None else report_fields | {SYNC_FIELD: str(round(sync_age))}
 
 

@@ -112,7 +112,7 @@ def step_edge(step: Step) -> None:
     from edgeproxy.edge.counters.control import Control
     from edgeproxy.edge.counters.tallies import TallyTable
     from edgeproxy.edge.usage import ship
-    from edgeproxy.edge.usage.seal import Sealer
+    from edgeproxy.edge.usage.chains import Chains
     from edgeproxy.edge.usage.segment import Disk
     from edgeproxy.edge.usage.spool import Spool
     from edgeproxy.edge.usage.transport import HttpTransport
@@ -139,8 +139,8 @@ def step_edge(step: Step) -> None:
     Disk.write, Disk.sync = torn, failing  # type: ignore[method-assign, assignment]
     step.wrap(Disk, "write", "write")
     step.wrap(Disk, "sync", "sync")
-    step.wrap(Sealer, "find_growth", "look")
-    step.wrap(Sealer, "record_sealed", "end")
+    step.wrap(Chains, "find_growth", "look")
+    step.wrap(Chains, "record_sealed", "end")
     step.wrap(TallyTable, "mark", "mark")
     step.wrap(HttpTransport, "__call__", "send")
     step.wrap(Spool, "acknowledge", "acknowledge")

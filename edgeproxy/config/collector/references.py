@@ -28,6 +28,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     yield from meter_faults.find_faults(tree)
     yield from listeners.find_faults(tree)
     yield from _find_retention_faults(tree)
+    yield from _find_residency_faults(tree)
     yield from find_measured_faults(tree)
     yield from find_alert_faults(tree)
     yield from pages.find_faults(tree)
@@ -174,6 +175,15 @@ def _find_retention_faults(tree: Table) -> Iterator[Fault]:
         return  # Reported already.
     if hours is not None and (minutes is None or hours < minutes):
         yield Fault(("retention", "hours"), "is shorter than minutes", "keep hours as long or longer")
+
+
+def _find_residency_faults(tree: Table) -> Iterator[Fault]:
+    """Find a residency whose customers' names would leave it: edges of all residencies know customers by them."""
+    privacy = tree.get("privacy")
+    pseudonyms = privacy.get("pseudonyms") if isinstance(privacy, Table) else None
+    if "residency" in tree and not (isinstance(pseudonyms, str) and references.is_switched_on(pseudonyms)):
+        why = "is left by the names of its customers, which edges elsewhere get"
+        yield Fault(("residency",), why, "write privacy: {pseudonyms: true}")
 
 
 KIND = Kind(CollectorFile, find_faults)

@@ -22,7 +22,7 @@ from edgeproxy.config.collector.regions import Measured
 from edgeproxy.config.collector.rotation import Rotation
 from edgeproxy.config.collector.webhooks import Webhooks
 from edgeproxy.config.customers import Customer, Flag, Key
-from edgeproxy.config.field_types import File, Moment, Name, Network, Switch
+from edgeproxy.config.field_types import File, Moment, Name, Network, ResidencyName, Switch
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.hub_settings import Hub
 from edgeproxy.config.meters import Meter
@@ -257,6 +257,11 @@ class CollectorFile(Part):
         description="Database of the ledger. To PostgreSQL on another host write `?sslmode=verify-full`. Its user "
         "owns the tables, or [another one](collector.md#an-owner-of-its-own); [row-level "
         "security](collector.md#row-level-security) needs two roles. Take the password from the environment.",
+    )
+    residency: Annotated[ResidencyName | None, FieldMark.RESTART] = Field(
+        default=None,
+        description="[Residency](residency.md) of this collector's customers, such as `eu`. Batches that an edge ships "
+        "for another one are refused. By default there is one residency, without a name.",
     )
     retention: Annotated[Retention, FieldMark.RESTART] = Field(
         default=Retention(), description="Times for which counts are kept."

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeproxy.config.edge.residency import list_usages
 from edgeproxy.config.edge.settings import EdgeFile
 from edgeproxy.config.tls import Certificate, OutwardTls
 
@@ -31,7 +32,9 @@ def _list_outward_tls(settings: EdgeFile) -> list[OutwardTls]:
     """List the TLS settings towards those whom the edge connects to."""
     towards: list[OutwardTls] = [upstream.tls for upstream in settings.upstreams.values()]
     towards.append(settings.hub.tls)
-    towards += [part.tls for part in (settings.usage, settings.tracing) if part is not None]
+    towards += [usage.tls for usage in list_usages(settings).values()]
+    if settings.tracing is not None:
+        towards.append(settings.tracing.tls)
     return towards
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproxy.config.edge.customer_store import Customers, dump_customers
+from edgeproxy.config.edge.residency import find_home
 from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings, Pushed
 from edgeproxy.config.hub_settings import Hub
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 from edgeproxy.config.load import Loaded, get_settings, pause_garbage_collection
 
 NOT_FOR_WORKERS: "dict[str, bool | set[str]]" = {
-    **dict.fromkeys(("admin", "customers", "keys", "usage"), True),
+    **dict.fromkeys(("admin", "customers", "keys", "residency", "usage"), True),
     "tracing": {"headers", "tls"},
 }
 """Settings that workers are not told, or are told in another form."""
@@ -71,8 +72,18 @@ def load_edge_source(
     from edgeproxy.config.edge.references import find_faults
 
     written = Check(source, Kind(EdgeFile, find_faults), parts=parts, files=files, also=also).run()
-    settings = None if written is None else EdgeSettings.model_construct(**vars(written), sha256=source.sha256)
+    settings = None if written is None else _build_settings(written, source.sha256)
     return Loaded(settings, source.problems, source.signs)
+
+
+def _build_settings(written: EdgeFile, sha256: str) -> EdgeSettings:
+    """Build the settings of a file. `usage` and `directory` are those of the home, where residencies are configured."""
+    settings = EdgeSettings.model_construct(**vars(written), sha256=sha256)
+    home = find_home(written.residency)
+    if home is None:
+        return settings
+    residency = written.residency[home]
+    return settings.model_copy(update={"usage": residency.usage, "directory": residency.directory})
 
 
 def _load_customers_source(path: Path, environ: Mapping[str, str]) -> Loaded[Pushed]:

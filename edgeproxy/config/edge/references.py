@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator
 from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import addresses, hub_settings, meter_faults, parsers, references, tracing_faults, units
-from edgeproxy.config.edge import readers
+from edgeproxy.config.edge import readers, residency_faults
 from edgeproxy.config.edge.directory_settings import A_CACHE_KEY, A_PUBLIC_KEY
 from edgeproxy.config.edge.rules import CONDITIONS
 from edgeproxy.config.problems import Steps
@@ -47,6 +47,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     yield from _find_usage_faults(tree)
     yield from _find_hub_faults(tree)
     yield from _find_directory_faults(tree)
+    yield from residency_faults.find_faults(tree)
     yield from _find_access_log_faults(tree)
     if tree.get("stamp_signature") == "v2" and not tree.get("stamp_secret"):
         yield Fault(("stamp_signature",), "signs nothing without a secret", "write stamp_secret, too")

@@ -22,12 +22,13 @@ from edgeproxy.config.edge.directory_settings import CacheKey, Directory, read_c
 from edgeproxy.config.edge.issuers import Issuer
 from edgeproxy.config.edge.listeners import Listener
 from edgeproxy.config.edge.paths import Paths
+from edgeproxy.config.edge.residency import Residency
 from edgeproxy.config.edge.routes import Route
 from edgeproxy.config.edge.rules import RequestRule
 from edgeproxy.config.edge.timeouts import Duration
 from edgeproxy.config.edge.upstreams import Upstream
 from edgeproxy.config.edge.usage import Usage
-from edgeproxy.config.field_types import Folder, Name, Network, Rate, Sample, Switch, Wait
+from edgeproxy.config.field_types import Folder, Name, Network, Rate, ResidencyName, Sample, Switch, Wait
 from edgeproxy.config.hub_settings import Hub
 from edgeproxy.config.limits import Rated
 from edgeproxy.config.meters import Meter
@@ -238,6 +239,11 @@ class EdgeFile(Part):
         repr=False,
         description="Key that encrypts `directory.db`: 32 bytes in Base64 or hex, best from the environment. By "
         "default the file is not encrypted.",
+    )
+    residency: dict[ResidencyName, Residency] = Field(
+        default={},
+        description="[Residencies](residency.md) of customers, by name, in place of `usage` and `directory`: each "
+        "customer's usage goes to the collector of its own. By default there is one collector.",
     )
     per_ip: PerIp | None = Field(
         default=None,

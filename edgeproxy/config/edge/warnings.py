@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from edgeproxy.config.algorithms import DEFAULT_DEPTHS
 from edgeproxy.config.allowance import ANONYMOUS, compute_allowance
+from edgeproxy.config.edge.residency import list_usages
 from edgeproxy.config.edge.routes import Route
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.hub_settings import has_password, is_local_hub
@@ -59,8 +60,9 @@ def _list_peer_warnings(settings: EdgeSettings) -> Iterator[str]:
     for name, upstream in settings.upstreams.items():
         if not upstream.tls.verify:
             yield f"upstreams.{name}.tls.verify: false trusts whoever answers: write ca: FILE"
-    if settings.usage is not None and not settings.usage.tls.verify:
-        yield "usage.tls.verify: false trusts whoever answers, who gets the token: write ca: FILE"
+    for place, usage in list_usages(settings).items():
+        if not usage.tls.verify:
+            yield f"{place}.tls.verify: false trusts whoever answers, who gets the token: write ca: FILE"
     yield from list_tracing_warnings(settings.tracing)
     hub = settings.hub
     if not hub.is_shared or is_local_hub(hub.url):

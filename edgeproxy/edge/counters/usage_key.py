@@ -1,6 +1,8 @@
 """The key of a row of the usage table.
 
 It consists of customer, meter and route, and a part such as `model=m1` for each dimension, in the order of their names.
+A customer of another residency than the edge's own has that before the name: `us:acme`. So each row belongs to one
+chain of batches for ever (edge/usage/chains.py).
 """
 
 from edgeproxy.config import dimensions
@@ -11,6 +13,21 @@ UsageKeyParts = tuple[str, str, str, str]
 """Customer, meter, route and the text of the dimensions, empty where there are none."""
 UsageTotal = tuple[str, str, str, int] | tuple[str, str, str, int, str]
 """Customer, meter, route, total, and the text of the dimensions where there are any."""
+
+
+RESIDENCY_MARK = ":"
+"""Stands between a residency and the name of a customer; no name has it."""
+
+
+def qualify_customer(customer: str, residency: str) -> str:
+    """Return the name under which the usage of a customer is counted; `residency` is empty for the edge's own."""
+    return f"{residency}{RESIDENCY_MARK}{customer}" if residency else customer
+
+
+def split_customer(counted_as: str) -> tuple[str, str]:
+    """Return the residency of a customer, empty for the edge's own, and the name, of a name in the usage table."""
+    residency, mark, customer = counted_as.partition(RESIDENCY_MARK)
+    return (residency, customer) if mark else ("", counted_as)
 
 
 def usage_key(counted: UsageKeyParts) -> bytes:

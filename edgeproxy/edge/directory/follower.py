@@ -1,18 +1,17 @@
-"""The directory as one supervisor has it: followed in the hub or the collector, kept on this host's disk, and told to
-workers who ask.
+"""A directory as one supervisor has it: followed in the hub or the collector, and kept on this host's disk.
 
-Nobody waits for the hub or the collector. A worker that meets a key asks this supervisor, which looks into the file
-(cache.py); while they are away the file is what is known, with its age for all to see. A hub that has forgotten
-everything says nothing about customers: they stay until somebody pushes. What is not signed as it must be, or is older
-than what is known, is refused (lineage.py), and what is known counts on, until the newest signed time is too old.
+Nobody waits for the hub or the collector. A worker that meets a key asks its supervisor, which looks into the file
+(key_lookups.py, cache.py); while they are away the file is what is known, with its age for all to see. A hub that has
+forgotten everything says nothing about customers: they stay until somebody pushes. What is not signed as it must be, or
+is older than what is known, is refused (lineage.py), and what is known counts on, until the newest signed time is too
+old.
 """
 
 import asyncio
 import contextlib
 import random
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from time import monotonic
 
@@ -33,6 +32,7 @@ from edgeproxy.edge.directory.cache import (
     is_damage_error,
 )
 from edgeproxy.edge.directory.collector_log import CollectorLog
+from edgeproxy.edge.directory.key_lookups import LOG_QUIET_SECONDS
 from edgeproxy.edge.directory.lineage import (
     AcceptedNews,
     OversizedLogError,
@@ -41,7 +41,7 @@ from edgeproxy.edge.directory.lineage import (
 )
 from edgeproxy.edge.directory.seal import load_seal
 from edgeproxy.edge.directory.transport import Transport
-from edgeproxy.edge.messages import DirectoryFlags, DirectoryValid, ForgetCustomers, KeysLookedUp, LookUpKeys
+from edgeproxy.edge.messages import DirectoryFlags, DirectoryValid
 from edgeproxy.edge.metrics import Series
 from edgeproxy.hub.errors import HubRefusalError, HubUnavailableError
 from edgeproxy.wire import directory_versions
@@ -58,11 +58,6 @@ FIRST_READ_SECONDS = 45.0
 """Seconds after which it waits for no more, and is ready without: service managers give an edge a minute to begin."""
 NOTE_SECONDS = 60.0
 """Seconds between two notes on disk of when the hub was last heard."""
-REST_SECONDS_MAX = 0.1
-"""Seconds of rest after looking keys up, which otherwise is as long as that took: a flood of unknown keys gets half of
-the time at most."""
-LOG_QUIET_SECONDS = 60.0
-"""Seconds between two log lines about the same thing that must not happen."""
 NAMES_LOGGED_MAX = 5
 """Customers who are named in a line of the log."""
 FAILURES_BEFORE_BACKOFF = 3
@@ -76,28 +71,27 @@ CLOCK_AHEAD_SECONDS_MAX = 300.0
 PUBLISHED = {"hub": "see `edgeproxy directory push`", "collector": "see `directory` of collector.yaml"}
 """The command or setting that publishes a directory."""
 
-Reply = Callable[[KeysLookedUp], None]
-
 
 class DirectoryFollower:
-    """The directory of one supervisor."""
+    """One directory of one supervisor; `directories.py` has all of them. `state`: where its cache is."""
 
     def __init__(
         self,
         state: Path,
         settings: EdgeSettings,
         ask: CallHub,
-        tell: Callable[[ForgetCustomers], None],
-        publish: Callable[[DirectoryValid | DirectoryFlags], None] = lambda _: None,
-        used: Callable[[Collection[bytes]], None] = lambda _: None,
+        tell: Callable[[list[str] | None], None],
+        publish: Callable[[DirectoryValid | DirectoryFlags], None],
+        looked: Callable[[], None],
     ) -> None:
-        """`ask` asks the hub, `tell` tells all workers, each message after the others; `publish` those that start later
-        too, until the next one. `used` hears which keys are in use."""
-        self._record_used = used
+        """`ask` asks the hub, `tell` tells all workers which customers to forget, None for all; `publish` sends a
+        message to those that start later too, until the next one. `looked` hears that the customers are known, or will
+        take a while."""
+        self._on_looked = looked
         self._state = state
         self._settings = settings
         self._call_hub = ask
-        self._send = tell
+        self._forget = tell
         self._publish = publish
         self._transport: Transport | None = None
         self._trust: TrustedKeys | None = None
@@ -120,15 +114,10 @@ class DirectoryFollower:
         """Whether the log says so, or is not to."""
         self._behind_logged_at = -LOG_QUIET_SECONDS
         """Time it was last logged as behind; reset when current."""
-        self._changes = 0
-        """Number of forget messages to workers."""
         self._parts = 0
         """Number of version parts read."""
         self._progress: str | None = None
         """Current read, if any."""
-        self._pending_lookups: list[tuple[list[bytes], Reply]] = []
-        self._lookups: Counter[str] = Counter()
-        self._wake = asyncio.Event()
         self._looked = asyncio.Event()
         """Set once the customers are known, or will take a while."""
         self._tasks = Tasks()
@@ -168,7 +157,6 @@ class DirectoryFollower:
         self._ahead_at = 0.0
         self._looked.clear()
         self._tasks.start("directory", self._follow())
-        self._tasks.start("look keys up", self._answer_lookups())
         until = monotonic() + FIRST_READ_SECONDS
         while not self._looked.is_set():
             read = self._parts
@@ -181,7 +169,11 @@ class DirectoryFollower:
                 if self._parts == read or monotonic() > until:
                     message = "the directory was not read yet; its customers are served once it is"
                     self._log.error(message, why=self._progress or self._why)
-                    self._looked.set()
+                    self._record_looked()
+
+    def _record_looked(self) -> None:
+        self._looked.set()
+        self._on_looked()
 
     def _open(self, directory: Directory) -> Transport:
         """Open the transport that the configuration names."""
@@ -208,8 +200,6 @@ class DirectoryFollower:
         """Stop following the directory."""
         self._running = False
         await self._tasks.cancel()
-        self._reply(self._pending_lookups, None)
-        self._pending_lookups = []
         self._rejected = None
         transport, self._transport = self._transport, None
         if transport is not None:
@@ -248,7 +238,7 @@ class DirectoryFollower:
                 self._record_behind(repr(error))
                 in_vain += 1
             else:
-                self._looked.set()
+                self._record_looked()
                 in_vain = 0
             new_trouble = self._why is not None and not self._is_behind_logged
             pause = FIRST_POLL_SECONDS if self._held is None or new_trouble else POLL_SECONDS
@@ -274,7 +264,7 @@ class DirectoryFollower:
             await self._publish_flags()
             await self._survey_files()
             if self._held is not None:
-                self._looked.set()
+                self._record_looked()
         there = await asyncio.to_thread(cached.fetch_version)
         if there is None or self._held is None or there.token != self._held.token:
             # Another supervisor on this state directory has read it.
@@ -344,8 +334,7 @@ class DirectoryFollower:
         if held == self._held:
             return
         self._held = held
-        self._changes += 1
-        self._send(ForgetCustomers(None if changed is None else sorted(changed), self._changes))
+        self._forget(None if changed is None else sorted(changed))
         self._publish_validity()
         await self._publish_flags()
         await self._survey_files()
@@ -444,59 +433,25 @@ class DirectoryFollower:
 
     # ---- those who ask
 
-    def queue_lookup(self, message: LookUpKeys, reply: Reply) -> None:
-        """Queue a worker's question whose keys these are (edge/proxy/key_lookup.py); each gets one answer."""
-        if not self._running:
-            self._reply([(message.digests, reply)], None)
-            return
-        self._pending_lookups.append((message.digests, reply))
-        self._wake.set()
+    @property
+    def is_running(self) -> bool:
+        """Whether a directory is followed."""
+        return self._running
 
-    async def _answer_lookups(self) -> None:
-        """Answer the queued look-ups together, until cancelled."""
-        await self._looked.wait()
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            lookups, self._pending_lookups = self._pending_lookups, []
-            began, owners = monotonic(), None
-            try:
-                owners = await self._find_owners({digest for digests, _ in lookups for digest in digests})
-            except Exception as error:  # Others will ask too.
-                self._rare_log.error("keys could not be looked up", repr(error), exc_info=error)
-            finally:
-                self._reply(lookups, owners)
-            await asyncio.sleep(min(REST_SECONDS_MAX, monotonic() - began))
+    @property
+    def has_looked(self) -> bool:
+        """Whether the customers are known, or will take a while."""
+        return self._looked.is_set()
 
-    def _reply(self, lookups: list[tuple[list[bytes], Reply]], owners: dict[bytes, KeyOwner | None] | None) -> None:
-        for digests, reply in lookups:
-            reply(self._build_answer(digests, owners))
-
-    async def _find_owners(self, digests: Iterable[bytes]) -> dict[bytes, KeyOwner | None] | None:
+    async def find_owners(self, digests: Collection[bytes]) -> Mapping[bytes, KeyOwner | None] | None:
         """Find the owners of keys in the current version; None where it cannot be read."""
-        while self._cache is not None and self._held is not None:
-            changes = self._changes
-            try:
-                owners = await asyncio.to_thread(self._cache.find_owners, digests)
-            except CacheError as error:
-                self._record_failure(error)
-                return None
-            if changes == self._changes:
-                return owners
-            # Workers were told to forget meanwhile, and must not be told what was before.
-        return None
-
-    def _build_answer(self, digests: list[bytes], owners: Mapping[bytes, KeyOwner | None] | None) -> KeysLookedUp:
-        """Build the answer to a worker."""
-        known, unknown, untold = {}, [], []
-        if owners is None:
-            untold = digests
-        else:
-            known = {digest: owner for digest in digests if (owner := owners.get(digest)) is not None}
-            unknown = [digest for digest in digests if digest not in known]
-        self._record_used(known)
-        self._lookups.update(known=len(known), unknown=len(unknown), untold=len(untold))
-        return KeysLookedUp(known, unknown, untold, 0 if owners is None else self._changes)
+        if self._cache is None or self._held is None:
+            return None
+        try:
+            return await asyncio.to_thread(self._cache.find_owners, digests)
+        except CacheError as error:
+            self._record_failure(error)
+            return None
 
     async def find_customer(self, name: str) -> KnownCustomer | None:
         """Return a customer of the directory; None where there is none.
@@ -545,10 +500,7 @@ class DirectoryFollower:
         held = self._held
         customers, keys, number = (0, 0, 0) if held is None else (held.customers, held.keys, held.number)
         unserved = sum(self._survey.tiers.values())
-        counted: list[Series] = [
-            ("edge_directory_lookups_total", (result,), (self._lookups[result],))
-            for result in ("known", "unknown", "untold")
-        ]
+        counted: list[Series] = []
         if held is not None:
             counted.append(("edge_directory_age_seconds", (), (round(time.time() - held.checked_at),)))
         if held is not None and self._trust is not None:

@@ -116,10 +116,10 @@ class ControlHandler:
                 revocation.recheck_customers(self._runtime, names)
             case IssuerKeys(keys=keys):
                 self._generations.update_issuer_keys(keys)
-            case DirectoryValid(until=until):
-                self._generations.update_directory_validity(until)
-            case DirectoryFlags(flags=flags):
-                self._generations.update_flags(flags)
+            case DirectoryValid(until=until, residency=residency):
+                self._generations.update_directory_validity(until, residency)
+            case DirectoryFlags(flags=flags, residency=residency):
+                self._generations.update_flags(flags, residency)
             case _:
                 assert_never(message)
 

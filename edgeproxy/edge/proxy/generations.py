@@ -123,16 +123,15 @@ class Generations:
                 self._log.error("the keys of an issuer cannot be read", name, why=str(error))
         self._runtime.snapshot.forget_customers(None)
 
-    def update_directory_validity(self, until: float | None) -> None:
-        """Set the edge time until which what is told of the directory counts; None: for ever."""
-        key_lookup = self._runtime.key_lookup
-        before, key_lookup.valid_until = key_lookup.valid_until, FOREVER if until is None else until
-        if key_lookup.valid_until < before:
+    def update_directory_validity(self, until: float | None, residency: str = "") -> None:
+        """Set the edge time until which what is told of the directory of a residency counts; None: for ever."""
+        validity = self._runtime.key_lookup.validity
+        if validity.update(residency, FOREVER if until is None else until):
             self._runtime.snapshot.forget_customers(None)
 
-    def update_flags(self, flags: Mapping[str, str]) -> None:
-        """Take over the flags of the directory, in JSON, by name: who has them is settled anew."""
-        known = self._runtime.key_lookup.flags
+    def update_flags(self, flags: Mapping[str, str], residency: str = "") -> None:
+        """Take over the flags of the directory of a residency, in JSON, by name: who has them is settled anew."""
+        known = self._runtime.key_lookup.flags.setdefault(residency, {})
         known.clear()
         for name, document in flags.items():
             try:

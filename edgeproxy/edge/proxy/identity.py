@@ -253,17 +253,22 @@ class Directory:
             return self.expired
         if route.auth == "none":
             return self.anonymous
-        if key_lookup.valid_until <= now:
-            self._metrics.count_auth_failure("stale")
-            why = "What this edge knows of its customers is too old to be believed"
-            raise RejectedError(503, why, close=False, fields=b"Retry-After: 10\r\n")
+        if key_lookup.validity.last <= now:
+            raise self._create_stale_error()
         certified = isinstance(identity, CertificateHolder)
         unknown = self.uncertified if certified else self.unknown
         known = key_lookup.find_owner(identity.digest)
         if known is None:
-            return unknown if key_lookup.is_unknown(identity.digest) else None
+            if not key_lookup.is_unknown(identity.digest):
+                return None
+            if key_lookup.validity.first <= now:
+                raise self._create_stale_error()  # That directory may have it by now.
+            return unknown
         person, at = known
         assert person is not None
+        valid_until = key_lookup.validity.get(person.residency)
+        if valid_until <= now:
+            raise self._create_stale_error()
         if self._customers.has_customer(person.name):
             return unknown  # What the files say of a customer, they say whole.
         before = None if certified else self._identities.get(identity.secret)
@@ -279,8 +284,13 @@ class Directory:
         if left <= 0:
             key_lookup.look_up(identity.digest)
             left = STALE_SECONDS
-        identity.valid_until = min(now + left, identity.expires, identity.raised_until, key_lookup.valid_until)
+        identity.valid_until = min(now + left, identity.expires, identity.raised_until, valid_until)
         return identity
+
+    def _create_stale_error(self) -> RejectedError:
+        self._metrics.count_auth_failure("stale")
+        why = "What this edge knows of its customers is too old to be believed"
+        return RejectedError(503, why, close=False, fields=b"Retry-After: 10\r\n")
 
     def _refresh_token(self, holder: TokenHolder, now: float) -> Identity | None:
         """Return the identity of a token; None where the supervisor has to be asked for the customer."""
@@ -298,15 +308,17 @@ class Directory:
         until, key_lookup = holder.expires, self._key_lookup
         person: KeyOwner | None = None
         if key_lookup is not None and not self._customers.has_customer(claims.customer):
-            if key_lookup.valid_until <= now:
-                self._metrics.count_auth_failure("stale")
-                why = "What this edge knows of its customers is too old to be believed"
-                raise RejectedError(503, why, close=False, fields=b"Retry-After: 10\r\n")
+            validity = key_lookup.validity
+            if validity.last <= now:
+                raise self._create_stale_error()
             known = key_lookup.find_owner(holder.digest)
             if known is None and not key_lookup.is_unknown(holder.digest):
                 return None
             person = None if known is None else known.owner
-            until = min(until, now + (STALE_SECONDS if person is None else self._ttl), key_lookup.valid_until)
+            valid_until = validity.first if person is None else validity.get(person.residency)
+            if valid_until <= now:
+                raise self._create_stale_error()
+            until = min(until, now + (STALE_SECONDS if person is None else self._ttl), valid_until)
         owner = person or KeyOwner(claims.customer, "", "")
         if not holder.is_bound_to(owner, now):
             holder.set_owner(owner, now)
@@ -336,7 +348,8 @@ class Directory:
             return self._access.bind_without_key(route, "revoked", "The token was revoked")
         if find_missing_reference(customer, self._tiers, self._meters) is not None and person is not None:
             return self._access.bind_directory_customer(person, key, route, at)
-        return self._access.bind(key, customer, route, "jwt", claims.names)
+        residency = "" if person is None else person.residency
+        return self._access.bind(key, customer, route, "jwt", claims.names, residency)
 
     def _resolve_identity(self, identity: UnresolvedIdentity, person: KeyOwner, now: float) -> None:
         """Settle whose an identity is at edge time `now`."""

@@ -29,6 +29,7 @@ ISSUER_REQUEST_SECONDS = 5.0
 """Seconds in which the supervisor is told no more than once that an issuer has other keys."""
 UNKNOWN_SECONDS = 10.0
 """Seconds for which nobody is asked again for a key that nobody has. What changes in the directory is heard of."""
+FOREVER = float("inf")
 MUTE_SECONDS = 0.5
 """Seconds for which a supervisor is not asked again that cannot tell."""
 
@@ -39,6 +40,27 @@ class CachedOwner(NamedTuple):
 
     owner: KeyOwner | None
     fetched_at: float
+
+
+class DirectoryValidity:
+    """Until when what was told of customers counts, by residency, in edge time; after it nobody of it is served."""
+
+    def __init__(self) -> None:
+        self._until = {"": FOREVER}
+        self.first = FOREVER
+        """When the first directory is too old."""
+        self.last = FOREVER
+        """When all of them are."""
+
+    def update(self, residency: str, until: float) -> bool:
+        """Set until when the directory of a residency counts; return whether that was later before."""
+        before, self._until[residency] = self.get(residency), until
+        self.first, self.last = min(self._until.values()), max(self._until.values())
+        return until < before
+
+    def get(self, residency: str) -> float:
+        """Return until when the directory of a residency counts."""
+        return self._until.get(residency, FOREVER)
 
 
 class KeyLookup:
@@ -61,10 +83,9 @@ class KeyLookup:
         """Issuers whose keys were asked for before it is time, and the monotonic time of that."""
         self.issuer_keys: dict[str, list[PyJWK]] = {}
         """The public keys of those who issue tokens, by name."""
-        self.flags: dict[str, Flag] = {}
-        """The flags of the directory, by name."""
-        self.valid_until = float("inf")
-        """The edge time until which what was told counts; after it nobody of the directory is served."""
+        self.flags: dict[str, dict[str, Flag]] = {"": {}}
+        """The flags of the directory of each residency, by name."""
+        self.validity = DirectoryValidity()
 
     def on_supervisor_lost(self) -> None:
         """Let everybody decide anew who waits: whose key is known goes on, and nobody else can be."""

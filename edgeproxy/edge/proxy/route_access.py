@@ -84,7 +84,7 @@ class RouteAccess:
         elif (missing := find_missing_reference(customer, self._tiers, self._meters, key)) is not None:
             why = f"there is no {missing} here"
         else:
-            return self.bind(key, customer, route, by)
+            return self.bind(key, customer, route, by, residency=person.residency)
         self._metrics.count_auth_failure("unserved")
         self._log.error("customers of the directory are refused", why, such_as=person.name)
         again = b"Retry-After: 30\r\n"
@@ -97,8 +97,10 @@ class RouteAccess:
         route: Route,
         by: str = "key",
         claims: Mapping[str, bytes] = NO_CLAIMS,
+        residency: str = "",
     ) -> RouteBinding:
         """Return the route binding of a key's customer; raises RejectedError where it may not be used, and says why.
+        `residency` is that of the customer, where it is not the edge's own.
 
         404 where the route has a flag that the customer has not, 403 or 402 where the customer is paused, 403 where the
         route asks for scopes that the key lacks or the customer is not served in this region.
@@ -109,7 +111,7 @@ class RouteAccess:
             expected = " or ".join(CREDENTIAL_NAMES[each] for each in list_accepted_credentials(route))
             return self.bind_without_key(route, "unknown", f"{expected} is needed here")
         if route.settings.flag not in customer.flags:
-            self._check_flag(route, customer.tier, key.customer)
+            self._check_flag(route, customer.tier, key.customer, residency)
         if customer.paused is not None:
             self._metrics.count_auth_failure("paused")
             raise self._create_rejection(customer.paused.status, customer.paused.why, key, customer)
@@ -119,27 +121,27 @@ class RouteAccess:
             what = "client certificate" if by == "certificate" else "API key"
             raise self._create_rejection(403, f"The {what} lacks the scope {missing}", key, customer)
         self._check_region(key, customer)
-        allowance = self._compute_allowance(key, customer)
+        allowance = self._compute_allowance(key, customer, residency)
         name, digest = key.customer.encode(), bytes.fromhex(key.sha256)
         limits = RouteLimits(self._tables, route.settings, allowance, self._meters, name, digest, claims)
         prefer = None if customer.regions is None else customer.regions.prefer
         networks = None if customer.networks is None else NetworkFilter(customer.networks)
-        return self._create_binding(route, key.customer, customer.tier, allowance, limits, prefer, networks)
+        return self._create_binding(route, key.customer, customer.tier, allowance, limits, prefer, networks, residency)
 
-    def _compute_allowance(self, key: "Key", customer: "Customer") -> "Allowance":
+    def _compute_allowance(self, key: "Key", customer: "Customer", residency: str) -> "Allowance":
         """Return what a key's customer may use, and the key of it."""
-        flags = {} if self._key_lookup is None else self._key_lookup.flags
+        flags = {} if self._key_lookup is None else self._key_lookup.flags.get(residency, {})
         allowance = compute_effective_allowance(self._tiers[customer.tier], customer, flags)
         return apply_key_limits(apply_caps(allowance, self._meters), key, flags)
 
-    def _check_flag(self, route: Route, tier: str, customer: str | None) -> None:
+    def _check_flag(self, route: Route, tier: str, customer: str | None, residency: str = "") -> None:
         """Raise RejectedError(404) where a route has a flag, and this customer (None: nobody) of this tier has not."""
         name = route.settings.flag
         if name is None:
             return
         flag = self._flags.get(name)
         if flag is None and self._key_lookup is not None:
-            flag = self._key_lookup.flags.get(name)
+            flag = self._key_lookup.flags.get(residency, {}).get(name)
         if flag is None or not has_flag(name, flag, tier, customer):
             raise create_no_route_error()
 
@@ -188,10 +190,13 @@ class RouteAccess:
         limits: RouteLimits,
         prefer: str | None = None,
         networks: NetworkFilter | None = None,
+        residency: str = "",
     ) -> RouteBinding:
         fallback = None
         if route.fallback is not None:
-            fallback = self._create_binding(route.fallback, customer, tier, allowance, limits, prefer, networks)
+            fallback = self._create_binding(
+                route.fallback, customer, tier, allowance, limits, prefer, networks, residency
+            )
         anonymous = customer == NO_LABEL
         who = stamps.StampValues(self._edge_region, None if anonymous else customer, None if tier == NO_LABEL else tier)
         return RouteBinding(
@@ -211,6 +216,7 @@ class RouteAccess:
             networks=networks,
             end_user_sets=self._end_user_sets,
             fallback=fallback,
+            residency=residency,
         )
 
 

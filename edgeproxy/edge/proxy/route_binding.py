@@ -14,6 +14,7 @@ from edgeproxy.config.dimensions import format_dimensions, parse_dimensions
 from edgeproxy.config.edge.timeouts import Timeouts
 from edgeproxy.config.meters import KEY, MEASURES, OVER_CAP, compute_request_amount, is_by_key
 from edgeproxy.edge.body_usage.prompts import PromptReader
+from edgeproxy.edge.counters.usage_key import qualify_customer
 from edgeproxy.edge.proxy.body_metering import BodyMetering
 from edgeproxy.edge.proxy.end_users import create_end_user_limits
 from edgeproxy.edge.proxy.metering import CappedCounter, CostCounter, Countable, Metering, is_billed
@@ -192,8 +193,10 @@ class RouteBinding:
         networks: "NetworkFilter | None" = None,
         end_user_sets: "LimitSetCache | None" = None,
         fallback: "RouteBinding | None" = None,
+        residency: str = "",
     ) -> None:
-        """`fallback`: the customer on the route to its second upstream."""
+        """`fallback`: the customer on the route to its second upstream. `residency`: that of the customer, where it is
+        not the edge's own."""
         self.route, self.fallback = route, fallback
         self.customer, self.tier = customer, tier
         self.limits = limits
@@ -213,7 +216,7 @@ class RouteBinding:
         is_altered = rewrites or reads_bodies or changes_host or route.service.speaks_http2 or fallback is not None
         self.has_unusual_head = forwards_key or is_stamped_per_request or is_bounded or is_altered
         """Whether there is more to its requests' heads than what is joined for each."""
-        self._create_meters(meters, metrics)
+        self._create_meters(meters, metrics, qualify_customer(customer, residency))
 
     def is_ejected(self) -> bool:
         """Return whether all endpoints of the first upstream are left out, while the fallback has one that is not."""
@@ -225,10 +228,10 @@ class RouteBinding:
         is_of_requests = self.end_users is not None or self.prompts is not None
         return self.limits.by_address or self.networks is not None or is_of_requests
 
-    def _create_meters(self, meters: dict[str, "Meter"], metrics: "WorkerMetrics") -> None:
-        """Create what counts the requests, by when and what each meter counts."""
+    def _create_meters(self, meters: dict[str, "Meter"], metrics: "WorkerMetrics", counted_as: str) -> None:
+        """Create what counts the requests, by when and what each meter counts, under this name of the customer."""
         customer, label, cost = self.customer, self.route.label, self.route.settings.cost
-        counted = partial(_create_counter, customer, self.route, self.limits, metrics, meters)
+        counted = partial(_create_counter, counted_as, self.route, self.limits, metrics, meters)
         usage: list[tuple[str, Countable]] = []
         others = {}
         for name, meter in meters.items():

@@ -7,13 +7,16 @@ again. The failure is in the log once, and in `GET /status` and the metrics for 
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
 from edgeproxy.base import log
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.tasks import Tasks, run_in_thread
+from edgeproxy.config.directory import KeyOwner
+from edgeproxy.config.edge.residency import find_home
+from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.metrics import Series
@@ -22,7 +25,8 @@ from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.usage import identity, seal
 from edgeproxy.edge.usage.answer import RESULTS, Reply
 from edgeproxy.edge.usage.audit import sum_unshipped
-from edgeproxy.edge.usage.identity import SPOOL
+from edgeproxy.edge.usage.chains import Chains
+from edgeproxy.edge.usage.identity import SPOOL, get_chain_folder
 from edgeproxy.edge.usage.seal import Sealer
 from edgeproxy.edge.usage.ship import ShippingStatus
 from edgeproxy.edge.usage.spool import BrokenSpoolError, Pending, fetch_watermark, list_segments
@@ -51,6 +55,31 @@ class SealingProblem(NamedTuple):
     since: float
 
 
+class Destinations(NamedTuple):
+    """Where usage is shipped, by residency; the empty name is the edge's own. `home` is the name of that, None where
+    no residencies are told apart.
+    """
+
+    usages: dict[str, Usage]
+    home: str | None = None
+
+    @classmethod
+    def from_settings(cls, settings: EdgeSettings) -> "Destinations":
+        """Return those of a configuration."""
+        if settings.residency:
+            usages = {"" if one.home else name: one.usage for name, one in settings.residency.items()}
+            return cls(usages, find_home(settings.residency))
+        return cls({} if settings.usage is None else {"": settings.usage})
+
+    @property
+    def own(self) -> Usage | None:
+        """Where the edge's own usage is shipped; None where nothing is shipped."""
+        return self.usages.get("")
+
+
+NOTHING_SHIPPED = Destinations({})
+
+
 class DiskFacts(NamedTuple):
     """The state of the spool on disk: its bytes, the last acknowledged batch, and the spools that were set aside."""
 
@@ -67,7 +96,7 @@ class Accounting:
         store: Store,
         table_reader: TableReader,
         region: str,
-        usage: Usage | None,
+        destinations: Destinations,
         sync_age: Callable[[], float | None] = lambda: None,
     ) -> None:
         """`sync_age` returns the seconds since the edge agreed with the hub; None where no limits are shared."""
@@ -75,13 +104,13 @@ class Accounting:
         self._sync_age = sync_age
         self._table_reader = table_reader
         self._region = region
-        self._usage = usage
-        self.keys_used = KeysUsed()
-        """The keys that were used today; they are sent to the collector with the next batch."""
-        self._sealer: Sealer | None = None
-        self._shipping: Shipping | None = None
+        self._destinations = destinations
+        self._keys_used: dict[str, KeysUsed] = {}
+        """The keys that were used today, by residency; they are sent to its collector with the next batch."""
+        self._chains: Chains | None = None
+        self._shippings: dict[str, Shipping] = {}
         self._problem: SealingProblem | None = None
-        self._facts = DiskFacts(0, 0, ())
+        self._facts: dict[str, DiskFacts] = {}
         self._off_since = time.time()
         """Unix second since which shipping is off."""
         self._waiting_since: float | None = None
@@ -99,22 +128,29 @@ class Accounting:
         await self._attempt(self._first)
         self._running = self._tasks.start("accounting", self._run())
 
-    def follow(self, usage: Usage | None) -> None:
-        """Apply the usage settings of another configuration."""
-        if usage != self._usage:
-            self._usage = usage
+    def follow(self, destinations: Destinations) -> None:
+        """Apply the destinations of another configuration."""
+        if destinations != self._destinations:
+            self._destinations = destinations
             self._wake.set()
 
     def renew(self) -> None:
-        """Ship over a new connection, as certificates have changed."""
-        if self._shipping is not None:
-            self._shipping.renew()
+        """Ship over new connections, as certificates have changed."""
+        for shipping in self._shippings.values():
+            shipping.renew()
+
+    def record_used_keys(self, known: Mapping[bytes, KeyOwner], now: float) -> None:
+        """Record that these keys are in use at this Unix second, each for the collector of its customer."""
+        for digest, owner in known.items():
+            self._keys_used.setdefault(owner.residency, KeysUsed()).record((digest,), now)
 
     async def send_traffic(self, report: TrafficReport) -> Reply | None:
-        """Send a report of traffic; None where this supervisor ships nothing. Raises OSError where nobody answers."""
-        if self._sealer is None or self._shipping is None:
+        """Send a report of traffic to the edge's own collector; None where this supervisor ships nothing. Raises
+        OSError where nobody answers.
+        """
+        if self._chains is None or "" not in self._shippings:
             return None
-        return await self._shipping.send_traffic(self._sealer.identity.id, report)
+        return await self._shippings[""].send_traffic(self._chains.home.identity.id, report)
 
     async def end(self) -> None:
         """Seal the last counts and ship for a few seconds."""
@@ -124,18 +160,20 @@ class Accounting:
             _, late = await asyncio.wait([self._running], timeout=LAST_SEAL_SECONDS)
             if late:
                 self._log.error("the disk does not take what was counted last; it stays in the tables")
-        if self._shipping is not None:
-            if not await self._shipping.finish(LAST_SHIPPING_SECONDS):
-                left = self._shipping.status.pending
-                self._log.warning("batches wait for the next start", batches=left.batches, units=left.values)
-            await self._shipping.end()
-            self._shipping = None
+        await asyncio.gather(*map(self._finish, self._shippings.values()))
+        self._shippings = {}
         if self._running is not None and self._running.done():
             self._close()
         await self._tasks.cancel()
 
+    async def _finish(self, shipping: Shipping) -> None:
+        if not await shipping.finish(LAST_SHIPPING_SECONDS):
+            left = shipping.status.pending
+            self._log.warning("batches wait for the next start", batches=left.batches, units=left.values)
+        await shipping.end()
+
     async def _first(self) -> tuple[str, ...]:
-        if self._usage is not None:
+        if self._destinations.usages:
             self._store.identity.try_acquire()
         return await self._open()
 
@@ -148,9 +186,10 @@ class Accounting:
                 await self._pause()
 
     async def _pause(self) -> None:
-        usage, seconds = self._usage, IDLE_SEAL_SECONDS
-        if usage is not None:
-            seconds = RETRY_SECONDS if self._sealer is None else seal.seconds_until_seal(time.time(), usage.every)
+        usages, seconds = self._destinations.usages.values(), IDLE_SEAL_SECONDS
+        if usages:
+            every = min(usage.every for usage in usages)
+            seconds = RETRY_SECONDS if self._chains is None else seal.seconds_until_seal(time.time(), every)
         try:
             await asyncio.wait_for(self._wake.wait(), seconds)
         except TimeoutError:
@@ -162,35 +201,47 @@ class Accounting:
     async def _run_turn(self) -> tuple[str, ...]:
         """Open what the settings need, seal, and return the faults that were met."""
         faults = await self._open()
-        if self._sealer is not None:
-            faults = await self._seal(self._sealer)
+        if self._chains is not None:
+            faults = await self._seal(self._chains)
         return faults
 
     async def _open(self) -> tuple[str, ...]:
-        """Open and close the sealer and shipping as the settings and the identity lock demand. Returns no faults."""
-        usage = self._usage
-        if self._shipping is not None and self._shipping.usage != usage:
-            shipping, self._shipping = self._shipping, None
-            await shipping.end()
-            self._off_since = time.time()
-        if usage is None:
+        """Open and close the chains and shipping as the settings and the identity lock demand. Returns no faults."""
+        usages, home = self._destinations
+        is_other = self._chains is not None and self._chains.sealers.keys() != usages.keys()
+        for residency, shipping in tuple(self._shippings.items()):
+            if is_other or shipping.usage != usages.get(residency):
+                del self._shippings[residency]
+                await shipping.end()
+                self._off_since = time.time()
+        if is_other:
             self._close()
-        elif self._sealer is None and self._store.identity.held:
-            self._sealer = await self._table_reader.run_exclusively(
-                partial(Sealer.open, self._store, self._region, time.time())
-            )
-            self._log_opened(self._sealer)
-        if usage is not None and self._sealer is not None and self._shipping is None:
-            self._shipping = Shipping(self._sealer.spool, usage, self.keys_used, self._sync_age)
-            self._log.info("usage is shipped", edge=self._sealer.identity.id, collector=usage.collector)
-            if usage.is_exposed:
-                self._log.warning("the collector's token can be read by all on the way", collector=usage.collector)
+        if usages and self._chains is None and self._store.identity.held:
+            others = [residency for residency in usages if residency]
+            opened = partial(Chains.open, self._store, self._region, time.time(), home=home, others=others)
+            self._chains = await self._table_reader.run_exclusively(opened)
+            for sealer in self._chains.sealers.values():
+                self._log_opened(sealer)
+        if self._chains is not None:
+            for residency, usage in usages.items():
+                if residency not in self._shippings:
+                    self._ship(residency, self._chains.sealers[residency], usage)
         return ()
 
+    def _ship(self, residency: str, sealer: Sealer, usage: Usage) -> None:
+        """Begin to ship a chain."""
+        keys = self._keys_used.setdefault(residency, KeysUsed())
+        name = (residency or self._destinations.home) if self._destinations.home else None
+        self._shippings[residency] = Shipping(sealer.spool, usage, keys, self._sync_age, residency=name)
+        named = {} if name is None else {"residency": name}
+        self._log.info("usage is shipped", edge=sealer.identity.id, collector=usage.collector, **named)
+        if usage.is_exposed:
+            self._log.warning("the collector's token can be read by all on the way", collector=usage.collector)
+
     def _close(self) -> None:
-        if self._sealer is not None:
-            self._sealer.close()
-            self._sealer = None
+        if self._chains is not None:
+            self._chains.close()
+            self._chains = None
 
     def _log_opened(self, sealer: Sealer) -> None:
         last = sealer.spool.last
@@ -201,21 +252,22 @@ class Accounting:
             why = "its end cannot be read; this edge goes on under a new identity"
             self._log.error("the spool was set aside", aside=str(sealer.aside), why=why)
 
-    async def _seal(self, sealer: Sealer) -> tuple[str, ...]:
+    async def _seal(self, chains: Chains) -> tuple[str, ...]:
         """Seal what has grown since the last seal, and return faults of the tables. The tables are locked only while
         they are read or marked, not while the disk is written.
         """
         alone = self._table_reader.run_exclusively
-        growth = await alone(partial(sealer.find_growth, time.time()))
-        for part in growth.parts:
-            self._waiting_since = time.monotonic()
-            batch = await run_in_thread("seal", partial(sealer.append_batch, part, growth.until))
-            self._waiting_since = None
-            if self._shipping is not None:
-                self._shipping.sealed()
-            await alone(partial(sealer.write_marks, part, batch))
-        await alone(partial(sealer.record_sealed, growth))
-        return growth.faults
+        growths, faults = await alone(partial(chains.find_growth, time.time()))
+        for sealer, growth in growths:
+            for part in growth.parts:
+                self._waiting_since = time.monotonic()
+                batch = await run_in_thread("seal", partial(sealer.append_batch, part, growth.until))
+                self._waiting_since = None
+                if sealer.residency in self._shippings:
+                    self._shippings[sealer.residency].sealed()
+                await alone(partial(sealer.write_marks, part, batch))
+        await alone(partial(chains.record_sealed, growths))
+        return faults
 
     async def _attempt(self, work: Callable[[], Awaitable[tuple[str, ...]]]) -> None:
         """Run one step and record its outcome. Never raises."""
@@ -229,7 +281,8 @@ class Accounting:
             self._record_outcome("; ".join(faults))
         self._waiting_since = None
         try:
-            self._facts = await run_in_thread("look at the spool", partial(fetch_disk_facts, self._store))
+            residencies = list(self._destinations.usages) or [""]
+            self._facts = await run_in_thread("look at the spool", partial(fetch_disk_facts, self._store, residencies))
         except OSError:
             pass  # It says how things were when they could last be seen.
 
@@ -248,44 +301,84 @@ class Accounting:
     # ---- what is known
 
     async def report(self) -> JsonObject:
-        """Return the field `usage` of `GET /status`."""
-        status, trouble, facts = self._shipping_status(), self._sealing_problem(), self._facts
-        units, oldest = await self._unshipped(status.pending)
-        sealer = self._sealer
-        return {
+        """Return the field `usage` of `GET /status`: of the edge's own chain, with the unshipped usage of all."""
+        trouble = self._sealing_problem()
+        pending = self._pending()
+        units, oldest = await self._unshipped(pending)
+        report: JsonObject = {
             "unshipped": units,
-            "unshipped_by_meter": await self._unshipped_by_meter(status.pending),
+            "unshipped_by_meter": await self._unshipped_by_meter(),
             "oldest_s": oldest,
+            **self._report_chain(""),
+            "sealing": None if trouble is None else trouble._asdict(),
+            "aside": list(self._get_facts("").aside),
+        }
+        if self._destinations.home is not None:
+            report["residencies"] = {
+                residency or self._destinations.home: {
+                    **self._report_chain(residency),
+                    "aside": list(self._get_facts(residency).aside),
+                }
+                for residency in self._destinations.usages
+            }
+        return report
+
+    def _report_chain(self, residency: str) -> JsonObject:
+        status, facts = self._shipping_status(residency), self._get_facts(residency)
+        sealer = self._find_sealer(residency)
+        return {
             "batches": status.pending.batches,
             "edge": None if sealer is None else sealer.identity.id,
             "watermark": (facts.watermark or None) if sealer is None else sealer.spool.watermark,
             "spool_bytes": facts.spool_bytes,
             "shipping": {"state": status.state, "why": status.why, "since": status.since},
-            "sealing": None if trouble is None else trouble._asdict(),
-            "aside": list(facts.aside),
         }
 
     async def series(self) -> list[Series]:
-        """Return the metrics of unshipped usage. Counters begin at zero with each supervisor."""
-        status, facts, sealer = self._shipping_status(), self._facts, self._sealer
-        units, oldest = await self._unshipped(status.pending)
-        return [
+        """Return the metrics of unshipped usage, of all chains. Counters begin at zero with each supervisor."""
+        residencies = list(self._destinations.usages) or [""]
+        statuses = {residency: self._shipping_status(residency) for residency in residencies}
+        units, oldest = await self._unshipped(self._pending())
+        own = self._find_sealer("")
+        is_shipping = {residency: int(status.state != "stopped") for residency, status in statuses.items()}
+        results = {result: sum(status.results[result] for status in statuses.values()) for result in RESULTS}
+        facts = [self._get_facts(residency) for residency in residencies]
+        series: list[Series] = [
             ("edge_usage_unshipped", (), (units,)),
             ("edge_usage_unshipped_seconds", (), (oldest,)),
-            ("edge_usage_spool_bytes", (), (facts.spool_bytes,)),
-            ("edge_usage_watermark", (), (facts.watermark if sealer is None else sealer.spool.watermark,)),
-            ("edge_usage_shipping_ok", (), (int(status.state != "stopped"),)),
+            ("edge_usage_spool_bytes", (), (sum(each.spool_bytes for each in facts),)),
+            ("edge_usage_watermark", (), (self._get_facts("").watermark if own is None else own.spool.watermark,)),
+            ("edge_usage_shipping_ok", (), (min(is_shipping.values()),)),
             ("edge_usage_sealing_ok", (), (int(self._sealing_problem() is None),)),
-            ("edge_usage_aside", (), (len(facts.aside),)),
-            *(("edge_usage_batches_total", (result,), (count,)) for result, count in status.results.items()),
+            ("edge_usage_aside", (), (sum(len(each.aside) for each in facts),)),
+            *(("edge_usage_batches_total", (result,), (count,)) for result, count in results.items()),
         ]
+        if self._destinations.home is not None:
+            for residency, status in statuses.items():
+                name = residency or self._destinations.home
+                series.append(("edge_residency_unshipped_batches", (name,), (status.pending.batches,)))
+                series.append(("edge_residency_shipping_ok", (name,), (is_shipping[residency],)))
+        return series
 
-    def _shipping_status(self) -> ShippingStatus:
+    def _find_sealer(self, residency: str) -> Sealer | None:
+        return None if self._chains is None else self._chains.sealers.get(residency)
+
+    def _get_facts(self, residency: str) -> DiskFacts:
+        return self._facts.get(residency, NO_FACTS)
+
+    def _pending(self) -> Pending:
+        """Return what is sealed and not acknowledged, of all chains."""
+        pending = [shipping.status.pending for shipping in self._shippings.values()]
+        since = [each.since for each in pending if each.since is not None]
+        batches, values = sum(each.batches for each in pending), sum(each.values for each in pending)
+        return Pending(batches, values, min(since, default=None))
+
+    def _shipping_status(self, residency: str) -> ShippingStatus:
         """Return the status of shipping, also where shipping is off or done elsewhere."""
-        if self._shipping is not None:
-            return self._shipping.status
+        if residency in self._shippings:
+            return self._shippings[residency].status
         state, why = "off", ""
-        if self._usage is not None:
+        if self._destinations.usages:
             trouble = self._problem
             state, why = ("elsewhere", OTHER) if trouble is None else ("stopped", trouble.why)
         return ShippingStatus(state, why, self._off_since, dict.fromkeys(RESULTS, 0), Pending(0, 0, None))
@@ -302,35 +395,44 @@ class Accounting:
 
         A batch that is being sealed at this moment may be counted twice.
         """
-        if self._usage is None:
+        if not self._destinations.usages:
             return sum((await self._table_reader.meters()).values()), 0
         by_meter, until = await self._table_reader.unsealed()
         unsealed = sum(by_meter.values())
         since = [moment for moment, units in ((pending.since, pending.values), (until, unsealed)) if moment and units]
         return pending.values + unsealed, max(0, int(time.time() - min(since))) if since else 0
 
-    async def _unshipped_by_meter(self, pending: Pending) -> dict[str, int] | None:
-        """Return the unacknowledged units by meter; None where the spool is too large to be read for this."""
-        if self._usage is None:
+    async def _unshipped_by_meter(self) -> dict[str, int] | None:
+        """Return the unacknowledged units by meter; None where the spools are too large to be read for this."""
+        if not self._destinations.usages:
             return await self._table_reader.meters()
         sums, _ = await self._table_reader.unsealed()
-        sealed: dict[str, int] | None = {}
-        if pending.batches:
-            spool = self._store.state / SPOOL
+        for residency, shipping in tuple(self._shippings.items()):
+            if not shipping.status.pending.batches:
+                continue
+            spool = get_chain_folder(self._store.state, residency) / SPOOL
             try:
-                sealed = await run_in_thread("read the spool", lambda: sum_unshipped(spool, READ_BYTES_MAX))
+                sealed = await run_in_thread("read the spool", partial(sum_unshipped, spool, READ_BYTES_MAX))
             except OSError:
                 sealed = None
-        if sealed is None:
-            return None
-        return {meter: sums.get(meter, 0) + sealed.get(meter, 0) for meter in sorted({*sums, *sealed})}
+            if sealed is None:
+                return None
+            sums = {meter: sums.get(meter, 0) + sealed.get(meter, 0) for meter in {*sums, *sealed}}
+        return dict(sorted(sums.items()))
 
 
-def fetch_disk_facts(store: Store) -> DiskFacts:
-    """Read the state of the spool. Raises OSError."""
-    folder = store.state / SPOOL
-    taken = sum(path.stat().st_size for path in list_segments(folder))
-    return DiskFacts(taken, fetch_watermark(folder), tuple(path.name for path in identity.list_set_aside(store.state)))
+NO_FACTS = DiskFacts(0, 0, ())
+
+
+def fetch_disk_facts(store: Store, residencies: list[str]) -> dict[str, DiskFacts]:
+    """Read the state of the spool of each residency. Raises OSError."""
+    facts = {}
+    for residency in residencies:
+        state = get_chain_folder(store.state, residency)
+        taken = sum(path.stat().st_size for path in list_segments(state / SPOOL))
+        aside = tuple(path.name for path in identity.list_set_aside(state))
+        facts[residency] = DiskFacts(taken, fetch_watermark(state / SPOOL), aside)
+    return facts
 
 
 def _describe_error(failure: Exception) -> str:

@@ -15,6 +15,7 @@ import orjson
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
+from edgeproxy.config.edge.residency import list_usages
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.config.hub_settings import Hub
@@ -83,13 +84,13 @@ class LedgerCountWriter:
 
     def begin(self) -> None:
         """Follow the configured sources."""
-        usage, hub = self._sources
+        usages, hub = self._sources
         if self._store.quotas.hub is None:
-            if usage is not None:
+            if usages:
                 self._log.warning("quotas go by this edge alone until it is started anew: usage was not shipped before")
             return
-        if usage is not None:
-            self._tasks.start("ledger counts of the collector", self._follow(CollectorCountSource(usage)))
+        for usage in usages:
+            self._tasks.start("ledger counts of a collector", self._follow(CollectorCountSource(usage)))
         if hub is not None:
             from edgeproxy.edge.directory.counted_log import QuotaCountLog
 
@@ -142,11 +143,11 @@ class LedgerCountWriter:
                     self._unwritten[name] = count
 
 
-def find_sources(settings: EdgeSettings) -> tuple[Usage | None, Hub | None]:
-    """Return the collector and the hub to be followed; neither where no customer can have a quota."""
+def find_sources(settings: EdgeSettings) -> tuple[list[Usage], Hub | None]:
+    """Return the collectors and the hub to be followed; none where no customer can have a quota."""
     quotas = [one.quotas for one in settings.tiers.values()] + [one.quotas for one in settings.customers.values()]
     caps = [one.caps for one in settings.tiers.values()] + [one.caps for one in settings.customers.values()]
     if not any(quotas) and not any(caps) and settings.directory is None:
-        return None, None
+        return [], None
     follows_hub = settings.directory is not None and settings.directory.from_ == "hub"
-    return settings.usage, settings.hub if follows_hub else None
+    return list(list_usages(settings).values()), settings.hub if follows_hub else None

@@ -30,10 +30,18 @@ class Shipping:
     """Ships one spool to the collector of `usage`, from construction to `end`. Lives in one event loop."""
 
     def __init__(
-        self, spool: Spool, usage: Usage, keys: KeysUsed, sync_age: Callable[[], float | None] = lambda: None
+        self,
+        spool: Spool,
+        usage: Usage,
+        keys: KeysUsed,
+        sync_age: Callable[[], float | None] = lambda: None,
+        residency: str | None = None,
     ) -> None:
-        """`sync_age` returns the seconds since this edge agreed with the hub on limits; None where it shares none."""
+        """`sync_age` returns the seconds since this edge agreed with the hub on limits; None where it shares none.
+        `residency` is that of the chain, which the collector has to be of; None where none is configured.
+        """
         self.usage = usage
+        self._residency = residency
         self._keys = keys
         self._sync_age = sync_age
         self._http: HttpTransport | None = None
@@ -83,7 +91,9 @@ class Shipping:
         if self._http is None:
             self._http = await self._connect()
         fields = self._keys.format_fields()
-        reply = await self._http(batch, body, {**edge_report.format_fields(self._sync_age()), **fields})
+        reply = await self._http(
+            batch, body, {**edge_report.format_fields(self._sync_age(), self._residency), **fields}
+        )
         if fields and reply.status == HTTPStatus.OK:
             self._keys.acknowledge()
         return reply

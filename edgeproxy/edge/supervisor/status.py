@@ -11,7 +11,7 @@ from edgeproxy.config.edge.routes import Route
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.tiers import Tier
 from edgeproxy.edge.counters.file import KINDS
-from edgeproxy.edge.directory.follower import DirectoryFollower
+from edgeproxy.edge.directory.directories import Directories
 from edgeproxy.edge.limits.route_limits import CONCURRENCY
 from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.supervisor.accounting import Accounting
@@ -43,7 +43,7 @@ class Status:
         upstreams: Upstreams,
         certificates: Certificates,
         accounting: Accounting,
-        follower: DirectoryFollower,
+        directories: Directories,
         traces: Traces,
         coordinator: Coordinator | None = None,
     ) -> None:
@@ -56,7 +56,7 @@ class Status:
         self._upstreams = upstreams
         self._certificates = certificates
         self._accounting = accounting
-        self._follower = follower
+        self._directories = directories
         self._coordinator = coordinator
         self._traces = traces
         self.vitals = Vitals(workers, table_reader)
@@ -73,7 +73,7 @@ class Status:
             return "draining"
         if self.phase == "starting":
             return f"starting: {workers.ready} of {workers.places} workers are ready{self._crowded()}"
-        return self._follower.describe_lack() if workers.ready else f"none of {workers.places} workers is ready"
+        return self._directories.describe_lack() if workers.ready else f"none of {workers.places} workers is ready"
 
     def _crowded(self) -> str:
         """Return the reason for a slow start, if there is one."""
@@ -85,12 +85,12 @@ class Status:
         """Find a customer in the files, or else in the directory; None where no customer has the name. Raises
         ValueError where the directory's entry cannot be read.
         """
-        return find_file_customer(self.settings, customer) or await self._follower.find_customer(customer)
+        return find_file_customer(self.settings, customer) or await self._directories.find_customer(customer)
 
     @property
     def directory_flags(self) -> Mapping[str, Flag]:
         """The flags of the directory, by name."""
-        return self._follower.flags
+        return self._directories.flags
 
     def list_exemplars(self) -> dict[str, dict[int, Exemplar]]:
         """Return a copy of the exemplars of requests, by route and bucket."""
@@ -125,7 +125,7 @@ class Status:
             *await self._accounting.series(),
             *await self.vitals.series(),
             *(() if self._coordinator is None else self._coordinator.series()),
-            *self._follower.series(),
+            *self._directories.series(),
             *self._traces.series(),
             ("edge_worker_restarts_total", (), (self._workers.restarts,)),
             *self._reloads.series(),
@@ -144,7 +144,7 @@ class Status:
             "upstreams": self._upstreams.report(),
             "tables": self._table_reader.rows(),
             "hub": LOCAL_HUB if self._coordinator is None else self._coordinator.report(),
-            "directory": self._follower.report(),
+            "directory": self._directories.report(),
             "usage": await self._accounting.report(),
         }
 

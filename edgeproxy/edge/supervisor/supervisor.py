@@ -6,7 +6,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -14,16 +14,18 @@ from time import monotonic
 from edgeproxy.base import log
 from edgeproxy.base.build import describe_build
 from edgeproxy.base.tasks import Tasks
+from edgeproxy.config.directory import KeyOwner
 from edgeproxy.config.edge import load as edge_load
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.edge import messages
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.directory.follower import DirectoryFollower, Reply
+from edgeproxy.edge.directory.directories import Directories
 from edgeproxy.edge.directory.hub_reader import HubReader
+from edgeproxy.edge.directory.key_lookups import Reply
 from edgeproxy.edge.messages import ErrorsCounted, FetchIssuerKeys, FromLeader, LookUpKeys, SpansEnded, Start
 from edgeproxy.edge.supervisor import sockets, state
-from edgeproxy.edge.supervisor.accounting import Accounting
+from edgeproxy.edge.supervisor.accounting import Accounting, Destinations
 from edgeproxy.edge.supervisor.admin import Admin
 from edgeproxy.edge.supervisor.certificates import Certificates
 from edgeproxy.edge.supervisor.changeover import Changeover
@@ -87,8 +89,7 @@ class Supervisor:
             template=template,
         )
         self._hub_reader = HubReader(settings.hub)
-        self._follower = DirectoryFollower(
-            settings.state,
+        self._directories = Directories(
             settings,
             self._hub_reader.ask,
             self._workers.add,
@@ -112,7 +113,9 @@ class Supervisor:
         )
         self._reloads = Reloads(settings, read, self._apply, on_reload=self._reloading, signatures=watched)
         self._watched = watched is not None
-        self._accounting = Accounting(store, self._table_reader, settings.region, settings.usage, self._sync_age)
+        self._accounting = Accounting(
+            store, self._table_reader, settings.region, Destinations.from_settings(settings), self._sync_age
+        )
         self._traffic = TrafficReporter(self._table_reader, settings.region, self._accounting.send_traffic)
         self._status = Status(
             self._reloads,
@@ -121,7 +124,7 @@ class Supervisor:
             self._upstreams,
             self._certificates,
             self._accounting,
-            self._follower,
+            self._directories,
             self._traces,
             self._coordinator,
         )
@@ -162,7 +165,7 @@ class Supervisor:
             await self._shut_down()
 
     async def _begin(self) -> None:
-        await self._follower.begin()
+        await self._directories.begin()
         await self._issuers.begin()
         await self._wait_for_columns()
         await self._changeover.begin()
@@ -189,11 +192,11 @@ class Supervisor:
     async def _apply(self, settings: EdgeSettings) -> Sequence[str]:
         whys = await self._changeover(settings)
         if not whys:
-            self._accounting.follow(settings.usage)
+            self._accounting.follow(Destinations.from_settings(settings))
             if self._coordinator is not None:
                 await self._coordinator.follow(settings.hub)
             await self._hub_reader.follow(settings.hub)
-            await self._follower.follow(settings)
+            await self._directories.follow(settings)
             await self._ledger_counts.follow(settings)
             await self._issuers.follow(settings.issuers)
             await self._traces.exporter.follow(settings.tracing)
@@ -205,7 +208,7 @@ class Supervisor:
     def _handle_message(self, message: ForwardedMessage, reply: Reply) -> None:
         """Handle a worker's message that is not about the worker itself."""
         if isinstance(message, LookUpKeys):
-            self._follower.queue_lookup(message, reply)
+            self._directories.queue_lookup(message, reply)
         elif isinstance(message, FetchIssuerKeys):
             self._issuers.hurry(message.issuer)
         elif isinstance(message, SpansEnded):
@@ -215,9 +218,9 @@ class Supervisor:
         elif self._coordinator is not None:
             self._coordinator.record_uses(message)
 
-    def _record_used_keys(self, digests: Collection[bytes]) -> None:
-        """Record that these keys of the directory are in use, for the collector."""
-        self._accounting.keys_used.record(digests, time.time())
+    def _record_used_keys(self, known: Mapping[bytes, KeyOwner]) -> None:
+        """Record that these keys of the directory are in use, each for the collector of its customer."""
+        self._accounting.record_used_keys(known, time.time())
 
     def _sync_age(self) -> float | None:
         return None if self._coordinator is None else self._coordinator.compute_delay_seconds()
@@ -282,7 +285,7 @@ class Supervisor:
         await self._workers.drain(seconds)
         await self._traces.exporter.end()
         await self._accounting.end()
-        await self._follower.end()
+        await self._directories.end()
         await self._ledger_counts.end()
         await self._hub_reader.close()
         await self._issuers.end()

@@ -65,7 +65,7 @@ class Workers:
         """Resolves when every place has had a worker that was ready; raises WorkersFailedError when none ever will."""
         self._command, self._template = command, template
         self._listening = listening
-        self._start_messages: dict[type[ToWorker], WorkerMessage] = {Start: start}
+        self._start_messages: dict[tuple[type[ToWorker], str], WorkerMessage] = {(Start, ""): start}
         """The messages that each worker gets at its start, by type: first the Start."""
         self._offered: WorkerMessage | None = None
         """The message of the configuration that is being prepared."""
@@ -120,9 +120,11 @@ class Workers:
         for process in self.workers:
             process.outbox.append(message)
 
-    def publish(self, message: WorkerMessage) -> None:
-        """Send a message to all workers, also to those that start later, until another of its type is published."""
-        self._start_messages[get_message_type(message)] = message
+    def publish(self, message: WorkerMessage, subject: str = "") -> None:
+        """Send a message to all workers, also to those that start later, until another of its type is published about
+        the same subject.
+        """
+        self._start_messages[get_message_type(message), subject] = message
         self.send(message)
 
     # ---- from one configuration to another
@@ -150,7 +152,7 @@ class Workers:
     def commit(self, number: int, start: Start | Frame[Start]) -> None:
         """Make all workers serve `number` from now on. `start` is the message for workers that start later."""
         self.number = number
-        self._start_messages[Start] = start
+        self._start_messages[Start, ""] = start
         self._offered = None
         for process in self.workers:
             self._bring_forward(process)
@@ -193,9 +195,9 @@ class Workers:
             return
         if process.prepared == self.number:
             process.outbox.send_latest(Commit(self.number))
-            if SetEndpoints in self._start_messages:
+            if (SetEndpoints, "") in self._start_messages:
                 # It may have been told before it had begun to prepare, when they meant nothing to it.
-                process.outbox.send_latest(self._start_messages[SetEndpoints])
+                process.outbox.send_latest(self._start_messages[SetEndpoints, ""])
         elif process.refused[0] == self.number:
             self._dismiss(process, f"it cannot serve what the others do: {process.refused[1]}")
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from edgeproxy.edge.counters.control import Control
 from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.setup import file_name, list_generations
+from edgeproxy.edge.usage.identity import LastSealed
 from edgeproxy.edge.usage.seal import USAGE, find_last_sealed
 from edgeproxy.edge.usage.segment import MODULUS, Damage, Record, parse_records
 from edgeproxy.edge.usage.spool import (
@@ -135,9 +136,11 @@ def _find_last_batch(path: Path) -> tuple[Batch, int] | None:
 
 
 def fetch_last_sealed(state: Path, folder: Path) -> int:
-    """Find the last batch that the tables in `folder` know of; 0 where there are none. Raises TableError."""
+    """Find the last batch that the tables in `folder` know of, or the chain's own file where it is that of a residency;
+    0 where there are none. Raises TableError.
+    """
     if not (state / "control").exists():
-        return 0
+        return LastSealed(state).fetch()
     control = Control.open(state / "control")
     files = []
     try:

@@ -2,6 +2,8 @@
 
     identity.json    {version, id, machine, inode, made_at}
     aside.N/         a state that was set aside: its identity.json, spool, tables, base.json and control
+    residency/NAME/  of each residency but the edge's own, the same: an identity.json, a spool, what was set aside,
+                     and `last-sealed`, the number of the last batch
 
 Where the directory is not the one that was left (another machine id, another inode: a copy, a moved volume, a restored
 backup), somebody else may go on with the same counts. So everything is set aside, and the edge begins anew under an
@@ -33,7 +35,9 @@ from edgeproxy.edge.counters.store import IDENTITY_FILE
 VERSION = 1
 SPOOL = "spool"
 ADOPTING = "adopting.json"
-MOVED = ("control", "base.json", SPOOL)
+RESIDENCIES = "residency"
+LAST_SEALED = "last-sealed"
+MOVED = ("control", "base.json", SPOOL, RESIDENCIES)
 """Entries of a state, besides its tables and its identity."""
 ASIDE = re.compile(r"aside\.([0-9]+)")
 GONE = "discarded.tmp"
@@ -84,6 +88,37 @@ class StateLocation(NamedTuple):
     def matches(self, identity: EdgeIdentity) -> bool:
         """Return whether this is where the identity was made, or adopted."""
         return self == (identity.machine, identity.inode)
+
+
+class LastSealed:
+    """The last batch of a chain that was sealed and marked, in a file: where its spool ends earlier, some is missing.
+
+    Only of chains in folders of their own: the edge's own chain has this word in the tables (counters/file.py). As
+    there, the disk is not waited for: after a power cut it may be an earlier batch.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / LAST_SEALED
+
+    def fetch(self) -> int:
+        """Return the number of the batch; 0 where there is none."""
+        try:
+            return int.from_bytes(self._path.read_bytes()[:8], "little")
+        except FileNotFoundError:
+            return 0
+
+    def record(self, seq: int) -> None:
+        """Record the number of the batch, in one write. Raises OSError."""
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(fd, seq.to_bytes(8, "little"), 0)
+        finally:
+            os.close(fd)
+
+
+def get_chain_folder(state: Path, residency: str) -> Path:
+    """Return the folder of the chain of a residency; empty: the edge's own, whose folder is the state directory."""
+    return state / RESIDENCIES / residency if residency else state
 
 
 def load_identity(folder: Path) -> EdgeIdentity | None:

@@ -10,6 +10,9 @@ After a power cut the tables may be older than the last batches, for only the sp
 the last segment say was counted is then put back (`_restore`): who sealed it shipped it, and totals never fall. Of what
 was not sealed yet, the disk may have nothing.
 
+A row belongs to one chain of batches, by the name of its customer (counters/usage_key.py): that of the edge, or of
+another residency. Each chain has a sealer, with a spool and an identity of its own (chains.py).
+
 Only who holds the identity lock seals, one call at a time. `look`, `mark` and `recover` want the tables to be left
 alone meanwhile (edge/supervisor/table_reader.py); `append` waits for the disk and touches no table.
 """
@@ -23,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeproxy.config.dimensions import is_formatted
+from edgeproxy.config.parsers import RESIDENCY
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.base import read_stamp
 from edgeproxy.edge.counters.columns import NoFreeColumnError
@@ -32,9 +36,9 @@ from edgeproxy.edge.counters.locks import FileLock
 from edgeproxy.edge.counters.setup import file_name, list_generations
 from edgeproxy.edge.counters.store import IDENTITY_FILE, Store
 from edgeproxy.edge.counters.tallies import COUNTER, TallyTable, names
-from edgeproxy.edge.counters.usage_key import parse_usage_key, usage_key
+from edgeproxy.edge.counters.usage_key import parse_usage_key, qualify_customer, split_customer, usage_key
 from edgeproxy.edge.usage import identity
-from edgeproxy.edge.usage.identity import SPOOL, EdgeIdentity
+from edgeproxy.edge.usage.identity import SPOOL, EdgeIdentity, LastSealed
 from edgeproxy.edge.usage.segment import BASE, Disk, Mark
 from edgeproxy.edge.usage.spool import BrokenSpoolError, Spool
 from edgeproxy.wire.batch import (
@@ -84,6 +88,17 @@ class Growth(NamedTuple):
     faults: tuple[str, ...]
 
 
+class TableReading(NamedTuple):
+    """What the tables of usage have counted since it was sealed, by residency (empty: the edge's own), in order.
+
+    `closed`: files that nobody counts in any more. `faults`: rows that cannot be sealed.
+    """
+
+    increases: dict[str, list[Increase]]
+    closed: frozenset[str]
+    faults: tuple[str, ...]
+
+
 class SealResult(NamedTuple):
     """The outcome of one call: batches, their rows, and what is wrong though nothing is lost, for log and alert."""
 
@@ -106,21 +121,31 @@ def find_last_sealed(files: Iterable[TableFile]) -> int:
 
 
 class Sealer:
-    """Seals the usage of one store. `aside`: where it put a spool that it found broken."""
+    """Seals the usage of one chain. `aside`: where it put a spool that it found broken."""
 
-    def __init__(self, store: Store, spool: Spool, mine: EdgeIdentity, region: str, aside: Path | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        spool: Spool,
+        mine: EdgeIdentity,
+        region: str,
+        aside: Path | None = None,
+        residency: str = "",
+    ) -> None:
+        """`residency`: whose customers' usage is sealed; empty: the edge's own, and what belongs to nobody."""
         self.store = store
         self.spool = spool
         self.identity = mine
         self.region = region
         self.aside = aside
+        self.residency = residency
         self.until = mine.made_at
         self._adopts = spool.last is None
         self._unmarked: tuple[BatchPart, Batch] | None = None
         """A batch that the disk has, and whose marks are still to be written."""
 
     @classmethod
-    def open(cls, store: Store, region: str, now: float, *, disk: Disk | None = None) -> "Sealer":
+    def open(cls, store: Store, region: str, now: float, *, disk: Disk | None = None, residency: str = "") -> "Sealer":
         """Make the sealer of the holder of the identity lock, and repair what a crash left. `now` is Unix time.
 
         To be called before workers are started, and after `identity.settle`. A spool whose end cannot be read is set
@@ -129,28 +154,29 @@ class Sealer:
         """
         if not store.identity.held:
             raise ValueError("only who holds the identity lock seals")
-        mine = identity.load_identity(store.state)
-        sealed = 0 if mine is None else find_last_sealed(_open_files(store).values())
+        folder = identity.get_chain_folder(store.state, residency)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mine = identity.load_identity(folder)
+        sealed = 0 if mine is None else _fetch_last_sealed(store, residency)
         aside = None
         try:
-            spool = Spool.open(store.state / SPOOL, sealed=sealed, disk=disk)
+            spool = Spool.open(folder / SPOOL, sealed=sealed, disk=disk)
         except BrokenSpoolError:
             if mine is None:
                 raise
-            aside = identity.set_aside_state(store.state, store.folder, only=(SPOOL,))
+            aside = identity.set_aside_state(folder, store.folder, only=(SPOOL,))
             mine = None
-            spool = Spool.open(store.state / SPOOL, disk=disk)
+            spool = Spool.open(folder / SPOOL, disk=disk)
         try:
             if mine is None:
                 if spool.last is not None:
                     raise BrokenSpoolError(
-                        f"{spool.folder} holds batches, and {store.state / IDENTITY_FILE} is missing: put it back"
+                        f"{spool.folder} holds batches, and {folder / IDENTITY_FILE} is missing: put it back"
                     )
-                # What the tables know of was of another identity.
-                for file in _open_files(store).values():
-                    file.last_sealed = 0
-                mine = identity.create_identity(store.state, now)
-            sealer = cls(store, spool, mine, region, aside)
+                # What is known of was of another identity.
+                _record_last_sealed(store, residency, 0)
+                mine = identity.create_identity(folder, now)
+            sealer = cls(store, spool, mine, region, aside, residency)
             sealer.recover()
         except BaseException:
             spool.close()  # It is tried again every second, where the disk is full.
@@ -164,7 +190,9 @@ class Sealer:
         for record in self.spool.recent:
             rows = parse_batch(record.body).rows
             for file, number, of, total in record.marks:
-                latest[file, number, usage_key(count_key(rows[of]))] = total
+                customer, meter, route, split = count_key(rows[of])
+                counted_as = qualify_customer(customer, self.residency)
+                latest[file, number, usage_key((counted_as, meter, route, split))] = total
         files = _open_files(self.store)
         lost: list[tuple[int, int, bytes, int]] = []
         for (file, number, key), total in latest.items():
@@ -232,52 +260,38 @@ class Sealer:
         Where the last batch could not be marked, as on a full disk, that comes first: it would be sealed again. Raises
         OSError then.
         """
+        self.finish_marks()
+        return self.select_growth(read_tables(self.store), now, now)
+
+    def finish_marks(self) -> None:
+        """Write the marks of the last batch where they could not be written. Raises OSError."""
         if not self.store.identity.held:
             raise ValueError("only who holds the identity lock seals")
         if self._unmarked is not None:
             self.write_marks(*self._unmarked)
-        # A clock that was put back stands still here until it has caught up.
+
+    @property
+    def latest(self) -> int:
+        """The end of the last batch's time, or of the last look, in Unix seconds: the next batch ends no earlier."""
         last = self.spool.last
-        latest = max(self.until, 0 if last is None else last.until)
-        until = max(int(now), latest)
-        faults = []
+        return max(self.until, 0 if last is None else last.until)
+
+    def select_growth(self, reading: TableReading, now: float, until: float) -> Growth:
+        """Select what of the tables is to be sealed in this chain, up to `until`, or later where a batch ended later.
+
+        `now` is the time of the clock.
+        """
+        # A clock that was put back stands still here until it has caught up.
+        latest = self.latest
+        until = max(int(until), latest)
+        faults = list(reading.faults)
         if latest - now > CLOCK_BEHIND_SECONDS:
             faults.append(f"the clock is {latest - now:.0f} s behind the last batch, whose time is written until then")
-        files = _open_files(self.store)
-        current = max(files, default=0)
-        # Before they are read: who is gone then has counted all that it ever will.
-        closed = frozenset(
-            file.path.name
-            for number, file in files.items()
-            if number != current and not columns.list_held_columns(file)
-        )
-        parts = tuple(_split_parts(self._list_increases(files, faults)))
+        parts = tuple(_split_parts(reading.increases.get(self.residency, [])))
+        last = self.spool.last
         if not parts and until - (self.identity.made_at if last is None else last.until) >= EMPTY_BATCH_SECONDS:
             parts = (BatchPart((), (), ()),)
-        return Growth(until, parts, closed, tuple(faults))
-
-    def _list_increases(self, files: dict[int, TableFile], faults: list[str]) -> list[Increase]:
-        """List the increases in the order of their names."""
-        grown: dict[bytes, list[tuple[int, int, int]]] = {}
-        values: dict[bytes, int] = {}
-        rows = ((number, *row) for number, file in files.items() for row in TallyTable(file).list_unsealed())
-        base = ((BASE, 0, key, total, mark) for key, total, mark in self.store.load_base().list_unsealed(USAGE))
-        for number, row, key, total, mark in (*base, *rows):
-            if total < mark:
-                faults.append(f"row {row} of file {number} has {total}, and {mark} was sealed")
-                continue
-            grown.setdefault(key, []).append((number, row, total))
-            values[key] = values.get(key, 0) + total - mark
-        increases: list[Increase] = []
-        for key, totals in grown.items():
-            name, value = _parse_key(key), values[key]
-            if name is None or value > NUMBER_MAX:
-                # Nothing that an edge counts: the file is damaged. The others are sealed.
-                faults.append(f"{key!r} with {value} more is no row of a batch, and is not sealed")
-            else:
-                increases.append((build_row(name, value), key, totals))
-        increases.sort()
-        return increases
+        return Growth(until, parts, reading.closed, tuple(faults))
 
     def append_batch(self, part: BatchPart, until: int) -> Batch:
         """Write a batch to the disk; raises OSError."""
@@ -305,12 +319,11 @@ class Sealer:
                 tables[file].mark(number, total)
         if based:
             self.store.load_base().mark(based).write(self.store.base_path)
-        for one in files.values():
-            one.last_sealed = batch.last
+        _record_last_sealed(self.store, self.residency, batch.last)
         self._unmarked = None
 
     def record_sealed(self, growth: Growth) -> None:
-        """Record that all of this growth is sealed."""
+        """Record that all of this growth is sealed, in every chain."""
         self.until = growth.until
         self._adopts = False
         self.store.sealed |= growth.closed
@@ -318,14 +331,53 @@ class Sealer:
 
     def _write_progress(self, until: int) -> None:
         last = self.spool.last
-        for file in _open_files(self.store).values():
-            file.looked_until = until
-            # Another supervisor may have made it since the last batch.
-            file.last_sealed = 0 if last is None else last.seq
+        if not self.residency:
+            for file in _open_files(self.store).values():
+                file.looked_until = until
+        # Another supervisor may have made a file since the last batch.
+        _record_last_sealed(self.store, self.residency, 0 if last is None else last.seq)
 
     def close(self) -> None:
         """Close the spool."""
         self.spool.close()
+
+
+def read_tables(store: Store) -> TableReading:
+    """Read what the tables have counted since it was sealed, all of it at one moment."""
+    faults: list[str] = []
+    files = _open_files(store)
+    current = max(files, default=0)
+    # Before they are read: who is gone then has counted all that it ever will.
+    closed = frozenset(
+        file.path.name for number, file in files.items() if number != current and not columns.list_held_columns(file)
+    )
+    return TableReading(_list_increases(store, files, faults), closed, tuple(faults))
+
+
+def _list_increases(store: Store, files: dict[int, TableFile], faults: list[str]) -> dict[str, list[Increase]]:
+    """List the increases of each residency in the order of their names."""
+    grown: dict[bytes, list[tuple[int, int, int]]] = {}
+    values: dict[bytes, int] = {}
+    rows = ((number, *row) for number, file in files.items() for row in TallyTable(file).list_unsealed())
+    base = ((BASE, 0, key, total, mark) for key, total, mark in store.load_base().list_unsealed(USAGE))
+    for number, row, key, total, mark in (*base, *rows):
+        if total < mark:
+            faults.append(f"row {row} of file {number} has {total}, and {mark} was sealed")
+            continue
+        grown.setdefault(key, []).append((number, row, total))
+        values[key] = values.get(key, 0) + total - mark
+    increases: dict[str, list[Increase]] = {}
+    for key, totals in grown.items():
+        parsed, value = _parse_key(key), values[key]
+        if parsed is None or value > NUMBER_MAX:
+            # Nothing that an edge counts: the file is damaged. The others are sealed.
+            faults.append(f"{key!r} with {value} more is no row of a batch, and is not sealed")
+        else:
+            residency, name = parsed
+            increases.setdefault(residency, []).append((build_row(name, value), key, totals))
+    for of_one in increases.values():
+        of_one.sort()
+    return increases
 
 
 def sum_unsealed(store: Store) -> tuple[dict[str, int], int]:
@@ -385,12 +437,30 @@ def _split_parts(increases: list[Increase]) -> Iterator[BatchPart]:
 
 
 @lru_cache(1 << 16)
-def _parse_key(key: bytes) -> CountKey | None:
-    """Return what a key counts; None where it is no row of a batch."""
+def _parse_key(key: bytes) -> tuple[str, CountKey] | None:
+    """Return the residency of a key, and what it counts there; None where it is no row of a batch."""
     try:
-        counted = parse_usage_key(key)
+        counted_as, meter, route, split = parse_usage_key(key)
     except ValueError:
         return None
-    customer, meter, route, split = counted
+    residency, customer = split_customer(counted_as)
     named = (customer == ANONYMOUS or NAME.fullmatch(customer)) and NAME.fullmatch(meter) and ROUTE.fullmatch(route)
-    return counted if named and (not split or is_formatted(split)) else None
+    if not named or (split and not is_formatted(split)) or (residency and not RESIDENCY.fullmatch(residency)):
+        return None
+    return residency, (customer, meter, route, split)
+
+
+def _fetch_last_sealed(store: Store, residency: str) -> int:
+    """Return the last batch of a chain that is known to have been sealed."""
+    if residency:
+        return LastSealed(identity.get_chain_folder(store.state, residency)).fetch()
+    return find_last_sealed(_open_files(store).values())
+
+
+def _record_last_sealed(store: Store, residency: str, seq: int) -> None:
+    """Record the last batch of a chain that was sealed."""
+    if residency:
+        LastSealed(identity.get_chain_folder(store.state, residency)).record(seq)
+        return
+    for file in _open_files(store).values():
+        file.last_sealed = seq

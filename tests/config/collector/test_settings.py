@@ -90,6 +90,13 @@ def test_an_edge_is_no_collector(reported):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("privacy", ["", "privacy: {}\n", "privacy: {pseudonyms: false}\n", "privacy: 1\n"])
+def test_a_residency_is_for_customers_with_pseudonyms(reported, privacy):
+    said = reported(f"{TOKENS}residency: eu\n{privacy}")
+    assert any("is left by the names of its customers" in line for line in said)
+    assert reported(f"{TOKENS}residency: eu\nprivacy: {{pseudonyms: true}}\n") == []
+
+
 @pytest.mark.parametrize(
     "url",
     [

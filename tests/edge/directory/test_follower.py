@@ -21,7 +21,7 @@ from edgeproxy.config.edge.load import load_edge
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.directory import cache, follower
 from edgeproxy.edge.directory.cache import FILE, CacheError, DirectoryCache
-from edgeproxy.edge.directory.follower import DirectoryFollower
+from edgeproxy.edge.directory.directories import Directories
 from edgeproxy.edge.messages import ForgetCustomers, KeysLookedUp, LookUpKeys
 from edgeproxy.hub.errors import HubRefusalError, HubUnavailableError
 from edgeproxy.hub.redis import Link, format_error
@@ -56,12 +56,12 @@ class Room:
         """How often the hub was asked something."""
         self.told: list[ForgetCustomers] = []
         self.replies: list[KeysLookedUp] = []
-        self.people = DirectoryFollower(folder, self.settings(), self.ask, self.told.append)
+        self.people = Directories(self.settings(), self.ask, self.told.append)
 
     def settings(self, more: str = "directory: {from: hub}\n") -> EdgeSettings:
         file = self.folder / "edge.yaml"
         file.write_text(
-            "hub: redis://127.0.0.1:1\ntiers: {t: {}}\n"
+            f"state: {self.folder}\nhub: redis://127.0.0.1:1\ntiers: {{t: {{}}}}\n"
             "upstreams: {u: {endpoints: ['http://a']}}\nroutes: [{path: /*, upstream: u}]\n" + more
         )
         return load_edge(file, {})
@@ -143,7 +143,7 @@ def test_a_time_far_ahead_counts_once_however_often_it_is_shown(
         await room.hub("DEL", TIME)
         await room.hub("RPUSH", TIME, format_time(newest, time.time() + 31_536_000, signer))
         signed = f"directory: {{from: hub, trust: '{signer.public_key}'}}\n"
-        room.people = DirectoryFollower(tmp_path, room.settings(signed), room.ask, room.told.append)
+        room.people = Directories(room.settings(signed), room.ask, room.told.append)
         await room.people.begin()
         await room.knows(1)
         assert room.said()["signed_age_s"] < 60
@@ -170,7 +170,7 @@ def test_news_arrive_of_a_signer_whose_clock_was_set_back(
     async def scene(room: Room) -> None:
         await push_lines(room.hub, {"a": line("a")}, options)
         for version, ahead in ((3, -3600), (5, 0)):
-            room.people = DirectoryFollower(tmp_path, room.settings(signed), room.ask, room.told.append)
+            room.people = Directories(room.settings(signed), room.ask, room.told.append)
             await room.people.begin()
             await room.knows(version - 2)
             await room.people.end()
@@ -236,9 +236,9 @@ def test_who_asks_while_it_changes_is_told_what_is_so_afterwards(
             nonlocal looks
             looks += 1
             answer = looked(there, digests)
-            held = room.people._held
+            held = room.people._home._held
             if looks == 1 and held is not None:
-                changed = room.people._take_over(held._replace(token="another"), {"a"})
+                changed = room.people._home._take_over(held._replace(token="another"), {"a"})
                 asyncio.run_coroutine_threadsafe(changed, loop).result(10)
             return answer
 
@@ -356,7 +356,7 @@ def test_who_asks_when_it_ends_is_answered(
             begun.set()
             await asyncio.Event().wait()
 
-        monkeypatch.setattr(room.people, "_find_owners", never)
+        monkeypatch.setattr(room.people._lookups, "_find_owners", never)
         for name in "ab":
             room.people.queue_lookup(LookUpKeys([hashed(name)]), room.replies.append)
             await begun.wait()

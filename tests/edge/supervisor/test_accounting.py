@@ -17,10 +17,11 @@ from edgeproxy.config.edge.usage import Usage
 from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.supervisor import accounting
-from edgeproxy.edge.supervisor.accounting import OTHER, Accounting
+from edgeproxy.edge.supervisor.accounting import NOTHING_SHIPPED, OTHER, Accounting, Destinations
 from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.usage import identity
-from edgeproxy.edge.usage.seal import Growth, Sealer
+from edgeproxy.edge.usage.chains import ChainGrowth, Chains
+from edgeproxy.edge.usage.seal import Sealer
 from edgeproxy.edge.usage.ship import Shipper
 from edgeproxy.wire.batch import parse_batch
 from loadtest.testbed.authority import Authority, Pair
@@ -85,7 +86,11 @@ class Room:
 
     def accounting(self, usage: Usage | None, store: Store | None = None) -> Accounting:
         store = store or self.store
-        return Accounting(store, TableReader(store), "here", usage)
+        return Accounting(store, TableReader(store), "here", shipped_to(usage))
+
+
+def shipped_to(usage: Usage | None) -> Destinations:
+    return NOTHING_SHIPPED if usage is None else Destinations({"": usage})
 
 
 @pytest.fixture
@@ -198,14 +203,14 @@ def test_what_is_odd_is_said_once_and_all_is_sealed(room: Room) -> None:
 
 
 def test_what_nobody_foresaw_is_tried_again(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    look, fails = Sealer.find_growth, [True, True]
+    look, fails = Chains.find_growth, [True, True]
 
-    def looks(sealer: Sealer, now: float) -> Growth:
+    def looks(chains: Chains, now: float) -> tuple[list[ChainGrowth], tuple[str, ...]]:
         if fails and fails.pop():
             raise RuntimeError("unforeseen")
-        return look(sealer, now)
+        return look(chains, now)
 
-    monkeypatch.setattr(Sealer, "find_growth", looks)
+    monkeypatch.setattr(Chains, "find_growth", looks)
 
     async def scene() -> None:
         with capture_logs() as logs:

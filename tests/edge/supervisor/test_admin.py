@@ -19,11 +19,11 @@ from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.load import Loaded
 from edgeproxy.edge.counters.file import KINDS
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.directory.follower import DirectoryFollower
+from edgeproxy.edge.directory.directories import Directories
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.route_limits import build_rule
 from edgeproxy.edge.metrics import METRICS
-from edgeproxy.edge.supervisor.accounting import Accounting
+from edgeproxy.edge.supervisor.accounting import Accounting, Destinations
 from edgeproxy.edge.supervisor.admin import Admin
 from edgeproxy.edge.supervisor.certificates import Certificates
 from edgeproxy.edge.supervisor.health import ProbeTarget
@@ -130,8 +130,8 @@ def ask(
 
         reloads = Reloads(settings, read, applied)
         tasks.start("reload", reloads.run())
-        accounting = Accounting(room.store, table_reader, settings.region, settings.usage)
-        people = DirectoryFollower(settings.state, settings, nobody, workers.add)
+        accounting = Accounting(room.store, table_reader, settings.region, Destinations.from_settings(settings))
+        people = Directories(settings, nobody, workers.add)
         traces = Traces(settings.tracing, settings.region)
         status = Status(reloads, workers, table_reader, upstreams, certificates, accounting, people, traces)
         admin = Admin(settings)
@@ -286,10 +286,10 @@ def test_an_unknown_customer_is_a_404(room: Room) -> None:
 
 
 def test_a_directory_that_cannot_be_read_is_a_503(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(people: DirectoryFollower, name: str) -> Any:
+    async def broken(people: Directories, name: str) -> Any:
         raise sqlite3.DatabaseError("database disk image is malformed")
 
-    monkeypatch.setattr(DirectoryFollower, "find_customer", broken)
+    monkeypatch.setattr(Directories, "find_customer", broken)
 
     async def scene(client: Client, status: Status, workers: Workers) -> None:
         problem = await body(client, "/limits/nobody", 503)

@@ -9,6 +9,11 @@ BATCH_HEADERS = {
     "Edge-Id": Header({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"}, "The id of the edge.", True),
     "Edge-Seq": Header({"type": "string", "pattern": "^[1-9][0-9]{0,14}$"}, "The number of the batch.", True),
     "Edge-Hash": Header({"type": "string", "pattern": "^[0-9a-f]{64}$"}, "The SHA-256 of the body, in hex.", True),
+    "Edge-Residency": Header(
+        {"type": "string", "pattern": "^[a-z][a-z0-9]{0,15}$"},
+        "The residency of the customers in it; a collector of another one refuses it.",
+        False,
+    ),
 }
 
 GROUP = Group(

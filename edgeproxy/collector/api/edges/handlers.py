@@ -27,7 +27,7 @@ from edgeproxy.collector.ledger.received_batch import (
     parse_headers,
 )
 from edgeproxy.wire.batch import BODY_BYTES_MAX, NAME
-from edgeproxy.wire.edge_report import parse_fields
+from edgeproxy.wire.edge_report import RESIDENCY_FIELD, parse_fields
 from edgeproxy.wire.key_uses import FIELD, parse_field
 
 READERS = 2
@@ -53,6 +53,7 @@ class EdgeHandlers(Handlers):
         if isinstance(headers, str):
             return answer(422, {"error": "headers", "detail": headers})
         auth.require_edge(holder, headers.edge)
+        self._refuse_other_residency(request)
         # A body whose length is not declared may take all that there is.
         size = min(request.content_length if request.content_length is not None else BODY_BYTES_MAX, BODY_BYTES_MAX)
         if not self._batches.reserve_bytes(size):
@@ -76,6 +77,13 @@ class EdgeHandlers(Handlers):
             raise auth.DeniedError(429, outcome.why, FULL_RETRY)
         self._resources.last_used.record(*parse_field(request.headers.get(FIELD)))
         return answer_outcome(outcome)
+
+    def _refuse_other_residency(self, request: web.Request) -> None:
+        """Raise DeniedError where a batch is of customers of another residency: before anything of it is read."""
+        residency, own = request.headers.get(RESIDENCY_FIELD), self._resources.settings.residency
+        if residency is not None and residency != own:
+            why = "has none: write residency in collector.yaml" if own is None else f"is of {own}"
+            raise auth.DeniedError(403, f"the batch is of the residency {residency[:16]!r}, and this collector {why}")
 
     async def _read_batch(self, headers: BatchHeaders, body: bytes, coding: str) -> ReceivedBatch:
         """Read a batch, beside the event loop where that takes longer."""

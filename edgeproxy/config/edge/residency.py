@@ -1,0 +1,55 @@
+"""Residencies: the collectors of an edge's customers, where their data must lie in one of several places."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from edgeproxy.config.edge.directory_settings import Directory
+from edgeproxy.config.edge.usage import Usage
+from edgeproxy.config.field_types import Switch
+from edgeproxy.config.part import Part
+
+if TYPE_CHECKING:
+    from edgeproxy.config.edge.settings import EdgeFile
+
+
+class Residency(Part):
+    """A place where the data of some customers lies: one collector, with its database, bucket and Stripe account.
+
+    ```yaml
+    residency:
+      eu:
+        home: true
+        usage: {collector: "https://eu.example.com:9100", token: "${EU_TOKEN:-}"}
+        directory: {from: collector, trust: "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="}
+      us:
+        usage: {collector: "https://us.example.com:9100", token: "${US_TOKEN:-}"}
+        directory: {from: collector, trust: "ed25519:PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw="}
+    ```
+
+    A customer is in the directory of one of them, and its usage is shipped there, in a chain of batches of its own.
+    """
+
+    home: Switch = Field(
+        default=False,
+        description="Whether this is the residency of the edge itself: its collector gets the usage of customers in "
+        "files and of requests without a key, and the reports of traffic. One residency has it, for as long as the "
+        "state directory lives.",
+    )
+    usage: Usage = Field(description="Collector of the residency, as [`usage`](#usage).")
+    directory: Directory = Field(
+        description="Its directory, as [`directory`](#directory): `from: collector`, with a key in `trust` that no "
+        "other residency has. `ttl` and `revoked` are those of the home."
+    )
+
+
+def find_home(residencies: dict[str, Residency]) -> str | None:
+    """Return the name of the residency of the edge itself; None where no residency is configured."""
+    return next((name for name, residency in residencies.items() if residency.home), None)
+
+
+def list_usages(settings: "EdgeFile") -> dict[str, Usage]:
+    """Return where an edge ships its usage, by the place of that in the file."""
+    if settings.residency:
+        return {f"residency.{name}.usage": residency.usage for name, residency in settings.residency.items()}
+    return {} if settings.usage is None else {"usage": settings.usage}

@@ -1,0 +1,101 @@
+"""Answering workers who ask whose a key is, from the directories that a supervisor has on its disk."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from time import monotonic
+from typing import NamedTuple
+
+from edgeproxy.base import log
+from edgeproxy.config.directory import KeyOwner
+from edgeproxy.edge.messages import KeysLookedUp, LookUpKeys
+from edgeproxy.edge.metrics import Series
+
+REST_SECONDS_MAX = 0.1
+"""Seconds of rest after looking keys up, which otherwise is as long as that took: a flood of unknown keys gets half of
+the time at most."""
+LOG_QUIET_SECONDS = 60.0
+"""Seconds between two log lines about the same thing that must not happen."""
+
+Reply = Callable[[KeysLookedUp], None]
+
+
+class OwnersFound(NamedTuple):
+    """The owners of keys: None for a key that nobody has; a key is missing where nobody can tell now.
+
+    `generation`: that of the last word to forget before they were looked up.
+    """
+
+    owners: Mapping[bytes, KeyOwner | None]
+    generation: int = 0
+
+
+NOBODY_CAN_TELL = OwnersFound({})
+"""The answer where no directory can be read."""
+
+
+class KeyLookups:
+    """The look-ups of one supervisor's workers."""
+
+    def __init__(
+        self,
+        find_owners: Callable[[Collection[bytes]], Awaitable[OwnersFound]],
+        used: Callable[[Mapping[bytes, KeyOwner]], None],
+    ) -> None:
+        """`used` hears which keys are in use, and whose they are."""
+        self._find_owners = find_owners
+        self._record_used = used
+        self._pending: list[tuple[list[bytes], Reply]] = []
+        self._counts: Counter[str] = Counter()
+        self._wake = asyncio.Event()
+        self._log = log.RateLimitedLog(LOG_QUIET_SECONDS)
+
+    def queue(self, message: LookUpKeys, reply: Reply) -> None:
+        """Queue a worker's question whose keys these are (edge/proxy/key_lookup.py); each gets one answer."""
+        self._pending.append((message.digests, reply))
+        self._wake.set()
+
+    def refuse(self, message: LookUpKeys, reply: Reply) -> None:
+        """Answer that nobody can tell, as no directory is followed."""
+        self._reply([(message.digests, reply)], NOBODY_CAN_TELL)
+
+    def refuse_pending(self) -> None:
+        """Answer all that wait that nobody can tell."""
+        pending, self._pending = self._pending, []
+        self._reply(pending, NOBODY_CAN_TELL)
+
+    async def run(self) -> None:
+        """Answer the queued look-ups together, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            pending, self._pending = self._pending, []
+            began, found = monotonic(), NOBODY_CAN_TELL
+            try:
+                found = await self._find_owners({digest for digests, _ in pending for digest in digests})
+            except Exception as error:  # Others will ask too.
+                self._log.error("keys could not be looked up", repr(error), exc_info=error)
+            finally:
+                self._reply(pending, found)
+            await asyncio.sleep(min(REST_SECONDS_MAX, monotonic() - began))
+
+    def _reply(self, pending: list[tuple[list[bytes], Reply]], found: OwnersFound) -> None:
+        for digests, reply in pending:
+            reply(self._build_answer(digests, found))
+
+    def _build_answer(self, digests: list[bytes], found: OwnersFound) -> KeysLookedUp:
+        """Build the answer to a worker."""
+        owners = found.owners
+        known = {digest: owner for digest in digests if (owner := owners.get(digest)) is not None}
+        unknown = [digest for digest in digests if digest in owners and digest not in known]
+        untold = [digest for digest in digests if digest not in owners]
+        self._record_used(known)
+        self._counts.update(known=len(known), unknown=len(unknown), untold=len(untold))
+        return KeysLookedUp(known, unknown, untold, found.generation)
+
+    def series(self) -> list[Series]:
+        """Return the metric of look-ups."""
+        return [
+            ("edge_directory_lookups_total", (result,), (self._counts[result],))
+            for result in ("known", "unknown", "untold")
+        ]

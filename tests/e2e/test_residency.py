@@ -1,0 +1,272 @@
+"""Customers of two residencies behind edges of two regions: each customer's usage comes to its own collector, once."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from typer.testing import CliRunner
+
+from edgeproxy import cli
+from edgeproxy.wire import directory_signatures
+from edgeproxy.wire.directory_signatures import Signer
+from loadtest.testbed.collector import ADMIN, EDGE, Collector, checked
+from loadtest.testbed.customers import TIERS, key_line, key_of
+from loadtest.testbed.edge import Edge, total
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.process import kill
+from loadtest.testbed.redis import Redis
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
+
+NAMES = ("eu", "us")
+
+
+def planted(what: str) -> str:
+    """A text that only the residency eu may have."""
+    return f"planted-{what}"
+
+
+ANNA = planted("name")
+"""A customer of eu. The key is made of the name, so it has the text too."""
+
+
+class World:
+    """A collector and an edge for each of the residencies eu and us; each edge has its own as its home."""
+
+    def __init__(self, folder: Path, databases: dict[str, str], upstream: int, ends: ExitStack) -> None:
+        self.folder, self.upstream = folder, upstream
+        (folder / "hub").mkdir()
+        self.hub = ends.enter_context(Redis(folder / "hub", "--rdbcompression", "no"))
+        """The hub, which all edges share: what is in it can be written to a file."""
+        self.answered: Counter[tuple[str, str]] = Counter()
+        """Billable answers that clients got, by residency and customer."""
+        self.lost = 0
+        """Requests that clients sent and got no answer to."""
+        self.signers = {}
+        self.collectors: dict[str, Collector] = {}
+        for name in NAMES:
+            key = folder / f"{name}.key"
+            directory_signatures.create_key_file(key)
+            self.signers[name] = Signer.load(key)
+            made = Collector(
+                folder / f"{name}-collector",
+                databases[name],
+                residency=name,
+                privacy={"pseudonyms": "true"},
+                directory={"key": str(key)},
+                tiers=TIERS,
+                customers={},
+            )
+            self.collectors[name] = ends.enter_context(closing(made)).start()
+        self.edges: dict[str, Edge] = {}
+        for name in NAMES:
+            log = {"file": str(folder / f"{name}-edge/access.log")}
+            edge = Edge(
+                folder / f"{name}-edge",
+                upstream,
+                region=f"{name}-1",
+                workers=1,
+                hub=self.hub.url,
+                access_log=log,
+                **self.settings(name),
+            )
+            self.edges[name] = ends.enter_context(closing(edge))
+
+    def settings(self, home: str) -> dict[str, Any]:
+        """The residencies as an edge with this home has them, and its own customer."""
+        residencies = {}
+        for name, collector in self.collectors.items():
+            usage = {"collector": f"http://{HOST}:{collector.port}", "token": EDGE, "every": "100ms"}
+            directory = {"from": "collector", "trust": self.signers[name].public_key}
+            residencies[name] = {"usage": usage, "directory": directory, **({"home": "true"} if name == home else {})}
+        local = f"{home}-local"
+        return {
+            "residency": residencies,
+            "tiers": TIERS,
+            "customers": {local: {"tier": "own"}},
+            "keys": [key_line(local)],
+        }
+
+    def create(self, residency: str, customer: str, **more: object) -> None:
+        """A customer of the database of a residency, with a key."""
+        collector = self.collectors[residency]
+        assert collector.send("POST", "/v1/customers", {"name": customer, "tier": "pro", **more}).status == 201
+        digest = hashlib.sha256(key_of(customer).encode()).hexdigest()
+        assert collector.send("POST", f"/v1/customers/{customer}/keys", {"sha256": digest}).status == 201
+
+    def ask(self, region: str, customer: str, residency: str) -> int:
+        """One request in a region; a billable answer is counted."""
+        try:
+            status = self.edges[region].ask(fields={"Authorization": f"Bearer {key_of(customer)}"}).status
+        except OSError:
+            self.lost += 1
+            return 0
+        if status == 200:
+            self.answered[residency, customer] += 1
+        return status
+
+    def known(self, region: str, customer: str, residency: str) -> None:
+        """Wait until an edge serves a customer."""
+        until(lambda: self.ask(region, customer, residency) == 200, f"{region} knows {customer}")
+
+    def ledger(self, residency: str) -> dict[str, int]:
+        """The requests in the ledger of a residency, by customer."""
+        rows = self.collectors[residency].usage(by="customer", meter="requests")["rows"]
+        return {row["customer"]: row["value"] for row in rows if row["value"]}
+
+    def expected(self, residency: str) -> dict[str, int]:
+        """The requests that it should have, where nothing was killed."""
+        return {customer: count for (where, customer), count in self.answered.items() if where == residency}
+
+    def settle(self) -> None:
+        """Wait until each ledger has what clients were answered, and prove both."""
+        for name in NAMES:
+            until(lambda name=name: self.ledger(name) == self.expected(name), f"the ledger of {name} is complete")
+            code, said = checked(self.collectors[name])
+            assert code == 0, said
+
+    def end(self) -> None:
+        """End everything but the hub."""
+        for part in (*self.edges.values(), *self.collectors.values()):
+            part.end()
+
+    def start(self) -> None:
+        """Start what was ended."""
+        for part in (*self.collectors.values(), *self.edges.values()):
+            part.start()
+
+    def status(self, region: str) -> dict[str, Any]:
+        usage: dict[str, Any] = self.edges[region].status()["usage"]
+        return usage
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, postgresql: Postgresql) -> Iterator[World]:
+    """A world that tests share, and leave settled; eu is on PostgreSQL, us on SQLite."""
+    folder = tmp_path_factory.mktemp("world")
+    with ExitStack() as ends:
+        databases = {"eu": postgresql.database(), "us": f"sqlite:///{folder}/us-data/ledger.db"}
+        made = World(folder, databases, upstream.port, ends)
+        told = {"external_id": planted("external-id"), "metadata": {"note": planted("metadata")}}
+        made.create("eu", ANNA, **told)
+        contact = {"emails": [f"{planted('contact')}@example.eu"]}
+        assert made.collectors["eu"].send("PUT", f"/v1/customers/{ANNA}/contacts", contact).status == 200
+        made.create("us", "bob")
+        for edge in made.edges.values():
+            edge.start()
+        for region in NAMES:
+            made.known(region, ANNA, "eu")
+            made.known(region, "bob", "us")
+        yield made
+
+
+def test_usage_of_each_customer_comes_to_its_own_collector_from_any_region(world: World) -> None:
+    for region in NAMES:
+        for _ in range(3):
+            assert world.ask(region, ANNA, "eu") == world.ask(region, "bob", "us") == 200
+            assert world.ask(region, f"{region}-local", region) == 200
+    world.settle()
+    for region in NAMES:
+        chains = world.status(region)["residencies"]
+        assert len({chain["edge"] for chain in chains.values()}) == 2
+        assert {chain["shipping"]["state"] for chain in chains.values()} <= {"idle", "shipping"}
+        samples = world.edges[region].metrics()
+        assert total(samples, "edge_residency_shipping_ok", residency="eu") == 1
+        assert total(samples, "edge_residency_shipping_ok", residency="us") == 1
+    # Neither chain has a row of the other residency's customers.
+    assert set(world.ledger("us")) == {"bob", "us-local"}
+    assert set(world.ledger("eu")) == {ANNA, "eu-local"}
+
+
+def test_a_collector_that_is_away_holds_up_nobody_else(world: World) -> None:
+    world.settle()
+    world.collectors["eu"].end()
+    for region in NAMES:
+        for _ in range(5):
+            assert world.ask(region, ANNA, "eu") == world.ask(region, "bob", "us") == 200
+    expected = world.expected("us")
+    until(lambda: world.ledger("us") == expected, "the other ledger goes on")
+    assert world.status("us")["residencies"]["eu"]["batches"] > 0
+    world.collectors["eu"].start()
+    world.settle()
+
+
+def test_whatever_is_killed_between_two_seals_each_row_is_counted_in_one_chain(world: World) -> None:
+    for turn in range(4):
+        edge = world.edges[NAMES[turn % 2]]
+        for _ in range(10):
+            world.ask(NAMES[turn % 2], ANNA, "eu")
+            world.ask(NAMES[turn % 2], "bob", "us")
+        for pid in edge.supervisor.family():
+            kill(pid)
+        edge.supervisor.wait(10)
+        if turn == 1:
+            world.collectors["us"].kill()
+            world.collectors["us"].start()
+        edge.start()
+    assert world.lost == 0
+    world.settle()
+    for region in NAMES:
+        world.edges[region].end()
+        for residency in NAMES:
+            state = str(world.folder / f"{region}-edge/state")
+            done = CliRunner().invoke(cli.app, ["spool", "verify", "--state", state, "--residency", residency])
+            assert done.exit_code == 0, done.output
+        world.edges[region].start()
+
+
+def test_a_batch_of_another_residency_is_refused_before_it_is_read(world: World) -> None:
+    answer = world.collectors["us"].send("POST", "/v1/batches", b"{}", token=EDGE, Edge_Residency="eu")
+    assert answer.status == 422  # Its other header fields are missing.
+    fields = {"Edge_Id": "edge-1", "Edge_Seq": "1", "Edge_Hash": "0" * 64, "Edge_Residency": "eu"}
+    answer = world.collectors["us"].send("POST", "/v1/batches", b"{}", token=EDGE, **fields)
+    assert answer.status == 403
+    assert "this collector is of us" in answer.body.decode()
+
+
+def find_planted(folder: Path) -> list[str]:
+    """The files below a folder in which a planted text is."""
+    return [str(path) for path in sorted(folder.rglob("*")) if path.is_file() and b"planted-" in path.read_bytes()]
+
+
+def test_no_byte_of_a_person_is_in_anything_of_the_other_side(world: World) -> None:
+    for region in NAMES:
+        for _ in range(5):
+            assert world.ask(region, ANNA, "eu") == 200
+        assert world.ask(region, ANNA + "-mistyped", "eu") == 401
+    world.settle()
+    shown = {region: repr((edge.status(), edge.metrics(), edge.usage())) for region, edge in world.edges.items()}
+    world.end()
+    with redis.Redis(port=world.hub.port) as client:
+        assert any(b"c-" in key for key in client.keys("*"))
+        client.save()
+    # The other side: its collector, database and log, its edge with state, spool, caches and logs; and the hub.
+    assert "planted-" not in shown["us"]
+    for name in ("us-collector", "us-data", "us-edge", "hub"):
+        assert [path for path in (world.folder / name).rglob("*") if path.is_file()], name
+        assert find_planted(world.folder / name) == []
+    # Edges know a pseudonym, wherever they are.
+    assert find_planted(world.folder / "eu-edge") == []
+    assert "planted-" not in shown["eu"]
+    # Found where it has to be: the test looks for what is there.
+    world.start()
+    assert b"planted-name" in world.collectors["eu"].get(f"/v1/customers/{ANNA}", token=ADMIN).body
+    assert world.collectors["us"].get(f"/v1/customers/{ANNA}", token=ADMIN).status == 404
+
+
+def test_a_home_is_for_life(world: World) -> None:
+    edge = world.edges["us"]
+    edge.end()
+    edge.start(**world.settings("eu"))
+    until(lambda: world.status("us")["sealing"] is not None, "sealing has stopped")
+    assert "of the residency us, and eu is configured" in world.status("us")["sealing"]["why"]
+    edge.end()
+    edge.start(**world.settings("us"))
+    world.ask("us", ANNA, "eu")
+    world.settle()

@@ -29,11 +29,13 @@ class RejectedError(EdgeError):
 
 
 class RejectedCustomerError(RejectedError):
-    """A request whose customer is known, by name and tier, and is not served."""
+    """A request whose customer is known, by name and tier, and is not served. `counted_as`: the name with the
+    residency, where that is not the edge's own.
+    """
 
-    def __init__(self, status: int, detail: str, *, customer: str, tier: str) -> None:
+    def __init__(self, status: int, detail: str, *, customer: str, tier: str, counted_as: str) -> None:
         super().__init__(status, detail, close=False)
-        self.customer, self.tier = customer, tier
+        self.customer, self.tier, self.counted_as = customer, tier, counted_as
 
 
 class DirectResponseError(RejectedError):

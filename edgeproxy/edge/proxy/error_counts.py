@@ -13,7 +13,9 @@ from edgeproxy.wire.batch import ANONYMOUS
 GROUPS_MAX: Final = 2000
 """Groups that wait for the supervisor; errors of further ones are counted without saying whose they are."""
 Group = tuple[str, str, int, str]
-"""The customer, the route, the status, and who answered: one of `ANSWERERS` of wire/traffic_report.py."""
+"""The customer, with the residency where that is not the edge's own, the route, the status, and who answered: one of
+`ANSWERERS` of wire/traffic_report.py.
+"""
 
 
 class ErrorCounter:

@@ -43,14 +43,13 @@ def format_error(exchange: ExchangeRecord, error: EdgeError, *, close: bool) -> 
     )
     route, tier = exchange.get_labels()
     customer = None
-    if isinstance(error, RejectedCustomerError):
-        tier, customer = error.tier, (error.customer, error.tier)
     metrics, binding = exchange.runtime.metrics, exchange.binding
+    counted_as = None if binding is None else binding.counted_as
+    if isinstance(error, RejectedCustomerError):
+        tier, customer, counted_as = error.tier, (error.customer, error.tier), error.counted_as
     metrics.get_request_counter(route, tier, reply.status).add(1)
-    if customer is not None:
-        metrics.errors.count_own(customer[0], route, reply.status)
-    elif binding is not None:
-        metrics.errors.count_own(binding.customer, route, reply.status)
+    if counted_as is not None:
+        metrics.errors.count_own(counted_as, route, reply.status)
     exchange.status, exchange.bytes_out = reply.status, reply.body_size
     exchange.log_end(reply.why if reply.status >= 400 else None, customer=customer)
     return reply.data
@@ -125,7 +124,7 @@ def _format_refusal(
     if status == 402:
         fields = runtime.date_line + fields
         if binding is not None:
-            runtime.metrics.errors.count_own(binding.customer, binding.route.label, status)
+            runtime.metrics.errors.count_own(binding.counted_as, binding.route.label, status)
     elif retry_after:
         fields = b"%bRetry-After: %d\r\n%b" % (runtime.date_line, retry_after, fields)
         detail = detail if why is None else f"{why}. {detail}" if detail else why

@@ -17,6 +17,7 @@ from edgeproxy.config.allowance import (
 )
 from edgeproxy.config.directory import KeyOwner, parse_customer
 from edgeproxy.config.edge.auth import AUTHORIZATION
+from edgeproxy.edge.counters.usage_key import qualify_customer
 from edgeproxy.edge.errors import RejectedCustomerError, RejectedError
 from edgeproxy.edge.http1 import stamps
 from edgeproxy.edge.limits.route_limits import NO_CLAIMS, RouteLimits
@@ -114,13 +115,13 @@ class RouteAccess:
             self._check_flag(route, customer.tier, key.customer, residency)
         if customer.paused is not None:
             self._metrics.count_auth_failure("paused")
-            raise self._create_rejection(customer.paused.status, customer.paused.why, key, customer)
+            raise self._create_rejection(customer.paused.status, customer.paused.why, key, customer, residency)
         if not route.scopes <= (key.scopes or frozenset()):
             self._metrics.count_auth_failure("scope")
             missing = ", ".join(sorted(route.scopes - (key.scopes or frozenset())))
             what = "client certificate" if by == "certificate" else "API key"
-            raise self._create_rejection(403, f"The {what} lacks the scope {missing}", key, customer)
-        self._check_region(key, customer)
+            raise self._create_rejection(403, f"The {what} lacks the scope {missing}", key, customer, residency)
+        self._check_region(key, customer, residency)
         allowance = self._compute_allowance(key, customer, residency)
         name, digest = key.customer.encode(), bytes.fromhex(key.sha256)
         limits = RouteLimits(self._tables, route.settings, allowance, self._meters, name, digest, claims)
@@ -145,16 +146,19 @@ class RouteAccess:
         if flag is None or not has_flag(name, flag, tier, customer):
             raise create_no_route_error()
 
-    def _check_region(self, key: "Key", customer: "Customer") -> None:
+    def _check_region(self, key: "Key", customer: "Customer", residency: str) -> None:
         """Raise RejectedError(403) where the customer is not to be served in this region."""
         regions = customer.regions
         if regions is not None and regions.allow is not None and self._edge_region not in regions.allow:
             self._metrics.count_auth_failure("region")
             why = f"This customer is not served in the region {self._edge_region}"
-            raise self._create_rejection(403, why, key, customer)
+            raise self._create_rejection(403, why, key, customer, residency)
 
-    def _create_rejection(self, status: int, why: str, key: "Key", customer: "Customer") -> RejectedError:
-        return RejectedCustomerError(status, why, customer=key.customer, tier=customer.tier)
+    def _create_rejection(
+        self, status: int, why: str, key: "Key", customer: "Customer", residency: str
+    ) -> RejectedError:
+        counted_as = qualify_customer(key.customer, residency)
+        return RejectedCustomerError(status, why, customer=key.customer, tier=customer.tier, counted_as=counted_as)
 
     def bind_without_key(self, route: Route, reason: str, why: str) -> RouteBinding:
         """Return the route binding without a key.

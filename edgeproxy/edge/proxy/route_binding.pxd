@@ -13,7 +13,7 @@ cdef class Route:
     cpdef record_times(self, double total, double own, double waited)
 
 cdef class RouteBinding:
-    cdef public object body_metering, customer, end_users, fallback, latest_refusal, limits, message, metering, networks, preferred_region, priority, prompts, refusals
+    cdef public object body_metering, counted_as, customer, end_users, fallback, latest_refusal, limits, message, metering, networks, preferred_region, priority, prompts, refusals
     cdef public object status_counters, tier
     cdef public tuple admitted_counters
     cdef public bint asks_for_usage, forwards_key, has_unusual_head, takes_whole_bodies

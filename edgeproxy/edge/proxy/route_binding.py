@@ -153,6 +153,7 @@ class RouteBinding:
         "admitted_counters",
         "asks_for_usage",
         "body_metering",
+        "counted_as",
         "customer",
         "end_users",
         "fallback",
@@ -216,7 +217,9 @@ class RouteBinding:
         is_altered = rewrites or reads_bodies or changes_host or route.service.speaks_http2 or fallback is not None
         self.has_unusual_head = forwards_key or is_stamped_per_request or is_bounded or is_altered
         """Whether there is more to its requests' heads than what is joined for each."""
-        self._create_meters(meters, metrics, qualify_customer(customer, residency))
+        self.counted_as = qualify_customer(customer, residency)
+        """The customer, with the residency where that is not the edge's own."""
+        self._create_meters(meters, metrics)
 
     def is_ejected(self) -> bool:
         """Return whether all endpoints of the first upstream are left out, while the fallback has one that is not."""
@@ -228,10 +231,10 @@ class RouteBinding:
         is_of_requests = self.end_users is not None or self.prompts is not None
         return self.limits.by_address or self.networks is not None or is_of_requests
 
-    def _create_meters(self, meters: dict[str, "Meter"], metrics: "WorkerMetrics", counted_as: str) -> None:
-        """Create what counts the requests, by when and what each meter counts, under this name of the customer."""
-        customer, label, cost = self.customer, self.route.label, self.route.settings.cost
-        counted = partial(_create_counter, counted_as, self.route, self.limits, metrics, meters)
+    def _create_meters(self, meters: dict[str, "Meter"], metrics: "WorkerMetrics") -> None:
+        """Create what counts the requests, by when and what each meter counts."""
+        customer, label, cost = self.counted_as, self.route.label, self.route.settings.cost
+        counted = partial(_create_counter, customer, self.route, self.limits, metrics, meters)
         usage: list[tuple[str, Countable]] = []
         others = {}
         for name, meter in meters.items():

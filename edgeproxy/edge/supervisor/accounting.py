@@ -139,18 +139,21 @@ class Accounting:
         for shipping in self._shippings.values():
             shipping.renew()
 
+    def list_residencies(self) -> list[str]:
+        """List the residencies whose collectors are shipped to; the empty name is the edge's own."""
+        return list(self._destinations.usages) or [""]
+
     def record_used_keys(self, known: Mapping[bytes, KeyOwner], now: float) -> None:
         """Record that these keys are in use at this Unix second, each for the collector of its customer."""
         for digest, owner in known.items():
             self._keys_used.setdefault(owner.residency, KeysUsed()).record((digest,), now)
 
-    async def send_traffic(self, report: TrafficReport) -> Reply | None:
-        """Send a report of traffic to the edge's own collector; None where this supervisor ships nothing. Raises
-        OSError where nobody answers.
+    async def send_traffic(self, report: TrafficReport, residency: str = "") -> Reply | None:
+        """Send a report of traffic to the collector of a residency, empty for the edge's own; None where this
+        supervisor ships nothing there. Raises OSError where nobody answers.
         """
-        if self._chains is None or "" not in self._shippings:
-            return None
-        return await self._shippings[""].send_traffic(self._chains.home.identity.id, report)
+        sealer, shipping = self._find_sealer(residency), self._shippings.get(residency)
+        return None if sealer is None or shipping is None else await shipping.send_traffic(sealer.identity.id, report)
 
     async def end(self) -> None:
         """Seal the last counts and ship for a few seconds."""
@@ -281,8 +284,8 @@ class Accounting:
             self._record_outcome("; ".join(faults))
         self._waiting_since = None
         try:
-            residencies = list(self._destinations.usages) or [""]
-            self._facts = await run_in_thread("look at the spool", partial(fetch_disk_facts, self._store, residencies))
+            looked_at = partial(fetch_disk_facts, self._store, self.list_residencies())
+            self._facts = await run_in_thread("look at the spool", looked_at)
         except OSError:
             pass  # It says how things were when they could last be seen.
 
@@ -336,7 +339,7 @@ class Accounting:
 
     async def series(self) -> list[Series]:
         """Return the metrics of unshipped usage, of all chains. Counters begin at zero with each supervisor."""
-        residencies = list(self._destinations.usages) or [""]
+        residencies = self.list_residencies()
         statuses = {residency: self._shipping_status(residency) for residency in residencies}
         units, oldest = await self._unshipped(self._pending())
         own = self._find_sealer("")

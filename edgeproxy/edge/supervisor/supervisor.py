@@ -116,7 +116,12 @@ class Supervisor:
         self._accounting = Accounting(
             store, self._table_reader, settings.region, Destinations.from_settings(settings), self._sync_age
         )
-        self._traffic = TrafficReporter(self._table_reader, settings.region, self._accounting.send_traffic)
+        self._traffic = TrafficReporter(
+            self._table_reader,
+            settings.region,
+            self._accounting.send_traffic,
+            residencies=self._accounting.list_residencies,
+        )
         self._status = Status(
             self._reloads,
             self._workers,

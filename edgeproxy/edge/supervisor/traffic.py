@@ -4,16 +4,18 @@ It reads the metrics that workers count in any case, so that requests pay nothin
 the identity lock at its end, if it read the metrics at both ends of the minute; so a minute in which a supervisor began
 is a gap, and none is reported in part. Reports wait for the collector in memory alone.
 
-Errors of customers are in no metric, as there may be a million customers: workers hand them over twice a second.
+Errors of customers are in no metric, as there may be a million customers: workers hand them over twice a second. Those
+of another residency's customers are reported to its collector, which is told of no other traffic.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
 
 from edgeproxy.base import log
+from edgeproxy.edge.counters.usage_key import split_customer
 from edgeproxy.edge.messages import ErrorsCounted
 from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.usage.answer import Reply
@@ -27,8 +29,10 @@ from edgeproxy.wire.traffic_report import (
     build_report,
 )
 
-SendReport = Callable[[TrafficReport], Awaitable[Reply | None]]
-"""Ships a report; None where this supervisor ships nothing. Raises OSError where nobody answers."""
+SendReport = Callable[[TrafficReport, str], Awaitable[Reply | None]]
+"""Ships a report to the collector of a residency, empty for the edge's own; None where this supervisor ships nothing
+there. Raises OSError where nobody answers.
+"""
 UNKNOWN = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 """Answers of a collector that takes no reports, as it is of an earlier version."""
 LATER = frozenset({HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
@@ -41,8 +45,15 @@ class TrafficReporter:
     """The reporter of one supervisor."""
 
     def __init__(
-        self, table_reader: TableReader, region: str, send: SendReport, clock: Callable[[], float] = time.time
+        self,
+        table_reader: TableReader,
+        region: str,
+        send: SendReport,
+        clock: Callable[[], float] = time.time,
+        residencies: Callable[[], Collection[str]] = lambda: ("",),
     ) -> None:
+        """`residencies` returns to which collectors reports go; empty: that of the edge's own."""
+        self._residencies = residencies
         self._table_reader = table_reader
         self._region = region
         self._send = send
@@ -52,7 +63,8 @@ class TrafficReporter:
         self._errors: dict[ErrorGroup, int] = {}
         """The errors since the last turn."""
         self._unnamed = 0
-        self._waiting: deque[TrafficReport] = deque(maxlen=AGE_SECONDS_MAX // MINUTE_SECONDS)
+        self._waiting: dict[str, deque[TrafficReport]] = {}
+        """The reports that wait, by residency."""
         self._log = log.RateLimitedLog(600.0)
 
     def record_errors(self, message: ErrorsCounted) -> None:
@@ -80,25 +92,43 @@ class TrafficReporter:
             before, self._before = self._before, (minute, now)
             if before is not None and before[0] == minute - MINUTE_SECONDS:
                 growth = compute_growth(before[1], now)
-                self._waiting.append(build_report(before[0], self._region, growth, errors, unnamed))
-            await self._ship()
+                self._build_reports(before[0], growth, errors, unnamed)
         except OSError as error:
-            self._log.info("traffic is reported later", "", why=str(error) or type(error).__name__)
+            self._log.info("traffic is not known", "", why=str(error) or type(error).__name__)
+        await asyncio.gather(*(self._ship(residency, waiting) for residency, waiting in self._waiting.items()))
 
-    async def _ship(self) -> None:
+    def _build_reports(
+        self, minute: int, growth: dict[str, TrafficCounts], errors: dict[ErrorGroup, int], unnamed: int
+    ) -> None:
+        """Build the reports of a minute: of all traffic for the edge's own residency, of errors for the others."""
+        by_residency: dict[str, dict[ErrorGroup, int]] = {residency: {} for residency in self._residencies()}
+        for group, requests in errors.items():
+            residency, customer = split_customer(group.customer)
+            if residency in by_residency:
+                by_residency[residency][group._replace(customer=customer)] = requests
+        for residency, own in by_residency.items():
+            counts = ({}, own, 0) if residency else (growth, own, unnamed)
+            waiting = self._waiting.setdefault(residency, deque(maxlen=AGE_SECONDS_MAX // MINUTE_SECONDS))
+            waiting.append(build_report(minute, self._region, *counts))
+
+    async def _ship(self, residency: str, waiting: deque[TrafficReport]) -> None:
         """Send what waits, the oldest first, until something fails."""
-        while self._waiting:
-            report = self._waiting[0]
+        while waiting:
+            report = waiting[0]
             if report.minute < self._clock() - AGE_SECONDS_MAX:
-                self._waiting.popleft()
+                waiting.popleft()
                 continue
-            reply = await self._send(report)
+            try:
+                reply = await self._send(report, residency)
+            except OSError as error:
+                self._log.info("traffic is reported later", "", why=str(error) or type(error).__name__)
+                return
             if reply is None or reply.status in UNKNOWN:
-                self._waiting.clear()
+                waiting.clear()
                 return
             if reply.status in LATER or reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 return
             if reply.status != HTTPStatus.OK:
                 why = reply.body[:200].decode("utf-8", "replace")
                 self._log.error("the collector refuses a report of traffic", "", status=reply.status, why=why)
-            self._waiting.popleft()
+            waiting.popleft()

@@ -62,11 +62,6 @@ class Chains:
             raise
         return cls(store, sealers)
 
-    @property
-    def home(self) -> Sealer:
-        """The sealer of the edge's own residency."""
-        return self.sealers[""]
-
     def find_growth(self, now: float) -> tuple[list[ChainGrowth], tuple[str, ...]]:
         """Find what has grown in each chain, and the faults that were met. Raises as Sealer.find_growth."""
         for sealer in self.sealers.values():

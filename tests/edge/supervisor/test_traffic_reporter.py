@@ -32,10 +32,11 @@ class Edge:
         self.store = Store.prepare(folder / "state", workers=1, customers=40, addresses=8)
         self.worker = Store.join(folder / "state")
         self.sent: list[TrafficReport] = []
+        self.abroad: list[TrafficReport] = []
         self.reply: Reply | OSError | None = ACCEPTED
 
-    async def send(self, report: TrafficReport) -> Reply | None:
-        self.sent.append(report)
+    async def send(self, report: TrafficReport, residency: str) -> Reply | None:
+        (self.abroad if residency else self.sent).append(report)
         if isinstance(self.reply, OSError):
             raise self.reply
         return self.reply
@@ -163,7 +164,7 @@ def test_a_real_collector_takes_what_is_reported(edge: Edge, sqlite_collector: C
         batch = chain.next()
         assert (await http(batch, format_batch(batch))).status == 200
 
-        async def send(report: TrafficReport) -> Reply:
+        async def send(report: TrafficReport, residency: str) -> Reply:
             reply = await http.send_traffic(chain.edge, report._replace(region=chain.region))
             assert reply.status == 200, reply
             return reply
@@ -178,3 +179,17 @@ def test_a_real_collector_takes_what_is_reported(edge: Edge, sqlite_collector: C
     asyncio.run(work())
     groups = sqlite_collector.get("/v1/traffic", by="edge").json()["groups"]
     assert [group["requests"] for group in groups if group["edge"] == chain.edge] == [9]
+
+
+def test_errors_of_another_residency_are_reported_there_alone(edge: Edge) -> None:
+    reporter = TrafficReporter(TableReader(edge.store), "here", edge.send, lambda: edge.now, lambda: ("", "us"))
+    edge.turn(reporter)
+    edge.answers("v1", "503", 5)
+    errors = [("anna", "v1", 503, "upstream", 2), ("us:bob", "v1", 503, "edge", 3), ("asia:li", "v1", 500, "edge", 1)]
+    reporter.record_errors(ErrorsCounted(errors, 4))
+    edge.turn(reporter)
+    (home,), (abroad,) = edge.sent, edge.abroad
+    assert {group.customer: count for group, count in home.errors.items()} == {"anna": 2}
+    assert {group.customer: count for group, count in abroad.errors.items()} == {"bob": 3}
+    assert (home.total.requests, home.unnamed) == (5, 4)
+    assert (abroad.total.requests, abroad.routes, abroad.unnamed) == (0, {}, 0)

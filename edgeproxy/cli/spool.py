@@ -107,17 +107,16 @@ def discard(
 ) -> None:
     """Discard an identity that was set aside, with the usage that it did not ship. Shows what would be lost, and asks.
 
-    With --damaged: give up batches that cannot be read. The collector gets a gap in their place, and shipping, which
-    stopped before them, goes on.
+    With --damaged: give up batches that cannot be read; the collector gets a gap instead, and shipping goes on.
     """
     from edgeproxy.edge.usage import identity
     from edgeproxy.edge.usage.spool import record_discarded as give_up
 
-    state, folder, mine = _open_spool(config, state, residency if damaged else None)
-    if residency is not None and not damaged:
-        fail("what was set aside of another residency lies in its folder: remove it there, once it was looked at", 2)
     if damaged and name is not None:
         fail("--damaged is about the spool in use, and takes no name", 2)
+    if residency is not None and not damaged:
+        fail("what was set aside of another residency lies in its folder: remove it there, once it was looked at", 2)
+    state, folder, mine = _open_spool(config, state, residency)
     try:
         if not damaged:
 

@@ -20,7 +20,7 @@ from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import KeyOwner, KnownCustomer, find_next_residency
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.directory.follower import DirectoryFollower
-from edgeproxy.edge.directory.key_lookups import LOG_QUIET_SECONDS, KeyLookups, OwnersFound, Reply
+from edgeproxy.edge.directory.key_lookups import LOG_QUIET_SECONDS, KeyLookups, KeyOwners, Reply
 from edgeproxy.edge.messages import DirectoryFlags, DirectoryValid, ForgetCustomers, LookUpKeys
 from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.usage.identity import get_chain_folder
@@ -137,7 +137,7 @@ class Directories:
         else:
             self._lookups.refuse(message, reply)
 
-    async def _find_owners(self, digests: Collection[bytes]) -> OwnersFound:
+    async def _find_owners(self, digests: Collection[bytes]) -> KeyOwners:
         """Find the owners of keys in the current versions of all directories."""
         while not any(one.follower.has_looked for one in self._followed):
             self._looked.clear()
@@ -146,7 +146,7 @@ class Directories:
             changes, followed = self._changes, self._followed
             answers = await asyncio.gather(*(one.follower.find_owners(digests) for one in followed))
             if changes == self._changes:
-                return OwnersFound(dict(self._merge(digests, followed, answers)), changes)
+                return KeyOwners(dict(self._merge(digests, followed, answers)), changes)
             # Workers were told to forget meanwhile, and must not be told what was before.
 
     def _merge(

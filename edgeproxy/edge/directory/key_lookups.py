@@ -20,7 +20,7 @@ LOG_QUIET_SECONDS = 60.0
 Reply = Callable[[KeysLookedUp], None]
 
 
-class OwnersFound(NamedTuple):
+class KeyOwners(NamedTuple):
     """The owners of keys: None for a key that nobody has; a key is missing where nobody can tell now.
 
     `generation`: that of the last word to forget before they were looked up.
@@ -30,7 +30,7 @@ class OwnersFound(NamedTuple):
     generation: int = 0
 
 
-NOBODY_CAN_TELL = OwnersFound({})
+NOBODY_CAN_TELL = KeyOwners({})
 """The answer where no directory can be read."""
 
 
@@ -39,7 +39,7 @@ class KeyLookups:
 
     def __init__(
         self,
-        find_owners: Callable[[Collection[bytes]], Awaitable[OwnersFound]],
+        find_owners: Callable[[Collection[bytes]], Awaitable[KeyOwners]],
         used: Callable[[Mapping[bytes, KeyOwner]], None],
     ) -> None:
         """`used` hears which keys are in use, and whose they are."""
@@ -70,28 +70,28 @@ class KeyLookups:
             await self._wake.wait()
             self._wake.clear()
             pending, self._pending = self._pending, []
-            began, found = monotonic(), NOBODY_CAN_TELL
+            began, owners = monotonic(), NOBODY_CAN_TELL
             try:
-                found = await self._find_owners({digest for digests, _ in pending for digest in digests})
+                owners = await self._find_owners({digest for digests, _ in pending for digest in digests})
             except Exception as error:  # Others will ask too.
                 self._log.error("keys could not be looked up", repr(error), exc_info=error)
             finally:
-                self._reply(pending, found)
+                self._reply(pending, owners)
             await asyncio.sleep(min(REST_SECONDS_MAX, monotonic() - began))
 
-    def _reply(self, pending: list[tuple[list[bytes], Reply]], found: OwnersFound) -> None:
+    def _reply(self, pending: list[tuple[list[bytes], Reply]], owners: KeyOwners) -> None:
         for digests, reply in pending:
-            reply(self._build_answer(digests, found))
+            reply(self._build_answer(digests, owners))
 
-    def _build_answer(self, digests: list[bytes], found: OwnersFound) -> KeysLookedUp:
+    def _build_answer(self, digests: list[bytes], answer: KeyOwners) -> KeysLookedUp:
         """Build the answer to a worker."""
-        owners = found.owners
+        owners = answer.owners
         known = {digest: owner for digest in digests if (owner := owners.get(digest)) is not None}
         unknown = [digest for digest in digests if digest in owners and digest not in known]
         untold = [digest for digest in digests if digest not in owners]
         self._record_used(known)
         self._counts.update(known=len(known), unknown=len(unknown), untold=len(untold))
-        return KeysLookedUp(known, unknown, untold, found.generation)
+        return KeysLookedUp(known, unknown, untold, answer.generation)
 
     def series(self) -> list[Series]:
         """Return the metric of look-ups."""

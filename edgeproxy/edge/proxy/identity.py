@@ -253,22 +253,17 @@ class Directory:
             return self.expired
         if route.auth == "none":
             return self.anonymous
-        if key_lookup.validity.last <= now:
-            raise self._create_stale_error()
-        certified = isinstance(identity, CertificateHolder)
-        unknown = self.uncertified if certified else self.unknown
+        self._require_valid(key_lookup.validity.last, now)
+        unknown = self.uncertified if (certified := isinstance(identity, CertificateHolder)) else self.unknown
         known = key_lookup.find_owner(identity.digest)
         if known is None:
             if not key_lookup.is_unknown(identity.digest):
                 return None
-            if key_lookup.validity.first <= now:
-                raise self._create_stale_error()  # That directory may have it by now.
+            self._require_valid(key_lookup.validity.first, now)  # That directory may have it by now.
             return unknown
         person, at = known
         assert person is not None
-        valid_until = key_lookup.validity.get(person.residency)
-        if valid_until <= now:
-            raise self._create_stale_error()
+        valid_until = self._require_valid(key_lookup.validity.get(person.residency), now)
         if self._customers.has_customer(person.name):
             return unknown  # What the files say of a customer, they say whole.
         before = None if certified else self._identities.get(identity.secret)
@@ -287,10 +282,13 @@ class Directory:
         identity.valid_until = min(now + left, identity.expires, identity.raised_until, valid_until)
         return identity
 
-    def _create_stale_error(self) -> RejectedError:
-        self._metrics.count_auth_failure("stale")
-        why = "What this edge knows of its customers is too old to be believed"
-        return RejectedError(503, why, close=False, fields=b"Retry-After: 10\r\n")
+    def _require_valid(self, valid_until: float, now: float) -> float:
+        """Return until when a directory counts; raises RejectedError(503) where it is too old at edge time `now`."""
+        if valid_until <= now:
+            self._metrics.count_auth_failure("stale")
+            why = "What this edge knows of its customers is too old to be believed"
+            raise RejectedError(503, why, close=False, fields=b"Retry-After: 10\r\n")
+        return valid_until
 
     def _refresh_token(self, holder: TokenHolder, now: float) -> Identity | None:
         """Return the identity of a token; None where the supervisor has to be asked for the customer."""
@@ -309,15 +307,13 @@ class Directory:
         person: KeyOwner | None = None
         if key_lookup is not None and not self._customers.has_customer(claims.customer):
             validity = key_lookup.validity
-            if validity.last <= now:
-                raise self._create_stale_error()
+            self._require_valid(validity.last, now)
             known = key_lookup.find_owner(holder.digest)
             if known is None and not key_lookup.is_unknown(holder.digest):
                 return None
             person = None if known is None else known.owner
             valid_until = validity.first if person is None else validity.get(person.residency)
-            if valid_until <= now:
-                raise self._create_stale_error()
+            self._require_valid(valid_until, now)
             until = min(until, now + (STALE_SECONDS if person is None else self._ttl), valid_until)
         owner = person or KeyOwner(claims.customer, "", "")
         if not holder.is_bound_to(owner, now):

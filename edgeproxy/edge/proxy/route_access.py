@@ -220,7 +220,7 @@ class RouteAccess:
             networks=networks,
             end_user_sets=self._end_user_sets,
             fallback=fallback,
-            residency=residency,
+            counted_as=qualify_customer(customer, residency),
         )
 
 

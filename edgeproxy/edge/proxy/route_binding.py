@@ -14,7 +14,6 @@ from edgeproxy.config.dimensions import format_dimensions, parse_dimensions
 from edgeproxy.config.edge.timeouts import Timeouts
 from edgeproxy.config.meters import KEY, MEASURES, OVER_CAP, compute_request_amount, is_by_key
 from edgeproxy.edge.body_usage.prompts import PromptReader
-from edgeproxy.edge.counters.usage_key import qualify_customer
 from edgeproxy.edge.proxy.body_metering import BodyMetering
 from edgeproxy.edge.proxy.end_users import create_end_user_limits
 from edgeproxy.edge.proxy.metering import CappedCounter, CostCounter, Countable, Metering, is_billed
@@ -147,7 +146,10 @@ counters of such an answer, and its two parts (`split_limited` of edge/http1/mes
 
 
 class RouteBinding:
-    """A customer on a route. `customer` and `tier` are names, `limits` is all that holds the customer's requests."""
+    """A customer on a route. `customer` and `tier` are names, `limits` is all that holds the customer's requests.
+
+    `counted_as` is the customer with the residency, where that is not the edge's own.
+    """
 
     __slots__ = (
         "admitted_counters",
@@ -194,14 +196,12 @@ class RouteBinding:
         networks: "NetworkFilter | None" = None,
         end_user_sets: "LimitSetCache | None" = None,
         fallback: "RouteBinding | None" = None,
-        residency: str = "",
+        counted_as: str | None = None,
     ) -> None:
-        """`fallback`: the customer on the route to its second upstream. `residency`: that of the customer, where it is
-        not the edge's own."""
+        """`fallback`: the customer on the route to its second upstream."""
         self.route, self.fallback = route, fallback
-        self.customer, self.tier = customer, tier
-        self.limits = limits
-        self.networks = networks
+        self.customer, self.tier, self.counted_as = customer, tier, counted_as or customer
+        self.limits, self.networks = limits, networks
         """The networks from which the customer may come."""
         self.end_users = create_end_user_limits(limits, networks, end_user_sets)
         self.prompts = _create_prompt_reader(route, limits)
@@ -217,8 +217,6 @@ class RouteBinding:
         is_altered = rewrites or reads_bodies or changes_host or route.service.speaks_http2 or fallback is not None
         self.has_unusual_head = forwards_key or is_stamped_per_request or is_bounded or is_altered
         """Whether there is more to its requests' heads than what is joined for each."""
-        self.counted_as = qualify_customer(customer, residency)
-        """The customer, with the residency where that is not the edge's own."""
         self._create_meters(meters, metrics)
 
     def is_ejected(self) -> bool:

@@ -15,11 +15,10 @@ from edgeproxy.base import log
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.tasks import Tasks, run_in_thread
 from edgeproxy.config.directory import KeyOwner
-from edgeproxy.config.edge.residency import find_home
-from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.metrics import Series
+from edgeproxy.edge.supervisor.destinations import NO_FACTS, Destinations, DiskFacts, fetch_disk_facts
 from edgeproxy.edge.supervisor.shipping import Shipping
 from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.usage import identity, seal
@@ -29,7 +28,7 @@ from edgeproxy.edge.usage.chains import Chains
 from edgeproxy.edge.usage.identity import SPOOL, get_chain_folder
 from edgeproxy.edge.usage.seal import Sealer
 from edgeproxy.edge.usage.ship import ShippingStatus
-from edgeproxy.edge.usage.spool import BrokenSpoolError, Pending, fetch_watermark, list_segments
+from edgeproxy.edge.usage.spool import BrokenSpoolError, Pending
 from edgeproxy.wire.key_uses import KeysUsed
 from edgeproxy.wire.traffic_report import TrafficReport
 
@@ -53,39 +52,6 @@ class SealingProblem(NamedTuple):
 
     why: str
     since: float
-
-
-class Destinations(NamedTuple):
-    """Where usage is shipped, by residency; the empty name is the edge's own. `home` is the name of that, None where
-    no residencies are told apart.
-    """
-
-    usages: dict[str, Usage]
-    home: str | None = None
-
-    @classmethod
-    def from_settings(cls, settings: EdgeSettings) -> "Destinations":
-        """Return those of a configuration."""
-        if settings.residency:
-            usages = {"" if one.home else name: one.usage for name, one in settings.residency.items()}
-            return cls(usages, find_home(settings.residency))
-        return cls({} if settings.usage is None else {"": settings.usage})
-
-    @property
-    def own(self) -> Usage | None:
-        """Where the edge's own usage is shipped; None where nothing is shipped."""
-        return self.usages.get("")
-
-
-NOTHING_SHIPPED = Destinations({})
-
-
-class DiskFacts(NamedTuple):
-    """The state of the spool on disk: its bytes, the last acknowledged batch, and the spools that were set aside."""
-
-    spool_bytes: int
-    watermark: int
-    aside: tuple[str, ...]
 
 
 class Accounting:
@@ -422,20 +388,6 @@ class Accounting:
                 return None
             sums = {meter: sums.get(meter, 0) + sealed.get(meter, 0) for meter in {*sums, *sealed}}
         return dict(sorted(sums.items()))
-
-
-NO_FACTS = DiskFacts(0, 0, ())
-
-
-def fetch_disk_facts(store: Store, residencies: list[str]) -> dict[str, DiskFacts]:
-    """Read the state of the spool of each residency. Raises OSError."""
-    facts = {}
-    for residency in residencies:
-        state = get_chain_folder(store.state, residency)
-        taken = sum(path.stat().st_size for path in list_segments(state / SPOOL))
-        aside = tuple(path.name for path in identity.list_set_aside(state))
-        facts[residency] = DiskFacts(taken, fetch_watermark(state / SPOOL), aside)
-    return facts
 
 
 def _describe_error(failure: Exception) -> str:

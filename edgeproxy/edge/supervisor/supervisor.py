@@ -25,10 +25,11 @@ from edgeproxy.edge.directory.hub_reader import HubReader
 from edgeproxy.edge.directory.key_lookups import Reply
 from edgeproxy.edge.messages import ErrorsCounted, FetchIssuerKeys, FromLeader, LookUpKeys, SpansEnded, Start
 from edgeproxy.edge.supervisor import sockets, state
-from edgeproxy.edge.supervisor.accounting import Accounting, Destinations
+from edgeproxy.edge.supervisor.accounting import Accounting
 from edgeproxy.edge.supervisor.admin import Admin
 from edgeproxy.edge.supervisor.certificates import Certificates
 from edgeproxy.edge.supervisor.changeover import Changeover
+from edgeproxy.edge.supervisor.destinations import Destinations
 from edgeproxy.edge.supervisor.issuers import IssuerKeyFetcher
 from edgeproxy.edge.supervisor.ledger_counts import LedgerCountWriter
 from edgeproxy.edge.supervisor.probe import Prober

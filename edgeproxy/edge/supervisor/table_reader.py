@@ -19,7 +19,7 @@ from edgeproxy.edge.counters.tallies import tally_key
 from edgeproxy.edge.counters.usage_key import UsageTotal
 from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.supervisor.limit_report import Policy, list_policies
-from edgeproxy.edge.usage import seal
+from edgeproxy.edge.usage.table_reading import sum_unsealed
 from edgeproxy.edge.usage.traffic import read_traffic
 from edgeproxy.wire.traffic_report import TrafficCounts
 
@@ -44,7 +44,7 @@ class TableReader:
         self._store = store
         self._reading = asyncio.Lock()
         self._meters = CachedRead(lambda: sum_by_meter(store.usage_totals()))
-        self._unsealed = CachedRead(lambda: seal.sum_unsealed(store))
+        self._unsealed = CachedRead(lambda: sum_unsealed(store))
 
     async def maintain(self) -> MaintenanceResult:
         """Run one slice of table maintenance, while nothing reads."""

@@ -9,7 +9,7 @@ from edgeproxy.edge.counters.control import Control
 from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.setup import file_name, list_generations
 from edgeproxy.edge.usage.identity import LastSealed
-from edgeproxy.edge.usage.seal import USAGE, find_last_sealed
+from edgeproxy.edge.usage.seal import find_last_sealed
 from edgeproxy.edge.usage.segment import MODULUS, Damage, Record, parse_records
 from edgeproxy.edge.usage.spool import (
     DiscardedRange,
@@ -20,6 +20,7 @@ from edgeproxy.edge.usage.spool import (
     list_segments,
     parse_first_seq,
 )
+from edgeproxy.edge.usage.table_reading import USAGE
 from edgeproxy.wire.batch import FIRST, WHY_CHARACTERS_MAX, Batch, InvalidBatchError, compute_digest, parse_batch
 
 

@@ -16,8 +16,9 @@ from typing import NamedTuple
 from edgeproxy.edge.counters.file import write_whole
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.usage.identity import RESIDENCIES, IdentityError
-from edgeproxy.edge.usage.seal import Growth, Sealer, read_tables
+from edgeproxy.edge.usage.seal import Growth, Sealer
 from edgeproxy.edge.usage.segment import Disk
+from edgeproxy.edge.usage.table_reading import read_tables
 
 HOME = "home"
 

@@ -17,58 +17,43 @@ Only who holds the identity lock seals, one call at a time. `look`, `mark` and `
 alone meanwhile (edge/supervisor/table_reader.py); `append` waits for the disk and touches no table.
 """
 
-import errno
 import os
 import time
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from edgeproxy.config.dimensions import is_formatted
-from edgeproxy.config.parsers import RESIDENCY
 from edgeproxy.edge.counters import columns
-from edgeproxy.edge.counters.base import read_stamp
 from edgeproxy.edge.counters.columns import NoFreeColumnError
 from edgeproxy.edge.counters.file import TableError, TableFile
 from edgeproxy.edge.counters.index import RowUnavailableError
 from edgeproxy.edge.counters.locks import FileLock
 from edgeproxy.edge.counters.setup import file_name, list_generations
 from edgeproxy.edge.counters.store import IDENTITY_FILE, Store
-from edgeproxy.edge.counters.tallies import COUNTER, TallyTable, names
-from edgeproxy.edge.counters.usage_key import parse_usage_key, qualify_customer, split_customer, usage_key
+from edgeproxy.edge.counters.tallies import COUNTER, TallyTable
+from edgeproxy.edge.counters.usage_key import qualify_customer, usage_key
 from edgeproxy.edge.usage import identity
 from edgeproxy.edge.usage.identity import SPOOL, EdgeIdentity, LastSealed
 from edgeproxy.edge.usage.segment import BASE, Disk, Mark
 from edgeproxy.edge.usage.spool import BrokenSpoolError, Spool
+from edgeproxy.edge.usage.table_reading import USAGE, Increase, TableReading, open_files, read_tables
 from edgeproxy.wire.batch import (
-    ANONYMOUS,
     FIRST,
     MINUTE_SECONDS,
-    NAME,
-    NUMBER_MAX,
-    ROUTE,
     ROWS_MAX,
     Batch,
-    CountKey,
     Row,
-    build_row,
     count_key,
     format_batch,
     is_long,
     parse_batch,
 )
 
-USAGE = "usage"
 SEAL_SECONDS = 5.0
 EMPTY_BATCH_SECONDS = 60
 """Seconds from a batch after which the next one is sealed though it has no rows."""
 CLOCK_BEHIND_SECONDS = 60
 """Seconds by which the clock may be behind the last batch before somebody should know."""
-
-
-Increase = tuple[Row, bytes, list[tuple[int, int, int]]]
-"""The growth of one name since it was last sealed, its key, and the (file, row, total) that are to be marked."""
 
 
 class BatchPart(NamedTuple):
@@ -84,17 +69,6 @@ class Growth(NamedTuple):
 
     until: int
     parts: tuple[BatchPart, ...]
-    closed: frozenset[str]
-    faults: tuple[str, ...]
-
-
-class TableReading(NamedTuple):
-    """What the tables of usage have counted since it was sealed, by residency (empty: the edge's own), in order.
-
-    `closed`: files that nobody counts in any more. `faults`: rows that cannot be sealed.
-    """
-
-    increases: dict[str, list[Increase]]
     closed: frozenset[str]
     faults: tuple[str, ...]
 
@@ -193,7 +167,7 @@ class Sealer:
                 customer, meter, route, split = count_key(rows[of])
                 counted_as = qualify_customer(customer, self.residency)
                 latest[file, number, usage_key((counted_as, meter, route, split))] = total
-        files = _open_files(self.store)
+        files = open_files(self.store)
         lost: list[tuple[int, int, bytes, int]] = []
         for (file, number, key), total in latest.items():
             if file == BASE:
@@ -309,7 +283,7 @@ class Sealer:
 
     def write_marks(self, part: BatchPart, batch: Batch) -> None:
         """Write the marks of a batch that the disk has. Raises OSError where there is no room for those of the base."""
-        files = _open_files(self.store)
+        files = open_files(self.store)
         tables = {number: TallyTable(file) for number, file in files.items()}
         based: dict[bytes, int] = {}
         for file, number, of, total in part.marks:
@@ -332,7 +306,7 @@ class Sealer:
     def _write_progress(self, until: int) -> None:
         last = self.spool.last
         if not self.residency:
-            for file in _open_files(self.store).values():
+            for file in open_files(self.store).values():
                 file.looked_until = until
         # Another supervisor may have made a file since the last batch.
         _record_last_sealed(self.store, self.residency, 0 if last is None else last.seq)
@@ -340,79 +314,6 @@ class Sealer:
     def close(self) -> None:
         """Close the spool."""
         self.spool.close()
-
-
-def read_tables(store: Store) -> TableReading:
-    """Read what the tables have counted since it was sealed, all of it at one moment."""
-    faults: list[str] = []
-    files = _open_files(store)
-    current = max(files, default=0)
-    # Before they are read: who is gone then has counted all that it ever will.
-    closed = frozenset(
-        file.path.name for number, file in files.items() if number != current and not columns.list_held_columns(file)
-    )
-    return TableReading(_list_increases(store, files, faults), closed, tuple(faults))
-
-
-def _list_increases(store: Store, files: dict[int, TableFile], faults: list[str]) -> dict[str, list[Increase]]:
-    """List the increases of each residency in the order of their names."""
-    grown: dict[bytes, list[tuple[int, int, int]]] = {}
-    values: dict[bytes, int] = {}
-    rows = ((number, *row) for number, file in files.items() for row in TallyTable(file).list_unsealed())
-    base = ((BASE, 0, key, total, mark) for key, total, mark in store.load_base().list_unsealed(USAGE))
-    for number, row, key, total, mark in (*base, *rows):
-        if total < mark:
-            faults.append(f"row {row} of file {number} has {total}, and {mark} was sealed")
-            continue
-        grown.setdefault(key, []).append((number, row, total))
-        values[key] = values.get(key, 0) + total - mark
-    increases: dict[str, list[Increase]] = {}
-    for key, totals in grown.items():
-        parsed, value = _parse_key(key), values[key]
-        if parsed is None or value > NUMBER_MAX:
-            # Nothing that an edge counts: the file is damaged. The others are sealed.
-            faults.append(f"{key!r} with {value} more is no row of a batch, and is not sealed")
-        else:
-            residency, name = parsed
-            increases.setdefault(residency, []).append((build_row(name, value), key, totals))
-    for of_one in increases.values():
-        of_one.sort()
-    return increases
-
-
-def sum_unsealed(store: Store) -> tuple[dict[str, int], int]:
-    """Sum by meter what was counted and is not sealed, with the Unix second up to which all is sealed; 0: nothing was.
-
-    Takes about 0.4 µs for each row that there is.
-    """
-    while True:
-        base, began = store.load_base(), read_stamp(store.base_path)
-        files = _open_files(store).values()
-        grown = [*base.list_unsealed(USAGE), *(row[1:] for file in files for row in TallyTable(file).list_unsealed())]
-        # Another supervisor may have folded a file meanwhile.
-        if read_stamp(store.base_path) == began:
-            until = max((file.looked_until for file in files), default=0)
-            sums: dict[str, int] = {}
-            for key, total, mark in grown:
-                if total > mark:
-                    meter = names(key)[1]
-                    sums[meter] = sums.get(meter, 0) + total - mark
-            return sums, until
-
-
-def _open_files(store: Store) -> dict[int, TableFile]:
-    """Find the files of usage that count, by the number in their names."""
-    folded = store.load_base().folded
-    files = {}
-    for number in store.list_generations(USAGE):
-        name = file_name(USAGE, number)
-        if name not in folded:
-            try:
-                files[number] = store.get_file(name, USAGE)
-            except TableError as error:
-                if error.errno != errno.ENOENT:
-                    raise
-    return files
 
 
 def _sync_tables(folder: Path) -> None:
@@ -436,25 +337,11 @@ def _split_parts(increases: list[Increase]) -> Iterator[BatchPart]:
         yield BatchPart(tuple([row for row, _, _ in some]), tuple([key for _, key, _ in some]), tuple(marks))
 
 
-@lru_cache(1 << 16)
-def _parse_key(key: bytes) -> tuple[str, CountKey] | None:
-    """Return the residency of a key, and what it counts there; None where it is no row of a batch."""
-    try:
-        counted_as, meter, route, split = parse_usage_key(key)
-    except ValueError:
-        return None
-    residency, customer = split_customer(counted_as)
-    named = (customer == ANONYMOUS or NAME.fullmatch(customer)) and NAME.fullmatch(meter) and ROUTE.fullmatch(route)
-    if not named or (split and not is_formatted(split)) or (residency and not RESIDENCY.fullmatch(residency)):
-        return None
-    return residency, (customer, meter, route, split)
-
-
 def _fetch_last_sealed(store: Store, residency: str) -> int:
     """Return the last batch of a chain that is known to have been sealed."""
     if residency:
         return LastSealed(identity.get_chain_folder(store.state, residency)).fetch()
-    return find_last_sealed(_open_files(store).values())
+    return find_last_sealed(open_files(store).values())
 
 
 def _record_last_sealed(store: Store, residency: str, seq: int) -> None:
@@ -462,5 +349,5 @@ def _record_last_sealed(store: Store, residency: str, seq: int) -> None:
     if residency:
         LastSealed(identity.get_chain_folder(store.state, residency)).record(seq)
         return
-    for file in _open_files(store).values():
+    for file in open_files(store).values():
         file.last_sealed = seq

@@ -17,7 +17,8 @@ from edgeproxy.config.edge.usage import Usage
 from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.supervisor import accounting
-from edgeproxy.edge.supervisor.accounting import NOTHING_SHIPPED, OTHER, Accounting, Destinations
+from edgeproxy.edge.supervisor.accounting import OTHER, Accounting
+from edgeproxy.edge.supervisor.destinations import NOTHING_SHIPPED, Destinations
 from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.usage import identity
 from edgeproxy.edge.usage.chains import ChainGrowth, Chains

@@ -23,9 +23,10 @@ from edgeproxy.edge.directory.directories import Directories
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.route_limits import build_rule
 from edgeproxy.edge.metrics import METRICS
-from edgeproxy.edge.supervisor.accounting import Accounting, Destinations
+from edgeproxy.edge.supervisor.accounting import Accounting
 from edgeproxy.edge.supervisor.admin import Admin
 from edgeproxy.edge.supervisor.certificates import Certificates
+from edgeproxy.edge.supervisor.destinations import Destinations
 from edgeproxy.edge.supervisor.health import ProbeTarget
 from edgeproxy.edge.supervisor.reload import Reloads
 from edgeproxy.edge.supervisor.status import Status

@@ -1,6 +1,7 @@
 """Pages without scripts, over real sockets: signing in, the console, the portal, and whoever may not."""
 
 import csv
+import hashlib
 import re
 import signal
 import sqlite3
@@ -813,3 +814,66 @@ def test_a_customer_replaces_a_key_that_is_due_with_a_click_and_the_old_one_ends
         new["id"]
     ]
     assert secret not in stage.collector.output
+
+
+def list_key_names(stage: PagesStage, customer: str) -> set[str]:
+    return {key["name"] for key in stage.collector.get(f"/v1/customers/{customer}/keys").json()["keys"]}
+
+
+def test_a_form_of_a_tab_counts_for_no_other_customer_than_the_one_that_it_showed(stage: PagesStage) -> None:
+    """The second tab signs in for another customer, which ends what the first one was."""
+    stage.join("first")
+    stage.join("second")
+    with stage.customer("first") as browser:
+        browser.get("/account/keys")
+        form = browser.read.form("/account/keys")
+        browser.get(stage.mailed_link("second"))
+        browser.send("/sign-in/link")
+        browser.get("/account/keys")
+        browser.post("/account/keys", {**form.fields, "name": "of-the-first"})
+        assert browser.status in (401, 403), browser.status
+        assert "edge_v1_" not in browser.read.text
+        assert "of-the-first" not in list_key_names(stage, "first") | list_key_names(stage, "second")
+        browser.get("/account/keys")
+        browser.send("/account/keys", name="of-the-second")
+        assert "of-the-second" in list_key_names(stage, "second")
+
+
+def test_nothing_of_a_customer_is_kept_by_a_browser_after_signing_out(stage: PagesStage) -> None:
+    pages = ("/account", "/account/keys", "/account/invoices", "/account/usage")
+    with stage.customer("acme") as browser:
+        for page in pages:
+            browser.get(page)
+            assert (browser.status, browser.answer.headers["cache-control"]) == (200, "no-store"), page
+        cookies = dict(browser.client.cookies)
+        browser.send("/sign-out")
+        with Visitor(stage.site) as back:
+            back.client.cookies.update(cookies)
+            for page in pages:
+                back.get(page)
+                assert back.read.forms[0].action == "/sign-in", "the cookie of before opens nothing"
+                assert "acme" not in back.read.text
+
+
+def test_ten_thousand_keys_of_one_customer_are_pages_of_ordinary_size(stage: PagesStage) -> None:
+    stage.join("keyring")
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        (own,) = database.execute("SELECT id FROM customers WHERE name = 'keyring'").fetchone()
+        rows = [
+            (f"key-{n:05}", own, hashlib.sha256(b"%d" % n).hexdigest(), f"edge_v1_{n:05}", n) for n in range(10_000)
+        ]
+        columns = "id, customer, sha256, start, created_at, name, version"
+        database.executemany(f"INSERT INTO keys ({columns}) VALUES (?, ?, ?, ?, ?, 'many', 1)", rows)
+    with stage.customer("keyring") as customer:
+        for visitor, page in ((stage.operator, "/console/customers/keyring"), (customer, "/account/keys")):
+            visitor.get(page)
+            size = len(visitor.answer.content)
+            assert (visitor.status, size < 100 << 10) == (200, True), (page, size)
+            (more,) = [link for link in visitor.read.links if "cursor=" in link]
+            first = visitor.read.text
+            visitor.get(more)
+            assert visitor.status == 200
+            assert visitor.read.text != first
+    stage.operator.get("/console")
+    stage.operator.send("/console/search", q="edge_v1_09999")
+    assert str(stage.operator.answer.url).endswith("/console/customers/keyring")

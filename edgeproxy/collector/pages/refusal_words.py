@@ -34,6 +34,10 @@ FIELDS: Rows = tuple(
         (r"is not what is due.*", N_("This is not what is due. Credit what is not to be paid.")),
         (r"is no multiple of .*", N_("Write the amount with fewer places.")),
         (r".* is not an e-mail address.*", N_("Write e-mail addresses, one a line.")),
+        (
+            r"is not a URL to which messages can be sent, .*",
+            N_("Write an address that begins with https://, without a user, of 2,000 characters at most."),
+        ),
         (r"is no contact of the customer", N_("This address is no contact of the customer.")),
         (r"is more than (?P<days>\d+) days away", N_("That is more than %(days)s days away.")),
         (r"there is no tier .*", N_("There is no such tier.")),

@@ -1,6 +1,7 @@
 """The chart of deploy/helm: what it renders is valid and whole, and rolls out without a lost request."""
 
 import os
+import re
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from edgeproxy import cli
+from edgeproxy.edge.metrics import METRICS
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
 from loadtest.testbed.collector import Collector
@@ -26,6 +28,12 @@ from tests.support.kubelet import Pod, Service, ready_pods, roll_out
 ROOT = Path(__file__).parents[1]
 VOLUME_BYTES_MAX = 64 << 20
 """What values.yaml says of the tables."""
+EVERYTHING: dict[str, Any] = {
+    "edge": {"autoscaling": {"loopLag": "5m"}},
+    "jobs": {"enabled": True, "claim": "backups", "image": {"digest": f"sha256:{'1' * 64}"}, "secret": "bucket"},
+    "probe": {"through": "https://api.example.com/v1/ping", "options": ["--charge"]},
+}
+"""What is off by default."""
 RATE_MIN = 100.0
 """Requests a second that clients send at least, however busy the machine is."""
 VERSIONS = ("1.27", "1.31", "1.35")
@@ -38,7 +46,7 @@ def test_every_manifest_is_valid(tmp_path: Path, version: str) -> None:
     import kubernetes_validate
 
     kinds = set()
-    for manifest in render(tmp_path).values():
+    for manifest in render(tmp_path, **EVERYTHING).values():
         kinds.add(manifest["kind"])
         if "coreos" not in manifest["apiVersion"]:
             kubernetes_validate.validate(manifest, version, strict=True)
@@ -48,6 +56,7 @@ def test_every_manifest_is_valid(tmp_path: Path, version: str) -> None:
         "Job",
         "PodDisruptionBudget",
         "HorizontalPodAutoscaler",
+        "CronJob",
         "NetworkPolicy",
     }
 
@@ -78,6 +87,9 @@ def test_its_configurations_pass_check(tmp_path: Path, component: str) -> None:
         ({"edge": {"admin": {"tokens": ""}}}, "edge.admin.tokens"),
         ({"image": {"digest": "", "tag": ""}}, "image.digest says which image"),
         ({"collector": {"enabled": False}}, "collector.url says where edges ship to"),
+        ({"jobs": {"enabled": True, "image": {"tag": "1"}}}, "jobs.claim names the volume of backups"),
+        ({"jobs": {"enabled": True, "claim": "c"}}, "jobs.image.digest says which image"),
+        ({"jobs": {"enabled": True, "image": {"tag": "1"}, "schedules": {"tidy": ""}}}, "there is no such job"),
         ({"edge": {"settings": {"state": "/tmp"}}}, "edge.settings.state: the chart sets it"),
         ({"collector": {"settings": {"database": "sqlite:///x"}}}, "collector.settings.database: the chart sets it"),
     ],
@@ -105,6 +117,54 @@ def test_only_prometheus_reaches_admin_listeners_and_no_secret_is_in_a_manifest(
     assert not [port for ports in services for port in ports if port["targetPort"] == "admin"]
     owner = [name for (_, name), each in manifests.items() if "EDGEPROXY_DATABASE_OWNER" in yaml.safe_dump(each)]
     assert owner == ["acme-migrate"]
+
+
+def test_the_jobs_of_a_cluster_are_those_of_hosts_at_the_same_times(tmp_path: Path) -> None:
+    manifests = render(tmp_path, **EVERYTHING)
+    jobs = {name.removeprefix("acme-"): each["spec"] for (kind, name), each in manifests.items() if kind == "CronJob"}
+    probe = jobs.pop("probe")
+    timers = {}
+    for timer in (ROOT / "deploy").glob("*.timer"):
+        if unit := re.search(r"^Unit=edgeproxy-job@(.*)\.service$", timer.read_text(), re.MULTILINE):
+            calendar = re.search(r"^OnCalendar=(.*)$", timer.read_text(), re.MULTILINE)
+            assert calendar
+            timers[unit[1]] = as_calendar(jobs[unit[1]]["schedule"]) == calendar[1]
+    assert timers == dict.fromkeys(jobs, True)
+    script = (ROOT / "deploy" / "job").read_text()
+    periods = {
+        job: int(seconds)
+        for names, seconds in re.findall(r"^    ([\w| -]+)\) period=(\d+) ;;$", script, re.MULTILINE)
+        for job in names.split(" | ")
+    }
+    rules = manifests["PrometheusRule", "acme-jobs"]["spec"]["groups"][0]["rules"]
+    late = {rule["labels"]["task"]: int(rule["expr"].rpartition("> ")[2]) for rule in rules}
+    assert late == {job: seconds * 3 // 2 for job, seconds in periods.items()}
+    for job, spec in jobs.items():
+        (container,) = spec["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        assert container["args"] == [job]
+        assert container["image"].startswith("edgeproxy-jobs@sha256:")
+    (container,) = probe["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    collector = ["--collector", "http://acme-collector:9100"]
+    assert container["args"] == ["probe", "--through", "https://api.example.com/v1/ping", *collector, "--charge"]
+
+
+def as_calendar(schedule: str) -> str:
+    """Return a schedule of cron as systemd says it."""
+    minute, hour, day, month, weekday = schedule.split()
+    months = ",".join(f"{int(each):02}" for each in month.split(",")) if month != "*" else "*"
+    date = f"*-{months}-{int(day):02}" if day != "*" else "*-*-*"
+    time = f"{hour if hour == '*' else f'{int(hour):02}'}:{int(minute):02}:00 UTC"
+    return f"{'Sun ' if weekday == '0' else ''}{date} {time}"
+
+
+def test_edges_scale_by_the_lag_of_their_loops_where_an_adapter_serves_it(tmp_path: Path) -> None:
+    assert len(render(tmp_path)["HorizontalPodAutoscaler", "acme-edge"]["spec"]["metrics"]) == 1
+    metrics = render(tmp_path, **EVERYTHING)["HorizontalPodAutoscaler", "acme-edge"]["spec"]["metrics"]
+    pods = metrics[1]["pods"]
+    page = (ROOT / "docs" / "operations" / "kubernetes.md").read_text()
+    (rule,) = yaml.safe_load(page.partition("## Autoscaling")[2].partition("```yaml\n")[2].partition("```")[0])["rules"]
+    assert rule["name"]["as"] == pods["metric"]["name"] in METRICS
+    assert pods["target"] == {"type": "AverageValue", "averageValue": "5m"}
 
 
 def test_its_rules_are_those_that_were_tried_out(tmp_path: Path) -> None:

@@ -16,11 +16,10 @@ app.kubernetes.io/component: collector
 {{- end }}
 
 {{- define "edgeproxy.image" -}}
-{{- $image := .Values.image -}}
-{{- if $image.digest -}}
-{{ $image.repository }}@{{ $image.digest }}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
 {{- else -}}
-{{ $image.repository }}:{{ required "image.digest says which image, or image.tag" $image.tag }}
+{{ .repository }}:{{ required "image.digest says which image, or image.tag" .tag }}
 {{- end }}
 {{- end }}
 
@@ -34,7 +33,7 @@ imagePullSecrets: {{ toJson . }}
 {{- end }}
 
 {{- define "edgeproxy.container" -}}
-image: {{ include "edgeproxy.image" . }}
+image: {{ include "edgeproxy.image" .Values.image }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
 {{- end }}

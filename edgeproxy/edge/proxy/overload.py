@@ -229,13 +229,14 @@ class Overload:
         clients: Callable[[], int],
         take_queued: Callable[[int], None],
         time_turn: Callable[[], None],
+        observe_lag: Callable[[float], None],
     ) -> None:
         """`under_way`, `clients`: how many requests and connections there are in this worker. `take_queued`: accepts so
-        many connections that wait."""
+        many connections that wait. `observe_lag`: notes how late the loop was for a sample, in seconds."""
         self.shedding = False
         """Whether requests are to be asked about: some are shed at present, or may be soon."""
         self._under_way, self._clients, self._take_queued = under_way, clients, take_queued
-        self._time_turn = time_turn
+        self._time_turn, self._observe_lag = time_turn, observe_lag
         self._most = 1 << 62
         """Requests that may be under way."""
         self._control: LoadShedder
@@ -285,6 +286,7 @@ class Overload:
     def _sample(self) -> None:
         now = monotonic()
         late = max(now - self._due, 0.0)
+        self._observe_lag(late)
         requests = self._under_way()
         self._schedule(SAMPLE_SECONDS if requests >= REQUESTS_MIN else IDLE_SAMPLE_SECONDS)
         if late > LONG_TURN_SECONDS:

@@ -66,7 +66,11 @@ class Worker:
         runtime.connector = UpstreamConnector(runtime)
         clients = runtime.connections.clients
         runtime.overload = Overload(
-            self.generations.count_requests, lambda: len(clients), self.take_queued, runtime.write_batching.time_turn
+            self.generations.count_requests,
+            lambda: len(clients),
+            self.take_queued,
+            runtime.write_batching.time_turn,
+            runtime.metrics.loop_lag_seconds().observe,
         )
         self._listening: list[tuple[asyncio.Server, socket.socket, Acceptor]] = []
         self._inward: list[ServerTls] = []

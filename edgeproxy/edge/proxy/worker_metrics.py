@@ -86,6 +86,10 @@ class WorkerMetrics:
         """Return the histogram of the edge's own part of requests."""
         return self._metrics.histogram("edge_overhead_seconds")
 
+    def loop_lag_seconds(self) -> Histogram:
+        """Return the histogram of how late the worker's event loop is."""
+        return self._metrics.histogram("edge_loop_lag_seconds")
+
     def upstream_seconds(self, upstream: str) -> Histogram:
         """Return the histogram of what a service takes to answer."""
         return self._metrics.histogram("edge_upstream_seconds", upstream)

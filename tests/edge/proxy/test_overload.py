@@ -403,7 +403,8 @@ async def test_an_idle_worker_looks_seldom_and_a_busy_one_often(edge: Edge) -> N
 
 async def test_before_it_has_begun_there_is_nothing_to_change_or_to_end(edge: Edge) -> None:
     await edge.starts()
-    over = Overload(edge.worker.generations.count_requests, lambda: 0, edge.worker.take_queued, lambda: None)
+    nothing = {"time_turn": lambda: None, "observe_lag": lambda _: None}
+    over = Overload(edge.worker.generations.count_requests, lambda: 0, edge.worker.take_queued, **nothing)
     over.change_bounds(edge.runtime.snapshot.overload)
     over.stop()
     assert not over.shedding
@@ -415,6 +416,7 @@ async def test_a_loop_that_lags_sheds_until_it_lags_no_longer(edge: Edge) -> Non
     endpoint = edge.endpoint()
     endpoint.outstanding += REQUESTS_MIN
     over = edge.runtime.overload
+    lags = edge.runtime.metrics.loop_lag_seconds()
     loop = asyncio.get_running_loop()
     busy = True
 
@@ -427,6 +429,8 @@ async def test_a_loop_that_lags_sheds_until_it_lags_no_longer(edge: Edge) -> Non
         work()
         await edge.until(lambda: over._control.share, "a loop that lags sheds")
         assert over.shedding
+        edge.runtime.metrics.settle()
+        assert lags._sum > 0.05e9
         busy = False
         await edge.until(lambda: not over.shedding, "a loop that does not lag sheds nothing")
     endpoint.outstanding -= REQUESTS_MIN

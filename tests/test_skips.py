@@ -18,6 +18,7 @@ ABILITIES = (
     "there is no Node here",
     "there is no herd7 here",
     "there is no chdb here",
+    "there is no terraform here",
     "there is no history of the sources here",
     "there is no Go here",
     "there is no Java here",

@@ -161,8 +161,7 @@ def test_edges_scale_by_the_lag_of_their_loops_where_an_adapter_serves_it(tmp_pa
     assert len(render(tmp_path)["HorizontalPodAutoscaler", "acme-edge"]["spec"]["metrics"]) == 1
     metrics = render(tmp_path, **EVERYTHING)["HorizontalPodAutoscaler", "acme-edge"]["spec"]["metrics"]
     pods = metrics[1]["pods"]
-    page = (ROOT / "docs" / "operations" / "kubernetes.md").read_text()
-    (rule,) = yaml.safe_load(page.partition("## Autoscaling")[2].partition("```yaml\n")[2].partition("```")[0])["rules"]
+    (rule,) = yaml.safe_load((ROOT / "deploy" / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
     assert rule["name"]["as"] == pods["metric"]["name"] in METRICS
     assert pods["target"] == {"type": "AverageValue", "averageValue": "5m"}
 

@@ -5,6 +5,7 @@ again. Clients retry nothing, and no request of theirs fails.
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack, closing
@@ -19,10 +20,11 @@ from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
 from loadtest.testbed.collector import EDGE, Collector
 from loadtest.testbed.customers import TIERS, key_line
+from loadtest.testbed.edge import Edge
 from loadtest.testbed.http_client import ask
 from loadtest.testbed.load_clients import Load, Plan
 from loadtest.testbed.postgresql import Postgresql, programs
-from loadtest.testbed.process import ROOT, Process
+from loadtest.testbed.process import ROOT, Process, kill
 from loadtest.testbed.redis import SERVER, Redis
 from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
@@ -176,3 +178,85 @@ def test_nothing_fails_while_all_parts_change_their_version_and_back(
         until(lambda: count_in_ledger() == answered, "the ledger has each request once", seconds=60)
         assert upstream.seen()["billable"] == answered
         command(old, "verify", "-c", collector.file)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(programs() is None or SERVER is None, reason="needs PostgreSQL and Redis on this machine")
+def test_an_edge_is_upgraded_and_each_process_is_killed_under_as_many_requests_as_it_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two versions of an edge serve side by side until the old one is told to leave; then workers, supervisor,
+    collector, Redis and PostgreSQL are killed, one after the other. Clients ask again as soon as they are answered.
+    """
+    monkeypatch.setattr(Process, "forks", False)
+    unpack_version_before(tmp_path / "before")
+    with ExitStack() as ends:
+        postgresql = ends.enter_context(closing(Postgresql(durable=True)))
+        redis = ends.enter_context(Redis(tmp_path, "--appendonly", "yes", "--appendfsync", "always"))
+        upstream = Upstream(tmp_path / "upstream")
+        ends.callback(upstream.stop)
+        collector = Collector(tmp_path / "collector", postgresql.database_of_owner())
+        ends.callback(collector.close)
+        collector.start()
+        edge = Edge(
+            tmp_path / "edge",
+            upstream.port,
+            hub=redis.url,
+            usage={"collector": f"http://127.0.0.1:{collector.port}", "token": EDGE, "every": "1s"},
+            tiers={"shared": {"limits": [{"rate": "1000000/min"}]}},
+            customers={"acme": {"tier": "shared"}},
+            keys=[key_line("acme")],
+        )
+        ends.callback(edge.close)
+        edge.environ = {"PYTHONPATH": str(tmp_path / "before"), "PYTHONSAFEPATH": "1"}
+        edge.start()
+        plan = Plan(edge.port, ["acme"], ["/"], connections=16)
+
+        def count_in_ledger() -> int:
+            return sum(row["value"] for row in collector.usage(by="customer")["rows"])
+
+        def go_on(requests: int = 5_000) -> None:
+            expected = upstream.seen()["received"].get("acme", 0) + requests
+            until(lambda: upstream.seen()["received"].get("acme", 0) >= expected, "requests arrive", seconds=60)
+
+        load = Load(tmp_path, "upgrade", plan)
+        go_on()
+        old = edge.supervisor
+        edge.environ = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+        edge.begin()
+        until(lambda: edge.output.count('"event": "edge serving"') == 2, "both serve", seconds=60)
+        go_on()
+        assert old.wait_after(signal.SIGTERM, 30) == 0
+        go_on()
+        account = load.finish()
+        print(account)
+        assert account.reset == account.refused == account.wrong == 0
+        answered = account.answered("acme", 200)
+        assert account.answers == {"acme": {"200": answered}}
+        until(lambda: count_in_ledger() == answered, "the ledger has each request once", seconds=60)
+
+        load = Load(tmp_path, "kills", plan)
+        go_on()
+        for pid in edge.worker_pids():
+            kill(pid)
+            go_on()
+        kill(edge.supervisor.pid)
+        edge.supervisor.wait(10)
+        go_on()  # by its workers
+        edge.start()
+        go_on()
+        for server in (collector, redis, postgresql):
+            server.kill()
+            go_on()
+            server.start()
+            go_on()
+        account = load.finish()
+        print(account)
+        assert account.refused == account.wrong == 0
+        assert set(account.answers["acme"]) == {"200"}
+        until(lambda: collector.ready() and edge.status()["usage"]["unshipped"] == 0, "all is shipped", seconds=120)
+        answered += account.answered("acme", 200)
+        # What a killed worker had under way may have been counted.
+        assert answered <= count_in_ledger() <= answered + account.lost.get("acme", 0)
+        assert upstream.seen()["billable"]["acme"] >= count_in_ledger()

@@ -31,6 +31,7 @@ VOLUME_BYTES_MAX = 64 << 20
 EVERYTHING: dict[str, Any] = {
     "edge": {"autoscaling": {"loopLag": "5m"}},
     "jobs": {"enabled": True, "claim": "backups", "image": {"digest": f"sha256:{'1' * 64}"}, "secret": "bucket"},
+    "secrets": {"collectorEnvironment": "stripe"},
     "probe": {"through": "https://api.example.com/v1/ping", "options": ["--charge"]},
 }
 """What is off by default."""
@@ -143,6 +144,8 @@ def test_the_jobs_of_a_cluster_are_those_of_hosts_at_the_same_times(tmp_path: Pa
         (container,) = spec["jobTemplate"]["spec"]["template"]["spec"]["containers"]
         assert container["args"] == [job]
         assert container["image"].startswith("edgeproxy-jobs@sha256:")
+        # The settings of the collector have variables, too.
+        assert [each["secretRef"]["name"] for each in container["envFrom"]] == ["stripe", "bucket"]
     (container,) = probe["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     collector = ["--collector", "http://acme-collector:9100"]
     assert container["args"] == ["probe", "--through", "https://api.example.com/v1/ping", *collector, "--charge"]

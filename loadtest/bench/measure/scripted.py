@@ -127,7 +127,7 @@ def exchanges(folder: Path, name: str) -> Callable[[int], None]:
     runtime = Runtime(store)
     draft = PreparedConfiguration(edge_load.dump_settings(edge_load.load_edge(file, {})))
     runtime.serve_snapshot(Snapshot(draft, store, runtime.metrics))
-    runtime.overload = Overload(lambda: 1, lambda: 1, lambda most: None, lambda: None)
+    runtime.overload = Overload(lambda: 1, lambda: 1, lambda most: None, lambda: None, lambda late: None)
     runtime.connector = connector = Connector(runtime)
     transport: Any = Transport()
     if http2 is not None:

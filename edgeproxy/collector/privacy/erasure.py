@@ -1,7 +1,7 @@
 """The erasure of customers, as the map of personal data says.
 
-An erasure is one transaction: a process that dies in it has erased nothing, and erases again. The name, the id and the
-tier of a customer stay: they are in the ledger and on invoices, and no other customer may get them.
+An erasure is one transaction: a process that dies in it has erased nothing, and erases again. The id and the tier of a
+customer stay, and its name or pseudonym: they are in the ledger and on invoices, and no other customer may get them.
 """
 
 from collections import Counter
@@ -61,8 +61,7 @@ async def erase_customers(connection: AsyncConnection, caller: Caller, rows: Seq
     """
     if not rows:
         return Counter()
-    names = [name for row in rows for name in (row.name, row.display_name) if name is not None]
-    counts = await _erase_rows(connection, [row.id for row in rows], names)
+    counts = await _erase_rows(connection, [row.id for row in rows], [row.name for row in rows])
     forget_data_keys(connection)
     for row in rows:
         await _erase_customer(connection, caller, row)

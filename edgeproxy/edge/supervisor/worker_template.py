@@ -96,6 +96,9 @@ class WorkerTemplate:
                 why = str(error) or type(error).__name__
                 self._log.warning("the template of workers is lost; they are started by exec from now on", why=why)
                 return None
+            except BaseException:  # Cancelled: the answer that is on its way would be taken for the next one's.
+                self.close()
+                raise
 
     def close(self) -> None:
         """End the template. Workers that it has forked go on."""

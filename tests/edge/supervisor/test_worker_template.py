@@ -153,6 +153,20 @@ def test_a_template_that_does_not_answer_is_given_up_and_killed(
     asyncio.run(play())
 
 
+def test_a_template_whose_answer_nobody_waits_for_any_more_is_given_up() -> None:
+    async def play() -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            template = fails(ours)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(template.fork_worker([theirs.fileno()]), 0.05)
+            assert template.pid is None
+            assert await template.fork_worker([theirs.fileno()]) is None
+
+    asyncio.run(play())
+
+
 def test_an_environment_without_a_template_is_that_of_a_worker_that_is_executed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,11 @@ class Customer(Part):
     flags: tuple[Name, ...] = Field(
         default=(), description="[Flags](#flagsname) of the customer, beside those by tier and share."
     )
+    moved: ResidencyName | None = Field(
+        default=None,
+        description="[Residency](residency.md#a-customer-moves) to which the customer of a collector's database has "
+        "moved: it counts as soon as its directory has the key.",
+    )
 
 
 class LimitRaise(Part):
@@ -102,9 +107,6 @@ class Subscriber(Customer):
 
     entitled: tuple[Entitlement, ...] = Field(default=(), description="Quotas beside those of the tier.")
     raised: LimitRaise | None = Field(default=None, description="Raise of rates and concurrency for a while.")
-    moved: ResidencyName | None = Field(
-        default=None, description="Residency to which the customer has moved; its directory counts once it has the key."
-    )
 
 
 @lru_cache(1024)

@@ -230,6 +230,45 @@ def test_a_batch_of_another_residency_is_refused_before_it_is_read(world: World)
     assert "this collector is of us" in answer.body.decode()
 
 
+def test_a_customer_moves_without_a_refusal_and_without_a_count_in_two_ledgers(world: World) -> None:
+    world.create("eu", "mara")
+    for region in NAMES:
+        world.known(region, "mara", "eu")
+    before = sum(world.answered.values())
+    world.create("us", "mara")
+    answer = world.collectors["eu"].patch("/v1/customers/mara", b'{"moved": "us"}')
+    assert answer.status == 200, answer
+    served = Counter[str]()
+
+    def is_over(region: str) -> bool:
+        """Whether the latest request was counted in us."""
+        assert world.ask(region, "mara", "moving") == 200
+        served[region] += 1
+        return world.edges[region].usage().get(counted_as("us", region, world), 0) > 0
+
+    for region in NAMES:
+        until(lambda region=region: is_over(region), f"{region} serves mara as a customer of us")
+    moving = world.answered.pop(("moving", "mara"))
+    assert moving == sum(served.values())
+    there = world.expected("eu")["mara"] + moving
+
+    def is_complete() -> bool:
+        return world.ledger("eu")["mara"] + world.ledger("us").get("mara", 0) == there
+
+    until(is_complete, "both ledgers together have each request once")
+    world.answered["us", "mara"] = world.ledger("us")["mara"]
+    world.answered["eu", "mara"] = world.ledger("eu")["mara"]
+    world.settle()
+    assert sum(world.answered.values()) == before + moving
+
+
+def counted_as(residency: str, region: str, world: World) -> str:
+    """The name under which an edge counts mara as a customer of a residency."""
+    collector = world.collectors[residency]
+    pseudonym = f"c-{collector.get('/v1/customers/mara', token=ADMIN).json()['id']}"
+    return pseudonym if region == residency else f"{residency}:{pseudonym}"
+
+
 def find_planted(folder: Path) -> list[str]:
     """The files below a folder in which a planted text is."""
     return [str(path) for path in sorted(folder.rglob("*")) if path.is_file() and b"planted-" in path.read_bytes()]

@@ -140,8 +140,7 @@ class Billing(Part):
     )
     currency: Literal["usd"] = Field(
         default="usd",
-        description="Currency of credits, and of amounts in this section that name none. Plans say [theirs]"
-        "(billing.md#currencies).",
+        description="Currency of amounts in this section that name none. Plans say [theirs](billing.md#currencies).",
     )
     currencies: Currencies = Field(
         default={},

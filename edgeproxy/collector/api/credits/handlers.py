@@ -87,11 +87,10 @@ class CreditHandlers(CustomerBillingHandlers):
     async def _fix_currency(
         self, connection: AsyncConnection, caller: Caller, customer: Subscriber, currency: str
     ) -> None:
-        """Have a customer be charged in the currency of its credits, unless that is US dollars, which it may choose
-        later."""
-        if currency != USD:
-            default = get_default_currency(self._settings.plans)
-            await customer_currency.fix_currency(connection, caller, customer, currency, before=default)
+        """Have a customer be charged in the currency of its credits for good; raises ChangeRejectedError where another
+        one was chosen meanwhile."""
+        default = get_default_currency(self._settings.plans)
+        await customer_currency.fix_currency(connection, caller, customer, currency, before=default)
 
     async def fetch_balance(self, call: Call[BalanceQuery, Nothing]) -> web.Response:
         """Fetch the credit balance of a customer, now or at a time in the past."""

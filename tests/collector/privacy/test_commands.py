@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+import subprocess
+import sys
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -116,3 +118,14 @@ def test_the_map_is_printed() -> None:
     code, text = run("privacy", "map")
     assert code == 0
     assert "| `contacts.email` |" in text
+
+
+def test_a_command_that_is_a_process_of_its_own_knows_all_tables() -> None:
+    code = (
+        "import edgeproxy.collector.commands.privacy as _;"
+        "from edgeproxy.collector.database.personal_data import TABLES;"
+        "from edgeproxy.collector.database.schema import metadata;"
+        "print(sorted(TABLES.keys() - metadata.tables.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60.0, check=True)
+    assert done.stdout == "[]\n"

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -89,6 +90,38 @@ def test_a_host_s_backup_is_restored_and_verified_and_an_altered_one_is_a_failur
     after = host.samples("restore-drill")
     assert (after["success"], after["last_success_timestamp_seconds"]) == (0, before["last_success_timestamp_seconds"])
     assert after["period_seconds"] > 0
+
+
+def test_full_copies_are_encrypted_for_who_is_elsewhere_and_restored_by_its_identity(
+    host: Host, tmp_path: Path
+) -> None:
+    if shutil.which("age") is None:
+        pytest.skip("there is no age on this machine")
+    keygen = subprocess.run(["age-keygen"], capture_output=True, text=True, check=True).stdout
+    identity, second = tmp_path / "identity.txt", tmp_path / "second"
+    identity.write_text(keygen)
+    host.environ["FULL_RECIPIENT"] = re.findall(r"public key: (\S+)", keygen)[0]
+    host.environ["FULL_COPY_TO"] = str(second)
+    done = host.run("full")
+    assert done.returncode == 0, done.stderr
+    (one,), (other,) = host.full.iterdir(), second.iterdir()
+    assert one.name.endswith(".tar.age")
+    assert one.read_bytes() == other.read_bytes()
+    assert b"SQLite format" not in one.read_bytes()
+    decrypt = ["age", "--decrypt", "-i", str(identity), str(other)]
+    archive = subprocess.run(decrypt, capture_output=True, check=True).stdout
+    (tmp_path / "restored").mkdir()
+    subprocess.run(["tar", "-x", "-C", tmp_path / "restored"], input=archive, check=True)
+    restored = tmp_path / "restored/full"
+    assert subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=restored, check=False).returncode == 0
+    with closing(sqlite3.connect(restored / "ledger.db")) as database:
+        assert database.execute("SELECT count(*) FROM batches").fetchone() == (1,)
+
+    host.environ["FULL_COPY_TO"] = "/proc/nowhere"
+    failed = host.run("full")
+    assert failed.returncode != 0
+    assert "/proc/nowhere" in failed.stderr
+    assert len(list(host.full.iterdir())) == 2, "the other place has it all the same"
 
 
 def test_accounting_writes_each_missing_day_once_and_usage_becomes_parquet(host: Host) -> None:

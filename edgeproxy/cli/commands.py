@@ -125,6 +125,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "export": "privacy.export",
             "map": "privacy.show_map",
             "requests": "privacy.requests",
+            "stripe": "privacy.stripe",
         },
     ),
     "alerts": (

@@ -15,20 +15,21 @@ BatchSeq = Annotated[int, typer.Argument(metavar="SEQ", min=1, help="The number 
 def verify(
     config: CollectorFile,
     parquet: Annotated[
-        str | None, typer.Option(metavar="URL", help="Hold what was exported there against the ledger, too.")
+        list[str] | None,
+        typer.Option(metavar="URL", help="Hold what was exported there against the ledger, too; of several, each."),
     ] = None,
     clickhouse: Annotated[
         str | None, typer.Option(metavar="URL", help="Hold what ClickHouse got of that export against it, too.")
     ] = None,
 ) -> None:
     """Prove the ledger, the audit log and the credits' journal by their batches and chains; exit code 1 at a break."""
-    if clickhouse is not None and parquet is None:
+    if clickhouse is not None and not parquet:
         fail("--clickhouse: goes with --parquet, whose files it got", 2)
     settings = load_collector_file(config)
     from edgeproxy.collector.main import check_ledger
 
     code, text = check_ledger(settings)
-    if parquet is not None and not code:
+    if parquet and not code:
         from edgeproxy.collector.commands import parquet as parquet_export
 
         code, exported = parquet_export.verify_hours(settings, parquet, clickhouse)

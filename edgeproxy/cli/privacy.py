@@ -1,4 +1,4 @@
-"""Commands about personal data: `privacy erase | export | map | requests`."""
+"""Commands about personal data: `privacy erase | export | map | requests | stripe`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -57,6 +57,14 @@ def requests(
     """List requests of people that are open, oldest first."""
     rows = Api(collector, ca).fetch_list("/v1/privacy/requests", "requests", open="true")
     table(rows, REQUEST_COLUMNS, as_json)
+
+
+def stripe(config: CollectorFile) -> None:
+    """List erased customers whom Stripe has still, and what each waits for; a collector deletes them there."""
+    settings = load_collector_file(config)
+    from edgeproxy.collector.commands import privacy
+
+    finish(privacy.list_waiting_at_stripe(settings))
 
 
 def show_map() -> None:

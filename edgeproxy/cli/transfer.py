@@ -26,10 +26,11 @@ def import_customers(
 def export(
     config: CollectorFile,
     parquet: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="URL",
-            help="Export usage instead, each closed hour once, as Parquet files: s3://BUCKET/PREFIX or file:///DIR.",
+            help="Export usage instead, each closed hour once, as Parquet files: s3://BUCKET/PREFIX or file:///DIR. "
+            "Given twice, to both places, each by itself.",
         ),
     ] = None,
     clickhouse: Annotated[
@@ -38,10 +39,10 @@ def export(
     ] = None,
 ) -> None:
     """Print the customers, keys and flags of the database as a file that edge.yaml and collector.yaml can include."""
-    if clickhouse is not None and parquet is None:
+    if clickhouse is not None and not parquet:
         fail("--clickhouse: goes with --parquet, whose files it gets", 2)
     settings = load_collector_file(config)
-    if parquet is not None:
+    if parquet:
         from edgeproxy.collector.commands import parquet as parquet_export
 
         finish(parquet_export.export_hours(settings, parquet, clickhouse))

@@ -51,10 +51,16 @@ def list_planted() -> Iterator[sa.Table]:
             yield table
 
 
+def count_parents(table: str) -> int:
+    """Count the tables between a table and the one that has the customer of its rows."""
+    owner = TABLES[table].owner
+    return 0 if owner is None or owner.by in ("id", "name") else 1 + count_parents(owner.by)
+
+
 async def plant(connection: AsyncConnection) -> None:
     """Plant a row of each customer in each table, and a dead letter of each; with a keyring they are sealed."""
     keyring = find_keyring(connection)
-    for table in list_planted():
+    for table in sorted(list_planted(), key=lambda one: count_parents(one.name)):
         for customer in NUMBERS:
             row = {column.name: find_value(table.name, column.name, customer) for column in table.columns}
             if table.name == "customers":

@@ -35,6 +35,7 @@ CLEAR_ACTIONS: Mapping[str, str] = {
     "customer.delete": "states alone, which prove an erasure after it",
     "customer.restore": "states alone, as of `customer.delete`",
     "customer.erase": "states alone, as of `customer.delete`",
+    "customer.erase_at_stripe": "an id at Stripe, which proves what was deleted there",
     "customer.export": "it has no details",
     "end_user.erase": "counts",
     "privacy_request.create": "kind and law, which prove after an erasure that it was asked for",

@@ -75,7 +75,9 @@ async def put_contact(
             require_other_owner(list(before.values()), email)
         is_theirs = (contacts.c.customer == owner.id) & match_value(connection, contacts.name, "email", email)
         await connection.execute(sa.update(contacts).where(is_theirs).values(role=role))
-        is_session = (sessions.c.customer == owner.name) & (sessions.c.label == format_label(email))
+        is_session = (sessions.c.customer == owner.name) & match_value(
+            connection, sessions.name, "label", format_label(email)
+        )
         async with across_customers(connection):
             await connection.execute(sa.update(sessions).where(is_session).values(contact_role=role))
     if existing is None or existing["role"] != role:

@@ -145,7 +145,9 @@ async def put_contacts(connection: AsyncConnection, caller: Caller, ref: str, bo
         await audit.append_entry(connection, caller, entry)
         await delete_contacts(connection, caller, owner, removed)
         labels = [format_label(email) for email in removed]
-        theirs = (sign_in_links.c.customer == owner.name) & sign_in_links.c.label.in_(labels)
+        theirs = (sign_in_links.c.customer == owner.name) & match_value(
+            connection, sign_in_links.name, "label", *labels
+        )
         await connection.execute(sa.delete(sign_in_links).where(theirs))
     return to_response(await fetch_contacts(connection, owner.id))
 
@@ -162,7 +164,7 @@ async def delete_contacts(
     labels = [format_label(email) for email in emails]
     async with across_customers(connection):
         for table in (sessions, held_forms):
-            theirs = (table.c.customer == owner.name) & table.c.label.in_(labels)
+            theirs = (table.c.customer == owner.name) & match_value(connection, table.name, "label", *labels)
             await connection.execute(sa.delete(table).where(theirs))
     if orjson.loads(owner.metadata).get(customers.ALERT_ADDRESS, "").lower() in emails:
         await customers.delete_alert_address(connection, caller, owner)

@@ -22,6 +22,7 @@ from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.quota_tables import limit_raises
 from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
 from edgeproxy.config.units import format_value, value_error
 
 HOUR_SECONDS = 3600
@@ -137,7 +138,7 @@ async def raise_limits(
     now = now_ms()
     row = RaiseRow(customer.id, new.factor, now, now + new.span * 1000, caller.actor, new.why)
     await _delete(connection, customer.id)
-    await connection.execute(sa.insert(limit_raises), [row._asdict()])
+    await connection.execute(sa.insert(limit_raises), await seal_rows(connection, limit_raises.name, [row._asdict()]))
     return await _record(connection, caller, customer.name, before, row)
 
 
@@ -169,8 +170,8 @@ async def end_due(connection: AsyncConnection, now: int) -> list[str]:
         .with_for_update(of=limit_raises, skip_locked=True)
     )
     names = []
-    for name, *columns in await connection.execute(statement):
-        row = RaiseRow._make(columns)
+    for columns in await fetch_rows(connection, limit_raises.name, statement):
+        name, row = str(columns.pop("name")), RaiseRow(**columns)  # type: ignore[arg-type]
         await _delete(connection, row.customer)
         await _record(connection, Caller("collector"), name, row, None)
         names.append(name)
@@ -193,8 +194,8 @@ async def end_all_due(database: Database) -> RaiseStatus:
 
 async def _find_row(connection: AsyncConnection, customer: str) -> RaiseRow | None:
     statement = sa.select(limit_raises).where(limit_raises.c.customer == customer)
-    row = (await connection.execute(statement)).one_or_none()
-    return None if row is None else RaiseRow._make(row)
+    rows = await fetch_rows(connection, limit_raises.name, statement)
+    return RaiseRow(**rows[0]) if rows else None  # type: ignore[arg-type]
 
 
 async def _delete(connection: AsyncConnection, customer: str) -> None:

@@ -33,6 +33,7 @@ from edgeproxy.collector.accounts.webhook_models import (
 )
 from edgeproxy.collector.database.encryption import ColumnCipher
 from edgeproxy.collector.database.webhook_tables import webhook_deliveries, webhook_endpoints, webhook_messages
+from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
 from edgeproxy.collector.webhooks import deliveries
 from edgeproxy.collector.webhooks.address_policy import find_customer_refusal
 from edgeproxy.collector.webhooks.event_types import EventType
@@ -49,6 +50,7 @@ OVERLAP_SECONDS = 24 * 3600
 """Seconds for which the secret before a rotation signs too."""
 NOT_FOUND, NO_MESSAGE = "there is no such webhook endpoint", "there is no such message to this endpoint"
 BY_HAND = "disabled by hand"
+TABLE = webhook_endpoints.name
 columns = webhook_endpoints.c
 COLUMN_NAMES = columns.keys()
 
@@ -93,19 +95,23 @@ async def list_endpoints(connection: AsyncConnection, customer: str) -> list[Web
     """Return the endpoints of a customer, by id or name, oldest first; raises ChangeRejectedError."""
     owner = await customers.get_row(connection, customer)
     statement = sa.select(webhook_endpoints).where(columns.customer == owner.id).order_by(columns.id)
-    return [to_response(EndpointRow._make((*row, owner.name))) for row in await connection.execute(statement)]
+    return [to_response(_to_row(row, owner.name)) for row in await fetch_rows(connection, TABLE, statement)]
 
 
 async def get_row(connection: AsyncConnection, customer: str, endpoint: str, *, lock: bool = False) -> EndpointRow:
     """Return an endpoint of a customer, by id or name; raises ChangeRejectedError where there is none."""
     owner = await customers.get_row(connection, customer)
     statement = sa.select(webhook_endpoints).where(columns.customer == owner.id, columns.id == endpoint)
-    row = None
+    rows = []
     if endpoint.isascii() and endpoint.isprintable():  # Not every database takes a NUL, even to find nothing.
-        row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
-    if row is None:
+        rows = await fetch_rows(connection, TABLE, statement.with_for_update() if lock else statement)
+    if not rows:
         raise ChangeRejectedError(404, NOT_FOUND)
-    return EndpointRow._make((*row, owner.name))
+    return _to_row(rows[0], owner.name)
+
+
+def _to_row(row: Mapping[str, object], customer_name: str) -> EndpointRow:
+    return EndpointRow(**row, customer_name=customer_name)  # type: ignore[arg-type]
 
 
 async def create_endpoint(
@@ -137,7 +143,8 @@ async def create_endpoint(
         version=1,
         customer_name=owner.name,
     )
-    await connection.execute(sa.insert(webhook_endpoints), [{name: getattr(row, name) for name in COLUMN_NAMES}])
+    stored = await seal_rows(connection, TABLE, [{name: getattr(row, name) for name in COLUMN_NAMES}])
+    await connection.execute(sa.insert(webhook_endpoints), stored)
     await _record(connection, caller, "webhook.create", row, None, drop_empty_values(_to_audit(row)))
     return {**to_response(row), "secret": secret}
 
@@ -222,22 +229,38 @@ async def list_messages(
     )
     if last is not None:
         statement = statement.where(own.message <= last)
-    rows = await connection.execute(statement.order_by(own.message.desc()).limit(limit))
-    return [
-        {
-            "id": sent.id,
-            "type": sent.type,
-            "at": format_timestamp(sent.at),
-            "state": sent.state,
-            "attempts": sent.attempts,
-            "status": sent.status,
-            "error": sent.error,
-            "attempted_at": format_timestamp(sent.attempted_at),
-            "next_at": format_timestamp(sent.due_at) if sent.state == deliveries.WebhookState.DUE else None,
-            "data": orjson.loads(sent.body)["data"],
-        }
-        for sent in rows
-    ]
+    statement = statement.order_by(own.message.desc()).limit(limit)
+    rows = await fetch_rows(connection, webhook_messages.name, statement)
+    return [_to_delivery(**row) for row in rows]  # type: ignore[arg-type]
+
+
+def _to_delivery(
+    *,
+    id: str,
+    type: str,
+    at: int,
+    body: str,
+    state: deliveries.WebhookState,
+    attempts: int,
+    due_at: int,
+    status: int | None,
+    error: str | None,
+    attempted_at: int | None,
+    **_: object,
+) -> WebhookDelivery:
+    """Return a message to an endpoint as the API does."""
+    return {
+        "id": id,
+        "type": type,
+        "at": format_timestamp(at),
+        "state": state,
+        "attempts": attempts,
+        "status": status,
+        "error": error,
+        "attempted_at": format_timestamp(attempted_at),
+        "next_at": format_timestamp(due_at) if state == deliveries.WebhookState.DUE else None,
+        "data": orjson.loads(body)["data"],
+    }
 
 
 async def redeliver_message(
@@ -298,7 +321,9 @@ def _to_audit(row: EndpointRow) -> dict[str, object]:
 async def _update(connection: AsyncConnection, before: EndpointRow, values: Mapping[str, object]) -> EndpointRow:
     after = before._replace(**values, version=before.version + 1)  # type: ignore[arg-type]
     statement = sa.update(webhook_endpoints).where(columns.id == before.id)
-    await connection.execute(statement.values(**values, version=after.version))
+    own = {"id": before.id, "customer": before.customer}
+    (stored,) = await seal_rows(connection, TABLE, [{**own, **values}])
+    await connection.execute(statement.values(**stored, version=after.version))
     return after
 
 

@@ -12,9 +12,11 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base import log
 from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, EVENT_TYPES, AlertKind, Severity
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import build_insert_new
+from edgeproxy.collector.encryption.keyring import KeysUnavailableError
 from edgeproxy.collector.languages.invisible import format_line
 from edgeproxy.collector.webhooks.messages import enqueue_event, select_id
 
@@ -119,7 +121,10 @@ async def _enqueue_event(connection: AsyncConnection, alert: Alert, customer: st
         return {**about, "details": {**alert.details, **alert.gathered}}
 
     if (event_type := EVENT_TYPES.get(alert.kind)) is not None:
-        await enqueue_event(connection, select_id(customer), event_type, round(alert.at * 1000), build_data)
+        try:
+            await enqueue_event(connection, select_id(customer), event_type, round(alert.at * 1000), build_data)
+        except KeysUnavailableError as error:  # An alert, and the batch that it is about, must not wait for keys.
+            log.get_logger().warning("a webhook is not told of an alert", key=alert.key, why=str(error))
 
 
 def _dump_details(details: Mapping[str, object]) -> str:

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.alerts.message import AlertMessage, parse_message
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import build_insert_new
+from edgeproxy.collector.encryption.rows import open_rows, seal_rows
 
 TO_CUSTOMER = ":customer"
 """The suffix of the channel of a delivery to the customer itself; no configured channel has it."""
@@ -78,7 +79,8 @@ async def insert_deliveries(connection: AsyncConnection, deliveries: Iterable[Ne
     about = {"state": DeliveryState.DUE, "attempts": 0, "due_at": now_ms}
     rows = [{**delivery._asdict(), **about} for delivery in deliveries]
     if rows:
-        await connection.execute(build_insert_new(connection, alert_deliveries, "alert", "channel"), rows)
+        stored = await seal_rows(connection, alert_deliveries.name, rows)
+        await connection.execute(build_insert_new(connection, alert_deliveries, "alert", "channel"), stored)
 
 
 async def transition(
@@ -113,14 +115,20 @@ async def list_due_channels(connection: AsyncConnection, now_ms: int) -> set[str
 async def list_due(connection: AsyncConnection, channel: str, now_ms: int, limit: int) -> list[DueDelivery]:
     """Return the deliveries that are due by a channel, the longest due first."""
     statement = (
-        sa.select(alerts, columns.recipient, columns.language, columns.attempts)
+        sa.select(alerts, columns.alert, columns.channel, columns.recipient, columns.language, columns.attempts)
         .join_from(alert_deliveries, alerts, alerts.c.id == columns.alert)
         .where(is_due(now_ms), columns.channel == channel)
         .order_by(columns.due_at, columns.alert)
         .limit(limit)
     )
-    rows = await connection.execute(statement)
-    return [DueDelivery(parse_message(row), row.recipient, row.language, row.attempts) for row in rows]
+    rows = (await connection.execute(statement)).all()
+    own = ("alert", "channel", "recipient")
+    stored = [{name: row._mapping[name] for name in own} for row in rows]
+    opened = await open_rows(connection, alert_deliveries.name, stored)
+    return [
+        DueDelivery(parse_message(row), one["recipient"], row.language, row.attempts)  # type: ignore[arg-type]
+        for row, one in zip(rows, opened, strict=True)
+    ]
 
 
 async def count_by_state(connection: AsyncConnection, states: Collection[DeliveryState]) -> dict[str, int]:

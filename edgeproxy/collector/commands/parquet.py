@@ -1,7 +1,8 @@
 """Commands that work on Parquet files, whether or not a collector runs on the database meanwhile."""
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from edgeproxy.base.plural import format_count
 from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
@@ -10,19 +11,24 @@ from edgeproxy.collector.database.single_runner import try_exclusive
 from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.config.collector.settings import CollectorSettings
 
+if TYPE_CHECKING:
+    from edgeproxy.collector.exports.storage import Storage
+
 NOT_INSTALLED = "--parquet: obstore and pyarrow are not installed: pip install 'edgeproxy[parquet]'"
 
 
-def export_hours(settings: CollectorSettings, url: str, clickhouse_url: str | None = None) -> CommandResult:
-    """Export the hours that are closed to a place, and what is there to ClickHouse too; 0 and what was done."""
+def export_hours(settings: CollectorSettings, urls: Sequence[str], clickhouse_url: str | None = None) -> CommandResult:
+    """Export the hours that are closed to each place, and what is at the first to ClickHouse too; 0 and what was done.
+
+    Each place gets each hour once by what it has itself: one that is away keeps none of the others waiting.
+    """
     try:
         from edgeproxy.collector.exports import clickhouse, exporter
         from edgeproxy.collector.exports.storage import Storage
     except ImportError:
         return 2, NOT_INSTALLED
 
-    async def export(database: Database) -> str:
-        place = Storage(url, os.environ)
+    async def export(database: Database, place: Storage, clickhouse_url: str | None) -> str:
         if clickhouse_url is None:
             return format_result(await exporter.export_hours(database, place))
         async with clickhouse.open_clickhouse(clickhouse_url, os.environ) as server:
@@ -38,11 +44,11 @@ def export_hours(settings: CollectorSettings, url: str, clickhouse_url: str | No
             f"all before {format_time(done.until)} is there"
         )
 
-    return _run_exclusively(settings, export)
+    return _run_for_each(settings, urls, clickhouse_url, export)
 
 
-def verify_hours(settings: CollectorSettings, url: str, clickhouse_url: str | None = None) -> CommandResult:
-    """Return whether what a place and ClickHouse got is what it should be; 0 and what there is of it."""
+def verify_hours(settings: CollectorSettings, urls: Sequence[str], clickhouse_url: str | None = None) -> CommandResult:
+    """Return whether what each place and ClickHouse got is what it should be; 0 and what there is of it."""
     try:
         from edgeproxy.collector.exports import clickhouse
         from edgeproxy.collector.exports.storage import Storage
@@ -50,15 +56,36 @@ def verify_hours(settings: CollectorSettings, url: str, clickhouse_url: str | No
     except ImportError:
         return 2, NOT_INSTALLED
 
-    async def check(database: Database) -> str:
-        place = Storage(url, os.environ)
+    async def check(database: Database, place: Storage, clickhouse_url: str | None) -> str:
         if clickhouse_url is None:
             return str(await verify_export(database, place))
         async with clickhouse.open_clickhouse(clickhouse_url, os.environ) as server:
             totals = await verify_export(database, place)
             return f"{totals}; {await clickhouse.verify_copy(place, server)}"
 
-    return _run_exclusively(settings, check)
+    return _run_for_each(settings, urls, clickhouse_url, check)
+
+
+def _run_for_each(
+    settings: CollectorSettings,
+    urls: Sequence[str],
+    clickhouse_url: str | None,
+    work: "Callable[[Database, Storage, str | None], Awaitable[str]]",
+) -> CommandResult:
+    """Do it for each place, and return the worst exit code and a line of each; of one place its line alone."""
+    from edgeproxy.collector.exports.storage import Storage
+
+    results = []
+    for at, url in enumerate(urls):
+
+        async def run(database: Database, url: str = url, at: int = at) -> str:
+            return await work(database, Storage(url, os.environ), None if at else clickhouse_url)
+
+        results.append(_run_exclusively(settings, run))
+    if len(results) == 1:
+        return results[0]
+    lines = [f"{url}: {text}" for url, (_, text) in zip(urls, results, strict=True)]
+    return max(code for code, _ in results), "\n".join(lines)
 
 
 def _run_exclusively(settings: CollectorSettings, work: Callable[[Database], Awaitable[str]]) -> CommandResult:

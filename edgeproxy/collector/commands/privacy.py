@@ -6,6 +6,7 @@ from edgeproxy.base.plural import format_count
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import AuditEntry, append_entry
 from edgeproxy.collector.accounts.states import CustomerState, compute_customer_state
+from edgeproxy.collector.billing.stripe_sync.customer_deletion import list_waiting
 from edgeproxy.collector.commands.command_caller import get_command_caller
 from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
 from edgeproxy.collector.database.database import Database, open_owner_only
@@ -53,6 +54,18 @@ def erase_one_end_user(settings: CollectorSettings, customer: str, end_user: str
         if not counts:
             return f"nothing of {customer} names this end user"
         return f"erased: {', '.join(f'{count} {table}' for table, count in sorted(counts.items()))}"
+
+    return run_on_database(settings, do)
+
+
+def list_waiting_at_stripe(settings: CollectorSettings) -> CommandResult:
+    """List erased customers whom Stripe has still, each with what it waits for."""
+
+    async def do(database: Database) -> str:
+        async with database.reading() as connection:
+            waiting = await list_waiting(connection)
+        lines = [f"{one.customer} ({one.stripe_id}): {one.waits_for or 'nobody has looked yet'}" for one in waiting]
+        return "\n".join(lines) or "Stripe has no customer who is erased here"
 
     return run_on_database(settings, do)
 

@@ -29,6 +29,7 @@ sign_in_links = Table(
     metadata,
     Column("sha256", Text, primary_key=True),  # Of what the link has.
     Column("label", Text, nullable=False),  # Who signs in by it.
+    Column("label_sealed", Text),  # Encrypted, as of contacts.
     Column("customer", Text),  # The name; None: an operator.
     Column("ends_at", INTEGER, nullable=False),
     Column("by_issuer", INTEGER, nullable=False, server_default="0"),  # Whether an issuer vouched for who has it.
@@ -43,6 +44,7 @@ sessions = Table(
     metadata,
     Column("sha256", Text, primary_key=True),  # Of what the cookie has.
     Column("label", Text, nullable=False),  # As in the audit log.
+    Column("label_sealed", Text),  # Encrypted, as of contacts.
     Column("roles", Text, nullable=False),  # JSON.
     Column("customer", Text),  # The name; None: an operator.
     Column("factor_at", INTEGER),  # Of the last sign-in with a second factor.
@@ -61,6 +63,7 @@ held_forms = Table(
     metadata,
     Column("sha256", Text, primary_key=True),  # Of what the cookie has.
     Column("label", Text, nullable=False),  # Who sent it.
+    Column("label_sealed", Text),  # Encrypted, as of contacts.
     Column("customer", Text),  # The name; None: an operator.
     Column("page", Text, nullable=False),  # The path at which the form is.
     Column("action", Text, nullable=False),
@@ -76,6 +79,7 @@ sign_ups = Table(
     "sign_ups",
     metadata,
     Column("email", Text, primary_key=True),  # In small letters.
+    Column("email_sealed", Text),  # Encrypted, as of contacts.
     Column("sha256", Text, nullable=False, unique=True),  # Of what the link has.
     Column("requested_at", INTEGER, nullable=False),
     Column("used_at", INTEGER),
@@ -122,6 +126,7 @@ status_subscribers = Table(
     "status_subscribers",
     metadata,
     Column("email", Text, primary_key=True),  # In small letters.
+    Column("email_sealed", Text),  # Encrypted, as of contacts.
     Column("token", Text, nullable=False, unique=True),  # Of the links in its mails: it confirms, and unsubscribes.
     Column("requested_at", INTEGER, nullable=False),
     Column("confirmed_at", INTEGER),  # None: nothing but the question was mailed.

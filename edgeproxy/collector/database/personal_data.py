@@ -36,7 +36,8 @@ DELETION = "until 30 days after the deletion of the customer (`retention.deleted
 BOOKS = "for good, as the books of a business are"
 ASKED = PersonalData("e-mail address", Subject.PUBLIC, "mail that was asked for")
 CONTACT = {"email": EMAIL, "customer": CUSTOMER_ID, "email_sealed": EMAIL, "domain": EMAIL}
-SIGNED_IN = {"label": LABEL, "customer": CUSTOMER_NAME}
+SUBSCRIBED = {"email": ASKED, "email_sealed": ASKED}
+SIGNED_IN = {"label": LABEL, "label_sealed": LABEL, "customer": CUSTOMER_NAME}
 
 TABLES: Mapping[str, TableEntry] = {
     # ---- accounts
@@ -67,13 +68,7 @@ TABLES: Mapping[str, TableEntry] = {
     "sign_in_links": TableEntry(
         "15 minutes; an hour for an operator's first, 7 days for an invitation", SIGNED_IN, "sha256", NAME, DELETES
     ),
-    "held_forms": TableEntry(
-        "10 minutes",
-        {"label": LABEL, "customer": CUSTOMER_NAME, "fields": FREE, "page": FREE},
-        "sha256 action",
-        NAME,
-        DELETES,
-    ),
+    "held_forms": TableEntry("10 minutes", {**SIGNED_IN, "fields": FREE, "page": FREE}, "sha256 action", NAME, DELETES),
     "sessions": TableEntry("8 hours", SIGNED_IN, "sha256 roles contact_role", NAME, DELETES),
     "token_secrets": TableEntry("", {}, "sha256 token", Owner("token", "tokens", "name"), DELETES),
     "tokens": TableEntry(
@@ -257,7 +252,7 @@ TABLES: Mapping[str, TableEntry] = {
             "email_hash": EMAIL,
             "country": PersonalData("country of a customer", Subject.CUSTOMER, "tax"),
         },
-        "tax_status",
+        "tax_status deletion_waits_for",
         ID,
         CLEARS,
         ("email_hash",),
@@ -371,9 +366,9 @@ TABLES: Mapping[str, TableEntry] = {
         GOOD, {"message": REASON}, "id incident state", copies="backups; the status page, mailboxes of subscribers"
     ),
     "status_subscribers": TableEntry(
-        "until they unsubscribe; a day where they do not confirm", {"email": ASKED}, "token last_update language"
+        "until they unsubscribe; a day where they do not confirm", SUBSCRIBED, "token last_update language"
     ),
-    "sign_ups": TableEntry("an hour, then to the next sign-up", {"email": ASKED}, "sha256"),
+    "sign_ups": TableEntry("an hour, then to the next sign-up", SUBSCRIBED, "sha256"),
     # Last: what erases by the name of a customer finds it here.
     "customers": TableEntry(
         f"{DELETION}; id, name and tier for good",

@@ -1,7 +1,8 @@
-"""The columns that are encrypted by the data key of a row's customer, where `encryption` is set. Literal, pure.
+"""The columns that are encrypted where `encryption` is set, by the data key of a row's customer. Literal, pure.
 
-A value that rows are looked up by has a keyed hash in its column, and its ciphertext in another one; any other value
-has its ciphertext in its own column.
+Whose a row is, says the map of personal data; a row of nobody, or of a table without an owner there, is sealed by the
+data key of the database. A value that rows are looked up by has a keyed hash in its column, and its ciphertext in
+another one; any other value has its ciphertext in its own column.
 """
 
 from collections.abc import Mapping
@@ -11,8 +12,6 @@ from typing import NamedTuple
 class SealedTable(NamedTuple):
     """A table with encrypted columns."""
 
-    customer: str
-    """The column with the id of the customer."""
     key: tuple[str, ...]
     """The primary key, as stored: a ciphertext cannot be decrypted in another row."""
     plain: tuple[str, ...] = ()
@@ -28,9 +27,20 @@ class SealedTable(NamedTuple):
         return frozenset((*self.looked_up.values(), *self.domains))
 
 
+LABEL = {"label": "label_sealed"}
 SEALED: Mapping[str, SealedTable] = {
-    "contacts": SealedTable("customer", ("email", "customer"), (), {"email": "email_sealed"}, {"domain": "email"}),
-    "customers": SealedTable("id", ("id",), ("metadata",), {"external_id": "external_id_sealed"}),
+    "alert_deliveries": SealedTable(("alert", "channel"), ("recipient",)),
+    "contacts": SealedTable(("email", "customer"), (), {"email": "email_sealed"}, {"domain": "email"}),
+    "customers": SealedTable(("id",), ("metadata",), {"external_id": "external_id_sealed"}),
+    "held_forms": SealedTable(("sha256",), ("page", "fields"), LABEL),
+    "limit_raises": SealedTable(("customer",), ("why",)),
+    "privacy_requests": SealedTable(("id",), ("person", "steps")),
+    "sessions": SealedTable(("sha256",), (), LABEL),
+    "sign_in_links": SealedTable(("sha256",), (), LABEL),
+    "sign_ups": SealedTable(("sha256",), (), {"email": "email_sealed"}),
+    "status_subscribers": SealedTable(("token",), (), {"email": "email_sealed"}),
+    "webhook_endpoints": SealedTable(("id",), ("url", "description")),
+    "webhook_messages": SealedTable(("id",), ("body",)),
 }
 BARE = ("", "{}")
 """Values that say nothing, and are stored as they are where nobody looks them up."""

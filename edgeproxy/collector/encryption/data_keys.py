@@ -1,12 +1,15 @@
 """Data keys of customers: fetched, made, wrapped and unwrapped, and what is sealed and opened by them.
 
-A data key is in memory for the time of a connection's use, a transaction mostly: who was erased is erased for all
-collectors with the transaction of the erasure. What a transaction has read once it does not read again.
+What is sealed is sealed by a data key that its own transaction has read, so that no value is sealed by the key of a
+customer whom another collector has erased. What is opened may be opened by one that this process has unwrapped before
+(`find_data_keys`), for a quarter of the time of the keys that wrap it. One that a transaction has made itself is not
+among them, as it may be rolled back.
 """
 
 import binascii
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from weakref import WeakKeyDictionary
 
 import orjson
@@ -20,6 +23,7 @@ from edgeproxy.collector.database.encryption_tables import data_keys, encryption
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.encryption.key_services import KEY_BYTES, NONCE_BYTES, KeyServiceError
 from edgeproxy.collector.encryption.keyring import Keyring, KeysUnavailableError, find_keyring
+from edgeproxy.collector.encryption.owners import DATABASE
 
 CIPHERTEXT = "enc1:"
 """The beginning of a ciphertext; no JSON and no e-mail address begins like that."""
@@ -44,6 +48,10 @@ class DataKeys:
     def has(self, customer: str) -> bool:
         """Return whether a customer has a data key."""
         return customer in self._ciphers
+
+    def get(self, customer: str) -> AESGCM:
+        """Return the data key of a customer who has one."""
+        return self._ciphers[customer]
 
     def seal_text(self, customer: str, text: str, table: str, column: str, *row_key: str) -> str:
         """Return the ciphertext of a value of a customer who has a data key, bound to its table, column and row."""
@@ -74,6 +82,16 @@ _read: "WeakKeyDictionary[sa.Connection, dict[str, AESGCM]]" = WeakKeyDictionary
 """The data keys that were read over each connection since it is in use, by id of the customer."""
 
 
+_made: "WeakKeyDictionary[sa.Connection, set[str]]" = WeakKeyDictionary()
+"""The customers whose data keys were made over each connection since it is in use, and may be rolled back."""
+
+
+def _get_made(connection: AsyncConnection) -> set[str]:
+    sync = connection.sync_connection
+    assert sync is not None  # As there is whenever it is open.
+    return _made.setdefault(sync, set())
+
+
 def _get_read_keys(connection: AsyncConnection) -> dict[str, AESGCM]:
     sync = connection.sync_connection
     assert sync is not None  # As there is whenever it is open.
@@ -83,6 +101,29 @@ def _get_read_keys(connection: AsyncConnection) -> dict[str, AESGCM]:
 def forget_data_keys(connection: AsyncConnection) -> None:
     """Read data keys over this connection anew, as some are deleted."""
     _get_read_keys(connection).clear()
+    if (keyring := find_keyring(connection)) is not None:
+        keyring.data_keys.clear()
+
+
+async def find_data_keys(connection: AsyncConnection, customers: Collection[str]) -> DataKeys:
+    """Return the data keys of these customers, by id, to open values: those that were unwrapped lately, and others.
+
+    One that another collector has destroyed since may be among them. Raises KeysUnavailableError and SealedValueError.
+    """
+    keyring = find_keyring(connection)
+    if keyring is None or not customers:
+        return DataKeys(keyring, {})
+    _ = keyring.keys  # Which must not be over.
+    cached = keyring.data_keys
+    ciphers = {one: cipher for one in customers if (cipher := cached[one]) is not None}
+    if missing := [one for one in customers if one not in ciphers]:
+        fetched, made = await fetch_data_keys(connection, missing), _get_made(connection)
+        for one in missing:
+            if fetched.has(one):
+                ciphers[one] = fetched.get(one)
+                if one not in made:
+                    cached.admit(one, ciphers[one])
+    return DataKeys(keyring, ciphers)
 
 
 async def fetch_data_keys(connection: AsyncConnection, customers: Iterable[str], *, create: bool = False) -> DataKeys:
@@ -106,7 +147,8 @@ async def fetch_data_keys(connection: AsyncConnection, customers: Iterable[str],
 
 
 async def _fetch_some(connection: AsyncConnection, keyring: Keyring, customers: Sequence[str]) -> dict[str, AESGCM]:
-    rows = await connection.execute(sa.select(data_keys).where(data_keys.c.customer.in_(customers)))
+    async with _with_rights_to(connection, customers):
+        rows = (await connection.execute(sa.select(data_keys).where(data_keys.c.customer.in_(customers)))).all()
     return await unwrap_data_keys(
         connection, keyring, [(row.customer, row.encryption_key, row.wrapped) for row in rows]
     )
@@ -143,7 +185,14 @@ async def _create_data_keys(connection: AsyncConnection, keyring: Keyring, custo
         }
         for one in customers
     ]
-    await connection.execute(build_insert_new(connection, data_keys, "customer"), rows)
+    async with _with_rights_to(connection, customers):
+        await connection.execute(build_insert_new(connection, data_keys, "customer"), rows)
+    _get_made(connection).update(customers)
+
+
+def _with_rights_to(connection: AsyncConnection, customers: Sequence[str]) -> AbstractAsyncContextManager[None]:
+    """Have a transaction that serves a customer reach the data key of the database, too, which is nobody's."""
+    return across_customers(connection) if DATABASE in customers else nullcontext()
 
 
 async def _reload(connection: AsyncConnection, keyring: Keyring) -> None:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.lru_cache import LRUCache
 from edgeproxy.collector.database.database import Database, UnusableDatabaseError, build_insert_new
 from edgeproxy.collector.database.encryption_tables import encryption_keys
 from edgeproxy.collector.database.row_security import across_customers
@@ -23,6 +24,8 @@ from edgeproxy.config.collector.encryption import Encryption
 
 LOOK_UP = 0
 """The id of the key that makes hashes."""
+DATA_KEYS_MAX = 20_000
+"""Data keys that are in memory."""
 OPTION = "edgeproxy_keyring"
 """The option of a connection with the keyring of its database."""
 
@@ -51,6 +54,8 @@ class Keyring:
         self._clock = clock
         self._keys: Keys | None = None
         self._unwrapped_at = 0.0
+        self.data_keys: LRUCache[str, AESGCM] = LRUCache(DATA_KEYS_MAX)
+        """Data keys that were unwrapped lately, by id of the customer; gone with the keys that wrap them."""
 
     @property
     def keys(self) -> Keys:
@@ -63,6 +68,7 @@ class Keyring:
         """Return why nothing can be decrypted now; None where it can."""
         if self._keys is None or self._clock() - self._unwrapped_at >= self.seconds:
             self._keys = None
+            self.data_keys.clear()
             return "keys of encrypted columns could not be unwrapped anew in time"
         return None
 
@@ -74,6 +80,7 @@ class Keyring:
         look_up = unwrapped.pop(LOOK_UP)
         self._keys = Keys({id_: AESGCM(key) for id_, key in unwrapped.items()}, look_up)
         self._unwrapped_at = self._clock()
+        self.data_keys.clear()  # Their time is that of the keys: four times in `seconds` all are unwrapped anew.
 
     async def _unwrap(self, id_: int, wrapped: bytes, sha256: str) -> bytes:
         """Return a key by the first service that has it; raises KeyServiceError."""

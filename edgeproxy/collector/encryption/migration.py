@@ -16,6 +16,7 @@ from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.database.sealed_columns import BARE, SEALED
 from edgeproxy.collector.encryption.data_keys import CIPHERTEXT, unwrap_data_key, wrap_data_key
 from edgeproxy.collector.encryption.keyring import LOOK_UP, Keyring, find_keyring
+from edgeproxy.collector.encryption.owners import get_owner_column
 from edgeproxy.collector.encryption.rows import Row, fetch_rows, match_value, seal_rows, store_domain
 
 ROWS_MAX = 200
@@ -107,7 +108,8 @@ async def _seal_some(
         statement = statement.where(sa.tuple_(*key) > sa.tuple_(*map(sa.literal, last)))
     result = await connection.execute(statement.order_by(*key).limit(ROWS_MAX).with_for_update())
     rows: list[dict[str, object]] = [dict(row._mapping) for row in result]
-    clear = [{name: row[name] for name in {*names, SEALED[table].customer, *_list_clear(table, row)}} for row in rows]
+    known = {*names, *filter(None, (get_owner_column(table),))}
+    clear = [{name: row[name] for name in {*known, *_list_clear(table, row)}} for row in rows]
     for row, stored in zip(rows, await seal_rows(connection, table, clear), strict=True):
         own = [target.c[name] == row[name] for name in names]
         await connection.execute(sa.update(target).where(*own).values(**stored))

@@ -14,56 +14,65 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.database.encryption_tables import data_keys
 from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.database.sealed_columns import BARE, SEALED, SealedTable
 from edgeproxy.collector.database.statements import AnySelect
 from edgeproxy.collector.encryption.data_keys import (
     CIPHERTEXT,
     DataKeys,
-    WrappedKey,
+    SealedValueError,
     fetch_data_keys,
-    unwrap_data_keys,
+    find_data_keys,
 )
 from edgeproxy.collector.encryption.keyring import Keyring, find_keyring
+from edgeproxy.collector.encryption.owners import (
+    DATABASE,
+    build_owner_id,
+    fetch_owner_ids,
+    get_owner_column,
+    has_owner_id,
+)
 
 Row = Mapping[str, object]
 """Values of a row, by column."""
-KEY_ID, WRAPPED = "data_key_id", "data_key_wrapped"
-"""The columns in which a row brings the data key of its customer."""
+OWNER_ID = "data_key_owner"
+"""The column in which a row brings the id of its owner, where it has none."""
 
 
-def open_row(keys: DataKeys, table: str, row: Row) -> dict[str, object]:
-    """Return a row as it is meant, without columns of ciphertexts.
+def open_row(keys: DataKeys, table: str, row: Row, owner: str) -> dict[str, object]:
+    """Return a row of this owner, by id, as it is meant, without columns of ciphertexts.
 
-    It has the primary key and the customer's column, where it has an encrypted one. Raises SealedValueError.
+    It has the primary key, where it has an encrypted column. Raises SealedValueError.
     """
     sealed, opened = SEALED[table], dict(row)
     for column in sealed.plain:
         value = row.get(column)
         if _is_ciphertext(value):
-            opened[column] = _open(keys, table, sealed, column, row, value)
+            opened[column] = _open(keys, table, sealed, column, row, value, owner)
     for column, ciphertext in sealed.looked_up.items():
         value = opened.pop(ciphertext, None)
         if isinstance(value, str):
-            opened[column] = _open(keys, table, sealed, column, row, value)
+            opened[column] = _open(keys, table, sealed, column, row, value, owner)
     for column in sealed.domains:
         opened.pop(column, None)
     return opened
 
 
-def _open(keys: DataKeys, table: str, sealed: SealedTable, column: str, row: Row, value: str) -> str:
+def _open(keys: DataKeys, table: str, sealed: SealedTable, column: str, row: Row, value: str, owner: str) -> str:
     row_key = [str(row[name]) for name in sealed.key]
-    return keys.open_text(str(row[sealed.customer]), value, table, column, *row_key)
+    return keys.open_text(owner, value, table, column, *row_key)
 
 
-def seal_row(keys: DataKeys, table: str, row: Row) -> dict[str, object]:
-    """Return values of a row as they are stored; they have the primary key and the customer's column."""
+def seal_row(keys: DataKeys, table: str, row: Row, owner: str) -> dict[str, object]:
+    """Return values of a row of this owner, by id, as they are stored; they have the primary key."""
     sealed, stored = SEALED[table], dict(row)
     for column, address in sealed.domains.items():
         if address in row:
             stored[column] = store_domain(keys.keyring, table, column, str(row[address]))
     if keys.keyring is None:
+        for column in sealed.plain:
+            if _is_ciphertext(value := row.get(column)):  # Somebody's text that looks like one must not become one.
+                stored[column] = f" {value}"
         return stored
     for column, ciphertext in sealed.looked_up.items():
         if column in row:
@@ -73,7 +82,7 @@ def seal_row(keys: DataKeys, table: str, row: Row) -> dict[str, object]:
     for column in (*sealed.plain, *sealed.looked_up):
         if not _is_bare(sealed, row, column):
             row_key = [str(stored[name]) for name in sealed.key]
-            text = keys.seal_text(str(row[sealed.customer]), str(row[column]), table, column, *row_key)
+            text = keys.seal_text(owner, str(row[column]), table, column, *row_key)
             stored[sealed.looked_up.get(column, column)] = text
     return stored
 
@@ -129,38 +138,58 @@ async def fetch_rows(connection: AsyncConnection, table: str, statement: AnySele
 
     Raises KeysUnavailableError and SealedValueError.
     """
-    keyring = find_keyring(connection)
+    if find_keyring(connection) is not None and not has_owner_id(table):
+        statement = statement.add_columns(_select_owner(table))
+    return await open_rows(connection, table, [dict(row._mapping) for row in await connection.execute(statement)])
+
+
+async def open_rows(connection: AsyncConnection, table: str, rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Return rows of a table as they are meant: they have the primary key and the owner's column.
+
+    Data keys that this process has unwrapped lately open them, without a look at the database: whoever is erased has
+    no rows. One that opens a value no more is fetched anew. Raises KeysUnavailableError and SealedValueError.
+    """
+    keyring, sealed = find_keyring(connection), SEALED[table]
     if keyring is None:
         keys = DataKeys(None, {})
-        return [open_row(keys, table, dict(row._mapping)) for row in await connection.execute(statement)]
-    result = await connection.execute(statement.add_columns(*_select_key(table)))
-    rows = [dict(row._mapping) for row in result]
-    wrapped: dict[str, WrappedKey] = {}
-    for row in rows:
-        customer, key_id, key = str(row[SEALED[table].customer]), row.pop(KEY_ID), row.pop(WRAPPED)
-        if key is not None and _is_sealed(SEALED[table], row):  # Most customers have nothing that is, and need no key.
-            wrapped[customer] = customer, key_id, key
-    keys = DataKeys(keyring, await unwrap_data_keys(connection, keyring, list(wrapped.values())))
-    return [open_row(keys, table, row) for row in rows]
+        return [open_row(keys, table, row, DATABASE) for row in rows]
+    indices = [at for at, row in enumerate(rows) if _is_sealed(sealed, row)]
+    owners = dict.fromkeys(indices, DATABASE)
+    if (column := get_owner_column(table)) is not None:
+        if rows and OWNER_ID in rows[0]:
+            ids = [row.pop(OWNER_ID) for row in rows]
+            owners = {at: DATABASE if ids[at] is None else str(ids[at]) for at in indices}
+        elif indices:
+            by_value = await fetch_owner_ids(connection, table, {rows[at][column] for at in indices})
+            owners = {at: by_value.get(rows[at][column], DATABASE) for at in indices}
+    keys = await find_data_keys(connection, set(owners.values()))
+    try:
+        return [open_row(keys, table, row, owners.get(at, DATABASE)) for at, row in enumerate(rows)]
+    except SealedValueError:
+        keys = await fetch_data_keys(connection, set(owners.values()))
+        return [open_row(keys, table, row, owners.get(at, DATABASE)) for at, row in enumerate(rows)]
 
 
 @cache
-def _select_key(table: str) -> tuple[sa.ColumnElement[object], ...]:
-    """Return the columns that bring the data key of a row's customer: another statement would take longer."""
-    own = data_keys.c.customer == metadata.tables[table].c[SEALED[table].customer]
-    columns = ((data_keys.c.encryption_key, KEY_ID), (data_keys.c.wrapped, WRAPPED))
-    return tuple(sa.select(column).where(own).scalar_subquery().label(name) for column, name in columns)
+def _select_owner(table: str) -> sa.ColumnElement[str]:
+    return build_owner_id(table).label(OWNER_ID)
 
 
 async def seal_rows(connection: AsyncConnection, table: str, rows: Sequence[Row]) -> list[dict[str, object]]:
-    """Return values of rows as they are stored; a customer who has no data key gets one.
+    """Return values of rows as they are stored; an owner who has no data key gets one.
 
-    They have the primary key and the customer's column. Raises KeysUnavailableError.
+    They have the primary key and the owner's column. Raises KeysUnavailableError.
     """
-    sealed = SEALED[table]
-    columns = (*sealed.plain, *sealed.looked_up)
-    customers = {
-        str(row[sealed.customer]) for row in rows if not all(_is_bare(sealed, row, column) for column in columns)
-    }
-    keys = await fetch_data_keys(connection, customers, create=True)
-    return [seal_row(keys, table, row) for row in rows]
+    sealed, column = SEALED[table], get_owner_column(table)
+    keyring, names = find_keyring(connection), (*sealed.plain, *sealed.looked_up)
+    filled = [not all(_is_bare(sealed, row, name) for name in names) for row in rows]
+    owners = [DATABASE] * len(rows)
+    if keyring is not None and column is not None and any(filled):
+        values = [row[column] for row in rows]
+        ids = await fetch_owner_ids(
+            connection, table, {value for value, one in zip(values, filled, strict=True) if one}
+        )
+        owners = [ids.get(value, DATABASE) for value in values]
+    needed = {owner for owner, one in zip(owners, filled, strict=True) if one}
+    keys = await fetch_data_keys(connection, needed, create=True)
+    return [seal_row(keys, table, row, owner) for row, owner in zip(rows, owners, strict=True)]

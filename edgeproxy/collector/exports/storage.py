@@ -20,6 +20,8 @@ BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 PREFIX = re.compile(r"[A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)*")
 STORAGE_FORMS = "s3://BUCKET/PREFIX, or file:///DIRECTORY"
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
+"""How S3 encrypts files, as its header says it."""
 RETRIES = {"max_retries": 5, "retry_timeout": timedelta(seconds=60)}
 REQUEST_SECONDS_MAX = 120
 DETAILS = "\nDebug source:"
@@ -122,8 +124,23 @@ def _open_bucket(url: str, environ: Mapping[str, str]) -> S3Store:
     options = {"allow_http": is_plain, "timeout": timedelta(seconds=REQUEST_SECONDS_MAX)}
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     config |= {"region": region} if region else {}
+    config |= find_encryption(environ)
     with _convert_errors(url):
         return S3Store(parts.netloc, prefix=prefix, config=config, client_options=options, retry_config=RETRIES)
+
+
+def find_encryption(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return how the store is to encrypt what it gets, if the environment says so; raises InvalidStorageError.
+
+    `AWS_SERVER_SIDE_ENCRYPTION=aws:kms` takes the key AWS_SSE_KMS_KEY_ID, or else the one of the bucket.
+    """
+    kind, key = environ.get("AWS_SERVER_SIDE_ENCRYPTION", ""), environ.get("AWS_SSE_KMS_KEY_ID", "")
+    if kind not in ("", *ENCRYPTIONS):
+        raise InvalidStorageError(f"AWS_SERVER_SIDE_ENCRYPTION is none of {', '.join(ENCRYPTIONS)}")
+    if key and kind in ("", "AES256"):
+        raise InvalidStorageError("AWS_SSE_KMS_KEY_ID needs AWS_SERVER_SIDE_ENCRYPTION=aws:kms")
+    names = {"server_side_encryption": kind, "sse_kms_key_id": key}
+    return {name: value for name, value in names.items() if value}
 
 
 def find_credentials(environ: Mapping[str, str]) -> dict[str, str]:

@@ -38,6 +38,7 @@ from edgeproxy.collector.billing.stripe.client import (
 )
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT
 from edgeproxy.collector.billing.stripe_balance.sync import StripeBalance
+from edgeproxy.collector.billing.stripe_sync.customer_deletion import delete_erased
 from edgeproxy.collector.billing.subscriptions import entitlements, subscription_rows, trial_alerts
 from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Apply, Processor, StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
@@ -90,6 +91,8 @@ STAND_BY_SECONDS = 5.0
 """Seconds after which a collector asks again for a job that another one does."""
 
 
+ERASED_SECONDS = 600.0
+"""Seconds between two looks at who is erased and still at Stripe."""
 EXPECTED_ERRORS = (StripeUnavailableError, MeterEventsUnavailableError, StripeCallError)
 """Errors that say that Stripe cannot be had now, and are no fault of ours."""
 
@@ -187,6 +190,7 @@ class BillingJobs:
             payments = (
                 build_job("stripe-balance", BALANCE_SECONDS, lambda: self._sync_balance(balance)),
                 build_job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe)),
+                build_job("erased-customers", ERASED_SECONDS, lambda: delete_erased(self._database, stripe)),
             )
             tasks.start("payments", self._run_exclusively("billing-payments", payments))
 

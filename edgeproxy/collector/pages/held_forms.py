@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.page_tables import held_forms
+from edgeproxy.collector.encryption.rows import fetch_rows, match_value, seal_rows
 from edgeproxy.collector.pages.sessions import SignedIn, compute_digest
 
 HELD_SECONDS = 600
@@ -20,6 +21,7 @@ FORMS_PER_PERSON_MAX = 3
 """Held forms of one person at most; a further one drops the others."""
 SECRET_FIELDS = frozenset({"form", "once", "password", "secret", "token", "key", "q"})
 """Fields that are neither held nor shown again; `q` is a search, for which people paste keys."""
+TABLE = held_forms.name
 columns = held_forms.c
 
 
@@ -39,7 +41,7 @@ def select_fields(fields: Mapping[str, str]) -> dict[str, str]:
 
 async def hold_form(connection: AsyncConnection, who: SignedIn, form: HeldForm, now: float) -> str:
     """Hold a form for the person who sent it; return its secret."""
-    own = (columns.label == who.label) & columns.customer.is_not_distinct_from(who.customer)
+    own = match_value(connection, TABLE, "label", who.label) & columns.customer.is_not_distinct_from(who.customer)
     count = (await connection.execute(sa.select(sa.func.count()).select_from(held_forms).where(own))).scalar_one()
     expired = columns.ends_at <= int(now)
     await connection.execute(sa.delete(held_forms).where(expired | own if count >= FORMS_PER_PERSON_MAX else expired))
@@ -53,16 +55,19 @@ async def hold_form(connection: AsyncConnection, who: SignedIn, form: HeldForm, 
         "fields": orjson.dumps(select_fields(form.fields)).decode(),
         "ends_at": int(now) + HELD_SECONDS,
     }
-    await connection.execute(sa.insert(held_forms), [row])
+    await connection.execute(sa.insert(held_forms), await seal_rows(connection, TABLE, [row]))
     return secret
 
 
 async def find_form(connection: AsyncConnection, secret: str, who: SignedIn, now: float) -> HeldForm | None:
     """Return the form with this secret, if this person sent it and it is held still."""
-    mine = (columns.label == who.label) & columns.customer.is_not_distinct_from(who.customer)
+    mine = match_value(connection, TABLE, "label", who.label) & columns.customer.is_not_distinct_from(who.customer)
     held = (columns.sha256 == compute_digest(secret)) & (columns.ends_at > int(now))
-    row = (await connection.execute(sa.select(held_forms).where(held, mine))).one_or_none()
-    return None if row is None else HeldForm(row.page, row.action, orjson.loads(row.fields))
+    rows = await fetch_rows(connection, TABLE, sa.select(held_forms).where(held, mine))
+    if not rows:
+        return None
+    page, action, fields = (str(rows[0][name]) for name in ("page", "action", "fields"))
+    return HeldForm(page, action, orjson.loads(fields))
 
 
 async def drop_form(connection: AsyncConnection, secret: str) -> None:

@@ -6,6 +6,7 @@ SECONDS_MAX after it began.
 
 import hashlib
 import secrets
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import orjson
@@ -14,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.contact_roles import BUILDERS, OWNER, PAYERS, ContactRole, parse_role
 from edgeproxy.collector.database.page_tables import sessions, sign_in_links
+from edgeproxy.collector.database.statements import AnySelect
+from edgeproxy.collector.encryption.rows import fetch_rows, match_value, open_rows, seal_rows
 
 SECONDS_MAX = 8 * 3600
 IDLE_SECONDS = 1800
@@ -87,7 +90,7 @@ async def begin_session(connection: AsyncConnection, who: SignedIn, now: float) 
     """Begin a session; return its secret."""
     at = int(now)
     await connection.execute(sa.delete(sessions).where(sessions.c.created_at < at - SECONDS_MAX))
-    own = sa.select(sessions.c.sha256).where(sessions.c.label == who.label)
+    own = sa.select(sessions.c.sha256).where(match_value(connection, sessions.name, "label", who.label))
     older = await connection.execute(own.order_by(sessions.c.created_at.desc()).offset(SESSIONS_PER_PERSON_MAX - 1))
     if gone := older.scalars().all():
         await connection.execute(sa.delete(sessions).where(sessions.c.sha256.in_(gone)))
@@ -103,7 +106,7 @@ async def begin_session(connection: AsyncConnection, who: SignedIn, now: float) 
         "created_at": at,
         "seen_at": at,
     }
-    await connection.execute(sa.insert(sessions), [row])
+    await connection.execute(sa.insert(sessions), await seal_rows(connection, sessions.name, [row]))
     return secret
 
 
@@ -111,9 +114,8 @@ async def find_session(connection: AsyncConnection, secret: str, now: float) -> 
     """Return the session that has this secret and has not ended, or None."""
     columns = sessions.c
     alive = (columns.created_at >= int(now) - SECONDS_MAX) & (columns.seen_at >= int(now) - IDLE_SECONDS)
-    row = (
-        await connection.execute(sa.select(sessions).where(columns.sha256 == compute_digest(secret), alive))
-    ).one_or_none()
+    statement = sa.select(sessions).where(columns.sha256 == compute_digest(secret), alive)
+    row = await _find_row(connection, sessions.name, statement)
     if row is None:
         return None
     role = None if row.customer is None else parse_role(row.contact_role)
@@ -122,13 +124,17 @@ async def find_session(connection: AsyncConnection, secret: str, now: float) -> 
     return Session(row.sha256, who, row.created_at, row.seen_at, compute_digest(f"form {secret}"))
 
 
+async def _find_row(connection: AsyncConnection, table: str, statement: AnySelect) -> SimpleNamespace | None:
+    rows = await fetch_rows(connection, table, statement)
+    return SimpleNamespace(**rows[0]) if rows else None
+
+
 async def find_sender(connection: AsyncConnection, secret: str, form: str) -> SignedIn | None:
     """Return the person whose form of a session this was, which may have ended; None where it cannot be known."""
     if compute_digest(f"form {secret}") != form:
         return None
-    row = (
-        await connection.execute(sa.select(sessions).where(sessions.c.sha256 == compute_digest(secret)))
-    ).one_or_none()
+    statement = sa.select(sessions).where(sessions.c.sha256 == compute_digest(secret))
+    row = await _find_row(connection, sessions.name, statement)
     return None if row is None else SignedIn(row.label, frozenset(orjson.loads(row.roles)), row.customer)
 
 
@@ -152,7 +158,8 @@ async def create_link(
     """Create a link, by which a person can sign in once; return its secret, or None where they have `most` already."""
     columns = sign_in_links.c
     await connection.execute(sa.delete(sign_in_links).where(columns.ends_at <= int(now)))
-    mine = (columns.label == link.label) & (columns.customer.is_not_distinct_from(link.customer))
+    is_theirs = match_value(connection, sign_in_links.name, "label", link.label)
+    mine = is_theirs & (columns.customer.is_not_distinct_from(link.customer))
     there = (await connection.execute(sa.select(sa.func.count()).select_from(sign_in_links).where(mine))).scalar_one()
     if most is not None and there >= most:
         return None
@@ -163,7 +170,7 @@ async def create_link(
         **link._asdict(),
         "by_issuer": int(link.by_issuer),
     }
-    await connection.execute(sa.insert(sign_in_links), [row])
+    await connection.execute(sa.insert(sign_in_links), await seal_rows(connection, sign_in_links.name, [row]))
     return secret
 
 
@@ -177,10 +184,8 @@ async def count_invitations(connection: AsyncConnection, customer: str, now: flo
 async def find_link(connection: AsyncConnection, secret: str, now: float) -> Link | None:
     """Return the usable link with this secret, or None."""
     columns = sign_in_links.c
-    there = sa.select(columns.label, columns.customer, columns.by_issuer).where(
-        columns.sha256 == compute_digest(secret)
-    )
-    row = (await connection.execute(there.where(columns.ends_at > int(now)))).one_or_none()
+    there = sa.select(sign_in_links).where(columns.sha256 == compute_digest(secret), columns.ends_at > int(now))
+    row = await _find_row(connection, sign_in_links.name, there)
     return None if row is None else Link(row.label, row.customer, bool(row.by_issuer))
 
 
@@ -188,6 +193,6 @@ async def use_up_link(connection: AsyncConnection, secret: str, now: float) -> L
     """Use up the link with this secret and return it, or None where none is usable."""
     columns = sign_in_links.c
     gone = sa.delete(sign_in_links).where(columns.sha256 == compute_digest(secret), columns.ends_at > int(now))
-    used_up = gone.returning(columns.label, columns.customer, columns.by_issuer)
-    row = (await connection.execute(used_up)).one_or_none()
-    return None if row is None else Link(row.label, row.customer, bool(row.by_issuer))
+    used_up = [dict(row._mapping) for row in await connection.execute(gone.returning(*columns))]
+    rows = [SimpleNamespace(**row) for row in await open_rows(connection, sign_in_links.name, used_up)]
+    return Link(rows[0].label, rows[0].customer, bool(rows[0].by_issuer)) if rows else None

@@ -21,6 +21,7 @@ from edgeproxy.collector.accounts.contact_roles import OWNER
 from edgeproxy.collector.accounts.models import CreateCustomerRequest
 from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.page_tables import sign_ups
+from edgeproxy.collector.encryption.rows import fetch_rows, match_value, open_rows, seal_rows
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.mails import mail
 from edgeproxy.collector.pages.get_started import ROOT as GET_STARTED
@@ -47,29 +48,30 @@ async def insert_request(
     at = int(now)
     is_over = columns.requested_at <= at - SIGN_UP_SECONDS
     if renews:
-        is_over |= (columns.email == email) & columns.used_at.is_(None)
+        is_over |= match_value(connection, sign_ups.name, "email", email) & columns.used_at.is_(None)
     await connection.execute(sa.delete(sign_ups).where(is_over))
     count = (await connection.execute(sa.select(sa.func.count()).select_from(sign_ups))).scalar_one()
     if count >= per_hour:
         return None
     secret = secrets.token_urlsafe(32)
     row = {"email": email, "sha256": compute_digest(secret), "requested_at": at}
-    insert = build_insert_new(connection, sign_ups, "email").values(row).returning(columns.email)
+    (stored,) = await seal_rows(connection, sign_ups.name, [row])
+    insert = build_insert_new(connection, sign_ups, "email").values(stored).returning(columns.email)
     return secret if (await connection.execute(insert)).scalar_one_or_none() is not None else None
 
 
 async def find_address(connection: AsyncConnection, secret: str, now: float) -> str | None:
     """Return the address whose link has this secret and can be used, or None."""
-    query = sa.select(columns.email).where(_is_usable(secret, now))
-    email: str | None = (await connection.execute(query)).scalar_one_or_none()
-    return email
+    rows = await fetch_rows(connection, sign_ups.name, sa.select(sign_ups).where(_is_usable(secret, now)))
+    return str(rows[0]["email"]) if rows else None
 
 
 async def use_up_link(connection: AsyncConnection, secret: str, now: float) -> str | None:
     """Use up the link with this secret and return its address, or None where none is usable."""
-    update = sa.update(sign_ups).where(_is_usable(secret, now)).values(used_at=int(now)).returning(columns.email)
-    email: str | None = (await connection.execute(update)).scalar_one_or_none()
-    return email
+    update = sa.update(sign_ups).where(_is_usable(secret, now)).values(used_at=int(now)).returning(*columns)
+    used_up = [dict(row._mapping) for row in await connection.execute(update)]
+    rows = await open_rows(connection, sign_ups.name, used_up)
+    return str(rows[0]["email"]) if rows else None
 
 
 def _is_usable(secret: str, now: float) -> sa.ColumnElement[bool]:

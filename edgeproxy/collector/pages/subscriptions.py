@@ -8,6 +8,7 @@ whether an address is subscribed.
 import secrets
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import sqlalchemy as sa
 from aiohttp import web
@@ -18,6 +19,7 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.database.database import Database, build_insert_new
 from edgeproxy.collector.database.page_tables import incident_updates, incidents, status_subscribers
 from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively, run_guarded
+from edgeproxy.collector.encryption.rows import fetch_rows, match_value, seal_rows
 from edgeproxy.collector.languages.catalogs import DEFAULT, load_catalog
 from edgeproxy.collector.languages.invisible import escape_invisible, format_line
 from edgeproxy.collector.languages.marks import N_
@@ -44,6 +46,7 @@ TITLE_CHARACTERS_MAX = 150
 """Characters of the title of an incident in a subject."""
 STATUS = frozenset({"status"})
 UNUSABLE = "this link is not valid any more"
+TABLE = status_subscribers.name
 columns, updates = status_subscribers.c, incident_updates.c
 
 
@@ -51,7 +54,8 @@ async def can_receive_question(connection: AsyncConnection, email: str, now: int
     """Return whether an address may get the question now."""
     lately = sa.func.count().filter(columns.requested_at > now - 3600)
     known = sa.func.count().filter(
-        columns.email == email, columns.confirmed_at.is_not(None) | (columns.requested_at >= now - QUESTION_SECONDS)
+        match_value(connection, TABLE, "email", email),
+        columns.confirmed_at.is_not(None) | (columns.requested_at >= now - QUESTION_SECONDS),
     )
     statement = sa.select(lately, known, sa.func.count(columns.email))
     questions, before, total = (await connection.execute(statement)).one()
@@ -69,7 +73,8 @@ async def insert_request(connection: AsyncConnection, email: str, now: int, lang
         "last_update": "",
         "language": language,
     }
-    insert = build_insert_new(connection, status_subscribers, "email").values(row).returning(columns.token)
+    (stored,) = await seal_rows(connection, TABLE, [row])
+    insert = build_insert_new(connection, status_subscribers, "email").values(stored).returning(columns.token)
     return (await connection.execute(insert)).scalar_one_or_none()
 
 
@@ -197,7 +202,8 @@ class StatusMails:
         async with self._database.reading() as connection:
             newest = (await connection.execute(sa.select(sa.func.max(updates.id)))).scalar_one() or ""
             due = sa.select(status_subscribers).where(columns.confirmed_at.is_not(None), columns.last_update < newest)
-            rows = (await connection.execute(due.order_by(columns.last_update).limit(MAILS_MAX))).all()
+            opened = await fetch_rows(connection, TABLE, due.order_by(columns.last_update).limit(MAILS_MAX))
+            rows = [SimpleNamespace(**row) for row in opened]
             news = {
                 (after, language): await self._fetch_news(connection, after, create_reader(language or DEFAULT))
                 for after, language in {(row.last_update, row.language) for row in rows}
@@ -211,7 +217,7 @@ class StatusMails:
                 if not error.is_permanent:
                     continue
             async with self._database.writing() as connection:
-                own = sa.update(status_subscribers).where(columns.email == row.email)
+                own = sa.update(status_subscribers).where(columns.token == row.token)
                 await connection.execute(own.values(last_update=last))
 
     async def _fetch_news(

@@ -1,9 +1,10 @@
 """The page docs/privacy/data-map.md, made of the maps in the code. Pure; `scripts/data-map` writes it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from edgeproxy.collector.database import personal_marks as marks
 from edgeproxy.collector.database.personal_data import TABLES
-from edgeproxy.collector.database.personal_marks import Erasure, TableEntry
+from edgeproxy.collector.database.personal_marks import Erasure, PersonalData, TableEntry
 from edgeproxy.collector.database.sealed_columns import SEALED, SealedTable
 from edgeproxy.collector.privacy.export import NOT_EXPORTED, SELECTED
 from edgeproxy.collector.privacy.places import PLACES
@@ -17,6 +18,33 @@ ENCRYPTED_OTHERWISE = {
     "webhook_events.payload": "encrypted in any case, by a key of the configuration",
 }
 """Columns that are encrypted in another way."""
+IN_CLEAR: Mapping[PersonalData, str] = {
+    marks.CUSTOMER_ID: "it means nothing elsewhere",
+    marks.CUSTOMER_NAME: "rows are found, joined and billed by it",
+    marks.STRIPE_ID: "rows are found by it when Stripe tells of them; it means nothing without Stripe's key",
+    marks.DIMENSION: "usage is summed by it, and the ledger proves it",
+    marks.END_USER_ID: "what was counted is found by it",
+    marks.OPERATOR: "an operator's, who answers for it",
+    marks.LABEL: "an operator's, or of a contact who handles alerts",
+    marks.REASON: "an operator's, for the books or for all to read",
+    marks.SETTINGS: "edges serve by it: the directory has it too",
+    marks.FREE: "it is told to edges, and shown with each key",
+    marks.MESSAGE: "written with batches, which are taken while keys are away: names of customers, and numbers",
+    marks.FAILURE: "the collector's or Stripe's own words",
+}
+"""Why a column of this kind is in the clear."""
+IN_CLEAR_COLUMNS: Mapping[str, str] = {
+    "audit.origin": "an operator's, or its network alone (`privacy.mask_addresses`)",
+    "batches.body": "the chain of batches is over it, and the ledger is proved by it",
+    "batches.replay": "as of `batches.body`",
+    "billing_customers.country": "invoices are made by it",
+    "billing_customers.email_hash": "a hash",
+    "credit_transactions.details": "the journal of credits is a chain over it",
+    "dead_letters.event": "usage that nobody owns yet, as services report it",
+    "directory_parts.body": "edges and the hub have the same",
+    "webhook_endpoints.disabled_why": "the collector's own words",
+}
+"""Why this column is in the clear, where its kind does not say it."""
 HEAD = """# The map of personal data
 
 All places that can hold data about a person: customers and their contacts, end users of customers, operators, and the
@@ -60,7 +88,7 @@ def _describe_erasure(entry: TableEntry, column: str) -> str:
 
 def _describe_export(table: str, entry: TableEntry, column: str) -> str:
     """Return whether a column is in the export of a customer, and else why not."""
-    sealed = SEALED.get(table, SealedTable("", ()))
+    sealed = SEALED.get(table, SealedTable(()))
     if column in sealed.unread:
         return "as what it is made of"
     if entry.owner is not None or table in SELECTED:
@@ -70,12 +98,19 @@ def _describe_export(table: str, entry: TableEntry, column: str) -> str:
 
 def _describe_encryption(table: str, column: str) -> str:
     """Return what encryption at rest does to a column."""
-    sealed = SEALED.get(table, SealedTable("", ()))
+    sealed = SEALED.get(table, SealedTable(()))
     if column in sealed.looked_up or column in sealed.domains:
         return "keyed hash"
     if column in sealed.plain or column in sealed.looked_up.values():
         return "encrypted"
-    return ENCRYPTED_OTHERWISE.get(f"{table}.{column}", "in the clear")
+    name = f"{table}.{column}"
+    return ENCRYPTED_OTHERWISE.get(name) or f"in the clear: {find_reason(name)}"
+
+
+def find_reason(name: str) -> str | None:
+    """Return why a column is in the clear; None where nothing says it."""
+    table, _, column = name.partition(".")
+    return IN_CLEAR_COLUMNS.get(name) or IN_CLEAR.get(TABLES[table].personal[column])
 
 
 def _render_places() -> Iterator[str]:

@@ -25,6 +25,7 @@ from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import dead_letters, metadata
 from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.collector.encryption.data_keys import forget_data_keys
+from edgeproxy.collector.privacy.own_requests import finish_deletion
 from edgeproxy.collector.privacy.own_rows import select_own
 from edgeproxy.collector.privacy.rejected_events import match_events, names_one
 
@@ -64,6 +65,7 @@ async def erase_customers(connection: AsyncConnection, caller: Caller, rows: Seq
     counts = await _erase_rows(connection, [row.id for row in rows], [row.name for row in rows])
     forget_data_keys(connection)
     for row in rows:
+        await finish_deletion(connection, caller, row)
         await _erase_customer(connection, caller, row)
     return +counts
 

@@ -25,6 +25,7 @@ from edgeproxy.collector.database.personal_marks import Subject
 from edgeproxy.collector.database.schema import audit, dead_letters, metadata
 from edgeproxy.collector.database.sealed_columns import SEALED
 from edgeproxy.collector.encryption.data_keys import DataKeys, fetch_data_keys
+from edgeproxy.collector.encryption.owners import DATABASE, has_owner_id
 from edgeproxy.collector.encryption.rows import open_row
 from edgeproxy.collector.privacy.own_rows import select_own
 from edgeproxy.collector.privacy.rejected_events import match_events, names_one
@@ -79,11 +80,11 @@ async def write_archive(
     """
     counts: dict[str, int] = {}
     files: list[dict[str, object]] = []
-    data_keys = await fetch_data_keys(connection, [customer.id])
+    data_keys = await fetch_data_keys(connection, [customer.id, DATABASE])
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, statement in _list_statements(customer, omitted):
             count = 0
-            hidden = SEALED[name].unread if name in SEALED else ()
+            hidden = {*SECRETS.get(name, ()), *(SEALED[name].unread if name in SEALED else ())}
             names = [str(column.name) for column in statement.selected_columns if column.name not in hidden]
             with _Files(name, names) as pair:
                 async for result in await connection.stream(statement):
@@ -108,7 +109,10 @@ def _open_row(table: str, row: dict[str, object], customer: CustomerRow, data_ke
         owner = customer.id if customer.erased_at is None else ""  # A key made since opens nothing of before.
         opened = open_entry(details, owner, data_keys)
         return row | {"before": opened.before, "after": opened.after}
-    return open_row(data_keys, table, row) if table in SEALED else row
+    if table not in SEALED:
+        return row
+    owner = customer.id if customer.erased_at is None or has_owner_id(table) else DATABASE
+    return open_row(data_keys, table, row, owner)
 
 
 def _list_statements(
@@ -126,9 +130,12 @@ def _list_statements(
 
 
 def _select_columns(name: str, omitted: Collection[Subject]) -> sa.Select[tuple[object, ...]]:
-    """Return the statement that selects the columns of a table but secrets, and those about the people in `omitted`."""
+    """Return the statement that selects the columns of a table, but secrets by which no other column is opened, and
+    those about the people in `omitted`."""
     hidden = {column for column, data in TABLES[name].personal.items() if data.subject in omitted}
-    hidden |= SECRETS.get(name, frozenset())
+    hidden |= SECRETS.get(name, frozenset()) - set(
+        SEALED[name].key if name in SEALED else ()
+    )  # Which opens the others.
     return sa.select(*(column for column in metadata.tables[name].columns if column.name not in hidden))
 
 

@@ -51,7 +51,7 @@ METRIC_LABELS = Place(
 STRIPE = Place(
     "name, e-mail and address of the payer, payment methods, tax ids, invoices",
     "as Stripe keeps it",
-    "nothing yet: delete the customer at Stripe by hand",
+    "the customer is deleted, once its invoices are settled and no payment is disputed; invoices stay",
     (
         *("balance_transactions", "billing_portal", "charges", "checkout", "credit_notes", "customers", "disputes"),
         *("events", "invoice_items", "invoice_payments", "invoices", "payment_intents", "refunds", "subscriptions"),

@@ -23,6 +23,7 @@ from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.accounts.states import DAY_MS
 from edgeproxy.collector.database.privacy_tables import privacy_requests
+from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
 
 Kind = Literal["access", "erasure", "rectification", "restriction", "objection"]
 Law = Literal["gdpr", "ccpa"]
@@ -41,6 +42,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
 """The states that each state may become: nothing is done for somebody who is not identified."""
 STEPS_MAX = 100
 """Steps of a request at most."""
+TABLE = privacy_requests.name
 NOT_FOUND = "there is no such request"
 
 
@@ -143,7 +145,8 @@ async def list_requests(
         statement = statement.where(columns.id > after)
     if only_open:
         statement = statement.where(columns.ended_at.is_(None))
-    return [to_response(PrivacyRequestRow(*row)) for row in await connection.execute(statement)]
+    rows = await fetch_rows(connection, TABLE, statement)
+    return [to_response(PrivacyRequestRow(**row)) for row in rows]  # type: ignore[arg-type]
 
 
 async def create_request(connection: AsyncConnection, caller: Caller, new: CreatePrivacyRequest) -> PrivacyRequest:
@@ -157,12 +160,12 @@ async def create_request(connection: AsyncConnection, caller: Caller, new: Creat
         law=new.law,
         person=new.person,
         state="received",
-        steps=_dump_steps([_build_step(caller, now, "received", new.note)]),
+        steps=dump_steps([build_step(caller, now, "received", new.note)]),
         requested_at=now,
         due_at=now + DUE_DAYS[new.law] * DAY_MS,
         ended_at=None,
     )
-    await connection.execute(sa.insert(privacy_requests), [row._asdict()])
+    await connection.execute(sa.insert(privacy_requests), await seal_rows(connection, TABLE, [row._asdict()]))
     after = {"kind": row.kind, "law": row.law, "customer": None if customer is None else customer.name}
     await audit.append_entry(connection, caller, AuditEntry("privacy_request.create", row.id, None, after))
     return to_response(row)
@@ -177,30 +180,33 @@ async def add_step(connection: AsyncConnection, caller: Caller, id_: str, step: 
     if len(steps) >= STEPS_MAX:
         raise ChangeRejectedError(409, f"it has {STEPS_MAX} steps, which is as many as there may be")
     ended = None if TRANSITIONS[step.state] else now
-    steps.append(_build_step(caller, now, step.state, step.note))
-    after = row._replace(state=step.state, steps=_dump_steps(steps), ended_at=ended)
+    steps.append(build_step(caller, now, step.state, step.note))
+    after = row._replace(state=step.state, steps=dump_steps(steps), ended_at=ended)
     own = privacy_requests.c.id == row.id
-    await connection.execute(sa.update(privacy_requests).where(own).values(after._asdict()))
+    (stored,) = await seal_rows(connection, TABLE, [after._asdict()])
+    await connection.execute(sa.update(privacy_requests).where(own).values(stored))
     entry = AuditEntry("privacy_request.step", row.id, {"state": row.state}, {"state": after.state})
     await audit.append_entry(connection, caller, entry)
     return to_response(after)
 
 
 async def _get_row(connection: AsyncConnection, id_: str) -> PrivacyRequestRow:
-    row = None
+    rows = []
     if is_id(id_):
         statement = sa.select(privacy_requests).where(privacy_requests.c.id == id_)
-        row = (await connection.execute(statement.with_for_update())).one_or_none()
-    if row is None:
+        rows = await fetch_rows(connection, TABLE, statement.with_for_update())
+    if not rows:
         raise ChangeRejectedError(404, NOT_FOUND)
-    return PrivacyRequestRow(*row)
+    return PrivacyRequestRow(**rows[0])  # type: ignore[arg-type]
 
 
-def _build_step(caller: Caller, at: int, state: State, note: str) -> PrivacyRequestStepEntry:
+def build_step(caller: Caller, at: int, state: State, note: str) -> PrivacyRequestStepEntry:
+    """Return a step of somebody at this Unix millisecond."""
     return {"at": format_timestamp(at), "actor": caller.actor, "state": state, "note": note}
 
 
-def _dump_steps(steps: Sequence[PrivacyRequestStepEntry]) -> str:
+def dump_steps(steps: Sequence[PrivacyRequestStepEntry]) -> str:
+    """Return steps as a row has them."""
     return orjson.dumps(steps).decode()
 
 

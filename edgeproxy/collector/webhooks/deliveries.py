@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.webhook_tables import webhook_deliveries, webhook_endpoints, webhook_messages
+from edgeproxy.collector.encryption.rows import fetch_rows
 
 LEASE_SECONDS = 60.0
 """Seconds for which a collector has a delivery for itself; an attempt takes a quarter of that at most."""
@@ -70,27 +71,17 @@ class AttemptResult(NamedTuple):
     attempted_at: int
 
 
-CLAIMED = (
-    sa.select(
-        columns.message,
-        columns.endpoint,
-        columns.attempts,
-        columns.busy_until,
-        webhook_messages.c.body,
-        webhook_endpoints.c.url,
-        webhook_endpoints.c.secret,
-        webhook_endpoints.c.old_secret,
-        webhook_endpoints.c.old_secret_until,
-        webhook_endpoints.c.state,
-        webhook_endpoints.c.failing_since,
-        customers.c.name,
-        customers.c.display_name,
-    )
-    .join_from(webhook_deliveries, webhook_messages, webhook_messages.c.id == columns.message)
-    .join(webhook_endpoints, webhook_endpoints.c.id == columns.endpoint)
-    .join(customers, customers.c.id == webhook_endpoints.c.customer)
+ENDPOINT_COLUMNS = (
+    "url",
+    "secret",
+    "old_secret",
+    "old_secret_until",
+    "state",
+    "failing_since",
+    "customer_name",
+    "display_name",
 )
-
+"""The columns of an endpoint in a ClaimedDelivery."""
 Pair = tuple[str, str]
 """The message and the endpoint of a delivery."""
 
@@ -116,12 +107,25 @@ async def claim_due(connection: AsyncConnection, pairs: Collection[Pair], now: i
     chosen = sa.tuple_(columns.message, columns.endpoint).in_(list(pairs))
     lease = now + round(LEASE_SECONDS * 1000)
     claim = sa.update(webhook_deliveries).where(chosen, is_free(now)).values(busy_until=lease)
-    rows = await connection.execute(claim.returning(columns.message, columns.endpoint))
-    ours = [(row.message, row.endpoint) for row in rows]
-    if not ours:
-        return []
-    is_ours = sa.tuple_(columns.message, columns.endpoint).in_(ours)
-    return [ClaimedDelivery._make(row) for row in await connection.execute(CLAIMED.where(is_ours))]
+    returned = (columns.message, columns.endpoint, columns.attempts, columns.busy_until)
+    ours = (await connection.execute(claim.returning(*returned))).all()
+    of_messages = sa.select(webhook_messages).where(webhook_messages.c.id.in_({row.message for row in ours}))
+    of_endpoints = (
+        sa.select(webhook_endpoints, customers.c.name.label("customer_name"), customers.c.display_name)
+        .join_from(webhook_endpoints, customers, customers.c.id == webhook_endpoints.c.customer)
+        .where(webhook_endpoints.c.id.in_({row.endpoint for row in ours}))
+    )
+    messages = {str(row["id"]): row for row in await fetch_rows(connection, webhook_messages.name, of_messages)}
+    endpoints = {str(row["id"]): row for row in await fetch_rows(connection, webhook_endpoints.name, of_endpoints)}
+    return [
+        ClaimedDelivery(  # type: ignore[call-arg]
+            *row,
+            messages[row.message]["body"],
+            *(endpoints[row.endpoint][name] for name in ENDPOINT_COLUMNS),
+        )
+        for row in ours
+        if row.message in messages and row.endpoint in endpoints
+    ]
 
 
 async def record_attempt(connection: AsyncConnection, delivery: ClaimedDelivery, result: AttemptResult) -> bool:

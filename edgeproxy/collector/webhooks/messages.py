@@ -16,6 +16,7 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.webhook_tables import webhook_deliveries, webhook_endpoints, webhook_messages
+from edgeproxy.collector.encryption.rows import seal_rows
 from edgeproxy.collector.webhooks.deliveries import WebhookState
 from edgeproxy.collector.webhooks.event_types import EventType
 
@@ -90,8 +91,9 @@ async def insert_message(
     content = {"type": event_type, "timestamp": format_timestamp(at), "data": dict(data)}
     body = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS).decode()
     row = {"id": message, "customer": customer, "type": event_type, "body": body, "at": at}
+    (stored,) = await seal_rows(connection, webhook_messages.name, [row])
     inserted = await connection.execute(
-        build_insert_new(connection, webhook_messages, "id").values(row).returning(webhook_messages.c.id)
+        build_insert_new(connection, webhook_messages, "id").values(stored).returning(webhook_messages.c.id)
     )
     if inserted.first() is None:
         return message

@@ -5,6 +5,7 @@ import io
 import os
 import zipfile
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from edgeproxy.collector.accounts.models import CreateCustomerRequest, CreateKey
 from edgeproxy.collector.accounts.search import search_customers
 from edgeproxy.collector.accounts.states import AccountStateError
 from edgeproxy.collector.accounts.tokens import CreateTokenRequest, add_secret, create_token, revoke_token
+from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.database import Database, UnusableDatabaseError
 from edgeproxy.collector.database.encryption_tables import data_keys, encryption_keys
@@ -28,8 +30,11 @@ from edgeproxy.collector.database.page_tables import contacts as contacts_table
 from edgeproxy.collector.database.row_security import serving
 from edgeproxy.collector.database.schema import audit as audit_table
 from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.collector.database.schema import metadata
+from edgeproxy.collector.database.sealed_columns import SEALED
+from edgeproxy.collector.database.webhook_tables import webhook_endpoints, webhook_messages
 from edgeproxy.collector.encryption import migration
-from edgeproxy.collector.encryption.data_keys import SealedValueError
+from edgeproxy.collector.encryption.data_keys import DataKeys, SealedValueError
 from edgeproxy.collector.encryption.key_services import FileKeyService
 from edgeproxy.collector.encryption.keyring import (
     OPTION,
@@ -39,11 +44,13 @@ from edgeproxy.collector.encryption.keyring import (
     open_keyring,
     refresh_keyring,
 )
-from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
+from edgeproxy.collector.encryption.rows import fetch_rows, open_row, seal_rows
+from edgeproxy.collector.pages import held_forms, sessions, sign_up, subscriptions
 from edgeproxy.collector.privacy.erasure import ErasedCustomer, erase_customers, erase_late_rows
 from edgeproxy.collector.privacy.export import write_archive
 from edgeproxy.config.collector.encryption import Encryption
 from edgeproxy.config.collector.settings import CollectorSettings
+from tests.support.planted import find_value, list_planted, plant
 
 CALLER = Caller("test")
 TOKEN = {"sha256": "0" * 64, "role": "read"}
@@ -186,6 +193,113 @@ def test_a_value_is_bound_to_its_row_and_column(database: str, tmp_path: Path) -
     run(database, make_key(tmp_path / "key"), do)
 
 
+def test_each_column_is_stored_encrypted_read_as_ever_and_bound_to_its_row(database: str, tmp_path: Path) -> None:
+    async def do(opened: Database, _: Keyring | None) -> None:
+        async with opened.writing() as connection:
+            await plant(connection)
+        tables = [table for table in list_planted() if table.name in SEALED]
+        assert len(tables) >= len(SEALED) - 2, "all but those of the public"
+        for table in tables:
+            sealed = SEALED[table.name]
+            names = (*sealed.plain, *sealed.looked_up)
+            async with opened.writing() as connection:
+                stored = str([tuple(row) for row in await connection.execute(sa.select(table))])
+                rows = await fetch_rows(connection, table.name, sa.select(table))
+                for name in names:
+                    assert f"planted.{table.name}.{name}." not in stored, (table.name, name)
+                values = {str(row[name]) for row in rows for name in names}
+                planted = {str(find_value(table.name, name, one)) for name in names for one in ("acme", "bolt")}
+                assert values == planted, table.name
+            for name in (*sealed.plain, *sealed.looked_up.values()):
+                with pytest.raises(SealedValueError):  # noqa: PT012 - of its last statement; the transaction is rolled back
+                    async with opened.writing() as connection:
+                        one, other = (await connection.execute(sa.select(*table.primary_key, table.c[name]))).all()
+                        is_other = [table.c[key.name] == other._mapping[key] for key in table.primary_key]
+                        update = sa.update(table).where(*is_other).values({name: one._mapping[table.c[name]]})
+                        await connection.execute(update)
+                        await fetch_rows(connection, table.name, sa.select(table))
+
+    run(database, make_key(tmp_path / "key"), do)
+
+
+def test_people_who_sign_in_and_subscribe_are_found_as_ever_and_none_is_stored(database: str, tmp_path: Path) -> None:
+    label, now = f"contact:{EMAIL}", 1_800_000_000
+
+    async def do(opened: Database, _: Keyring | None) -> None:
+        async with opened.writing() as connection:
+            await create(connection, "acme")
+            link = await sessions.create_link(connection, sessions.Link(label, "acme"), now)
+            secret = await sessions.begin_session(connection, sessions.SignedIn(label, frozenset(), "acme"), now)
+            form = held_forms.HeldForm(f"/p?q={EMAIL}", "/a", {"note": EMAIL})
+            held = await held_forms.hold_form(connection, sessions.SignedIn(label, frozenset(), "acme"), form, now)
+            token = await subscriptions.insert_request(connection, EMAIL, now, "en")
+            sign_up_secret = await sign_up.insert_request(connection, EMAIL, now, 10)
+            assert None not in (link, sign_up_secret, token)
+            assert await subscriptions.insert_request(connection, EMAIL, now, "en") is None, "it is there"
+        async with opened.writing() as connection:
+            for table in ("held_forms", "sessions", "sign_in_links", "sign_ups", "status_subscribers"):
+                stored = (await connection.execute(sa.select(metadata.tables[table]))).all()
+                assert (len(stored), EMAIL in str(stored)) == (1, False), table
+            found = await sessions.find_session(connection, secret, now)
+            assert found is not None
+            assert found.who.label == label
+            assert await held_forms.find_form(connection, held, found.who, now) == form
+            assert not await subscriptions.can_receive_question(connection, EMAIL, now)
+            assert await sign_up.use_up_link(connection, str(sign_up_secret), now) == EMAIL
+            used_up = await sessions.use_up_link(connection, str(link), now)
+            assert used_up == sessions.Link(label, "acme")
+            await contacts.put_contacts(connection, CALLER, "acme", contacts.Contacts.model_validate({"emails": []}))
+            assert await sessions.find_session(connection, secret, now) is None, "a removed contact is signed out"
+            assert await held_forms.find_form(connection, held, found.who, now) is None
+
+    run(database, make_key(tmp_path / "key"), do)
+
+
+def test_a_data_key_in_memory_is_neither_one_of_a_rollback_nor_used_to_write_for_who_is_erased(
+    database: str, tmp_path: Path
+) -> None:
+    """Two collectors on a database: one erases, and the other one has the data key still."""
+    settings = make_key(tmp_path / "key")
+
+    async def do(opened: Database, keyring: Keyring | None) -> None:
+        assert keyring is not None
+        second = await Database.connect(database)
+        try:
+            other = await open_keyring(second, settings)
+            assert other is not None
+            with suppress(RuntimeError):
+                async with opened.writing() as connection:
+                    await create(connection, "acme")
+                    await read(connection, "acme")
+                    raise RuntimeError
+            assert keyring.data_keys == {}, "it was never committed"
+            async with second.writing() as connection:
+                await create(connection, "acme")
+            for one in (opened, second):
+                async with one.reading() as connection:
+                    assert await read(connection, "acme") == expected("acme")
+            assert len(keyring.data_keys) == len(other.data_keys) == 1
+            async with second.writing() as connection:
+                row = await customers.get_row(connection, "acme", lock=True)
+                await erase_customers(connection, CALLER, [row])
+            assert other.data_keys == {}
+            async with opened.writing() as connection:
+                body = {"email": EMAIL, "customer": row.id, "role": "owner"}
+                (stored,) = await seal_rows(connection, contacts_table.name, [body])
+                await connection.execute(sa.insert(contacts_table), [stored])
+            destroyed = DataKeys(keyring, dict(keyring.data_keys))  # type: ignore[arg-type]
+            with pytest.raises(SealedValueError):
+                open_row(destroyed, contacts_table.name, stored, row.id)
+            for one in (opened, second):
+                async with one.reading() as connection:
+                    (late,) = await fetch_rows(connection, contacts_table.name, sa.select(contacts_table))
+                    assert late["email"] == EMAIL, "the one in memory opens it no more, and is fetched anew"
+        finally:
+            await second.close()
+
+    run(database, settings, do)
+
+
 def test_without_the_data_key_a_copy_from_before_the_erasure_says_nothing(database: str, tmp_path: Path) -> None:
     async def do(opened: Database, _: Keyring | None) -> None:
         async with opened.writing() as connection:
@@ -293,6 +407,47 @@ def test_keys_serve_while_their_service_is_away_until_their_time_is_over(databas
         async with opened.reading() as connection:
             assert await read(connection, "acme") == expected("acme")
             assert await customers.find_row(connection, "bolt") is None, "nothing was written in the clear"
+
+    run(database, settings, do)
+
+
+def test_an_alert_is_raised_while_keys_are_away_and_no_webhook_is_told_in_the_clear(
+    database: str, tmp_path: Path
+) -> None:
+    """As batches of edges raise alerts, which are taken all the same."""
+    file = tmp_path / "key"
+    settings = make_key(file)
+
+    def build_alert(key: str) -> Alert:
+        return Alert(key=key, kind=AlertKind.REQUEST_CAP_EXCEEDED, title="too dear", at=1.0, customer="acme")
+
+    async def do(opened: Database, _: Keyring | None) -> None:
+        now = 1000.0
+        keyring = Keyring([FileKeyService(file)], 60.0, lambda: now)
+        await refresh_keyring(opened, keyring)
+        opened.set_option(OPTION, keyring)
+        async with opened.writing() as connection:
+            await create(connection, "acme")
+            owner = await customers.get_row(connection, "acme")
+            names = ("old_secret", "old_secret_until", "types", "description", "disabled_why", "failing_since")
+            row = {
+                "id": "we_1",
+                "customer": owner.id,
+                "url": "https://a.example",
+                "secret": b"",
+                **dict.fromkeys(names),
+            }
+            row |= {"state": "enabled", "created_at": 1, "version": 1}
+            await connection.execute(
+                sa.insert(webhook_endpoints), await seal_rows(connection, "webhook_endpoints", [row])
+            )
+            assert await raise_once(connection, build_alert("one"))
+        now += 60.0
+        async with opened.writing() as connection:
+            assert await raise_once(connection, build_alert("two"))
+        async with opened.reading() as connection:
+            bodies = (await connection.execute(sa.select(webhook_messages.c.body))).scalars().all()
+        assert [body.startswith("enc1:") for body in bodies] == [True]
 
     run(database, settings, do)
 

@@ -82,7 +82,7 @@ def test_an_exporter_that_is_killed_again_and_again_leaves_each_hour_once(
     total = asyncio.run(forty_hours(collector.settings["database"], clock))
     settings = load_collector(collector.file, os.environ)
     whole, torn = "s3://usage/whole/of-it", "s3://usage/torn"
-    code, text = parquet.export_hours(settings, whole)
+    code, text = parquet.export_hours(settings, [whole])
     assert (code, text) == (
         0,
         "40 hours exported, 0 hours added to: 40 files with 240 rows; all before 2026-09-23T04:00:00Z is there",
@@ -93,7 +93,7 @@ def test_an_exporter_that_is_killed_again_and_again_leaves_each_hour_once(
         until(partial(has_begun, process, there, least), "some of it is there")
         kill(process.pid)
         process.wait(10.0)
-    assert parquet.export_hours(settings, torn)[0] == 0
+    assert parquet.export_hours(settings, [torn])[0] == 0
     assert content(there) == content(Storage(whole, environ))
 
     # Others read it: the client of S3 in pyarrow, which is another one.
@@ -111,7 +111,7 @@ def test_an_exporter_that_is_killed_again_and_again_leaves_each_hour_once(
         "40 files with 240 rows of hours before 2026-09-23T04:00:00Z\n",
     )
     there.create("usage/day=2026-09-21/12.2.parquet", b"more")
-    assert parquet.verify_hours(settings, torn) == (
+    assert parquet.verify_hours(settings, [torn]) == (
         1,
         "usage/day=2026-09-21/12.2.parquet: no manifest names it: it is not of the export, or one was broken off: "
         "export again",
@@ -131,14 +131,14 @@ def test_who_may_not_and_who_comes_second_hear_why(s3: S3, tmp_path: Path, monke
         database = await Database.connect(settings.database)
         async with try_exclusive(database, "parquet") as is_alone:
             assert is_alone
-            found = await asyncio.to_thread(parquet.export_hours, settings, url)
+            found = await asyncio.to_thread(parquet.export_hours, settings, [url])
         await database.close()
         return found
 
     assert asyncio.run(beside()) == (1, "an export from this database is under way")
-    assert parquet.export_hours(settings, url) == (0, "no hour with usage is closed yet")
+    assert parquet.export_hours(settings, [url]) == (0, "no hour with usage is closed yet")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "guessed")
-    code, text = parquet.export_hours(settings, url)
+    code, text = parquet.export_hours(settings, [url])
     assert code == 2
     assert "SignatureDoesNotMatch" in text
     assert "guessed" not in text
@@ -150,3 +150,35 @@ def test_who_may_not_and_who_comes_second_hear_why(s3: S3, tmp_path: Path, monke
         with pytest.raises(Exception, match="written by somebody else meanwhile"):
             one.replace("manifest/2026-01.json", b"one more", stale)
     assert one.get("manifest/2026-01.json")[0] == b"other"
+
+
+def test_two_buckets_get_each_hour_once_each_by_itself_and_both_are_held_against_the_ledger(
+    s3: S3,
+    tmp_path: Path,
+    clock: Clock,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in s3.environ.items():
+        monkeypatch.setenv(name, value)
+    collector = Collector(tmp_path / "collector", put_tables(f"sqlite:///{tmp_path}/ledger.db"))
+    collector.write()
+    settings = load_collector(collector.file, os.environ)
+    collector.close()
+    asyncio.run(forty_hours(settings.database, clock))
+    one, other = "s3://usage/both", f"file://{tmp_path}/other"
+    (tmp_path / "other").write_text("no folder")
+    code, text = parquet.export_hours(settings, [other, one])
+    assert code != 0, "one place is away"
+    assert f"{one}: 40 hours exported" in text
+    (tmp_path / "other").unlink()
+    code, text = parquet.export_hours(settings, [one, other])
+    assert (code, f"{one}: 0 hours exported" in text, f"{other}: 40 hours exported" in text) == (0, True, True)
+    code, text = parquet.verify_hours(settings, [one, other])
+    assert code == 0
+    assert content(Storage(one, s3.environ)).keys() == content(Storage(other, {})).keys()
+    (file, *_) = sorted((tmp_path / "other").rglob("*.parquet"))
+    file.unlink()
+    code, text = parquet.verify_hours(settings, [one, other])
+    assert code == 1
+    assert f"{one}: " in text
+    assert file.name in text.partition(other)[2]

@@ -1,8 +1,12 @@
 """Where an export may go, by what its URL and the environment say."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from loadtest.testbed.ports import HOST
 
 pytest.importorskip("obstore", reason="there is no obstore on this machine")
 from edgeproxy.collector.exports.storage import InvalidStorageError, Storage, find_credentials
@@ -43,3 +47,37 @@ def test_credentials_may_be_in_a_file_as_the_tools_of_aws_keep_them(tmp_path: Pa
         with pytest.raises(InvalidStorageError):
             find_credentials(wrong)
     assert find_credentials({"HOME": str(tmp_path)}) == {}
+
+
+def test_a_store_is_told_how_to_encrypt_what_it_gets() -> None:
+    arn, seen = "arn:aws:kms:eu-west-1:123456789012:key/1", list[dict[str, str]]()
+
+    class Recording(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            seen.append({name.lower(): value for name, value in self.headers.items()})
+            self.send_response(200)
+            self.send_header("ETag", '"1"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer((HOST, 0), Recording)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        environ = {**KEY, "AWS_ENDPOINT_URL": f"http://{HOST}:{server.server_port}", "AWS_REGION": "eu-west-1"}
+        told = {"AWS_SERVER_SIDE_ENCRYPTION": "aws:kms", "AWS_SSE_KMS_KEY_ID": arn}
+        assert Storage("s3://usage/a", environ).create("one", b"1")
+        assert Storage("s3://usage/a", environ | told).create("two", b"2")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    header = "x-amz-server-side-encryption"
+    assert [one.get(header) for one in seen] == [None, "aws:kms"]
+    assert seen[1][f"{header}-aws-kms-key-id"] == arn
+    for wrong in ({"AWS_SERVER_SIDE_ENCRYPTION": "kms"}, {"AWS_SSE_KMS_KEY_ID": arn}):
+        with pytest.raises(InvalidStorageError, match="AWS_S"):
+            Storage("s3://usage/a", KEY | wrong)

@@ -1,5 +1,6 @@
 """A customer's own data on the portal: an owner who has just signed in downloads it, or has the account deleted."""
 
+import hashlib
 import io
 import sqlite3
 import zipfile
@@ -10,6 +11,7 @@ import orjson
 import pytest
 
 from edgeproxy.config.collector.operators import FACTOR_SECONDS_MAX
+from loadtest.testbed.collector import ADMIN
 from tests.support.site import PagesStage
 from tests.support.visitor import Visitor
 
@@ -52,6 +54,9 @@ def test_an_owner_downloads_what_there_is_of_the_account_and_of_no_operator(stag
     assert not {"actor", "origin"} & entries[0].keys(), "who operates this is not the customer's"
     (entry,) = stage.entries("customer.export")
     assert (entry["actor"], entry["target"]) == ("contact:acme@example.com", "acme")
+    request = stage.collector.get("/v1/privacy/requests", token=ADMIN).json()["requests"][-1]
+    assert (request["kind"], request["state"], request["person"]) == ("access", "done", "contact:acme@example.com")
+    assert hashlib.sha256(owner.answer.content).hexdigest() in request["steps"][-1]["note"]
 
 
 def test_a_page_that_was_left_open_gives_and_deletes_nothing(stage: PagesStage, owner: Visitor) -> None:
@@ -102,5 +107,9 @@ def test_an_owner_has_the_account_deleted_and_the_operator_alone_takes_it_back(
     assert entry["actor"] == "contact:acme@example.com"
     secret = stage.collector.send("POST", "/v1/tokens", {"name": "acme-back", "customer": "acme"}).json()["secret"]
     assert stage.collector.send("POST", "/v1/customers/acme/restore", token=secret).status == 403
+    (request,) = stage.collector.get("/v1/privacy/requests?open=true", token=ADMIN).json()["requests"]
+    assert (request["kind"], request["state"], request["person"]) == ("erasure", "identified", entry["actor"])
     assert stage.collector.send("POST", "/v1/customers/acme/restore").status == 200
     assert find_state(stage) == "active"
+    assert stage.collector.get("/v1/privacy/requests?open=true", token=ADMIN).json()["requests"] == []
+    assert stage.collector.get("/v1/privacy/requests", token=ADMIN).json()["requests"][-1]["state"] == "withdrawn"

@@ -10,6 +10,7 @@ from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.personal_marks import TableEntry
 from edgeproxy.collector.database.row_security import PROTECTED
 from edgeproxy.collector.database.schema import metadata
+from edgeproxy.collector.database.sealed_columns import SEALED
 from edgeproxy.collector.exports.files import SCHEMA
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.privacy import coverage, places
@@ -54,6 +55,18 @@ def test_what_is_cleared_can_be() -> None:
 
 def test_the_page_is_what_the_code_says() -> None:
     assert (ROOT / "docs/privacy/data-map.md").read_text() == render_page(), "run scripts/data-map"
+
+
+def test_each_column_is_encrypted_or_has_a_reason_to_be_in_the_clear() -> None:
+    assert "in the clear: None" not in render_page()
+    sealed = {f"{table}.{one}" for table, columns in SEALED.items() for one in (*columns.plain, *columns.looked_up)}
+    marked = {f"{table}.{one}" for table, entry in TABLES.items() for one in entry.personal}
+    assert sealed <= marked, "what is encrypted is about people"
+
+
+def test_each_table_and_place_with_data_about_people_says_for_how_long() -> None:
+    assert [name for name, entry in TABLES.items() if entry.personal and not entry.retention] == []
+    assert [name for name, place in places.PLACES.items() if not place.retention] == []
 
 
 def test_fields_of_the_access_log_are_on_the_map() -> None:

@@ -81,7 +81,7 @@ def test_networks_that_the_operator_lists_may_be_reached_in_the_clear() -> None:
 
 def send(url: str, *networks: str) -> DeliveryFailure | None:
     settings = Webhooks.model_validate({"encryption": KEY, "networks": list(networks)})
-    delivery = ClaimedDelivery("msg_1", "we_1", 0, 0, "{}", url, b"", None, None, "enabled", None, "acme")
+    delivery = ClaimedDelivery("msg_1", "we_1", 0, 0, "{}", url, b"", None, None, "enabled", None, "acme", None)
 
     async def run() -> DeliveryFailure | None:
         async with asyncio.timeout(10):

@@ -1,5 +1,6 @@
 """Customers, their contacts, the address of their alerts, and raises of their limits."""
 
+import hashlib
 import tempfile
 import time
 
@@ -24,6 +25,7 @@ from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.database.personal_marks import Subject
 from edgeproxy.collector.database.row_security import across_customers
+from edgeproxy.collector.privacy import own_requests
 from edgeproxy.collector.privacy.export import write_archive
 
 ARCHIVE_BYTES_MAX = 64 << 20
@@ -92,7 +94,11 @@ class CustomerHandlers(ChangeHandlers):
         async def make(connection: AsyncConnection) -> ChangeResult:
             ref, match = call.path("customer"), parse_if_match(call.request)
             async with across_customers(connection):  # An owner ends what an operator has raised, too.
-                return ChangeResult(202, await customers.start_deletion(connection, call.caller, ref, match=match))
+                response = await customers.start_deletion(connection, call.caller, ref, match=match)
+                if call.holder.customer is not None:
+                    row = await customers.get_row(connection, ref)
+                    await own_requests.record_deletion(connection, call.caller, row)
+                return ChangeResult(202, response)
 
         return await self._change(call, make)
 
@@ -107,6 +113,9 @@ class CustomerHandlers(ChangeHandlers):
             file.seek(0)
             content = file.read()
         async with self._database.writing() as connection:
+            if call.holder.customer is not None:
+                sha256 = hashlib.sha256(content).hexdigest()
+                await own_requests.record_download(connection, call.caller, row, sha256)
             await audit.append_entry(connection, call.caller, AuditEntry("customer.export", row.name))
         headers = {"Content-Disposition": f'attachment; filename="{row.name}.zip"', "Cache-Control": "no-store"}
         return web.Response(body=content, content_type=ZIP, headers=headers)
@@ -116,7 +125,10 @@ class CustomerHandlers(ChangeHandlers):
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             ref, match = call.path("customer"), parse_if_match(call.request)
-            return ChangeResult(200, *await customers.restore_customer(connection, call.caller, ref, match=match))
+            before = await customers.get_row(connection, ref, lock=True)
+            restored = await customers.restore_customer(connection, call.caller, ref, match=match)
+            await own_requests.withdraw_deletion(connection, call.caller, before)
+            return ChangeResult(200, *restored)
 
         return await self._change(call, make)
 

@@ -43,6 +43,10 @@ PLAIN = re.compile(r"[A-Za-z0-9_]*").fullmatch
 LOGGERS = ("stripe", "aiohttp.client")
 
 
+MISSING = "resource_missing"
+"""The code of the error that Stripe has no such object."""
+
+
 class StripeConfigurationError(Exception):
     """Stripe cannot be called with this configuration. The message is for the operator who starts the collector."""
 
@@ -235,6 +239,15 @@ class Stripe:
             request_id=response.headers.get("Request-Id"),
             reason=response.headers.get("Stripe-Rate-Limited-Reason"),
         )
+
+    async def find(self, name: str, /, *ids: str) -> StripeObject | None:
+        """Call a method that retrieves an object; None where Stripe has none of that id. Raises StripeCallError."""
+        try:
+            return await self.call(name, *ids)
+        except StripeCallError as error:
+            if error.code != MISSING:
+                raise
+            return None
 
     async def list_all(self, name: str, /, *ids: str, **params: object) -> list[StripeObject]:
         """Return all of a list, page by page; raises StripeCallError. v1 says that there is more, and v2

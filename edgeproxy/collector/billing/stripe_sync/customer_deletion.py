@@ -1,0 +1,117 @@
+"""Customers at Stripe whom we have erased: deleted there, once their invoices are settled and no payment is disputed.
+
+Stripe forgets name, address and payment methods of a customer whom it has deleted, and keeps its invoices, as the law
+asks for. A deletion cannot be taken back, and ends what Stripe still collects. So each customer waits for its last
+invoice here and there, and for the end of disputes. Whoever dies in between asks Stripe again, which says what it did.
+"""
+
+import time
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.collector.accounts import audit
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.billing.invoices.invoices import PAID, UNCOLLECTIBLE, VOID, WAIVED
+from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.database.billing_tables import CANCELED, billing_customers, invoices, subscriptions
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import customers
+
+COLLECTOR = Caller("collector")
+DELETED_MAX = 50
+"""Customers of one round."""
+SETTLED = (PAID, VOID, WAIVED, UNCOLLECTIBLE)
+"""States of invoices that wait for nobody."""
+UNSETTLED_AT_STRIPE = ("draft", "open")
+CLOSED_DISPUTES = frozenset({"lost", "prevented", "warning_closed", "won"})
+"""States of disputes in which nothing is to be answered any more."""
+PLAN, INVOICE = "a plan has not ended", "an invoice is not settled"
+INVOICE_AT_STRIPE, DISPUTE = "an invoice at Stripe is not settled", "a payment is disputed"
+NOT_THERE = "Stripe has no such customer: is the key one of another account?"
+
+
+class ErasedAtStripe(NamedTuple):
+    """An erased customer whom Stripe may still have."""
+
+    customer: str
+    name: str
+    stripe_id: str
+    waits_for: str | None
+    """Why it was not deleted at the last look; None: nobody has looked."""
+
+
+async def list_waiting(connection: AsyncConnection, *, is_live: bool | None = None) -> list[ErasedAtStripe]:
+    """Return the erased customers whom Stripe may still have, those first that were looked at longest ago.
+
+    `is_live`: those of live mode or of test mode alone.
+    """
+    columns = billing_customers.c
+    statement = (
+        sa.select(columns.customer, customers.c.name, columns.stripe_id, columns.deletion_waits_for)
+        .join_from(billing_customers, customers, customers.c.id == columns.customer)
+        .where(customers.c.erased_at.is_not(None), columns.deleted_at.is_(None))
+        .order_by(sa.func.coalesce(columns.deletion_tried_at, 0), columns.customer)
+    )
+    if is_live is not None:
+        statement = statement.where(columns.livemode == int(is_live))
+    return [ErasedAtStripe(*row) for row in await connection.execute(statement)]
+
+
+async def delete_erased(database: Database, stripe: Stripe) -> None:
+    """Delete erased customers at Stripe who wait for nothing, DELETED_MAX at most; raises StripeCallError."""
+    async with database.reading() as connection:
+        waiting = (await list_waiting(connection, is_live=stripe.is_live))[:DELETED_MAX]
+    for one in waiting:
+        async with database.reading() as connection:
+            reason = await _find_reason(connection, one.customer)
+        reason = reason or await _delete(stripe, one.stripe_id)
+        await _record(database, one, reason)
+
+
+async def _find_reason(connection: AsyncConnection, customer: str) -> str | None:
+    """Return why a customer must still be at Stripe, by our books; None where nothing says so."""
+    for table, ended, reason in ((subscriptions, (CANCELED,), PLAN), (invoices, SETTLED, INVOICE)):
+        is_unsettled = (table.c.customer == customer) & table.c.state.not_in(ended)
+        if (await connection.execute(sa.select(table.c.id).where(is_unsettled).limit(1))).first() is not None:
+            return reason
+    return None
+
+
+async def _delete(stripe: Stripe, stripe_id: str) -> str | None:
+    """Delete a customer at Stripe, unless it is deleted; return why it is not, or None. Raises StripeCallError.
+
+    Stripe tells of a customer whom it has deleted that it has; another account has never heard of it.
+    """
+    customer = await stripe.find("v1.customers.retrieve", stripe_id)
+    if customer is None:
+        return NOT_THERE
+    if customer.get("deleted"):
+        return None
+    for status in UNSETTLED_AT_STRIPE:
+        if (await stripe.call("v1.invoices.list", customer=stripe_id, status=status, limit=1))["data"]:
+            return INVOICE_AT_STRIPE
+    for charge in await stripe.list_all("v1.charges.list", customer=stripe_id):
+        if charge.get("disputed"):
+            disputes = await stripe.list_all("v1.disputes.list", charge=charge["id"])
+            if any(dispute["status"] not in CLOSED_DISPUTES for dispute in disputes):
+                return DISPUTE
+    await stripe.call("v1.customers.delete", stripe_id)
+    return None
+
+
+async def _record(database: Database, one: ErasedAtStripe, reason: str | None) -> None:
+    """Put on record that a customer is deleted at Stripe, or why it is not."""
+    now = round(time.time() * 1000)
+    values = {"deletion_waits_for": reason, "deletion_tried_at": now, "deleted_at": now if reason is None else None}
+    own = (billing_customers.c.customer == one.customer) & billing_customers.c.deleted_at.is_(None)
+    async with database.writing() as connection:
+        updated = (await connection.execute(sa.update(billing_customers).where(own).values(**values))).rowcount
+        if updated and reason is None:
+            entry = AuditEntry("customer.erase_at_stripe", one.name, None, {"stripe_id": one.stripe_id})
+            await audit.append_entry(connection, COLLECTOR, entry)
+    if reason != one.waits_for:
+        text = "an erased customer is deleted at Stripe" if reason is None else "an erased customer stays at Stripe"
+        log.get_logger().info(text, customer=one.customer, why=reason)

@@ -1,0 +1,162 @@
+"""Erased customers are deleted at Stripe once nothing is owed or disputed there, whatever becomes of the calls."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
+from edgeproxy.collector.billing.stripe_sync import customer_deletion
+from edgeproxy.collector.billing.stripe_sync.customer_deletion import (
+    DISPUTE,
+    INVOICE,
+    INVOICE_AT_STRIPE,
+    NOT_THERE,
+    delete_erased,
+    list_waiting,
+)
+from edgeproxy.collector.database.billing_tables import billing_customers, invoices
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import audit, customers
+from edgeproxy.config.collector.billing import Stripe as Settings
+from tests.support.credited import opened
+from tests.support.stripe_sandbox import KEY, Sandbox
+
+
+def play(url: str, sandbox: Sandbox, work: Callable[[Database, Stripe], Awaitable[None]]) -> None:
+    """Do something with a database that has two customers, and their Stripe."""
+
+    async def do() -> None:
+        client = Stripe(Settings(base=sandbox.url), {"STRIPE_SECRET_KEY": KEY})
+        client.pace.whole = client.pace.endpoint = 1e6
+        try:
+            async with opened(url, "acme", "bolt") as database:
+                await work(database, client)
+        finally:
+            await client.close()
+
+    asyncio.run(do())
+
+
+async def create(database: Database, stripe: Stripe, name: str, *, erased_at: int | None = 1) -> str:
+    """Have a customer at Stripe, who is erased here; return its id there."""
+    stripe_id = str((await stripe.call("v1.customers.create", name=name, email=f"ada@{name}.example"))["id"])
+    async with database.writing() as connection:
+        await connection.execute(
+            sa.insert(billing_customers), [{"customer": f"id-{name}", "stripe_id": stripe_id, "livemode": 0}]
+        )
+        own = customers.c.name == name
+        await connection.execute(sa.update(customers).where(own).values(erased_at=erased_at, deleting_since=erased_at))
+    return stripe_id
+
+
+async def is_deleted(stripe: Stripe, stripe_id: str) -> bool:
+    return bool((await stripe.call("v1.customers.retrieve", stripe_id)).get("deleted"))
+
+
+async def find_reason(database: Database) -> str | None:
+    """Why the only one who waits does so; an empty text where nobody does."""
+    async with database.reading() as connection:
+        waiting = await list_waiting(connection)
+    return waiting[0].waits_for if waiting else ""
+
+
+async def set_invoice(database: Database, state: str) -> None:
+    """Have an invoice of acme in a state."""
+    zero = ("period_start", "period_end", "closes_at", "tries", "failures", "try_at", "created_at")
+    row = {"id": "i1", "customer": "id-acme", "period": "p", "kind": "period", "state": state, **dict.fromkeys(zero, 0)}
+    async with database.writing() as connection:
+        await connection.execute(sa.delete(invoices))
+        await connection.execute(sa.insert(invoices), [{**row, "subtotal": 1, "total": 1, "currency": "usd"}])
+
+
+def test_who_is_erased_goes_once_all_is_settled_and_nobody_else(database: str, own_sandbox: Sandbox) -> None:
+    async def work(opened_database: Database, stripe: Stripe) -> None:
+        acme = await create(opened_database, stripe, "acme")
+        bolt = await create(opened_database, stripe, "bolt", erased_at=None)
+        await set_invoice(opened_database, "open")
+        await delete_erased(opened_database, stripe)
+        assert await find_reason(opened_database) == INVOICE
+        await set_invoice(opened_database, "paid")
+
+        draft = await stripe.call("v1.invoices.create", customer=acme, currency="usd", auto_advance=False)
+        item = {"customer": acme, "invoice": draft["id"], "currency": "usd", "amount": 500}
+        await stripe.call("v1.invoice_items.create", **item)
+        for step in ("draft", "open"):
+            if step == "open":
+                await stripe.call("v1.invoices.finalize_invoice", draft["id"], auto_advance=False)
+            await delete_erased(opened_database, stripe)
+            assert await find_reason(opened_database) == INVOICE_AT_STRIPE, step
+        await stripe.call("v1.invoices.void_invoice", draft["id"])
+
+        pay = {"currency": "usd", "confirm": True, "return_url": "https://shop.example", "customer": acme}
+        await stripe.call("v1.payment_intents.create", amount=500, payment_method="pm_card_createDispute", **pay)
+        await delete_erased(opened_database, stripe)
+        assert await find_reason(opened_database) == DISPUTE
+        (charge,) = await stripe.list_all("v1.charges.list", customer=acme)
+        (dispute,) = await stripe.list_all("v1.disputes.list", charge=charge["id"])
+        await stripe.call("v1.disputes.close", dispute["id"])
+        assert not await is_deleted(stripe, acme)
+
+        for _ in range(2):  # Whoever is gone is asked about no more.
+            await delete_erased(opened_database, stripe)
+            assert await find_reason(opened_database) == ""
+        assert await is_deleted(stripe, acme)
+        assert not await is_deleted(stripe, bolt)
+        async with opened_database.reading() as connection:
+            actions = list((await connection.execute(sa.select(audit.c.action, audit.c.target))).all())
+        assert actions == [("customer.erase_at_stripe", "acme")]
+
+    play(database, own_sandbox, work)
+
+
+@pytest.mark.parametrize("kind", ["error_after", "answer_lost"])
+def test_a_deletion_whose_answer_is_lost_is_found_by_the_next_look(
+    sqlite_database: str, own_sandbox: Sandbox, kind: str
+) -> None:
+    async def work(opened_database: Database, stripe: Stripe) -> None:
+        acme = await create(opened_database, stripe, "acme")
+        own_sandbox.control("faults", {"faults": [{"kind": kind, "method": "DELETE", "count": 1}]})
+        with pytest.raises(StripeCallError):
+            await delete_erased(opened_database, stripe)
+        assert await find_reason(opened_database) is None
+        assert await is_deleted(stripe, acme)
+        await delete_erased(opened_database, stripe)
+        assert await find_reason(opened_database) == ""
+
+    play(sqlite_database, own_sandbox, work)
+
+
+def test_a_collector_that_dies_before_its_record_finds_the_customer_deleted(
+    sqlite_database: str, own_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Nothing is done after it."""
+
+    async def die(*_: Any) -> None:
+        raise Killed
+
+    async def work(opened_database: Database, stripe: Stripe) -> None:
+        acme = await create(opened_database, stripe, "acme")
+        with monkeypatch.context() as patched:
+            patched.setattr(customer_deletion, "_record", die)
+            with pytest.raises(Killed):
+                await delete_erased(opened_database, stripe)
+        assert await is_deleted(stripe, acme)
+        await delete_erased(opened_database, stripe)
+        assert await find_reason(opened_database) == ""
+
+    play(sqlite_database, own_sandbox, work)
+
+
+def test_another_account_has_deleted_nobody(sqlite_database: str, own_sandbox: Sandbox) -> None:
+    async def work(opened_database: Database, stripe: Stripe) -> None:
+        await create(opened_database, stripe, "acme")
+        async with opened_database.writing() as connection:
+            await connection.execute(sa.update(billing_customers).values(stripe_id="cus_of_another_account"))
+        await delete_erased(opened_database, stripe)
+        assert await find_reason(opened_database) == NOT_THERE
+
+    play(sqlite_database, own_sandbox, work)

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0064"
-down_revision = "0063"
+revision = "0065"
+down_revision = "0064"
 
 WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 COLUMNS = (("deleted_at", WHOLE), ("deletion_tried_at", WHOLE), ("deletion_waits_for", sa.Text))

@@ -200,6 +200,19 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def workers_of(supervisor: int) -> set[int]:
+    """Its workers, zombies among them; not the template that they are forked from."""
+    return {child for child in children(supervisor) if not command_of(child).endswith(b"\0template")}
+
+
+def command_of(pid: int) -> bytes:
+    """The command line of a process, empty for a zombie and where there is none."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 def state_of(pid: int) -> str:
     """A letter: S for one that sleeps, Z for a zombie; empty where there is none."""
     try:
@@ -214,11 +227,12 @@ def test_an_edge_that_is_process_1_of_a_read_only_root_serves_replaces_workers_a
     process, admin = contained
     (supervisor,) = children(process.pid)
     assert Path(f"/proc/{supervisor}/status").read_text().split("Uid:")[1].split()[0] == NOBODY
-    workers = children(supervisor)
+    workers = workers_of(supervisor)
     assert len(workers) == 2
-    os.kill(workers[0], signal.SIGKILL)
-    until(lambda: set(children(supervisor)) - set(workers), "the worker is replaced")
-    until(lambda: not state_of(workers[0]), "it is no zombie")
+    killed = min(workers)
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: workers_of(supervisor) - workers, "the worker is replaced")
+    until(lambda: not state_of(killed), "it is no zombie")
     until(lambda: ready(admin), "the edge is ready")
     os.kill(supervisor, signal.SIGHUP)
     assert CliRunner().invoke(cli.app, ["probe", "--admin", f"{HOST}:{admin}"]).stdout == "ready\n"

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.accounts import idempotency
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.idempotency import IdempotentRequest
-from edgeproxy.collector.api.endpoint import AnyCall, Call
+from edgeproxy.collector.accounts.pseudonyms import NOBODY, Readers, reveal_names
+from edgeproxy.collector.api.endpoint import SHOWN_TO, AnyCall, Call
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Handlers
 from edgeproxy.collector.api.responses import RETRY_LATER, answer, problem
@@ -63,46 +64,47 @@ class ChangeHandlers(Handlers):
             idempotent_request = find_idempotent_request(call)
         for is_second in (False, True):
             try:
-                return await self._transact(make, idempotent_request, permit, is_dry=call.query.dry_run, hides=hides)
+                if call.query.dry_run:
+                    return await self._try(make, permit, call.request.get(SHOWN_TO, NOBODY), hides)
+                return await self._transact(make, idempotent_request, permit)
             except sa.exc.IntegrityError:
                 # Another collector made the same change at the same time: now it can be seen.
                 if is_second:
                     return problem(503, "others change the same now", RETRY_LATER)
         raise AssertionError
 
-    async def _transact(
-        self,
-        make: Change,
-        idempotent_request: IdempotentRequest | None,
-        permit: Permit | None,
-        *,
-        is_dry: bool,
-        hides: str | None,
-    ) -> web.Response:
-        response = web.Response()
+    async def _try(self, make: Change, permit: Permit | None, readers: Readers, hides: str | None) -> web.Response:
+        """Make a change and roll it back. Names are put into the answer before: nobody finds them afterwards."""
         try:
             async with self._database.writing() as connection:
                 if permit is not None:
                     await permit(connection)
-                stored = None
-                if idempotent_request is not None:
-                    async with across_customers(connection):
-                        stored = await idempotency.find_answer(connection, idempotent_request)
-                if stored is not None:
-                    response = answer_with_etag(*orjson.loads(stored))
-                    response.headers["Idempotent-Replayed"] = "true"
-                    return response
                 result = await make(connection)
-                if is_dry:
-                    response = answer(200, {name: value for name, value in result.body.items() if name != hides})
-                    raise DryRunDoneError
-                if idempotent_request is not None:
-                    async with across_customers(connection):
-                        await idempotency.store_answer(connection, idempotent_request, orjson.dumps([*result]))
-                response = answer_with_etag(*result)
+                body = orjson.dumps({name: value for name, value in result.body.items() if name != hides})
+                body = await reveal_names(connection, body, readers)
+                raise DryRunDoneError
         except DryRunDoneError:
-            pass
-        return response
+            return web.Response(body=body, content_type="application/json")
+
+    async def _transact(
+        self, make: Change, idempotent_request: IdempotentRequest | None, permit: Permit | None
+    ) -> web.Response:
+        async with self._database.writing() as connection:
+            if permit is not None:
+                await permit(connection)
+            stored = None
+            if idempotent_request is not None:
+                async with across_customers(connection):
+                    stored = await idempotency.find_answer(connection, idempotent_request)
+            if stored is not None:
+                response = answer_with_etag(*orjson.loads(stored))
+                response.headers["Idempotent-Replayed"] = "true"
+                return response
+            result = await make(connection)
+            if idempotent_request is not None:
+                async with across_customers(connection):
+                    await idempotency.store_answer(connection, idempotent_request, orjson.dumps([*result]))
+            return answer_with_etag(*result)
 
 
 def find_idempotent_request(call: AnyCall) -> IdempotentRequest | None:

@@ -66,6 +66,8 @@ def find_tables(database: Path, text: str) -> dict[str, int]:
 @only_sqlite("database")
 def test_a_name_is_in_one_place_and_then_in_none(start_collector: StartCollector, tmp_path: Path) -> None:
     collector = start_collector(privacy=PSEUDONYMS, meters={"llm_tokens": {"count": "events"}})
+    tried = collector.send("POST", "/v1/customers?dry_run=true", {"name": "planted", "tier": "basic"})
+    assert (tried.status, tried.json()["name"]) == (200, "planted"), "though nobody finds it afterwards"
     pseudonym, other = create(collector, "planted"), create(collector, "aaa")
     assert collector.send("POST", "/v1/customers", {"name": "planted", "tier": "basic"}).status == 409
     assert collector.send("POST", "/v1/customers", {"name": ONE, "tier": "basic"}).status == 422

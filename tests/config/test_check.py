@@ -394,7 +394,7 @@ def test_a_section_that_is_no_section_hides_nothing_else(problems):
         "edge.yaml:3: tiers: is not a mapping, write NAME: and what it is",
         f"edge.yaml:4: customers.b.tier: '-' is not a name, {A_NAME}",
         "edge.yaml:4: customers.c: is not a mapping, its fields are burst_credits, caps, concurrency, flags, limits, "
-        "message, networks, paused, priority, quotas, regions, revoked, tier",
+        "message, moved, networks, paused, priority, quotas, regions, revoked, tier",
         "edge.yaml:5: keys: is not a list, write [ ] around it",
     ]  # fmt: skip
 

@@ -1,15 +1,11 @@
 """The certificates and authorities that edge.yaml names."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from edgeproxy.config.certificates import format_expiry_warnings
 from edgeproxy.config.edge.residency import list_usages
 from edgeproxy.config.edge.settings import EdgeFile
 from edgeproxy.config.tls import Certificate, OutwardTls
-
-if TYPE_CHECKING:
-    pass
-from edgeproxy.config.certificates import format_expiry_warnings
 
 
 def list_certificates(settings: EdgeFile) -> list[Certificate]:
@@ -33,8 +29,7 @@ def _list_outward_tls(settings: EdgeFile) -> list[OutwardTls]:
     towards: list[OutwardTls] = [upstream.tls for upstream in settings.upstreams.values()]
     towards.append(settings.hub.tls)
     towards += [usage.tls for usage in list_usages(settings).values()]
-    if settings.tracing is not None:
-        towards.append(settings.tracing.tls)
+    towards += [tracing.tls for tracing in (settings.tracing,) if tracing is not None]
     return towards
 
 

@@ -225,6 +225,7 @@ def test_credits_of_other_currencies(tmp_path: Path) -> None:
     assert parse_meters(format_meters(credits.meters)) == credits.meters
     assert parse_meters("cost") == {"usd": "cost"}, "as versions before wrote it"
     assert (credits.list_packages("eur"), credits.list_packages("gbp")) == ((500, 1250), ())
+    assert credits.list_packages("usd") == credits.packages
     assert (credits.find_bounds("jpy"), credits.find_bounds("usd")) == ((500, 1500), (500, 1_000_000))
     for others, wrong in (
         ([euros, euros], "has a currency twice"),

@@ -71,7 +71,7 @@ stamp_secret: ${SECRET}
     assert vars(settings.customers["007"]) == {
         "tier": "basic", "limits": (), "concurrency": None, "quotas": None, "burst_credits": None, "caps": None,
         "priority": None, "message": None, "revoked": (), "paused": None, "regions": None, "networks": None,
-        "flags": (),
+        "flags": (), "moved": None,
     }  # fmt: skip
     key = settings.keys[0]
     assert (key.sha256, key.customer, key.scopes, key.expires) == ("ab" * 32, "007", {"read", "a:b"}, 1798761600.0)

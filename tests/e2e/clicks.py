@@ -104,7 +104,7 @@ def list_tasks(customer: str, key: str, leaked: str, credited: str, colleague: s
             shows("By route"),
         ),
         Task("limits, and what is used of them", "customer", (Click(begins("Limits")),), shows("Used")),
-        Task("what the month will cost", "customer", (), shows("This period so far")),
+        Task("what the month will cost", "customer", (), shows("Next invoice, as of now")),
         Task(
             "a larger plan",
             "customer",

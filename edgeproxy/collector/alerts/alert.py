@@ -97,7 +97,13 @@ async def raise_alerts(connection: AsyncConnection, alerts_to_raise: Iterable[Al
         before = first.setdefault(alert.key, alert)
         if before is not alert and alert.gathered:
             first[alert.key] = replace(before, gathered=merge_gathered(before.gathered, alert.gathered))
-    return [first[key] for key in sorted(first) if await raise_once(connection, first[key])]
+    return [first[key] for key in sorted(first, key=_rank_key) if await raise_once(connection, first[key])]
+
+
+def _rank_key(key: str) -> tuple[str, int, str]:
+    """Rank a key, everywhere alike: of a quota's thresholds 80 is before 100, so that the highest is the newest."""
+    head, _, tail = key.rpartition(":")
+    return head, len(tail), tail
 
 
 def merge_gathered(before: Gathered, more: Gathered) -> dict[str, int | list[str]]:

@@ -77,6 +77,63 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
 # fmt: on
 """What happened, by the kinds that customers read; the first sentence whose details are all there is taken."""
 
+# fmt: off
+OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
+    AlertKind.QUOTA_REACHED: (
+        N_("You have used %(threshold)s of the %(meter)s that are included in this day"),
+        N_("You have used %(threshold)s of the %(meter)s that are included in this month"),
+        N_("You have used %(threshold)s of what is included of %(meter)s"),
+        N_("You have used %(threshold)s of what is included of %(quota)s"),
+    ),
+    AlertKind.SPEND_REACHED: (
+        N_("You have spent %(spent_cents)s since %(period_start)s, and %(amount_cents)s is reached"),
+    ),
+    AlertKind.TRIAL_WILL_END: (
+        N_("Your trial ends at %(trial_ends_at)s: from then on the plan is paid"),
+    ),
+    AlertKind.REQUEST_CAP_EXCEEDED: (
+        N_("Answers to you on %(route)s have cost %(above)s credits more than a request may"),
+    ),
+    AlertKind.DIMENSION_LIMIT_EXCEEDED: (
+        N_("You have more than %(values)s values of %(dimension)s in %(month)s: others count as ~other"),
+    ),
+    AlertKind.USAGE_ANOMALY: (
+        N_("You have used an unusual amount of %(meter)s: %(value)s in place of %(expected)s"),
+    ),
+    AlertKind.CUSTOMER_PAUSED: (
+        N_("You have used an unusual amount of %(meter)s (%(value)s in place of %(expected)s), and are paused"),
+        N_("You have spent %(spent_cents)s in an hour (%(usual_cents)s is usual), and are paused"),
+    ),
+    AlertKind.KEY_ROTATION_DUE: (
+        N_("Your key %(start)s… is due for rotation by %(rotate_by)s"),
+    ),
+    AlertKind.KEY_ROTATION_OVERDUE: (
+        N_("Your key %(start)s… was due for rotation by %(rotate_by)s"),
+    ),
+    AlertKind.KEY_BUDGET_REACHED: (
+        N_("Your key %(start)s… has used %(threshold)s of its budget"),
+    ),
+    AlertKind.SPEND_SPIKE: (
+        N_("You have spent %(spent_cents)s in an hour, and %(usual_cents)s is usual"),
+    ),
+    AlertKind.PAYMENT_FAILED: (
+        N_("A payment of %(amount)s was declined, and is tried again at %(next_retry)s"),
+        N_("A payment of %(amount)s was declined, and is tried again at %(next_payment_attempt)s"),
+        N_("A payment of %(amount)s was declined, and is not tried again"),
+    ),
+    AlertKind.INVOICE_UNPAID: (
+        N_("You are paused until an invoice is paid"),
+    ),
+    AlertKind.PRICE_CHANGE: SENTENCES[AlertKind.PRICE_CHANGE],
+    AlertKind.WEBHOOK_DISABLED: (
+        N_("Your webhook to %(host)s is disabled"),
+    ),
+}
+# fmt: on
+"""The same to the customer whom it is about."""
+OWN_QUOTAS: Final = dict(zip(("day", "month"), OWN_SENTENCES[AlertKind.QUOTA_REACHED], strict=False))
+"""The sentences of quotas by their period; none fits the others."""
+
 LABELS: Final[Mapping[str, str]] = {
     "quota": N_("Quota"),
     "meter": N_("Meter"),
@@ -131,6 +188,28 @@ def find_sentence(kind: str, customer: str | None, details: JsonObject) -> str |
     there = {name for name, value in details.items() if value is not None} | ({"customer"} if customer else set())
     sentences = SENTENCES[AlertKind(kind)] if kind in SENTENCES else ()
     return next((sentence for sentence in sentences if there >= set(HOLE.findall(sentence))), None)
+
+
+def find_own_sentence(kind: str, details: JsonObject) -> str | None:
+    """Return the sentence of an alert to the customer whom it is about, in English, with its holes."""
+    there = {name for name, value in details.items() if value is not None}
+    sentences = OWN_SENTENCES[AlertKind(kind)] if kind in OWN_SENTENCES else ()
+    if kind == AlertKind.QUOTA_REACHED:
+        of_period = OWN_QUOTAS.get(str(details.get("per")))
+        sentences = (*([of_period] if of_period else []), *sentences[len(OWN_QUOTAS) :])
+    return next((sentence for sentence in sentences if there >= set(HOLE.findall(sentence))), None)
+
+
+def describe_own(reader: Reader, kind: str, details: JsonObject) -> str | None:
+    """Return what happened, in the language of the customer whom it is about; None as for `describe`."""
+    sentence = find_own_sentence(kind, details)
+    if sentence is None:
+        return None
+    values = {name: format_detail(reader, name, details) for name in HOLE.findall(sentence)}
+    meter = details.get("meter")
+    if isinstance(meter, str):
+        values["meter"] = format_line(meter.replace("_", " "))
+    return load_catalog(reader.language).gettext(sentence) % values
 
 
 def describe(reader: Reader, kind: str, customer: str | None, details: JsonObject) -> str | None:

@@ -118,11 +118,15 @@ class Reader(NamedTuple):
         return dates.format_skeleton("yMMMM", parse_time(f"{written}-01"), locale=self.locale)
 
     def moment(self, written: str | float | None) -> str:
-        """Return an RFC 3339 time or a Unix second, in UTC; a dash for None."""
+        """Return an RFC 3339 time or a Unix second, in UTC and with 24 hours; a dash for None."""
         if written is None:
             return "–"
         at = datetime.fromtimestamp(written, UTC) if isinstance(written, int | float) else parse_time(written)
-        moment = f"{dates.format_datetime(at, 'medium', tzinfo=UTC, locale=self.locale)} UTC"
+        clock = self.locale.time_formats["medium"].pattern
+        joined = str(self.locale.datetime_formats["medium"])
+        time = dates.format_time(at, "HH:mm:ss" if "h" in clock else "medium", tzinfo=UTC, locale=self.locale)
+        date = dates.format_date(at, "medium", locale=self.locale)
+        moment = f"{joined.replace('{0}', time).replace('{1}', date)} UTC"
         # Letters of both directions: isolated (Unicode UAX 9), so that a second time beside it cannot mix with it.
         return moment if self.locale.text_direction == "ltr" else f"\u2068{moment}\u2069"
 

@@ -8,6 +8,7 @@ from edgeproxy.collector.pages.checks import BUCKETS_MS, FAILED, FAST, Row
 from edgeproxy.config.collector.pages import StatusPage
 
 DAYS = 90
+NEVER: Mapping[str, float] = {}
 """Days over which the objectives are measured."""
 
 
@@ -44,6 +45,8 @@ class RegionAvailability(NamedTuple):
     fast_objective: float
     latency: float
     """The seconds within which a check is fast."""
+    failing_since: float | None = None
+    """The Unix second of the first check that failed after one that succeeded; None: well, or not known."""
 
     @property
     def available(self) -> float | None:
@@ -66,7 +69,11 @@ class RegionAvailability(NamedTuple):
 
 
 def compute_regions(
-    counts: Mapping[Row, int], settings: StatusPage, last: Mapping[str, bool], now: float
+    counts: Mapping[Row, int],
+    settings: StatusPage,
+    last: Mapping[str, bool],
+    now: float,
+    failing_since: Mapping[str, float] = NEVER,
 ) -> list[RegionAvailability]:
     """Return the availability of the configured regions up to the Unix second `now`."""
     today = int(now) // DAY * DAY
@@ -95,6 +102,7 @@ def compute_regions(
                 settings.availability,
                 settings.fast,
                 watched.latency,
+                failing_since.get(name),
             )
         )
     return regions

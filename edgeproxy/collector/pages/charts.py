@@ -227,11 +227,16 @@ def _draw_grid(axes: Axes, steps: Sequence[float]) -> Iterator[str]:
     if axes.mark:
         y = _n(100 - 100 * axes.mark[0] / steps[-1])
         yield f'<line class="mark" x1="0" x2="100%" y1="{y}%" y2="{y}%"/>'
-        yield f'<text x="0" dy="-5" y="{y}%">{escape(axes.mark[1])}</text>'
+        # At the top its name would be on that of the unit.
+        below = axes.mark[0] > 0.85 * steps[-1]
+        yield f'<text x="0" dy="{14 if below else -5}" y="{y}%">{escape(axes.mark[1])}</text>'
 
 
 def _frame(axes: Axes, steps: Sequence[float], inner: str, xs: Sequence[tuple[float, str]]) -> Markup:
-    ys = "".join(f"<span>{escape(axes.format_axis(one))}</span>" for one in reversed(steps))
+    names = [axes.format_axis(one) for one in steps]
+    # Of steps that are written alike, such as 0 and 1 hundredth of a cent, the first has its name.
+    shown = [name if name not in names[:number] else "" for number, name in enumerate(names)]
+    ys = "".join(f"<span>{escape(name)}</span>" for name in reversed(shown))
     hidden_when_narrow = ' class="alt"'
     along = "".join(
         f'<text{hidden_when_narrow if number % 2 else ""} x="{_n(x)}%" y="1.1em" '

@@ -43,6 +43,8 @@ class RegionChecks:
         """The counts that are not written yet."""
         self.last: dict[str, bool] = {}
         """Whether the last check of each region succeeded."""
+        self.failing_since: dict[str, float] = {}
+        """The Unix second of the first check of a region that failed after one that succeeded, while it fails."""
         self._log = log.RateLimitedLog(600.0)
 
     async def run(self) -> None:
@@ -71,6 +73,10 @@ class RegionChecks:
     def note(self, region: str, now: float, seconds: float | None, objective: float) -> None:
         """Count the result of a check at the Unix second `now`; `seconds` is its latency, None where it failed."""
         day = int(now) // DAY * DAY
+        if seconds is not None:
+            self.failing_since.pop(region, None)
+        elif self.last.get(region):
+            self.failing_since[region] = now
         self.last[region] = seconds is not None
         self._counts[region, day, FAILED if seconds is None else find_bucket(seconds)] += 1
         if seconds is not None and seconds <= objective:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from aiohttp import web
 from typing_extensions import TypedDict
 
+from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages import keys, usage
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.invoice_status import OwedInvoice, find_owed
@@ -53,6 +54,34 @@ class IncludedBar(NamedTuple):
     """Whether requests are refused once all is used."""
     per: str | None
     """`day` or `month` of a quota; None: the period of billing, or what exists."""
+
+
+class InvoiceParts(NamedTuple):
+    """What the next invoice is made of, in smallest units: usage of the period, fees of the next one, all else."""
+
+    since: float
+    """The Unix second at which the usage began."""
+    used: int
+    ahead: int
+    others: int
+    start: float
+    """The Unix second from which on the fees ahead are."""
+    end: float
+
+
+def split_invoice(upcoming: JsonDocument) -> InvoiceParts:
+    """Return the parts of the upcoming invoice: what was used so far is not mixed with what is paid in advance."""
+    period_end = parse_time(upcoming["period_end"]).timestamp()
+    used = ahead = 0
+    end = period_end
+    for line in upcoming["lines"]:
+        if line["kind"] == "usage":
+            used += line["amount"]
+        elif line["kind"] == "fee" and parse_time(line["start"]).timestamp() >= period_end:
+            ahead += line["amount"]
+            end = max(end, parse_time(line["end"]).timestamp())
+    others = upcoming["total"] - used - ahead
+    return InvoiceParts(parse_time(upcoming["period_start"]).timestamp(), used, ahead, others, period_end, end)
 
 
 def compute_bars(meters: Sequence[MeterView], quotas: Sequence[QuotaView]) -> list[IncludedBar]:
@@ -102,7 +131,7 @@ async def show_home(visit: Visit) -> web.Response:
 async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
     """Return what pages say of the customer's money: None of what is not sold here, or cannot be had now."""
     settings = visit.site.settings_now()
-    nothing = dict.fromkeys(("held", "upcoming", "billed", "spend", "plan_label"))
+    nothing = dict.fromkeys(("held", "upcoming", "invoice_parts", "billed", "spend", "plan_label"))
     money: dict[str, JsonDocument] = {**nothing, "costs": [], "owed": [], "due": {}, "sells": bool(settings.plans)}
     if settings.billing is None or not settings.plans:
         return money
@@ -125,6 +154,7 @@ async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
         money[name] = response.body if response is not None and response.is_success else None
     if money["upcoming"]:
         money["costs"] = usage.compute_costs(money["upcoming"])
+        money["invoice_parts"] = split_invoice(money["upcoming"])
     return money
 
 

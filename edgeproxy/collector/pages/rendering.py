@@ -11,7 +11,7 @@ from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgeproxy.collector.accounts.ids import is_pseudonym
-from edgeproxy.collector.alerts.words import describe
+from edgeproxy.collector.alerts.words import describe, describe_own
 from edgeproxy.collector.languages.catalogs import LANGUAGES, load_catalog
 from edgeproxy.collector.languages.invisible import TEXT_CHARACTERS_MAX, escape_invisible
 from edgeproxy.collector.languages.reader import Reader
@@ -80,7 +80,7 @@ def create_environment(language: str) -> Environment:
     )
     templates.install_gettext_translations(load_catalog(language), newstyle=True)  # type: ignore[attr-defined]
     templates.filters |= {"shown": show_text, "label": format_label}
-    templates.globals["describe_alert"] = describe
+    templates.globals |= {"describe_alert": describe, "describe_own_alert": describe_own}
     templates.globals |= {"place_of": find_static_path, "languages": LANGUAGES}
     templates.globals |= {name: getattr(charts, name) for name in CHARTS} | {"now": time.time}
     say = load_catalog(language).gettext

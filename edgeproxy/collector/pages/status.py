@@ -105,8 +105,8 @@ class StatusPages:
     async def refresh(self, now: float) -> None:
         """Read the database and render all responses; while it is away, those of the last snapshot."""
         await run_guarded(self._log, "the status cannot be read, and is shown as it was", self._fetch_snapshot(now))
-        last = dict(self._checks.last)  # A copy: a thread reads it.
-        self.answers = await asyncio.to_thread(self._render, last, now)
+        last, since = dict(self._checks.last), dict(self._checks.failing_since)  # Copies: a thread reads them.
+        self.answers = await asyncio.to_thread(self._render, last, since, now)
 
     async def _fetch_snapshot(self, now: float) -> None:
         today = int(now) // DAY * DAY
@@ -119,10 +119,10 @@ class StatusPages:
                 await self._usage.refresh(connection, now)
             self._snapshot = self._snapshot._replace(usage=self._usage.list_totals())
 
-    def _render(self, last: Mapping[str, bool], now: float) -> dict[str, CachedAnswer]:
-        """Return all responses by name. `last` has the outcome of each region's last check."""
+    def _render(self, last: Mapping[str, bool], since: Mapping[str, float], now: float) -> dict[str, CachedAnswer]:
+        """Return all responses by name. `last` has the last outcomes, `since` when regions began to fail."""
         snapshot = self._snapshot
-        regions = availability.compute_regions(snapshot.counts, self._settings, last, now)
+        regions = availability.compute_regions(snapshot.counts, self._settings, last, now, since)
         answers = {
             f"page {language}": CachedAnswer.render(
                 render_page(Reader(language, Locale.parse(language)), self._settings, regions, snapshot, now),

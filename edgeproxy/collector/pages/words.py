@@ -76,7 +76,7 @@ NAVIGATION_LINKS = {
     "/console/price-changes": N_("Price changes"),
     "/console/rollout": N_("Charging"),
     "/console/reconciliation": N_("Reconciliation"),
-    "/console/business-metrics": N_("Revenue"),
+    "/console/business-metrics": N_("Business metrics"),
     "/console/quarantine": N_("Rejected usage"),
     "/console/tokens": N_("Machine tokens"),
     "/console/jobs": N_("Jobs"),
@@ -178,7 +178,13 @@ SPANS = {
 }
 ACKNOWLEDGED = {"false": N_("open"), "true": N_("acknowledged")}
 EDGE_STATES = {"well": N_("well"), "late": N_("late"), "retired": N_("retired")}
-SEVERITIES = {"page": N_("look now"), "warn": N_("look today"), "info": N_("to know")}
+SEVERITIES = {"page": N_("critical"), "warn": N_("warning"), "info": N_("info")}
+INCIDENT_SEVERITIES = {
+    "P0": N_("outage"),
+    "P1": N_("major disruption"),
+    "P2": N_("partial disruption"),
+    "P3": N_("minor"),
+}
 JOB_RESULTS = {"succeeded": N_("succeeded"), "failed": N_("failed"), "standby": N_("left to another collector")}
 DELIVERY_STATES = {"due": N_("on its way"), "sent": N_("sent"), "dead": N_("given up")}
 WEBHOOK_STATES = {"enabled": N_("enabled"), "disabled": N_("disabled")}
@@ -295,6 +301,7 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "credit_kinds": CREDIT_KINDS,
     "periods": PERIODS,
     "severities": SEVERITIES,
+    "incident_severities": INCIDENT_SEVERITIES,
     "edge_states": EDGE_STATES,
     "delivery_states": DELIVERY_STATES,
     "webhook_states": WEBHOOK_STATES,

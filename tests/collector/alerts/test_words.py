@@ -62,6 +62,20 @@ def test_each_kind_that_a_customer_reads_has_a_sentence_for_whatever_details_it_
         assert set(taken) == set(words.SENTENCES[kind]), kind
 
 
+def test_a_customer_is_told_of_itself_in_the_second_person() -> None:
+    reader = create_reader("en")
+    for kind, details in ((kind, details) for kind, variants in DETAILS.items() for details in variants):
+        own = words.describe_own(reader, kind, {**details, "customer": "acme"})
+        assert own is not None, kind
+        assert "acme" not in own
+    of_month: JsonObject = {"threshold": 80, "quota": "api_calls-month", "meter": "api_calls", "per": "month"}
+    told = words.describe_own(reader, "quota_reached", of_month)
+    assert told == "You have used 80% of the api calls that are included in this month"
+    told = words.describe_own(reader, "quota_reached", {**of_month, "per": None})
+    assert told == "You have used 80% of what is included of api calls"
+    assert words.describe_own(reader, "batches_lost", {}) is None
+
+
 @pytest.mark.parametrize("language", ["en", "de", "nl"])
 def test_a_customer_reads_an_alert_in_their_language_and_can_act_on_it(language: str) -> None:
     reader, subjects = create_reader(language), []

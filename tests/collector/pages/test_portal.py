@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.collector.languages.reader import choose_reader
-from edgeproxy.collector.pages.home import compute_bars, sum_owed
+from edgeproxy.collector.pages.home import compute_bars, split_invoice, sum_owed
 from edgeproxy.collector.pages.invoice_status import compute_overdue_days, find_owed, find_pay_url
 from edgeproxy.collector.pages.invoices import to_line_rows
 from edgeproxy.collector.pages.plan_losses import Loss, find_losses
@@ -55,6 +55,22 @@ def test_bars_show_the_fullest_meters_and_what_becomes_of_more() -> None:
     quotas: Any = [{"meter": "requests", "per": "day", "limit": 20, "used": 20, "cap": "hard"}]
     bars = [(bar.meter, bar.part, bar.state, bar.per) for bar in compute_bars(meters, quotas)]
     assert bars == [("tokens", 1.0, "warn", None), ("requests", 1.0, "bad", "day"), ("runs", 0.1, "", None)]
+
+
+def test_the_next_invoice_keeps_what_was_used_apart_from_a_fee_of_the_time_after() -> None:
+    def line(kind: str, amount: int, start: str, end: str) -> Any:
+        return {"kind": kind, "amount": amount, "start": f"{start}T00:00:00.000Z", "end": f"{end}T00:00:00.000Z"}
+
+    month = ("2026-11-01", "2026-12-01")
+    lines = [line("usage", 326, *month), line("fee", 9900, "2026-12-01", "2027-01-01"), line("discount", -26, *month)]
+    span = {"period_start": "2026-11-01T00:00:00.000Z", "period_end": "2026-12-01T00:00:00.000Z"}
+    parts = split_invoice({**span, "lines": lines, "total": 10_200})
+    assert (parts.used, parts.ahead, parts.others) == (326, 9900, -26)
+    assert [choose_reader("en", None).short_day(at) for at in (parts.since, parts.start, parts.end)] == [
+        "Nov 1",
+        "Dec 1",
+        "Jan 1",
+    ]
 
 
 def test_a_smaller_plan_names_what_is_lost_what_breaks_first() -> None:

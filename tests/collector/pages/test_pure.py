@@ -14,6 +14,7 @@ from edgeproxy.collector.languages.invisible import escape_invisible
 from edgeproxy.collector.languages.reader import choose_reader
 from edgeproxy.collector.pages import charts, forms
 from edgeproxy.collector.pages.availability import DAYS, compute_quantile, compute_regions
+from edgeproxy.collector.pages.checks import RegionChecks
 from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.sign_in import SignInPages, find_local_path
@@ -68,6 +69,38 @@ def test_regions_are_named_where_there_are_several() -> None:
     assert ("local" in one, "all regions" in one, one.count("<bdi>Example API</bdi>")) == (False, False, 3)
     assert ("local" in two, "all regions" in two, two.count("<bdi>Example API</bdi>")) == (True, True, 1)
     assert "all regions" in none
+    assert "P2" not in one, "how operators call a severity is not for the public"
+
+
+def test_the_public_reads_since_when_a_region_fails_if_that_was_seen() -> None:
+    seen = RegionChecks(cast(Any, None), REGION)
+    settings, reader, snapshot = REGION, choose_reader("en", None), StatusSnapshot({}, [], NOW)
+
+    def sentence() -> str:
+        regions = compute_regions({}, settings, seen.last, NOW, seen.failing_since)
+        page = " ".join(render_page(reader, settings, regions, snapshot, NOW).split())
+        return page.partition('class="strong">')[2].partition("</p>")[0]
+
+    seen.note("eu", NOW - 60, None, 0.1)  # Since a time before the collector began.
+    assert sentence() == "It does not answer our checks."
+    for at, seconds in ((NOW - 50, 0.01), (NOW - 40, None), (NOW - 30, None)):
+        seen.note("eu", at, seconds, 0.1)
+    assert sentence().endswith(" has not answered our checks since Jan 15, 2027, 07:59:20 UTC.")
+    seen.note("eu", NOW - 20, 0.01, 0.1)
+    assert not seen.failing_since
+
+
+def test_times_have_24_hours_in_each_language() -> None:
+    at = "2027-01-15T16:49:17Z"
+    assert choose_reader("en", "en-US").moment(at) == "Jan 15, 2027, 16:49:17 UTC"
+    assert choose_reader("de", None).moment(at) == "15.01.2027, 16:49:17 UTC"
+
+
+def test_an_axis_writes_no_label_twice_and_the_name_of_a_mark_at_the_top_is_below_it() -> None:
+    empty = charts.draw_bars(["a"], [("", "1", [0])], format_axis=lambda value: "$0.00", unit="", label="")
+    assert empty.count("<span>$0.00</span>") == 1
+    marked = charts.draw_bars(["a"], [("", "1", [1])], mark=(4, "Target"), unit="", label="")
+    assert 'dy="14" y="0%">Target' in marked
 
 
 def test_a_quantile_lies_within_its_bucket() -> None:

@@ -362,7 +362,7 @@ def test_usage_is_shown_by_dimension_with_what_it_comes_to(stage: PagesStage) ->
             database.commit()
         home = " ".join(metered.get("/account").text.split())
         assert "Llm tokens 1M / 1M over 34,567 above what is included" in home
-        assert re.search(r"Expected by [^$]+ \$99.35 – \$[\d.,]+", home), home
+        assert re.search(r"expected on [^$]+ \$99.35 – \$[\d.,]+", home), home
         text = " ".join(metered.get("/account/month").text.split())
         assert re.search(r"Llm tokens1,034,567\$0\.351,034,567 – [\d,]+\$0\.35 – \$[\d,.]+ ", text)
         assert "The projection goes by the last 5 days" in text
@@ -386,7 +386,7 @@ def test_alerts_are_mailed_to_a_contact_whom_the_customer_chooses(stage: PagesSt
     address = "/v1/customers/bolt/alert-address"
     with stage.customer("bolt") as bolt:
         bolt.get("/account/alerts")
-        assert "Alerts are mailed to nobody." in bolt.read.text
+        assert "Nobody gets these by mail yet." in bolt.read.text
         bolt.send("/account/alerts/address", email="bolt@example.com")
         assert "Alerts are mailed to bolt@example.com." in bolt.read.text
         assert stage.collector.get(address).json() == {"email": "bolt@example.com", "is_mailed": True}
@@ -716,6 +716,8 @@ def test_edges_and_the_audit_log_are_shown(stage: PagesStage) -> None:
     assert stage.collector.post(chain.next(), fields=said).status == 200
     row = " ".join(stage.operator.get("/console/edges").text.partition(chain.edge)[2].split())
     assert "4 seconds 7.8.9 token-" in row
+    summary = stage.operator.read.text.partition("Versions")[2].partition(chain.edge)[2].partition("7.8.9")[0]
+    assert summary.strip() == "11 late", "a region of one edge is in the summary too"
     read = stage.operator.get("/console/audit?actor=operator:link&action=session.begin")
     assert "session.begin" in read.text
     assert "customer.contacts" not in read.text

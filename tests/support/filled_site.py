@@ -110,7 +110,7 @@ def held(stage: PagesStage) -> str:
         ("e-1", "E", now, now, 12, 810_000, 0, "none", "[]"),
     ]
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        why = "Stripe has 49,990 cents, and we have 49,900"
+        why = "Stripe's draft has a total of $499.90, and ours $499.00"
         database.execute("UPDATE invoices SET state = 'held', held_why = ? WHERE id = ?", [why, invoice])
         columns = "id, kind, since, until, at, compared, units, different, level, rows"
         filled = [(*one[:4], now * 1000, *one[4:]) for one in compared]

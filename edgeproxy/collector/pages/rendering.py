@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from importlib.resources import files
+from math import ceil
 
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,10 +15,11 @@ from edgeproxy.collector.accounts.ids import is_pseudonym
 from edgeproxy.collector.alerts.words import describe, describe_own
 from edgeproxy.collector.languages.catalogs import LANGUAGES, load_catalog
 from edgeproxy.collector.languages.invisible import TEXT_CHARACTERS_MAX, escape_invisible
-from edgeproxy.collector.languages.reader import Reader
+from edgeproxy.collector.languages.reader import Reader, parse_time
 from edgeproxy.collector.pages import charts
 from edgeproxy.collector.pages.refusal_words import explain_why
 from edgeproxy.collector.pages.words import WORDS
+from edgeproxy.config.units import DAY_SECONDS
 
 STATIC = {"style.css": "text/css", "pages.js": "text/javascript", "icon.svg": "image/svg+xml"}
 CHARTS = ("draw_bars", "draw_lines", "draw_sparkline", "draw_days")
@@ -54,6 +56,11 @@ def format_label(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def count_days(start: str, end: str) -> int:
+    """Return how many days a time has, the last of which may be a part of one."""
+    return ceil((parse_time(end) - parse_time(start)).total_seconds() / DAY_SECONDS)
+
+
 @cache
 def read_static(name: str) -> bytes:
     """Return the content of a static file."""
@@ -81,7 +88,7 @@ def create_environment(language: str) -> Environment:
     templates.install_gettext_translations(load_catalog(language), newstyle=True)  # type: ignore[attr-defined]
     templates.filters |= {"shown": show_text, "label": format_label}
     templates.globals |= {"describe_alert": describe, "describe_own_alert": describe_own}
-    templates.globals |= {"place_of": find_static_path, "languages": LANGUAGES}
+    templates.globals |= {"place_of": find_static_path, "languages": LANGUAGES, "count_days": count_days}
     templates.globals |= {name: getattr(charts, name) for name in CHARTS} | {"now": time.time}
     say = load_catalog(language).gettext
     templates.globals["explain_why"] = partial(explain_why, say=say)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple, Unpack
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -22,6 +23,7 @@ from edgeproxy.collector.pages.api import ApiClient, ApiResponse, JsonDocument, 
 from edgeproxy.collector.pages.api_docs import ApiReference
 from edgeproxy.collector.pages.choices import CURRENCY_COOKIE, LANGUAGE_COOKIE
 from edgeproxy.collector.pages.forms import InvalidFormError
+from edgeproxy.collector.pages.meter_units import find_unit
 from edgeproxy.collector.pages.refilled_form import Refusal
 from edgeproxy.collector.pages.sessions import Link, Session, SignedIn
 from edgeproxy.config.collector.currencies import CHARGED
@@ -156,7 +158,8 @@ class Visit:
     def render_text(self, template: str, **values: object) -> str:
         """Return the HTML of a page."""
         who = None if self.session is None else self.session.who
-        billing = self.site.settings_now().billing
+        settings, say = self.site.settings_now(), load_catalog(self.reader.language).gettext
+        services, billing = navigation.find_services(settings, self.site.groups), settings.billing
         rates = {} if billing is None or who is None or who.customer is None else billing.currencies
         return rendering.render_template(
             template,
@@ -168,20 +171,14 @@ class Visit:
             path=self.request.path,
             done=self.request.query.get("done", ""),
             notice=None if who is None or who.customer is None else self.site.notice(),
-            navigation=[]
-            if who is None
-            else navigation.list_groups(
-                who,
-                navigation.find_services(self.site.settings_now(), self.site.groups),
-                self.request.path,
-                load_catalog(self.reader.language).gettext,
-            ),
+            navigation=[] if who is None else navigation.list_groups(who, services, self.request.path, say),
             theme=choices.find_theme(self.request),
             refusal=self.refusal,
             is_restored=self.is_restored,
             build_link=self.build_link,
             step_up=self.step_up,
             has_status="status" in self.site.groups,
+            find_unit=partial(find_unit, settings.meters),
             currencies=[CHARGED, *rates] if rates else [],
             beside=currencies.choose_currency(rates, self.currency, self.reader.locale),
             **values,

@@ -14,10 +14,11 @@ from edgeproxy.collector.ledger.queries import ROWS_MAX as CSV_ROWS_MAX
 from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.collector.pages import usage_periods
 from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.meter_units import find_unit
 from edgeproxy.collector.pages.overview import INVOICE_READERS
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.usage_periods import Period
-from edgeproxy.config.meters import MEASURES, CountName, Meter
+from edgeproxy.config.meters import MEASURES, Meter
 
 ROWS_MAX = 20_000
 """Rows of steps and groups that are read; where there are more, the chart has no groups."""
@@ -26,18 +27,6 @@ SERIES_MAX = 3
 GROUPS_MAX = 100
 """Groups in the table, the most used ones."""
 FIELDS = ("route", "region")
-UNITS: Mapping[CountName, str] = {
-    "requests": "requests",
-    "refusals": "requests",
-    "bytes_in": "bytes",
-    "bytes_out": "bytes",
-    "input_tokens": "tokens",
-    "cached_tokens": "tokens",
-    "uncached_tokens": "tokens",
-    "output_tokens": "tokens",
-    "total_tokens": "tokens",
-}
-"""The unit of what a meter counts, where there is a word for it."""
 Query = dict[str, str]
 """Parameters of `GET /v1/usage`."""
 CONSOLE, PORTAL = "/console/customers/{customer}/usage", "/account/usage"
@@ -227,7 +216,7 @@ def list_meters(used: Sequence[str], settings: Mapping[str, Meter]) -> list[Mete
     for name in used:
         count = settings[name].count if name in settings else None
         is_of_refusals = count is not None and MEASURES[count].is_of_refusals
-        choices.append(MeterChoice(name, is_of_refusals, "" if count is None else UNITS.get(count, "")))
+        choices.append(MeterChoice(name, is_of_refusals, find_unit(settings, name)))
     return sorted(choices, key=lambda choice: (choice.is_of_refusals, choice.unit != "requests", choice.meter))
 
 

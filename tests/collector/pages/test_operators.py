@@ -281,7 +281,7 @@ def test_an_operator_decides_about_invoices_by_their_state(stage: Stage) -> None
         ops.get(f"/console/invoices/{one['id']}")
         ops.send("/hold", why="the customer disputes it")
         assert (invoice()["state"], invoice()["held_why"]) == ("held", "the customer disputes it")
-        assert "look 1 invoice is held" in " ".join(ops.get("/console").text.split())
+        assert "warning 1 invoice is held" in " ".join(ops.get("/console").text.split())
         assert "the customer disputes it" in ops.get("/console/invoices").text
         assert "billed" in ops.get("/console/invoices?customer=billed&state=held").text
         assert "There are none." in ops.get("/console/invoices?customer=nobody").text

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -15,14 +16,17 @@ from edgeproxy.collector.languages.reader import choose_reader
 from edgeproxy.collector.pages import charts, forms
 from edgeproxy.collector.pages.availability import DAYS, compute_quantile, compute_regions
 from edgeproxy.collector.pages.checks import RegionChecks
+from edgeproxy.collector.pages.meter_units import find_unit
 from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.month import find_month
+from edgeproxy.collector.pages.rendering import create_environment
 from edgeproxy.collector.pages.sign_in import SignInPages, find_local_path
 from edgeproxy.collector.pages.site import PageError, Site, Visit
 from edgeproxy.collector.pages.status import StatusSnapshot, render_page
 from edgeproxy.collector.pages.traffic import TrafficReportView, TrafficView, compute_overview
 from edgeproxy.collector.pages.usage import compute_meters, compute_splits, find_first_day
 from edgeproxy.config.collector.pages import Pages, StatusPage
+from edgeproxy.config.meters import Meter
 
 NOW = 1_800_000_000
 TODAY = NOW // DAY * DAY
@@ -94,6 +98,36 @@ def test_times_have_24_hours_in_each_language() -> None:
     at = "2027-01-15T16:49:17Z"
     assert choose_reader("en", "en-US").moment(at) == "Jan 15, 2027, 16:49:17 UTC"
     assert choose_reader("de", None).moment(at) == "15.01.2027, 16:49:17 UTC"
+
+
+def test_what_a_meter_has_counted_has_its_unit_unless_its_name_says_it() -> None:
+    meters = {
+        "egress": Meter.model_validate({"count": "bytes_out"}),
+        "output": Meter.model_validate({"count": "output_tokens"}),
+        "requests": Meter.model_validate({"count": "requests"}),
+    }
+    assert find_unit(meters, "gone") == ""
+    written = [render_macros(f'm.measured("{name}", 343000000)', meters) for name in (*meters, "gone")]
+    assert written == ["343 MB", "343,000,000 tokens", "343,000,000", "343,000,000"]
+    price = render_macros('m.price_of({"included": 5000000000, "price": "0.000000001"}, "usd", "egress")', meters)
+    assert price == "5 GB included; then $0.00001 per 1 MB"
+
+
+def test_a_line_of_a_part_of_a_fee_says_of_how_many_days_it_is() -> None:
+    def shown(kind: str) -> str:
+        line = {"kind": kind, "plan": "pro@3", "meter": None, "quantity": 1, "unit_price": None, "amount": 1584}
+        span = {"start": "2026-11-26T05:00:00Z", "end": "2026-12-01T00:00:00Z"}
+        return render_macros("m.lines_of([line], 'usd')", {}, line=line | span)
+
+    assert "share of the fee for 5 days" in shown("proration")
+    assert shown("fee").count("$15.84") == 2
+
+
+def render_macros(call: str, meters: dict[str, Meter], **values: Any) -> str:
+    """Return what a call of the macros gives."""
+    source = '{% import "macros.html" as m with context %}{{ ' + call + " }}"
+    shared = {"reader": choose_reader("en", None), "find_unit": partial(find_unit, meters), "beside": None}
+    return create_environment("en").from_string(source).render(**shared, **values).strip()
 
 
 def test_an_axis_writes_no_label_twice_and_the_name_of_a_mark_at_the_top_is_below_it() -> None:

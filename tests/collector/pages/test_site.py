@@ -206,6 +206,8 @@ def test_a_customer_sees_what_a_plan_would_cost_before_it_begins(stage: PagesSta
     with stage.customer("acme") as acme:
         acme.get("/account/plan")
         assert "You have no plan yet." in acme.read.text
+        limits = re.findall(r"<li([^>]*)>(?:(?!<li).)*<span>At most", acme.answer.text)
+        assert set(limits) == {' class="no"'}, "no limit has the tick of what one gets"
         asked = next(
             one for one in acme.read.forms if one.action.endswith("/preview") and one.fields["plan"] == "standard"
         )
@@ -466,6 +468,15 @@ def test_whoever_signs_out_is_out(stage: PagesStage) -> None:
         bolt.client.cookies.update(cookies)
         bolt.get("/account")
         assert bolt.answer.url.path == "/sign-in"
+
+
+def test_a_customer_s_front_door_leaves_operators_to_the_side(stage: PagesStage) -> None:
+    with Visitor(stage.site) as anyone:
+        anyone.get("/sign-in")
+        assert "<details" in anyone.answer.text
+        assert 'id="operators"' not in anyone.answer.text
+        anyone.get("/sign-in?next=/console/edges")
+        assert 'id="operators"' in anyone.answer.text
 
 
 def test_a_stranger_gets_no_mail_and_is_told_the_same(stage: PagesStage) -> None:

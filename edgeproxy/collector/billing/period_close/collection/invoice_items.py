@@ -7,6 +7,7 @@ searched for; and the Idempotency-Key, which is the same for the same step.
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 from edgeproxy.collector.billing.invoices import credit_notes, invoices, line_rows, stripe_reports
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
@@ -282,20 +283,22 @@ def check_agreement(
     """Raise InvoiceMismatchError unless Stripe's draft of a customer, by name, is made of our lines, to the cent."""
     theirs, ours = Counter(item["amount"] for item in items), Counter(line.amount for line in lines)
     due = sum(line.amount for line in lines)
-    of = f"smallest units of {invoice['currency'].upper()}"
+    write = partial(format_amount, currency=invoice["currency"])
     if theirs != ours:
-        surplus, lack = sorted((theirs - ours).elements()), sorted((ours - theirs).elements())
-        why = f"Stripe's draft differs from ours: beside the same lines it has {surplus} {of}, and not {lack}"
+        surplus, lack = (
+            ", ".join(map(write, sorted(only.elements()))) or "nothing" for only in (theirs - ours, ours - theirs)
+        )
+        why = f"Stripe's draft differs from ours: beside the same lines it has {surplus}, and ours {lack}"
         raise InvoiceMismatchError(why, compare_lines(name, items, lines))
     if invoice["subtotal"] != due:
-        why = f"Stripe's draft has a subtotal of {invoice['subtotal']} {of}, and ours {due}"
+        why = f"Stripe's draft has a subtotal of {write(invoice['subtotal'])}, and ours {write(due)}"
         raise InvoiceMismatchError(why, [Comparison(name, "subtotal", due, invoice["subtotal"])])
     tax = (invoice.get("automatic_tax") or {}).get("enabled")
     if tax and invoice["automatic_tax"]["status"] != "complete":
         raise InvoiceMismatchError(f"{invoices.NO_TAX}: {invoice['automatic_tax']['status']}")
     total = due + (sum(tax_amount["amount"] for tax_amount in invoice.get("total_taxes") or ()) if tax else 0)
     if invoice["total"] != total:
-        why = f"Stripe's draft has a total of {invoice['total']} {of}, and ours {total}"
+        why = f"Stripe's draft has a total of {write(invoice['total'])}, and ours {write(total)}"
         raise InvoiceMismatchError(why, [Comparison(name, "total", total, invoice["total"])])
 
 

@@ -120,7 +120,7 @@ def list_tasks(customer: str, key: str, leaked: str, credited: str, colleague: s
         Task(
             "buy credits",
             "customer",
-            (Click(begins("Credits")), Click("it.name === 'usd'"), Click(begins("Pay at Stripe"))),
+            (Click(begins("Credits")), Click("it.name === 'amount'"), Click(begins("Pay at Stripe"))),
             "!location.pathname.startsWith('/account')",
         ),
         Task(

@@ -44,8 +44,8 @@ METRIC_LABELS = Place(
     (),
     (
         *("action", "build", "by", "came", "cap", "channel", "code", "edge", "error", "kind", "le", "meter", "mode"),
-        *("model", "name", "plan", "policy", "priority", "reason", "result", "route", "rule", "side", "state", "table"),
-        *("tier", "upstream", "version", "why", "worker"),
+        *("model", "name", "plan", "policy", "priority", "reason", "residency", "result", "route", "rule", "side"),
+        *("state", "table", "tier", "upstream", "version", "why", "worker"),
     ),
 )
 STRIPE = Place(

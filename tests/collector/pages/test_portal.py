@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.collector.languages.reader import choose_reader
-from edgeproxy.collector.pages.home import compute_bars, split_invoice, sum_owed
+from edgeproxy.collector.pages.home import compute_bars, drop_passed_thresholds, split_invoice, sum_owed
 from edgeproxy.collector.pages.invoice_status import compute_overdue_days, find_owed, find_pay_url
 from edgeproxy.collector.pages.invoices import to_line_rows
 from edgeproxy.collector.pages.plan_losses import Loss, find_losses
@@ -71,6 +71,16 @@ def test_the_next_invoice_keeps_what_was_used_apart_from_a_fee_of_the_time_after
         "Dec 1",
         "Jan 1",
     ]
+
+
+def test_home_shows_the_highest_threshold_of_a_quota_alone() -> None:
+    def alert(threshold: int, quota: str = "calls-month", since: str | None = "2026-11-01") -> Any:
+        return {"kind": "quota_reached", "details": {"threshold": threshold, "quota": quota, "since": since}}
+
+    other = {"kind": "payment_failed", "details": {}}
+    earlier, seats = alert(80, since="2026-10-01"), alert(80, "seats", None)
+    shown = drop_passed_thresholds([alert(80), alert(120), other, alert(100), earlier, seats])
+    assert shown == [alert(120), other, earlier, seats]
 
 
 def test_a_smaller_plan_names_what_is_lost_what_breaks_first() -> None:

@@ -240,9 +240,9 @@ def test_a_call_through_an_edge_is_what_the_plan_prices_and_tokens_are_by_model(
     assert lines()["api_calls", None, 0] == (by_meter["api_calls"], 0)
     with company.pages("acme") as visitor:
         text = visitor.get("/account/month").text
-        assert "Llm tokens by Model" in text
+        assert "LLM tokens by Model" in text
         assert "large" in text
-        assert "Llm tokens by Agent" in text
+        assert "LLM tokens by Agent" in text
 
 
 def test_another_plan_lifts_the_limit_at_every_edge_and_a_cap_of_what_is_stored_holds(company: Company) -> None:
@@ -292,7 +292,7 @@ def test_what_a_tier_says_its_customers_see(company: Company) -> None:
         for shown in ("Community", "7 days back", "60 / 1 minute", "Requests at once2", "$0.05 for a request"):
             assert shown in "".join(limits.split("\n")), shown
         rows = [line for line in limits.split("\n") if line]
-        assert "Storage gb" in rows
+        assert "Storage GB" in rows
         plans = visitor.get("/account/plan").text
         for shown in ("Community", "Priority", "24/7 Dedicated", "600 requests in 1 minute", "30 days back", "large: "):
             assert shown in plans, shown

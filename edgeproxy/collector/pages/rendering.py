@@ -50,10 +50,15 @@ PRIVATE = {"Cache-Control": "no-store"}
 LASTING = {"Cache-Control": "public, max-age=31536000, immutable"}
 
 
+ABBREVIATIONS = frozenset({"ai", "api", "cpu", "gb", "gpu", "http", "id", "kb", "llm", "mb", "pdf", "sms", "tb", "url"})
+"""Words of names that people write in capitals."""
+
+
 def format_label(name: str) -> str:
-    """Return the name of a meter or a dimension as a label for people: `api_calls` is `Api calls`."""
-    words = name.replace("_", " ").replace("-", " ")
-    return words[:1].upper() + words[1:]
+    """Return the name of a meter or a dimension as a label for people: `llm_tokens` is `LLM tokens`."""
+    words = name.replace("_", " ").replace("-", " ").split(" ")
+    label = " ".join(word.upper() if word in ABBREVIATIONS else word for word in words)
+    return label[:1].upper() + label[1:]
 
 
 def count_days(start: str, end: str) -> int:

@@ -355,18 +355,18 @@ def test_usage_is_shown_by_dimension_with_what_it_comes_to(stage: PagesStage) ->
     assert told["projected"] == {"days": 0, "low": None, "high": None}, "of a customer's first day nothing is projected"
     with stage.customer("metered") as metered:
         text = " ".join(metered.get("/account/month").text.split())
-        assert "Llm tokens by Model" in text
+        assert "LLM tokens by Model" in text
         assert "m-large900,00086.9% m-small134,56713.0%" in text
-        assert "Llm tokens1,034,567$0.35––" in text
+        assert "LLM tokens1,034,567$0.35––" in text
         assert "Whole days so far: 0. A projection needs three." in text
         with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database:
             database.execute("UPDATE customers SET created_at = created_at - 5 * 86400000 WHERE name = 'metered'")
             database.commit()
         home = " ".join(metered.get("/account").text.split())
-        assert "Llm tokens 1M / 1M over 34,567 above what is included" in home
+        assert "LLM tokens 1M / 1M over 34,567 above what is included" in home
         assert re.search(r"expected on [^$]+ \$99.35 – \$[\d.,]+", home), home
         text = " ".join(metered.get("/account/month").text.split())
-        assert re.search(r"Llm tokens1,034,567\$0\.351,034,567 – [\d,]+\$0\.35 – \$[\d,.]+ ", text)
+        assert re.search(r"LLM tokens1,034,567\$0\.351,034,567 – [\d,]+\$0\.35 – \$[\d,.]+ ", text)
         assert "The projection goes by the last 5 days" in text
 
 

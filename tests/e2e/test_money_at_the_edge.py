@@ -245,9 +245,9 @@ def test_an_answer_above_the_cap_of_a_request_counts_in_full_and_people_hear_of_
         until(lambda: is_counted(162_001, 12_001), "another one counts")
         assert told() == [alert], "one a day"
         stage.operator.get("/console/alerts")
-        said = "Answers to acme on agents have cost 12 credits more than a request may"
-        assert said in stage.operator.read.text
+        said = "Answers to {} on agents have cost 12 credits more than a request may"
+        assert said.format("acme") in stage.operator.read.text
         for name in ("acme", "bolt"):
             with stage.customer(name) as customer:
                 customer.get("/account/alerts")
-                assert (said in customer.read.text) is (name == "acme")
+                assert (said.format("you") in customer.read.text) is (name == "acme")

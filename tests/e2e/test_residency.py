@@ -231,11 +231,11 @@ def test_a_batch_of_another_residency_is_refused_before_it_is_read(world: World)
 
 
 def test_a_customer_moves_without_a_refusal_and_without_a_count_in_two_ledgers(world: World) -> None:
-    world.create("eu", "mara")
+    world.create("eu", "mara", tier="free")
     for region in NAMES:
         world.known(region, "mara", "eu")
     before = sum(world.answered.values())
-    world.create("us", "mara")
+    world.create("us", "mara", tier="free")
     answer = world.collectors["eu"].patch("/v1/customers/mara", b'{"moved": "us"}')
     assert answer.status == 200, answer
     served = Counter[str]()

@@ -57,6 +57,8 @@ class Directories:
         self._lookups = KeyLookups(self._find_owners, used)
         self._changes = 0
         """Number of forget messages to workers."""
+        self._leaving: set[str] = set()
+        """Customers who have moved to a directory that did not have them when they were looked up."""
         self._conflicts = 0
         """Keys looked up that several directories have."""
         self._looked = asyncio.Event()
@@ -80,6 +82,9 @@ class Directories:
 
     def _forget(self, names: list[str] | None) -> None:
         self._changes += 1
+        if names is not None:  # What has changed may be the directory that they have moved to.
+            names = [*names, *self._leaving]
+        self._leaving.clear()
         self._send(ForgetCustomers(names, self._changes))
 
     def _tell(self, label: str, message: DirectoryValid | DirectoryFlags) -> None:
@@ -170,7 +175,10 @@ class Directories:
     def _choose(self, owners: dict[str, KeyOwner]) -> KeyOwner:
         """Choose whose a key is that these residencies have, in the order of the configuration."""
         if len(owners) == 1:
-            return next(iter(owners.values()))
+            (owner,) = owners.values()
+            if find_next_residency(owner.customer) is not None:
+                self._leaving.add(owner.name)
+            return owner
         here = {name: owner for name, owner in owners.items() if find_next_residency(owner.customer) not in owners}
         if len(here) != 1:
             self._conflicts += 1

@@ -1,7 +1,15 @@
 """Which latencies are of use."""
 
+import os
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from loadtest.bench.load.paced import Pace
+from loadtest.bench.measure import cpu
+from loadtest.bench.measure import latency as module
 from loadtest.bench.measure.latency import Latency, against, undisturbed
 
 
@@ -31,3 +39,23 @@ def test_a_peer_is_held_against_the_reference_in_the_same_round() -> None:
     other = [replace(each, peer="other", through={"p50": 0.07 + 0.2, "p99": 0.7}) for each in own[:2]]
     assert round(against([*own, *other], "own", "other", "p50") or 0.0, 6) == 1.25
     assert against(own, "own", "other", "p50") is None
+
+
+def test_a_turn_says_what_share_of_its_core_the_peer_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is the load and the peer: it is busy for all of the time that it says it took."""
+
+    def pace(*_: object) -> Pace:
+        until = cpu.of_process(os.getpid()).ran + 1e8
+        while cpu.of_process(os.getpid()).ran < until:
+            pass
+        return Pace(requests=1000, seconds=0.1, wrong=0, unanswered=0, p50=0.0002, p99=0.0007, late=0.0001)
+
+    monkeypatch.setattr(module, "pace", pace)
+    monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.0)
+    stage: Any = SimpleNamespace(upstream=SimpleNamespace(ports=[1]))
+    running: Any = SimpleNamespace(port=2, workers=lambda: [os.getpid()])
+    peer: Any = SimpleNamespace(name="own")
+    found = module.at_rate(stage, 1, peer, running, 1000.0)
+    assert 1 <= found.busy < 1.5
+    assert found.waited >= 0
+    assert found.added("p50") == 0

@@ -93,7 +93,8 @@ def at_rate(stage: Stage, number: int, peer: Peer, running: Running, rate: float
     before = cpu.of_processes(running.workers())
     through = pace(stage, running.port, rate)
     spent = cpu.between(before, cpu.of_processes(running.workers()))
-    busy, waited = (nanoseconds / 1e9 / (through.seconds + WARM_UP_SECONDS) for nanoseconds in spent)
+    lasted = (through.seconds + WARM_UP_SECONDS) * 1e9
+    busy, waited = spent.ran / lasted, spent.waited / lasted
     return Latency(number, peer.name, rate, busy, waited, _in_ms(direct), _in_ms(through), through.requests)
 
 

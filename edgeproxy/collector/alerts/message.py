@@ -176,7 +176,8 @@ def format_mail(
             f"{say(N_('More'))}: {more}",
         ]
     link = site.console and f"{site.console}/console/alerts"
-    letter = _build_letter(message, reader, site, facts, paragraphs)._replace(
+    title = words.describe(reader, message.kind, message.customer, message.details)
+    letter = _build_letter(message, title, reader, site, facts, paragraphs)._replace(
         link=link, button=say(words.ALL_ALERTS), foot=[f"{say(N_('Alert'))} {message.id}, {format_line(message.key)}"]
     )
     return _format_mail(message, sender, recipients, letter, reader, SUBJECTS[message.severity])
@@ -185,8 +186,8 @@ def format_mail(
 def format_customer_mail(
     message: AlertMessage, sender: str, recipient: str, reader: Reader, site: ServiceSite
 ) -> EmailMessage:
-    """Return a mail to the customer that the alert is about: with the facts that have a name for customers, and a
-    button where there is something to do."""
+    """Return a mail to the customer that the alert is about, in the second person: with the facts that have a name for
+    customers, and a button where there is something to do."""
     say = load_catalog(reader.language).gettext
     facts = [(say(words.LABELS[name]), text) for name, text in _list_facts(message, reader) if name in words.LABELS]
     button = words.BUTTONS.get(AlertKind(message.kind)) if find_policy(message.kind) else None
@@ -194,7 +195,8 @@ def format_customer_mail(
     text = button.text if button is not None else words.ALL_ALERTS
     if not link.startswith(("https://", "http://")) or link != format_line(link):
         link, text = site.portal and f"{site.portal}/account/alerts", words.ALL_ALERTS
-    letter = _build_letter(message, reader, site, facts, [])._replace(
+    title = words.describe_own(reader, message.kind, message.details)
+    letter = _build_letter(message, title, reader, site, facts, [])._replace(
         link=link, button=say(text), foot=[f"{say(N_('Alert'))} {message.id}"]
     )
     return _format_mail(message, sender, (recipient,), letter, reader, "")
@@ -208,15 +210,20 @@ def _list_facts(message: AlertMessage, reader: Reader) -> list[tuple[str, str]]:
 
 
 def _build_letter(
-    message: AlertMessage, reader: Reader, site: ServiceSite, facts: list[tuple[str, str]], paragraphs: list[str]
+    message: AlertMessage,
+    title: str | None,
+    reader: Reader,
+    site: ServiceSite,
+    facts: list[tuple[str, str]],
+    paragraphs: list[str],
 ) -> Letter:
-    """Return the letter of an alert, without its button and its foot."""
+    """Return the letter of an alert, without its button and its foot; without a title it has that of the alert."""
     say = load_catalog(reader.language).gettext
-    title = words.describe(reader, message.kind, message.customer, message.details) or format_line(message.title)
     about = [(say(N_("When")), format_line(reader.moment(message.at / 1000)))]
     if message.customer is not None:
         about.append((say(N_("Customer")), message.customer))
-    return Letter(site.name, title, [MailSection(facts=[*about, *facts]), MailSection(paragraphs=paragraphs)])
+    subject = title or format_line(message.title)
+    return Letter(site.name, subject, [MailSection(facts=[*about, *facts]), MailSection(paragraphs=paragraphs)])
 
 
 def _format_mail(

@@ -92,6 +92,7 @@ webhook_polls = Table(
     metadata,
     Column("list", Text, primary_key=True),  # `snapshots` or `thin`.
     Column("until", INTEGER, nullable=False),  # A second of Stripe's clock.
+    Column("began", INTEGER),  # When the last complete reading began, by our clock.
     sqlite_strict=True,
 )
 

@@ -17,6 +17,8 @@ from edgeproxy.collector.database.credit_tables import credit_grants
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.collector.currency_units import USD
 
+PURCHASE = "checkout.session"
+"""The type of the objects that purchases are."""
 CUSTOMER = "edgeproxy_credits"
 """The metadata key of a checkout session, and of its payment, with the id of the customer who buys."""
 REFUND = "edgeproxy_refund"
@@ -40,6 +42,10 @@ REPORTED_MAX = 10_000
 
 class UnexpectedObjectError(Exception):
     """An object cannot be booked as it is; applying it later may succeed. The message is for operators."""
+
+
+class UnbookedPurchaseError(UnexpectedObjectError):
+    """An object is about a purchase that is not booked yet: the event of that may come with Stripe's list of events."""
 
 
 def find_results(events: Iterable[str], purchase: Mapping[str, object]) -> set[PurchaseResult]:
@@ -96,7 +102,7 @@ async def apply_charge(connection: AsyncConnection, charge: StripeObject) -> Non
 
 async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> None:
     """Book the state of a refund: of one that was held here, or of one that was made elsewhere. Raises
-    UnexpectedObjectError where that comes before its purchase."""
+    UnbookedPurchaseError where that comes before its purchase."""
     status = refund.get("status")
     refund_id = _get_metadata(refund).get(REFUND)
     if refund_id is not None:
@@ -114,7 +120,7 @@ async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> Non
 
 async def apply_dispute(connection: AsyncConnection, dispute: StripeObject) -> None:
     """Book the money that a dispute has moved: none as long as it is an inquiry, and won money once it is back. Raises
-    UnexpectedObjectError where it comes before its purchase."""
+    UnbookedPurchaseError where it comes before its purchase."""
     intent = await _find_purchase(connection, dispute)
     if intent is None:
         return
@@ -126,7 +132,7 @@ async def apply_dispute(connection: AsyncConnection, dispute: StripeObject) -> N
 
 
 APPLIERS = {
-    "checkout.session": apply_session,
+    PURCHASE: apply_session,
     "charge": apply_charge,
     "refund": apply_refund,
     "dispute": apply_dispute,
@@ -146,7 +152,7 @@ def _get_metadata(stripe_object: Mapping[str, object]) -> Mapping[str, str]:
 
 async def _find_purchase(connection: AsyncConnection, moved: StripeObject) -> str | None:
     """Return the payment intent of a refund or a dispute, with which credits were bought; None where it has paid
-    something else. Raises UnexpectedObjectError where the purchase is not booked yet."""
+    something else. Raises UnbookedPurchaseError where the purchase is not booked yet."""
     payment = moved.get("payment_intent")
     intent = parse_id(payment)
     if intent is None:
@@ -155,5 +161,5 @@ async def _find_purchase(connection: AsyncConnection, moved: StripeObject) -> st
     if (await connection.execute(statement)).first() is not None:
         return intent
     if isinstance(payment, Mapping) and CUSTOMER in _get_metadata(payment):
-        raise UnexpectedObjectError(f"{moved['id']} is about {intent}, a purchase that is not booked yet")
+        raise UnbookedPurchaseError(f"{moved['id']} is about {intent}, a purchase that is not booked yet")
     return None

@@ -16,17 +16,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
-from edgeproxy.collector.billing.credits.purchases import UnexpectedObjectError
+from edgeproxy.collector.billing.credits.purchases import PURCHASE, UnbookedPurchaseError, UnexpectedObjectError
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.billing.stripe.webhook_event import InvalidStripeEventError, parse_event_object
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.billing.webhooks.receiver import EventState, ReceivedEvent
+from edgeproxy.collector.billing.webhooks.retry import PAUSES, Cause, decide_retry
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.database.delivery_tables import webhook_events
 from edgeproxy.collector.database.encryption import ColumnCipher
 
-PAUSES: Sequence[float] = (5.0, 30.0, 120.0, 600.0, 3600.0)
-"""Seconds after each attempt that failed; after the last one it is a dead letter."""
 OBJECTS_AT_ONCE_MAX = 16
 ROUND_OBJECTS_MAX = 200
 POLL_SECONDS = 600.0
@@ -42,6 +41,8 @@ one.
 BATCH_EVENTS_MAX = 100
 """Listed events that are stored in one transaction: those that arrive meanwhile wait for it."""
 ERROR_CHARACTERS_MAX = 300
+SNAPSHOTS, THIN = "snapshots", "thin"
+"""Stripe's two lists of events."""
 
 Apply = Callable[[AsyncConnection, StripeObject], Awaitable[None]]
 """Applies an object as it is now; idempotent."""
@@ -84,6 +85,8 @@ class WaitingEvent(NamedTuple):
     created: int
     """Unix seconds, by Stripe's clock."""
     due: int
+    """Unix milliseconds."""
+    received: int
     """Unix milliseconds."""
     applied: int | None
     """The Unix millisecond at which it was applied before; None where it was not."""
@@ -146,6 +149,8 @@ class Processor:
             async with self._database.reading() as connection:
                 # Before the object is fetched: later events may be of a later state.
                 events = [WaitingEvent(*row) for row in await connection.execute(waiting)]
+                # Before the attempt, too: what is applied meanwhile may be what this one waits for.
+                listed = await self._find_listed(connection, events)
             if not events:
                 return
             try:
@@ -153,14 +158,15 @@ class Processor:
             except CONNECTION_ERRORS as error:  # The database is away: nothing can be written down about it either.
                 self._log.error("an event could not be applied, and is tried again", why=format_reason(error))
             except StripeUnavailableError as error:
-                await self._put_off(events, str(error), is_absent=True)
+                await self._put_off(events, str(error), Cause.UNAVAILABLE)
             except UnexpectedObjectError as error:
                 # A payment may be reported before what it pays: that is no fault of ours.
                 self._log.warning("an event is applied later", object_type=subject.type, why=str(error))
-                await self._put_off(events, str(error), is_absent=False)
+                cause = Cause.UNBOOKED if isinstance(error, UnbookedPurchaseError) else Cause.FAULT
+                await self._put_off(events, str(error), cause, listed)
             except Exception as error:
                 self._log.error("an event could not be applied", object_type=subject.type, exc_info=error)
-                await self._put_off(events, f"{type(error).__name__}: {error}", is_absent=False)
+                await self._put_off(events, f"{type(error).__name__}: {error}", Cause.FAULT)
             else:
                 first = [row for row in events if row.applied is None]  # A replayed one was counted when it came.
                 if stripe_object is not None:
@@ -185,43 +191,51 @@ class Processor:
             await connection.execute(sa.update(webhook_events).where(columns.id.in_(events)).values(values))
         return stripe_object
 
-    async def _put_off(self, events: Sequence[WaitingEvent], why: str, *, is_absent: bool) -> None:
-        """Put events off. An event that was tried often enough becomes a dead letter, unless Stripe is merely
-        unavailable.
+    async def _find_listed(self, connection: AsyncConnection, events: Sequence[WaitingEvent]) -> int | None:
+        """Return the Unix millisecond up to which Stripe's list of events was read, and its purchases applied; None
+        where that is not known, or none of these events is tried so often that it matters."""
+        if all(row.attempts < len(PAUSES) for row in events) or await receiver.is_waiting(connection, PURCHASE):
+            return None
+        return await receiver.find_read_began(connection, SNAPSHOTS)
+
+    async def _put_off(self, events: Sequence[WaitingEvent], why: str, cause: Cause, listed: int | None = None) -> None:
+        """Put events off, or make dead letters of them. `listed` is what `_find_listed` returned before the attempt.
 
         Events that are not due were tried for another one's sake: the attempt does not count for them.
         """
         now = self._clock()
         async with self._turn, self._database.writing() as connection:
             for row in (row for row in events if row.due <= now * 1000):
-                is_dead = row.attempts >= len(PAUSES) and not is_absent
-                pause = PAUSES[min(row.attempts, len(PAUSES) - 1)]
+                is_listed = listed is not None and listed > row.received
+                retry = decide_retry(row.attempts, cause, is_listed=is_listed)
+                error = f"{why}{retry.why}"[:ERROR_CHARACTERS_MAX]
                 values = {
-                    "state": EventState.DEAD if is_dead else EventState.WAITING,
+                    "state": EventState.DEAD if retry.pause is None else EventState.WAITING,
                     "attempts": row.attempts + 1,
-                    "due": int((now + pause) * 1000),
-                    "error": why[:ERROR_CHARACTERS_MAX],
+                    "due": int((now + (retry.pause or 0)) * 1000),
+                    "error": error,
                 }
                 await connection.execute(sa.update(webhook_events).where(columns.id == row.id).values(values))
-                if is_dead:
+                if retry.pause is None:
                     alert = Alert(
                         key=f"billing-dead-letter-{row.id}-{int(now)}",
                         kind=AlertKind.WEBHOOK_EVENT_FAILED,
                         title="An event of Stripe's could not be applied: mend the cause, then replay it",
-                        details={"event": row.id, "why": why[:ERROR_CHARACTERS_MAX]},
+                        details={"event": row.id, "why": error},
                         at=now,
                     )
                     await raise_once(connection, alert)
 
     async def poll(self) -> int:
         """Store the events that were lost on their way; return how many. Raises StripeUnavailableError."""
-        snapshots = await self._poll_list("snapshots", self._stripe.list_events)  # Though the other list be refused.
-        return snapshots + await self._poll_list("thin", self._stripe.list_thin_events)
+        snapshots = await self._poll_list(SNAPSHOTS, self._stripe.list_events)  # Though the other list be refused.
+        return snapshots + await self._poll_list(THIN, self._stripe.list_thin_events)
 
     async def _poll_list(self, name: str, listed: Callable[[int], Awaitable[list[StripeObject]]]) -> int:
         """Store the events of one list of Stripe's since it was last read, however long ago that is; return the number
         of new ones."""
-        now = int(self._clock())
+        began = self._clock()
+        now = int(began)
         async with self._database.reading() as connection:
             read_until = await receiver.find_read_until(connection, name)
         since = (now if read_until is None else read_until) - OVERLAP_SECONDS
@@ -235,7 +249,7 @@ class Processor:
             stored_count += len(await self._store_events(batch))
             until = max([until, *(received.event.created for received in batch)])
         async with self._database.writing() as connection:
-            await receiver.record_read(connection, name, until)
+            await receiver.record_read(connection, name, until, int(began * 1000))
         return stored_count
 
     async def replay(self, event: str) -> bool:

@@ -122,15 +122,28 @@ async def find_read_until(connection: AsyncConnection, name: str) -> int | None:
     return rows.scalar_one_or_none()
 
 
-async def record_read(connection: AsyncConnection, name: str, until: int) -> None:
-    """Record that a list of Stripe's was read up to this second of its clock."""
+async def record_read(connection: AsyncConnection, name: str, until: int, began: int | None = None) -> None:
+    """Record that a list of Stripe's was read up to this second of its clock, by a reading that began at this Unix
+    millisecond of ours."""
+    values = {"until": until, "began": began}
     statement = (
-        build_insert_new(connection, webhook_polls, "list")
-        .values(list=name, until=until)
-        .returning(webhook_polls.c.list)
+        build_insert_new(connection, webhook_polls, "list").values(list=name, **values).returning(webhook_polls.c.list)
     )
     if (await connection.execute(statement)).first() is None:
-        await connection.execute(sa.update(webhook_polls).where(webhook_polls.c.list == name).values(until=until))
+        await connection.execute(sa.update(webhook_polls).where(webhook_polls.c.list == name).values(values))
+
+
+async def find_read_began(connection: AsyncConnection, name: str) -> int | None:
+    """Return the Unix millisecond at which the last reading of a list began that came to its end; None before the first
+    time."""
+    reads = webhook_polls.c
+    return (await connection.execute(sa.select(reads.began).where(reads.list == name))).scalar_one_or_none()
+
+
+async def is_waiting(connection: AsyncConnection, object_type: str) -> bool:
+    """Return whether an event about such an object waits to be applied."""
+    waiting = sa.select(columns.id).where(columns.state == EventState.WAITING, columns.object_type == object_type)
+    return (await connection.execute(waiting.limit(1))).first() is not None
 
 
 async def count_by_state(connection: AsyncConnection) -> dict[str, int]:

@@ -13,11 +13,13 @@ import sqlalchemy as sa
 import stripe as package
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.collector.billing.credits.purchases import PURCHASE, UnbookedPurchaseError
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT, parse_event_object
 from edgeproxy.collector.billing.webhooks import receiver
-from edgeproxy.collector.billing.webhooks.processor import PAUSES, Processor, StripeUnavailableError
+from edgeproxy.collector.billing.webhooks.processor import Processor, StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.receiver import EventState, ReceivedEvent
+from edgeproxy.collector.billing.webhooks.retry import DELIVERED, PAUSES
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
@@ -42,6 +44,7 @@ class Upstream:
         self.fetched: Counter[str] = Counter()
         self.away = False
         self.broken: set[str] = set()
+        self.unfetched: set[str] = set()
 
     def change(self, id: str, status: str) -> dict[str, Any]:
         self.invoices[id] = {"id": id, "object": "invoice", "status": status}
@@ -58,7 +61,7 @@ class Upstream:
         return event
 
     async def fetch(self, object_type: str, id: str) -> Mapping[str, Any]:
-        if self.away:
+        if self.away or id in self.unfetched:
             raise StripeUnavailableError("no answer")
         self.fetched[id] += 1
         return dict(self.invoices[id])
@@ -247,6 +250,51 @@ def test_what_cannot_be_applied_is_tried_five_times_and_then_a_dead_letter_until
             await own.processor.step()
             assert own.known == {"in_1": status}
         assert (own.seen, len(own.applied)) == (["invoice.open"], 1), "metrics count an event once"
+
+    play(database, work)
+
+
+def test_events_about_a_purchase_whose_own_event_was_lost_wait_for_a_poll_and_what_it_brings(database: str) -> None:
+    async def work(own: Books) -> None:
+        upstream, disputes = own.upstream, {"in_1": "cs_1", "in_2": "cs_never"}
+
+        async def apply_purchase(_: AsyncConnection, session: Mapping[str, Any]) -> None:
+            own.known[session["id"]] = session["status"]
+
+        async def apply_dispute(connection: AsyncConnection, dispute: Mapping[str, Any]) -> None:
+            if (purchase := disputes[dispute["id"]]) not in own.known:
+                raise UnbookedPurchaseError(f"{dispute['id']} is about {purchase}, a purchase that is not booked yet")
+            await own.write(connection, dispute)
+
+        def build() -> Processor:
+            table = {PURCHASE: apply_purchase, "invoice": apply_dispute}
+            return Processor(own.database, upstream, table, own.payloads, live=False, clock=lambda: upstream.now)
+
+        processor = build()
+        assert await processor.poll() == 0, "a poll before the event says nothing of it"
+        purchase = upstream.change("cs_1", "complete")
+        purchase["type"] = "checkout.session.completed"
+        purchase["data"]["object"]["object"] = PURCHASE
+        await own.receive(*(upstream.change(id, "open") for id in disputes))
+        for pause in (*PAUSES, 21 * DAY):
+            assert await processor.step() == len(disputes)
+            upstream.now += pause
+        assert await own.count_by_state() == {"waiting": 2}, "they were tried six times, and no list was read since"
+        processor = build()  # Another collector goes on.
+        assert await processor.poll() == 1
+        upstream.unfetched.add("cs_1")
+        assert await processor.step() == 3
+        assert await own.count_by_state() == {"waiting": 3}, "what the poll has brought is not applied yet"
+        upstream.unfetched.clear()
+        upstream.now += PAUSES[0]
+        assert await processor.step() == 1
+        upstream.now += 600
+        assert await processor.step() == 2
+        assert own.known == {"cs_1": "complete", "in_1": "open"}
+        async with own.database.reading() as connection:
+            (dead,) = await receiver.list_events(connection, EventState.DEAD, None, 10)
+        assert dead["object"] == "in_2"
+        assert dead["error"] == f"in_2 is about cs_never, a purchase that is not booked yet{DELIVERED}"
 
     play(database, work)
 

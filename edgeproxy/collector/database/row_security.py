@@ -224,13 +224,19 @@ async def across_customers(connection: AsyncConnection) -> AsyncIterator[None]:
         yield
         return
     await connection.exec_driver_sql(_LEAVE)
+    await connection.execution_options(**{_IS_SERVING: False})
     try:
         yield
     except Exception:
         # Whoever catches it may go on in this transaction, unless it has failed: then nothing can be done in it.
         with suppress(sa.exc.SQLAlchemyError):
-            await connection.exec_driver_sql(_RETURN)
+            await _serve_again(connection)
         raise
+    await _serve_again(connection)
+
+
+async def _serve_again(connection: AsyncConnection) -> None:
+    await connection.execution_options(**{_IS_SERVING: True})
     await connection.exec_driver_sql(_RETURN)
 
 

@@ -380,6 +380,9 @@ def test_whom_a_transaction_serves_ends_with_it(stage: PagesStage, both: tuple[C
                 with suppress(LookupError):
                     async with row_security.across_customers(connection):
                         assert (await connection.exec_driver_sql(who)).scalar_one() == f"edgeproxy {A}"
+                        async with row_security.across_customers(connection):
+                            pass  # As an entry of the audit log does.
+                        assert (await connection.exec_driver_sql(who)).scalar_one() == f"edgeproxy {A}"
                         raise LookupError
                 assert (await connection.exec_driver_sql(who)).scalar_one() == f"{CUSTOMER_ROLE} {A}"
         await database.close()

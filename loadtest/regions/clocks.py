@@ -22,7 +22,7 @@ def ahead(seconds: float) -> dict[str, str]:
     environ = {
         "PYTHONPATH": os.pathsep.join(filter(None, (str(SITE), os.environ.get("PYTHONPATH")))),
         "LD_PRELOAD": str(LIBRARY),
-        "FAKETIME": f"{seconds:+g}s",
+        "FAKETIME": f"{seconds:+.12g}s",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "NO_FAKE_STAT": "1",
         # Its fix of waits until a monotonic moment has threads that wait for Python's lock take a processor each.

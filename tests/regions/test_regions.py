@@ -140,7 +140,7 @@ def test_the_hub_makes_no_difference_to_what_a_request_takes(tmp_path: Path, see
 @pytest.mark.parametrize("seconds", [0.5, -0.5])
 def test_a_process_can_have_a_wrong_clock(seconds: float) -> None:
     environ = clocks.ahead(seconds)  # It looks for itself.
-    assert environ["FAKETIME"] == f"{seconds:+g}s"
+    assert environ["FAKETIME"] == f"{seconds:+.12g}s"
 
 
 def test_a_refusal_is_wrong_where_the_window_and_a_cell_held_less() -> None:

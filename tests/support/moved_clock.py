@@ -35,13 +35,14 @@ def shorten_rests() -> None:
     from edgeproxy.collector.billing.jobs import credits, period_close
     from edgeproxy.collector.billing.meter_export import slices
     from edgeproxy.collector.billing.stripe import client
-    from edgeproxy.collector.jobs import billing
+    from edgeproxy.collector.jobs import billing, maintenance
 
+    maintenance.ROUND_SECONDS = 5.0
     period_close.LOOK_SECONDS = 0.2
     credits.LOOK_SECONDS = 1.0
     client.LIVE_RATE = client.TEST_RATE = client.ENDPOINT_RATE = client.EVENT_RATE = 10_000.0
     slices.LENGTHS = [slices.DAY]  # A month of them is soon cut.
-    for name in ("POLL", "BALANCE", "UNPAID", "DOUBTS", "COMPARE", "SEND", "CUT", "BALANCES"):
+    for name in ("POLL", "BALANCE", "UNPAID", "DOUBTS", "COMPARE", "SEND", "CUT", "BALANCES", "ERASED"):
         setattr(billing, f"{name}_SECONDS", 2.0)
     billing.STAND_BY_SECONDS = billing.EVENTS_SECONDS = billing.LOOK_SECONDS = 0.5
 

@@ -29,6 +29,7 @@ from edgeproxy.collector.pages import (
 )
 from edgeproxy.collector.pages.api_docs import build_reference
 from edgeproxy.collector.pages.checks import RegionChecks
+from edgeproxy.collector.pages.expired_rows import ExpiredRowsJob
 from edgeproxy.collector.pages.sign_in import SignInPages
 from edgeproxy.collector.pages.sign_up import SignUpPages
 from edgeproxy.collector.pages.site import Page, Site
@@ -104,6 +105,7 @@ class PagesService:
         """Begin what runs for them, and print the link for the first operator where there is no issuer."""
         tasks.start("checks", self._checks.run())
         tasks.start("status", self._status.run())
+        tasks.start("expired sign-ins", ExpiredRowsJob(self._database).run())
         if self._pages.status.subscribe:
             url = build_url(self._settings, select_listener(self._settings, "status"))
             tasks.start("status mails", StatusMails(self._database, self._pages, url).run())

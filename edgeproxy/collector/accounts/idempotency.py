@@ -70,13 +70,17 @@ async def find_answer(connection: AsyncConnection, request: IdempotentRequest) -
         ) from None
 
 
+async def drop_answers(connection: AsyncConnection, now: int) -> int:
+    """Drop responses that are too old at this Unix millisecond, DROPPED_AT_ONCE at most; return their number."""
+    created_at = idempotency.c.created_at
+    old = sa.select(idempotency.c.key).where(created_at <= now - ANSWER_RETENTION_MS).limit(DROPPED_AT_ONCE)
+    return (await connection.execute(sa.delete(idempotency).where(idempotency.c.key.in_(old)))).rowcount
+
+
 async def store_answer(connection: AsyncConnection, request: IdempotentRequest, answer: bytes) -> None:
-    """Store a response, in the transaction of its change, and delete DROPPED_AT_ONCE old ones."""
+    """Store a response, in the transaction of its change, and drop some old ones."""
     now = now_ms()
-    old = (
-        sa.select(idempotency.c.key).where(idempotency.c.created_at <= now - ANSWER_RETENTION_MS).limit(DROPPED_AT_ONCE)
-    )
-    await connection.execute(sa.delete(idempotency).where(idempotency.c.key.in_(old)))
+    await drop_answers(connection, now)
     await connection.execute(sa.delete(idempotency).where(idempotency.c.key == request.digest))
     nonce = os.urandom(NONCE_BYTES)
     sealed = nonce + AESGCM(request.encryption_key).encrypt(nonce, answer, None)

@@ -31,7 +31,11 @@ from edgeproxy.collector.database.personal_marks import (
 
 ID, NAME = Owner("customer", "id"), Owner("customer", "name")
 DELETES, CLEARS = Erasure.DELETES, Erasure.CLEARS
-GOOD = "for good"
+COUNTED = "for good, as usage and invoices are summed by it"
+PUBLIC = "for good, as the public log of what went wrong"
+ONE = "a row for each of a few names"
+EDGE = "a row for each edge, for good: its chain of batches goes on from it"
+TRAFFIC = "7 days by minute, 400 days by hour (`retention.traffic_minutes`, `retention.traffic_hours`)"
 DELETION = "until 30 days after the deletion of the customer (`retention.deleted`)"
 BOOKS = "for good, as the books of a business are"
 ASKED = PersonalData("e-mail address", Subject.PUBLIC, "mail that was asked for")
@@ -64,13 +68,13 @@ TABLES: Mapping[str, TableEntry] = {
     ),
     "end_user_secrets": TableEntry(DELETION, {"customer": CUSTOMER_NAME}, "secret", NAME, DELETES),
     "data_keys": TableEntry(DELETION, {"customer": CUSTOMER_ID}, "wrapped", ID, DELETES),
-    "encryption_keys": TableEntry(impersonal="wrapped sha256"),
+    "encryption_keys": TableEntry("until a rotation replaces it", impersonal="wrapped sha256"),
     "sign_in_links": TableEntry(
         "15 minutes; an hour for an operator's first, 7 days for an invitation", SIGNED_IN, "sha256", NAME, DELETES
     ),
     "held_forms": TableEntry("10 minutes", {**SIGNED_IN, "fields": FREE, "page": FREE}, "sha256 action", NAME, DELETES),
     "sessions": TableEntry("8 hours", SIGNED_IN, "sha256 roles contact_role", NAME, DELETES),
-    "token_secrets": TableEntry("", {}, "sha256 token", Owner("token", "tokens", "name"), DELETES),
+    "token_secrets": TableEntry("until it is revoked", {}, "sha256 token", Owner("token", "tokens", "name"), DELETES),
     "tokens": TableEntry(
         f"until it is revoked; of a customer {DELETION}",
         {"name": OPERATOR, "customer": CUSTOMER_NAME, "created_by": OPERATOR},
@@ -106,7 +110,7 @@ TABLES: Mapping[str, TableEntry] = {
         "key request",
     ),
     "audit": TableEntry(
-        GOOD,
+        "for good, as who did what: it is a chain, of which nothing can be left out",
         {
             "actor": OPERATOR,
             "origin": PersonalData("IP address, or its network (`privacy`)", Subject.OPERATOR, "accountability"),
@@ -116,12 +120,12 @@ TABLES: Mapping[str, TableEntry] = {
         },
         "action request_id hash",
     ),
-    "audit_head": TableEntry(impersonal="hash"),
+    "audit_head": TableEntry(ONE, impersonal="hash"),
     # ---- the directory for edges
     "directory_outbox": TableEntry(
         "until it is published, seconds", {"name": CUSTOMER_NAME}, "kind", copies="backups; edges, hub"
     ),
-    "directory_log": TableEntry(impersonal="token line"),
+    "directory_log": TableEntry("until a later version replaces it", impersonal="token line"),
     "directory_parts": TableEntry(
         "until a later version replaces it",
         {
@@ -133,7 +137,7 @@ TABLES: Mapping[str, TableEntry] = {
         copies="backups; the hub; `directory.db` of edges, encrypted where `cache_key` is set",
     ),
     # ---- usage
-    "edges": TableEntry(impersonal="edge region hash token version"),
+    "edges": TableEntry(EDGE, impersonal="edge region hash token version"),
     "batches": TableEntry(
         "100 days (`retention.batches`); those in quarantine until they are replayed",
         {
@@ -148,32 +152,34 @@ TABLES: Mapping[str, TableEntry] = {
         "edge hash state why coding",
         copies="backups; the edge's spool, for 7 days",
     ),
-    "checkpoints": TableEntry(impersonal="edge hash"),
-    "late_hours": TableEntry(impersonal="edge"),
+    "checkpoints": TableEntry(EDGE, impersonal="edge hash"),
+    "late_hours": TableEntry("as `hours`", impersonal="edge"),
     "series": TableEntry(
-        GOOD,
+        COUNTED,
         {"customer": CUSTOMER_NAME, "dimensions": DIMENSION},
         "edge region meter route",
         NAME,
         copies="backups; Parquet files",
     ),
     "series_dimensions": TableEntry(
-        GOOD, {"value": DIMENSION}, "name", Owner("series", "series"), copies="backups; Parquet files"
+        COUNTED, {"value": DIMENSION}, "name", Owner("series", "series"), copies="backups; Parquet files"
     ),
-    "ledger": TableEntry(owner=Owner("series", "series"), copies="backups; Parquet files"),
-    "hours": TableEntry(owner=Owner("series", "series"), copies="backups; Parquet files"),
-    "days": TableEntry(owner=Owner("series", "series")),
-    "dropped": TableEntry(owner=Owner("series", "series")),
+    "ledger": TableEntry(
+        "400 days (`retention.minutes`)", owner=Owner("series", "series"), copies="backups; Parquet files"
+    ),
+    "hours": TableEntry(COUNTED, owner=Owner("series", "series"), copies="backups; Parquet files"),
+    "days": TableEntry(COUNTED, owner=Owner("series", "series")),
+    "dropped": TableEntry("for good, as `edgeproxy verify` proves sums by it", owner=Owner("series", "series")),
     "dimension_values": TableEntry(
         DELETION, {"customer": CUSTOMER_NAME, "value": DIMENSION}, "meter name", NAME, DELETES
     ),
-    "rollup": TableEntry(),
-    "traffic": TableEntry(impersonal="edge region"),
-    "traffic_routes": TableEntry(impersonal="edge route region"),
+    "rollup": TableEntry(ONE),
+    "traffic": TableEntry(TRAFFIC, impersonal="edge region"),
+    "traffic_routes": TableEntry(TRAFFIC, impersonal="edge route region"),
     "customer_errors": TableEntry("7 days", {"customer": CUSTOMER_NAME}, "edge route by region", NAME, DELETES),
-    "minutes_floor": TableEntry(),
+    "minutes_floor": TableEntry(ONE),
     "events": TableEntry(
-        GOOD,
+        "for good, as each is counted once and explains an invoice",
         {
             "id": END_USER_ID,
             "customer": CUSTOMER_NAME,
@@ -206,7 +212,7 @@ TABLES: Mapping[str, TableEntry] = {
         NAME,
         DELETES,
     ),
-    "past_holdings": TableEntry(GOOD, {"customer": CUSTOMER_NAME}, "meter", NAME),
+    "past_holdings": TableEntry("for good, as the times are billed", {"customer": CUSTOMER_NAME}, "meter", NAME),
     "entitlements": TableEntry(
         f"until the subscription ends; {DELETION}", {"customer": CUSTOMER_ID}, "plan_version quotas", ID, DELETES
     ),
@@ -224,7 +230,7 @@ TABLES: Mapping[str, TableEntry] = {
     "alert_handling": TableEntry(DELETION, HANDLED, "side", Owner("alert", "alerts"), DELETES),
     "alert_mutes": TableEntry(DELETION, {"customer": CUSTOMER_NAME, "by": LABEL}, "side kind", NAME, DELETES),
     "alerts": TableEntry(
-        f"for good; of a customer {DELETION}",
+        f"for good, as what operators were told; of a customer {DELETION}",
         {"key": CUSTOMER_NAME, "customer": CUSTOMER_NAME, "title": MESSAGE, "details": MESSAGE},
         "kind severity",
         NAME,
@@ -235,7 +241,7 @@ TABLES: Mapping[str, TableEntry] = {
     "anomalies": TableEntry(
         "until `expires_at`", {"customer": CUSTOMER_NAME, "details": MESSAGE}, "meter kind severity", NAME, DELETES
     ),
-    "anomaly_progress": TableEntry(impersonal="name"),
+    "anomaly_progress": TableEntry(ONE, impersonal="name"),
     # ---- what is sold
     "plan_versions": TableEntry(
         BOOKS, {"version": CUSTOMER_NAME}, "settings", copies="backups; a price of one customer is `PLAN@N+NAME`"
@@ -311,8 +317,8 @@ TABLES: Mapping[str, TableEntry] = {
     "dunning": TableEntry(
         BOOKS, {"payment_method": STRIPE_ID, "why": FAILURE}, "invoice state", Owner("invoice", "invoices")
     ),
-    "rated": TableEntry(impersonal="invoice", owner=Owner("invoice", "invoices")),
-    "coupons": TableEntry(impersonal="code"),
+    "rated": TableEntry(BOOKS, impersonal="invoice", owner=Owner("invoice", "invoices")),
+    "coupons": TableEntry(BOOKS, impersonal="code"),
     "coupon_redemptions": TableEntry(BOOKS, {"customer": CUSTOMER_ID}, "code subscription plans", ID),
     "imported_subscriptions": TableEntry(
         BOOKS,
@@ -334,15 +340,15 @@ TABLES: Mapping[str, TableEntry] = {
     "credit_entries": TableEntry(
         BOOKS, {"model": DIMENSION}, "account grant_id meter", Owner("seq", "credit_transactions", "seq")
     ),
-    "credit_head": TableEntry(impersonal="hash"),
+    "credit_head": TableEntry(ONE, impersonal="hash"),
     "credit_grants": TableEntry(BOOKS, {"customer": CUSTOMER_ID, "payment": STRIPE_ID}, "id", ID),
     "credit_balances": TableEntry(BOOKS, {"customer": CUSTOMER_ID}, "", ID),
     # ---- the exchange with Stripe
     "billing_outbox": TableEntry(
         BOOKS, {"customer": CUSTOMER_NAME, "answer": FAILURE}, "meter identifier state", NAME, copies="backups; Stripe"
     ),
-    "billing_slices": TableEntry(),
-    "billing_exporter": TableEntry(impersonal="stopped"),
+    "billing_slices": TableEntry(BOOKS),
+    "billing_exporter": TableEntry(ONE, impersonal="stopped"),
     "webhook_events": TableEntry(
         "60 days (`retention.webhooks`)",
         {
@@ -352,18 +358,18 @@ TABLES: Mapping[str, TableEntry] = {
         },
         "id type object_type source state",
     ),
-    "webhook_polls": TableEntry(impersonal="list"),
+    "webhook_polls": TableEntry(ONE, impersonal="list"),
     "reconciliations": TableEntry(BOOKS, {"rows": CUSTOMER_NAME}, "id kind level meters"),
-    "billing_answers": TableEntry(),
+    "billing_answers": TableEntry("for good, as a row for each hour is two numbers"),
     "rollout": TableEntry(
         "until it is replaced", {"stopped_by": OPERATOR, "message": REASON}, "credits_meter", copies="backups; portal"
     ),
     "billing_waivers": TableEntry(BOOKS, {"who": OPERATOR, "why": REASON}),
     # ---- pages
-    "checks": TableEntry(impersonal="region result"),
-    "incidents": TableEntry(GOOD, {"title": REASON}, "id severity regions", copies="backups; the status page"),
+    "checks": TableEntry("400 days", impersonal="region result"),
+    "incidents": TableEntry(PUBLIC, {"title": REASON}, "id severity regions", copies="backups; the status page"),
     "incident_updates": TableEntry(
-        GOOD, {"message": REASON}, "id incident state", copies="backups; the status page, mailboxes of subscribers"
+        PUBLIC, {"message": REASON}, "id incident state", copies="backups; the status page, mailboxes of subscribers"
     ),
     "status_subscribers": TableEntry(
         "until they unsubscribe; a day where they do not confirm", SUBSCRIBED, "token last_update language"

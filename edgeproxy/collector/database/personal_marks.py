@@ -44,7 +44,7 @@ class TableEntry(NamedTuple):
     """What a table can hold about people."""
 
     retention: str = ""
-    """For how long its personal data is kept; empty where it has none."""
+    """For how long its rows are kept; `for good` says why."""
     personal: Mapping[str, PersonalData] = {}
     impersonal: str = ""
     """The other text and binary columns, with blanks between."""

@@ -8,6 +8,7 @@ it on one database at once.
 import time
 
 from edgeproxy.base import log
+from edgeproxy.collector.accounts import idempotency
 from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.database.database import Database
@@ -77,6 +78,8 @@ class MaintenanceJobs:
             await self._alert_due_requests(now)
             if await self._erase(now) or await self._drop_events(now) or await self._drop_traffic(now):
                 return True
+            if await self._drop_answers(now):
+                return True
             self._round = time.monotonic() + ROUND_SECONDS
         more = await self._retention.drop_next(now)
         self._metrics.unproven.set(len(self._retention.broken))
@@ -125,6 +128,11 @@ class MaintenanceJobs:
             return False
         async with self._database.writing() as connection:
             return bool(await receiver.drop_events(connection, int((now - self._events_seconds) * 1000)))
+
+    async def _drop_answers(self, now: float) -> bool:
+        """Drop some responses of the API that are old enough; False where there are none."""
+        async with self._database.writing() as connection:
+            return bool(await idempotency.drop_answers(connection, int(now * 1000)))
 
     async def _drop_traffic(self, now: float) -> bool:
         """Drop some reports of traffic that are old enough; False where there are none."""

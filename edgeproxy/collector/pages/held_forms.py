@@ -39,11 +39,16 @@ def select_fields(fields: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in fields.items() if name not in SECRET_FIELDS}
 
 
+def match_expired(at: int) -> sa.ColumnElement[bool]:
+    """Match forms that nobody can send any more at a Unix second."""
+    return columns.ends_at <= at
+
+
 async def hold_form(connection: AsyncConnection, who: SignedIn, form: HeldForm, now: float) -> str:
     """Hold a form for the person who sent it; return its secret."""
     own = match_value(connection, TABLE, "label", who.label) & columns.customer.is_not_distinct_from(who.customer)
     count = (await connection.execute(sa.select(sa.func.count()).select_from(held_forms).where(own))).scalar_one()
-    expired = columns.ends_at <= int(now)
+    expired = match_expired(int(now))
     await connection.execute(sa.delete(held_forms).where(expired | own if count >= FORMS_PER_PERSON_MAX else expired))
     secret = secrets.token_urlsafe(32)
     row = {

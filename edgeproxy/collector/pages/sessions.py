@@ -86,10 +86,20 @@ def compute_digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def match_expired_sessions(at: int) -> sa.ColumnElement[bool]:
+    """Match sessions that are over at a Unix second."""
+    return sessions.c.created_at < at - SECONDS_MAX
+
+
+def match_expired_links(at: int) -> sa.ColumnElement[bool]:
+    """Match links that cannot be used any more at a Unix second."""
+    return sign_in_links.c.ends_at <= at
+
+
 async def begin_session(connection: AsyncConnection, who: SignedIn, now: float) -> str:
     """Begin a session; return its secret."""
     at = int(now)
-    await connection.execute(sa.delete(sessions).where(sessions.c.created_at < at - SECONDS_MAX))
+    await connection.execute(sa.delete(sessions).where(match_expired_sessions(at)))
     own = sa.select(sessions.c.sha256).where(match_value(connection, sessions.name, "label", who.label))
     older = await connection.execute(own.order_by(sessions.c.created_at.desc()).offset(SESSIONS_PER_PERSON_MAX - 1))
     if gone := older.scalars().all():
@@ -157,7 +167,7 @@ async def create_link(
 ) -> str | None:
     """Create a link, by which a person can sign in once; return its secret, or None where they have `most` already."""
     columns = sign_in_links.c
-    await connection.execute(sa.delete(sign_in_links).where(columns.ends_at <= int(now)))
+    await connection.execute(sa.delete(sign_in_links).where(match_expired_links(int(now))))
     is_theirs = match_value(connection, sign_in_links.name, "label", link.label)
     mine = is_theirs & (columns.customer.is_not_distinct_from(link.customer))
     there = (await connection.execute(sa.select(sa.func.count()).select_from(sign_in_links).where(mine))).scalar_one()

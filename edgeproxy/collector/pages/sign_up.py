@@ -40,13 +40,18 @@ LATER = "too many people sign up now: try again in an hour"
 columns = sign_ups.c
 
 
+def match_expired(at: int) -> sa.ColumnElement[bool]:
+    """Match addresses whose link cannot be used any more at a Unix second."""
+    return columns.requested_at <= at - SIGN_UP_SECONDS
+
+
 async def insert_request(
     connection: AsyncConnection, email: str, now: float, per_hour: int, *, renews: bool = False
 ) -> str | None:
     """Insert an address that wants to sign up; return the secret of its link, or None where it had one lately or all
     together have too many. With `renews` an unused link of the address is replaced, as who sees it has proved it."""
     at = int(now)
-    is_over = columns.requested_at <= at - SIGN_UP_SECONDS
+    is_over = match_expired(at)
     if renews:
         is_over |= match_value(connection, sign_ups.name, "email", email) & columns.used_at.is_(None)
     await connection.execute(sa.delete(sign_ups).where(is_over))

@@ -62,10 +62,14 @@ async def can_receive_question(connection: AsyncConnection, email: str, now: int
     return questions < QUESTIONS_MAX and not before and total < SUBSCRIBERS_MAX
 
 
+def match_expired(at: int) -> sa.ColumnElement[bool]:
+    """Match addresses that were not confirmed in time, at a Unix second."""
+    return columns.confirmed_at.is_(None) & (columns.requested_at < at - QUESTION_SECONDS)
+
+
 async def insert_request(connection: AsyncConnection, email: str, now: int, language: str) -> str | None:
     """Insert an address that is not confirmed, and its language; return its token, or None where it is there."""
-    expired = columns.confirmed_at.is_(None) & (columns.requested_at < now - QUESTION_SECONDS)
-    await connection.execute(sa.delete(status_subscribers).where(expired))
+    await connection.execute(sa.delete(status_subscribers).where(match_expired(now)))
     row = {
         "email": email,
         "token": secrets.token_urlsafe(32),

@@ -20,7 +20,7 @@ def find_gaps() -> Iterator[str]:
             yield f"the column {name}.{column} is marked neither as personal nor as impersonal"
         for column in sorted(set(named) - texts | {one for one in named if named.count(one) > 1}):
             yield f"{name}.{column} is on the map, and is no text column, or is marked twice"
-        if entry.personal and not entry.retention:
+        if not entry.retention:
             yield f"the map does not say for how long {name} is kept"
     for name in TABLES.keys() - metadata.tables.keys():
         yield f"the table {name} is on the map, and not in the database"

@@ -1,0 +1,99 @@
+"""Each table says for how long its rows are kept, and rows whose time is over are gone though nobody comes."""
+
+import asyncio
+import re
+import time
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts.limit_raises import end_all_due
+from edgeproxy.collector.anomalies import store
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.personal_data import TABLES
+from edgeproxy.collector.database.schema import MINUTE, metadata
+from edgeproxy.collector.jobs import maintenance
+from edgeproxy.collector.jobs.maintenance import MaintenanceJobs
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.pages.expired_rows import delete_expired
+from edgeproxy.collector.webhooks.messages import drop_messages
+from edgeproxy.config.collector.settings import Retention
+from tests.support.planted import list_planted, plant
+
+TIMED = re.compile(r"\d+ (minutes|hours|days)|an hour|until (`expires_at`|the raise ends|they unsubscribe; a day)")
+OTHERWISE = {
+    "batches": "tests/collector/ledger",  # They are a chain, and leave their sums.
+    "ledger": "tests/collector/ledger",  # PostgreSQL drops months.
+    "checks": "tests/collector/pages/test_checks.py",  # No personal data: dropped when a day is added.
+}
+"""Tables whose rows go by their age, and where that is tested."""
+REASON = re.compile(r"for good, (as|unless) ")
+UNTIL = re.compile(r"until |as `|a row for each ")
+
+
+def test_each_table_has_a_bound_or_a_reason_to_be_kept_for_good() -> None:
+    unclear = {
+        name: entry.retention
+        for name, entry in TABLES.items()
+        if not any(each.search(entry.retention) for each in (TIMED, REASON, UNTIL))
+    }
+    assert unclear == {}
+
+
+async def plant_others(connection: AsyncConnection) -> None:
+    """Plant a row in each table whose rows have no customer and end by their age."""
+    for name in sorted(list_timed() - {table.name for table in list_planted()}):
+        row = {column.name: make_value(column) for column in metadata.tables[name].columns if not column.nullable}
+        await connection.execute(sa.insert(metadata.tables[name]), [row])
+
+
+def make_value(column: sa.Column[Any]) -> object:
+    """Return a value of a row that is as old as can be."""
+    if isinstance(column.type, sa.Text):
+        return "applied" if column.name == "state" else f"planted.{column.name}"
+    return b"planted" if isinstance(column.type, sa.LargeBinary) else {"step": MINUTE}.get(column.name, 7)
+
+
+def list_timed() -> set[str]:
+    """List the tables whose rows go by their age, and are not looked at elsewhere."""
+    return {name for name, entry in TABLES.items() if TIMED.match(entry.retention)} - OTHERWISE.keys()
+
+
+def test_rows_whose_time_is_over_are_gone_though_nobody_comes(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "list_due_alerts", no_alerts)
+
+    async def do() -> dict[str, int]:
+        opened = await Database.connect(database)
+        try:
+            async with opened.writing() as connection:
+                await plant(connection)
+                await plant_others(connection)
+            before = await count(opened)
+            assert all(before.values()), before
+            now = time.time()
+            jobs = MaintenanceJobs(opened, Retention(), Metrics())
+            while await jobs.step(now):
+                pass
+            async with opened.writing() as connection:
+                await delete_expired(connection, now)
+                await store.delete_expired(connection, int(now))
+                await drop_messages(connection, int(now * 1000))
+            await end_all_due(opened)
+            return await count(opened)
+        finally:
+            await opened.close()
+
+    assert {name: number for name, number in asyncio.run(do()).items() if number} == {}
+
+
+async def no_alerts(*_: object) -> list[object]:
+    return []
+
+
+async def count(database: Database) -> dict[str, int]:
+    """Return the number of rows of each table."""
+    async with database.reading() as connection:
+        statements = {name: sa.select(sa.func.count()).select_from(metadata.tables[name]) for name in list_timed()}
+        return {name: (await connection.execute(one)).scalar_one() for name, one in statements.items()}

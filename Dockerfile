@@ -49,6 +49,12 @@ HEALTHCHECK --interval=2s --timeout=5s --retries=5 CMD ["/opt/upstream/bin/pytho
 ENTRYPOINT ["/opt/upstream/bin/gunicorn", "--bind", "0.0.0.0:9001", "--worker-class", "gthread", "--threads", "16", \
     "--keep-alive", "75", "--no-control-socket", "--worker-tmp-dir", "/dev/shm", "httpbin:app"]
 
+# Holds the addresses of an edge of deploy/compose.yaml while its container is replaced.
+FROM ${PYTHON} AS address
+USER 65532:65532
+STOPSIGNAL SIGKILL
+ENTRYPOINT ["sleep", "infinity"]
+
 # The edge, and the collector with another command; the last stage, so that it is what `docker build` makes.
 FROM ${PYTHON} AS edge
 # Root needs nothing but these. Numbers, not names, so that Kubernetes can tell that this is not root.

@@ -86,7 +86,7 @@ def test_the_image_installs_nothing_without_a_hash() -> None:
         assert "--require-hashes" in command or "--no-index" in command
 
 
-OWN_IMAGES = {"edgeproxy", "edgeproxy-upstream"}
+OWN_IMAGES = {"edgeproxy", "edgeproxy-address", "edgeproxy-upstream"}
 """Built here, of the Dockerfile."""
 
 
@@ -252,6 +252,7 @@ def services() -> dict[str, Any]:
 def test_compose_has_the_edge_and_what_is_around_it_with_the_files_that_they_want() -> None:
     assert set(services()) == {
         "edge",
+        "edge-address",
         "upstream",
         "collector",
         "redis",
@@ -276,7 +277,15 @@ def test_compose_has_the_edge_and_what_is_around_it_with_the_files_that_they_wan
 
 def test_compose_lets_speak_to_each_other_only_who_have_to() -> None:
     known = yaml.safe_load(COMPOSE.read_text())["networks"]
-    there = {name: set(service["networks"]) for name, service in services().items()}
+    # That of the edge is of a service whose place it has there, by its name.
+    joined = {
+        name: set(service["networks"])
+        for name, service in services().items()
+        if service.get("network_mode") != "service:edge-address"
+    }
+    assert {tuple(each["aliases"]) for each in services()["edge-address"]["networks"].values()} == {("edge",)}
+    there = {"edge" if name == "edge-address" else name: networks for name, networks in joined.items()}
+    assert there.keys() == services().keys() - {"edge-address"}
     assert set().union(*there.values()) == set(known)
     reached = {frozenset((one, other)) for one in there for other in there if one < other and there[one] & there[other]}
     for pair in (("edge", "upstream"), ("edge", "redis"), ("edge", "collector"), ("prometheus", "edge")):
@@ -300,7 +309,7 @@ def test_compose_gives_the_edge_a_configuration_that_fits_its_ports_and_time_to_
     assert int(edge["stop_grace_period"].removesuffix("s")) > settings.drain
     (entry,) = [rest for name, rest in instructions() if name == "ENTRYPOINT" and "gunicorn" in rest]
     assert f"0.0.0.0:{environ['API_URL'].rpartition(':')[2]}" in json.loads(entry)
-    for published in edge["ports"]:
+    for published in services()["edge-address"]["ports"]:
         if published.endswith(":9090"):
             assert published.startswith("127.0.0.1:"), "it is not for the public"
 

@@ -116,6 +116,9 @@ def test_a_release_that_does_not_serve_is_taken_back(
         assert done.returncode == code, done.stderr
         assert hosts.starts("host") == starts
         assert done.stdout == (f"{GOOD}\n" if "--prepare" in arguments else "")
+        assert (tmp_path / "host/containers/0").exists() == (starts[1:] in ([], [BAD, GOOD])), (
+            "it ran on where it could"
+        )
     finally:
         hosts.close()
 

@@ -4,7 +4,6 @@ again. Clients retry nothing, and no request of theirs fails.
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,6 @@ import pytest
 import yaml
 
 import edgeproxy
-from edgeproxy.collector.database.schema import REVISION
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
 from loadtest.testbed.collector import EDGE, Collector
@@ -30,33 +28,12 @@ from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
 from tests.support.chart import render
 from tests.support.kubelet import Pod, Service, ready_pods, roll_out
+from tests.support.version_before import BEFORE, unpack_version_before
 
-MIGRATIONS = "edgeproxy/collector/database/migrations/versions"
-BEFORE = f"{edgeproxy.__version__}-before"
-"""What the earlier version is made to call itself."""
 RATE_MIN = 200.0
 """Requests a second that clients send at least."""
 CUSTOMERS = ("acme", "bolt")
 """Both have limits that edges share, and that nobody reaches."""
-
-
-def unpack_version_before(folder: Path) -> str:
-    """Put the sources from before the newest migration into a folder; return the revision of their tables."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
-
-    if shutil.which("git") is None or git("rev-parse", "--is-shallow-repository") == "true":
-        pytest.skip("there is no history of the sources here")
-    (newest,) = (ROOT / MIGRATIONS).glob(f"{REVISION}_*.py")
-    commit = git("log", "--diff-filter=A", "--format=%H^", "-1", "--", str(newest.relative_to(ROOT)))
-    folder.mkdir()
-    archive = folder / "before.tar"
-    git("archive", f"--output={archive}", commit, "edgeproxy")
-    shutil.unpack_archive(archive, folder)
-    package = folder / "edgeproxy" / "__init__.py"
-    package.write_text(package.read_text().replace(f'"{edgeproxy.__version__}"', f'"{BEFORE}"'))
-    return max(path.name[:4] for path in (folder / MIGRATIONS).glob("[0-9]*.py"))
 
 
 @pytest.mark.soak

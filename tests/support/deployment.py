@@ -1,7 +1,8 @@
 """Hosts to which deploy/release and deploy/rollout release: ssh, docker, a registry and Prometheus are stood in for.
 
 The scripts are the real ones, with the real curl. An image is a digest, and a host has folders: what it fetched, what
-is tagged, and a line for each start. One server is the registry, Prometheus and each host's admin listener.
+is tagged, what runs, and a line for each time that another image serves. One server is the registry, Prometheus and
+each host's admin listener.
 """
 
 import json
@@ -19,16 +20,23 @@ ROOT = Path(__file__).parents[2]
 REGISTRY = "registry.example/edgeproxy"
 
 DOCKER = """#!/bin/bash
-# A name ends with the digest, unless it is one of our own tags.
-id=${!#}; id=${id##*@}
+# A name ends with the digest, unless it is one of our own tags. Containers are files, of which the newest one serves.
+id=${!#}; id=${id##*@} containers=$HOST_STATE/containers
+record() { # in starts, if another image serves than before
+    local newest; newest=$(ls "$containers" | tail -n 1)
+    [ -z "$newest" ] || cmp --silent "$containers/$newest" <(tail -n 1 "$HOST_STATE/starts") ||
+        cat "$containers/$newest" >>"$HOST_STATE/starts"
+}
 case "$*" in
     "image inspect "*) [ -e "$HOST_STATE/images/$id" ] ;;
     "pull --quiet "*) curl --silent --fail "$SERVER/registry/$HOST/$id" && touch "$HOST_STATE/images/$id" ;;
     tag*) id=${2##*@}; [ -e "$HOST_STATE/images/$id" ] && echo "$id" >"$HOST_STATE/tags/$3" ;;
-    compose*up*) [ "$(tail -n 1 "$HOST_STATE/starts")" = "$(cat "$HOST_STATE/tags/edgeproxy")" ] ||
-        cat "$HOST_STATE/tags/edgeproxy" >>"$HOST_STATE/starts" ;;
-    compose*ps*) [ ! -e "$HOST_STATE/no-daemon" ] && { [ ! -s "$HOST_STATE/starts" ] || echo some-container; } ;;
-    inspect*) tail -n 1 "$HOST_STATE/starts" ;;
+    compose*" up "*--scale*) cp "$HOST_STATE/tags/edgeproxy" "$containers/$(date +%s%N)"; record ;;
+    compose*" ps "*) [ ! -e "$HOST_STATE/no-daemon" ] && ls "$containers" ;;
+    logs*) curl --silent --fail --output /dev/null "http://$ADMIN/readyz" && echo '{"event": "edge serving"}' ;;
+    stop*) ;;
+    rm*) for id in "${@:2}"; do rm -f "$containers/$id"; done; record ;;
+    inspect*) for id in "${@:4}"; do echo "$id $(cat "$containers/$id")"; done ;;
     *) exit 64 ;;
 esac
 """
@@ -59,11 +67,12 @@ class Hosts:
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
         for name in names:
-            for part in ("images", "tags", "edgeproxy/deploy"):
+            for part in ("images", "tags", "containers", "edgeproxy/deploy"):
                 (folder / name / part).mkdir(parents=True)
             shutil.copy(ROOT / "deploy/release", folder / name / "edgeproxy/deploy/release")
             (folder / name / "images" / running).touch()
-            (folder / name / "starts").write_text(running + "\n")
+            for file in ("starts", "containers/0"):
+                (folder / name / file).write_text(running + "\n")
         self.environ = {
             **os.environ,
             "PATH": f"{programs}:{os.environ['PATH']}",

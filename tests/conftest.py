@@ -113,6 +113,7 @@ def lacking() -> list[str]:
 
     there = {
         "nginx": NGINX,
+        "haproxy": companions.HAPROXY,
         "chromium": CHROMIUM,
         "redis-server": redis.SERVER,
         "PostgreSQL": postgresql.programs(),

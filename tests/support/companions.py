@@ -18,7 +18,15 @@ DOCS = (ROOT / "docs" / "edge" / "authorize.md").read_text()
 SHOWN_EDGE, SHOWN_SERVICE = "127.0.0.1:8081", "127.0.0.1:9000"
 """The addresses in the document."""
 
-STATED: dict[str, str] = {"nginx": "original", "envoy": "path", "traefik": "forwarded", "caddy": "forwarded"}
+HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+
+STATED: dict[str, str] = {
+    "nginx": "original",
+    "envoy": "path",
+    "traefik": "forwarded",
+    "caddy": "forwarded",
+    **({"haproxy": "original"} if HAPROXY else {}),
+}
 """How each proxy states requests: what its listener of the edge has as `authorize`."""
 
 EXPRESS = NODE is not None and (MODULES / "node_modules/express").exists()
@@ -92,6 +100,7 @@ class Companion:
             "envoy": self._envoy,
             "traefik": self._traefik,
             "caddy": self._caddy,
+            "haproxy": self._haproxy,
         }
         environ = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
         self.process = Process(commands[name](), folder / "log", environ=environ)
@@ -132,6 +141,13 @@ class Companion:
         text = f"{{\n\tadmin off\n\tauto_https off\n\tdefault_bind {HOST}\n}}\n" + shown("caddy")
         text = text.replace(":8080 {", f"http://:{self.port} {{", 1)
         return [program("caddy"), "run", "--adapter", "caddyfile", "--config", self._write("Caddyfile", text)]
+
+    def _haproxy(self) -> list[str | Path]:
+        assert HAPROXY is not None
+        script = self._write("edge.lua", shown("haproxy"))
+        text = shown("haproxy", 1).replace("/etc/haproxy/edge.lua", str(script))
+        text = text.replace("bind :8080", f"bind {self.address}")
+        return [HAPROXY, "-db", "-f", self._write("haproxy.cfg", text)]
 
 
 def program(name: str) -> Path:

@@ -2,6 +2,8 @@
 
 import socketserver
 import threading
+from base64 import b64encode
+from hashlib import sha1
 
 from loadtest.testbed.ports import HOST
 
@@ -19,13 +21,16 @@ class _Handler(socketserver.BaseRequestHandler):
                     return
                 received += data
             head, _, received = received.partition(b"\r\n\r\n")
-            lines = [line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:]]
-            protocol = b", ".join(value.strip() for name, value in lines if name == b"upgrade")
+            fields = [line.split(b":", 1) for line in head.split(b"\r\n")[1:]]
+            protocol = b", ".join(value.strip().lower() for name, value in fields if name.lower() == b"upgrade")
             if not protocol:
                 self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain")
                 continue
+            key = next((value.strip() for name, value in fields if name.lower() == b"sec-websocket-key"), b"")
+            accept = b64encode(sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())  # RFC 6455 section 4.2.2
             self.request.sendall(
-                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % protocol
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %b\r\n"
+                b"Sec-WebSocket-Accept: %b\r\n\r\n" % (protocol, accept)
             )
             while data := received or self.request.recv(65536):
                 received = b""

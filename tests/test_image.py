@@ -1,5 +1,6 @@
 """The images that scripts/image built, run by an OCI runtime as deploy/compose.yaml says."""
 
+import hashlib
 import json
 import os
 import re
@@ -64,6 +65,26 @@ def test_its_bill_of_materials_names_all_that_is_installed(images: dict[str, Ima
     assert len(named) + 1 == len(list(packages))  # and the product itself
     status = (Path(images["edgeproxy"].root) / "var/lib/dpkg/status").read_text()
     assert sum(kind == "pkg:deb" for kind, _ in parts) == status.count("Status: install ok installed")
+
+
+def test_its_provenance_names_the_image_its_base_and_its_layers(images: dict[str, Image]) -> None:
+    statement = json.loads((ROOT / "build" / "edgeproxy.intoto.json").read_text())
+    described = json.loads(run("buildah", "inspect", "--type", "image", f"{REGISTRY}/edgeproxy"))
+    (subject,) = statement["subject"]
+    assert subject["digest"] == {"sha256": described["FromImageID"]}
+    build, details = (statement["predicate"][part] for part in ("buildDefinition", "runDetails"))
+    layers = [f"sha256:{each['digest']['sha256']}" for each in details["byproducts"]]
+    assert layers == described["OCIv1"]["rootfs"]["diff_ids"]
+    base = json.loads(run("buildah", "inspect", "--type", "image", build["externalParameters"]["base"]))
+    source, from_image, *recipe = build["resolvedDependencies"]
+    assert from_image["digest"] == {"sha256": base["FromImageID"]}
+    below = base["OCIv1"]["rootfs"]["diff_ids"]
+    assert layers[: len(below)] == below, "the image is built on it"
+    head = run("git", "-C", ROOT, "rev-parse", "HEAD").strip()
+    assert head in (source.get("digest", {}).get("gitCommit"), source.get("annotations", {}).get("changedSince"))
+    for file in recipe:
+        content = (ROOT / file["uri"].removeprefix("file:")).read_bytes()
+        assert file["digest"] == {"sha256": hashlib.sha256(content).hexdigest()}
 
 
 def test_without_a_configuration_it_says_so_and_ends_with_2(compose: Compose) -> None:

@@ -4,6 +4,8 @@ before and back, and one that does not start changes nothing.
 
 import os
 import re
+import resource
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -32,19 +34,15 @@ REQUESTS = 2_000
 """Before, between and after releases."""
 
 
-def run(*command: str | Path) -> str:
+def run(*command: str | Path, folder: Path = ROOT) -> str:
     """Run a command to its end, and return what it prints; it has to succeed."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip()
 
 
 def docker(*arguments: str | Path) -> str:
     return run("docker", *arguments)
-
-
-def compose(*arguments: str | Path) -> str:
-    return docker("compose", "--file", "deploy/compose.yaml", *arguments)
 
 
 def derive(folder: Path, name: str, change: Callable[[str], None]) -> None:
@@ -86,30 +84,52 @@ def images(tmp_path: Path) -> None:
     derive(tmp_path, "edgeproxy-broken", lambda it: run("buildah", "config", "--entrypoint", '["edgeproxy", "no"]', it))
 
 
+class Project:
+    """A host's copy of deploy/ and config/."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "deploy").mkdir(parents=True)
+        shutil.copytree(ROOT / "config", folder / "config")
+        shutil.copy(ROOT / "deploy" / "release", folder / "deploy")
+        compose = (ROOT / "deploy" / "compose.yaml").read_text()
+        # A Docker without the right to raise them has those of this machine.
+        descriptors = min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        assert compose.count("65536") == 2
+        (folder / "deploy" / "compose.yaml").write_text(compose.replace("65536", str(descriptors)))
+
+    def compose(self, *arguments: str | Path) -> str:
+        return run("docker", "compose", "--file", "deploy/compose.yaml", *arguments, folder=self.folder)
+
+    def release(self, image: str) -> int:
+        """Release an image, and return the exit code."""
+        environ = {**os.environ, "STEADY": "3", "PATIENCE": "20" if image == "edgeproxy-broken" else "120"}
+        done = subprocess.run([self.folder / "deploy/release", image], env=environ, check=False)
+        return done.returncode
+
+
 @pytest.fixture
-def ends() -> Iterator[ExitStack]:
+def project(tmp_path: Path, images: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A project of which all but the edge runs."""
+    project = Project(tmp_path / "project")
     with ExitStack() as ends:
-        ends.callback(compose, "down", "--volumes", "--timeout", "5")
-        yield ends
-
-
-def start_surroundings(folder: Path, ends: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start all but the edge."""
-    keygen = ("run", "--rm", "--no-deps", "collector", "directory", "keygen", "/var/lib/edgeproxy/directory.key")
-    monkeypatch.setenv("DIRECTORY_TRUST", compose(*keygen).splitlines()[-1])
-    compose("up", "--detach", "--wait", "--no-build", "collector", "upstream", "edge-address")
-    people = folder / "people.yaml"
-    customers = {name: {"tier": "enterprise"} for name in CUSTOMERS}
-    described = {"customers": customers, "keys": [key_line(name) for name in CUSTOMERS]}
-    people.write_text(yaml.safe_dump({"include": ["/etc/edgeproxy/collector.yaml"], **described}))
-    people.chmod(0o644)
-    mounted = ("--volume", f"{people}:/people.yaml:ro")
-    compose("run", "--rm", "--no-deps", *mounted, "collector", "import", "-c", "/people.yaml")
-    # This machine's Redis, in the place of an image of others.
-    words = ("--read-only", "--user", "65532", "--volume", "/usr:/usr:ro", "--entrypoint", "/usr/bin/redis-server")
-    network = ("--network", "edgeproxy_hub", "--network-alias", "redis", "--workdir", "/tmp")
-    redis = docker("run", "--detach", "--rm", *network, *words, "edgeproxy", *["--protected-mode", "no", "--save"], "")
-    ends.callback(docker, "rm", "--force", redis)
+        ends.callback(project.compose, "down", "--volumes", "--timeout", "5")
+        keygen = ("collector", "directory", "keygen", "/var/lib/edgeproxy/directory.key")
+        key = project.compose("run", "--rm", "--no-deps", *keygen)
+        monkeypatch.setenv("DIRECTORY_TRUST", key.splitlines()[-1])
+        project.compose("up", "--detach", "--wait", "--no-build", "collector", "upstream", "edge-address")
+        customers = {name: {"tier": "enterprise"} for name in CUSTOMERS}
+        described = {"customers": customers, "keys": [key_line(name) for name in CUSTOMERS]}
+        people = project.folder / "config" / "people.yaml"
+        people.write_text(yaml.safe_dump({"include": ["collector.yaml"], **described}))
+        project.compose("run", "--rm", "--no-deps", "collector", "import", "-c", "/etc/edgeproxy/people.yaml")
+        # This machine's Redis, in the place of an image of others.
+        words = ("--read-only", "--user", "65532", "--volume", "/usr:/usr:ro", "--entrypoint", "/usr/bin/redis-server")
+        network = ("--network", "edgeproxy_hub", "--network-alias", "redis", "--workdir", "/tmp")
+        options = ("--protected-mode", "no", "--save", "")
+        redis = docker("run", "--detach", "--rm", *network, *words, "edgeproxy", *options)
+        ends.callback(docker, "rm", "--force", redis)
+        yield project
 
 
 def show(path: str) -> str:
@@ -126,22 +146,13 @@ def count_in_ledger() -> dict[str, int]:
     return {row["customer"]: row["value"] for row in answer["rows"]}
 
 
-def release(image: str) -> int:
-    """Release an image, and return the exit code."""
-    environ = {**os.environ, "STEADY": "3", "PATIENCE": "20" if image == "edgeproxy-broken" else "120"}
-    done = subprocess.run(["deploy/release", image], cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
-    print(done.stdout + done.stderr)
-    return done.returncode
-
-
 def test_no_request_fails_while_an_edge_is_released_and_taken_back(
-    images: None, ends: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    start_surroundings(tmp_path, ends, monkeypatch)
-    assert release("edgeproxy-new") == 0, "there was none before"
+    assert project.release("edgeproxy-new") == 0, "there was none before"
     until(lambda: "edge_hub_up 1" in show("/metrics"), "the edge has its hub")
     clients = Load(tmp_path, "clients", Plan(8080, [*CUSTOMERS], ["/status/200"], connections=8))
-    ends.callback(clients.kill_all)
+    request.addfinalizer(clients.kill_all)
 
     def go_on() -> None:
         expected = sum(count_in_ledger().values()) + REQUESTS
@@ -153,9 +164,9 @@ def test_no_request_fails_while_an_edge_is_released_and_taken_back(
         ("edgeproxy-broken", 1, BEFORE),
         ("edgeproxy-new", 0, edgeproxy.__version__),
     ):
-        (running,) = compose("ps", "--quiet", "edge").split()
-        assert release(image) == code
-        (now,) = compose("ps", "--all", "--quiet", "edge").split()
+        (running,) = project.compose("ps", "--quiet", "edge").split()
+        assert project.release(image) == code
+        (now,) = project.compose("ps", "--all", "--quiet", "edge").split()
         assert (now == running) == (code == 1)
         assert find_versions() == {version}
         inspected = "{{.HostConfig.ReadonlyRootfs}} {{.Config.User}} {{.RestartCount}}"

@@ -44,16 +44,23 @@ class Image:
 
 
 class Compose:
-    """The services of a compose file that are built here, each started when it is asked for."""
+    """The services of a compose file that are built here, each started when it is asked for; in a network of their own,
+    if it is not the `host`'s.
+    """
 
-    def __init__(self, file: Path, images: Mapping[str, Image], folder: Path, ends: ExitStack) -> None:
+    def __init__(
+        self, file: Path, images: Mapping[str, Image], folder: Path, ends: ExitStack, *, host: bool = False
+    ) -> None:
         self._services = yaml.safe_load(file.read_text())["services"]
         self.images = images
         self._file, self._folder, self._ends = file, folder, ends
         self.space = f"image-{os.getpid()}"
-        run(IP, "netns", "add", self.space)
-        ends.callback(run, "ip", "netns", "del", self.space)
-        run(IP, "-n", self.space, "link", "set", "lo", "up")
+        self._namespaces = [{"type": kind} for kind in ("pid", "ipc", "mount")]
+        if not host:
+            run(IP, "netns", "add", self.space)
+            ends.callback(run, "ip", "netns", "del", self.space)
+            run(IP, "-n", self.space, "link", "set", "lo", "up")
+            self._namespaces.append({"type": "network", "path": f"/run/netns/{self.space}"})
         self._hosts = folder / "hosts"
         self._hosts.write_text(f"127.0.0.1 localhost {' '.join(self._services)}\n")
         self.environ: dict[str, str] = {}
@@ -124,20 +131,17 @@ class Compose:
                 {"destination": "/etc/hosts", "type": "bind", "source": str(self._hosts), "options": ["bind", "ro"]},
                 *(self._mount(volume, int(user), int(group)) for volume in service.get("volumes", ())),
             ],
-            "linux": {
-                "namespaces": [
-                    {"type": "pid"},
-                    {"type": "ipc"},
-                    {"type": "mount"},
-                    {"type": "network", "path": f"/run/netns/{self.space}"},
-                ]
-            },
+            "linux": {"namespaces": self._namespaces},
         }
 
     def _mount(self, volume: str, user: int, group: int) -> dict[str, Any]:
         """Return a mount of the runtime: a folder of the project, or a named volume, which is a folder here."""
         source, destination, *options = volume.split(":")
-        path = (self._file.parent / source).resolve() if source.startswith(".") else self._folder / f"volume-{source}"
+        path = (
+            (self._file.parent / source).resolve()
+            if source.startswith((".", "/"))
+            else self._folder / f"volume-{source}"
+        )
         if not path.exists():  # A new volume has the owner of what the image has there.
             path.mkdir(mode=0o700)
             os.chown(path, user, group)

@@ -44,7 +44,10 @@ def test_jobs_back_up_export_and_restore_a_ledger_of_postgresql(server: Postgres
         ports = ends.enter_context(closing(Ports(1)))
         collector.start()
         assert collector.post(Chain().next()).status == 200
-        shutil.copy(collector.file, places["config"] / "collector.yaml")
+        settings = yaml.safe_load(collector.file.read_text())
+        shutil.copy(settings["billing"]["plans"], places["config"] / "plans.yaml")
+        settings["billing"]["plans"] = "/etc/edgeproxy/plans.yaml"
+        (places["config"] / "collector.yaml").write_text(yaml.safe_dump(settings))
         service = {
             "image": NAME,
             "read_only": True,

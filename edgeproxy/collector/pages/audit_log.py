@@ -11,7 +11,6 @@ from edgeproxy.collector.pages.site import Page, Visit
 LISTING = Listing(
     "entries",
     (
-        Column("seq", N_("Number"), is_number=True),
         Column("at", N_("When")),
         Column("actor", N_("Who")),
         Column("action", N_("Action")),
@@ -19,7 +18,14 @@ LISTING = Listing(
     ),
     order_by("at"),
     (Filter("actor", N_("Who")), Filter("action", N_("Action")), Filter("target", N_("What"))),
-    (Column("origin", ""), Column("request_id", ""), Column("before", ""), Column("after", ""), Column("hash", "")),
+    (
+        Column("seq", ""),
+        Column("origin", ""),
+        Column("request_id", ""),
+        Column("before", ""),
+        Column("after", ""),
+        Column("hash", ""),
+    ),
     cursor="after",
     file="audit",
 )

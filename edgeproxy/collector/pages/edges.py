@@ -22,15 +22,14 @@ LISTING = Listing(
         Column("state", N_("State")),
         Column("lag_s", N_("Behind")),
         Column("last.received", N_("Last batch")),
-        Column("watermark", N_("Batches"), is_number=True),
         Column("sync_age_s", N_("Age of sync")),
         Column("version", N_("Version")),
-        Column("token", N_("Token")),
         Column("gap_count", N_("Gaps"), is_number=True),
         Column("quarantine_count", N_("Quarantine"), is_number=True),
     ),
     sort_by("region", "edge", "state", "-lag_s", "-last.received", "-sync_age_s", "version", "-gap_count"),
     (Filter("region", N_("Region")), Filter("state", N_("State"), EDGE_STATES)),
+    (Column("watermark", ""), Column("token", "")),
     rows_max=100,
 )
 

@@ -23,22 +23,24 @@ INVOICE_LIST = Listing(
     "invoices",
     (
         Column("customer", N_("Customer")),
-        Column("number", N_("Number")),
-        Column("period_start", N_("From")),
-        Column("period_end", N_("To")),
-        Column("kind", N_("Kind")),
+        Column("kind", N_("For")),
         Column("state", N_("State")),
         Column("due_at", N_("Due")),
         Column("total", N_("Total"), is_number=True, is_amount=True),
-        Column("amount_credited", N_("Credited"), is_number=True, is_amount=True),
         Column("amount_due", N_("To pay"), is_number=True, is_amount=True),
         Column("held_why", N_("Why it is held")),
     ),
     sort_by("-created_at", "due_at", "-total", "-amount_due"),
     (Filter("state", N_("State"), INVOICE_STATES, default="held"), Filter("customer", N_("Customer"))),
     (
-        *(Column(name, "") for name in ("id", "currency", "issued_at", "paid_at", "created_at")),
-        *(Column(name, "", is_amount=True) for name in ("subtotal", "amount_paid", "amount_refunded")),
+        *(
+            Column(name, "")
+            for name in ("id", "number", "period_start", "period_end", "currency", "issued_at", "paid_at", "created_at")
+        ),
+        *(
+            Column(name, "", is_amount=True)
+            for name in ("subtotal", "amount_paid", "amount_credited", "amount_refunded")
+        ),
     ),
 )
 RECONCILIATIONS_MAX = 100
@@ -77,7 +79,7 @@ def list_pages() -> list[Page]:
 async def show_rollout(visit: Visit) -> web.Response:
     """Show the share of customers that is charged, and the gates of the next step."""
     return visit.render(
-        "rollout.html", now=await visit.fetch("GET", "/billing/rollout"), saying_max=MESSAGE_CHARACTERS_MAX
+        "rollout.html", rollout=await visit.fetch("GET", "/billing/rollout"), saying_max=MESSAGE_CHARACTERS_MAX
     )
 
 

@@ -93,7 +93,12 @@ def create_environment(language: str) -> Environment:
     templates.install_gettext_translations(load_catalog(language), newstyle=True)  # type: ignore[attr-defined]
     templates.filters |= {"shown": show_text, "label": format_label}
     templates.globals |= {"describe_alert": describe, "describe_own_alert": describe_own}
-    templates.globals |= {"place_of": find_static_path, "languages": LANGUAGES, "count_days": count_days}
+    templates.globals |= {
+        "place_of": find_static_path,
+        "languages": LANGUAGES,
+        "count_days": count_days,
+        "parse_time": parse_time,
+    }
     templates.globals |= {name: getattr(charts, name) for name in CHARTS} | {"now": time.time}
     say = load_catalog(language).gettext
     templates.globals["explain_why"] = partial(explain_why, say=say)

@@ -1,6 +1,7 @@
 """The words of pages for the API's values, in English; collector/languages/locale/ has the other languages."""
 
 from edgeproxy.collector.languages.marks import N_
+from edgeproxy.collector.pages.audit_words import AUDIT_ACTIONS
 
 MESSAGES = {
     "signed-out": N_("You have signed out."),
@@ -285,6 +286,7 @@ DEFINITIONS = {
 
 WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "messages": MESSAGES,
+    "audit_actions": AUDIT_ACTIONS,
     "themes": THEMES,
     "contact_roles": CONTACT_ROLES,
     "contact_rights": CONTACT_RIGHTS,

@@ -28,6 +28,7 @@ from edgeproxy.collector.pages import (
     usage_explorer,
 )
 from edgeproxy.collector.pages.api_docs import build_reference
+from edgeproxy.collector.pages.brand_files import BrandFiles
 from edgeproxy.collector.pages.checks import RegionChecks
 from edgeproxy.collector.pages.expired_rows import ExpiredRowsJob
 from edgeproxy.collector.pages.sign_in import SignInPages
@@ -64,9 +65,9 @@ class PagesService:
         if pages.api is not None and pages.api.openapi is not None:
             self._reference = build_reference(load_description(pages.api.openapi))
         self._checks = RegionChecks(database, pages.status)
-        self._status = StatusPages(
-            database, pages.status, build_url(settings, select_listener(settings, "status")), self._checks
-        )
+        self._brand = BrandFiles(pages.brand)
+        url = build_url(settings, select_listener(settings, "status"))
+        self._status = StatusPages(database, pages.status, url, self._checks, self._brand)
         self._consoles: list[tuple[CollectorListener, SignInPages]] = []
         """The listeners that serve the console, and how operators sign in there."""
 
@@ -80,7 +81,7 @@ class PagesService:
             *(self._database, self._pages, url, self._inside, lambda: service.settings),
             *(lambda: service.billing_message, groups),
         )
-        site.reference = self._reference
+        site.reference, site.brand = self._reference, self._brand
         site.has_issuer = self._operators is not None
         sign_in = SignInPages(site, self._operators, self._customers)
         signing_up = []

@@ -109,6 +109,10 @@ class Reader(NamedTuple):
         """Return the day in UTC of a Unix second as a date field has it, such as 2026-11-22."""
         return datetime.fromtimestamp(second, UTC).date().isoformat()
 
+    def iso_minute(self, second: float) -> str:
+        """Return the time in UTC of a Unix second as a field for a date and a time has it."""
+        return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M}"
+
     def month_of(self, second: float) -> str:
         """Return the month in UTC of a Unix second, such as November 2026."""
         return self.month(f"{datetime.fromtimestamp(second, UTC):%Y-%m}")
@@ -148,7 +152,7 @@ class Reader(NamedTuple):
         at = written if isinstance(written, int | float) else parse_time(written).timestamp()
         if abs(now - at) > AGO_SECONDS_MAX:
             return self.date(at)
-        return dates.format_timedelta(int(at - now), threshold=0.99, add_direction=True, locale=self.locale)
+        return dates.format_timedelta(int(at - now) or -1, threshold=0.99, add_direction=True, locale=self.locale)
 
     def clock(self, second: float) -> str:
         """Return the time of day in UTC of a Unix second, such as 23:48:10."""

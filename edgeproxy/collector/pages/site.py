@@ -21,6 +21,7 @@ from edgeproxy.collector.mails.letter import render_link
 from edgeproxy.collector.pages import choices, forms, navigation, refusals, rendering, sessions
 from edgeproxy.collector.pages.api import ApiClient, ApiResponse, JsonDocument, RequestOptions
 from edgeproxy.collector.pages.api_docs import ApiReference
+from edgeproxy.collector.pages.brand_files import NO_BRAND
 from edgeproxy.collector.pages.choices import CURRENCY_COOKIE, LANGUAGE_COOKIE
 from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.meter_units import find_unit
@@ -165,6 +166,7 @@ class Visit:
             template,
             self.reader,
             name=self.site.settings.status.name,
+            brand=self.site.brand,
             who=who,
             form_token="" if self.session is None else self.session.form,
             once=secrets.token_hex(16),
@@ -261,6 +263,7 @@ class Site:
         self.held_cookie = f"{self.prefix}edgeproxy-held-form"
         self.shown_pages: dict[str, Page] = {}  # By the templates of their paths.
         self.reference: ApiReference | None = None  # Of the owner's API.
+        self.brand = NO_BRAND
         self.has_issuer = False  # At which operators sign in, and which is asked for their roles again now and then.
         self._log = log.get_logger()
 
@@ -273,10 +276,12 @@ class Site:
             if page.method == "GET":
                 self.shown_pages[page.path] = page
                 application.router.add_route("HEAD", page.path, self.build_handler(page))
-        for name, media in rendering.STATIC.items():
-            application.router.add_get(
-                rendering.find_static_path(name), rendering.create_file_handler(rendering.read_static(name), media)
-            )
+        files = [
+            (rendering.find_static_path(name), rendering.read_static(name), media)
+            for name, media in rendering.STATIC.items()
+        ]
+        for path, content, media in (*files, *self.brand.list_files()):
+            application.router.add_get(path, rendering.create_file_handler(content, media))
 
     def build_handler(self, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """Build what brings a request to a page, and answers with a page whatever happens on the way."""

@@ -27,6 +27,7 @@ from edgeproxy.collector.languages.catalogs import LANGUAGES
 from edgeproxy.collector.languages.reader import Reader, choose_reader
 from edgeproxy.collector.pages import availability, checks, incidents, public_usage, rendering
 from edgeproxy.collector.pages.availability import RegionAvailability
+from edgeproxy.collector.pages.brand_files import NO_BRAND, BrandFiles
 from edgeproxy.collector.pages.checks import RegionChecks, Row
 from edgeproxy.collector.pages.choices import LANGUAGE_COOKIE
 from edgeproxy.collector.pages.incident_feed import render_feed
@@ -76,11 +77,19 @@ class CachedAnswer(NamedTuple):
 class StatusPages:
     """The rendered status and its handlers."""
 
-    def __init__(self, database: Database, settings: StatusPage, url: str, region_checks: RegionChecks) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: StatusPage,
+        url: str,
+        region_checks: RegionChecks,
+        brand: BrandFiles = NO_BRAND,
+    ) -> None:
         self._database = database
         self._settings = settings
         self._url = url
         self._checks = region_checks
+        self._brand = brand
         self._snapshot = StatusSnapshot({}, [], 0.0)
         self._usage = PublicUsage(settings.usage)
         self.answers: dict[str, CachedAnswer] = {}
@@ -125,7 +134,9 @@ class StatusPages:
         regions = availability.compute_regions(snapshot.counts, self._settings, last, now, since)
         answers = {
             f"page {language}": CachedAnswer.render(
-                render_page(Reader(language, Locale.parse(language)), self._settings, regions, snapshot, now),
+                render_page(
+                    Reader(language, Locale.parse(language)), self._settings, regions, snapshot, now, self._brand
+                ),
                 "text/html",
             )
             for language in LANGUAGES
@@ -177,7 +188,12 @@ def choose_language(chosen: str | None, accepted: str | None) -> str:
 
 
 def render_page(
-    reader: Reader, settings: StatusPage, regions: list[RegionAvailability], snapshot: StatusSnapshot, now: float
+    reader: Reader,
+    settings: StatusPage,
+    regions: list[RegionAvailability],
+    snapshot: StatusSnapshot,
+    now: float,
+    brand: BrandFiles = NO_BRAND,
 ) -> str:
     """Return the HTML of the page. The layout's values of a signed-in reader are empty: there is none."""
     age = now - snapshot.at
@@ -185,6 +201,7 @@ def render_page(
         "status.html",
         reader,
         name=settings.name,
+        brand=brand,
         who=None,
         form_token="",
         once="",

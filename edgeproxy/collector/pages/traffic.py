@@ -11,14 +11,28 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages.site import Visit
 
-SPANS = {"1": 3600, "24": 24 * 3600, "168": 168 * 3600}
-"""The seconds of the times that can be chosen, by their hours."""
-STEPS = {"1": 60, "24": 3600, "168": 4 * 3600}
-"""The seconds of a step of each."""
+HOUR, DAY = 3600, 86400
+STEPS = {"1": 60, "6": 600, "24": HOUR, "168": 4 * HOUR, "720": 12 * HOUR}
+"""The seconds of a step of each of the times that can be chosen, by their hours."""
+OWN_STEPS = (60, 300, 600, 1800, HOUR, 2 * HOUR, 4 * HOUR, 12 * HOUR, DAY)
+"""The steps of a time of one's own, of which it has at most OWN_STEPS_MAX."""
+OWN_STEPS_MAX = 96
 REGIONS_MAX = 50
 """Regions that are shown, those with most requests."""
 REPORT_SECONDS = 10
 """Seconds after a minute within which its reports come."""
+
+
+class TrafficRange(NamedTuple):
+    """A time in Unix seconds: from `since`, which is on a step, and before `until`."""
+
+    hours: str
+    """The hours of a time that ends now; `own` for one of one's own."""
+    since: int
+    until: int
+    step: int
+    span: int
+    """The seconds from the time before to this one: whole steps."""
 
 
 class TrafficView(TypedDict):
@@ -74,7 +88,7 @@ class RegionTraffic(NamedTuple):
 class Overview(NamedTuple):
     """The traffic of all edges in a time."""
 
-    hours: str
+    range: TrafficRange
     rates: Rates
     before: Rates
     change: float | None
@@ -91,13 +105,34 @@ class Overview(NamedTuple):
     """Edges that have reported nothing, as those of an earlier version do."""
 
 
+def choose_range(query: Mapping[str, str], now: float, minutes_seconds: float | None) -> TrafficRange:
+    """Return the time that a page's query chooses: its `hours`, or `from` and `to` in UTC.
+
+    `minutes_seconds` is for how long minutes are kept; before that there are hours alone.
+    """
+    last = int(now - REPORT_SECONDS) // 60 * 60
+    try:
+        since, until = (int(parse_time(query[end]).timestamp()) // 60 * 60 for end in ("from", "to"))
+    except (KeyError, ValueError, OverflowError):
+        since = until = 0
+    until = min(until, last)
+    if 0 < since < until and until - since <= OWN_STEPS_MAX * DAY:
+        is_kept = minutes_seconds is None or now - (2 * since - until) <= minutes_seconds
+        wanted = (step for step in OWN_STEPS if until - since <= OWN_STEPS_MAX * step and (is_kept or step >= HOUR))
+        step = next(wanted, DAY)
+        since -= since % step
+        return TrafficRange("own", since, until, step, -((since - until) // step) * step)
+    hours = query.get("hours", "1")
+    hours = hours if hours in STEPS else "1"
+    span, step = int(hours) * HOUR, STEPS[hours]
+    return TrafficRange(hours, last - span + -(last - span) % step, last, step, span)
+
+
 async def fetch_overview(visit: Visit) -> Overview:
     """Return the traffic of the time that the query chooses."""
-    hours = visit.request.query.get("hours", "1")
-    hours = hours if hours in SPANS else "1"
-    span, step = SPANS[hours], STEPS[hours]
-    until = int(time.time() - REPORT_SECONDS) // 60 * 60
-    since = until - span + -(until - span) % step
+    kept = visit.site.settings_now().retention.traffic_minutes
+    chosen = choose_range(visit.request.query, time.time(), kept)
+    since, until, step = chosen.since, chosen.until, chosen.step
 
     async def fetch(begin: int, end: int, by: str = "") -> TrafficReportView:
         query = {"from": format_timestamp(begin * 1000), "to": format_timestamp(end * 1000), "step": f"{step}s"}
@@ -105,20 +140,15 @@ async def fetch_overview(visit: Visit) -> Overview:
         return answer
 
     total, regions = await fetch(since, until), await fetch(since, until, "region")
-    before = await fetch(since - span, since, "region")
-    return compute_overview(hours, since, until, total, regions, before)
+    before = await fetch(since - chosen.span, since, "region")
+    return compute_overview(chosen, total, regions, before)
 
 
 def compute_overview(
-    hours: str,
-    since: int,
-    until: int,
-    total: TrafficReportView,
-    regions: TrafficReportView,
-    before: TrafficReportView,
+    chosen: TrafficRange, total: TrafficReportView, regions: TrafficReportView, before: TrafficReportView
 ) -> Overview:
-    """Compute the view of a time that begins and ends at these Unix seconds, of three answers of the API."""
-    step, span = STEPS[hours], SPANS[hours]
+    """Compute the view of a time, of three answers of the API."""
+    since, until, step, span = chosen.since, chosen.until, chosen.step, chosen.span
     seconds = [float(second) for second in range(since, until, step)]
     lengths = {second: min(step, until - second) for second in seconds}
     rows = {find_start(row): row for row in total["rows"]}
@@ -127,7 +157,7 @@ def compute_overview(
         earlier[find_start(row) + span] += row["requests"]
     rates, then = compute_rates(total["total"], until - since), compute_rates(before["total"], span)
     return Overview(
-        hours,
+        chosen,
         rates,
         then,
         compute_change(rates.per_second, then.per_second),

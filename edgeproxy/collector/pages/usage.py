@@ -12,6 +12,7 @@ from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.ledger.detail import find_detail_start
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.site import Visit
+from edgeproxy.config.meters import MEASURES
 
 METERS_MAX = 12
 """Meters that are shown, the most used ones first."""
@@ -135,8 +136,9 @@ def find_first_day(now: float, detail_seconds: float | None) -> float:
 
 
 async def fetch_splits(visit: Visit, customer: str) -> list[Split]:
-    """Return the usage of a customer in this month, by the dimensions of meters."""
-    meters = visit.site.settings_now().meters
+    """Return the usage of a customer in this month, by the dimensions of meters; refusals are no usage."""
+    counted = visit.site.settings_now().meters
+    meters = {key: meter for key, meter in counted.items() if not MEASURES[meter.count].is_of_refusals}
     names = list(dict.fromkeys(name for meter in meters.values() for name in meter.dimensions))[:DIMENSIONS_MAX]
     if not names:
         return []

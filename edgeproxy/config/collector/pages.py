@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import addresses, parsers
+from edgeproxy.config.collector.brand import Brand, find_brand_faults
 from edgeproxy.config.collector.customer_api import CustomerApi
 from edgeproxy.config.collector.listeners import find_url_faults
 from edgeproxy.config.collector.operators import Algorithm, Word, read_issuer
@@ -145,6 +146,7 @@ class Pages(Part):
         description="API for which customers have keys: with it new keys come with commands to try, and the portal has "
         "a reference. By default neither.",
     )
+    brand: Brand = Field(default=Brand(), description="Logo and colour. By default those of edgeproxy.")
     status: StatusPage = Field(default=StatusPage(), description="Status page.")
 
 
@@ -154,6 +156,8 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     if not isinstance(pages, Table):
         return
     yield from find_url_faults(("pages", "url"), pages.get("url"))
+    if isinstance(brand := pages.get("brand"), Table):
+        yield from find_brand_faults(brand)
     if "client" in pages and "operators" not in tree:
         yield Fault(("pages", "client"), "belongs to no issuer", "write operators, or leave it out")
     if "operators" in tree and "client" not in pages:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -12,9 +13,10 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.api.code_flow import derive_secret, is_derived
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.languages.invisible import escape_invisible
-from edgeproxy.collector.languages.reader import choose_reader
+from edgeproxy.collector.languages.reader import choose_reader, create_reader
 from edgeproxy.collector.pages import charts, forms
 from edgeproxy.collector.pages.availability import DAYS, compute_quantile, compute_regions
+from edgeproxy.collector.pages.brand_files import NO_BRAND, BrandFiles
 from edgeproxy.collector.pages.checks import RegionChecks
 from edgeproxy.collector.pages.meter_units import find_unit
 from edgeproxy.collector.pages.money import read_amount
@@ -23,8 +25,15 @@ from edgeproxy.collector.pages.rendering import create_environment
 from edgeproxy.collector.pages.sign_in import SignInPages, find_local_path
 from edgeproxy.collector.pages.site import PageError, Site, Visit
 from edgeproxy.collector.pages.status import StatusSnapshot, render_page
-from edgeproxy.collector.pages.traffic import TrafficReportView, TrafficView, compute_overview
+from edgeproxy.collector.pages.traffic import (
+    TrafficRange,
+    TrafficReportView,
+    TrafficView,
+    choose_range,
+    compute_overview,
+)
 from edgeproxy.collector.pages.usage import compute_meters, compute_splits, find_first_day
+from edgeproxy.config.collector.brand import PNG, Brand
 from edgeproxy.config.collector.pages import Pages, StatusPage
 from edgeproxy.config.meters import Meter
 
@@ -287,6 +296,21 @@ def test_a_token_of_another_sign_in_is_refused_whatever_its_nonce_is(nonce: str)
     assert is_derived(derive_secret("secret", "nonce"), "secret", "nonce")
 
 
+def test_a_brand_is_two_files_of_the_pages_own(tmp_path: Path) -> None:
+    logo = tmp_path / "logo.png"
+    logo.write_bytes(PNG + (64).to_bytes(4, "big") * 2)
+    brand = BrandFiles(Brand.model_validate({"logo": str(logo), "light": "#0B6B5C", "dark": "#7fe0cf"}))
+    files = {path: (content, media) for path, content, media in brand.list_files()}
+    assert files.keys() == {brand.logo, brand.sheet}
+    assert files[brand.logo] == (logo.read_bytes(), "image/png")
+    assert b"--accent: light-dark(#0b6b5c, #7fe0cf)" in files[brand.sheet][0]
+    snapshot = StatusSnapshot({}, [], NOW)
+    page, plain = (render_page(create_reader("en"), StatusPage(), [], snapshot, NOW, one) for one in (brand, NO_BRAND))
+    for part in (f'src="{brand.logo}"', f'href="{brand.sheet}"'):
+        assert (part in page, part in plain) == (True, False)
+    assert page.index("style.css") < page.index("brand.css")
+
+
 def test_traffic_is_held_against_the_time_before_and_a_step_without_reports_is_a_gap() -> None:
     def counts(requests: int, start: int | None = None, **names: str) -> TrafficView:
         made = {"requests": requests, "rate_limited": requests // 10, "server_errors": 0, "p50_ms": 3.0, "p95_ms": 4.0}
@@ -301,7 +325,7 @@ def test_traffic_is_held_against_the_time_before_and_a_step_without_reports_is_a
     total = answer(counts(600, since), counts(300, since + 3540), missing=58)
     regions = answer(counts(600, since, region="eu"))
     before = answer(counts(1200, since - 3600, region="eu"))
-    overview = compute_overview("1", since, since + 3600, total, regions, before)
+    overview = compute_overview(TrafficRange("1", since, since + 3600, 60, 3600), total, regions, before)
     assert overview.rates == (0.25, 0.1, 0.0, 3.0, 4.0)
     assert overview.change == pytest.approx(-0.25)
     assert overview.steps[0] == (10.0, 0.1, 0.0, 3.0, 4.0)
@@ -309,5 +333,22 @@ def test_traffic_is_held_against_the_time_before_and_a_step_without_reports_is_a
     assert (overview.earlier[0], overview.earlier[1]) == (20.0, 0.0)
     assert overview.regions[0].change == -0.5
     assert (overview.missing, overview.silent) == (58, 0)
-    nothing = compute_overview("1", since, since + 3600, answer(missing=None), answer(), answer())
+    nothing = compute_overview(overview.range, answer(missing=None), answer(), answer())
     assert (nothing.rates.limited, nothing.change, nothing.earlier, nothing.silent) == (None, None, [], 1)
+
+
+def test_a_time_of_ones_own_is_in_whole_steps_that_are_kept_and_never_after_now() -> None:
+    now, kept = TODAY + 10 * 3600 + 30, 3 * DAY
+
+    def choose(since: str, until: str) -> tuple[str, int, int, int, int]:
+        hours, begin, end, step, span = choose_range({"from": since, "to": until, "hours": "6"}, now, kept)
+        return hours, begin - TODAY, end - TODAY, step, span
+
+    at = [format_timestamp((TODAY + second) * 1000)[:16] for second in (0, 5400, 86400, -30 * DAY, -2 * DAY, -90 * DAY)]
+    assert choose(at[0], at[1]) == ("own", 0, 5400, 60, 5400)
+    assert choose(at[1], at[2]) == ("own", 5400, 36000, 600, 30600), "not after now"
+    assert choose(at[4], at[0]) == ("own", -2 * DAY, 0, 3600, 2 * DAY), "minutes of the time before are gone"
+    assert choose(at[3], at[1]) == ("own", -30 * DAY, 5400, 12 * 3600, 30 * DAY + 12 * 3600)
+    for since, until in ((at[1], at[0]), ("", ""), ("x", "\ud800"), (at[0], at[0]), ("9999-12-31T23:59", at[0])):
+        assert choose(since, until) == ("6", 14400, 36000, 600, 21600)
+    assert choose("1970-01-01T00:01", at[0])[0] == "6", "longer than there are steps"

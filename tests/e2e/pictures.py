@@ -7,14 +7,22 @@ import asyncio
 import base64
 import re
 import shutil
+import sqlite3
 import tempfile
+import time
 from contextlib import closing
+from math import sin
 from pathlib import Path
 
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages.site import Audience
+from edgeproxy.wire.edge_report import format_fields
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import SERVICE
 from loadtest.testbed.process import ROOT
 from tests.e2e.browser import Chromium, Tab, tab
-from tests.support.filled_site import fill, held, invoice_of, pages_of
+from tests.support.filled_site import fill, held, invoice_of, pages_of, report_traffic
 from tests.support.site import PagesStage
 from tests.support.visitor import Visitor
 
@@ -33,6 +41,46 @@ HEAD = """# Pictures of all pages
 Made by `python -m tests.e2e.pictures`, of what the tests have on the pages: wide and light, narrow and dark. What each
 page is for is in [pages.md](pages.md).
 """
+
+
+HISTORY_DAYS = 20
+"""Days of usage, so that charts, changes and projections have something to go by."""
+
+
+def enliven(stage: PagesStage) -> None:
+    """Have a past beside what is on each page: customers who were there, usage of weeks, traffic of the hour before."""
+    now = int(time.time())
+    today = now // DAY * DAY
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        database.execute("UPDATE customers SET created_at = ?", [(now - 60 * DAY) * 1000])
+        database.execute("UPDATE segments SET start = period_start")
+    chain = Chain("edge-eu-3", "eu-west", today - HISTORY_DAYS * DAY)
+    events = []
+    for age in range(HISTORY_DAYS, 0, -1):
+        chain.since = today - age * DAY + 43200
+        day = 100 + round(40 * sin(age / 1.1)) + 3 * (HISTORY_DAYS - age)
+        rows = (
+            ("acme", "requests", "v1", 6 * day),
+            ("acme", "egress", "v1", 400_000 * day),
+            ("bolt", "requests", "v1", day),
+        )
+        assert stage.collector.post(chain.next(*rows), fields=format_fields(1.0)).status == 200
+        at = format_timestamp((today - age * DAY + 43200) * 1000)
+        usage = {"source": "models", "customer": "acme", "meter": "llm_tokens", "time": at}
+        for model, share in (("m-large", 500), ("m-small", 260), ("m-tiny", 70)):
+            one = {"id": f"{model}-{age}", "value": share * day, "dimensions": {"model": model}}
+            events.append(usage | one)
+    assert stage.collector.send("POST", "/v1/events", events, token=SERVICE).status == 202
+    chain.since = now - 20
+    assert stage.collector.post(chain.next(("acme", "requests", "v1", 5)), fields=format_fields(1.0)).status == 200
+    for minute in range(now // 60 * 60 - 7080, now // 60 * 60 - 1800, 60):
+        for edge, region in (("edge-eu-2", "eu-west"), ("edge-us-1", "us-east")):
+            report_traffic(stage.collector, edge, region, minute, 1900 + round(300 * sin(minute / 1500)), varies=True)
+    for name in ("production", "staging", "ci"):
+        assert stage.collector.send("POST", "/v1/customers/acme/keys", {"name": name}).status == 201
+    for email, role in (("dev@example.com", "developer"), ("books@example.com", "billing")):
+        contact = {"email": email, "role": role}
+        assert stage.collector.send("POST", "/v1/customers/acme/contacts", contact).status == 201
 
 
 def name_of(path: str) -> str:
@@ -89,6 +137,7 @@ def main() -> None:
         folder = Path(name)
         with closing(PagesStage(folder / "site")) as stage:
             fill(stage)
+            enliven(stage)
             browser = Chromium(chromium, folder / "browser")
             try:
                 (FOLDER / "README.md").write_text(asyncio.run(gallery(stage, browser)), encoding="utf-8")

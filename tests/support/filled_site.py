@@ -5,6 +5,7 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
+from math import sin
 
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages.availability import DAYS
@@ -38,7 +39,7 @@ def fill(stage: PagesStage) -> None:
         batch = Chain(edge, region, since).next(("bolt", "requests", "v1", 7))
         assert stage.collector.post(batch, fields=about).status == 200
         for minute in range(now // 60 * 60 - 1800, now // 60 * 60, 60):
-            report_traffic(stage.collector, edge, region, minute, 2000 + minute % 700)
+            report_traffic(stage.collector, edge, region, minute, 2000 + round(300 * sin(minute / 1500)), varies=True)
     chain = Chain("edge-eu-1", "eu-west", today - 6 * DAY)
     for day in range(7):
         chain.since = min(today - (6 - day) * DAY + 3600, now - 60)
@@ -81,13 +82,17 @@ def fill(stage: PagesStage) -> None:
     until(lambda: b"eu-west" in Visitor(stage.site).client.get("/status").content, "the status is there", seconds=60)
 
 
-def report_traffic(collector: Collector, edge: str, region: str, minute: int, requests: int) -> None:
+def report_traffic(
+    collector: Collector, edge: str, region: str, minute: int, requests: int, *, varies: bool = False
+) -> None:
     """Report so many requests of an edge in a minute: 2 of 100 were answered with 429, 1 with 503, in 2 to 5 ms.
 
-    Of these some are of acme.
+    Of these some are of acme. With `varies` the shares and the times are about so, as those of real traffic are.
     """
-    buckets = tuple(requests * (place == 5) for place in range(BUCKETS))
-    counts = TrafficCounts(requests, requests // 50, 0, requests // 100, buckets)
+    slow, wave = (requests // 12, minute // 60 % 7) if varies else (0, 2)
+    spread = {5: requests - slow, 7: slow - slow // 4, 8: slow // 4}
+    buckets = tuple(spread.get(place, 0) for place in range(BUCKETS))
+    counts = TrafficCounts(requests, requests * (18 + wave) // 1000, 0, requests * (8 + wave % 5) // 1000, buckets)
     errors = {ErrorGroup("acme", "v1", 503, "upstream"): requests // 500, ErrorGroup("acme", "v1", 403, "edge"): 1}
     body = dump_report(build_report(minute, region, {"v1": counts}, errors, unnamed=4))
     answer = collector.send("POST", "/v1/traffic", body, token=EDGE, Edge_Id=edge)

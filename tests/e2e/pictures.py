@@ -53,7 +53,7 @@ def enliven(stage: PagesStage) -> None:
     today = now // DAY * DAY
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
         database.execute("UPDATE customers SET created_at = ?", [(now - 60 * DAY) * 1000])
-        database.execute("UPDATE segments SET start = period_start")
+        database.execute("UPDATE segments SET start = period_start WHERE meter <> ''")
     chain = Chain("edge-eu-3", "eu-west", today - HISTORY_DAYS * DAY)
     events = []
     for age in range(HISTORY_DAYS, 0, -1):

@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import cache, partial
 from importlib.resources import files
 from math import ceil
@@ -76,6 +76,12 @@ def read_static(name: str) -> bytes:
 def find_static_path(name: str) -> str:
     """Return the path of a static file, which depends on its content, so that caches may store it for ever."""
     return f"/pages/{hashlib.sha256(read_static(name)).hexdigest()[:12]}/{name}"
+
+
+def list_static_files() -> Iterator[tuple[str, bytes, str]]:
+    """Yield the path, the content and the media type of each static file."""
+    for name, media in STATIC.items():
+        yield find_static_path(name), read_static(name), media
 
 
 @cache

@@ -276,11 +276,7 @@ class Site:
             if page.method == "GET":
                 self.shown_pages[page.path] = page
                 application.router.add_route("HEAD", page.path, self.build_handler(page))
-        files = [
-            (rendering.find_static_path(name), rendering.read_static(name), media)
-            for name, media in rendering.STATIC.items()
-        ]
-        for path, content, media in (*files, *self.brand.list_files()):
+        for path, content, media in (*rendering.list_static_files(), *self.brand.list_files()):
             application.router.add_get(path, rendering.create_file_handler(content, media))
 
     def build_handler(self, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -117,9 +117,9 @@ def choose_range(query: Mapping[str, str], now: float, minutes_seconds: float | 
         since = until = 0
     until = min(until, last)
     if 0 < since < until and until - since <= OWN_STEPS_MAX * DAY:
-        is_kept = minutes_seconds is None or now - (2 * since - until) <= minutes_seconds
-        wanted = (step for step in OWN_STEPS if until - since <= OWN_STEPS_MAX * step and (is_kept or step >= HOUR))
-        step = next(wanted, DAY)
+        has_minutes = minutes_seconds is None or now - (2 * since - until) <= minutes_seconds
+        steps = (step for step in OWN_STEPS if until - since <= OWN_STEPS_MAX * step and (has_minutes or step >= HOUR))
+        step = next(steps, DAY)
         since -= since % step
         return TrafficRange("own", since, until, step, -((since - until) // step) * step)
     hours = query.get("hours", "1")
@@ -130,8 +130,8 @@ def choose_range(query: Mapping[str, str], now: float, minutes_seconds: float | 
 
 async def fetch_overview(visit: Visit) -> Overview:
     """Return the traffic of the time that the query chooses."""
-    kept = visit.site.settings_now().retention.traffic_minutes
-    chosen = choose_range(visit.request.query, time.time(), kept)
+    minutes_seconds = visit.site.settings_now().retention.traffic_minutes
+    chosen = choose_range(visit.request.query, time.time(), minutes_seconds)
     since, until, step = chosen.since, chosen.until, chosen.step
 
     async def fetch(begin: int, end: int, by: str = "") -> TrafficReportView:

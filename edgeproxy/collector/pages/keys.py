@@ -24,7 +24,7 @@ LISTING = Listing(
     ),
     sort_by("created_at", "name", "-last_used_on"),
     more=(Column("id", ""), Column("created_at", ""), Column("rotate_by", "")),
-    rows_max=40,  # Each has two forms, and a page stays below 100 KB.
+    rows_max=25,  # Each has two forms, and a page stays below 100 KB.
 )
 DUE_MAX = 10
 """Keys that a page says are to be rotated."""

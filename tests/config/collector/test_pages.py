@@ -106,7 +106,8 @@ def test_there_are_none_unless_they_are_requested_for_and_then_with_defaults() -
         ),
         (
             "pages: yes",
-            "pages: is not a mapping, its fields are api, client, client_secret, customers, mail, sign_up, status, url",
+            "pages: is not a mapping, its fields are api, brand, client, client_secret, customers, mail, sign_up, "
+            "status, url",
         ),
     ],
 )

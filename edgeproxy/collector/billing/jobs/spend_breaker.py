@@ -56,7 +56,7 @@ class Spike(NamedTuple):
     @property
     def title(self) -> str:
         """The beginning of the titles of its alerts."""
-        return f"{self.customer} has spent {format_amount(self.spent, self.currency)} in an hour"
+        return f"{self.customer} has used units worth {format_amount(self.spent, self.currency)} in an hour"
 
     @property
     def details(self) -> dict[str, object]:

@@ -57,6 +57,8 @@ JSON: tuple[bytes, ...] = (
     ),
     *(orjson.dumps(value) for value in DATES),
 )
+PART = 4
+"""One in so many values is tried with a parameter that another operation has as well."""
 REFUSED = (400, 422)
 """The statuses of a value that no database has had: an error of a database is none of them."""
 WEBHOOKS = {"encryption": "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=", "networks": ["127.0.0.0/8"]}
@@ -186,14 +188,32 @@ def values_of(parameter: dict[str, Any], rng: random.Random) -> Iterator[str]:
         yield from (*DATES, *NUMBERS, *TEXTS, *drawn(rng))
 
 
-def try_parameters(asker: Asker, method: str, path: str, parameters: list[dict[str, Any]], rng: random.Random) -> None:
-    """Ask for an operation with each value of each of its parameters."""
+class Values:
+    """Draws what parameters are tried with: all of it once for each reader, and of the operations after the first that
+    have it too, a part of it. With `is_whole` all of it each time."""
+
+    def __init__(self, rng: random.Random, *, is_whole: bool) -> None:
+        self._rng = rng
+        self._is_whole = is_whole
+        self._tried: set[bytes] = set()
+
+    def draw(self, parameter: dict[str, Any]) -> list[str]:
+        values = list(values_of(parameter, self._rng))
+        reader = orjson.dumps([parameter[name] for name in ("in", "name", "schema")], option=orjson.OPT_SORT_KEYS)
+        if self._is_whole or reader not in self._tried:
+            self._tried.add(reader)
+            return values
+        return self._rng.sample(values, len(values) // PART)
+
+
+def try_parameters(asker: Asker, method: str, path: str, parameters: list[dict[str, Any]], values: Values) -> None:
+    """Ask for an operation with values of each of its parameters."""
     required = {one["name"]: "acme" for one in parameters if one["in"] == "query" and one["required"]}
     if any((one["in"], one["name"]) == ("query", "customer") for one in parameters):
         required["customer"] = "acme"
     for one in parameters:
         name = one["name"]
-        for value in values_of(one, rng):
+        for value in values.draw(one):
             places = {name: value} if one["in"] == "path" else {}
             query = {**required, name: value} if one["in"] == "query" else required
             fields = {name: value} if one["in"] == "header" and value.isprintable() and value.isascii() else {}
@@ -204,12 +224,13 @@ def try_parameters(asker: Asker, method: str, path: str, parameters: list[dict[s
 
 
 @pytest.mark.timeout(400)
-def test_no_value_is_a_fault(unlimited: list[Collector], seed: int) -> None:
+def test_no_value_is_a_fault(unlimited: list[Collector], seed: int, request: pytest.FixtureRequest) -> None:
     described = unlimited[0].get("/v1/openapi.json").json()
-    asker, rng, bodies = Asker(unlimited), random.Random(seed), set()
+    asker, bodies = Asker(unlimited), set()
+    values = Values(random.Random(seed), is_whole=request.config.getoption("--soak"))
     for path, operations in described["paths"].items():
         for method, operation in operations.items():
-            try_parameters(asker, method, path, operation["parameters"], rng)
+            try_parameters(asker, method, path, operation["parameters"], values)
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
             places = numbers_and_dates(content.get("schema", {}), described["components"]["schemas"])
             if places:

@@ -173,6 +173,10 @@ async def _take_over(
         await _raise_payment_failed(connection, row, stripe_invoice)
 
 
+REPLACED = {"void": "voided", "paid": "finalized without an amount"}
+"""What was done by hand to a draft that is replaced, by its status at Stripe."""
+
+
 async def replace_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_invoice: StripeObject) -> InvoiceRow:
     """Have another invoice made at Stripe in the place of one that was deleted, voided or finalized there by hand;
     return the row as it is by now."""
@@ -184,7 +188,8 @@ async def replace_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_i
         Alert(
             key=f"invoice-replaced:{row.id}:{stripe_invoice['id']}",
             kind=AlertKind.INVOICE_REPLACED,
-            title=f"The draft of {row.name} for {row.period} was {status} at Stripe by hand: a new one is made",
+            title=f"The draft of {row.name} for {row.period} was {REPLACED.get(status, status)} at Stripe by hand: "
+            "a new one is made",
             details={"invoice": row.id, "stripe_id": stripe_invoice["id"], "status": status},
             at=now_ms() / 1000,
         ),

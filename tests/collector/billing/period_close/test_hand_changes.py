@@ -49,13 +49,16 @@ async def at_sandbox(sandbox: Sandbox, method: str, path: str, body: str = "") -
     assert answer.status == 200, answer
 
 
-async def raised(of: Sold) -> list[str]:
+async def raised(of: Sold, column: sa.Column[str] = alerts.c.kind) -> list[str]:
     async with of.database.reading() as connection:
-        return list((await connection.execute(sa.select(alerts.c.kind).order_by(alerts.c.id))).scalars())
+        return list((await connection.execute(sa.select(column).order_by(alerts.c.id))).scalars())
+
+
+DONE = {"finalize": "finalized without an amount", "delete": "deleted", "void": "voided"}
 
 
 @pytest.mark.parametrize("is_reported", [True, False], ids=["reported", "unreported"])
-@pytest.mark.parametrize("change", ["finalize", "delete", "void"])
+@pytest.mark.parametrize("change", DONE)
 def test_a_draft_that_is_deleted_voided_or_finalized_empty_is_replaced_and_paid_once(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, change: str, is_reported: bool
 ) -> None:
@@ -84,6 +87,8 @@ def test_a_draft_that_is_deleted_voided_or_finalized_empty_is_replaced_and_paid_
             assert (period["state"], period["total"]) == ("open", 49900)
             assert period["stripe_id"] != draft
             assert await raised(of) == ["invoice_replaced"]
+            (title,) = await raised(of, alerts.c.title)
+            assert f"was {DONE[change]} at Stripe by hand" in title
             await closing.step(MARCH)
             await closing.step(MARCH + FREEZE)
             assert (await fetch_invoices(of, name))["2027-02-01 period"]["total"] == 49900, "and no month twice"

@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[1]
 SECURITY = ROOT / "docs" / "operations" / "security.md"
 ASKED = ROOT / "docs" / "design" / "asked-for.md"
 MEASURES = ROOT / "docs" / "privacy" / "measures.md"
-PAGES = [SECURITY, ROOT / "docs" / "operations" / "security-review.md", ASKED, MEASURES]
+ENCRYPTION = ROOT / "docs" / "privacy" / "encryption.md"
+PAGES = [SECURITY, ROOT / "docs" / "operations" / "security-review.md", ASKED, MEASURES, ENCRYPTION]
 TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 
 

@@ -30,6 +30,7 @@ def erase(settings: CollectorSettings, customer: str) -> CommandResult:
         text = f"{row.name} was erased before" if is_erased else f"{row.name} is erased"
         if counts:
             text += f": {', '.join(f'{count} {table}' for table, count in sorted(counts.items()))}"
+        text += await _purge(database)
         if (erasures := open_list(settings.privacy)) is None:
             return f"{text}\nprivacy.erasures is not set: a restored backup has it back"
         try:
@@ -39,6 +40,13 @@ def erase(settings: CollectorSettings, customer: str) -> CommandResult:
         return text
 
     return run_on_database(settings, do)
+
+
+async def _purge(database: Database) -> str:
+    """Leave nothing of what was deleted in the files of a database; return what is to be said of it."""
+    if await database.purge_deleted(has_erased=True):
+        return ""
+    return "\nothers use the database: its files have it still, and the collector tries again every ten minutes"
 
 
 def erase_one_end_user(settings: CollectorSettings, customer: str, end_user: str) -> CommandResult:
@@ -53,7 +61,8 @@ def erase_one_end_user(settings: CollectorSettings, customer: str, end_user: str
             counts = await erase_end_user(connection, get_command_caller(), name, end_user)
         if not counts:
             return f"nothing of {customer} names this end user"
-        return f"erased: {', '.join(f'{count} {table}' for table, count in sorted(counts.items()))}"
+        text = f"erased: {', '.join(f'{count} {table}' for table, count in sorted(counts.items()))}"
+        return text + await _purge(database)
 
     return run_on_database(settings, do)
 

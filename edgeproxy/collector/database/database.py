@@ -61,6 +61,9 @@ LOCKS_MAX = 16
 """Connections beside one that hold locks of jobs, each while its job does something."""
 POSTGRESQL_VERSION_MIN = 150000
 """The oldest PostgreSQL, as the server numbers it."""
+PURGE_TIMEOUT_MS = 1000
+"""Milliseconds for which the purge of deleted rows waits for others, who may wait for it meanwhile."""
+DEAD_DATA_KEYS = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = 'data_keys'::regclass"
 MIGRATION_LOCK = 7305_0001
 """The advisory lock of PostgreSQL under which tables are made and changed."""
 ROLLUP_LOCK = 7305_0002
@@ -310,6 +313,40 @@ class Database:
     def _served_customer(self) -> str | None:
         """Return the customer whom a transaction that begins now serves alone, by row-level security."""
         return None if self.is_sqlite or self.row_security_gap else row_security.served_customer()
+
+    async def purge_deleted(self, *, has_erased: bool = False) -> bool:
+        """Leave nothing of deleted rows in files; False where somebody else's transaction is in the way for now.
+
+        SQLite overwrites deleted rows (`secure_delete`), in the write-ahead log at first, which is emptied here.
+        PostgreSQL leaves them where they were: of data keys, without which what they encrypted is lost, the file is
+        written anew. That is done where the user owns it, and rows were deleted: for sure with `has_erased`.
+        """
+        if self.is_sqlite:
+            async with self._writer.connect() as connection:
+                await connection.execution_options(**{WHOLE: False})  # No transaction: it would be in the way itself.
+                await connection.exec_driver_sql(f"PRAGMA busy_timeout={PURGE_TIMEOUT_MS}")
+                try:
+                    busy, *_ = (await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")).one()
+                finally:
+                    await connection.exec_driver_sql(f"PRAGMA busy_timeout={LOCK_TIMEOUT * 1000:.0f}")
+            return not busy
+        if self.ownership is None or not self.ownership.has_ownership:
+            return True
+        engine = _create_postgresql_engine(self._given, 1, patience=None)
+        try:
+            async with engine.connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                if has_erased or (await connection.exec_driver_sql(DEAD_DATA_KEYS)).scalar_one():
+                    await connection.exec_driver_sql(f"SET lock_timeout = {PURGE_TIMEOUT_MS}")
+                    await connection.exec_driver_sql("VACUUM (FULL) data_keys")
+                    await connection.exec_driver_sql("VACUUM data_keys")  # Which counts dead rows, as FULL does not.
+        except sa.exc.DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != LOCK_TIMEOUT_STATE:
+                raise
+            return False
+        finally:
+            await engine.dispose()
+        return True
 
     def copy(self, to: Path) -> int:
         """Write what is in a database of SQLite at this moment to a new file, whoever writes meanwhile; its bytes.

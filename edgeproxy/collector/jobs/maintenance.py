@@ -46,6 +46,8 @@ class MaintenanceJobs:
         self._deleted_seconds = retention.deleted
         self._events_seconds = retention.webhooks
         self._traffic_seconds = {MINUTE: retention.traffic_minutes, HOUR: retention.traffic_hours}
+        self._has_erased = False
+        """Whether customers were erased since the latest purge."""
         self._late = 0.0
         """Monotonic time at which what has come of erased customers is looked for."""
         self._round = 0.0
@@ -80,6 +82,7 @@ class MaintenanceJobs:
                 return True
             if await self._drop_answers(now):
                 return True
+            await self._purge_deleted()
             self._round = time.monotonic() + ROUND_SECONDS
         more = await self._retention.drop_next(now)
         self._metrics.unproven.set(len(self._retention.broken))
@@ -93,6 +96,7 @@ class MaintenanceJobs:
             erased = await erasure.erase_due_customers(connection, int((now - self._deleted_seconds) * 1000))
         if erased:
             self._log.info("customers erased", customers=len(erased))
+            self._has_erased = True
             await self._record_erasures()
         return bool(erased)
 
@@ -107,7 +111,13 @@ class MaintenanceJobs:
             async with self._database.writing() as connection:
                 counts = await erasure.erase_late_rows(connection, some)
             if counts:
+                self._has_erased = True
                 self._log.info("rows of erased customers erased", **counts)
+
+    async def _purge_deleted(self) -> None:
+        """Leave nothing of what was deleted in the files of the database; the next round tries again."""
+        if await self._database.purge_deleted(has_erased=self._has_erased):
+            self._has_erased = False
 
     async def _alert_due_requests(self, now: float) -> None:
         """Alert operators of requests of people that are due soon, or were, once each."""

@@ -44,12 +44,14 @@ from edgeproxy.collector.encryption.keyring import (
     open_keyring,
     refresh_keyring,
 )
+from edgeproxy.collector.encryption.owners import DATABASE
 from edgeproxy.collector.encryption.rows import fetch_rows, open_row, seal_rows
 from edgeproxy.collector.pages import held_forms, sessions, sign_up, subscriptions
 from edgeproxy.collector.privacy.erasure import ErasedCustomer, erase_customers, erase_late_rows
 from edgeproxy.collector.privacy.export import write_archive
 from edgeproxy.config.collector.encryption import Encryption
 from edgeproxy.config.collector.settings import CollectorSettings
+from loadtest.testbed.postgresql import Postgresql
 from tests.support.planted import find_value, list_planted, plant
 
 CALLER = Caller("test")
@@ -318,6 +320,31 @@ def test_without_the_data_key_a_copy_from_before_the_erasure_says_nothing(databa
             await connection.execute(sa.insert(contacts_table), [dict(one._mapping) for one in before])
             with pytest.raises(SealedValueError, match="the data key of its customer is gone"):
                 await contacts.list_contacts(connection, "acme")
+
+    run(database, make_key(tmp_path / "key"), do)
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_no_byte_of_a_destroyed_data_key_is_left_in_a_file_of_postgresql(
+    database: str, tmp_path: Path, postgresql: Postgresql
+) -> None:
+    def is_left(wrapped: bytes) -> bool:
+        postgresql.ask("CHECKPOINT")
+        return any(wrapped in one.read_bytes() for one in (postgresql.data / "base").glob("*/*") if one.is_file())
+
+    async def do(opened: Database, _: Keyring | None) -> None:
+        async with opened.writing() as connection:
+            await create(connection, "acme")
+            own = data_keys.c.customer != DATABASE
+            wrapped = (await connection.execute(sa.select(data_keys.c.wrapped).where(own))).scalar_one()
+        async with opened.writing() as connection:
+            await erase_customers(connection, CALLER, [await customers.get_row(connection, "acme", lock=True)])
+        assert is_left(wrapped), "PostgreSQL leaves deleted rows where they were"
+        async with opened.reading(whole=True) as reader:
+            await reader.execute(sa.select(data_keys))
+            assert not await opened.purge_deleted(has_erased=True)
+        assert await opened.purge_deleted(has_erased=True)
+        assert not is_left(wrapped)
 
     run(database, make_key(tmp_path / "key"), do)
 

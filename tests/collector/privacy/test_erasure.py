@@ -20,6 +20,8 @@ from edgeproxy.collector.database.personal_marks import Erasure
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import directory_outbox, metadata
 from edgeproxy.collector.database.sealed_columns import SEALED
+from edgeproxy.collector.jobs.maintenance import MaintenanceJobs
+from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.privacy.erasure import (
     LATE_KEPT,
     LATE_MS,
@@ -34,6 +36,7 @@ from edgeproxy.collector.privacy.erasure_list import (
     record_erasures,
     replay_erasures,
 )
+from edgeproxy.config.collector.settings import Retention
 from loadtest.testbed.postgresql import Postgresql
 from loadtest.testbed.tables_ready import put_tables
 from tests.support.collector_fixtures import KINDS, only_sqlite
@@ -98,21 +101,35 @@ def test_each_marked_place_of_a_customer_is_erased_and_no_other(database: str) -
 
 
 @only_sqlite("database")
-def test_no_byte_of_what_was_erased_is_left_in_the_file(database: str) -> None:
+def test_no_byte_of_what_was_erased_is_left_in_files_while_the_database_is_in_use(database: str) -> None:
+    file = Path(database.removeprefix("sqlite:///"))
+
+    def read() -> bytes:
+        return b"".join(one.read_bytes() for one in file.parent.glob(f"{file.name}*"))
+
     async def do(opened: Database) -> None:
+        other = await Database.connect(database)
         async with opened.writing() as connection:
             await plant(connection)
-        async with opened.writing() as connection:
-            await erase(connection, "acme")
+        async with other.reading(whole=True) as reader:
+            await fetch_texts(reader)
+            async with opened.writing() as connection:
+                await erase(connection, "acme")
+            assert not await opened.purge_deleted(), "somebody reads what was there before"
+        assert marker("contacts", "email", "acme").encode() in read()
+        assert await MaintenanceJobs(opened, Retention(), Metrics()).step(1.0) is False
+        content = read()
+        for name, entry in TABLES.items():
+            for column in entry.personal if entry.owner is not None else ():
+                planted = marker(name, column, "acme").encode()
+                if entry.erasure is Erasure.DELETES or column in entry.cleared:
+                    assert planted not in content, (name, column)
+        assert marker("webhook_messages", "body", "bolt").encode() in content
+        async with other.writing() as connection:
+            assert await customers.find_row(connection, "bolt"), "whoever has it open goes on"
+        await other.close()
 
     run(database, do)
-    content = Path(database.removeprefix("sqlite:///")).read_bytes()
-    for name, entry in TABLES.items():
-        for column in entry.personal if entry.owner is not None else ():
-            planted = marker(name, column, "acme").encode()
-            if entry.erasure is Erasure.DELETES or column in entry.cleared:
-                assert planted not in content, (name, column)
-    assert marker("webhook_messages", "body", "bolt").encode() in content
 
 
 def test_an_erasure_is_whole_or_not_at_all_and_nothing_takes_it_back(database: str) -> None:

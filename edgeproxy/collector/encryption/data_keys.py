@@ -61,19 +61,19 @@ class DataKeys:
 
     def open_text(self, customer: str, value: str, table: str, column: str, *row_key: str) -> str:
         """Return the value of a ciphertext; raises SealedValueError."""
-        if not self.has(customer):
+        if (cipher := self._ciphers.get(customer)) is None:
             raise SealedValueError(f"{table}.{column} cannot be decrypted: the data key of its customer is gone")
         try:
-            closed = binascii.a2b_base64(value.removeprefix(CIPHERTEXT), strict_mode=True)
+            closed = binascii.a2b_base64(value[len(CIPHERTEXT) :], strict_mode=True)
             bound = _bind(table, column, row_key)
-            return self._ciphers[customer].decrypt(closed[:NONCE_BYTES], closed[NONCE_BYTES:], bound).decode()
+            return cipher.decrypt(closed[:NONCE_BYTES], closed[NONCE_BYTES:], bound).decode()
         except (InvalidTag, ValueError):
             raise SealedValueError(f"{table}.{column} of a row was changed, or is of another row") from None
 
 
 def _bind(table: str, column: str, row_key: Sequence[str]) -> bytes:
     """Return what a ciphertext is bound to: its table, its column, and the primary key of its row."""
-    return orjson.dumps([table, column, *row_key])
+    return orjson.dumps((table, column, *row_key))
 
 
 # ---- fetching

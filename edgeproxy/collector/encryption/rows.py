@@ -39,28 +39,42 @@ OWNER_ID = "data_key_owner"
 """The column in which a row brings the id of its owner, where it has none."""
 
 
+Ciphertext = tuple[dict[str, object], str, str, list[str], object]
+"""A value that is to be opened: its row, its column, the ciphertext, the primary key, and what says whose it is."""
+
+
 def open_row(keys: DataKeys, table: str, row: Row, owner: str) -> dict[str, object]:
     """Return a row of this owner, by id, as it is meant, without columns of ciphertexts.
 
     It has the primary key, where it has an encrypted column. Raises SealedValueError.
     """
-    sealed, opened = SEALED[table], dict(row)
-    for column in sealed.plain:
-        value = row.get(column)
-        if _is_ciphertext(value):
-            opened[column] = _open(keys, table, sealed, column, row, value, owner)
-    for column, ciphertext in sealed.looked_up.items():
-        value = opened.pop(ciphertext, None)
-        if isinstance(value, str):
-            opened[column] = _open(keys, table, sealed, column, row, value, owner)
-    for column in sealed.domains:
-        opened.pop(column, None)
+    opened = dict(row)
+    _open(keys, table, _take_ciphertexts(table, [opened], None), {None: owner})
     return opened
 
 
-def _open(keys: DataKeys, table: str, sealed: SealedTable, column: str, row: Row, value: str, owner: str) -> str:
-    row_key = [str(row[name]) for name in sealed.key]
-    return keys.open_text(owner, value, table, column, *row_key)
+def _take_ciphertexts(table: str, rows: Sequence[dict[str, object]], owner_column: str | None) -> list[Ciphertext]:
+    """Take the ciphertexts out of rows, which keep those in columns where they belong."""
+    sealed, taken = SEALED[table], list[Ciphertext]()
+    looked_up = tuple(sealed.looked_up.items())
+    for row in rows:
+        values = [(column, value) for column in sealed.plain if _is_ciphertext(value := row.get(column))]
+        for column, stored in looked_up:
+            if (value := row.pop(stored, None)) is not None:
+                values.append((column, str(value)))
+        if values:
+            row_key = [str(row[name]) for name in sealed.key]
+            owner = None if owner_column is None else row[owner_column]
+            taken += [(row, column, value, row_key, owner) for column, value in values]
+        for column in sealed.domains:
+            row.pop(column, None)
+    return taken
+
+
+def _open(keys: DataKeys, table: str, taken: Sequence[Ciphertext], owners: Mapping[object, str]) -> None:
+    """Open ciphertexts in their rows; `owners` has the ids, and what is of none of them is of the database."""
+    for row, column, value, row_key, owner in taken:
+        row[column] = keys.open_text(owners.get(owner, DATABASE), value, table, column, *row_key)
 
 
 def seal_row(keys: DataKeys, table: str, row: Row, owner: str) -> dict[str, object]:
@@ -91,13 +105,6 @@ def _is_bare(sealed: SealedTable, row: Row, column: str) -> bool:
     """Return whether a value, if there is one, is stored as it is."""
     value = row.get(column)
     return value is None or (column in sealed.plain and value in BARE)
-
-
-def _is_sealed(sealed: SealedTable, row: Row) -> bool:
-    """Return whether any value of a row is a ciphertext."""
-    return any(_is_ciphertext(row.get(column)) for column in sealed.plain) or any(
-        row.get(column) is not None for column in sealed.looked_up.values()
-    )
 
 
 def _is_ciphertext(value: object) -> TypeGuard[str]:
@@ -140,7 +147,9 @@ async def fetch_rows(connection: AsyncConnection, table: str, statement: AnySele
     """
     if find_keyring(connection) is not None and not has_owner_id(table):
         statement = statement.add_columns(_select_owner(table))
-    return await open_rows(connection, table, [dict(row._mapping) for row in await connection.execute(statement)])
+    result = await connection.execute(statement)
+    names = tuple(result.keys())  # A mapping of each row takes longer.
+    return await open_rows(connection, table, [dict(zip(names, row, strict=True)) for row in result])
 
 
 async def open_rows(connection: AsyncConnection, table: str, rows: list[dict[str, object]]) -> list[dict[str, object]]:
@@ -149,25 +158,24 @@ async def open_rows(connection: AsyncConnection, table: str, rows: list[dict[str
     Data keys that this process has unwrapped lately open them, without a look at the database: whoever is erased has
     no rows. One that opens a value no more is fetched anew. Raises KeysUnavailableError and SealedValueError.
     """
-    keyring, sealed = find_keyring(connection), SEALED[table]
-    if keyring is None:
-        keys = DataKeys(None, {})
-        return [open_row(keys, table, row, DATABASE) for row in rows]
-    indices = [at for at, row in enumerate(rows) if _is_sealed(sealed, row)]
-    owners = dict.fromkeys(indices, DATABASE)
-    if (column := get_owner_column(table)) is not None:
-        if rows and OWNER_ID in rows[0]:
-            ids = [row.pop(OWNER_ID) for row in rows]
-            owners = {at: DATABASE if ids[at] is None else str(ids[at]) for at in indices}
-        elif indices:
-            by_value = await fetch_owner_ids(connection, table, {rows[at][column] for at in indices})
-            owners = {at: by_value.get(rows[at][column], DATABASE) for at in indices}
-    keys = await find_data_keys(connection, set(owners.values()))
+    column, brings_id = get_owner_column(table), bool(rows) and OWNER_ID in rows[0]
+    taken = _take_ciphertexts(table, rows, OWNER_ID if brings_id else column)
+    if brings_id:
+        for row in rows:
+            del row[OWNER_ID]
+    if not taken:
+        return rows
+    values = {owner for *_, owner in taken}
+    if brings_id:
+        owners: Mapping[object, str] = {value: str(value) for value in values if value is not None}
+    else:
+        owners = await fetch_owner_ids(connection, table, values)
+    ids = {owners.get(value, DATABASE) for value in values}
     try:
-        return [open_row(keys, table, row, owners.get(at, DATABASE)) for at, row in enumerate(rows)]
+        _open(await find_data_keys(connection, ids), table, taken, owners)
     except SealedValueError:
-        keys = await fetch_data_keys(connection, set(owners.values()))
-        return [open_row(keys, table, row, owners.get(at, DATABASE)) for at, row in enumerate(rows)]
+        _open(await fetch_data_keys(connection, ids), table, taken, owners)
+    return rows
 
 
 @cache

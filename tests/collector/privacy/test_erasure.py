@@ -101,7 +101,7 @@ def test_each_marked_place_of_a_customer_is_erased_and_no_other(database: str) -
 
 
 @only_sqlite("database")
-def test_no_byte_of_what_was_erased_is_left_in_files_while_the_database_is_in_use(database: str) -> None:
+def test_no_byte_of_what_was_erased_is_left_in_the_file(database: str) -> None:
     file = Path(database.removeprefix("sqlite:///"))
 
     def read() -> bytes:

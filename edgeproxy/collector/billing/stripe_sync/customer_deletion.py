@@ -112,6 +112,6 @@ async def _record(database: Database, one: ErasedAtStripe, reason: str | None) -
         if updated and reason is None:
             entry = AuditEntry("customer.erase_at_stripe", one.name, None, {"stripe_id": one.stripe_id})
             await audit.append_entry(connection, COLLECTOR, entry)
-    if reason != one.waits_for:
+    if reason is None or reason != one.waits_for:
         text = "an erased customer is deleted at Stripe" if reason is None else "an erased customer stays at Stripe"
         log.get_logger().info(text, customer=one.customer, why=reason)

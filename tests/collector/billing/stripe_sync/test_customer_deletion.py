@@ -1,14 +1,19 @@
 """Erased customers are deleted at Stripe once nothing is owed or disputed there, whatever becomes of the calls."""
 
 import asyncio
+import multiprocessing
+import os
+import signal
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import sqlalchemy as sa
 
+from edgeproxy.base import log
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
-from edgeproxy.collector.billing.stripe_sync import customer_deletion
 from edgeproxy.collector.billing.stripe_sync.customer_deletion import (
     DISPUTE,
     INVOICE,
@@ -24,13 +29,21 @@ from edgeproxy.config.collector.billing import Stripe as Settings
 from tests.support.credited import opened
 from tests.support.stripe_sandbox import KEY, Sandbox
 
+FORK = multiprocessing.get_context("fork")
+
+
+def connect(base: str) -> Stripe:
+    """Return a client of a sandbox, which waits for nothing."""
+    client = Stripe(Settings(base=base), {"STRIPE_SECRET_KEY": KEY})
+    client.pace.whole = client.pace.endpoint = 1e6
+    return client
+
 
 def play(url: str, sandbox: Sandbox, work: Callable[[Database, Stripe], Awaitable[None]]) -> None:
     """Do something with a database that has two customers, and their Stripe."""
 
     async def do() -> None:
-        client = Stripe(Settings(base=sandbox.url), {"STRIPE_SECRET_KEY": KEY})
-        client.pace.whole = client.pace.endpoint = 1e6
+        client = connect(sandbox.url)
         try:
             async with opened(url, "acme", "bolt") as database:
                 await work(database, client)
@@ -129,26 +142,65 @@ def test_a_deletion_whose_answer_is_lost_is_found_by_the_next_look(
     play(sqlite_database, own_sandbox, work)
 
 
-def test_a_collector_that_dies_before_its_record_finds_the_customer_deleted(
-    sqlite_database: str, own_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+CALLS = ("v1.customers.retrieve", "v1.invoices.list", "v1.charges.list", "v1.customers.delete")
+COMMIT, COMMITTED = "the commit of the record", "after the commit"
+
+
+def kill(*_: Any) -> None:
+    """kill -9 of this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def delete_until(step: str, url: str, base: str) -> None:
+    """Delete who is erased at Stripe, and be killed at a step: once a call is answered, or at the commit."""
+
+    async def do() -> None:
+        client, database = connect(base), await Database.connect(url)
+        send = client._send_paced
+
+        async def send_and_die(name: str, *arguments: Any) -> Any:
+            answer = await send(name, *arguments)
+            if name == step:
+                kill()
+            return answer
+
+        if step == COMMIT:
+            sa.event.listen(database._writer.sync_engine, "commit", kill)
+        with patch.object(client, "_send_paced", send_and_die), ExitStack() as patched:
+            if step == COMMITTED:  # What is logged is done.
+                patched.enter_context(patch.object(log, "get_logger", kill))
+            await delete_erased(database, client)
+
+    asyncio.run(do())
+
+
+@pytest.mark.parametrize("step", [*CALLS, COMMIT, COMMITTED])
+def test_a_collector_that_is_killed_at_any_step_deletes_once_and_has_one_entry_of_it(
+    sqlite_database: str, own_sandbox: Sandbox, step: str
 ) -> None:
-    class Killed(BaseException):
-        """Nothing is done after it."""
+    async def begin(opened_database: Database, stripe: Stripe) -> None:
+        stripe_ids.append(await create(opened_database, stripe, "acme"))
 
-    async def die(*_: Any) -> None:
-        raise Killed
+    stripe_ids: list[str] = []
+    play(sqlite_database, own_sandbox, begin)
+    process = FORK.Process(target=delete_until, args=(step, sqlite_database, own_sandbox.url))
+    process.start()
+    process.join(60.0)
+    assert process.exitcode == -signal.SIGKILL
 
-    async def work(opened_database: Database, stripe: Stripe) -> None:
-        acme = await create(opened_database, stripe, "acme")
-        with monkeypatch.context() as patched:
-            patched.setattr(customer_deletion, "_record", die)
-            with pytest.raises(Killed):
-                await delete_erased(opened_database, stripe)
-        assert await is_deleted(stripe, acme)
-        await delete_erased(opened_database, stripe)
-        assert await find_reason(opened_database) == ""
+    async def go_on() -> None:
+        client, database = connect(own_sandbox.url), await Database.connect(sqlite_database)
+        assert await is_deleted(client, stripe_ids[0]) == (step in (CALLS[-1], COMMIT, COMMITTED))
+        await delete_erased(database, client)
+        assert await find_reason(database) == ""
+        assert await is_deleted(client, stripe_ids[0])
+        async with database.reading() as connection:
+            entries = (await connection.execute(sa.select(audit.c.action))).scalars().all()
+        assert entries == ["customer.erase_at_stripe"]
+        await client.close()
+        await database.close()
 
-    play(sqlite_database, own_sandbox, work)
+    asyncio.run(go_on())
 
 
 def test_another_account_has_deleted_nobody(sqlite_database: str, own_sandbox: Sandbox) -> None:

@@ -42,11 +42,15 @@ def verify(
 def backup(
     config: CollectorFile,
     to: Annotated[Path, typer.Argument(metavar="TO", help="The file to make; it must not be there.")],
+    recipient: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Encrypt it for this public key of age, age1…: by the program age."),
+    ] = None,
 ) -> None:
     """Copy the collector's database of SQLite, as it is at one moment; a collector may run meanwhile."""
     from edgeproxy.collector.commands import database
 
-    finish(database.back_up(load_collector_file(config), to))
+    finish(database.back_up(load_collector_file(config), to, recipient))
 
 
 def quarantine_ls(config: CollectorFile) -> None:

@@ -19,6 +19,7 @@ from edgeproxy.base.plural import format_count
 from edgeproxy.collector.accounts import audit, customers, transfer
 from edgeproxy.collector.billing.reports import accounting
 from edgeproxy.collector.commands.command_caller import get_command_caller
+from edgeproxy.collector.commands.encrypted_copy import copy_encrypted
 from edgeproxy.collector.database import row_security
 from edgeproxy.collector.database.database import (
     CONNECTION_ERRORS,
@@ -209,8 +210,8 @@ def replay_batch(
     return run_on_database(settings, count)
 
 
-def back_up(settings: CollectorSettings, to: Path) -> CommandResult:
-    """Copy a database of SQLite, as it is at one moment."""
+def back_up(settings: CollectorSettings, to: Path, recipient: str | None = None) -> CommandResult:
+    """Copy a database of SQLite, as it is at one moment; with a recipient, encrypted for this public key of age."""
 
     async def copy(database: Database) -> str:
         if not database.is_sqlite:
@@ -218,7 +219,8 @@ def back_up(settings: CollectorSettings, to: Path) -> CommandResult:
                 f"{database.name} is backed up by pg_dump or pg_basebackup: see docs/operations/backup.md"
             )
         try:
-            return f"{to} has {database.copy(to)} bytes"
+            size = database.copy(to) if recipient is None else copy_encrypted(database, to, recipient)
+            return f"{to} has {size} bytes"
         except (sqlite3.Error, OSError) as error:
             raise CommandError(f"{to} cannot be written: {error}") from None
 

@@ -1,22 +1,25 @@
 """A collector that is restored from a backup gets what it lacks: edges ship again what came after it."""
 
 import os
+import re
+import shutil
 import sqlite3
 import stat
+import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from edgeproxy import cli
 from edgeproxy.config.collector.load import load_collector
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import Collector, checked
 from loadtest.testbed.postgresql import Postgresql
-from tests.support.collector_fixtures import StartCollector
+from tests.support.collector_fixtures import StartCollector, only_sqlite
 from tests.support.spooled_edge import SpooledEdge
 
 Restore = Callable[[], None]
@@ -109,6 +112,39 @@ def test_a_backup_is_of_one_moment_while_batches_come(sqlite_collector: Collecto
     assert nowhere.exit_code == 1
     assert "cannot be written" in nowhere.stderr
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["0.db", "1.db", "2.db"]
+
+
+@only_sqlite("database")
+def test_an_encrypted_backup_is_restored_by_its_identity_and_nothing_else_is_left(
+    database: str, tmp_path: Path
+) -> None:
+    if shutil.which("age") is None:
+        pytest.skip("there is no age on this machine")
+    collector = Collector(tmp_path / "collector", database)
+    collector.write()
+    keygen = subprocess.run(["age-keygen"], capture_output=True, text=True, check=True).stdout
+    (tmp_path / "identity.txt").write_text(keygen)
+    (recipient,) = re.findall(r"public key: (\S+)", keygen)
+    folder = tmp_path / "backups"
+    folder.mkdir()
+
+    def run(key: str, to: str) -> Result:
+        return CliRunner().invoke(cli.app, ["backup", "-c", str(collector.file), "--recipient", key, str(folder / to)])
+
+    done = run(recipient, "ledger.db.age")
+    copy = folder / "ledger.db.age"
+    assert (done.exit_code, done.stdout) == (0, f"{copy} has {copy.stat().st_size} bytes\n"), done.output
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert b"SQLite format" not in copy.read_bytes()
+    failed = run("age1nobody", "other.age")
+    assert (failed.exit_code, "cannot be written: age: error" in failed.stderr) == (1, True), failed.output
+    assert [path.name for path in folder.iterdir()] == ["ledger.db.age"]
+
+    collector.database.unlink()
+    identity, restored = str(tmp_path / "identity.txt"), str(collector.database)
+    subprocess.run(["age", "--decrypt", "-i", identity, "-o", restored, str(copy)], check=True)
+    assert checked(collector)[0] == 0
+    collector.close()
 
 
 def test_a_backup_of_postgresql_is_postgresqls_own(postgresql_collector: Collector, tmp_path: Path) -> None:

@@ -1,0 +1,36 @@
+"""A copy of a database of SQLite that is encrypted for a public key of age (https://age-encryption.org)."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from edgeproxy.collector.database.database import Database, open_owner_only
+
+PROGRAM = "age"
+
+
+class EncryptionFailedError(OSError):
+    """The program could not encrypt, or is not there."""
+
+
+def copy_encrypted(database: Database, to: Path, recipient: str) -> int:
+    """Write a copy to a new file, whole or not at all, that the identity of this recipient decrypts; its bytes.
+
+    Meanwhile there is one in the clear beside it, in a folder for its owner alone. Raises sqlite3.Error and OSError.
+    """
+    program = shutil.which(PROGRAM)
+    if program is None:
+        raise EncryptionFailedError(f"the program {PROGRAM} is not on this machine: apt install age")
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as folder:
+        clear, encrypted = Path(folder) / "clear", Path(folder) / "encrypted"
+        database.copy(clear)
+        with open(encrypted, "xb", opener=open_owner_only) as target:
+            arguments = [program, "--encrypt", f"--recipient={recipient}", str(clear)]
+            done = subprocess.run(arguments, stdout=target, stderr=subprocess.PIPE, text=True, check=False)
+            if done.returncode:
+                raise EncryptionFailedError(done.stderr.partition("\n")[0] or f"{PROGRAM} ended with {done.returncode}")
+            os.fsync(target.fileno())
+        os.link(encrypted, to)
+    return to.stat().st_size

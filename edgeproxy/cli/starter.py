@@ -58,6 +58,7 @@ listen: 127.0.0.1:9100
 database: {database}
 directory: {{key: {key}}}  # signs customers and keys for edges
 include: [tiers.yaml]
+privacy: {{hash_end_users: true}}          # people whom services name are stored hashed; docs/privacy/privacy.md
 tokens:                                   # the hashes of tokens; `edgeproxy tokens add` makes more
   - {{name: me, role: admin, sha256: {admin}}}   # of the token in operator.env
   - {{name: edges, role: edge, sha256: {edge}}}  # of the token in edge.yaml

@@ -2,6 +2,7 @@
 
 from edgeproxy.base.plural import format_count
 from edgeproxy.collector.accounts.audit import AuditEntry, append_entry
+from edgeproxy.collector.accounts.end_users import seal_clear_secrets
 from edgeproxy.collector.commands.command_caller import get_command_caller
 from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
 from edgeproxy.collector.database.database import Database
@@ -31,7 +32,8 @@ def seal_rows(settings: CollectorSettings) -> CommandResult:
     """Encrypt all rows that are still in the clear."""
 
     async def seal(database: Database) -> str:
-        return f"{format_count(await migration.seal_clear_rows(database), 'row')} encrypted"
+        count = await migration.seal_clear_rows(database) + await seal_clear_secrets(database)
+        return f"{format_count(count, 'row')} encrypted"
 
     return (1, IN_CLEAR) if settings.encryption is None else run_on_database(settings, seal)
 

@@ -4,6 +4,7 @@ from functools import partial
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
+from edgeproxy.collector.accounts.end_users import seal_clear_secrets
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, repeat
 from edgeproxy.collector.encryption.keyring import Keyring, refresh_keyring
@@ -26,5 +27,5 @@ def start_encryption_jobs(tasks: Tasks, database: Database, keyring: Keyring) ->
 
 
 async def _seal(database: Database) -> None:
-    if count := await seal_clear_rows(database):
+    if count := await seal_clear_rows(database) + await seal_clear_secrets(database):
         log.get_logger().info("rows in the clear were encrypted", rows=count)

@@ -18,6 +18,7 @@ from edgeproxy.collector.accounts import alert_handling, audit, contacts, custom
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.audit_details import Details, open_details
 from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.end_users import fetch_secrets, get_or_create_secrets, seal_clear_secrets
 from edgeproxy.collector.accounts.models import CreateCustomerRequest, CreateKeyRequest, UpdateCustomerRequest
 from edgeproxy.collector.accounts.search import search_customers
 from edgeproxy.collector.accounts.states import AccountStateError
@@ -27,6 +28,7 @@ from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.database import Database, UnusableDatabaseError
 from edgeproxy.collector.database.encryption_tables import data_keys, encryption_keys
 from edgeproxy.collector.database.page_tables import contacts as contacts_table
+from edgeproxy.collector.database.privacy_tables import end_user_secrets
 from edgeproxy.collector.database.row_security import serving
 from edgeproxy.collector.database.schema import audit as audit_table
 from edgeproxy.collector.database.schema import customers as customers_table
@@ -477,6 +479,51 @@ def test_an_alert_is_raised_while_keys_are_away_and_no_webhook_is_told_in_the_cl
         assert [body.startswith("enc1:") for body in bodies] == [True]
 
     run(database, settings, do)
+
+
+def test_secrets_of_end_users_are_stored_encrypted_those_of_before_too_and_hash_as_ever(
+    database: str, tmp_path: Path
+) -> None:
+    settings = make_key(tmp_path / "key")
+
+    async def fetch_stored(connection: AsyncConnection) -> dict[str, bytes]:
+        rows = await connection.execute(sa.select(end_user_secrets.c.customer, end_user_secrets.c.secret))
+        return {row.customer: row.secret for row in rows}
+
+    async def fill(opened: Database, _: Keyring | None) -> dict[str, bytes]:
+        async with opened.writing() as connection:
+            await create(connection, "acme")
+            return await get_or_create_secrets(connection, ["acme", "of-a-file"])
+
+    async def seal(opened: Database, _: Keyring | None) -> None:
+        async with opened.writing() as connection:
+            assert await get_or_create_secrets(connection, before) == before, "in the clear it is used all the same"
+        assert await seal_clear_secrets(opened) == 2
+        assert await seal_clear_secrets(opened) == 0
+        async with opened.writing() as connection:
+            after = await get_or_create_secrets(connection, [*before, "later"])
+            await create(connection, "of-a-file")  # Who was in a file has an id by now.
+            assert {one: after[one] for one in before} == before
+            assert await fetch_secrets(connection, [*after]) == after
+            stored = await fetch_stored(connection)
+            assert stored.keys() == after.keys()
+            for one, value in stored.items():
+                assert value.startswith(b"enc1:")
+                assert after[one] not in value
+                assert after[one].hex().encode() not in value
+            moved = sa.update(end_user_secrets).where(end_user_secrets.c.customer == "later")
+            await connection.execute(moved.values(secret=stored["acme"]))
+            with pytest.raises(SealedValueError):
+                await fetch_secrets(connection, ["later"])
+            opened.set_option(OPTION, Keyring([], 0.0))
+        async with opened.writing() as connection:
+            with pytest.raises(KeysUnavailableError):
+                await get_or_create_secrets(connection, ["acme"])
+            with pytest.raises(KeysUnavailableError):
+                await get_or_create_secrets(connection, ["new"])
+
+    before = run(database, None, fill)
+    run(database, settings, seal)
 
 
 # ---- rows of before, and rotation

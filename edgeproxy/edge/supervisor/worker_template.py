@@ -59,17 +59,22 @@ class WorkerTemplate:
         self._log = log.get_logger()
 
     @classmethod
-    def create(cls) -> "WorkerTemplate":
-        """Import what a worker runs, and fork the template.
+    def create(cls) -> "WorkerTemplate | None":
+        """Import what a worker runs, and fork the template; None where orphans would not become its children.
 
         The process has one thread, and read no secret yet (environment.py).
         """
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+            # Nobody would hear that a worker has ended. qemu 7.2 refuses this.
+            why = os.strerror(ctypes.get_errno())
+            print(f"edgeproxy: workers are started by exec, and take more memory: prctl: {why}", file=sys.stderr)
+            return None
         raise_descriptor_limit()
         _rehearse()
         gc.collect()
         gc.freeze()  # To look through what was imported would make every page a process's own.
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         pid = os.fork()
         if pid == 0:
             ours.close()

@@ -117,6 +117,14 @@ def test_the_template_leaves_with_a_killed_supervisor_and_workers_serve_on(edge:
     assert template not in edge.supervisor.family()
 
 
+def test_there_is_none_where_its_workers_would_not_be_children_of_the_supervisor(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(worker_template, "PR_SET_CHILD_SUBREAPER", -1)  # Refused, as qemu refuses the right one.
+    assert WorkerTemplate.create() is None
+    assert capfd.readouterr().err.endswith("started by exec, and take more memory: prctl: Invalid argument\n")
+
+
 def fails(requests: socket.socket) -> WorkerTemplate:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     return WorkerTemplate(requests, child.pid)

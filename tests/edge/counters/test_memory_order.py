@@ -1,8 +1,12 @@
 """The order of stores and loads: what the model of ARMv8 says of the barriers, and in which order heads are read."""
 
+import ast
 import itertools
+import re
 import shutil
 import subprocess
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +25,36 @@ def test_no_execution_that_the_processor_allows_is_one_that_the_tables_cannot_be
     said = subprocess.run(["herd7", path], capture_output=True, text=True, timeout=120, check=True).stdout
     observed = "Sometimes" if path.stem in BARE else "Never"
     assert f"Observation {path.stem} {observed} " in said
+
+
+ROOT = Path(__file__).parents[3]
+ROW = re.compile(r"^\| `([\w/.]+::[\w.]+)` \| (\d+) \| ([\w, -]+) \|$", re.MULTILINE)
+VARIANTS = {"gauge-cas", "gauge-x86"}
+"""The shape of `gauge` on other processors."""
+
+
+def fences(node: ast.AST, inside: tuple[str, ...] = ()) -> Iterator[str]:
+    """The function around each call of fence()."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        inside = (*inside, node.name)
+    if isinstance(node, ast.Call) and "fence" in (getattr(node.func, "id", ""), getattr(node.func, "attr", "")):
+        yield ".".join(inside)
+    for child in ast.iter_child_nodes(node):
+        yield from fences(child, inside)
+
+
+def test_each_barrier_of_the_code_has_its_litmus_on_the_page() -> None:
+    rows = ROW.findall((ROOT / "docs/design/memory-order.md").read_text())
+    edge = ROOT / "edgeproxy" / "edge"
+    there = Counter(
+        f"{file.relative_to(edge)}::{function}"
+        for file in edge.rglob("*.py")
+        if "fence" in (source := file.read_text())
+        for function in fences(ast.parse(source))
+    )
+    assert {place: int(number) for place, number, _ in rows} == there
+    shapes = {shape for _, _, names in rows for shape in names.split(", ")}
+    assert shapes == {path.stem for path in LITMUS} - BARE - VARIANTS
 
 
 class Moving:

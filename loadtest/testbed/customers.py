@@ -3,9 +3,15 @@
 import hashlib
 from typing import Any
 
+from loadtest.testbed.waiting import SLOWNESS
+
+MINUTE = "min" if SLOWNESS == 1 else f"{60 * SLOWNESS:g}s"
+"""The window of a limit a minute: longer where all takes longer, so that a test of one window is over in it."""
+WINDOW = 55.0 * SLOWNESS
+"""Seconds in which a test of one window of a minute has to be over."""
 TIERS: dict[str, Any] = {
-    "basic": {"limits": [{"rate": "60/min"}]},
-    "pro": {"limits": [{"rate": "600/min"}]},
+    "basic": {"limits": [{"rate": f"60/{MINUTE}"}]},
+    "pro": {"limits": [{"rate": f"600/{MINUTE}"}]},
     "free": {"limits": []},
     "own": {"limits": []},
 }

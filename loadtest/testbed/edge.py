@@ -2,7 +2,6 @@
 
 import re
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.testbed.customers import people
+from loadtest.testbed.fork_server import EDGE_PYTHON
 from loadtest.testbed.http_client import Answer, ask
 from loadtest.testbed.ports import HOST, Ports
 from loadtest.testbed.process import Process
 from loadtest.testbed.waiting import until
 
-COMMAND = (sys.executable, "-m", "edgeproxy", "edge", "-c")
+COMMAND = (EDGE_PYTHON, "-m", "edgeproxy", "edge", "-c")
 START = 60.0
 """Seconds within which an edge is ready."""
 TROUBLE = re.compile(r'.*(?:Traceback|"level": ?"(?:critical|exception)"|task died|never retrieved|never awaited).*')

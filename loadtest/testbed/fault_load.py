@@ -13,11 +13,11 @@ from loadtest.testbed.edge import Edge
 from loadtest.testbed.load_clients import Account, Load, Plan
 from loadtest.testbed.process import kill
 from loadtest.testbed.upstream import Upstream
-from loadtest.testbed.waiting import until
+from loadtest.testbed.waiting import SLOWNESS, until
 
 PATHS = ["/", "/?wait=2", "POST /?wait=1", "/?size=30000", "/?status=404", "/?status=503", "/?status=204", "/?wait=7"]
 """What clients ask for: some of it takes a while, so that kills find requests at every stage."""
-OUTAGE = 3.0
+OUTAGE = 3.0 * SLOWNESS
 """Seconds without any answer that a loss of one worker of two may cost on a busy machine; usually some milliseconds."""
 
 

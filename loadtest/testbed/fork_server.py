@@ -50,6 +50,8 @@ MODULES = (
 """What a server imports: the commands that serve, and what they import only once they are configured."""
 EXAMPLES = ("edge.yaml", "collector.yaml", "regions.yaml")
 """Configurations that a server reads, in `config`, as commands do first."""
+EDGE_PYTHON = os.environ.get("EDGEPROXY_EDGE_PYTHON", sys.executable)
+"""What edges run on: where it is another machine's, under an emulator, they start by exec (scripts/test-arm64)."""
 COMMAND = (sys.executable, "-m", "edgeproxy")
 STEPPING = (sys.executable, "-m", "loadtest.testbed.step_kill")
 WORKER = (sys.executable, "-P", "-m", "edgeproxy.edge.proxy")

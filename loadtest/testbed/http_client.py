@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 
 from loadtest.testbed.ports import HOST
+from loadtest.testbed.waiting import SLOWNESS
 
-PATIENCE = 15.0
+PATIENCE = 15.0 * SLOWNESS
 """Seconds within which a server that works answers, however busy the machine is."""
 
 

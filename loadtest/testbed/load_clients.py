@@ -21,8 +21,9 @@ import uvloop
 from loadtest.testbed.customers import key_of
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.process import Process
+from loadtest.testbed.waiting import SLOWNESS
 
-LAST_ANSWERS = 10.0
+LAST_ANSWERS = 10.0 * SLOWNESS
 """Seconds that answers get after the end of the load."""
 RECONNECT = 0.005
 """Seconds between attempts to connect."""
@@ -228,7 +229,7 @@ class Load(Process):
     def finish(self) -> Account:
         """End the load now; its account."""
         self.send_signal(signal.SIGTERM)
-        return self.account(LAST_ANSWERS + 5)
+        return self.account(LAST_ANSWERS / SLOWNESS + 5)
 
 
 async def main(plan: Plan) -> Account:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loadtest.testbed import fork_server
+from loadtest.testbed.waiting import SLOWNESS
 
 MARK = "EDGEPROXY_TEST_FAMILY"
 """A variable of the environment by which the descendants of one process are known, orphans among them."""
@@ -87,8 +88,8 @@ class Process:
         self.send_signal(signal.SIGTERM)
 
     def wait(self, seconds: float) -> int:
-        """Its exit code, minus the number of the signal that killed it; raises TimeoutExpired."""
-        return self._child.wait(seconds)
+        """Its exit code, minus the number of the signal that killed it; raises TimeoutExpired. SLOWNESS counts."""
+        return self._child.wait(seconds * SLOWNESS)
 
     def wait_after(self, number: signal.Signals, seconds: float) -> int:
         """Send it a signal; its exit code."""
@@ -101,7 +102,7 @@ class Process:
             return self.wait_after(signal.SIGTERM, seconds)
         finally:
             self.kill_all()
-            self._child.wait(seconds)
+            self.wait(seconds)
 
     def kill_all(self) -> None:
         """kill -9 of its family: itself first, as it would replace the others."""

@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from loadtest.testbed.fork_server import STEPPING
+from loadtest.testbed.fork_server import EDGE_PYTHON, STEPPING
 
 CLOCK, FULL = "EDGEPROXY_TEST_CLOCK", "EDGEPROXY_TEST_FULL"
 OFFSET = struct.Struct("<d")
@@ -40,7 +40,8 @@ def boundaries(steps: tuple[str, ...]) -> list[str]:
 
 def stepping(step: str, command: str) -> tuple[str, ...]:
     """What starts an edge, or a collector, that is killed at a step."""
-    return (*STEPPING, step, command, "-c")
+    python = EDGE_PYTHON if command == "edge" else sys.executable
+    return (python, *STEPPING[1:], step, command, "-c")
 
 
 def said(step: str) -> str:

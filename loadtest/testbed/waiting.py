@@ -1,11 +1,15 @@
 """Waiting for a condition, with a deadline."""
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+
+SLOWNESS = float(os.environ.get("EDGEPROXY_SLOWNESS", "1"))
+"""By how much deadlines are longer here than tests say: more than 1 under an emulator."""
 
 STEP, STEP_MAX = 0.02, 0.05
 """Seconds between two looks at a condition, first and later on: most are requests, which take CPU on both sides."""
@@ -14,8 +18,9 @@ GROWTH = 1.1
 
 
 def until(condition: Callable[[], T], what: str, *, seconds: float = 60.0, step: float | None = None) -> T:
-    """What `condition` gives once it is true, asked every `step` seconds, or ever less often; fails after `seconds`,
-    saying `what` did not come about."""
+    """What `condition` gives once it is true, asked every `step` seconds, or ever less often; fails after `seconds`
+    (times SLOWNESS), saying `what` did not come about."""
+    seconds *= SLOWNESS
     deadline, pause = time.monotonic() + seconds, step or STEP
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -26,6 +31,7 @@ def until(condition: Callable[[], T], what: str, *, seconds: float = 60.0, step:
 
 async def turned(condition: Callable[[], T], what: str, *, seconds: float = 60.0) -> T:
     """`until` for a condition that changes in this event loop."""
+    seconds *= SLOWNESS
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -35,7 +41,7 @@ async def turned(condition: Callable[[], T], what: str, *, seconds: float = 60.0
 
 async def within(seconds: float, work: Awaitable[T]) -> T:
     """What `work` gives; fails where it takes longer."""
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(seconds * SLOWNESS):
         return await work
 
 

@@ -14,7 +14,7 @@ from loadtest.testbed.fault_load import whole_crew
 from loadtest.testbed.load_clients import request
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.process import kill
-from loadtest.testbed.waiting import until
+from loadtest.testbed.waiting import SLOWNESS, until
 from tests.support.edge_tables import in_use, shown
 from tests.support.service import Service
 
@@ -26,9 +26,9 @@ PAUSE = 0.06
 """Seconds between one of them and the next, at most: workers that start shall not wait for the processor."""
 MOST = 2
 """The concurrency of the customer."""
-OVERLAP = 0.5
+OVERLAP = 0.5 * SLOWNESS
 """Seconds for which more than that may be under way: until the upstream hears that a client, or a worker, is gone."""
-PATIENCE = 10.0
+PATIENCE = 10.0 * SLOWNESS
 
 
 class Aborting:

@@ -6,30 +6,29 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.testbed.customers import people
+from loadtest.testbed.customers import MINUTE, WINDOW, people
 from loadtest.testbed.edge import Edge, StartEdge
 from loadtest.testbed.http_client import Wire
 from loadtest.testbed.load_clients import Account, Load, Plan, request
 from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import SLOWNESS
 
 LIMITS = {"small": 60, "middle": 600, "large": 2_000}
 PROCESSES = 4
-WINDOW = 55.0
-"""Seconds in which the hammering of a limit a minute has to be over."""
 
 
 def hammer(edge: Edge, customer: str, folder: Path, refusals: int) -> list[Account]:
     """Ask flat out from several processes, each until it was refused so often."""
     plan = Plan(edge.port, [customer], connections=8, refusals=refusals)
     loads = [Load(folder / customer, f"{number}", plan) for number in range(PROCESSES)]
-    return [load.account(WINDOW) for load in loads]
+    return [load.account(WINDOW / SLOWNESS) for load in loads]
 
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_a_limit_admits_as_many_as_it_says_however_hard_it_is_hammered(
     workers: int, start_edge: StartEdge, upstream: Upstream, tmp_path: Path
 ) -> None:
-    rates = {name: [f"{limit}/min"] for name, limit in LIMITS.items()}
+    rates = {name: [f"{limit}/{MINUTE}"] for name, limit in LIMITS.items()}
     edge = start_edge(**people(**rates), workers=workers)
     for name, limit in LIMITS.items():
         begun = time.monotonic()
@@ -48,7 +47,7 @@ def test_a_limit_admits_as_many_as_it_says_however_hard_it_is_hammered(
 def test_customers_first_seen_by_several_workers_at_once_have_one_count_each(start_edge: StartEdge) -> None:
     limit, workers = 5, 4
     names = [f"new-{number}" for number in range(250)]
-    edge = start_edge(**people(**{name: [f"{limit}/min"] for name in names}), workers=workers)
+    edge = start_edge(**people(**{name: [f"{limit}/{MINUTE}"] for name in names}), workers=workers)
     with ExitStack() as ends:
         wires = [ends.enter_context(Wire(edge.port)).socket for _ in range(8 * workers)]
         for name in names:

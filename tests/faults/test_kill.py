@@ -3,14 +3,12 @@
 import time
 from pathlib import Path
 
-from loadtest.testbed.customers import people
+from loadtest.testbed.customers import WINDOW, people
 from loadtest.testbed.edge import StartEdge
 from loadtest.testbed.fault_load import Storm
 from loadtest.testbed.upstream import Upstream
 
 LIMIT = 600
-WINDOW = 55.0
-"""Seconds in which a test of one window of a minute has to be over."""
 
 
 def test_workers_killed_one_after_the_other_lose_no_count(

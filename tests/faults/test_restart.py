@@ -3,13 +3,10 @@
 import math
 import time
 
-from loadtest.testbed.customers import UNLIMITED, key_of, people
+from loadtest.testbed.customers import MINUTE, UNLIMITED, WINDOW, key_of, people
 from loadtest.testbed.edge import Edge, StartEdge, total
 from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until, wait_until
-
-WINDOW = 55.0
-"""Seconds in which a test of one window of a minute has to be over."""
 
 
 def ask_times(edge: Edge, customer: str, times: int) -> list[int]:
@@ -23,7 +20,7 @@ WORKERS = (2, 2, 4, 1)
 
 def test_usage_metrics_and_limits_go_on_after_a_restart(start_edge: StartEdge, upstream: Upstream) -> None:
     begun = time.monotonic()
-    edge = start_edge(**people(full=["20/min"], partly=["100/min"]), workers=WORKERS[0])
+    edge = start_edge(**people(full=[f"20/{MINUTE}"], partly=[f"100/{MINUTE}"]), workers=WORKERS[0])
     assert ask_times(edge, "full", 25) == [200] * 20 + [429] * 5
     asked = 0
     for number, count in enumerate(WORKERS):

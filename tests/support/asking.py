@@ -12,8 +12,9 @@ from typing import Self
 from loadtest.testbed.customers import key_of
 from loadtest.testbed.load_clients import content_length
 from loadtest.testbed.ports import HOST
+from loadtest.testbed.waiting import SLOWNESS
 
-ANSWERED = 10.0
+ANSWERED = 10.0 * SLOWNESS
 """Seconds within which there is an answer, however busy the machine is."""
 
 

@@ -275,6 +275,12 @@ def test_compose_has_the_edge_and_what_is_around_it_with_the_files_that_they_wan
             assert source in volumes or (COMPOSE.parent / source).is_dir(), source
 
 
+def test_compose_is_as_its_specification_has_it() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_compose_lets_speak_to_each_other_only_who_have_to() -> None:
     known = yaml.safe_load(COMPOSE.read_text())["networks"]
     # That of the edge is of a service whose place it has there, by its name.

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.batch_chains import NOON, Chain
 from loadtest.testbed.collector import Collector
 from loadtest.testbed.ports import Ports
 from loadtest.testbed.postgresql import Postgresql, programs
+from loadtest.testbed.waiting import until
 from tests.support.containers import Compose, Image
 
 NAME = os.environ.get("EDGEPROXY_JOBS")
@@ -76,8 +77,11 @@ def test_jobs_back_up_export_and_restore_a_ledger_of_postgresql(server: Postgres
         compose = Compose(file, {NAME: Image(NAME, ends)}, tmp_path, ends, host=True)
         compose.run("job", "backup")
         assert collector.post(Chain("edge-2").next()).status == 200
+        name = url.rpartition("/")[2]
+        closed = f"SELECT count(*) FROM rollup WHERE hour > {NOON}"
+        until(lambda: server.ask_in(name, closed) == "1", "the hour is closed", seconds=120)
         compose.run("job", "parquet")
-        assert list(places["objects"].rglob("*.parquet")), "of closed hours"
+        assert list(places["objects"].rglob("*.parquet"))
         server.ask("SELECT pg_switch_wal()")
         for segment in server.wal.iterdir():
             segment.chmod(0o644)

@@ -91,7 +91,7 @@ class Compose:
     def run(self, service: str, *command: str) -> str:
         """Run a command of a service's image to its end, and return what it prints; fails unless it ends with 0."""
         container = self.start(service, command)
-        assert container.process.wait(60) == 0, container.process.output
+        assert container.process.wait(120) == 0, container.process.output
         return container.process.output
 
     def _runtime_settings(self, service: Mapping[str, Any], command: Sequence[str] | None) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Names, e-mail addresses and end users of erased customers are in no byte of anything, a restored backup included."""
 
+import base64
+import gzip
 import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,9 @@ from loadtest.testbed.customers import key_of
 from loadtest.testbed.edge import Edge, StartEdge
 from loadtest.testbed.redis import Redis
 from loadtest.testbed.waiting import until
+from tests.support.byte_search import expand, find_marks
 from tests.support.collector_fixtures import StartCollector, only_sqlite
 
-ZSTD = b"\x28\xb5\x2f\xfd"
-"""How each frame of zstd begins: records of a spool, and bodies of batches."""
 METERS = {
     "requests": {"count": "requests"},
     "people": {"count": "events", "aggregate": "unique"},
@@ -33,6 +34,7 @@ METERS = {
 }
 YEAR = 200
 """Customers of the long test."""
+SECRET = b"mail=ada@planted-eu-017.example&more"
 
 
 def name_of(number: int) -> str:
@@ -68,20 +70,8 @@ def ask(edge: Edge, name: str) -> int:
     return edge.ask(fields={"Authorization": f"Bearer {key_of(name)}"}).status
 
 
-def expand(content: bytes) -> Iterator[bytes]:
-    """Yield bytes, and what each frame of zstd in them has."""
-    yield content
-    at = content.find(ZSTD)
-    while at >= 0:
-        try:
-            yield zstandard.ZstdDecompressor().decompressobj().decompress(content[at:])
-        except zstandard.ZstdError:
-            pass  # Four bytes that happen to be the same, or a frame in pages of a database.
-        at = content.find(ZSTD, at + 1)
-
-
 def read_files(folder: Path) -> dict[str, bytes]:
-    """All files below a folder, with what is compressed in them, by their paths."""
+    """All files below a folder, with what is compressed or encoded in them, by their paths."""
     files = (file for file in sorted(folder.rglob("*")) if file.is_file())
     return {str(file.relative_to(folder)): b"\n".join(expand(file.read_bytes())) for file in files}
 
@@ -176,3 +166,21 @@ def test_nothing_has_a_byte_of_who_was_erased(
     files = read_files(tmp_path)
     assert {name: paths for name in gone if (paths := find_text(files, name))} == {}, "erased before it serves"
     assert verified(collector)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        bytes.upper,
+        lambda text: text.decode().encode("utf-16-le"),
+        lambda text: text.decode().encode("utf-16-be"),
+        lambda text: text.hex().encode(),
+        *(lambda text, at=at: b'"' + base64.b64encode(b"a" * at + text) + b'"' for at in range(3)),
+        *(lambda text, at=at: b"x" * at + base64.urlsafe_b64encode(b"\xff" * at + text) for at in range(3)),
+        lambda text: b"head" + gzip.compress(text) + b"tail",
+        lambda text: b"head" + zstandard.compress(base64.b64encode(text)),
+    ],
+)
+def test_a_mark_is_found_in_each_form_that_a_program_may_have_written(write: Callable[[bytes], bytes]) -> None:
+    assert set(find_marks(write(SECRET))) == {"planted-eu-017"}
+    assert set(find_marks(write(b"of a network: 2001:db8:77::/48, planted-eu-"))) == set()

@@ -1,0 +1,92 @@
+"""Search of every byte for marks of people, in whatever form a program may have written them.
+
+A mark begins with STEM and ends with the number of a person, such as `planted-eu-017`. It is made of letters, digits
+and hyphens, so it is the same in a URL, in JSON and in HTML.
+"""
+
+import base64
+import binascii
+import io
+import re
+import zlib
+from collections.abc import Iterator
+
+import zstandard
+
+STEM = "planted-"
+MARK = re.compile(rb"planted-(?:[a-z]{2}-)?[0-9]{3}")
+ADDRESS = re.compile(rb"2001:db8:77:[ea][0-9]{3}")
+"""The part of a person's IPv6 address that says whose it is; `mask_addresses` leaves what is before it."""
+WIDE = re.compile(rb"p\0l\0a\0n\0t\0e\0d\0(?:[!-~]\0)*[!-~]")
+ADDRESS_STEM = b"2001:db8:77:"
+HEX = re.compile(rb"706c616e746564(?:[0-9a-f]{2})*")
+BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_-]{8,}")
+ZSTD, GZIP, PARQUET = b"\x28\xb5\x2f\xfd", b"\x1f\x8b\x08", b"PAR1"
+DEPTH_MAX = 4
+"""Forms within forms, such as Base64 in a compressed batch."""
+
+
+def _encode_stem(offset: int) -> bytes:
+    """Return what Base64 makes of the stem after so many bytes, without the letters that its neighbours decide."""
+    begin, end = -(-offset * 8 // 6), (offset + len(STEM)) * 8 // 6
+    return base64.b64encode(bytes(offset) + STEM.encode())[begin:end]
+
+
+BASE64_STEMS = [_encode_stem(offset) for offset in range(3)]
+WIDE_STEM = STEM.encode("utf-16-le")[:-1]
+HEX_STEM = binascii.hexlify(STEM.encode())
+
+
+def find_marks(content: bytes) -> Iterator[str]:
+    """Yield the marks in bytes, as they are and in all forms that these may be in."""
+    for form in expand(content):
+        lower = form.lower()
+        for pattern in (MARK, ADDRESS) if STEM.encode() in lower or ADDRESS_STEM in lower else ():
+            yield from (mark.decode() for mark in pattern.findall(lower))
+
+
+def expand(content: bytes, depth: int = DEPTH_MAX) -> Iterator[bytes]:
+    """Yield bytes, and what they have in them: all that is compressed, and what is encoded where a mark may be."""
+    yield content
+    for inner in _list_inner(content, content.lower()) if depth else ():
+        yield from expand(inner, depth - 1)
+
+
+def _list_inner(content: bytes, lower: bytes) -> Iterator[bytes]:
+    """Yield what is compressed or encoded in bytes."""
+    if WIDE_STEM in lower:
+        yield from (found[::2] for found in WIDE.findall(lower))
+    if HEX_STEM in lower:
+        yield from (binascii.unhexlify(found) for found in HEX.findall(lower))
+    if any(stem in content for stem in BASE64_STEMS):
+        for run in BASE64_RUN.findall(content):
+            if any(stem in run for stem in BASE64_STEMS):
+                text = run.translate(bytes.maketrans(b"-_", b"+/"))
+                for at in range(4):  # It may begin amidst other letters.
+                    yield base64.b64decode(text[at : at + (len(text) - at) // 4 * 4])
+                yield base64.b64decode(text + b"=" * (-len(text) % 4)) if len(text) % 4 != 1 else b""
+    if content.startswith(PARQUET):
+        yield _read_parquet(content)
+    yield from _list_frames(content, ZSTD)
+    yield from _list_frames(content, GZIP)
+
+
+def _list_frames(content: bytes, magic: bytes) -> Iterator[bytes]:
+    """Yield what is compressed in each frame, as far as it is whole."""
+    at = content.find(magic)
+    while at >= 0:
+        try:
+            if magic == ZSTD:
+                yield zstandard.ZstdDecompressor().decompressobj().decompress(memoryview(content)[at:])
+            else:
+                yield zlib.decompressobj(wbits=31).decompress(memoryview(content)[at:])
+        except (zstandard.ZstdError, zlib.error):
+            pass  # Bytes that happen to be the same, or a frame in pages of a database.
+        at = content.find(magic, at + 1)
+
+
+def _read_parquet(content: bytes) -> bytes:
+    """Return all values of a Parquet file as text."""
+    from pyarrow import parquet
+
+    return repr(parquet.read_table(io.BytesIO(content)).to_pylist()).encode()

@@ -184,6 +184,23 @@ def test_usage_of_each_customer_comes_to_its_own_collector_from_any_region(world
     assert set(world.ledger("eu")) == {ANNA, "eu-local"}
 
 
+def test_limits_in_use_are_reported_by_both_regions_to_the_customers_own_collector(world: World) -> None:
+    path = f"/v1/customers/{ANNA}/limits"
+    for region in NAMES:
+        world.known(region, ANNA, "eu")
+
+    def live() -> dict[str, int]:
+        edges = world.collectors["eu"].get(path).json()["live"]
+        return {one["region"]: max(limit["peak"] for limit in one["limits"]) for one in edges if one["limits"]}
+
+    live()
+    until(lambda: len(live()) == len(NAMES), "both regions have reported", seconds=30.0)
+    for region in NAMES:
+        world.ask(region, ANNA, "eu")
+    until(lambda: min(live().values()) > 0, "what was used is reported", seconds=30.0)
+    assert world.collectors["us"].get(path).status == 404
+
+
 def test_a_collector_that_is_away_holds_up_nobody_else(world: World) -> None:
     world.settle()
     world.collectors["eu"].end()

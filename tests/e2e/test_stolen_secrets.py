@@ -160,6 +160,7 @@ OPENS: dict[str, set[str]] = {
     EDGE: {
         "POST /v1/batches",
         "POST /v1/traffic",
+        "POST /v1/limit-usage",
         "GET /v1/directory",
         "GET /v1/directory/parts/{token}/{place}",
         "GET /v1/directory/quotas",

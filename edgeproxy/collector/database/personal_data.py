@@ -178,6 +178,8 @@ TABLES: Mapping[str, TableEntry] = {
     "traffic_routes": TableEntry(TRAFFIC, impersonal="edge route region"),
     "customer_errors": TableEntry("7 days", {"customer": CUSTOMER_NAME}, "edge route by region", NAME, DELETES),
     "minutes_floor": TableEntry(ONE),
+    "limit_watches": TableEntry("minutes", {"customer": CUSTOMER_NAME}, "", NAME, DELETES),
+    "limit_usage": TableEntry("minutes", {"customer": CUSTOMER_NAME}, "edge region limits", NAME, DELETES),
     "events": TableEntry(
         "for good, as each is counted once and explains an invoice",
         {
@@ -186,8 +188,7 @@ TABLES: Mapping[str, TableEntry] = {
             "request_id": END_USER_ID,
             "upstream_request_id": END_USER_ID,
             "item": END_USER_ID,
-            "dimensions": DIMENSION,
-            "folded": DIMENSION,
+            **dict.fromkeys(("dimensions", "folded"), DIMENSION),
         },
         "source meter",
         NAME,

@@ -97,6 +97,8 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "days": by_parent("days", "series", "series", rights=READ),
     "dropped": by_parent("dropped", "series", "series", rights=NONE),
     "customer_errors": by_name(),
+    "limit_watches": by_name(*CHANGE),
+    "limit_usage": by_name(*READ),
     "events": by_name(*READ),
     "holdings": by_name(*READ),
     "past_holdings": by_name(*READ),

@@ -47,3 +47,27 @@ customer_errors = Table(
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )
+# Whose use of limits edges report now, as somebody looks at it, and what they reported last (collector/traffic/
+# limit_usage.py). Rows live for minutes.
+limit_watches = Table(
+    "limit_watches",
+    metadata,
+    Column("customer", Text, primary_key=True),
+    Column("until", INTEGER, nullable=False),  # Unix seconds.
+    Column("operator_until", INTEGER, nullable=False),  # 0: no operator looks.
+    Index("limit_watches_until", "until"),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)
+limit_usage = Table(
+    "limit_usage",
+    metadata,
+    Column("customer", Text, primary_key=True),
+    Column("edge", Text, primary_key=True),
+    Column("region", Text, nullable=False),
+    Column("at", INTEGER, nullable=False),  # Unix seconds.
+    Column("limits", Text, nullable=False),  # JSON: a list of LimitUsage.
+    Index("limit_usage_edge", "edge"),
+    sqlite_with_rowid=False,
+    sqlite_strict=True,
+)

@@ -20,6 +20,7 @@ from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.privacy import erasure
 from edgeproxy.collector.privacy.due_alerts import list_due_alerts
 from edgeproxy.collector.privacy.erasure_list import ErasureList, record_erasures
+from edgeproxy.collector.traffic.limit_usage import drop_usage
 from edgeproxy.collector.traffic.reports import drop_errors, drop_reports
 from edgeproxy.config.collector.settings import Retention as Kept
 
@@ -146,6 +147,7 @@ class MaintenanceJobs:
 
     async def _drop_traffic(self, now: float) -> bool:
         """Drop some reports of traffic that are old enough; False where there are none."""
+        await drop_usage(self._database, int(now))
         for step, seconds in self._traffic_seconds.items():
             if seconds is not None and await drop_reports(self._database, step, int(now - seconds)):
                 return True

@@ -20,6 +20,7 @@ from edgeproxy.collector.pages import (
     usage,
 )
 from edgeproxy.collector.pages.incidents import Incident
+from edgeproxy.collector.pages.live_limits import compute_live_uses
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.overview import INVOICE_READERS
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
@@ -124,6 +125,7 @@ async def fetch_limits(visit: Visit, names: Mapping[str, str]) -> dict[str, obje
     meters = visit.site.settings_now().meters.items()
     return {
         "limits": limits.body if limits.is_success else None,
+        "live_uses": compute_live_uses(limits.body["live"]) if limits.is_success else [],
         "quotas": quotas.body["quotas"] if quotas.is_success else [],
         "changes": changes,
         "errors": errors,

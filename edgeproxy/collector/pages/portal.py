@@ -8,6 +8,7 @@ from aiohttp import web
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts.preferred_region import list_choices
 from edgeproxy.collector.pages import alert_handling, alerts, home, keys, plans, usage, webhooks
+from edgeproxy.collector.pages.live_limits import compute_live_uses
 from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.site import Page, PageError, Visit
@@ -68,6 +69,8 @@ async def show_limits(visit: Visit) -> web.Response:
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
     tier = visit.site.tiers.get(body["tier"])
     quotas = await visit.fetch("GET", "/v1/customers/{customer}/quotas", names=names)
+    limits = await visit.call("GET", "/v1/customers/{customer}/limits", names=names)
+    is_limited = limits.is_success and (limits.body["limits"] or limits.body["concurrency"] is not None)
     raised = (await visit.fetch("GET", "/v1/customers/{customer}/limits/raise", names=names))["raised"]
     features = {}
     if visit.site.settings_now().plans and await plans.find_subscription(visit) is not None:
@@ -78,6 +81,7 @@ async def show_limits(visit: Visit) -> web.Response:
         regions=list_choices(regions.get("allow"), visit.site.settings_now()),
         preferred_region=regions.get("prefer"),
         terms=None if tier is None else compute_terms(tier, body),
+        live_uses=compute_live_uses(limits.body["live"]) if is_limited else None,
         features=features,
         quotas=quotas["quotas"],
         raised=raised,

@@ -22,18 +22,23 @@ class ForeignEdgeError(Exception):
     """The edge is bound to another token or region; a sentence."""
 
 
-async def record_report(connection: AsyncConnection, token: str, edge: str, report: TrafficReport) -> bool:
-    """Record a report of an edge; False where this edge's minute is there already.
-
-    Raises UnknownEdgeError, and ForeignEdgeError unless the edge's batches come with this token from this region.
-    """
+async def require_bound(connection: AsyncConnection, token: str, edge: str, region: str) -> None:
+    """Raise UnknownEdgeError, and ForeignEdgeError unless the edge's batches come with this token from this region."""
     bound = (await connection.execute(sa.select(edges.c.token, edges.c.region).where(edges.c.edge == edge))).first()
     if bound is None or bound.token is None:
         raise UnknownEdgeError
     if bound.token != token:
         raise ForeignEdgeError(f"the edge {edge} is bound to another token than {token}")
-    if bound.region not in (None, report.region):
-        raise ForeignEdgeError(f"the edge {edge} is bound to region {bound.region}, not to {report.region}")
+    if bound.region not in (None, region):
+        raise ForeignEdgeError(f"the edge {edge} is bound to region {bound.region}, not to {region}")
+
+
+async def record_report(connection: AsyncConnection, token: str, edge: str, report: TrafficReport) -> bool:
+    """Record a report of an edge; False where this edge's minute is there already.
+
+    Raises as `require_bound` does.
+    """
+    await require_bound(connection, token, edge, report.region)
     minute, hour = ({"edge": edge, "region": report.region, "step": step} for step in (MINUTE, HOUR))
     minute["start"], hour["start"] = report.minute, report.minute - report.minute % HOUR
     total = _to_columns(report.total)

@@ -186,13 +186,13 @@ class Directories:
             self._log.error("a key is in the directories of several residencies: the first counts", str(names))
         return next(iter((here or owners).values()))
 
-    async def find_customer(self, name: str) -> KnownCustomer | None:
-        """Return a customer of the directories; None where there is none.
+    async def find_customer(self, name: str, residency: str | None = None) -> KnownCustomer | None:
+        """Return a customer of the directories, or of that of one residency; None where there is none.
 
         Raises CacheError, and ValueError where this version does not understand the customer's settings.
         """
         for one in self._followed:
-            customer = await one.follower.find_customer(name)
+            customer = await one.follower.find_customer(name) if residency in (None, one.label) else None
             if customer is not None:
                 return customer
         return None

@@ -30,7 +30,6 @@ from edgeproxy.edge.usage.seal import Sealer
 from edgeproxy.edge.usage.ship import ShippingStatus
 from edgeproxy.edge.usage.spool import BrokenSpoolError, Pending
 from edgeproxy.wire.key_uses import KeysUsed
-from edgeproxy.wire.traffic_report import TrafficReport
 
 RETRY_SECONDS, IDLE_SEAL_SECONDS = 1.0, 60.0
 """Seconds between two attempts to acquire the identity lock; and between two turns where nothing is to be sealed."""
@@ -114,12 +113,14 @@ class Accounting:
         for digest, owner in known.items():
             self._keys_used.setdefault(owner.residency, KeysUsed()).record((digest,), now)
 
-    async def send_traffic(self, report: TrafficReport, residency: str = "") -> Reply | None:
-        """Send a report of traffic to the collector of a residency, empty for the edge's own; None where this
+    async def send_report(self, path: str, report: JsonObject, residency: str = "") -> Reply | None:
+        """Send a report to this path of the collector of a residency, empty for the edge's own; None where this
         supervisor ships nothing there. Raises OSError where nobody answers.
         """
         sealer, shipping = self._find_sealer(residency), self._shippings.get(residency)
-        return None if sealer is None or shipping is None else await shipping.send_traffic(sealer.identity.id, report)
+        if sealer is None or shipping is None:
+            return None
+        return await shipping.send_report(sealer.identity.id, path, report)
 
     async def end(self) -> None:
         """Seal the last counts and ship for a few seconds."""

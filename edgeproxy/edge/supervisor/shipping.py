@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import ParamSpec, TypeVar
 
 from edgeproxy.base.client_tls import ClientTls, TlsFilesError
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.tasks import Tasks, run_in_thread
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.edge.usage.ship import Reply, Shipper, ShippingStatus
@@ -17,7 +18,6 @@ from edgeproxy.edge.usage.transport import HttpTransport
 from edgeproxy.wire import edge_report
 from edgeproxy.wire.batch import Batch
 from edgeproxy.wire.key_uses import KeysUsed
-from edgeproxy.wire.traffic_report import TrafficReport
 
 DIED = "shipping died; the log says more"
 
@@ -78,11 +78,11 @@ class Shipping:
         await self._tasks.cancel()
         await self._hang_up()
 
-    async def send_traffic(self, edge: str, report: TrafficReport) -> Reply:
+    async def send_report(self, edge: str, path: str, report: JsonObject) -> Reply:
         """Send a report over the connection of the batches. Raises OSError, also where there is none yet."""
         if self._http is None:
             raise OSError("there is no connection to the collector")
-        return await self._http.send_traffic(edge, report)
+        return await self._http.send_report(edge, path, report)
 
     async def _send(self, batch: Batch, body: bytes) -> Reply:
         if self._renewed:

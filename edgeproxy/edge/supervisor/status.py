@@ -17,7 +17,7 @@ from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.supervisor.accounting import Accounting
 from edgeproxy.edge.supervisor.certificates import Certificates
 from edgeproxy.edge.supervisor.exemplars import Exemplar
-from edgeproxy.edge.supervisor.limit_report import find_file_customer
+from edgeproxy.edge.supervisor.limit_report import Policy, find_file_customer
 from edgeproxy.edge.supervisor.reload import Reloads
 from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.supervisor.traces import Traces
@@ -28,6 +28,9 @@ from edgeproxy.edge.sync.coordinator import Coordinator
 
 LOCAL_HUB = {"url": "memory://", "state": "up", "age_s": 0}
 """The hub's status where limits are not shared."""
+
+KEYS_MAX = 100
+"""Keys of a customer whose limits are reported to the collector: each may have limits of its own."""
 
 Phase = Literal["starting", "serving", "draining"]
 
@@ -86,6 +89,17 @@ class Status:
         ValueError where the directory's entry cannot be read.
         """
         return find_file_customer(self.settings, customer) or await self._directories.find_customer(customer)
+
+    async def list_policies(self, residency: str, customer: str) -> list[Policy]:
+        """List the policies of a customer of a residency, empty for the edge's own, and their present use, for no more
+        than KEYS_MAX keys. Raises OSError, LookupError and ValueError, also where the residency has no such customer.
+        """
+        known = None if residency else find_file_customer(self.settings, customer)
+        known = known or await self._directories.find_customer(customer, residency)
+        if known is None:
+            raise LookupError("no such customer is here")
+        known = known._replace(keys=known.keys[:KEYS_MAX])
+        return await self._table_reader.limits(self.settings, known, self.directory_flags)
 
     @property
     def directory_flags(self) -> Mapping[str, Flag]:

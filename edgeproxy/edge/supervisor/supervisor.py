@@ -32,6 +32,7 @@ from edgeproxy.edge.supervisor.changeover import Changeover
 from edgeproxy.edge.supervisor.destinations import Destinations
 from edgeproxy.edge.supervisor.issuers import IssuerKeyFetcher
 from edgeproxy.edge.supervisor.ledger_counts import LedgerCountWriter
+from edgeproxy.edge.supervisor.limit_usage import LimitUsageReporter
 from edgeproxy.edge.supervisor.probe import Prober
 from edgeproxy.edge.supervisor.process import ForwardedMessage
 from edgeproxy.edge.supervisor.reload import Reloads
@@ -46,6 +47,10 @@ from edgeproxy.edge.supervisor.watch import watch_files
 from edgeproxy.edge.supervisor.worker_template import WorkerTemplate
 from edgeproxy.edge.supervisor.workers import Workers
 from edgeproxy.edge.sync.coordinator import Coordinator
+from edgeproxy.edge.usage import answer
+from edgeproxy.wire import limit_usage, traffic_report
+from edgeproxy.wire.limit_usage import LimitUsageReport, dump_limit_usage
+from edgeproxy.wire.traffic_report import TrafficReport, dump_report
 
 TICK_SECONDS = 1.0
 """Seconds between two heartbeats, and between two slices of table maintenance."""
@@ -120,7 +125,7 @@ class Supervisor:
         self._traffic = TrafficReporter(
             self._table_reader,
             settings.region,
-            self._accounting.send_traffic,
+            self._send_traffic,
             residencies=self._accounting.list_residencies,
         )
         self._status = Status(
@@ -133,6 +138,12 @@ class Supervisor:
             self._directories,
             self._traces,
             self._coordinator,
+        )
+        self._limit_usage = LimitUsageReporter(
+            self._status.list_policies,
+            settings.region,
+            self._send_limit_usage,
+            self._accounting.list_residencies,
         )
         self._systemd = Systemd()
         self._tasks = Tasks()
@@ -159,6 +170,7 @@ class Supervisor:
         self._tasks.start("heartbeat", self._beat_heart())
         self._tasks.start("tend", self._maintain_tables())
         self._tasks.start("traffic", self._traffic.run())
+        self._tasks.start("limit usage", self._limit_usage.run())
         self._tasks.start("reload", self._reloads.run())
         if self._watched:
             self._tasks.start("watch", watch_files(self._reloads))
@@ -207,6 +219,12 @@ class Supervisor:
             await self._issuers.follow(settings.issuers)
             await self._traces.exporter.follow(settings.tracing)
         return whys
+
+    async def _send_traffic(self, report: TrafficReport, residency: str) -> answer.Reply | None:
+        return await self._accounting.send_report(traffic_report.PATH, dump_report(report), residency)
+
+    async def _send_limit_usage(self, report: LimitUsageReport, residency: str) -> answer.Reply | None:
+        return await self._accounting.send_report(limit_usage.PATH, dump_limit_usage(report), residency)
 
     def _send_to_workers(self, message: FromLeader) -> None:
         self._workers.send(message)

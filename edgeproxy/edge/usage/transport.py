@@ -1,4 +1,4 @@
-"""Batches over HTTP, and beside them reports of traffic: `POST /v1/batches` and `POST /v1/traffic` of a collector."""
+"""Batches over HTTP, and reports beside them, of traffic and of limits: `POST /v1/batches` and others."""
 
 import asyncio
 import os
@@ -10,10 +10,9 @@ import orjson
 import zstandard
 
 from edgeproxy.base.http_answer import parse_retry_after, read_prefix
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.wire.batch import Batch, format_headers
-from edgeproxy.wire.traffic_report import PATH as TRAFFIC_PATH
-from edgeproxy.wire.traffic_report import TrafficReport, dump_report
 
 PATH = "/v1/batches"
 NO_FIELDS: Mapping[str, str] = {}
@@ -21,7 +20,7 @@ CONNECT_SECONDS = 5.0
 ATTEMPT_SECONDS = 60.0
 """Seconds to connect, and for the whole of an attempt."""
 REPORT_SECONDS = 10.0
-"""Seconds for the whole of sending a report of traffic, for which no batch is to wait longer."""
+"""Seconds for the whole of sending a report, for which no batch is to wait longer."""
 ANSWER_BYTES_MAX = 64 << 10
 """Bytes of an answer that are read."""
 ZSTD_LEVEL = 3
@@ -69,10 +68,10 @@ class HttpTransport:
         fields = {"Content-Encoding": "zstd", **format_headers(batch, body), **beside}
         return await self._post(PATH, sent, fields, self._timeout)
 
-    async def send_traffic(self, edge: str, report: TrafficReport) -> Reply:
-        """Send a report of the traffic of an edge. Raises as a batch does."""
+    async def send_report(self, edge: str, path: str, report: JsonObject) -> Reply:
+        """Send a report of an edge. Raises as a batch does."""
         limits = aiohttp.ClientTimeout(total=REPORT_SECONDS, connect=self._timeout.connect)
-        return await self._post(TRAFFIC_PATH, orjson.dumps(dump_report(report)), {"Edge-Id": edge}, limits)
+        return await self._post(path, orjson.dumps(report), {"Edge-Id": edge}, limits)
 
     async def _post(self, path: str, body: bytes, fields: Mapping[str, str], limits: aiohttp.ClientTimeout) -> Reply:
         if self._session is None:

@@ -41,6 +41,7 @@ REFUSED = {
     "post_customers_customer_webhook_endpoints_endpoint_messages_message_redeliver": 409,  # It is on its way.
     "post_batches": 422,  # A batch has header fields, which tests/collector/ledger sends.
     "post_traffic": 422,  # So has a report, which tests/collector/api/test_traffic_api.py sends.
+    "post_limit_usage": 422,  # The same.
     "put_billing_subscription_coupon": 422,  # That of POST /billing/subscription goes on.
     "post_billing_upgrade": 409,  # The example of PUT /billing/subscription has upgraded already.
 }

@@ -437,6 +437,7 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("GET", f"{path}/alert-address", None, 200),
         ("PUT", f"{path}/alert-address", {"email": f"{A}@example.com"}, 200),
         ("PUT", f"{path}/preferred-region", {"region": None}, 200),
+        ("GET", f"{path}/limits", None, 200),
         ("GET", f"{path}/limits/raise", None, 200),
         ("GET", f"{path}/quotas", None, 200),
         ("GET", f"{path}/holdings/workflows", None, 200),

@@ -139,6 +139,35 @@ def test_the_page_of_a_customer_says_what_is_refused_now_by_which_limit_where_an
     assert stage.collector.send("POST", "/v1/customers/night/limits/raise", raised).status == 201
     assert stage.collector.get("/v1/customers/night/limits").json()["limits"][0]["count"] == 3000
     assert stage.collector.get("/v1/customers/nobody/limits").status == 404
+    assert "Edges report it within 20 seconds." in text
+    for edge, used in (("e-3", 80), ("e-60", 12)):
+        limits = [
+            {
+                "limit": "pro",
+                "scope": "customer",
+                "mode": "enforce",
+                "count": 100,
+                "window_s": 10,
+                "used": used,
+                "peak": 95,
+            },
+            {
+                "limit": "concurrency",
+                "scope": "customer",
+                "mode": "enforce",
+                "count": 4,
+                "window_s": 0,
+                "used": 4,
+                "peak": 4,
+            },
+        ]
+        usage = {"region": "us-east", "usage": [{"customer": "night", "limits": limits}]}
+        assert stage.collector.send("POST", "/v1/limit-usage", usage, token=EDGE, Edge_Id=edge).status == 200
+    seen = ("Requests at once 4 / 4 at the limit us-east 4.", "pro 80 / 100 in 10 seconds 80% us-east 80. Peak since")
+    text = " ".join(stage.operator.get("/console/customers/night").text.split())
+    assert [one for one in seen if one not in text] == []
     with stage.customer("night") as night:
+        text = " ".join(night.get("/account/limits").text.split())
+        assert [one for one in seen if one not in text] == []
         night.get("/console/customers/night")
         assert night.status == 403

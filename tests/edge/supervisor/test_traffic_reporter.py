@@ -16,7 +16,7 @@ from edgeproxy.edge.supervisor.traffic import TrafficReporter
 from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.edge.usage.transport import HttpTransport
 from edgeproxy.wire.batch import format_batch
-from edgeproxy.wire.traffic_report import ERRORS_MAX, ROUTES_MAX, ErrorGroup, TrafficReport
+from edgeproxy.wire.traffic_report import ERRORS_MAX, PATH, ROUTES_MAX, ErrorGroup, TrafficReport, dump_report
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import EDGE, Collector
 
@@ -165,7 +165,7 @@ def test_a_real_collector_takes_what_is_reported(edge: Edge, sqlite_collector: C
         assert (await http(batch, format_batch(batch))).status == 200
 
         async def send(report: TrafficReport, residency: str) -> Reply:
-            reply = await http.send_traffic(chain.edge, report._replace(region=chain.region))
+            reply = await http.send_report(chain.edge, PATH, dump_report(report._replace(region=chain.region)))
             assert reply.status == 200, reply
             return reply
 

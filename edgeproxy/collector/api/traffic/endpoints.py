@@ -6,8 +6,11 @@ from edgeproxy.collector.api.group import CUSTOMER, Group
 from edgeproxy.collector.api.traffic.handlers import TrafficHandlers
 from edgeproxy.collector.api.traffic.models import (
     EXAMPLE,
+    LIMIT_USAGE_EXAMPLE,
     CustomerErrorsQuery,
     CustomerErrorsResponse,
+    LimitUsageBody,
+    LimitUsageReceipt,
     TrafficQueryParameters,
     TrafficReceipt,
     TrafficReportBody,
@@ -33,6 +36,18 @@ GROUP = Group(
                 422: "A field cannot be used, or the minute is too old or in the future.",
             },
             example=EXAMPLE,
+        ),
+        Endpoint(
+            "POST",
+            "/v1/limit-usage",
+            TrafficHandlers.ingest_limit_usage,
+            "Ingest what customers use of their limits at an edge now; the answer says whom to report next.",
+            roles=EDGE,
+            body=LimitUsageBody,
+            response=LimitUsageReceipt,
+            headers={"Edge-Id": BATCH_HEADERS["Edge-Id"]},
+            errors={409: "The edge has shipped no batch yet."},
+            example=LIMIT_USAGE_EXAMPLE,
         ),
         Endpoint(
             "GET",

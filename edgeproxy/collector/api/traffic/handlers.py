@@ -2,6 +2,8 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 from aiohttp import web
@@ -9,12 +11,13 @@ from aiohttp import web
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.api import auth
-from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.endpoint import AnyCall, Call, Nothing, Query
 from edgeproxy.collector.api.group import Handlers
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.api.traffic.models import (
     CustomerErrorsQuery,
     CustomerErrorsResponse,
+    LimitUsageBody,
     TrafficGroup,
     TrafficQueryParameters,
     TrafficReportBody,
@@ -23,7 +26,7 @@ from edgeproxy.collector.api.traffic.models import (
 )
 from edgeproxy.collector.database.schema import HOUR
 from edgeproxy.collector.ledger.queries import parse_time
-from edgeproxy.collector.traffic import errors, queries, reports
+from edgeproxy.collector.traffic import errors, limit_usage, queries, reports
 from edgeproxy.collector.traffic.quantiles import compute_quantile
 from edgeproxy.wire.batch import NAME
 from edgeproxy.wire.traffic_report import AGE_SECONDS_MAX, MINUTE_SECONDS, TrafficCounts, sum_counts
@@ -37,23 +40,29 @@ class TrafficHandlers(Handlers):
 
     async def ingest_report(self, call: Call[Query, TrafficReportBody]) -> web.Response:
         """Record a report, once."""
-        edge, now = call.request.headers.get("Edge-Id", ""), time.time()
-        if not NAME.fullmatch(edge):
-            raise ProblemError(422, "the field Edge-Id is missing, or names no edge")
-        auth.require_edge(call.holder, edge)
-        report = call.body.to_report()
-        if call.holder.region not in (None, report.region):
-            raise auth.DeniedError(403, f"{call.holder.called} is bound to region {call.holder.region}")
+        report, now = call.body.to_report(), time.time()
+        edge = read_edge(call, report.region)
         if not now - 2 * AGE_SECONDS_MAX <= report.minute <= now + CLOCK_SECONDS:
             raise ProblemError(422, "minute: is too old, or in the future")
-        try:
+        with answering_rejections(edge):
             async with self._database.writing() as connection:
                 is_new = await reports.record_report(connection, call.holder.label, edge, report)
-        except reports.UnknownEdgeError:
-            raise ProblemError(409, f"the edge {edge} has shipped no batch yet") from None
-        except reports.ForeignEdgeError as error:
-            raise auth.DeniedError(403, str(error)) from None
         return answer(200, {"recorded": is_new})
+
+    async def ingest_limit_usage(self, call: Call[Query, LimitUsageBody]) -> web.Response:
+        """Record what watched customers use at an edge; of others nothing is recorded, whomever the edge names."""
+        region, usage, now = call.body.region, call.body.to_usage(), int(time.time())
+        edge = read_edge(call, region)
+        with answering_rejections(edge):
+            async with self._database.reading() as connection:
+                await reports.require_bound(connection, call.holder.label, edge, region)
+                watched = await limit_usage.fetch_watched(connection, now)
+                reported = await limit_usage.select_watched(connection, usage)
+        if reported:
+            async with self._database.writing() as connection:
+                own = {customer: usage[customer] for customer in reported}
+                await limit_usage.record_usage(connection, edge, region, own, now)
+        return answer(200, {"watched": watched})
 
     async def report_traffic(self, call: Call[TrafficQueryParameters, Nothing]) -> web.Response:
         """Report the traffic of a time."""
@@ -117,6 +126,28 @@ class TrafficHandlers(Handlers):
             "unnamed": {"requests": unnamed.requests, "minutes": unnamed.minutes},
         }
         return answer(200, response)
+
+
+def read_edge(call: AnyCall, region: str) -> str:
+    """Return the edge that a report is from. Raises ProblemError, and DeniedError unless the token may send it."""
+    edge = call.request.headers.get("Edge-Id", "")
+    if not NAME.fullmatch(edge):
+        raise ProblemError(422, "the field Edge-Id is missing, or names no edge")
+    auth.require_edge(call.holder, edge)
+    if call.holder.region not in (None, region):
+        raise auth.DeniedError(403, f"{call.holder.called} is bound to region {call.holder.region}")
+    return edge
+
+
+@contextmanager
+def answering_rejections(edge: str) -> Iterator[None]:
+    """Answer 409 for an edge that nobody knows yet, and 403 for one that is bound to somebody else."""
+    try:
+        yield
+    except reports.UnknownEdgeError:
+        raise ProblemError(409, f"the edge {edge} has shipped no batch yet") from None
+    except reports.ForeignEdgeError as error:
+        raise auth.DeniedError(403, str(error)) from None
 
 
 def _to_group(query: queries.TrafficQuery, group: tuple[str, ...], counts: TrafficCounts) -> TrafficGroup:

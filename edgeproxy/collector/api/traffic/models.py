@@ -13,6 +13,8 @@ from edgeproxy.collector.traffic.queries import GROUPS
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import Whole, value_error
 from edgeproxy.wire.batch import ROUTE_CHARACTERS_MAX, UNIX_SECONDS_MAX
+from edgeproxy.wire.limit_usage import COUNT_MAX as LIMIT_COUNT_MAX
+from edgeproxy.wire.limit_usage import LIMITS_MAX, WATCHED_MAX, LimitUsage
 from edgeproxy.wire.traffic_report import (
     BUCKETS,
     COUNT_MAX,
@@ -91,6 +93,56 @@ class TrafficReportBody(BaseModel):
         routes = {one.route: one.to_counts() for one in self.routes}
         errors = {ErrorGroup(one.customer, one.route, one.status, one.by): one.requests for one in self.errors}
         return TrafficReport(self.minute, self.region, self.total.to_counts(), routes, errors, self.unnamed)
+
+
+class LimitUsageRow(BaseModel):
+    """What is used of a limit at an edge."""
+
+    limit: Annotated[str, Field(pattern=ROUTE_PATTERN)]
+    """The name of the limit."""
+    scope: Annotated[str, Field(pattern=ROUTE_PATTERN)]
+    """The requests that share the limit: those of the customer, of a key or a route."""
+    route: Annotated[str, Field(pattern=f"^$|{ROUTE_PATTERN}")] = ""
+    """The route of a limit that counts each route by itself; empty for any other."""
+    mode: Literal["enforce", "shadow"]
+    """`enforce` refuses what is above the limit, `shadow` counts it alone."""
+    count: Annotated[int, Field(strict=True, ge=0, le=LIMIT_COUNT_MAX)]
+    """The number that is allowed."""
+    window_s: Annotated[float, Field(ge=0, le=LIMIT_COUNT_MAX, allow_inf_nan=False)]
+    """The length of the window in seconds; 0 for requests at once."""
+    used: Annotated[int, Field(strict=True, ge=0, le=LIMIT_COUNT_MAX)]
+    """The number that is used now; of a limit by key, by the key that used most."""
+    peak: Annotated[int, Field(strict=True, ge=0, le=LIMIT_COUNT_MAX)]
+    """The largest number that was used since the customer is watched."""
+
+
+class CustomerLimitUsageBody(BaseModel):
+    """What a customer uses of its limits at an edge."""
+
+    customer: Name
+    """The customer, by name."""
+    limits: Annotated[list[LimitUsageRow], Field(max_length=LIMITS_MAX)]
+    """The limits of which the largest part is used."""
+
+
+class LimitUsageBody(BaseModel):
+    """What watched customers use of their limits at an edge now."""
+
+    region: Name
+    """The region of the edge."""
+    usage: Annotated[list[CustomerLimitUsageBody], Field(max_length=WATCHED_MAX)] = []
+    """The customers whom the answer before named, as far as the edge knows them."""
+
+    def to_usage(self) -> dict[str, list[LimitUsage]]:
+        """Return what is used, by customer."""
+        return {one.customer: [LimitUsage(**limit.model_dump()) for limit in one.limits] for one in self.usage}
+
+
+class LimitUsageReceipt(TypedDict):
+    """The answer to a report of limits in use."""
+
+    watched: list[str]
+    """The customers to report next, by the names that edges know, at most 20."""
 
 
 class TrafficReceipt(TypedDict):
@@ -259,4 +311,24 @@ EXAMPLE: JsonValue = {
     "routes": [{"route": "v1", **_COUNTS}],
     "errors": [{"customer": "acme", "route": "v1", "status": 503, "by": "upstream", "requests": 2}],
     "unnamed": 0,
+}
+LIMIT_USAGE_EXAMPLE: JsonValue = {
+    "region": "eu",
+    "usage": [
+        {
+            "customer": "acme",
+            "limits": [
+                {
+                    "limit": "burst",
+                    "scope": "customer",
+                    "route": "",
+                    "mode": "enforce",
+                    "count": 100,
+                    "window_s": 10,
+                    "used": 12,
+                    "peak": 40,
+                }
+            ],
+        }
+    ],
 }

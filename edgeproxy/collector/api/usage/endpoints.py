@@ -62,7 +62,7 @@ GROUP = Group(
             "/v1/customers/{customer}/limits",
             UsageHandlers.report_limits,
             "Report the limits of a customer, what is used of them, and what they refused by route and region.",
-            roles=READERS,
+            roles=READERS | OWN,
             query=CustomerLimitsQuery,
             response=CustomerLimits,
             errors={409: "The tier of the customer is not configured here."},

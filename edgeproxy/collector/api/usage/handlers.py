@@ -1,8 +1,9 @@
 """Usage that the ledger has counted, and the requests that limits refused."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, replace
+from typing import cast
 
 from aiohttp import web
 
@@ -20,6 +21,9 @@ from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.api.usage import csv_export
 from edgeproxy.collector.api.usage.models import (
     CustomerLimitsQuery,
+    LiveEdge,
+    LiveLimit,
+    RateUse,
     RefusalsQuery,
     UsageQuery,
     UsageSpanQuery,
@@ -32,7 +36,9 @@ from edgeproxy.collector.ledger import customer_limits, detail, queries, reading
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.collector.ledger.refusals import RefusalReport
 from edgeproxy.collector.quotas import customer_quotas
+from edgeproxy.collector.traffic import limit_usage
 from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.config.limits import Limit
 from edgeproxy.config.meters import MEASURES, AggregateName
 
 REFUSALS_SECONDS = 60.0
@@ -142,33 +148,50 @@ class UsageHandlers(Handlers):
             if refused:
                 since = until - call.query.hours * 3600
                 groups = await customer_limits.fetch_refusal_groups(connection, name, refused, since, until)
-        uses = [(limit, customer_limits.compute_use(limit, minutes, until)) for limit in allowance.limits]
+        # Limits on trial are no matter of customers.
+        modes = ("enforce", "shadow") if call.holder.customer is None else ("enforce",)
+        trials = {limit.name for limit in allowance.limits if limit.mode not in modes}
+        uses = [
+            (limit, customer_limits.compute_use(limit, minutes, until))
+            for limit in allowance.limits
+            if limit.mode in modes
+        ]
         times = ("first_at", "last_at")
         return answer(
             200,
             {
                 "customer": name,
                 "as_of": format_timestamp(until * 1000),
-                "limits": [
-                    {
-                        "limit": limit.name,
-                        "scope": limit.scope,
-                        "mode": limit.mode,
-                        "count": limit.count,
-                        "window_s": limit.window,
-                        "used": use.used,
-                        "peak": use.peak,
-                    }
-                    for limit, use in uses
-                ],
+                "limits": [to_rate_use(limit, use) for limit, use in uses],
                 "concurrency": allowance.concurrency,
+                "live": await self._fetch_live(name, until, modes, call.holder),
                 "is_counted": bool(refused),
                 "refusals": [
                     {**group._asdict(), **{field: format_timestamp(getattr(group, field) * 1000) for field in times}}
                     for group in groups
+                    if group.limit not in trials
                 ],
             },
         )
+
+    async def _fetch_live(self, customer: str, now: int, modes: Collection[str], holder: Holder) -> list[LiveEdge]:
+        """Return what a customer uses of its limits at each edge now, and have edges report it for another minute."""
+        is_operator = holder.customer is None
+        async with self._database.reading() as connection:
+            is_watched = await limit_usage.is_watched(connection, customer, now, is_operator)
+            usage = await limit_usage.fetch_usage(connection, customer, now)
+        if not is_watched:
+            async with self._database.writing() as connection:
+                await limit_usage.watch(connection, customer, now, is_operator)
+        return [
+            {
+                "edge": one.edge,
+                "region": one.region,
+                "as_of": format_timestamp(one.at * 1000),
+                "limits": [cast(LiveLimit, asdict(limit)) for limit in one.limits if limit.mode in modes],
+            }
+            for one in usage
+        ]
 
     async def report_refusals(self, call: Call[RefusalsQuery, Nothing]) -> web.Response:
         """Report the customers and limits with most refusals in the last hours."""
@@ -193,3 +216,16 @@ class UsageHandlers(Handlers):
                 {"limit": row.limit, "refused": row.refused, "uncertain": row.uncertain} for row in report.limits
             ],
         }
+
+
+def to_rate_use(limit: Limit, use: customer_limits.LimitUse) -> RateUse:
+    """Return a rate with what is used of it as the API shows it."""
+    return {
+        "limit": limit.name,
+        "scope": limit.scope,
+        "mode": limit.mode,
+        "count": limit.count,
+        "window_s": limit.window,
+        "used": use.used,
+        "peak": use.peak,
+    }

@@ -188,6 +188,40 @@ class RateUse(TypedDict):
     """The requests of the fullest window of the last day; null like `used`."""
 
 
+class LiveLimit(TypedDict):
+    """What is used of a limit at an edge now."""
+
+    limit: str
+    """The name of the limit; `concurrency` limits requests at once."""
+    scope: str
+    """The requests that share the limit: those of the customer, of a key or a route."""
+    route: str
+    """The route of a limit that counts each route by itself; empty for any other."""
+    mode: str
+    """`enforce` refuses what is above the limit, `shadow` counts it alone."""
+    count: int
+    """The number that is allowed."""
+    window_s: float
+    """The length of the window in seconds; 0 for requests at once."""
+    used: int
+    """The number that is used now; of a limit by key, by the key that used most."""
+    peak: int
+    """The largest number that the edge has seen since somebody looks."""
+
+
+class LiveEdge(TypedDict):
+    """What is used of a customer's limits at an edge now. Where edges share a limit, each says what all of them use."""
+
+    edge: str
+    """The edge, by id."""
+    region: str
+    """The region of the edge."""
+    as_of: str
+    """The time of its report."""
+    limits: list[LiveLimit]
+    """The limits of which the largest part is used, at most 50."""
+
+
 class RefusedGroup(LimitRefusals):
     """The requests of a customer that a limit refused on a route in a region."""
 
@@ -213,7 +247,10 @@ class CustomerLimits(TypedDict):
     limits: list[RateUse]
     """The rates that apply, in the order of the tier."""
     concurrency: int | None
-    """The requests at once that are allowed; null where any number is. How many there are now is not known here."""
+    """The requests at once that are allowed; null where any number is."""
+    live: list[LiveEdge]
+    """What is used at each edge now. Edges report it while somebody asks, the first time within 20 seconds; of so many
+    customers at a time, operators' first. Those of earlier versions report nothing."""
     is_counted: bool
     """Whether a meter counts refusals (`count: refusals`); without one there are none here."""
     refusals: list[RefusedGroup]

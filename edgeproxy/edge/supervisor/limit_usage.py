@@ -1,0 +1,129 @@
+"""The reporter of limits in use: what customers whom somebody looks at use of their limits at this edge now.
+
+The collector names them, so that nothing is read or sent for anybody else: an edge that reports nothing asks, in one
+small request every ten seconds. What is used is read as `GET /limits/CUSTOMER` of the admin listener reads it, without
+the request path. Requests at once change faster than that, so they are read every two seconds for their peak.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from http import HTTPStatus
+
+import orjson
+
+from edgeproxy.base import log
+from edgeproxy.edge.supervisor.limit_report import Policy
+from edgeproxy.edge.supervisor.traffic import UNKNOWN
+from edgeproxy.edge.usage.answer import Reply
+from edgeproxy.wire.limit_usage import LIMITS_MAX, REPORT_SECONDS, WATCHED_MAX, LimitUsage, LimitUsageReport
+
+READ_SECONDS = 2.0
+"""Seconds between two readings of what is used."""
+UNKNOWN_SECONDS = 600.0
+"""Seconds for which a collector is not asked that does not know these reports, as it is of an earlier version."""
+
+ReadPolicies = Callable[[str, str], Awaitable[list[Policy]]]
+"""Returns the policies of a customer by residency and name. Raises OSError, LookupError or ValueError."""
+SendReport = Callable[[LimitUsageReport, str], Awaitable[Reply | None]]
+"""As that of traffic.py."""
+Peaks = dict[tuple[str, str, str], int]
+"""The most that was seen of limits, by name, scope and route."""
+
+
+class LimitUsageReporter:
+    """The reporter of one supervisor."""
+
+    def __init__(
+        self,
+        read: ReadPolicies,
+        region: str,
+        send: SendReport,
+        residencies: Callable[[], Collection[str]] = lambda: ("",),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`residencies` returns to which collectors reports go; empty: that of the edge's own."""
+        self._read = read
+        self._region = region
+        self._send = send
+        self._residencies = residencies
+        self._clock = clock
+        self._watched: dict[str, dict[str, Peaks]] = {}
+        """The peaks of customers who are watched, by residency and name."""
+        self._usage: dict[str, dict[str, list[LimitUsage]]] = {}
+        """What they use, by residency and name, as it was last read."""
+        self._resume_at: dict[str, float] = {}
+        """When a collector that does not know these reports is asked again, by residency."""
+        self._log = log.RateLimitedLog(600.0)
+
+    async def run(self) -> None:
+        """Read and report, for ever."""
+        while True:
+            for _ in range(round(REPORT_SECONDS / READ_SECONDS)):
+                await asyncio.sleep(READ_SECONDS)
+                await self.read()
+            await self.report()
+
+    async def read(self) -> None:
+        """Read what the watched customers use now."""
+        self._usage = {residency: {} for residency in self._watched}
+        for residency, customers in self._watched.items():
+            for customer, peaks in customers.items():
+                try:
+                    policies = await self._read(residency, customer)
+                except (OSError, LookupError, ValueError) as error:
+                    why = str(error) or type(error).__name__
+                    self._log.info("what is used of limits cannot be read", customer, why=why)
+                    continue
+                self._usage[residency][customer] = to_usage(policies, peaks)
+
+    async def report(self) -> None:
+        """Report what was read last to each collector, and hear from it who is watched. A failure costs a report."""
+        residencies = [each for each in self._residencies() if self._clock() >= self._resume_at.get(each, 0.0)]
+        self._watched = {each: self._watched.get(each, {}) for each in residencies}
+        await asyncio.gather(*map(self._report_to, residencies))
+
+    async def _report_to(self, residency: str) -> None:
+        watched: Collection[str] = ()
+        try:
+            reply = await self._send(LimitUsageReport(self._region, self._usage.get(residency, {})), residency)
+            if reply is not None and reply.status == HTTPStatus.OK:
+                watched = parse_watched(reply.body)
+            elif reply is not None and reply.status in UNKNOWN:
+                self._resume_at[residency] = self._clock() + UNKNOWN_SECONDS
+        except OSError as error:
+            self._log.info("limits in use are reported later", "", why=str(error) or type(error).__name__)
+            return
+        before = self._watched.get(residency, {})
+        self._watched[residency] = {customer: before.get(customer, {}) for customer in watched}
+
+
+def to_usage(policies: Iterable[Policy], peaks: Peaks) -> list[LimitUsage]:
+    """Return what is used by these policies, those with the largest part used first, and raise their `peaks`.
+
+    Quotas are left out, which the ledger knows, and limits of which each address or end user has its own use.
+    """
+    usage: dict[tuple[str, str, str], LimitUsage] = {}
+    for policy in policies:
+        used, count, window = policy["used"], policy["limit"], policy["window_s"]
+        if not isinstance(used, int) or policy["algorithm"] == "quota":
+            continue
+        key = (str(policy["name"]), str(policy["scope"]), str(policy.get("route", "")))
+        if key in usage and usage[key].used >= used:
+            continue  # Another key has used more of it.
+        peaks[key] = max(used, peaks.get(key, 0))
+        assert isinstance(count, int)
+        assert isinstance(window, (int, float))
+        usage[key] = LimitUsage(*key, str(policy["mode"]), count, window, used, peaks[key])
+    return sorted(usage.values(), key=lambda one: (-one.used / max(one.count, 1), one.limit, one.scope, one.route))[
+        :LIMITS_MAX
+    ]
+
+
+def parse_watched(body: bytes) -> list[str]:
+    """Return the customers whom an answer names; none where it cannot be read."""
+    try:
+        watched = orjson.loads(body).get("watched", [])
+    except (orjson.JSONDecodeError, AttributeError):
+        return []
+    return [name for name in watched if isinstance(name, str)][:WATCHED_MAX] if isinstance(watched, list) else []

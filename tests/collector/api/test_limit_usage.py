@@ -1,0 +1,81 @@
+"""Limits in use at a real collector: of customers at whom somebody looks, for them and operators alone."""
+
+import sqlite3
+import time
+from contextlib import closing
+from typing import Any
+
+from edgeproxy.wire.limit_usage import LIMITS_MAX, WATCHED_MAX
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, EDGE, ONE, OWN, READ, Collector
+from loadtest.testbed.http_client import Answer
+
+
+def row(used: int, **more: object) -> dict[str, Any]:
+    """A limit of 100 in 10 seconds."""
+    window = {"mode": "enforce", "count": 100, "window_s": 10}
+    return {"limit": "burst", "scope": "customer", "used": used, "peak": 3 * used, **window, **more}
+
+
+def report(collector: Collector, chain: Chain, token: str = EDGE, **usage: list[dict[str, Any]]) -> Answer:
+    """Send what customers use at an edge."""
+    body = {"region": chain.region, "usage": [{"customer": who, "limits": limits} for who, limits in usage.items()]}
+    return collector.send("POST", "/v1/limit-usage", body, token=token, Edge_Id=chain.edge)
+
+
+def live(collector: Collector, customer: str, token: str = READ) -> dict[str, list[tuple[str, int, int]]]:
+    """What is used by edge, for who has the token."""
+    answer = collector.get(f"/v1/customers/{customer}/limits", token=token)
+    assert answer.status == 200, answer
+    edges = answer.json()["live"]
+    return {one["edge"]: [(each["limit"], each["used"], each["peak"]) for each in one["limits"]] for one in edges}
+
+
+def known(collector: Collector) -> Chain:
+    """An edge that has shipped a batch."""
+    chain = Chain()
+    assert collector.post(chain.next()).status == 200
+    return chain
+
+
+def test_customers_are_reported_while_somebody_looks_and_each_sees_its_own(collector: Collector) -> None:
+    one, other = known(collector), known(collector)
+    assert "bolt" not in report(collector, one).json()["watched"]
+    assert live(collector, "bolt") == {}
+    assert live(collector, "bound", OWN) == {}
+    assert {"bolt", "bound"} <= set(report(collector, one).json()["watched"])
+    trial = row(50, limit="trial", mode="shadow")
+    assert report(collector, one, bolt=[row(12)], bound=[row(7), trial]).status == 200
+    assert report(collector, other, bolt=[row(2)]).status == 200
+    assert live(collector, "bolt") == {one.edge: [("burst", 12, 36)], other.edge: [("burst", 2, 6)]}
+    assert live(collector, "bound") == {one.edge: [("burst", 7, 21), ("trial", 50, 150)]}
+    assert live(collector, "bound", OWN) == {one.edge: [("burst", 7, 21)]}, "limits on trial are no matter of customers"
+    assert collector.get("/v1/customers/bolt/limits", token=OWN).status == 403
+    report(collector, one, bolt=[row(5)])
+    assert live(collector, "bolt")[one.edge] == [("burst", 5, 15)], "in the place of the report before"
+    assert live(collector, "bound") == {}
+
+
+def test_an_edge_is_believed_about_itself_and_about_customers_who_are_watched_alone(collector: Collector) -> None:
+    chain, fresh = known(collector), Chain()
+    for token, status in ((READ, 403), (ADMIN, 403), (OWN, 403), (ONE, 403), ("no-token", 401)):
+        assert report(collector, chain, token, acme=[row(1)]).status == status, token
+    assert report(collector, Chain(edge=chain.edge, region="elsewhere")).status == 403
+    assert report(collector, fresh).status == 409, "its token could be anybody's"
+    assert report(collector, chain, nobody=[row(99)], acme=[row(99)]).status == 200
+    assert live(collector, "acme") == {}, "what was sent before anybody looked is not kept"
+    for limits in ([row(1)] * (LIMITS_MAX + 1), [row(-1)], [row(10**16)], [row(1, route="a b")], [row(1, mode="x")]):
+        assert report(collector, chain, acme=limits).status == 422
+    many: dict[str, list[dict[str, Any]]] = {f"c{n}": [] for n in range(WATCHED_MAX + 1)}
+    assert report(collector, chain, **many).status == 422
+
+
+def test_a_thousand_customers_who_look_at_themselves_keep_no_operator_waiting(sqlite_collector: Collector) -> None:
+    chain, now = known(sqlite_collector), int(time.time())
+    rows = [(f"crowd-{n}", now + 3600, 0) for n in range(1000)]
+    with closing(sqlite3.connect(sqlite_collector.database, timeout=30)) as database, database:
+        database.executemany("INSERT INTO limit_watches VALUES (?, ?, ?)", rows)
+    live(sqlite_collector, "bolt")
+    watched = report(sqlite_collector, chain).json()["watched"]
+    assert len(watched) == WATCHED_MAX
+    assert "bolt" in watched

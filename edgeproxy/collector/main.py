@@ -23,7 +23,7 @@ from edgeproxy.base.descriptor_limit import raise_descriptor_limit
 from edgeproxy.base.plural import format_count
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.web_listener import Bounds, WebListener
-from edgeproxy.collector.accounts import audit, contacts, customers
+from edgeproxy.collector.accounts import audit, contacts, customers, notices
 from edgeproxy.collector.accounts.end_users import is_hashing
 from edgeproxy.collector.accounts.last_used import WRITE_SECONDS
 from edgeproxy.collector.accounts.pseudonyms import fetch_display_names, require_pseudonyms
@@ -288,7 +288,7 @@ async def collect(
         start_end_user_job(tasks, database)
     watch, limited_log = OperatorAlerts(database, settings.alerts, listeners.expiry), log.RateLimitedLog(60.0)
     recipients, site = contacts.fetch_alert_recipients, describe_site(settings)
-    delivery = AlertSender(database, settings.alerts, metrics, recipients, site, fetch_display_names)
+    delivery = AlertSender(database, settings.alerts, metrics, recipients, site, fetch_display_names, notices.CONTACTS)
     tasks.start("watch", watch.run())
     tasks.start("alerts", delivery.run())
     webhooks = WebhookJobs(database, lambda: service.settings.webhooks, metrics)

@@ -24,6 +24,7 @@ from edgeproxy.collector.accounts.change import (
 )
 from edgeproxy.collector.accounts.customers import Columns
 from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.accounts.key_notices import enqueue_key_event, notify_owners
 from edgeproxy.collector.accounts.key_rows import (
     KEY_ROWS,
     build_row,
@@ -43,11 +44,11 @@ from edgeproxy.collector.accounts.states import (
     compute_restorable_until,
     compute_rotate_by,
 )
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.page_order import order_page, parse_sort
 from edgeproxy.collector.database.schema import keys
 from edgeproxy.collector.database.statements import AnyColumn
 from edgeproxy.collector.webhooks.event_types import EventType
-from edgeproxy.collector.webhooks.messages import enqueue_event
 from edgeproxy.config.key_form import generate_key, get_key_start
 from edgeproxy.config.limits import KeyLimit
 from edgeproxy.wire.key_uses import format_usage_key
@@ -169,6 +170,7 @@ async def create_key(
     if new.sha256 is not None:
         await _require_unused_sha256(connection, new.sha256)
     created = await _insert(connection, caller, row)
+    await notify_owners(connection, caller, AlertKind.KEY_CREATED, row, name=row.name)
     return cast(KeyWithSecret, {**created, "secret": secret} if secret else created)
 
 
@@ -236,7 +238,9 @@ async def revoke_key(
     if row.revoked_at is not None:
         return to_response(row)
     values: Columns = {"revoked_at": now_ms(), "revoked_for": why}
-    return (await _update(connection, caller, row, values, "key.revoke", why))[0]
+    revoked = (await _update(connection, caller, row, values, "key.revoke", why))[0]
+    await notify_owners(connection, caller, AlertKind.KEY_REVOKED, row, name=row.name, why=why)
+    return revoked
 
 
 async def restore_key(
@@ -300,7 +304,11 @@ async def rotate_key(
     else:
         end = now + overlap * 1000
         values["expires_at"] = end if row.expires_at is None else min(end, row.expires_at)
-    await _update(connection, caller, row, values, "key.rotate")
+    rotated = (await _update(connection, caller, row, values, "key.rotate"))[0]
+    until = None if overlap == 0 else rotated["expires_at"]
+    await notify_owners(
+        connection, caller, AlertKind.KEY_ROTATED, row, name=row.name, new_start=start, works_until=until
+    )
     return {**created, "secret": secret, "replaces": row.id}
 
 
@@ -362,7 +370,7 @@ async def _insert(connection: AsyncConnection, caller: Caller, row: KeyRow) -> K
     await documents.enqueue_changes(connection, "customer", [row.customer_name])
     entry = AuditEntry("key.create", f"{row.customer_name}/{row.id}", None, drop_empty_values(created))
     await audit.append_entry(connection, caller, entry)
-    await _enqueue_event(connection, EventType.KEY_CREATED, row, created)
+    await enqueue_key_event(connection, EventType.KEY_CREATED, row, created)
     return created
 
 
@@ -384,14 +392,5 @@ async def _update(
         action, f"{row.customer_name}/{row.id}", changed_from, {**changed_to, **({"why": why} if why else {})}
     )
     await audit.append_entry(connection, caller, entry)
-    await _enqueue_event(connection, EVENT_TYPES[action], row, after)
+    await enqueue_key_event(connection, EVENT_TYPES[action], row, after)
     return after, changed.version
-
-
-async def _enqueue_event(connection: AsyncConnection, event_type: EventType, row: KeyRow, key: Key) -> None:
-    """Write the message to webhooks of the customer that a key has changed."""
-
-    async def build_data() -> Mapping[str, object]:
-        return key
-
-    await enqueue_event(connection, row.customer, event_type, now_ms(), build_data)

@@ -8,7 +8,7 @@ time.
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import orjson
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.alerts import deliveries, mutes
 from edgeproxy.collector.alerts.channels import Envelope, send_message
 from edgeproxy.collector.alerts.deliveries import TO_CUSTOMER, DeliveryState, DueDelivery, NewDelivery, Recipient
-from edgeproxy.collector.alerts.kinds import SEVERITIES, Severity
+from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, NOTICES, SEVERITIES, AlertKind, Severity
 from edgeproxy.collector.alerts.message import AlertMessage, ServiceSite, parse_message
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alert_handling, alerts
 from edgeproxy.collector.database.database import Database
@@ -65,6 +65,31 @@ async def fetch_no_names(_: AsyncConnection, __: Collection[str]) -> dict[str, s
     return {}
 
 
+FetchReaders = Callable[[AsyncConnection, str, Collection[str]], Awaitable[list[Recipient]]]
+"""Returns the contacts of a customer who have one of these roles."""
+FindAddress = Callable[[AsyncConnection, str, str], Awaitable[str | None]]
+"""Returns the address of a contact of a customer by the label in a notice; None where there is no such contact."""
+
+
+class NoticeContacts(NamedTuple):
+    """The contacts of customers, as notices need them."""
+
+    fetch_readers: FetchReaders
+    find_address: FindAddress
+
+
+async def fetch_no_readers(_: AsyncConnection, __: str, ___: Collection[str]) -> list[Recipient]:
+    """Return none: nobody has contacts."""
+    return []
+
+
+async def find_no_address(_: AsyncConnection, __: str, ___: str) -> None:
+    """Return None: nobody has contacts."""
+
+
+NO_CONTACTS = NoticeContacts(fetch_no_readers, find_no_address)
+
+
 class AlertSender:
     """Sends alerts by their channels until it is cancelled."""
 
@@ -76,6 +101,7 @@ class AlertSender:
         contacts: Contacts,
         site: ServiceSite,
         fetch_names: FetchNames = fetch_no_names,
+        notices: NoticeContacts = NO_CONTACTS,
     ) -> None:
         self._database = database
         self._settings = settings
@@ -83,6 +109,7 @@ class AlertSender:
         self._contacts = contacts
         self._site = site
         self._fetch_names = fetch_names
+        self._notices = notices
         self._tasks = Tasks()
         self._busy: set[str] = set()
         """Channels whose task runs."""
@@ -125,13 +152,14 @@ class AlertSender:
         """Log each new alert, and insert its deliveries."""
         ours = await self._claim(sa.select(alerts).where(alerts.c.routed_at.is_(None)), "routed_at", now)
         for alert in ours:
-            self._log_alert(alert)
+            if alert.kind not in NOTICES:
+                self._log_alert(alert)
             self._metrics.alert_raised(alert.kind, alert.key)
 
     async def _escalate(self, now: float) -> None:
         """Send by further channels what no channel has taken for a while, and nobody has acknowledged."""
         columns = alert_deliveries.c
-        own = columns.channel.not_like(f"%{TO_CUSTOMER}")
+        own = columns.channel.not_like(f"%{TO_CUSTOMER}%")
         unsent = sa.select(columns.alert).where(columns.state.in_([DeliveryState.DUE, DeliveryState.DEAD]), own)
         sent = sa.exists().where(columns.alert == alerts.c.id, columns.state == DeliveryState.SENT, own)
         marks = alert_handling.c
@@ -177,27 +205,38 @@ class AlertSender:
 
         Those whose kind is muted are not sent.
         """
-        contacts: dict[str, Recipient] = {}
-        if self._settings.customers is not None:
-            names = {alert.customer for alert in ours if alert.customer is not None}
-            contacts = await self._contacts(connection, sorted(names))
-        own_channel = f"{self._settings.customers}{TO_CUSTOMER}"
         about = {alert.customer or "" for alert in ours}
         to_operators = await mutes.fetch_mutes(connection, "operator", about, now_ms)
         to_customers = await mutes.fetch_mutes(connection, "customer", about, now_ms)
+        audible = [alert for alert in ours if (alert.kind, alert.customer) not in to_customers]
         return [
             *(
                 NewDelivery(alert.id, name)
                 for alert in ours
-                if (alert.kind, alert.customer or "") not in to_operators
+                if (alert.kind, alert.customer or "") not in to_operators and alert.kind not in NOTICES
                 for name in self.list_channels(alert.severity)
             ),
-            *(
-                NewDelivery(alert.id, own_channel, *contacts[alert.customer])
-                for alert in ours
-                if alert.customer in contacts and (alert.kind, alert.customer) not in to_customers
-            ),
+            *(await self._build_customer_routes(connection, audible) if self._settings.customers is not None else ()),
         ]
+
+    async def _build_customer_routes(
+        self, connection: AsyncConnection, ours: Sequence[AlertMessage]
+    ) -> list[NewDelivery]:
+        """Return the deliveries to customers: of alerts to their address for these, of notices to contacts by role."""
+        channel = f"{self._settings.customers}{TO_CUSTOMER}"
+        names = {alert.customer for alert in ours if alert.customer is not None and alert.kind not in NOTICES}
+        contacts = await self._contacts(connection, sorted(names))
+        routes = [
+            NewDelivery(alert.id, channel, *contacts[alert.customer])
+            for alert in ours
+            if alert.customer in contacts and alert.kind not in NOTICES
+        ]
+        for alert in ours:
+            if alert.kind in NOTICES and alert.customer is not None:
+                roles = ALERT_POLICIES[AlertKind(alert.kind)].contacts
+                readers = await self._notices.fetch_readers(connection, alert.customer, roles)
+                routes += [NewDelivery(alert.id, f"{channel}:{place}", *one) for place, one in enumerate(readers)]
+        return routes
 
     def list_channels(self, severity: Severity) -> list[str]:
         """Return the channels of a severity; where it has none, those of the next lower one."""
@@ -246,8 +285,13 @@ class AlertSender:
         from which nobody takes anything back, have the pseudonym."""
         if (customer := alert.customer) is None:
             return alert
+        by = alert.details.get("by")
         async with self._database.reading() as connection:
             name = (await self._fetch_names(connection, [customer])).get(customer)
+            if alert.kind in NOTICES and isinstance(by, str) and ":" in by:
+                address = await self._notices.find_address(connection, customer, by)
+                label = None if address is None else f"contact:{address}"
+                alert = alert._replace(details={**alert.details, "by": label})
         if name is None:
             return alert
         title, details = alert.title, orjson.dumps(alert.details).decode()

@@ -35,6 +35,10 @@ class AlertKind(StrEnum):
     PRICE_CHANGE = "price_change"
     PRICE_CHANGE_DECIDED = "price_change_decided"
     WEBHOOK_DISABLED = "webhook_disabled"
+    INVOICE_ISSUED = "invoice_issued"
+    KEY_CREATED = "key_created"
+    KEY_ROTATED = "key_rotated"
+    KEY_REVOKED = "key_revoked"
     BATCHES_LOST = "batches_lost"
     BATCHES_QUARANTINED = "batches_quarantined"
     TOKEN_EDGE_LIMIT_REACHED = "token_edge_limit_reached"
@@ -73,6 +77,9 @@ class AlertPolicy(NamedTuple):
     """The action of an operator."""
     runbook: str
     """The page and the section with more of it."""
+    contacts: frozenset[str] = frozenset()
+    """The roles of the contacts to whom it is mailed, in the place of the address for alerts. Such an alert is a notice
+    of what somebody did: operators are not sent it, and it is in their lists where they ask for it."""
 
 
 # fmt: off
@@ -145,6 +152,22 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         N_("a customer's webhook takes nothing any more"),
         N_("Nothing, or tell the customer: it enables the endpoint again."),
         "docs/usage/webhooks.md#endpoints-that-do-not-answer"),
+    AlertKind.INVOICE_ISSUED: AlertPolicy(("info",), True,
+        N_("an invoice is final"),
+        N_("Nothing: the customer is told."),
+        "docs/operations/alerting.md#notices", frozenset({"owner", "billing"})),
+    AlertKind.KEY_CREATED: AlertPolicy(("info",), True,
+        N_("a key of a customer was created"),
+        N_("Nothing: the customer's owners are told."),
+        "docs/operations/alerting.md#notices", frozenset({"owner"})),
+    AlertKind.KEY_ROTATED: AlertPolicy(("info",), True,
+        N_("a key of a customer was rotated"),
+        N_("Nothing: the customer's owners are told."),
+        "docs/operations/alerting.md#notices", frozenset({"owner"})),
+    AlertKind.KEY_REVOKED: AlertPolicy(("info",), True,
+        N_("a key of a customer was revoked"),
+        N_("Nothing: the customer's owners are told."),
+        "docs/operations/alerting.md#notices", frozenset({"owner"})),
     AlertKind.BATCHES_LOST: AlertPolicy(("page",), False,
         N_("edges report batches that are gone"),
         N_("Compare the edge's own totals with the ledger, and correct what is to be billed."),
@@ -258,6 +281,10 @@ EVENT_TYPES: Final[Mapping[AlertKind, EventType]] = {
     AlertKind.WEBHOOK_DISABLED: EventType.WEBHOOK_DISABLED,
 }
 """The type of the message to webhooks of the customer that each kind is, of those that the customer reads."""
+
+
+NOTICES: Final = frozenset(kind for kind, policy in ALERT_POLICIES.items() if policy.contacts)
+"""The kinds that tell contacts of what somebody did."""
 
 
 def find_policy(kind: str) -> AlertPolicy | None:

@@ -190,11 +190,11 @@ def format_customer_mail(
     customers, and a button where there is something to do."""
     say = load_catalog(reader.language).gettext
     facts = [(say(words.LABELS[name]), text) for name, text in _list_facts(message, reader) if name in words.LABELS]
-    button = words.BUTTONS.get(AlertKind(message.kind)) if find_policy(message.kind) else None
-    link = str(message.details.get(button.detail) or "") if button is not None else ""
-    text = button.text if button is not None else words.ALL_ALERTS
+    kind = AlertKind(message.kind) if find_policy(message.kind) else None
+    button = words.ALERTS_BUTTON if kind is None else words.BUTTONS.get(kind, words.ALERTS_BUTTON)
+    link, text = str(message.details.get(button.detail) or ""), button.text
     if not link.startswith(("https://", "http://")) or link != format_line(link):
-        link, text = site.portal and f"{site.portal}/account/alerts", words.ALL_ALERTS
+        link, text = site.portal and f"{site.portal}{button.page}", button.page_text
     title = words.describe_own(reader, message.kind, message.details)
     letter = _build_letter(message, title, reader, site, facts, [])._replace(
         link=link, button=say(text), foot=[f"{say(N_('Alert'))} {message.id}"]

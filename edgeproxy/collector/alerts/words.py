@@ -73,6 +73,22 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     AlertKind.WEBHOOK_DISABLED: (
         N_("The webhook of %(customer)s to %(host)s is disabled"),
     ),
+    AlertKind.INVOICE_ISSUED: (
+        N_("The invoice %(number)s of %(customer)s over %(amount)s is due on %(due_at)s"),
+        N_("The invoice %(number)s of %(customer)s over %(amount)s"),
+    ),
+    AlertKind.KEY_CREATED: (
+        N_("A key of %(customer)s was created: %(start)s…"),
+        N_("A key of %(customer)s was created"),
+    ),
+    AlertKind.KEY_ROTATED: (
+        N_("A key of %(customer)s was rotated: %(start)s…"),
+        N_("A key of %(customer)s was rotated"),
+    ),
+    AlertKind.KEY_REVOKED: (
+        N_("A key of %(customer)s was revoked: %(start)s…"),
+        N_("A key of %(customer)s was revoked"),
+    ),
 }
 # fmt: on
 """What happened, by the kinds that customers read; the first sentence whose details are all there is taken."""
@@ -128,6 +144,22 @@ OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     AlertKind.WEBHOOK_DISABLED: (
         N_("Your webhook to %(host)s is disabled"),
     ),
+    AlertKind.INVOICE_ISSUED: (
+        N_("Your invoice %(number)s over %(amount)s is due on %(due_at)s"),
+        N_("Your invoice %(number)s over %(amount)s"),
+    ),
+    AlertKind.KEY_CREATED: (
+        N_("Your key %(start)s… was created"),
+        N_("A key of yours was created"),
+    ),
+    AlertKind.KEY_ROTATED: (
+        N_("Your key %(start)s… was rotated"),
+        N_("A key of yours was rotated"),
+    ),
+    AlertKind.KEY_REVOKED: (
+        N_("Your key %(start)s… was revoked"),
+        N_("A key of yours was revoked"),
+    ),
 }
 # fmt: on
 """The same to the customer whom it is about."""
@@ -163,24 +195,43 @@ LABELS: Final[Mapping[str, str]] = {
     "fee_before": N_("Fee so far"),
     "fee": N_("Fee from then on"),
     "host": N_("Host"),
+    "by": N_("By"),
+    "number": N_("Number"),
+    "due_at": N_("Due"),
+    "pdf": N_("PDF"),
+    "new_start": N_("New key"),
+    "works_until": N_("Works until"),
 }
 """The names of details; a customer's mail has these alone."""
 
 
 class Button(NamedTuple):
-    """Where a customer acts: the detail that has the address, and what the button says."""
+    """Where a customer acts: the detail that has the address, and what the button says. Without an address there it is
+    a page of the portal."""
 
     detail: str
     text: str
+    page: str = "/account/alerts"
+    page_text: str = "See all alerts"
 
 
+ALL_ALERTS = N_("See all alerts")
 BUTTONS: Final[Mapping[AlertKind, Button]] = {
     AlertKind.PAYMENT_FAILED: Button("pay", N_("Pay the invoice")),
     AlertKind.KEY_ROTATION_DUE: Button("rotate_at", N_("Rotate the key")),
     AlertKind.KEY_ROTATION_OVERDUE: Button("rotate_at", N_("Rotate the key")),
     AlertKind.PRICE_CHANGE: Button("page", N_("See the plan")),
+    AlertKind.INVOICE_ISSUED: Button("pay", N_("Pay the invoice"), "/account/invoices", N_("See the invoice")),
+    **dict.fromkeys(
+        (AlertKind.KEY_CREATED, AlertKind.KEY_ROTATED, AlertKind.KEY_REVOKED),
+        Button("", "", "/account/keys", N_("See the keys")),
+    ),
 }
-ALL_ALERTS = N_("See all alerts")
+ALERTS_BUTTON = Button("", "")
+"""The button of the other kinds."""
+ACTORS: Final[Mapping[str, str]] = {"operator": N_("the operator"), "token": N_("one of your tokens")}
+"""Who does something for a customer, beside its contacts."""
+LEAKED = N_("The key was found in public.")
 
 
 def find_sentence(kind: str, customer: str | None, details: JsonObject) -> str | None:
@@ -267,6 +318,16 @@ def _format_credits(reader: Reader, value: JsonValue, _: str | None) -> str:
     return reader.credits(int(str(value)))
 
 
+def _format_actor(reader: Reader, value: JsonValue, _: str | None) -> str:
+    """Format who did something: one of ACTORS, or the label of a contact, of which the address counts."""
+    actor = str(value)
+    return load_catalog(reader.language).gettext(ACTORS[actor]) if actor in ACTORS else actor.partition(":")[2]
+
+
+def _format_reason(reader: Reader, value: JsonValue, _: str | None) -> str:
+    return load_catalog(reader.language).gettext(LEAKED) if value == "leaked" else str(value)
+
+
 def _format_plan(_: Reader, value: JsonValue, __: str | None) -> str:
     return str(value).partition("@")[0]
 
@@ -274,12 +335,24 @@ def _format_plan(_: Reader, value: JsonValue, __: str | None) -> str:
 Form = Callable[[Reader, JsonValue, str | None], str]
 FORMS: Final[Mapping[str, Form]] = {
     **dict.fromkeys(
-        ("at", "resets", "since", "trial_ends_at", "period_start", "next_retry", "next_payment_attempt", "hour"),
+        (
+            "at",
+            "resets",
+            "since",
+            "trial_ends_at",
+            "period_start",
+            "next_retry",
+            "next_payment_attempt",
+            "hour",
+            "works_until",
+        ),
         _format_moment,
     ),
     **dict.fromkeys(("amount_cents", "spent_cents", "usual_cents", "fee", "fee_before"), _format_money),
     **dict.fromkeys(("threshold", "percent"), _format_percent),
-    "rotate_by": _format_day,
+    **dict.fromkeys(("rotate_by", "due_at"), _format_day),
+    "by": _format_actor,
+    "why": _format_reason,
     **dict.fromkeys(("amount", "used"), _format_amount),
     "plan": _format_plan,
     "above": _format_credits,

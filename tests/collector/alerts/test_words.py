@@ -24,6 +24,7 @@ UNUSUAL = {
 }
 DECLINED = {"invoice": "i1", "amount": "1234.50 USD", "why": "insufficient funds", "pay": "https://pay.test/i1"}
 AT = "2026-11-28T10:00:00Z"
+OF_INVOICE = {"invoice": "i1", "number": "EX-0007", "amount": "1234.50 USD"}
 DETAILS: dict[AlertKind, tuple[JsonObject, ...]] = {
     AlertKind.QUOTA_REACHED: ({"threshold": 80, "quota": "calls", "limit": 1000, "used": 800, "cap": "hard"},),
     AlertKind.SPEND_REACHED: ({"amount_cents": 5000, "period_start": AT, **SPENT},),
@@ -47,8 +48,23 @@ DETAILS: dict[AlertKind, tuple[JsonObject, ...]] = {
         {"at": AT},
     ),
     AlertKind.WEBHOOK_DISABLED: ({"endpoint": "w1", "host": "hooks.test", "why": "it answers 410"},),
+    AlertKind.INVOICE_ISSUED: (
+        {**OF_INVOICE, "due_at": AT, "pay": "https://pay.test/i1", "pdf": "https://pay.test/i1.pdf"},
+        OF_INVOICE,
+    ),
+    AlertKind.KEY_CREATED: ({"start": "edge_v1_ab", "by": "operator"}, {"name": "server", "by": "token"}),
+    AlertKind.KEY_ROTATED: (
+        {"start": "edge_v1_ab", "new_start": "edge_v1_cd", "works_until": AT, "by": "contact:ann@b.test"},
+        {"by": "operator"},
+    ),
+    AlertKind.KEY_REVOKED: ({"start": "edge_v1_ab", "by": "operator", "why": "leaked"}, {"by": "operator"}),
 }
 """Details as they are where alerts of the kinds that customers read are raised."""
+
+
+KEY_KINDS = (AlertKind.KEY_CREATED, AlertKind.KEY_ROTATED, AlertKind.KEY_REVOKED)
+PAGES = {AlertKind.INVOICE_ISSUED: "/account/invoices", **dict.fromkeys(KEY_KINDS, "/account/keys")}
+"""The pages to which mails of these kinds lead where there is nothing to pay."""
 
 
 def make(kind: AlertKind, details: JsonObject) -> AlertMessage:
@@ -85,8 +101,9 @@ def test_a_customer_reads_an_alert_in_their_language_and_can_act_on_it(language:
         subjects.append(mail["Subject"])
         assert f'<html lang="{language}"' in html
         buttons = [details[name] for name in ("pay", "rotate_at", "page") if name in details]
-        assert re.findall(r'href="([^"]+)"', html) == (buttons or ["https://portal.test/account/alerts"])
-        assert str((buttons or ["/account/alerts"])[0]) in text
+        page = PAGES.get(kind, "/account/alerts")
+        assert re.findall(r'href="([^"]+)"', html) == (buttons or [f"https://portal.test{page}"])
+        assert str((buttons or [page])[0]) in text
         assert not re.search(r"(?i)<img|<script|<link|src=|url\(|\\u|\\x", html)
         assert not re.search(r"pro@3|\bedge:|\babove:|\bscore:", text), "insides of the service are not in it"
     assert "the title in English" not in subjects
@@ -97,6 +114,22 @@ def test_a_customer_reads_an_alert_in_their_language_and_can_act_on_it(language:
     }
     assert expected[language] in subjects
     assert not [subject for subject in subjects if "acme" in subject], "customers are told of themselves as you"
+
+
+def test_a_notice_says_what_is_due_where_it_is_paid_and_who_did_what_to_a_key() -> None:
+    texts = {
+        kind: text_of(format_customer_mail(make(kind, DETAILS[kind][0]), "a@b.test", "c@b.test", reader, SITE))
+        for reader in (create_reader("de"),)
+        for kind in (AlertKind.INVOICE_ISSUED, *KEY_KINDS)
+    }
+    invoice, created, rotated, revoked = (" ".join(text.split()) for text in texts.values())
+    assert invoice.startswith("Ihre Rechnung EX-0007 über 1.234,50 $ ist am 28.11.2026 fällig")
+    assert "PDF: https://pay.test/i1.pdf" in invoice
+    assert "Rechnung bezahlen: https://pay.test/i1" in invoice
+    assert "Von: dem Betreiber" in created
+    assert "Neuer Schlüssel: edge_v1_cd" in rotated
+    assert "Von: ann@b.test" in rotated
+    assert "Grund: Der Schlüssel wurde öffentlich gefunden." in revoked
 
 
 def test_what_no_sentence_fits_is_said_by_the_title() -> None:

@@ -57,6 +57,7 @@ class AlertHandlers(ChangeHandlers):
                 acknowledged=query.acknowledged,
                 side=find_side(holder),
                 oldest_first=query.order == "oldest",
+                notices=customer is not None or query.kind is not None,
                 **filters,
             )
             alerts = rows[: query.limit]

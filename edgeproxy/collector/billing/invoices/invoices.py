@@ -26,6 +26,7 @@ from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.billing.invoices import line_rows
 from edgeproxy.collector.billing.invoices.credit_notes import MADE, InvoiceCreditNote
 from edgeproxy.collector.billing.invoices.declined_payment import DeclinedPayment, build_declined, format_second
+from edgeproxy.collector.billing.invoices.invoice_notice import notify_payers
 from edgeproxy.collector.billing.invoices.invoice_order import NEWEST_FIRST, order_invoices
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 from edgeproxy.collector.billing.rating import periods
@@ -277,15 +278,12 @@ async def update_invoice(connection: AsyncConnection, number: str, /, **values: 
 
 
 async def transition(connection: AsyncConnection, number: str, before: str, after: str, /, **values: object) -> None:
-    """Bring an invoice from a state into another one, with these columns.
-
-    Raises InvoiceStateError where TRANSITIONS has no such step, or the invoice is not in the state `before`.
-    """
+    """Bring an invoice from a state into another one, with these columns. Raises InvoiceStateError where TRANSITIONS
+    has no such step, or the invoice is not in the state `before`."""
     if after not in TRANSITIONS[before]:
         raise InvoiceStateError(f"an invoice cannot go from {before} to {after}")
     statement = sa.update(invoices).where(invoices.c.id == number, invoices.c.state == before)
-    changed = await connection.execute(statement.values(state=after, **values).returning(invoices.c.customer))
-    customer = changed.scalar_one_or_none()
+    customer = await connection.scalar(statement.values(state=after, **values).returning(invoices.c.customer))
     if customer is None:
         raise InvoiceStateError(f"the invoice {number} is not {before} any more")
 
@@ -295,13 +293,14 @@ async def transition(connection: AsyncConnection, number: str, before: str, afte
 
     for event_type in list_event_types(before, after):
         await enqueue_event(connection, customer, event_type, now_ms(), build_data)
+        if event_type is EventType.INVOICE_CREATED:
+            await notify_payers(connection, await get_invoice(connection, number))
 
 
 def list_event_types(before: str, after: str) -> list[EventType]:
     """Return the types of messages to webhooks of the customer that a step is."""
     is_new = before in (CLOSING, HELD) and after in _SETTLED and after != VOID
-    own = EVENT_TYPES.get(after)
-    return [*([EventType.INVOICE_CREATED] if is_new else []), *([own] if own is not None else [])]
+    return list(filter(None, [EventType.INVOICE_CREATED if is_new else None, EVENT_TYPES.get(after)]))
 
 
 def to_response(

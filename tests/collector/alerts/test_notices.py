@@ -1,0 +1,80 @@
+"""Notices at a real collector: to contacts by role, of each change once, also through a kill -9, and to nobody else."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.collector.accounts.notices import HOURLY_MAX
+from loadtest.testbed.collector import OWN, Collector
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.waiting import until
+from tests.support.mailbox import text_of
+from tests.support.receivers import MailTaker, Receiver
+
+pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH")  # In the clear, on this host.
+
+
+@pytest.fixture
+def mail() -> Iterator[MailTaker]:
+    with MailTaker() as made:
+        yield made
+
+
+@pytest.fixture
+def hooks() -> Iterator[Receiver]:
+    with Receiver() as made:
+        yield made
+
+
+def test_owners_hear_of_keys_once_each_and_operators_where_they_ask(
+    tmp_path: Path, postgresql: Postgresql, mail: MailTaker, hooks: Receiver
+) -> None:
+    smtp = f"smtp://me:p%40ss@{HOST}:{mail.port}"
+    secret = "whsec_" + "a" * 40 + "=="
+    channels = {
+        "mail": {"smtp": smtp, "from": "alerts@example.com", "to": "ops@example.com"},
+        "ops": {"webhook": f"http://{HOST}:{hooks.port}/ops", "secret": secret},
+    }
+    alerts = {"channels": channels, "routes": {"info": ["ops"]}, "customers": "mail"}
+    pages = {"url": "https://console.example.com", "mail": {"server": f"{HOST}:{mail.port}", "sender": "a@example.com"}}
+    made = Collector(tmp_path / "one", postgresql.database(), alerts=alerts, pages=pages)
+
+    def mails(address: str) -> list[str]:
+        return [" ".join(text_of(one).split()) for one in mail.to(address)]
+
+    with closing(made):
+        made.start()
+        assert made.send("POST", "/v1/customers", {"name": "bound", "tier": "basic"}).status == 201
+        keys = "/v1/customers/bound/keys"
+        assert made.send("POST", keys, {}).status == 201, "nobody would read of it"
+        assert (
+            made.send("PUT", "/v1/customers/bound/contacts", {"emails": ["ann@bound.test", "bob@bound.test"]}).status
+            == 200
+        )
+        key = made.send("POST", keys, {"name": "server"}).json()
+        made.kill()
+        made.start()
+        until(lambda: mails("ann@bound.test") and mails("bob@bound.test"), "both owners hear of the key")
+        (text,) = set(mails("ann@bound.test"))
+        assert f"Your key {key['start']}… was created" in text
+        assert "By: the operator" in text
+        assert "https://console.example.com/account/keys" in text
+        assert key["secret"] not in text
+
+        rotated = made.send("POST", f"/v1/keys/{key['id']}/rotate", {}, token=OWN)
+        assert rotated.status == 201, rotated
+        assert made.send("DELETE", f"/v1/keys/{rotated.json()['id']}").status == 200
+        until(lambda: len(set(mails("ann@bound.test"))) == 3, "the owner hears of both")
+        assert len([one for one in mails("ann@bound.test") if "By: one of your tokens" in one]) == 1
+        assert len([one for one in mails("ann@bound.test") if "was revoked" in one]) == 1
+
+        for _ in range(HOURLY_MAX + 3):
+            assert made.send("POST", keys, {}).status == 201
+        listed = made.get("/v1/alerts", kind="key_created", limit="100").json()["alerts"]
+        assert len(listed) == HOURLY_MAX
+        assert made.get("/v1/alerts").json()["alerts"] == [], "operators are not bothered"
+        assert len(made.get("/v1/alerts", token=OWN, limit="100").json()["alerts"]) == HOURLY_MAX + 2
+        assert hooks.on("/ops") == []

@@ -4,13 +4,17 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.cli.outcome import fail
+
+if TYPE_CHECKING:
+    from urllib.request import OpenerDirector
 
 Response = TypeVar("Response")
 
@@ -34,12 +38,13 @@ Authorities = Annotated[
 class Api:
     """A client of a collector's API, with the token of the environment."""
 
-    def __init__(self, url: str | None, ca: Path | None = None) -> None:
+    def __init__(self, url: str | None, ca: Path | None = None, variable: str = TOKEN) -> None:
+        """`variable` of the environment has the token."""
         self._url = (url or os.environ.get(COLLECTOR) or DEFAULT_URL).rstrip("/")
         self._ca = ca
-        self._token = os.environ.get(TOKEN, "")
+        self._token = os.environ.get(variable, "")
         if not self._token:
-            fail(f"set {TOKEN} to a token of the collector", 2)
+            fail(f"set {variable} to a token of the collector", 2)
         if not self._url.startswith(("http://", "https://")):
             fail(f"--collector: {self._url!r} is not a URL such as {DEFAULT_URL}", 2)
 
@@ -55,12 +60,11 @@ class Api:
         query: Mapping[str, str | None] | None = None,
     ) -> Any:
         """Return the JSON of a response; exits with 1 and the reason where there is none, or an error."""
-        import ssl
         import uuid
         from http.client import HTTPException
         from urllib.error import HTTPError, URLError
         from urllib.parse import urlencode
-        from urllib.request import HTTPSHandler, Request, build_opener
+        from urllib.request import Request
 
         parameters = {name: value for name, value in {**(query or {}), "dry_run": dry_run}.items() if value is not None}
         url = f"{self._url}{path}{'?' + urlencode(parameters) if parameters else ''}"
@@ -70,10 +74,8 @@ class Api:
         if create:
             fields["Idempotency-Key"] = str(uuid.uuid4()) if key is None else key
         try:
-            context = ssl.create_default_context(cafile=None if self._ca is None else str(self._ca))
-            opener = build_opener(HTTPSHandler(context=context))
             request = Request(url, content, fields, method=method)
-            with self._connect(lambda: opener.open(request, timeout=RESPONSE_SECONDS)) as response:
+            with self._connect(lambda: self._opener.open(request, timeout=RESPONSE_SECONDS)) as response:
                 return json.loads(response.read() or b"null")
         except HTTPError as error:
             fail(_format_problem(error.status, error.read()), 1)
@@ -81,6 +83,17 @@ class Api:
             fail(f"{self._url} does not answer: {getattr(error, 'reason', None) or error}", 1)
         except ValueError:
             fail(f"{self._url} does not answer as a collector does", 1)
+
+    @cached_property
+    def _opener(self) -> "OpenerDirector":
+        """What sends requests; reading the authorities of the system takes longer than a call."""
+        import ssl
+        from urllib.request import HTTPSHandler, build_opener
+
+        if not self._url.startswith("https:"):
+            return build_opener()
+        context = ssl.create_default_context(cafile=None if self._ca is None else str(self._ca))
+        return build_opener(HTTPSHandler(context=context))
 
     def _connect(self, send: Callable[[], Response]) -> Response:
         """Send a request, again and again for CONNECT_SECONDS while connections are refused."""

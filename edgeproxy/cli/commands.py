@@ -128,6 +128,10 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "stripe": "privacy.stripe",
         },
     ),
+    "residency": (
+        "Customers of several residencies.",
+        {"move": "residency.move", "moves": "residency.moves"},
+    ),
     "alerts": (
         "Alerts of a collector, and where they went.",
         {"ls": "alerts.alerts_ls", "replay": "alerts.alerts_replay"},

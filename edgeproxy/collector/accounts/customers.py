@@ -204,7 +204,7 @@ async def create_customer(
 ) -> CustomerResponse:
     """Create a customer; raises ChangeRejectedError."""
     require_valid_settings(new, collector_settings)
-    await _require_unused(connection, new.name, new.external_id)
+    await require_unused(connection, new.name, new.external_id)
     row = build_row(new.name, new, has_pseudonym=has_pseudonyms(collector_settings))._replace(
         external_id=new.external_id,
         metadata=orjson.dumps(new.metadata or {}).decode(),
@@ -268,7 +268,7 @@ async def update_customer(
         values["metadata"] = orjson.dumps(fields["metadata"] or {}).decode()
     values |= {name: fields[name] for name in ("external_id", "rotate_every") if name in fields}
     if fields.get("external_id") not in (None, row.external_id):
-        await _require_unused(connection, None, fields["external_id"])
+        await require_unused(connection, None, fields["external_id"])
     if all(getattr(row, name) == value for name, value in values.items()):
         return to_response(row), row.version
     after = await transition(connection, row, **values)
@@ -348,7 +348,7 @@ async def _record_step(
     await audit.append_entry(connection, caller, AuditEntry(action, before.name, was, now))
 
 
-async def _require_unused(connection: AsyncConnection, name: str | None, external_id: str | None) -> None:
+async def require_unused(connection: AsyncConnection, name: str | None, external_id: str | None) -> None:
     """Raise ChangeRejectedError where another customer has this name or external id."""
     conditions: dict[str, sa.ColumnElement[bool]] = {}
     if name is not None:

@@ -25,6 +25,7 @@ from edgeproxy.collector.accounts.change import (
 from edgeproxy.collector.accounts.customers import Columns
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.key_notices import enqueue_key_event, notify_owners
+from edgeproxy.collector.accounts.key_owners import require_owner_not_moved, require_present
 from edgeproxy.collector.accounts.key_rows import (
     KEY_ROWS,
     build_row,
@@ -35,7 +36,7 @@ from edgeproxy.collector.accounts.key_rows import (
 )
 from edgeproxy.collector.accounts.models import CreateKeyRequest, Key, KeyWithSecret, ShownKeyState
 from edgeproxy.collector.accounts.rotation import is_due
-from edgeproxy.collector.accounts.rows import CustomerRow, KeyRow
+from edgeproxy.collector.accounts.rows import KeyRow
 from edgeproxy.collector.accounts.states import (
     ROTATED,
     USABLE_KEY_STATES,
@@ -145,7 +146,7 @@ async def create_key(
     `own`: the customer itself asks, and gets no key that is wider than each of its keys.
     """
     owner = await customers.get_row(connection, customer, lock=True)
-    _require_present(owner)
+    require_present(owner)
     now = now_ms()
     existing = await _require_room(connection, owner.id, now)
     scopes = None if new.scopes is None else sorted(new.scopes)
@@ -189,6 +190,7 @@ async def update_key(
     """
     row = await get_row(connection, ref, lock=True)
     require_version(row.version, match)
+    await require_owner_not_moved(connection, row.customer)
     _require_usable(row)
     fields = {name: getattr(change, name) for name in change.model_fields_set}
     values = _compute_values(row, change)
@@ -237,6 +239,8 @@ async def revoke_key(
     require_version(row.version, match)
     if row.revoked_at is not None:
         return to_response(row)
+    if why is None:  # A key that was found in public ends wherever it is.
+        await require_owner_not_moved(connection, row.customer)
     values: Columns = {"revoked_at": now_ms(), "revoked_for": why}
     revoked = (await _update(connection, caller, row, values, "key.revoke", why))[0]
     await notify_owners(connection, caller, AlertKind.KEY_REVOKED, row, name=row.name, why=why)
@@ -257,7 +261,7 @@ async def restore_key(
     now = now_ms()
     if compute_key_state(row, now) is not KeyState.RESTORABLE:
         raise ChangeRejectedError(409, _explain_final(row, now))
-    _require_present(owner)
+    require_present(owner)
     await _require_room(connection, owner.id, now)
     return await _update(connection, caller, row, {"revoked_at": None, "revoked_for": None}, "key.restore")
 
@@ -286,7 +290,7 @@ async def rotate_key(
     _require_usable(row)
     if row.successor is not None:
         raise ChangeRejectedError(409, f"it has been rotated already, to the key {row.successor}")
-    _require_present(owner)
+    require_present(owner)
     now = now_ms()
     if overlap:  # Both can be used meanwhile.
         await _require_room(connection, owner.id, now)
@@ -332,12 +336,6 @@ def require_future_end(expires_at: int | None, now: int) -> None:
 def _require_usable(row: KeyRow) -> None:
     if compute_key_state(row, now_ms()) not in USABLE_KEY_STATES:
         raise ChangeRejectedError(409, f"the key is {to_response(row)['state']}: make a new one")
-
-
-def _require_present(owner: CustomerRow) -> None:
-    """Raise ChangeRejectedError where the customer of a key is being deleted."""
-    if owner.deleting_since is not None:
-        raise ChangeRejectedError(409, "the customer is being deleted")
 
 
 async def _fetch_last_bounds(connection: AsyncConnection, customer: str) -> KeyBounds:

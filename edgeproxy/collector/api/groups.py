@@ -22,6 +22,7 @@ from edgeproxy.collector.api.quarantine.endpoints import GROUP as QUARANTINE
 from edgeproxy.collector.api.quotas.endpoints import GROUP as QUOTAS
 from edgeproxy.collector.api.regions.endpoints import GROUP as REGIONS
 from edgeproxy.collector.api.reports.endpoints import GROUP as REPORTS
+from edgeproxy.collector.api.residency.endpoints import GROUP as RESIDENCY
 from edgeproxy.collector.api.rollout.endpoints import GROUP as ROLLOUT
 from edgeproxy.collector.api.service.endpoints import GROUP as SERVICE
 from edgeproxy.collector.api.spend_alerts.endpoints import GROUP as SPEND_ALERTS
@@ -34,7 +35,20 @@ from edgeproxy.collector.api.webhooks.endpoints import GROUP as WEBHOOKS
 GROUPS: tuple[AnyGroup, ...] = (
     *(CUSTOMERS, KEYS, WEBHOOK_ENDPOINTS, FLAGS, QUOTAS, USAGE, EVENTS),
     *(BILLING, COUPONS, PRICE_CHANGES, INVOICES, SPEND_ALERTS, CREDITS, WEBHOOKS, ROLLOUT, REPORTS),
-    *(EDGES, TRAFFIC, QUARANTINE, DIRECTORY, REGIONS, ALERTS, INCIDENTS, PRIVACY_REQUESTS, AUDIT, TOKENS, SERVICE),
+    *(
+        EDGES,
+        TRAFFIC,
+        QUARANTINE,
+        DIRECTORY,
+        REGIONS,
+        ALERTS,
+        INCIDENTS,
+        PRIVACY_REQUESTS,
+        RESIDENCY,
+        AUDIT,
+        TOKENS,
+        SERVICE,
+    ),
 )
 PARAMETERS: Mapping[str, PathParameter] = {
     name: parameter for group in GROUPS for name, parameter in group.parameters.items()

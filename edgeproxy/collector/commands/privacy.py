@@ -11,7 +11,7 @@ from edgeproxy.collector.commands.command_caller import get_command_caller
 from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
 from edgeproxy.collector.database.database import Database, open_owner_only
 from edgeproxy.collector.privacy.end_users import erase_end_user
-from edgeproxy.collector.privacy.erasure import erase_customers
+from edgeproxy.collector.privacy.erasure import erase_customers, is_unsettled
 from edgeproxy.collector.privacy.erasure_list import InvalidErasureListError, open_list, record_erasures
 from edgeproxy.collector.privacy.export import write_archive
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -26,6 +26,8 @@ def erase(settings: CollectorSettings, customer: str) -> CommandResult:
             if row is None:
                 raise CommandError(f"there is no customer {customer} in {database.name}")
             is_erased = compute_customer_state(row) is CustomerState.DELETED
+            if not is_erased and await is_unsettled(connection, row.id):
+                raise CommandError(f"{row.name} is on its way to another residency: end that with residency move")
             counts = {} if is_erased else await erase_customers(connection, get_command_caller(), [row])
         text = f"{row.name} was erased before" if is_erased else f"{row.name} is erased"
         if counts:

@@ -29,8 +29,7 @@ from edgeproxy.collector.database.personal_marks import (
     TableEntry,
 )
 
-ID, NAME = Owner("customer", "id"), Owner("customer", "name")
-DELETES, CLEARS = Erasure.DELETES, Erasure.CLEARS
+ID, NAME, DELETES, CLEARS = Owner("customer", "id"), Owner("customer", "name"), Erasure.DELETES, Erasure.CLEARS
 COUNTED = "for good, as usage and invoices are summed by it"
 PUBLIC = "for good, as the public log of what went wrong"
 ONE = "a row for each of a few names"
@@ -38,9 +37,9 @@ EDGE = "a row for each edge, for good: its chain of batches goes on from it"
 TRAFFIC = "7 days by minute, 400 days by hour (`retention.traffic_minutes`, `retention.traffic_hours`)"
 DELETION = "until 30 days after the deletion of the customer (`retention.deleted`)"
 BOOKS = "for good, as the books of a business are"
-ASKED = PersonalData("e-mail address", Subject.PUBLIC, "mail that was asked for")
 CONTACT = {"email": EMAIL, "customer": CUSTOMER_ID, "email_sealed": EMAIL, "domain": EMAIL}
-SUBSCRIBED = {"email": ASKED, "email_sealed": ASKED}
+MOVED = {"customer": CUSTOMER_ID, "peer": CUSTOMER_ID}
+SUBSCRIBED = dict.fromkeys(("email", "email_sealed"), PersonalData("e-mail address", Subject.PUBLIC, "mail asked for"))
 SIGNED_IN = {"label": LABEL, "label_sealed": LABEL, "customer": CUSTOMER_NAME}
 
 TABLES: Mapping[str, TableEntry] = {
@@ -85,6 +84,7 @@ TABLES: Mapping[str, TableEntry] = {
     "limit_raises": TableEntry(
         "until the raise ends", {"customer": CUSTOMER_ID, "by": OPERATOR, "why": REASON}, "", ID, DELETES
     ),
+    "customer_moves": TableEntry(COUNTED, MOVED, "id side residency state counted promised", ID),
     "webhook_deliveries": TableEntry(
         "30 days", {"error": FAILURE}, "message endpoint state", Owner("message", "webhook_messages"), DELETES
     ),

@@ -78,6 +78,7 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "customers": CustomerRows(f"name = {NAME}", ("SELECT", "UPDATE")),
     "keys": by_id(*CHANGE),
     "limit_raises": by_id(*READ),
+    "customer_moves": by_id(),
     "contacts": by_id(*ALL),
     "data_keys": by_id(*ADD),
     "privacy_requests": by_id(),

@@ -200,6 +200,8 @@ CREDIT_KINDS = {
     "chargeback": N_("Payment taken back"),
     "chargeback_won": N_("Payment restored"),
     "expiry": N_("Expired"),
+    "moved_out": N_("Moved to another residency"),
+    "moved_in": N_("Moved from another residency"),
 }
 USAGE_RANGES = {
     "1h": N_("1 hour"),

@@ -18,9 +18,11 @@ from edgeproxy.collector.accounts.customer_rows import fetch_stored_rows
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.accounts.states import DAY_MS, compute_customer_state
+from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.personal_marks import Erasure
 from edgeproxy.collector.database.quota_tables import holdings, past_holdings
+from edgeproxy.collector.database.residency_tables import customer_moves
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import dead_letters, metadata
 from edgeproxy.collector.database.statements import lock_rows
@@ -48,11 +50,26 @@ class ErasedCustomer(NamedTuple):
 async def erase_due_customers(connection: AsyncConnection, before: int) -> list[str]:
     """Erase customers whose deletion began before this Unix millisecond, ERASE_MAX at most; return their names."""
     due = customers_table.c.deleting_since.is_not(None) & (customers_table.c.deleting_since < before)
-    due &= customers_table.c.erased_at.is_(None)
+    due &= customers_table.c.erased_at.is_(None) & ~is_moving_unsettled()
     chosen = sa.select(customers_table).where(due).order_by(customers_table.c.deleting_since).limit(ERASE_MAX)
     rows = await fetch_stored_rows(connection, lock_rows(chosen, skip_locked=True))
     await erase_customers(connection, COLLECTOR, rows)
     return [row.name for row in rows]
+
+
+def is_moving_unsettled() -> sa.ColumnElement[bool]:
+    """Return the condition that a customer is on its way to another residency, or has credits that have to go there."""
+    move, later = customer_moves.c, customer_moves.alias()
+    has_credits = sa.exists().where(credit_balances.c.customer == move.customer, credit_balances.c.balance != 0)
+    is_unsettled = move.ended_at.is_(None) | move.promised.is_not(None) | ((move.state == "left") & has_credits)
+    is_back = sa.exists().where(later.c.customer == move.customer, later.c.created_at > move.created_at)
+    return sa.exists().where(move.customer == customers_table.c.id, move.side == "out", is_unsettled, ~is_back)
+
+
+async def is_unsettled(connection: AsyncConnection, customer: str) -> bool:
+    """Return whether a customer, by id, must not be erased before its move to another residency is settled."""
+    statement = sa.select(customers_table.c.id).where(customers_table.c.id == customer, is_moving_unsettled())
+    return (await connection.execute(statement)).first() is not None
 
 
 async def erase_customers(connection: AsyncConnection, caller: Caller, rows: Sequence[CustomerRow]) -> Counter[str]:

@@ -39,6 +39,7 @@ AccountName = Literal[
     "cogs",
     "payable",
     "refunds",
+    "residencies",
     "breakage",
     "tax",
     "rounding",

@@ -196,6 +196,8 @@ StatementLineKind = Literal[
     "chargeback",
     "chargeback_won",
     "expiry",
+    "moved_out",
+    "moved_in",
 ]
 
 

@@ -29,6 +29,8 @@ TEXTS = {
     "chargeback": "Payment taken back",
     "chargeback_won": "Payment restored",
     "expiry": "Expired",
+    "moved_out": "Moved to another residency",
+    "moved_in": "Moved from another residency",
 }
 """The text that customers read for each kind; other kinds do not change their balance."""
 FIELDS = ("date", "what", "reference", "meter", "model", "millicredits")

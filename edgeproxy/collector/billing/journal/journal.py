@@ -49,6 +49,7 @@ CREDIT_KINDS: frozenset[TransactionKind] = frozenset(
     (
         *("purchase", "gift", "withdrawal", "expiry", "consumption", "cost", "usage_refund"),
         *("refund", "refund_paid", "refund_failed", "chargeback", "chargeback_won"),
+        *("moved_out", "moved_in"),
     )
 )
 """The kinds of transactions that are in the currency of a customer's credits."""

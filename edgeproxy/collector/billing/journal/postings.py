@@ -40,6 +40,7 @@ Account = Literal[
     "payable",
     "refunds",
     "breakage",
+    "residencies",
     "tax",
 ]
 TransactionKind = Literal[
@@ -56,6 +57,8 @@ TransactionKind = Literal[
     "chargeback",
     "chargeback_won",
     "expiry",
+    "moved_out",
+    "moved_in",
     "invoice",
     "invoice_paid",
     "invoice_uncollectible",
@@ -79,6 +82,8 @@ ACCOUNTS_BY_KIND: Final[Mapping[TransactionKind, tuple[Account, Account]]] = {
     "chargeback": ("deferred", "clearing"),  # Money has gone back without us: a dispute, or a refund made elsewhere.
     "chargeback_won": ("clearing", "deferred"),
     "expiry": ("deferred", "breakage"),
+    "moved_out": ("deferred", "residencies"),  # Goes to another residency, whose books have it as `moved_in`.
+    "moved_in": ("residencies", "deferred"),
     # Invoices of plans (invoices/bookings.py), which are no part of what a customer has in credits.
     "invoice": ("receivable", "deferred_fees"),  # Usage is revenue.
     "invoice_paid": ("clearing", "receivable"),
@@ -254,6 +259,34 @@ def chargeback_won_entries(balance: CreditBalance, grant: Grant, total: int) -> 
 def expiry_entries(grant: Grant) -> tuple[JournalEntry, ...]:
     """Return the entries that void the rest of a grant."""
     return _complete_entries("expiry", [JournalEntry("deferred", grant.rest, grant.id)])
+
+
+def moved_out_entries(balance: CreditBalance, parts: Sequence[tuple[str, int]]) -> tuple[JournalEntry, ...]:
+    """Return the entries of credits that go to another residency, so many of each of these grants. What was spent of
+    them meanwhile comes from the others, and else is overdraft."""
+    entries: list[JournalEntry] = []
+    for id_, amount in parts:
+        grant = balance.grant(id_)
+        if grant is not None and (drawn := min(amount, grant.rest)):
+            entries.append(JournalEntry("deferred", drawn, id_))
+    left = apply_entries(balance, entries)
+    missing = sum(amount for _, amount in parts) - sum(entry.amount for entry in entries)
+    return _complete_entries("moved_out", [*entries, *_draw_credits(left, missing, spending_order(left.grants))])
+
+
+def overdraft_moved_out_entries(balance: CreditBalance, grant: str, amount: int) -> tuple[JournalEntry, ...]:
+    """Return the entries of an overdraft that goes to another residency; what was paid of it meanwhile is a grant."""
+    return _complete_entries("moved_out", _add_credits(balance, amount, [(grant, amount)]))
+
+
+def moved_in_entries(balance: CreditBalance, parts: Sequence[tuple[str, int]]) -> tuple[JournalEntry, ...]:
+    """Return the entries of credits that come from another residency, so many for each of these new grants."""
+    return _complete_entries("moved_in", _add_credits(balance, sum(amount for _, amount in parts), parts))
+
+
+def overdraft_moved_in_entries(balance: CreditBalance, amount: int) -> tuple[JournalEntry, ...]:
+    """Return the entries of an overdraft that comes from another residency."""
+    return _complete_entries("moved_in", _draw_credits(balance, amount, spending_order(balance.grants)))
 
 
 def compute_net(grant: Grant, total: int) -> int:

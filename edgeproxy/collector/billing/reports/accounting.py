@@ -46,6 +46,7 @@ ACCOUNTS: Final[Mapping[str, str]] = MappingProxyType(
         "payable": "Accrued Cost of Revenue",
         "refunds": "Refunds Payable",
         "breakage": "Revenue - Expired Credits",
+        "residencies": "Due to Other Residencies",
         "tax": "Sales Tax Payable",
         "rounding": "Rounding",
     }

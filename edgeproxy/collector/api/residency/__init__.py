@@ -1,0 +1,1 @@
+"""Endpoints of moves of customers between residencies."""

@@ -1,0 +1,117 @@
+"""The table of endpoints: moves of customers between residencies."""
+
+from edgeproxy.collector.api.endpoint import ADMIN, UPDATE, Endpoint
+from edgeproxy.collector.api.field_types import ChangeQuery
+from edgeproxy.collector.api.group import CUSTOMER, Group, PathParameter
+from edgeproxy.collector.api.residency.handlers import ResidencyHandlers
+from edgeproxy.collector.api.residency.models import (
+    ArrivalRequest,
+    ArrivingTransfer,
+    BeginMoveRequest,
+    DepartureQuery,
+    MoveDocument,
+    MovesQuery,
+    MoveStepRequest,
+)
+from edgeproxy.collector.residency.departure import Departure, MoveProgress
+from edgeproxy.collector.residency.moves import Move, MoveList
+
+GROUP = Group(
+    "residency",
+    "Moves of customers between residencies. `edgeproxy residency move` calls the endpoints of both in their order; "
+    "each call may be repeated.",
+    ResidencyHandlers,
+    (
+        Endpoint(
+            "GET",
+            "/v1/moves",
+            ResidencyHandlers.list_moves,
+            "List moves to and from other residencies, newest first.",
+            roles=ADMIN,
+            query=MovesQuery,
+            response=MoveList,
+        ),
+        Endpoint(
+            "GET",
+            "/v1/customers/{customer}/move",
+            ResidencyHandlers.preview_move,
+            "Preview a move of a customer to another residency: what goes, what stays, what keeps it from leaving.",
+            roles=ADMIN,
+            query=DepartureQuery,
+            response=Departure,
+            errors={409: "This collector has no residency."},
+        ),
+        Endpoint(
+            "POST",
+            "/v1/customers/{customer}/move",
+            ResidencyHandlers.begin_move,
+            "Begin a move of a customer to another residency, or go on with it. Nothing changes for the customer yet.",
+            roles=ADMIN,
+            query=ChangeQuery,
+            body=BeginMoveRequest,
+            response=MoveProgress,
+            errors={409: "Something keeps the customer from leaving."},
+            is_sensitive=True,
+            example={"to": "us"},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/customers/{customer}/move/document",
+            ResidencyHandlers.fetch_document,
+            "Fetch what goes with a customer to another residency. It is put on record.",
+            roles=ADMIN,
+            response=MoveDocument,
+            errors={409: "This collector has no residency."},
+            is_sensitive=True,
+        ),
+        Endpoint(
+            "POST",
+            "/v1/customers/{customer}/move/steps",
+            ResidencyHandlers.take_step,
+            "Take the next step of a move; a step that was taken changes nothing.",
+            roles=ADMIN,
+            query=ChangeQuery,
+            body=MoveStepRequest,
+            response=MoveProgress,
+            errors={409: "There is no move, or another step comes first."},
+            is_sensitive=True,
+            example={"step": "go"},
+        ),
+        Endpoint(
+            "PUT",
+            "/v1/arrivals/{move}",
+            ResidencyHandlers.put_arrival,
+            "Take over a customer from another residency. One that has arrived is not changed.",
+            roles=ADMIN,
+            query=ChangeQuery,
+            body=ArrivalRequest,
+            response=Move,
+            change=UPDATE,
+            is_sensitive=True,
+            example={
+                "from": "eu",
+                "document": {"format": 1, "peer": "01a0", "name": "acme", "settings": {"tier": "standard"}},
+                "is_last": False,
+            },
+        ),
+        Endpoint(
+            "POST",
+            "/v1/arrivals/{move}/transfers",
+            ResidencyHandlers.book_transfer,
+            "Book credits, or an overdraft, that a customer brings from another residency: each transfer once.",
+            roles=ADMIN,
+            query=ChangeQuery,
+            body=ArrivingTransfer,
+            response=Move,
+            errors={409: "Such credits cannot be spent here, or the customer is charged in another currency."},
+            is_sensitive=True,
+            example={
+                "number": 1,
+                "currency": "usd",
+                "grants": [{"millicredits": 20_000, "expires": None}],
+                "overdraft": 0,
+            },
+        ),
+    ),
+    parameters={"customer": CUSTOMER, "move": PathParameter("The id of the move.")},
+)

@@ -1,0 +1,1 @@
+"""Moves of customers between residencies: what goes, in which steps, and what must not be lost."""

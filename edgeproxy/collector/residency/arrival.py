@@ -1,0 +1,175 @@
+"""The residency that a customer moves to: it is made of what the other one has sent, without keys at first.
+
+Nothing is written twice, and nothing is overwritten once the customer has arrived: from then on it is changed here. One
+who was here before, and comes back, is the customer that it was, known by the ids of its earlier move. A name is no
+proof of that: somebody else may have it.
+"""
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts import audit, customer_rows, customers, documents, key_rows, keys
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.customers import Columns
+from edgeproxy.collector.accounts.key_budgets import dump_budget
+from edgeproxy.collector.accounts.models import dump_settings
+from edgeproxy.collector.accounts.rows import CustomerRow
+from edgeproxy.collector.accounts.states import CustomerState, compute_customer_state
+from edgeproxy.collector.database.page_tables import contacts
+from edgeproxy.collector.database.quota_tables import limit_raises
+from edgeproxy.collector.database.schema import keys as keys_table
+from edgeproxy.collector.database.webhook_tables import webhook_endpoints
+from edgeproxy.collector.encryption.rows import seal_rows
+from edgeproxy.collector.residency import moves
+from edgeproxy.collector.residency.credit_transfers import require_sold
+from edgeproxy.collector.residency.departure import require_other
+from edgeproxy.collector.residency.documents import CustomerDocument, MovedKey
+from edgeproxy.collector.residency.moves import Move, MoveRow
+from edgeproxy.config.collector.settings import CollectorSettings
+
+
+async def arrive(
+    connection: AsyncConnection,
+    caller: Caller,
+    id_: str,
+    residency: str,
+    document: CustomerDocument,
+    settings: CollectorSettings,
+    *,
+    is_last: bool,
+) -> Move:
+    """Take over a customer from another residency, with the keys of `document`; `is_last`: it has arrived then.
+
+    Raises ChangeRejectedError.
+    """
+    require_other(settings, residency, "from")
+    move = await moves.find_by_id(connection, id_, lock=True)
+    if move is None:
+        move = await _begin(connection, caller, id_, residency, document, settings)
+    elif (move.side, move.residency, move.peer) != ("in", residency, document.peer):
+        raise ChangeRejectedError(409, "the move is one of another customer")
+    elif move.state == "arrived":
+        return moves.to_response(move)
+    row = await customers.get_row(connection, move.customer, lock=True)
+    row = await _update(connection, row, document, settings)
+    await _replace_contacts(connection, row, document)
+    await _replace_raise(connection, caller, row, document)
+    added = await _add_keys(connection, row, document.keys)
+    if is_last:
+        move = await moves.transition(connection, move, "arrived")
+    await documents.enqueue_changes(connection, "customer", [row.name])
+    after = {"move": id_, "from": residency, "state": move.state, "keys": added}
+    await audit.append_entry(connection, caller, AuditEntry("customer.arrive", row.name, None, after))
+    return moves.to_response(move)
+
+
+async def _begin(
+    connection: AsyncConnection,
+    caller: Caller,
+    id_: str,
+    residency: str,
+    document: CustomerDocument,
+    settings: CollectorSettings,
+) -> MoveRow:
+    """Create the customer, or take back the deletion of the one that it was here, and insert the move."""
+    customers.require_valid_settings(document.settings, settings)
+    if document.millicredits:
+        require_sold(document.currency or "usd", settings)
+    earlier = await moves.find_by_peer(connection, residency, document.peer, lock=True)
+    before = None if earlier is None else await customers.get_row(connection, earlier.customer, lock=True)
+    if before is not None and compute_customer_state(before) is CustomerState.DELETED:
+        before = None
+    if before is None or earlier is None:
+        before = await _create(connection, document, settings)
+    else:
+        if earlier.state == "arriving":  # Of a move that was withdrawn there.
+            await moves.transition(connection, earlier, "withdrawn")
+        await _take_back(connection, caller, before, is_there=earlier.state == "arriving")
+    return await moves.insert_move(connection, before.id, "in", residency, id_=id_, peer=document.peer)
+
+
+async def _create(connection: AsyncConnection, document: CustomerDocument, settings: CollectorSettings) -> CustomerRow:
+    await customers.require_unused(connection, document.name, document.external_id)
+    has_pseudonym = customers.has_pseudonyms(settings)
+    row = customers.build_row(document.name, document.settings, has_pseudonym=has_pseudonym)
+    row = row._replace(currency=document.currency)
+    await customer_rows.insert_rows(connection, [row])
+    return row
+
+
+async def _take_back(connection: AsyncConnection, caller: Caller, before: CustomerRow, *, is_there: bool) -> None:
+    """Take back the deletion of a customer who comes back; `is_there`: it may not have been deleted.
+
+    Its keys and webhooks are gone, as it may have revoked them at the other residency since.
+    """
+    last = await moves.find_last(connection, before.id)
+    if last is not None and last.ended_at is None:
+        raise ChangeRejectedError(409, f"the customer is on its way to or from {last.residency}")
+    if before.deleting_since is not None:
+        await customers.restore_customer(connection, caller, before.id)
+    elif not is_there:
+        raise ChangeRejectedError(409, "the customer is here, and is not being deleted")
+    for table in (keys_table, webhook_endpoints):
+        await connection.execute(sa.delete(table).where(table.c.customer == before.id))
+
+
+async def _update(
+    connection: AsyncConnection, row: CustomerRow, document: CustomerDocument, settings: CollectorSettings
+) -> CustomerRow:
+    """Give a customer the settings of a document."""
+    customers.require_valid_settings(document.settings, settings)
+    if document.external_id not in (None, row.external_id):
+        await customers.require_unused(connection, None, document.external_id)
+    values: Columns = {
+        "settings": orjson.dumps(dump_settings(document.settings)).decode(),
+        "tier": document.settings.tier,
+        "external_id": document.external_id,
+        "metadata": orjson.dumps(document.metadata).decode(),
+        "rotate_every": document.rotate_every,
+    }
+    if all(getattr(row, name) == value for name, value in values.items()):
+        return row
+    return await customers.transition(connection, row, **values)
+
+
+async def _replace_contacts(connection: AsyncConnection, row: CustomerRow, document: CustomerDocument) -> None:
+    await connection.execute(sa.delete(contacts).where(contacts.c.customer == row.id))
+    new = [{**one.model_dump(), "email": one.email.lower(), "customer": row.id} for one in document.contacts]
+    if new:
+        await connection.execute(sa.insert(contacts), await seal_rows(connection, contacts.name, new))
+
+
+async def _replace_raise(
+    connection: AsyncConnection, caller: Caller, row: CustomerRow, document: CustomerDocument
+) -> None:
+    await connection.execute(sa.delete(limit_raises).where(limit_raises.c.customer == row.id))
+    if document.limit_raise is not None:
+        new = {**document.limit_raise.model_dump(), "customer": row.id, "by": caller.actor}
+        await connection.execute(sa.insert(limit_raises), await seal_rows(connection, limit_raises.name, [new]))
+
+
+async def _add_keys(connection: AsyncConnection, owner: CustomerRow, moved: tuple[MovedKey, ...]) -> int:
+    """Add the keys that the customer has not yet, and return their number; raises ChangeRejectedError."""
+    digests = [one.sha256 for one in moved]
+    there = sa.select(keys_table.c.sha256, keys_table.c.customer).where(keys_table.c.sha256.in_(digests))
+    owners = {row.sha256: row.customer for row in await connection.execute(there)}
+    if set(owners.values()) - {owner.id}:
+        raise ChangeRejectedError(409, "another customer has one of its keys")
+    new = [
+        key_rows.build_row(
+            owner,
+            one.sha256,
+            start=one.start,
+            name=one.name,
+            scopes=None if one.scopes is None else orjson.dumps(sorted(one.scopes)).decode(),
+            limits=keys.dump_limits(one.limits),
+            budget=dump_budget(one.budget),
+            expires_at=one.expires_at,
+        )
+        for one in moved
+        if one.sha256 not in owners
+    ]
+    await key_rows.insert_rows(connection, new)
+    return len(new)

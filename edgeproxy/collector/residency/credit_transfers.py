@@ -1,0 +1,210 @@
+"""Credits of a customer who moves: what is left, or owed, goes from one journal to the other, each time once.
+
+A transfer is promised here, booked there, and booked here at last: so the customer can spend it there as soon as edges
+go over, and never finds the credits gone in between. What is used here meanwhile is an overdraft then, and goes over
+with the next transfer. Each has a number within its move: whatever is repeated, it is booked once on
+either side, and the account `residencies` of both journals comes to nothing.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import TypedDict
+
+from edgeproxy.collector.accounts import audit, customers
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.rows import CustomerRow
+from edgeproxy.collector.billing.credits import consumption
+from edgeproxy.collector.billing.jobs.credits import get_credit_meters
+from edgeproxy.collector.billing.journal import postings
+from edgeproxy.collector.billing.journal.journal import Posting, fetch_balance, open_journal
+from edgeproxy.collector.billing.journal.postings import CreditBalance, Grant, TransactionKind
+from edgeproxy.collector.database.credit_tables import credit_transactions
+from edgeproxy.collector.residency import moves
+from edgeproxy.collector.residency.moves import MoveRow
+from edgeproxy.config.collector.settings import CollectorSettings
+
+
+class MovedGrant(TypedDict):
+    """Credits of a transfer that came at once."""
+
+    millicredits: int
+    """The amount."""
+    expires: int | None
+    """The Unix millisecond at which what is left is void; null: never."""
+
+
+class Transfer(TypedDict):
+    """Credits, or an overdraft, on the way from one residency to another."""
+
+    number: int
+    """The number of the transfer within its move."""
+    currency: str
+    """The currency of the credits."""
+    grants: list[MovedGrant]
+    """The credits; an empty list where an overdraft goes over."""
+    overdraft: int
+    """The millicredits that the customer owes; 0 where credits go over."""
+
+
+class StoredTransfer(NamedTuple):
+    """A transfer as it is promised: with the grants here that it takes from."""
+
+    number: int
+    currency: str
+    grants: tuple[tuple[str, int, int | None], ...]
+    """Id, millicredits and end of each."""
+    overdraft: int
+
+    def to_response(self) -> Transfer:
+        """Return the transfer as the API does."""
+        grants: list[MovedGrant] = [{"millicredits": amount, "expires": expires} for _, amount, expires in self.grants]
+        return {"number": self.number, "currency": self.currency, "grants": grants, "overdraft": self.overdraft}
+
+
+def parse_transfer(stored: str) -> StoredTransfer:
+    """Return a transfer as it was promised."""
+    number, currency, grants, overdraft = orjson.loads(stored)
+    return StoredTransfer(number, currency, tuple(tuple(grant) for grant in grants), overdraft)
+
+
+def choose_transfer(balance: CreditBalance, pending: int) -> tuple[tuple[tuple[str, int, int | None], ...], int]:
+    """Choose what goes over: grants with their parts, or the millicredits of an overdraft; nothing is `((), 0)`.
+
+    `pending` was used here and is not booked yet: it stays, of what is spent first.
+    """
+    if balance.overdraft:
+        return (), balance.overdraft
+    parts = []
+    for grant in postings.spending_order(balance.grants):
+        reserved = min(pending, grant.rest)
+        pending -= reserved
+        if grant.rest > reserved:
+            parts.append((grant.id, grant.rest - reserved, grant.expires))
+    return tuple(parts), 0
+
+
+async def fetch_pending(connection: AsyncConnection, customer: CustomerRow, settings: CollectorSettings) -> int:
+    """Return the millicredits that a customer has used here and that are not booked yet."""
+    meters = None if settings.billing is None else get_credit_meters(settings.billing)
+    return 0 if meters is None else await consumption.fetch_pending(connection, meters, customer.name)
+
+
+async def fetch_left(connection: AsyncConnection, customer: CustomerRow, settings: CollectorSettings) -> int:
+    """Return the millicredits that a customer has left, or owes, after what is not booked yet."""
+    balance = await fetch_balance(connection, customer.id)
+    return balance - await fetch_pending(connection, customer, settings) if balance else 0
+
+
+async def promise(connection: AsyncConnection, ref: str, settings: CollectorSettings) -> None:
+    """Promise what a customer who leaves has left, unless a transfer is promised already; raises ChangeRejectedError.
+
+    The caller has no lock: that of the journal comes first.
+    """
+    async with open_journal(connection) as books:
+        customer, move = await _lock(connection, ref)
+        if move.promised is not None:
+            return
+        balance = await books.fetch_credit_balance(customer.id)
+        pending = await fetch_pending(connection, customer, settings)
+        grants, overdraft = choose_transfer(balance, pending)
+        if not grants and not overdraft:
+            return
+        number = 1 + len(await list_booked(connection, move.id))
+        promised = StoredTransfer(number, books.get_currency(customer.id), grants, overdraft)
+        await moves.update_move(connection, move, promised=orjson.dumps(list(promised)).decode())
+
+
+async def book_promised(connection: AsyncConnection, caller: Caller, ref: str) -> None:
+    """Book the promised transfer of a customer who leaves, if there is one; raises ChangeRejectedError."""
+    async with open_journal(connection) as books:
+        customer, move = await _lock(connection, ref)
+        if move.promised is None:
+            return
+        transfer = parse_transfer(move.promised)
+        source = f"{move.id}/{transfer.number}"
+        balance = await books.fetch_credit_balance(customer.id)
+        if transfer.overdraft:
+            entries = postings.overdraft_moved_out_entries(balance, source, transfer.overdraft)
+            if any(entry.grant == source for entry in entries):
+                books.create_grant(customer.id, Grant(source, 0))
+        else:
+            entries = postings.moved_out_entries(balance, [grant[:2] for grant in transfer.grants])
+        details = {"residency": move.residency, "transfer": list(transfer)}
+        books.book(Posting(customer.id, "moved_out", source, entries, move.id, details=details))
+        await moves.update_move(connection, move, promised=None)
+    await _record(connection, caller, customer.id, "credits.move_out", source, transfer.to_response())
+
+
+async def book_arriving(
+    connection: AsyncConnection, caller: Caller, id_: str, transfer: Transfer, settings: CollectorSettings
+) -> MoveRow:
+    """Book a transfer of a customer who arrives, once; raises ChangeRejectedError."""
+    require_sold(transfer["currency"], settings)
+    async with open_journal(connection) as books:
+        move = await moves.find_by_id(connection, id_)
+        if move is None or move.side != "in":
+            raise ChangeRejectedError(404, "there is no such arrival")
+        source = f"{id_}/{transfer['number']}"
+        if await books.find_transaction("moved_in", source) is not None:
+            return move
+        balance = await books.fetch_credit_balance(move.customer)
+        if books.get_currency(move.customer) != transfer["currency"]:
+            raise ChangeRejectedError(409, f"the customer is charged in {books.get_currency(move.customer)} here")
+        if transfer["overdraft"]:
+            entries = postings.overdraft_moved_in_entries(balance, transfer["overdraft"])
+        else:
+            parts = [(f"{source}/{number}", grant["millicredits"]) for number, grant in enumerate(transfer["grants"])]
+            entries = postings.moved_in_entries(balance, parts)
+            for (grant_id, _), grant in zip(parts, transfer["grants"], strict=True):
+                books.create_grant(move.customer, Grant(grant_id, 0, grant["expires"]))
+        details = {"residency": move.residency}
+        books.book(Posting(move.customer, "moved_in", source, entries, id_, details=details))
+    await _record(connection, caller, move.customer, "credits.move_in", source, transfer)
+    return move
+
+
+def require_sold(currency: str, settings: CollectorSettings) -> None:
+    """Raise ChangeRejectedError where no credits of a currency are sold here, so that none could be spent."""
+    meters = None if settings.billing is None else get_credit_meters(settings.billing)
+    if meters is None or currency not in meters.by_currency:
+        raise ChangeRejectedError(409, f"no credits in {currency} are sold here")
+
+
+async def list_transfers(connection: AsyncConnection, move: MoveRow) -> list[Transfer]:
+    """Return the transfers of a move out in their order, the promised one too."""
+    transfers = [one.to_response() for one in await list_booked(connection, move.id)]
+    if move.promised is not None:
+        transfers.append(parse_transfer(move.promised).to_response())
+    return transfers
+
+
+async def list_booked(connection: AsyncConnection, move: str) -> Sequence[StoredTransfer]:
+    """Return the transfers of a move out that are booked."""
+    kind: TransactionKind = "moved_out"
+    is_own = (credit_transactions.c.kind == kind) & (credit_transactions.c.original == move)
+    details = sa.select(credit_transactions.c.details).where(is_own).order_by(credit_transactions.c.seq)
+    rows = (await connection.execute(details)).scalars()
+    return [parse_transfer(orjson.dumps(orjson.loads(row)["transfer"]).decode()) for row in rows]
+
+
+async def _lock(connection: AsyncConnection, ref: str) -> tuple[CustomerRow, MoveRow]:
+    """Return a customer and its move out, both locked; raises ChangeRejectedError."""
+    customer = await customers.get_row(connection, ref, lock=True)
+    last = await moves.find_last(connection, customer.id)
+    move = None if last is None else await moves.find_by_id(connection, last.id, lock=True)
+    if move is None or move.side != "out" or move.state in ("begun", "withdrawn"):
+        raise ChangeRejectedError(409, "the customer is not on its way to another residency")
+    return customer, move
+
+
+async def _record(
+    connection: AsyncConnection, caller: Caller, customer: str, action: str, source: str, transfer: Transfer
+) -> None:
+    amount = -transfer["overdraft"] or sum(grant["millicredits"] for grant in transfer["grants"])
+    after = {"id": source, "millicredits": amount, "currency": transfer["currency"]}
+    await audit.append_entry(connection, caller, AuditEntry(action, customer, None, after, customer))

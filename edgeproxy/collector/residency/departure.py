@@ -1,0 +1,263 @@
+"""The residency that a customer leaves: what would go, and the steps of the move, each of which may be repeated."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Literal
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import TypedDict
+
+from edgeproxy.collector.accounts import audit, customers
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field
+from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.accounts.models import UpdateCustomerRequest
+from edgeproxy.collector.accounts.rows import CustomerRow
+from edgeproxy.collector.billing.journal.journal import fetch_balance
+from edgeproxy.collector.database.page_tables import contacts
+from edgeproxy.collector.database.schema import edges
+from edgeproxy.collector.ledger import queries
+from edgeproxy.collector.ledger.edges import SERVING
+from edgeproxy.collector.ledger.queries import LedgerQuery
+from edgeproxy.collector.residency import credit_transfers, moves
+from edgeproxy.collector.residency.credit_transfers import Transfer
+from edgeproxy.collector.residency.documents import fetch_usable_keys
+from edgeproxy.collector.residency.moves import Move, MoveRow
+from edgeproxy.collector.residency.obstacles import find_obstacles, list_staying
+from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.wire.batch import UNIX_SECONDS_MAX
+
+Step = Literal["created", "promise", "go", "book", "leave", "withdraw"]
+NO_MOVE = "the customer is not on its way to another residency"
+
+
+class MoveProgress(Move):
+    """A move that is under way, or over, as the residency has it that is left."""
+
+    counted: int
+    """Units of all meters that the ledger here has of the customer: it grows no more once all edges are over."""
+    behind: list[str]
+    """Edges that have shipped nothing here since the edges began to go over."""
+    transfers: list[Transfer]
+    """The credits that have gone over, or are to; book each at the other residency."""
+    millicredits: int
+    """Credits that are left here, or owed: they have yet to go over."""
+    late: dict[str, int]
+    """Usage by meter that has come here after the move ended."""
+
+
+class Departure(TypedDict):
+    """What a move of a customer would do, and what keeps it from leaving."""
+
+    customer_id: str
+    """The id of the customer."""
+    residency: str
+    """The residency that it would leave."""
+    to: str
+    """The residency that it would move to."""
+    obstacles: list[str]
+    """What keeps it from leaving now, each a sentence; an empty list where nothing does."""
+    keys: int
+    """The keys that go: those that can be used, as hashes."""
+    contacts: int
+    """The contacts that go."""
+    millicredits: int
+    """The prepaid credits that go; below zero where it owes some."""
+    staying: list[str]
+    """What stays, and what is to be done about it, each a sentence."""
+    move: MoveProgress | None
+    """The move that the customer is on, or on which it has left; null where there is none."""
+
+
+def get_residency(settings: CollectorSettings) -> str:
+    """Return the residency of this collector; raises ChangeRejectedError."""
+    if settings.residency is None:
+        raise ChangeRejectedError(409, "this collector has no residency: set residency in its file")
+    return settings.residency
+
+
+def require_other(settings: CollectorSettings, other: str, field: str) -> str:
+    """Return the residency of this collector; raises ChangeRejectedError where the other one is the same."""
+    if (own := get_residency(settings)) == other:
+        raise reject_field(field, f"is the residency of this collector, {own}")
+    return own
+
+
+async def preview(
+    connection: AsyncConnection, ref: str, to: str, settings: CollectorSettings, *, end_plan: bool
+) -> Departure:
+    """Return what a move of a customer would do; raises ChangeRejectedError."""
+    own = require_other(settings, to, "residency")
+    row = await customers.get_row(connection, ref)
+    last = await moves.find_last(connection, row.id)
+    is_leaving = last is not None and last.side == "out" and last.state != "withdrawn"
+    statement = sa.select(sa.func.count()).select_from(contacts).where(contacts.c.customer == row.id)
+    return {
+        "customer_id": row.id,
+        "residency": own,
+        "to": to,
+        "obstacles": await _find_obstacles(connection, row, to, settings, end_plan=end_plan),
+        "keys": len(await fetch_usable_keys(connection, row.id, now_ms())),
+        "contacts": int((await connection.execute(statement)).scalar_one()),
+        "millicredits": await credit_transfers.fetch_left(connection, row, settings),
+        "staying": await list_staying(connection, row),
+        "move": await _show(connection, row, last, settings) if last is not None and is_leaving else None,
+    }
+
+
+async def _find_obstacles(
+    connection: AsyncConnection, row: CustomerRow, to: str, settings: CollectorSettings, *, end_plan: bool
+) -> list[str]:
+    obstacles = await find_obstacles(connection, row, end_plan=end_plan)
+    last = await moves.find_last(connection, row.id)
+    if last is not None and last.ended_at is None:
+        if last.side == "in":
+            obstacles.append(f"it has not arrived from {last.residency} yet")
+        elif last.residency != to:
+            obstacles.append(f"it is on its way to {last.residency}")
+    if row.name in settings.customers:
+        obstacles.append("it is a customer of the collector's file, too: take it out there")
+    return obstacles
+
+
+async def begin(
+    connection: AsyncConnection, caller: Caller, ref: str, to: str, settings: CollectorSettings, *, end_plan: bool
+) -> MoveProgress:
+    """Begin a move, or go on with the one to this residency; raises ChangeRejectedError."""
+    require_other(settings, to, "to")
+    row = await customers.get_row(connection, ref, lock=True)
+    last = await moves.find_last(connection, row.id)
+    if last is not None and last.side == "out" and last.residency == to and last.state != "withdrawn":
+        return await _show(connection, row, last, settings)
+    if obstacles := await _find_obstacles(connection, row, to, settings, end_plan=end_plan):
+        raise ChangeRejectedError(409, "; ".join(obstacles))
+    move = await moves.insert_move(connection, row.id, "out", to, peer=None)
+    entry = AuditEntry("customer.move", row.name, None, {"move": move.id, "to": to, "state": move.state})
+    await audit.append_entry(connection, caller, entry)
+    return await _show(connection, row, move, settings)
+
+
+async def take_step(
+    connection: AsyncConnection, caller: Caller, ref: str, step: Step, peer: str | None, settings: CollectorSettings
+) -> MoveProgress:
+    """Take a step of the latest move from here; one that was taken is taken no more. Raises ChangeRejectedError."""
+    if step == "promise":
+        await credit_transfers.promise(connection, ref, settings)
+    elif step == "book":
+        await credit_transfers.book_promised(connection, caller, ref)
+    else:
+        await _change_state(connection, caller, ref, step, peer, settings)
+    row = await customers.get_row(connection, ref)
+    move = await moves.find_last(connection, row.id, "out")
+    assert move is not None
+    return await _show(connection, row, move, settings)
+
+
+async def _change_state(
+    connection: AsyncConnection,
+    caller: Caller,
+    ref: str,
+    step: Literal["created", "go", "leave", "withdraw"],
+    peer: str | None,
+    settings: CollectorSettings,
+) -> None:
+    row = await customers.get_row(connection, ref, lock=True)
+    last = await moves.find_last(connection, row.id)
+    move = None if last is None else await moves.find_by_id(connection, last.id, lock=True)
+    if move is None or move.side != "out":
+        raise ChangeRejectedError(409, NO_MOVE)
+    if step == "created":
+        if peer is None:
+            raise reject_field("peer", "is missing: the id of the customer at the other residency")
+        if move.peer is not None and move.peer != peer:
+            raise ChangeRejectedError(409, f"it is the customer {move.peer} at {move.residency}")
+        if move.state != "begun":
+            return
+        after = await moves.transition(connection, move, "created", peer=peer)
+    elif STATES[step] == move.state or (step == "go" and move.state == "left"):
+        return
+    else:
+        after = await CHANGES[step](connection, caller, row, move, settings)
+    entry = AuditEntry("customer.move", row.name, {"state": move.state}, {"move": move.id, "state": after.state})
+    await audit.append_entry(connection, caller, entry)
+
+
+async def _go(
+    connection: AsyncConnection, caller: Caller, row: CustomerRow, move: MoveRow, settings: CollectorSettings
+) -> MoveRow:
+    """Have edges go over as soon as the other residency has the keys, which are changed there alone from now on."""
+    if obstacles := await _find_obstacles(connection, row, move.residency, settings, end_plan=True):
+        raise ChangeRejectedError(409, "; ".join(obstacles))
+    after = await moves.transition(connection, move, "gone", gone_at=now_ms())
+    change = UpdateCustomerRequest.model_validate({"moved": move.residency})
+    await customers.update_customer(connection, caller, row.id, change, settings)
+    return after
+
+
+async def _leave(
+    connection: AsyncConnection, caller: Caller, row: CustomerRow, move: MoveRow, settings: CollectorSettings
+) -> MoveRow:
+    """Begin the deletion of a customer whose credits are over. What is counted from now on is late."""
+    if move.promised is not None or await has_credits_to_move(connection, row, settings):
+        raise ChangeRejectedError(409, "not all of its credits are over: promise and book the rest")
+    counted = orjson.dumps(await fetch_counted(connection, row.name)).decode()
+    after = await moves.transition(connection, move, "left", counted=counted)
+    await customers.start_deletion(connection, caller, row.id)
+    return after
+
+
+async def _withdraw(
+    connection: AsyncConnection, _: Caller, row: CustomerRow, move: MoveRow, settings: CollectorSettings
+) -> MoveRow:
+    if move.promised is not None or await credit_transfers.list_booked(connection, move.id):
+        raise ChangeRejectedError(409, "credits are promised to the other residency: go on with the move")
+    return await moves.transition(connection, move, "withdrawn")
+
+
+Change = Callable[[AsyncConnection, Caller, CustomerRow, MoveRow, CollectorSettings], Awaitable[MoveRow]]
+CHANGES: Final[Mapping[str, Change]] = {"go": _go, "leave": _leave, "withdraw": _withdraw}
+STATES: Final[Mapping[str, str]] = {"go": "gone", "leave": "left", "withdraw": "withdrawn"}
+"""The state that each of these steps leads to."""
+
+
+async def has_credits_to_move(connection: AsyncConnection, row: CustomerRow, settings: CollectorSettings) -> bool:
+    """Return whether a customer has credits, or an overdraft, that could go over now."""
+    return bool(await fetch_balance(connection, row.id)) and await _compute_due(connection, row, settings) != 0
+
+
+async def _compute_due(connection: AsyncConnection, row: CustomerRow, settings: CollectorSettings) -> int:
+    """Return the millicredits that could go over now: all but those of usage that is not booked yet."""
+    balance = await fetch_balance(connection, row.id)
+    if balance < 0:
+        return balance
+    return max(0, balance - await credit_transfers.fetch_pending(connection, row, settings))
+
+
+async def fetch_counted(connection: AsyncConnection, name: str) -> dict[str, int]:
+    """Return all usage of a customer in the ledger here, by meter."""
+    question = LedgerQuery(name, None, 0, UNIX_SECONDS_MAX, ("meter",))
+    rows = (await queries.fetch_usage(connection, question))["rows"]
+    return {row["meter"]: row["value"] for row in rows if row["value"]}
+
+
+async def _list_behind(connection: AsyncConnection, since: int) -> list[str]:
+    """Return the edges of which the ledger has nothing of after this Unix millisecond."""
+    has_shipped = edges.c.until.is_not(None) & (edges.c.until * 1000 > since)
+    statement = sa.select(edges.c.edge).where(SERVING, ~has_shipped).order_by(edges.c.edge)
+    return list((await connection.execute(statement)).scalars())
+
+
+async def _show(
+    connection: AsyncConnection, row: CustomerRow, move: MoveRow, settings: CollectorSettings
+) -> MoveProgress:
+    counted, before = await fetch_counted(connection, row.name), moves.parse_counted(move)
+    late = {meter: count - before.get(meter, 0) for meter, count in counted.items()} if move.state == "left" else {}
+    return {
+        **moves.to_response(move),
+        "counted": sum(counted.values()),
+        "behind": [] if move.gone_at is None else await _list_behind(connection, move.gone_at),
+        "transfers": await credit_transfers.list_transfers(connection, move),
+        "millicredits": await _compute_due(connection, row, settings) if move.state != "withdrawn" else 0,
+        "late": {meter: count for meter, count in late.items() if count > 0},
+    }

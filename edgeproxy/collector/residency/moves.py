@@ -1,0 +1,170 @@
+"""Moves of customers as rows: one where a customer leaves, and one of the same id where it arrives.
+
+    out   begun ──▶ created ──▶ gone ──▶ left         in   arriving ──▶ arrived
+            │          │                                     │
+            └──────────┴──▶ withdrawn                        └──▶ withdrawn
+
+A customer is `created` there without keys, so nothing serves it there. It is `gone` once its settings name the other
+residency: each edge goes over as soon as it has the keys there. `left` begins the deletion. Collectors do not know of
+each other: `edgeproxy residency move` asks both for one step after the other, each of which can be repeated.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import TypedDict
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.ids import generate_id, now_ms
+from edgeproxy.collector.database.residency_tables import customer_moves
+from edgeproxy.collector.database.statements import lock_rows
+
+Side = Literal["out", "in"]
+MoveState = Literal["begun", "created", "gone", "left", "withdrawn", "arriving", "arrived"]
+TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
+    "begun": frozenset({"created", "withdrawn"}),
+    "created": frozenset({"gone", "withdrawn"}),
+    "gone": frozenset({"left"}),
+    "arriving": frozenset({"arrived", "withdrawn"}),
+}
+"""The states that follow on each; the others are the last of a move."""
+columns = customer_moves.c
+
+
+class MoveRow(NamedTuple):
+    """A row of `customer_moves`. Times are Unix milliseconds."""
+
+    id: str
+    customer: str
+    """The id of the customer here."""
+    side: Side
+    residency: str
+    """The other one."""
+    peer: str | None
+    """The id of the customer there; None: it is not there yet."""
+    state: MoveState
+    created_at: int
+    gone_at: int | None = None
+    ended_at: int | None = None
+    counted: str | None = None
+    """JSON: usage by meter at the end of a move out."""
+    promised: str | None = None
+    """JSON: credits that are booked there, and not here yet."""
+
+    @property
+    def has_begun_there(self) -> bool:
+        """Whether edges go over, or are over."""
+        return self.gone_at is not None
+
+
+class Move(TypedDict):
+    """A move of a customer to or from another residency."""
+
+    id: str
+    """The id of the move, at both residencies."""
+    customer_id: str
+    """The id of the customer here."""
+    side: Side
+    """`out` where the customer leaves, `in` where it arrives."""
+    residency: str
+    """The other residency."""
+    peer: str | None
+    """The id of the customer there; null: it is not there yet."""
+    state: MoveState
+    """`begun`, `created`, `gone`, `left` or `withdrawn` where it leaves; `arriving` or `arrived` where it arrives."""
+    created_at: str
+    """The time at which it began."""
+    gone_at: str | None
+    """The time since which edges go over; null until then."""
+    ended_at: str | None
+    """The time at which it ended; null until then."""
+
+
+class MoveList(TypedDict):
+    """Moves, newest first."""
+
+    residency: str | None
+    """The residency of this collector; null where it has none."""
+    moves: list[Move]
+    """The moves, newest first."""
+
+
+def to_response(row: MoveRow) -> Move:
+    """Return a move as the API does."""
+    return {
+        "id": row.id,
+        "customer_id": row.customer,
+        "side": row.side,
+        "residency": row.residency,
+        "peer": row.peer,
+        "state": row.state,
+        "created_at": format_timestamp(row.created_at),
+        "gone_at": format_timestamp(row.gone_at),
+        "ended_at": format_timestamp(row.ended_at),
+    }
+
+
+async def list_moves(connection: AsyncConnection, limit: int) -> list[Move]:
+    """Return the newest moves."""
+    statement = sa.select(customer_moves).order_by(columns.created_at.desc(), columns.id.desc()).limit(limit)
+    return [to_response(row) for row in await _fetch_rows(connection, statement)]
+
+
+async def find_by_id(connection: AsyncConnection, id_: str, *, lock: bool = False) -> MoveRow | None:
+    """Return a move, or None."""
+    statement = sa.select(customer_moves).where(columns.id == id_)
+    return next(iter(await _fetch_rows(connection, lock_rows(statement) if lock else statement)), None)
+
+
+async def find_last(connection: AsyncConnection, customer: str, side: Side | None = None) -> MoveRow | None:
+    """Return the latest move of a customer, by id; None where there is none."""
+    statement = sa.select(customer_moves).where(columns.customer == customer)
+    if side is not None:
+        statement = statement.where(columns.side == side)
+    ordered = statement.order_by(columns.created_at.desc(), columns.id.desc()).limit(1)
+    return next(iter(await _fetch_rows(connection, ordered)), None)
+
+
+async def find_by_peer(connection: AsyncConnection, residency: str, peer: str, *, lock: bool = False) -> MoveRow | None:
+    """Return the latest move of the customer that has this id at another residency; None where none is known."""
+    is_known = (columns.residency == residency) & (columns.peer == peer)
+    ordered = sa.select(customer_moves).where(is_known).order_by(columns.created_at.desc(), columns.id.desc()).limit(1)
+    return next(iter(await _fetch_rows(connection, lock_rows(ordered) if lock else ordered)), None)
+
+
+async def _fetch_rows(connection: AsyncConnection, statement: sa.Select[tuple[object, ...]]) -> list[MoveRow]:
+    return [MoveRow._make(row) for row in await connection.execute(statement)]
+
+
+async def insert_move(
+    connection: AsyncConnection, customer: str, side: Side, residency: str, *, id_: str | None = None, peer: str | None
+) -> MoveRow:
+    """Insert a move that begins now, and return it."""
+    state: MoveState = "begun" if side == "out" else "arriving"
+    row = MoveRow(id_ or generate_id(), customer, side, residency, peer, state, now_ms())
+    await connection.execute(sa.insert(customer_moves), [row._asdict()])
+    return row
+
+
+async def transition(connection: AsyncConnection, row: MoveRow, state: MoveState, **values: object) -> MoveRow:
+    """Bring a locked move into a state, with these columns, and return it; raises ChangeRejectedError."""
+    if state not in TRANSITIONS.get(row.state, ()):
+        raise ChangeRejectedError(409, f"the move is {row.state}, and cannot be {state}")
+    if state not in TRANSITIONS:
+        values["ended_at"] = now_ms()
+    return await update_move(connection, row, state=state, **values)
+
+
+async def update_move(connection: AsyncConnection, row: MoveRow, **values: object) -> MoveRow:
+    """Write columns of a locked move, and return it."""
+    await connection.execute(sa.update(customer_moves).where(columns.id == row.id).values(**values))
+    return row._replace(**values)  # type: ignore[arg-type]
+
+
+def parse_counted(row: MoveRow) -> dict[str, int]:
+    """Return the usage by meter at the end of a move out."""
+    return {} if row.counted is None else orjson.loads(row.counted)

@@ -1,0 +1,336 @@
+"""A customer moves between two residencies by a command, whatever is cut off in between: each thing is there once."""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from typing import Any
+
+import orjson
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from edgeproxy import cli
+from edgeproxy.cli import api, residency
+from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.commands.database import run_on_database
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.privacy.erasure import erase_due_customers
+from edgeproxy.config.collector.load import load_collector
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN, Collector, checked
+from loadtest.testbed.customers import key_of
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.postgresql import Postgresql
+
+CALLS_MAX = 40
+"""Calls of a move, at most."""
+TOKENS = {"EDGEPROXY_FROM_TOKEN": ADMIN, "EDGEPROXY_TO_TOKEN": ADMIN}
+TOLD = {"external_id": "crm-7", "metadata": {"note": "likes tea"}, "limits": [{"rate": "7/min"}]}
+
+
+class CutOffError(Exception):
+    """The command ends here, as if it were killed."""
+
+
+class Pair:
+    """The collectors of two residencies, and the command between them."""
+
+    def __init__(self, collectors: dict[str, Collector]) -> None:
+        self.collectors = collectors
+
+    def create(self, name: str, residency: str = "eu", **more: Any) -> str:
+        """Create a customer with a key and contacts, and return its id."""
+        collector = self.collectors[residency]
+        body = {"name": name, "tier": "standard", **TOLD, "external_id": f"crm-{name}", **more}
+        created = collector.send("POST", "/v1/customers", body)
+        assert created.status == 201, created.body
+        limits = [{"rate": "5/s"}]
+        key = {"sha256": digest(name), "name": "laptop", "scopes": ["read"], "limits": limits}
+        assert collector.send("POST", f"/v1/customers/{name}/keys", key).status == 201
+        contacts = {"emails": [f"ann@{name}.example", f"ben@{name}.example"]}
+        assert collector.send("PUT", f"/v1/customers/{name}/contacts", contacts).status == 200
+        developer = {"email": f"ben@{name}.example", "role": "developer"}
+        assert collector.send("POST", f"/v1/customers/{name}/contacts", developer).status == 200
+        return str(created.json()["id"])
+
+    def move(self, name: str, *options: str, source: str = "eu", target: str = "us") -> Result:
+        """Run the command."""
+        return CliRunner().invoke(cli.app, [*self.arguments(name, source, target), *options], env=TOKENS)
+
+    def arguments(self, name: str, source: str = "eu", target: str = "us") -> list[str]:
+        """Return the arguments of the command."""
+        urls = {residency: f"http://{HOST}:{one.port}" for residency, one in self.collectors.items()}
+        return ["residency", "move", name, "--from", urls[source], "--to", urls[target], "--quiet", "0", "--wait", "9"]
+
+    def fetch(self, residency: str, name: str, what: str = "") -> Any:
+        answer = self.collectors[residency].get(f"/v1/customers/{name}{what}", token=ADMIN)
+        return answer.json() if answer.status == 200 else None
+
+    def give(self, name: str, millicredits: int, residency: str = "eu", **more: Any) -> None:
+        """Give credits to a customer."""
+        body = {"customer": name, "millicredits": millicredits, "why": "a test", **more}
+        answer = self.collectors[residency].send("POST", "/billing/credits/adjust", body)
+        assert answer.status == 201, answer.body
+
+    def balance(self, residency: str, name: str) -> int:
+        answer = self.collectors[residency].get("/billing/balance", token=ADMIN, customer=name)
+        return int(answer.json()["balance"])
+
+    def prove(self) -> None:
+        """Prove both ledgers, journals and audit logs."""
+        for collector in self.collectors.values():
+            code, said = checked(collector)
+            assert code == 0, said
+
+
+def digest(name: str) -> str:
+    return hashlib.sha256(key_of(name).encode()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, postgresql: Postgresql) -> Iterator[Pair]:
+    folder = tmp_path_factory.mktemp("residencies")
+    databases = {"eu": postgresql.database(), "us": f"sqlite:///{folder}/us/ledger.db"}
+    with ExitStack() as ends:
+        collectors = {
+            name: ends.enter_context(
+                closing(
+                    Collector(folder / name, database, residency=name, privacy={"pseudonyms": "true"}, customers={})
+                )
+            ).start()
+            for name, database in databases.items()
+        }
+        yield Pair(collectors)
+
+
+def require_moved(pair: Pair, name: str, source: str = "eu", target: str = "us") -> None:
+    """Everything of a customer is at the target, once, and the source deletes it."""
+    there, here = pair.fetch(target, name), pair.fetch(source, name)
+    assert (there["state"], here["state"], here["moved"]) == ("active", "deleting", target)
+    assert "moved" not in there
+    for field in ("tier", "metadata", "limits", "external_id", "rotate_every"):
+        assert there[field] == here[field], field
+    (key,) = pair.fetch(target, name, "/keys")["keys"]
+    assert (key["usage_key"], key["name"], key["scopes"]) == (digest(name)[:16], "laptop", ["read"])
+    assert key["limits"][0]["rate"] == "5/1.0s"
+    contacts = pair.fetch(target, name, "/contacts")["contacts"]
+    assert [(one["email"], one["role"]) for one in contacts] == [
+        (f"ann@{name}.example", "owner"),
+        (f"ben@{name}.example", "developer"),
+    ]
+
+
+def test_a_dry_run_says_what_goes_and_changes_nothing(pair: Pair) -> None:
+    pair.create("dora")
+    pair.give("dora", 5000)
+    done = pair.move("dora", "--dry-run", "--json")
+    assert done.exit_code == 0, done.output
+    found = orjson.loads(done.output)
+    assert (found["to"], found["keys"], found["contacts"], found["millicredits"]) == ("us", 1, 2, 5000)
+    assert found["obstacles"] == []
+    assert pair.fetch("us", "dora") is None
+    assert pair.fetch("eu", "dora")["state"] == "active"
+    assert not any(one["customer_id"] == pair.fetch("eu", "dora")["id"] for one in list_moves(pair, "eu"))
+
+
+def list_moves(pair: Pair, residency: str) -> list[dict[str, Any]]:
+    moves: list[dict[str, Any]] = pair.collectors[residency].get("/v1/moves", token=ADMIN).json()["moves"]
+    return moves
+
+
+def test_what_the_other_residency_cannot_take_is_refused_before_anything_changes(pair: Pair) -> None:
+    pair.create("nora")
+    pair.create("nora", "us")
+    done = pair.move("nora")
+    assert done.exit_code == 1
+    assert "there is a customer with this name already" in done.output
+    assert pair.fetch("eu", "nora")["state"] == "active"
+    assert "moved" not in pair.fetch("eu", "nora")
+
+
+def test_what_is_open_keeps_a_customer_from_leaving(pair: Pair) -> None:
+    id_ = pair.create("olga")
+    request = {"kind": "access", "law": "gdpr", "person": "Olga", "note": "By mail.", "customer": id_}
+    assert pair.collectors["eu"].send("POST", "/v1/privacy/requests", request).status == 201
+    plan = pair.collectors["eu"].send("POST", "/billing/subscription?customer=olga", {"plan": "standard"})
+    done = pair.move("olga")
+    assert done.exit_code == 1
+    assert "a request of a person about this customer is open" in done.output
+    if plan.status == 201:
+        assert "its plan" in done.output
+    assert pair.fetch("us", "olga") is None
+
+
+def test_a_customer_moves_with_all_that_goes(pair: Pair) -> None:
+    pair.create("mia")
+    pair.give("mia", 7000)
+    pair.give("mia", 2000, expires_at="2099-01-01T00:00:00Z")
+    done = pair.move("mia")
+    assert done.exit_code == 0, done.output
+    assert "mia" not in done.output.replace("residency", "")
+    require_moved(pair, "mia")
+    assert (pair.balance("eu", "mia"), pair.balance("us", "mia")) == (0, 9000)
+    # Keys are changed there alone: a revocation here would end nothing.
+    (key,) = pair.fetch("eu", "mia", "/keys")["keys"]
+    answer = pair.collectors["eu"].send("DELETE", f"/v1/keys/{key['id']}")
+    assert answer.status == 409
+    again = pair.move("mia")
+    assert again.exit_code == 0, again.output
+    assert pair.balance("us", "mia") == 9000
+    pair.prove()
+
+
+def cut_off_after(count: int) -> Callable[..., Any]:
+    """Return `Api.call` for a command that ends once so many calls were answered."""
+    call, left = api.Api.call, count
+
+    def counted(self: api.Api, *arguments: Any, **options: Any) -> Any:
+        nonlocal left
+        answer = call(self, *arguments, **options)
+        left -= 1
+        if left == 0:
+            raise CutOffError
+        return answer
+
+    return counted
+
+
+def cut_and_go_on(pair: Pair, count: int) -> bool:
+    """Move a customer by a command that ends after so many calls, and by another one; False where the first came to
+    its end."""
+    name = f"cut-{count}"
+    pair.create(name)
+    pair.give(name, 4000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api.Api, "call", cut_off_after(count))
+        first = pair.move(name)
+    if first.exit_code == 0:
+        return False
+    assert isinstance(first.exception, CutOffError), first.output
+    done = pair.move(name)
+    assert done.exit_code == 0, done.output
+    require_moved(pair, name)
+    assert (pair.balance("eu", name), pair.balance("us", name)) == (0, 4000)
+    ids = [pair.fetch("eu", name)["id"], pair.fetch("us", name)["id"]]
+    assert [one["peer"] for one in list_moves(pair, "us") if one["customer_id"] == ids[1]] == ids[:1]
+    return True
+
+
+def test_a_command_that_is_cut_off_goes_on(pair: Pair) -> None:
+    """After the customer is made there, after credits are booked there, and after edges go over."""
+    for count in (6, 9, 10):
+        assert cut_and_go_on(pair, count)
+    pair.prove()
+
+
+@pytest.mark.soak
+def test_a_command_that_is_cut_off_after_any_call_goes_on(pair: Pair) -> None:
+    counts = next(count for count in range(11, CALLS_MAX) if not cut_and_go_on(pair, count))
+    assert counts > 12
+    assert all(cut_and_go_on(pair, count) for count in (1, 2, 3, 4, 5, 7, 8))
+    pair.prove()
+
+
+def test_credits_that_were_used_late_go_over_too_and_nothing_is_erased_before(pair: Pair) -> None:
+    pseudonym = f"c-{pair.create('lea')}"
+    chain = Chain(since=int(time.time()) - 60)
+    assert pair.collectors["eu"].post(chain.next((pseudonym, "cost", "v1", 300))).status == 200
+    pair.give("lea", 1000)
+    done = pair.move("lea", "--wait", "0")
+    assert done.exit_code == 1
+    assert f"edges that were not heard of since: {chain.edge}" in done.output
+    assert pair.fetch("eu", "lea")["state"] == "active"
+    chain.since = int(time.time()) + 5
+    assert pair.collectors["eu"].post(chain.next((pseudonym, "requests", "v1", 1))).status == 200
+    done = pair.move("lea")
+    assert done.exit_code == 0, done.output
+    before = (pair.balance("eu", "lea"), pair.balance("us", "lea"))
+    assert sum(before) == 1000
+    # An edge that was cut off ships what it has counted for the residency that was left.
+    assert pair.collectors["eu"].post(chain.next((pseudonym, "requests", "v1", 5))).status == 200
+    done = pair.move("lea", "--json")
+    assert "late usage, which came here after the move: 5 requests" in done.output
+    # Somebody gives credits where the customer is no more: it is not erased until they are over.
+    pair.give("lea", 250)
+    assert erase(pair, "eu", pseudonym) is False
+    assert pair.move("lea").exit_code == 0
+    assert (pair.balance("eu", "lea"), pair.balance("us", "lea")) == (before[0], before[1] + 250)
+    assert erase(pair, "eu", pseudonym) is (before[0] == 0)
+    retired = pair.collectors["eu"].send("PATCH", f"/v1/edges/{chain.edge}", {"retired": True})
+    assert retired.status == 200, retired.body
+    pair.prove()
+
+
+def erase(pair: Pair, residency: str, pseudonym: str) -> bool:
+    """Erase who was deleted by now; return whether this customer was."""
+    names: list[str] = []
+
+    async def do(database: Database) -> str:
+        async with database.writing() as connection:
+            names.extend(await erase_due_customers(connection, now_ms() + 1))
+        return ""
+
+    code, said = run_on_database(load_collector(pair.collectors[residency].file, os.environ), do)
+    assert code == 0, said
+    return pseudonym in names
+
+
+def test_a_customer_who_comes_back_is_who_it_was(pair: Pair) -> None:
+    id_ = pair.create("rita")
+    pair.give("rita", 600)
+    assert pair.move("rita").exit_code == 0
+    assert pair.collectors["us"].patch("/v1/customers/rita", b'{"metadata": {"note": "moved"}}').status == 200
+    back = pair.move("rita", source="us", target="eu")
+    assert back.exit_code == 0, back.output
+    require_moved(pair, "rita", "us", "eu")
+    assert pair.fetch("eu", "rita")["id"] == id_
+    assert (pair.balance("eu", "rita"), pair.balance("us", "rita")) == (600, 0)
+    # A key that was revoked there does not work again here, and the way is open once more.
+    (key,) = pair.fetch("eu", "rita", "/keys")["keys"]
+    assert pair.collectors["eu"].send("DELETE", f"/v1/keys/{key['id']}").status == 200
+    again = pair.move("rita")
+    assert again.exit_code == 0, again.output
+    assert [one["state"] for one in pair.fetch("us", "rita", "/keys")["keys"]] == []
+    pair.prove()
+
+
+def test_two_moves_of_a_customer_at_once_are_one(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair.create("tom")
+    pair.give("tom", 900)
+    for name, token in TOKENS.items():
+        monkeypatch.setenv(name, token)
+    urls = [f"http://{HOST}:{pair.collectors[one].port}" for one in ("eu", "us")]
+
+    def run(_: int) -> int:
+        try:
+            residency.move("tom", urls[0], urls[1], quiet=0.0, wait=9.0)
+        except typer.Exit as error:
+            return error.exit_code
+        return 0
+
+    with ThreadPoolExecutor(2) as pool:
+        codes = list(pool.map(run, range(2)))
+    assert 0 in codes
+    assert pair.move("tom").exit_code == 0
+    require_moved(pair, "tom")
+    assert (pair.balance("eu", "tom"), pair.balance("us", "tom")) == (0, 900)
+    pair.prove()
+
+
+def test_a_move_is_withdrawn_before_edges_go_over_and_can_begin_anew(pair: Pair) -> None:
+    pair.create("wim")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api.Api, "call", cut_off_after(8))
+        pair.move("wim")
+    assert [one["state"] for one in list_moves(pair, "eu")][:1] == ["created"]
+    done = pair.move("wim", "--withdraw")
+    assert done.exit_code == 0, done.output
+    assert "moved" not in pair.fetch("eu", "wim")
+    assert pair.fetch("us", "wim")["state"] == "deleting"
+    assert pair.move("wim").exit_code == 0
+    require_moved(pair, "wim")
+    assert pair.move("wim", "--withdraw").exit_code == 1

@@ -9,7 +9,9 @@ import binascii
 import io
 import re
 import zlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import zstandard
 
@@ -90,3 +92,24 @@ def _read_parquet(content: bytes) -> bytes:
     from pyarrow import parquet
 
     return repr(parquet.read_table(io.BytesIO(content)).to_pylist()).encode()
+
+
+def search_files(*folders: Path) -> dict[str, set[str]]:
+    """The marks that are in files below folders, in their contents or names, each with the files that have it."""
+    files_by_mark: dict[str, set[str]] = defaultdict(set)
+    for folder in folders:
+        for file in sorted(folder.rglob("*")):
+            name = str(file.relative_to(folder.parent))
+            content = file.read_bytes() if file.is_file() and not file.is_symlink() else b""
+            for mark in find_marks(name.encode() + b"\n" + content if not content.startswith(PARQUET) else content):
+                files_by_mark[mark].add(name)
+    return dict(files_by_mark)
+
+
+def search_texts(texts: Mapping[str, bytes]) -> dict[str, set[str]]:
+    """The marks that are in texts, each with the names of those that have it."""
+    names_by_mark: dict[str, set[str]] = defaultdict(set)
+    for name, content in texts.items():
+        for mark in find_marks(content):
+            names_by_mark[mark].add(name)
+    return dict(names_by_mark)

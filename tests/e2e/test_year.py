@@ -1,0 +1,144 @@
+"""Months of two residencies: nothing of a person is anywhere on the other side, and invoices add up."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from loadtest.regions import clocks
+from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.upstream import Upstream
+from tests.e2e.year import life
+from tests.e2e.year.plan import RESIDENCIES, Person, begin_of, draw_people
+from tests.e2e.year.world import World
+from tests.support.invoiced import FREEZE
+from tests.support.s3 import PROGRAM
+
+DAY = 86400
+PEOPLE = int(os.environ.get("EDGEPROXY_YEAR_PEOPLE", "4"))
+LENGTH = int(os.environ.get("EDGEPROXY_YEAR_MONTHS", "1"))
+DISPUTES = LENGTH // 3
+"""The month in which payments are disputed."""
+RETRY_DAYS = (1, 3, 5, 7)
+"""Days after which a payment that has failed is tried again."""
+START_SECONDS = 120.0
+"""Seconds in which a collector is ready, as all of these processes share a machine."""
+
+
+class Year:
+    """The year of these customers, and what is known of it by hand."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.world, self.seed = world, seed
+        self.people = {name: list(some) for name, some in draw_people(seed, PEOPLE).items()}
+        self.requests: Counter[str] = Counter()
+        self.begins: dict[str, int] = {}
+        """The Unix second at which each customer's plan began."""
+        self._began = monotonic()
+
+    def tell(self, text: str) -> None:
+        print(f"{monotonic() - self._began:6.0f} s  {text}", flush=True)
+
+    def choose(self, which: Callable[[Person], bool]) -> dict[str, list[Person]]:
+        return {name: [one for one in some if which(one)] for name, some in self.people.items()}
+
+    def live(self) -> None:
+        """Live through the months."""
+        world, sides = self.world, self.world.sides
+        world.each(life.join, self.people)
+        for name, side in sides.items():
+            self.begins |= {one.name: life.fetch_begin(side, one) for one in self.people[name]}
+        self.tell("all have joined")
+        world.settle()
+        for name, side in sides.items():
+            life.enter_cards(side, self.people[name])
+            life.pay_open(side)
+        for month in range(LENGTH):
+            self.live_month(month)
+            self.tell(f"month {month + 1} is over")
+        for day in RETRY_DAYS:
+            world.to(begin_of(LENGTH) + FREEZE + day * DAY + 1200)
+            world.settle()
+
+    def live_month(self, month: int) -> None:
+        """Live through a month, up to when its invoices are paid."""
+        world, sides, begin, end = self.world, self.world.sides, begin_of(month), begin_of(month + 1)
+        world.to(begin + 12 * DAY)
+        for name, side in sides.items():
+            life.report_month(side, self.people[name], self.seed, month, begin + (3 + month % 5) * DAY)
+        if month % 4 == 0:
+            world.start_edges()
+            self.requests.update(served=world.send_traffic(self.choose(lambda one: one.asks)))
+            for side in sides.values():
+                side.keep_observed(month)
+            world.end_edges()
+        if month == 0:
+            world.each(life.buy_credits, self.choose(lambda one: one.buys_credits))
+            world.each(life.sign_in, self.choose(lambda one: one.asks))
+            world.each(life.trouble_operators, self.people)
+        if month == DISPUTES:
+            disputing = sum(life.dispute(side, self.people[name]) for name, side in sides.items())
+        if month == LENGTH - 1:
+            world.each(life.cancel, self.people)
+        world.to(end + 600)
+        world.settle()
+        world.to(end + FREEZE + 600)
+        world.settle()
+        if month == DISPUTES:
+            assert sum(map(life.win_disputes, sides.values())) == disputing
+            for name, side in sides.items():
+                life.enter_cards(side, self.people[name])
+        for side in sides.values():
+            if month in (LENGTH // 2, LENGTH - 1):
+                side.export("export")
+            side.keep_observed(month)
+
+    # ---- what must hold
+
+    def check_money(self) -> None:
+        """Our invoices, those of Stripe, and the sums by hand are the same."""
+        for name, side in self.world.sides.items():
+            names = {one["id"]: one["name"] for one in life.list_at_stripe(side, "/v1/customers")}
+            theirs: dict[str, Counter[int]] = {}
+            for invoice in life.list_at_stripe(side, "/v1/invoices"):
+                if invoice["total"]:
+                    assert invoice["status"] == "paid", invoice
+                    theirs.setdefault(names[invoice["customer"]], Counter())[invoice["total"]] += 1
+            expected = {one.name: one.expected(self.seed, LENGTH, self.begins[one.name]) for one in self.people[name]}
+            ours = {one.name: life.list_own_totals(side, one) for one in self.people[name]}
+            assert {one: totals for one, totals in expected.items() if totals} == theirs
+            assert ours == expected
+
+    def check_sides(self) -> None:
+        """No byte of a person is in anything of the other side, ever."""
+        for name, other in (RESIDENCIES, RESIDENCIES[::-1]):
+            marks = {mark for one in self.people[other] for mark in one.marks}
+            side = self.world.sides[name]
+            found = self.world.search(side, side.apart, side.folder.parent / f"{name}-stripe")
+            assert {mark: places for mark, places in found.items() if mark in marks} == {}
+            own = {one.name for one in self.people[name]}
+            assert found.keys() & own, "the search finds who is there"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(clocks.LIBRARY is None, reason="there is no libfaketime on this machine")
+@pytest.mark.skipif(PROGRAM is None, reason="there is no SeaweedFS on this machine")
+def test_after_months_invoices_add_up_and_each_side_has_its_own_people_alone(
+    upstream: Upstream, postgresql: Postgresql, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loadtest.testbed.collector.START", START_SECONDS)
+    print(f"{PEOPLE} customers, {LENGTH} months, seed {seed}")
+    with ExitStack() as ends:
+        world = World(tmp_path, upstream.port, postgresql, ends)
+        year = Year(world, seed)
+        year.live()
+        year.check_money()
+        year.tell("invoices are what they should be")
+        world.verify()
+        year.check_sides()
+        year.tell("each side has its own people alone")

@@ -1,0 +1,119 @@
+"""The plan of a year: who the customers are, what they buy and use, and who is erased at its end. Pure."""
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import yaml
+
+from loadtest.testbed.process import ROOT
+from tests.support.invoiced import at
+from tests.support.second_rater import fee, usage_charges
+
+RESIDENCIES = ("eu", "us")
+FIRST = (2027, 1)
+PLANS = yaml.safe_load((ROOT / "loadtest/testbed/plans.yaml").read_text())["plans"]
+SOLD_AS = {"free": 50, "standard": 35, "enterprise": 15}
+"""Plans, with their weights."""
+DISPUTED_EVERY, CREDITED_EVERY, ASKING_EVERY = 10, 8, 5
+"""Of how many customers one disputes a payment, buys credits, and makes requests at edges."""
+ADDRESS_LETTERS = {"eu": "e", "us": "a"}
+
+
+def begin_of(month: int) -> int:
+    """Return the Unix second at which a month of the year begins, the first being 0."""
+    year, number = divmod(FIRST[0] * 12 + FIRST[1] - 1 + month, 12)
+    return at(year, number + 1, 1)
+
+
+class Person(NamedTuple):
+    """A customer, who is a person: each text about it has its mark."""
+
+    residency: str
+    number: int
+    plan: str
+
+    @property
+    def name(self) -> str:
+        """The name, which is the mark; no other one's begins with it."""
+        return f"planted-{self.residency}-{self.number:03}"
+
+    @property
+    def email(self) -> str:
+        return f"ada@{self.name}.example"
+
+    @property
+    def address(self) -> str:
+        """The address from which the person comes."""
+        return f"2001:db8:77:{self.address_mark}::{self.number:x}"
+
+    @property
+    def address_mark(self) -> str:
+        """The part of the address that is the person's alone."""
+        return f"{ADDRESS_LETTERS[self.residency]}{self.number:03}"
+
+    @property
+    def marks(self) -> frozenset[str]:
+        """What is searched for."""
+        return frozenset((self.name, f"2001:db8:77:{self.address_mark}"))
+
+    @property
+    def disputes(self) -> bool:
+        return self.plan != "free" and self.number % DISPUTED_EVERY == 1
+
+    @property
+    def buys_credits(self) -> bool:
+        return self.number % CREDITED_EVERY == 2
+
+    @property
+    def asks(self) -> bool:
+        """Whether the person's programs make requests at edges, and the person signs in."""
+        return self.number % ASKING_EVERY == 0
+
+    def use(self, seed: int, month: int) -> dict[str, int]:
+        """Return what a month has of each meter that is sold, on both sides of what is included."""
+        chance = random.Random(f"{seed} {self.name} {month}")
+        used = {}
+        for meter, meter_plan in PLANS[f"{self.plan}@1"]["meters"].items():
+            included = meter_plan["included"]
+            used[meter] = chance.randint(1, 400 if included == "unlimited" else max(2, 5 * int(included) // 4))
+        return used if self.plan != "free" else {"llm_tokens": used["llm_tokens"] // 2}
+
+    def expected(self, seed: int, months: int, begins: int) -> Counter[int]:
+        """Return the totals of the invoices that a year comes to, in cents: the first fee, of the month from a Unix
+        second on, and with each end of a month its usage and the next fee; after the last month there is none.
+        """
+        plan = PLANS[f"{self.plan}@1"]
+        month = begin_of(1) - begin_of(0)
+        totals = [fee(plan, seconds=begin_of(1) - begins, of=month)]
+        for number in range(months):
+            usage = {meter: {"": quantity} for meter, quantity in self.use(seed, number).items()}
+            charges = sum(cents for _, cents in usage_charges(plan, usage).values())
+            totals.append(charges + (fee(plan, seconds=1, of=1) if number < months - 1 else 0))
+        return Counter(total for total in totals if total)
+
+
+def draw_people(seed: int, count: int) -> Mapping[str, Sequence[Person]]:
+    """Return the customers of each residency."""
+    chance = random.Random(seed)
+    plans, weights = list(SOLD_AS), list(SOLD_AS.values())
+    return {
+        residency: [Person(residency, number, chance.choices(plans, weights)[0]) for number in range(count // 2)]
+        for residency in RESIDENCIES
+    }
+
+
+def make_events(person: Person, seed: int, month: int, second: int) -> list[dict[str, Any]]:
+    """Return the events that a service reports of a month: what is sold, and what the person's own users do."""
+    said = f"{person.residency}-{person.number}-{month}"  # Ids of events and dimensions stay, and name nobody.
+    common = {"source": "year", "customer": person.name, "time": second}
+    events = [
+        common | {"id": f"{said}-{meter}", "meter": meter, "value": value}
+        for meter, value in person.use(seed, month).items()
+    ]
+    user = f"user-{month % 3}-of-{person.name}"
+    events.append(common | {"id": f"{said}-people", "meter": "people", "value": user})
+    chat = {"id": f"{said}-chats", "meter": "chats", "value": 1, "request_id": f"request-{user}"}
+    events.append(common | chat | {"dimensions": {"user": said}})
+    return events

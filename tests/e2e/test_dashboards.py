@@ -100,6 +100,39 @@ def test_a_dashboard_is_as_grafana_loads_it(file: Path) -> None:
     assert set(taken.values()) == {1}, "panels lie on each other"
 
 
+OF_PROMETHEUS = {"/annotations/list/step", "/annotations/list/titleFormat"}
+"""What the schema leaves to the data source: Prometheus' reads it of annotations."""
+
+
+def unknown(written: Any, loaded: Any, place: str = "") -> Iterator[str]:
+    """Yield where `written` has something that `loaded`, the same as Grafana's models have it, does not have."""
+    if isinstance(written, dict) and isinstance(loaded, dict):
+        for name, value in written.items():
+            if name in loaded:
+                yield from unknown(value, loaded[name], f"{place}/{name}")
+            else:
+                yield f"{place}/{name}"
+    elif isinstance(written, list) and isinstance(loaded, list) and len(written) == len(loaded):
+        for one, other in zip(written, loaded, strict=True):
+            yield from unknown(one, other, place)
+    elif written != loaded:
+        yield place
+
+
+def test_grafana_knows_each_field_of_the_dashboards() -> None:
+    from grafana_foundation_sdk.cog import plugins
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+    plugins.register_default_plugins()
+    for file in FILES:
+        loaded = json.loads(JSONEncoder().encode(Dashboard.from_json(read(file))))
+        assert {*unknown(read(file), loaded)} == OF_PROMETHEUS, file.name
+    misspelt = json.loads(FILES[0].read_text().replace('"fillOpacity"', '"opacity"'))
+    loaded = json.loads(JSONEncoder().encode(Dashboard.from_json(misspelt)))
+    assert "/panels/fieldConfig/defaults/custom/opacity" in {*unknown(misspelt, loaded)}
+
+
 def test_each_variable_that_is_used_is_there() -> None:
     for file in FILES:
         made = read(file)

@@ -70,6 +70,7 @@ async def put_contact(
             raise reject_field("email", f"would be one more than the {CONTACTS_MAX} people of a customer")
         new = [{"email": email, "customer": owner.id, "role": role}]
         await connection.execute(sa.insert(contacts), await seal_rows(connection, contacts.name, new))
+        await customers.note_email_change(connection, owner.id)
     elif existing["role"] != role:
         if role != OWNER:
             require_other_owner(list(before.values()), email)
@@ -95,6 +96,7 @@ async def remove_contact(connection: AsyncConnection, caller: Caller, ref: str, 
         require_other_owner(before, email)
         await _record(connection, caller, owner, {"email": email, "role": removed["role"]}, None)
         await delete_contacts(connection, caller, owner, {email})
+        await customers.note_email_change(connection, owner.id)
     return to_response([contact for contact in before if contact["email"] != email])
 
 

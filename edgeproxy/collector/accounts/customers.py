@@ -29,8 +29,10 @@ from edgeproxy.collector.accounts.states import (
     compute_customer_state,
     require_customer_transition,
 )
+from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.page_order import order_page, parse_sort
 from edgeproxy.collector.database.quota_tables import limit_raises
+from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.statements import AnyColumn, AnySelect, lock_rows
 from edgeproxy.collector.encryption.rows import match_value
@@ -274,6 +276,8 @@ async def update_customer(
     after = await transition(connection, row, **values)
     if after.settings != row.settings:
         await documents.enqueue_changes(connection, "customer", [row.name])
+    if after.metadata != row.metadata:
+        await note_email_change(connection, row.id)
     await _record_change(connection, caller, row, after)
     return to_response(after), after.version
 
@@ -308,6 +312,13 @@ async def restore_customer(
     after = await transition(connection, row, deleting_since=None)
     await _record_step(connection, caller, "customer.restore", row, after)
     return to_response(after), after.version
+
+
+async def note_email_change(connection: AsyncConnection, customer: str) -> None:
+    """Note that the address for invoices of a customer, by id, may be another one: Stripe hears of it."""
+    theirs = billing_customers.c.customer == customer
+    async with across_customers(connection):
+        await connection.execute(sa.update(billing_customers).where(theirs).values(email_changed_at=now_ms()))
 
 
 async def delete_alert_address(connection: AsyncConnection, caller: Caller, row: CustomerRow) -> None:

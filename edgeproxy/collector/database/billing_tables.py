@@ -71,6 +71,7 @@ billing_customers = Table(
     Column("customer", Text, ForeignKey("customers.id"), primary_key=True),
     Column("stripe_id", Text, nullable=False),
     Column("email_hash", Text),
+    Column("email_changed_at", INTEGER),  # Milliseconds; until Stripe has the address that contacts now say.
     Column("country", Text),
     Column("tax_status", Text),
     Column("livemode", INTEGER, nullable=False),

@@ -13,6 +13,7 @@ from edgeproxy.collector.billing.period_close.payment_retries import PaymentRetr
 from edgeproxy.collector.billing.period_close.period_roll import PeriodRoll
 from edgeproxy.collector.billing.period_close.threshold_invoices import ThresholdInvoices
 from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.stripe.customers import StripeCustomers
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -33,6 +34,7 @@ class PeriodCloseJob:
         self._thresholds = ThresholdInvoices(database, settings)
         self._delivery = InvoiceDelivery(database, stripe, settings)
         self._retries = PaymentRetries(database, stripe)
+        self._customers = StripeCustomers(database, stripe)
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def run(self) -> None:
@@ -53,4 +55,5 @@ class PeriodCloseJob:
         rolled = await self._roll.step(now, billing)
         rolled |= await self._thresholds.step(now, billing)
         delivered = await self._delivery.step(now, billing)
-        return await self._retries.step(now, billing) or delivered or rolled or begun
+        retried = await self._retries.step(now, billing)
+        return await self._customers.update_emails() or retried or delivered or rolled or begun

@@ -5,9 +5,10 @@ import time
 
 import sqlalchemy as sa
 
+from edgeproxy.base import log
 from edgeproxy.collector.accounts import contacts
 from edgeproxy.collector.accounts.customer_rows import SHOWN_NAME
-from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject, try_keys
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject, try_keys
 from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.database import Database, build_insert_new
 from edgeproxy.collector.database.schema import customers
@@ -22,6 +23,8 @@ CLOCK_SECONDS = 3600
 """More seconds than clocks differ by."""
 LOOKED_UP_MAX = 1000
 """Customers that one statement looks up."""
+EMAILS_MAX = 50
+"""Addresses that one round lets Stripe have."""
 OVERLAP_SECONDS = 10
 """Seconds of Stripe's clock that are listed again: customers may be listed later than they were created."""
 
@@ -94,6 +97,31 @@ class StripeCustomers:
         if email in (None, current):
             return stripe_customer
         return await self._stripe.call("v1.customers.update", stripe_id, email=email, metadata={EMAIL: email})
+
+    async def update_emails(self) -> bool:
+        """Let Stripe have the addresses that have changed here, EMAILS_MAX at most; return whether any had.
+
+        One that Stripe refuses is tried again with the next invoice. Raises StripeCallError where Stripe is away.
+        """
+        changed = billing_customers.c.email_changed_at
+        is_known = (billing_customers.c.livemode == int(self._stripe.is_live)) & billing_customers.c.deleted_at.is_(
+            None
+        )
+        statement = sa.select(billing_customers.c.customer, billing_customers.c.stripe_id, changed)
+        statement = statement.where(changed.is_not(None), is_known).order_by(changed).limit(EMAILS_MAX)
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(statement)).all()
+        for customer, stripe_id, changed_at in rows:
+            try:
+                await self.fetch_with_email(customer, stripe_id)
+            except StripeCallError as error:
+                if error.outcome is not CallOutcome.REFUSED:
+                    raise
+                log.get_logger().warning("Stripe refuses an address for invoices", customer=customer, why=error.code)
+            is_done = (billing_customers.c.customer == customer) & (changed == changed_at)
+            async with self._database.writing() as connection:
+                await connection.execute(sa.update(billing_customers).where(is_done).values(email_changed_at=None))
+        return bool(rows)
 
     async def _find_recorded(self, customer: str) -> str | None:
         statement = sa.select(billing_customers.c.stripe_id).where(billing_customers.c.customer == customer)

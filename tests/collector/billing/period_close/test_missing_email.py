@@ -2,10 +2,11 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgeproxy.collector.accounts import contacts
+from edgeproxy.collector.accounts import colleagues, contacts
 from edgeproxy.collector.billing.invoices import invoices
 from tests.support.invoiced import JANUARY, at_stripe, fetch_invoices
 from tests.support.sold import CALLER, sold
@@ -35,7 +36,20 @@ def test_an_invoice_that_stripe_cannot_mail_is_held_until_the_customer_has_a_con
                 await invoices.transition(connection, held["id"], invoices.HELD, invoices.CLOSING, **accepted)
             await closing.step(JANUARY + 10)
             assert (await fetch_invoices(of, "unreachable"))["2027-01-01 start"]["state"] == "open"
+            (sent,) = await asyncio.to_thread(at_stripe, sandbox, "unreachable")
+            assert (sent["customer_email"], sent["total"]) == ("a@example.org", 9900)
+            # Reminders of what is open go to who is there now, not only with the next invoice.
+            both = contacts.Contacts.model_validate({"emails": ["a@example.org", "b@example.org"]})
+            async with of.database.writing() as connection:
+                await contacts.put_contacts(connection, CALLER, "unreachable", both)
+                await colleagues.remove_contact(connection, CALLER, "unreachable", "a@example.org")
+            assert await closing.step(JANUARY + 20)
+            assert not await closing.step(JANUARY + 30), "it is told once"
 
     asyncio.run(work())
-    (sent,) = at_stripe(sandbox, "unreachable")
-    assert (sent["customer_email"], sent["total"]) == ("a@example.org", 9900)
+    assert sandbox.run(fetch_emails) == ["b@example.org"]
+
+
+async def fetch_emails(client: Any) -> list[str]:
+    everybody = await client.v1.customers.list_async({"limit": 100})
+    return [one.email for one in everybody.data]

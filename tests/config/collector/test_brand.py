@@ -59,3 +59,9 @@ def test_a_file_that_is_no_logo_is_refused(tmp_path: Path, content: bytes, why: 
     file.write_bytes(content)
     with pytest.raises(ValidationError, match=why):
         Brand.model_validate({"logo": str(file)})
+
+
+def test_a_logo_is_the_file_that_was_named(tmp_path: Path) -> None:
+    file = tmp_path / "logo.png"
+    file.write_bytes(PNG + pack(">II", 64, 64))
+    assert Brand.model_validate({"logo": str(file)}).logo == file

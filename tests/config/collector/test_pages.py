@@ -105,6 +105,10 @@ def test_there_are_none_unless_they_are_requested_for_and_then_with_defaults() -
             "pages.sign_up.plan: is of no plans, write billing.plans, or leave it out",
         ),
         (
+            "pages: {brand: {light: '#0b6b5c'}}",
+            "pages.brand: has one of light and dark, write both, or none",
+        ),
+        (
             "pages: yes",
             "pages: is not a mapping, its fields are api, brand, client, client_secret, customers, mail, sign_up, "
             "status, url",

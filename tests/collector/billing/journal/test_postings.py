@@ -77,6 +77,24 @@ def test_every_kind_has_its_accounts() -> None:
             postings.chargeback_won_entries(CreditBalance((), 60), Grant("p", 0, paid=10000), 10000),
             {"clearing": 10000, "overdraft": -60, "deferred p": -9940},
         ),
+        (
+            postings.moved_out_entries(
+                CreditBalance((Grant("g", 10), Grant("p", 30, paid=100))), [("p", 25), ("spent", 20)]
+            ),
+            {"deferred p": 30, "deferred g": 10, "overdraft": 5, "residencies": -45},
+        ),
+        (
+            postings.overdraft_moved_out_entries(CreditBalance((), 400), "m", 500),
+            {"overdraft": -400, "deferred m": -100, "residencies": 500},
+        ),
+        (
+            postings.moved_in_entries(CreditBalance((), 60), [("a", 40), ("b", 50)]),
+            {"overdraft": -60, "deferred a": -30, "residencies": 90},
+        ),
+        (
+            postings.overdraft_moved_in_entries(CreditBalance((Grant("g", 10),)), 30),
+            {"deferred g": 10, "overdraft": 20, "residencies": -30},
+        ),
     ],
 )
 def test_what_is_booked(entries: Sequence[JournalEntry], booked: dict[str, int]) -> None:

@@ -32,6 +32,7 @@ from edgeproxy.collector.billing.journal.postings import (
     TransactionKind,
 )
 from edgeproxy.collector.database.credit_tables import credit_grants, credit_transactions
+from edgeproxy.collector.database.residency_tables import customer_moves
 from edgeproxy.config.collector.currency_units import get_payable_unit
 
 P = ParamSpec("P")
@@ -258,9 +259,15 @@ async def _book_dispute(
 
 
 async def expire_grants(books: Journal, until: int) -> int:
-    """Book the rest of grants that expire by this Unix millisecond as void; return the number of grants."""
+    """Book the rest of grants that expire by this Unix millisecond as void; return the number of grants.
+
+    What is promised to another residency expires there: here it would be an overdraft, and the customer pay it again.
+    """
     columns = credit_grants.c
-    due = sa.select(columns.id, columns.customer).where(columns.expires_at <= until, columns.rest > 0)
+    is_promised = sa.exists().where(
+        customer_moves.c.customer == columns.customer, customer_moves.c.promised.is_not(None)
+    )
+    due = sa.select(columns.id, columns.customer).where(columns.expires_at <= until, columns.rest > 0, ~is_promised)
     rows = (await books.connection.execute(due.order_by(columns.expires_at, columns.id))).all()
     for id_, customer in rows:
         grant = (await books.fetch_credit_balance(customer)).grant(id_)

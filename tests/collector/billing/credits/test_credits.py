@@ -24,6 +24,7 @@ from edgeproxy.collector.database.credit_tables import (
     credit_transactions,
 )
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.residency import credit_transfers, moves
 from loadtest.testbed.waiting import until
 from tests.support.credited import ALICE, read, run, write
 
@@ -115,6 +116,21 @@ def test_from_the_purchase_to_its_refund_each_once(database: str) -> None:
         }
 
     run(database, work, "acme")
+
+
+def test_credits_that_are_promised_to_another_residency_expire_there_alone(sqlite_database: str) -> None:
+    async def work(opened: Database) -> None:
+        await write(opened, credits.book_gift, ALICE, ACME, "g", 9000, "for a while", HOUR * 1000)
+        async with opened.writing() as connection:
+            move = await moves.insert_move(connection, ACME, "out", "us", peer="there")
+            promised = f'[1, "usd", [["g", 9000, {HOUR * 1000}]], 0]'
+            await moves.update_move(connection, move, state="gone", promised=promised)
+        async with opened.writing() as connection, journal.open_journal(connection) as books:
+            assert await credits.expire_grants(books, HOUR * 1000) == 0
+        await write(opened, credit_transfers.book_promised, ALICE, "acme")
+        assert await balances(opened) == (0, [("g", 0)])
+
+    run(sqlite_database, work, "acme")
 
 
 def test_money_that_goes_back_without_us_and_gifts(sqlite_database: str) -> None:

@@ -107,6 +107,10 @@ async def _take_back(connection: AsyncConnection, caller: Caller, before: Custom
     last = await moves.find_last(connection, before.id)
     if last is not None and last.ended_at is None:
         raise ChangeRejectedError(409, f"the customer is on its way to or from {last.residency}")
+    if last is not None and last.promised is not None:  # They are booked there, and would come back beside those here.
+        raise ChangeRejectedError(
+            409, f"credits that went to {last.residency} are not booked here: end that move first"
+        )
     if before.deleting_since is not None:
         await customers.restore_customer(connection, caller, before.id)
     elif not is_there:

@@ -298,6 +298,22 @@ def test_a_customer_who_comes_back_is_who_it_was(pair: Pair) -> None:
     pair.prove()
 
 
+def test_who_comes_back_does_not_bring_credits_that_are_still_here(pair: Pair) -> None:
+    pair.create("vera")
+    assert pair.move("vera").exit_code == 0
+    pair.give("vera", 250)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api.Api, "call", cut_off_after(6))
+        assert isinstance(pair.move("vera").exception, CutOffError)
+    assert (pair.balance("eu", "vera"), pair.balance("us", "vera")) == (250, 250)
+    back = pair.move("vera", source="us", target="eu")
+    assert (back.exit_code, "are not booked here" in back.output) == (1, True), back.output
+    for source, target in (("eu", "us"), ("us", "eu")):
+        done = pair.move("vera", source=source, target=target)
+        assert done.exit_code == 0, done.output
+    assert (pair.balance("eu", "vera"), pair.balance("us", "vera")) == (250, 0)
+
+
 def test_two_moves_of_a_customer_at_once_are_one(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     pair.create("tom")
     pair.give("tom", 900)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from edgeproxy.config import parsers
 from edgeproxy.config.dimensions import DIMENSIONS_MAX
-from edgeproxy.config.meters import BODY_DIMENSIONS, KEY, MEASURES, OVER_CAP
+from edgeproxy.config.meters import BODY_DIMENSIONS, DEFAULT_UNITS, KEY, MEASURES, OVER_CAP, SCALES
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.references import METERS, Fault, list_limits, list_members
 from edgeproxy.config.tree import Table, Value
@@ -24,6 +24,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     yield from _find_stated_faults(tree)
     yield from _find_dimension_faults(tree)
     yield from _find_limit_faults(tree)
+    yield from _find_scale_faults(tree)
 
 
 def _find_meter_faults(tree: Table) -> Iterator[Fault]:
@@ -83,6 +84,16 @@ def _find_limit_faults(tree: Table) -> Iterator[Fault]:
         for name, other in (("cost_header", None), ("mode", "shadow"), ("sync", "strict")):
             if name in limit and other in (None, limit[name]):
                 yield Fault((*path, name), "cannot stand beside of", "leave out one of them")
+
+
+def _find_scale_faults(tree: Table) -> Iterator[Fault]:
+    """Find scales that are no larger unit of what a meter counts."""
+    for path, meter in list_members(tree, "meters"):
+        default = next((unit for count, unit in DEFAULT_UNITS.items() if count == meter.get("count")), None)
+        unit = meter.get("unit", default)
+        scales = next(([str(scale) for scale in each] for name, each in SCALES.items() if name == unit), [])
+        if "scale" in meter and scales and str(meter["scale"]) not in scales:
+            yield Fault((*path, "scale"), f"is no unit of {unit}", f"write one of {', '.join(scales)}")
 
 
 def _find_dimension_faults(tree: Table) -> Iterator[Fault]:

@@ -33,6 +33,26 @@ CountName = Literal[
 ]
 AggregateName = Literal["sum", "max", "last", "average", "unique"]
 """The aggregation of a meter's events."""
+UnitName = Literal["requests", "tokens", "bytes", "seconds", "messages", "characters"]
+"""A unit for which pages have a word in each language."""
+SCALE_MAX: Final = 10**12
+SCALES: Final[dict[UnitName, tuple[int, ...]]] = {
+    "bytes": (1, 10**3, 10**6, 10**9, 10**12),
+    "seconds": (1, 60, 3600, 86400),
+}
+"""The scales of units that have larger units: kilobytes to terabytes, minutes to days."""
+DEFAULT_UNITS: Final[dict[CountName, UnitName]] = {
+    "requests": "requests",
+    "refusals": "requests",
+    "bytes_in": "bytes",
+    "bytes_out": "bytes",
+    "input_tokens": "tokens",
+    "cached_tokens": "tokens",
+    "uncached_tokens": "tokens",
+    "output_tokens": "tokens",
+    "total_tokens": "tokens",
+}
+"""The unit of what a meter counts, where its settings say none."""
 
 
 class Measure(NamedTuple):
@@ -162,6 +182,7 @@ class Meter(Part):
       tokens:   {count: response_header, header: X-Usage-Tokens}
       output:   {count: output_tokens, missing: bytes/250, dimensions: {model: 50, estimated: 2}}
       units:    {count: response_json, json: usage.units}
+      compute:  {count: events, label: Build time, unit: seconds, scale: 3600}
     ```
 
     Each counts for every customer and route, from the first request after it is configured. None can be called
@@ -233,6 +254,23 @@ class Meter(Part):
         default="sum",
         description="How [events](events.md#what-events-come-to) add up; all but `sum` need `count: events`, or, but "
         "for `unique`, [`holdings`](billing.md#places).",
+    )
+    label: Annotated[str, BeforeValidator(parsers.read_label)] | None = Field(
+        default=None,
+        description="What pages call the meter, in the language of the customers. By default its name: `llm_tokens` is "
+        '"LLM tokens". Files and the API keep the name.',
+    )
+    unit: UnitName | None = Field(
+        default=None,
+        description="What it counts, as pages write it behind a number, in the reader's language. By default requests, "
+        "bytes or tokens where `count` says it, and nothing for other meters.",
+    )
+    scale: Annotated[int, BeforeValidator(units.Whole(1, SCALE_MAX))] | None = Field(
+        default=None,
+        description="Units that pages write a price for, such as `1000`: $0.01 per 1,000 tokens. Packages keep their "
+        "size. Of bytes 1000, 1000000, 1000000000 or 1000000000000, and of seconds 60, 3600 or 86400: pages write "
+        "quantities so too, in GB or in hours. By default a price is for as many units as make it readable, and bytes "
+        "are in the unit that fits.",
     )
     dimensions: dict[DimensionName, Annotated[Dimension, BeforeValidator(parsers.read_dimension)]] = Field(
         default={}, description="Dimensions that split usage beside customer and route, such as `model`; four at most."

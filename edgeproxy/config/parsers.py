@@ -42,6 +42,7 @@ OFF = ("off", "false", "no")
 GIVEN = "[given]"
 """Step in pydantic's path of an error between a field and the part that may be there beside `off`."""
 SENTENCE_CHARACTERS_MAX = 500
+LABEL_CHARACTERS_MAX = 60
 A_RESIDENCY = "a lower-case letter, then such letters and digits, 16 at most"
 A_NAME = "1 to 64 letters, digits, - or _, the first a letter or a digit"
 A_LISTENER = "HOST:PORT such as 127.0.0.1:8080, or {address: HOST:PORT, tls: {cert: FILE, key: FILE}}"
@@ -53,6 +54,7 @@ AN_ESTIMATE = "0, or bytes/4 with a number up to 10000"
 A_FOLDER = "a directory such as var/edge"
 A_FIELD_NAME = "letters, digits and - such as X-Cost"
 A_SENTENCE = "one to 500 characters of text"
+A_LABEL = "one to 60 characters of text"
 A_TIMEZONE = "a name of the IANA time zones such as UTC or Europe/Berlin"
 A_DIGEST = "64 hex digits, the SHA-256 of a key: `edgeproxy key add` prints it"
 
@@ -177,6 +179,15 @@ def read_sentence(value: object) -> str:
     if not words.isprintable():
         raise value_error(f"{format_value(words)} has characters that cannot be printed", A_SENTENCE)
     return words
+
+
+@written(build_text(f"text, up to {LABEL_CHARACTERS_MAX} characters", r"[\s\S]*\S[\s\S]*"))
+def read_label(value: object) -> str:
+    """Read what people call a thing: a sentence of at most LABEL_CHARACTERS_MAX."""
+    label = read_sentence(value)
+    if len(label) > LABEL_CHARACTERS_MAX:
+        raise value_error(f"has {len(label)} characters", A_LABEL)
+    return label
 
 
 @written(build_text("IANA time zone", rf"(?!({NO_TIMEZONES.pattern})$){TIMEZONE.pattern}", "UTC", "Europe/Berlin"))

@@ -55,6 +55,23 @@ def test_what_is_wrong_with_meters_of_bodies(problems, meter, path, what):
     assert what in problem
 
 
+@pytest.mark.parametrize(
+    ("meter", "path", "what"),
+    [
+        ("{count: bytes_out, scale: 1024}", ".scale", "is no unit of bytes, write one of 1, 1000, 1000000,"),
+        ("{count: events, unit: seconds, scale: 100}", ".scale", "is no unit of seconds, write one of 1, 60, 3600,"),
+        ("{count: events, scale: 0}", ".scale", "0 is out of range"),
+        ("{count: events, unit: furlongs}", ".unit", "'furlongs'"),
+        ("{count: events, label: ''}", ".label", "has 0 characters"),
+        (f"{{count: events, label: {'x' * 61}}}", ".label", "has 61 characters"),
+    ],
+)
+def test_what_is_wrong_with_how_a_meter_is_written(problems, meter, path, what):
+    (problem,) = problems(f"region: test\n{ROUTE}meters: {{m: {meter}, out: {{count: output_tokens}}}}\n")
+    assert problem.partition(": ")[2].startswith(f"meters.m{path}: ")
+    assert what in problem
+
+
 @pytest.mark.parametrize("format_", [*FORMATS, "{format: json, read_on: 0s, read_on_size: 0B}"])
 def test_a_route_says_in_which_format_its_answers_state_usage(problems, format_):
     meters = (

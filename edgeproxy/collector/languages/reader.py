@@ -4,7 +4,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
-from math import log10
 from typing import NamedTuple
 
 from babel import Locale, UnknownLocaleError, dates, numbers, units
@@ -21,7 +20,8 @@ COMPACT_MIN = 10_000
 """Smaller numbers are written out."""
 BYTES = ("byte", "kilobyte", "megabyte", "gigabyte", "terabyte")
 """The units of bytes, each a thousand of the one before."""
-
+DURATIONS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
+"""The units of times, by their seconds."""
 
 UNIT_PRICE_MIN = Decimal("0.001")
 """Prices of a unit below it, in whole units of the currency, are written for more units."""
@@ -86,13 +86,19 @@ class Reader(NamedTuple):
         amount = to_decimal(millicredits, currency).scaleb(-4)
         return numbers.format_currency(amount, currency.upper(), form, locale=self.locale, currency_digits=False)
 
-    def unit_price(self, written: str, package: int = 1, currency: str = USD) -> tuple[str, int]:
-        """Return the price of a unit, which is written in smallest units of the currency, and for how many units it is.
+    def unit_price(
+        self, written: str, package: int = 1, currency: str = USD, scale: int | None = None
+    ) -> tuple[str, int]:
+        """Return the price of a unit, which is written in smallest units of the currency, and for how many units it is:
+        for `scale` of them, but for a package its own.
 
-        A price of a unit far below the smallest one is that of a thousand or a million of them: $0.01 per 1,000.
+        Without a scale a price of a unit far below the smallest one is that of a thousand or a million of them: $0.01
+        per 1,000.
         """
         amount, units = Decimal(written).scaleb(-DECIMALS[currency]), package
-        while 0 < amount < UNIT_PRICE_MIN and units < UNITS_MAX:
+        if scale is not None and package == 1:
+            amount, units = amount * scale, scale
+        while scale is None and 0 < amount < UNIT_PRICE_MIN and units < UNITS_MAX:
             amount, units = amount * 1000, units * 1000
         form = self.locale.currency_formats["standard"].pattern.replace("0.00", "0.00######")
         return numbers.format_currency(amount, currency.upper(), form, locale=self.locale, currency_digits=False), units
@@ -170,18 +176,25 @@ class Reader(NamedTuple):
         """Return a noun as it is written within a sentence: in small letters, but in German with its capital."""
         return word if self.language == "de" else word[:1].lower() + word[1:]
 
-    def quantity(self, value: float, unit: str = "") -> str:
-        """Return a short number of a unit: bytes as B, kB, MB, GB or TB, all others as they are."""
-        if unit != "bytes":
-            return self.compact(value)
-        power = min(int(log10(value)) // 3, len(BYTES) - 1) if value >= 1 else 0
-        return units.format_unit(
-            value / 1000**power, f"digital-{BYTES[power]}", "short", format="#,##0.##", locale=self.locale
-        )
+    def quantity(self, value: float, unit: str = "", scale: int | None = None) -> str:
+        """Return a short number of a unit: bytes as B, kB, MB, GB or TB, seconds as those of the scale, all others as
+        they are.
 
-    def quantity_of(self, unit: str) -> Callable[[float], str]:
+        The scale of bytes is theirs too, but of less than a hundredth of it, which would be written as nothing.
+        """
+        if unit == "seconds" and scale is not None:
+            number, called = value / scale, f"duration-{DURATIONS[scale]}"
+        elif unit == "bytes":
+            size = value if scale is None or 0 < value < scale / 100 else scale
+            power = min(len(str(int(size))) - 1, 3 * len(BYTES) - 1) // 3
+            number, called = value / 1000**power, f"digital-{BYTES[power]}"
+        else:
+            return self.compact(value)
+        return units.format_unit(number, called, "short", format="#,##0.##", locale=self.locale)
+
+    def quantity_of(self, unit: str, scale: int | None = None) -> Callable[[float], str]:
         """Return the function that returns a short number of this unit."""
-        return partial(self.quantity, unit=unit)
+        return partial(self.quantity, unit=unit, scale=scale)
 
     def change(self, now: float, before: float) -> str:
         """Return the growth since before as an arrow and a share, such as ↑ 6.1%; a dash where there was nothing."""

@@ -6,10 +6,10 @@ from functools import partial
 from aiohttp import web
 from typing_extensions import TypedDict
 
+from edgeproxy.collector.languages.meter_display import format_label
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.plan_losses import Loss, find_losses
-from edgeproxy.collector.pages.rendering import format_label
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.terms import compute_terms
 from edgeproxy.config.collector.catalog import Plan, get_plan_name

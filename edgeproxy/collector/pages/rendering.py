@@ -15,6 +15,7 @@ from edgeproxy.collector.accounts.ids import is_pseudonym
 from edgeproxy.collector.alerts.words import describe, describe_own
 from edgeproxy.collector.languages.catalogs import LANGUAGES, load_catalog
 from edgeproxy.collector.languages.invisible import TEXT_CHARACTERS_MAX, escape_invisible
+from edgeproxy.collector.languages.meter_display import format_label
 from edgeproxy.collector.languages.reader import Reader, parse_time
 from edgeproxy.collector.pages import charts
 from edgeproxy.collector.pages.refusal_words import explain_why
@@ -48,17 +49,6 @@ SECURITY = {
 }
 PRIVATE = {"Cache-Control": "no-store"}
 LASTING = {"Cache-Control": "public, max-age=31536000, immutable"}
-
-
-ABBREVIATIONS = frozenset({"ai", "api", "cpu", "gb", "gpu", "http", "id", "kb", "llm", "mb", "pdf", "sms", "tb", "url"})
-"""Words of names that people write in capitals."""
-
-
-def format_label(name: str) -> str:
-    """Return the name of a meter or a dimension as a label for people: `llm_tokens` is `LLM tokens`."""
-    words = name.replace("_", " ").replace("-", " ").split(" ")
-    label = " ".join(word.upper() if word in ABBREVIATIONS else word for word in words)
-    return label[:1].upper() + label[1:]
 
 
 def count_days(start: str, end: str) -> int:

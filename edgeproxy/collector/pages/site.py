@@ -16,6 +16,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.languages import currencies
 from edgeproxy.collector.languages.catalogs import load_catalog
+from edgeproxy.collector.languages.meter_display import find_display
 from edgeproxy.collector.languages.reader import Reader, choose_reader
 from edgeproxy.collector.mails.letter import render_link
 from edgeproxy.collector.pages import choices, forms, navigation, refusals, rendering, sessions
@@ -24,7 +25,6 @@ from edgeproxy.collector.pages.api_docs import ApiReference
 from edgeproxy.collector.pages.brand_files import NO_BRAND
 from edgeproxy.collector.pages.choices import CURRENCY_COOKIE, LANGUAGE_COOKIE
 from edgeproxy.collector.pages.forms import InvalidFormError
-from edgeproxy.collector.pages.meter_units import find_unit
 from edgeproxy.collector.pages.refilled_form import Refusal
 from edgeproxy.collector.pages.sessions import Link, Session, SignedIn
 from edgeproxy.config.collector.currencies import CHARGED
@@ -180,7 +180,7 @@ class Visit:
             build_link=self.build_link,
             step_up=self.step_up,
             has_status="status" in self.site.groups,
-            find_unit=partial(find_unit, settings.meters),
+            find_display=partial(find_display, settings.meters),
             currencies=[CHARGED, *rates] if rates else [],
             beside=currencies.choose_currency(rates, self.currency, self.reader.locale),
             **values,

@@ -8,13 +8,13 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from edgeproxy.collector.languages.meter_display import MeterDisplay, find_display
 from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.ledger.detail import find_detail_start
 from edgeproxy.collector.ledger.queries import ROWS_MAX as CSV_ROWS_MAX
 from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.collector.pages import usage_periods
 from edgeproxy.collector.pages.api import JsonDocument
-from edgeproxy.collector.pages.meter_units import find_unit
 from edgeproxy.collector.pages.overview import INVOICE_READERS
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.usage_periods import Period
@@ -66,7 +66,7 @@ class MeterChoice(NamedTuple):
 
     meter: str
     is_of_refusals: bool
-    unit: str
+    display: MeterDisplay
 
 
 class ExplorerView(TypedDict):
@@ -216,8 +216,8 @@ def list_meters(used: Sequence[str], settings: Mapping[str, Meter]) -> list[Mete
     for name in used:
         count = settings[name].count if name in settings else None
         is_of_refusals = count is not None and MEASURES[count].is_of_refusals
-        choices.append(MeterChoice(name, is_of_refusals, find_unit(settings, name)))
-    return sorted(choices, key=lambda choice: (choice.is_of_refusals, choice.unit != "requests", choice.meter))
+        choices.append(MeterChoice(name, is_of_refusals, find_display(settings, name)))
+    return sorted(choices, key=lambda choice: (choice.is_of_refusals, choice.display.unit != "requests", choice.meter))
 
 
 def choose_meter(name: str, meters: Sequence[MeterChoice]) -> MeterChoice | None:

@@ -212,7 +212,15 @@ USAGE_RANGES = {
 }
 STEPS = {"minute": N_("Minute"), "hour": N_("Hour"), "day": N_("Day"), "month": N_("Month")}
 USAGE_FIELDS = {"": N_("Nothing"), "route": N_("Route"), "region": N_("Region")}
-UNITS = {"": "", "requests": N_("requests"), "bytes": N_("bytes"), "tokens": N_("tokens")}
+UNITS = {
+    "": "",
+    "requests": N_("requests"),
+    "bytes": N_("bytes"),
+    "tokens": N_("tokens"),
+    "seconds": N_("seconds"),
+    "messages": N_("messages"),
+    "characters": N_("characters"),
+}
 PERIODS = {"day": N_("a day"), "month": N_("a month")}
 
 INVOICE_STATES = {

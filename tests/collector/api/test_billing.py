@@ -102,7 +102,9 @@ def states(collector: Collector, name: str) -> list[str]:
 
 
 def test_from_a_plan_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox) -> None:
-    plans = {one["plan"]: one for one in call(charging, "GET", "/billing/plans", token=None).json()["plans"]}
+    sold = call(charging, "GET", "/billing/plans", token=None).json()
+    plans = {one["plan"]: one for one in sold["plans"]}
+    assert sold["meters"]["llm_tokens"] == {"label": "LLM tokens", "unit": None, "scale": None}
     fees = {name: plan["fee"] for name, plan in plans.items()}
     assert fees == {"free": 0, "standard": 9900, "enterprise": 49900, "team": 2000, "tried": 1000}
     assert (plans["standard"]["trial"], plans["tried"]["trial"]) == (None, {"days": 7, "card": "required"})

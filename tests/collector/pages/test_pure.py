@@ -13,12 +13,12 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.api.code_flow import derive_secret, is_derived
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.languages.invisible import escape_invisible
+from edgeproxy.collector.languages.meter_display import find_display
 from edgeproxy.collector.languages.reader import choose_reader, create_reader
 from edgeproxy.collector.pages import charts, forms
 from edgeproxy.collector.pages.availability import DAYS, compute_quantile, compute_regions
 from edgeproxy.collector.pages.brand_files import NO_BRAND, BrandFiles
 from edgeproxy.collector.pages.checks import RegionChecks
-from edgeproxy.collector.pages.meter_units import find_unit
 from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.rendering import create_environment
@@ -38,6 +38,7 @@ from edgeproxy.config.collector.pages import Pages, StatusPage
 from edgeproxy.config.meters import Meter
 
 NOW = 1_800_000_000
+PRICE = {"included": 7_200_000, "price": "0.001", "cap": None}
 TODAY = NOW // DAY * DAY
 REGION = StatusPage.model_validate({"regions": {"eu": {"url": "http://127.0.0.1:1/x", "latency": "100ms"}}})
 
@@ -115,11 +116,28 @@ def test_what_a_meter_has_counted_has_its_unit_unless_its_name_says_it() -> None
         "output": Meter.model_validate({"count": "output_tokens"}),
         "requests": Meter.model_validate({"count": "requests"}),
     }
-    assert find_unit(meters, "gone") == ""
     written = [render_macros(f'm.measured("{name}", 343000000)', meters) for name in (*meters, "gone")]
     assert written == ["343 MB", "343,000,000 tokens", "343,000,000", "343,000,000"]
     price = render_macros('m.price_of({"included": 5000000000, "price": "0.000000001"}, "usd", "egress")', meters)
     assert price == "5 GB included; then $0.00001 per 1 MB"
+
+
+def test_a_meter_is_read_by_its_label_unit_and_scale() -> None:
+    meters = {
+        "in": Meter.model_validate({"count": "events", "label": "Tokens read", "unit": "tokens", "scale": "1000"}),
+        "build": Meter.model_validate({"count": "events", "label": "Build time", "unit": "seconds", "scale": "3600"}),
+        "egress": Meter.model_validate({"count": "bytes_out", "scale": "1000000000"}),
+    }
+    prices = render_macros('m.prices_of({"in": price, "build": price, "egress": price})', meters, price=PRICE)
+    assert [line.strip() for line in prices.splitlines() if line.strip()] == [
+        "<p>Tokens read: 7,200,000 included; then $0.01 per 1,000 tokens</p>",
+        "<p>Build time: 2,000 hr included; then $0.036 per 1 hr</p>",
+        "<p>Egress: 7.2 MB included; then $10,000.00 per 1 GB</p>",
+    ]
+    assert render_macros('m.measured("egress", 20000000)', meters) == "0.02 GB"
+    assert render_macros('m.exact_count("build", 5400)', meters) == "5,400 seconds (1.5 hr)"
+    package = PRICE | {"package": 500, "price": "2000"}
+    assert render_macros('m.beyond_of(price, "usd", "in")', meters, price=package) == "$20.00 per 500 tokens"
 
 
 def test_a_line_of_a_part_of_a_fee_says_of_how_many_days_it_is() -> None:
@@ -135,7 +153,7 @@ def test_a_line_of_a_part_of_a_fee_says_of_how_many_days_it_is() -> None:
 def render_macros(call: str, meters: dict[str, Meter], **values: Any) -> str:
     """Return what a call of the macros gives."""
     source = '{% import "macros.html" as m with context %}{{ ' + call + " }}"
-    shared = {"reader": choose_reader("en", None), "find_unit": partial(find_unit, meters), "beside": None}
+    shared = {"reader": choose_reader("en", None), "find_display": partial(find_display, meters), "beside": None}
     return create_environment("en").from_string(source).render(**shared, **values).strip()
 
 

@@ -15,13 +15,14 @@ from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.billing.models import (
     CancelQuery,
     CreateSubscriptionRequest,
-    MeterPriceResponse,
     PlanResponse,
     PlansQuery,
     PortalRequest,
     PreviewSubscriptionRequest,
     UpdateSubscriptionRequest,
     UpgradeQuery,
+    list_displays,
+    price_to_response,
 )
 from edgeproxy.collector.api.changes import ChangeResult, answer_with_etag, parse_if_match
 from edgeproxy.collector.api.customer_billing import (
@@ -36,7 +37,7 @@ from edgeproxy.collector.api.group import Resources
 from edgeproxy.collector.api.request_limits import RequestLimits, RequestRate
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing.credits import checkout
-from edgeproxy.collector.billing.invoices.line_rows import format_unit_price, line_to_response
+from edgeproxy.collector.billing.invoices.line_rows import line_to_response
 from edgeproxy.collector.billing.period_close import quantities
 from edgeproxy.collector.billing.period_close.trial_payments import has_payment_method
 from edgeproxy.collector.billing.rating.discounts import rate_discounts
@@ -57,7 +58,6 @@ from edgeproxy.collector.billing.subscriptions.changes import SubscriptionState
 from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedError
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription, Subscriber
 from edgeproxy.config.collector.catalog import (
-    MeterPrice,
     Plan,
     find_newest_versions,
     get_default_currency,
@@ -91,7 +91,8 @@ class BillingHandlers(CustomerBillingHandlers):
             if currency in plan.currencies
         ]
         codes = {code for plan in newest.values() if plan.has_prices for code in plan.currencies}
-        return answer(200, {"currency": currency, "currencies": sorted(codes), "plans": sold})
+        meters = list_displays(newest.values(), self._settings.meters)
+        return answer(200, {"currency": currency, "currencies": sorted(codes), "plans": sold, "meters": meters})
 
     async def _fetch_plans_on_sale(self, connection: AsyncConnection) -> dict[str, Plan]:
         """Return the versions that are sold now."""
@@ -382,19 +383,3 @@ def plan_to_response(version: str, plan: Plan) -> PlanResponse:
         "meters": {meter: price_to_response(price) for meter, price in plan.meters.items()},
         "entitlements": plan.entitlements,
     }
-
-
-def price_to_response(price: MeterPrice) -> MeterPriceResponse:
-    """Return what a plan includes of a meter, and its price, as the API shows it."""
-    response: MeterPriceResponse = {"included": price.included, "cap": price.cap}
-    if price.price is not None:
-        response["price"] = format_unit_price(price.price)
-    if price.package is not None:
-        response["package"] = price.package
-    if price.tiers:
-        response["tiers_mode"] = price.tiers_mode
-        response["tiers"] = [{"up_to": tier.up_to, "price": format_unit_price(tier.price)} for tier in price.tiers]
-    if price.by is not None:
-        prices = {value: format_unit_price(unit_price) for value, unit_price in price.by.prices.items()}
-        response["by"] = {"dimension": price.by.dimension, "prices": prices}
-    return response

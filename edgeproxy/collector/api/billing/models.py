@@ -1,5 +1,6 @@
 """Plans, subscriptions and billed usage as the API shows them."""
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, NotRequired
 
 from pydantic import BeforeValidator, WithJsonSchema
@@ -10,12 +11,14 @@ from edgeproxy.collector.api.coupons.models import CouponCode
 from edgeproxy.collector.api.credits.models import Url
 from edgeproxy.collector.api.customer_billing import CustomerChangeQuery
 from edgeproxy.collector.api.endpoint import Query
-from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
+from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine, format_unit_price
 from edgeproxy.collector.billing.rollout.gates import Mode
 from edgeproxy.collector.billing.subscriptions.changes import When
-from edgeproxy.config.collector.catalog import VERSION
+from edgeproxy.collector.languages.meter_display import find_display
+from edgeproxy.config.collector.catalog import VERSION, MeterPrice, Plan
 from edgeproxy.config.collector.currency_units import Currency
 from edgeproxy.config.field_types import Name
+from edgeproxy.config.meters import Meter, UnitName
 from edgeproxy.config.units import format_value, read_text, value_error
 
 A_PLAN = "the name of a plan such as standard, or a version such as standard@3"
@@ -128,6 +131,22 @@ class MeterPriceResponse(TypedDict):
     """Prices that depend on a dimension."""
 
 
+def price_to_response(price: MeterPrice) -> MeterPriceResponse:
+    """Return what a plan includes of a meter, and its price, as the API shows it."""
+    response: MeterPriceResponse = {"included": price.included, "cap": price.cap}
+    if price.price is not None:
+        response["price"] = format_unit_price(price.price)
+    if price.package is not None:
+        response["package"] = price.package
+    if price.tiers:
+        response["tiers_mode"] = price.tiers_mode
+        response["tiers"] = [{"up_to": tier.up_to, "price": format_unit_price(tier.price)} for tier in price.tiers]
+    if price.by is not None:
+        prices = {value: format_unit_price(unit_price) for value, unit_price in price.by.prices.items()}
+        response["by"] = {"dimension": price.by.dimension, "prices": prices}
+    return response
+
+
 class TrialTerms(TypedDict):
     """The trial of a plan, in which nothing is charged."""
 
@@ -166,6 +185,26 @@ class PlanResponse(TypedDict):
     """Further features of the plan, by name."""
 
 
+class MeterDisplayResponse(TypedDict):
+    """How people read a meter."""
+
+    label: str
+    """What it is called."""
+    unit: UnitName | None
+    """What it counts; null where there is no word for it."""
+    scale: int | None
+    """The units that pages write a price for; null: as many as make it readable. Prices of plans are for one unit."""
+
+
+def list_displays(plans: Iterable[Plan], meters: Mapping[str, Meter]) -> dict[str, MeterDisplayResponse]:
+    """Return how people read the meters of these plans, by name."""
+    displays = {name: find_display(meters, name) for name in sorted({name for plan in plans for name in plan.meters})}
+    return {
+        name: {"label": display.label, "unit": display.unit or None, "scale": display.scale}
+        for name, display in displays.items()
+    }
+
+
 class PlanList(TypedDict):
     """All plans that are sold."""
 
@@ -175,6 +214,8 @@ class PlanList(TypedDict):
     """All currencies in which plans have prices."""
     plans: list[PlanResponse]
     """The plans that have prices in this currency, or cost nothing, each in its newest version."""
+    meters: dict[str, MeterDisplayResponse]
+    """How people read the meters of these plans, by the name of the meter."""
 
 
 class BillingStatusResponse(TypedDict):

@@ -109,14 +109,20 @@ class Move:
             self._step("book")
 
     def _await_edges(self, quiet: float, wait: float) -> None:
-        """Wait until each edge has shipped since they go over, and nothing new is counted here for `quiet` seconds."""
-        deadline, counted, since = time.monotonic() + wait, -1, time.monotonic()
+        """Wait until each edge has shipped since they go over, and nothing new is counted here for `quiet` seconds.
+
+        Those of the other residency, too: an edge that does not reach it knows nobody there, and would refuse the
+        customer, even one without requests now, once it is being deleted here.
+        """
+        began = time.monotonic()
+        deadline, counted, since = began + wait, -1, began
         while True:
             self.progress = self._source.call("GET", self._path, query={"residency": self._to})["move"]
             if self.progress["counted"] != counted:
                 counted, since = int(str(self.progress["counted"])), time.monotonic()
-            behind = self.progress["behind"]
-            assert isinstance(behind, list)
+            here = self.progress["behind"]
+            assert isinstance(here, list)
+            behind = here or self._list_behind_there(time.monotonic() - began)
             if not behind and time.monotonic() - since >= quiet:
                 return
             if time.monotonic() >= deadline:
@@ -125,6 +131,11 @@ class Move:
                 )
                 fail(f"not all edges are over: {why}. Nothing is lost: run the command again, or retire such edges", 1)
             time.sleep(POLL_SECONDS)
+
+    def _list_behind_there(self, seconds: float) -> list[str]:
+        """Return the edges that have shipped nothing to the other residency for longer than this."""
+        edges = [edge for edge in self._target.fetch_list("/v1/edges", "edges") if not edge["retired"]]
+        return [str(edge["edge"]) for edge in edges if edge["lag_s"] is None or int(str(edge["lag_s"])) > seconds]
 
     def _report(self) -> None:
         late = self.progress["late"]

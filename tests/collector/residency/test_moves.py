@@ -265,6 +265,20 @@ def test_credits_that_were_used_late_go_over_too_and_nothing_is_erased_before(pa
     pair.prove()
 
 
+def test_an_edge_that_does_not_reach_the_other_residency_keeps_the_customer_here(pair: Pair) -> None:
+    pair.create("kim")
+    chain = Chain(since=int(time.time()) - 600)
+    assert pair.collectors["us"].post(chain.next(("other", "requests", "v1", 1))).status == 200
+    done = pair.move("kim", "--wait", "0")
+    assert (done.exit_code, chain.edge in done.output) == (1, True), done.output
+    assert pair.fetch("eu", "kim")["state"] == "active"
+    chain.since = int(time.time()) + 5
+    assert pair.collectors["us"].post(chain.next(("other", "requests", "v1", 1))).status == 200
+    done = pair.move("kim")
+    assert done.exit_code == 0, done.output
+    assert pair.collectors["us"].send("PATCH", f"/v1/edges/{chain.edge}", {"retired": True}).status == 200
+
+
 def erase(pair: Pair, residency: str, pseudonym: str) -> bool:
     """Erase who was deleted by now; return whether this customer was."""
     names: list[str] = []

@@ -25,7 +25,7 @@ DURATIONS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
 
 UNIT_PRICE_MIN = Decimal("0.001")
 """Prices of a unit below it, in whole units of the currency, are written for more units."""
-UNITS_MAX = 1_000_000
+UNITS_MAX = MILLION = 1_000_000
 
 
 class Reader(NamedTuple):
@@ -171,6 +171,14 @@ class Reader(NamedTuple):
         short = numbers.format_compact_decimal(value, fraction_digits=1, locale=self.locale)
         # German, for one, has no short word for a thousand, and would write 15000 without its point.
         return short if any(character.isalpha() for character in short) else self.rounded(value)
+
+    def about(self, value: int) -> str:
+        """Return a number cut off after three digits, such as 12,400 or 1.2 million."""
+        cut = 10 ** max(0, len(str(value)) - 3)
+        value = value // cut * cut
+        if value < MILLION:
+            return self.number(value)
+        return numbers.format_compact_decimal(value, format_type="long", fraction_digits=1, locale=self.locale)
 
     def within(self, word: str) -> str:
         """Return a noun as it is written within a sentence: in small letters, but in German with its capital."""

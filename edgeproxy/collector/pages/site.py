@@ -24,6 +24,7 @@ from edgeproxy.collector.pages.api import ApiClient, ApiResponse, JsonDocument, 
 from edgeproxy.collector.pages.api_docs import ApiReference
 from edgeproxy.collector.pages.brand_files import NO_BRAND
 from edgeproxy.collector.pages.choices import CURRENCY_COOKIE, LANGUAGE_COOKIE
+from edgeproxy.collector.pages.fee_shares import find_fee_share
 from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.refilled_form import Refusal
 from edgeproxy.collector.pages.sessions import Link, Session, SignedIn
@@ -181,6 +182,7 @@ class Visit:
             step_up=self.step_up,
             has_status="status" in self.site.groups,
             find_display=partial(find_display, settings.meters),
+            find_fee_share=partial(find_fee_share, settings.plans),
             currencies=[CHARGED, *rates] if rates else [],
             beside=currencies.choose_currency(rates, self.currency, self.reader.locale),
             **values,

@@ -19,6 +19,8 @@ from edgeproxy.collector.pages import charts, forms
 from edgeproxy.collector.pages.availability import DAYS, compute_quantile, compute_regions
 from edgeproxy.collector.pages.brand_files import NO_BRAND, BrandFiles
 from edgeproxy.collector.pages.checks import RegionChecks
+from edgeproxy.collector.pages.credit_worth import compute_worths
+from edgeproxy.collector.pages.fee_shares import find_fee_share
 from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.rendering import create_environment
@@ -34,6 +36,7 @@ from edgeproxy.collector.pages.traffic import (
 )
 from edgeproxy.collector.pages.usage import compute_meters, compute_splits, find_first_day
 from edgeproxy.config.collector.brand import PNG, Brand
+from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.pages import Pages, StatusPage
 from edgeproxy.config.meters import Meter
 
@@ -141,13 +144,38 @@ def test_a_meter_is_read_by_its_label_unit_and_scale() -> None:
 
 
 def test_a_line_of_a_part_of_a_fee_says_of_how_many_days_it_is() -> None:
-    def shown(kind: str) -> str:
-        line = {"kind": kind, "plan": "pro@3", "meter": None, "quantity": 1, "unit_price": None, "amount": 1584}
+    def shown(kind: str, fee: int = 0) -> str:
+        line = {"kind": kind, "plan": "pro@3", "meter": None, "quantity": 1, "unit_price": None, "amount": 1581}
         span = {"start": "2026-11-26T05:00:00Z", "end": "2026-12-01T00:00:00Z"}
-        return render_macros("m.lines_of([line], 'usd')", {}, line=line | span)
+        plans = {"pro@3": Plan.model_validate({"fee": str(fee // 100), "tier": "pro"})}
+        share = partial(find_fee_share, plans)
+        return render_macros("m.lines_of([line], 'usd')", {}, line=line | span, find_fee_share=share)
 
-    assert "share of the fee for 5 days" in shown("proration")
-    assert shown("fee").count("$15.84") == 2
+    assert "4.8 of 30 days of $99.00" in shown("proration", 9900)
+    assert "share of the fee for 5 days" in shown("proration", 5000), "another fee than the one that was shared"
+    assert shown("fee").count("$15.81") == 2
+
+
+def test_credits_buy_what_they_have_bought_so_far() -> None:
+    meters = {
+        "cost": Meter.model_validate({"count": "events"}),
+        "in": Meter.model_validate({"count": "input_tokens", "label": "Tokens read"}),
+        "requests": Meter.model_validate({"count": "requests"}),
+        "refused": Meter.model_validate({"count": "refusals"}),
+    }
+    rows = [{"meter": name, "value": 10_000 * value} for name, value in zip(meters, (80, 10, 1, 5), strict=True)]
+    worths = compute_worths(rows, meters, {"usd": "cost"}, "usd", 99_999_999)
+    assert [(one.display.label, one.quantity, one.is_alone) for one in worths] == [
+        ("Requests", 1_249_999, True),
+        ("Tokens read", 12_499_999, True),
+    ]
+    more = {**meters, "out": Meter.model_validate({"count": "output_tokens"})}
+    both = compute_worths([*rows, {"meter": "out", "value": 10}], more, {"usd": "cost"}, "usd", 99_999_999)
+    assert [one.is_alone for one in both] == [True, False, False]
+    assert not compute_worths(rows[1:], meters, {"usd": "cost"}, "usd", 1), "nothing is known of what it costs"
+    reader = choose_reader("en", None)
+    assert [reader.about(number) for number in (7, 12_499, 1_249_999)] == ["7", "12,400", "1.2 million"]
+    assert choose_reader("de", None).about(12_499_999) == "12,4 Millionen"
 
 
 def render_macros(call: str, meters: dict[str, Meter], **values: Any) -> str:

@@ -1,0 +1,39 @@
+"""The part of a plan's fee that a line of an invoice charges or gives back. Pure."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import NamedTuple
+
+from edgeproxy.collector.languages.reader import parse_time
+from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.units import DAY_SECONDS
+
+MONTHS, YEARS = range(28, 32), range(365, 367)
+"""The days that a paid month or year can have."""
+
+
+class FeeShare(NamedTuple):
+    """A number of days of those that a fee is for."""
+
+    days: float
+    """Rounded to a tenth."""
+    of: int
+    fee: int
+    """Smallest units of the currency."""
+
+
+def find_fee_share(plans: Mapping[str, Plan], line: JsonDocument, currency: str) -> FeeShare | None:
+    """Return which part of which fee a proration is; None where the plan is gone, or the amount does not say it."""
+    plan = plans.get(line["plan"])
+    if plan is None or currency not in plan.currencies:
+        return None
+    plan = plan.in_currency(currency)
+    left = Fraction((parse_time(line["end"]) - parse_time(line["start"])).total_seconds()) / Fraction(DAY_SECONDS)
+    shares = [
+        FeeShare(round(float(left), 1), days, fee)
+        for fee, lengths in ((plan.fee, MONTHS), (plan.year_fee or 0, YEARS))
+        for days in lengths
+        if 0 < left <= days and fee and abs(abs(line["amount"]) - fee * left / days) <= 1
+    ]
+    return shares[0] if len(shares) == 1 else None

@@ -46,7 +46,7 @@ def compute_worths(
     """Compute what these millicredits buy of each meter, if a unit costs what it has cost so far.
 
     `rows` are the usage by meter, `costs` the meters of credits by currency. Requests come first, then tokens, then
-    what is affordable most of.
+    the meters of which they buy most.
     """
     used = {str(row["meter"]): int(row["value"]) for row in rows}
     spent = used.get(costs.get(currency, ""), 0)

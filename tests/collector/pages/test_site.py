@@ -657,6 +657,12 @@ def test_a_customer_makes_webhooks_and_sees_what_was_sent(stage: PagesStage) -> 
         assert stage.collector.get(hooks).json()["endpoints"] == []
         hooked.send("/account/webhooks", url="https://10.0.0.1/")
         assert hooked.status == 422
+        hooked.get("/account/webhooks")
+        hooked.send("/account/webhooks", url="http://127.0.0.1:1/")
+        hooked.get("/account/webhooks")
+        assert "enabled" in hooked.read.text
+        hooked.send("/test")
+        until(lambda: "failing" in hooked.get("/account/webhooks").text, "what nothing takes is not called enabled")
 
 
 def test_a_customer_sees_from_when_on_its_plan_costs_what(stage: PagesStage) -> None:

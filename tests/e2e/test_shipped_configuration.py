@@ -240,7 +240,7 @@ def test_a_call_through_an_edge_is_what_the_plan_prices_and_tokens_are_by_model(
     assert lines()["api_calls", None, 0] == (by_meter["api_calls"], 0)
     with company.pages("acme") as visitor:
         text = visitor.get("/account/month").text
-        assert "LLM tokens by Model" in text
+        assert "LLM tokens by model" in text
         assert "large" in text
         assert "LLM tokens by Agent" in text
 

@@ -178,8 +178,8 @@ TABLES: Mapping[str, TableEntry] = {
     "traffic_routes": TableEntry(TRAFFIC, impersonal="edge route region"),
     "customer_errors": TableEntry("7 days", {"customer": CUSTOMER_NAME}, "edge route by region", NAME, DELETES),
     "minutes_floor": TableEntry(ONE),
-    "limit_watches": TableEntry("minutes", {"customer": CUSTOMER_NAME}, "", NAME, DELETES),
-    "limit_usage": TableEntry("minutes", {"customer": CUSTOMER_NAME}, "edge region limits", NAME, DELETES),
+    "limit_watches": TableEntry("10 minutes", {"customer": CUSTOMER_NAME}, "", NAME, DELETES),
+    "limit_usage": TableEntry("10 minutes", {"customer": CUSTOMER_NAME}, "edge region limits", NAME, DELETES),
     "events": TableEntry(
         "for good, as each is counted once and explains an invoice",
         {

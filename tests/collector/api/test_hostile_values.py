@@ -70,6 +70,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "post_customers_customer_keys": {},
     "patch_keys_key": {},
     "post_traffic": {},
+    "post_limit_usage": {"region": "eu-west", "usage": []},
+    "post_arrivals_move_transfers": {"number": 1, "currency": "usd", "grants": [], "overdraft": 0},
     "post_tokens": {"name": "new", "role": "read"},
     "put_flags_flag": {},
     "post_billing_invoices_invoice_credit": {"amount": 1, "why": "test"},

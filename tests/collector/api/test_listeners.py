@@ -53,7 +53,7 @@ SOMETHING = {
     "event": "evt_1",
     "date": "2027-01-01",
 }
-SOMETHING |= {"place": "1", "token": "t", "message": "msg_1", "request": "1"}
+SOMETHING |= {"place": "1", "token": "t", "message": "msg_1", "request": "1", "move": "1"}
 
 
 class Parted(Collector):

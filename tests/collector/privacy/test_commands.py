@@ -59,7 +59,7 @@ def test_whoever_is_erased_stays_so_when_a_backup_is_restored(start_collector: S
     assert run(*erase, "carol")[0] == 1, "it asks first"
     assert collector.get("/v1/customers/carol").json()["state"] == "active"
     code, text = run(*erase, "carol", "--yes")
-    assert (code, text) == (0, "carol is erased: 1 contacts, 1 keys\n")
+    assert (code, text) == (0, "carol is erased: 1 alerts, 1 contacts, 1 keys\n")
     assert run(*erase, "carol", "--yes") == (0, "carol was erased before\n")
     assert run(*erase, "dave", "--yes")[0] == 1
     customer = collector.get("/v1/customers/carol").json()

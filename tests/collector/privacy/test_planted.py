@@ -59,7 +59,7 @@ def live_a_day(stage: PagesStage) -> None:
         for email in ("nobody@planted.example", EMAIL):
             visitor.get("/sign-in")
             visitor.send("/sign-in", email=email)
-        link = stage.link_in(stage.mailbox.wait_for(1))
+        link = stage.wait_for_link(EMAIL)
         visitor.get(link)
         visitor.send("/sign-in/link")
         visitor.get("/account/team")

@@ -242,7 +242,7 @@ def test_a_call_through_an_edge_is_what_the_plan_prices_and_tokens_are_by_model(
         text = visitor.get("/account/month").text
         assert "LLM tokens by model" in text
         assert "large" in text
-        assert "LLM tokens by Agent" in text
+        assert "LLM tokens by agent" in text
 
 
 def test_another_plan_lifts_the_limit_at_every_edge_and_a_cap_of_what_is_stored_holds(company: Company) -> None:

@@ -32,6 +32,7 @@ PLACES = {"endpoint": "we_0", "customer": "acme", "key": AN_ID, "edge": "e", "se
 PLACES |= {
     "operation": "createOrder",
     "incident": AN_ID,
+    "maintenance": AN_ID,
     "request": AN_ID,
     "invoice": AN_ID,
     "purchase": "cs_test_none",

@@ -52,6 +52,8 @@ CLEAR_ACTIONS: Mapping[str, str] = {
     "price_change.done": "about all who have a plan",
     "incident.create": "published",
     "incident.update": "published",
+    "maintenance.announce": "published",
+    "maintenance.update": "published",
     "edge.change": "about an edge",
     "quarantine.replay": "about an edge",
     "directory.back": "it has no details",

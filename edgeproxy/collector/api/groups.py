@@ -16,6 +16,7 @@ from edgeproxy.collector.api.group import AnyGroup, PathParameter
 from edgeproxy.collector.api.incidents.endpoints import GROUP as INCIDENTS
 from edgeproxy.collector.api.invoices.endpoints import GROUP as INVOICES
 from edgeproxy.collector.api.keys.endpoints import GROUP as KEYS
+from edgeproxy.collector.api.maintenance.endpoints import GROUP as MAINTENANCE
 from edgeproxy.collector.api.price_changes.endpoints import GROUP as PRICE_CHANGES
 from edgeproxy.collector.api.privacy_requests.endpoints import GROUP as PRIVACY_REQUESTS
 from edgeproxy.collector.api.quarantine.endpoints import GROUP as QUARANTINE
@@ -43,6 +44,7 @@ GROUPS: tuple[AnyGroup, ...] = (
         REGIONS,
         ALERTS,
         INCIDENTS,
+        MAINTENANCE,
         PRIVACY_REQUESTS,
         RESIDENCY,
         AUDIT,

@@ -101,7 +101,7 @@ incidents = Table(
     "incidents",
     metadata,
     Column("id", Text, primary_key=True),  # UUIDv7.
-    Column("severity", Text, nullable=False),
+    Column("severity", Text, nullable=False),  # P0 to P3; `maintenance`: it is planned, and so are its times.
     Column("title", Text, nullable=False),
     Column("regions", Text, nullable=False),  # JSON.
     Column("began_at", INTEGER, nullable=False),

@@ -31,6 +31,8 @@ AUDIT_ACTIONS = {
     "invoice.settle": N_("Invoice marked as paid"),
     "invoice.void": N_("Invoice voided"),
     "invoice.write_off": N_("Invoice written off"),
+    "maintenance.announce": N_("Maintenance announced"),
+    "maintenance.update": N_("Maintenance changed or cancelled"),
     "key.change": N_("API key changed"),
     "key.create": N_("API key created"),
     "key.restore": N_("Revocation of an API key taken back"),

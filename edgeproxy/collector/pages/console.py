@@ -16,6 +16,7 @@ from edgeproxy.collector.pages import (
     edges,
     keys,
     limit_raises,
+    maintenance_forms,
     overview,
     usage,
 )
@@ -63,6 +64,7 @@ def list_pages() -> list[Page]:
         *overview.list_pages(),
         *keys.list_forms("/console", "operator"),
         *limit_raises.list_forms(),
+        *maintenance_forms.list_forms(),
         *alerts.list_pages(),
         *alert_handling.list_forms("/console", "operator"),
         *edges.list_pages(),
@@ -265,7 +267,14 @@ async def show_incidents(visit: Visit) -> web.Response:
     regions = sorted(visit.site.settings.status.regions)
     may = is_admin(visit) or "support" in visit.signed_in.who.roles
     alert = await alerts.find_alert(visit, visit.request.query.get("alert", ""))
-    return visit.render("incidents.html", incidents=await fetch_incidents(visit), regions=regions, may=may, alert=alert)
+    return visit.render(
+        "incidents.html",
+        incidents=await fetch_incidents(visit),
+        maintenance=(await visit.fetch("GET", "/v1/maintenance"))["maintenance"],
+        regions=regions,
+        may=may,
+        alert=alert,
+    )
 
 
 async def begin_incident(visit: Visit) -> web.Response:

@@ -26,6 +26,8 @@ LISTED_MAX = 100
 UPDATES_MAX = 100
 """Updates of an incident at most."""
 RESOLVED = "resolved"
+MAINTENANCE = "maintenance"
+"""The severity of rows that are planned maintenance, and no incidents."""
 NOT_FOUND = "there is no such incident"
 Severity = Literal["P0", "P1", "P2", "P3"]
 State = Literal["investigating", "identified", "monitoring", "resolved"]
@@ -107,10 +109,16 @@ class IncidentRow(NamedTuple):
     ended_at: int | None
 
 
+UpdateRow = sa.Row[tuple[object, ...]]
+"""An update, of an incident or of maintenance: `at` is in Unix seconds, beside `state` and `message`."""
+
+
 async def list_incidents(connection: AsyncConnection, now: float) -> list[Incident]:
     """Return the incidents of DAYS and those that go on, latest first."""
     columns = incidents.c
-    lately = columns.ended_at.is_(None) | (columns.began_at >= int(now) - DAYS * 86400)
+    lately = (columns.severity != MAINTENANCE) & (
+        columns.ended_at.is_(None) | (columns.began_at >= int(now) - DAYS * 86400)
+    )
     statement = (
         sa.select(incidents).where(lately).order_by(columns.began_at.desc(), columns.id.desc()).limit(LISTED_MAX)
     )
@@ -129,7 +137,7 @@ async def begin_incident(connection: AsyncConnection, caller: Caller, new: Creat
         "ended_at": at if new.state == RESOLVED else None,
     }
     await connection.execute(sa.insert(incidents), [row])
-    await _insert_update(connection, id_, at, new.state, new.message)
+    await insert_update(connection, id_, at, new.state, new.message)
     (incident,) = await _to_responses(connection, [await _get_row(connection, id_)])
     await audit.append_entry(connection, caller, AuditEntry("incident.create", id_, None, incident))
     return incident
@@ -142,18 +150,24 @@ async def update_incident(connection: AsyncConnection, caller: Caller, id_: str,
     """
     row = await _get_row(connection, id_, lock=True)
     at = now_ms() // 1000
-    there = sa.select(sa.func.count()).select_from(incident_updates).where(incident_updates.c.incident == id_)
-    if (await connection.execute(there)).scalar_one() >= UPDATES_MAX:
-        raise ChangeRejectedError(409, f"it has {UPDATES_MAX} updates, which is as many as there may be")
+    await require_room(connection, id_)
     ended = (row.ended_at or at) if change.state == RESOLVED else None
     await connection.execute(sa.update(incidents).where(incidents.c.id == id_).values(ended_at=ended))
-    await _insert_update(connection, id_, at, change.state, change.message)
+    await insert_update(connection, id_, at, change.state, change.message)
     (incident,) = await _to_responses(connection, [await _get_row(connection, id_)])
     await audit.append_entry(connection, caller, AuditEntry("incident.update", id_, None, change.model_dump()))
     return incident
 
 
-async def _insert_update(connection: AsyncConnection, incident: str, at: int, state: str, message: str) -> None:
+async def require_room(connection: AsyncConnection, incident: str) -> None:
+    """Raise ChangeRejectedError where there are UPDATES_MAX updates already."""
+    there = sa.select(sa.func.count()).select_from(incident_updates).where(incident_updates.c.incident == incident)
+    if (await connection.execute(there)).scalar_one() >= UPDATES_MAX:
+        raise ChangeRejectedError(409, f"it has {UPDATES_MAX} updates, which is as many as there may be")
+
+
+async def insert_update(connection: AsyncConnection, incident: str, at: int, state: str, message: str) -> None:
+    """Insert an update, which is mailed to subscribers."""
     row = {"id": generate_id(), "incident": incident, "at": at, "state": state, "message": message}
     await connection.execute(sa.insert(incident_updates), [row])
 
@@ -161,21 +175,24 @@ async def _insert_update(connection: AsyncConnection, incident: str, at: int, st
 async def _get_row(connection: AsyncConnection, id_: str, *, lock: bool = False) -> IncidentRow:
     row = None
     if is_id(id_):
-        statement = sa.select(incidents).where(incidents.c.id == id_)
+        statement = sa.select(incidents).where(incidents.c.id == id_, incidents.c.severity != MAINTENANCE)
         row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
     if row is None:
         raise ChangeRejectedError(404, NOT_FOUND)
     return IncidentRow(*row)
 
 
+async def fetch_updates(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, list[UpdateRow]]:
+    """Return the updates of each id, latest first."""
+    updates: dict[str, list[UpdateRow]] = {id_: [] for id_ in ids}
+    statement = sa.select(incident_updates).where(incident_updates.c.incident.in_(ids))
+    for row in await connection.execute(statement.order_by(incident_updates.c.id.desc())):
+        updates[row.incident].append(row)
+    return updates
+
+
 async def _to_responses(connection: AsyncConnection, rows: Sequence[IncidentRow]) -> list[Incident]:
-    ids = [row.id for row in rows]
-    incident_updates_by_id: dict[str, list[IncidentUpdateEntry]] = {id_: [] for id_ in ids}
-    updates = sa.select(incident_updates).where(incident_updates.c.incident.in_(ids))
-    for row in await connection.execute(updates.order_by(incident_updates.c.id.desc())):
-        incident_updates_by_id[row.incident].append(
-            {"at": format_timestamp(row.at * 1000), "state": row.state, "message": row.message}
-        )
+    updates = await fetch_updates(connection, [row.id for row in rows])
     return [
         {
             "id": row.id,
@@ -184,8 +201,11 @@ async def _to_responses(connection: AsyncConnection, rows: Sequence[IncidentRow]
             "regions": orjson.loads(row.regions),
             "began_at": format_timestamp(row.began_at * 1000),
             "ended_at": None if row.ended_at is None else format_timestamp(row.ended_at * 1000),
-            "state": incident_updates_by_id[row.id][0]["state"],
-            "updates": incident_updates_by_id[row.id],
+            "state": updates[row.id][0].state,
+            "updates": [
+                {"at": format_timestamp(one.at * 1000), "state": one.state, "message": one.message}
+                for one in updates[row.id]
+            ],
         }
         for row in rows
     ]

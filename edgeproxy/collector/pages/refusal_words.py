@@ -28,6 +28,8 @@ FIELDS: Rows = tuple(
         (r"has the form of an id, .*", N_("This looks like an id. Choose another name.")),
         (r".* is not a date, .*", N_("Choose a date.")),
         (r"is out of range, a time from 1970 to 2100", N_("Choose a day before 2100.")),
+        (r"is not within \d+ days after its .*", N_("Choose an end that is after the beginning, by 7 days at most.")),
+        (r"cannot be changed: it has begun", N_("It has begun: change its end alone.")),
         (r"is past.*|is not in the future.*", N_("Choose a time that is still to come.")),
         (r".* is out of range, a time from .*", N_("Choose one of the times offered.")),
         (r".* is out of range, .*|is above the .* left", N_("This amount cannot be used here.")),
@@ -84,6 +86,8 @@ WHYS: Rows = tuple(
         (r"(?P<who>.+) has acknowledged it, at .*", N_("%(who)s has acknowledged it already.")),
         (r"there is no such alert", N_("There is no such alert.")),
         (r"the invoice is (?P<state>\w+): .*", N_("That cannot be done with the invoice as it is now.")),
+        (r"the maintenance has begun: .*", N_("It has begun: change its end alone.")),
+        (r"the maintenance is \w+: .*", N_("It is over or cancelled: announce another one.")),
         (r"it has \d+ updates, .*", N_("The incident has as many updates as there may be.")),
         (
             r"nobody is charged already: (?P<who>.+) has stopped it",

@@ -25,13 +25,14 @@ from edgeproxy.collector.database.periodic import run_guarded
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.languages.catalogs import LANGUAGES
 from edgeproxy.collector.languages.reader import Reader, choose_reader
-from edgeproxy.collector.pages import availability, checks, incidents, public_usage, rendering
+from edgeproxy.collector.pages import availability, checks, incidents, maintenance, public_usage, rendering
 from edgeproxy.collector.pages.availability import RegionAvailability
 from edgeproxy.collector.pages.brand_files import NO_BRAND, BrandFiles
 from edgeproxy.collector.pages.checks import RegionChecks, Row
 from edgeproxy.collector.pages.choices import LANGUAGE_COOKIE
 from edgeproxy.collector.pages.incident_feed import render_feed
 from edgeproxy.collector.pages.incidents import Incident
+from edgeproxy.collector.pages.maintenance import Maintenance
 from edgeproxy.collector.pages.public_usage import PublicUsage
 from edgeproxy.collector.pages.site import CHOICE_SECONDS
 from edgeproxy.config.collector.pages import StatusPage
@@ -49,13 +50,15 @@ CROSS_ORIGIN = {
 
 
 class StatusSnapshot(NamedTuple):
-    """The checks and incidents as the database had them at the Unix second `at`; 0 before the first read."""
+    """The checks, incidents and maintenance of the database at the Unix second `at`; 0 before the first read."""
 
     counts: Mapping[Row, int]
     incidents: list[Incident]
     at: float
     usage: Sequence[tuple[str, int]] = ()
     """Meters and what was used of each, as far as it is public."""
+    maintenance: Sequence[Maintenance] = ()
+    """Planned maintenance, latest first, with its states at the time that is shown."""
 
 
 class CachedAnswer(NamedTuple):
@@ -122,7 +125,8 @@ class StatusPages:
         async with self._database.reading() as connection:
             counts = await checks.fetch_counts(connection, today - availability.DAYS * DAY)
             known = await incidents.list_incidents(connection, now)
-        self._snapshot = StatusSnapshot(counts, known, now, self._snapshot.usage)
+            planned = await maintenance.list_maintenance(connection, now)
+        self._snapshot = StatusSnapshot(counts, known, now, self._snapshot.usage, planned)
         if self._settings.usage:
             async with self._database.reading(whole=True) as connection:
                 await self._usage.refresh(connection, now)
@@ -130,7 +134,8 @@ class StatusPages:
 
     def _render(self, last: Mapping[str, bool], since: Mapping[str, float], now: float) -> dict[str, CachedAnswer]:
         """Return all responses by name. `last` has the last outcomes, `since` when regions began to fail."""
-        snapshot = self._snapshot
+        planned = [maintenance.at_time(one, now) for one in self._snapshot.maintenance]
+        snapshot = self._snapshot._replace(maintenance=planned)
         regions = availability.compute_regions(snapshot.counts, self._settings, last, now, since)
         answers = {
             f"page {language}": CachedAnswer.render(
@@ -143,7 +148,7 @@ class StatusPages:
         }
         answers["json"] = CachedAnswer.render(format_status(self._settings, regions, snapshot), "application/json")
         answers["feed"] = CachedAnswer.render(
-            render_feed(self._settings.name, self._url, snapshot.incidents), "application/atom+xml"
+            render_feed(self._settings.name, self._url, snapshot.incidents, planned), "application/atom+xml"
         )
         return answers
 
@@ -218,8 +223,7 @@ def render_page(
         beside=None,
         regions=regions,
         subscribe=settings.subscribe,
-        ongoing=[incident for incident in snapshot.incidents if incident["ended_at"] is None],
-        ended=[incident for incident in snapshot.incidents if incident["ended_at"] is not None],
+        **split_by_time(snapshot, regions),
         usage=snapshot.usage,
         usage_days=public_usage.DAYS,
         known_at=snapshot.at or None,
@@ -227,6 +231,18 @@ def render_page(
         days=availability.DAYS,
         level=classify_day,
     )
+
+
+def split_by_time(snapshot: StatusSnapshot, regions: list[RegionAvailability]) -> dict[str, object]:
+    """Return incidents and maintenance by whether they are over, and the days that maintenance touched."""
+    listed = snapshot.maintenance
+    return {
+        "ongoing": [incident for incident in snapshot.incidents if incident["ended_at"] is None],
+        "ended": [incident for incident in snapshot.incidents if incident["ended_at"] is not None],
+        "planned": [one for one in listed if one["state"] in ("scheduled", "in_progress")],
+        "past": [one for one in listed if one["state"] in ("completed", "cancelled")],
+        "maintained": maintenance.list_days(listed, [region.name for region in regions]),
+    }
 
 
 def classify_day(available: float | None, objective: float) -> str:
@@ -240,21 +256,23 @@ def classify_day(available: float | None, objective: float) -> str:
 
 def format_status(settings: StatusPage, regions: list[RegionAvailability], snapshot: StatusSnapshot) -> bytes:
     """Return the status as JSON."""
+    maintained = maintenance.list_days(snapshot.maintenance, [region.name for region in regions])
     return orjson.dumps(
         {
             "name": settings.name,
             "as_of": format_time(snapshot.at) if snapshot.at else None,
             "objectives": {"availability": settings.availability, "fast": settings.fast, "days": availability.DAYS},
-            "regions": [format_region(region) for region in regions],
+            "regions": [format_region(region, maintained) for region in regions],
             "incidents": snapshot.incidents,
+            "maintenance": snapshot.maintenance,
             **({"usage": {"days": public_usage.DAYS, "meters": dict(snapshot.usage)}} if settings.usage else {}),
         },
         option=orjson.OPT_INDENT_2,
     )
 
 
-def format_region(region: RegionAvailability) -> JsonObject:
-    """Return the JSON object of a region."""
+def format_region(region: RegionAvailability, maintained: frozenset[tuple[str, int]]) -> JsonObject:
+    """Return the JSON object of a region; `maintained` has the days with maintenance, as list_days returns them."""
     return {
         "region": region.name,
         "is_well": region.is_well,
@@ -266,7 +284,12 @@ def format_region(region: RegionAvailability) -> JsonObject:
         "p95_ms": region.p95_ms,
         "checks": region.total,
         "days": [
-            {"date": format_time(day.second)[:10], "checks": day.total, "failed": day.failed}
+            {
+                "date": format_time(day.second)[:10],
+                "checks": day.total,
+                "failed": day.failed,
+                "maintenance": (region.name, day.second) in maintained,
+            }
             for day in region.days
             if day.total
         ],

@@ -26,8 +26,9 @@ from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.languages.reader import Reader, create_reader
 from edgeproxy.collector.mails import mail
 from edgeproxy.collector.mails.letter import Letter, MailSection, render_html, render_text
+from edgeproxy.collector.pages.incidents import MAINTENANCE
 from edgeproxy.collector.pages.site import Page, PageError, Site, Visit
-from edgeproxy.collector.pages.words import INCIDENT_STATES
+from edgeproxy.collector.pages.words import INCIDENT_STATES, MAINTENANCE_UPDATES
 from edgeproxy.config.collector.pages import MAILBOX, Pages
 
 QUESTIONS_MAX = 100
@@ -47,6 +48,7 @@ TITLE_CHARACTERS_MAX = 150
 STATUS = frozenset({"status"})
 UNUSABLE = "this link is not valid any more"
 TABLE = status_subscribers.name
+STATES = INCIDENT_STATES | MAINTENANCE_UPDATES
 columns, updates = status_subscribers.c, incident_updates.c
 
 
@@ -229,7 +231,7 @@ class StatusMails:
     ) -> tuple[Sequence[MailSection], str]:
         """Return the updates after the one of an id, for a reader, and the id of the last of them."""
         statement = (
-            sa.select(updates.id, updates.at, updates.state, updates.message, incidents.c.title)
+            sa.select(updates.id, updates.at, updates.state, updates.message, incidents)
             .join_from(incident_updates, incidents, incidents.c.id == updates.incident)
             .where(updates.id > after)
             .order_by(updates.id)
@@ -240,8 +242,11 @@ class StatusMails:
         sections = [
             MailSection(
                 format_line(row.title),
-                format_line(f"{reader.moment(row.at)} · {say(INCIDENT_STATES.get(row.state, row.state))}"),
-                paragraphs=[escape_invisible(row.message)],
+                format_line(f"{reader.moment(row.at)} · {say(STATES.get(row.state, row.state))}"),
+                paragraphs=[
+                    *([_format_plan(row.began_at, row.ended_at, reader)] if row.severity == MAINTENANCE else []),
+                    escape_invisible(row.message),
+                ],
             )
             for row in rows
         ]
@@ -264,3 +269,9 @@ class StatusMails:
         message = mail.create_message(settings.sender, email, subject, render_text(letter), render_html(letter, reader))
         message["List-Unsubscribe"] = f"<{leave}>"
         await mail.send_to_one(settings, message)
+
+
+def _format_plan(begins: int, ends: int, reader: Reader) -> str:
+    """Return when maintenance is, as it is planned now."""
+    words = load_catalog(reader.language).gettext(N_("From %(begins)s to %(ends)s"))
+    return words % {"begins": reader.moment(begins), "ends": reader.moment(ends)}

@@ -168,6 +168,17 @@ INCIDENT_STATES = {
     "monitoring": N_("It is mended, and we watch it"),
     "resolved": N_("It is over"),
 }
+MAINTENANCE_STATES = {
+    "scheduled": N_("planned"),
+    "in_progress": N_("under way"),
+    "completed": N_("completed"),
+    "cancelled": N_("cancelled"),
+}
+MAINTENANCE_UPDATES = {
+    "announced": N_("Maintenance is planned"),
+    "changed": N_("Maintenance is at another time"),
+    "cancelled": N_("Maintenance is cancelled"),
+}
 SPANS = {
     "0s": N_("at once"),
     "1h": N_("1 hour"),
@@ -309,6 +320,8 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "customer_states": CUSTOMER_STATES,
     "key_states": KEY_STATES,
     "incident_states": INCIDENT_STATES,
+    "maintenance_states": MAINTENANCE_STATES,
+    "maintenance_updates": MAINTENANCE_UPDATES,
     "spans": SPANS,
     "credit_kinds": CREDIT_KINDS,
     "periods": PERIODS,

@@ -28,7 +28,7 @@ from tests.support.site import PLACES, SCRAPE, PagesStage
 from tests.support.visitor import Read, Visitor
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
-NOBODYS = {"operation", "customer", "edge", "seq", "letter", "alert", "incident", "month", "token"}
+NOBODYS = {"operation", "customer", "edge", "seq", "letter", "alert", "incident", "maintenance", "month", "token"}
 """Parameters of paths that name nothing of a customer's: of a month everybody sees what is their own."""
 
 

@@ -1,0 +1,248 @@
+"""Planned maintenance for the status page: it begins and ends by the clock. Each change has its audit entry.
+
+It is kept as an incident of the severity MAINTENANCE, whose `began_at` and `ended_at` are planned, so that its updates
+are mailed as those of incidents are.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated, Literal, NamedTuple
+
+import orjson
+import sqlalchemy as sa
+from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import TypedDict
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import audit
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field
+from edgeproxy.collector.accounts.fields import End, Text
+from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
+from edgeproxy.collector.accounts.models import Body
+from edgeproxy.collector.database.page_tables import incidents
+from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.pages.incidents import (
+    DAYS,
+    LISTED_MAX,
+    MAINTENANCE,
+    Message,
+    UpdateRow,
+    fetch_updates,
+    insert_update,
+    require_room,
+)
+from edgeproxy.config.collector.regions import REGIONS_MAX
+from edgeproxy.config.field_types import Name
+
+SECONDS_MAX = 7 * DAY
+"""Seconds that maintenance may last: what is longer is most likely a slip."""
+LATE_SECONDS = 60
+"""Seconds for which a beginning may be past: forms have whole minutes. Downtime is not called planned afterwards."""
+CANCELLED = "cancelled"
+NOT_FOUND = "there is no such maintenance"
+MaintenanceState = Literal["scheduled", "in_progress", "completed", "cancelled"]
+UpdateState = Literal["announced", "changed", "cancelled"]
+
+
+class AnnounceMaintenanceRequest(Body):
+    """Planned maintenance."""
+
+    title: Text
+    """The title, as the status page shows it."""
+    regions: Annotated[tuple[Name, ...], Field(max_length=REGIONS_MAX)] = ()
+    """The regions that are affected; by default all."""
+    begins_at: End
+    """The time at which it begins, which is not past."""
+    ends_at: End
+    """The time at which it ends, 7 days later at most."""
+    message: Message
+    """The message to readers of the status page."""
+
+
+class MaintenanceUpdate(Body):
+    """A change of planned maintenance."""
+
+    state: Literal["changed", "cancelled"]
+    """`cancelled`: it does not take place, which can be said until it begins. `changed`: it does, at the times here."""
+    begins_at: End | None = None
+    """The time at which it begins; by default as before. It cannot be changed once it has begun."""
+    ends_at: End | None = None
+    """The time at which it ends; by default as before."""
+    message: Message
+    """The message to readers of the status page."""
+
+
+class MaintenanceUpdateEntry(TypedDict):
+    """What was told of planned maintenance."""
+
+    at: str
+    """The time at which it was told."""
+    state: UpdateState
+    """`announced`, `changed` or `cancelled`."""
+    message: str
+    """The message to readers of the status page."""
+
+
+class Maintenance(TypedDict):
+    """Planned maintenance, what was told last first."""
+
+    id: str
+    """The id of the maintenance."""
+    title: str
+    """The title, as the status page shows it."""
+    regions: list[str]
+    """The regions that are affected; an empty list: all."""
+    begins_at: str
+    """The time at which it begins."""
+    ends_at: str
+    """The time at which it ends."""
+    state: MaintenanceState
+    """`scheduled`, `in_progress` or `completed`, by the clock; or `cancelled`."""
+    updates: list[MaintenanceUpdateEntry]
+    """What was told, latest first."""
+
+
+class MaintenanceList(TypedDict):
+    """Planned maintenance, latest first."""
+
+    maintenance: list[Maintenance]
+    """Planned maintenance, that which begins last first."""
+
+
+class Plan(NamedTuple):
+    """When maintenance begins and ends, in Unix seconds."""
+
+    begins: int
+    ends: int
+
+
+def compute_state(plan: Plan, is_cancelled: bool, now: float) -> MaintenanceState:
+    """Return the state at the Unix second `now`."""
+    if is_cancelled:
+        return "cancelled"
+    if now < plan.begins:
+        return "scheduled"
+    return "in_progress" if now < plan.ends else "completed"
+
+
+def at_time(one: Maintenance, now: float) -> Maintenance:
+    """Return maintenance as it is at the Unix second `now`, without the database."""
+    return {**one, "state": compute_state(_read_plan(one), one["state"] == CANCELLED, now)}
+
+
+def list_days(listed: Iterable[Maintenance], regions: Iterable[str]) -> frozenset[tuple[str, int]]:
+    """Return the regions and Unix days, each by the second at which it begins, that had maintenance or have it now."""
+    names = tuple(regions)
+    return frozenset(
+        (region, second)
+        for one in listed
+        if one["state"] in ("in_progress", "completed")
+        for region in names
+        if not one["regions"] or region in one["regions"]
+        for second in range(_read_plan(one).begins // DAY * DAY, _read_plan(one).ends, DAY)
+    )
+
+
+def require_usable(plan: Plan, now: int, begun: Plan | None = None) -> None:
+    """Raise ChangeRejectedError where maintenance cannot be at these times; what has `begun` keeps its beginning."""
+    if begun is not None and plan.begins != begun.begins:
+        raise reject_field("begins_at", "cannot be changed: it has begun")
+    if begun is None and plan.begins < now - LATE_SECONDS:
+        raise reject_field("begins_at", "is past")
+    if plan.ends <= now:
+        raise reject_field("ends_at", "is past")
+    if not 0 < plan.ends - plan.begins <= SECONDS_MAX:
+        raise reject_field("ends_at", f"is not within {SECONDS_MAX // DAY} days after its beginning")
+
+
+async def list_maintenance(connection: AsyncConnection, now: float) -> list[Maintenance]:
+    """Return planned maintenance, and that of DAYS, latest first."""
+    columns = incidents.c
+    lately = (columns.severity == MAINTENANCE) & (columns.ended_at >= int(now) - DAYS * DAY)
+    statement = sa.select(incidents).where(lately).order_by(columns.began_at.desc(), columns.id.desc())
+    rows = (await connection.execute(statement.limit(LISTED_MAX))).all()
+    updates = await fetch_updates(connection, [row.id for row in rows])
+    return [_to_response(row, updates[row.id], now) for row in rows]
+
+
+async def announce(connection: AsyncConnection, caller: Caller, new: AnnounceMaintenanceRequest) -> Maintenance:
+    """Announce maintenance. Raises ChangeRejectedError."""
+    id_, now = generate_id(), now_ms() // 1000
+    plan = Plan(new.begins_at // 1000, new.ends_at // 1000)
+    require_usable(plan, now)
+    row = {
+        "id": id_,
+        "severity": MAINTENANCE,
+        "title": new.title,
+        "regions": orjson.dumps(new.regions).decode(),
+        "began_at": plan.begins,
+        "ended_at": plan.ends,
+    }
+    await connection.execute(sa.insert(incidents), [row])
+    await insert_update(connection, id_, now, "announced", new.message)
+    announced = await _fetch(connection, id_, now)
+    await audit.append_entry(connection, caller, AuditEntry("maintenance.announce", id_, None, announced))
+    return announced
+
+
+async def change(connection: AsyncConnection, caller: Caller, id_: str, update: MaintenanceUpdate) -> Maintenance:
+    """Change or cancel maintenance that is not over. Raises ChangeRejectedError."""
+    now = now_ms() // 1000
+    before = await _fetch(connection, id_, now, lock=True)
+    if before["state"] in ("completed", CANCELLED):
+        raise ChangeRejectedError(409, f"the maintenance is {before['state']}: announce another one")
+    await require_room(connection, id_)
+    was = _read_plan(before)
+    if update.state == CANCELLED:
+        if before["state"] == "in_progress":
+            raise ChangeRejectedError(409, "the maintenance has begun: change its end")
+    else:
+        plan = Plan(
+            was.begins if update.begins_at is None else update.begins_at // 1000,
+            was.ends if update.ends_at is None else update.ends_at // 1000,
+        )
+        require_usable(plan, now, was if before["state"] == "in_progress" else None)
+        times = {"began_at": plan.begins, "ended_at": plan.ends}
+        await connection.execute(sa.update(incidents).where(incidents.c.id == id_).values(times))
+    await insert_update(connection, id_, now, update.state, update.message)
+    after = await _fetch(connection, id_, now)
+    times_before = {name: before[name] for name in ("begins_at", "ends_at")}
+    entry = {
+        "begins_at": after["begins_at"],
+        "ends_at": after["ends_at"],
+        **update.model_dump(include={"state", "message"}),
+    }
+    await audit.append_entry(connection, caller, AuditEntry("maintenance.update", id_, times_before, entry))
+    return after
+
+
+async def _fetch(connection: AsyncConnection, id_: str, now: float, *, lock: bool = False) -> Maintenance:
+    row = None
+    if is_id(id_):
+        statement = sa.select(incidents).where(incidents.c.id == id_, incidents.c.severity == MAINTENANCE)
+        row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
+    if row is None:
+        raise ChangeRejectedError(404, NOT_FOUND)
+    return _to_response(row, (await fetch_updates(connection, [id_]))[id_], now)
+
+
+def _to_response(row: sa.Row[tuple[object, ...]], updates: list[UpdateRow], now: float) -> Maintenance:
+    plan = Plan(row.began_at, row.ended_at)
+    return {
+        "id": row.id,
+        "title": row.title,
+        "regions": orjson.loads(row.regions),
+        "begins_at": format_timestamp(plan.begins * 1000),
+        "ends_at": format_timestamp(plan.ends * 1000),
+        "state": compute_state(plan, updates[0].state == CANCELLED, now),
+        "updates": [
+            {"at": format_timestamp(one.at * 1000), "state": one.state, "message": one.message} for one in updates
+        ],
+    }
+
+
+def _read_plan(one: Maintenance) -> Plan:
+    begins, ends = (int(datetime.fromisoformat(written).timestamp()) for written in (one["begins_at"], one["ends_at"]))
+    return Plan(begins, ends)

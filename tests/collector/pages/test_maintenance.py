@@ -1,0 +1,106 @@
+"""Planned maintenance: announced, changed and cancelled in the console, mailed, and begun and ended by the clock."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.pages.maintenance import SECONDS_MAX, Plan, at_time, compute_state, list_days, require_usable
+from loadtest.testbed.collector import ADMIN
+from loadtest.testbed.http_client import ask
+from loadtest.testbed.waiting import until
+from tests.collector.pages.test_subscriptions import Stage, token_in
+from tests.support.mailbox import text_of
+
+NOW = 100 * DAY
+
+
+def planned(begins: int, ends: int, *regions: str, state: str = "scheduled") -> Any:
+    times = {"begins_at": format_timestamp(begins * 1000), "ends_at": format_timestamp(ends * 1000)}
+    return {"id": "m", "title": "t", "regions": list(regions), "state": state, "updates": [], **times}
+
+
+def test_it_begins_and_ends_by_the_clock() -> None:
+    one = planned(NOW, NOW + 60)
+    states = [at_time(one, now)["state"] for now in (NOW - 1, NOW, NOW + 59, NOW + 60)]
+    assert states == ["scheduled", "in_progress", "in_progress", "completed"]
+    assert at_time({**one, "state": "cancelled"}, NOW)["state"] == "cancelled"
+    assert compute_state(Plan(NOW, NOW + 60), True, NOW + 99) == "cancelled"
+
+
+def test_days_are_those_of_its_regions_that_it_touches() -> None:
+    done = planned(NOW - 60, NOW + DAY, "eu", state="completed")
+    everywhere = planned(NOW - 3 * DAY, NOW - 3 * DAY + 1, state="in_progress")
+    others = [planned(NOW, NOW + 60, state=state) for state in ("scheduled", "cancelled")]
+    days = list_days([done, everywhere, *others], ["eu", "us"])
+    assert days == {("eu", NOW - DAY), ("eu", NOW), ("eu", NOW - 3 * DAY), ("us", NOW - 3 * DAY)}
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "begun"),
+    [
+        (NOW - 61, NOW + 60, None),  # Downtime that was is not called planned afterwards.
+        (NOW, NOW, None),
+        (NOW + 60, NOW + 60, None),
+        (NOW, NOW + SECONDS_MAX + 1, None),
+        (NOW + 60, NOW + 90, Plan(NOW - 60, NOW + 60)),
+        (NOW - 60, NOW - 1, Plan(NOW - 60, NOW + 60)),
+    ],
+)
+def test_times_that_cannot_be_are_refused(begins: int, ends: int, begun: Plan | None) -> None:
+    with pytest.raises(ChangeRejectedError):
+        require_usable(Plan(begins, ends), NOW, begun)
+    require_usable(Plan(NOW - 60, NOW + 61), NOW, Plan(NOW - 60, NOW + 60))
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with closing(Stage(tmp_path)) as made:
+        yield made
+
+
+def test_all_are_told_when_it_is_announced_changed_and_cancelled(stage: Stage) -> None:
+    assert stage.subscribe("ann@example.org") == 200
+    assert stage.follow("/status/confirm", token_in(text_of(stage.mailbox.wait_for(1)))) == 200
+    now = int(time.time())
+    body = {"title": "New <disks>", "message": "Seconds of errors.", **times(now, now + 3600)}
+    collector = stage.collector
+    made = collector.send("POST", "/v1/maintenance", body)
+    assert (made.status, made.json()["state"]) == (201, "in_progress")
+    text = text_of(stage.mailbox.wait_for(2))
+    assert "Maintenance is planned" in text
+    assert "From " in text
+    updates = f"/v1/maintenance/{made.json()['id']}/updates"
+    cancelled = {"state": "cancelled", "message": "Not today."}
+    assert collector.send("POST", updates, cancelled).status == 409, "what has begun is ended"
+
+    later = collector.send("POST", "/v1/maintenance", body | times(now + 3600, now + 7200)).json()
+    stage.mailbox.wait_for(3)
+    updates = f"/v1/maintenance/{later['id']}/updates"
+    moved = {"state": "changed", "message": "An hour later.", **times(now + 7200, now + 9000)}
+    assert collector.send("POST", updates, moved).json()["begins_at"] == format_timestamp((now + 7200) * 1000)
+    assert "An hour later." in text_of(stage.mailbox.wait_for(4))
+    assert collector.send("POST", updates, cancelled).json()["state"] == "cancelled"
+    assert "Maintenance is cancelled" in text_of(stage.mailbox.wait_for(5))
+    assert collector.send("POST", updates, moved).status == 409
+    assert (
+        collector.send("POST", f"/v1/incidents/{later['id']}/updates", cancelled | {"state": "resolved"}).status == 404
+    )
+    assert stage.collector.get("/v1/incidents", token=ADMIN).json()["incidents"] == []
+
+    until(lambda: b"Not today." in ask(collector.port, "/status.atom").body, "the feed tells of it")
+    page = ask(collector.port, "/status").body.decode()
+    assert "Planned maintenance is under way." in page
+    assert "New &lt;disks&gt;" in page
+    states = [one["state"] for one in ask(collector.port, "/status.json").json()["maintenance"]]
+    assert states == ["cancelled", "in_progress"]
+
+
+def times(begins: int, ends: int) -> dict[str, str]:
+    return {"begins_at": format_timestamp(begins * 1000), "ends_at": format_timestamp(ends * 1000)}

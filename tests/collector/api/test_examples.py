@@ -92,7 +92,7 @@ def names(whole: Collector) -> dict[str, str]:
     plans = {"plans": "plans: {enterprise@2: {fee: '599'}}", "at": "2099-02-01", "why": "dearer"}
     hooks = f"/v1/customers/{customer}/webhook-endpoints"
     endpoint = create(hooks, {"url": "http://127.0.0.1:1/"})["id"]
-    hours = {"begins_at": "2099-01-01T02:00:00Z", "ends_at": "2099-01-01T04:00:00Z"}
+    hours = {"begins_at": "2099-03-01T02:00:00Z", "ends_at": "2099-03-01T04:00:00Z"}
     plan = {"title": "t", "message": "m"} | hours
     update = {"severity": "P3", "title": "t", "message": "m"}
     return {

@@ -70,6 +70,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "post_customers_customer_keys": {},
     "patch_keys_key": {},
     "post_traffic": {},
+    "post_maintenance": {"title": "t", "regions": [], "message": "m"},
+    "post_maintenance_maintenance_updates": {"state": "changed", "message": "m"},
     "post_limit_usage": {"region": "eu-west", "usage": []},
     "post_arrivals_move_transfers": {"number": 1, "currency": "usd", "grants": [], "overdraft": 0},
     "post_tokens": {"name": "new", "role": "read"},

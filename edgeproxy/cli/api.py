@@ -58,8 +58,12 @@ class Api:
         key: str | None = None,
         dry_run: str | None = None,
         query: Mapping[str, str | None] | None = None,
+        may_be_missing: bool = False,
     ) -> Any:
-        """Return the JSON of a response; exits with 1 and the reason where there is none, or an error."""
+        """Return the JSON of a response; exits with 1 and the reason where there is none, or an error.
+
+        Returns None for 404 where the thing `may_be_missing`.
+        """
         import uuid
         from http.client import HTTPException
         from urllib.error import HTTPError, URLError
@@ -78,6 +82,8 @@ class Api:
             with self._connect(lambda: self._opener.open(request, timeout=RESPONSE_SECONDS)) as response:
                 return json.loads(response.read() or b"null")
         except HTTPError as error:
+            if may_be_missing and error.status == 404:
+                return None
             fail(_format_problem(error.status, error.read()), 1)
         except (URLError, OSError, HTTPException) as error:
             fail(f"{self._url} does not answer: {getattr(error, 'reason', None) or error}", 1)

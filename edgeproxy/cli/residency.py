@@ -70,10 +70,9 @@ class Move:
         self._report()
 
     def withdraw(self) -> None:
-        """Withdraw a move of which nothing has gone over; the customer that was made there is deleted."""
+        """Withdraw a move of which nothing has gone over; the customer that was made there is erased."""
         self._step("withdraw")
-        if self.progress["peer"] is not None:
-            self._target.call("DELETE", f"/v1/customers/{self.progress['peer']}")
+        self._target.call("DELETE", f"/v1/arrivals/{self.progress['id']}", may_be_missing=True)
         self._say(f"move {self.progress['id']}: withdrawn")
 
     def _step(self, step: str, **more: object) -> None:

@@ -22,8 +22,9 @@ from edgeproxy.collector.database.quota_tables import limit_raises
 from edgeproxy.collector.database.schema import keys as keys_table
 from edgeproxy.collector.database.webhook_tables import webhook_endpoints
 from edgeproxy.collector.encryption.rows import seal_rows
+from edgeproxy.collector.privacy.erasure import erase_customers
 from edgeproxy.collector.residency import moves
-from edgeproxy.collector.residency.credit_transfers import require_sold
+from edgeproxy.collector.residency.credit_transfers import has_arrived, lock_arrival, require_sold
 from edgeproxy.collector.residency.departure import require_other
 from edgeproxy.collector.residency.documents import CustomerDocument, MovedKey
 from edgeproxy.collector.residency.moves import Move, MoveRow
@@ -45,14 +46,14 @@ async def arrive(
     Raises ChangeRejectedError.
     """
     require_other(settings, residency, "from")
-    move = await moves.find_by_id(connection, id_, lock=True)
-    if move is None:
-        move = await _begin(connection, caller, id_, residency, document, settings)
-    elif (move.side, move.residency, move.peer) != ("in", residency, document.peer):
+    locked = await moves.lock_by_id(connection, id_)
+    row, move = locked or await _begin(connection, caller, id_, residency, document, settings)
+    if (move.side, move.residency, move.peer) != ("in", residency, document.peer):
         raise ChangeRejectedError(409, "the move is one of another customer")
-    elif move.state == "arrived":
+    if move.state == "arrived":
         return moves.to_response(move)
-    row = await customers.get_row(connection, move.customer, lock=True)
+    if move.state == "withdrawn":  # A call that was late, of a command that was cut off.
+        raise ChangeRejectedError(409, "the move is withdrawn")
     row = await _update(connection, row, document, settings)
     await _replace_contacts(connection, row, document)
     await _replace_raise(connection, caller, row, document)
@@ -72,22 +73,44 @@ async def _begin(
     residency: str,
     document: CustomerDocument,
     settings: CollectorSettings,
-) -> MoveRow:
-    """Create the customer, or take back the deletion of the one that it was here, and insert the move."""
+) -> tuple[CustomerRow, MoveRow]:
+    """Create the customer, or take back the deletion of the one that it was here, and insert the move; return both."""
     customers.require_valid_settings(document.settings, settings)
     if document.millicredits:
         require_sold(document.currency or "usd", settings)
-    earlier = await moves.find_by_peer(connection, residency, document.peer, lock=True)
-    before = None if earlier is None else await customers.get_row(connection, earlier.customer, lock=True)
-    if before is not None and compute_customer_state(before) is CustomerState.DELETED:
-        before = None
-    if before is None or earlier is None:
-        before = await _create(connection, document, settings)
+    last = await moves.find_by_peer(connection, residency, document.peer)
+    earlier = None if last is None else await moves.lock_by_id(connection, last.id)
+    if earlier is None or compute_customer_state(earlier[0]) is CustomerState.DELETED:
+        row = await _create(connection, document, settings)
     else:
-        if earlier.state == "arriving":  # Of a move that was withdrawn there.
-            await moves.transition(connection, earlier, "withdrawn")
-        await _take_back(connection, caller, before, is_there=earlier.state == "arriving")
-    return await moves.insert_move(connection, before.id, "in", residency, id_=id_, peer=document.peer)
+        row, move = earlier
+        if move.state == "arriving":  # Of a move that was withdrawn there.
+            await moves.transition(connection, move, "withdrawn")
+        row = await _take_back(connection, caller, row, is_there=move.state == "arriving")
+    return row, await moves.insert_move(connection, row.id, "in", residency, id_=id_, peer=document.peer)
+
+
+async def withdraw(connection: AsyncConnection, caller: Caller, id_: str) -> Move:
+    """Withdraw an arrival that is not complete, with all that it brought; raises ChangeRejectedError.
+
+    A customer who was made by it is erased at once, as it never was one here. One who was here before is being deleted
+    again.
+    """
+    row, move = await lock_arrival(connection, id_)
+    if move.state == "withdrawn":
+        return moves.to_response(move)
+    if await has_arrived(connection, id_):
+        raise ChangeRejectedError(409, "credits of the move are booked here: go on with the move")
+    move = await moves.transition(connection, move, "withdrawn")
+    if compute_customer_state(row) is not CustomerState.DELETED:
+        if await moves.has_been_here(connection, row.id):
+            await connection.execute(sa.delete(contacts).where(contacts.c.customer == row.id))
+            await customers.start_deletion(connection, caller, row.id)
+        else:
+            await erase_customers(connection, caller, [row])
+    entry = AuditEntry("customer.withdraw_arrival", row.name, {"state": "arriving"}, {"move": id_, "state": move.state})
+    await audit.append_entry(connection, caller, entry)
+    return moves.to_response(move)
 
 
 async def _create(connection: AsyncConnection, document: CustomerDocument, settings: CollectorSettings) -> CustomerRow:
@@ -99,8 +122,10 @@ async def _create(connection: AsyncConnection, document: CustomerDocument, setti
     return row
 
 
-async def _take_back(connection: AsyncConnection, caller: Caller, before: CustomerRow, *, is_there: bool) -> None:
-    """Take back the deletion of a customer who comes back; `is_there`: it may not have been deleted.
+async def _take_back(
+    connection: AsyncConnection, caller: Caller, before: CustomerRow, *, is_there: bool
+) -> CustomerRow:
+    """Take back the deletion of a customer who comes back, and return it; `is_there`: it may not have been deleted.
 
     Its keys and webhooks are gone, as it may have revoked them at the other residency since.
     """
@@ -117,6 +142,7 @@ async def _take_back(connection: AsyncConnection, caller: Caller, before: Custom
         raise ChangeRejectedError(409, "the customer is here, and is not being deleted")
     for table in (keys_table, webhook_endpoints):
         await connection.execute(sa.delete(table).where(table.c.customer == before.id))
+    return await customers.get_row(connection, before.id, lock=True)
 
 
 async def _update(

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
-from edgeproxy.collector.accounts import audit, customers
+from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.rows import CustomerRow
@@ -146,12 +146,12 @@ async def book_arriving(
     """Book a transfer of a customer who arrives, once; raises ChangeRejectedError."""
     require_sold(transfer["currency"], settings)
     async with open_journal(connection) as books:
-        move = await moves.find_by_id(connection, id_)
-        if move is None or move.side != "in":
-            raise ChangeRejectedError(404, "there is no such arrival")
+        _, move = await lock_arrival(connection, id_)
         source = f"{id_}/{transfer['number']}"
         if await books.find_transaction("moved_in", source) is not None:
             return move
+        if move.state == "withdrawn":
+            raise ChangeRejectedError(409, "the move is withdrawn")
         balance = await books.fetch_credit_balance(move.customer)
         if books.get_currency(move.customer) != transfer["currency"]:
             raise ChangeRejectedError(409, f"the customer is charged in {books.get_currency(move.customer)} here")
@@ -192,11 +192,24 @@ async def list_booked(connection: AsyncConnection, move: str) -> Sequence[Stored
     return [parse_transfer(orjson.dumps(orjson.loads(row)["transfer"]).decode()) for row in rows]
 
 
+async def has_arrived(connection: AsyncConnection, move: str) -> bool:
+    """Return whether credits of a move in are booked."""
+    kind: TransactionKind = "moved_in"
+    is_own = (credit_transactions.c.kind == kind) & (credit_transactions.c.original == move)
+    return (await connection.execute(sa.select(credit_transactions.c.seq).where(is_own).limit(1))).first() is not None
+
+
+async def lock_arrival(connection: AsyncConnection, id_: str) -> tuple[CustomerRow, MoveRow]:
+    """Return the customer of a move in, and the move, both locked; raises ChangeRejectedError."""
+    locked = await moves.lock_by_id(connection, id_)
+    if locked is None or locked[1].side != "in":
+        raise ChangeRejectedError(404, "there is no such arrival")
+    return locked
+
+
 async def _lock(connection: AsyncConnection, ref: str) -> tuple[CustomerRow, MoveRow]:
     """Return a customer and its move out, both locked; raises ChangeRejectedError."""
-    customer = await customers.get_row(connection, ref, lock=True)
-    last = await moves.find_last(connection, customer.id)
-    move = None if last is None else await moves.find_by_id(connection, last.id, lock=True)
+    customer, move = await moves.lock_last(connection, ref)
     if move is None or move.side != "out" or move.state in ("begun", "withdrawn"):
         raise ChangeRejectedError(409, "the customer is not on its way to another residency")
     return customer, move

@@ -162,9 +162,7 @@ async def _change_state(
     peer: str | None,
     settings: CollectorSettings,
 ) -> None:
-    row = await customers.get_row(connection, ref, lock=True)
-    last = await moves.find_last(connection, row.id)
-    move = None if last is None else await moves.find_by_id(connection, last.id, lock=True)
+    row, move = await moves.lock_last(connection, ref)
     if move is None or move.side != "out":
         raise ChangeRejectedError(409, NO_MOVE)
     if step == "created":

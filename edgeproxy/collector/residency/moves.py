@@ -18,8 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
 from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import generate_id, now_ms
+from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.residency_tables import customer_moves
 from edgeproxy.collector.database.statements import lock_rows
 
@@ -114,10 +116,30 @@ async def list_moves(connection: AsyncConnection, limit: int) -> list[Move]:
     return [to_response(row) for row in await _fetch_rows(connection, statement)]
 
 
-async def find_by_id(connection: AsyncConnection, id_: str, *, lock: bool = False) -> MoveRow | None:
+async def find_by_id(connection: AsyncConnection, id_: str) -> MoveRow | None:
     """Return a move, or None."""
-    statement = sa.select(customer_moves).where(columns.id == id_)
-    return next(iter(await _fetch_rows(connection, lock_rows(statement) if lock else statement)), None)
+    return next(iter(await _fetch_rows(connection, sa.select(customer_moves).where(columns.id == id_))), None)
+
+
+async def lock_by_id(connection: AsyncConnection, id_: str) -> tuple[CustomerRow, MoveRow] | None:
+    """Return a move with its customer, both locked; None where there is none."""
+    move = await find_by_id(connection, id_)
+    return None if move is None else await _lock(connection, move.customer, id_)
+
+
+async def lock_last(connection: AsyncConnection, ref: str) -> tuple[CustomerRow, MoveRow | None]:
+    """Return a customer with its latest move, both locked; raises ChangeRejectedError where there is no customer."""
+    row = await customers.get_row(connection, ref, lock=True)
+    last = await find_last(connection, row.id)
+    return (row, None) if last is None else await _lock(connection, row.id, last.id)
+
+
+async def _lock(connection: AsyncConnection, customer: str, id_: str) -> tuple[CustomerRow, MoveRow]:
+    """Lock a customer and one of its moves, in the order of docs/design/row-locks.md."""
+    row = await customers.get_row(connection, customer, lock=True)
+    statement = lock_rows(sa.select(customer_moves).where(columns.id == id_))
+    (move,) = await _fetch_rows(connection, statement)
+    return row, move
 
 
 async def find_last(connection: AsyncConnection, customer: str, side: Side | None = None) -> MoveRow | None:
@@ -129,11 +151,18 @@ async def find_last(connection: AsyncConnection, customer: str, side: Side | Non
     return next(iter(await _fetch_rows(connection, ordered)), None)
 
 
-async def find_by_peer(connection: AsyncConnection, residency: str, peer: str, *, lock: bool = False) -> MoveRow | None:
+async def has_been_here(connection: AsyncConnection, customer: str) -> bool:
+    """Return whether a customer, by id, was one of this residency before the move on which it is."""
+    is_real = (columns.side == "out") | (columns.state == "arrived")
+    statement = sa.select(columns.id).where(columns.customer == customer, is_real).limit(1)
+    return (await connection.execute(statement)).first() is not None
+
+
+async def find_by_peer(connection: AsyncConnection, residency: str, peer: str) -> MoveRow | None:
     """Return the latest move of the customer that has this id at another residency; None where none is known."""
     is_known = (columns.residency == residency) & (columns.peer == peer)
     ordered = sa.select(customer_moves).where(is_known).order_by(columns.created_at.desc(), columns.id.desc()).limit(1)
-    return next(iter(await _fetch_rows(connection, lock_rows(ordered) if lock else ordered)), None)
+    return next(iter(await _fetch_rows(connection, ordered)), None)
 
 
 async def _fetch_rows(connection: AsyncConnection, statement: sa.Select[tuple[object, ...]]) -> list[MoveRow]:

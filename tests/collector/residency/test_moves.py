@@ -25,6 +25,7 @@ from loadtest.testbed.collector import ADMIN, Collector, checked
 from loadtest.testbed.customers import key_of
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.postgresql import Postgresql
+from tests.support.byte_search import search_files
 
 CALLS_MAX = 40
 """Calls of a move, at most."""
@@ -328,23 +329,43 @@ def test_who_comes_back_does_not_bring_credits_that_are_still_here(pair: Pair) -
     assert (pair.balance("eu", "vera"), pair.balance("us", "vera")) == (250, 0)
 
 
+def run_at_once(runs: list[tuple[Pair, str, str, str]]) -> list[int]:
+    """Run several moves at the same time; return how each ended."""
+
+    def run(one: tuple[Pair, str, str, str]) -> int:
+        pair, name, *urls = one
+        try:
+            residency.move(name, *(f"http://{HOST}:{pair.collectors[side].port}" for side in urls), quiet=0.0, wait=9.0)
+        except typer.Exit as error:
+            return error.exit_code
+        return 0
+
+    with ThreadPoolExecutor(len(runs)) as pool:
+        return list(pool.map(run, runs))
+
+
+def test_of_two_moves_in_opposite_directions_one_waits_for_the_other(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.create("ole")
+    pair.give("ole", 800)
+    for name, token in TOKENS.items():
+        monkeypatch.setenv(name, token)
+    assert pair.move("ole").exit_code == 0
+    back, again = run_at_once([(pair, "ole", "us", "eu"), (pair, "ole", "eu", "us")])
+    assert back == 0, "the one that has begun anew; the other one has nothing to do, or an obstacle"
+    assert again in (0, 1)
+    require_moved(pair, "ole", "us", "eu")
+    assert (pair.balance("eu", "ole"), pair.balance("us", "ole")) == (800, 0)
+    pair.prove()
+
+
 def test_two_moves_of_a_customer_at_once_are_one(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     pair.create("tom")
     pair.give("tom", 900)
     for name, token in TOKENS.items():
         monkeypatch.setenv(name, token)
-    urls = [f"http://{HOST}:{pair.collectors[one].port}" for one in ("eu", "us")]
-
-    def run(_: int) -> int:
-        try:
-            residency.move("tom", urls[0], urls[1], quiet=0.0, wait=9.0)
-        except typer.Exit as error:
-            return error.exit_code
-        return 0
-
-    with ThreadPoolExecutor(2) as pool:
-        codes = list(pool.map(run, range(2)))
-    assert 0 in codes
+    assert 0 in run_at_once([(pair, "tom", "eu", "us")] * 2)
     assert pair.move("tom").exit_code == 0
     require_moved(pair, "tom")
     assert (pair.balance("eu", "tom"), pair.balance("us", "tom")) == (0, 900)
@@ -360,7 +381,38 @@ def test_a_move_is_withdrawn_before_edges_go_over_and_can_begin_anew(pair: Pair)
     done = pair.move("wim", "--withdraw")
     assert done.exit_code == 0, done.output
     assert "moved" not in pair.fetch("eu", "wim")
-    assert pair.fetch("us", "wim")["state"] == "deleting"
+    assert pair.fetch("us", "wim") is None, "it never was a customer there"
+    assert pair.move("wim", "--withdraw").exit_code == 0, "once more changes nothing"
     assert pair.move("wim").exit_code == 0
     require_moved(pair, "wim")
     assert pair.move("wim", "--withdraw").exit_code == 1
+
+
+def test_nothing_of_the_person_is_left_where_an_arrival_was_withdrawn(pair: Pair) -> None:
+    """Also where the command died before it knew that the customer was there; a late call of it changes nothing."""
+    pair.create("planted-100", metadata={"note": "the one of planted-100"})
+    late: list[tuple[Any, ...]] = []
+
+    def keep_arrival(self: api.Api, method: str, path: str, body: object = None, **options: Any) -> Any:
+        answer = call(self, method, path, body, **options)
+        if method == "PUT" and options.get("dry_run") is None:
+            late.append((method, path, body))
+            raise CutOffError
+        return answer
+
+    call = api.Api.call
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api.Api, "call", keep_arrival)
+        assert isinstance(pair.move("planted-100").exception, CutOffError)
+    target = pair.collectors["us"]
+    folder = target.file.parent
+    assert pair.fetch("us", "planted-100")["external_id"] == "crm-planted-100"
+    assert pair.move("planted-100", "--withdraw").exit_code == 0
+    ((method, path, body),) = late
+    refused = target.send(method, path, body)
+    assert (refused.status, refused.json()["detail"]) == (409, "the move is withdrawn")
+    target.end()  # Which empties the write-ahead log.
+    found = search_files(folder)
+    assert found.get("planted-100") is None
+    target.start()
+    pair.prove()

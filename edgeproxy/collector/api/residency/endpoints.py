@@ -95,6 +95,18 @@ GROUP = Group(
             },
         ),
         Endpoint(
+            "DELETE",
+            "/v1/arrivals/{move}",
+            ResidencyHandlers.withdraw_arrival,
+            "Withdraw an arrival that is not complete. A customer who was made by it is erased at once; one who was "
+            "here before is being deleted again.",
+            roles=ADMIN,
+            query=ChangeQuery,
+            response=Move,
+            errors={404: "There is no such arrival.", 409: "It has arrived, or credits of the move are booked."},
+            is_sensitive=True,
+        ),
+        Endpoint(
             "POST",
             "/v1/arrivals/{move}/transfers",
             ResidencyHandlers.book_transfer,

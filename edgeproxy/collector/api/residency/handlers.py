@@ -96,6 +96,15 @@ class ResidencyHandlers(ChangeHandlers):
 
         return await self._change(call, make)
 
+    async def withdraw_arrival(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
+        """Withdraw an arrival that is not complete."""
+        id_ = self._get_move(call.path("move"))
+
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            return ChangeResult(200, await arrival.withdraw(connection, call.caller, id_))
+
+        return await self._change(call, make)
+
     async def book_transfer(self, call: Call[ChangeQuery, ArrivingTransfer]) -> web.Response:
         """Book credits that come from another residency."""
         id_ = self._get_move(call.path("move"))

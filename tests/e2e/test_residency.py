@@ -1,10 +1,16 @@
 """Customers of two residencies behind edges of two regions: each customer's usage comes to its own collector, once."""
 
 import hashlib
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -25,6 +31,23 @@ from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
 
 NAMES = ("eu", "us")
+KILLS = 16
+"""The calls of a move behind each of which its command is killed, one after the other; the last ones wait for edges."""
+KILLED_COMMAND = """
+import os, signal, sys
+from edgeproxy.cli import api, main
+calls, call = int(sys.argv.pop(1)), api.Api.call
+def call_and_die(*arguments, **options):
+    global calls
+    answer = call(*arguments, **options)
+    calls -= 1
+    if not calls:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer
+api.Api.call = call_and_die
+main()
+"""
+"""Runs `edgeproxy`, which is killed (kill -9) once so many calls of the API are answered; 0: not at all."""
 
 
 def planted(what: str) -> str:
@@ -279,10 +302,85 @@ def test_a_customer_moves_without_a_refusal_and_without_a_count_in_two_ledgers(w
     assert sum(world.answered.values()) == before + moving
 
 
-def counted_as(residency: str, region: str, world: World) -> str:
-    """The name under which an edge counts mara as a customer of a residency."""
+@contextmanager
+def asking(world: World, customer: str) -> Iterator[Counter[int]]:
+    """Have a customer make requests in both regions all along, beside others; gives the statuses."""
+    statuses, stop = Counter[int](), Event()
+
+    def ask_on() -> None:
+        while not stop.is_set():
+            for region in NAMES:
+                statuses[world.ask(region, customer, "moving")] += 1
+                world.ask(region, ANNA, "eu")
+                world.ask(region, "bob", "us")
+
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(ask_on)
+        try:
+            yield statuses
+        finally:
+            stop.set()
+            work.result()
+
+
+def run_move(world: World, customer: str, calls: int) -> tuple[int, str]:
+    """Move a customer from eu to us by a command that is killed after so many calls; return how it ended."""
+    urls = {name: f"http://{HOST}:{collector.port}" for name, collector in world.collectors.items()}
+    command = ["residency", "move", customer, "--from", urls["eu"], "--to", urls["us"], "--quiet", "3", "--wait", "200"]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_COMMAND, str(calls), *command],
+        env=os.environ | {"EDGEPROXY_FROM_TOKEN": ADMIN, "EDGEPROXY_TO_TOKEN": ADMIN},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_whatever_is_killed_in_a_move_no_request_is_refused_and_each_is_counted_once(world: World) -> None:
+    """The command behind each of its calls, and a collector with it: of eu and of us in turns."""
+    lost = world.lost
+    for calls in range(1, KILLS + 1):
+        customer = f"killed-{calls}"
+        world.create("eu", customer, tier="free")
+        for region in NAMES:
+            world.known(region, customer, "eu")
+        with asking(world, customer) as statuses:
+            code, text = run_move(world, customer, calls)
+            assert code == -signal.SIGKILL, text
+            collector = world.collectors[NAMES[calls % 2]]
+            collector.kill()
+            collector.begin()  # The command waits until it listens.
+            code, text = run_move(world, customer, 0)
+            assert code == 0, text
+            for region in NAMES:
+                until(lambda one=(region, customer): is_counted_in_us(*one, world), f"{region} is over")
+        assert statuses.keys() == {200}
+        expected = world.answered.pop(("moving", customer)) + world.answered["eu", customer]
+        until(lambda one=(customer, expected): count_in_both(world, one[0]) == one[1], "each is counted once")
+        for name in NAMES:
+            world.answered[name, customer] = world.ledger(name)[customer]
+    assert world.lost == lost
+    world.settle()
+
+
+def count_in_both(world: World, customer: str) -> int:
+    """The requests of a customer in both ledgers together."""
+    return sum(world.ledger(name).get(customer, 0) for name in NAMES)
+
+
+def is_counted_in_us(region: str, customer: str, world: World) -> bool:
+    """Whether an edge counts a customer as one of us."""
+    return world.edges[region].usage().get(counted_as("us", region, world, customer), 0) > 0
+
+
+def counted_as(residency: str, region: str, world: World, customer: str = "mara") -> str:
+    """The name under which an edge counts a customer of a residency."""
     collector = world.collectors[residency]
-    pseudonym = f"c-{collector.get('/v1/customers/mara', token=ADMIN).json()['id']}"
+    pseudonym = f"c-{collector.get(f'/v1/customers/{customer}', token=ADMIN).json()['id']}"
     return pseudonym if region == residency else f"{residency}:{pseudonym}"
 
 

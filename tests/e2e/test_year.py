@@ -1,4 +1,5 @@
-"""Months of two residencies: nothing of a person is anywhere on the other side, and invoices add up."""
+"""Months of two residencies: invoices add up, nothing of a person is anywhere on the other side, and nothing of who was
+erased is anywhere, also not in backups that are restored."""
 
 import os
 from collections import Counter
@@ -12,9 +13,12 @@ import pytest
 from loadtest.regions import clocks
 from loadtest.testbed.postgresql import Postgresql
 from loadtest.testbed.upstream import Upstream
-from tests.e2e.year import life
-from tests.e2e.year.plan import RESIDENCIES, Person, begin_of, draw_people
+from loadtest.testbed.waiting import until
+from tests.e2e.year import erasure, life
+from tests.e2e.year.plan import RESIDENCIES, Person, begin_of, choose_erased, draw_people
+from tests.e2e.year.side import Side
 from tests.e2e.year.world import World
+from tests.support.byte_search import search_files
 from tests.support.invoiced import FREEZE
 from tests.support.s3 import PROGRAM
 
@@ -25,7 +29,9 @@ DISPUTES = LENGTH // 3
 """The month in which payments are disputed."""
 RETRY_DAYS = (1, 3, 5, 7)
 """Days after which a payment that has failed is tried again."""
-START_SECONDS = 120.0
+GRACE_DAYS = 31
+"""Days after which the deletion of a customer is an erasure."""
+START_SECONDS = 900.0
 """Seconds in which a collector is ready, as all of these processes share a machine."""
 
 
@@ -38,6 +44,10 @@ class Year:
         self.requests: Counter[str] = Counter()
         self.begins: dict[str, int] = {}
         """The Unix second at which each customer's plan began."""
+        self.erased = {name: choose_erased(seed, some) for name, some in self.people.items()}
+        self.pseudonyms: dict[str, str] = {}
+        self.names_at_stripe: dict[str, str] = {}
+        """The names of people by the ids that Stripe has for them."""
         self._began = monotonic()
 
     def tell(self, text: str) -> None:
@@ -97,19 +107,80 @@ class Year:
                 side.export("export")
             side.keep_observed(month)
 
+    # ---- the erasure
+
+    def keep_names(self) -> None:
+        """Write down who is who, as nobody can tell once they are erased."""
+        for name, side in self.world.sides.items():
+            self.pseudonyms |= {one.name: side.find_pseudonym(one.name) for one in self.people[name]}
+            self.names_at_stripe |= {one["id"]: one["name"] for one in life.list_at_stripe(side, "/v1/customers")}
+
+    def erase(self) -> dict[str, Path]:
+        """Have people erased, every other one by the API; return a backup of each side from before."""
+        world, sides = self.world, self.world.sides
+        backups = {name: erasure.back_up(side, world.server) for name, side in sides.items()}
+        world.each(erasure.delete, {name: some[1::2] for name, some in self.erased.items()})
+        world.to(world.now() + GRACE_DAYS * DAY)
+        world.each(erasure.erase_by_command, {name: some[::2] for name, some in self.erased.items()})
+        self.await_erasure()
+        world.start_edges()
+        for region in RESIDENCIES:
+            for one in (person for some in self.erased.values() for person in some):
+                until(lambda region=region, one=one: world.ask(region, one) == 401, "no edge serves them any more")
+        world.end_edges()
+        for side in sides.values():
+            side.export("export")
+            side.keep_observed(LENGTH)
+        return backups
+
+    def await_erasure(self) -> None:
+        """Wait until people are erased here and at Stripe."""
+        for name, side in self.world.sides.items():
+            for one in self.erased[name]:
+                who = side, self.pseudonyms[one.name]
+                until(lambda who=who: erasure.is_erased(*who), f"{one.name} is erased", seconds=120.0)
+        self.world.settle()
+        for side in self.world.sides.values():
+            until(lambda side=side: not self.find_erased_at_stripe(side), "Stripe forgets them", seconds=120.0)
+
+    def find_erased_at_stripe(self, side: Side) -> set[str]:
+        """Return the names of erased people whom Stripe still has."""
+        there = {self.names_at_stripe[one["id"]] for one in life.list_at_stripe(side, "/v1/customers")}
+        return there & self.erased_names
+
+    def restore(self, backups: dict[str, Path]) -> None:
+        """Restore the backups, with everybody in them, and have the collectors start on them."""
+        for name, side in self.world.sides.items():
+            erasure.restore(side, self.world.server, backups[name])
+            backups[name].unlink()
+            side.collector.start()
+        self.await_erasure()
+
+    @property
+    def erased_names(self) -> set[str]:
+        return {one.name for some in self.erased.values() for one in some}
+
     # ---- what must hold
+
+    def check_nothing_left(self) -> None:
+        """No byte of who was erased is in anything but backups, if there are any, and Stripe's invoices."""
+        marks = {mark for some in self.erased.values() for one in some for mark in one.marks}
+        for side in self.world.sides.values():
+            found = self.world.search(side, side.apart)
+            left = {mark: places - {f"{side.apart.name}/backup"} for mark, places in found.items() if mark in marks}
+            assert {mark: places for mark, places in left.items() if places} == {}
 
     def check_money(self) -> None:
         """Our invoices, those of Stripe, and the sums by hand are the same."""
         for name, side in self.world.sides.items():
-            names = {one["id"]: one["name"] for one in life.list_at_stripe(side, "/v1/customers")}
+            names = self.names_at_stripe
             theirs: dict[str, Counter[int]] = {}
             for invoice in life.list_at_stripe(side, "/v1/invoices"):
                 if invoice["total"]:
                     assert invoice["status"] == "paid", invoice
                     theirs.setdefault(names[invoice["customer"]], Counter())[invoice["total"]] += 1
             expected = {one.name: one.expected(self.seed, LENGTH, self.begins[one.name]) for one in self.people[name]}
-            ours = {one.name: life.list_own_totals(side, one) for one in self.people[name]}
+            ours = {one.name: life.list_own_totals(side, self.pseudonyms[one.name]) for one in self.people[name]}
             assert {one: totals for one, totals in expected.items() if totals} == theirs
             assert ours == expected
 
@@ -137,8 +208,25 @@ def test_after_months_invoices_add_up_and_each_side_has_its_own_people_alone(
         world = World(tmp_path, upstream.port, postgresql, ends)
         year = Year(world, seed)
         year.live()
+        year.keep_names()
         year.check_money()
         year.tell("invoices are what they should be")
         world.verify()
         year.check_sides()
         year.tell("each side has its own people alone")
+        backups = year.erase()
+        year.tell("a quarter is erased")
+        year.check_money()
+        world.verify()
+        world.leave_nothing()
+        found = search_files(*(file.parent for file in backups.values()))
+        assert found.keys() >= year.erased_names, "the search finds who is in the backups"
+        year.check_nothing_left()
+        year.restore(backups)
+        year.tell("backups from before are restored")
+        year.check_money()
+        world.verify()
+        world.leave_nothing()
+        year.check_nothing_left()
+        year.check_sides()
+        year.tell("nothing is left of who was erased")

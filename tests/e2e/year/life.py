@@ -154,17 +154,13 @@ def cancel(side: Side, person: Person) -> None:
 
 def fetch_begin(side: Side, person: Person) -> int:
     """Return the Unix second at which the person's plan began, while it has one."""
-    return parse_second(side.send("GET", f"/billing/subscription?customer={person.name}").json()["created_at"])
+    return parse_second(side.send("GET", f"/billing/subscription?customer={person.name}").json()["period_start"])
 
 
-def list_own(side: Side, person: Person) -> list[dict[str, Any]]:
-    """Return the invoices that the collector has of a person."""
-    return list(side.send("GET", f"/billing/invoices?customer={person.name}&limit=100").json()["invoices"])
-
-
-def list_own_totals(side: Side, person: Person) -> Counter[int]:
+def list_own_totals(side: Side, pseudonym: str) -> Counter[int]:
     """Return the totals of invoices that the collector has of a person, all of which are paid."""
-    listed = [one for one in list_own(side, person) if one["total"]]
+    invoices = side.send("GET", f"/billing/invoices?customer={pseudonym}&limit=100").json()["invoices"]
+    listed = [one for one in invoices if one["total"]]
     assert {one["state"] for one in listed} <= {"paid"}, listed
     return Counter(one["total"] for one in listed)
 

@@ -104,6 +104,11 @@ def draw_people(seed: int, count: int) -> Mapping[str, Sequence[Person]]:
     }
 
 
+def choose_erased(seed: int, people: Sequence[Person]) -> list[Person]:
+    """Return a quarter of the people of a residency, at least one; the first makes requests and signs in."""
+    return [people[0], *random.Random(seed).sample(people[1:], max(0, len(people) // 4 - 1))]
+
+
 def make_events(person: Person, seed: int, month: int, second: int) -> list[dict[str, Any]]:
     """Return the events that a service reports of a month: what is sold, and what the person's own users do."""
     said = f"{person.residency}-{person.number}-{month}"  # Ids of events and dimensions stay, and name nobody.

@@ -124,6 +124,24 @@ class Side:
         receipt = self.send("POST", "/v1/events", events, token=SERVICE).json()
         assert (receipt["accepted"], receipt["rejected"]) == (len(events), [])
 
+    @property
+    def is_on_sqlite(self) -> bool:
+        return str(self.collector.settings["database"]).startswith("sqlite:///")
+
+    @property
+    def database_file(self) -> Path:
+        """The file of its database of SQLite."""
+        return Path(str(self.collector.settings["database"]).removeprefix("sqlite:///"))
+
+    @property
+    def database_name(self) -> str:
+        """The name of its database at the server."""
+        return str(self.collector.settings["database"]).rpartition("/")[2]
+
+    def find_pseudonym(self, name: str) -> str:
+        """Return the pseudonym of a customer."""
+        return f"c-{self.send('GET', f'/v1/customers/{name}').json()['id']}"
+
     def run(self, *words: object, environ: dict[str, str] | None = None) -> str:
         """What a command of edgeproxy prints, on the clock of the year."""
         log = self.folder / "commands" / f"{time.monotonic_ns()}.log"

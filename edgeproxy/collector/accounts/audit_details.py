@@ -41,6 +41,7 @@ CLEAR_ACTIONS: Mapping[str, str] = {
     "customer.move_document": "it has no details",
     "customer.arrive": "ids, states and how many keys came, as of `customer.delete`",
     "customer.withdraw_arrival": "ids and states, as of `customer.delete`",
+    "residency.aggregates": "it has no details",
     "end_user.erase": "counts",
     "privacy_request.create": "kind and law, which prove after an erasure that it was asked for",
     "privacy_request.step": "states, as of `privacy_request.create`",

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-Role = Literal["edge", "beacon", "service", "read", "support", "billing", "admin"]
+Role = Literal["edge", "beacon", "service", "aggregates", "read", "support", "billing", "admin"]
 
 
 class CustomerRow(NamedTuple):

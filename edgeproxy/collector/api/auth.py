@@ -13,7 +13,7 @@ CUSTOMER = "customer"
 
 GROUPS_OF_ROLES = {
     **dict.fromkeys(("edge", "beacon"), "edges"),
-    **dict.fromkeys(("service", "read", "support", "billing", "admin"), "api"),
+    **dict.fromkeys(("service", "aggregates", "read", "support", "billing", "admin"), "api"),
     CUSTOMER: "customers",
 }
 """The group that a listener's `serve` must name to answer holders of a role, by role."""

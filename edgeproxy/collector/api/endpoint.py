@@ -22,6 +22,7 @@ ANYONE = None
 EDGE = frozenset({"edge"})
 BEACON = frozenset({"beacon"})
 SERVICE = frozenset({"service"})
+AGGREGATES = frozenset({"aggregates", "admin"})
 READERS = frozenset({"read", "support", "billing", "admin"})
 SUPPORT = frozenset({"support", "admin"})
 BILLING = frozenset({"billing", "admin"})

@@ -18,6 +18,7 @@ from edgeproxy.collector.pages import (
     limit_raises,
     maintenance_forms,
     overview,
+    residencies,
     usage,
 )
 from edgeproxy.collector.pages.incidents import Incident
@@ -62,6 +63,7 @@ def list_pages() -> list[Page]:
     return [
         *(Page(method, path, "operator", handler) for method, path, handler in own),
         *overview.list_pages(),
+        *residencies.list_pages(),
         *keys.list_forms("/console", "operator"),
         *limit_raises.list_forms(),
         *maintenance_forms.list_forms(),

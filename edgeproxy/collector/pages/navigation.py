@@ -19,6 +19,7 @@ class Services(NamedTuple):
     has_api: bool
     has_reference: bool
     has_status: bool
+    has_residencies: bool
 
 
 def find_services(settings: CollectorSettings, groups: frozenset[str]) -> Services:
@@ -32,6 +33,7 @@ def find_services(settings: CollectorSettings, groups: frozenset[str]) -> Servic
         has_api=api is not None,
         has_reference=api is not None and api.openapi is not None,
         has_status="status" in groups,
+        has_residencies=bool(settings.residencies),
     )
 
 
@@ -62,6 +64,10 @@ def _for_billing(services: Services, roles: frozenset[str]) -> bool:
 
 def _for_invoices(services: Services, roles: frozenset[str]) -> bool:
     return services.bills and bool(roles & {"admin", "billing", "support"})
+
+
+def _for_residencies(services: Services, roles: frozenset[str]) -> bool:
+    return services.has_residencies and bool(roles & {"admin", "billing"})
 
 
 def _with_status(services: Services, _: frozenset[str]) -> bool:
@@ -108,6 +114,7 @@ CONSOLE: Mapping[str, Mapping[str, Rule]] = {
         "/console/quarantine": _for_admins,
         "/console/tokens": _for_admins,
         "/console/jobs": _always,
+        "/console/residencies": _for_residencies,
         "/status": _with_status,
     },
 }

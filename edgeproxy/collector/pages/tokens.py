@@ -8,7 +8,7 @@ from edgeproxy.collector.pages import keys, lists
 from edgeproxy.collector.pages.site import Page, Visit
 
 TOKENS = "/console/tokens"
-ROLES = ("edge", "beacon", "service", "read", "support", "billing", "admin")
+ROLES = ("edge", "beacon", "service", "aggregates", "read", "support", "billing", "admin")
 LISTED_MAX = 50
 """Tokens of a page."""
 FIELDS = ("name", "role", "customer", "edge", "region")

@@ -81,6 +81,7 @@ NAVIGATION_LINKS = {
     "/console/quarantine": N_("Rejected usage"),
     "/console/tokens": N_("Machine tokens"),
     "/console/jobs": N_("Jobs"),
+    "/console/residencies": N_("Residencies"),
     "/account": N_("Home"),
     "/account/usage": N_("Explore usage"),
     "/account/month": N_("This month"),
@@ -96,6 +97,12 @@ NAVIGATION_LINKS = {
     "/account/team": N_("Team"),
     "/account/data": N_("Your data"),
     "/status": N_("Status"),
+}
+RESIDENCY_STATES = {
+    "ok": N_("answers"),
+    "away": N_("does not answer"),
+    "refused": N_("does not take the token"),
+    "unreadable": N_("answers something else, or is not trusted"),
 }
 CONTACT_ROLES = {"owner": N_("Owner"), "developer": N_("Developer"), "billing": N_("Billing")}
 CONTACT_RIGHTS = {
@@ -328,6 +335,7 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "severities": SEVERITIES,
     "incident_severities": INCIDENT_SEVERITIES,
     "edge_states": EDGE_STATES,
+    "residency_states": RESIDENCY_STATES,
     "delivery_states": DELIVERY_STATES,
     "webhook_states": WEBHOOK_STATES,
     "job_results": JOB_RESULTS,

@@ -6,7 +6,7 @@ from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import meter_faults, references, tracing_faults
 from edgeproxy.config.check import Kind
-from edgeproxy.config.collector import listeners, pages
+from edgeproxy.config.collector import listeners, pages, residencies
 from edgeproxy.config.collector.alerts import find_alert_faults
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import Plan, get_plan_name, get_plan_tier
@@ -18,7 +18,7 @@ from edgeproxy.config.references import Fault
 from edgeproxy.config.tree import Table
 from edgeproxy.config.units import DAY_SECONDS
 
-ROLES = ("edge", "beacon", "service", "read", "support", "billing", "admin")
+ROLES = ("edge", "beacon", "service", "aggregates", "read", "support", "billing", "admin")
 A_ROLE = f"write role: {', '.join(ROLES[:-1])} or {ROLES[-1]}, or customer: NAME"
 
 
@@ -29,6 +29,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     yield from listeners.find_faults(tree)
     yield from _find_retention_faults(tree)
     yield from _find_residency_faults(tree)
+    yield from residencies.find_faults(tree)
     yield from find_measured_faults(tree)
     yield from find_alert_faults(tree)
     yield from pages.find_faults(tree)

@@ -19,6 +19,7 @@ from edgeproxy.config.collector.operators import Operators
 from edgeproxy.config.collector.pages import Pages
 from edgeproxy.config.collector.privacy import Privacy
 from edgeproxy.config.collector.regions import Measured
+from edgeproxy.config.collector.residencies import RESIDENCIES_MAX, OtherResidency
 from edgeproxy.config.collector.rotation import Rotation
 from edgeproxy.config.collector.webhooks import Webhooks
 from edgeproxy.config.customers import Customer, Flag, Key
@@ -109,9 +110,10 @@ class Token(Part):
         description="SHA-256 of the token: `printf %s TOKEN | sha256sum`. A list while one secret replaces another; "
         "then it needs a name."
     )
-    role: Literal["edge", "beacon", "service", "read", "support", "billing", "admin"] | None = Field(
+    role: Literal["edge", "beacon", "service", "aggregates", "read", "support", "billing", "admin"] | None = Field(
         default=None,
-        description="`edge` ships usage, `beacon` reports latencies, `service` reports its own usage. `read` reads "
+        description="`edge` ships usage, `beacon` reports latencies, `service` reports its own usage. `aggregates` "
+        "reads [sums of the residency](residency.md#sums-of-all-residencies) and nothing else. `read` reads "
         "everything; `support` also helps customers, `billing` also sees money; `admin` may do everything.",
     )
     customer: Name | None = Field(default=None, description="Customer whose own usage may be read, instead of a role.")
@@ -262,6 +264,11 @@ class CollectorFile(Part):
         default=None,
         description="[Residency](residency.md) of this collector's customers, such as `eu`. Batches that an edge ships "
         "for another one are refused. By default there is one residency, without a name.",
+    )
+    residencies: Annotated[dict[ResidencyName, OtherResidency], Field(max_length=RESIDENCIES_MAX)] = Field(
+        default_factory=dict,
+        description="Collectors of the other residencies, whose [sums](residency.md#sums-of-all-residencies) the "
+        "console shows. By default none.",
     )
     retention: Annotated[Retention, FieldMark.RESTART] = Field(
         default=Retention(), description="Times for which counts are kept."

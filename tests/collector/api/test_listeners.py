@@ -26,7 +26,7 @@ from tests.support.visitor import Visitor
 GROUPS = ("edges", "api", "customers", "console", "portal", "status", "webhooks", "metrics")
 ROLES = {
     **dict.fromkeys(("edge", "beacon"), "edges"),
-    **dict.fromkeys(("service", "read", "support", "billing", "admin"), "api"),
+    **dict.fromkeys(("service", "aggregates", "read", "support", "billing", "admin"), "api"),
     "customer": "customers",
 }
 """Who is answered at listeners of which group."""

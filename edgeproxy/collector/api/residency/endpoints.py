@@ -1,8 +1,9 @@
-"""The table of endpoints: moves of customers between residencies."""
+"""The table of endpoints: sums of residencies, and moves of customers between them."""
 
-from edgeproxy.collector.api.endpoint import ADMIN, UPDATE, Endpoint
+from edgeproxy.collector.api.endpoint import ADMIN, AGGREGATES, BILLING, UPDATE, Endpoint
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import CUSTOMER, Group, PathParameter
+from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.api.residency.handlers import ResidencyHandlers
 from edgeproxy.collector.api.residency.models import (
     ArrivalRequest,
@@ -13,15 +14,37 @@ from edgeproxy.collector.api.residency.models import (
     MovesQuery,
     MoveStepRequest,
 )
+from edgeproxy.collector.residency.aggregates import Aggregates
 from edgeproxy.collector.residency.departure import Departure, MoveProgress
 from edgeproxy.collector.residency.moves import Move, MoveList
+from edgeproxy.collector.residency.peers import ResidencyList
 
 GROUP = Group(
     "residency",
-    "Moves of customers between residencies. `edgeproxy residency move` calls the endpoints of both in their order; "
-    "each call may be repeated.",
+    "Sums of residencies, and moves of customers between them. `edgeproxy residency move` calls the endpoints of both "
+    "in their order; each call may be repeated.",
     ResidencyHandlers,
     (
+        Endpoint(
+            "GET",
+            "/v1/residencies",
+            ResidencyHandlers.list_residencies,
+            "List this residency and those that the file names, with the sums of each. Each is asked at most once a "
+            "minute.",
+            roles=BILLING,
+            response=ResidencyList,
+            errors={409: "This collector has no residency."},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/residency/aggregates",
+            ResidencyHandlers.fetch_aggregates,
+            "Fetch sums of this residency, in which no customer can be told: for the console of another one.",
+            roles=AGGREGATES,
+            response=Aggregates,
+            errors={409: "This collector has no residency."},
+            rate=RequestRate(30, "address"),
+        ),
         Endpoint(
             "GET",
             "/v1/moves",

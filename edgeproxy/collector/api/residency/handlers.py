@@ -1,10 +1,14 @@
-"""Moves of customers between residencies."""
+"""Sums of residencies, and moves of customers between them."""
 
+import asyncio
+import time
 from typing import cast
 
+import sqlalchemy as sa
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.change import reject_field
@@ -21,13 +25,59 @@ from edgeproxy.collector.api.residency.models import (
     MoveStepRequest,
 )
 from edgeproxy.collector.api.responses import answer
-from edgeproxy.collector.residency import arrival, credit_transfers, departure, moves
+from edgeproxy.collector.database.schema import edges
+from edgeproxy.collector.residency import aggregates, arrival, credit_transfers, departure, moves
+from edgeproxy.collector.residency.aggregates import Aggregates
 from edgeproxy.collector.residency.credit_transfers import Transfer
 from edgeproxy.collector.residency.documents import build_document, parse_document
+from edgeproxy.collector.residency.peers import FRESH_SECONDS, PeerReader, ResidencyStatus
+from edgeproxy.config.collector.settings import CollectorSettings
 
 
 class ResidencyHandlers(ChangeHandlers):
-    """Handlers of moves, at the residency that is left and at the other one."""
+    """Handlers of sums, and of moves at the residency that is left and at the other one."""
+
+    def apply_settings(self, settings: CollectorSettings) -> None:
+        """Ask the residencies of new settings."""
+        super().apply_settings(settings)
+        self._peers = PeerReader(settings.residencies)
+        self._own: tuple[float, Aggregates] | None = None
+        self._own_lock = asyncio.Lock()
+
+    async def list_residencies(self, call: Call[Query, Nothing]) -> web.Response:
+        """List all residencies with their sums."""
+        residency = departure.get_residency(self._settings)
+        async with self._database.reading() as connection:
+            regions = (await connection.execute(sa.select(edges.c.region).distinct())).scalars()
+            known = frozenset(region for region in regions if region)
+        others, (computed_at, own) = await asyncio.gather(
+            self._peers.fetch_all(self._settings.meters.keys(), known), self._fetch_own(residency)
+        )
+        here: ResidencyStatus = {
+            "residency": residency,
+            "state": "ok",
+            "as_of": format_timestamp(int(computed_at * 1000)),
+            "aggregates": own,
+        }
+        return answer(200, {"residencies": [here, *others]})
+
+    async def fetch_aggregates(self, call: Call[Query, Nothing]) -> web.Response:
+        """Fetch the sums of this residency, which is put on record."""
+        _, own = await self._fetch_own(departure.get_residency(self._settings))
+        async with self._database.writing() as connection:
+            await audit.append_entry(connection, call.caller, AuditEntry("residency.aggregates", own["residency"]))
+        response = answer(200, own)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    async def _fetch_own(self, residency: str) -> tuple[float, Aggregates]:
+        """Return the sums of this residency with the Unix second of which they are: computed once in FRESH_SECONDS."""
+        async with self._own_lock:
+            now = time.time()
+            if self._own is None or not 0 <= now - self._own[0] < FRESH_SECONDS:
+                async with self._database.reading(whole=True) as connection:
+                    self._own = now, await aggregates.fetch_aggregates(connection, residency, now)
+            return self._own
 
     async def list_moves(self, call: Call[MovesQuery, Nothing]) -> web.Response:
         """List moves."""

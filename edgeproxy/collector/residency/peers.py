@@ -1,0 +1,206 @@
+"""The sums of other residencies, as their collectors answer: each is asked by itself, and may do its worst.
+
+Nothing of an answer is passed on but numbers, in the place of names that are known here: meters of this collector's
+file, regions of its own edges, currencies. All others are summed up as one that has no name.
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Annotated, Final, Literal, cast
+
+import aiohttp
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import TypedDict
+
+from edgeproxy import __version__
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.residency.aggregates import Aggregates
+from edgeproxy.config.collector.currency_units import Currency
+from edgeproxy.config.collector.residencies import OtherResidency
+
+PATH: Final = "/v1/residency/aggregates"
+DEADLINE_SECONDS: Final = 5.0
+"""Seconds that an answer may take as a whole."""
+FRESH_SECONDS: Final = 60.0
+"""Seconds for which an answer is shown again."""
+BYTES_MAX: Final = 64 << 10
+ROWS_MAX: Final = 500
+NUMBER_MAX: Final = 1 << 53
+OTHER: Final = ""
+"""The name of what is not known here by its name."""
+
+PeerState = Literal["ok", "away", "refused", "unreadable"]
+Count = Annotated[int, Field(strict=True, ge=0, le=NUMBER_MAX)]
+Number = Annotated[int, Field(strict=True, ge=-NUMBER_MAX, le=NUMBER_MAX)]
+Label = Annotated[str, Field(strict=True, max_length=255)]
+
+
+class _Answer(BaseModel):
+    """Part of an answer; fields of a later version are not read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Traffic(_Answer):
+    region: Label
+    requests: Count
+    limited: Count
+    failed: Count
+
+
+class _Usage(_Answer):
+    meter: Label
+    units: Number
+
+
+class _Payments(_Answer):
+    currency: Currency
+    amount: Number
+
+
+class _Alerts(_Answer):
+    severity: Literal["page", "warn", "info"]
+    alerts: Count
+
+
+class _Aggregates(_Answer):
+    residency: Label
+    since: AwareDatetime
+    until: AwareDatetime
+    customers: Count
+    left_out: Count
+    traffic: Annotated[tuple[_Traffic, ...], Field(max_length=ROWS_MAX)]
+    usage: Annotated[tuple[_Usage, ...], Field(max_length=ROWS_MAX)]
+    payments: Annotated[tuple[_Payments, ...], Field(max_length=ROWS_MAX)]
+    alerts: Annotated[tuple[_Alerts, ...], Field(max_length=3)]
+
+
+class ResidencyStatus(TypedDict):
+    """A residency, and its sums as far as they could be had."""
+
+    residency: str
+    """The residency."""
+    state: PeerState
+    """`ok`; `away`: it does not answer in time; `refused`: it does not take the token; `unreadable`: it answers
+    something else, or is not trusted."""
+    as_of: str
+    """The time at which it was asked."""
+    aggregates: Aggregates | None
+    """Its sums; null where there are none. What is unknown here by its name has an empty one."""
+
+
+class ResidencyList(TypedDict):
+    """All residencies: this one, and those that the file names."""
+
+    residencies: list[ResidencyStatus]
+    """The residencies, this one first."""
+
+
+class UnreadableError(Exception):
+    """An answer is not what a collector answers."""
+
+
+class PeerReader:
+    """Asks the other residencies, each at most once in FRESH_SECONDS."""
+
+    def __init__(self, settings: Mapping[str, OtherResidency], clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._answers: dict[str, tuple[float, ResidencyStatus]] = {}
+        self._locks = {name: asyncio.Lock() for name in settings}
+
+    async def fetch_all(self, meters: Collection[str], regions: Collection[str]) -> list[ResidencyStatus]:
+        """Return the state of each residency, with the sums of those that answer. Names that are not among `meters` and
+        `regions` are not passed on."""
+        statuses = await asyncio.gather(*(self._fetch(name) for name in self._settings))
+        return [_hide_names(status, meters, regions) for status in statuses]
+
+    async def _fetch(self, name: str) -> ResidencyStatus:
+        async with self._locks[name]:  # Pages that are looked at by many ask once.
+            at, status = self._answers.get(name, (-FRESH_SECONDS, None))
+            if status is None or self._clock() - at >= FRESH_SECONDS:
+                status = await fetch_status(name, self._settings[name])
+                self._answers[name] = self._clock(), status
+            return status
+
+
+async def fetch_status(name: str, settings: OtherResidency) -> ResidencyStatus:
+    """Ask a residency for its sums, within DEADLINE_SECONDS."""
+    asked_at = format_timestamp(int(time.time() * 1000))
+    state: PeerState
+    aggregates = None
+    try:
+        status, body = await _ask(settings)
+        if status in (401, 403):
+            state = "refused"
+        else:
+            aggregates, state = _parse(name, status, body), "ok"
+    except (UnreadableError, aiohttp.ClientPayloadError, aiohttp.ClientResponseError, ValueError):
+        state = "unreadable"  # Also what is no HTTP, and a certificate that is not trusted.
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        state = "away"
+    return {"residency": name, "state": state, "as_of": asked_at, "aggregates": aggregates}
+
+
+async def _ask(settings: OtherResidency) -> tuple[int, bytes]:
+    """Return the status and the body of an answer; raises UnreadableError where it is too long, or encoded."""
+    fields = {
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": f"edgeproxy/{__version__}",
+        **({} if settings.token is None else {"Authorization": f"Bearer {settings.token}"}),
+    }
+    ca = None if settings.ca is None else str(settings.ca)
+    trusted = await asyncio.to_thread(ssl.create_default_context, cafile=ca)
+    timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
+    async with (
+        aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,
+        session.get(f"{settings.url}{PATH}", headers=fields, ssl=trusted, allow_redirects=False) as response,
+    ):
+        if "Content-Encoding" in response.headers:
+            raise UnreadableError
+        body = bytearray()
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > BYTES_MAX:
+                raise UnreadableError
+        return response.status, bytes(body)
+
+
+def _parse(name: str, status: int, body: bytes) -> Aggregates:
+    """Return the sums of an answer; raises UnreadableError."""
+    try:
+        parsed = _Aggregates.model_validate_json(body)
+    except ValidationError:
+        raise UnreadableError from None
+    if status != 200 or parsed.residency != name:
+        raise UnreadableError
+    times = {field: format_timestamp(int(getattr(parsed, field).timestamp() * 1000)) for field in ("since", "until")}
+    return cast(Aggregates, parsed.model_dump() | times)
+
+
+def _hide_names(status: ResidencyStatus, meters: Collection[str], regions: Collection[str]) -> ResidencyStatus:
+    """Return a status without names that are not known here."""
+    aggregates = status["aggregates"]
+    if aggregates is None:
+        return status
+    hidden: Aggregates = {
+        **aggregates,
+        "traffic": _sum_unknown(aggregates["traffic"], "region", regions),  # type: ignore[typeddict-item]
+        "usage": _sum_unknown(aggregates["usage"], "meter", meters),  # type: ignore[typeddict-item]
+    }
+    return {**status, "aggregates": hidden}
+
+
+def _sum_unknown(rows: Iterable[Mapping[str, object]], name: str, known: Collection[str]) -> list[dict[str, object]]:
+    """Return rows whose names are known, in their order, and the sum of the others behind them."""
+    shown: dict[str, dict[str, object]] = {}
+    for row in rows:
+        key = str(row[name]) if row[name] in known else OTHER
+        total = shown.setdefault(key, {name: key})
+        for field, value in row.items():
+            if field != name:
+                total[field] = int(str(total.get(field, 0))) + int(str(value))
+    return [shown[key] for key in sorted(shown, key=lambda key: (key == OTHER, key))]

@@ -60,10 +60,7 @@ class Api:
         query: Mapping[str, str | None] | None = None,
         may_be_missing: bool = False,
     ) -> Any:
-        """Return the JSON of a response; exits with 1 and the reason where there is none, or an error.
-
-        Returns None for 404 where the thing `may_be_missing`.
-        """
+        """Return the JSON of a response, None of what `may_be_missing`; exits with 1 and the reason for any other."""
         import uuid
         from http.client import HTTPException
         from urllib.error import HTTPError, URLError

@@ -91,7 +91,8 @@ class Year:
             world.each(life.sign_in, self.choose(lambda one: one.asks))
             world.each(life.trouble_operators, self.people)
         if month == DISPUTES:
-            disputing = sum(life.dispute(side, self.people[name]) for name, side in sides.items())
+            paying = self.choose(lambda one: one.find_charge(self.seed, month, LENGTH) > 0)
+            disputing = sum(life.dispute(side, paying[name]) for name, side in sides.items())
         if month == LENGTH - 1:
             world.each(life.cancel, self.people)
         world.to(end + 600)

@@ -28,7 +28,7 @@ SEVERITIES: Final = ("page", "warn", "info")
 MILLICREDITS_PER_CENT: Final = 10_000
 
 
-class RegionTraffic(TypedDict):
+class RegionSum(TypedDict):
     """The requests of a region on the last whole day."""
 
     region: str
@@ -41,7 +41,7 @@ class RegionTraffic(TypedDict):
     """Those that were answered with 5xx."""
 
 
-class MeterUsage(TypedDict):
+class MeterSum(TypedDict):
     """The usage of a meter."""
 
     meter: str
@@ -50,7 +50,7 @@ class MeterUsage(TypedDict):
     """What all customers together have used."""
 
 
-class CurrencyPayments(TypedDict):
+class CurrencySum(TypedDict):
     """What was paid in a currency, invoices and credits."""
 
     currency: str
@@ -81,11 +81,11 @@ class Aggregates(TypedDict):
     """Customers who are not being deleted."""
     left_out: int
     """Sums that are left out, as fewer than five customers have contributed to each."""
-    traffic: list[RegionTraffic]
+    traffic: list[RegionSum]
     """Requests of the last whole day, by region."""
-    usage: list[MeterUsage]
+    usage: list[MeterSum]
     """Usage by meter."""
-    payments: list[CurrencyPayments]
+    payments: list[CurrencySum]
     """Payments by currency."""
     alerts: list[AlertCount]
     """Alerts that wait for somebody, by severity."""
@@ -113,7 +113,7 @@ async def fetch_aggregates(connection: AsyncConnection, residency: str, now: flo
     }
 
 
-async def _fetch_usage(connection: AsyncConnection, since: int, until: int) -> tuple[list[MeterUsage], int]:
+async def _fetch_usage(connection: AsyncConnection, since: int, until: int) -> tuple[list[MeterSum], int]:
     """Return usage by meter, and how many meters are left out."""
     query = LedgerQuery(None, None, since, until, ("customer", "meter"))
     by_customer = build_statement(query, await rollup.fetch_state(connection)).order_by(None).subquery()
@@ -129,7 +129,7 @@ async def _fetch_usage(connection: AsyncConnection, since: int, until: int) -> t
     return [{"meter": meter, "units": units} for meter, units in shown], len(rows) - len(shown)
 
 
-async def _fetch_payments(connection: AsyncConnection, since: int, until: int) -> tuple[list[CurrencyPayments], int]:
+async def _fetch_payments(connection: AsyncConnection, since: int, until: int) -> tuple[list[CurrencySum], int]:
     """Return payments by currency, and how many currencies are left out."""
     paid, booked = invoices.c, credit_transactions.c
     of_invoices = sa.select(paid.currency, paid.customer, paid.amount_paid.label("amount")).where(
@@ -146,7 +146,7 @@ async def _fetch_payments(connection: AsyncConnection, since: int, until: int) -
     return [{"currency": currency, "amount": amount} for currency, amount in shown], len(rows) - len(shown)
 
 
-async def _fetch_traffic(connection: AsyncConnection, until: int) -> tuple[list[RegionTraffic], int]:
+async def _fetch_traffic(connection: AsyncConnection, until: int) -> tuple[list[RegionSum], int]:
     """Return the requests of the last whole day by region, and how many regions are left out.
 
     Reports of traffic name no customer: whose requests they were is told by the ledger.
@@ -157,7 +157,7 @@ async def _fetch_traffic(connection: AsyncConnection, until: int) -> tuple[list[
     counted = sa.select(served.c.region, sa.func.count()).group_by(served.c.region)
     counts = {region or "": int(count) for region, count in await connection.execute(counted)}
     rows = await fetch_traffic(connection, TrafficQuery(since, until, DAY, ("region",), HOUR))
-    shown: list[RegionTraffic] = [
+    shown: list[RegionSum] = [
         {
             "region": row.group[0] or "",
             "requests": row.counts.requests,

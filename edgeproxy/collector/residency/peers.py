@@ -128,7 +128,7 @@ class PeerReader:
 
 async def fetch_status(name: str, settings: OtherResidency) -> ResidencyStatus:
     """Ask a residency for its sums, within DEADLINE_SECONDS."""
-    asked_at = format_timestamp(int(time.time() * 1000))
+    as_of = format_timestamp(int(time.time() * 1000))
     state: PeerState
     aggregates = None
     try:
@@ -141,7 +141,7 @@ async def fetch_status(name: str, settings: OtherResidency) -> ResidencyStatus:
         state = "unreadable"  # Also what is no HTTP, and a certificate that is not trusted.
     except (aiohttp.ClientError, OSError, TimeoutError):
         state = "away"
-    return {"residency": name, "state": state, "as_of": asked_at, "aggregates": aggregates}
+    return {"residency": name, "state": state, "as_of": as_of, "aggregates": aggregates}
 
 
 async def _ask(settings: OtherResidency) -> tuple[int, bytes]:

@@ -45,7 +45,8 @@ REFUSED = {
     # Nobody moves without `residency`: tests/collector/residency has two collectors with one.
     **dict.fromkeys(("get_customers_customer_move", "post_customers_customer_move"), 409),
     **dict.fromkeys(("get_customers_customer_move_document", "post_customers_customer_move_steps"), 409),
-    **dict.fromkeys(("put_arrivals_move", "post_arrivals_move_transfers"), 409),
+    **dict.fromkeys(("put_arrivals_move", "delete_arrivals_move", "post_arrivals_move_transfers"), 409),
+    **dict.fromkeys(("get_residencies", "get_residency_aggregates"), 409),
     "put_billing_subscription_coupon": 422,  # That of POST /billing/subscription goes on.
     "post_billing_upgrade": 409,  # The example of PUT /billing/subscription has upgraded already.
 }

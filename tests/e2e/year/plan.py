@@ -80,6 +80,13 @@ class Person(NamedTuple):
             used[meter] = chance.randint(1, 400 if included == "unlimited" else max(2, 5 * int(included) // 4))
         return used if self.plan != "free" else {"llm_tokens": used["llm_tokens"] // 2}
 
+    def find_charge(self, seed: int, month: int, months: int) -> int:
+        """Return the total of the invoice of a month's end, in cents: its usage and the next fee."""
+        plan = PLANS[f"{self.plan}@1"]
+        usage = {meter: {"": quantity} for meter, quantity in self.use(seed, month).items()}
+        charges = sum(cents for _, cents in usage_charges(plan, usage).values())
+        return charges + (fee(plan, seconds=1, of=1) if month < months - 1 else 0)
+
     def expected(self, seed: int, months: int, begins: int) -> Counter[int]:
         """Return the totals of the invoices that a year comes to, in cents: the first fee, of the month from a Unix
         second on, and with each end of a month its usage and the next fee; after the last month there is none.
@@ -87,10 +94,7 @@ class Person(NamedTuple):
         plan = PLANS[f"{self.plan}@1"]
         month = begin_of(1) - begin_of(0)
         totals = [fee(plan, seconds=begin_of(1) - begins, of=month)]
-        for number in range(months):
-            usage = {meter: {"": quantity} for meter, quantity in self.use(seed, number).items()}
-            charges = sum(cents for _, cents in usage_charges(plan, usage).values())
-            totals.append(charges + (fee(plan, seconds=1, of=1) if number < months - 1 else 0))
+        totals += [self.find_charge(seed, number, months) for number in range(months)]
         return Counter(total for total in totals if total)
 
 

@@ -313,6 +313,19 @@ def test_what_is_sensitive_is_allowed_by_name(folder):
 
 
 @pytest.mark.parametrize(
+    ("other", "problem"),
+    [
+        ("us: {url: 'http://us.test:1'}", "residencies.us.url: is reached in the clear"),
+        ("us: {url: [1]}", "residencies.us.url: is not"),
+        ("eu: {url: 'https://eu.test:1'}", "residencies.eu: is the residency of this collector"),
+    ],
+)
+def test_another_residency_that_cannot_be_asked_is_reported_with_its_place(reported, other, problem):
+    (line,) = reported(f"{TOKENS}residency: eu\nprivacy: {{pseudonyms: true}}\nresidencies: {{{other}}}\n")
+    assert line.startswith(f"collector.yaml:4: {problem}")
+
+
+@pytest.mark.parametrize(
     ("listen", "problem"),
     [
         ("{address: '127.0.0.1:1', serve: [admin]}", "listen.serve.0: 'admin' is not known here, write edges or api"),

@@ -53,7 +53,10 @@ def restore(side: Side, server: Postgresql, backup: Path) -> None:
         shutil.copy(backup, side.database_file)
     else:
         side.collector.settings["database"] = url = server.empty_database()
-        server.restore(backup, url)
+        file = Path(shutil.copy(backup, server.backups))  # Whose user may not read what is the tests'.
+        file.chmod(0o644)
+        server.restore(file, url)
+        file.unlink()
 
 
 def leave_nothing(side: Side, server: Postgresql) -> None:

@@ -131,6 +131,21 @@ async def list_reconciliations(connection: AsyncConnection, kind: str | None, li
     ]
 
 
+async def fetch_invoice_differences(connection: AsyncConnection, customer: str, span: Span) -> list[Comparison]:
+    """Return the lines that differed when the invoice of a customer, by name, and a period was last held against
+    Stripe's, the largest difference first."""
+    named = orjson.dumps([customer]).decode()[:-1]  # As a row begins that is of the customer.
+    statement = sa.select(columns.rows).where(
+        columns.kind == "C",
+        columns.since == span.start,
+        columns.until == span.end,
+        columns.rows.contains(f"{named},", autoescape=True),
+    )
+    stored = await connection.scalar(statement.order_by(columns.at.desc(), columns.id.desc()).limit(1))
+    rows = [] if stored is None else [Comparison(*row) for row in orjson.loads(stored)]
+    return [row for row in rows if row.customer == customer]
+
+
 async def find_drift_since(connection: AsyncConnection, kind: ReconciliationKind, since: float) -> Drift | None:
     """Return the worst meter's drift in all reconciliations of a kind since a Unix second; None where there
     was none."""

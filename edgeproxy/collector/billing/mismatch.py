@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
+from typing_extensions import TypedDict
+
 from edgeproxy.config.collector.currency_units import USD
 
 WARN_PARTS = 10_000
@@ -46,6 +48,24 @@ class Comparison(NamedTuple):
     def difference(self) -> int:
         """The excess of the other book over ours; below zero its shortfall."""
         return self.theirs - self.ours
+
+
+class InvoiceDifference(TypedDict):
+    """A line of a held invoice that has another amount at Stripe."""
+
+    meter: str
+    """The meter of the line, or what it is where it is of none: `fee`, `proration`, `subtotal`, `total`, or `another
+    line`, which Stripe alone has."""
+    of: Literal["amount", "quantity"]
+    """`amount`: the numbers are smallest units of the currency; `quantity`: units of the meter, as Stripe counts it."""
+    ours: int
+    """Our number; 0 where the line is Stripe's alone."""
+    theirs: int
+    """Stripe's number; 0 where Stripe lacks the line."""
+    difference: int
+    """The excess of Stripe's number over ours; below zero its shortfall."""
+    action: str
+    """Advice for the operator."""
 
 
 class Drift(NamedTuple):
@@ -125,6 +145,19 @@ def get_advice(kind: ReconciliationKind, row: Comparison) -> str:
         return "nothing: they agree"
     advice_kind: ReconciliationKind = "B" if row.meter.endswith(UNITS_SUFFIX) else kind
     return ADVICE[advice_kind, row.difference > 0].format(abs(row.difference))
+
+
+def to_difference(row: Comparison) -> InvoiceDifference:
+    """Return a line of an invoice that differs as the API shows it."""
+    meter = row.meter.removesuffix(UNITS_SUFFIX)
+    return {
+        "meter": meter,
+        "of": "amount" if meter == row.meter else "quantity",
+        "ours": row.ours,
+        "theirs": row.theirs,
+        "difference": row.difference,
+        "action": get_advice("C", row),
+    }
 
 
 ADVICE: Mapping[tuple[ReconciliationKind, bool], str] = {

@@ -30,6 +30,7 @@ from edgeproxy.collector.api.invoices.models import (
     UpcomingQuery,
 )
 from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.invoices import credit_notes, invoices
 from edgeproxy.collector.billing.invoices.invoice_order import ENDED
 from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceRow
@@ -39,11 +40,12 @@ from edgeproxy.collector.billing.invoices.line_rows import (
     format_unit_price,
     line_to_response,
 )
+from edgeproxy.collector.billing.mismatch import to_difference
 from edgeproxy.collector.billing.period_close import explanation, invoice_lines
 from edgeproxy.collector.billing.period_close.explanation import LineExplanation
 from edgeproxy.collector.billing.period_close.quantities import QuantityTooLargeError, UsageNotStoredError
 from edgeproxy.collector.billing.rating import periods
-from edgeproxy.collector.billing.rating.rater import RatedLine, sum_amounts
+from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
 from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import credit_notes as credit_notes_table
@@ -92,7 +94,12 @@ class InvoiceHandlers(CustomerBillingHandlers):
             row = await invoices.get_invoice(connection, call.path("invoice"))
             lines = await fetch_lines(connection, row.id)
             notes = await credit_notes.list_of_invoice(connection, row.id)
-        return answer(200, hide_staff_reasons(call.holder, invoices.to_response(row, lines, notes)))
+            invoice = invoices.to_response(row, lines, notes)
+            if call.holder.customer is None and row.state == invoices.HELD:
+                period = Span(row.period_start, row.period_end)
+                rows = await discrepancies.fetch_invoice_differences(connection, row.name, period)
+                invoice["differences"] = [to_difference(one) for one in rows]
+        return answer(200, hide_staff_reasons(call.holder, invoice))
 
     async def explain_line(self, call: Call[Query, Nothing]) -> web.Response:
         """Explain a line of an invoice."""

@@ -29,6 +29,7 @@ from edgeproxy.collector.billing.invoices.declined_payment import DeclinedPaymen
 from edgeproxy.collector.billing.invoices.invoice_notice import notify_payers
 from edgeproxy.collector.billing.invoices.invoice_order import NEWEST_FIRST, order_invoices
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
+from edgeproxy.collector.billing.mismatch import InvoiceDifference
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
 from edgeproxy.collector.database.billing_tables import credit_notes, dunning, invoice_lines, invoices
@@ -152,6 +153,8 @@ class Invoice(TypedDict):
     """The lines; missing in a list of invoices."""
     credit_notes: NotRequired[list[InvoiceCreditNote]]
     """The credit notes, oldest first; missing in a list of invoices."""
+    differences: NotRequired[list[InvoiceDifference]]
+    """The lines in which Stripe's differs, the largest difference first; of a held invoice, and for operators alone."""
 
 
 class InvoiceList(TypedDict):
@@ -278,8 +281,7 @@ async def update_invoice(connection: AsyncConnection, number: str, /, **values: 
 
 
 async def transition(connection: AsyncConnection, number: str, before: str, after: str, /, **values: object) -> None:
-    """Bring an invoice from a state into another one, with these columns. Raises InvoiceStateError where TRANSITIONS
-    has no such step, or the invoice is not in the state `before`."""
+    """Bring an invoice into another state, with these columns. Raises InvoiceStateError where that is no step of it."""
     if after not in TRANSITIONS[before]:
         raise InvoiceStateError(f"an invoice cannot go from {before} to {after}")
     statement = sa.update(invoices).where(invoices.c.id == number, invoices.c.state == before)
@@ -351,8 +353,7 @@ async def fetch_invoices(
     after: str | None = None,
     lock: bool = False,
 ) -> list[InvoiceRow]:
-    """Return the invoices that meet all conditions, at most `limit`, in the order of `sort` (SORTS) after the id
-    `after`; `lock` holds them until the transaction ends."""
+    """Return at most `limit` invoices that meet all conditions, by `sort` after the id `after`; `lock` locks them."""
     joined = invoices.join(customers, customers.c.id == invoices.c.customer)
     joined = joined.outerjoin(dunning, dunning.c.invoice == invoices.c.id)
     declined = (dunning.c.declines, dunning.c.declined_at, dunning.c.retry_at)

@@ -31,6 +31,7 @@ from edgeproxy.collector.pages.api_docs import build_reference
 from edgeproxy.collector.pages.brand_files import BrandFiles
 from edgeproxy.collector.pages.checks import RegionChecks
 from edgeproxy.collector.pages.expired_rows import ExpiredRowsJob
+from edgeproxy.collector.pages.incident_history import IncidentHistory
 from edgeproxy.collector.pages.sign_in import SignInPages
 from edgeproxy.collector.pages.sign_up import SignUpPages
 from edgeproxy.collector.pages.site import Page, Site
@@ -92,7 +93,7 @@ class PagesService:
         site.add_to(
             application,
             [
-                *(*sign_in.pages(), *signing_up, *subscribing),
+                *(*sign_in.pages(), *signing_up, *subscribing, *IncidentHistory(site).pages()),
                 *(*list_signed_in_pages(sells=self._settings.billing is not None), *missing.list_pages()),
             ],
         )

@@ -76,8 +76,19 @@ def enliven(stage: PagesStage) -> None:
     for minute in range(now // 60 * 60 - 7080, now // 60 * 60 - 1800, 60):
         for edge, region in (("edge-eu-2", "eu-west"), ("edge-us-1", "us-east")):
             report_traffic(stage.collector, edge, region, minute, 1900 + round(300 * sin(minute / 1500)), varies=True)
-    for name in ("production", "staging", "ci"):
-        assert stage.collector.send("POST", "/v1/customers/acme/keys", {"name": name}).status == 201
+    for name, budget, calls in (
+        ("production", None, 0),
+        ("staging", "2000 calls/month", 1710),
+        ("ci", "500 calls/day", 95),
+    ):
+        key = stage.collector.send("POST", "/v1/customers/acme/keys", {"name": name, "budget": budget})
+        assert key.status == 201
+        usage_by_key = ("acme", "calls", "v1", max(calls, 1), f'{{"key":"{key.json()["usage_key"]}"}}')
+        assert stage.collector.post(chain.next(usage_by_key), fields=format_fields(1.0)).status == 200
+    for age, limit, count in ((19, "standard", 40), (9, "standard", 310), (8, "concurrency", 25), (2, "standard", 120)):
+        hour = Chain(f"edge-eu-{age}", "eu-west", now - age * 3600)
+        row = ("acme", "refused", "v1", count, f'{{"certain":"yes","limit":"{limit}"}}')
+        assert stage.collector.post(hour.next(row), fields=format_fields(1.0)).status == 200
     for email, role in (("dev@example.com", "developer"), ("books@example.com", "billing")):
         contact = {"email": email, "role": role}
         assert stage.collector.send("POST", "/v1/customers/acme/contacts", contact).status == 201

@@ -180,7 +180,7 @@ def test_every_page_can_be_used_by_everybody_narrow_and_wide_light_and_dark(
         return faults
 
     if whose == "anyone":
-        wanted = walk(None, ["/status", "/sign-in"])
+        wanted = walk(None, ["/status", "/status/history", "/sign-in"])
     else:
         shown = invoice if whose == "operator" else invoice_of(stage, "acme")
         paths = list(pages_of(whose, shown).values())
@@ -202,7 +202,7 @@ def test_every_page_and_state_in_every_look_and_language(
             (stage.customer("acme"), [*pages_of("customer", invoice_of(stage, "acme")).values(), "/account/nothing"]),
             (stage.customer("empty"), list(pages_of("customer", "none").values())),
         ],
-        "anyone": [(None, ["/status", "/sign-in", "/status/nothing"])],
+        "anyone": [(None, ["/status", "/status/history", "/sign-in", "/status/nothing"])],
     }
 
     async def look() -> list[str]:

@@ -8,6 +8,7 @@ from functools import partial
 from math import sin
 
 from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages.availability import DAYS
 from edgeproxy.collector.pages.site import Audience
 from edgeproxy.collector.pages_service import list_signed_in_pages
@@ -109,13 +110,18 @@ def held(stage: PagesStage) -> str:
     """The id of an invoice, which waits for somebody to decide; and what comes of two comparisons."""
     invoice = invoice_of(stage, "zebra")
     now = int(time.time())
+    told = stage.collector.get(f"/billing/invoices/{invoice}", token=ADMIN).json()
+    start, end = (int(parse_time(told[f"period_{edge}"]).timestamp()) for edge in ("start", "end"))
+    ours = told["lines"][0]["amount"]
     differing = '[["acme", "tokens", 15003, 15010]]'
     compared = [
         ("b-1", "B", now - DAY, now, 4, 93_000, 7, "none", differing),
+        ("c-1", "C", start, end, 3, ours, 90, "page", f'[["zebra", "proration", {ours}, {ours + 90}]]'),
         ("e-1", "E", now, now, 12, 810_000, 0, "none", "[]"),
     ]
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        why = "Stripe's draft has a total of $499.90, and ours $499.00"
+        theirs = f"it has ${(ours + 90) / 100:.2f}, and ours ${ours / 100:.2f}"
+        why = f"Stripe's draft differs from ours: beside the same lines {theirs}"
         database.execute("UPDATE invoices SET state = 'held', held_why = ? WHERE id = ?", [why, invoice])
         columns = "id, kind, since, until, at, compared, units, different, level, rows"
         filled = [(*one[:4], now * 1000, *one[4:]) for one in compared]

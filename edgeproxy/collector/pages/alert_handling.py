@@ -1,7 +1,10 @@
 """The forms that acknowledge, assign and mute alerts, for operators and for customers."""
 
+import re
 import time
+from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from aiohttp import web
@@ -14,8 +17,21 @@ from edgeproxy.collector.pages.site import Audience, Page, PageError, Visit
 
 MUTES: dict[str, int] = {"1h": 3600, "1d": 86400, "7d": 7 * 86400, "30d": 30 * 86400}
 """The times for which a form mutes a kind, in seconds."""
+ACKNOWLEDGE = "/v1/alerts/{alert}/acknowledge"
+TICK = "alert-"
+"""How the names of ticks begin: each has the numbers of the alerts of a line."""
+NUMBER = re.compile(r"[1-9][0-9]{0,14}")
+NUMBERS_MAX = 200
+"""Alerts that one form acknowledges at most: more than a page of the list has."""
 HANDLERS = frozenset({"support", "billing", "admin"})
 """The roles that handle alerts."""
+
+
+class Outcome(NamedTuple):
+    """The outcome of acknowledging several alerts: how many, and the numbers of those that could not be."""
+
+    total: int
+    failed: Sequence[str]
 
 
 def find_choices(visit: Visit) -> dict[str, object]:
@@ -24,6 +40,7 @@ def find_choices(visit: Visit) -> dict[str, object]:
     return {
         "root": "/console" if who.customer is None else "/account",
         "list_mutes": partial(list_mutes, "operator" if who.customer is None else "customer"),
+        "failed": find_failed(visit),
         "may_begin": bool(who.roles & {"support", "admin"}),
         "may_handle": who.customer is not None or bool(who.roles & HANDLERS),
     }
@@ -38,13 +55,57 @@ def list_mutes(side: Side, kind: str) -> list[str]:
 def list_forms(root: str, who: Audience) -> list[Page]:
     """Return the forms about alerts whose paths begin with `root`."""
     own = (("acknowledge", acknowledge_alert), ("assign", assign_alert), ("mute", mute_alert), ("unmute", unmute_alert))
-    return [Page("POST", f"{root}/alerts/{{alert}}/{step}", who, handler) for step, handler in own]
+    return [
+        Page("POST", f"{root}/alerts/acknowledge", who, acknowledge_alerts),
+        *(Page("POST", f"{root}/alerts/{{alert}}/{step}", who, handler) for step, handler in own),
+    ]
 
 
 async def acknowledge_alert(visit: Visit) -> web.Response:
-    """Acknowledge an alert."""
+    """Acknowledge an alert, and the earlier thresholds of the same subject that its line has."""
     why = visit.form.get("why", "").strip()
-    return await _take_step(visit, "acknowledge", {"why": why} if why else {}, "acknowledged")
+    number = visit.path_parameter("alert")
+    earlier = [other for other in parse_numbers([visit.form.get("earlier", "")]) if other != number]
+    answer = await _take_step(visit, "acknowledge", {"why": why} if why else {}, "acknowledged")
+    failed = (await acknowledge_each(visit, earlier, why)).failed
+    return _return_to_list(visit, "acknowledged-some", failed) if failed else answer
+
+
+async def acknowledge_alerts(visit: Visit) -> web.Response:
+    """Acknowledge the alerts that are ticked, each with those of its line; name those of which it failed."""
+    ticked = [value for name, value in visit.form.items() if name.startswith(TICK)]
+    numbers = parse_numbers(ticked)
+    if not numbers:
+        raise PageError(422, "tick the alerts to acknowledge")
+    outcome = await acknowledge_each(visit, numbers, visit.form.get("why", "").strip())
+    if outcome.failed:
+        return _return_to_list(visit, "acknowledged-some", outcome.failed)
+    return _return_to_list(visit, "acknowledged" if outcome.total == 1 else "acknowledged-all")
+
+
+async def acknowledge_each(visit: Visit, numbers: Sequence[str], why: str) -> Outcome:
+    """Acknowledge alerts, each by itself: what one is refused for keeps no other. One that is acknowledged stays so."""
+    failed = []
+    for number in numbers:
+        body: JsonObject = {"why": why} if why else {}
+        response = await visit.call("POST", ACKNOWLEDGE, names={"alert": number}, body=body)
+        if not response.is_success and response.status != 409:
+            failed.append(number)
+    return Outcome(len(numbers), failed)
+
+
+def parse_numbers(written: Iterable[str]) -> list[str]:
+    """Return the numbers of alerts in values of a form, each once; raises PageError for what is none."""
+    numbers = list(dict.fromkeys(" ".join(written).split()))
+    if len(numbers) > NUMBERS_MAX or not all(NUMBER.fullmatch(number) for number in numbers):
+        raise PageError(422, "the form is not whole: open the page again")
+    return numbers
+
+
+def find_failed(visit: Visit) -> list[str]:
+    """Return the numbers of the alerts that the form before could not acknowledge."""
+    written = visit.request.query.get("failed", "").split()
+    return [number for number in written[:NUMBERS_MAX] if NUMBER.fullmatch(number)]
 
 
 async def assign_alert(visit: Visit) -> web.Response:
@@ -70,12 +131,21 @@ async def unmute_alert(visit: Visit) -> web.Response:
 async def _take_step(visit: Visit, step: str, body: JsonObject, done: str) -> web.Response:
     names = {"alert": visit.path_parameter("alert")}
     await visit.fetch("POST", f"/v1/alerts/{{alert}}/{step}", names=names, body=body)
+    return _return_to_list(visit, done)
+
+
+def _return_to_list(visit: Visit, done: str, failed: Sequence[str] = ()) -> web.Response:
     root = "/account" if visit.signed_in.who.customer else "/console"
-    return visit.redirect(format_return(visit.referring_page, root, done))
+    return visit.redirect(format_return(visit.referring_page, root, done, failed))
 
 
-def format_return(referrer: str, root: str, done: str) -> str:
-    """Return the address of the list that a form about an alert was on, with its filters, which says what was done."""
+def format_return(referrer: str, root: str, done: str, failed: Sequence[str] = ()) -> str:
+    """Return the address of the list that a form about alerts was on, with its filters.
+
+    It says what was done, and the numbers of the alerts with which it failed.
+    """
     page, alerts = urlsplit(referrer), f"{root}/alerts"
     path, query = (page.path, page.query) if page.path in (root, alerts) else (alerts, "")
-    return f"{path}?{urlencode({**dict(parse_qsl(query)), 'done': done})}"
+    filters = {name: value for name, value in parse_qsl(query) if name != "failed"}
+    more = {"failed": " ".join(failed)} if failed else {}
+    return f"{path}?{urlencode({**filters, **more, 'done': done})}"

@@ -6,6 +6,7 @@ from edgeproxy.collector.alerts.kinds import AlertKind, find_policy
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages import alert_handling
+from edgeproxy.collector.pages.alert_groups import group_alerts
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.list_pages import fetch_from, fetch_list, send_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, order_by
@@ -29,6 +30,7 @@ OWN = Listing(
         Filter("kind", N_("Kind"), {kind.value: kind.value for kind in AlertKind}),
     ),
     (Column("id", ""), Column("kind", ""), *(Column(f"handling.{name}", "") for name in HANDLING)),
+    rows_max=40,  # Each has a tick, and a form has 50 fields at most.
 )
 """The alerts of a customer."""
 ALL = OWN._replace(
@@ -55,7 +57,7 @@ async def show_alerts(visit: Visit) -> web.Response:
         policy = find_policy(alert["kind"])
         say = load_catalog(visit.reader.language).gettext
         alert["action"] = None if policy is None else say(policy.action)
-    return visit.render("alerts.html", view=view, **alert_handling.find_choices(visit))
+    return visit.render("alerts.html", view=view, groups=group_alerts(view.rows), **alert_handling.find_choices(visit))
 
 
 async def fetch_alerts(visit: Visit) -> ListView:

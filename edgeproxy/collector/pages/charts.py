@@ -2,6 +2,8 @@
 
 A chart is a grid of three: the unit with the last value, the labels of the y axis, and the plot. A value is shown while
 the pointer is on its place; pages.js moves along the values with the arrow keys. A table below has the same figures.
+Where values have links, each leads to its own time; pages.js follows one with Enter, and goes to all those over which
+the pointer is drawn.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +44,8 @@ class Axes:
     """The class of its height: short, tall, xtall, or empty."""
     mark: tuple[float, str] | None = None
     """A line across at a value, and what it is called."""
+    links: Sequence[str] = ()
+    """The address to which each value leads; none: they lead nowhere."""
 
 
 def compute_steps(most: float, count: int = 4) -> list[float]:
@@ -74,13 +78,10 @@ def draw_bars(
     step = 100 / max(places, len(labels) + len(expected), 1)
     pieces = []
     for number, label in enumerate(labels):
-        bars, y = "", 100.0
-        for one in stacked:
-            tall = 100 * max(one.values[number] or 0, 0) / steps[-1]
-            y -= tall
-            bars += _draw_bar(number, step, y, tall, _fill(one.css)) if tall else ""
+        bars = _draw_stack(stacked, number, step, steps[-1])
         earlier = f" · {frame.format_value(before[number])} ◂" if number < len(before) else ""
-        pieces.append(_draw_point(number * step, step, bars, f"{label} · {_write(stacked, number, frame)}{earlier}"))
+        tip = f"{label} · {_write(stacked, number, frame)}{earlier}"
+        pieces.append(_draw_point(number * step, step, bars, tip, _find_link(frame, number)))
     for place, value in enumerate(expected):
         number, tall = len(labels) + place, 100 * value / steps[-1]
         bar = _draw_bar(number, step, 100 - tall, tall, 'fill="url(#px)"')
@@ -129,7 +130,8 @@ def draw_lines(
         guide = f'<rect class="guide" x="{_n(x)}%"/>'
         earlier = f" · {frame.format_value(before[number])} ◂" if number < len(before) else ""
         tip = f"{label} · {_write(drawn, number, frame)}{earlier}"
-        plot += _draw_point(max(0.0, x - wide / 2), min(wide, 100 - max(0.0, x - wide / 2)), guide, tip)
+        left, link = max(0.0, x - wide / 2), _find_link(frame, number)
+        plot += _draw_point(left, min(wide, 100 - left), guide, tip, link)
     known = [number for number in range(len(labels)) if any(one.values[number] is not None for one in drawn)]
     if known:  # The newest figures may be still to come.
         plot += _draw_tip(f"{labels[known[-1]]} · {_write(drawn, known[-1], frame)}", "last")
@@ -206,6 +208,15 @@ def _trace(numbers: Sequence[float | None], start: int = 0, *, step: float, top:
     return path
 
 
+def _draw_stack(series: Sequence[Series], number: int, step: float, top: float) -> str:
+    bars, y = "", 100.0
+    for one in series:
+        tall = 100 * max(one.values[number] or 0, 0) / top
+        y -= tall
+        bars += _draw_bar(number, step, y, tall, _fill(one.css)) if tall else ""
+    return bars
+
+
 def _draw_bar(number: int, step: float, y: float, tall: float, fill: str) -> str:
     x, wide = number * step + step * 0.16, step * 0.68
     return f'<rect {fill} x="{_n(x)}%" y="{_n(y)}%" width="{_n(wide)}%" height="{_n(tall)}%"/>'
@@ -215,8 +226,15 @@ def _draw_tip(text: str, css: str = "tip") -> str:
     return f'<text class="{css}" x="100%" y="-12">{escape(text)}</text>'
 
 
-def _draw_point(x: float, wide: float, inner: str, tip: str) -> str:
+def _find_link(axes: Axes, number: int) -> str:
+    return axes.links[number] if number < len(axes.links) else ""
+
+
+def _draw_point(x: float, wide: float, inner: str, tip: str, link: str = "") -> str:
+    """Return the place of a value. Its link is for pointers: the table has the same ones, for readers and keyboards."""
     hit = f'<rect class="hit" x="{_n(x)}%" width="{_n(wide)}%"/>'  # style.css has the height: a page has many.
+    if link:
+        return f'<a class="pt" href="{escape(link)}" tabindex="-1" aria-hidden="true">{hit}{inner}{_draw_tip(tip)}</a>'
     return f'<g class="pt">{hit}{inner}{_draw_tip(tip)}</g>'
 
 
@@ -244,9 +262,10 @@ def _frame(axes: Axes, steps: Sequence[float], inner: str, xs: Sequence[tuple[fl
         for number, (x, label) in enumerate(xs)
     )
     grid = "".join(_draw_grid(axes, steps))
+    role = "group" if axes.links else "img"  # What is in a picture cannot be followed.
     return Markup(
         f'<div class="chart {escape(axes.kind)}"><p class="unit"><span>{escape(axes.unit)}</span></p>'
         f'<div class="y" aria-hidden="true">{ys}</div>'
-        f'<svg class="plot" role="img" aria-label="{escape(axes.label)}">{grid}{inner}</svg>'
+        f'<svg class="plot" role="{role}" aria-label="{escape(axes.label)}">{grid}{inner}</svg>'
         f'<span></span><svg class="x" aria-hidden="true">{along}</svg></div>'
     )

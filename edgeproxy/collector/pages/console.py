@@ -22,6 +22,7 @@ from edgeproxy.collector.pages import (
     usage,
 )
 from edgeproxy.collector.pages.incidents import Incident
+from edgeproxy.collector.pages.job_groups import group_jobs
 from edgeproxy.collector.pages.live_limits import compute_live_uses
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.overview import INVOICE_READERS
@@ -306,7 +307,8 @@ async def update_incident(visit: Visit) -> web.Response:
 
 async def show_jobs(visit: Visit) -> web.Response:
     """Show the jobs of this collector, with the last run of each."""
-    return visit.render("jobs.html", jobs=(await visit.fetch("GET", "/v1/jobs"))["jobs"])
+    jobs = (await visit.fetch("GET", "/v1/jobs"))["jobs"]
+    return visit.render("jobs.html", jobs=jobs, groups=group_jobs(jobs, time.time()))
 
 
 def format_json(value: object) -> str:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from aiohttp import web
 from typing_extensions import TypedDict
 
-from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages import keys, usage
+from edgeproxy.collector.pages.alert_groups import group_alerts
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.invoice_status import OwedInvoice, find_owed
 from edgeproxy.collector.pages.plans import find_held_label, find_subscription
@@ -103,24 +103,6 @@ def _build_bar(meter: str, used: int, included: int, is_hard: bool, per: str | N
     return IncludedBar(meter, used, included, min(part, 1.0), state, is_hard, per)
 
 
-def drop_passed_thresholds(alerts: Sequence[JsonDocument]) -> list[JsonDocument]:
-    """Return alerts without those of a quota and period of which a higher threshold is reached too."""
-    highest: dict[object, int] = {}
-    for one in alerts:
-        if one["kind"] == AlertKind.QUOTA_REACHED:
-            subject, threshold = _get_quota(one), one["details"]["threshold"]
-            highest[subject] = max(threshold, highest.get(subject, threshold))
-    return [
-        one
-        for one in alerts
-        if one["kind"] != AlertKind.QUOTA_REACHED or one["details"]["threshold"] == highest[_get_quota(one)]
-    ]
-
-
-def _get_quota(alert: JsonDocument) -> tuple[object, object]:
-    return alert["details"].get("quota"), alert["details"].get("since")
-
-
 async def show_home(visit: Visit) -> web.Response:
     """Show what is due, what this period costs and is expected to, and what is used of what is included."""
     names = {"customer": visit.customer}
@@ -138,7 +120,7 @@ async def show_home(visit: Visit) -> web.Response:
     return visit.render(
         "home.html",
         result=body,
-        alerts=drop_passed_thresholds(alerts["alerts"]),
+        alerts=[group.alert for group in group_alerts(alerts["alerts"])],
         has_key=has_key,
         busiest=meters[0] if meters else None,
         bars=bars,

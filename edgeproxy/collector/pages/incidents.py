@@ -125,6 +125,15 @@ async def list_incidents(connection: AsyncConnection, now: float) -> list[Incide
     return await _to_responses(connection, [IncidentRow(*row) for row in await connection.execute(statement)])
 
 
+async def list_begun(connection: AsyncConnection, since: int, until: int) -> list[Incident]:
+    """Return the incidents that began within [since, until), Unix seconds, latest first; at most LISTED_MAX."""
+    columns = incidents.c
+    begun = (columns.severity != MAINTENANCE) & (columns.began_at >= since) & (columns.began_at < until)
+    statement = sa.select(incidents).where(begun).order_by(columns.began_at.desc(), columns.id.desc())
+    rows = await connection.execute(statement.limit(LISTED_MAX))
+    return await _to_responses(connection, [IncidentRow(*row) for row in rows])
+
+
 async def begin_incident(connection: AsyncConnection, caller: Caller, new: CreateIncidentRequest) -> Incident:
     """Create an incident."""
     id_, at = generate_id(), now_ms() // 1000

@@ -8,6 +8,7 @@ from edgeproxy.collector.pages import get_started
 from edgeproxy.collector.pages.list_pages import fetch_from, fetch_list, send_list
 from edgeproxy.collector.pages.lists import Column, Listing, sort_by
 from edgeproxy.collector.pages.site import Audience, Page, PageError, Visit, format_path
+from edgeproxy.config.collector.currency_units import to_decimal
 
 CUSTOMER = "/console/customers/{customer}"
 OVERLAPS = ("0s", "1h", "1d", "7d", "30d")
@@ -21,10 +22,11 @@ LISTING = Listing(
         Column("state", N_("State")),
         Column("last_used_on", N_("Last used")),
         Column("expires_at", N_("Ends")),
+        Column("budget", N_("Budget")),
     ),
     sort_by("created_at", "name", "-last_used_on"),
     more=(Column("id", ""), Column("created_at", ""), Column("rotate_by", "")),
-    rows_max=25,  # Each has two forms, and a page stays below 100 KB.
+    rows_max=20,  # Each has three forms, and a page stays below 100 KB.
 )
 DUE_MAX = 10
 """Keys that a page says are to be rotated."""
@@ -49,7 +51,8 @@ async def list_keys(visit: Visit, customer: str) -> dict[str, object]:
     """Return a page of a customer's keys, with the values that its template needs."""
     view = await fetch_list(visit, LISTING, fetch_from(visit, LISTING, KEYS, customer=customer))
     budgets = await visit.fetch("GET", "/v1/customers/{customer}/key-budgets", names={"customer": customer})
-    return {"keys": view, "overlaps": OVERLAPS, "customer": customer, "budgets": budgets["budgets"]}
+    by_key = {one["key"]: one for one in budgets["budgets"]}
+    return {"keys": view, "overlaps": OVERLAPS, "customer": customer, "budgets": by_key, "to_decimal": to_decimal}
 
 
 async def send_keys(visit: Visit) -> web.Response:

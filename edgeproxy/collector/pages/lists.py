@@ -78,6 +78,11 @@ class ListView(NamedTuple):
         return next((way for way in ways if way != self.sort), "")
 
     @property
+    def chosen(self) -> int:
+        """Return how many filters have a value."""
+        return sum(bool(value) for value in self.values.values())
+
+    @property
     def choices(self) -> list[tuple[str, str, bool]]:
         """Return the orders: the value, the name of the column, and whether it is descending."""
         called = {column.name: column.called for column in self.columns}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from edgeproxy.collector.pages import alert_handling, traffic
+from edgeproxy.collector.pages.alert_groups import group_alerts
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.edges import LATE_SECONDS, EdgeView, is_late
 from edgeproxy.collector.pages.incidents import Incident
@@ -85,7 +86,7 @@ async def fetch_alerts(visit: Visit) -> dict[str, object]:
         body = await visit.fetch("GET", "/v1/alerts", query=query)
         waiting += body["alerts"]
         more = more or "next" in body
-    return {"waiting": waiting, "more_waiting": more, **alert_handling.find_choices(visit)}
+    return {"waiting": group_alerts(waiting), "more_waiting": more, **alert_handling.find_choices(visit)}
 
 
 async def fetch_money(visit: Visit) -> dict[str, object]:

@@ -8,9 +8,11 @@ from aiohttp import web
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts.preferred_region import list_choices
 from edgeproxy.collector.pages import alert_handling, alerts, home, keys, plans, usage, webhooks
+from edgeproxy.collector.pages.alert_groups import group_alerts
 from edgeproxy.collector.pages.live_limits import compute_live_uses
 from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.month import find_month
+from edgeproxy.collector.pages.own_refusals import fetch_own_refusals
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.terms import compute_terms
 from edgeproxy.config.collector.currency_units import USD, to_decimal
@@ -72,6 +74,9 @@ async def show_limits(visit: Visit) -> web.Response:
     limits = await visit.call("GET", "/v1/customers/{customer}/limits", names=names)
     is_limited = limits.is_success and (limits.body["limits"] or limits.body["concurrency"] is not None)
     raised = (await visit.fetch("GET", "/v1/customers/{customer}/limits/raise", names=names))["raised"]
+    refused = None
+    if limits.is_success:
+        refused = await fetch_own_refusals(visit, visit.customer, limits.body, quotas["quotas"])
     features = {}
     if visit.site.settings_now().plans and await plans.find_subscription(visit) is not None:
         features = (await visit.fetch("GET", "/billing/subscription/plan"))["plan"]["entitlements"]
@@ -85,6 +90,8 @@ async def show_limits(visit: Visit) -> web.Response:
         features=features,
         quotas=quotas["quotas"],
         raised=raised,
+        refused=refused,
+        sells=bool(visit.site.settings_now().plans),
     )
 
 
@@ -115,9 +122,11 @@ async def show_alerts(visit: Visit) -> web.Response:
     if visit.site.settings_now().billing is not None and visit.signed_in.who.pays:
         response = await visit.call("GET", "/billing/spend-alerts")
         spend = response.body if response.is_success else None
+    view = await alerts.fetch_alerts(visit)
     return visit.render(
         "alerts.html",
-        view=await alerts.fetch_alerts(visit),
+        view=view,
+        groups=group_alerts(view.rows),
         **alert_handling.find_choices(visit),
         address=address,
         contacts=contacts["emails"],

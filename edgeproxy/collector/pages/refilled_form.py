@@ -57,7 +57,7 @@ class _Filler(HTMLParser):
         self._form = -1
         self._is_ours = self._is_done = False
         self._select = self._area = self._label = ""
-        self._after_label = ""
+        self._after_label = self._own_id = ""
 
     # ---- pieces of HTML
 
@@ -98,6 +98,9 @@ class _Filler(HTMLParser):
         elif tag == "form":
             self._form = len(self.pieces)
             self._is_ours = not self._is_done and fields.get("action") == self._action and "post" in fields.values()
+            self._own_id = fields.get("id", "") if self._is_ours else self._own_id
+        elif self._own_id and fields.get("form") == self._own_id:
+            self._fill(tag, fields, piece)  # It stands elsewhere on the page.
         elif self._is_ours and tag in ("input", "textarea", "select", "option"):
             self._fill(tag, fields, piece)
 

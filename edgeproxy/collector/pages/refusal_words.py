@@ -84,6 +84,7 @@ WHYS: Rows = tuple(
         (r"it has been rotated already, .*", N_("The key has been rotated already.")),
         (r"it has been revoked.*|the key is (revoked|expired): .*", N_("The key has ended: make a new one.")),
         (r"(?P<who>.+) has acknowledged it, at .*", N_("%(who)s has acknowledged it already.")),
+        (r"tick the alerts to acknowledge", N_("Tick the alerts that you have seen.")),
         (r"there is no such alert", N_("There is no such alert.")),
         (r"the invoice is (?P<state>\w+): .*", N_("That cannot be done with the invoice as it is now.")),
         (r"the maintenance has begun: .*", N_("It has begun: change its end alone.")),

@@ -38,6 +38,19 @@ class Period(NamedTuple):
         """Return the period before: as long, and as much of its last day as there is of this one's."""
         return self.since - self.shift, self.until - self.shift
 
+    def list_links(self) -> list[dict[str, str]]:
+        """Return for each step the query of a range that is this step alone, in shorter steps; none for minutes."""
+        starts = self.list_starts()
+        ends = [*starts[1:], self.until]
+        if self.step == "minute":
+            return []
+        if self.step == "hour":
+            spans = [(format_minute(start), format_minute(start + HOUR)) for start in starts]
+            return [{"from": since, "to": until, "step": "minute"} for since, until in spans]
+        step = "hour" if self.step == "day" else "day"
+        days = [(format_day(start), format_day(end - 1)) for start, end in zip(starts, ends, strict=True)]
+        return [{"from": first, "to": last, "step": step} for first, last in days]
+
     def list_starts(self, shift: int = 0) -> list[int]:
         """Return the Unix seconds at which the steps begin; of the period that was `shift` seconds before."""
         if self.step != "month":
@@ -70,7 +83,10 @@ def choose_period(query: Mapping[str, str], now: float, earliest: float | None =
 
 
 def _find_range(name: str, query: Mapping[str, str], now: float) -> tuple[int, int, int]:
-    """Return since, until and the seconds to the range before."""
+    """Return since, until and the seconds to the range before.
+
+    An own range is of whole days; one that ends at a time of a day, as the links of charts do, is from time to time.
+    """
     current = -(-int(now) // MINUTE) * MINUTE
     today = int(now) // DAY * DAY
     if name == "1h":
@@ -78,12 +94,25 @@ def _find_range(name: str, query: Mapping[str, str], now: float) -> tuple[int, i
     if name in DAYS:
         return today - (DAYS[name] - 1) * DAY, max(current, today + MINUTE), DAYS[name] * DAY
     try:
-        first, last = (int(parse_time(query[end]).timestamp()) // DAY * DAY for end in ("from", "to"))
+        since, until = (int(parse_time(query[end]).timestamp()) // MINUTE * MINUTE for end in ("from", "to"))
+        if "T" in query["to"] and since < min(until, current) and until - since <= STEPS_MAX * HOUR:
+            return since, min(until, current), until - since
+        first, last = since // DAY * DAY, until // DAY * DAY
     except (KeyError, ValueError, OverflowError):
         return _find_range(RANGE, query, now)
     last = min(last, today)
     first = max(first, last - (OWN_DAYS_MAX - 1) * DAY, 0)
     return first, min(last + DAY, current), last + DAY - first
+
+
+def format_day(second: int) -> str:
+    """Return the day of UTC that a Unix second is in, such as 2027-01-31."""
+    return datetime.fromtimestamp(second, UTC).date().isoformat()
+
+
+def format_minute(second: int) -> str:
+    """Return a Unix second to the minute of UTC, such as 2027-01-31T23:00."""
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M}"
 
 
 def choose_step(name: str, seconds: int) -> str:

@@ -23,6 +23,7 @@ MESSAGES = {
     "kept": N_("The plan goes on."),
     "sent": N_("It is on its way again."),
     "acknowledged": N_("The alert is acknowledged."),
+    "acknowledged-all": N_("The alerts are acknowledged."),
     "assigned": N_("The alert is given to them."),
     "muted": N_("Alerts of this kind are not sent until then."),
     "unmuted": N_("Alerts of this kind are sent again."),
@@ -205,6 +206,11 @@ INCIDENT_SEVERITIES = {
     "P3": N_("minor"),
 }
 JOB_RESULTS = {"succeeded": N_("succeeded"), "failed": N_("failed"), "standby": N_("left to another collector")}
+JOB_RESTS = {
+    "seconds": N_("Every few seconds"),
+    "minutes": N_("Every few minutes"),
+    "hours": N_("Every hour, or less often"),
+}
 DELIVERY_STATES = {"due": N_("on its way"), "sent": N_("sent"), "dead": N_("given up")}
 WEBHOOK_STATES = {"enabled": N_("enabled"), "disabled": N_("disabled")}
 CREDIT_KINDS = {
@@ -240,6 +246,15 @@ UNITS = {
     "characters": N_("characters"),
 }
 PERIODS = {"day": N_("a day"), "month": N_("a month")}
+
+COMPARED_LINES = {
+    "fee": N_("Fee of the plan"),
+    "proration": N_("Share of a fee"),
+    "subtotal": N_("Subtotal"),
+    "total": N_("Total"),
+    "another line": N_("A line that Stripe alone has"),
+}
+"""What differs between our invoice and Stripe's, where it is no meter."""
 
 INVOICE_STATES = {
     "held": N_("held"),
@@ -339,6 +354,8 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "delivery_states": DELIVERY_STATES,
     "webhook_states": WEBHOOK_STATES,
     "job_results": JOB_RESULTS,
+    "job_rests": JOB_RESTS,
+    "compared_lines": COMPARED_LINES,
     "invoice_states": INVOICE_STATES,
     "credit_note_states": CREDIT_NOTE_STATES,
     "price_change_states": PRICE_CHANGE_STATES,

@@ -138,6 +138,16 @@ def test_the_page_of_a_customer_says_what_is_refused_now_by_which_limit_where_an
     raised = {"factor": 5, "for": "1h", "why": "a launch"}
     assert stage.collector.send("POST", "/v1/customers/night/limits/raise", raised).status == 201
     assert stage.collector.get("/v1/customers/night/limits").json()["limits"][0]["count"] == 3000
+    with stage.customer("night") as own:
+        text = " ".join(own.get("/account/limits").text.split())
+    assert "47 requests were refused with 429." in text
+    assert "40 of them in the last five minutes." in text
+    assert "Spread requests evenly. After a 429, wait as long as its Retry-After says." in text
+    assert "Refused requests by hour" in own.answer.text
+    assert "us-east" not in text.partition("Used now")[0], "regions of the edges are no matter of customers"
+    stage.join("calm")
+    with stage.customer("calm") as other:
+        assert "No request was refused." in other.get("/account/limits").text
     assert stage.collector.get("/v1/customers/nobody/limits").status == 404
     assert "Edges report it within 20 seconds." in text
     for edge, used in (("e-3", 80), ("e-60", 12)):

@@ -1,13 +1,16 @@
 """What operators do at night: a leaked key, another tier, an incident from an alert; and what has no form."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
+import orjson
 import pytest
 
 from loadtest.testbed.collector import ADMIN, READ
 from tests.support.site import PagesStage
+from tests.support.visitor import Visitor
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +93,63 @@ def test_a_form_sent_to_a_page_without_one_is_answered_with_a_page(stage: PagesS
     operator.send("/pause", why="")
     assert (operator.status, "Füllen Sie dieses Feld aus." in operator.read.text) == (422, True)
     operator.get("/console?lang=en")
+
+
+def test_ticked_alerts_are_acknowledged_at_once_each_by_itself_and_what_fails_is_said(stage: PagesStage) -> None:
+    columns = "key, kind, severity, customer, title, details, at, routed_at"
+    rows = [
+        (f"{customer}-{part}", "quota_reached", "warn", customer, "t", orjson.dumps(quota).decode(), part, 1)
+        for customer in ("acme", "bolt")
+        for part in (50, 80, 100)
+        for quota in [{"threshold": part, "quota": "calls-month", "since": "2027-01-01"}]
+    ]
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        database.executemany(f"INSERT INTO alerts ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    listed = stage.collector.get("/v1/alerts", token=ADMIN, kind="quota_reached").json()["alerts"]
+    of_acme, of_bolt = ([str(one["id"]) for one in listed if one["customer"] == name] for name in ("acme", "bolt"))
+    operator, page = stage.operator, "/console/alerts?kind=quota_reached&acknowledged=false"
+    assert operator.get(page).text.count("2 earlier") == 2, "a line for each quota"
+    one_post = {f"alert-{of_acme[0]}": " ".join(of_acme), "alert-9999": "9999", "why": "seen"}
+    for _ in range(2):  # It may be sent twice.
+        operator.get(page)
+        operator.send("/console/alerts/acknowledge", **one_post)
+        assert "1 alert could not be acknowledged." in operator.read.text
+        assert "By number: 9999." in operator.read.text
+        entries = [entry["target"] for entry in stage.entries("alert.acknowledge")]
+        assert sorted(set(of_acme) & set(entries)) == sorted(of_acme)
+        assert len(entries) == len(set(entries)), "an entry each"
+    for ticked in ({}, {"alert-1": "one"}):
+        operator.get(page)
+        operator.send("/console/alerts/acknowledge", **ticked)
+        assert operator.status == 422
+    with stage.customer("bolt") as bolt:
+        bolt.get("/account/alerts")
+        bolt.send(
+            "/account/alerts/acknowledge", **{f"alert-{of_bolt[0]}": of_bolt[0], f"alert-{of_acme[0]}": of_acme[0]}
+        )
+        assert f"By number: {of_acme[0]}." in bolt.read.text, "of another customer it is as though there were none"
+        bolt.send(f"/account/alerts/{of_bolt[1]}/acknowledge", earlier=" ".join(of_bolt[1:]))
+        assert "The alert is acknowledged." in bolt.read.text
+    handled = stage.collector.get("/v1/alerts", token=ADMIN, kind="quota_reached", customer="bolt").json()["alerts"]
+    assert not any(one["handling"]["acknowledged_at"] for one in handled), "operators handle them apart"
+
+
+def test_incidents_of_any_month_are_shown_to_everybody(stage: PagesStage) -> None:
+    began = int(time.time()) - 200 * 86400
+    month, before = (time.strftime("%Y-%m", time.gmtime(began - ago)) for ago in (0, 31 * 86400))
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        row = ("i-1", "P1", "<b>An old one</b>", "[]", began, began + 60)
+        database.execute(
+            "INSERT INTO incidents (id, severity, title, regions, began_at, ended_at) VALUES (?, ?, ?, ?, ?, ?)", row
+        )
+        told = ("u-1", "i-1", began, "resolved", "It is over.")
+        database.execute("INSERT INTO incident_updates (id, incident, at, state, message) VALUES (?, ?, ?, ?, ?)", told)
+    anyone = Visitor(stage.site)
+    page = anyone.get(f"/status/history?month={month}&lang=en")
+    assert "<b>An old one</b>" in page.text
+    assert "It is over." in page.text
+    assert "There were none." in anyone.get(f"/status/history?month={before}").text
+    assert anyone.get("/status/history").links, "this month"
+    for wrong in ("2001-01", "2999-01", "2027-13", "x"):
+        anyone.get(f"/status/history?month={wrong}")
+        assert anyone.status == 404

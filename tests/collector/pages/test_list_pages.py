@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,6 +10,7 @@ from contextlib import closing
 import pytest
 
 from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.languages.reader import parse_time
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN
 from tests.support.site import PagesStage
@@ -114,3 +116,35 @@ def test_invoices_are_sorted_by_what_is_due_where_they_are_few(stage: PagesStage
     (own,) = rows_of(stage, "/console/invoices?format=csv&customer=cedar&state=&sort=-total")
     (invoice,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="cedar").json()["invoices"]
     assert (own["id"], round(float(own["total"]) * 100)) == (invoice["id"], invoice["total"])
+
+
+def test_a_held_invoice_has_a_table_of_what_differs_which_its_customer_does_not_see(stage: PagesStage) -> None:
+    stage.join("dune")
+    assert stage.collector.send("POST", "/billing/subscription?customer=dune", {"plan": "standard"}).status == 201
+    (listed,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="dune").json()["invoices"]
+    since, until = (int(parse_time(listed[f"period_{edge}"]).timestamp()) for edge in ("start", "end"))
+    rows = '[["dune", "proration", 900, 990], ["dune", "tokens in units", 500, 497], ["dunes", "fee", 1, 2]]'
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        database.execute("UPDATE invoices SET state = 'held', held_why = 'they differ' WHERE id = ?", [listed["id"]])
+        columns = "id, kind, since, until, at, compared, units, different, level, rows"
+        for name, kept in (("c-1", '[["dune", "fee", 7, 8]]'), ("c-2", rows), ("c-3", '[["cedar", "fee", 7, 8]]')):
+            row = (name, "C", since, until, int(name[2:]), 3, 1400, 93, "page", kept)
+            database.execute(f"INSERT INTO reconciliations ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    path = f"/billing/invoices/{listed['id']}"
+    differences = stage.collector.get(path, token=ADMIN).json()["differences"]
+    numbers = [(one["meter"], one["of"], one["ours"], one["theirs"], one["difference"]) for one in differences]
+    assert numbers == [("proration", "amount", 900, 990, 90), ("tokens", "quantity", 500, 497, -3)]
+    assert "void it, or credit" in differences[0]["action"]
+    text = " ".join(stage.operator.get(f"/console/invoices/{listed['id']}").text.split())
+    assert "Share of a fee $9.00 $9.90 +$0.90 Too high at Stripe" in text
+    assert "Tokens 500 497 -3 Stripe has counted other usage" in text
+    assert "Together the differences are $0.90." in text
+    with stage.customer("dune") as own:
+        assert "Too high at Stripe" not in own.get(f"/account/invoices/{listed['id']}").text
+    token = stage.collector.send("POST", "/v1/tokens", {"name": "dune", "customer": "dune"})
+    assert token.status == 201
+    assert "differences" not in stage.collector.get(path, token=token.json()["secret"]).json()
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        database.execute("UPDATE invoices SET state = 'open' WHERE id = ?", [listed["id"]])
+    assert "Too high at Stripe" not in stage.operator.get(f"/console/invoices/{listed['id']}").text
+    assert stage.operator.status == 200

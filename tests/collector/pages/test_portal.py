@@ -1,11 +1,13 @@
 """What the portal works out for a customer: what is owed, used of what is included, lost with another plan."""
 
+from itertools import count
 from typing import Any
 
 import pytest
 
 from edgeproxy.collector.languages.reader import choose_reader
-from edgeproxy.collector.pages.home import compute_bars, drop_passed_thresholds, split_invoice, sum_owed
+from edgeproxy.collector.pages.alert_groups import group_alerts
+from edgeproxy.collector.pages.home import compute_bars, split_invoice, sum_owed
 from edgeproxy.collector.pages.invoice_status import compute_overdue_days, find_owed, find_pay_url
 from edgeproxy.collector.pages.invoices import to_line_rows
 from edgeproxy.collector.pages.plan_losses import Loss, find_losses
@@ -73,14 +75,31 @@ def test_the_next_invoice_keeps_what_was_used_apart_from_a_fee_of_the_time_after
     ]
 
 
-def test_home_shows_the_highest_threshold_of_a_quota_alone() -> None:
-    def alert(threshold: int, quota: str = "calls-month", since: str | None = "2026-11-01") -> Any:
-        return {"kind": "quota_reached", "details": {"threshold": threshold, "quota": quota, "since": since}}
+def test_thresholds_of_one_subject_and_period_are_one_line_with_the_earlier_ones_inside() -> None:
+    numbers = count(1)
 
-    other = {"kind": "payment_failed", "details": {}}
-    earlier, seats = alert(80, since="2026-10-01"), alert(80, "seats", None)
-    shown = drop_passed_thresholds([alert(80), alert(120), other, alert(100), earlier, seats])
-    assert shown == [alert(120), other, earlier, seats]
+    def alert(kind: str, threshold: int, **details: object) -> Any:
+        name = "amount_cents" if kind == "spend_reached" else "threshold"
+        handling = {"acknowledged_at": "2026-11-02" if threshold == 50 else None}
+        about = {name: threshold, "quota": "calls-month", "since": "2026-11-01", **details}
+        return {"id": next(numbers), "kind": kind, "customer": "acme", "details": about, "handling": handling}
+
+    listed = [
+        alert("quota_reached", 80),
+        alert("quota_reached", 120),
+        alert("payment_failed", 0),
+        alert("quota_reached", 50),
+        alert("quota_reached", 80, since="2026-10-01"),
+        alert("key_budget_reached", 80, key="k1", resets="2026-12-01"),
+        alert("key_budget_reached", 100, key="k2", resets="2026-12-01"),
+        alert("spend_reached", 9000, period_start="2026-11-01", currency="usd"),
+        alert("spend_reached", 500, period_start="2026-11-01", currency="usd"),
+    ]
+    groups = group_alerts(listed)
+    assert [[one["id"] for one in (group.alert, *group.earlier)] for group in groups] == [
+        *([2, 1, 4], [3], [5], [6], [7], [8, 9]),
+    ], "a line stands where its highest threshold stood"
+    assert groups[0].waiting == ["2", "1"], "without what is acknowledged"
 
 
 def test_a_smaller_plan_names_what_is_lost_what_breaks_first() -> None:

@@ -21,6 +21,7 @@ from edgeproxy.collector.pages.brand_files import NO_BRAND, BrandFiles
 from edgeproxy.collector.pages.checks import RegionChecks
 from edgeproxy.collector.pages.credit_worth import compute_worths
 from edgeproxy.collector.pages.fee_shares import find_fee_share
+from edgeproxy.collector.pages.job_groups import group_jobs
 from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.rendering import create_environment
@@ -219,6 +220,38 @@ def test_bars_are_drawn_from_zero_to_an_even_step_and_stacked() -> None:
         True,
     )
     assert charts.draw_bars([], [], unit="u", label="l").count("<rect") == 0
+
+
+def test_values_with_links_can_be_followed_and_a_chart_without_is_a_picture() -> None:
+    values, plain = [("", "1", [1, 2])], {"unit": "u", "label": "l"}
+    for draw in (charts.draw_bars, charts.draw_lines):
+        drawn = draw(["1", "2"], values, links=["?from=<1>&to=2", "?from=2"], **plain)
+        assert drawn.count('<a class="pt" href="?from=&lt;1&gt;&amp;to=2"') == 1
+        assert ('role="group"' in drawn, 'role="img"' in drawn) == (True, False)
+        assert 'role="img"' in draw(["1", "2"], values, **plain)
+
+
+def test_jobs_that_failed_or_are_late_come_first_and_all_others_are_folded_by_their_rest() -> None:
+    now = 1_784_160_000.0
+
+    def job(name: str, rest: float, ago: float, result: str = "succeeded", *, runs: bool = False) -> Any:
+        at = format_timestamp(int((now - ago) * 1000))
+        running, ended = (at, None) if runs else (None, at)
+        return {"name": name, "period_s": rest, "result": result, "ended_at": ended, "running_since": running}
+
+    jobs = [
+        job("a", 30, 9000, "failed"),
+        job("b", 30, 391),
+        job("c", 30, 389, "standby"),
+        job("d", 3600, 11_000),
+        job("e", 300, 1201, runs=True),
+        job("f", 300, 60, runs=True),
+        {**job("g", 86400, 0), "ended_at": None},
+    ]
+    groups = group_jobs(jobs, now)
+    named = [(rest, [one["name"] for one in some]) for rest, some in groups.others]
+    assert named == [("seconds", ["c"]), ("minutes", ["f"]), ("hours", ["d", "g"])]
+    assert [[one["name"] for one in some] for some in groups[:2]] == [["a"], ["b", "e"]]
 
 
 def test_a_line_is_interrupted_where_nothing_was_measured() -> None:

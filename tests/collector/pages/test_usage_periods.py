@@ -37,6 +37,21 @@ def test_a_query_chooses_a_period(query: dict[str, str], expected: tuple[str, in
     assert (period.range, len(period.list_starts())) == expected
 
 
+def test_a_step_leads_to_a_range_of_itself_in_shorter_steps() -> None:
+    days = choose_period({"range": "7"}, NOW)
+    assert days.list_links()[-2] == {"from": "2027-03-09", "to": "2027-03-09", "step": "hour"}
+    hours = choose_period({"range": "own", **days.list_links()[-2]}, NOW)
+    assert (hours.since, hours.until, hours.step, len(hours.list_links())) == (TODAY - DAY, TODAY, "hour", 24)
+    assert hours.list_links()[-1] == {"from": "2027-03-09T23:00", "to": "2027-03-10T00:00", "step": "minute"}
+    minutes = choose_period({"range": "own", **hours.list_links()[-1]}, NOW)
+    assert (minutes.since, minutes.until, minutes.step, minutes.shift) == (TODAY - HOUR, TODAY, "minute", HOUR)
+    assert minutes.list_links() == []
+    several = {"from": hours.list_links()[0]["from"], "to": hours.list_links()[5]["to"]}
+    assert len(choose_period({"range": "own", **several}, NOW).list_starts()) == 6, "as drawing over hours chooses"
+    months = choose_period({"range": "own", "from": "2026-01-01", "to": "2027-03-10"}, NOW)
+    assert months.list_links()[1] == {"from": "2026-02-01", "to": "2026-02-28", "step": "day"}
+
+
 def test_nothing_before_what_a_tier_shows_is_in_a_period() -> None:
     period = choose_period({"range": "90"}, NOW, TODAY - 3 * DAY)
     assert (period.since, len(period.list_starts())) == (TODAY - 3 * DAY, 88)

@@ -38,6 +38,34 @@ const improve = (root) => {
       show(Math.max(0, Math.min(points.length - 1, (on < 0 ? (step > 0 ? -1 : points.length) : on) + step)));
     });
     plot.addEventListener("blur", () => show(-1));
+    // Where values are links to their times: Enter follows one, and drawing over several leads to all of them.
+    if (!points[0].href) continue;
+    const go = (first, last) => {
+      const [from, to] = [first, last].map((number) => new URL(points[number].href.baseVal, location.href));
+      from.searchParams.set("to", to.searchParams.get("to"));
+      location.assign(from);
+    };
+    plot.addEventListener("keydown", (event) => {
+      const on = points.findIndex((point) => point.classList.contains("on"));
+      if (event.key === "Enter" && on >= 0) go(on, on);
+    });
+    const at = (event) => points.indexOf(event.target.closest(".pt"));
+    const mark = (low, high) => points.forEach((point, place) => point.classList.toggle("in", place >= low && place <= high));
+    let start = -1;
+    plot.addEventListener("dragstart", (event) => event.preventDefault());
+    plot.addEventListener("pointerdown", (event) => { start = event.button ? -1 : at(event); });
+    plot.addEventListener("pointermove", (event) => {
+      if (!event.buttons) start = -1;
+      const end = at(event);
+      if (start >= 0 && end >= 0) mark(Math.min(start, end), Math.max(start, end));
+      else if (start < 0) mark(0, -1);
+    });
+    plot.addEventListener("pointerup", (event) => {
+      const end = at(event);
+      if (start >= 0 && end >= 0 && end !== start) go(Math.min(start, end), Math.max(start, end));
+      start = -1;
+      mark(0, -1);
+    });
   }
 };
 improve(document);

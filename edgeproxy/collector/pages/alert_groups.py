@@ -1,0 +1,50 @@
+"""Alerts of one subject as one line: of the thresholds that a quota, a budget or spending has reached in a period, the
+highest, with the earlier ones inside. Pure.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.pages.api import JsonDocument
+
+SUBJECTS: Mapping[str, Callable[[JsonDocument], tuple[object, ...]]] = {
+    AlertKind.QUOTA_REACHED: lambda details: (details.get("quota"), details.get("since")),
+    AlertKind.KEY_BUDGET_REACHED: lambda details: (details.get("key"), details.get("resets")),
+    AlertKind.SPEND_REACHED: lambda details: (details.get("period_start"), details.get("currency")),
+}
+"""By kind what the thresholds of an alert's details are of, and in which period."""
+
+
+class AlertGroup(NamedTuple):
+    """The alerts of one subject in a period."""
+
+    alert: JsonDocument
+    """The alert of the highest threshold."""
+    earlier: Sequence[JsonDocument] = ()
+    """The alerts of lower thresholds, the highest first."""
+
+    @property
+    def waiting(self) -> list[str]:
+        """Return the numbers of those that nobody has acknowledged."""
+        return [str(one["id"]) for one in (self.alert, *self.earlier) if not one["handling"]["acknowledged_at"]]
+
+
+def group_alerts(alerts: Sequence[JsonDocument]) -> list[AlertGroup]:
+    """Return alerts by their subjects; a group stands where its highest threshold stood."""
+    members: dict[object, list[JsonDocument]] = {}
+    for one in alerts:
+        members.setdefault(_find_subject(one), []).append(one)
+    ranked = [sorted(some, key=_get_threshold, reverse=True) for some in members.values()]
+    groups = {id(highest): AlertGroup(highest, earlier) for highest, *earlier in ranked}
+    return [groups[id(one)] for one in alerts if id(one) in groups]
+
+
+def _find_subject(alert: JsonDocument) -> object:
+    subject = SUBJECTS.get(alert["kind"])
+    return alert["id"] if subject is None else (alert["kind"], alert["customer"], subject(alert["details"]))
+
+
+def _get_threshold(alert: JsonDocument) -> int:
+    details = alert["details"]
+    return int(details.get("threshold", details.get("amount_cents", 0)))

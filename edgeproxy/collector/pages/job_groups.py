@@ -1,0 +1,42 @@
+"""Jobs as their page has them: failed and late ones first, all others folded by their rest. Pure."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from edgeproxy.collector.database.schema import HOUR, MINUTE
+from edgeproxy.collector.languages.reader import parse_time
+from edgeproxy.collector.pages.api import JsonDocument
+
+LATE_RESTS, LATE_SECONDS = 3, 5 * MINUTE
+"""A job is late once its last run is over for so many rests, and for so many seconds more."""
+RESTS = {"seconds": MINUTE, "minutes": HOUR, "hours": None}
+"""The groups of jobs by their rest in seconds, which is shorter than this; None: any."""
+
+
+class JobGroups(NamedTuple):
+    """Jobs by what is to be seen of them."""
+
+    failed: Sequence[JsonDocument]
+    late: Sequence[JsonDocument]
+    others: Sequence[tuple[str, Sequence[JsonDocument]]]
+    """All others by the group of their rest, the shortest first."""
+
+
+def group_jobs(jobs: Sequence[JsonDocument], now: float) -> JobGroups:
+    """Return jobs in groups at the Unix second `now`."""
+    failed = [job for job in jobs if job["result"] == "failed"]
+    late = [job for job in jobs if job not in failed and is_late(job, now)]
+    others: dict[str, list[JsonDocument]] = {name: [] for name in RESTS}
+    for job in jobs:
+        if job not in failed and job not in late:
+            name = next(name for name, most in RESTS.items() if most is None or job["period_s"] < most)
+            others[name].append(job)
+    return JobGroups(failed, late, list(others.items()))
+
+
+def is_late(job: JsonDocument, now: float) -> bool:
+    """Return whether the last thing that a job did, to begin or to end a run, is too long ago."""
+    written = job["running_since"] or job["ended_at"]
+    if written is None:
+        return False
+    return bool(now - parse_time(written).timestamp() > LATE_RESTS * job["period_s"] + LATE_SECONDS)

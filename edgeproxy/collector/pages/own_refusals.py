@@ -1,0 +1,113 @@
+"""What the limits of a customer refused in the last 24 hours, by limit and by hour, as the customer sees it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from edgeproxy.collector.database.schema import HOUR
+from edgeproxy.collector.ledger.queries import format_time
+from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.site import Visit
+from edgeproxy.collector.pages.usage_explorer import (
+    ROWS_MAX,
+    UsageCounts,
+    UsageSeries,
+    compute_counts,
+    compute_series,
+    rank_groups,
+)
+from edgeproxy.config.meters import LIMIT, MEASURES
+
+HOURS = 24
+LIMITS_MAX = 12
+"""Limits that the page names, those that refused most."""
+CONCURRENCY = "concurrency"
+"""The limit of requests at once, as edges name it."""
+KEY_BUDGET = "key-budget"
+"""The budgets of keys, as edges name them."""
+LimitKind = Literal["rate", "concurrency", "quota", "budget", "other"]
+
+
+class RefusingLimit(NamedTuple):
+    """A limit that refused requests of the customer."""
+
+    name: str
+    kind: LimitKind
+    refused: int
+    recent: int
+    """Refusals of the last five minutes."""
+    last_at: str
+    terms: JsonDocument | None
+    """The rate or the quota, of `GET /v1/customers/CUSTOMER/limits` or `/quotas`; None of any other limit."""
+
+
+class OwnRefusals(NamedTuple):
+    """What was refused in the last 24 hours."""
+
+    limits: Sequence[RefusingLimit]
+    """Those that refused most first."""
+    hours: Sequence[int]
+    """The Unix seconds at which the hours begin, the current one among them."""
+    counts: UsageCounts
+    series: Sequence[UsageSeries]
+    meter: str
+
+    @property
+    def recent(self) -> int:
+        """Return the refusals of the last five minutes."""
+        return sum(limit.recent for limit in self.limits)
+
+
+async def fetch_own_refusals(
+    visit: Visit, customer: str, limits: JsonDocument, quotas: Sequence[JsonDocument]
+) -> OwnRefusals | None:
+    """Return what was refused, given the customer's limits and quotas; None where refusals are not counted."""
+    meters = visit.site.settings_now().meters.items()
+    meter = next((name for name, one in meters if MEASURES[one.count].is_of_refusals), None)
+    if meter is None or not limits["is_counted"]:
+        return None
+    now = int(time.time())
+    hours = list_hours(now)
+    query = {"customer": customer, "meter": meter, "by": f"hour,{LIMIT}", "limit": str(ROWS_MAX)}
+    span = {"from": format_time(hours[0]), "to": format_time(now // 60 * 60 + 60)}
+    answer = await visit.call("GET", "/v1/usage", query=query | span)
+    rows = answer.body["rows"] if answer.is_success else []  # Its plan may show no hours.
+    refusing = compute_limits(limits["refusals"], limits["limits"], quotas)
+    named = {one.name for one in refusing}
+    counts = compute_counts([row for row in rows if row[LIMIT] in named], LIMIT, hours)
+    return OwnRefusals(refusing[:LIMITS_MAX], hours, counts, compute_series(counts), meter)
+
+
+def list_hours(now: int) -> list[int]:
+    """Return the Unix seconds at which the last 24 hours begin, the current one among them."""
+    current = now // HOUR * HOUR
+    return list(range(current - (HOURS - 1) * HOUR, current + 1, HOUR))
+
+
+def compute_limits(
+    groups: Sequence[JsonDocument], rates: Sequence[JsonDocument], quotas: Sequence[JsonDocument]
+) -> list[RefusingLimit]:
+    """Compute the limits that refused, of refusals by limit, route and region, those that refused most first."""
+    by_rate = {str(rate["limit"]): rate for rate in rates}
+    by_quota = {str(quota["quota"]): quota for quota in quotas}
+    by_name: dict[str, list[JsonDocument]] = {}
+    for group in groups:
+        by_name.setdefault(str(group["limit"]), []).append(group)
+    totals = {name: sum(one["refused"] for one in some) for name, some in by_name.items()}
+    return [_build_limit(name, refused, by_name[name], by_rate, by_quota) for name, refused in rank_groups(totals)]
+
+
+def _build_limit(
+    name: str,
+    refused: int,
+    groups: Sequence[JsonDocument],
+    rates: Mapping[str, JsonDocument],
+    quotas: Mapping[str, JsonDocument],
+) -> RefusingLimit:
+    kind: LimitKind = "other"
+    if name in (CONCURRENCY, KEY_BUDGET):
+        kind = "concurrency" if name == CONCURRENCY else "budget"
+    elif name in rates or name in quotas:
+        kind = "rate" if name in rates else "quota"
+    recent, last_at = sum(one["recent"] for one in groups), max(one["last_at"] for one in groups)
+    return RefusingLimit(name, kind, refused, recent, last_at, rates.get(name) or quotas.get(name))

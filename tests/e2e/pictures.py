@@ -85,10 +85,11 @@ def enliven(stage: PagesStage) -> None:
         assert key.status == 201
         usage_by_key = ("acme", "calls", "v1", max(calls, 1), f'{{"key":"{key.json()["usage_key"]}"}}')
         assert stage.collector.post(chain.next(usage_by_key), fields=format_fields(1.0)).status == 200
+    chain = Chain("edge-eu-4", "eu-west", now - 19 * 3600)
     for age, limit, count in ((19, "standard", 40), (9, "standard", 310), (8, "concurrency", 25), (2, "standard", 120)):
-        hour = Chain(f"edge-eu-{age}", "eu-west", now - age * 3600)
+        chain.since = now - age * 3600
         row = ("acme", "refused", "v1", count, f'{{"certain":"yes","limit":"{limit}"}}')
-        assert stage.collector.post(hour.next(row), fields=format_fields(1.0)).status == 200
+        assert stage.collector.post(chain.next(row), fields=format_fields(1.0)).status == 200
     for email, role in (("dev@example.com", "developer"), ("books@example.com", "billing")):
         contact = {"email": email, "role": role}
         assert stage.collector.send("POST", "/v1/customers/acme/contacts", contact).status == 201

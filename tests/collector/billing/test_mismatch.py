@@ -18,6 +18,7 @@ from edgeproxy.collector.billing.mismatch import (
     measure_drift_by_meter,
     name_by_currency,
     select_lasting,
+    to_difference,
     worst_drift,
 )
 
@@ -104,3 +105,11 @@ def test_only_what_differs_by_the_same_each_time_is_a_difference() -> None:
 def test_a_name_by_currency_says_which_unless_it_is_dollars(currency: str, name: str) -> None:
     assert name_by_currency("balance", currency) == name
     assert find_currency(name) == currency
+
+
+def test_a_line_that_differs_says_whether_it_is_of_an_amount_or_of_units() -> None:
+    amount = to_difference(Comparison("acme", "fee", 900, 990))
+    assert (amount["meter"], amount["of"], amount["difference"]) == ("fee", "amount", 90)
+    assert amount["action"] == get_advice("C", Comparison("acme", "fee", 900, 990))
+    units = to_difference(Comparison("acme", f"tokens{UNITS_SUFFIX}", 500, 497))
+    assert (units["meter"], units["of"], units["difference"]) == ("tokens", "quantity", -3)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.testbed.waiting import until
+from loadtest.testbed.waiting import SLOWNESS, until
 from tests.support.containers import Compose, Image, run
 
 ROOT = Path(__file__).parents[1]
@@ -148,7 +148,7 @@ def test_the_services_of_compose_serve_drain_and_count(compose: Compose) -> None
     until(lambda: in_flight(compose), "the slow request is under way")
     edge.kill("TERM")
     until(lambda: edge.execute(*health) != 0, "the edge drains")
-    answer, _ = request.communicate("{}\n", timeout=30)
+    answer, _ = request.communicate("{}\n", timeout=30 * SLOWNESS)
     assert answer == "200", "what was under way is answered"
     assert edge.process.wait(30) == 0, edge.process.output
 

@@ -1,7 +1,9 @@
 """A real edge: a supervisor and its workers, from a configuration file, on ports of its own."""
 
+import os
 import re
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,7 +135,10 @@ class Edge:
     def template_pids(self) -> set[int]:
         """The processes that workers are forked from: one for each supervisor, and none where a fork server makes them
         (fork_server.py)."""
-        lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.supervisor.family()}
+        family = self.supervisor.family()
+        if sys.executable != EDGE_PYTHON:  # Of an emulated process the command line is the emulator's.
+            return {pid for pid in family if not _has_event_loop(pid)}
+        lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in family}
         return {pid for pid, line in lines.items() if line.rstrip(b"\0").endswith(b"\0template")}
 
     # ---- what it knows
@@ -177,6 +182,15 @@ class Edge:
             for family in families
             for sample in family.samples
         }
+
+
+def _has_event_loop(pid: int) -> bool:
+    """Return whether a process waits for descriptors, as supervisors and workers do and templates do not."""
+    files = Path(f"/proc/{pid}/fd")
+    try:
+        return any(os.readlink(file) == "anon_inode:[eventpoll]" for file in files.iterdir())
+    except OSError:  # It has ended.
+        return True
 
 
 StartEdge = Callable[..., Edge]

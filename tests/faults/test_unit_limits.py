@@ -4,6 +4,7 @@ Each answer takes more than its request reserved, so that the limit is exceeded,
 says: what the answers under way take beyond their reservations. What was charged is what was counted, once.
 """
 
+import math
 import random
 import threading
 from collections.abc import Iterator
@@ -27,7 +28,8 @@ RESERVE, TOKENS = 100, 150
 """Tokens that a request reserves, and that its answer takes."""
 CLIENTS = 24
 KILLS = 4
-LIMIT = 200_000
+LIMIT = 200_000 * math.ceil(SLOWNESS)
+"""So that workers are killed, and replaced, before it is reached."""
 SECONDS_MAX = 50.0 * SLOWNESS
 """Seconds for which clients ask: less than the limit's minute."""
 PATH = f"/model?ms=20&n={TOKENS}"

@@ -47,7 +47,7 @@ from edgeproxy.edge.proxy.identity import UnresolvedIdentity
 from edgeproxy.edge.proxy.own_response import record_notes
 from edgeproxy.edge.proxy.preauth_policy import find_requested_method, is_preflight
 from edgeproxy.edge.proxy.query_key import find_key
-from edgeproxy.edge.proxy.request_ids import SAMPLED, SAMPLED_AT, format_continued_trace
+from edgeproxy.edge.proxy.request_ids import SAMPLED, SAMPLED_AT, SPAN_ID, format_trace
 from edgeproxy.edge.proxy.request_wait import Wait
 from edgeproxy.edge.proxy.router import NO_SITE
 from edgeproxy.edge.proxy.unusual_request import prepare_unusual_head, read_unusual_request
@@ -227,15 +227,15 @@ class Exchange(Forwarding):
         """Join the head that the upstream gets: kept lines, stamps, request id and trace. Arguments as in `begin`."""
         binding = self.binding
         assert binding is not None
-        self.rid, closing, span = self.runtime.ids.create_ids(self.now + EPOCH)
+        self.rid, closing = self.runtime.ids.create_ids(self.now + EPOCH)
         if self.head is not PLAIN or binding.has_unusual_head:
             prepare_unusual_head(self, binding, data, end)
         tracer = self.snapshot.tracer
         if tracer is not None:
             if self.trace is not None or closing[SAMPLED_AT] == SAMPLED:
-                closing = tracer.begin(self, closing, span)
+                closing = tracer.begin(self, closing)
         elif self.trace is not None:
-            closing = format_continued_trace(self.trace, span)
+            closing = format_trace(self.trace[0], closing[SPAN_ID], self.trace[2])
         lines = (self.request_line, self.keep, binding.stamps, self.client.forwarded_lines, self.rid, closing)
         self.message = b"".join(lines)
 

@@ -13,7 +13,7 @@ from edgeproxy.base.clock import EPOCH
 from edgeproxy.base.lru_cache import LRUCache
 from edgeproxy.edge.proxy import span_attributes
 from edgeproxy.edge.proxy.exchange_states import AWAITS_BODY, AWAITS_CLAIMS, AWAITS_KEY
-from edgeproxy.edge.proxy.request_ids import SAMPLED, SAMPLED_AT, SPAN_ID, TRACE_ID, TRACE_LINE
+from edgeproxy.edge.proxy.request_ids import SAMPLED, SAMPLED_AT, SPAN_ID, TRACE_ID, format_trace
 from edgeproxy.edge.proxy.request_span import Attempt, RequestSpan, create_span_id
 from edgeproxy.tracing.sampling import ParentBudget
 from edgeproxy.tracing.spans import (
@@ -57,20 +57,19 @@ class Tracer:
 
     # ---- which requests are recorded
 
-    def begin(self, exchange: "TracedExchange", closing: bytes, span_id: bytes) -> bytes:
+    def begin(self, exchange: "TracedExchange", closing: bytes) -> bytes:
         """Decide about a request that goes to an upstream; return the closing lines of its head.
 
-        `closing`: those of a trace begun here, whose flags say what was drawn. `span_id`: that of the first attempt,
-        where the trace was not begun here.
+        `closing`: those of a trace begun here, whose flags say what was drawn, and whose span is the first attempt's.
         """
-        trace = exchange.trace
+        trace, span_id = exchange.trace, closing[SPAN_ID]
         is_sampled = closing[SAMPLED_AT] == SAMPLED
         if trace is None:
-            trace_id, parent_id, span_id = closing[TRACE_ID], b"", closing[SPAN_ID]
+            trace_id, parent_id = closing[TRACE_ID], b""
         else:
             trace_id, parent_id, flags = trace
             is_sampled = self._follows(exchange, flags, drawn=is_sampled)
-            closing = TRACE_LINE % (trace_id, span_id, b"0%d" % ((flags[1] & 2) | is_sampled))
+            closing = format_trace(trace_id, span_id, b"0%d" % ((flags[1] & 2) | is_sampled))
         if is_sampled:
             exchange.span = span = RequestSpan(trace_id, create_span_id(), parent_id)
             span.decided = now = monotonic()

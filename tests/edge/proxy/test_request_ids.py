@@ -5,7 +5,8 @@ import uuid
 
 import pytest
 
-from edgeproxy.edge.proxy.request_ids import IDS_PER_DRAW, TRACES, IdGenerator, format_continued_trace
+from edgeproxy.edge.proxy.request_ids import BEGUN as FORM
+from edgeproxy.edge.proxy.request_ids import IDS_PER_DRAW, SPAN_ID, TAIL, TRACE_ID, IdGenerator, format_trace
 
 BEGUN = re.compile(rb"\r\ntraceparent: 00-([0-9a-f]{32})-([0-9a-f]{16})-01\r\n\r\n")
 NOW = 1_790_000_000.1235
@@ -28,7 +29,7 @@ def test_a_request_id_is_a_uuid_of_version_7_that_begins_with_the_millisecond() 
     """RFC 9562 section 5.7: 48 bits of Unix milliseconds, version 7, variant 10."""
     made = IdGenerator()
     for _ in range(2 * IDS_PER_DRAW):
-        rid, _, _ = made.create_ids(NOW)
+        rid, _ = made.create_ids(NOW)
         parsed = uuid.UUID(rid.decode())
         assert str(parsed).encode() == rid, "lower case, with dashes"
         assert parsed.version == 7
@@ -54,7 +55,7 @@ def test_ids_of_later_milliseconds_sort_after_earlier_ones() -> None:
 
 
 def test_times_before_the_digits_grow_keep_their_leading_zeros() -> None:
-    rid, _, _ = IdGenerator().create_ids(1.5)
+    rid, _ = IdGenerator().create_ids(1.5)
     assert rid.startswith(b"00000000-05dc-7")
 
 
@@ -62,24 +63,23 @@ def test_no_two_requests_share_an_id_a_trace_or_a_span() -> None:
     made = IdGenerator()
     n = 20 * IDS_PER_DRAW
     drawn = [made.create_ids(NOW) for _ in range(n)]
-    assert len({rid for rid, _, _ in drawn}) == n
-    assert len({begun for _, begun, _ in drawn}) == n
-    assert len({span for _, _, span in drawn}) == n
+    assert len({rid for rid, _ in drawn}) == n
+    assert len({begun for _, begun in drawn}) == n
+    assert len({begun[SPAN_ID] for _, begun in drawn}) == n
 
 
 def test_a_trace_begun_here_is_sampled_and_ends_the_head() -> None:
     """W3C Trace Context section 3.2: version 00, trace-id, parent-id, flags."""
-    _, begun, span = IdGenerator().create_ids(NOW)
+    _, begun = IdGenerator().create_ids(NOW)
     match = BEGUN.fullmatch(begun)
     assert match is not None
-    assert match[2] == span
+    assert match[2] == begun[SPAN_ID]
     assert match[1] != b"0" * 32
-    assert span != b"0" * 16
+    assert match[2] != b"0" * 16
 
 
 def test_a_continued_trace_keeps_its_id_and_flags_and_gets_a_span_of_ours() -> None:
-    trace = (b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331", b"00")
-    closing = format_continued_trace(trace, b"00f067aa0ba902b7")
+    closing = format_trace(b"0af7651916cd43dd8448eb211c80319c", b"00f067aa0ba902b7", b"00")
     assert closing == b"\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-00\r\n\r\n"
 
 
@@ -93,17 +93,17 @@ def test_randomness_is_drawn_once_for_a_batch() -> None:
     made = IdGenerator(randomness)
     for _ in range(IDS_PER_DRAW):
         made.create_ids(NOW)
-    assert randomness.asked == [IDS_PER_DRAW * TRACES.size // 2]
+    assert randomness.asked == [IDS_PER_DRAW * len(form) // 2 for form in (FORM, TAIL)]
     made.create_ids(NOW)
-    assert len(randomness.asked) == 2
+    assert len(randomness.asked) == 4
 
 
-@pytest.mark.parametrize("zero", [slice(18, 50), slice(50, 66)], ids=["trace", "span"])
+@pytest.mark.parametrize("zero", [TRACE_ID, SPAN_ID], ids=["trace", "span"])
 def test_a_trace_or_span_of_zeros_is_never_given(zero: slice) -> None:
     """W3C Trace Context sections 3.2.2.3 and 3.2.2.4: all zeros is invalid."""
-    bad = bytearray(b"7" * TRACES.size)
+    bad = bytearray(b"7" * len(FORM))
     bad[zero] = b"0" * (zero.stop - zero.start)
-    good = b"5" * TRACES.size
+    good = b"5" * len(FORM)
     draw = bytes.fromhex((bad + good).decode())
     made = IdGenerator(Scripted(draw))
     for _ in range(IDS_PER_DRAW // 2):

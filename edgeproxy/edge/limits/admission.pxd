@@ -4,3 +4,5 @@ from edgeproxy.edge.limits.window cimport SlidingWindow as CPolicy
 
 @cython.locals(shown=CPolicy, policy=CPolicy, least="long long", left="long long", cost="long long")
 cpdef admit_fast(CLimitSet limit_set, double now)
+
+cpdef bint _acquire_slots(tuple slots, double now) except -1

@@ -7,7 +7,7 @@ cdef class SlidingWindow:
     cdef public double _second
     cdef public bytes _tail, prefix
     cdef public long long cost, limit
-    @cython.locals(counts=CCounts, left="long long", live="long long")
+    @cython.locals(counts=CCounts, left="long long", live="long long", word="unsigned long long")
     cpdef long long left(self, double now) except? -9223372036854775807
     @cython.locals(counts=CCounts, own="long long", cum="unsigned long long")
     cpdef charge(self, long long cost=*)

@@ -60,13 +60,15 @@ class SlidingWindow:
             if counts.local:
                 return max(1, self.limit // counts.share) - counts.closed - counts.own
         left = self.limit - counts.closed - counts.own
-        live = words[counts.sibling_at] - counts.base
+        word = words[counts.sibling_at]
+        live = word - counts.base
         # A sibling's word is of this cell, or of one long ago, or, its clock having been ahead, of one to come.
         if 0 < live <= MASK:
             left -= live
         if counts.more:
             for sibling in counts.more:
-                live = words[sibling] - counts.base
+                word = words[sibling]
+                live = word - counts.base
                 if 0 < live <= MASK:
                     left -= live
         return left

@@ -26,5 +26,10 @@ cdef class ExchangeRecord:
     cdef public CLimitSet limit_set
     cdef public CPolicy shown_policy
     cdef public CServer server
+    cpdef bytes get_request_id(self)
     cpdef format_rate_fields(self)
+    @cython.locals(limit_set=CLimitSet, binding=CRouteBinding)
+    cpdef charge_reported(self, bytes head)
+    @cython.locals(limit_set=CLimitSet)
+    cpdef settle_limits(self, status)
     cpdef release(self)

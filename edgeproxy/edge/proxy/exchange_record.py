@@ -226,10 +226,14 @@ class ExchangeRecord:
         if limit_set is not None:
             limit_set.release()
             if limit_set.quotas:
-                limit_set.refund(self.now, lambda when: when == "admitted" or is_billed(when, status))
-                if limit_set.sharing.totals:
-                    # It may have been long since it was admitted, and nobody looks at quotas that nobody uses.
-                    notify_totals(limit_set, monotonic() + self.runtime.offset)
+                self._refund_quotas(limit_set, status)
+
+    def _refund_quotas(self, limit_set: "LimitSet", status: int) -> None:
+        """Refund the quotas that do not count an answer of this status."""
+        limit_set.refund(self.now, lambda when: when == "admitted" or is_billed(when, status))
+        if limit_set.sharing.totals:
+            # It may have been long since it was admitted, and nobody looks at quotas that nobody uses.
+            notify_totals(limit_set, monotonic() + self.runtime.offset)
 
     def release_endpoint(self) -> None:
         """Release the endpoint; for its breaker, a request that was not answered by now will not be."""

@@ -1,0 +1,9 @@
+from edgeproxy.edge.limits.slots cimport Slots as CSlots
+
+cdef class Concurrency:
+    cdef public object name
+    cdef public long long limit
+    cdef public CSlots _slots
+    cpdef bint acquire(self, double now) except -1
+    cpdef release(self)
+    cpdef retry_after(self, double now, long long cost=*)

@@ -71,8 +71,13 @@ to a server that decodes it, drops dots, or takes X-Forwarded-Host for a list, a
 TraceParent = tuple[bytes, bytes, bytes]
 """The trace-id, the parent-id and the flags of a valid traceparent, in hex digits."""
 
-TRACEPARENT: Final = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-(0[0-3])")
-"""W3C Trace Context section 3.2.2: version, trace-id, parent-id and the flags `sampled` and `random`."""
+SHAPE_TABLE: Final = bytes.maketrans(b"123456789abcdef", b"0" * 15)
+TRACEPARENT_SHAPE: Final = b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-00"
+"""A valid traceparent of version 00, translated by the table: lower-case hex digits are all the same to it."""
+
+NO_TRACE, NO_PARENT = b"0" * 32, b"0" * 16
+FLAGS: Final = frozenset((b"00", b"01", b"02", b"03"))
+"""W3C Trace Context section 3.2.2: the values that neither id may have, and all of the flags `sampled` and `random`."""
 
 LATER_TRACEPARENT: Final = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"

@@ -7,4 +7,7 @@ cdef class Field:
 cdef class RequestLines:
     cdef public object cache, names, passes, passing, recall, rules
     @cython.locals(field=Field)
-    cpdef parse_field(self, line)
+    cpdef parse_field(self, bytes line)
+
+@cython.locals(field=Field)
+cpdef _read_traceparent(kind, bytes line, bytes value)

@@ -12,7 +12,15 @@ from edgeproxy.base.lru_cache import BytesCache
 from edgeproxy.edge.errors import RejectedError, UpstreamError
 from edgeproxy.edge.http1 import grammar
 from edgeproxy.edge.http1.fields import UNCACHED, FieldKind, FieldRules, classify_response_field
-from edgeproxy.edge.http1.grammar import OWS, VALUE_TABLE
+from edgeproxy.edge.http1.grammar import (
+    FLAGS,
+    NO_PARENT,
+    NO_TRACE,
+    OWS,
+    SHAPE_TABLE,
+    TRACEPARENT_SHAPE,
+    VALUE_TABLE,
+)
 from edgeproxy.edge.http1.security_fields import NAMES_PLACES, parse_flags
 
 LINES_MAX: Final = 4096
@@ -249,8 +257,12 @@ def _read_place(kind: FieldKind, line: bytes, value: bytes) -> Field:
 
 def _read_traceparent(kind: FieldKind, line: bytes, value: bytes) -> Field:
     field = Field(kind)
-    match = grammar.TRACEPARENT.fullmatch(value)
-    field.trace = (match[1], match[2], match[3]) if match is not None else grammar.parse_later_traceparent(value)
+    if value.translate(SHAPE_TABLE) == TRACEPARENT_SHAPE and value.startswith(b"00-"):
+        trace, parent, flags = value[3:35], value[36:52], value[53:]
+        if trace != NO_TRACE and parent != NO_PARENT and flags in FLAGS:
+            field.trace = (trace, parent, flags)
+            return field
+    field.trace = grammar.parse_later_traceparent(value)
     return field
 
 

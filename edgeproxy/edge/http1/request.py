@@ -144,8 +144,10 @@ def read_fields(
             break
     if host is None:
         return _read_with_every_rule(block, trusted, most, request_lines)
+    at = 0
     for line in dropped:
-        lines.remove(line)
+        at = lines.index(line, at)  # In their order: what is before has been looked at.
+        del lines[at]
     lines.append(host.tail)
     return host.host, key, credentials, b"\r\n".join(lines), length or 0, trace, PLAIN
 

@@ -1,9 +1,10 @@
 cimport cython
 from edgeproxy.edge.proxy.client_input cimport ClientInput
 from edgeproxy.edge.proxy.exchange cimport Exchange as CExchange
+from edgeproxy.edge.proxy.snapshot cimport Snapshot as CSnapshot
 
 cdef class Client(ClientInput):
     cdef public object _certificate, _probes, peer, subject
-    @cython.locals(exchange=CExchange, end=Py_ssize_t)
-    cpdef _serve(self, data, double deadline=*)
+    @cython.locals(exchange=CExchange, snapshot=CSnapshot, end=Py_ssize_t, is_known=bint)
+    cpdef _serve(self, bytes data, double deadline=*)
     cpdef serve_next(self)

@@ -8,11 +8,11 @@ from edgeproxy.edge.proxy.route_binding cimport Route as CRoute, RouteBinding as
 from edgeproxy.edge.proxy.snapshot cimport Snapshot as CSnapshot
 
 cdef class Exchange(Forwarding):
-    cpdef begin(self, data, Py_ssize_t end)
+    cpdef begin(self, bytes data, Py_ssize_t end)
     @cython.locals(client=CClient, bare=bint)
-    cpdef proceed(self, data, Py_ssize_t end)
+    cpdef proceed(self, bytes data, Py_ssize_t end)
     @cython.locals(client=CClient, snapshot=CSnapshot, alone=bint, begin=Py_ssize_t)
-    cpdef read_request(self, data, Py_ssize_t end)
+    cpdef read_request(self, bytes data, Py_ssize_t end)
     @cython.locals(client=CClient, guard=CPolicy, left="long long")
     cpdef _check_guard(self)
     @cython.locals(identity=CIdentity, route=CRoute)
@@ -20,4 +20,4 @@ cdef class Exchange(Forwarding):
     @cython.locals(binding=CRouteBinding, limit_set=CLimitSet, shown=CPolicy)
     cpdef admit(self)
     @cython.locals(binding=CRouteBinding)
-    cpdef _stamp(self, data, Py_ssize_t end)
+    cpdef _stamp(self, bytes data, Py_ssize_t end)

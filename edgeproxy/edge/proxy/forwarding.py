@@ -367,7 +367,7 @@ class Forwarding(ResponseRelay):
     def format_own_response(self, reason: Refusal, *, close: bool) -> bytes:
         """Format the edge's own answer, which is counted and logged by that; `close` ends the connection as well."""
         if isinstance(reason, LimitSet):
-            return own_response.format_refusal(self, reason, close=close)
+            return own_response.format_refusal(self, reason, close)
         return own_response.format_error(self, reason, close=close)
 
     def fail(self, error: EdgeError, *, is_overdue: bool = False) -> None:

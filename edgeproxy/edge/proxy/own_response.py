@@ -55,7 +55,7 @@ def format_error(exchange: ExchangeRecord, error: EdgeError, *, close: bool) -> 
     return reply.data
 
 
-def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, *, close: bool) -> bytes:
+def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, close: bool) -> bytes:
     """Format the answer to a request for which a limit has no room: 429, or 402 where prepaid credits are spent.
 
     Retry-After is never earlier than when a retry can succeed.

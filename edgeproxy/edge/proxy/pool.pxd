@@ -4,7 +4,8 @@ from edgeproxy.edge.proxy.idle_pool cimport IdlePool
 cdef class Endpoint(IdlePool):
     cdef public object address, authorities, ejected_at, ejected_until, errors, host, port, region, scheme, sent_host
     cdef public object state, tier
-    cdef public bytes answer_lines
+    cdef public bytes answer_lines, latest_head
+    cdef public tuple latest_meaning
     cdef public Service service
     cdef public bint wants_results
     cdef public long long outstanding, weight

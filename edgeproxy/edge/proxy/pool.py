@@ -14,6 +14,7 @@ from edgeproxy.base import log
 from edgeproxy.config import addresses
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1.region_fields import format_region_lines
+from edgeproxy.edge.http1.response import NOT_PLAIN
 from edgeproxy.edge.messages import EndpointAddresses
 from edgeproxy.edge.proxy.circuit_breaker import CircuitBreaker
 from edgeproxy.edge.proxy.deadlines import NEVER
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 Pair = tuple["Endpoint", "Endpoint"]
 
+NO_HEAD = b"\0"
+"""The latest head of an endpoint that has not answered: no answer begins with it."""
+
 LOG_SECONDS = 10.0
 """Seconds between two log lines about one endpoint."""
 
@@ -46,6 +50,8 @@ class Endpoint(IdlePool):
         "ejected_until",
         "errors",
         "host",
+        "latest_head",
+        "latest_meaning",
         "outstanding",
         "port",
         "region",
@@ -75,6 +81,8 @@ class Endpoint(IdlePool):
         self.region = settings.region or service.region
         self.answer_lines = format_region_lines(service.region_fields, self.region) + b"X-Request-Id: "
         """The lines that each of its answers gets: where it was executed, and the name of X-Request-Id."""
+        self.latest_head, self.latest_meaning = NO_HEAD, NOT_PLAIN
+        """The head that its latest answer had, and its meaning, of those that are remembered (plain_responses.py)."""
         self.tier = tier
         """The distance: 0 for the edge's own region, and more for each region further down the list."""
         self.outstanding = 0

@@ -7,4 +7,4 @@ from edgeproxy.edge.proxy.upstream_transport cimport UpstreamTransport as CServe
 
 cdef class ResponseRelay(ExchangeRecord):
     @cython.locals(client=CClient, binding=CRouteBinding, endpoint=CEndpoint, arrived=double, upstream_seconds=double, written=double, total=double)
-    cpdef respond_whole(self, CServer server, tuple plain, data, Py_ssize_t end)
+    cpdef respond_whole(self, CServer server, tuple plain, bytes data, Py_ssize_t end)

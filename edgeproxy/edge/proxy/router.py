@@ -42,22 +42,15 @@ class Site(Generic[RouteT]):
     def match(self, path: bytes, method: bytes) -> RouteT:
         """Return the route for this path and method; raises RejectedError(404), or 405 where other methods have a
         route."""
-        for exact, prefixes, lengths in self._layers:
-            routes = exact.get(path) if exact else None
-            if routes is None:
-                for length in lengths:
-                    routes = prefixes.get(path[:length])
-                    if routes is not None:
-                        break
-                else:
-                    continue
-            if isinstance(routes, list):
-                return _select_by_method(routes, method)
-            methods = routes.methods
-            if methods is None or method in methods:
-                return routes
-            return _select_by_method([routes], method)
-        raise create_no_route_error()
+        routes = _find_routes(self._layers, path)
+        if routes is None:
+            raise create_no_route_error()
+        if isinstance(routes, list):
+            return _select_by_method(routes, method)
+        methods = routes.methods
+        if methods is None or method in methods:
+            return routes
+        return _select_by_method([routes], method)
 
 
 NO_SITE: Site[Never] = Site(())
@@ -111,6 +104,19 @@ def create_no_route_error() -> RejectedError:
 
 _Entry = Union[R, list[R]]  # noqa: UP007 - a generic alias
 _Layer = tuple[Mapping[bytes, _Entry[R]], Mapping[bytes, _Entry[R]], tuple[int, ...]]
+
+
+def _find_routes(layers: "tuple[_Layer[R], ...]", path: bytes) -> "_Entry[R] | None":
+    """Find the routes of a path: those of the most specific host that has any."""
+    for exact, prefixes, lengths in layers:
+        routes = exact.get(path) if exact else None
+        if routes is not None:
+            return routes
+        for length in lengths:
+            routes = prefixes.get(path[:length])
+            if routes is not None:
+                return routes
+    return None
 
 
 def _create_layer(routes: Iterable[R], elsewhere: Collection[bytes]) -> _Layer[R]:

@@ -12,4 +12,4 @@ cdef class Snapshot:
     cdef public bint has_own_fields, legacy_headers, records_ends, security_headers, sets_region
     cdef public double body_idle, header_timeout, keepalive_idle
     @cython.locals(identity=CIdentity, people=CDirectory)
-    cpdef read_block(self, block, trusted)
+    cpdef read_block(self, bytes block, trusted)

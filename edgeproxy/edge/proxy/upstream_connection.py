@@ -61,14 +61,22 @@ class UpstreamConnection(UpstreamBody):
         if self._state or exchange is None or self.buffer:
             self.receive_more(data)
             return
-        end = data.find(BLANK)
-        if end < 0:
-            self.keep_partial_head(data)
-            return
-        block = data[: end + 2]
-        plain = PLAIN_RESPONSES[block]
-        if plain is None:
-            plain = read_plain_head(block, self.runtime.date_line)
+        endpoint = self.endpoint
+        if data.startswith(endpoint.latest_head):
+            # Mostly one second's heads are the same: neither its end nor its meaning has to be looked for.
+            end, plain = len(endpoint.latest_head) - 4, endpoint.latest_meaning
+        else:
+            end = data.find(BLANK)
+            if end < 0:
+                self.keep_partial_head(data)
+                return
+            block = data[: end + 2]
+            known = PLAIN_RESPONSES[block]
+            if known is None:
+                plain = read_plain_head(block, self.runtime.date_line)
+            else:
+                plain = endpoint.latest_meaning = known
+                endpoint.latest_head = data[: end + 4]
         if exchange.accepts_whole and end + 4 + plain[1] == len(data):
             client = exchange.client
             # An answer in one piece does not say that the connection ends, and does not come by `Client.next`, where

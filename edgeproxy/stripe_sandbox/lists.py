@@ -35,6 +35,7 @@ def list_objects(
 ) -> Body:
     """List objects of a type by fields with a value, a range or one of several, and `where`, SQL."""
     limit = parse_limit(params)
+    _require_one_cursor(params)
     query, arguments = "kind = ? AND live = ? AND NOT deleted", [kind, tx.live]
     if where:
         query += f" AND {where}"
@@ -77,6 +78,7 @@ def format_list(tx: Transaction, bodies: Sequence[Body], has_more: bool, url: st
 def slice_list(tx: Transaction, bodies: Sequence[Body], params: Parameters, url: str | None = None) -> Body:
     """Return a page of a list that is in memory."""
     limit = parse_limit(params)
+    _require_one_cursor(params)
     places = {body["id"]: place for place, body in enumerate(bodies)}
     first, last = 0, len(bodies)
     for name in ("starting_after", "ending_before"):
@@ -96,6 +98,16 @@ def parse_limit(params: Parameters) -> int:
     if not 1 <= limit <= LIMIT_MAX:
         raise invalid_request(f"Invalid limit: must be between 1 and {LIMIT_MAX}", "limit")
     return int(limit)
+
+
+def _require_one_cursor(params: Parameters) -> None:
+    """Refuse a list that is to begin after one object and to end before another."""
+    if "starting_after" in params and "ending_before" in params:
+        raise invalid_request(
+            "You may only specify one of these parameters: starting_after, ending_before.",
+            "starting_after",
+            "parameters_exclusive",
+        )
 
 
 def _find_place(tx: Transaction, kind: str, id: str, name: str) -> int:

@@ -45,7 +45,7 @@ from edgeproxy.stripe_sandbox.objects import (
     usage,
     webhooks,
 )
-from edgeproxy.stripe_sandbox.searches import create_search_handler
+from edgeproxy.stripe_sandbox.searches import count_found, create_search_handler
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction
 
 OPERATIONS: Mapping[str, Handler] = {
@@ -312,7 +312,9 @@ INCLUDED: Included = {
     ("coupon", "applies_to"): coupons.get_products,
     ("customer", "subscriptions"): subscriptions.expand_subscriptions,
     ("customer", "tax_ids"): customers.expand_tax_ids,
+    ("invoice", "confirmation_secret"): invoices.expand_confirmation_secret,
     ("invoice", "payments"): invoices.expand_payments,
+    ("search_result", "total_count"): count_found,
 }
 """Fields that are answered only when a call expands them."""
 

@@ -4,6 +4,12 @@ from collections.abc import Mapping
 
 from edgeproxy.base.json_values import JsonValue
 
+SANDBOX_CODE = "sandbox_unsupported"
+"""The code of what Stripe knows and the sandbox does not."""
+
+DOCUMENTATION = "https://stripe.com/docs/error-codes/"
+"""Where Stripe says more of an error, by its code."""
+
 
 class ApiError(Exception):
     """An error response: its status, and `error` of its body."""
@@ -26,6 +32,8 @@ class ApiError(Exception):
         """Whether the transaction is committed all the same, as with a declined payment."""
         self.headers = dict(headers or {})
         fields = {"code": code, "message": message, "param": param, "type": kind, **more}
+        if code not in (None, SANDBOX_CODE) and kind.endswith("_error"):  # Errors of v2 have none.
+            fields["doc_url"] = DOCUMENTATION + code.replace("_", "-")
         self.body = {"error": {name: value for name, value in fields.items() if value is not None}}
 
 
@@ -43,7 +51,7 @@ def no_such_object(name: str, id: str, param: str | None = None) -> ApiError:
 
 def unsupported(what: str, param: str | None = None) -> ApiError:
     """Build a 400 of the sandbox's own: Stripe supports this, the sandbox does not."""
-    return ApiError(400, f"The sandbox does not support {what}.", code="sandbox_unsupported", param=param)
+    return ApiError(400, f"The sandbox does not support {what}.", code=SANDBOX_CODE, param=param)
 
 
 def too_many_requests(reason: str | None) -> ApiError:

@@ -31,10 +31,11 @@ def _search(tx: Transaction, kind: str, params: Parameters, fields: Mapping[str,
     before = params.get("page", str(2**62))
     if not before.isdecimal():
         raise invalid_request("Invalid page.", "page")
+    found = f"kind = ? AND live = ? AND NOT deleted AND json_extract(body, '$.created') <= ? AND ({where})"
+    arguments = [kind, tx.live, tx.now - tx.account.search_lag, *values]
     rows = tx.account.connection.execute(
-        "SELECT seq, body FROM objects WHERE kind = ? AND live = ? AND NOT deleted "
-        f"AND json_extract(body, '$.created') <= ? AND seq < ? AND ({where}) ORDER BY seq DESC LIMIT ?",
-        (kind, tx.live, tx.now - tx.account.search_lag, int(before), *values, limit + 1),
+        f"SELECT seq, body FROM objects WHERE {found} AND seq < ? ORDER BY seq DESC LIMIT ?",
+        (*arguments, int(before), limit + 1),
     ).fetchall()
     more = len(rows) > limit
     return {
@@ -43,7 +44,15 @@ def _search(tx: Transaction, kind: str, params: Parameters, fields: Mapping[str,
         "has_more": more,
         "next_page": str(rows[limit - 1][0]) if more else None,
         "url": tx.request.path if tx.request is not None else "",
+        "_found": [found, *arguments],
     }
+
+
+def count_found(tx: Transaction, result: Body) -> int:
+    """Count what a search finds on all its pages."""
+    found, *arguments = result["_found"]
+    row = tx.account.connection.execute(f"SELECT COUNT(*) FROM objects WHERE {found}", arguments).fetchone()
+    return int(row[0])
 
 
 def parse_query(query: str, fields: Mapping[str, str]) -> tuple[str, list[SqlValue]]:

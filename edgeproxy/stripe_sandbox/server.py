@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Mapping
 from email.utils import formatdate
 from typing import NamedTuple
 from urllib.parse import parse_qsl
@@ -116,6 +117,7 @@ class Server:
                 "list of your API keys at https://dashboard.stripe.com/account/apikeys.",
                 code="secret_key_required",
             )
+        require_own_account(request.headers)
         version = request.headers.get("Stripe-Version", self._description.version)
         is_older = version != self._description.version
         if is_older and not self._takes_any_version:
@@ -245,6 +247,7 @@ class Server:
             else tx.render(result)
         )
         expand(tx, body, call.operation.answer, expand_paths, INCLUDED)
+        body = {name: value for name, value in body.items() if not name.startswith("_")}
         if call.publishable:
             body = {name: value for name, value in body.items() if name not in SECRET_FIELDS}
         return Answer(200, orjson.dumps(body), {})
@@ -342,6 +345,18 @@ def parse_key(authorization: str | None) -> tuple[str, bool]:
     if match is None:
         raise ApiError(401, f"Invalid API Key provided: {key[:7]}{'*' * 8}{key[-4:] if len(key) > 16 else ''}")
     return match[1], match[2] == "live"
+
+
+def require_own_account(headers: Mapping[str, str]) -> None:
+    """Raise the refusal of a call on behalf of another account: none is connected to the sandbox's."""
+    for name in ("Stripe-Account", "Stripe-Context"):
+        if account := headers.get(name):
+            raise ApiError(
+                403,
+                f"The provided key does not have access to account '{account}' (or that account does not exist). "
+                "Application access may have been revoked. The sandbox has one account, and no Connect.",
+                code="account_invalid",
+            )
 
 
 def drop_connection(request: web.Request) -> web.Response:

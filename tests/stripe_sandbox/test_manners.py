@@ -29,6 +29,7 @@ from tests.support.stripe_sandbox import KEY, Api, Sandbox
         ("customers", "tax_exempt=some", "tax_exempt", None),
         ("customers", "a[=1", "a[", "parameter_unknown"),
         ("customers", "metadata[k]=" + "x" * 501, "metadata[k]", None),
+        ("customers", "email=nobody", "email", "email_invalid"),
         ("invoices", "auto_advance=yes", "auto_advance", None),
         ("invoices", "", "customer", "parameter_missing"),
         ("invoices", "customer=cus_nobody", "customer", "resource_missing"),
@@ -47,6 +48,8 @@ def test_what_is_wrong_with_a_parameter_is_said_by_name(
     error = answer.json()["error"]
     assert (answer.status, error.get("param"), error.get("code")) == (400, param, code), error
     assert error["type"] == "invalid_request_error"
+    page = code and f"https://stripe.com/docs/error-codes/{code.replace('_', '-')}"
+    assert error.get("doc_url") == page
 
 
 def test_what_stripe_knows_and_the_sandbox_does_not_is_refused(stripe_sandbox: Sandbox) -> None:
@@ -69,6 +72,7 @@ def test_what_stripe_knows_and_the_sandbox_does_not_is_refused(stripe_sandbox: S
         ("GET", "/v1/customers?limit=101", 400, None),
         ("GET", "/v1/customers?starting_after=cus_nobody", 400, "resource_missing"),
         ("GET", "/v1/customers?expand[]=data.name", 400, None),
+        ("GET", "/v1/customers?starting_after=cus_a&ending_before=cus_b", 400, "parameters_exclusive"),
     ],
 )
 def test_what_is_not_there_is_said(stripe_api: Api, method: str, path: str, status: int, code: str | None) -> None:
@@ -88,6 +92,14 @@ def test_who_asks_is_known_by_bearer_or_basic_and_the_modes_are_apart(stripe_san
         answer = sandbox.call("GET", "/v1/customers", Authorization=wrong)
         assert answer.status == 401
         assert answer["request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize("field", ["Stripe_Account", "Stripe_Context"])
+def test_who_asks_for_another_account_is_refused_and_changes_nothing_here(stripe_api: Api, field: str) -> None:
+    answer = stripe_api.call("POST", "/v1/customers", "email=connected@example.com", **{field: "acct_1OfSomebody"})
+    error = answer.json()["error"]
+    assert (answer.status, error["code"], "acct_1OfSomebody" in error["message"]) == (403, "account_invalid", True)
+    assert stripe_api.call("GET", "/v1/customers?email=connected@example.com").json()["data"] == []
 
 
 def test_every_answer_names_its_request_and_its_version_and_no_other_is_spoken(stripe_sandbox: Sandbox) -> None:
@@ -229,6 +241,8 @@ def test_searches_find_what_is_asked_for(stripe_sandbox: Sandbox, query: str, na
     assert (answer.status == 400) == (names is None)
     if names is not None:
         assert [one["name"] for one in answer.json()["data"]] == names
+        counted = sandbox.call("GET", f"/v1/customers/search?limit=1&expand[]=total_count&query={quote(query)}").json()
+        assert (counted["total_count"], "total_count" in answer.json()) == (len(names), False)
 
 
 def test_what_is_hostile_is_refused_and_nothing_breaks(stripe_sandbox: Sandbox) -> None:

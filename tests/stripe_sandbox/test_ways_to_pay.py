@@ -25,8 +25,11 @@ async def subscribe(client: stripe.StripeClient, **fields: Any) -> stripe.Subscr
 @pytest.mark.parametrize("saves", [True, False])
 def test_a_trial_without_a_card_asks_for_one_by_a_setup_intent(stripe_api: Api, saves: bool) -> None:
     async def flow(client: stripe.StripeClient) -> None:
-        trial = await subscribe(client, trial_period_days=14, payment_settings=SAVES if saves else {})
+        expand = ["latest_invoice.confirmation_secret"]  # as Stripe's guide does, with a trial or without
+        trial = await subscribe(client, trial_period_days=14, payment_settings=SAVES if saves else {}, expand=expand)
         assert (trial.status, trial.default_payment_method) == ("trialing", None)
+        assert isinstance(trial.latest_invoice, stripe.Invoice)
+        assert trial.latest_invoice.confirmation_secret is None
         assert isinstance(trial.pending_setup_intent, str)
         intent = await client.v1.setup_intents.retrieve_async(trial.pending_setup_intent)
         assert (intent.status, intent.usage, intent.customer) == (
@@ -66,6 +69,10 @@ def test_the_card_of_a_first_payment_is_kept_where_the_subscription_says_so(stri
         intent = made.latest_invoice.payments.data[0].payment.payment_intent
         assert isinstance(intent, str)
         waiting = await client.v1.payment_intents.retrieve_async(intent)
+        assert made.latest_invoice.confirmation_secret is not None
+        assert made.latest_invoice.confirmation_secret.client_secret == waiting.client_secret
+        bare = await client.v1.invoices.retrieve_async(made.latest_invoice.id)
+        assert bare.confirmation_secret is None, "it is answered where it is expanded"
         assert waiting.setup_future_usage == "off_session"
         paid = await client.v1.payment_intents.confirm_async(
             intent, {"payment_method": "pm_card_visa", "return_url": "https://example.com"}

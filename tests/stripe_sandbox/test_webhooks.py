@@ -10,7 +10,7 @@ import pytest
 import stripe
 
 from loadtest.testbed.waiting import until
-from tests.support.stripe_sandbox import Sandbox
+from tests.support.stripe_sandbox import Api, Sandbox
 
 
 class Receiver(ThreadingHTTPServer):
@@ -60,6 +60,14 @@ def receiver() -> Iterator[Receiver]:
         made.shutdown()
         thread.join()
         made.server_close()
+
+
+def test_an_event_has_the_former_values_of_what_changed(stripe_api: Api) -> None:
+    made = stripe_api.call("POST", "/v1/customers", "phone=1&metadata[a]=1&metadata[b]=2").json()
+    stripe_api.call("POST", f"/v1/customers/{made['id']}", "name=N&phone=2&metadata[a]=3&metadata[c]=4")
+    (event,) = stripe_api.call("GET", "/v1/events?type=customer.updated&limit=1").json()["data"]
+    former = {"name": None, "phone": "1", "metadata": {"a": "1", "c": None}}
+    assert (event["data"]["object"]["id"], event["data"]["previous_attributes"]) == (made["id"], former)
 
 
 def test_events_are_signed_and_come_again_until_they_are_taken(stripe_sandbox: Sandbox, receiver: Receiver) -> None:

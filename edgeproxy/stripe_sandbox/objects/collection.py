@@ -129,7 +129,6 @@ def _ask_payment(tx: Transaction, invoice: Body, intent: Body) -> None:
     }
     tx.insert(payment)
     invoice["_payment"], invoice["_intent"] = payment["id"], intent["id"]
-    invoice["confirmation_secret"] = {"client_secret": intent["client_secret"], "type": "payment_intent"}
 
 
 def settle_paused(tx: Transaction, invoice: Body) -> Body:

@@ -7,6 +7,7 @@ from edgeproxy.stripe_sandbox.objects.currencies import parse_currency
 from edgeproxy.stripe_sandbox.objects.fields import (
     compute_previous_attributes,
     merge_metadata,
+    require_email,
     require_supported,
     set_fields,
 )
@@ -98,6 +99,7 @@ def delete(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 def _put(tx: Transaction, customer: Body, params: Parameters) -> None:
     require_supported(params, "validate")
+    require_email(params, "email")
     set_fields(customer, params, *PLAIN, "next_invoice_sequence", "tax_exempt")
     merge_metadata(customer, params)
     if customer["tax_exempt"] is None:

@@ -1,7 +1,12 @@
 """Fields that calls of several objects set in the same way."""
 
+import re
+from collections.abc import Mapping
+
 from edgeproxy.stripe_sandbox.refusal import invalid_request, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
+
+EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 
 def set_fields(body: Body, params: Fields, *names: str) -> None:
@@ -26,12 +31,25 @@ def merge_metadata(body: Body, params: Fields, name: str = "metadata") -> None:
 
 
 def compute_previous_attributes(before: Fields, after: Fields) -> Body:
-    """Return `previous_attributes` of an event: the former values of changed fields."""
-    return {
-        name: value
-        for name, value in before.items()
-        if not name.startswith("_") and name in after and after[name] != value
-    }
+    """Return `previous_attributes` of an event: the former values of changed fields, null where there was none, and of
+    objects those of their changed fields alone.
+    """
+    changed: Body = {}
+    for name in sorted({*before, *after}):
+        was, is_now = before.get(name), after.get(name)
+        if name.startswith("_") or was == is_now:
+            continue
+        if isinstance(was, Mapping) and isinstance(is_now, Mapping) and was.get("object") != "list":
+            changed[name] = compute_previous_attributes(was, is_now)
+        else:
+            changed[name] = was
+    return changed
+
+
+def require_email(params: Fields, name: str) -> None:
+    """Refuse a parameter that is no e-mail address; an empty one unsets."""
+    if (email := params.get(name)) and not EMAIL.fullmatch(email):
+        raise invalid_request(f"Invalid email address: {email}", name, "email_invalid")
 
 
 def require_supported(params: Fields, *names: str) -> None:

@@ -268,6 +268,14 @@ def list_payments(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     return list_objects(tx, "invoice_payment", params, fields)
 
 
+def expand_confirmation_secret(tx: Transaction, invoice: Body) -> Body | None:
+    """Return what confirms the payment of an invoice in a browser; None where nothing is to be paid."""
+    intent = (tx.find("invoice", invoice["id"]) or {}).get("_intent")  # A preview has none.
+    if intent is None:
+        return None
+    return {"client_secret": tx.get("payment_intent", intent)["client_secret"], "type": "payment_intent"}
+
+
 def expand_payments(tx: Transaction, invoice: Body) -> Body:
     """Return the payments of an invoice, expanded."""
     bodies = [tx.render(payment) for payment in tx.all("invoice_payment", invoice=invoice["id"])]

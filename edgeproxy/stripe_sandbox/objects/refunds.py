@@ -125,9 +125,7 @@ def _take_back(tx: Transaction, refund: Body, status: str, reason: str) -> Body:
 
 
 def _save_changed(tx: Transaction, refund: Body, before: Fields, event: str) -> Body:
-    changed = compute_previous_attributes(before, refund) | {
-        name: None for name in refund if name not in before and not name.startswith("_")
-    }
+    changed = compute_previous_attributes(before, refund)
     tx.save(refund)
     tx.record_event(event, refund, changed)
     tx.record_event("charge.refund.updated", refund, changed, on_record=False)

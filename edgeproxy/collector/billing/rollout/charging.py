@@ -164,7 +164,9 @@ async def set_percent(
 
 
 async def _store_percent(connection: AsyncConnection, caller: Caller, row: RolloutRow, percent: int, why: str) -> None:
-    values = {"percent": percent, "since": int(time.time()), "version": row.version + 1}
+    values = {"percent": percent, "version": row.version + 1}
+    if percent != row.percent:  # The same one again begins no stage.
+        values["since"] = int(time.time())
     await connection.execute(sa.update(rollout).values(values))
     before, after = {"percent": row.percent}, {"percent": percent, "why": why}
     await audit.append_entry(connection, caller, AuditEntry("billing.rollout", "billing", before, after))

@@ -23,7 +23,7 @@ from edgeproxy.collector.billing.reports import rollout_figures
 from edgeproxy.collector.billing.rollout import charging, gates
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.delivery_tables import waivers, webhook_events
+from edgeproxy.collector.database.delivery_tables import rollout, waivers, webhook_events
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, customers, directory_outbox
 from edgeproxy.collector.ledger.ledger_writer import LedgerWriter
 from edgeproxy.config.collector.billing import Billing, Rollout
@@ -192,6 +192,10 @@ def test_the_percentage_is_the_file_s_until_somebody_says_another_one(sqlite_dat
         finding = Finding("volume", "page", 9.0, None, 5000, 900.0, after.since)
         await raise_once(connection, build_pause_alert("acme", "api_calls", finding, time.time()))
         assert (await rollout_figures.fetch_figures(connection, after, time.time(), ON)).paused == 1
+        await connection.execute(sa.update(rollout).values(since=after.since - 3600))
+        await charging.set_percent(connection, BOSS, file, 25, "said again")
+        again = await charging.fetch_charging(connection, file)
+        assert (again.percent, again.since) == (25, after.since - 3600), "the stage goes on"
 
     on(sqlite_database, step)
 

@@ -182,7 +182,7 @@ async def replace_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_i
     return the row as it is by now."""
     status = "deleted" if stripe_invoice.get("deleted") else str(stripe_invoice["status"])
     replaced = add_replaced_id(row._replace(stripe_id=stripe_invoice["id"]))
-    await invoices.update_invoice(connection, row.id, stripe_id=None, replaced_ids=replaced, try_at=0)
+    await invoices.update_invoice(connection, row.id, stripe_id=None, url=None, replaced_ids=replaced, try_at=0)
     await raise_once(
         connection,
         Alert(

@@ -183,6 +183,8 @@ def test_a_draft_that_is_finalized_with_an_amount_holds_ours_until_a_person_deci
             # The person does as it says.
             await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/void")
             await apply_stripe_events(of)
+            held = (await fetch_invoices(of, name))[PERIOD]
+            assert (held["state"], held["stripe_id"], held["url"]) == ("held", None, None)
             async with of.database.writing() as connection:
                 accepted = {"tries": 1, "try_at": 0, "held_why": None}
                 await invoices.transition(connection, held["id"], invoices.HELD, invoices.DRAFT, **accepted)

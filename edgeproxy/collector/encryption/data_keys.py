@@ -10,6 +10,7 @@ import binascii
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import cache
 from weakref import WeakKeyDictionary
 
 import orjson
@@ -27,6 +28,7 @@ from edgeproxy.collector.encryption.owners import DATABASE
 
 CIPHERTEXT = "enc1:"
 """The beginning of a ciphertext; no JSON and no e-mail address begins like that."""
+_START = len(CIPHERTEXT)
 KEYS_MAX = 500
 """Data keys that one statement looks up."""
 
@@ -61,19 +63,39 @@ class DataKeys:
 
     def open_text(self, customer: str, value: str, table: str, column: str, *row_key: str) -> str:
         """Return the value of a ciphertext; raises SealedValueError."""
+        return self.open_bound_text(customer, value, _bind(table, column, row_key))
+
+    def open_bound_text(self, customer: str, value: str, bound: bytes) -> str:
+        """Return the value of a ciphertext by what it is bound to (`bind_column`); raises SealedValueError."""
         if (cipher := self._ciphers.get(customer)) is None:
-            raise SealedValueError(f"{table}.{column} cannot be decrypted: the data key of its customer is gone")
+            raise SealedValueError(f"{_name(bound)} cannot be decrypted: the data key of its customer is gone")
         try:
-            closed = binascii.a2b_base64(value[len(CIPHERTEXT) :], strict_mode=True)
-            bound = _bind(table, column, row_key)
+            closed = binascii.a2b_base64(value[_START:], strict_mode=True)
             return cipher.decrypt(closed[:NONCE_BYTES], closed[NONCE_BYTES:], bound).decode()
         except (InvalidTag, ValueError):
-            raise SealedValueError(f"{table}.{column} of a row was changed, or is of another row") from None
+            raise SealedValueError(f"{_name(bound)} of a row was changed, or is of another row") from None
 
 
 def _bind(table: str, column: str, row_key: Sequence[str]) -> bytes:
     """Return what a ciphertext is bound to: its table, its column, and the primary key of its row."""
     return orjson.dumps((table, column, *row_key))
+
+
+@cache
+def bind_column(table: str, column: str) -> bytes:
+    """Return the part of what a ciphertext is bound to which is the same in all rows; `bind_row` has the rest."""
+    return _bind(table, column, ())[:-1] + b","
+
+
+def bind_row(row_key: Sequence[str]) -> bytes:
+    """Return the part of what a ciphertext is bound to which is the same in all columns of a row with this key."""
+    return orjson.dumps(row_key)[1:]
+
+
+def _name(bound: bytes) -> str:
+    """Return the column to which a ciphertext is bound, for an error."""
+    table, column, *_ = orjson.loads(bound)
+    return f"{table}.{column}"
 
 
 # ---- fetching

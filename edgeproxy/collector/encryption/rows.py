@@ -21,6 +21,8 @@ from edgeproxy.collector.encryption.data_keys import (
     CIPHERTEXT,
     DataKeys,
     SealedValueError,
+    bind_column,
+    bind_row,
     fetch_data_keys,
     find_data_keys,
 )
@@ -39,8 +41,8 @@ OWNER_ID = "data_key_owner"
 """The column in which a row brings the id of its owner, where it has none."""
 
 
-Ciphertext = tuple[dict[str, object], str, str, list[str], object]
-"""A value that is to be opened: its row, its column, the ciphertext, the primary key, and what says whose it is."""
+Ciphertext = tuple[dict[str, object], str, str, bytes, object]
+"""A value that is to be opened: its row, its column, the ciphertext, what it is bound to, and what says whose it is."""
 
 
 def open_row(keys: DataKeys, table: str, row: Row, owner: str) -> dict[str, object]:
@@ -49,32 +51,36 @@ def open_row(keys: DataKeys, table: str, row: Row, owner: str) -> dict[str, obje
     It has the primary key, where it has an encrypted column. Raises SealedValueError.
     """
     opened = dict(row)
-    _open(keys, table, _take_ciphertexts(table, [opened], None), {None: owner})
+    _open(keys, _take_ciphertexts(table, [opened], None), {None: owner})
     return opened
 
 
 def _take_ciphertexts(table: str, rows: Sequence[dict[str, object]], owner_column: str | None) -> list[Ciphertext]:
     """Take the ciphertexts out of rows, which keep those in columns where they belong."""
     sealed, taken = SEALED[table], list[Ciphertext]()
-    looked_up = tuple(sealed.looked_up.items())
-    for row in rows:
-        values = [(column, value) for column in sealed.plain if _is_ciphertext(value := row.get(column))]
-        for column, stored in looked_up:
+    plain = [(column, bind_column(table, column)) for column in sealed.plain]
+    looked_up = [(column, stored, bind_column(table, column)) for column, stored in sealed.looked_up.items()]
+    key, domains = sealed.key, sealed.domains
+    for row in rows:  # What is done for each value is nearly all that encryption costs a list.
+        row_key, owner = b"", None if owner_column is None else row[owner_column]
+        for column, bound in plain:
+            value = row.get(column)
+            if isinstance(value, str) and value.startswith(CIPHERTEXT):
+                row_key = row_key or bind_row([str(row[name]) for name in key])
+                taken.append((row, column, value, bound + row_key, owner))
+        for column, stored, bound in looked_up:
             if (value := row.pop(stored, None)) is not None:
-                values.append((column, str(value)))
-        if values:
-            row_key = [str(row[name]) for name in sealed.key]
-            owner = None if owner_column is None else row[owner_column]
-            taken += [(row, column, value, row_key, owner) for column, value in values]
-        for column in sealed.domains:
+                row_key = row_key or bind_row([str(row[name]) for name in key])
+                taken.append((row, column, str(value), bound + row_key, owner))
+        for column in domains:
             row.pop(column, None)
     return taken
 
 
-def _open(keys: DataKeys, table: str, taken: Sequence[Ciphertext], owners: Mapping[object, str]) -> None:
+def _open(keys: DataKeys, taken: Sequence[Ciphertext], owners: Mapping[object, str]) -> None:
     """Open ciphertexts in their rows; `owners` has the ids, and what is of none of them is of the database."""
-    for row, column, value, row_key, owner in taken:
-        row[column] = keys.open_text(owners.get(owner, DATABASE), value, table, column, *row_key)
+    for row, column, value, bound, owner in taken:
+        row[column] = keys.open_bound_text(owners.get(owner, DATABASE), value, bound)
 
 
 def seal_row(keys: DataKeys, table: str, row: Row, owner: str) -> dict[str, object]:
@@ -165,16 +171,16 @@ async def open_rows(connection: AsyncConnection, table: str, rows: list[dict[str
             del row[OWNER_ID]
     if not taken:
         return rows
-    values = {owner for *_, owner in taken}
+    values = {value[-1] for value in taken}
     if brings_id:
         owners: Mapping[object, str] = {value: str(value) for value in values if value is not None}
     else:
         owners = await fetch_owner_ids(connection, table, values)
     ids = {owners.get(value, DATABASE) for value in values}
     try:
-        _open(await find_data_keys(connection, ids), table, taken, owners)
+        _open(await find_data_keys(connection, ids), taken, owners)
     except SealedValueError:
-        _open(await fetch_data_keys(connection, ids), table, taken, owners)
+        _open(await fetch_data_keys(connection, ids), taken, owners)
     return rows
 
 

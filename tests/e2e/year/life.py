@@ -154,7 +154,7 @@ def cancel(side: Side, person: Person) -> None:
 
 def fetch_begin(side: Side, person: Person) -> int:
     """Return the Unix second at which the person's plan began, while it has one."""
-    return parse_second(side.send("GET", f"/billing/subscription?customer={person.name}").json()["period_start"])
+    return parse_second(side.send("GET", f"/billing/subscription?customer={person.name}").json()["created_at"])
 
 
 def list_own_totals(side: Side, pseudonym: str) -> Counter[int]:

@@ -59,15 +59,23 @@ class ErasureList:
         return customer
 
     def append(self, erasures: Iterable[tuple[str, int]]) -> None:
-        """Append ids and their Unix milliseconds, on disk when this returns; raises InvalidErasureListError."""
-        lines = [orjson.dumps({"customer": one, "erased_at": format_timestamp(at)}) + b"\n" for one, at in erasures]
+        """Append ids and their Unix milliseconds, on disk when this returns; raises InvalidErasureListError.
+
+        Those that another process has appended since the list was read are left out.
+        """
         try:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)  # A command may append at the same time.
                 content = os.pread(file, os.fstat(file).st_size, 0)
                 if not content.endswith(b"\n"):
-                    os.ftruncate(file, content.rfind(b"\n") + 1)
+                    content = content[: content.rfind(b"\n") + 1]
+                    os.ftruncate(file, len(content))
+                lines = [
+                    orjson.dumps({"customer": one, "erased_at": format_timestamp(at)}) + b"\n"
+                    for one, at in erasures
+                    if one.encode() not in content
+                ]
                 os.write(file, b"".join(lines))
                 os.fsync(file)
             finally:

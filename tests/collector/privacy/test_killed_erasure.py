@@ -1,15 +1,18 @@
-"""An erasure that is killed at any step (kill -9): nothing of it is done, or the next one finishes it."""
+"""An erasure that is killed at any step (kill -9), or meets others: all of it is done, once, or nothing."""
 
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Barrier
 from typing import Any, TypeVar
 
 import pytest
 import sqlalchemy as sa
 
+from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.commands import privacy as commands
 from edgeproxy.collector.database.database import Database
@@ -132,6 +135,41 @@ def test_an_erasure_that_is_killed_is_whole_or_not_at_all_and_the_next_one_finis
     assert (code, text.startswith("acme was erased before" if is_done else "acme is erased")) == (0, True)
     assert use(database, list_contacts) == {"ada@bolt.example"}
     assert len(listed.read()) == len(listed.path.read_text().splitlines()) == 1
+
+
+def test_two_who_erase_a_customer_at_once_and_a_third_one_all_get_an_answer_and_it_is_on_record_once(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = ErasureList(tmp_path / "apart.jsonl")
+    with closing(Collector(tmp_path / "collector", database, privacy={"erasures": str(listed.path)})) as collector:
+        collector.write()
+        settings = load_collector(collector.file, {})
+    use(database, fill)
+    all_three, read = Barrier(3, timeout=60.0), ErasureList.read
+
+    def read_together(own: ErasureList) -> set[str]:
+        """Read the list before anybody appends to it."""
+        ids = read(own)
+        all_three.wait()
+        return ids
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(3) as threads:
+        patched.setattr(ErasureList, "read", read_together)
+        answers = [threads.submit(commands.erase, settings, name) for name in ("acme", "acme", "bolt")]
+        said = [answer.result() for answer in answers]
+    assert {code for code, _ in said} == {0}, said
+    starts = sorted(text.partition(":")[0].partition("\n")[0] for _, text in said)
+    assert starts == ["acme is erased", "acme was erased before", "bolt is erased"]
+    assert use(database, list_contacts) == set()
+    assert len(listed.read()) == len(listed.path.read_text().splitlines()) == 2
+
+    async def list_entries(opened: Database) -> list[str]:
+        async with opened.reading(whole=True) as connection:
+            entries = await audit.list_entries(connection, 0, 100)
+            assert await audit.verify_chain(connection) == len(entries)
+            return [entry["target"] for entry in entries if entry["action"] == "customer.erase"]
+
+    assert sorted(use(database, list_entries)) == ["acme", "bolt"]
 
 
 def test_a_restored_collector_that_is_killed_amidst_erasing_again_goes_on(

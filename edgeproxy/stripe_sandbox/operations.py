@@ -45,7 +45,7 @@ from edgeproxy.stripe_sandbox.objects import (
     usage,
     webhooks,
 )
-from edgeproxy.stripe_sandbox.searches import count_found, create_search_handler
+from edgeproxy.stripe_sandbox.searches import count_matches, create_search_handler
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction
 
 OPERATIONS: Mapping[str, Handler] = {
@@ -314,7 +314,7 @@ INCLUDED: Included = {
     ("customer", "tax_ids"): customers.expand_tax_ids,
     ("invoice", "confirmation_secret"): invoices.expand_confirmation_secret,
     ("invoice", "payments"): invoices.expand_payments,
-    ("search_result", "total_count"): count_found,
+    ("search_result", "total_count"): count_matches,
 }
 """Fields that are answered only when a call expands them."""
 

@@ -31,10 +31,10 @@ def _search(tx: Transaction, kind: str, params: Parameters, fields: Mapping[str,
     before = params.get("page", str(2**62))
     if not before.isdecimal():
         raise invalid_request("Invalid page.", "page")
-    found = f"kind = ? AND live = ? AND NOT deleted AND json_extract(body, '$.created') <= ? AND ({where})"
+    condition = f"kind = ? AND live = ? AND NOT deleted AND json_extract(body, '$.created') <= ? AND ({where})"
     arguments = [kind, tx.live, tx.now - tx.account.search_lag, *values]
     rows = tx.account.connection.execute(
-        f"SELECT seq, body FROM objects WHERE {found} AND seq < ? ORDER BY seq DESC LIMIT ?",
+        f"SELECT seq, body FROM objects WHERE {condition} AND seq < ? ORDER BY seq DESC LIMIT ?",
         (*arguments, int(before), limit + 1),
     ).fetchall()
     more = len(rows) > limit
@@ -44,14 +44,14 @@ def _search(tx: Transaction, kind: str, params: Parameters, fields: Mapping[str,
         "has_more": more,
         "next_page": str(rows[limit - 1][0]) if more else None,
         "url": tx.request.path if tx.request is not None else "",
-        "_found": [found, *arguments],
+        "_condition": [condition, *arguments],
     }
 
 
-def count_found(tx: Transaction, result: Body) -> int:
-    """Count what a search finds on all its pages."""
-    found, *arguments = result["_found"]
-    row = tx.account.connection.execute(f"SELECT COUNT(*) FROM objects WHERE {found}", arguments).fetchone()
+def count_matches(tx: Transaction, result: Body) -> int:
+    """Return the number of objects that a search matches, on all its pages."""
+    condition, *arguments = result["_condition"]
+    row = tx.account.connection.execute(f"SELECT COUNT(*) FROM objects WHERE {condition}", arguments).fetchone()
     return int(row[0])
 
 

@@ -17,10 +17,11 @@ from edgeproxy.edge.http1.region_fields import format_region_lines
 from edgeproxy.edge.http1.response import NOT_PLAIN
 from edgeproxy.edge.messages import EndpointAddresses
 from edgeproxy.edge.proxy.circuit_breaker import CircuitBreaker
+from edgeproxy.edge.proxy.configured_endpoints import create_origins
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.endpoint_states import CHOSEN, DOWN, EJECTED, HEALTHY, UP, EndpointEvent, advance
 from edgeproxy.edge.proxy.idle_pool import IdlePool
-from edgeproxy.edge.proxy.load_balancing import compute_tiers, draw_pairs
+from edgeproxy.edge.proxy.load_balancing import draw_pairs
 from edgeproxy.edge.proxy.outlier_detection import OutlierDetector, end_ejections
 from edgeproxy.edge.proxy.retry_budget import RetryBudget
 
@@ -129,23 +130,6 @@ class Endpoint(IdlePool):
     def record_failure(self, now: float) -> None:
         """Record a request that ended in a fault of the upstream, or in a status of 500 and above."""
         self.service.record_failure(self, now)
-
-
-class ConfiguredEndpoint:
-    """An endpoint as configured, and the addresses behind its name."""
-
-    __slots__ = ("endpoints", "settings", "tier")
-
-    def __init__(self, settings: "EndpointSettings", tier: int) -> None:
-        self.settings = settings
-        self.tier = tier
-        self.endpoints: dict[str, Endpoint] = {}
-
-
-def create_origins(settings: "Sequence[EndpointSettings]", region: str) -> list[ConfiguredEndpoint]:
-    """Create the endpoints as configured; `region` is the edge's own."""
-    tiers = compute_tiers([endpoint.region for endpoint in settings], region)
-    return [ConfiguredEndpoint(endpoint, tier) for endpoint, tier in zip(settings, tiers, strict=True)]
 
 
 class Service:

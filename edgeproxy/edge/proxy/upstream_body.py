@@ -105,3 +105,8 @@ class UpstreamBody(UpstreamTransport):
         self.runtime.connections.readers.discard(self)
         is_whole = self._state == READ_UNTIL_CLOSE and self.half_closed
         usage.finish(ABSENT if is_whole else usage.cut_reason)
+
+
+def create_head_too_long_error() -> UpstreamError:
+    """Return the error of an answer whose head is longer than any that is read."""
+    return UpstreamError("http_response_header_section_size", "The upstream's answer has a head that is too long")

@@ -28,6 +28,7 @@ from edgeproxy.edge.proxy.upstream_body import (
     UNTIL_CLOSES,
     WAITING,
     UpstreamBody,
+    create_head_too_long_error,
 )
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ class UpstreamConnection(UpstreamBody):
                 self.keep_partial_head(data)
                 return
             block = data[: end + 2]
-            known = PLAIN_RESPONSES[block]
-            if known is None:
+            if (known := PLAIN_RESPONSES[block]) is None:
                 plain = read_plain_head(block, self.runtime.date_line)
             else:
                 plain = endpoint.latest_meaning = known
@@ -388,11 +388,6 @@ class UpstreamConnection(UpstreamBody):
                 # It was lent about when it was closed.
                 self.endpoint.record_idle_close(self.idle_since, monotonic())
             exchange.on_upstream_lost(fresh=not self.reused, begun=begun)
-
-
-def create_head_too_long_error() -> UpstreamError:
-    """Return the error of an answer whose head is longer than any that is read."""
-    return UpstreamError("http_response_header_section_size", "The upstream's answer has a head that is too long")
 
 
 RELAY = {

@@ -83,6 +83,8 @@ STILL_PLAIN = [
     ("RFC 9110 11.6.2 another scheme", "Authorization: Basic dTpw", ["Authorization: Basic dTpw"]),
     ("RFC 9110 11.1 no scheme of ours", "Authorization: Bearerx y", ["Authorization: Bearerx y"]),
     ("Trace Context 3.2 invalid", "traceparent: 00-0-0-0", []),
+    ("Trace Context 3.2.2.3 no trace-id", f"traceparent: 00-{'0' * 32}-{PARENT_ID}-01", []),
+    ("Trace Context 3.2.2.4 no parent-id", f"traceparent: 00-{TRACE_ID}-{'0' * 16}-01", []),
     ("Trace Context 3.3 alone", "tracestate: a=b", []),
     ("docs/design/contract.md#stamps", "X-Forwarded-For: 192.0.2.1", []),
     ("docs/design/contract.md#stamps proto", "X-Forwarded-Proto: https", []),

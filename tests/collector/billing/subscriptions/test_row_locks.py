@@ -2,13 +2,14 @@
 
 import asyncio
 import base64
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.collector.accounts import customers, keys, webhook_endpoints
+from edgeproxy.collector.accounts import contacts, customers, keys, webhook_endpoints
 from edgeproxy.collector.accounts.audit import verify_chain
 from edgeproxy.collector.accounts.models import CreateKeyRequest, UpdateCustomerRequest, UpdateKeyRequest
 from edgeproxy.collector.accounts.webhook_models import CreateWebhookEndpointRequest
@@ -16,13 +17,17 @@ from edgeproxy.collector.billing.invoices import dunning
 from edgeproxy.collector.billing.subscriptions import coupons, subscriptions
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import metadata
+from edgeproxy.collector.encryption.keyring import open_keyring
 from edgeproxy.collector.privacy import erasure
+from edgeproxy.config.collector.encryption import Encryption
 from edgeproxy.config.collector.webhooks import Webhooks
 from loadtest.testbed.postgresql import Postgresql
 from tests.support.credited import read, write
 from tests.support.interleaved import Act, interleave
-from tests.support.invoiced import JANUARY
-from tests.support.sold import CALLER, Sold, sold
+from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, amounts, apply_stripe_events, fetch_invoices
+from tests.support.sold import CALLER, KEY, Sold, sold
+from tests.support.stripe_sandbox import Sandbox
 
 PLANS = 'plans: {team@1: {fee: "31", tier: standard}}'
 COUPONS = {"TEN": {"amount_off": "10", "duration": "forever", "max_redemptions": 9}}
@@ -85,14 +90,18 @@ async def a_key_with_webhooks_and_its_customer(of: Sold) -> Case:
     return transact(keys.update_key, await create_key(of, "acme"), change), "UPDATE audit_head", update(of, "acme")
 
 
-async def a_rotation_and_the_erasure(of: Sold) -> Case:
-    async def erase(database: Database) -> None:
+def erase(name: str) -> Act:
+    async def do(database: Database) -> None:
         async with database.writing() as connection:
-            row = await customers.find_stored_row(connection, "bolt")
+            row = await customers.find_stored_row(connection, name)
             assert row is not None
             await erasure.erase_customers(connection, CALLER, [row])
 
-    return transact(keys.rotate_key, await create_key(of, "bolt"), 60), "FOR ", erase
+    return do
+
+
+async def a_rotation_and_the_erasure(of: Sold) -> Case:
+    return transact(keys.rotate_key, await create_key(of, "bolt"), 60), "FOR ", erase("bolt")
 
 
 CASES = [
@@ -117,5 +126,63 @@ def test_no_two_changes_wait_for_each_other(
                 await of.customer(name, plan, now=JANUARY)
             await interleave(of.database, url, *await prepare(of))
             await read(of.database, verify_chain)
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("is_erased_amidst", [True, False], ids=["erased amidst it", "amidst the erasure"])
+@pytest.mark.parametrize("is_of_stripe", [True, False], ids=["webhook", "closing"])
+def test_an_erasure_and_an_invoice_of_the_customer_do_not_wait_for_each_other(
+    postgresql: Postgresql,
+    stripe_sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_of_stripe: bool,
+    is_erased_amidst: bool,
+) -> None:
+    """An invoice is closed, or Stripe reports it, while its customer is erased: it comes to what it would without."""
+    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
+    url, name, closes_at = postgresql.database(), f"erased-{is_of_stripe}-{is_erased_amidst}", FEBRUARY + FREEZE
+    email, master_key = f"ada@{name.lower()}.example", tmp_path / "master.key"
+    master_key.write_bytes(os.urandom(32))
+    master_key.chmod(0o600)
+
+    async def work() -> None:
+        one, another = (sold(tmp_path, url, stripe_sandbox.url) for _ in range(2))
+        async with one as (of, closing), another as (beside, closing_beside):
+            for database in (of.database, beside.database):
+                assert await open_keyring(database, Encryption.model_validate({"file": str(master_key)}))
+            await of.customer(name, "standard", now=JANUARY)
+            emails = contacts.Contacts.model_validate({"emails": [email]})
+            await write(of.database, contacts.put_contacts, CALLER, name, emails)
+            await closing.step(JANUARY + 5)
+            await of.use(name, {"api_calls": 100_500}, at=JANUARY + 86400)
+            await closing.step(FEBRUARY)
+            stop = "INSERT INTO invoice_lines"
+            if is_of_stripe:
+                await closing.step(closes_at)
+                stop = "UPDATE invoices"
+
+            async def erase_beside(_: Database) -> None:
+                await erase(name)(beside.database)
+
+            async def bill(_: Database) -> None:
+                if is_of_stripe:
+                    await apply_stripe_events(of if is_erased_amidst else beside)
+                else:
+                    await (closing if is_erased_amidst else closing_beside).step(closes_at)
+
+            if is_erased_amidst:
+                await interleave(of.database, url, bill, stop, erase_beside)
+            else:
+                await interleave(of.database, url, erase(name), "UPDATE customers", bill)
+            await closing.step(closes_at + 60)
+            await apply_stripe_events(of)
+            invoice = (await fetch_invoices(of, name))["2027-01-01 period"]
+            assert (invoice["state"], invoice["total"], amounts(invoice)) == ("open", 9950, [9900, 0, 50])
+            await read(of.database, verify_chain)
+            async with of.database.reading(whole=True) as connection:
+                for table in metadata.sorted_tables:
+                    assert email not in str((await connection.execute(sa.select(table))).all()), table.name
 
     asyncio.run(work())

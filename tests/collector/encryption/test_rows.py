@@ -222,6 +222,11 @@ def test_each_column_is_stored_encrypted_read_as_ever_and_bound_to_its_row(datab
                         update = sa.update(table).where(*is_other).values({name: one._mapping[table.c[name]]})
                         await connection.execute(update)
                         await fetch_rows(connection, table.name, sa.select(table))
+        if file := opened.file:
+            content = b"".join(one.read_bytes() for one in file.parent.glob(f"{file.name}*"))
+            sealed_columns = [(name, column) for name, one in SEALED.items() for column in (*one.plain, *one.looked_up)]
+            assert [one for one in sealed_columns if ".".join(("planted", *one, "")).encode() in content] == []
+            assert b"planted.customers.tier." in content, "what is in the clear is found so"
 
     run(database, make_key(tmp_path / "key"), do)
 
@@ -262,7 +267,7 @@ def test_people_who_sign_in_and_subscribe_are_found_as_ever_and_none_is_stored(d
 def test_a_data_key_in_memory_is_neither_one_of_a_rollback_nor_used_to_write_for_who_is_erased(
     database: str, tmp_path: Path
 ) -> None:
-    """Two collectors on a database: one erases, and the other one has the data key still."""
+    """Two collectors on a database: one erases, and the other one, which hears nothing of it, has the key still."""
     settings = make_key(tmp_path / "key")
 
     async def do(opened: Database, keyring: Keyring | None) -> None:
@@ -287,6 +292,11 @@ def test_a_data_key_in_memory_is_neither_one_of_a_rollback_nor_used_to_write_for
                 row = await customers.get_row(connection, "acme", lock=True)
                 await erase_customers(connection, CALLER, [row])
             assert other.data_keys == {}
+            async with opened.reading() as connection:
+                assert len(keyring.data_keys) == 1, "it is warm"
+                assert await read(connection, "acme") == (None, "{}", [])
+                details = [one["after"] for one in await audit.list_entries(connection, 0, 100)]
+                assert details == [{"erased": True}] * 2 + [{"state": "deleted"}]
             async with opened.writing() as connection:
                 body = {"email": EMAIL, "customer": row.id, "role": "owner"}
                 (stored,) = await seal_rows(connection, contacts_table.name, [body])

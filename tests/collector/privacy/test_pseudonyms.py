@@ -19,6 +19,7 @@ from tests.support.visitor import Visitor
 
 ONE, OTHER = "c-0193e4a0-7c6b-7d2e-8f3a-1b2c3d4e5f60", "c-0193e4a0-7c6b-7d2e-8f3a-1b2c3d4e5f61"
 PSEUDONYMS = {"pseudonyms": True}
+EMAIL = "ada@acme.example"
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,7 @@ def test_a_name_is_in_one_place_and_then_in_none(start_collector: StartCollector
     pseudonym, other = create(collector, "planted"), create(collector, "aaa")
     assert collector.send("POST", "/v1/customers", {"name": "planted", "tier": "basic"}).status == 409
     assert collector.send("POST", "/v1/customers", {"name": ONE, "tier": "basic"}).status == 422
+    assert collector.send("POST", "/v1/customers", {"name": EMAIL, "tier": "basic"}).status == 422, "no name, nor kept"
     key = collector.send("POST", "/v1/customers/planted/keys", {"name": "k"}).json()
     assert key["customer"] == "planted"
     chain = Chain("edge-eu-1", "eu-west", int(time.time()) - 120)
@@ -114,8 +116,9 @@ def test_a_name_is_in_one_place_and_then_in_none(start_collector: StartCollector
     done = CliRunner().invoke(cli.app, ["privacy", "erase", "-c", str(collector.file), "planted", "--yes"])
     assert done.exit_code == 0, done.output
     assert find_tables(collector.database, "planted") == {}
-    left = [file for file in collector.database.parent.iterdir() if b"planted" in file.read_bytes()]
-    assert left == [], "in no byte of any file"
+    for text in (b"planted", EMAIL.encode()):
+        left = [file for file in collector.database.parent.iterdir() if text in file.read_bytes()]
+        assert left == [], "in no byte of any file"
     collector.start()
     assert collector.get(f"/v1/customers/{pseudonym}").json()["name"] == pseudonym
     assert collector.get("/v1/customers/planted").status == 404

@@ -55,7 +55,9 @@ EDGE_PYTHON = os.environ.get("EDGEPROXY_EDGE_PYTHON", sys.executable)
 COMMAND = (sys.executable, "-m", "edgeproxy")
 STEPPING = (sys.executable, "-m", "loadtest.testbed.step_kill")
 WORKER = (sys.executable, "-P", "-m", "edgeproxy.edge.proxy")
-"""What it stands for; arguments follow."""
+MOVED_CLOCK = (sys.executable, "-m", "tests.support.moved_clock")
+"""What it stands for; arguments follow. Of those with a moved clock, after the file that says by how much, collectors
+alone; they are copies of a second server, whose clock was moved before it imported anything."""
 SUPERVISORS = (["edge"], ["quick"])
 """The commands that start workers."""
 EARLY = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "FAKETIME", "LANG", "LC_", "TZ", "OPENSSL_")
@@ -110,12 +112,12 @@ class ForkServer:
         self._turn = threading.Lock()
 
     @classmethod
-    def started(cls) -> "ForkServer":
+    def started(cls, *, moves_clock: bool) -> "ForkServer":
         """A new process."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno()), "-" * ROOM],
+                [sys.executable, "-m", __name__, str(theirs.fileno()), "-" * ROOM, *["moves-clock"] * moves_clock],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, "PADDING": "-" * ROOM},
@@ -143,27 +145,35 @@ class ForkServer:
         return Copy(pid)
 
 
-_servers: dict[int, ForkServer] = {}
-"""By the pid of the process whose it is: what is forked of a test run has none yet."""
+_servers: dict[tuple[int, bool], ForkServer] = {}
+"""By the pid of the process whose it is, as what is forked of a test run has none yet, and by whether it moves its
+clock."""
 
 
 def may_fork(command: Sequence[str], environ: Mapping[str, str]) -> bool:
     """Whether this command is the product's, and would be no other for having been started by exec."""
-    if tuple(command[:3]) not in (COMMAND, STEPPING) and tuple(command[:4]) != WORKER:
+    moves_clock = has_moved_clock(command)
+    if not moves_clock and tuple(command[:3]) not in (COMMAND, STEPPING) and tuple(command[:4]) != WORKER:
         return False
     if sys.platform != "linux" or os.uname().machine != "x86_64":
         return False
-    if os.getpid() not in _servers:
+    key = os.getpid(), moves_clock
+    if key not in _servers:
         if threading.current_thread() is not threading.main_thread():
             return False  # PR_SET_PDEATHSIG means the thread that started the server, which may end any time.
-        _servers[os.getpid()] = ForkServer.started()
-    return _servers[os.getpid()].heard(environ)
+        _servers[key] = ForkServer.started(moves_clock=moves_clock)
+    return _servers[key].heard(environ)
+
+
+def has_moved_clock(command: Sequence[str]) -> bool:
+    """Whether it is a collector's whose clock a file moves."""
+    return tuple(command[:3]) == MOVED_CLOCK and command[4] == "collector"
 
 
 def fork(command: Sequence[str], environ: Mapping[str, str], files: Mapping[int, int], *, leashed: bool = True) -> Copy:
     """Start this command, which may_fork; `files` are all its descriptors, standard input and outputs among them, and
     ours that these shall be. It is told to end when this process does, unless it is not `leashed`."""
-    return _servers[os.getpid()].fork(command, environ, files, leashed)
+    return _servers[os.getpid(), has_moved_clock(command)].fork(command, environ, files, leashed)
 
 
 def start_worker(
@@ -213,7 +223,7 @@ def serve_workers() -> list[str] | None:
         become(["a fork server of workers"], {})  # It is of no family: what is looked for there is the product's.
         return serve(theirs) or os._exit(0)
     theirs.close()
-    _servers[os.getpid()] = ForkServer(ours)
+    _servers[os.getpid(), False] = ForkServer(ours)
     module = importlib.import_module("edgeproxy.edge.supervisor.process")
     module.subprocess = SimpleNamespace(Popen=start_worker, DEVNULL=subprocess.DEVNULL)  # type: ignore[attr-defined]
     return None
@@ -292,6 +302,9 @@ def main() -> None:
     codes: list[int] = []
     atexit.register(end_at_once, codes)  # What is registered first is called last.
     requests = socket.socket(fileno=int(sys.argv[1]))
+    moved_clock = importlib.import_module(MOVED_CLOCK[2]) if sys.argv[3:] else None
+    if moved_clock is not None:
+        moved_clock.move_clock()  # Before anything is imported that keeps the clock as a default.
     for module in MODULES:
         importlib.import_module(module)
     rehearse()
@@ -307,7 +320,10 @@ def main() -> None:
     name = command.index("-m") + 1
     sys.orig_argv, sys.argv = command, command[name:]
     try:
-        runpy.run_module(command[name], run_name="__main__", alter_sys=True)
+        if moved_clock is not None:
+            moved_clock.main()
+        else:
+            runpy.run_module(command[name], run_name="__main__", alter_sys=True)
         codes.append(0)
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):

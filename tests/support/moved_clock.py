@@ -1,5 +1,7 @@
 """A command of edgeproxy whose wall clock is ahead by what a file says at that moment, and whose jobs have short rests:
 `python -m tests.support.moved_clock FILE collector -c …`. A quarter is then over in minutes.
+
+A collector begins as a copy of a fork server of its own kind, which has moved its clock before it imports the product.
 """
 
 import mmap
@@ -20,13 +22,26 @@ def write_offset(file: Path, seconds: float) -> None:
         file.write_bytes(OFFSET.pack(seconds))
 
 
-def follow_offset(file: Path) -> None:
-    """Have the clock of this process follow a file."""
-    stream = file.open("rb")
-    memory = mmap.mmap(stream.fileno(), OFFSET.size, access=mmap.ACCESS_READ)
+_followed: list[mmap.mmap] = []
+"""What has the offset of this process's clock, once it follows a file."""
+
+
+def read_offset() -> float:
+    """Return the seconds that the clock of this process is ahead."""
+    return float(OFFSET.unpack_from(_followed[0], 0)[0]) if _followed else 0.0
+
+
+def move_clock() -> None:
+    """Have the clock of this process, and of what is forked of it, be ahead by `read_offset`."""
     read, read_ns = time.time, time.time_ns
-    time.time = lambda: read() + OFFSET.unpack_from(memory, 0)[0]  # type: ignore[assignment]
-    time.time_ns = lambda: read_ns() + int(OFFSET.unpack_from(memory, 0)[0] * 1e9)  # type: ignore[assignment]
+    time.time = lambda: read() + read_offset()  # type: ignore[assignment]
+    time.time_ns = lambda: read_ns() + int(read_offset() * 1e9)  # type: ignore[assignment]
+
+
+def follow_offset(file: Path) -> None:
+    """Have the clock that was moved follow a file."""
+    with file.open("rb") as stream:
+        _followed[:] = [mmap.mmap(stream.fileno(), OFFSET.size, access=mmap.ACCESS_READ)]
 
 
 def shorten_rests() -> None:
@@ -48,8 +63,8 @@ def shorten_rests() -> None:
 
 
 def main() -> None:
-    """Run the command."""
-    follow_offset(Path(sys.argv.pop(1)))  # Before anything is imported that keeps the clock as a default.
+    """Run the command, with a clock that follows a file."""
+    follow_offset(Path(sys.argv.pop(1)))
     shorten_rests()
     from edgeproxy.cli import main
 
@@ -57,4 +72,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    move_clock()  # Before anything is imported that keeps the clock as a default.
     main()

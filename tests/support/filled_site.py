@@ -69,6 +69,7 @@ def fill(stage: PagesStage) -> None:
         assert stage.collector.send("POST", f"/billing/subscription?customer={name}", {"plan": plan}).status == 201
     with stage.customer("acme") as acme:
         stage.buy(acme, "25")
+    give_billing_details(stage)
     new = {"severity": "P2", "title": "Slow answers in us-east", "regions": ["us-east"], "message": "We look into it."}
     made = stage.collector.send("POST", "/v1/incidents", new)
     assert made.status == 201
@@ -81,6 +82,25 @@ def fill(stage: PagesStage) -> None:
                 rows = [(region, today - age * DAY, result, count) for result, count in results.items()]
                 database.executemany("INSERT INTO checks VALUES (?, ?, ?, ?)", rows)
     until(lambda: b"eu-west" in Visitor(stage.site).client.get("/status").content, "the status is there", seconds=60)
+
+
+def give_billing_details(stage: PagesStage) -> None:
+    """Have acme's name and address on its invoices, and a card by which later ones are paid: the first one is open."""
+    address = {"line1": "Keizersgracht 1", "postal_code": "1015 CN", "city": "Amsterdam", "country": "NL"}
+    body = {"name": "Acme B.V.", "address": address, "tax_number": "NL123456789B01"}
+    path = "/billing/details?customer=acme"
+    assert stage.collector.send("PATCH", path, body, token=ADMIN).status == 200
+    query = {"token": ADMIN, "customer": "acme", "state": "open"}
+    until(lambda: stage.collector.get("/billing/invoices", **query).json()["invoices"], "the first fee is due")
+    (customer,) = [
+        one["id"]
+        for one in stage.sandbox.call("GET", "/v1/customers?limit=100").json()["data"]
+        if one["name"] == "Acme B.V."
+    ]
+    card = "invoice_settings[default_payment_method]=pm_card_visa"
+    assert stage.sandbox.call("POST", f"/v1/customers/{customer}", card).status == 200
+    shown = {"token": ADMIN, "customer": "acme"}
+    until(lambda: stage.collector.get("/billing/details", **shown).json()["payment_method"], "the card is known")
 
 
 def report_traffic(

@@ -26,6 +26,8 @@ BY_GROUP: Mapping[str, Rights] = {
     "usage": Rights(EVERYBODY, OWNERS),
     "alerts": Rights(EVERYBODY, EVERYBODY),
     "billing": Rights(PAYERS, PAYERS),
+    "billing-details": Rights(PAYERS, PAYERS),
+    "cancellations": Rights(PAYERS, PAYERS),
     "coupons": Rights(PAYERS, PAYERS),
     "invoices": Rights(PAYERS, PAYERS),
     "spend-alerts": Rights(PAYERS, PAYERS),

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from edgeproxy.collector.api.alerts.endpoints import GROUP as ALERTS
 from edgeproxy.collector.api.audit.endpoints import GROUP as AUDIT
 from edgeproxy.collector.api.billing.endpoints import GROUP as BILLING
+from edgeproxy.collector.api.billing_details.endpoints import GROUP as BILLING_DETAILS
+from edgeproxy.collector.api.cancellations.endpoints import GROUP as CANCELLATIONS
 from edgeproxy.collector.api.coupons.endpoints import GROUP as COUPONS
 from edgeproxy.collector.api.credits.endpoints import GROUP as CREDITS
 from edgeproxy.collector.api.customers.endpoints import GROUP as CUSTOMERS
@@ -35,7 +37,19 @@ from edgeproxy.collector.api.webhooks.endpoints import GROUP as WEBHOOKS
 
 GROUPS: tuple[AnyGroup, ...] = (
     *(CUSTOMERS, KEYS, WEBHOOK_ENDPOINTS, FLAGS, QUOTAS, USAGE, EVENTS),
-    *(BILLING, COUPONS, PRICE_CHANGES, INVOICES, SPEND_ALERTS, CREDITS, WEBHOOKS, ROLLOUT, REPORTS),
+    *(
+        BILLING,
+        BILLING_DETAILS,
+        CANCELLATIONS,
+        COUPONS,
+        PRICE_CHANGES,
+        INVOICES,
+        SPEND_ALERTS,
+        CREDITS,
+        WEBHOOKS,
+        ROLLOUT,
+        REPORTS,
+    ),
     *(
         EDGES,
         TRAFFIC,

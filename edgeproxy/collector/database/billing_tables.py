@@ -82,6 +82,17 @@ billing_customers = Table(
     sqlite_strict=True,
 )
 
+# What Stripe has said last of how a customer pays, and of what is on its invoices: JSON, each.
+billing_details = Table(
+    "billing_details",
+    metadata,
+    Column("customer", Text, ForeignKey("customers.id"), primary_key=True),
+    Column("payer", Text, nullable=False),  # Name, e-mail address, address and tax numbers.
+    Column("payment_method", Text),  # Brand, last digits and expiry; None: there is none.
+    Column("read_at", INTEGER, nullable=False),  # When Stripe said so, in milliseconds; 0: it is to be asked anew.
+    sqlite_strict=True,
+)
+
 subscriptions = Table(
     "subscriptions",
     metadata,
@@ -107,6 +118,20 @@ subscriptions = Table(
 _LIVE = text(f"state <> '{CANCELED}'")
 Index("subscriptions_live", subscriptions.c.customer, unique=True, sqlite_where=_LIVE, postgresql_where=_LIVE)
 Index("subscriptions_period_end", subscriptions.c.period_end, sqlite_where=_LIVE, postgresql_where=_LIVE)
+
+# Why a customer ends its plan, where it says so; gone again where the plan goes on.
+cancellations = Table(
+    "cancellations",
+    metadata,
+    Column("subscription", Text, ForeignKey("subscriptions.id"), primary_key=True),
+    Column("customer", Text, ForeignKey("customers.id"), nullable=False),
+    Column("reason", Text),  # collector/billing/subscriptions/cancellations.py has them.
+    Column("comment", Text),
+    Column("created_at", INTEGER, nullable=False),
+    Index("cancellations_customer", "customer"),
+    Index("cancellations_created_at", "created_at"),
+    sqlite_strict=True,
+)
 
 # The parts of a period in which a version was in force: a row for the fee, whose meter is empty.
 segments = Table(

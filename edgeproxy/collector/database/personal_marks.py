@@ -73,3 +73,7 @@ MESSAGE = PersonalData("text or JSON about a customer's account", _CUSTOMER, "te
 FAILURE = PersonalData("reason of a failure, which may quote an address", _CUSTOMER, "finding the fault")
 HANDLED = {"acknowledged_by": LABEL, "acknowledged_why": REASON, "assigned_to": LABEL, "assigned_by": LABEL}
 """The columns of who handles an alert."""
+ID, NAME, DELETES, CLEARS = Owner("customer", "id"), Owner("customer", "name"), Erasure.DELETES, Erasure.CLEARS
+ONE = "a row for each of a few names"
+DELETION = "until 30 days after the deletion of the customer (`retention.deleted`)"
+BOOKS = "for good, as the books of a business are"

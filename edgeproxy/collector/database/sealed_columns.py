@@ -30,6 +30,8 @@ class SealedTable(NamedTuple):
 LABEL = {"label": "label_sealed"}
 SEALED: Mapping[str, SealedTable] = {
     "alert_deliveries": SealedTable(("alert", "channel"), ("recipient",)),
+    "billing_details": SealedTable(("customer",), ("payer", "payment_method")),
+    "cancellations": SealedTable(("subscription",), ("comment",)),
     "contacts": SealedTable(("email", "customer"), (), {"email": "email_sealed"}, {"domain": "email"}),
     "customers": SealedTable(("id",), ("metadata",), {"external_id": "external_id_sealed"}),
     "held_forms": SealedTable(("sha256",), ("page", "fields"), LABEL),

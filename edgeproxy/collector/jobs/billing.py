@@ -29,6 +29,7 @@ from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
 from edgeproxy.collector.billing.reports.revenue import RevenueFigures
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.rollout.charging import Charging
+from edgeproxy.collector.billing.stripe import billing_details
 from edgeproxy.collector.billing.stripe.client import (
     Stripe,
     StripeCallError,
@@ -125,9 +126,11 @@ def build_processor(
 
 
 async def _apply_stripe_customer(connection: AsyncConnection, stripe_customer: StripeObject) -> None:
-    """Apply a customer of Stripe's: what somebody has changed of its balance, and how it pays."""
+    """Apply a customer of Stripe's: changes of its balance by hand, how it pays, and what its invoices say."""
+    now = time.time()
     await foreign_balance.apply_stripe_customer(connection, stripe_customer)
-    await dunning.apply_stripe_customer(connection, stripe_customer, time.time())
+    await dunning.apply_stripe_customer(connection, stripe_customer, now)
+    await billing_details.apply_stripe_customer(connection, stripe_customer, int(now * 1000))
 
 
 def find_plan_page(settings: CollectorSettings) -> str | None:

@@ -103,6 +103,10 @@ class Reader(NamedTuple):
         form = self.locale.currency_formats["standard"].pattern.replace("0.00", "0.00######")
         return numbers.format_currency(amount, currency.upper(), form, locale=self.locale, currency_digits=False), units
 
+    def country(self, code: str) -> str:
+        """Return the name of a country by its code (ISO 3166-1 alpha-2)."""
+        return str(self.locale.territories.get(code, code))
+
     def date(self, second: float) -> str:
         """Return the day in UTC of a Unix second."""
         return dates.format_date(datetime.fromtimestamp(second, UTC).date(), "medium", locale=self.locale)

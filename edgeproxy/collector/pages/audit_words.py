@@ -7,6 +7,7 @@ AUDIT_ACTIONS = {
     "alert.assign": N_("Alert assigned"),
     "alert.mute": N_("Alerts muted"),
     "alert.replay": N_("Alert sent again"),
+    "billing.details": N_("Billing details changed"),
     "billing.portal": N_("Payment details opened at Stripe"),
     "billing.resume": N_("Charging resumed"),
     "billing.rollout": N_("Share of charged customers changed"),

@@ -141,11 +141,13 @@ async def fetch_limits(visit: Visit, names: Mapping[str, str]) -> dict[str, obje
 async def fetch_purchases(visit: Visit, customer: str) -> dict[str, object]:
     """Return the plan and the credits of a customer; None where there are none, or this operator may not see them."""
     billing = visit.site.settings_now().billing
-    values: dict[str, object] = {"plan": None, "credits": None, "may_see_money": False}
+    values: dict[str, object] = {"plan": None, "credits": None, "may_see_money": False, "cancellation": None}
     if billing is not None and visit.signed_in.who.roles & INVOICE_READERS:
         query = {"customer": customer}
         plan = await visit.call("GET", "/billing/subscription", query=query)
         values |= {"plan": plan.body if plan.is_success else None, "may_see_money": True}
+        ended = await visit.call("GET", "/billing/cancellations", query=query)
+        values["cancellation"] = next(iter(ended.body["cancellations"]), None) if ended.is_success else None
         if billing.credits is not None:
             held = await visit.call("GET", "/billing/balance", query=query)
             values["credits"] = held.body if held.is_success else None

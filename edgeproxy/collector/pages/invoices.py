@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from aiohttp import web
 
 from edgeproxy.base.spreadsheet import render_csv
-from edgeproxy.collector.pages import rendering
+from edgeproxy.collector.pages import billing_details, rendering
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.invoice_status import compute_overdue_days, find_owed, find_pay_url
 from edgeproxy.collector.pages.plans import find_subscription
@@ -30,6 +30,7 @@ def list_pages() -> list[Page]:
     own = (
         ("GET", INVOICES, show_invoices),
         ("POST", f"{INVOICES}/stripe", open_customer_portal),
+        *billing_details.list_pages(),
         ("GET", one, show_invoice),
         ("GET", f"{one}/pdf", open_pdf),
         ("GET", f"{one}/csv", send_lines),
@@ -59,6 +60,8 @@ async def show_invoices(visit: Visit) -> web.StreamResponse:
     now, base = time.time(), find_stripe_base(visit)
     return visit.render(
         "invoices.html",
+        details=await billing_details.find_details(visit),
+        describe_method=billing_details.describe_method,
         invoices=body["invoices"],
         overdue={one["id"]: compute_overdue_days(one, now) for one in body["invoices"]},
         pay_urls={one["id"]: find_pay_url(one, base) for one in body["invoices"]},
@@ -98,7 +101,7 @@ async def send_lines(visit: Visit) -> web.Response:
 
 
 async def open_customer_portal(visit: Visit) -> web.Response:
-    """Open a session at Stripe, where cards, the address and tax ids are; the page links to it."""
+    """Open a session at Stripe, where cards are entered; the page links to it."""
     body = {"return_url": f"{visit.site.url}{INVOICES}"}
     session = await visit.fetch("POST", "/billing/portal", body=body)
     return visit.render("payment_details.html", url=session["url"])

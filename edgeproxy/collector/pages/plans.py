@@ -6,6 +6,7 @@ from functools import partial
 from aiohttp import web
 from typing_extensions import TypedDict
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.languages.meter_display import format_label
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.api import JsonDocument
@@ -55,12 +56,15 @@ async def show_plans(visit: Visit) -> web.Response:
     sold = await visit.fetch("GET", "/billing/plans", query={} if currency is None else {"currency": currency})
     charged = await visit.fetch("GET", "/billing/status")
     held = await find_subscription(visit)
-    counted, price_change, own = None, None, None
+    counted, costs, price_change, own = None, None, None, None
     if held is not None:
         terms_held = await visit.fetch("GET", "/billing/subscription/plan")
         price_change, own = terms_held["price_change"], terms_held["plan"]
         response = await visit.call("GET", "/billing/usage")
         counted = response.body if response.is_success else None
+        estimate = await visit.call("GET", "/billing/plans/costs")
+        if estimate.is_success and estimate.body["currency"] == sold["currency"]:
+            costs = {one["version"]: one for one in estimate.body["plans"]}
     tiers = visit.site.tiers
     return visit.render(
         "plan.html",
@@ -74,6 +78,7 @@ async def show_plans(visit: Visit) -> web.Response:
         price_change=price_change,
         changed_meters=list_changed_meters(price_change),
         counted=counted,
+        costs=costs,
         intervals=INTERVALS,
         plan_label=partial(find_plan_label, sold),
     )
@@ -136,8 +141,10 @@ async def change_plan(visit: Visit) -> web.Response:
 
 
 async def end_plan(visit: Visit) -> web.Response:
-    """End the plan at the end of the paid period."""
-    await visit.fetch("DELETE", "/billing/subscription", query={"when": "period_end"})
+    """End the plan at the end of the paid period, for a reason if the customer gives one."""
+    reason, comment = visit.form.get("reason"), visit.form.get("comment", "").strip()
+    body: JsonObject = {"reason": reason or None, "comment": comment or None}
+    await visit.fetch("POST", "/billing/subscription/cancel", body=body)
     return visit.redirect(PLAN, done="ending")
 
 

@@ -47,10 +47,11 @@ async def show_usage(visit: Visit) -> web.Response:
     tier = visit.site.tiers.get(body["tier"])
     detail_seconds = None if tier is None else tier.analytics
     meters = await usage.fetch_month(visit, visit.customer, detail_seconds)
-    upcoming = None
+    upcoming, splits = None, await usage.fetch_splits(visit, visit.customer)
     if visit.site.settings_now().billing is not None and visit.signed_in.who.pays:
         response = await visit.call("GET", "/billing/invoices/upcoming", query={"projected": "true"})
         upcoming = response.body if response.is_success else None
+        splits = [await usage.fetch_split_costs(visit, visit.customer, split) for split in splits]
     return visit.render(
         "usage.html",
         meters=meters,
@@ -58,7 +59,7 @@ async def show_usage(visit: Visit) -> web.Response:
         month_days=month.days,
         first_day=usage.find_first_day(now, detail_seconds),
         result=body,
-        splits=await usage.fetch_splits(visit, visit.customer),
+        splits=splits,
         upcoming=upcoming,
         costs=[] if upcoming is None else usage.compute_costs(upcoming),
         **await keys.fetch_due_keys(visit, visit.customer),

@@ -15,7 +15,12 @@ UNTOUCHED = frozenset({"hidden", "password", "file", "submit", "button"})
 """Types of inputs that are not filled in."""
 NAMES = {"expires_at": "expires", "amount_cents": "amount", "rotate_every": "rotate"}
 """Names of fields in forms, where the API's differ."""
-FIELDS = {"paused.why": "why", "paused.status": "status", "until": "span"}
+FIELDS = {
+    "paused.why": "why",
+    "paused.status": "status",
+    "until": "span",
+    **{f"address.{name}": name for name in ("line1", "line2", "city", "state", "postal_code", "country")},
+}
 """The same of fields within others, and of such as a form has in another way."""
 
 

@@ -35,6 +35,19 @@ FIELDS: Rows = tuple(
         (r".* is out of range, .*|is above the .* left", N_("This amount cannot be used here.")),
         (r"is not what is due.*", N_("This is not what is due. Credit what is not to be paid.")),
         (r"is no multiple of .*", N_("Write the amount with fewer places.")),
+        (r".* is not a country that .*", N_("Choose a country.")),
+        (
+            r".* is not a tax number, 1 to (?P<most>\d+) .*",
+            N_("Write 1 to %(most)s letters and digits, as the tax office writes it."),
+        ),
+        (
+            r"needs an address in a country .*",
+            N_("Choose a country above. Tax numbers of some countries can be entered at Stripe alone."),
+        ),
+        (
+            r"is refused by Stripe: .*",
+            N_("Stripe does not take this. Look at how it is written, and at the country."),
+        ),
         (r".* is not an e-mail address.*", N_("Write e-mail addresses, one a line.")),
         (
             r"is not a URL to which messages can be sent, .*",
@@ -102,6 +115,10 @@ WHYS: Rows = tuple(
         (
             r"insufficient_user_authentication: sign in again; .*",
             N_("This asks for a sign-in within the last 10 minutes."),
+        ),
+        (
+            r"Stripe (cannot be reached now|has not answered in time)",
+            N_("Stripe does not answer now. Look at the details below before you try again: some may be changed."),
         ),
         (r"it is too large for a download: .*", N_("It is too large for a download: ask your provider for it.")),
         (r"insufficient_user_authentication: .*", N_("This asks for a second factor, shown within the last minutes.")),

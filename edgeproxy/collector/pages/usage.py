@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from types import MappingProxyType
 from typing import NamedTuple, NotRequired, Required
 
 from typing_extensions import TypedDict
@@ -114,6 +115,10 @@ class Split(NamedTuple):
     meter: str
     dimension: str
     values: list[ValueUsage]
+    currency: str = ""
+    """The currency of the costs; empty where there are none."""
+    costs: Mapping[str, int] = MappingProxyType({})
+    """An estimate of what usage with each value costs, in smallest units."""
 
 
 async def fetch_month(visit: Visit, customer: str, detail_seconds: float | None = None) -> list[MeterUsage]:
@@ -149,6 +154,16 @@ async def fetch_splits(visit: Visit, customer: str) -> list[Split]:
         page = await _fetch_usage(visit, customer, [name]) if "next" in whole and len(names) > 1 else whole
         splits += compute_splits(page["rows"], name, {key for key, meter in meters.items() if name in meter.dimensions})
     return splits
+
+
+async def fetch_split_costs(visit: Visit, customer: str, split: Split) -> Split:
+    """Return a split with an estimate of what usage with each value costs, where the plan has a price for the meter."""
+    query = {"customer": customer, "meter": split.meter, "by": split.dimension}
+    response = await visit.call("GET", "/v1/usage/value", query=query)
+    if not response.is_success or response.body["amount"] is None:
+        return split
+    costs = {group["value"]: group["amount"] for group in response.body["groups"]}
+    return split._replace(currency=response.body["currency"], costs=costs)
 
 
 async def _fetch_usage(visit: Visit, customer: str, names: Sequence[str]) -> UsagePageView:

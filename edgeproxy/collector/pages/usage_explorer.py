@@ -84,6 +84,7 @@ class ExplorerView(TypedDict):
     series: list[UsageSeries]
     groups: list[UsageGroup]
     cost: JsonDocument | None
+    group_costs: Mapping[str, int]
     steps: list[str]
     is_shortened: bool
     api_path: str
@@ -128,6 +129,7 @@ async def show_explorer(visit: Visit, customer: str, detail_seconds: float | Non
         return await send_csv(visit, query)
     counts, before = await fetch_both(visit, query, by, period, earliest)
     is_operator = visit.signed_in.who.customer is None
+    cost = None if meter is None or meter.is_of_refusals else await fetch_cost(visit, customer, query, by)
     view = ExplorerView(
         period=period,
         meters=meters,
@@ -140,7 +142,8 @@ async def show_explorer(visit: Visit, customer: str, detail_seconds: float | Non
         before=before,
         series=compute_series(counts),
         groups=compute_groups(counts, before)[:GROUPS_MAX] if by else [],
-        cost=None if meter is None or meter.is_of_refusals else await fetch_cost(visit, customer, query),
+        cost=cost,
+        group_costs={one["value"]: one["amount"] for one in (cost or {}).get("groups", ())},
         steps=usage_periods.list_steps(period.until - period.since),
         is_shortened=period.since > usage_periods.choose_period(parameters, now).since,
         api_path="/v1/usage?" + urlencode({k: v for k, v in query.items() if is_operator or k != "customer"}),
@@ -165,12 +168,17 @@ async def fetch_both(
         return counts, None
 
 
-async def fetch_cost(visit: Visit, customer: str, query: Query) -> JsonDocument | None:
-    """Fetch what the usage of a query costs by itself; None where it costs nothing, or the visitor is not to know."""
+async def fetch_cost(visit: Visit, customer: str, query: Query, by: str) -> JsonDocument | None:
+    """Fetch what the usage of a query costs by itself, and what that of each value of the field `by`, if any.
+
+    None where it costs nothing, or the visitor is not to know.
+    """
     visitor, billing = visit.signed_in.who, visit.site.settings_now().billing
     if billing is None or not (visitor.pays if visitor.customer is not None else visitor.roles & INVOICE_READERS):
         return None
     whole = {"customer": customer} | {name: value for name, value in query.items() if name != "by"}
+    if by:
+        whole["by"] = by
     response = await visit.call("GET", "/v1/usage/value", query=whole)
     return response.body if response.is_success and response.body["amount"] is not None else None
 

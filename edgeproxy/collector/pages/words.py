@@ -19,6 +19,7 @@ MESSAGES = {
     "discarded": N_("It is discarded."),
     "told": N_("The status page tells of it."),
     "plan": N_("The plan is changed."),
+    "details": N_("The billing details are changed: the next invoices have them."),
     "ending": N_("The plan ends when what is paid ends."),
     "kept": N_("The plan goes on."),
     "sent": N_("It is on its way again."),
@@ -55,6 +56,21 @@ MESSAGES = {
     "usage-reversed": N_("The usage is reversed: its credits are back."),
     "purchase-refunded": N_("The refund is on its way."),
     "bought": N_("Thank you. The credits are here as soon as the payment is confirmed, as a rule within a minute."),
+}
+CANCELLATION_REASONS = {
+    "too_expensive": N_("It is too expensive"),
+    "missing_features": N_("Something that we need is missing"),
+    "switched_service": N_("We go to another provider"),
+    "unused": N_("We do not use it enough"),
+    "customer_service": N_("Support was not good enough"),
+    "too_complex": N_("It is too hard to use"),
+    "low_quality": N_("It does not work well enough"),
+    "other": N_("Another reason"),
+}
+PAYMENT_METHOD_STATES = {
+    "expires_soon": N_("expires soon"),
+    "expired": N_("expired"),
+    "declined": N_("declined"),
 }
 NAVIGATION_GROUPS = {
     "traffic": N_("Traffic"),
@@ -360,6 +376,8 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "credit_note_states": CREDIT_NOTE_STATES,
     "price_change_states": PRICE_CHANGE_STATES,
     "invoice_kinds": INVOICE_KINDS,
+    "cancellation_reasons": CANCELLATION_REASONS,
+    "payment_method_states": PAYMENT_METHOD_STATES,
     "modes": MODES,
     "reconciled": RECONCILED,
     "levels": LEVELS,

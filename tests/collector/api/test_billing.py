@@ -138,6 +138,14 @@ def test_from_a_plan_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox
     assert value["amount"] == 1235, "by itself, as though nothing were included"
     for path, status in (("?meter=llm_tokens", 422), ("", 400), (f"?meter=llm_tokens&customer={name}", 200)):
         assert call(charging, "GET", f"/v1/usage/value{path}").status == status, path
+    grouped = call(charging, "GET", "/v1/usage/value?meter=llm_tokens&by=route", token=token).json()
+    assert [(one["quantity"], one["amount"]) for one in grouped["groups"]] == [(1_234_567, 1235)]
+    assert call(charging, "GET", "/v1/usage/value?meter=llm_tokens&by=day", token=token).status == 400
+    costs = call(charging, "GET", "/billing/plans/costs", token=token).json()
+    by_plan = {one["version"]: one for one in costs["plans"]}
+    assert by_plan["standard@1"]["total"] == coming["total"]
+    assert by_plan["standard@1"]["meters"]["llm_tokens"] == 235
+    assert by_plan["enterprise@1"]["total"] == 49900 + sum(by_plan["enterprise@1"]["meters"].values())
     unpriced = call(charging, "GET", f"/v1/usage/value?meter=nothing&customer={name}").json()
     assert (unpriced["quantity"], unpriced["amount"]) == (0, None)
 
@@ -256,6 +264,30 @@ def test_a_large_plan_s_month_comes_to_the_cent(charging: Collector) -> None:
     coming = call(charging, "GET", "/billing/invoices/upcoming", token=token).json()
     assert coming["total"] == 51099
     assert [line["amount"] for line in coming["lines"] if line["amount"]] == [49900, 1173, 1, 25]
+
+
+def test_a_customer_says_why_it_ends_its_plan_and_that_is_gone_where_the_plan_goes_on(charging: Collector) -> None:
+    name = customer(charging)
+    token = own(charging, name)
+    ending, listed = "/billing/subscription/cancel", f"/billing/cancellations?customer={name}"
+    assert call(charging, "POST", ending, {}, token=token).status == 404
+    assert call(charging, "POST", "/billing/subscription", {"plan": "standard"}, token=token).status == 201
+    for wrong in ({"reason": "boredom"}, {"comment": ""}, {"comment": "x" * 501}, {"comment": "a\0b"}):
+        assert call(charging, "POST", ending, wrong, token=token).status == 422, wrong
+    why = {"reason": "too_complex", "comment": "Two lines\nof Jane Roe."}
+    ended = call(charging, "POST", ending, why, token=token)
+    assert (ended.status, ended.json()["cancel_at"]) == (200, ended.json()["period_end"])
+    (told,) = call(charging, "GET", listed).json()["cancellations"]
+    assert (told["reason"], told["comment"], told["plan"]) == (why["reason"], why["comment"], "standard@1")
+    audit = charging.get("/v1/audit", token=ADMIN, target=name).json()["entries"]
+    assert "Jane Roe" not in str(audit), "the log is for good, and a person's words are not"
+    assert call(charging, "PUT", "/billing/subscription", {"plan": "standard"}, token=token).json()["cancel_at"] is None
+    assert call(charging, "GET", listed).json()["cancellations"] == []
+    assert (
+        call(charging, "POST", ending, {"when": "now", "reason": "unused"}, token=token).json()["state"] == "canceled"
+    )
+    (told,) = call(charging, "GET", "/billing/cancellations", token=token).json()["cancellations"]
+    assert (told["reason"], told["comment"]) == ("unused", None)
 
 
 def test_a_trial_that_needs_a_payment_method_is_refused_without_one_but_to_staff(

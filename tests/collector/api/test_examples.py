@@ -30,6 +30,7 @@ REFUSED = {
     **{f"post_billing_invoices_invoice_{what}": 404 for what in ("settle", "write_off")},
     "get_billing_purchases_purchase_receipt": 404,
     **dict.fromkeys(("post_billing_portal", "post_billing_checkout", "post_billing_refunds"), 409),
+    "patch_billing_details": 409,
     "post_billing_webhooks_stripe": 404,
     "post_billing_webhooks_event_replay": 409,
     # No directory is published, no alert was given up, no batch in quarantine can be read.
@@ -190,7 +191,8 @@ def find_turn(endpoint: AnyEndpoint) -> int:
     """Return when an operation is sent: what makes something before what needs it, and what removes it after that."""
     if endpoint.operation_id == "post_billing_subscription":
         return 0
-    return 3 if endpoint.path.endswith("/restore") else 2 if endpoint.method == "DELETE" else 1
+    is_end = endpoint.method == "DELETE" or endpoint.path == "/billing/subscription/cancel"
+    return 3 if endpoint.path.endswith("/restore") else 2 if is_end else 1
 
 
 def test_the_example_of_each_operation_is_answered_as_it_is_described(whole: Collector, names: dict[str, str]) -> None:

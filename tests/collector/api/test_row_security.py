@@ -483,6 +483,11 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("GET", f"/billing/purchases/{own.purchase}/receipt", None, 303),
         ("POST", "/billing/checkout", {"millicredits": 5_000_000, "success_url": url}, 201),
         ("POST", "/billing/portal", {"return_url": url}, 201),
+        ("GET", "/billing/details", None, 200),
+        ("PATCH", "/billing/details", {"name": "Own Ltd", "email": None, "tax_number": None}, 200),
+        ("GET", "/billing/plans/costs", None, 200),
+        ("POST", "/billing/subscription/cancel", {"reason": "other", "comment": "Own words"}, 200),
+        ("GET", "/billing/cancellations", None, 200),
         ("DELETE", "/billing/subscription?when=now", None, 200),
     ]
     requested = {("POST", "/billing/subscription")}  # By the fixture, with the customer's token, as it works once.

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.change import reject_field
 from edgeproxy.collector.api.auth import Holder
@@ -24,9 +25,9 @@ from edgeproxy.collector.api.billing.models import (
     list_displays,
     price_to_response,
 )
+from edgeproxy.collector.api.cancellations.handlers import CancellationHandlers
 from edgeproxy.collector.api.changes import ChangeResult, answer_with_etag, parse_if_match
 from edgeproxy.collector.api.customer_billing import (
-    CustomerBillingHandlers,
     CustomerChangeQuery,
     CustomerQuery,
     build_stripe_problem,
@@ -42,7 +43,9 @@ from edgeproxy.collector.billing.period_close import quantities
 from edgeproxy.collector.billing.period_close.trial_payments import has_payment_method
 from edgeproxy.collector.billing.rating.discounts import rate_discounts
 from edgeproxy.collector.billing.rating.rater import RatedLine, sum_amounts
+from edgeproxy.collector.billing.reports import plan_costs
 from edgeproxy.collector.billing.rollout import charging
+from edgeproxy.collector.billing.stripe import billing_details
 from edgeproxy.collector.billing.stripe.client import StripeCallError
 from edgeproxy.collector.billing.subscriptions import (
     changes,
@@ -69,7 +72,7 @@ CODES = RequestRate(5, "customer")
 """The codes of coupons that a customer may try in a minute."""
 
 
-class BillingHandlers(CustomerBillingHandlers):
+class BillingHandlers(CancellationHandlers):
     """Handlers of plans and subscriptions."""
 
     def __init__(self, resources: Resources) -> None:
@@ -93,6 +96,26 @@ class BillingHandlers(CustomerBillingHandlers):
         codes = {code for plan in newest.values() if plan.has_prices for code in plan.currencies}
         meters = list_displays(newest.values(), self._settings.meters)
         return answer(200, {"currency": currency, "currencies": sorted(codes), "plans": sold, "meters": meters})
+
+    async def estimate_costs(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
+        """Estimate what the usage of this period would cost by each plan that is sold."""
+        customer = self._get_customer(call.holder, call.query)
+        async with self._database.reading(whole=True) as connection:
+            loaded = await subscription_rows.get_by_customer(connection, customer)
+            plans = await self._fetch_plans_on_sale(connection)
+            currency, start = loaded.current.last.plan.currency, loaded.current.last.span.start
+            sold = {
+                version: plans[version].in_currency(currency)
+                for version in find_newest_versions(plans).values()
+                if currency in plans[version].currencies
+            }
+            try:
+                costs = await plan_costs.compute_costs(connection, loaded, sold, self._settings.meters)
+            except quantities.UsageNotStoredError as error:
+                raise ProblemError(422, str(error)) from None
+        listed = [{"version": one.version, "total": one.total, "meters": one.by_meter} for one in costs]
+        about = {"customer": loaded.customer.name, "currency": currency, "plans": listed}
+        return answer(200, {**about, "period_start": format_timestamp(start * 1000)})
 
     async def _fetch_plans_on_sale(self, connection: AsyncConnection) -> dict[str, Plan]:
         """Return the versions that are sold now."""
@@ -190,21 +213,7 @@ class BillingHandlers(CustomerBillingHandlers):
 
     async def cancel_subscription(self, call: Call[CancelQuery, Nothing]) -> web.Response:
         """Cancel a subscription."""
-        customer = self._get_customer(call.holder, call.query)
-
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            subscription, version = await subscriptions.cancel_subscription(
-                connection,
-                call.caller,
-                customer,
-                call.query.when,
-                settings=self._settings,
-                now=time.time(),
-                match=parse_if_match(call.request),
-            )
-            return ChangeResult(200, subscription, version)
-
-        return await self._change(call, make)
+        return await self._cancel(call, call.query.when, None)
 
     async def preview_subscription(self, call: Call[CustomerQuery, PreviewSubscriptionRequest]) -> web.Response:
         """Preview the cost of a change, or of a new subscription."""
@@ -346,7 +355,10 @@ class BillingHandlers(CustomerBillingHandlers):
             session = await checkout.create_portal_session(self._get_stripe(), payer.stripe_id, url)
         except StripeCallError as error:
             raise build_stripe_problem(error) from None
-        await self._record(call, AuditEntry("billing.portal", payer.id, None, {"session": session["id"]}, payer.id))
+        async with self._database.writing() as connection:
+            entry = AuditEntry("billing.portal", payer.id, None, {"session": session["id"]}, payer.id)
+            await audit.append_entry(connection, call.caller, entry)
+            await billing_details.expire_details(connection, payer.id)  # They may be others afterwards.
         return answer(201, {"id": session["id"], "url": session["url"]})
 
 

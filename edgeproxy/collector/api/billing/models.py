@@ -218,6 +218,30 @@ class PlanList(TypedDict):
     """How people read the meters of these plans, by the name of the meter."""
 
 
+class PlanCostResponse(TypedDict):
+    """An estimate of what the usage of this period would cost by a plan, so far and before tax."""
+
+    version: str
+    """The version of the plan."""
+    total: int
+    """The fee of a month and the usage, at least the minimum of the plan, in smallest units of the currency."""
+    meters: dict[str, int]
+    """What usage of each meter costs above what is included."""
+
+
+class PlanCostList(TypedDict):
+    """An estimate of what the usage of a customer's present period would cost by each plan that is sold."""
+
+    customer: str
+    """The customer, by name."""
+    currency: str
+    """The currency of all amounts (ISO 4217), such as `usd`."""
+    period_start: str | None
+    """The time since when usage counts: the beginning of the period, or of the plan within it."""
+    plans: list[PlanCostResponse]
+    """The plans, as in the list of plans."""
+
+
 class BillingStatusResponse(TypedDict):
     """Whether anything can be bought, and anybody is charged."""
 

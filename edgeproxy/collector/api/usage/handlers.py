@@ -1,6 +1,7 @@
 """Usage that the ledger has counted, and the requests that limits refused."""
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from typing import cast
@@ -93,19 +94,38 @@ class UsageHandlers(Handlers):
         if query.customer is None:
             raise ProblemError(422, "name the customer: ?customer=NAME")
         meter = call.query.meter
+        if set(query.by) & ({"minute", "hour", "day", "customer", "meter"}) or len(query.by) > 1:
+            raise ProblemError(400, "by: is no field that a meter is split by, route, region or one of its dimensions")
         if self._aggregates.get(meter, "sum") != "sum":
             raise ProblemError(422, f"usage of {meter} is not added up: invoices have its price")
         async with self._database.reading(whole=True) as connection:
             plan = (await subscription_rows.get_by_customer(connection, query.customer)).current.last
             price = plan.plan.meters.get(meter)
-            by = () if price is None or price.by is None else (price.by.dimension,)
-            used = await queries.fetch_usage(connection, replace(query, by=by))
-        amount = None
-        if price is not None and price.has_prices and "next" not in used:
-            quantities = {row[by[0]]: row["value"] for row in used["rows"]} if by else {NO_VALUE: used["total"]}
-            amount = compute_own_value(plan.plan, {meter: quantities})
+            priced_by = None if price is None or price.by is None else price.by.dimension
+            group = query.by[0] if query.by else None
+            fields = tuple(dict.fromkeys(field for field in (group, priced_by) if field is not None))
+            used = await queries.fetch_usage(connection, replace(query, by=fields))
         about = {"customer": query.customer, "meter": meter, "quantity": used["total"], "plan": plan.version}
-        return answer(200, {**about, "currency": plan.plan.currency, "amount": amount})
+        value = {**about, "currency": plan.plan.currency, "amount": None}
+        if price is not None and price.has_prices and "next" not in used:
+            groups: dict[str, Counter[str]] = defaultdict(Counter)
+            for row in used["rows"] if fields else ():
+                group_value = "" if group is None else str(row.get(group, ""))
+                groups[group_value][NO_VALUE if priced_by is None else str(row.get(priced_by, NO_VALUE))] += row[
+                    "value"
+                ]
+            whole = sum(groups.values(), Counter()) if fields else Counter({NO_VALUE: used["total"]})
+            value["amount"] = compute_own_value(plan.plan, {meter: whole})
+            if group is not None:
+                value["groups"] = [
+                    {
+                        "value": group_value,
+                        "quantity": counts.total(),
+                        "amount": compute_own_value(plan.plan, {meter: counts}),
+                    }
+                    for group_value, counts in groups.items()
+                ]
+        return answer(200, value)
 
     async def _parse_query(self, holder: Holder, span_query: UsageSpanQuery) -> LedgerQuery:
         """Return the query of the ledger; customers see their own usage, in detail as long as their tier has it."""

@@ -14,6 +14,8 @@ from edgeproxy.wire.batch import ROUTE_CHARACTERS_MAX
 
 A_SUBJECT = {"type": "string", "pattern": f"^[ -~]{{1,{ROUTE_CHARACTERS_MAX}}}$"}
 
+VALUE_FIELDS = ("route", "region", "model")
+"""What the value of usage can be asked for by; a dimension is an example of others."""
 A_FILTER = f"^({'|'.join(FILTERS)}):[ -~]{{1,{ROUTE_CHARACTERS_MAX}}}$"
 
 
@@ -53,6 +55,19 @@ class UsageValueQuery(UsageSpanQuery):
 
     meter: Annotated[str, WithJsonSchema(A_SUBJECT)]
     """The meter."""
+    by: Annotated[str, WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(VALUE_FIELDS)})?$"})] | None = None
+    """The field of whose values each has an amount of its own: route, region or a dimension of the meter."""
+
+
+class ValueGroup(TypedDict):
+    """An estimate of what usage with a value of a field costs by itself."""
+
+    value: str
+    """The value; empty for usage without the field."""
+    quantity: int
+    """The units used."""
+    amount: int
+    """What they cost, in smallest units of the currency and before tax."""
 
 
 class UsageValue(TypedDict):
@@ -72,6 +87,8 @@ class UsageValue(TypedDict):
     """What the units cost as though none were included, in smallest units of the currency and before tax; null where
     the plan has no price for the meter, or its dimension has more values than one answer. Invoices have what was
     included, waived and discounted, too."""
+    groups: NotRequired[list[ValueGroup]]
+    """The same by the values of the field that the query groups by; not there where the amount is null."""
 
 
 class UsageRow(TypedDict):

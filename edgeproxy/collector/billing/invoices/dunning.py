@@ -194,6 +194,14 @@ async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: St
         await connection.execute(sa.update(table).where(table.c.invoice == number).values(values))
 
 
+async def is_declined(connection: AsyncConnection, customer: str, method: str) -> bool:
+    """Return whether the payment of an open invoice of a customer, by id, was declined by this payment method."""
+    own = invoices.join(table, table.c.invoice == invoices.c.id)
+    is_open = (invoices.c.customer == customer) & (invoices.c.state == states.OPEN)
+    statement = sa.select(sa.literal(1)).select_from(own).where(is_open, table.c.payment_method == method)
+    return (await connection.execute(statement.limit(1))).first() is not None
+
+
 async def _fetch_dunning(connection: AsyncConnection, number: str) -> Dunning | None:
     """Return the dunning of an invoice, locked until the transaction ends; None where no payment was declined."""
     columns = [table.c[name] for name in Dunning._fields]

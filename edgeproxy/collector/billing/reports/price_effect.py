@@ -102,7 +102,9 @@ async def _compute_subscriber(
     try:
         before, after = [
             _rate_month(segment, usage)
-            for segment, usage in zip(segments, await _fetch_usage(connection, name, segments, terms), strict=True)
+            for segment, usage in zip(
+                segments, await fetch_usage_of_plans(connection, name, segments, terms), strict=True
+            )
         ]
     except UsageNotStoredError:
         return SubscriberEffect(name, version, move.after, period, None, None, currency)
@@ -116,20 +118,20 @@ def _build_segment(loaded: LoadedSubscription, version: str, plan: Plan, period:
     return Segment(version, plan, period, paid, is_yearly, period)
 
 
-async def _fetch_usage(
+async def fetch_usage_of_plans(
     connection: AsyncConnection, customer: str, segments: Sequence[Segment], terms: QuantityTerms
 ) -> list[dict[UsageKey, int]]:
-    """Return the billed usage of a period by each of its versions, read once where these split it alike; raises
-    UsageNotStoredError."""
+    """Return the billed usage of a time by each of the plans that the segments have, read once where these split it
+    alike; raises UsageNotStoredError."""
     dimensions = [
         {meter: price.by and price.by.dimension for meter, price in one.plan.meters.items()} for one in segments
     ]
-    before, after = dimensions
-    if all(before[meter] == after[meter] for meter in before.keys() & after.keys()):
+    all_dimensions = {meter: dimension for one in dimensions for meter, dimension in one.items()}
+    if all(one.items() <= all_dimensions.items() for one in dimensions):
         all_meters = {meter: price for one in segments for meter, price in one.plan.meters.items()}
         whole = segments[0]._replace(plan=segments[0].plan.model_copy(update={"meters": all_meters}))
         usage = await quantities.fetch_quantities(connection, customer, [whole], whole, terms, leaves_out=True)
-        return [usage, usage]
+        return [usage] * len(segments)
     return [
         await quantities.fetch_quantities(connection, customer, [one], one, terms, leaves_out=True) for one in segments
     ]

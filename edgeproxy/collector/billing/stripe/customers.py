@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import contacts
@@ -34,6 +35,19 @@ def find_payment_method(stripe_customer: StripeObject) -> str | None:
     settings = stripe_customer.get("invoice_settings") or {}
     method = settings.get("default_payment_method") or stripe_customer.get("default_source")
     return method["id"] if isinstance(method, dict) else method
+
+
+async def find_stripe_id(connection: AsyncConnection, customer: str) -> str | None:
+    """Return the id at Stripe of a customer, by our id; None where Stripe does not know it yet."""
+    statement = sa.select(billing_customers.c.stripe_id).where(billing_customers.c.customer == customer)
+    stripe_id: str | None = (await connection.execute(statement)).scalar_one_or_none()
+    return stripe_id
+
+
+async def find_contact_email(connection: AsyncConnection, customer: str) -> str | None:
+    """Return the address for alerts of a customer, by our id, else its first contact; None where it has neither."""
+    email = await contacts.find_alert_address(connection, customer)
+    return email or next(iter(await contacts.list_contacts(connection, customer)), None)
 
 
 class StripeCustomers:
@@ -91,9 +105,7 @@ class StripeCustomers:
         if current and current != (stripe_customer.get("metadata") or {}).get(EMAIL):
             return stripe_customer
         async with self._database.reading() as connection:
-            email = await contacts.find_alert_address(connection, customer)
-            if email is None:
-                email = next(iter(await contacts.list_contacts(connection, customer)), None)
+            email = await find_contact_email(connection, customer)
         if email in (None, current):
             return stripe_customer
         return await self._stripe.call("v1.customers.update", stripe_id, email=email, metadata={EMAIL: email})
@@ -124,10 +136,8 @@ class StripeCustomers:
         return bool(rows)
 
     async def _find_recorded(self, customer: str) -> str | None:
-        statement = sa.select(billing_customers.c.stripe_id).where(billing_customers.c.customer == customer)
         async with self._database.reading() as connection:
-            stripe_id: str | None = (await connection.execute(statement)).scalar_one_or_none()
-        return stripe_id
+            return await find_stripe_id(connection, customer)
 
     async def _fetch_shown_name(self, customer: str) -> str | None:
         """Return the name of a customer as people know it: it is on invoices."""

@@ -32,10 +32,14 @@ APPLIED_TYPES: Sequence[str] = (
     "checkout.session.",
     "customer.updated",
     "customer.deleted",
+    "customer.tax_id.",
+    "payment_method.",
     "v1.billing.meter.error_report_triggered",
     "v1.billing.meter.no_meter_found",
 )
 """The types that are applied: a name, or with a final point a prefix."""
+PARTS_OF_CUSTOMERS = frozenset({"tax_id", "payment_method"})
+"""Types of objects whose events are about the customer that they belong to."""
 REPORT = "billing.meter_error_report"
 """The object type of a report on meter events: the report is the event itself."""
 REPORTS = frozenset({"v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found"})
@@ -114,6 +118,8 @@ def parse_event_object(body: Mapping[str, object]) -> StripeEvent:
         subject = data.get("object") if isinstance(data, dict) else None
     if not isinstance(subject, dict):
         raise InvalidStripeEventError("it is about no object")
+    if subject.get("object") in PARTS_OF_CUSTOMERS and (customer := _find_customer(body, subject)) is not None:
+        subject = {"object": "customer", "id": customer}
     object_type, object_id = subject.get("object"), subject.get("id")
     if not isinstance(object_type, str) or not TYPE.fullmatch(object_type):
         raise InvalidStripeEventError("its object has no type")
@@ -125,6 +131,13 @@ def parse_event_object(body: Mapping[str, object]) -> StripeEvent:
     if not isinstance(livemode, bool):
         raise InvalidStripeEventError("it does not say whether it is live")
     return StripeEvent(id_, type_, object_type, object_id, livemode, _parse_created(body.get("created")))
+
+
+def _find_customer(body: Mapping[str, object], part: Mapping[str, object]) -> object:
+    """Return the id of the customer that a tax number or a payment method belongs to, or did until this event."""
+    data = body.get("data")
+    before = data.get("previous_attributes") if isinstance(data, dict) else None
+    return part.get("customer") or (before.get("customer") if isinstance(before, dict) else None)
 
 
 def _parse_created(created: object) -> int:

@@ -31,7 +31,7 @@ from edgeproxy.collector.billing.rollout.charging import Charging
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers
 from edgeproxy.collector.billing.stripe_sync import catalog
-from edgeproxy.collector.billing.subscriptions import changes, plan_versions, subscription_rows
+from edgeproxy.collector.billing.subscriptions import cancellations, changes, plan_versions, subscription_rows
 from edgeproxy.collector.database.billing_tables import CANCELED, segments
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.billing_tables import subscriptions as table
@@ -246,7 +246,11 @@ class MeterSubscriptions:
             await self._check_drafted(row.id, last.period_start)
         stripe_subscription = await self._stripe.call("v1.subscriptions.retrieve", row.stripe_id)
         if stripe_subscription["status"] != CANCELED:
-            await self._stripe.call("v1.subscriptions.cancel", row.stripe_id, invoice_now=False, prorate=False)
+            async with self._database.reading() as connection:
+                feedback = await cancellations.build_stripe_details(connection, row.id)
+            await self._stripe.call(
+                "v1.subscriptions.cancel", row.stripe_id, invoice_now=False, prorate=False, **feedback
+            )
         if is_within:  # What a change has left for the next invoice of it there is an item of ours, too.
             for item in await self._stripe.list_all(
                 "v1.invoice_items.list", customer=stripe_subscription["customer"], pending=True

@@ -16,6 +16,7 @@ from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.discounts import Discount, rate_discounts
 from edgeproxy.collector.billing.rating.rater import Segment, Span
 from edgeproxy.collector.billing.subscriptions import (
+    cancellations,
     changes,
     coupons,
     customer_currency,
@@ -25,6 +26,7 @@ from edgeproxy.collector.billing.subscriptions import (
     plans_on_sale,
     subscription_rows,
 )
+from edgeproxy.collector.billing.subscriptions.cancellations import Feedback
 from edgeproxy.collector.billing.subscriptions.changes import PlanChange, PlanChangeError, SubscriptionState, When
 from edgeproxy.collector.billing.subscriptions.subscription_response import Subscription, to_response
 from edgeproxy.collector.billing.subscriptions.subscription_rows import (
@@ -220,6 +222,7 @@ async def change_subscription(
         await _apply_plan(connection, caller, loaded.customer, begun, current.anchor, settings)
         of = (row.customer, row.id, changes.CHANGE, current.period)
         await invoices.create_invoice(connection, *of, plan_change.lines, currency=begun.plan.currency, now=now)
+    await cancellations.drop_feedback(connection, row.id)
     return await _write_change(connection, caller, loaded, values)
 
 
@@ -232,19 +235,22 @@ async def cancel_subscription(
     settings: CollectorSettings,
     now: float,
     match: frozenset[int] | None = None,
+    feedback: Feedback | None = None,
 ) -> tuple[Subscription, int]:
-    """End a subscription, when the paid time ends or at once; raises ChangeRejectedError. Nothing is paid back."""
+    """End a subscription, when the paid time ends or at once, and record why; raises ChangeRejectedError.
+
+    Nothing is paid back. Without `feedback` what was said before stays.
+    """
     loaded = await subscription_rows.get_by_customer(connection, ref, lock=True)
     require_version(loaded.row.version, match)
-    if when == "period_end":
-        return await _write_change(
-            connection, caller, loaded, {"cancel_at": loaded.current.last.paid.end, "next_version": None}
-        )
-    last, period = loaded.current.last, loaded.current.period
-    at = min(periods.compute_boundary(now, last.span.start), period.end)
-    await subscription_rows.end_segment(connection, loaded.row.id, last, at)
-    await _end_subscription(connection, caller, loaded, at, settings)
-    return await _write_change(connection, caller, loaded, {"cancel_at": at, "next_version": None}, state=CANCELED)
+    last, period, at, state = loaded.current.last, loaded.current.period, loaded.current.last.paid.end, None
+    if when == "now":
+        at, state = min(periods.compute_boundary(now, last.span.start), period.end), CANCELED
+        await subscription_rows.end_segment(connection, loaded.row.id, last, at)
+        await _end_subscription(connection, caller, loaded, at, settings)
+    if feedback is not None:
+        await cancellations.record_feedback(connection, loaded.row.id, loaded.row.customer, feedback, now)
+    return await _write_change(connection, caller, loaded, {"cancel_at": at, "next_version": None}, state=state)
 
 
 async def roll_period(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from edgeproxy.collector.billing.invoices.foreign_balance import TRANSACTIONS
+from edgeproxy.collector.billing.stripe import billing_details
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.stripe.customers import CUSTOMER
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT, REPORTS
@@ -21,7 +22,11 @@ RETRIEVE: Mapping[str, str] = {
     REPORT: "v2.core.events.retrieve",
 }
 """The method of Stripe's package that fetches an object, by type."""
-EXPANDED: Mapping[str, list[str]] = {"refund": ["payment_intent"], "dispute": ["payment_intent"]}
+EXPANDED: Mapping[str, list[str]] = {
+    "refund": ["payment_intent"],
+    "dispute": ["payment_intent"],
+    "customer": list(billing_details.EXPANDED),
+}
 """The fields that are fetched whole with an object, by its type: a payment says whether it buys credits."""
 NEWEST = 100
 """Transactions of a customer's balance that are fetched with the customer: one page."""

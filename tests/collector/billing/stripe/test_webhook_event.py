@@ -37,6 +37,21 @@ THIN: dict[str, Any] = {
 BODY = orjson.dumps(SNAPSHOT)
 
 
+def about(type_: str, **data: Any) -> tuple[bool, str, str]:
+    """Whether an event of a part of a customer is applied, and what it is about."""
+    event = parse_event_object(SNAPSHOT | {"type": type_, "data": data})
+    return event.is_applied, event.object_type, event.object
+
+
+def test_an_event_of_a_tax_number_or_a_payment_method_is_about_its_customer() -> None:
+    number = {"id": "txi_1", "object": "tax_id", "customer": "cus_1"}
+    assert about("customer.tax_id.deleted", object=number) == (True, "customer", "cus_1")
+    card = {"id": "pm_1", "object": "payment_method", "customer": None}
+    detached = {"object": card, "previous_attributes": {"customer": "cus_2"}}
+    assert about("payment_method.detached", **detached) == (True, "customer", "cus_2")
+    assert about("payment_method.updated", object=card) == (True, "payment_method", "pm_1"), "it is nobody's"
+
+
 def signed(body: bytes = BODY, secret: str = "whsec_new", at: int = NOW) -> str:
     """As Stripe's own package signs."""
     return WebhookSignature.generate_signature_header(body.decode(), secret, timestamp=at)

@@ -23,6 +23,7 @@ from edgeproxy.collector.billing.subscriptions import (
     subscription_rows,
     subscriptions,
 )
+from edgeproxy.collector.billing.subscriptions.cancellations import Feedback
 from edgeproxy.collector.database.billing_tables import segments
 from edgeproxy.collector.database.billing_tables import subscriptions as table
 from edgeproxy.collector.database.delivery_tables import billing_outbox
@@ -46,9 +47,10 @@ async def through(of: Era, period_end: int) -> None:
     await of.turns(5, 301)
 
 
-async def cancel(of: Era, name: str, when: Any) -> None:
+async def cancel(of: Era, name: str, when: Any, feedback: Feedback | None = None) -> None:
+    said: Any = {"settings": of.of.known, "now": of.now(), "feedback": feedback}
     async with of.of.database.writing() as connection:
-        await subscriptions.cancel_subscription(connection, CALLER, name, when, settings=of.of.known, now=of.now())
+        await subscriptions.cancel_subscription(connection, CALLER, name, when, **said)
 
 
 async def state(of: Era, name: str) -> str:
@@ -98,10 +100,12 @@ def test_subscriptions_are_begun_changed_and_ended(new_sandbox: Sandbox, tmp_pat
             await of.of.change("falls", "standard", now=of.now())
             await of.of.change("stays", "enterprise", now=of.now())
             assert await state(of, "stays") == "changing"
-            await cancel(of, "leaves", "now")
+            await cancel(of, "leaves", "now", Feedback("too_expensive", "We said so."))
             await of.turns(4)
             assert await state(of, "stays") == "active"
-            assert [one["status"] for one in await at_stripe(of)].count("canceled") == 1
+            (canceled,) = [one for one in await at_stripe(of) if one["status"] == "canceled"]
+            assert canceled["cancellation_details"]["feedback"] == "too_expensive"
+            assert canceled["cancellation_details"]["comment"] == "We said so."
             await of.to(JANUARY + 6 * DAY)
             await of.turns(4, 301)
             left = (await fetch_invoices(of.of, "leaves"))["2027-01-01 period"]

@@ -1,0 +1,1 @@
+"""Billing details: models, handlers and endpoints."""

@@ -1,0 +1,170 @@
+"""Billing details of a customer: read from what Stripe said last, changed at Stripe."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field
+from edgeproxy.collector.accounts.rows import CustomerRow
+from edgeproxy.collector.api.billing_details.models import (
+    BillingDetails,
+    PaymentMethodResponse,
+    PaymentMethodState,
+    UpdateBillingDetailsRequest,
+)
+from edgeproxy.collector.api.customer_billing import (
+    STRIPE_LATER,
+    CustomerBillingHandlers,
+    CustomerQuery,
+    Payer,
+    build_stripe_problem,
+)
+from edgeproxy.collector.api.endpoint import Call, Nothing
+from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.billing.invoices.dunning import is_declined
+from edgeproxy.collector.billing.stripe import billing_details
+from edgeproxy.collector.billing.stripe.billing_details import PaymentMethod, StoredDetails, TaxNumber
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
+from edgeproxy.collector.billing.stripe.customers import EMAIL, find_contact_email, find_stripe_id
+
+FRESH_SECONDS = 86400.0
+"""Seconds after which Stripe is asked anew, as an event may have been lost."""
+READ_SECONDS = 3.0
+"""Seconds that Stripe has to answer somebody who looks; then what it said last is shown."""
+CHANGE_SECONDS = 15.0
+"""Seconds that Stripe has for a change."""
+PARAMETERS = {"value": "tax_number", "email": "email", "name": "name", "address[country]": "address.country"}
+"""Fields by the parameters that Stripe names in a refusal."""
+
+
+class BillingDetailsHandlers(CustomerBillingHandlers):
+    """Handlers of billing details."""
+
+    async def fetch_details(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
+        """Fetch the billing details of a customer."""
+        customer = self._get_customer(call.holder, call.query)
+        stripe, now, is_stale = self._resources.stripe, time.time(), False
+        async with self._database.reading() as connection:
+            row = await customers.get_row(connection, customer)
+            details = await billing_details.find_details(connection, row.id)
+            stripe_id = await find_stripe_id(connection, row.id)
+        is_old = details is None or details.read_at < (now - FRESH_SECONDS) * 1000
+        if stripe is not None and stripe_id is not None and is_old and row.erased_at is None:
+            is_stale = not await self._refresh(stripe, stripe_id)
+        async with self._database.reading() as connection:
+            return answer(200, await build_response(connection, row, now, is_stale=is_stale))
+
+    async def _refresh(self, stripe: Stripe, stripe_id: str) -> bool:
+        """Write down what Stripe has of a customer now; return False where it does not answer in time."""
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                stripe_customer = await billing_details.fetch_stripe_customer(stripe, stripe_id)
+        except (StripeCallError, TimeoutError):
+            return False
+        async with self._database.writing() as connection:
+            await billing_details.apply_stripe_customer(connection, stripe_customer, int(time.time() * 1000))
+        return True
+
+    async def update_details(self, call: Call[CustomerQuery, UpdateBillingDetailsRequest]) -> web.Response:
+        """Change the billing details of a customer at Stripe, then here. The audit log has which, not what they are."""
+        changed = sorted(call.body.model_fields_set)
+        payer = await self._get_payer(self._get_customer(call.holder, call.query))
+        # Before the change: Stripe may have it when this process is gone.
+        await self._record(call, AuditEntry("billing.details", payer.id, None, {"fields": changed}, payer.id))
+        try:
+            async with asyncio.timeout(CHANGE_SECONDS):
+                await self._change_at_stripe(payer, call.body)
+        except StripeCallError as error:
+            raise explain_refusal(error) from None
+        except TimeoutError:
+            raise ProblemError(503, "Stripe has not answered in time", headers=STRIPE_LATER) from None
+        async with self._database.reading() as connection:
+            row = await customers.get_row(connection, payer.id)
+            return answer(200, await build_response(connection, row, time.time()))
+
+    async def _change_at_stripe(self, payer: Payer, body: UpdateBillingDetailsRequest) -> None:
+        """Change a customer at Stripe, and write down what it has then; raises StripeCallError.
+
+        The tax number comes first, as Stripe judges it: a refused one leaves all as it was.
+        """
+        stripe = self._get_stripe()
+        before = billing_details.parse_details(
+            await billing_details.fetch_stripe_customer(stripe, payer.stripe_id), int(time.time() * 1000)
+        )
+        if "tax_number" in body.model_fields_set:
+            country = before.address["country"] if before.address is not None else None
+            country = country if body.address is None else body.address.country
+            await _change_tax_number(stripe, payer, before.tax_numbers, body.tax_number, country)
+        changes: StripeObject = {}
+        if body.name is not None:
+            changes["name"] = body.name
+        if body.address is not None:
+            # Stripe keeps a field that is not named, and clears one that is empty.
+            changes["address"] = {name: value or "" for name, value in body.address.model_dump().items()}
+        if "email" in body.model_fields_set:
+            async with self._database.reading() as connection:
+                email = body.email or await find_contact_email(connection, payer.id)
+            changes |= {"email": email or "", "metadata": {EMAIL: "" if body.email else email or ""}}
+        stripe_customer = await billing_details.update_stripe_customer(stripe, payer.stripe_id, changes)
+        async with self._database.writing() as connection:
+            await billing_details.apply_stripe_customer(connection, stripe_customer, int(time.time() * 1000))
+
+
+async def _change_tax_number(
+    stripe: Stripe, payer: Payer, before: Sequence[TaxNumber], number: str | None, country: str | None
+) -> None:
+    """Change the tax number of a customer, which is of a country; raises ChangeRejectedError and StripeCallError."""
+    kind = billing_details.find_tax_number_type(country)
+    if number is not None and kind is None:
+        raise reject_field("tax_number", "needs an address in a country whose tax numbers are known here")
+    await billing_details.replace_tax_number(stripe, payer.stripe_id, before, number, kind or "")
+
+
+def explain_refusal(error: StripeCallError) -> ProblemError | ChangeRejectedError:
+    """Return the problem of a change that Stripe refuses: of the field that it names, where there is one."""
+    field = PARAMETERS.get(error.param or "")
+    if error.outcome is CallOutcome.REFUSED and field is not None:
+        return reject_field(field, f"is refused by Stripe: {error.message}")
+    return build_stripe_problem(error)
+
+
+async def build_response(
+    connection: AsyncConnection, customer: CustomerRow, now: float, *, is_stale: bool = False
+) -> BillingDetails:
+    """Return the billing details of a customer as the API writes them."""
+    details = await billing_details.find_details(connection, customer.id)
+    if details is None:
+        details = StoredDetails(None, None, True, None, [], None, 0)
+    method: PaymentMethodResponse | None = None
+    if details.payment_method is not None:
+        declined = await is_declined(connection, customer.id, details.payment_method["id"])
+        state: PaymentMethodState = "declined" if declined else find_expiry(details.payment_method, now)
+        method = {**details.payment_method, "state": state}
+    return {
+        "customer": customer.name,
+        "name": details.name,
+        "email": details.email or await find_contact_email(connection, customer.id),  # Stripe has it with an invoice.
+        "follows_contacts": details.follows_contacts,
+        "address": details.address,
+        "tax_numbers": list(details.tax_numbers),
+        "payment_method": method,
+        "read_at": format_timestamp(details.read_at) if details.read_at else None,
+        "is_stale": is_stale,
+    }
+
+
+def find_expiry(method: PaymentMethod, now: float) -> PaymentMethodState:
+    """Return whether a card has expired by the Unix second `now`, or does within this month or the next one."""
+    year, month = method["exp_year"], method["exp_month"]
+    if year is None or month is None:
+        return "valid"
+    at = datetime.fromtimestamp(now, UTC)
+    months = (year - at.year) * 12 + month - at.month
+    return "expired" if months < 0 else "expires_soon" if months <= 1 else "valid"

@@ -1,0 +1,1 @@
+"""Cancellations: models, handlers and endpoints."""

@@ -1,0 +1,47 @@
+"""The table of endpoints: cancellations."""
+
+from edgeproxy.collector.api.cancellations.handlers import CancellationHandlers
+from edgeproxy.collector.api.cancellations.models import CancellationList, CancelSubscriptionRequest
+from edgeproxy.collector.api.customer_billing import CustomerChangeQuery, CustomerQuery
+from edgeproxy.collector.api.endpoint import BILLING, MONEY_READERS, OWN, UPDATE, Endpoint
+from edgeproxy.collector.api.group import Group
+from edgeproxy.collector.api.request_limits import RequestRate
+from edgeproxy.collector.billing.subscriptions.subscription_response import Subscription
+
+GROUP = Group(
+    "cancellations",
+    "Why customers end their plans, as far as they say so.",
+    CancellationHandlers,
+    (
+        Endpoint(
+            "POST",
+            "/billing/subscription/cancel",
+            CancellationHandlers.end_subscription,
+            "Cancel a subscription as DELETE does, and say why.",
+            roles=BILLING | OWN,
+            query=CustomerChangeQuery,
+            body=CancelSubscriptionRequest,
+            response=Subscription,
+            change=UPDATE,
+            errors={404: "Nothing is sold here, or the customer or its subscription does not exist."},
+            rate=RequestRate(10, "customer"),
+            own="the handler reads and changes what is the customer's alone",
+            example={"reason": "missing_features", "comment": "We need invoices in Swiss francs."},
+        ),
+        Endpoint(
+            "GET",
+            "/billing/cancellations",
+            CancellationHandlers.list_cancellations,
+            "List why a customer has ended its plans.",
+            roles=MONEY_READERS | OWN,
+            query=CustomerQuery,
+            response=CancellationList,
+            errors={
+                404: "Nothing is sold here, or the customer does not exist.",
+                422: "The query names no customer.",
+            },
+            rate=RequestRate(100, "customer"),
+            own="the handler reads what is the customer's alone",
+        ),
+    ),
+)

@@ -1,0 +1,185 @@
+"""How a customer pays and what is on its invoices: shown by what Stripe said last, changed at Stripe from our page."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import stripe
+
+from edgeproxy.collector.api.billing_details.handlers import find_expiry
+from edgeproxy.config.collector.tax_numbers import COUNTRIES, TAX_NUMBER_TYPES
+from loadtest.testbed.collector import ADMIN
+from loadtest.testbed.process import ROOT
+from loadtest.testbed.waiting import until
+from tests.support.site import PagesStage
+from tests.support.visitor import Visitor
+
+PAGE = "/account/invoices/details"
+FORM = {
+    "name": "Acme B.V.",
+    "email": "books@acme.example",
+    "line1": "Keizersgracht 1",
+    "line2": "",
+    "postal_code": "1015 CN",
+    "city": "Amsterdam",
+    "state": "",
+    "country": "NL",
+    "tax_number": "NL 1234 56789 B01",
+}
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
+    with closing(PagesStage(tmp_path_factory.mktemp("billing-details"))) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def acme(stage: PagesStage) -> Iterator[Visitor]:
+    """An owner of acme, who has bought credits by a card."""
+    with stage.customer("acme") as visitor:
+        stage.buy(visitor, "25")
+        yield visitor
+
+
+def details(stage: PagesStage, customer: str = "acme") -> dict[str, Any]:
+    answer = stage.collector.get("/billing/details", token=ADMIN, customer=customer)
+    assert answer.status == 200, answer
+    read: dict[str, Any] = answer.json()
+    return read
+
+
+def stripe_id(stage: PagesStage) -> str:
+    async def find(client: stripe.StripeClient) -> str:
+        return (await client.v1.customers.list_async({"limit": 1})).data[0].id
+
+    return stage.sandbox.run(find)
+
+
+def pay_by(stage: PagesStage, card: str, **fields: int) -> None:
+    """Have the customer's invoices charged to another card, as Stripe's own page does."""
+    customer = stripe_id(stage)
+
+    async def change(client: stripe.StripeClient) -> None:
+        method = await client.v1.payment_methods.attach_async(card, {"customer": customer})
+        chosen: Any = {"invoice_settings": {"default_payment_method": method.id}}
+        await client.v1.customers.update_async(customer, chosen)
+        if fields:
+            expiry: Any = {"card": fields}
+            await client.v1.payment_methods.update_async(method.id, expiry)
+
+    stage.sandbox.run(change)
+
+
+def test_a_customer_of_whom_stripe_knows_nothing_has_no_details_and_none_are_made_for_a_look(stage: PagesStage) -> None:
+    with stage.customer("bolt") as bolt:
+        assert "There is no card" in bolt.get("/account/invoices").text
+    shown = details(stage, "bolt")
+    assert (shown["payment_method"], shown["address"], shown["read_at"], shown["is_stale"]) == (None, None, None, False)
+
+
+def test_an_owner_changes_what_invoices_say_and_the_audit_log_has_which_fields(
+    stage: PagesStage, acme: Visitor
+) -> None:
+    before = details(stage)
+    assert (before["name"], before["email"], before["follows_contacts"]) == ("acme", "acme@example.com", True)
+    acme.get(PAGE)
+    # Refused by the API, with all that was typed; then by Stripe, which changes nothing.
+    acme.send(PAGE, **FORM | {"country": ""})
+    assert (acme.status, acme.read.form(PAGE).fields["line1"]) == (422, "Keizersgracht 1")
+    assert "Choose a country." in acme.read.text
+    acme.send(PAGE, **FORM | {"tax_number": "NL?"})
+    assert (acme.status, "as the tax office writes it" in acme.read.text) == (422, True)
+    acme.send(PAGE, **FORM | {"country": "MC"})
+    assert (acme.status, "Choose a country above" in acme.read.text) == (422, True)
+    assert details(stage) == before | {"read_at": details(stage)["read_at"]}
+    acme.send(PAGE, **FORM)
+    assert (acme.status, acme.answer.url.path) == (200, "/account/invoices")
+    for words in ("Acme B.V.", "Keizersgracht 1", "1015 CN Amsterdam", "Netherlands", "NL123456789B01"):
+        assert words in acme.read.text, words
+    customer = stripe_id(stage)
+
+    async def read(client: stripe.StripeClient) -> stripe.Customer:
+        return await client.v1.customers.retrieve_async(customer, {"expand": ["tax_ids"]})
+
+    there = stage.sandbox.run(read)
+    assert there.address is not None
+    assert there.tax_ids is not None
+    assert (there.name, there.email, there.address.country) == ("Acme B.V.", "books@acme.example", "NL")
+    assert [(one.type, one.value) for one in there.tax_ids.data] == [("eu_vat", "NL123456789B01")]
+    (*_, entry) = stage.entries("billing.details")
+    assert entry["after"] == {"fields": ["address", "email", "name", "tax_number"]}
+    assert entry["actor"] == "contact:acme@example.com"
+    # Another number takes the place of this one; no number is none. Contacts change the address no longer.
+    acme.get(PAGE)
+    acme.send(PAGE, **FORM | {"tax_number": "NL999999999B99"})
+    assert [one["value"] for one in details(stage)["tax_numbers"]] == ["NL999999999B99"]
+    acme.get(PAGE)
+    acme.send(PAGE, **FORM | {"tax_number": "", "email": ""})
+    after = details(stage)
+    assert (after["tax_numbers"], after["email"], after["follows_contacts"]) == ([], "acme@example.com", True)
+
+
+def test_a_card_that_is_changed_at_stripe_is_shown_by_its_event_alone(stage: PagesStage, acme: Visitor) -> None:
+    pay_by(stage, "pm_card_mastercard")
+    until(lambda: (details(stage)["payment_method"] or {}).get("brand") == "mastercard", "the event is applied")
+    assert "Mastercard ending in 4444" in acme.get("/account/invoices").text
+    now = datetime.now(UTC)
+    pay_by(stage, "pm_card_visa", exp_month=now.month, exp_year=now.year)
+    until(lambda: details(stage)["payment_method"]["state"] == "expires_soon", "the event of the card is applied")
+    assert "expires soon" in acme.get("/account/invoices").text
+    customer = stripe_id(stage)
+
+    async def add(client: stripe.StripeClient) -> None:
+        await client.v1.customers.tax_ids.create_async(customer, {"type": "eu_vat", "value": "DE123456789"})
+
+    stage.sandbox.run(add)
+    until(lambda: [one["value"] for one in details(stage)["tax_numbers"]] == ["DE123456789"], "so is the tax number")
+
+
+def test_while_stripe_is_away_the_page_shows_what_it_said_last_and_a_change_keeps_what_was_typed(
+    stage: PagesStage, acme: Visitor
+) -> None:
+    pay_by(stage, "pm_card_visa")
+    until(lambda: (details(stage)["payment_method"] or {}).get("brand") == "visa", "the event is applied")
+    # Whoever was at Stripe's page may have changed anything there: it is to be asked anew.
+    acme.get("/account/invoices")
+    acme.send("/account/invoices/stripe")
+    stage.sandbox.kill()
+    began = time.monotonic()
+    text = acme.get("/account/invoices").text
+    assert "Visa ending in 4242" in text
+    assert "Stripe does not answer now" in text
+    assert time.monotonic() - began < 20
+    acme.get(PAGE)
+    acme.send(PAGE, **FORM | {"name": "Acme Holding"})
+    assert (acme.status, acme.read.form(PAGE).fields["name"]) == (503, "Acme Holding")
+    stage.sandbox.start()
+    assert details(stage)["is_stale"] is False
+
+
+def test_developers_neither_see_nor_change_billing_details(stage: PagesStage, acme: Visitor) -> None:
+    contact = {"email": "dev@example.com", "role": "developer"}
+    assert stage.collector.send("POST", "/v1/customers/acme/contacts", contact).status == 201
+    with stage.customer("dev") as developer:
+        assert developer.client.get(PAGE).status_code == 403
+        answer = developer.client.post(PAGE, data=FORM, headers={"Origin": stage.site})
+        assert answer.status_code == 403
+
+
+def test_a_card_expires_after_its_month() -> None:
+    now = datetime(2026, 12, 31, 23, tzinfo=UTC).timestamp()
+    card: Any = {"exp_month": 12, "exp_year": 2026}
+    assert find_expiry(card, now) == "expires_soon"
+    assert find_expiry(card, now + 3600) == "expired"
+    assert find_expiry(card | {"exp_month": 2, "exp_year": 2027}, now) == "valid"
+    assert find_expiry(card | {"exp_month": None, "exp_year": None}, now) == "valid"
+
+
+def test_each_type_of_tax_number_is_one_of_stripe() -> None:
+    described = (ROOT / "edgeproxy/stripe_sandbox/stripe-api.json").read_text()
+    assert [kind for kind in set(TAX_NUMBER_TYPES.values()) if f'"{kind}"' not in described] == []
+    assert set(TAX_NUMBER_TYPES) <= COUNTRIES

@@ -21,6 +21,8 @@ PlainResponse = tuple[int, int, bytes, bytes, int, bool]
 
 NOT_PLAIN: Final[PlainResponse] = (0, -1, b"", b"", 0, True)
 """The result of `read_plain_response` for a head that is not plain."""
+NO_HEAD: Final = b"\0"
+"""What no answer begins with."""
 recall = RESPONSE_LINES.get
 
 FLAGGED_KINDS: Final = (FieldKind.PLACE, FieldKind.SECURITY)

@@ -14,14 +14,13 @@ from edgeproxy.base import log
 from edgeproxy.config import addresses
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1.region_fields import format_region_lines
-from edgeproxy.edge.http1.response import NOT_PLAIN
+from edgeproxy.edge.http1.response import NO_HEAD, NOT_PLAIN
 from edgeproxy.edge.messages import EndpointAddresses
 from edgeproxy.edge.proxy.circuit_breaker import CircuitBreaker
-from edgeproxy.edge.proxy.configured_endpoints import create_origins
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.endpoint_states import CHOSEN, DOWN, EJECTED, HEALTHY, UP, EndpointEvent, advance
 from edgeproxy.edge.proxy.idle_pool import IdlePool
-from edgeproxy.edge.proxy.load_balancing import draw_pairs
+from edgeproxy.edge.proxy.load_balancing import compute_tiers, draw_pairs
 from edgeproxy.edge.proxy.outlier_detection import OutlierDetector, end_ejections
 from edgeproxy.edge.proxy.retry_budget import RetryBudget
 
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.exchange_sides import IdleConnection
 
 Pair = tuple["Endpoint", "Endpoint"]
-
-NO_HEAD = b"\0"
-"""The latest head of an endpoint that has not answered: no answer begins with it."""
 
 LOG_SECONDS = 10.0
 """Seconds between two log lines about one endpoint."""
@@ -130,6 +126,23 @@ class Endpoint(IdlePool):
     def record_failure(self, now: float) -> None:
         """Record a request that ended in a fault of the upstream, or in a status of 500 and above."""
         self.service.record_failure(self, now)
+
+
+class ConfiguredEndpoint:
+    """An endpoint as configured, and the addresses behind its name."""
+
+    __slots__ = ("endpoints", "settings", "tier")
+
+    def __init__(self, settings: "EndpointSettings", tier: int) -> None:
+        self.settings = settings
+        self.tier = tier
+        self.endpoints: dict[str, Endpoint] = {}
+
+
+def create_origins(settings: "Sequence[EndpointSettings]", region: str) -> list[ConfiguredEndpoint]:
+    """Create the endpoints as configured; `region` is the edge's own."""
+    tiers = compute_tiers([endpoint.region for endpoint in settings], region)
+    return [ConfiguredEndpoint(endpoint, tier) for endpoint, tier in zip(settings, tiers, strict=True)]
 
 
 class Service:
@@ -324,19 +337,12 @@ class Service:
         return gone
 
     def retire(self) -> "Sequence[IdleConnection]":
-        """Return idle connections, to be closed: no request begins with the service any more, and what has begun goes
-        on.
-
-        What is in use is closed when its exchange is over.
-        """
+        """Return the idle connections, to be closed: no request begins any more, and those under way close theirs."""
         self._redraw()  # Nobody chooses any more, so the pairs need not be there.
         return [server for endpoint in self.endpoints for server in endpoint.drain()]
 
     def dissolve(self) -> None:
-        """Let go of the endpoints, which hold the service: the last exchange with it is over.
-
-        So the memory is free at once, and nobody has to search for it.
-        """
+        """Let go of the endpoints, which hold the service, so that memory is free at once: its last exchange is over."""
         self._origins, self.endpoints, self._outliers = [], (), None
         self.next_pair = _raise_dissolved
 

@@ -342,7 +342,7 @@ class Service:
         return [server for endpoint in self.endpoints for server in endpoint.drain()]
 
     def dissolve(self) -> None:
-        """Let go of the endpoints, which hold the service, so that memory is free at once: its last exchange is over."""
+        """Let go of the endpoints, which hold the service, so memory is free at once: its last exchange is over."""
         self._origins, self.endpoints, self._outliers = [], (), None
         self.next_pair = _raise_dissolved
 

@@ -277,10 +277,9 @@ def test_what_is_told_by_two_dimensions_is_added_up_by_each() -> None:
         for model, kind, value in (("large", "input", 3), ("large", "output", 4), ("small", "input", 1))
     ]
     rows.append({"meter": "requests", "model": "", "kind": "", "value": 9})
-    assert compute_splits(rows, "model", {"tokens"}) == [
-        ("tokens", "model", [("large", 7, 0.875), ("small", 1, 0.125)])
-    ]
-    assert compute_splits(rows, "kind", {"tokens"}) == [("tokens", "kind", [("input", 4, 0.5), ("output", 4, 0.5)])]
+    (by_model,), (by_kind,) = (compute_splits(rows, dimension, {"tokens"}) for dimension in ("model", "kind"))
+    assert by_model[:3] == ("tokens", "model", [("large", 7, 0.875), ("small", 1, 0.125)])
+    assert by_kind[:3] == ("tokens", "kind", [("input", 4, 0.5), ("output", 4, 0.5)])
 
 
 @pytest.mark.parametrize(

@@ -356,7 +356,7 @@ def test_usage_is_shown_by_dimension_with_what_it_comes_to(stage: PagesStage) ->
     with stage.customer("metered") as metered:
         text = " ".join(metered.get("/account/month").text.split())
         assert "LLM tokens by model" in text
-        assert "m-large900,00086.9% m-small134,56713.0%" in text
+        assert "m-large900,00086.9%$9.00 m-small134,56713.0%$1.35" in text
         assert "LLM tokens1,034,567$0.35––" in text
         assert "Whole days so far: 0. A projection needs three." in text
         with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database:

@@ -20,8 +20,8 @@ from loadtest.testbed.waiting import until
 from tests.support.site import PLACES, PagesStage
 from tests.support.visitor import Visitor
 
-ELSEWHERE = ("/receipt", "/pdf", "/csv", "/{change}")
-"""How paths end that lead to another site, and to what is not there unless a test makes it."""
+ELSEWHERE = ("/receipt", "/pdf", "/csv", "/{change}", "/residencies")
+"""How paths end that lead to another site, and to what is not there unless a test or another collector makes it."""
 
 
 def pages_of(who: Audience, invoice: str, customer: str = "acme") -> dict[str, str]:

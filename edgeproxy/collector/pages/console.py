@@ -110,7 +110,7 @@ async def show_customer(visit: Visit) -> web.Response:
         **await fetch_limits(visit, {"customer": body["name"]}),
         **await fetch_purchases(visit, body["name"]),
         **await limit_raises.fetch_raise(visit, names),
-        **await keys.list_keys(visit, body["name"]),
+        **await keys.list_keys(visit, body["name"], keys.LISTING._replace(rows_max=keys.BESIDE_MAX)),
     )
 
 

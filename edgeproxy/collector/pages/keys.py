@@ -28,6 +28,8 @@ LISTING = Listing(
     more=(Column("id", ""), Column("created_at", ""), Column("rotate_by", "")),
     rows_max=20,  # Each has three forms, and a page stays below 100 KB.
 )
+BESIDE_MAX = 4
+"""Keys at once on the page of a customer, which has charts of all meters too and stays below 100 KB."""
 DUE_MAX = 10
 """Keys that a page says are to be rotated."""
 
@@ -47,9 +49,9 @@ def list_forms(root: str, who: Audience) -> list[Page]:
     ]
 
 
-async def list_keys(visit: Visit, customer: str) -> dict[str, object]:
+async def list_keys(visit: Visit, customer: str, listing: Listing = LISTING) -> dict[str, object]:
     """Return a page of a customer's keys, with the values that its template needs."""
-    view = await fetch_list(visit, LISTING, fetch_from(visit, LISTING, KEYS, customer=customer))
+    view = await fetch_list(visit, listing, fetch_from(visit, listing, KEYS, customer=customer))
     budgets = await visit.fetch("GET", "/v1/customers/{customer}/key-budgets", names={"customer": customer})
     by_key = {one["key"]: one for one in budgets["budgets"]}
     return {"keys": view, "overlaps": OVERLAPS, "customer": customer, "budgets": by_key, "to_decimal": to_decimal}

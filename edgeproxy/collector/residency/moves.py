@@ -124,22 +124,23 @@ async def find_by_id(connection: AsyncConnection, id_: str) -> MoveRow | None:
 async def lock_by_id(connection: AsyncConnection, id_: str) -> tuple[CustomerRow, MoveRow] | None:
     """Return a move with its customer, both locked; None where there is none."""
     move = await find_by_id(connection, id_)
-    return None if move is None else await _lock(connection, move.customer, id_)
+    if move is None:
+        return None
+    row = await customers.get_row(connection, move.customer, lock=True)
+    return row, await _lock_move(connection, id_)
 
 
 async def lock_last(connection: AsyncConnection, ref: str) -> tuple[CustomerRow, MoveRow | None]:
     """Return a customer with its latest move, both locked; raises ChangeRejectedError where there is no customer."""
     row = await customers.get_row(connection, ref, lock=True)
     last = await find_last(connection, row.id)
-    return (row, None) if last is None else await _lock(connection, row.id, last.id)
+    return row, None if last is None else await _lock_move(connection, last.id)
 
 
-async def _lock(connection: AsyncConnection, customer: str, id_: str) -> tuple[CustomerRow, MoveRow]:
-    """Lock a customer and one of its moves, in the order of docs/design/row-locks.md."""
-    row = await customers.get_row(connection, customer, lock=True)
-    statement = lock_rows(sa.select(customer_moves).where(columns.id == id_))
-    (move,) = await _fetch_rows(connection, statement)
-    return row, move
+async def _lock_move(connection: AsyncConnection, id_: str) -> MoveRow:
+    """Lock a move whose customer is locked, in the order of docs/design/row-locks.md."""
+    (move,) = await _fetch_rows(connection, lock_rows(sa.select(customer_moves).where(columns.id == id_)))
+    return move
 
 
 async def find_last(connection: AsyncConnection, customer: str, side: Side | None = None) -> MoveRow | None:

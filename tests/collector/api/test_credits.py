@@ -170,6 +170,8 @@ BODIES: dict[str, Any] = {
     "/billing/checkout": {"millicredits": 5_000_000, "success_url": "https://shop.example/back"},
     "/billing/portal": {"return_url": "https://shop.example/back"},
     "/billing/spend-alerts": {"amounts": [20000]},
+    "/billing/details": {"name": "Acme"},
+    "/billing/subscription/cancel": {"when": "period_end"},
 }
 """What is sent where a customer may send something: who it is about is asked after that."""
 
@@ -191,7 +193,7 @@ def test_no_endpoint_of_billing_answers_for_another_customer_or_for_nobody(colle
         is_of_somebody = "{invoice}" in path or "{purchase}" in path
         about = "" if is_of_somebody else f"?customer={payer.name}"
         about += "&tier=standard" if path.endswith("/upgrade") else ""
-        body = orjson.dumps(BODIES[path]) if method in ("POST", "PUT") and path in BODIES else b""
+        body = orjson.dumps(BODIES[path]) if method in ("POST", "PUT", "PATCH") and path in BODIES else b""
         for token, status in ((other.token, 403), (None, 401)):
             number = next(NUMBERS)
             answer = ask(

@@ -128,7 +128,16 @@ def parse_host(authority: bytes) -> bytes | None:
     return host.removesuffix(b".") or None
 
 
-def parse_later_traceparent(traceparent: bytes) -> TraceParent | None:
+def parse_traceparent(value: bytes) -> TraceParent | None:
+    """Return the parts of a traceparent without the whitespace around it; None where it is invalid."""
+    if value.translate(SHAPE_TABLE) == TRACEPARENT_SHAPE and value.startswith(b"00-"):
+        trace, parent, flags = value[3:35], value[36:52], value[53:]
+        if trace != NO_TRACE and parent != NO_PARENT and flags in FLAGS:
+            return trace, parent, flags
+    return _parse_later_traceparent(value)
+
+
+def _parse_later_traceparent(traceparent: bytes) -> TraceParent | None:
     """Return the parts of a traceparent with more in it than this version defines; None where it is invalid.
 
     Trace Context section 3.2.2.5.2: flags that nobody has defined yet are not passed on.

@@ -12,21 +12,16 @@ from edgeproxy.base.lru_cache import BytesCache
 from edgeproxy.edge.errors import RejectedError, UpstreamError
 from edgeproxy.edge.http1 import grammar
 from edgeproxy.edge.http1.fields import UNCACHED, FieldKind, FieldRules, classify_response_field
-from edgeproxy.edge.http1.grammar import (
-    FLAGS,
-    NO_PARENT,
-    NO_TRACE,
-    OWS,
-    SHAPE_TABLE,
-    TRACEPARENT_SHAPE,
-    VALUE_TABLE,
-)
+from edgeproxy.edge.http1.grammar import OWS, VALUE_TABLE
 from edgeproxy.edge.http1.security_fields import NAMES_PLACES, parse_flags
 
 LINES_MAX: Final = 4096
 NAMES_MAX: Final = 1024
 LINE_BYTES_MAX: Final = 256
 """Bounds of a memory: lines, names, and bytes of each; longer ones are read each time."""
+
+VIA_LINE: Final = b"Via: 1.1 edgeproxy\r\n"
+"""What a plain head's kept lines end with."""
 
 
 class Field:
@@ -202,7 +197,7 @@ def _read_host(kind: FieldKind, line: bytes, value: bytes) -> Field:
         raise RejectedError(400, "Host is malformed")
     field = Field(kind, line, value)
     field.host = host
-    field.tail = b"X-Forwarded-Host: " + value + b"\r\nVia: 1.1 edgeproxy\r\n"
+    field.tail = b"X-Forwarded-Host: " + value + b"\r\n" + VIA_LINE
     return field
 
 
@@ -257,12 +252,7 @@ def _read_place(kind: FieldKind, line: bytes, value: bytes) -> Field:
 
 def _read_traceparent(kind: FieldKind, line: bytes, value: bytes) -> Field:
     field = Field(kind)
-    if value.translate(SHAPE_TABLE) == TRACEPARENT_SHAPE and value.startswith(b"00-"):
-        trace, parent, flags = value[3:35], value[36:52], value[53:]
-        if trace != NO_TRACE and parent != NO_PARENT and flags in FLAGS:
-            field.trace = (trace, parent, flags)
-            return field
-    field.trace = grammar.parse_later_traceparent(value)
+    field.trace = grammar.parse_traceparent(value)
     return field
 
 

@@ -14,18 +14,7 @@ from edgeproxy.edge.http1.fields import PROTECTED_FIELDS, FieldKind
 from edgeproxy.edge.http1.grammar import TraceParent
 from edgeproxy.edge.http1.keys import read_keys
 from edgeproxy.edge.http1.lines import PASSED, REQUESTS, Field, RequestLines
-from edgeproxy.edge.http1.request_line import RequestLine, read_request_line
-
-__all__ = [
-    "PLAIN",
-    "RequestFields",
-    "RequestHead",
-    "RequestLine",
-    "check_host",
-    "read_fields",
-    "read_head",
-    "read_request_line",
-]
+from edgeproxy.edge.http1.request_line import RequestLine
 
 FIELDS_MAX: Final = grammar.LIMITS.fields
 
@@ -102,12 +91,21 @@ def read_fields(
     `block` is the lines, each with its CRLF, without the blank line. `trusted` says that the peer is a proxy whose word
     counts. `request_lines` has the rules of the configuration. The result depends on nothing else, so it may be
     remembered by the block's bytes. Without a Host it is not refused here, as HTTP/1.0 has none: `host` is None and the
-    head not plain, see `check_host`. Longer than a screen, as each call in the loop would cost every new head.
+    head not plain, see `check_host`.
 
     Raises RejectedError: 400 malformed or ambiguous, 417, 431 more than `most` lines, 501 unknown transfer coding.
     """
-    if trusted:
-        return _read_with_every_rule(block, trusted, most, request_lines)
+    plain = None if trusted else read_plain_fields(block, most, request_lines)
+    return _read_with_every_rule(block, trusted, most, request_lines) if plain is None else plain
+
+
+def read_plain_fields(
+    block: bytes, most: int = FIELDS_MAX, request_lines: RequestLines = REQUESTS
+) -> RequestFields | None:
+    """Read the field lines of an HTTP/1.1 request in which nothing is out of the ordinary, so that no line changes what
+    another one means; None for any other request. Arguments and what is raised as in `read_fields`, whose quick part it
+    is; longer than a screen, as each call in the loop would cost every new head.
+    """
     lines = block.split(b"\r\n")
     lines.pop()
     if len(lines) > most:
@@ -143,7 +141,7 @@ def read_fields(
             host = None
             break
     if host is None:
-        return _read_with_every_rule(block, trusted, most, request_lines)
+        return None
     at = 0
     for line in dropped:
         at = lines.index(line, at)  # In their order: what is before has been looked at.

@@ -24,6 +24,7 @@ from edgeproxy.edge.proxy.reset import was_reset
 from edgeproxy.edge.proxy.tls_transport import TlsTransport
 
 if TYPE_CHECKING:
+    from edgeproxy.edge.http1.changing_lines import Changing
     from edgeproxy.edge.http1.request import RequestHead
     from edgeproxy.edge.proxy.address import Address
     from edgeproxy.edge.proxy.client_certificate import ClientCertificate
@@ -50,8 +51,10 @@ class Client(ClientInput):
         "_certificate",
         "_probes",
         "address",
-        "expects_trace",
+        "changing",
+        "expects_new_head",
         "forwarded_lines",
+        "heads_read",
         "is_outdated",
         "peer",
         "secure",
@@ -73,8 +76,13 @@ class Client(ClientInput):
         self.peer = peer
         self.subject = subject
         self.secure = secure
-        self.expects_trace = False
-        """Whether the head that was read last has a trace, as those have that are to come."""
+        self.expects_new_head = False
+        """Whether the head that was read last is not expected to come again: it has a trace, or another line that
+        changes with each request."""
+        self.changing: Changing | None = None
+        """Those lines, once they are known."""
+        self.heads_read = 0
+        """Heads of which the meaning had to be read as a whole."""
         self.is_outdated = False
         """Whether `update_configuration` has to wait for the end of the exchange under way."""
         self._probes: ProbeSchedule | None = None
@@ -140,7 +148,7 @@ class Client(ClientInput):
         while True:
             snapshot = self.runtime.snapshot
             # A whole head that was seen before has one blank line, at its end.
-            is_known = not self.expects_trace and data.endswith(BLANK) and data in snapshot.whole_heads[self.trusted]
+            is_known = not self.expects_new_head and data.endswith(BLANK) and data in snapshot.whole_heads[self.trusted]
             end = len(data) - 4 if is_known else data.find(BLANK)
             if end < 0 or end > snapshot.head_limits.head:
                 self._keep_partial_head(data, deadline)

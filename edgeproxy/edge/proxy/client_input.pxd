@@ -8,5 +8,7 @@ cdef class ClientInput(ClientTransport):
     # Those of Client that an exchange reads: it knows its client as a ClientInput.
     cdef public CAddress address
     cdef public object forwarded_lines
-    cdef public bint expects_trace, is_outdated, secure, trusted
+    cdef public tuple changing
+    cdef public int heads_read
+    cdef public bint expects_new_head, is_outdated, secure, trusted
     cpdef serve_next(self)

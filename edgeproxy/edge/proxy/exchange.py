@@ -113,7 +113,7 @@ class Exchange(Forwarding):
         """Read the head. The meaning of a block of fields is remembered by its bytes, and so is a whole head's, whose
         block is."""
         client, snapshot = self.client, self.snapshot
-        alone = len(data) == end + 4 and not client.expects_trace
+        alone = len(data) == end + 4 and not client.expects_new_head
         if alone:
             seen = snapshot.whole_heads[client.trusted][data]
             if seen is not None:
@@ -123,12 +123,8 @@ class Exchange(Forwarding):
         usual = snapshot.usual_line(data)
         begin = data.find(b"\r\n") + 2 if usual is None else usual.end()
         block = data[begin : end + 2]
-        # Who traces one request traces them all, and none of those is remembered.
-        cached = None if client.expects_trace else snapshot.heads[client.trusted][block]
-        meaning = cached
-        if meaning is None:
-            meaning = snapshot.read_block(block, client.trusted)
-            client.expects_trace = meaning[5] is not None
+        cached = None if client.expects_new_head else snapshot.heads[client.trusted][block]
+        meaning = snapshot.read_new_block(client, block) if cached is None else cached
         self.identity, self.site, self.credentials, self.keep, self.length, self.trace, self.head = meaning
         if usual is None or self.site is NO_SITE or begin - 2 > snapshot.head_limits.line:
             read_unusual_request(self, data[: begin - 2], block)

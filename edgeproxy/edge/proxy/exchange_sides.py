@@ -11,6 +11,7 @@ from edgeproxy.edge.proxy.tunnel import Tunnel, TunnelClient, TunnelUpstream
 
 if TYPE_CHECKING:
     from edgeproxy.edge.errors import EdgeError
+    from edgeproxy.edge.http1.changing_lines import Changing
     from edgeproxy.edge.http1.request import RequestHead
     from edgeproxy.edge.limits.limit_set import LimitSet
     from edgeproxy.edge.proxy.address import Address
@@ -106,8 +107,12 @@ class ClientSide(TunnelClient, Protocol[E]):
     """Whether this is a stream of HTTP/2, which says itself where a body ends."""
     buffer: bytes
     """Bytes that were read and belong to no request yet."""
-    expects_trace: bool
-    """Whether the head read last has a trace."""
+    expects_new_head: bool
+    """Whether the head read last is not expected to come again."""
+    changing: "Changing | None"
+    """The lines that change with each request, once they are known."""
+    heads_read: int
+    """Heads of which the meaning had to be read as a whole."""
 
     @property
     def transport(self) -> asyncio.Transport:

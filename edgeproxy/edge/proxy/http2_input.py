@@ -14,6 +14,7 @@ from edgeproxy.edge.proxy.client_input import ClientInput
 from edgeproxy.edge.proxy.deadlines import NEVER
 
 if TYPE_CHECKING:
+    from edgeproxy.edge.http1.changing_lines import Changing
     from edgeproxy.edge.http1.request import RequestHead
     from edgeproxy.edge.proxy.address import Address
     from edgeproxy.edge.proxy.client_certificate import ClientCertificate
@@ -31,7 +32,9 @@ class StreamsConnection(Protocol):
     trusted: bool
     address: "Address"
     forwarded_lines: bytes
-    expects_trace: bool
+    changing: "Changing | None"
+    expects_new_head: bool
+    heads_read: int
     is_full: bool
 
     @property
@@ -81,7 +84,8 @@ class Http2Input(Stream, ClientInput):
         self.deadline = NEVER
         self.trusted, self.secure = client.trusted, client.secure
         self.address, self.forwarded_lines = client.address, client.forwarded_lines
-        self.expects_trace, self.is_outdated = client.expects_trace, False
+        self.expects_new_head, self.is_outdated = client.expects_new_head, False
+        self.changing, self.heads_read = client.changing, client.heads_read
 
     # ---- whose it is
 

@@ -100,7 +100,11 @@ class Http2Stream(Http2Input):
             head = b"%bsec-websocket-key: %b\r\n\r\n" % (head[:-2], self._websocket_key)
         end = len(head) - 4
         outcome = exchange.begin(head, end)
-        client.expects_trace = self.expects_trace
+        client.expects_new_head, client.changing, client.heads_read = (
+            self.expects_new_head,
+            self.changing,
+            self.heads_read,
+        )
         if outcome is not FORWARDED and outcome is not WAITING:
             self.reject(exchange, outcome, head, end)
 

@@ -6,13 +6,16 @@ A request sees one snapshot from its start to its end; a new configuration is a 
 from collections import OrderedDict
 from collections.abc import Collection
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeproxy.base.lru_cache import BytesCache
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import grammar, lines
+from edgeproxy.edge.http1.changing_lines import Changing, cut_lines, find_changing, fits_rest
 from edgeproxy.edge.http1.fields import FieldRules
+from edgeproxy.edge.http1.lines import VIA_LINE
 from edgeproxy.edge.http1.region_fields import format_region_lines
-from edgeproxy.edge.http1.request import RequestHead, read_fields
+from edgeproxy.edge.http1.request import RequestFields, RequestHead, read_fields, read_plain_fields
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.route_limits import PolicyTables
 from edgeproxy.edge.limits.rule import Rule
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.counters.store import Store
     from edgeproxy.edge.limits.policies import Sharing
     from edgeproxy.edge.messages import Services
+    from edgeproxy.edge.proxy.exchange_sides import ClientSide
     from edgeproxy.edge.proxy.key_lookup import KeyLookup
     from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
     from edgeproxy.edge.proxy.tracer import Tracer
@@ -48,10 +52,17 @@ its credentials, those that are kept, the body's length in bytes, the trace, and
 HeadMeaning = tuple[bytes, bytes, bytes, BlockMeaning]
 """The meaning of a whole head: method, path, request line with its CRLF, and that of its fields."""
 
+RestMeaning = tuple[Changing, BlockMeaning]
+"""Which lines of a block change, and the meaning of the block without them, and without Via among the lines kept."""
+
 HEADS_MAX, HEAD_BYTES_MAX = 1024, 4096
 """Bounds of a memory of heads: heads, and bytes of each; longer ones are rare, and read each time."""
 
 V = TypeVar("V")
+
+WORTH_COMPARING = frozenset((3, 6, 12))
+"""Of which heads of a client, counted where they had to be read as a whole, it is looked which lines are new. In the
+first all may be, and one may differ once; and if it has not helped three times, it will not."""
 
 NO_LIMIT = 1 << 62
 """Bytes of a body where none is too long."""
@@ -125,6 +136,8 @@ class Snapshot:
         """Header blocks seen before, of ordinary peers and of trusted proxies."""
         self.whole_heads: tuple[BytesCache[HeadMeaning], ...] = _create_head_caches()
         """Requests without a body seen before whose blocks are remembered, likewise."""
+        self.rests: BytesCache[RestMeaning] = BytesCache(HEADS_MAX, HEAD_BYTES_MAX)
+        """What blocks of ordinary peers have in common that differ in the lines that change with each request."""
 
     def _set_limits(self, limits: "Limits") -> None:
         """Set the bounds of requests and connections."""
@@ -218,23 +231,72 @@ class Snapshot:
 
         return Tracer(settings)
 
+    def read_new_block(self, client: "ClientSide[Any]", block: bytes) -> BlockMeaning:
+        """Read a block that is not remembered, as in `read_block`. Who traces one request traces them all, and who has
+        sent lines that are new each time goes on to do so: what is remembered is the rest."""
+        if client.changing is not None and not client.trusted:
+            meaning = self._read_changing_block(b"\r\n" + block, client.changing)
+            if meaning is not None:
+                return meaning
+        client.changing = None
+        client.heads_read += 1
+        if client.heads_read in WORTH_COMPARING and not client.trusted:
+            client.changing = find_changing(block, self.lines)
+        meaning = self.read_block(block, client.trusted)
+        client.expects_new_head = meaning[5] is not None or client.changing is not None
+        return meaning
+
     def read_block(self, block: bytes, trusted: bool) -> BlockMeaning:
         """Read what a block of field lines means; raises RejectedError where it has no one meaning.
 
         Remembered only where it will come again and can do no harm: a trace is new in each request, an unknown key must
         not be known to anyone, and what a trusted proxy says of its client is that client's alone.
         """
-        host, key, credentials, keep, length, trace, head = read_fields(
-            block, trusted, self.head_limits.fields, self.lines
-        )
-        identity = self.directory.resolve(key)
-        site = NO_SITE if host is None else self.router.find_site(host)
-        meaning: BlockMeaning = (identity, site, credentials, keep, length, trace, head)
-        people = self.directory
-        known = identity is people.anonymous or (identity is not people.unknown and identity.valid_until != UNRESOLVED)
-        if trace is None and known and not is_personal(head):
+        meaning = self._find_meaning(read_fields(block, trusted, self.head_limits.fields, self.lines))
+        if meaning[5] is None and self._is_known(meaning[0]) and not is_personal(meaning[6]):
             self.heads[trusted].store(block, meaning)
         return meaning
+
+    def _read_changing_block(self, block: bytes, changing: Changing) -> BlockMeaning | None:
+        """Read what a block of an ordinary peer means, of which some lines change with each request; None where that is
+        not to be told without reading all of it. `block` is that of `cut_lines`."""
+        parts = cut_lines(block, changing)
+        if parts is None:
+            return None
+        rest, lines, trace = parts
+        known = self.rests[rest]
+        if known is None or known[0] != changing:
+            known = self._read_rest(rest, changing)
+            if known is None:
+                return None
+        identity, site, credentials, keep, length, _, head = known[1]
+        return identity, site, credentials, keep + lines + VIA_LINE, length, trace, head
+
+    def _read_rest(self, rest: bytes, changing: Changing) -> RestMeaning | None:
+        """Read what is left of a block without its changing lines; None where these could change what it means."""
+        if not fits_rest(rest, changing, self.lines, self.head_limits.fields):
+            return None
+        try:
+            fields = read_plain_fields(rest[2:], self.head_limits.fields, self.lines)
+        except RejectedError:
+            return None
+        if fields is None or fields[5] is not None:
+            return None
+        identity, site, credentials, keep, length, trace, head = self._find_meaning(fields)
+        if not self._is_known(identity):
+            return None
+        meaning = (identity, site, credentials, keep.removesuffix(VIA_LINE), length, trace, head)
+        return self.rests.store(rest, (changing, meaning))
+
+    def _find_meaning(self, fields: RequestFields) -> BlockMeaning:
+        host, key, credentials, keep, length, trace, head = fields
+        site = NO_SITE if host is None else self.router.find_site(host)
+        return self.directory.resolve(key), site, credentials, keep, length, trace, head
+
+    def _is_known(self, identity: Identity) -> bool:
+        """Return whether it may be remembered who sent a block."""
+        people = self.directory
+        return identity is people.anonymous or (identity is not people.unknown and identity.valid_until != UNRESOLVED)
 
     def update_endpoints(self, services: "Services") -> None:
         """Take over the endpoints' addresses, as the supervisor tells them."""
@@ -276,6 +338,7 @@ class Snapshot:
             blocks.clear()
         for whole in self.whole_heads:
             whole.clear()
+        self.rests.clear()
         self.lines.clear()
         lines.clear_response_caches()
 

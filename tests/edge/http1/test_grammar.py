@@ -94,4 +94,4 @@ LATER = [
 def test_a_trace_of_a_later_version_is_continued_as_far_as_it_is_understood(
     rule: str, value: bytes, trace: grammar.TraceParent | None
 ) -> None:
-    assert grammar.parse_later_traceparent(value) == trace
+    assert grammar.parse_traceparent(value) == trace

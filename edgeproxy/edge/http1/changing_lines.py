@@ -1,0 +1,74 @@
+"""The field lines that a client sends anew with each request, such as its trace, a cookie or a number, and the rest.
+
+A block with such a line never comes again, so its meaning is not remembered. What is left of it without them does, and
+its meaning is. Which lines change is told by the names of those that were new in one request of the connection.
+"""
+
+from typing import Final
+
+from edgeproxy.edge.http1.fields import FieldKind
+from edgeproxy.edge.http1.grammar import OWS, VALUE_TABLE, TraceParent, parse_traceparent
+from edgeproxy.edge.http1.lines import RequestLines
+
+PASS, TRACEPARENT = FieldKind.PASS, FieldKind.TRACEPARENT
+
+CHANGING_MAX: Final = 3
+"""Lines beside traceparent that may change in each request of a connection."""
+
+Changing = tuple[bytes, ...]
+"""What each changing line begins with: CRLF, its name as it is sent, colon. The first is that of traceparent, empty
+where the client sends none; the others are of fields that pass as they come."""
+
+
+def find_changing(block: bytes, request_lines: RequestLines) -> Changing | None:
+    """Find which lines of a block change; None where none does, or too many. To be asked before the block is read, as
+    a line that was read is not new any more. `block` is that of `read_fields`."""
+    trace, passing = b"", []
+    for line in block.split(b"\r\n")[:-1]:
+        if not request_lines.passes(line):
+            name = line.partition(b":")[0]
+            kind = request_lines.names[name]
+            if kind is TRACEPARENT:
+                trace = b"\r\n%b:" % name
+            elif kind is PASS:
+                passing.append(b"\r\n%b:" % name)
+    return None if len(passing) > CHANGING_MAX or not (trace or passing) else (trace, *passing)
+
+
+def cut_lines(block: bytes, changing: Changing) -> tuple[bytes, bytes, TraceParent | None] | None:
+    """Cut the changing lines out of a block that has a CRLF before each line and after the last.
+
+    Returns the rest, the lines that pass, each with its CRLF, and the trace; None where a line is not there or not
+    valid. The rest may hold another line of the same name: `fits_rest` tells.
+    """
+    trace = None
+    lines = b""
+    for prefix in changing:
+        if not prefix:
+            continue
+        at = block.find(prefix)
+        if at < 0:
+            return None
+        end = block.find(b"\r\n", at + 2)
+        line = block[at + 2 : end]
+        block = block[:at] + block[end:]
+        if prefix is changing[0]:
+            trace = parse_traceparent(line[len(prefix) - 2 :].strip(OWS))
+            if trace is None:
+                return None
+        elif line.translate(VALUE_TABLE) != line:
+            return None
+        else:
+            lines += line + b"\r\n"
+    return block, lines, trace
+
+
+def fits_rest(rest: bytes, changing: Changing, request_lines: RequestLines, most: int) -> bool:
+    """Return whether a rest and any changing lines together mean what each of them means: all names are different, of
+    the right kinds, and the lines not more than `most`."""
+    folded = rest.lower()
+    return rest.count(b"\r\n") + CHANGING_MAX <= most and all(
+        request_lines.names[prefix[2:-1]] in (PASS, TRACEPARENT) and prefix.lower() not in folded
+        for prefix in changing
+        if prefix
+    )

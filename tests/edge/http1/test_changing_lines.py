@@ -1,0 +1,76 @@
+"""Which lines of a block change with each request, and what is left without them."""
+
+import pytest
+
+from edgeproxy.edge.http1.changing_lines import Changing, cut_lines, find_changing, fits_rest
+from edgeproxy.edge.http1.fields import FieldRules
+from edgeproxy.edge.http1.lines import RequestLines
+from edgeproxy.edge.http1.request import read_fields
+
+TRACE = (b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331", b"01")
+PARENT = b"traceparent: 00-%b-%b-%b\r\n" % TRACE
+USUAL = b"Host: a.example\r\nAccept: */*\r\n"
+
+
+@pytest.fixture
+def request_lines() -> RequestLines:
+    """Those of a worker that has read a usual request."""
+    lines = RequestLines(FieldRules())
+    read_fields(USUAL, request_lines=lines)
+    return lines
+
+
+FOUND: list[tuple[bytes, Changing | None]] = [
+    (b"", None),
+    (PARENT, (b"\r\ntraceparent:",)),
+    (b"Cookie: a=1\r\nX-Seq:2\r\n", (b"", b"\r\nCookie:", b"\r\nX-Seq:")),
+    (b"X-Seq: 2\r\n" + PARENT, (b"\r\ntraceparent:", b"\r\nX-Seq:")),
+    (b"A: 1\r\nB: 1\r\nC: 1\r\n", (b"", b"\r\nA:", b"\r\nB:", b"\r\nC:")),
+    (b"A: 1\r\nB: 1\r\nC: 1\r\nD: 1\r\n", None),
+    (b"Authorization: Bearer k\r\nX-Customer-Id: me\r\nno colon\r\n", None),
+]
+
+
+@pytest.mark.parametrize(("more", "changing"), FOUND)
+def test_lines_that_are_new_and_pass_change(
+    request_lines: RequestLines, more: bytes, changing: Changing | None
+) -> None:
+    assert find_changing(USUAL + more, request_lines) == changing
+
+
+def test_what_is_left_comes_again() -> None:
+    block = b"\r\nX-Seq: 7\r\nHost: a.example\r\n" + PARENT + b"Accept: */*\r\n"
+    cut = cut_lines(block, (b"\r\ntraceparent:", b"\r\nX-Seq:"))
+    assert cut == (b"\r\n" + USUAL, b"X-Seq: 7\r\n", TRACE)
+    assert cut_lines(block, (b"", b"\r\nX-Seq:")) == (
+        b"\r\nHost: a.example\r\n" + PARENT + b"Accept: */*\r\n",
+        b"X-Seq: 7\r\n",
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"traceparent: 00-1-2-01\r\n", PARENT.replace(b"00-", b"ff-", 1), PARENT + b"X-Seq: \0\r\n", PARENT]
+)
+def test_a_line_that_is_missing_or_invalid_is_left_to_who_reads_all(line: bytes) -> None:
+    assert cut_lines(b"\r\n" + USUAL + line, (b"\r\ntraceparent:", b"\r\nX-Seq:")) is None
+
+
+FITS = [
+    (USUAL, 6, True),
+    (USUAL, 5, False),  # Four more lines may have been cut.
+    (USUAL + b"x-seq: 1\r\n", 100, False),
+    (USUAL + b"TraceParent: 1\r\n", 100, False),
+    (USUAL + b"X-Sequence: 1\r\n", 100, True),
+]
+
+
+@pytest.mark.parametrize(("rest", "most", "fits"), FITS)
+def test_no_name_may_be_left_in_the_rest(request_lines: RequestLines, rest: bytes, most: int, fits: bool) -> None:
+    changing = (b"\r\ntraceparent:", b"\r\nX-Seq:")
+    assert fits_rest(b"\r\n" + rest, changing, request_lines, most) is fits
+
+
+def test_a_configuration_that_says_otherwise_of_a_name_is_heeded() -> None:
+    stripping = RequestLines(FieldRules(strip=("x-seq",)))
+    assert not fits_rest(b"\r\n" + USUAL, (b"", b"\r\nX-Seq:"), stripping, 100)

@@ -19,10 +19,14 @@ from tests.support.site import LINK
 from tests.support.visitor import Visitor
 
 
+def build_origin(person: Person) -> dict[str, str]:
+    """Return the field that says where a person's calls come from, by which the API holds each to limits of its own."""
+    return {"X_Forwarded_For": person.address}
+
+
 def join(side: Side, person: Person) -> None:
     """Become a customer, with a plan."""
-    path, name = f"/v1/customers/{person.name}", person.name
-    come_from = {"X_Forwarded_For": person.address}
+    path, name, come_from = f"/v1/customers/{person.name}", person.name, build_origin(person)
     send = side.send
     told = {"external_id": f"crm-{name}", "metadata": {"note": f"the one of {name}, {person.address}"}}
     send("POST", "/v1/customers", {"name": name, "tier": "basic", **told}, **come_from)
@@ -82,7 +86,8 @@ def report_month(side: Side, people: list[Person], seed: int, month: int, second
 def buy_credits(side: Side, person: Person) -> None:
     """Buy credits, and pay them."""
     buy = {"millicredits": 10_000_000, "success_url": "https://shop.example/"}
-    session = side.send("POST", f"/billing/checkout?customer={person.name}", buy).json()["id"]
+    path = f"/billing/checkout?customer={person.name}"
+    session = side.send("POST", path, buy, **build_origin(person)).json()["id"]
     fields = {"Content-Type": "application/json"}
     body = orjson.dumps({"card": "pm_card_visa"})
     answer = ask(side.sandbox.port, f"/_sandbox/checkout/{session}/pay", method="POST", fields=fields, body=body)
@@ -134,8 +139,7 @@ def find_link(side: Side, person: Person, after: int) -> str | None:
 
 def trouble_operators(side: Side, person: Person) -> None:
     """Have operators do what they write a reason for."""
-    path, name = f"/v1/customers/{person.name}", person.name
-    come_from = {"X_Forwarded_For": person.address}
+    path, name, come_from = f"/v1/customers/{person.name}", person.name, build_origin(person)
     side.send("POST", f"{path}/limits/raise", {"factor": 2, "for": "8h", "why": f"launch of {name}"}, **come_from)
     asked = {"customer": name, "kind": "access", "person": person.email, "note": f"letter of {name}"}
     request = side.send("POST", "/v1/privacy/requests", asked, **come_from).json()["id"]
@@ -149,12 +153,13 @@ def trouble_operators(side: Side, person: Person) -> None:
 
 def cancel(side: Side, person: Person) -> None:
     """End the plan with its period."""
-    side.send("DELETE", f"/billing/subscription?customer={person.name}&when=period_end")
+    side.send("DELETE", f"/billing/subscription?customer={person.name}&when=period_end", **build_origin(person))
 
 
 def fetch_begin(side: Side, person: Person) -> int:
-    """Return the Unix second at which the person's plan began, while it has one."""
-    return parse_second(side.send("GET", f"/billing/subscription?customer={person.name}").json()["created_at"])
+    """Return the Unix second at which the minute begins from which the person pays for its plan, while it has one."""
+    began = parse_second(side.send("GET", f"/billing/subscription?customer={person.name}").json()["created_at"])
+    return began - began % 60
 
 
 def list_own_totals(side: Side, pseudonym: str) -> Counter[int]:

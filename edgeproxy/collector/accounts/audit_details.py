@@ -14,7 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.encryption_tables import data_keys
 from edgeproxy.collector.database.schema import customers
-from edgeproxy.collector.encryption.data_keys import CIPHERTEXT, DataKeys, fetch_data_keys, unwrap_data_keys
+from edgeproxy.collector.encryption.data_keys import (
+    CIPHERTEXT,
+    DataKeys,
+    SealedValueError,
+    fetch_data_keys,
+    find_data_keys,
+    unwrap_data_keys,
+)
 from edgeproxy.collector.encryption.keyring import find_keyring
 from edgeproxy.collector.encryption.rows import hash_value
 
@@ -43,6 +50,7 @@ CLEAR_ACTIONS: Mapping[str, str] = {
     "customer.withdraw_arrival": "ids and states, as of `customer.delete`",
     "residency.aggregates": "it has no details",
     "end_user.erase": "counts",
+    "credits.clear_details": "a number and a hash, by which the journal is proved",
     "privacy_request.create": "kind and law, which prove after an erasure that it was asked for",
     "privacy_request.step": "states, as of `privacy_request.create`",
     "holdings.change": "counts",
@@ -93,7 +101,8 @@ async def seal_details(connection: AsyncConnection, entries: Sequence[Details]) 
     """Return entries as they are stored; raises KeysUnavailableError."""
     if find_keyring(connection) is None:
         return list(entries)
-    ids, erased, _ = await _fetch_customers(connection, {entry.owner for entry in entries if entry.owner is not None})
+    owners = {entry.owner for entry in entries if entry.owner is not None}
+    ids, erased = await _fetch_customers(connection, owners, reads_keys=True)
     keys = await fetch_data_keys(connection, set(ids.values()) - erased, create=True)
     return [_seal(connection, entry, ids.get(entry.owner or ""), keys) for entry in entries]
 
@@ -121,9 +130,16 @@ async def open_details(connection: AsyncConnection, entries: Sequence[Details]) 
     sealed = {owner for owner in owners if owner is not None}
     if not sealed:
         return list(entries)
-    ids, erased, keys = await _fetch_customers(connection, sealed)
-    ids = {name: "" if id_ in erased else id_ for name, id_ in ids.items()}  # A key made since opens nothing of before.
-    return [open_entry(entry, ids.get(owner or "", ""), keys) for entry, owner in zip(entries, owners, strict=True)]
+    refs, erased = await _fetch_customers(connection, sealed)
+    there = {ref: id_ for ref, id_ in refs.items() if id_ not in erased}  # A key made since opens nothing of before.
+    ids = [there.get(owner or "", "") for owner in owners]
+    needed = frozenset(filter(None, ids))
+    try:
+        keys = await find_data_keys(connection, needed)
+        return [open_entry(entry, id_, keys) for entry, id_ in zip(entries, ids, strict=True)]
+    except SealedValueError:  # One that was unwrapped lately may be another collector's no more.
+        keys = await fetch_data_keys(connection, needed)
+        return [open_entry(entry, id_, keys) for entry, id_ in zip(entries, ids, strict=True)]
 
 
 def open_entry(entry: Details, customer: str, keys: DataKeys) -> Details:
@@ -163,19 +179,23 @@ def _get_customer(target: str) -> str:
 
 
 async def _fetch_customers(
-    connection: AsyncConnection, names: Iterable[str]
-) -> tuple[dict[str, str], frozenset[str], DataKeys]:
-    """Return the ids of these customers, by name or id, as they are asked for; the ids of those who are erased; and
-    the data keys there are."""
+    connection: AsyncConnection, names: Iterable[str], *, reads_keys: bool = False
+) -> tuple[dict[str, str], frozenset[str]]:
+    """Return the ids of these customers, by name or id, as they are asked for, and the ids of those who are erased.
+
+    With `reads_keys` their data keys are read too, so that `fetch_data_keys` has no need to.
+    """
     keyring, ordered = find_keyring(connection), sorted(names)
     if keyring is None or not ordered:
-        return {}, frozenset(), DataKeys(keyring, {})
-    joined = customers.outerjoin(data_keys, data_keys.c.customer == customers.c.id)
-    own = (customers.c.name, customers.c.id, customers.c.erased_at)
-    statement = sa.select(*own, data_keys.c.encryption_key, data_keys.c.wrapped).select_from(joined)
+        return {}, frozenset()
+    statement = sa.select(customers.c.name, customers.c.id, customers.c.erased_at)
+    if reads_keys:
+        statement = statement.add_columns(data_keys.c.encryption_key, data_keys.c.wrapped)
+        statement = statement.outerjoin_from(customers, data_keys, data_keys.c.customer == customers.c.id)
     named = customers.c.name.in_(ordered) | customers.c.id.in_(ordered)
     rows = (await connection.execute(statement.where(named))).all()
-    wrapped = [(row.id, row.encryption_key, row.wrapped) for row in rows if row.wrapped is not None]
-    ciphers = await unwrap_data_keys(connection, keyring, wrapped)
+    if reads_keys:
+        wrapped = [(row.id, row.encryption_key, row.wrapped) for row in rows if row.wrapped is not None]
+        await unwrap_data_keys(connection, keyring, wrapped)
     erased = frozenset(row.id for row in rows if row.erased_at is not None)
-    return {ref: row.id for row in rows for ref in (row.name, row.id)}, erased, DataKeys(keyring, ciphers)
+    return {ref: row.id for row in rows for ref in (row.name, row.id)}, erased

@@ -27,7 +27,10 @@ class Move:
 
     def __init__(self, source: Api, target: Api, customer: str) -> None:
         self._source, self._target = source, target
-        self._to = target.call("GET", "/v1/moves", query={"limit": "1"})["residency"]
+        listed = target.call("GET", "/v1/moves", query={"limit": "1"}, may_be_missing=True)
+        if listed is None:
+            fail("the collector of --to is of an earlier version, which takes no customers: upgrade it first", 1)
+        self._to = listed["residency"]
         if self._to is None:
             fail("the collector of --to has no residency: set residency in its file", 2)
         self._path = f"/v1/customers/{quote(customer, safe='')}/move"
@@ -132,9 +135,9 @@ class Move:
             time.sleep(POLL_SECONDS)
 
     def _list_behind_there(self, seconds: float) -> list[str]:
-        """Return the edges that have shipped nothing to the other residency for longer than this."""
+        """Return the edges that may have shipped nothing to the other residency for so long; lags are whole seconds."""
         edges = [edge for edge in self._target.fetch_list("/v1/edges", "edges") if not edge["retired"]]
-        return [str(edge["edge"]) for edge in edges if edge["lag_s"] is None or int(str(edge["lag_s"])) > seconds]
+        return [str(edge["edge"]) for edge in edges if edge["lag_s"] is None or int(str(edge["lag_s"])) + 1 > seconds]
 
     def _report(self) -> None:
         late = self.progress["late"]

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from edgeproxy import cli
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
+from loadtest.regions.relay import Link
 from loadtest.testbed.collector import ADMIN, EDGE, Collector, checked
 from loadtest.testbed.customers import TIERS, key_line, key_of
 from loadtest.testbed.edge import Edge, total
@@ -87,6 +88,11 @@ class World:
                 customers={},
             )
             self.collectors[name] = ends.enter_context(closing(made)).start()
+        self.links = {
+            (region, residency): ends.enter_context(Link(self.collectors[residency].port, 0.0))
+            for region, residency in (NAMES, NAMES[::-1])
+        }
+        """What an edge has to the collector of the other residency."""
         self.edges: dict[str, Edge] = {}
         for name in NAMES:
             log = {"file": str(folder / f"{name}-edge/access.log")}
@@ -105,7 +111,8 @@ class World:
         """The residencies as an edge with this home has them, and its own customer."""
         residencies = {}
         for name, collector in self.collectors.items():
-            usage = {"collector": f"http://{HOST}:{collector.port}", "token": EDGE, "every": "100ms"}
+            port = collector.port if name == home else self.links[home, name].port
+            usage = {"collector": f"http://{HOST}:{port}", "token": EDGE, "every": "100ms"}
             directory = {"from": "collector", "trust": self.signers[name].public_key}
             residencies[name] = {"usage": usage, "directory": directory, **({"home": "true"} if name == home else {})}
         local = f"{home}-local"
@@ -303,16 +310,17 @@ def test_a_customer_moves_without_a_refusal_and_without_a_count_in_two_ledgers(w
 
 
 @contextmanager
-def asking(world: World, customer: str) -> Iterator[Counter[int]]:
-    """Have a customer make requests in both regions all along, beside others; gives the statuses."""
+def asking(world: World, customer: str, *others: tuple[str, str]) -> Iterator[Counter[int]]:
+    """Have a customer make requests in both regions all along, beside others, each with its residency; gives the
+    statuses."""
     statuses, stop = Counter[int](), Event()
 
     def ask_on() -> None:
         while not stop.is_set():
             for region in NAMES:
                 statuses[world.ask(region, customer, "moving")] += 1
-                world.ask(region, ANNA, "eu")
-                world.ask(region, "bob", "us")
+                for name, residency in others:
+                    world.ask(region, name, residency)
 
     with ThreadPoolExecutor(1) as pool:
         work = pool.submit(ask_on)
@@ -323,10 +331,11 @@ def asking(world: World, customer: str) -> Iterator[Counter[int]]:
             work.result()
 
 
-def run_move(world: World, customer: str, calls: int) -> tuple[int, str]:
+def run_move(world: World, customer: str, calls: int, *, wait: int = 200) -> tuple[int, str]:
     """Move a customer from eu to us by a command that is killed after so many calls; return how it ended."""
     urls = {name: f"http://{HOST}:{collector.port}" for name, collector in world.collectors.items()}
-    command = ["residency", "move", customer, "--from", urls["eu"], "--to", urls["us"], "--quiet", "3", "--wait", "200"]
+    command = ["residency", "move", customer, "--from", urls["eu"], "--to", urls["us"], "--quiet", "3"]
+    command += ["--wait", str(wait)]
     done = subprocess.run(
         [sys.executable, "-c", KILLED_COMMAND, str(calls), *command],
         env=os.environ | {"EDGEPROXY_FROM_TOKEN": ADMIN, "EDGEPROXY_TO_TOKEN": ADMIN},
@@ -348,7 +357,7 @@ def test_whatever_is_killed_in_a_move_no_request_is_refused_and_each_is_counted_
         world.create("eu", customer, tier="free")
         for region in NAMES:
             world.known(region, customer, "eu")
-        with asking(world, customer) as statuses:
+        with asking(world, customer, (ANNA, "eu"), ("bob", "us")) as statuses:
             code, text = run_move(world, customer, calls)
             assert code == -signal.SIGKILL, text
             collector = world.collectors[NAMES[calls % 2]]
@@ -359,12 +368,40 @@ def test_whatever_is_killed_in_a_move_no_request_is_refused_and_each_is_counted_
             for region in NAMES:
                 until(lambda one=(region, customer): is_counted_in_us(*one, world), f"{region} is over")
         assert statuses.keys() == {200}
-        expected = world.answered.pop(("moving", customer)) + world.answered["eu", customer]
-        until(lambda one=(customer, expected): count_in_both(world, one[0]) == one[1], "each is counted once")
-        for name in NAMES:
-            world.answered[name, customer] = world.ledger(name)[customer]
+        await_each_once(world, customer)
     assert world.lost == lost
     world.settle()
+
+
+@pytest.mark.parametrize(("region", "residency"), [NAMES, NAMES[::-1]])
+def test_while_an_edge_does_not_reach_one_collector_a_move_waits_and_each_request_is_counted_once(
+    world: World, region: str, residency: str
+) -> None:
+    customer, lost = f"cut-off-{region}", world.lost
+    world.create("eu", customer, tier="free")
+    for name in NAMES:
+        world.known(name, customer, "eu")
+    with asking(world, customer) as statuses:
+        world.links[region, residency].cut()
+        code, text = run_move(world, customer, 0, wait=8)
+        assert (code, "not all edges are over" in text) == (1, True), text
+        assert world.collectors["eu"].get(f"/v1/customers/{customer}", token=ADMIN).json()["state"] == "active"
+        world.links[region, residency].heal()
+        code, text = run_move(world, customer, 0)
+        assert code == 0, text
+        for name in NAMES:
+            until(lambda name=name: is_counted_in_us(name, customer, world), f"{name} is over")
+    assert (statuses.keys(), world.lost) == ({200}, lost)
+    await_each_once(world, customer)
+    world.settle()
+
+
+def await_each_once(world: World, customer: str) -> None:
+    """Wait until both ledgers together have each request of a customer who has moved."""
+    expected = world.answered.pop(("moving", customer)) + world.answered["eu", customer]
+    until(lambda: count_in_both(world, customer) == expected, "each is counted once")
+    for name in NAMES:
+        world.answered[name, customer] = world.ledger(name)[customer]
 
 
 def count_in_both(world: World, customer: str) -> int:

@@ -269,10 +269,12 @@ def test_credits_that_were_used_late_go_over_too_and_nothing_is_erased_before(pa
 def test_an_edge_that_does_not_reach_the_other_residency_keeps_the_customer_here(pair: Pair) -> None:
     pair.create("kim")
     chain = Chain(since=int(time.time()) - 600)
-    assert pair.collectors["us"].post(chain.next(("other", "requests", "v1", 1))).status == 200
-    done = pair.move("kim", "--wait", "0")
-    assert (done.exit_code, chain.edge in done.output) == (1, True), done.output
-    assert pair.fetch("eu", "kim")["state"] == "active"
+    for since in (chain.since, int(time.time()) - 5):  # Long ago, and just now, but before edges go over.
+        chain.since = since
+        assert pair.collectors["us"].post(chain.next(("other", "requests", "v1", 1))).status == 200
+        done = pair.move("kim", "--wait", "0")
+        assert (done.exit_code, chain.edge in done.output) == (1, True), done.output
+        assert pair.fetch("eu", "kim")["state"] == "active"
     chain.since = int(time.time()) + 5
     assert pair.collectors["us"].post(chain.next(("other", "requests", "v1", 1))).status == 200
     done = pair.move("kim")
@@ -342,6 +344,23 @@ def run_at_once(runs: list[tuple[Pair, str, str, str]]) -> list[int]:
 
     with ThreadPoolExecutor(len(runs)) as pool:
         return list(pool.map(run, runs))
+
+
+def test_a_target_of_an_earlier_version_is_told_before_anything_changes(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers as a collector does where there is no such path."""
+    pair.create("ulf")
+    call = api.Api.call
+
+    def call_earlier(self: api.Api, method: str, path: str, *arguments: Any, **options: Any) -> Any:
+        return call(self, method, path.replace("/v1/moves", "/v1/unheard-of"), *arguments, **options)
+
+    monkeypatch.setattr(api.Api, "call", call_earlier)
+    done = pair.move("ulf")
+    assert (done.exit_code, "is of an earlier version" in done.output) == (1, True), done.output
+    assert "moved" not in pair.fetch("eu", "ulf")
+    assert pair.fetch("us", "ulf") is None
 
 
 def test_of_two_moves_in_opposite_directions_one_waits_for_the_other(

@@ -121,6 +121,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     "privacy": (
         "Personal data of customers.",
         {
+            "books": "privacy.books",
             "erase": "privacy.erase",
             "export": "privacy.export",
             "map": "privacy.show_map",

@@ -1,4 +1,4 @@
-"""Commands about personal data: `privacy erase | export | map | requests | stripe`."""
+"""Commands about personal data: `privacy books | erase | export | map | requests | stripe`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,19 @@ from edgeproxy.cli.outcome import finish
 
 REQUEST_COLUMNS = ("id", "due_at", "is_overdue", "kind", "law", "state", "customer", "person")
 CustomerRef = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The name or the id of the customer.")]
+
+
+def books(
+    config: CollectorFile,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Clear now, as the owner of the tables, what a collector clears in time.")
+    ] = False,
+) -> None:
+    """Show what invoices and the journal still tell about people though its time (`retention.invoices`) is over."""
+    settings = load_collector_file(config)
+    from edgeproxy.collector.commands import privacy
+
+    finish(privacy.clear_books(settings) if clear else privacy.show_books(settings))
 
 
 def erase(

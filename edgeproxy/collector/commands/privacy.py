@@ -1,11 +1,14 @@
 """Commands about personal data, which work on the database, whether or not a collector runs on it meanwhile."""
 
+import time
 from pathlib import Path
 
 from edgeproxy.base.plural import format_count
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import AuditEntry, append_entry
 from edgeproxy.collector.accounts.states import CustomerState, compute_customer_state
+from edgeproxy.collector.billing.jobs.ended_books import EndedBooks, count_due, find_end
 from edgeproxy.collector.billing.stripe_sync.customer_deletion import list_waiting
 from edgeproxy.collector.commands.command_caller import get_command_caller
 from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
@@ -102,3 +105,36 @@ def export(settings: CollectorSettings, customer: str, to: Path) -> CommandResul
     if result[0]:
         to.unlink()
     return result
+
+
+def show_books(settings: CollectorSettings) -> CommandResult:
+    """Show what is over of the books, and what of that still tells about people."""
+    return run_on_database(settings, lambda database: _describe_books(settings, database))
+
+
+def clear_books(settings: CollectorSettings) -> CommandResult:
+    """Clear what tells about people of the books that are over, all of it."""
+
+    async def do(database: Database) -> str:
+        books = EndedBooks(database, settings.retention.invoices, get_command_caller())
+        if not books.may_clear:
+            raise CommandError("this user may not change books: run this as the owner of the tables")
+        while await books.clear_next(time.time()):
+            pass
+        return await _describe_books(settings, database)
+
+    return run_on_database(settings, do)
+
+
+async def _describe_books(settings: CollectorSettings, database: Database) -> str:
+    seconds = settings.retention.invoices
+    if seconds is None:
+        return "retention.invoices is forever: invoices and the journal are kept as they are"
+    end = find_end(seconds, time.time())
+    async with database.reading() as connection:
+        due = await count_due(connection, end)
+    return (
+        f"books from before {format_timestamp(end * 1000)} are over\n"
+        f"{format_count(due.invoices, 'invoice')} of erased customers to be cleared\n"
+        f"{format_count(due.transactions, 'transaction')} of the journal to be cleared, {due.cleared} are"
+    )

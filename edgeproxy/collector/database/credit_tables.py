@@ -1,8 +1,8 @@
 """The tables of prepaid credits: a journal of double entries, and what follows from it. Amounts are millicredits, in
 transactions of other currencies than US dollars ten-thousandths of their smallest unit.
 
-Rows of `credit_transactions` and `credit_entries` are only ever added (collector/billing/journal/journal.py). Times are
-Unix ms.
+Rows of `credit_transactions` and `credit_entries` are only ever added (collector/billing/journal/journal.py), and
+details of the oldest cleared (collector/billing/journal/cleared_details.py). Times are Unix ms.
 """
 
 from sqlalchemy import Column, ForeignKey, Index, Table, Text, UniqueConstraint
@@ -54,6 +54,9 @@ credit_head = Table(
     Column("hash", Text, nullable=False),
     Column("at", INTEGER, nullable=False),
     Column("slice", INTEGER, nullable=False),  # The Unix second from which on usage is not booked yet; 0: none is.
+    # The last transaction whose details are cleared, and the hash of what is left up to it.
+    Column("cleared_seq", INTEGER, nullable=False, server_default="0"),
+    Column("cleared_hash", Text, nullable=False, server_default="0" * 64),
     sqlite_strict=True,
 )
 

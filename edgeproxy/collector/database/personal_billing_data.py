@@ -107,6 +107,9 @@ BILLING_TABLES: Mapping[str, TableEntry] = {
         },
         "id subscription period kind state currency booked",
         ID,
+        ended=(
+            *("stripe_id", "replaced_ids", "held_why", "voided_why", "accepted_why", "pdf", "url", "number", "error"),
+        ),
         copies="backups; Stripe",
     ),
     "invoice_lines": TableEntry(
@@ -114,6 +117,7 @@ BILLING_TABLES: Mapping[str, TableEntry] = {
         {"plan_version": CUSTOMER_NAME, "value": DIMENSION, "text": DIMENSION},
         "invoice kind meter unit_price",
         Owner("invoice", "invoices"),
+        ended=("value", "text"),
         copies="backups; Stripe",
     ),
     "credit_notes": TableEntry(
@@ -121,10 +125,15 @@ BILLING_TABLES: Mapping[str, TableEntry] = {
         {"why": REASON, "stripe_id": STRIPE_ID, "error": FAILURE},
         "id invoice state booked",
         Owner("invoice", "invoices"),
+        ended=("why", "stripe_id", "error"),
         copies="backups; Stripe",
     ),
     "dunning": TableEntry(
-        BOOKS, {"payment_method": STRIPE_ID, "why": FAILURE}, "invoice state", Owner("invoice", "invoices")
+        BOOKS,
+        {"payment_method": STRIPE_ID, "why": FAILURE},
+        "invoice state",
+        Owner("invoice", "invoices"),
+        ended=("payment_method", "why"),
     ),
     "rated": TableEntry(BOOKS, impersonal="invoice", owner=Owner("invoice", "invoices")),
     "coupons": TableEntry(BOOKS, impersonal="code"),
@@ -145,11 +154,12 @@ BILLING_TABLES: Mapping[str, TableEntry] = {
         },
         "kind original hash currency",
         ID,
+        ended=("details",),
     ),
     "credit_entries": TableEntry(
         BOOKS, {"model": DIMENSION}, "account grant_id meter", Owner("seq", "credit_transactions", "seq")
     ),
-    "credit_head": TableEntry(ONE, impersonal="hash"),
+    "credit_head": TableEntry(ONE, impersonal="hash cleared_hash"),
     "credit_grants": TableEntry(BOOKS, {"customer": CUSTOMER_ID, "payment": STRIPE_ID}, "id", ID),
     "credit_balances": TableEntry(BOOKS, {"customer": CUSTOMER_ID}, "", ID),
     # ---- the exchange with Stripe

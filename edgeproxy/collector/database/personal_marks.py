@@ -53,6 +53,8 @@ class TableEntry(NamedTuple):
     erasure: Erasure = Erasure.NONE
     cleared: tuple[str, ...] = ()
     """The columns that erasure clears."""
+    ended: tuple[str, ...] = ()
+    """The columns that are cleared when the books of their year end."""
     copies: str = "backups"
 
 
@@ -77,3 +79,5 @@ ID, NAME, DELETES, CLEARS = Owner("customer", "id"), Owner("customer", "name"), 
 ONE = "a row for each of a few names"
 DELETION = "until 30 days after the deletion of the customer (`retention.deleted`)"
 BOOKS = "for good, as the books of a business are"
+BOOKS_END = "10 years from the end of its year on (`retention.invoices`)"
+"""Until when columns are kept that are cleared when the books of their year end."""

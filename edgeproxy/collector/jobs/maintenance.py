@@ -1,5 +1,5 @@
 """Maintenance besides batch ingest: roll up hours and days, drop expired data, Stripe events included, erase deleted
-customers, and alert of requests of people that are due.
+customers, clear books whose time is over, and alert of requests of people that are due.
 
 The work is done in small steps with rests in between, so that batches never wait for long. Several collectors may run
 it on one database at once.
@@ -10,6 +10,7 @@ import time
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import idempotency
 from edgeproxy.collector.alerts.alert import raise_alerts
+from edgeproxy.collector.billing.jobs.ended_books import EndedBooks
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, Rest, repeat
@@ -43,6 +44,7 @@ class MaintenanceJobs:
         self._database = database
         self._metrics = metrics
         self._retention = Retention(database, retention)
+        self._books = EndedBooks(database, retention.invoices, erasure.COLLECTOR)
         self._erasures = erasures
         self._deleted_seconds = retention.deleted
         self._events_seconds = retention.webhooks
@@ -85,7 +87,7 @@ class MaintenanceJobs:
                 return True
             await self._purge_deleted()
             self._round = time.monotonic() + ROUND_SECONDS
-        more = await self._retention.drop_next(now)
+        more = await self._retention.drop_next(now) or await self._books.clear_next(now)
         self._metrics.unproven.set(len(self._retention.broken))
         return more
 

@@ -71,7 +71,8 @@ def _render_tables() -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|---|---|"
     for table, entry in sorted(TABLES.items()):
         for column, data in entry.personal.items():
-            cells = [f"`{table}.{column}`", data.what, data.subject, data.purpose, entry.retention]
+            retention = marks.BOOKS_END if column in entry.ended else entry.retention
+            cells = [f"`{table}.{column}`", data.what, data.subject, data.purpose, retention]
             cells += [_describe_erasure(entry, column), _describe_export(table, entry, column)]
             cells += [_describe_encryption(table, column), entry.copies]
             yield f"| {' | '.join(cells)} |"

@@ -177,6 +177,11 @@ class Retention(Part):
         description="[Events of Stripe](stripe.md#webhooks) with their payload, from their arrival. Those still to be "
         "applied, and dead letters, stay.",
     )
+    invoices: RetentionTime = Field(
+        default=3653 * DAY_SECONDS,
+        description="What tells about people on invoices and in the journal, from the end of their calendar year (UTC) "
+        "on: see [the end of the books](privacy.md#the-end-of-the-books). By default ten years. Sums stay.",
+    )
 
 
 class Edges(Part):

@@ -117,7 +117,9 @@ def test_no_byte_of_what_was_erased_is_left_in_the_file(database: str) -> None:
                 await erase(connection, "acme")
             assert not await opened.purge_deleted(), "somebody reads what was there before"
         assert marker("contacts", "email", "acme").encode() in read()
-        assert await MaintenanceJobs(opened, Retention(), Metrics()).step(1.0) is False
+        jobs = MaintenanceJobs(opened, Retention(), Metrics())
+        while await jobs.step(1.0):
+            pass
         content = read()
         for name, entry in TABLES.items():
             for column in entry.personal if entry.owner is not None else ():

@@ -224,8 +224,8 @@ OF_DAYS = "is out of range, forever, or whole days from 2day to 36500day"
         ("{minutes: forever, hours: 500day}", ".hours: is shorter than minutes, keep hours as long or longer"),
         (
             "7day",
-            ": is not a mapping, its fields are batches, deleted, hours, minutes, traffic_hours, traffic_minutes, "
-            "webhooks",
+            ": is not a mapping, its fields are batches, deleted, hours, invoices, minutes, traffic_hours, "
+            "traffic_minutes, webhooks",
         ),
     ],
 )

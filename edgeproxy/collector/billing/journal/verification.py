@@ -29,7 +29,7 @@ async def verify_journal(connection: AsyncConnection) -> int:
         .join_from(credit_transactions, credit_entries, entries.seq == transactions.seq, isouter=True)
         .order_by(transactions.seq, entries.position)
     )
-    books = _JournalReader()
+    books = _JournalReader(head.cleared_seq, head.cleared_hash)
     async for row in (await connection.stream(statement)).mappings():
         books.add_row(row)
     books.end_transaction()
@@ -58,8 +58,11 @@ async def verify_journal(connection: AsyncConnection) -> int:
 class _JournalReader:
     """Verifies the journal, entry by entry, and adds up what it has of each grant and customer."""
 
-    def __init__(self) -> None:
+    def __init__(self, cleared_seq: int, cleared_hash: str) -> None:
         self.seq, self.hash = 0, FIRST_HASH
+        self._cleared_seq, self._cleared_hash = cleared_seq, cleared_hash
+        self._left = FIRST_HASH
+        """The hash of what is left of the transactions whose details are cleared, up to the last one."""
         self.rests: dict[str, int] = {}
         self.balances: dict[str, int] = {}
         self.granted: dict[str, int] = {}
@@ -84,7 +87,11 @@ class _JournalReader:
         seq, customer, amount = row["seq"], row["customer"] or "", row["amount"]
         if seq != self.seq + 1:
             raise JournalTamperedError(f"credit transaction {self.seq + 1} was taken out")
-        if compute_hash(self.hash, row, entries) != row["hash"]:
+        if seq <= self._cleared_seq:
+            self._left = compute_hash(self._left, row, entries)
+            if seq == self._cleared_seq and self._left != self._cleared_hash:
+                raise JournalTamperedError(f"one of the credit transactions 1 to {seq}, without details, was changed")
+        elif compute_hash(self.hash, row, entries) != row["hash"]:
             raise JournalTamperedError(f"credit transaction {seq} was changed, or the one before it")
         if sum(entry.amount for entry in entries) or compute_change(entries) != amount:
             raise JournalTamperedError(f"credit transaction {seq} does not balance")

@@ -1,0 +1,80 @@
+"""The end of what the journal says of people: details of transactions that are old enough are cleared.
+
+A transaction's hash is over its details too, so it proves nothing once they are gone. It is proved before, and what is
+left of it goes into a second chain of hashes, over all that is cleared. `credit_head` has how far that goes and the
+last hash of it, and the audit log has both. The first transaction with details follows the one before it as ever.
+"""
+
+from collections.abc import Mapping
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller, append_entry
+from edgeproxy.collector.billing.journal.journal import FIRST_HASH, compute_hash
+from edgeproxy.collector.billing.journal.postings import JournalEntry
+from edgeproxy.collector.billing.journal.verification import JournalTamperedError
+from edgeproxy.collector.database.credit_tables import credit_entries, credit_head, credit_transactions
+
+KEPT = frozenset({"fees"})
+"""Details that stay, as revenue is recognized by them: amounts and times."""
+
+
+async def clear_details(connection: AsyncConnection, caller: Caller, before: int, limit: int) -> int:
+    """Clear the details of the oldest transactions, `limit` at most, that were booked before this Unix millisecond;
+    return how many. Raises JournalTamperedError where one is not what was booked, and clears none then."""
+    columns = credit_transactions.c
+    head = (await connection.execute(sa.select(credit_head).with_for_update())).one()
+    seq, left = head.cleared_seq, head.cleared_hash
+    last = sa.select(columns.hash).where(columns.seq == seq)
+    prev = (await connection.execute(last)).scalar_one_or_none() or FIRST_HASH
+    over = sa.select(credit_transactions).where(columns.seq > seq, columns.at < before)
+    rows = (await connection.execute(over.order_by(columns.seq).limit(limit))).mappings().all()
+    entries = await _fetch_entries(connection, seq, seq + limit)
+    cleared = []
+    for row in rows:
+        own = entries.get(row["seq"], [])
+        if row["seq"] != seq + 1 or compute_hash(prev, row, own) != row["hash"]:
+            raise JournalTamperedError(f"credit transaction {seq + 1} was changed, or the one before it, or taken out")
+        details = strip_details(row["details"])
+        seq, prev, left = row["seq"], row["hash"], compute_hash(left, {**row, "details": details}, own)
+        if details != row["details"]:
+            cleared.append({"of": seq, "rest": details})
+    if not rows:
+        return 0
+    if cleared:
+        statement = sa.update(credit_transactions).where(columns.seq == sa.bindparam("of"))
+        await connection.execute(statement.values(details=sa.bindparam("rest")), cleared)
+    await connection.execute(sa.update(credit_head).values(cleared_seq=seq, cleared_hash=left))
+    if len(rows) < limit:
+        entry = AuditEntry("credits.clear_details", "", {"seq": head.cleared_seq}, {"seq": seq, "hash": left})
+        await append_entry(connection, caller, entry)
+    return len(rows)
+
+
+def strip_details(details: str) -> str:
+    """Return what is left of the details of a transaction, as JSON."""
+    fields: Mapping[str, object] = orjson.loads(details)
+    left = {name: value for name, value in fields.items() if name in KEPT}
+    return orjson.dumps(left, option=orjson.OPT_SORT_KEYS).decode()
+
+
+async def count_due(connection: AsyncConnection, before: int) -> tuple[int, int]:
+    """Count the transactions whose details are cleared, and those that are booked before this Unix millisecond and have
+    theirs."""
+    cleared: int = (await connection.execute(sa.select(credit_head.c.cleared_seq))).scalar_one()
+    columns = credit_transactions.c
+    due = sa.select(sa.func.count()).where(columns.seq > cleared, columns.at < before)
+    return cleared, int((await connection.execute(due)).scalar_one())
+
+
+async def _fetch_entries(connection: AsyncConnection, after: int, until: int) -> dict[int, list[JournalEntry]]:
+    """Fetch the entries of transactions behind a number up to another one."""
+    columns = credit_entries.c
+    fields = columns.account, columns.amount, columns.grant_id, columns.meter, columns.model
+    statement = sa.select(columns.seq, *fields).where(columns.seq > after, columns.seq <= until)
+    entries: dict[int, list[JournalEntry]] = {}
+    for seq, *values in await connection.execute(statement.order_by(columns.seq, columns.position)):
+        entries.setdefault(seq, []).append(JournalEntry(*values))
+    return entries

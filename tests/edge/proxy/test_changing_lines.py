@@ -2,6 +2,7 @@
 
 import random
 
+from tests.support.http2_wire import http2
 from tests.support.transcript import UNLIMITED, Edge, ok
 from tests.support.wire import Message, Wire
 
@@ -73,3 +74,16 @@ async def test_a_request_means_the_same_whatever_came_before_it(edge: Edge, seed
             client = await edge.client()
     assert {200, 400, 401, 431} <= read
     assert edge.runtime.snapshot.rests, "none was read without its changing lines"
+
+
+async def test_streams_of_a_connection_change_in_the_same_lines(edge: Edge, seed: int) -> None:
+    chance = random.Random(seed)
+    edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
+    edge.upstream.answers(echo)
+    client = await http2(edge)
+    for number in range(6):
+        parent = trace(chance).partition(": ")[2]
+        answer = await client.asks("/public/x", ("traceparent", parent), ("x-seq", str(number)))
+        told = answer.body.decode().split("\n")
+        assert (told[-1], f"x-seq: {number}" in told, "Via: 2.0 edgeproxy" in told) == (parent[:35], True, True), told
+    assert edge.runtime.snapshot.rests

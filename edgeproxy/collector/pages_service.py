@@ -32,6 +32,7 @@ from edgeproxy.collector.pages.brand_files import BrandFiles
 from edgeproxy.collector.pages.checks import RegionChecks
 from edgeproxy.collector.pages.expired_rows import ExpiredRowsJob
 from edgeproxy.collector.pages.incident_history import IncidentHistory
+from edgeproxy.collector.pages.maintenance_clock import MaintenanceClock
 from edgeproxy.collector.pages.sign_in import SignInPages
 from edgeproxy.collector.pages.sign_up import SignUpPages
 from edgeproxy.collector.pages.site import Page, Site
@@ -108,6 +109,7 @@ class PagesService:
         tasks.start("checks", self._checks.run())
         tasks.start("status", self._status.run())
         tasks.start("expired sign-ins", ExpiredRowsJob(self._database).run())
+        tasks.start("maintenance clock", MaintenanceClock(self._database).run())
         if self._pages.status.subscribe:
             url = build_url(self._settings, select_listener(self._settings, "status"))
             tasks.start("status mails", StatusMails(self._database, self._pages, url).run())

@@ -22,6 +22,7 @@ from tests.support.filled_site import fill, held, invoice_of, pages_of
 from tests.support.fourth_language import CODE, add_language
 from tests.support.oidc import THERE
 from tests.support.site import PagesStage
+from tests.support.two_residencies import sign_in_operator, two_residencies
 from tests.support.visitor import Visitor
 
 pytestmark = pytest.mark.chromium
@@ -53,7 +54,8 @@ LEFT_IN_ENGLISH = """
 DATA = re.compile(
     r"\S*UTC|edge_v1_\w+|[\w.]+@example.com|\b(acme|bolt|zebra|free|standard(@1)?|pro|enterprise|eu-west|us-east|token-\w+"
     r"|EUR|JPY|US[D$]|CSV|PDF|JSON|Atom|curl|Node|Python|path|edge|read|service|admin|anomalies|[a-z]+-[a-z]+"
-    r"|egress|requests|api calls|llm tokens|agent executions|storage gb|seats|tokens|refused|limit|certain|model)\b",
+    r"|egress|requests|api calls|llm tokens|agent executions|storage gb|seats|tokens|refused|rare|limit|certain"
+    r"|model)\b",
     re.I,
 )
 """What no language has other words for: names of things, units, and what the tests made."""
@@ -81,6 +83,14 @@ def browser(tmp_path_factory: pytest.TempPathFactory, chromium: str) -> Iterator
     browser = Chromium(chromium, tmp_path_factory.mktemp("browser-of-pages"))
     yield browser
     browser.stop()
+
+
+@pytest.fixture(scope="module")
+def residencies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    """An operator of a collector that knows other residencies, whose sums are a page of their own."""
+    folder = tmp_path_factory.mktemp("browsed-residencies")
+    with two_residencies(folder, add_language(folder / "package")) as sides, sign_in_operator(sides["eu"]) as operator:
+        yield operator
 
 
 # ---- what people do
@@ -143,13 +153,13 @@ async def overflowing(page: Tab, where: str) -> list[str]:
 
 @pytest.mark.parametrize("whose", ["operator", "customer", "anyone"])
 def test_every_page_can_be_used_by_everybody_narrow_and_wide_light_and_dark(
-    stage: PagesStage, invoice: str, browser: Chromium, whose: Audience
+    stage: PagesStage, invoice: str, residencies: Visitor, browser: Chromium, whose: Audience
 ) -> None:
     if not AXE.exists():
         pytest.skip("axe-core is not on this machine")
 
     async def walk(visitor: Visitor | None, paths: list[str]) -> list[str]:
-        faults = []
+        faults, site = [], stage.site if visitor is None else visitor.site
         async with tab(browser, painted=False) as page:
             if visitor is not None:
                 await page.lend(visitor)
@@ -158,7 +168,7 @@ def test_every_page_can_be_used_by_everybody_narrow_and_wide_light_and_dark(
                 for path in paths:
                     if language == CODE and path.startswith(MONEY):
                         continue  # A customer may ask for so many invoices a minute.
-                    await page.goto(f"{stage.site}{path}?lang={language}")
+                    await page.goto(f"{site}{path}?lang={language}")
                     assert await page.run("return document.documentElement.lang") == language
                     assert await page.run("return document.querySelectorAll('main h1').length") == 1, path
                     for width, scheme in looks:
@@ -176,28 +186,34 @@ def test_every_page_can_be_used_by_everybody_narrow_and_wide_light_and_dark(
             assert page.troubles == []
             answers = [one for one in page.responses if one["url"].startswith("http")]
             assert [one["url"] for one in answers if one["status"] != 200] == []
-            assert all(one["url"].startswith(f"{stage.site}/") for one in answers)
+            assert all(one["url"].startswith(f"{site}/") for one in answers)
         return faults
 
-    if whose == "anyone":
-        wanted = walk(None, ["/status", "/status/history", "/sign-in"])
-    else:
+    async def walk_all() -> list[str]:
+        if whose == "anyone":
+            return await walk(None, ["/status", "/status/history", "/sign-in"])
         shown = invoice if whose == "operator" else invoice_of(stage, "acme")
         paths = list(pages_of(whose, shown).values())
-        wanted = walk(stage.operator if whose == "operator" else stage.customer("acme"), paths)
-    assert asyncio.run(asyncio.wait_for(wanted, SECONDS)) == []
+        if whose == "customer":
+            return await walk(stage.customer("acme"), paths)
+        return [*await walk(stage.operator, paths), *await walk(residencies, ["/console/residencies"])]
+
+    assert asyncio.run(asyncio.wait_for(walk_all(), SECONDS)) == []
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("whose", ["operator", "customer", "anyone"])
 def test_every_page_and_state_in_every_look_and_language(
-    stage: PagesStage, invoice: str, odd: list[str], browser: Chromium, whose: Audience
+    stage: PagesStage, invoice: str, odd: list[str], residencies: Visitor, browser: Chromium, whose: Audience
 ) -> None:
     if not AXE.exists():
         pytest.skip("axe-core is not on this machine")
     visitors: dict[str, list[tuple[Visitor | None, list[str]]]] = {
-        "operator": [(stage.operator, [*pages_of("operator", invoice).values(), *odd])],
+        "operator": [
+            (stage.operator, [*pages_of("operator", invoice).values(), *odd]),
+            (residencies, ["/console/residencies"]),
+        ],
         "customer": [
             (stage.customer("acme"), [*pages_of("customer", invoice_of(stage, "acme")).values(), "/account/nothing"]),
             (stage.customer("empty"), list(pages_of("customer", "none").values())),
@@ -208,12 +224,13 @@ def test_every_page_and_state_in_every_look_and_language(
     async def look() -> list[str]:
         faults, seen = [], 0
         for visitor, paths in visitors[whose]:
+            site = stage.site if visitor is None else visitor.site
             async with tab(browser, painted=False) as page:
                 if visitor is not None:
                     await page.lend(visitor)
                 for language in LANGUAGES_SEEN:
                     for path in paths:
-                        await page.goto(f"{stage.site}{path}{'&' if '?' in path else '?'}lang={language}")
+                        await page.goto(f"{site}{path}{'&' if '?' in path else '?'}lang={language}")
                         await page.run("document.querySelectorAll('main details').forEach(it => it.open = !it.name)")
                         for width, scheme in ALL_LOOKS:
                             await page.look(width, scheme)
@@ -350,6 +367,43 @@ def test_an_operator_replays_a_dead_letter_by_keyboard_alone(stage: PagesStage, 
             await enter(page, text("Count it"))
             assert await page.run("return document.querySelector('[role=status]').textContent") == "It is counted."
         assert stage.collector.usage(customer="bolt", meter="tokens")["total"] == 7
+
+    asyncio.run(asyncio.wait_for(visit(), SECONDS))
+
+
+def test_an_operator_zooms_into_usage_by_keyboard_and_by_drawing_over_several_days(
+    stage: PagesStage, browser: Chromium
+) -> None:
+    days = f"{stage.site}/console/customers/acme/usage?range=7d"
+    shown = "return ['from', 'to', 'step'].map(it => new URL(location.href).searchParams.get(it))"
+    places = """return [...document.querySelectorAll('.plot .pt')].map(it => {
+        const {x, y, width, height} = it.querySelector('.hit').getBoundingClientRect();
+        const query = new URL(it.href.baseVal, location.href).searchParams;
+        return [query.get('from'), query.get('to'), x + width / 2, y + height / 2];
+    })"""
+
+    async def point(page: Tab, kind: str, place: list[float]) -> None:
+        buttons = 0 if kind == "mouseReleased" else 1
+        about = {"x": place[2], "y": place[3], "button": "left", "buttons": buttons, "clickCount": 1}
+        await page.call("Input.dispatchMouseEvent", type=kind, **about)
+
+    async def visit() -> None:
+        async with tab(browser) as page:
+            await page.lend(stage.operator)
+            await page.look(WIDE, "light")
+            await page.goto(days)
+            first, *_, before_last, last = await page.run(places)
+            await page.run("document.querySelector('.plot').focus()")
+            await press(page, ("End", 35, ""))
+            async with page.loading():
+                await press(page, ENTER)
+            assert await page.run(shown) == [last[0], last[1], "hour"]
+            await page.goto(days)
+            await point(page, "mousePressed", first)
+            await point(page, "mouseMoved", before_last)
+            async with page.loading():
+                await point(page, "mouseReleased", before_last)
+            assert await page.run(shown) == [first[0], before_last[1], "hour"]
 
     asyncio.run(asyncio.wait_for(visit(), SECONDS))
 

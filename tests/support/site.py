@@ -111,6 +111,7 @@ class PagesStage:
             "eu-west": {"url": f"http://{HOST}:{self.collector.port}/healthz", "latency": "10s"},
             "us-east": {"url": "http://127.0.0.1:1/healthz"},
         }
+        components = {"portal": regions["eu-west"]}
         self.collector.settings |= {
             "tiers": {
                 **self.collector.settings["tiers"],
@@ -145,7 +146,11 @@ class PagesStage:
                 },
                 "customers": "mail",
             },
-            "pages": {"mail": mail, "status": {"every": "1s", "regions": regions}, "api": self._described(folder)}
+            "pages": {
+                "mail": mail,
+                "status": {"every": "1s", "regions": regions, "components": components},
+                "api": self._described(folder),
+            }
             | pages,
             "regions": {"names": list(regions)},
             "rotation": {"deliver": "portal", "overlap": "2d"},

@@ -32,7 +32,7 @@ async def list_alerts(
     """Return at most `limit` alerts before the one of the id `cursor`, the latest first; after it with `oldest_first`.
 
     `filters` are columns and their values; None leaves a column out. `state`: only those with a delivery in this state.
-    `acknowledged`: only those that a side has acknowledged, or has not. `notices`: also those of what somebody did.
+    `acknowledged`: only those that a side has acknowledged, or has to. `notices`: also those of what somebody did.
     """
     statement = sa.select(alerts).order_by(alerts.c.id if oldest_first else alerts.c.id.desc()).limit(limit)
     if cursor is not None:
@@ -42,7 +42,8 @@ async def list_alerts(
         is_known = sa.exists().where(
             handled.alert == alerts.c.id, handled.side == side, handled.acknowledged_at.is_not(None)
         )
-        statement = statement.where(is_known if acknowledged else ~is_known)
+        waits = sa.and_(~is_known, alerts.c.severity != "info")  # Nobody has to do anything about the others.
+        statement = statement.where(is_known if acknowledged else waits)
     statement = statement.where(*(alerts.c[name] == value for name, value in filters.items() if value is not None))
     if not notices:
         statement = statement.where(alerts.c.kind.not_in(sorted(NOTICES)))

@@ -25,6 +25,9 @@ HOLE = re.compile(r"%\((\w+)\)s")
 # fmt: off
 SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     AlertKind.QUOTA_REACHED: (
+        N_("%(customer)s has used %(threshold)s of the %(meter)s that are included in this day"),
+        N_("%(customer)s has used %(threshold)s of the %(meter)s that are included in this month"),
+        N_("%(customer)s has used %(threshold)s of what is included of %(meter)s"),
         N_("%(customer)s has used %(threshold)s of what is included of %(quota)s"),
     ),
     AlertKind.SPEND_REACHED: (
@@ -163,8 +166,8 @@ OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
 }
 # fmt: on
 """The same to the customer whom it is about."""
-OWN_QUOTAS: Final = dict(zip(("day", "month"), OWN_SENTENCES[AlertKind.QUOTA_REACHED], strict=False))
-"""The sentences of quotas by their period; none fits the others."""
+QUOTA_PERIODS: Final = ("day", "month")
+"""The periods of which each has a sentence of its own: the first ones of a quota."""
 
 LABELS: Final[Mapping[str, str]] = {
     "quota": N_("Quota"),
@@ -236,18 +239,21 @@ LEAKED = N_("The key was found in public.")
 
 def find_sentence(kind: str, customer: str | None, details: JsonObject) -> str | None:
     """Return the sentence of an alert in English, with its holes; None where none fits."""
-    there = {name for name, value in details.items() if value is not None} | ({"customer"} if customer else set())
-    sentences = SENTENCES[AlertKind(kind)] if kind in SENTENCES else ()
-    return next((sentence for sentence in sentences if there >= set(HOLE.findall(sentence))), None)
+    return _choose_sentence(SENTENCES, kind, {**details, "customer": customer or None})
 
 
 def find_own_sentence(kind: str, details: JsonObject) -> str | None:
     """Return the sentence of an alert to the customer whom it is about, in English, with its holes."""
+    return _choose_sentence(OWN_SENTENCES, kind, details)
+
+
+def _choose_sentence(known: Mapping[AlertKind, tuple[str, ...]], kind: str, details: JsonObject) -> str | None:
     there = {name for name, value in details.items() if value is not None}
-    sentences = OWN_SENTENCES[AlertKind(kind)] if kind in OWN_SENTENCES else ()
+    sentences = known[AlertKind(kind)] if kind in known else ()
     if kind == AlertKind.QUOTA_REACHED:
-        of_period = OWN_QUOTAS.get(str(details.get("per")))
-        sentences = (*([of_period] if of_period else []), *sentences[len(OWN_QUOTAS) :])
+        of_periods = dict(zip(QUOTA_PERIODS, sentences, strict=False))
+        of_period = of_periods.get(str(details.get("per")))
+        sentences = (*([of_period] if of_period else []), *sentences[len(of_periods) :])
     return next((sentence for sentence in sentences if there >= set(HOLE.findall(sentence))), None)
 
 
@@ -256,11 +262,7 @@ def describe_own(reader: Reader, kind: str, details: JsonObject) -> str | None:
     sentence = find_own_sentence(kind, details)
     if sentence is None:
         return None
-    values = {name: format_detail(reader, name, details) for name in HOLE.findall(sentence)}
-    meter = details.get("meter")
-    if isinstance(meter, str):
-        values["meter"] = format_line(meter.replace("_", " "))
-    return load_catalog(reader.language).gettext(sentence) % values
+    return _fill_sentence(reader, sentence, details)
 
 
 def describe(reader: Reader, kind: str, customer: str | None, details: JsonObject) -> str | None:
@@ -268,8 +270,15 @@ def describe(reader: Reader, kind: str, customer: str | None, details: JsonObjec
     sentence = find_sentence(kind, customer, details)
     if sentence is None:
         return None
-    values = {name: format_detail(reader, name, details) for name in HOLE.findall(sentence) if name != "customer"}
-    return load_catalog(reader.language).gettext(sentence) % {**values, "customer": customer}
+    return _fill_sentence(reader, sentence, {**details, "customer": customer})
+
+
+def _fill_sentence(reader: Reader, sentence: str, details: JsonObject) -> str:
+    values = {name: format_detail(reader, name, details) for name in HOLE.findall(sentence)}
+    meter = details.get("meter")
+    if isinstance(meter, str):
+        values["meter"] = format_line(meter.replace("_", " "))
+    return load_catalog(reader.language).gettext(sentence) % values
 
 
 def format_detail(reader: Reader, name: str, details: JsonObject) -> str:

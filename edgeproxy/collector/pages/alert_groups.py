@@ -26,8 +26,8 @@ class AlertGroup(NamedTuple):
 
     @property
     def waiting(self) -> list[str]:
-        """Return the numbers of those that nobody has acknowledged."""
-        return [str(one["id"]) for one in (self.alert, *self.earlier) if not one["handling"]["acknowledged_at"]]
+        """Return the numbers of those that somebody is to acknowledge."""
+        return [str(one["id"]) for one in (self.alert, *self.earlier) if waits(one)]
 
 
 def group_alerts(alerts: Sequence[JsonDocument]) -> list[AlertGroup]:
@@ -38,6 +38,11 @@ def group_alerts(alerts: Sequence[JsonDocument]) -> list[AlertGroup]:
     ranked = [sorted(some, key=_get_threshold, reverse=True) for some in members.values()]
     groups = {id(highest): AlertGroup(highest, earlier) for highest, *earlier in ranked}
     return [groups[id(one)] for one in alerts if id(one) in groups]
+
+
+def waits(alert: JsonDocument) -> bool:
+    """Return whether an alert waits for somebody to acknowledge it, which mere information never does."""
+    return alert["severity"] != "info" and not alert["handling"]["acknowledged_at"]
 
 
 def _find_subject(alert: JsonDocument) -> object:

@@ -2,19 +2,21 @@
 
 from aiohttp import web
 
-from edgeproxy.collector.alerts.kinds import AlertKind, find_policy
+from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, AlertKind, find_policy
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages import alert_handling
 from edgeproxy.collector.pages.alert_groups import group_alerts
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.list_pages import fetch_from, fetch_list, send_list
-from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, order_by
+from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, build_query, order_by
 from edgeproxy.collector.pages.site import Page, Visit
 from edgeproxy.collector.pages.words import ACKNOWLEDGED, DELIVERY_STATES, SEVERITIES
 
 PATH = "/v1/alerts"
 NUMBER_DIGITS_MAX = 15
+URGENT_MAX = 15
+"""Critical alerts that wait for somebody and stand before all others."""
 HANDLING = ("acknowledged_at", "acknowledged_by", "assigned_to", "muted_until")
 OWN = Listing(
     "alerts",
@@ -27,10 +29,10 @@ OWN = Listing(
     (
         Filter("acknowledged", N_("Handled"), ACKNOWLEDGED),
         Filter("severity", N_("Severity"), SEVERITIES),
-        Filter("kind", N_("Kind"), {kind.value: kind.value for kind in AlertKind}),
+        Filter("kind", N_("Kind"), {kind.value: ALERT_POLICIES[kind].summary for kind in AlertKind}),
     ),
     (Column("id", ""), Column("kind", ""), *(Column(f"handling.{name}", "") for name in HANDLING)),
-    rows_max=40,  # Each has a tick, and a form has 50 fields at most.
+    rows_max=30,  # Each has a tick, and so have the urgent ones: a form has 50 fields at most.
 )
 """The alerts of a customer."""
 ALL = OWN._replace(
@@ -61,9 +63,16 @@ async def show_alerts(visit: Visit) -> web.Response:
 
 
 async def fetch_alerts(visit: Visit) -> ListView:
-    """Return a page of the alerts that the visitor may see."""
+    """Return a page of the alerts that the visitor may see, on the first one the critical ones that wait first."""
     listing = ALL if visit.signed_in.who.customer is None else OWN
-    return await fetch_list(visit, listing, fetch_from(visit, listing, PATH))
+    fetch = fetch_from(visit, listing, PATH)
+    view = await fetch_list(visit, listing, fetch)
+    if set(visit.request.query) & {"sort", "cursor", "severity"} or view.values["acknowledged"] == "true":
+        return view  # In the order that was asked for.
+    chosen = {**view.values, "acknowledged": "false", "severity": "page"}
+    urgent = (await fetch(build_query(listing, view.sort, chosen, URGENT_MAX, "")))[listing.name]
+    there = {alert["id"] for alert in urgent}
+    return view._replace(rows=[*urgent, *(alert for alert in view.rows if alert["id"] not in there)])
 
 
 async def find_alert(visit: Visit, number: str) -> JsonDocument | None:

@@ -75,12 +75,12 @@ def compute_regions(
     now: float,
     failing_since: Mapping[str, float] = NEVER,
 ) -> list[RegionAvailability]:
-    """Return the availability of the configured regions up to the Unix second `now`."""
+    """Return the availability of the configured regions and components up to the Unix second `now`."""
     today = int(now) // DAY * DAY
     seconds = [today - (DAYS - 1 - number) * DAY for number in range(DAYS)]
     regions = []
     latest: dict[int, int]
-    for name, watched in sorted(settings.regions.items()):
+    for name, watched in settings.watched.items():
         days, fast, latest = [], 0, {}
         for second in seconds:
             failed = counts.get((name, second, FAILED), 0)

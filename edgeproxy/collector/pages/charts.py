@@ -46,6 +46,8 @@ class Axes:
     """A line across at a value, and what it is called."""
     links: Sequence[str] = ()
     """The address to which each value leads; none: they lead nowhere."""
+    so_far: str = ""
+    """What is said of the last bar, whose time is not over; empty: it is."""
 
 
 def compute_steps(most: float, count: int = 4) -> list[float]:
@@ -80,8 +82,10 @@ def draw_bars(
     for number, label in enumerate(labels):
         bars = _draw_stack(stacked, number, step, steps[-1])
         earlier = f" · {frame.format_value(before[number])} ◂" if number < len(before) else ""
-        tip = f"{label} · {_write(stacked, number, frame)}{earlier}"
-        pieces.append(_draw_point(number * step, step, bars, tip, _find_link(frame, number)))
+        is_open = frame.so_far and number == len(labels) - 1
+        tip = f"{label}{f', {frame.so_far}' if is_open else ''} · {_write(stacked, number, frame)}{earlier}"
+        css = "pt open" if is_open else "pt"
+        pieces.append(_draw_point(number * step, step, bars, tip, _find_link(frame, number), css))
     for place, value in enumerate(expected):
         number, tall = len(labels) + place, 100 * value / steps[-1]
         bar = _draw_bar(number, step, 100 - tall, tall, 'fill="url(#px)"')
@@ -92,7 +96,8 @@ def draw_bars(
         x, head = _n(step / 2), 'height="100%" viewBox="0 0 1000 100" preserveAspectRatio="none" overflow="visible"'
         pieces.append(f'<svg class="before" x="{x}%" width="100%" {head}><path class="l l0" d="{line}"/></svg>')
     if labels:
-        pieces.append(_draw_tip(f"{labels[-1]} · {frame.format_value(sums[-1])}", "last"))
+        so_far = f", {frame.so_far}" if frame.so_far else ""
+        pieces.append(_draw_tip(f"{labels[-1]}{so_far} · {frame.format_value(sums[-1])}", "last"))
     xs = [((number + 0.5) * step, labels[number]) for number in _choose_labels(len(labels))]
     return _frame(frame, steps, "".join(pieces), xs)
 
@@ -230,12 +235,13 @@ def _find_link(axes: Axes, number: int) -> str:
     return axes.links[number] if number < len(axes.links) else ""
 
 
-def _draw_point(x: float, wide: float, inner: str, tip: str, link: str = "") -> str:
+def _draw_point(x: float, wide: float, inner: str, tip: str, link: str = "", css: str = "pt") -> str:
     """Return the place of a value. Its link is for pointers: the table has the same ones, for readers and keyboards."""
     hit = f'<rect class="hit" x="{_n(x)}%" width="{_n(wide)}%"/>'  # style.css has the height: a page has many.
+    inside = f"{hit}{inner}{_draw_tip(tip)}"
     if link:
-        return f'<a class="pt" href="{escape(link)}" tabindex="-1" aria-hidden="true">{hit}{inner}{_draw_tip(tip)}</a>'
-    return f'<g class="pt">{hit}{inner}{_draw_tip(tip)}</g>'
+        return f'<a class="{css}" href="{escape(link)}" tabindex="-1" aria-hidden="true">{inside}</a>'
+    return f'<g class="{css}">{inside}</g>'
 
 
 def _draw_grid(axes: Axes, steps: Sequence[float]) -> Iterator[str]:

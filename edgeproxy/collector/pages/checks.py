@@ -49,12 +49,12 @@ class RegionChecks:
 
     async def run(self) -> None:
         """Check all regions at intervals, until cancelled."""
-        regions = self._settings.regions
+        watched = self._settings.watched
         timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout, headers=HEADERS) as session:
-            while regions:
+            while watched:
                 began = time.monotonic()
-                await asyncio.gather(*(self._check(session, name, region) for name, region in regions.items()))
+                await asyncio.gather(*(self._check(session, name, region) for name, region in watched.items()))
                 # Where another collector began the same day, its row is there the next time.
                 failed = "checks of regions could not be written, and are the next time"
                 await run_guarded(self._log, failed, self.write(), sa.exc.IntegrityError)

@@ -14,6 +14,7 @@ from edgeproxy.collector.pages import (
     audit_log,
     customer_search,
     edges,
+    home,
     keys,
     limit_raises,
     maintenance_forms,
@@ -131,7 +132,10 @@ async def fetch_limits(visit: Visit, names: Mapping[str, str]) -> dict[str, obje
     return {
         "limits": limits.body if limits.is_success else None,
         "live_uses": compute_live_uses(limits.body["live"]) if limits.is_success else [],
-        "quotas": quotas.body["quotas"] if quotas.is_success else [],
+        "quotas": [
+            (one, home.build_bar(one["meter"], one["used"], one["limit"], one["cap"] == "hard", one["per"]))
+            for one in (quotas.body["quotas"] if quotas.is_success else [])
+        ],
         "changes": changes,
         "errors": errors,
         "refusal_meter": next((name for name, meter in meters if MEASURES[meter.count].is_of_refusals), ""),
@@ -269,14 +273,14 @@ async def fetch_incidents(visit: Visit) -> list[Incident]:
 
 async def show_incidents(visit: Visit) -> web.Response:
     """Show the incidents, with forms that begin and update them; one that is begun may be because of an `alert`."""
-    regions = sorted(visit.site.settings.status.regions)
+    parts = list(visit.site.settings.status.watched)
     may = is_admin(visit) or "support" in visit.signed_in.who.roles
     alert = await alerts.find_alert(visit, visit.request.query.get("alert", ""))
     return visit.render(
         "incidents.html",
         incidents=await fetch_incidents(visit),
         maintenance=(await visit.fetch("GET", "/v1/maintenance"))["maintenance"],
-        regions=regions,
+        parts=parts,
         may=may,
         alert=alert,
     )
@@ -285,7 +289,7 @@ async def show_incidents(visit: Visit) -> web.Response:
 async def begin_incident(visit: Visit) -> web.Response:
     """Begin an incident; the alert that is its cause is acknowledged by it."""
     form = visit.form
-    chosen = [name for name in visit.site.settings.status.regions if form.get(f"region-{name}") == "on"]
+    chosen = [name for name in visit.site.settings.status.watched if form.get(f"region-{name}") == "on"]
     body = {name: form.get(name, "") for name in ("severity", "title", "message")} | {"regions": chosen}
     incident = await visit.fetch("POST", "/v1/incidents", body=body, once=keys.read_idempotency_key(visit))
     if alert := form.get("alert"):  # Where somebody has acknowledged it already, that stays.

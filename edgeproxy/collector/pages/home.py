@@ -87,17 +87,18 @@ def split_invoice(upcoming: JsonDocument) -> InvoiceParts:
 
 def compute_bars(meters: Sequence[MeterView], quotas: Sequence[QuotaView]) -> list[IncludedBar]:
     """Return the bars of a plan's meters and of quotas, the fullest first; a meter of both has that of the quota."""
-    bars = [_build_bar(one["meter"], one["used"], one["limit"], one["cap"] == "hard", one["per"]) for one in quotas]
+    bars = [build_bar(one["meter"], one["used"], one["limit"], one["cap"] == "hard", one["per"]) for one in quotas]
     limited = {bar.meter for bar in bars}
     bars += [
-        _build_bar(one["meter"], one["quantity"], one["included"], one["cap"] == "hard", None)
+        build_bar(one["meter"], one["quantity"], one["included"], one["cap"] == "hard", None)
         for one in meters
         if one["included"] and one["meter"] not in limited
     ]
     return sorted(bars, key=lambda bar: (-bar.part, -bar.used))[:BARS_MAX]
 
 
-def _build_bar(meter: str, used: int, included: int, is_hard: bool, per: str | None) -> IncludedBar:
+def build_bar(meter: str, used: int, included: int, is_hard: bool, per: str | None) -> IncludedBar:
+    """Return the bar of what is used of what is included."""
     part = used / included if included else 1.0
     state = "" if part < 0.8 else "bad" if part >= 1 and is_hard else "warn"
     return IncludedBar(meter, used, included, min(part, 1.0), state, is_hard, per)

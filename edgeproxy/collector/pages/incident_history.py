@@ -53,7 +53,7 @@ class IncidentHistory:
             incidents=await self._fetch(month, now),
             before=shift_month(month, -1) if month > oldest else None,
             after=shift_month(month, 1) if month < newest else None,
-            names_regions=len(self._site.settings.status.regions) != 1,
+            names_regions=len(self._site.settings.status.watched) != 1,
         )
 
     async def _fetch(self, month: str, now: float) -> list[Incident]:

@@ -4,7 +4,7 @@ It is kept as an incident of the severity MAINTENANCE, whose `began_at` and `end
 are mailed as those of incidents are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Annotated, Literal, NamedTuple
 
@@ -40,10 +40,12 @@ SECONDS_MAX = 7 * DAY
 """Seconds that maintenance may last: what is longer is most likely a slip."""
 LATE_SECONDS = 60
 """Seconds for which a beginning may be past: forms have whole minutes. Downtime is not called planned afterwards."""
+TELL_SECONDS = 3600
+"""Seconds after its end within which it is told: where no collector ran for longer, nobody is told too late."""
 CANCELLED = "cancelled"
 NOT_FOUND = "there is no such maintenance"
 MaintenanceState = Literal["scheduled", "in_progress", "completed", "cancelled"]
-UpdateState = Literal["announced", "changed", "cancelled"]
+UpdateState = Literal["announced", "changed", "cancelled", "begun", "ended"]
 
 
 class AnnounceMaintenanceRequest(Body):
@@ -80,9 +82,9 @@ class MaintenanceUpdateEntry(TypedDict):
     at: str
     """The time at which it was told."""
     state: UpdateState
-    """`announced`, `changed` or `cancelled`."""
+    """`announced`, `changed` or `cancelled`, by somebody; `begun` or `ended`, by the clock."""
     message: str
-    """The message to readers of the status page."""
+    """The message to readers of the status page; empty where the clock told it."""
 
 
 class Maintenance(TypedDict):
@@ -155,6 +157,34 @@ def require_usable(plan: Plan, now: int, begun: Plan | None = None) -> None:
         raise reject_field("ends_at", "is past")
     if not 0 < plan.ends - plan.begins <= SECONDS_MAX:
         raise reject_field("ends_at", f"is not within {SECONDS_MAX // DAY} days after its beginning")
+
+
+def find_untold(plan: Plan, states: Collection[str], now: float) -> Literal["begun", "ended"] | None:
+    """Return what is to be told at the Unix second `now` of maintenance whose updates have these states."""
+    if CANCELLED in states or "ended" in states:
+        return None
+    if now >= plan.ends:
+        return "ended" if now - plan.ends < TELL_SECONDS else None
+    return "begun" if now >= plan.begins and "begun" not in states else None
+
+
+async def list_untold(
+    connection: AsyncConnection, now: int, *, lock: bool = False
+) -> list[tuple[str, Literal["begun", "ended"]]]:
+    """Return the ids of maintenance of which something is to be told at the Unix second `now`, and what.
+
+    With `lock` nobody else can tell it, or change it, before the transaction ends.
+    """
+    columns = incidents.c
+    lately = (columns.began_at <= now) & (columns.ended_at > now - TELL_SECONDS)
+    statement = sa.select(incidents).where(columns.severity == MAINTENANCE, lately).order_by(columns.id)
+    rows = (await connection.execute(statement.with_for_update() if lock else statement)).all()
+    updates = await fetch_updates(connection, [row.id for row in rows])
+    candidates = (
+        (row.id, find_untold(Plan(row.began_at, row.ended_at), [one.state for one in updates[row.id]], now))
+        for row in rows
+    )
+    return [(id_, untold) for id_, untold in candidates if untold is not None]
 
 
 async def list_maintenance(connection: AsyncConnection, now: float) -> list[Maintenance]:

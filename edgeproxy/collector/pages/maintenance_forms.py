@@ -20,7 +20,7 @@ def list_forms() -> list[Page]:
 
 async def announce(visit: Visit) -> web.Response:
     """Announce maintenance."""
-    regions = [name for name in visit.site.settings.status.regions if visit.form.get(f"region-{name}") == "on"]
+    regions = [name for name in visit.site.settings.status.watched if visit.form.get(f"region-{name}") == "on"]
     body: JsonObject = {"title": visit.form.get("title", ""), "regions": regions, **read_body(visit)}
     await visit.fetch("POST", "/v1/maintenance", body=body, once=keys.read_idempotency_key(visit))
     return visit.redirect("/console/incidents", done="told")

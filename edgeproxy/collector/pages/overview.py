@@ -32,6 +32,8 @@ class OpenInvoices(NamedTuple):
     """The invoices that wait for a payment."""
 
     number: int
+    due: Mapping[str, int]
+    """What is to be paid by currency, in its smallest units; overdue or not."""
     overdue: int
     sums: Mapping[str, int]
     """What is overdue by currency, in its smallest units."""
@@ -110,14 +112,16 @@ async def fetch_money(visit: Visit) -> dict[str, object]:
 
 
 def compute_open(invoices: Sequence[InvoiceView], is_part: bool, now: float) -> OpenInvoices:
-    """Compute what is overdue of open invoices at the Unix second `now`."""
+    """Compute what is to be paid and what is overdue of open invoices at the Unix second `now`."""
+    due: Counter[str] = Counter()
     sums: Counter[str] = Counter()
     days = []
     for invoice in invoices:
+        due[invoice["currency"]] += invoice["amount_due"]
         if late := compute_overdue_days(invoice, now):
             sums[invoice["currency"]] += invoice["amount_due"]
             days.append(late)
-    return OpenInvoices(len(invoices), len(days), sums, max(days, default=0), is_part)
+    return OpenInvoices(len(invoices), due, len(days), sums, max(days, default=0), is_part)
 
 
 def compute_revenue(report: JsonDocument) -> Revenue:

@@ -35,6 +35,7 @@ from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.maintenance import Maintenance
 from edgeproxy.collector.pages.public_usage import PublicUsage
 from edgeproxy.collector.pages.site import CHOICE_SECONDS
+from edgeproxy.collector.pages.status_parts import PartState, list_parts
 from edgeproxy.config.collector.pages import StatusPage
 
 REFRESH_SECONDS = 15.0
@@ -222,6 +223,7 @@ def render_page(
         currencies=[],
         beside=None,
         regions=regions,
+        parts=list_parts(regions, snapshot.incidents, snapshot.maintenance),
         subscribe=settings.subscribe,
         **split_by_time(snapshot, regions),
         usage=snapshot.usage,
@@ -257,12 +259,15 @@ def classify_day(available: float | None, objective: float) -> str:
 def format_status(settings: StatusPage, regions: list[RegionAvailability], snapshot: StatusSnapshot) -> bytes:
     """Return the status as JSON."""
     maintained = maintenance.list_days(snapshot.maintenance, [region.name for region in regions])
+    states = {part.name: part.state for part in list_parts(regions, snapshot.incidents, snapshot.maintenance)}
+    formatted = {one.name: format_part(one, states[one.name], maintained) for one in regions}
     return orjson.dumps(
         {
             "name": settings.name,
             "as_of": format_time(snapshot.at) if snapshot.at else None,
             "objectives": {"availability": settings.availability, "fast": settings.fast, "days": availability.DAYS},
-            "regions": [format_region(region, maintained) for region in regions],
+            "regions": [{"region": name, **formatted[name]} for name in formatted if name in settings.regions],
+            "components": [{"component": name, **formatted[name]} for name in settings.components],
             "incidents": snapshot.incidents,
             "maintenance": snapshot.maintenance,
             **({"usage": {"days": public_usage.DAYS, "meters": dict(snapshot.usage)}} if settings.usage else {}),
@@ -271,10 +276,10 @@ def format_status(settings: StatusPage, regions: list[RegionAvailability], snaps
     )
 
 
-def format_region(region: RegionAvailability, maintained: frozenset[tuple[str, int]]) -> JsonObject:
-    """Return the JSON object of a region; `maintained` has the days with maintenance, as list_days returns them."""
+def format_part(region: RegionAvailability, state: PartState, maintained: frozenset[tuple[str, int]]) -> JsonObject:
+    """Return the JSON object of a region or component, without its name; `maintained` are days as of list_days."""
     return {
-        "region": region.name,
+        "state": state,
         "is_well": region.is_well,
         "availability": region.available,
         "error_budget_left": region.budget_left,

@@ -245,7 +245,7 @@ class StatusMails:
                 format_line(f"{reader.moment(row.at)} · {say(STATES.get(row.state, row.state))}"),
                 paragraphs=[
                     *([_format_plan(row.began_at, row.ended_at, reader)] if row.severity == MAINTENANCE else []),
-                    escape_invisible(row.message),
+                    *([escape_invisible(row.message)] if row.message else []),
                 ],
             )
             for row in rows

@@ -178,10 +178,11 @@ def compute_regions(
     `before` are requests per second of the time before, `lengths` the seconds of each step by its beginning.
     """
     requests = {(row["region"], find_start(row)): row["requests"] for row in report["rows"]}
+    newest = max((second for _, second in requests), default=0.0)  # Later steps are still to come, and no drop.
     regions = []
     for group in sorted(report["groups"], key=lambda group: -group["requests"])[:REGIONS_MAX]:
         region, rates = group["region"], compute_rates(group, sum(lengths.values()))
-        history = [requests.get((region, second), 0) / length for second, length in lengths.items()]
+        history = [requests.get((region, second), 0) / length for second, length in lengths.items() if second <= newest]
         change = compute_change(rates.per_second, before.get(region, 0.0))
         regions.append(RegionTraffic(region, rates, change, history))
     return regions

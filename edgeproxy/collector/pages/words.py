@@ -202,6 +202,16 @@ MAINTENANCE_UPDATES = {
     "announced": N_("Maintenance is planned"),
     "changed": N_("Maintenance is at another time"),
     "cancelled": N_("Maintenance is cancelled"),
+    "begun": N_("Maintenance has begun"),
+    "ended": N_("Maintenance is over"),
+}
+PART_STATES = {
+    "operational": N_("operational"),
+    "degraded": N_("degraded"),
+    "partial_outage": N_("partial outage"),
+    "major_outage": N_("outage"),
+    "maintenance": N_("under maintenance"),
+    "unknown": N_("not measured yet"),
 }
 SPANS = {
     "0s": N_("at once"),
@@ -360,6 +370,7 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "incident_states": INCIDENT_STATES,
     "maintenance_states": MAINTENANCE_STATES,
     "maintenance_updates": MAINTENANCE_UPDATES,
+    "part_states": PART_STATES,
     "spans": SPANS,
     "credit_kinds": CREDIT_KINDS,
     "periods": PERIODS,

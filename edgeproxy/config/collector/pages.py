@@ -33,6 +33,7 @@ def read_mailbox(value: object) -> str:
 
 
 USAGE_METERS_MAX = 8
+COMPONENTS_MAX = 16
 
 
 class SignInMail(Part):
@@ -76,7 +77,7 @@ class SignUp(Part):
 
 
 class WatchedRegion(Part):
-    """The check of a region."""
+    """The check of a region, or of another part of the service."""
 
     url: Annotated[str, BeforeValidator(read_region_url)] = Field(
         description="URL that is requested with GET and without a key; a status from 200 to 399 within 10 s is a "
@@ -108,6 +109,15 @@ class StatusPage(Part):
     regions: Annotated[dict[Name, WatchedRegion], Field(max_length=REGIONS_MAX)] = Field(
         default_factory=dict, description="Check of each region."
     )
+    components: Annotated[dict[Name, WatchedRegion], Field(max_length=COMPONENTS_MAX)] = Field(
+        default_factory=dict,
+        description="Check of each further part of the service, such as the portal. By default there are none.",
+    )
+
+    @property
+    def watched(self) -> dict[str, WatchedRegion]:
+        """The check of each part of the service: of the regions by name, then of the components."""
+        return {**dict(sorted(self.regions.items())), **self.components}
 
 
 class Pages(Part):
@@ -150,6 +160,15 @@ class Pages(Part):
     status: StatusPage = Field(default=StatusPage(), description="Status page.")
 
 
+def find_component_faults(status: Table) -> Iterator[Fault]:
+    """Find components that are called as a region is."""
+    regions, components = status.get("regions"), status.get("components")
+    if isinstance(regions, Table) and isinstance(components, Table):
+        for name in components:
+            if name in regions:
+                yield Fault(("pages", "status", "components", name), "is a region too", "choose another name")
+
+
 def find_faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions in `pages` of a collector.yaml."""
     pages = tree.get("pages")
@@ -163,6 +182,8 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     if "operators" in tree and "client" not in pages:
         yield Fault(("pages",), "says not how operators sign in", "write client: the id of a client at their issuer")
     mail, status = pages.get("mail"), pages.get("status")
+    if isinstance(status, Table):
+        yield from find_component_faults(status)
     subscribe = status.get("subscribe") if isinstance(status, Table) else None
     if isinstance(subscribe, str) and is_switched_on(subscribe) and mail is None:
         yield Fault(("pages", "status", "subscribe"), "has no mail to send by", "write pages.mail")

@@ -25,8 +25,14 @@ UNUSUAL = {
 DECLINED = {"invoice": "i1", "amount": "1234.50 USD", "why": "insufficient funds", "pay": "https://pay.test/i1"}
 AT = "2026-11-28T10:00:00Z"
 OF_INVOICE = {"invoice": "i1", "number": "EX-0007", "amount": "1234.50 USD"}
+QUOTA = {"threshold": 80, "quota": "calls", "limit": 1000, "used": 800, "cap": "hard"}
 DETAILS: dict[AlertKind, tuple[JsonObject, ...]] = {
-    AlertKind.QUOTA_REACHED: ({"threshold": 80, "quota": "calls", "limit": 1000, "used": 800, "cap": "hard"},),
+    AlertKind.QUOTA_REACHED: (
+        QUOTA,
+        {**QUOTA, "meter": "api_calls", "per": None},
+        {**QUOTA, "meter": "api_calls", "per": "day"},
+        {**QUOTA, "meter": "api_calls", "per": "month"},
+    ),
     AlertKind.SPEND_REACHED: ({"amount_cents": 5000, "period_start": AT, **SPENT},),
     AlertKind.TRIAL_WILL_END: ({"plan": "pro@3", "trial_ends_at": AT},),
     AlertKind.REQUEST_CAP_EXCEEDED: ({"route": "chat", "above": 7, "edge": "e1"},),

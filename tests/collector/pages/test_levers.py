@@ -103,11 +103,18 @@ def test_ticked_alerts_are_acknowledged_at_once_each_by_itself_and_what_fails_is
         for part in (50, 80, 100)
         for quota in [{"threshold": part, "quota": "calls-month", "since": "2027-01-01"}]
     ]
+    rows.insert(0, ("oldest", "charging_stopped", "page", None, "the oldest", "{}", 1, 1))
+    rows.append(("newest", "price_change_decided", "info", None, "the newest", "{}", 1, 1))
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
         database.executemany(f"INSERT INTO alerts ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
     listed = stage.collector.get("/v1/alerts", token=ADMIN, kind="quota_reached").json()["alerts"]
     of_acme, of_bolt = ([str(one["id"]) for one in listed if one["customer"] == name] for name in ("acme", "bolt"))
     operator, page = stage.operator, "/console/alerts?kind=quota_reached&acknowledged=false"
+    text = operator.get("/console/alerts").text
+    assert text.index("the oldest") < text.index("the newest"), "what is critical comes first"
+    text = operator.get("/console/alerts?sort=-at").text
+    assert text.index("the newest") < text.index("the oldest"), "unless another order was asked for"
+    assert "the newest" not in operator.get("/console/alerts?acknowledged=false").text, "nobody has to do anything"
     assert operator.get(page).text.count("2 earlier") == 2, "a line for each quota"
     one_post = {f"alert-{of_acme[0]}": " ".join(of_acme), "alert-9999": "9999", "why": "seen"}
     for _ in range(2):  # It may be sent twice.

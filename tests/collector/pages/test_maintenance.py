@@ -11,7 +11,16 @@ import pytest
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.database.schema import DAY
-from edgeproxy.collector.pages.maintenance import SECONDS_MAX, Plan, at_time, compute_state, list_days, require_usable
+from edgeproxy.collector.pages.maintenance import (
+    SECONDS_MAX,
+    TELL_SECONDS,
+    Plan,
+    at_time,
+    compute_state,
+    find_untold,
+    list_days,
+    require_usable,
+)
 from loadtest.testbed.collector import ADMIN
 from loadtest.testbed.http_client import ask
 from loadtest.testbed.waiting import until
@@ -65,41 +74,65 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         yield made
 
 
-def test_all_are_told_when_it_is_announced_changed_and_cancelled(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    ("told", "now", "untold"),
+    [
+        (["announced"], NOW - 1, None),
+        (["announced"], NOW, "begun"),
+        (["begun", "announced"], NOW + 59, None),
+        (["begun", "announced"], NOW + 60, "ended"),
+        (["announced"], NOW + 60, "ended"),  # No collector ran meanwhile: that it has begun is no news any more.
+        (["ended", "begun", "announced"], NOW + 61, None),
+        (["begun", "announced"], NOW + 60 + TELL_SECONDS, None),
+        (["cancelled", "announced"], NOW + 1, None),
+    ],
+)
+def test_its_beginning_and_its_end_are_told_once_and_not_too_late(
+    told: list[str], now: int, untold: str | None
+) -> None:
+    assert find_untold(Plan(NOW, NOW + 60), told, now) == untold
+
+
+def test_all_are_told_when_it_is_announced_changed_cancelled_begins_and_ends(stage: Stage) -> None:
     assert stage.subscribe("ann@example.org") == 200
     assert stage.follow("/status/confirm", token_in(text_of(stage.mailbox.wait_for(1)))) == 200
-    now = int(time.time())
-    body = {"title": "New <disks>", "message": "Seconds of errors.", **times(now, now + 3600)}
-    collector = stage.collector
-    made = collector.send("POST", "/v1/maintenance", body)
-    assert (made.status, made.json()["state"]) == (201, "in_progress")
-    text = text_of(stage.mailbox.wait_for(2))
-    assert "Maintenance is planned" in text
-    assert "From " in text
-    updates = f"/v1/maintenance/{made.json()['id']}/updates"
-    cancelled = {"state": "cancelled", "message": "Not today."}
-    assert collector.send("POST", updates, cancelled).status == 409, "what has begun is ended"
 
+    def wait_for_mail(words: str) -> str:
+        until(lambda: any(words in text_of(mail) for mail in stage.mailbox.mails), f"a mail says {words}")
+        return next(text for mail in stage.mailbox.mails if words in (text := text_of(mail)))
+
+    collector, now = stage.collector, int(time.time())
+    body = {"title": "New <disks>", "message": "Seconds of errors."}
     later = collector.send("POST", "/v1/maintenance", body | times(now + 3600, now + 7200)).json()
-    stage.mailbox.wait_for(3)
+    assert "From " in wait_for_mail("Maintenance is planned")
     updates = f"/v1/maintenance/{later['id']}/updates"
+    cancelled = {"state": "cancelled", "message": "Not today."}
     moved = {"state": "changed", "message": "An hour later.", **times(now + 7200, now + 9000)}
     assert collector.send("POST", updates, moved).json()["begins_at"] == format_timestamp((now + 7200) * 1000)
-    assert "An hour later." in text_of(stage.mailbox.wait_for(4))
+    wait_for_mail("An hour later.")
     assert collector.send("POST", updates, cancelled).json()["state"] == "cancelled"
-    assert "Maintenance is cancelled" in text_of(stage.mailbox.wait_for(5))
+    wait_for_mail("Maintenance is cancelled")
     assert collector.send("POST", updates, moved).status == 409
-    assert (
-        collector.send("POST", f"/v1/incidents/{later['id']}/updates", cancelled | {"state": "resolved"}).status == 404
-    )
+    resolved = cancelled | {"state": "resolved"}
+    assert collector.send("POST", f"/v1/incidents/{later['id']}/updates", resolved).status == 404
     assert stage.collector.get("/v1/incidents", token=ADMIN).json()["incidents"] == []
 
-    until(lambda: b"Not today." in ask(collector.port, "/status.atom").body, "the feed tells of it")
+    now = int(time.time())
+    made = collector.send("POST", "/v1/maintenance", body | times(now, now + 3600))
+    assert (made.status, made.json()["state"]) == (201, "in_progress")
+    updates = f"/v1/maintenance/{made.json()['id']}/updates"
+    assert collector.send("POST", updates, cancelled).status == 409, "what has begun is ended"
+    wait_for_mail("Maintenance has begun")
+    until(lambda: b"Maintenance has begun" in ask(collector.port, "/status").body, "the page tells of it")
     page = ask(collector.port, "/status").body.decode()
     assert "Planned maintenance is under way." in page
     assert "New &lt;disks&gt;" in page
     states = [one["state"] for one in ask(collector.port, "/status.json").json()["maintenance"]]
     assert states == ["cancelled", "in_progress"]
+    assert b"Not today." in ask(collector.port, "/status.atom").body
+    ending = {"state": "changed", "message": "Done sooner.", "ends_at": times(0, int(time.time()) + 3)["ends_at"]}
+    assert collector.send("POST", updates, ending).status == 201
+    wait_for_mail("Maintenance is over")
 
 
 def times(begins: int, ends: int) -> dict[str, str]:

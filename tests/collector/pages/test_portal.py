@@ -82,7 +82,9 @@ def test_thresholds_of_one_subject_and_period_are_one_line_with_the_earlier_ones
         name = "amount_cents" if kind == "spend_reached" else "threshold"
         handling = {"acknowledged_at": "2026-11-02" if threshold == 50 else None}
         about = {name: threshold, "quota": "calls-month", "since": "2026-11-01", **details}
-        return {"id": next(numbers), "kind": kind, "customer": "acme", "details": about, "handling": handling}
+        severity = "info" if threshold == 9000 else "warn"
+        about = {"customer": "acme", "severity": severity, "details": about, "handling": handling}
+        return {"id": next(numbers), "kind": kind, **about}
 
     listed = [
         alert("quota_reached", 80),
@@ -100,6 +102,7 @@ def test_thresholds_of_one_subject_and_period_are_one_line_with_the_earlier_ones
         *([2, 1, 4], [3], [5], [6], [7], [8, 9]),
     ], "a line stands where its highest threshold stood"
     assert groups[0].waiting == ["2", "1"], "without what is acknowledged"
+    assert groups[-1].waiting == ["9"], "without what is mere information"
 
 
 def test_a_smaller_plan_names_what_is_lost_what_breaks_first() -> None:

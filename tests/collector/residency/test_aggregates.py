@@ -2,12 +2,8 @@
 
 import asyncio
 import gzip
-import re
-import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -16,18 +12,11 @@ from edgeproxy.collector.api.groups import GROUPS
 from edgeproxy.collector.residency import peers
 from edgeproxy.collector.residency.peers import BYTES_MAX, PeerReader, ResidencyStatus
 from edgeproxy.config.collector.residencies import OtherResidency
-from loadtest.testbed.batch_chains import Chain
-from loadtest.testbed.collector import ADMIN, READ, Collector, sha256
+from loadtest.testbed.collector import ADMIN, READ, Collector
 from loadtest.testbed.ports import HOST
-from loadtest.testbed.waiting import until
 from tests.support.byte_search import find_marks
-from tests.support.visitor import Visitor
+from tests.support.two_residencies import PLANTED, SUMS, sign_in_operator, two_residencies
 
-SUMS = "sums-token"
-PLANTED = "planted-us-001"
-METERS: dict[str, Any] = {"requests": {"count": "requests"}, "rare": {"count": "requests"}}
-YESTERDAY = int(time.time()) // 86400 * 86400 - 43200
-PAGES = {"mail": {"server": f"{HOST}:1", "sender": "edge@example.com", "tls": "none"}}
 ANSWER = {
     "residency": "us",
     "since": "2027-01-01T00:00:00.000Z",
@@ -46,34 +35,8 @@ ANSWER = {
 
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Collector]]:
-    """The collectors of us, and of eu, which knows us; us has six customers with usage of yesterday, one of them of a
-    meter that nobody else uses."""
-    folder = tmp_path_factory.mktemp("sides")
-    with ExitStack() as ends:
-
-        def start(name: str, **more: Any) -> Collector:
-            database = f"sqlite:///{folder}/{name}/ledger.db"
-            common = {"residency": name, "privacy": {"pseudonyms": "true"}, "meters": METERS, "customers": {}}
-            return ends.enter_context(closing(Collector(folder / name, database, **common, **more)))
-
-        us = start("us")
-        us.settings["tokens"].append({"name": "eu-console", "sha256": sha256(SUMS), "role": "aggregates"})
-        us.start()
-        chain = Chain(region="us-1", since=YESTERDAY)
-        for number in range(6):
-            name = PLANTED if not number else f"customer-{number}"
-            told = {"name": name, "tier": "basic", "external_id": f"crm-{name}", "metadata": {"note": f"of {name}"}}
-            id_ = us.send("POST", "/v1/customers", told).json()["id"]
-            rows = [(f"c-{id_}", "requests", "v1", 10 + number)]
-            rows += [(f"c-{id_}", "rare", "v1", 77)] if not number else []
-            assert us.post(chain.next(*rows)).status == 200
-        others = {
-            "us": {"url": f"http://{HOST}:{us.port}", "token": SUMS},
-            "ap": {"url": f"http://{HOST}:1", "token": SUMS},
-        }
-        eu = start("eu", residencies=others, pages=PAGES).start()
-        assert eu.post(Chain(region="us-1", since=YESTERDAY).next(("alone", "requests", "v1", 5))).status == 200
-        yield {"eu": eu, "us": us}
+    with two_residencies(tmp_path_factory.mktemp("sides")) as made:
+        yield made
 
 
 def test_sums_of_a_residency_tell_of_nobody(sides: dict[str, Collector]) -> None:
@@ -108,13 +71,7 @@ def test_the_console_has_all_residencies_beside_each_other(sides: dict[str, Coll
     assert (here["residency"], here["aggregates"]["usage"], here["aggregates"]["left_out"]) == ("eu", [], 1)
     assert (there["state"], there["aggregates"]["usage"][0]["units"]) == ("ok", sum(range(10, 16)))
     assert (away["residency"], away["state"], away["aggregates"]) == ("ap", "away", None)
-    links = re.compile(r"http\S+/sign-in/link\?token=\S+")
-    until(lambda: links.search(sides["eu"].output), "the link of operators is printed")
-    link = links.search(sides["eu"].output)
-    assert link is not None
-    with Visitor(f"http://{HOST}:{sides['eu'].port}") as visitor:
-        visitor.get(link[0])
-        visitor.send("/sign-in/link")
+    with sign_in_operator(sides["eu"]) as visitor:
         visitor.get("/console/residencies")
         assert visitor.status == 200
         assert "does not answer" in visitor.read.text

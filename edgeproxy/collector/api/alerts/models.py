@@ -32,7 +32,8 @@ class AlertsQuery(Query):
     severity: Severity | None = None
     """Only alerts of this severity."""
     acknowledged: Truth | None = None
-    """True: only alerts that the side of the caller, operators or the customer, has acknowledged; false: the others."""
+    """True: only alerts that the side of the caller, operators or the customer, has acknowledged; false: those that
+    wait for it, which alerts of severity `info` never do."""
     order: Literal["newest", "oldest"] = "newest"
     """`newest` goes back from the latest alert, or from `cursor`; `oldest` begins with the oldest one."""
     state: Literal["due", "sent", "dead"] | None = None

@@ -1,0 +1,57 @@
+"""The parts of the service that the status page names, its regions and components, each with its state. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.pages.availability import RegionAvailability
+from edgeproxy.collector.pages.incidents import Incident
+from edgeproxy.collector.pages.maintenance import Maintenance
+
+PartState = Literal["operational", "degraded", "partial_outage", "major_outage", "maintenance", "unknown"]
+INCIDENT_PART_STATES: Mapping[str, PartState] = {"P0": "major_outage", "P1": "partial_outage", "P2": "degraded"}
+"""The state of a part by the worst incident that goes on there; what hardly anybody notices leaves it as it is."""
+
+
+class StatusPart(NamedTuple):
+    """A region or a component."""
+
+    name: str
+    state: PartState
+    failing_since: str | None
+    """The time since when it does not answer, as RFC 3339; None: it does, or the time is not known."""
+
+
+def list_parts(
+    measured: Sequence[RegionAvailability], incidents: Sequence[Incident], maintenance: Sequence[Maintenance]
+) -> list[StatusPart]:
+    """Return the state of each part, of what is measured and of what operators have told."""
+    return [
+        StatusPart(
+            one.name,
+            compute_part_state(one.name, one.is_well, incidents, maintenance),
+            None if one.failing_since is None else format_timestamp(round(one.failing_since * 1000)),
+        )
+        for one in measured
+    ]
+
+
+def compute_part_state(
+    name: str, is_well: bool | None, incidents: Sequence[Incident], maintenance: Sequence[Maintenance]
+) -> PartState:
+    """Return the state of a part: a check that fails is an outage, unless maintenance is planned there now."""
+    is_planned = any(one["state"] == "in_progress" and _affects(one, name) for one in maintenance)
+    if is_well is False and not is_planned:
+        return "major_outage"
+    there = (one["severity"] for one in incidents if one["ended_at"] is None and _affects(one, name))
+    worst = min((severity for severity in there if severity in INCIDENT_PART_STATES), default=None)
+    if worst is not None:
+        return INCIDENT_PART_STATES[worst]
+    if is_planned:
+        return "maintenance"
+    return "unknown" if is_well is None else "operational"
+
+
+def _affects(one: Incident | Maintenance, name: str) -> bool:
+    """Return whether a part is affected: one that names none affects all."""
+    return not one["regions"] or name in one["regions"]

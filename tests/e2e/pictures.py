@@ -20,6 +20,7 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.journal.journal import FIRST_HASH, compute_hash
 from edgeproxy.collector.billing.journal.postings import JournalEntry
 from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.pages.residencies import RESIDENCIES
 from edgeproxy.collector.pages.site import Audience
 from edgeproxy.wire.edge_report import format_fields
 from loadtest.testbed.batch_chains import Chain
@@ -28,6 +29,7 @@ from loadtest.testbed.process import ROOT
 from tests.e2e.browser import Chromium, Tab, tab
 from tests.support.filled_site import fill, held, invoice_of, pages_of, report_traffic
 from tests.support.site import PagesStage
+from tests.support.two_residencies import sign_in_operator, two_residencies
 from tests.support.visitor import Visitor
 
 FOLDER = ROOT / "docs/pages"
@@ -94,6 +96,19 @@ def enliven(stage: PagesStage) -> None:
         chain.since = now - age * 3600
         row = ("acme", "refused", "v1", count, f'{{"certain":"yes","limit":"{limit}"}}')
         assert stage.collector.post(chain.next(row), fields=format_fields(1.0)).status == 200
+    about = {
+        "severity": "P1",
+        "title": "No answers from us-east",
+        "regions": ["us-east"],
+        "message": "We look into it.",
+    }
+    assert stage.collector.send("POST", "/v1/incidents", about).status == 201
+    times = {end: format_timestamp((today + DAY + at) * 1000) for end, at in (("begins_at", 7200), ("ends_at", 9000))}
+    about = {"title": "New disks", "regions": ["portal"], "message": "Signing in fails for a minute or two.", **times}
+    assert stage.collector.send("POST", "/v1/maintenance", about).status == 201
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        database.execute("UPDATE incidents SET began_at = began_at - 1500 WHERE ended_at IS NULL")
+        database.execute("UPDATE incident_updates SET at = at - 1500 WHERE state = 'investigating'")
     for email, role in (("dev@example.com", "developer"), ("books@example.com", "billing")):
         contact = {"email": email, "role": role}
         assert stage.collector.send("POST", "/v1/customers/acme/contacts", contact).status == 201
@@ -140,27 +155,34 @@ async def take(page: Tab, url: str, name: str) -> str:
     return " ".join(title.split())
 
 
-async def gallery(stage: PagesStage, browser: Chromium) -> str:
-    """Take all pictures; return the page that shows them."""
+async def gallery(stage: PagesStage, residencies: Visitor, browser: Chromium) -> str:
+    """Take all pictures; return the page that shows them. `residencies` is at a collector that knows others."""
     said, held_one = HEAD, held(stage)
     visitors: dict[Audience, Visitor | None] = {
         "operator": stage.operator,
         "customer": stage.customer("acme"),
         "anyone": None,
     }
-    for who, heading in WHOSE.items():
-        said += f"\n## {heading}\n"
-        visitor = visitors[who]
-        invoice = held_one if who == "operator" else invoice_of(stage, "acme")
-        paths = pages_of(who, invoice) if visitor else {"/status": "/status", "/sign-in": "/sign-in"}
+
+    async def show(visitor: Visitor | None, paths: dict[str, str]) -> str:
+        shown, site = "", stage.site if visitor is None else visitor.site
         async with tab(browser) as page:
             if visitor is not None:
                 await page.lend(visitor)
             for path, where in paths.items():
                 name = name_of(path)
-                title = await take(page, f"{stage.site}{where}?lang=en", name)
-                said += f"\n### {title}\n\n`{path}`\n\n![{title}, wide]({name}-wide.webp)\n"
-                said += f"\n![{title}, narrow]({name}-narrow.webp)\n"
+                title = await take(page, f"{site}{where}?lang=en", name)
+                shown += f"\n### {title}\n\n`{path}`\n\n![{title}, wide]({name}-wide.webp)\n"
+                shown += f"\n![{title}, narrow]({name}-narrow.webp)\n"
+        return shown
+
+    for who, heading in WHOSE.items():
+        invoice = held_one if who == "operator" else invoice_of(stage, "acme")
+        visitor = visitors[who]
+        paths = pages_of(who, invoice) if visitor else {"/status": "/status", "/sign-in": "/sign-in"}
+        said += f"\n## {heading}\n{await show(visitor, paths)}"
+        if who == "operator":
+            said += await show(residencies, {RESIDENCIES: RESIDENCIES})
     return said
 
 
@@ -172,7 +194,11 @@ def main() -> None:
     assert chromium, "Chromium is not on this machine"
     with tempfile.TemporaryDirectory(prefix="pictures-") as name:
         folder = Path(name)
-        with closing(PagesStage(folder / "site")) as stage:
+        with (
+            closing(PagesStage(folder / "site")) as stage,
+            two_residencies(folder / "sides") as sides,
+            sign_in_operator(sides["eu"]) as residencies,
+        ):
             fill(stage)
             enliven(stage)
             stage.collector.end()  # It has counted before there was anything, and keeps figures for minutes.
@@ -180,7 +206,7 @@ def main() -> None:
             stage.collector.start()
             browser = Chromium(chromium, folder / "browser")
             try:
-                (FOLDER / "README.md").write_text(asyncio.run(gallery(stage, browser)), encoding="utf-8")
+                (FOLDER / "README.md").write_text(asyncio.run(gallery(stage, residencies, browser)), encoding="utf-8")
             finally:
                 browser.stop()
 

@@ -107,8 +107,9 @@ def enliven(stage: PagesStage) -> None:
     about = {"title": "New disks", "regions": ["portal"], "message": "Signing in fails for a minute or two.", **times}
     assert stage.collector.send("POST", "/v1/maintenance", about).status == 201
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        there = "SELECT id FROM incidents WHERE ended_at IS NULL"
+        database.execute(f"UPDATE incident_updates SET at = at - 1500 WHERE incident IN ({there})")
         database.execute("UPDATE incidents SET began_at = began_at - 1500 WHERE ended_at IS NULL")
-        database.execute("UPDATE incident_updates SET at = at - 1500 WHERE state = 'investigating'")
     for email, role in (("dev@example.com", "developer"), ("books@example.com", "billing")):
         contact = {"email": email, "role": role}
         assert stage.collector.send("POST", "/v1/customers/acme/contacts", contact).status == 201

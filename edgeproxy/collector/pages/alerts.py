@@ -15,8 +15,10 @@ from edgeproxy.collector.pages.words import ACKNOWLEDGED, DELIVERY_STATES, SEVER
 
 PATH = "/v1/alerts"
 NUMBER_DIGITS_MAX = 15
+URGENT = "urgent"
+"""The usual order: critical alerts that wait for somebody, then all, the latest first."""
 URGENT_MAX = 15
-"""Critical alerts that wait for somebody and stand before all others."""
+"""Critical alerts that stand before the others."""
 HANDLING = ("acknowledged_at", "acknowledged_by", "assigned_to", "muted_until")
 OWN = Listing(
     "alerts",
@@ -25,7 +27,7 @@ OWN = Listing(
         Column("severity", N_("Severity")),
         Column("title", N_("What")),
     ),
-    order_by("at"),
+    {URGENT: {"order": "newest"}, **order_by("at")},
     (
         Filter("acknowledged", N_("Handled"), ACKNOWLEDGED),
         Filter("severity", N_("Severity"), SEVERITIES),
@@ -63,12 +65,13 @@ async def show_alerts(visit: Visit) -> web.Response:
 
 
 async def fetch_alerts(visit: Visit) -> ListView:
-    """Return a page of the alerts that the visitor may see, on the first one the critical ones that wait first."""
+    """Return a page of the alerts that the visitor may see, in the order that was asked for."""
     listing = ALL if visit.signed_in.who.customer is None else OWN
     fetch = fetch_from(visit, listing, PATH)
     view = await fetch_list(visit, listing, fetch)
-    if set(visit.request.query) & {"sort", "cursor", "severity"} or view.values["acknowledged"] == "true":
-        return view  # In the order that was asked for.
+    is_part = view.values["severity"] or view.values["acknowledged"] == "true" or visit.request.query.get("cursor")
+    if is_part or view.sort != URGENT:
+        return view
     chosen = {**view.values, "acknowledged": "false", "severity": "page"}
     urgent = (await fetch(build_query(listing, view.sort, chosen, URGENT_MAX, "")))[listing.name]
     there = {alert["id"] for alert in urgent}

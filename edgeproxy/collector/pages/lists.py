@@ -78,6 +78,11 @@ class ListView(NamedTuple):
         return next((way for way in ways if way != self.sort), "")
 
     @property
+    def has_usual(self) -> bool:
+        """Return whether the usual order is that of no column, so that it has to be offered by itself."""
+        return bool(self.sorts) and self.sorts[0] not in {way for way, _, _ in self.choices}
+
+    @property
     def chosen(self) -> int:
         """Return how many filters have a value."""
         return sum(bool(value) for value in self.values.values())

@@ -18,7 +18,7 @@ class DeclinedPayment(TypedDict):
 
 def build_declined(declines: int | None, first_at: int | None, retry_at: int | None) -> DeclinedPayment | None:
     """Return the declined payments of an invoice; None where none was declined. Times are Unix seconds."""
-    if declines is None:
+    if not declines:
         return None
     return {"times": declines, "first_at": format_second(first_at), "retry_at": format_second(retry_at)}
 

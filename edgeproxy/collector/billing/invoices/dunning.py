@@ -1,10 +1,14 @@
-"""Dunning: a declined payment is tried again by a schedule, and at once with another payment method; a customer with an
-open invoice is paused with 402 after the payment grace, and released once nothing is unpaid.
+"""Dunning: a declined payment is tried again by a schedule, and at once with another payment method; a mailed invoice
+is charged when it is due, if its customer has a payment method by then; a customer with an open invoice is paused with
+402 after the payment grace, and released once nothing is unpaid.
 
-    declined ──▶ retrying ◀──▶ exhausted
+    declined ──▶ retrying ──▶ exhausted
+                    │ ▲           │
+                    ▼ │           ▼
+    due ──────────▶ scheduled ◀───┘
 
-TRANSITIONS has all steps of an open invoice whose payment was declined, and `advance` makes them. An invoice that is
-not open any more has left dunning, whatever its row says. Whom to pause and release has no state of its own: it follows
+TRANSITIONS has all steps of an open invoice, and `advance` makes them. An invoice that is not open any more has left
+dunning, whatever its row says. Whom to pause and release has no state of its own: it follows
 from the invoices, and from the pause that a customer has.
 """
 
@@ -28,8 +32,9 @@ from edgeproxy.collector.billing.invoices import invoices as states
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.billing.stripe.customers import find_payment_method
-from edgeproxy.collector.database.billing_tables import billing_customers, invoices
+from edgeproxy.collector.database.billing_tables import billing_customers, billing_details, invoices
 from edgeproxy.collector.database.billing_tables import dunning as table
+from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.config.collector.currency_units import to_decimal
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -43,10 +48,12 @@ TAKEN_MAX = 500
 
 
 class DunningState(StrEnum):
-    """The state of an open invoice whose payment was declined."""
+    """The state of an open invoice that is charged to a payment method."""
 
+    SCHEDULED = "scheduled"
+    """The payment is tried at `retry_at` by a payment method that has not been declined."""
     RETRYING = "retrying"
-    """The payment is tried again at `retry_at`."""
+    """The payment is tried again at `retry_at`, by the method that was declined."""
     EXHAUSTED = "exhausted"
     """Every retry was declined: the invoice waits for another payment method, or for the customer to pay it."""
 
@@ -57,15 +64,20 @@ class DunningEvent(StrEnum):
     DECLINED = "declined"
     METHOD_CHANGED = "method_changed"
     """The customer has another payment method than the declined one."""
+    DUE = "due"
+    """The invoice was mailed and is due, and the customer has a payment method by now."""
 
 
-RETRYING, EXHAUSTED = DunningState.RETRYING, DunningState.EXHAUSTED
-DECLINED, METHOD_CHANGED = DunningEvent.DECLINED, DunningEvent.METHOD_CHANGED
+SCHEDULED, RETRYING, EXHAUSTED = DunningState.SCHEDULED, DunningState.RETRYING, DunningState.EXHAUSTED
+DECLINED, METHOD_CHANGED, DUE = DunningEvent.DECLINED, DunningEvent.METHOD_CHANGED, DunningEvent.DUE
 TRANSITIONS: Final[Mapping[tuple[DunningState | None, DunningEvent], frozenset[DunningState]]] = {
     (None, DECLINED): frozenset({RETRYING, EXHAUSTED}),
+    (None, DUE): frozenset({SCHEDULED}),
+    (SCHEDULED, DECLINED): frozenset({RETRYING, EXHAUSTED}),
+    (SCHEDULED, METHOD_CHANGED): frozenset({SCHEDULED}),
     (RETRYING, DECLINED): frozenset({RETRYING, EXHAUSTED}),
-    (RETRYING, METHOD_CHANGED): frozenset({RETRYING}),
-    (EXHAUSTED, METHOD_CHANGED): frozenset({RETRYING}),
+    (RETRYING, METHOD_CHANGED): frozenset({SCHEDULED}),
+    (EXHAUSTED, METHOD_CHANGED): frozenset({SCHEDULED}),
 }
 """The states after an event. After a decline the invoice is EXHAUSTED where the schedule has no later time."""
 
@@ -80,7 +92,7 @@ class Dunning(NamedTuple):
     state: DunningState
     declines: int
     declined_at: int
-    """The time of the first decline, from which the schedule counts."""
+    """The time of the first decline, from which the schedule counts; until then that of the first try."""
     retry_at: int | None
 
 
@@ -92,24 +104,42 @@ def advance(before: Dunning | None, event: DunningEvent, now: int, schedule: Seq
     state = None if before is None else before.state
     if (state, event) not in TRANSITIONS:
         raise DunningStateError(f"the payment of an invoice that is {state} cannot be {event}")
-    if before is not None and event is METHOD_CHANGED:
-        return before._replace(state=RETRYING, retry_at=now)
-    declines, first = (0, now) if before is None else (before.declines, before.declined_at)
+    declines, first = (before.declines, before.declined_at) if before is not None and before.declines else (0, now)
+    if event is not DECLINED:
+        return Dunning(SCHEDULED, declines, first, now)
     retry_at = min((first + int(delay) for delay in schedule if first + int(delay) > now), default=None)
     return Dunning(EXHAUSTED if retry_at is None else RETRYING, declines + 1, first, retry_at)
 
 
+async def list_due_invoices(connection: AsyncConnection, now: float, limit: int) -> list[str]:
+    """Return the ids of mailed invoices that are due by this Unix second and are not charged yet, though their
+    customers have a payment method, at most `limit`."""
+    column, details = invoices.c, billing_details.c
+    is_due = (column.state == states.OPEN) & (column.amount_due > 0) & (column.due_at <= int(now))
+    is_mailed = column.due_at > column.issued_at  # Others are due when they are issued.
+    has_method = sa.exists().where(details.customer == column.customer, details.payment_method.is_not(None))
+    is_tried = sa.exists().where(table.c.invoice == column.id)
+    statement = sa.select(column.id).where(is_due, is_mailed, has_method, ~is_tried).limit(limit)
+    return list((await connection.execute(statement)).scalars())
+
+
+async def schedule_payments(connection: AsyncConnection, numbers: Sequence[str], now: float) -> None:
+    """Have invoices, by id, charged at this Unix second that were mailed, and due, unless they were charged before."""
+    rows = [{"invoice": number, **advance(None, DUE, int(now))._asdict(), "why": ""} for number in numbers]
+    await connection.execute(build_insert_new(connection, table, "invoice"), rows)
+
+
 class Retry(NamedTuple):
-    """A payment that is due to be tried again."""
+    """A payment that is due to be tried."""
 
     row: InvoiceRow
     retry_at: int
 
 
 async def list_retries(connection: AsyncConnection, now: float, limit: int) -> list[Retry]:
-    """Return the open invoices whose payment is to be tried again by this Unix second, at most `limit`."""
+    """Return the open invoices whose payment is to be tried by this Unix second, at most `limit`."""
     column = table.c
-    is_due = sa.select(column.invoice).where(column.state == RETRYING, column.retry_at <= int(now))
+    is_due = sa.select(column.invoice).where(column.state.in_((SCHEDULED, RETRYING)), column.retry_at <= int(now))
     is_open = invoices.c.state == states.OPEN
     rows = await states.fetch_invoices(connection, is_open, invoices.c.id.in_(is_due), limit=limit)
     times = await connection.execute(sa.select(column.invoice, column.retry_at).where(column.invoice.in_(is_due)))
@@ -198,12 +228,13 @@ async def is_declined(connection: AsyncConnection, customer: str, method: str) -
     """Return whether the payment of an open invoice of a customer, by id, was declined by this payment method."""
     own = invoices.join(table, table.c.invoice == invoices.c.id)
     is_open = (invoices.c.customer == customer) & (invoices.c.state == states.OPEN)
-    statement = sa.select(sa.literal(1)).select_from(own).where(is_open, table.c.payment_method == method)
+    by_method = (table.c.payment_method == method) & (table.c.state != SCHEDULED)
+    statement = sa.select(sa.literal(1)).select_from(own).where(is_open, by_method)
     return (await connection.execute(statement.limit(1))).first() is not None
 
 
 async def _fetch_dunning(connection: AsyncConnection, number: str) -> Dunning | None:
-    """Return the dunning of an invoice, locked until the transaction ends; None where no payment was declined."""
+    """Return the dunning of an invoice, locked until the transaction ends; None where no payment is to be tried."""
     columns = [table.c[name] for name in Dunning._fields]
     row = (await connection.execute(sa.select(*columns).where(table.c.invoice == number).with_for_update())).first()
     return None if row is None else Dunning(DunningState(row.state), *row[1:])

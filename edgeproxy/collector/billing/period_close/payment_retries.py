@@ -1,4 +1,5 @@
-"""Retries of declined payments: when the schedule of dunning says so, or the customer has another payment method."""
+"""Payments of open invoices: a declined one is tried when the schedule of dunning says so, or the customer has another
+payment method; a mailed one once it is due and the customer has a payment method."""
 
 from edgeproxy.base import log
 from edgeproxy.collector.billing.invoices import dunning, stripe_reports
@@ -18,7 +19,7 @@ NOT_CHARGED_SECONDS = 3600
 
 
 class PaymentRetries:
-    """Tries declined payments again, while charging is on."""
+    """Tries the payments of open invoices, while charging is on."""
 
     def __init__(self, database: Database, stripe: Stripe) -> None:
         self._database = database
@@ -26,7 +27,12 @@ class PaymentRetries:
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def step(self, now: float, billing: Billing) -> bool:
-        """Try the payments again that are due at this Unix second; return whether there were any."""
+        """Try the payments that are due at this Unix second; return whether there were any."""
+        async with self._database.reading() as connection:
+            due = await dunning.list_due_invoices(connection, now, PAGE)
+        if due:
+            async with self._database.writing() as connection:
+                await dunning.schedule_payments(connection, due, now)
         async with self._database.reading() as connection:
             retries = await dunning.list_retries(connection, now, PAGE)
         for retry in retries:
@@ -41,13 +47,13 @@ class PaymentRetries:
         return bool(retries)
 
     async def _try_payment(self, retry: Retry, now: float, billing: Billing) -> None:
-        """Try a payment again. After a kill the same key finds what became of the try."""
+        """Try a payment. After a kill the same key finds what became of the try."""
         assert retry.row.stripe_id is not None
         try:
             key = f"{retry.row.id}_retry_{retry.retry_at}"
             stripe_invoice = await pay_invoice(self._stripe, retry.row.stripe_id, key)
         except StripeCallError as error:
-            self._limited_log.error("a payment could not be tried again, and is later", str(error))
+            self._limited_log.error("a payment could not be tried, and is later", str(error))
             await self._put_off(retry, now + PAUSE_SECONDS)
             return
         async with self._database.writing() as connection:

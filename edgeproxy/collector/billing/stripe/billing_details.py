@@ -148,6 +148,12 @@ async def find_details(connection: AsyncConnection, customer: str) -> StoredDeta
     return StoredDetails(**payer, payment_method=None if method is None else orjson.loads(str(method)), read_at=read_at)
 
 
+async def has_payment_method(connection: AsyncConnection, customer: str) -> bool:
+    """Return whether Stripe said last that invoices of a customer, by id, can be charged."""
+    statement = sa.select(columns.payment_method.is_not(None)).where(columns.customer == customer)
+    return bool((await connection.execute(statement)).scalar_one_or_none())
+
+
 async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: StripeObject, now: int) -> None:
     """Write down the details of a customer as Stripe has it at this Unix millisecond, if it is one of ours.
 

@@ -103,6 +103,7 @@ def test_a_balance_that_its_entries_do_not_come_to_pages(sqlite_database: str, b
 
 FIRST = dunning.Dunning(dunning.RETRYING, 1, NOW, NOW + DAY)
 LAST = dunning.Dunning(dunning.EXHAUSTED, 5, NOW, None)
+MAILED = dunning.Dunning(dunning.SCHEDULED, 0, NOW - DAY, NOW - DAY)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +114,12 @@ LAST = dunning.Dunning(dunning.EXHAUSTED, 5, NOW, None)
         # After a long outage the times that are over are not made up for.
         (FIRST, "declined", NOW + 4 * DAY, dunning.Dunning(dunning.RETRYING, 2, NOW, NOW + 7 * DAY)),
         (FIRST, "declined", NOW + 7 * DAY, dunning.Dunning(dunning.EXHAUSTED, 2, NOW, None)),
-        (FIRST, "method_changed", NOW + 5, FIRST._replace(retry_at=NOW + 5)),
-        (LAST, "method_changed", NOW + 9 * DAY, LAST._replace(state=dunning.RETRYING, retry_at=NOW + 9 * DAY)),
+        (FIRST, "method_changed", NOW + 5, FIRST._replace(state=dunning.SCHEDULED, retry_at=NOW + 5)),
+        (LAST, "method_changed", NOW + 9 * DAY, LAST._replace(state=dunning.SCHEDULED, retry_at=NOW + 9 * DAY)),
+        (None, "due", NOW - DAY, MAILED),
+        (MAILED, "method_changed", NOW, MAILED._replace(declined_at=NOW, retry_at=NOW)),
+        (MAILED, "declined", NOW, FIRST),  # The schedule counts from the first decline.
+        (FIRST, "due", NOW, None),
         (LAST, "declined", NOW, None),
         (None, "method_changed", NOW, None),
     ],

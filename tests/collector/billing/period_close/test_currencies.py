@@ -189,18 +189,18 @@ def test_an_invoice_below_the_least_charge_of_its_currency_is_paid_with_the_next
             await of.customer(name, "calls", now=JANUARY, currency=currency)
             sent = await close(100 * unit, JANUARY, FEBRUARY)
             assert sent == {"receivable": 100 * unit, "revenue": -100 * unit}, "there was no card yet"
-            small = await close(used, FEBRUARY, MARCH)
-            owed = {"customer_balance": used} if used != charged else {"clearing": used}
-            assert small == {**owed, "receivable": 100 * unit, "revenue": -100 * unit - used}
+            small = await close(used, FEBRUARY, MARCH)  # What was mailed is due by then.
+            owed = {"customer_balance": used} if used != charged else {}
+            assert small == {**owed, "clearing": 100 * unit + charged, "revenue": -100 * unit - used}
             paid = await close(70 * unit, MARCH, APRIL)
             total = used + 70 * unit
-            assert paid == {"clearing": total, "receivable": 100 * unit, "revenue": -100 * unit - total}
+            assert paid == {"clearing": 100 * unit + total, "revenue": -100 * unit - total}
             stripe_invoices = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
             of_stripe = [(one["status"], one["amount_paid"]) for one in reversed(stripe_invoices)]
-            assert of_stripe == [("open", 0), ("paid", charged), ("paid", total - charged)]
+            assert of_stripe == [("paid", 100 * unit), ("paid", charged), ("paid", total - charged)]
             made = [one for one in (await fetch_invoices(of, name)).values() if one["total"]]
             assert [(one["state"], one["amount_paid"], one["amount_due"]) for one in made] == [
-                ("open", 0, 100 * unit),
+                ("paid", 100 * unit, 0),
                 ("paid", charged, 0),
                 ("paid", total - charged, 0),
             ]

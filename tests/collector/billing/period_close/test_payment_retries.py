@@ -15,7 +15,16 @@ from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import dunning as dunning_table
-from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, apply_stripe_events, at_stripe, fetch_invoices
+from edgeproxy.collector.database.billing_tables import invoices
+from tests.support.invoiced import (
+    FEBRUARY,
+    FREEZE,
+    JANUARY,
+    apply_stripe_events,
+    at_stripe,
+    count_sent,
+    fetch_invoices,
+)
 from tests.support.sold import CALLER, KEY, Killed, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
@@ -56,12 +65,20 @@ async def failures(of: Sold) -> list[Any]:
         return list(await connection.execute(statement))
 
 
+async def pay_by_page(sandbox: Sandbox, of: Sold, name: str, invoice: str) -> None:
+    """Have a customer pay an invoice by its page at Stripe."""
+    number = (await fetch_invoices(of, name))[invoice]["stripe_id"]
+    await asyncio.to_thread(sandbox.call, "POST", f"/v1/invoices/{number}/pay", f"payment_method={GOOD}")
+
+
 async def close_declined(
     sandbox: Sandbox, of: Sold, closing: PeriodCloseJob, name: str, *, invoices: int = 1
 ) -> list[int]:
-    """Have a customer's card declined for so many invoices; return the times of the declines."""
+    """Have a customer's card declined for so many invoices; return the times of the declines. The first invoice was
+    mailed, before there was a card, and is paid."""
     await of.customer(name, "standard", now=JANUARY)
     await closing.step(JANUARY + 5)
+    await pay_by_page(sandbox, of, name, "2027-01-01 start")
     await asyncio.to_thread(set_card, sandbox, name, DECLINED)
     await apply_stripe_events(of)
     times = [CLOSED, CLOSED + 28 * DAY][:invoices]
@@ -114,9 +131,6 @@ def test_with_another_card_all_open_invoices_are_tried_at_once_and_the_pause_end
             for days in (1, 3, 5, 7, 30):
                 await closing.step(second + days * DAY)
             assert [state for state, _, _ in await tries(of)] == ["exhausted", "exhausted"]
-            # The first invoice was mailed, before there was a card: the customer pays it by its page.
-            first = (await fetch_invoices(of, name))["2027-01-01 start"]["stripe_id"]
-            await asyncio.to_thread(stripe_sandbox.call, "POST", f"/v1/invoices/{first}/pay", f"payment_method={GOOD}")
             async with of.database.writing() as connection:
                 assert await dunning.pause_and_release(connection, of.known, now, [name]) == ([name], [])
             declines = len(await failures(of))
@@ -170,3 +184,38 @@ def test_a_try_whose_result_is_lost_counts_once_and_none_is_made_while_charging_
     asyncio.run(work())
     (period,) = [one for one in at_stripe(stripe_sandbox, name) if one["collection_method"] == "charge_automatically"]
     assert period["attempt_count"] == 2, "the first time, and once more"
+
+
+def test_mailed_invoices_are_charged_when_they_are_due_to_the_card_that_came_meanwhile(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    name = f"{database.partition(':')[0]}-mailed"
+    due = FEBRUARY + DAY
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            await of.customer(name, "standard", now=JANUARY)
+            await closing.step(JANUARY + 5)
+            await closing.step(FEBRUARY)  # Another invoice is a draft that is to be mailed.
+            await apply_stripe_events(of)
+            async with of.database.writing() as connection:  # The sandbox has today's date on them.
+                await connection.execute(sa.update(invoices).values(issued_at=JANUARY, due_at=due))
+            await asyncio.to_thread(set_card, stripe_sandbox, name, DECLINED)
+            await apply_stripe_events(of)
+            await closing.step(due - 1)
+            assert await tries(of) == [], "the customer has time until then"
+            await closing.step(due)
+            assert await tries(of) == [("retrying", 1, due + DAY)]
+            async with of.database.writing() as connection:
+                assert await dunning.pause_and_release(connection, of.known, due, [name]) == ([name], [])
+            await asyncio.to_thread(set_card, stripe_sandbox, name, GOOD)
+            await apply_stripe_events(of)
+            await closing.step(CLOSED)
+            states = {period: one["state"] for period, one in (await fetch_invoices(of, name)).items()}
+            assert states == {"2027-01-01 start": "paid", "2027-01-01 period": "paid"}
+            async with of.database.writing() as connection:
+                assert await dunning.pause_and_release(connection, of.known, CLOSED, [name]) == ([], [name])
+
+    asyncio.run(work())
+    assert [one["collection_method"] for one in at_stripe(stripe_sandbox, name)] == ["send_invoice"] * 2
+    assert count_sent(stripe_sandbox, name) == 1, "by the freeze of the second one there was a card"

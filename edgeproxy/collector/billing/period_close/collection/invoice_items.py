@@ -16,6 +16,7 @@ from edgeproxy.collector.billing.mismatch import Comparison
 from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.rating.periods import format_period
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
+from edgeproxy.collector.billing.stripe import billing_details
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers, find_payment_method
 from edgeproxy.collector.database.database import Database
@@ -99,15 +100,20 @@ class InvoiceItems:
         return await self._stripe.call("v1.invoices.finalize_invoice", invoice["id"], key=key, auto_advance=False)
 
     async def _collect_payment(self, row: InvoiceRow, invoice: StripeObject, *, is_new: bool) -> StripeObject:
-        """Charge a customer who can be charged, and send the invoice to the others, once. `is_new`: it was a draft a
-        moment ago, so nobody can have sent it."""
-        if invoice["collection_method"] == "send_invoice":
+        """Charge a customer who can be charged by now, and send the invoice to the others, once. `is_new`: it was a
+        draft a moment ago, so nobody can have sent it."""
+        if invoice["collection_method"] == "send_invoice" and not await self._has_payment_method(row.customer):
             if not is_new and await self._was_sent(invoice):
                 return invoice
             return await self._stripe.call(
                 "v1.invoices.send_invoice", invoice["id"], key=build_idempotency_key(row, "send")
             )
         return await pay_invoice(self._stripe, invoice["id"], build_idempotency_key(row, "pay"))
+
+    async def _has_payment_method(self, customer: str) -> bool:
+        """Return whether a customer, by id, has a payment method since its invoice was drafted."""
+        async with self._database.reading() as connection:
+            return await billing_details.has_payment_method(connection, customer)
 
     async def _was_sent(self, invoice: StripeObject) -> bool:
         """Return whether Stripe has sent an invoice. Nothing but an event says so, which Stripe keeps for 30 days."""

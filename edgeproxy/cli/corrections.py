@@ -120,8 +120,10 @@ def accept(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Accept a held invoice: it is sent as it is."""
-    _send(Api(collector, ca), _invoice_path(invoice, "accept"), {"why": why}, dry, key, as_json)
+    """Accept a held invoice: it is sent as it is, over the amount that is printed."""
+    accepted = _send(Api(collector, ca), _invoice_path(invoice, "accept"), {"why": why}, dry, key, as_json)
+    if not as_json:
+        typer.echo(_describe_acceptance(accepted))
 
 
 def gift(
@@ -241,9 +243,31 @@ def _invoice_path(invoice: str, action: str) -> str:
     return f"/billing/invoices/{quote(invoice, safe='')}/{action}"
 
 
-def _send(api: Api, path: str, body: JsonObject, dry: bool, key: str | None, as_json: bool) -> None:
-    """Send a correction, and print what came of it."""
+def _send(api: Api, path: str, body: JsonObject, dry: bool, key: str | None, as_json: bool) -> JsonObject:
+    """Send a correction, print what came of it, and return that."""
     result: JsonObject = api.call("POST", path, body, create=True, key=key, dry_run="true" if dry else None)
     show({name: value for name, value in result.items() if as_json or name != "lines"}, as_json)
     if dry and not as_json:
         typer.echo("nothing was changed: it was a dry run")
+    return result
+
+
+ACCEPTED = {
+    "lines": "{} goes out: the sum of its lines, before tax",
+    "stripe": "{} goes out: the invoice as it is at Stripe",
+    "usage": "its amount is not known before it is closed",
+}
+"""What an accepted invoice comes to, by what its amount is of."""
+
+
+def _describe_acceptance(accepted: JsonObject) -> str:
+    """Return the sentence that says over which amount an accepted invoice goes out."""
+    from edgeproxy.config.collector.currency_units import to_decimal
+
+    acceptance, currency = accepted["acceptance"], str(accepted["currency"])
+    assert isinstance(acceptance, dict)
+    amount = acceptance["amount"]
+    shown = (
+        f"{to_decimal(amount, currency)} {currency.upper()}" if isinstance(amount, int) else "what Stripe has counted"
+    )
+    return ACCEPTED[str(acceptance["of"])].format(shown)

@@ -148,3 +148,26 @@ def test_each_command_of_the_page_does_what_it_says(selling: Collector, own_sand
     for line, why in REFUSED:
         code, text = edgeproxy(selling, f"edgeproxy billing {Template(line).substitute(names)}")
         assert (code in (1, 2), why in text) == (True, True), text
+
+
+def test_what_an_accepted_invoice_comes_to_is_said_before(selling: Collector) -> None:
+    send(selling, "POST", "/v1/customers", {"name": "held", "tier": "basic"})
+    send(selling, "POST", "/billing/subscription?customer=held", {"plan": "standard"})
+    (listed,) = selling.get("/billing/invoices", token=ADMIN, customer="held").json()["invoices"]
+    number = listed["id"]
+    until(lambda: dict(fetch(selling, "invoices", "id, state"))[number] == "open", "it is sent")
+    lines = "DELETE FROM invoice_lines WHERE invoice = ?"
+    for change, said, why in (
+        ("UPDATE invoices SET state = 'held' WHERE id = ?", "99.00 USD goes out: the sum of its lines", "x"),
+        # As one that somebody has finalized at Stripe: that amount was seen, and is not compared with ours.
+        (lines, "99.00 USD goes out: the invoice as it is at Stripe", "x"),
+        ("UPDATE invoices SET total = 0 WHERE id = ?", "its amount is not known before it is closed", None),
+    ):
+        with closing(sqlite3.connect(selling.database, timeout=30)) as database, database:
+            database.execute(change, [number])
+        code, text = edgeproxy(selling, f"edgeproxy billing accept {number} --why x --dry-run")
+        assert (code, said in text) == (0, True), text
+        path = f"/billing/invoices/{number}"
+        accepted = send(selling, "POST", f"{path}/accept?dry_run=true", {"why": "x"})
+        assert accepted["accepted_why"] == why
+        assert accepted["acceptance"] == selling.get(path, token=ADMIN).json()["acceptance"]

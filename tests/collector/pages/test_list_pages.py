@@ -139,11 +139,14 @@ def test_a_held_invoice_has_a_table_of_what_differs_which_its_customer_does_not_
     assert "Share of a fee $9.00 $9.90 +$0.90 Too high at Stripe" in text
     assert "Tokens 500 497 -3 Stripe has counted other usage" in text
     assert "Together the differences are $0.90." in text
+    # The units that differ have an amount that Stripe alone knows.
+    acceptance = stage.collector.get(path, token=ADMIN).json()["acceptance"]
+    assert (acceptance, "Accept it as it is" in text) == ({"amount": None, "of": "stripe"}, True)
     with stage.customer("dune") as own:
         assert "Too high at Stripe" not in own.get(f"/account/invoices/{listed['id']}").text
     token = stage.collector.send("POST", "/v1/tokens", {"name": "dune", "customer": "dune"})
     assert token.status == 201
-    assert "differences" not in stage.collector.get(path, token=token.json()["secret"]).json()
+    assert not {"differences", "acceptance"} & set(stage.collector.get(path, token=token.json()["secret"]).json())
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
         database.execute("UPDATE invoices SET state = 'open' WHERE id = ?", [listed["id"]])
     assert "Too high at Stripe" not in stage.operator.get(f"/console/invoices/{listed['id']}").text

@@ -285,7 +285,8 @@ def test_an_operator_decides_about_invoices_by_their_state(stage: Stage) -> None
         assert "the customer disputes it" in ops.get("/console/invoices").text
         assert "billed" in ops.get("/console/invoices?customer=billed&state=held").text
         assert "No invoice is like this" in ops.get("/console/invoices?customer=nobody").text
-        ops.get(f"/console/invoices/{one['id']}")
+        amount = f"${int(str(invoice()['total'])) / 100:.2f}"
+        assert f"Accept it: {amount} goes out" in ops.get(f"/console/invoices/{one['id']}").text
         ops.send("/accept", why="it is right")
         assert (invoice()["state"], invoice()["accepted_why"]) == ("closing", "it is right")
         invoice(state="open", stripe_id="in_1")

@@ -98,7 +98,7 @@ GROUP = Group(
             "POST",
             "/billing/invoices/{invoice}/accept",
             InvoiceHandlers.accept_invoice,
-            "Accept a held invoice: it is sent as it is.",
+            "Accept a held invoice: it is sent as it is, over the amount of `acceptance`.",
             roles=BILLING,
             query=ChangeQuery,
             body=ReasonRequest,

@@ -32,6 +32,7 @@ from edgeproxy.collector.api.invoices.models import (
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.invoices import credit_notes, invoices
+from edgeproxy.collector.billing.invoices.acceptance import build_acceptance, is_finalized_by_hand
 from edgeproxy.collector.billing.invoices.invoice_order import ENDED
 from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceRow
 from edgeproxy.collector.billing.invoices.line_rows import (
@@ -40,7 +41,7 @@ from edgeproxy.collector.billing.invoices.line_rows import (
     format_unit_price,
     line_to_response,
 )
-from edgeproxy.collector.billing.mismatch import to_difference
+from edgeproxy.collector.billing.mismatch import InvoiceDifference, to_difference
 from edgeproxy.collector.billing.period_close import explanation, invoice_lines
 from edgeproxy.collector.billing.period_close.explanation import LineExplanation
 from edgeproxy.collector.billing.period_close.quantities import QuantityTooLargeError, UsageNotStoredError
@@ -54,6 +55,7 @@ from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.currency_units import get_payable_unit
 
 LINE_DIGITS_MAX = 9
+ACCEPT = "invoice.accept"
 Decide = Callable[[InvoiceRow, bool], dict[str, object]]
 """Returns the columns that a decision about an invoice sets, given whether its lines are written."""
 
@@ -96,9 +98,9 @@ class InvoiceHandlers(CustomerBillingHandlers):
             notes = await credit_notes.list_of_invoice(connection, row.id)
             invoice = invoices.to_response(row, lines, notes)
             if call.holder.customer is None and row.state == invoices.HELD:
-                period = Span(row.period_start, row.period_end)
-                rows = await discrepancies.fetch_invoice_differences(connection, row.name, period)
-                invoice["differences"] = [to_difference(one) for one in rows]
+                differences = await fetch_differences(connection, row)
+                invoice["differences"] = differences
+                invoice["acceptance"] = build_acceptance(row, differences, is_written=bool(lines))
         return answer(200, hide_staff_reasons(call.holder, invoice))
 
     async def explain_line(self, call: Call[Query, Nothing]) -> web.Response:
@@ -138,11 +140,18 @@ class InvoiceHandlers(CustomerBillingHandlers):
             if row.state != invoices.HELD:
                 refuse_decision(row, "only one that is held can be accepted")
             retry = {"try_at": 0, "tries": row.tries + 1}
-            if not is_written:  # Nobody has seen its amounts, so they are still compared with Stripe's.
-                return {**retry, "state": invoices.DRAFT, "held_why": None}
-            return {**retry, "state": invoices.CLOSING, "accepted_why": call.body.why}
+            if is_written:
+                return {**retry, "state": invoices.CLOSING, "accepted_why": call.body.why}
+            # Nobody has seen its amounts, so they are still compared with Stripe's, unless those are accepted.
+            is_stripes = is_finalized_by_hand(row, is_written=False)
+            return {
+                **retry,
+                "state": invoices.DRAFT,
+                "held_why": None,
+                "accepted_why": call.body.why if is_stripes else None,
+            }
 
-        return await self._decide(call, "invoice.accept", decide)
+        return await self._decide(call, ACCEPT, decide)
 
     async def void_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> web.Response:
         """Void an invoice that is held or open."""
@@ -193,11 +202,15 @@ class InvoiceHandlers(CustomerBillingHandlers):
             if values["state"] in invoices.MARKING and any(note["state"] == credit_notes.REQUESTED for note in before):
                 refuse_decision(row, "a credit note of it is on its way to Stripe: wait until that is made")
             await invoices.transition(connection, row.id, row.state, str(values.pop("state")), **values)
-            after = {"why": call.body.why, **details}
+            accepted: dict[str, object] = {}
+            if action == ACCEPT:
+                differences = await fetch_differences(connection, row)
+                accepted["acceptance"] = build_acceptance(row, differences, is_written=bool(lines))
+            after = {"why": call.body.why, **details, **accepted}
             entry = AuditEntry(action, row.id, {"state": row.state, "held_why": row.held_why}, after, row.customer)
             await audit.append_entry(connection, call.caller, entry)
             decided = await invoices.get_invoice(connection, row.id)
-            return ChangeResult(200, {**invoices.to_response(decided, lines, before)})
+            return ChangeResult(200, {**invoices.to_response(decided, lines, before), **accepted})
 
         return await self._change(call, store, creates=True)
 
@@ -226,6 +239,13 @@ class InvoiceHandlers(CustomerBillingHandlers):
             return ChangeResult(201, note)
 
         return await self._change(call, make, creates=True)
+
+
+async def fetch_differences(connection: AsyncConnection, row: InvoiceRow) -> list[InvoiceDifference]:
+    """Return the lines of a held invoice that differ from Stripe's, the largest difference first."""
+    period = Span(row.period_start, row.period_end)
+    rows = await discrepancies.fetch_invoice_differences(connection, row.name, period)
+    return [to_difference(one) for one in rows]
 
 
 def refuse_decision(row: InvoiceRow, why: str) -> NoReturn:

@@ -24,6 +24,7 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.billing.invoices import line_rows
+from edgeproxy.collector.billing.invoices.acceptance import Acceptance
 from edgeproxy.collector.billing.invoices.credit_notes import MADE, InvoiceCreditNote
 from edgeproxy.collector.billing.invoices.declined_payment import DeclinedPayment, build_declined, format_second
 from edgeproxy.collector.billing.invoices.invoice_notice import notify_payers
@@ -37,7 +38,6 @@ from edgeproxy.collector.database.schema import INTEGER, customers
 from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.collector.webhooks.messages import enqueue_event
-from edgeproxy.config.collector.catalog import Plan
 
 DRAFT, CLOSING, HELD, OPEN, PAID = "draft", "closing", "held", "open", "paid"
 VOIDING, VOID, WAIVED, UNCOLLECTIBLE = "voiding", "void", "waived", "uncollectible"
@@ -155,6 +155,8 @@ class Invoice(TypedDict):
     """The credit notes, oldest first; missing in a list of invoices."""
     differences: NotRequired[list[InvoiceDifference]]
     """The lines in which Stripe's differs, the largest difference first; of a held invoice, and for operators alone."""
+    acceptance: NotRequired[Acceptance]
+    """What goes out if it is accepted, or was accepted just now; of a held invoice, and for operators alone."""
 
 
 class InvoiceList(TypedDict):
@@ -393,8 +395,3 @@ async def list_invoices(
     conditions = [invoices.c[name] == value for name, value in only.items() if value is not None]
     rows = await fetch_invoices(connection, *conditions, limit=limit, sort=sort, after=after)
     return [to_response(row) for row in rows]
-
-
-def can_cost(plan: Plan) -> bool:
-    """Return whether a plan can ever cost anything."""
-    return bool(plan.fee or plan.minimum) or any(price.price or price.tiers for price in plan.meters.values())

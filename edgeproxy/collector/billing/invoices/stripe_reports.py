@@ -182,7 +182,10 @@ async def replace_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_i
     return the row as it is by now."""
     status = "deleted" if stripe_invoice.get("deleted") else str(stripe_invoice["status"])
     replaced = add_replaced_id(row._replace(stripe_id=stripe_invoice["id"]))
-    await invoices.update_invoice(connection, row.id, stripe_id=None, url=None, replaced_ids=replaced, try_at=0)
+    values: dict[str, object] = {"stripe_id": None, "url": None, "replaced_ids": replaced, "try_at": 0}
+    if not await invoices.is_written(connection, row.id):
+        values |= {"subtotal": 0, "total": 0, "accepted_why": None}  # They were of the other one.
+    await invoices.update_invoice(connection, row.id, **values)
     await raise_once(
         connection,
         Alert(
@@ -204,9 +207,11 @@ async def _hold_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_inv
     key = f"invoice-finalized:{row.id}:{stripe_invoice['id']}"
     why = (
         f"somebody has finalized {stripe_invoice['id']} at Stripe with {total} ({status}), and ours is not "
-        "closed: void it there and accept this one, or void this one, which leaves that as it is"
+        "closed: void it there and accept this one, or void this one, which leaves that as it is; accepted as it "
+        f"stands, this one comes to {total}, and the rest of its period is not charged"
     )
-    values = {"stripe_id": stripe_invoice["id"], "url": stripe_invoice.get("hosted_invoice_url")}
+    amounts = {"subtotal": stripe_invoice["subtotal"], "total": stripe_invoice["total"]}
+    values = {"stripe_id": stripe_invoice["id"], "url": stripe_invoice.get("hosted_invoice_url"), **amounts}
     alert = Alert(
         key=key,
         kind=AlertKind.INVOICE_HELD,

@@ -199,7 +199,7 @@ class InvoiceDelivery:
     async def _void_unwritten(self, row: InvoiceRow) -> None:
         """Void an invoice that was held before it had lines. They are written now, as what was taken back is not
         charged later. What a person has finalized at Stripe in its place remains there, and is none of ours."""
-        values: dict[str, object] = {"error": None}
+        values: dict[str, object] = {"error": None, "total": 0}
         stripe_invoice = None if row.stripe_id is None else await self._collection.fetch_invoice(row)
         if stripe_invoice is not None and stripe_reports.is_finalized_by_hand(stripe_invoice):
             values |= {"stripe_id": None, "url": None, "replaced_ids": stripe_reports.add_replaced_id(row)}

@@ -15,7 +15,6 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.credits.statements import CalendarMonth
-from edgeproxy.collector.billing.invoices.invoices import can_cost
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.reports import accounting, sales, usage_costs
 from edgeproxy.collector.billing.reports.accounting import EqualFees
@@ -332,7 +331,7 @@ async def _select_active(
     plans = await plan_versions.fetch_plans(
         connection, (await connection.execute(sa.select(version_rows.c.version))).scalars()
     )
-    paid = [version for version, plan in plans.items() if can_cost(plan)]
+    paid = [version for version, plan in plans.items() if plan_versions.can_cost(plan)]
     subscribed = (
         sa.select(subscriptions.c.customer)
         .join_from(segments, subscriptions, subscriptions.c.id == segments.c.subscription)

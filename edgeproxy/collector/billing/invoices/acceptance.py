@@ -1,0 +1,38 @@
+"""What goes out where a person accepts an invoice that is held. Pure."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from typing_extensions import TypedDict
+
+from edgeproxy.collector.billing.mismatch import InvoiceDifference
+
+if TYPE_CHECKING:
+    from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+
+
+class Acceptance(TypedDict):
+    """What goes out where a held invoice is accepted."""
+
+    amount: int | None
+    """Its sum, in smallest units of the currency; null where it is not known yet."""
+    of: Literal["lines", "stripe", "usage"]
+    """`lines`: its lines, before tax that Stripe adds; `stripe`: the invoice at Stripe as it is there, whatever our
+    lines are; `usage`: lines that are written when it is closed, and held against Stripe's then."""
+
+
+def is_finalized_by_hand(row: "InvoiceRow", *, is_written: bool) -> bool:
+    """Return whether somebody has finalized a held invoice at Stripe before it had lines: it has Stripe's total."""
+    return not is_written and row.stripe_id is not None and row.total != 0
+
+
+def build_acceptance(row: "InvoiceRow", differences: Sequence[InvoiceDifference], *, is_written: bool) -> Acceptance:
+    """Return what goes out where a held invoice is accepted; `differences` are those of its lines to Stripe's."""
+    if not is_written:
+        is_by_hand = is_finalized_by_hand(row, is_written=is_written)
+        return {"amount": row.total, "of": "stripe"} if is_by_hand else {"amount": None, "of": "usage"}
+    if not differences:
+        return {"amount": row.total, "of": "lines"}
+    if any(one["of"] == "quantity" for one in differences):  # Stripe alone knows what these units cost.
+        return {"amount": None, "of": "stripe"}
+    return {"amount": row.total + sum(one["difference"] for one in differences), "of": "stripe"}

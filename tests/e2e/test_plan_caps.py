@@ -1,0 +1,147 @@
+"""The caps of plans with exact counts: hard, soft, and soft with grace, each of what the edge counts, of what services
+report and of places, by one worker, by two, and by two hosts."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edgeproxy.wire import directory_signatures
+from edgeproxy.wire.directory_signatures import Signer
+from loadtest.testbed.collector import EDGE, SERVICE, Collector, sha256
+from loadtest.testbed.customers import key_of
+from loadtest.testbed.edge import Edge
+from loadtest.testbed.http_client import Answer
+from loadtest.testbed.redis import SERVER, Redis
+from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
+from tests.support.collector_fixtures import StartCollector
+
+INCLUDED = 10
+SERVED = {"hard": INCLUDED, "grace": 12, "soft": 14}
+"""The units that each cap serves; soft ones serve more as well."""
+METERS = {"requests": {"count": "requests"}, "tokens": {"count": "events"}, "seats": {"count": "holdings"}}
+TIERS: dict[str, Any] = {"basic": {}, **{cap: {} for cap in SERVED}}
+
+
+def build_plan(cap: str) -> dict[str, Any]:
+    price = {"included": INCLUDED, "cap": "hard" if cap == "hard" else "soft"}
+    grace = {"grace": {"percent": "20%", "for": "1day"}} if cap == "grace" else {}
+    return {"fee": "0", "meters": dict.fromkeys(METERS, price), **grace}
+
+
+class Capped:
+    """Edges that follow a collector, and customers with a plan whose caps are all of a kind."""
+
+    def __init__(self, collector: Collector, edges: list[Edge], cap: str) -> None:
+        self.collector, self.edges, self.cap = collector, edges, cap
+
+    def add(self, name: str) -> None:
+        """A customer whom each edge knows, with a first request at each."""
+        assert self.collector.send("POST", "/v1/customers", {"name": name, "tier": "basic"}).status == 201
+        answer = self.collector.send("POST", f"/billing/subscription?customer={name}", {"plan": self.cap})
+        assert answer.status == 201, answer
+        key = {"sha256": sha256(key_of(name)), "name": "key"}
+        assert self.collector.send("POST", f"/v1/customers/{name}/keys", key).status == 201
+        for edge in self.edges:
+            until(lambda edge=edge: self.ask(name, edge).status == 200, "the customer is known")
+
+    def ask(self, name: str, edge: Edge) -> Answer:
+        return edge.ask(fields={"Authorization": f"Bearer {key_of(name)}"})
+
+    def hear(self, name: str, meter: str, used: int) -> None:
+        """Wait until each edge knows what is used of a meter at all of them."""
+
+        def know() -> bool:
+            limits = [one for edge in self.edges for one in edge.limits(name) if one["name"] == f"{meter}-month"]
+            return bool(limits) and {one["used"] for one in limits} == {used}
+
+        until(know, f"{used} are known")
+
+    def report(self, name: str, value: int) -> None:
+        event = {"id": f"{name}-{value}", "source": "test", "customer": name, "meter": "tokens", "value": 1}
+        assert self.collector.send("POST", "/v1/events", event, token=SERVICE).status == 202
+
+
+@pytest.fixture(params=[(1, 1), (1, 2), (2, 2)], ids=["one worker", "two workers", "two hosts"])
+def capped(
+    request: pytest.FixtureRequest, tmp_path: Path, start_collector: StartCollector, upstream: Upstream, cap: str
+) -> Iterator[Capped]:
+    hosts, workers = request.param
+    if hosts > 1 and SERVER is None:
+        pytest.skip("there is no redis-server on this machine")
+    directory_signatures.create_key_file(tmp_path / "directory.key")
+    trust = Signer.load(tmp_path / "directory.key").public_key
+    (tmp_path / "plans.yaml").write_text(yaml.safe_dump({"plans": {f"{cap}@1": build_plan(cap) for cap in SERVED}}))
+    collector = start_collector(
+        directory={"key": str(tmp_path / "directory.key")},
+        billing={"plans": str(tmp_path / "plans.yaml")},
+        tiers=TIERS,
+        meters=METERS,
+    )
+    with ExitStack() as ends:
+        hub = {"hub": ends.enter_context(Redis(tmp_path)).url} if hosts > 1 else {}
+        edges = []
+        for number in range(hosts):
+            edge = Edge(
+                tmp_path / f"edge-{number}",
+                upstream.port,
+                usage={"collector": f"http://127.0.0.1:{collector.port}", "token": EDGE, "every": "200ms"},
+                directory={"from": "collector", "trust": trust},
+                workers=workers,
+                tiers=TIERS,
+                meters=METERS,
+                customers={},
+                keys=[],
+                **hub,
+            )
+            edges.append(ends.enter_context(closing(edge)).start())
+        for edge in edges:
+            until(lambda edge=edge: hosts == 1 or edge.status()["hub"].get("hosts") == hosts, "all are on the hub")
+        yield Capped(collector, edges, cap)
+
+
+def is_marked(answer: Answer, meter: str) -> bool:
+    return answer.all("x-quota") == [f'"{meter}-month";over']
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("cap", SERVED)
+def test_a_cap_serves_what_it_says_to_the_unit(capped: Capped, cap: str) -> None:
+    first, last = capped.edges[0], capped.edges[-1]
+    most, why = SERVED[cap], "upgrade is required" if cap == "grace" else ""
+    # What the edge counts: the last two units are of another host, or by any worker.
+    capped.add("counting")
+    served = len(capped.edges)
+    while served < most - 2:
+        answer = capped.ask("counting", first)
+        served += 1
+        assert (answer.status, is_marked(answer, "requests")) == (200, served > INCLUDED), served
+    capped.hear("counting", "requests", served)
+    answers = [capped.ask("counting", last) for _ in range(4)]
+    over = [200, 200] if cap == "soft" else [429, 429]
+    assert [answer.status for answer in answers] == [200, 200, *over]
+    assert [is_marked(answer, "requests") for answer in answers] == [n > INCLUDED for n in (most - 1, most)] + [
+        cap == "soft"
+    ] * 2
+    if cap != "soft":
+        assert why in answers[-1].json().get("detail", "")
+        capped.hear("counting", "requests", most)
+        assert [capped.ask("counting", edge).status for edge in capped.edges] == [429] * len(capped.edges)
+    # What services report.
+    capped.add("reporting")
+    for used in range(1, most + 1):
+        capped.report("reporting", used)
+        if used >= most - 1:
+            capped.hear("reporting", "tokens", used)
+            answers = [capped.ask("reporting", edge) for edge in capped.edges for _ in range(2)]
+            expected = 429 if cap != "soft" and used == most else 200
+            assert {answer.status for answer in answers} == {expected}, used
+            assert {is_marked(answer, "tokens") for answer in answers} == {expected == 200 and used >= INCLUDED}
+    # Places, which the collector gives.
+    path = "/v1/customers/counting/holdings/seats"
+    statuses = [capped.collector.send("PUT", f"{path}/{n}", token=SERVICE).status for n in range(most + 2)]
+    assert statuses == [201] * most + ([201] * 2 if cap == "soft" else [409] * 2)

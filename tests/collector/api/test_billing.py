@@ -64,11 +64,18 @@ def call(
         return answer_of(connection.getresponse())
 
 
-def customer(collector: Collector) -> str:
+def customer(collector: Collector, *, has_contact: bool = True) -> str:
     """A new customer."""
     name = f"payer-{next(NUMBERS)}"
     assert call(collector, "POST", "/v1/customers", {"name": name, "tier": "basic"}).status == 201
+    if has_contact:
+        add_contact(collector, name)
     return name
+
+
+def add_contact(collector: Collector, name: str) -> None:
+    contact = {"email": f"{name}@example.com", "role": "owner"}
+    assert call(collector, "POST", f"/v1/customers/{name}/contacts", contact).status == 201
 
 
 def own(collector: Collector, name: str) -> str:
@@ -195,7 +202,13 @@ def test_from_a_plan_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox
     assert ended["cancel_at"] == ended["period_end"]
     entries = charging.get("/v1/audit", token=ADMIN, target=name, limit="1000").json()["entries"]
     actions = [one["action"] for one in entries]
-    assert actions[:4] == ["customer.create", "customer.currency", "customer.change", "subscription.create"]
+    assert actions[:5] == [
+        "customer.create",
+        "customer.contacts",
+        "customer.currency",
+        "customer.change",
+        "subscription.create",
+    ]
     assert {one["actor"] for one in entries if one["action"].startswith("subscription")} == {f"of-{name}"}
 
 
@@ -312,6 +325,18 @@ def test_a_trial_that_needs_a_payment_method_is_refused_without_one_but_to_staff
     assert call(charging, "DELETE", "/billing/subscription?when=now", token=token).json()["state"] == "canceled"
     again = call(charging, "POST", "/billing/subscription", plan, token=token).json()
     assert (again["state"], again["trial_ends_at"]) == ("active", None), "a customer has one trial"
+
+
+def test_a_customer_whom_no_invoice_would_reach_takes_no_plan_that_costs_anything(charging: Collector) -> None:
+    name, other = customer(charging, has_contact=False), customer(charging, has_contact=False)
+    token, plan = own(charging, name), {"plan": "standard"}
+    refused = call(charging, "POST", "/billing/subscription", plan, token=token)
+    assert (refused.status, "no invoice could reach you" in refused.json()["detail"]) == (409, True)
+    assert call(charging, "POST", "/billing/subscription", {"plan": "free"}, token=token).status == 201
+    assert call(charging, "PUT", "/billing/subscription", plan, token=token).status == 409
+    add_contact(charging, name)
+    assert call(charging, "PUT", "/billing/subscription", plan, token=token).status == 200
+    assert call(charging, "POST", f"/billing/subscription?customer={other}", plan).status == 201, "staff may"
 
 
 def test_a_coupon_comes_with_a_subscription_and_codes_cannot_be_guessed(charging: Collector) -> None:

@@ -25,6 +25,7 @@ from edgeproxy.collector.api.billing.models import (
     list_displays,
     price_to_response,
 )
+from edgeproxy.collector.api.billing.plan_choice import check_invoice_address, check_plan_sold
 from edgeproxy.collector.api.cancellations.handlers import CancellationHandlers
 from edgeproxy.collector.api.changes import ChangeResult, answer_with_etag, parse_if_match
 from edgeproxy.collector.api.customer_billing import (
@@ -149,7 +150,9 @@ class BillingHandlers(CancellationHandlers):
         await self._check_trial(call.holder, customer, body.plan)
 
         async def make(connection: AsyncConnection) -> ChangeResult:
-            check_plan_sold(call.holder, body.plan, await self._fetch_plans_on_sale(connection), customer, None)
+            plans, billing = await self._fetch_plans_on_sale(connection), get_billing(self._settings)
+            check_plan_sold(call.holder, body.plan, plans, customer, None)
+            await check_invoice_address(connection, call.holder, customer, body.plan, plans, billing)
             with rejecting_coupons(call.holder):
                 subscription, version = await subscriptions.create_subscription(
                     connection,
@@ -195,7 +198,9 @@ class BillingHandlers(CancellationHandlers):
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             loaded = await subscription_rows.get_by_customer(connection, customer)
-            plan = choose_plan(loaded, await self._fetch_plans_on_sale(connection))
+            plans, billing = await self._fetch_plans_on_sale(connection), get_billing(self._settings)
+            plan = choose_plan(loaded, plans)
+            await check_invoice_address(connection, call.holder, customer, plan, plans, billing)
             subscription, version = await subscriptions.change_subscription(
                 connection,
                 call.caller,
@@ -360,12 +365,6 @@ class BillingHandlers(CancellationHandlers):
             await audit.append_entry(connection, call.caller, entry)
             await billing_details.expire_details(connection, payer.id)  # They may be others afterwards.
         return answer(201, {"id": session["id"], "url": session["url"]})
-
-
-def check_plan_sold(holder: Holder, plan: str, plans: Mapping[str, Plan], customer: str, current: str | None) -> None:
-    """Raise ChangeRejectedError where a customer chooses a version that is not sold any more; staff may give any."""
-    if holder.customer is not None:
-        plans_on_sale.check_sold(plan, plans, customer, current)
 
 
 @contextmanager

@@ -1,0 +1,40 @@
+"""What is checked before a customer takes a plan: it is sold, and invoices reach somebody. Staff may give any."""
+
+from collections.abc import Mapping
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.api.auth import Holder
+from edgeproxy.collector.billing.rollout import charging
+from edgeproxy.collector.billing.stripe.billing_details import find_details
+from edgeproxy.collector.billing.stripe.customers import find_contact_email
+from edgeproxy.collector.billing.subscriptions import plans_on_sale
+from edgeproxy.collector.billing.subscriptions.plan_versions import can_cost
+from edgeproxy.collector.billing.subscriptions.subscription_rows import get_subscriber
+from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.catalog import Plan
+
+
+def check_plan_sold(holder: Holder, plan: str, plans: Mapping[str, Plan], customer: str, current: str | None) -> None:
+    """Raise ChangeRejectedError where a customer chooses a version that is not sold any more; staff may give any."""
+    if holder.customer is not None:
+        plans_on_sale.check_sold(plan, plans, customer, current)
+
+
+async def check_invoice_address(
+    connection: AsyncConnection, holder: Holder, name: str, plan: str, plans: Mapping[str, Plan], billing: Billing
+) -> None:
+    """Raise ChangeRejectedError where a customer, by name, takes a plan that costs something, and has neither an
+    address for its invoices nor a payment method; staff may give it one before it has them."""
+    if holder.customer is None or not can_cost(plans[plans_on_sale.resolve_version(plan, plans, name)]):
+        return
+    if not (await charging.fetch_charging(connection, billing)).bills(name):
+        return
+    customer = await get_subscriber(connection, name)
+    if await find_contact_email(connection, customer.id) is not None:
+        return
+    details = await find_details(connection, customer.id)
+    if details is None or not (details.email or details.payment_method):
+        why = "no invoice could reach you: add a contact, or an e-mail address by POST /billing/portal"
+        raise ChangeRejectedError(409, why)

@@ -11,6 +11,7 @@ import sqlite3
 import tempfile
 import time
 from contextlib import closing
+from functools import partial
 from math import sin
 from pathlib import Path
 
@@ -23,9 +24,11 @@ from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages.residencies import RESIDENCIES
 from edgeproxy.collector.pages.site import Audience
 from edgeproxy.wire.edge_report import format_fields
+from edgeproxy.wire.key_uses import KeysUsed
 from loadtest.testbed.batch_chains import Chain
-from loadtest.testbed.collector import SERVICE
+from loadtest.testbed.collector import ADMIN, SERVICE, sha256
 from loadtest.testbed.process import ROOT
+from loadtest.testbed.waiting import until
 from tests.e2e.browser import Chromium, Tab, tab
 from tests.support.filled_site import fill, held, invoice_of, pages_of, report_traffic
 from tests.support.site import PagesStage
@@ -82,15 +85,18 @@ def enliven(stage: PagesStage) -> None:
     for minute in range(now // 60 * 60 - 7080, now // 60 * 60 - 1800, 60):
         for edge, region in (("edge-eu-2", "eu-west"), ("edge-us-1", "us-east")):
             report_traffic(stage.collector, edge, region, minute, 1900 + round(300 * sin(minute / 1500)), varies=True)
+    used = KeysUsed()
     for name, budget, calls in (
-        ("production", None, 0),
+        ("production", None, 4210),
         ("staging", "2000 calls/month", 1710),
         ("ci", "500 calls/day", 95),
     ):
         key = stage.collector.send("POST", "/v1/customers/acme/keys", {"name": name, "budget": budget})
         assert key.status == 201
-        usage_by_key = ("acme", "calls", "v1", max(calls, 1), f'{{"key":"{key.json()["usage_key"]}"}}')
-        assert stage.collector.post(chain.next(usage_by_key), fields=format_fields(1.0)).status == 200
+        usage_by_key = ("acme", "calls", "v1", calls, f'{{"key":"{key.json()["usage_key"]}"}}')
+        used.record([bytes.fromhex(sha256(key.json()["secret"]))], now)
+        fields = format_fields(1.0) | used.format_fields()
+        assert stage.collector.post(chain.next(usage_by_key), fields=fields).status == 200
     chain = Chain("edge-eu-4", "eu-west", now - 19 * 3600)
     for age, limit, count in ((19, "standard", 40), (9, "standard", 310), (8, "concurrency", 25), (2, "standard", 120)):
         chain.since = now - age * 3600
@@ -110,6 +116,8 @@ def enliven(stage: PagesStage) -> None:
         there = "SELECT id FROM incidents WHERE ended_at IS NULL"
         database.execute(f"UPDATE incident_updates SET at = at - 1500 WHERE incident IN ({there})")
         database.execute("UPDATE incidents SET began_at = began_at - 1500 WHERE ended_at IS NULL")
+    listed = partial(stage.collector.get, "/v1/customers/acme/keys", token=ADMIN, sort="-last_used_on", limit="3")
+    until(lambda: all(key["last_used_on"] for key in listed().json()["keys"]), "the last use is written")
     for email, role in (("dev@example.com", "developer"), ("books@example.com", "billing")):
         contact = {"email": email, "role": role}
         assert stage.collector.send("POST", "/v1/customers/acme/contacts", contact).status == 201

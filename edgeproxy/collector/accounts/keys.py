@@ -52,7 +52,7 @@ from edgeproxy.collector.database.statements import AnyColumn
 from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.config.key_form import generate_key, get_key_start
 from edgeproxy.config.limits import KeyLimit
-from edgeproxy.wire.key_uses import format_usage_key
+from edgeproxy.wire.key_uses import USAGE_KEY_DIGITS, format_usage_key
 
 KEYS_MAX = 1000
 """Usable keys of a customer: edges get all of them at once."""
@@ -121,17 +121,21 @@ async def list_keys(
     limit: int,
     lead: float | None = None,
     sort: str = "created_at",
+    *,
+    usage_keys: Sequence[str] | None = None,
 ) -> list[Key]:
     """Return at most `limit` keys of a customer after the id `after`, in the order of `sort`: see SORTS.
 
     Raises ChangeRejectedError.
 
-    `lead`: only those that are due for rotation within so many seconds.
+    `lead`: only those that are due for rotation within so many seconds. `usage_keys`: only those that usage calls so.
     """
     owner = await customers.get_row(connection, customer)
     statement = KEY_ROWS.where(keys.c.customer == owner.id)
     if lead is not None:
         statement = statement.where(is_due(now_ms() / 1000, lead))
+    if usage_keys is not None:
+        statement = statement.where(sa.func.substr(keys.c.sha256, 1, USAGE_KEY_DIGITS).in_(usage_keys))
     column, descending = parse_sort(sort)
     statement = await order_page(connection, statement, keys.c.id, SORTS[column], after, descending=descending)
     rows = await connection.execute(statement.limit(limit))

@@ -31,16 +31,19 @@ def shorten_default(question: LedgerQuery, detail_seconds: float, now: float) ->
     return replace(question, since=begin)
 
 
-def require_detail(question: LedgerQuery, detail_seconds: float | None, now: float) -> None:
+def require_detail(
+    question: LedgerQuery, detail_seconds: float | None, now: float, billed_since: int | None = None
+) -> None:
     """Raise InvalidQueryError where a customer asks for detail that is older than `detail_seconds`; None: as old as it
-    is."""
+    is. Of what is billed since a Unix second the total is shown, as the upcoming invoice has it."""
     if detail_seconds is None:
         return
     begin = find_detail_start(detail_seconds, now)
     if question.since >= begin:
         return
+    is_billed = question.since == billed_since and question.until >= now
     ends_with_month = question.until >= now or is_month_start(question.until)
-    if not is_detailed(question) and is_month_start(question.since) and ends_with_month:
+    if not is_detailed(question) and (is_billed or (is_month_start(question.since) and ends_with_month)):
         return
     raise InvalidQueryError(
         f"from: detail is shown for {detail_seconds / DAY:g} days, since {format_time(begin)}; before that there are "

@@ -99,12 +99,13 @@ async def show_customer(visit: Visit) -> web.Response:
     names = {"customer": visit.path_parameter("customer")}
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
     contacts = await visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names)
+    month = find_month(time.time())
     return visit.render(
         "customer.html",
         result=body,
         emails=contacts["emails"],
-        meters=await usage.fetch_month(visit, body["name"]),
-        month_days=find_month(time.time()).days,
+        meters=await usage.fetch_meters(visit, body["name"], month),
+        month_days=month.days,
         tiers=sorted(visit.site.tiers),
         admin=is_admin(visit),
         may_support=is_admin(visit) or "support" in visit.signed_in.who.roles,

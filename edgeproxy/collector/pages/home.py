@@ -12,6 +12,7 @@ from edgeproxy.collector.pages import keys, usage
 from edgeproxy.collector.pages.alert_groups import group_alerts
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.invoice_status import OwedInvoice, find_owed
+from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.plans import find_held_label, find_subscription
 from edgeproxy.collector.pages.site import Visit
 
@@ -82,7 +83,7 @@ def split_invoice(upcoming: JsonDocument) -> InvoiceParts:
             ahead += line["amount"]
             end = max(end, parse_time(line["end"]).timestamp())
     others = upcoming["total"] - used - ahead
-    return InvoiceParts(parse_time(upcoming["period_start"]).timestamp(), used, ahead, others, period_end, end)
+    return InvoiceParts(parse_time(upcoming["usage_start"]).timestamp(), used, ahead, others, period_end, end)
 
 
 def compute_bars(meters: Sequence[MeterView], quotas: Sequence[QuotaView]) -> list[IncludedBar]:
@@ -115,7 +116,8 @@ async def show_home(visit: Visit) -> web.Response:
         listed = await visit.fetch("GET", "/v1/customers/{customer}/keys", names=names, query={"limit": "1"})
         has_key = bool(listed["keys"])
     tier = visit.site.tiers.get(body["tier"])
-    meters = await usage.fetch_month(visit, visit.customer, None if tier is None else tier.analytics)
+    month, detail_seconds = find_month(time.time()), None if tier is None else tier.analytics
+    meters = await usage.fetch_meters(visit, visit.customer, month, detail_seconds)
     money = await _fetch_money(visit)
     bars = compute_bars((money["billed"] or {"meters": []})["meters"], quotas)
     return visit.render(

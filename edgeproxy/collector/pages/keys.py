@@ -1,5 +1,8 @@
 """The forms that create, rotate and revoke keys, for operators and for customers. Operators may restore a key too."""
 
+import re
+from collections.abc import Iterable, Mapping
+
 from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
@@ -9,6 +12,7 @@ from edgeproxy.collector.pages.list_pages import fetch_from, fetch_list, send_li
 from edgeproxy.collector.pages.lists import Column, Listing, sort_by
 from edgeproxy.collector.pages.site import Audience, Page, PageError, Visit, format_path
 from edgeproxy.config.collector.currency_units import to_decimal
+from edgeproxy.wire.key_uses import USAGE_KEY_DIGITS
 
 CUSTOMER = "/console/customers/{customer}"
 OVERLAPS = ("0s", "1h", "1d", "7d", "30d")
@@ -33,6 +37,10 @@ BESIDE_MAX = 4
 DUE_MAX = 10
 """Keys that a page says are to be rotated."""
 
+USAGE_KEY = re.compile(f"[0-9a-f]{{{USAGE_KEY_DIGITS}}}")
+LABELS_MAX = 100
+"""Keys that pages of usage call by their names, at most."""
+
 
 def list_forms(root: str, who: Audience) -> list[Page]:
     """Return the forms of keys whose paths begin with `root`."""
@@ -55,6 +63,20 @@ async def list_keys(visit: Visit, customer: str, listing: Listing = LISTING) -> 
     budgets = await visit.fetch("GET", "/v1/customers/{customer}/key-budgets", names={"customer": customer})
     by_key = {one["key"]: one for one in budgets["budgets"]}
     return {"keys": view, "overlaps": OVERLAPS, "customer": customer, "budgets": by_key, "to_decimal": to_decimal}
+
+
+async def fetch_labels(visit: Visit, customer: str, usage_keys: Iterable[str]) -> Mapping[str, str]:
+    """Return what people call the keys that usage has under these ids: the name and the first characters of each.
+
+    There are none of what is no key here, such as the subject of a token, or for a contact who may not see keys.
+    """
+    ids = [one for one in usage_keys if USAGE_KEY.fullmatch(one)][:LABELS_MAX]
+    if not ids:
+        return {}
+    query = {"usage_key": ",".join(ids), "limit": str(LABELS_MAX)}
+    response = await visit.call("GET", KEYS, names={"customer": customer}, query=query)
+    listed = response.body["keys"] if response.is_success else ()
+    return {key["usage_key"]: f"{key['name']} ({key['start']})" if key["name"] else key["start"] for key in listed}
 
 
 async def send_keys(visit: Visit) -> web.Response:

@@ -7,15 +7,17 @@ from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts.preferred_region import list_choices
+from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages import alert_handling, alerts, home, keys, plans, usage, webhooks
 from edgeproxy.collector.pages.alert_groups import group_alerts
 from edgeproxy.collector.pages.live_limits import compute_live_uses
 from edgeproxy.collector.pages.money import read_amount
-from edgeproxy.collector.pages.month import find_month
+from edgeproxy.collector.pages.month import find_month, find_period
 from edgeproxy.collector.pages.own_refusals import fetch_own_refusals
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.terms import compute_terms
 from edgeproxy.config.collector.currency_units import USD, to_decimal
+from edgeproxy.config.meters import KEY
 
 
 def list_pages() -> list[Page]:
@@ -40,26 +42,34 @@ def list_pages() -> list[Page]:
 
 
 async def show_usage(visit: Visit) -> web.Response:
-    """Show the usage and the costs of this month, so far and projected."""
+    """Show the usage and the costs of the period that the next invoice is of, so far and projected; else of this month.
+
+    All figures of the page are of one time.
+    """
     now = time.time()
-    month = find_month(now)
     body = await visit.fetch("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
     tier = visit.site.tiers.get(body["tier"])
     detail_seconds = None if tier is None else tier.analytics
-    meters = await usage.fetch_month(visit, visit.customer, detail_seconds)
-    upcoming, splits = None, await usage.fetch_splits(visit, visit.customer)
+    upcoming, span = None, find_month(now)
     if visit.site.settings_now().billing is not None and visit.signed_in.who.pays:
         response = await visit.call("GET", "/billing/invoices/upcoming", query={"projected": "true"})
         upcoming = response.body if response.is_success else None
-        splits = [await usage.fetch_split_costs(visit, visit.customer, split) for split in splits]
+    if upcoming is not None:
+        start, end = (parse_time(upcoming[name]).timestamp() for name in ("usage_start", "period_end"))
+        span = find_period(start, end, now)
+    meters = await usage.fetch_meters(visit, visit.customer, span, detail_seconds)
+    splits = await usage.fetch_splits(visit, visit.customer, span.since)
+    if upcoming is not None:
+        splits = [await usage.fetch_split_costs(visit, visit.customer, span.since, split) for split in splits]
+    usage_keys = [one.value for split in splits if split.dimension == KEY for one in split.values]
     return visit.render(
         "usage.html",
         meters=meters,
-        month=month,
-        month_days=month.days,
-        first_day=usage.find_first_day(now, detail_seconds),
+        span=span,
+        first_day=usage.find_first_day(span, now, detail_seconds),
         result=body,
         splits=splits,
+        key_labels=await keys.fetch_labels(visit, visit.customer, usage_keys),
         upcoming=upcoming,
         costs=[] if upcoming is None else usage.compute_costs(upcoming),
         **await keys.fetch_due_keys(visit, visit.customer),

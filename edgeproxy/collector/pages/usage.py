@@ -1,4 +1,4 @@
-"""The usage of a customer in this month, as pages show it: by meter, by day and by dimension."""
+"""The usage of a customer in this month or period of billing, as pages show it: by meter, day and dimension."""
 
 import time
 from collections import defaultdict
@@ -11,7 +11,8 @@ from typing_extensions import TypedDict
 
 from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.ledger.detail import find_detail_start
-from edgeproxy.collector.pages.month import find_month
+from edgeproxy.collector.ledger.queries import format_time
+from edgeproxy.collector.pages.month import UsageTime
 from edgeproxy.collector.pages.site import Visit
 from edgeproxy.config.meters import MEASURES
 
@@ -23,6 +24,8 @@ VALUES_MAX = 20
 """Values of a dimension that are shown."""
 ROWS_MAX = 1000
 """Rows that are fetched of a dimension."""
+DAY_ROWS_MAX = 4000
+"""Rows that are fetched by meter and day."""
 DAY_SECONDS = 86400
 
 
@@ -47,6 +50,7 @@ class InvoiceLineView(TypedDict):
     kind: str
     meter: str
     quantity: int
+    package: int
     amount: int
 
 
@@ -78,7 +82,7 @@ class DayUsage(NamedTuple):
 
 
 class MeterUsage(NamedTuple):
-    """The usage of a meter in this month."""
+    """The usage of a meter in a time."""
 
     meter: str
     total: int
@@ -86,9 +90,9 @@ class MeterUsage(NamedTuple):
 
 
 class MeterCost(NamedTuple):
-    """The usage and cost of a meter in a period of billing, so far and projected. Costs are cents.
+    """The usage and cost of a meter on the upcoming invoice, so far and projected. Costs are cents.
 
-    Low and high are 0 where nothing is projected.
+    Low and high are 0 where nothing is projected. Packages are counted with all of their units.
     """
 
     meter: str
@@ -110,65 +114,83 @@ class ValueUsage(NamedTuple):
 
 
 class Split(NamedTuple):
-    """The usage of a meter in this month by the values of a dimension, the most used ones first."""
+    """The usage of a meter in a time by the values of a dimension, the most used ones first."""
 
     meter: str
     dimension: str
     values: list[ValueUsage]
+    total: int
+    """The usage with any value, also with those that are not listed."""
     currency: str = ""
     """The currency of the costs; empty where there are none."""
     costs: Mapping[str, int] = MappingProxyType({})
     """An estimate of what usage with each value costs, in smallest units."""
 
+    cost: int = 0
+    """The sum of the costs, also of values that are not listed."""
 
-async def fetch_month(visit: Visit, customer: str, detail_seconds: float | None = None) -> list[MeterUsage]:
-    """Return the usage of a customer in this month, by meter, with the days of the last `detail_seconds`; None: all."""
+    @property
+    def others(self) -> int:
+        """Return the usage with values that are not listed."""
+        return self.total - sum(usage.quantity for usage in self.values)
+
+    @property
+    def listed_cost(self) -> int:
+        """Return the costs of the values that are listed."""
+        return sum(self.costs.get(usage.value, 0) for usage in self.values)
+
+
+async def fetch_meters(
+    visit: Visit, customer: str, span: UsageTime, detail_seconds: float | None = None
+) -> list[MeterUsage]:
+    """Return the usage of a customer in a time, by meter, with the days of the last `detail_seconds`; None: all."""
     now = time.time()
-    since = find_first_day(now, detail_seconds)
-    query = {"customer": customer, "by": "meter,day", "limit": str(METERS_MAX * 40)}
-    rows: list[UsageRowView] = (await visit.fetch("GET", "/v1/usage", query=query))["rows"]
+    since = find_first_day(span, now, detail_seconds)
+    query = {"customer": customer, "by": "meter,day", "from": format_time(since), "limit": str(DAY_ROWS_MAX)}
+    page: UsagePageView = await visit.fetch("GET", "/v1/usage", query=query)
     totals = None
-    if since > find_month(now).begins.timestamp():
-        whole = await visit.fetch("GET", "/v1/usage", query={"customer": customer, "by": "meter"})
-        totals = {row["meter"]: row["value"] for row in whole["rows"]}
-    return compute_meters(rows, now, since, totals)
+    if since > span.since or "next" in page:
+        whole = {"customer": customer, "by": "meter", "from": format_time(span.since)}
+        totals = {row["meter"]: row["value"] for row in (await visit.fetch("GET", "/v1/usage", query=whole))["rows"]}
+    return compute_meters(page["rows"], span, now, since, totals)
 
 
-def find_first_day(now: float, detail_seconds: float | None) -> float:
-    """Return the Unix second at which the first day of this month begins that is shown at `now`."""
-    begins = find_month(now).begins.timestamp()
-    return begins if detail_seconds is None else max(begins, find_detail_start(detail_seconds, now))
+def find_first_day(span: UsageTime, now: float, detail_seconds: float | None) -> int:
+    """Return the Unix second from which on days of a time are shown at `now`."""
+    return span.since if detail_seconds is None else max(span.since, find_detail_start(detail_seconds, now))
 
 
-async def fetch_splits(visit: Visit, customer: str) -> list[Split]:
-    """Return the usage of a customer in this month, by the dimensions of meters; refusals are no usage."""
+async def fetch_splits(visit: Visit, customer: str, since: int) -> list[Split]:
+    """Return the usage of a customer since a Unix second, by the dimensions of meters; refusals are no usage."""
     counted = visit.site.settings_now().meters
     meters = {key: meter for key, meter in counted.items() if not MEASURES[meter.count].is_of_refusals}
     names = list(dict.fromkeys(name for meter in meters.values() for name in meter.dimensions))[:DIMENSIONS_MAX]
     if not names:
         return []
     # All dimensions in one query: it has few more rows, as most meters have one dimension or none.
-    whole = await _fetch_usage(visit, customer, names)
+    whole = await _fetch_usage(visit, customer, since, names)
     splits = []
     for name in names:
-        page = await _fetch_usage(visit, customer, [name]) if "next" in whole and len(names) > 1 else whole
+        page = await _fetch_usage(visit, customer, since, [name]) if "next" in whole and len(names) > 1 else whole
         splits += compute_splits(page["rows"], name, {key for key, meter in meters.items() if name in meter.dimensions})
     return splits
 
 
-async def fetch_split_costs(visit: Visit, customer: str, split: Split) -> Split:
-    """Return a split with an estimate of what usage with each value costs, where the plan has a price for the meter."""
-    query = {"customer": customer, "meter": split.meter, "by": split.dimension}
+async def fetch_split_costs(visit: Visit, customer: str, since: int, split: Split) -> Split:
+    """Return a split since a Unix second with an estimate of what usage with each value costs, where the plan has a
+    price for the meter."""
+    query = {"customer": customer, "meter": split.meter, "by": split.dimension, "from": format_time(since)}
     response = await visit.call("GET", "/v1/usage/value", query=query)
     if not response.is_success or response.body["amount"] is None:
         return split
     costs = {group["value"]: group["amount"] for group in response.body["groups"]}
-    return split._replace(currency=response.body["currency"], costs=costs)
+    return split._replace(currency=response.body["currency"], costs=costs, cost=sum(costs.values()))
 
 
-async def _fetch_usage(visit: Visit, customer: str, names: Sequence[str]) -> UsagePageView:
-    """Fetch the first page of a customer's usage by meter and these dimensions."""
-    query = {"customer": customer, "by": ",".join(("meter", *names)), "limit": str(ROWS_MAX)}
+async def _fetch_usage(visit: Visit, customer: str, since: int, names: Sequence[str]) -> UsagePageView:
+    """Fetch the first page of a customer's usage since a Unix second by meter and these dimensions."""
+    by, limit = ",".join(("meter", *names)), str(ROWS_MAX)
+    query = {"customer": customer, "by": by, "from": format_time(since), "limit": limit}
     page: UsagePageView = await visit.fetch("GET", "/v1/usage", query=query)
     return page
 
@@ -183,10 +205,10 @@ def compute_splits(rows: list[UsageRowView], dimension: str, meters: Collection[
             values[value] = values.get(value, 0) + row["value"]
     splits = []
     for meter, values in sorted(by_meter.items()):
-        total = sum(values.values()) or 1
-        usages = [ValueUsage(value, quantity, quantity / total) for value, quantity in values.items()]
+        total = sum(values.values())
+        usages = [ValueUsage(value, quantity, quantity / (total or 1)) for value, quantity in values.items()]
         usages.sort(key=lambda usage: -usage.quantity)
-        splits.append(Split(meter, dimension, usages[:VALUES_MAX]))
+        splits.append(Split(meter, dimension, usages[:VALUES_MAX], total))
     return splits
 
 
@@ -203,43 +225,41 @@ class _CostSums:
 def compute_costs(upcoming: UpcomingInvoiceView) -> list[MeterCost]:
     """Return the costs by meter of the upcoming invoice and its projection, the dearest first."""
     sums: dict[str, _CostSums] = defaultdict(_CostSums)
-    for line in upcoming["lines"]:
-        if line["kind"] == "usage":
-            sums[line["meter"]].used += line["quantity"]
-            sums[line["meter"]].cost += line["amount"]
-    low, high = upcoming["projected"]["low"], upcoming["projected"]["high"]
-    for line in low["lines"] if low else ():
-        if line["kind"] == "usage":
-            sums[line["meter"]].low += line["quantity"]
-            sums[line["meter"]].low_cost += line["amount"]
-    for line in high["lines"] if high else ():
-        if line["kind"] == "usage":
-            sums[line["meter"]].high += line["quantity"]
-            sums[line["meter"]].high_cost += line["amount"]
+    for line in _list_usage_lines(upcoming):
+        sums[line["meter"]].used += line["quantity"] * line["package"]
+        sums[line["meter"]].cost += line["amount"]
+    for line in _list_usage_lines(upcoming["projected"]["low"]):
+        sums[line["meter"]].low += line["quantity"] * line["package"]
+        sums[line["meter"]].low_cost += line["amount"]
+    for line in _list_usage_lines(upcoming["projected"]["high"]):
+        sums[line["meter"]].high += line["quantity"] * line["package"]
+        sums[line["meter"]].high_cost += line["amount"]
     costs = [MeterCost(meter, *astuple(meter_sums)) for meter, meter_sums in sums.items()]
     return sorted(costs, key=lambda cost: (-cost.high_cost, -cost.cost))
 
 
-def compute_meters(
-    rows: list[UsageRowView], now: float, since: float, totals: Mapping[str, int] | None = None
-) -> list[MeterUsage]:
-    """Return the most used meters of the month at the Unix second `now`. `rows` are by meter and day.
+def _list_usage_lines(invoice: InvoiceAmountsView | None) -> list[InvoiceLineView]:
+    return [] if invoice is None else [line for line in invoice["lines"] if line["kind"] == "usage"]
 
-    `since` is the begin of the first day that is shown; `totals` are those of the month, by default the sums of rows.
+
+def compute_meters(
+    rows: list[UsageRowView], span: UsageTime, now: float, since: float, totals: Mapping[str, int] | None = None
+) -> list[MeterUsage]:
+    """Return the most used meters of a time at the Unix second `now`. `rows` are by meter and day.
+
+    `since` is the Unix second from which on days are shown; `totals` are those of the time, by default sums of rows.
     """
-    month = find_month(now)
-    begins = month.begins.timestamp()
-    day_count = int((now - begins) // DAY_SECONDS) + 1
-    hidden = int((since - begins) // DAY_SECONDS)
+    day_count = int((now - span.first_day) // DAY_SECONDS) + 1
+    hidden = int((since - span.first_day) // DAY_SECONDS)
     by_meter: dict[str, list[int]] = {meter: [0] * day_count for meter in totals or ()}
     for row in rows:
         values = by_meter.setdefault(row["meter"], [0] * day_count)
-        number = int((parse_time(row["day"]).timestamp() - begins) // DAY_SECONDS)
+        number = int((parse_time(row["day"]).timestamp() - span.first_day) // DAY_SECONDS)
         if 0 <= number < day_count:
             values[number] += row["value"]
     usages = []
     for meter, values in by_meter.items():
         total = sum(values) if totals is None else totals.get(meter, 0)
-        days = [DayUsage(begins + number * DAY_SECONDS, value) for number, value in enumerate(values)][hidden:]
+        days = [DayUsage(span.first_day + number * DAY_SECONDS, value) for number, value in enumerate(values)][hidden:]
         usages.append(MeterUsage(meter, total, days))
     return sorted(usages, key=lambda usage: -usage.total)[:METERS_MAX]

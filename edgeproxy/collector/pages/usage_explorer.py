@@ -13,12 +13,12 @@ from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.ledger.detail import find_detail_start
 from edgeproxy.collector.ledger.queries import ROWS_MAX as CSV_ROWS_MAX
 from edgeproxy.collector.ledger.queries import format_time
-from edgeproxy.collector.pages import usage_periods
+from edgeproxy.collector.pages import keys, usage_periods
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.overview import INVOICE_READERS
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.usage_periods import Period
-from edgeproxy.config.meters import MEASURES, Meter
+from edgeproxy.config.meters import KEY, MEASURES, Meter
 
 ROWS_MAX = 20_000
 """Rows of steps and groups that are read; where there are more, the chart has no groups."""
@@ -86,6 +86,7 @@ class ExplorerView(TypedDict):
     cost: JsonDocument | None
     group_costs: Mapping[str, int]
     steps: list[str]
+    key_labels: Mapping[str, str]
     is_shortened: bool
     api_path: str
 
@@ -130,6 +131,8 @@ async def show_explorer(visit: Visit, customer: str, detail_seconds: float | Non
     counts, before = await fetch_both(visit, query, by, period, earliest)
     is_operator = visit.signed_in.who.customer is None
     cost = None if meter is None or meter.is_of_refusals else await fetch_cost(visit, customer, query, by)
+    groups = compute_groups(counts, before)[:GROUPS_MAX] if by else []
+    usage_keys = [one.value for one in groups] if by == KEY else [where[1]] if where and where[0] == KEY else []
     view = ExplorerView(
         period=period,
         meters=meters,
@@ -141,10 +144,11 @@ async def show_explorer(visit: Visit, customer: str, detail_seconds: float | Non
         counts=counts,
         before=before,
         series=compute_series(counts),
-        groups=compute_groups(counts, before)[:GROUPS_MAX] if by else [],
+        groups=groups,
         cost=cost,
         group_costs={one["value"]: one["amount"] for one in (cost or {}).get("groups", ())},
         steps=usage_periods.list_steps(period.until - period.since),
+        key_labels=await keys.fetch_labels(visit, customer, usage_keys),
         is_shortened=period.since > usage_periods.choose_period(parameters, now).since,
         api_path="/v1/usage?" + urlencode({k: v for k, v in query.items() if is_operator or k != "customer"}),
     )

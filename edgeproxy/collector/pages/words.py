@@ -101,7 +101,7 @@ NAVIGATION_LINKS = {
     "/console/residencies": N_("Residencies"),
     "/account": N_("Home"),
     "/account/usage": N_("Explore usage"),
-    "/account/month": N_("This month"),
+    "/account/month": N_("Usage and costs"),
     "/account/limits": N_("Limits"),
     "/account/alerts": N_("Alerts"),
     "/account/get-started": N_("Get started"),

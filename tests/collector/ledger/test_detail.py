@@ -13,6 +13,9 @@ TODAY = int(NOW) - 3600
 NOVEMBER, OCTOBER = TODAY - 21 * DAY, TODAY - 52 * DAY
 WEEK = 7.0 * DAY
 
+BILLED = NOVEMBER + 3 * DAY + 61
+"""The minute in which a subscription began."""
+
 
 @pytest.mark.parametrize(
     ("since", "until", "by", "kept", "is_shown"),
@@ -27,14 +30,18 @@ WEEK = 7.0 * DAY
         (OCTOBER, NOVEMBER, ("meter",), WEEK, True),
         (OCTOBER, NOVEMBER + DAY, ("meter",), WEEK, False),
         (OCTOBER + DAY, NOVEMBER, ("meter",), WEEK, False),
+        (BILLED, UNIX_SECONDS_MAX, ("meter", "model"), WEEK, True),
+        (BILLED, UNIX_SECONDS_MAX, ("day",), WEEK, False),
+        (BILLED, TODAY, ("meter",), WEEK, False),
+        (BILLED + 1, UNIX_SECONDS_MAX, ("meter",), WEEK, False),
     ],
 )
-def test_older_usage_is_shown_by_the_month(
+def test_older_usage_is_shown_by_the_month_and_by_what_is_billed(
     since: int, until: int, by: tuple[str, ...], kept: float | None, is_shown: bool
 ) -> None:
     question = LedgerQuery("acme", None, since, until, by)
     if is_shown:
-        require_detail(question, kept, NOW)
+        require_detail(question, kept, NOW, BILLED)
     else:
         with pytest.raises(InvalidQueryError, match="detail is shown for 7 days, since 2026-11-15T00:00:00Z"):
-            require_detail(question, kept, NOW)
+            require_detail(question, kept, NOW, BILLED)

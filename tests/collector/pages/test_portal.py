@@ -65,11 +65,11 @@ def test_the_next_invoice_keeps_what_was_used_apart_from_a_fee_of_the_time_after
 
     month = ("2026-11-01", "2026-12-01")
     lines = [line("usage", 326, *month), line("fee", 9900, "2026-12-01", "2027-01-01"), line("discount", -26, *month)]
-    span = {"period_start": "2026-11-01T00:00:00.000Z", "period_end": "2026-12-01T00:00:00.000Z"}
+    span = {"usage_start": "2026-11-05T15:31:00.000Z", "period_end": "2026-12-01T00:00:00.000Z"}
     parts = split_invoice({**span, "lines": lines, "total": 10_200})
     assert (parts.used, parts.ahead, parts.others) == (326, 9900, -26)
     assert [choose_reader("en", None).short_day(at) for at in (parts.since, parts.start, parts.end)] == [
-        "Nov 1",
+        "Nov 5",
         "Dec 1",
         "Jan 1",
     ]

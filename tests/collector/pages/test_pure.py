@@ -23,7 +23,7 @@ from edgeproxy.collector.pages.credit_worth import compute_worths
 from edgeproxy.collector.pages.fee_shares import find_fee_share
 from edgeproxy.collector.pages.job_groups import group_jobs
 from edgeproxy.collector.pages.money import read_amount
-from edgeproxy.collector.pages.month import find_month
+from edgeproxy.collector.pages.month import find_month, find_period
 from edgeproxy.collector.pages.rendering import create_environment
 from edgeproxy.collector.pages.sign_in import SignInPages, find_local_path
 from edgeproxy.collector.pages.site import PageError, Site, Visit
@@ -228,7 +228,7 @@ def test_usage_is_added_up_by_the_days_of_the_month_so_far() -> None:
     assert (month.days, round(month.part, 3)) == (31, 0.484)
     rows = [{"meter": "requests", "day": f"2026-07-{day:02}T00:00:00Z", "value": 100} for day in (1, 15)]
     (meter,) = compute_meters(
-        [*rows, {"meter": "requests", "day": "2026-07-16T00:00:00Z", "value": 1300}], 1_784_160_000, 1_782_864_000
+        [*rows, {"meter": "requests", "day": "2026-07-16T00:00:00Z", "value": 1300}], month, 1_784_160_000, month.since
     )
     assert (meter.total, len(meter.days), meter.days[-1].quantity) == (1500, 16, 1300)
 
@@ -288,11 +288,21 @@ def test_a_line_is_interrupted_where_nothing_was_measured() -> None:
 def test_a_month_has_the_days_that_a_tier_shows_and_the_total_of_all() -> None:
     rows = [{"meter": "requests", "day": "2026-07-16T00:00:00Z", "value": 1300}]
     now = 1_784_160_000 + 3600
-    since = find_first_day(now, 7.0 * DAY)
-    (meter, early) = compute_meters(rows, now, since, {"requests": 1500, "tokens": 7})
+    month = find_month(now)
+    since = find_first_day(month, now, 7.0 * DAY)
+    (meter, early) = compute_meters(rows, month, now, since, {"requests": 1500, "tokens": 7})
     assert (meter.total, len(meter.days), meter.days[0].begins) == (1500, 8, 1_784_160_000 - 7 * DAY)
     assert (early.total, sum(day.quantity for day in early.days)) == (7, 0)
-    assert find_first_day(now, None) == find_first_day(now, 365.0 * DAY) == 1_782_864_000
+    assert find_first_day(month, now, None) == find_first_day(month, now, 365.0 * DAY) == 1_782_864_000
+
+
+def test_a_period_of_billing_has_the_days_that_it_touches() -> None:
+    now = 1_784_160_000 + 3600
+    period = find_period(1_784_160_000 - 2 * DAY + 7200, 1_784_160_000 + 2 * DAY + 60, now)
+    assert (period.first_day, period.days, round(period.part, 3)) == (1_784_160_000 - 2 * DAY, 5, 0.5)
+    rows = [{"meter": "requests", "day": "2026-07-14T00:00:00Z", "value": 3}]
+    (meter,) = compute_meters(rows, period, now, period.since)
+    assert [day.quantity for day in meter.days] == [3, 0, 0]
 
 
 def test_what_is_told_by_two_dimensions_is_added_up_by_each() -> None:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages.sessions import Link
 from edgeproxy.collector.pages.site import Audience, Page
@@ -348,6 +349,7 @@ def test_usage_is_shown_by_dimension_with_what_it_comes_to(stage: PagesStage) ->
         }
         for n, (model, value) in enumerate(used)
     ]
+    events.append(events[0] | {"id": "before", "time": format_timestamp(int(time.time() - 3600) * 1000)})
     assert stage.collector.send("POST", "/v1/events", events, token=SERVICE).status == 202
     told = stage.collector.get("/billing/invoices/upcoming", token=ADMIN, customer="metered", projected="true").json()
     (over,) = [line for line in told["lines"] if line["kind"] == "usage" and line["tier"]]
@@ -356,7 +358,13 @@ def test_usage_is_shown_by_dimension_with_what_it_comes_to(stage: PagesStage) ->
     with stage.customer("metered") as metered:
         text = " ".join(metered.get("/account/month").text.split())
         assert "LLM tokens by model" in text
-        assert "m-large900,00086.9%$9.00 m-small134,56713.0%$1.35" in text
+        listed = "m-large900,00086.9%$9.00 m-small134,56713.0%$1.35"
+        assert (
+            f"{listed} Total1,034,567$10.35 Included, invoiced already or rounded-$10.00 On the next invoice$0.35"
+            in text
+        )
+        assert "This period so far1,034,567" in text
+        assert "1,934,567" not in text, "what was used before the plan is on no invoice, nor in the sums beside it"
         assert "LLM tokens1,034,567$0.35––" in text
         assert "Whole days so far: 0. A projection needs three." in text
         with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database:
@@ -368,6 +376,23 @@ def test_usage_is_shown_by_dimension_with_what_it_comes_to(stage: PagesStage) ->
         text = " ".join(metered.get("/account/month").text.split())
         assert re.search(r"LLM tokens1,034,567\$0\.351,034,567 – [\d,]+\$0\.35 – \$[\d,.]+ ", text)
         assert "The projection goes by the last 5 days" in text
+
+
+def test_usage_by_key_has_the_names_of_keys(stage: PagesStage) -> None:
+    stage.join("keyed")
+    chain = Chain("edge-keyed", "eu-west", int(time.time()) - 60)
+    keys = [stage.collector.send("POST", "/v1/customers/keyed/keys", {"name": name}).json() for name in ("<i>", None)]
+    named, unnamed = (key["usage_key"] for key in keys)
+    counts = ((named, 31), (unnamed, 12), ("0" * 16, 5), ("somebody", 3))
+    rows = [("keyed", "calls", "v1", count, f'{{"key":"{key}"}}') for key, count in counts]
+    assert stage.collector.post(chain.next(*rows)).status == 200
+    with stage.customer("keyed") as keyed:
+        for page in ("/account/month", "/account/usage?range=today&meter=calls&by=key"):
+            text = " ".join(keyed.get(page).text.split())
+            assert re.findall(
+                rf"<i> \({keys[0]['start']}\)31|{keys[1]['start']}12|0000000000000000 ?5|somebody3", text
+            ), page
+            assert named not in text, page
 
 
 def test_a_plan_that_was_to_end_goes_on_when_its_customer_changes_their_mind(stage: PagesStage) -> None:

@@ -301,6 +301,7 @@ def upcoming_to_response(
         "period": periods.format_period(period),
         "period_start": format_timestamp(period.start * 1000),
         "period_end": format_timestamp(period.end * 1000),
+        "usage_start": format_timestamp(loaded.current.usage_start * 1000),
         "currency": currency,
         "closes_at": format_timestamp(int((period.end + billing.freeze) * 1000)),
         "subtotal": amounts["subtotal"],

@@ -98,6 +98,8 @@ class UpcomingInvoiceResponse(InvoiceAmounts):
     """The beginning of the period."""
     period_end: str | None
     """The end of the period."""
+    usage_start: str
+    """The beginning of the usage that it has: that of the period, or of a subscription that began within it."""
     currency: str
     """The currency of all amounts (ISO 4217), such as `usd`."""
     closes_at: str | None

@@ -38,7 +38,10 @@ class KeyHandlers(ChangeHandlers):
         async with self._database.reading() as connection:
             lead = self._settings.alerts.rotation if query.due else None
             customer = call.path("customer")
-            rows = await keys.list_keys(connection, customer, query.cursor, query.limit + 1, lead, query.sort)
+            usage_keys = None if query.usage_key is None else query.usage_key.split(",")
+            rows = await keys.list_keys(
+                connection, customer, query.cursor, query.limit + 1, lead, query.sort, usage_keys=usage_keys
+            )
         return answer_page("keys", rows, query.limit)
 
     async def list_budgets(self, call: Call[Query, Nothing]) -> web.Response:

@@ -1,12 +1,16 @@
 """Queries of keys."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.accounts.key_budgets import KeyBudgetTerms
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.field_types import Cursor, PageLimit, Truth
+from edgeproxy.wire.key_uses import USAGE_KEY_DIGITS
+
+USAGE_KEYS = f"^[0-9a-f]{{{USAGE_KEY_DIGITS}}}(,[0-9a-f]{{{USAGE_KEY_DIGITS}}}){{0,99}}$"
 
 
 class KeysQuery(Query):
@@ -20,6 +24,8 @@ class KeysQuery(Query):
     """The order of keys; with `-` the other way round. Keys without a name or a use are before all others."""
     due: Truth = False
     """True lists the keys alone that are to be rotated: those of which the customer is alerted."""
+    usage_key: Annotated[str, Field(pattern=USAGE_KEYS)] | None = None
+    """Only the keys that usage has under one of these ids, at most 100 with commas between."""
 
 
 class KeyBudgetUse(KeyBudgetTerms):

@@ -11,6 +11,7 @@ from aiohttp import web
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.cached_reports import ReportCache, answer_report
@@ -141,8 +142,21 @@ class UsageHandlers(Handlers):
             detail_seconds = await self._find_detail_seconds(holder.customer)
             if detail_seconds is not None and span_query.since is None and "cursor" not in parameters:
                 query = detail.shorten_default(query, detail_seconds, now)
-            detail.require_detail(query, detail_seconds, now)
+            billed_since = None
+            if detail_seconds is not None and query.since < detail.find_detail_start(detail_seconds, now):
+                billed_since = await self._find_usage_start(holder.customer)
+            detail.require_detail(query, detail_seconds, now, billed_since)
         return query
+
+    async def _find_usage_start(self, customer: str) -> int | None:
+        """Return the Unix second from which on the upcoming invoice of a customer has usage; None without one."""
+        if self._settings.billing is None:
+            return None
+        try:
+            async with self._database.reading() as connection:
+                return (await subscription_rows.get_by_customer(connection, customer)).current.usage_start
+        except ChangeRejectedError:
+            return None
 
     async def _find_detail_seconds(self, customer: str) -> float | None:
         """Return the seconds for which a customer sees its usage in detail; None: for ever."""

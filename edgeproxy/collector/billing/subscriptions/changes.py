@@ -53,6 +53,12 @@ class SubscriptionState(NamedTuple):
         """The segment in force."""
         return self.segments[-1]
 
+    @property
+    def usage_start(self) -> int:
+        """The Unix second from which on usage is on the invoice of the period: it may have begun within the period."""
+        starts = [one.span.start for one in self.segments if one.period == self.last.period]
+        return max(min(starts), self.period.start)
+
     def find_upcoming_move(self) -> "UpcomingMove | None":
         """Return the first change of prices that it will meet; None where none is ahead, or it ends before."""
         version, period, start = self.next_version or self.last.version, self.period, self.last.paid.end

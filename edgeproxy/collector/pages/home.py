@@ -88,7 +88,7 @@ def split_invoice(upcoming: JsonDocument) -> InvoiceParts:
 
 def compute_bars(meters: Sequence[MeterView], quotas: Sequence[QuotaView]) -> list[IncludedBar]:
     """Return the bars of a plan's meters and of quotas, the fullest first; a meter of both has that of the quota."""
-    bars = [build_bar(one["meter"], one["used"], one["limit"], one["cap"] == "hard", one["per"]) for one in quotas]
+    bars = [build_quota_bar(one) for one in quotas]
     limited = {bar.meter for bar in bars}
     bars += [
         build_bar(one["meter"], one["quantity"], one["included"], one["cap"] == "hard", None)
@@ -96,6 +96,11 @@ def compute_bars(meters: Sequence[MeterView], quotas: Sequence[QuotaView]) -> li
         if one["included"] and one["meter"] not in limited
     ]
     return sorted(bars, key=lambda bar: (-bar.part, -bar.used))[:BARS_MAX]
+
+
+def build_quota_bar(quota: QuotaView) -> IncludedBar:
+    """Return the bar of a quota."""
+    return build_bar(quota["meter"], quota["used"], quota["limit"], quota["cap"] == "hard", quota["per"])
 
 
 def build_bar(meter: str, used: int, included: int, is_hard: bool, per: str | None) -> IncludedBar:

@@ -1,7 +1,7 @@
 """What the limits of a customer refused in the last 24 hours, by limit and by hour, as the customer sees it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from edgeproxy.collector.database.schema import HOUR
@@ -16,7 +16,9 @@ from edgeproxy.collector.pages.usage_explorer import (
     compute_series,
     rank_groups,
 )
+from edgeproxy.config.allowance import compute_allowance
 from edgeproxy.config.meters import LIMIT, MEASURES
+from edgeproxy.config.tiers import Tier
 
 HOURS = 24
 LIMITS_MAX = 12
@@ -25,7 +27,8 @@ CONCURRENCY = "concurrency"
 """The limit of requests at once, as edges name it."""
 KEY_BUDGET = "key-budget"
 """The budgets of keys, as edges name them."""
-LimitKind = Literal["rate", "concurrency", "quota", "budget", "other"]
+LimitKind = Literal["rate", "concurrency", "quota", "budget", "former", "other"]
+"""The kind of a limit; `former`: of a plan or tier that the customer no longer has."""
 
 
 class RefusingLimit(NamedTuple):
@@ -51,6 +54,8 @@ class OwnRefusals(NamedTuple):
     counts: UsageCounts
     series: Sequence[UsageSeries]
     meter: str
+    former: int
+    """The refusals of limits that no longer apply, which are not among the others."""
 
     @property
     def recent(self) -> int:
@@ -72,10 +77,21 @@ async def fetch_own_refusals(
     span = {"from": format_time(hours[0]), "to": format_time(now // 60 * 60 + 60)}
     answer = await visit.call("GET", "/v1/usage", query=query | span)
     rows = answer.body["rows"] if answer.is_success else []  # Its plan may show no hours.
-    refusing = compute_limits(limits["refusals"], limits["limits"], quotas)
+    limits_of_tiers = _list_names(visit.site.tiers.values())
+    refusing = compute_limits(limits["refusals"], limits["limits"], quotas, limits_of_tiers, limits["concurrency"])
+    former = sum(one.refused for one in refusing if one.kind == "former")
+    refusing = [one for one in refusing if one.kind != "former"]
     named = {one.name for one in refusing}
     counts = compute_counts([row for row in rows if row[LIMIT] in named], LIMIT, hours)
-    return OwnRefusals(refusing[:LIMITS_MAX], hours, counts, compute_series(counts), meter)
+    return OwnRefusals(refusing[:LIMITS_MAX], hours, counts, compute_series(counts), meter, former)
+
+
+def _list_names(tiers: Iterable[Tier]) -> set[str]:
+    """Return the names of all rates and quotas of these tiers."""
+    names: set[str] = set()
+    for allowance in (compute_allowance(tier, None) for tier in tiers):
+        names |= {limit.name for limit in allowance.limits} | {quota.name for quota in allowance.quotas}
+    return names
 
 
 def list_hours(now: int) -> list[int]:
@@ -85,29 +101,31 @@ def list_hours(now: int) -> list[int]:
 
 
 def compute_limits(
-    groups: Sequence[JsonDocument], rates: Sequence[JsonDocument], quotas: Sequence[JsonDocument]
+    groups: Sequence[JsonDocument],
+    rates: Sequence[JsonDocument],
+    quotas: Sequence[JsonDocument],
+    limits_of_tiers: Collection[str],
+    concurrency: int | None,
 ) -> list[RefusingLimit]:
-    """Compute the limits that refused, of refusals by limit, route and region, those that refused most first."""
+    """Compute the limits that refused, of refusals by limit, route and region, those that refused most first.
+
+    `limits_of_tiers` are the names that any tier has for a limit: one that the customer has not got is a former one.
+    """
     by_rate = {str(rate["limit"]): rate for rate in rates}
     by_quota = {str(quota["quota"]): quota for quota in quotas}
     by_name: dict[str, list[JsonDocument]] = {}
     for group in groups:
         by_name.setdefault(str(group["limit"]), []).append(group)
     totals = {name: sum(one["refused"] for one in some) for name, some in by_name.items()}
-    return [_build_limit(name, refused, by_name[name], by_rate, by_quota) for name, refused in rank_groups(totals)]
-
-
-def _build_limit(
-    name: str,
-    refused: int,
-    groups: Sequence[JsonDocument],
-    rates: Mapping[str, JsonDocument],
-    quotas: Mapping[str, JsonDocument],
-) -> RefusingLimit:
-    kind: LimitKind = "other"
-    if name in (CONCURRENCY, KEY_BUDGET):
-        kind = "concurrency" if name == CONCURRENCY else "budget"
-    elif name in rates or name in quotas:
-        kind = "rate" if name in rates else "quota"
-    recent, last_at = sum(one["recent"] for one in groups), max(one["last_at"] for one in groups)
-    return RefusingLimit(name, kind, refused, recent, last_at, rates.get(name) or quotas.get(name))
+    refusing = []
+    for name, refused in rank_groups(totals):
+        kind: LimitKind = "former" if name in limits_of_tiers else "other"
+        if name == CONCURRENCY:
+            kind = "former" if concurrency is None else "concurrency"
+        elif name in by_rate or name in by_quota or name == KEY_BUDGET:
+            kind = "rate" if name in by_rate else "quota" if name in by_quota else "budget"
+        recent = sum(one["recent"] for one in by_name[name])
+        last_at = max(one["last_at"] for one in by_name[name])
+        terms = by_rate.get(name) or by_quota.get(name)
+        refusing.append(RefusingLimit(name, kind, refused, recent, last_at, terms))
+    return refusing

@@ -135,12 +135,19 @@ def test_the_page_of_a_customer_says_what_is_refused_now_by_which_limit_where_an
     assert "In the last five minutes 8 requests failed, most with 503 on <v1> in us-east." in text
     assert "502 the edge v1 us-east 1" in text
     assert "6 requests of any customers (minutes with such errors: 1)." in text
+    gone = Chain("e-gone", "us-east", minute - 600).next(
+        ("night", "refused", "v1", 900, '{"certain":"yes","limit":"standard"}')
+    )
+    assert stage.collector.post(gone).status == 200
     raised = {"factor": 5, "for": "1h", "why": "a launch"}
     assert stage.collector.send("POST", "/v1/customers/night/limits/raise", raised).status == 201
     assert stage.collector.get("/v1/customers/night/limits").json()["limits"][0]["count"] == 3000
     with stage.customer("night") as own:
         text = " ".join(own.get("/account/limits").text.split())
     assert "47 requests were refused with 429." in text
+    assert "900 more requests were refused by limits that no longer apply to you." in text
+    assert "Standard" not in text, "a limit of another tier is nothing to act on"
+    assert "0 / 3,000 in 1 minute 0% Peak of the last day: 555." in text
     assert "40 of them in the last five minutes." in text
     assert "Spread requests evenly. After a 429, wait as long as its Retry-After says." in text
     assert "Refused requests by hour" in own.answer.text

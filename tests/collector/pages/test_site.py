@@ -131,7 +131,7 @@ def test_an_operator_makes_a_customer_and_a_key_rotates_it_and_revokes_it(stage:
 def test_a_customer_sees_what_is_its_own_and_makes_keys(stage: PagesStage) -> None:
     with stage.customer("acme") as acme:
         assert {"/account", "/account/limits", "/account/keys"} <= set(acme.read.links)
-        assert "600 / 1 minute" in acme.get("/account/limits").text
+        assert "/ 600 in 1 minute" in acme.get("/account/limits").text
         acme.get("/account/keys")
         acme.send("/account/keys", name="mine")
         assert acme.read.secret.startswith("edge_v1_")

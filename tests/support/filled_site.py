@@ -65,11 +65,12 @@ def fill(stage: PagesStage) -> None:
     split = [usage | {"id": model, "value": n, "dimensions": {"model": model}} for n, model in models]
     assert stage.collector.send("POST", "/v1/events", split, token=SERVICE).status == 202
     stage.join("zebra")
+    name_payer(stage)
     for name, plan in (("acme", "standard"), ("zebra", "enterprise")):
         assert stage.collector.send("POST", f"/billing/subscription?customer={name}", {"plan": plan}).status == 201
     with stage.customer("acme") as acme:
         stage.buy(acme, "25")
-    give_billing_details(stage)
+    give_card(stage)
     new = {"severity": "P2", "title": "Slow answers in us-east", "regions": ["us-east"], "message": "We look into it."}
     made = stage.collector.send("POST", "/v1/incidents", new)
     assert made.status == 201
@@ -84,12 +85,16 @@ def fill(stage: PagesStage) -> None:
     until(lambda: b"eu-west" in Visitor(stage.site).client.get("/status").content, "the status is there", seconds=60)
 
 
-def give_billing_details(stage: PagesStage) -> None:
-    """Have acme's name and address on its invoices, and a card by which later ones are paid: the first one is open."""
+def name_payer(stage: PagesStage) -> None:
+    """Have acme's name and address on its invoices."""
     address = {"line1": "Keizersgracht 1", "postal_code": "1015 CN", "city": "Amsterdam", "country": "NL"}
     body = {"name": "Acme B.V.", "address": address, "tax_number": "NL123456789B01"}
     path = "/billing/details?customer=acme"
     assert stage.collector.send("PATCH", path, body, token=ADMIN).status == 200
+
+
+def give_card(stage: PagesStage) -> None:
+    """Have a card by which later invoices of acme are paid: the first one is open."""
     query = {"token": ADMIN, "customer": "acme", "state": "open"}
     until(lambda: stage.collector.get("/billing/invoices", **query).json()["invoices"], "the first fee is due")
     (customer,) = [

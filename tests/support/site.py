@@ -181,7 +181,8 @@ class PagesStage:
         way = {"base": self.sandbox.url, "key": str(key), "webhook_secrets": str(secrets)}
         currencies = {"EUR": {"rate": "0.8", "date": "2026-11-20"}, "JPY": {"rate": "150.5", "date": "2026-11-20"}}
         sold = {"cogs": {"llm_tokens": "0.000006"}}
-        return {"mode": "live", "stripe": way, "currencies": currencies, "credits": sold}
+        seller = {"name": "Example Edge Ltd", "address": ["1 Harbour Row", "Dublin D01"], "tax_number": "IE1234567FA"}
+        return {"mode": "live", "stripe": way, "currencies": currencies, "credits": sold, "seller": seller}
 
     def join(self, name: str) -> None:
         """Make a customer, and a contact who may sign in."""

@@ -200,6 +200,17 @@ invoices = Table(
     sqlite_strict=True,
 )
 
+# Who is on an invoice, as Stripe has printed it: JSON.
+invoice_parties = Table(
+    "invoice_parties",
+    metadata,
+    Column("invoice", Text, ForeignKey("invoices.id"), primary_key=True),
+    Column("customer", Text, ForeignKey("customers.id"), nullable=False),
+    Column("parties", Text, nullable=False),  # Name, address and tax numbers of the customer, name of the seller.
+    Index("invoice_parties_customer", "customer"),
+    sqlite_strict=True,
+)
+
 # What our rater came to, written when an invoice is closed and never changed.
 invoice_lines = Table(
     "invoice_lines",

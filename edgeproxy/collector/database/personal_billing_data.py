@@ -112,6 +112,17 @@ BILLING_TABLES: Mapping[str, TableEntry] = {
         ),
         copies="backups; Stripe",
     ),
+    "invoice_parties": TableEntry(
+        DELETION,
+        {
+            "customer": CUSTOMER_ID,
+            "parties": PersonalData("name, address and tax numbers on an invoice", Subject.CUSTOMER, "invoicing"),
+        },
+        "invoice",
+        ID,
+        DELETES,
+        copies="backups; Stripe, whose copy this is",
+    ),
     "invoice_lines": TableEntry(
         BOOKS,
         {"plan_version": CUSTOMER_NAME, "value": DIMENSION, "text": DIMENSION},

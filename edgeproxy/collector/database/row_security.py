@@ -131,6 +131,7 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "segments": by_parent("segments", "subscriptions", "subscription", of=f"= {ID}", rights=CHANGE),
     "invoices": by_id(*CHANGE),
     "invoice_lines": by_parent("invoice_lines", "invoices", "invoice", of=f"= {ID}", rights=ADD),
+    "invoice_parties": by_id(*ALL),
     "credit_notes": by_parent("credit_notes", "invoices", "invoice", of=f"= {ID}", rights=READ),
     "dunning": by_parent("dunning", "invoices", "invoice", of=f"= {ID}", rights=READ),
     "rated": by_parent("rated", "invoices", "invoice", of=f"= {ID}", rights=NONE),

@@ -35,6 +35,7 @@ SEALED: Mapping[str, SealedTable] = {
     "contacts": SealedTable(("email", "customer"), (), {"email": "email_sealed"}, {"domain": "email"}),
     "customers": SealedTable(("id",), ("metadata",), {"external_id": "external_id_sealed"}),
     "held_forms": SealedTable(("sha256",), ("page", "fields"), LABEL),
+    "invoice_parties": SealedTable(("invoice",), ("parties",)),
     "limit_raises": SealedTable(("customer",), ("why",)),
     "privacy_requests": SealedTable(("id",), ("person", "steps")),
     "sessions": SealedTable(("sha256",), (), LABEL),

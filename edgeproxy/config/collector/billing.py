@@ -13,6 +13,7 @@ from edgeproxy.config.collector.credits import Accounts, Credits
 from edgeproxy.config.collector.currencies import Currencies
 from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.collector.money import find_currency, read_amounts, reading_in
+from edgeproxy.config.collector.seller import Seller
 from edgeproxy.config.field_types import File, Name, Sentence, Switch
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
@@ -185,6 +186,11 @@ class Billing(Part):
     stripe: Stripe = Field(
         default=Stripe(),
         description="Access to Stripe. `stripe`, `collection`, and `mode` from or to `off`, need a restart.",
+    )
+    seller: Seller | None = Field(
+        default=None,
+        description="Who sells, as pages of invoices say it; the PDF has what is set at Stripe. By default the name of "
+        "the account at Stripe.",
     )
     tax: Tax = Field(default=Tax(), description="Taxes.")
     credits: Credits | None = Field(

@@ -183,3 +183,22 @@ def test_each_type_of_tax_number_is_one_of_stripe() -> None:
     described = (ROOT / "edgeproxy/stripe_sandbox/stripe-api.json").read_text()
     assert [kind for kind in set(TAX_NUMBER_TYPES.values()) if f'"{kind}"' not in described] == []
     assert set(TAX_NUMBER_TYPES) <= COUNTRIES
+
+
+def test_an_invoice_keeps_the_parties_that_it_was_issued_with(stage: PagesStage, acme: Visitor) -> None:
+    address = {name: FORM[name] for name in ("line1", "postal_code", "city", "country")}
+    printed = {"name": "Acme B.V.", "address": address, "tax_number": "NL123456789B01"}
+    assert stage.collector.send("PATCH", "/billing/details?customer=acme", printed, token=ADMIN).status == 200
+    assert stage.collector.send("POST", "/billing/subscription?customer=acme", {"plan": "standard"}).status == 201
+    query = {"token": ADMIN, "customer": "acme", "state": "paid"}
+    until(
+        lambda: stage.collector.get("/billing/invoices", **query).json()["invoices"],
+        "the first fee is paid by the card",
+    )
+    (invoice,) = stage.collector.get("/billing/invoices", **query).json()["invoices"]
+    assert "buyer" not in invoice, "of one invoice alone, not of a list"
+    moved = {"name": "Moved B.V.", "tax_number": None}
+    assert stage.collector.send("PATCH", "/billing/details?customer=acme", moved, token=ADMIN).status == 200
+    text = " ".join(acme.get(f"/account/invoices/{invoice['id']}").text.split())
+    assert "Example Edge Ltd1 Harbour RowDublin D01Tax number IE1234567FA" in text
+    assert "Acme B.V.Keizersgracht 11015 CN AmsterdamNetherlandsTax number NL123456789B01" in text

@@ -8,6 +8,7 @@ from edgeproxy.collector.api.invoices.models import (
     CreateCreditNoteRequest,
     CreditNoteResponse,
     InvoicesQuery,
+    InvoiceWithParties,
     LineExplanationResponse,
     ReasonRequest,
     SettleInvoiceRequest,
@@ -56,7 +57,7 @@ GROUP = Group(
             InvoiceHandlers.fetch_invoice,
             "Fetch an invoice with its lines.",
             roles=MONEY_READERS | OWN,
-            response=Invoice,
+            response=InvoiceWithParties,
             rate=RequestRate(100, "customer"),
         ),
         Endpoint(

@@ -23,6 +23,7 @@ from edgeproxy.collector.api.invoices.models import (
     CreateCreditNoteRequest,
     InvoiceAmounts,
     InvoicesQuery,
+    InvoiceWithParties,
     LineExplanationResponse,
     ReasonRequest,
     SettleInvoiceRequest,
@@ -34,6 +35,7 @@ from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.invoices import credit_notes, invoices
 from edgeproxy.collector.billing.invoices.acceptance import build_acceptance, is_finalized_by_hand
 from edgeproxy.collector.billing.invoices.invoice_order import ENDED
+from edgeproxy.collector.billing.invoices.invoice_parties import build_seller, find_parties
 from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceRow
 from edgeproxy.collector.billing.invoices.line_rows import (
     describe_line,
@@ -97,11 +99,18 @@ class InvoiceHandlers(CustomerBillingHandlers):
             lines = await fetch_lines(connection, row.id)
             notes = await credit_notes.list_of_invoice(connection, row.id)
             invoice = invoices.to_response(row, lines, notes)
+            parties = await find_parties(connection, row.id)
             if call.holder.customer is None and row.state == invoices.HELD:
                 differences = await fetch_differences(connection, row)
                 invoice["differences"] = differences
                 invoice["acceptance"] = build_acceptance(row, differences, is_written=bool(lines))
-        return answer(200, hide_staff_reasons(call.holder, invoice))
+        billing = self._settings.billing
+        response: InvoiceWithParties = {
+            **hide_staff_reasons(call.holder, invoice),
+            "buyer": None if parties is None else parties["buyer"],
+            "seller": build_seller(None if billing is None else billing.seller, parties),
+        }
+        return answer(200, response)
 
     async def explain_line(self, call: Call[Query, Nothing]) -> web.Response:
         """Explain a line of an invoice."""

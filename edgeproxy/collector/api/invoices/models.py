@@ -9,6 +9,8 @@ from edgeproxy.collector.accounts.fields import Text
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.api.customer_billing import CustomerQuery
 from edgeproxy.collector.api.field_types import Cursor, PageLimit, Printed, Truth, exact
+from edgeproxy.collector.billing.invoices.invoice_parties import InvoiceBuyer, InvoiceSeller
+from edgeproxy.collector.billing.invoices.invoices import Invoice
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 
 CENTS_MAX = 10**12
@@ -24,6 +26,15 @@ class UpcomingQuery(CustomerQuery):
 
     projected: Truth = False
     """True adds the amounts that the period ends with at the pace of the last seven days, low and high."""
+
+
+class InvoiceWithParties(Invoice):
+    """An invoice, and whose it is."""
+
+    buyer: InvoiceBuyer | None
+    """Whom it is for, as Stripe has printed it; null until it is open."""
+    seller: InvoiceSeller | None
+    """Whom it is of; null where that is not known."""
 
 
 class InvoicesQuery(CustomerQuery):

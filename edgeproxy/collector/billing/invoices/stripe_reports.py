@@ -18,6 +18,7 @@ from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.invoices.foreign_balance import book_foreign_change
+from edgeproxy.collector.billing.invoices.invoice_parties import store_parties
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.stripe.client import StripeObject
@@ -162,6 +163,7 @@ async def _take_over(
     if not has_state or state is None or (state != row.state and state not in invoices.TRANSITIONS[row.state]):
         await invoices.update_invoice(connection, row.id, **values)
         return
+    await store_parties(connection, row.id, row.customer, stripe_invoice)
     values |= {"total": stripe_invoice["total"], "error": None, **_parse_amounts(stripe_invoice)}
     if row.accepted_why is not None or row.held_why is not None:  # As Stripe has it, whatever ours was.
         values["subtotal"] = stripe_invoice["subtotal"]

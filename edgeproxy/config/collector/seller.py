@@ -1,0 +1,18 @@
+"""Settings of `billing.seller` in collector.yaml: who sells, as pages of invoices say it."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from edgeproxy.config.field_types import Sentence
+from edgeproxy.config.part import Part
+
+
+class Seller(Part):
+    """Who sells, on pages of invoices."""
+
+    name: Sentence = Field(description="Name of the company.")
+    address: Annotated[tuple[Sentence, ...], Field(max_length=6)] = Field(
+        default=(), description="Lines of its address."
+    )
+    tax_number: Sentence | None = Field(default=None, description="Its tax number, such as a VAT number.")

@@ -39,7 +39,7 @@ class Read(HTMLParser):
         if tag != "script" or not said.get("src", "").startswith("/pages/"):  # One that is the site's own.
             self.tags.add(tag)
         self.attributes |= said.keys()
-        if "src" in said or (tag == "link" and said.get("rel") != "alternate"):
+        if "src" in said or (tag == "link" and said.get("rel") not in ("alternate", "expect")):
             self.loaded.append(said.get("src") or said["href"])
         if tag == "form":
             self.forms.append(Form(said.get("action", ""), said.get("method", "get")))

@@ -39,14 +39,17 @@ def test_there_are_none_unless_they_are_requested_for_and_then_with_defaults() -
     assert collector_load.load_collector(Path("collector.yaml"), {}).pages.status.usage == ("requests", "calls")
     mail = "{server: 'mail.example.com:587', sender: edge@example.com, user: edge, password: secret}"
     regions = "{eu-west: {url: https://eu.example.com/healthz, latency: 300ms}}"
+    components = "{Portal: {url: https://portal.example.com/healthz}}"
     text = (
-        f"pages: {{url: https://console.example.com, client: console, mail: {mail}, status: {{regions: {regions}}}}}\n"
+        f"pages: {{url: https://console.example.com, client: console, mail: {mail}, "
+        f"status: {{regions: {regions}, components: {components}}}}}\n"
     )
     write(Path(), {"collector.yaml": TOKENS + OPERATORS + text})
     whole = collector_load.load_collector(Path("collector.yaml"), {}).pages
     assert whole is not None
     assert whole.url == "https://console.example.com:443"
     assert whole.status.regions["eu-west"].latency == 0.3
+    assert list(whole.status.watched) == ["eu-west", "Portal"]
     assert "secret" not in repr(whole)
 
 
@@ -83,6 +86,11 @@ def test_there_are_none_unless_they_are_requested_for_and_then_with_defaults() -
             "pages: {status: {regions: {eu: {url: 'https://eu.example.com/?a'}}}}",
             "pages.status.regions.eu.url: 'https://eu.example.com/?a' has more than a host and a path, "
             "a URL such as https://eu.api.example.com/beacon",
+        ),
+        (
+            "pages: {status: {regions: {eu: {url: 'https://eu.example.com/'}}, "
+            "components: {api: {url: 'https://a.example.com/'}, eu: {url: 'https://b.example.com/'}}}}",
+            "pages.status.components.eu: is a region too, choose another name",
         ),
         (
             "pages: {status: {usage: [request]}}\nmeters: {requests: {count: requests}}",

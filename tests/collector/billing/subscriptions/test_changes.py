@@ -39,6 +39,7 @@ def test_of_a_month_that_began_before_only_the_rest_is_paid() -> None:
     late = held(STANDARD, now=NOON + 12.5)
     assert [line.amount for line in changes.compute_fees(late.segments, ())] == [4950]
     assert amounts(late, ENTERPRISE, NOON + 30) == [-4950, 24949], "from the next minute on: one is over"
+    assert (held(STANDARD).usage_start, late.usage_start) == (JANUARY.start, NOON)
 
 
 def test_a_year_in_advance_costs_twelve_months_less_the_discount() -> None:

@@ -106,7 +106,7 @@ def enliven(stage: PagesStage) -> None:
         "severity": "P1",
         "title": "No answers from us-east",
         "regions": ["us-east"],
-        "message": "We look into it.",
+        "message": "A third of the requests fail since 16:05. The next news is due at 17:00.",
     }
     assert stage.collector.send("POST", "/v1/incidents", about).status == 201
     times = {end: format_timestamp((today + DAY + at) * 1000) for end, at in (("begins_at", 7200), ("ends_at", 9000))}

@@ -273,13 +273,14 @@ async def fetch_incidents(visit: Visit) -> list[Incident]:
 
 
 async def show_incidents(visit: Visit) -> web.Response:
-    """Show the incidents, with forms that begin and update them; one that is begun may be because of an `alert`."""
+    """Show the incidents, those that go on first, with forms that begin and update them; one that is begun may be
+    because of an `alert`."""
     parts = list(visit.site.settings.status.watched)
     may = is_admin(visit) or "support" in visit.signed_in.who.roles
     alert = await alerts.find_alert(visit, visit.request.query.get("alert", ""))
     return visit.render(
         "incidents.html",
-        incidents=await fetch_incidents(visit),
+        incidents=sorted(await fetch_incidents(visit), key=lambda one: one["state"] == "resolved"),
         maintenance=(await visit.fetch("GET", "/v1/maintenance"))["maintenance"],
         parts=parts,
         may=may,

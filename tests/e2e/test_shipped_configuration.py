@@ -289,7 +289,7 @@ def test_what_a_tier_says_its_customers_see(company: Company) -> None:
         assert visitor.get("/account").text.count("Usage") > 0
         assert visitor.status == 200, "a week of detail is shown, whatever the day of the month"
         limits = visitor.get("/account/limits").text
-        for shown in ("Community", "7 days back", "60 / 1 minute", "Requests at once2", "$0.05 for a request"):
+        for shown in ("Community", "7 days back", "60 in 1 minute", "Requests at once2", "$0.05 for a request"):
             assert shown in "".join(limits.split("\n")), shown
         rows = [line for line in limits.split("\n") if line]
         assert "Storage GB" in rows

@@ -138,8 +138,11 @@ class Postgresql:
     def empty_database_of_owner(self) -> tuple[str, str]:
         """The URLs of a new database: that of a login, and that of the role that is to own the tables."""
         for user in ("edgeproxy_owner", "edgeproxy_login"):
-            self.ask(f"CREATE ROLE {user} LOGIN")
-            self.ask(roles_sql(user))
+            if not self.ask(
+                f"SELECT 1 FROM pg_roles WHERE rolname = '{user}'"
+            ):  # Roles are the server's, of all tests.
+                self.ask(f"CREATE ROLE {user} LOGIN")
+                self.ask(roles_sql(user))
         url = self.empty_database("-O", "edgeproxy_owner")
         login, owner = (url.replace(f"//{OWNER}@", f"//edgeproxy_{name}@") for name in ("login", "owner"))
         return login, owner

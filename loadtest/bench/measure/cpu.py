@@ -1,5 +1,6 @@
 """CPU time of processes, to the nanosecond, from the kernel's scheduler."""
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -44,7 +45,8 @@ def of_process(pid: int) -> Spent:
     """All threads together; raises FileNotFoundError or ProcessLookupError where it is gone."""
     total = NOTHING
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        total += parse((thread / "schedstat").read_text())
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # A thread may end between the two.
+            total += parse((thread / "schedstat").read_text())
     # proc(5): the 14th and 15th field, behind the name, in which anything may be.
     user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return total._replace(user=int(user), system=int(system))

@@ -15,14 +15,19 @@ PASS, TRACEPARENT = FieldKind.PASS, FieldKind.TRACEPARENT
 CHANGING_MAX: Final = 3
 """Lines beside traceparent that may change in each request of a connection."""
 
+NAME_BYTES_MAX: Final = 64
+"""Bytes of the name of such a line; it is held for as long as the connection is open."""
+
 Changing = tuple[bytes, ...]
 """What each changing line begins with: CRLF, its name as it is sent, colon. The first is that of traceparent, empty
 where the client sends none; the others are of fields that pass as they come."""
 
 
-def find_changing(block: bytes, request_lines: RequestLines) -> Changing | None:
-    """Find which lines of a block change; None where none does, or too many. To be asked before the block is read, as
-    a line that was read is not new any more. `block` is that of `read_fields`."""
+def find_changing(block: bytes, request_lines: RequestLines, most: int) -> Changing | None:
+    """Find which lines of a block change; None where none does, too many, or there are more lines than `most`. To be
+    asked before the block is read, as a line that was read is not new any more. `block` is that of `read_fields`."""
+    if block.count(b"\r\n") > most:
+        return None
     trace, passing = b"", []
     for line in block.split(b"\r\n")[:-1]:
         if not request_lines.passes(line):
@@ -32,7 +37,10 @@ def find_changing(block: bytes, request_lines: RequestLines) -> Changing | None:
                 trace = b"\r\n%b:" % name
             elif kind is PASS:
                 passing.append(b"\r\n%b:" % name)
-    return None if len(passing) > CHANGING_MAX or not (trace or passing) else (trace, *passing)
+                if len(passing) > CHANGING_MAX or len(name) > NAME_BYTES_MAX:
+                    return None
+    names = set(map(_fold, passing))
+    return (trace, *passing) if (trace or passing) and len(names) == len(passing) else None
 
 
 def cut_lines(block: bytes, changing: Changing) -> tuple[bytes, bytes, TraceParent | None] | None:
@@ -52,23 +60,28 @@ def cut_lines(block: bytes, changing: Changing) -> tuple[bytes, bytes, TracePare
         end = block.find(b"\r\n", at + 2)
         line = block[at + 2 : end]
         block = block[:at] + block[end:]
+        if line.translate(VALUE_TABLE) != line:
+            return None
         if prefix is changing[0]:
             trace = parse_traceparent(line[len(prefix) - 2 :].strip(OWS))
             if trace is None:
                 return None
-        elif line.translate(VALUE_TABLE) != line:
-            return None
         else:
             lines += line + b"\r\n"
     return block, lines, trace
 
 
 def fits_rest(rest: bytes, changing: Changing, request_lines: RequestLines, most: int) -> bool:
-    """Return whether a rest and any changing lines together mean what each of them means: all names are different, of
-    the right kinds, and the lines not more than `most`."""
-    folded = rest.lower()
+    """Return whether a rest and any changing lines together mean what each of them means: no name is in both, all are
+    of the right kinds, and the lines not more than `most`."""
+    folded = _fold(rest)
     return rest.count(b"\r\n") + CHANGING_MAX <= most and all(
-        request_lines.names[prefix[2:-1]] in (PASS, TRACEPARENT) and prefix.lower() not in folded
+        request_lines.names[prefix[2:-1]] in (PASS, TRACEPARENT) and _fold(prefix) not in folded
         for prefix in changing
         if prefix
     )
+
+
+def _fold(text: bytes) -> bytes:
+    """Return names as servers take them for the same: in any case, and to some X_Seq is X-Seq."""
+    return text.lower().replace(b"_", b"-")

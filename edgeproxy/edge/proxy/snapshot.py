@@ -61,6 +61,7 @@ HEADS_MAX, HEAD_BYTES_MAX = 1024, 4096
 V = TypeVar("V")
 
 WORTH_COMPARING = frozenset((3, 6, 12))
+HEADS_COUNTED = max(WORTH_COMPARING)
 """Of which heads of a client, counted where they had to be read as a whole, it is looked which lines are new. In the
 first all may be, and one may differ once; and if it has not helped three times, it will not."""
 
@@ -239,9 +240,10 @@ class Snapshot:
             if meaning is not None:
                 return meaning
         client.changing = None
-        client.heads_read += 1
-        if client.heads_read in WORTH_COMPARING and not client.trusted:
-            client.changing = find_changing(block, self.lines)
+        if client.heads_read < HEADS_COUNTED and not client.trusted:
+            client.heads_read += 1
+            if client.heads_read in WORTH_COMPARING:
+                client.changing = find_changing(block, self.lines, self.head_limits.fields)
         meaning = self.read_block(block, client.trusted)
         client.expects_new_head = meaning[5] is not None or client.changing is not None
         return meaning

@@ -9,6 +9,7 @@ from edgeproxy.edge.http1.request import read_fields
 
 TRACE = (b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331", b"01")
 PARENT = b"traceparent: 00-%b-%b-%b\r\n" % TRACE
+LATER = PARENT.replace(b": 00-", b": 01-").replace(b"\r\n", b"-\0\r\n")
 USUAL = b"Host: a.example\r\nAccept: */*\r\n"
 
 
@@ -27,6 +28,9 @@ FOUND: list[tuple[bytes, Changing | None]] = [
     (b"X-Seq: 2\r\n" + PARENT, (b"\r\ntraceparent:", b"\r\nX-Seq:")),
     (b"A: 1\r\nB: 1\r\nC: 1\r\n", (b"", b"\r\nA:", b"\r\nB:", b"\r\nC:")),
     (b"A: 1\r\nB: 1\r\nC: 1\r\nD: 1\r\n", None),
+    (b"X-Seq: 1\r\nx-seq: 2\r\n", None),
+    (b"X-Seq: 1\r\nX_Seq: 2\r\n", None),
+    (b"X%b: 1\r\n" % (b"x" * 64), None),
     (b"Authorization: Bearer k\r\nX-Customer-Id: me\r\nno colon\r\n", None),
 ]
 
@@ -35,7 +39,11 @@ FOUND: list[tuple[bytes, Changing | None]] = [
 def test_lines_that_are_new_and_pass_change(
     request_lines: RequestLines, more: bytes, changing: Changing | None
 ) -> None:
-    assert find_changing(USUAL + more, request_lines) == changing
+    assert find_changing(USUAL + more, request_lines, 100) == changing
+
+
+def test_a_head_that_is_refused_for_its_lines_is_not_looked_at(request_lines: RequestLines) -> None:
+    assert find_changing(USUAL + b"X-Seq: 1\r\n", request_lines, 2) is None
 
 
 def test_what_is_left_comes_again() -> None:
@@ -50,7 +58,15 @@ def test_what_is_left_comes_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"traceparent: 00-1-2-01\r\n", PARENT.replace(b"00-", b"ff-", 1), PARENT + b"X-Seq: \0\r\n", PARENT]
+    "line",
+    [
+        b"",
+        b"traceparent: 00-1-2-01\r\n",
+        PARENT.replace(b"00-", b"ff-", 1),
+        PARENT + b"X-Seq: \0\r\n",
+        PARENT,
+        LATER + b"X-Seq: 1\r\n",
+    ],
 )
 def test_a_line_that_is_missing_or_invalid_is_left_to_who_reads_all(line: bytes) -> None:
     assert cut_lines(b"\r\n" + USUAL + line, (b"\r\ntraceparent:", b"\r\nX-Seq:")) is None

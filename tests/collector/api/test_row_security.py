@@ -207,8 +207,8 @@ class Filler:
                 row[column.name] = (await visible(self._connection, parent, name, key[1]))[0]
             elif table == "directory_outbox" and column.name in ("kind", "name"):
                 row[column.name] = "customer" if column.name == "kind" else name
-            elif (table, column.name) == ("cancellations", "subscription"):
-                row["subscription"] = (await visible(self._connection, "subscriptions", name, "id"))[0]
+            elif (table, column.name) in (("cancellations", "subscription"), ("invoice_parties", "invoice")):
+                row[column.name] = (await visible(self._connection, PARENTS[column.name], name, "id"))[0]
             elif column.name == "side":
                 row["side"] = "customer"
             elif (table, column.name) in OF_OWN_PRICE:

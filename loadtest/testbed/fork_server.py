@@ -13,6 +13,7 @@ supervisor, in which nothing else is different but that its `Popen` is `start_wo
 """
 
 import atexit
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -194,7 +195,10 @@ def start_worker(
 def serve(requests: socket.socket) -> list[str] | None:
     """Fork whatever is asked for. Returns the command in each copy, and None once nobody can ask any more."""
     while True:
-        asked, files, _, _ = socket.recv_fds(requests, 1 << 20, 250)
+        try:
+            asked, files, _, _ = socket.recv_fds(requests, 1 << 20, 250)
+        except ConnectionResetError:  # Who asked was killed before it read the last answer.
+            return None
         if not asked:
             return None
         pid = sibling()
@@ -210,7 +214,8 @@ def serve(requests: socket.socket) -> list[str] | None:
             return [str(each) for each in command]
         for each in files:
             os.close(each)
-        requests.send(str(pid).encode())
+        with contextlib.suppress(BrokenPipeError):  # Who asked was killed meanwhile.
+            requests.send(str(pid).encode())
 
 
 def serve_workers() -> list[str] | None:

@@ -570,10 +570,19 @@ def _month_span(month: Month) -> tuple[int, int]:
     return begin, begin + monthrange(*month)[1] * DAY
 
 
+def build_insert(connection: AsyncConnection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """Begin to insert rows by a statement of the connection's own dialect, which can say what becomes of conflicts."""
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
 def build_insert_new(connection: AsyncConnection, table: sa.Table, *names: str) -> Any:
     """Begin to insert rows, passing over those whose columns of these names another row has already."""
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    return insert(table).on_conflict_do_nothing(index_elements=names)
+    return build_insert(connection, table).on_conflict_do_nothing(index_elements=names)
+
+
+def build_upsert(connection: AsyncConnection, table: sa.Table, row: Mapping[str, object], *names: str) -> sa.Executable:
+    """Build the statement that inserts a row, in the place of one whose columns of these names are the same."""
+    return build_insert(connection, table).values(row).on_conflict_do_update(index_elements=names, set_=row)
 
 
 def add_last_step(connection: AsyncConnection, step: LastStep) -> None:

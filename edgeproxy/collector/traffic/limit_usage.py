@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.database import Database, build_insert
 from edgeproxy.collector.database.traffic_tables import limit_usage, limit_watches
 from edgeproxy.wire.limit_usage import REPORT_SECONDS, WATCHED_MAX, LimitUsage
 
@@ -42,7 +41,7 @@ async def is_watched(connection: AsyncConnection, customer: str, now: int, is_op
 
 async def watch(connection: AsyncConnection, customer: str, now: int, is_operator: bool) -> None:
     """Have edges report a customer for WATCH_SECONDS."""
-    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(limit_watches)
+    insert = build_insert(connection, limit_watches)
     until = now + WATCH_SECONDS
     changes = {"until": until} | ({"operator_until": until} if is_operator else {})
     values = {"customer": customer, "operator_until": 0, **changes}

@@ -1,10 +1,9 @@
 """Reports of traffic are taken once each, and dropped for their age. They are no part of the ledger."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.database.database import Database, build_insert_new
+from edgeproxy.collector.database.database import Database, build_insert, build_insert_new
 from edgeproxy.collector.database.schema import HOUR, MINUTE, edges
 from edgeproxy.collector.database.traffic_tables import customer_errors, traffic, traffic_routes
 from edgeproxy.collector.traffic.errors import UNNAMED
@@ -69,7 +68,7 @@ def _keys(table: sa.Table) -> list[str]:
 def _build_addition(connection: AsyncConnection, table: sa.Table) -> sa.Executable:
     """Build the statement that adds rows to those that are there."""
     keys = _keys(table)
-    insert = sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+    insert = build_insert(connection, table)
     numbers = [column for column in table.c if column.name not in (*keys, "region")]
     sums = {column.name: column + insert.excluded[column.name] for column in numbers}
     return insert.on_conflict_do_update(index_elements=keys, set_=sums)

@@ -4,13 +4,13 @@ from typing import cast
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.billing.stripe.billing_details import ADDRESS_FIELDS, BillingAddress
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.billing_tables import invoice_parties
+from edgeproxy.collector.database.database import build_upsert
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
 from edgeproxy.config.collector.seller import Seller
@@ -56,8 +56,7 @@ async def store_parties(connection: AsyncConnection, invoice: str, customer: str
         return
     parties = orjson.dumps(parse_parties(stripe_invoice)).decode()
     (stored,) = await seal_rows(connection, TABLE, [{"invoice": invoice, "customer": customer, "parties": parties}])
-    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(invoice_parties).values(stored)
-    await connection.execute(insert.on_conflict_do_update(index_elements=["invoice"], set_=stored))
+    await connection.execute(build_upsert(connection, invoice_parties, stored, "invoice"))
 
 
 async def find_parties(connection: AsyncConnection, invoice: str) -> InvoiceParties | None:

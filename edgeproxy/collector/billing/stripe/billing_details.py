@@ -9,13 +9,13 @@ from typing import Literal, NamedTuple, cast
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
 from edgeproxy.collector.billing.stripe.customers import EMAIL, find_payment_method
 from edgeproxy.collector.database.billing_tables import billing_customers, billing_details
+from edgeproxy.collector.database.database import build_upsert
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
 from edgeproxy.config.collector.tax_numbers import TAX_NUMBER_TYPES
@@ -181,8 +181,7 @@ async def _store(connection: AsyncConnection, customer: str, details: StoredDeta
         "payer": orjson.dumps(payer).decode(),
     }
     (stored,) = await seal_rows(connection, TABLE, [row])
-    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(billing_details).values(stored)
-    await connection.execute(insert.on_conflict_do_update(index_elements=["customer"], set_=stored))
+    await connection.execute(build_upsert(connection, billing_details, stored, "customer"))
 
 
 async def expire_details(connection: AsyncConnection, customer: str) -> None:

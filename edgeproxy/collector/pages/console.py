@@ -133,10 +133,7 @@ async def fetch_limits(visit: Visit, names: Mapping[str, str]) -> dict[str, obje
     return {
         "limits": limits.body if limits.is_success else None,
         "live_uses": compute_live_uses(limits.body["live"]) if limits.is_success else [],
-        "quotas": [
-            (one, home.build_bar(one["meter"], one["used"], one["limit"], one["cap"] == "hard", one["per"]))
-            for one in (quotas.body["quotas"] if quotas.is_success else [])
-        ],
+        "quotas": [(one, home.build_quota_bar(one)) for one in (quotas.body["quotas"] if quotas.is_success else [])],
         "changes": changes,
         "errors": errors,
         "refusal_meter": next((name for name, meter in meters if MEASURES[meter.count].is_of_refusals), ""),

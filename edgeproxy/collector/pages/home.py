@@ -91,7 +91,7 @@ def compute_bars(meters: Sequence[MeterView], quotas: Sequence[QuotaView]) -> li
     bars = [build_quota_bar(one) for one in quotas]
     limited = {bar.meter for bar in bars}
     bars += [
-        build_bar(one["meter"], one["quantity"], one["included"], one["cap"] == "hard", None)
+        _build_bar(one["meter"], one["quantity"], one["included"], one["cap"] == "hard", None)
         for one in meters
         if one["included"] and one["meter"] not in limited
     ]
@@ -100,10 +100,10 @@ def compute_bars(meters: Sequence[MeterView], quotas: Sequence[QuotaView]) -> li
 
 def build_quota_bar(quota: QuotaView) -> IncludedBar:
     """Return the bar of a quota."""
-    return build_bar(quota["meter"], quota["used"], quota["limit"], quota["cap"] == "hard", quota["per"])
+    return _build_bar(quota["meter"], quota["used"], quota["limit"], quota["cap"] == "hard", quota["per"])
 
 
-def build_bar(meter: str, used: int, included: int, is_hard: bool, per: str | None) -> IncludedBar:
+def _build_bar(meter: str, used: int, included: int, is_hard: bool, per: str | None) -> IncludedBar:
     """Return the bar of what is used of what is included."""
     part = used / included if included else 1.0
     state = "" if part < 0.8 else "bad" if part >= 1 and is_hard else "warn"

@@ -33,7 +33,7 @@ from edgeproxy.collector.api.invoices.models import (
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.invoices import credit_notes, invoices
-from edgeproxy.collector.billing.invoices.acceptance import build_acceptance, is_finalized_by_hand
+from edgeproxy.collector.billing.invoices.acceptance import build_acceptance, has_total_of_stripe
 from edgeproxy.collector.billing.invoices.invoice_order import ENDED
 from edgeproxy.collector.billing.invoices.invoice_parties import build_seller, find_parties
 from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceRow
@@ -152,12 +152,11 @@ class InvoiceHandlers(CustomerBillingHandlers):
             if is_written:
                 return {**retry, "state": invoices.CLOSING, "accepted_why": call.body.why}
             # Nobody has seen its amounts, so they are still compared with Stripe's, unless those are accepted.
-            is_stripes = is_finalized_by_hand(row, is_written=False)
             return {
                 **retry,
                 "state": invoices.DRAFT,
                 "held_why": None,
-                "accepted_why": call.body.why if is_stripes else None,
+                "accepted_why": call.body.why if has_total_of_stripe(row) else None,
             }
 
         return await self._decide(call, ACCEPT, decide)

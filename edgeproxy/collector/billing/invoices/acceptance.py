@@ -21,16 +21,15 @@ class Acceptance(TypedDict):
     lines are; `usage`: lines that are written when it is closed, and held against Stripe's then."""
 
 
-def is_finalized_by_hand(row: "InvoiceRow", *, is_written: bool) -> bool:
-    """Return whether somebody has finalized a held invoice at Stripe before it had lines: it has Stripe's total."""
-    return not is_written and row.stripe_id is not None and row.total != 0
+def has_total_of_stripe(row: "InvoiceRow") -> bool:
+    """Return whether a held invoice without lines has the total of one that somebody has finalized at Stripe."""
+    return row.stripe_id is not None and row.total != 0
 
 
 def build_acceptance(row: "InvoiceRow", differences: Sequence[InvoiceDifference], *, is_written: bool) -> Acceptance:
     """Return what goes out where a held invoice is accepted; `differences` are those of its lines to Stripe's."""
     if not is_written:
-        is_by_hand = is_finalized_by_hand(row, is_written=is_written)
-        return {"amount": row.total, "of": "stripe"} if is_by_hand else {"amount": None, "of": "usage"}
+        return {"amount": row.total, "of": "stripe"} if has_total_of_stripe(row) else {"amount": None, "of": "usage"}
     if not differences:
         return {"amount": row.total, "of": "lines"}
     if any(one["of"] == "quantity" for one in differences):  # Stripe alone knows what these units cost.

@@ -138,9 +138,8 @@ class Postgresql:
     def empty_database_of_owner(self) -> tuple[str, str]:
         """The URLs of a new database: that of a login, and that of the role that is to own the tables."""
         for user in ("edgeproxy_owner", "edgeproxy_login"):
-            if not self.ask(
-                f"SELECT 1 FROM pg_roles WHERE rolname = '{user}'"
-            ):  # Roles are the server's, of all tests.
+            # Roles are the server's: another test may have made them.
+            if not self.ask(f"SELECT 1 FROM pg_roles WHERE rolname = '{user}'"):
                 self.ask(f"CREATE ROLE {user} LOGIN")
                 self.ask(roles_sql(user))
         url = self.empty_database("-O", "edgeproxy_owner")

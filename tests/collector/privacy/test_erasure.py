@@ -1,10 +1,8 @@
 """The erasure of customers: each place that the map names, twice, after a restore, and what a crash leaves."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 import sqlalchemy as sa
@@ -41,22 +39,9 @@ from loadtest.testbed.postgresql import Postgresql
 from loadtest.testbed.tables_ready import put_tables
 from tests.support.collector_fixtures import KINDS, only_sqlite
 from tests.support.planted import NUMBERS, find_value, list_planted, marker, plant
+from tests.support.used_database import use_database
 
 CALLER = Caller("test")
-Result = TypeVar("Result")
-
-
-def run(url: str, work: Callable[[Database], Awaitable[Result]]) -> Result:
-    """Do something with the database at a URL."""
-
-    async def do() -> Result:
-        database = await Database.connect(url)
-        try:
-            return await work(database)
-        finally:
-            await database.close()
-
-    return asyncio.run(do())
 
 
 async def erase(connection: AsyncConnection, name: str) -> None:
@@ -85,7 +70,7 @@ def test_each_marked_place_of_a_customer_is_erased_and_no_other(database: str) -
             assert await audit.verify_chain(connection) == 1
             return await fetch_texts(connection)
 
-    texts = run(database, do)
+    texts = use_database(database, do)
     for (table, column), text in texts.items():
         entry = TABLES[table]
         gone = entry.erasure is Erasure.DELETES or column in entry.cleared or table == "dead_letters"
@@ -131,7 +116,7 @@ def test_no_byte_of_what_was_erased_is_left_in_the_file(database: str) -> None:
             assert await customers.find_row(connection, "bolt"), "whoever has it open goes on"
         await other.close()
 
-    run(database, do)
+    use_database(database, do)
 
 
 def test_an_erasure_is_whole_or_not_at_all_and_nothing_takes_it_back(database: str) -> None:
@@ -151,7 +136,7 @@ def test_an_erasure_is_whole_or_not_at_all_and_nothing_takes_it_back(database: s
                 await erase(connection, "acme")
             assert await erase_due_customers(connection, 1 << 50) == []
 
-    run(database, do)
+    use_database(database, do)
 
 
 def test_what_comes_of_a_customer_after_the_erasure_goes_too_and_what_operators_need_stays(database: str) -> None:
@@ -185,7 +170,7 @@ def test_what_comes_of_a_customer_after_the_erasure_goes_too_and_what_operators_
             assert await erase_late_rows(connection, late) == {}
             return await fetch_texts(connection)
 
-    texts = run(database, do)
+    texts = use_database(database, do)
     for (name, column), text in texts.items():
         entry = TABLES[name]
         goes = entry.erasure is Erasure.DELETES or column in entry.cleared
@@ -218,7 +203,7 @@ def test_a_transaction_that_an_erasure_does_not_see_leaves_nothing_for_long(data
             assert await erase_late_rows(connection, late) == {"sessions": 1}
             assert not (await connection.execute(own)).all()
 
-    run(database, do)
+    use_database(database, do)
 
 
 # ---- the list of erasures
@@ -249,7 +234,7 @@ def restored(tmp_path: Path, server: Postgresql | None = None) -> Iterator[tuple
         await record_erasures(opened, listed)
         return copy
 
-    yield run(url, do), listed
+    yield use_database(url, do), listed
 
 
 async def list_external_ids(opened: Database) -> set[str | None]:
@@ -272,7 +257,7 @@ def test_a_restored_database_forgets_again_who_was_erased(
             async with opened.reading(whole=True) as connection:
                 assert await audit.verify_chain(connection) == 1
 
-        run(url, do)
+        use_database(url, do)
         assert b"acme" not in listed.path.read_bytes(), "no name is on the list"
         assert listed.path.stat().st_mode & 0o777 == 0o600
 
@@ -283,7 +268,7 @@ def test_a_crash_before_or_within_the_line_is_made_good(tmp_path: Path) -> None:
         for left in (b"", whole[:-1], whole[:20]):
             listed.path.write_bytes(left)
             assert listed.read() == set()
-            run(f"sqlite:///{tmp_path}/a.db", lambda opened: replay_erasures(opened, listed))
+            use_database(f"sqlite:///{tmp_path}/a.db", lambda opened: replay_erasures(opened, listed))
             assert listed.path.read_bytes() == whole, left
 
 
@@ -293,5 +278,5 @@ def test_a_list_that_cannot_be_read_is_an_error_with_its_line(tmp_path: Path) ->
         for wrong in (b"{}\n", b"acme\n", b'{"customer": "acme"}\n'):
             listed.path.write_bytes(whole + wrong)
             with pytest.raises(InvalidErasureListError, match=r"erasures\.jsonl:2: is no erasure"):
-                run(url, lambda opened: replay_erasures(opened, listed))
-        assert run(url, list_external_ids) == {"crm-acme", "crm-bolt"}, "nothing was done by half a list"
+                use_database(url, lambda opened: replay_erasures(opened, listed))
+        assert use_database(url, list_external_ids) == {"crm-acme", "crm-bolt"}, "nothing was done by half a list"

@@ -1,13 +1,12 @@
 """An erasure that is killed at any step (kill -9), or meets others: all of it is done, once, or nothing."""
 
-import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from threading import Barrier
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -23,8 +22,8 @@ from edgeproxy.collector.privacy.erasure_list import ErasureList, replay_erasure
 from edgeproxy.config.collector.load import load_collector
 from loadtest.testbed.collector import Collector
 from tests.support.killed import die, run_and_die
+from tests.support.used_database import use_database
 
-Result = TypeVar("Result")
 NAMES = ("acme", "bolt")
 EMAIL = "ada@acme.example"
 
@@ -81,19 +80,6 @@ class Replaced:
         return getattr(os, name)
 
 
-def use(url: str, work: Callable[[Database], Awaitable[Result]]) -> Result:
-    """Do something with the database at a URL."""
-
-    async def do() -> Result:
-        database = await Database.connect(url)
-        try:
-            return await work(database)
-        finally:
-            await database.close()
-
-    return asyncio.run(do())
-
-
 async def fill(database: Database) -> None:
     """Two customers, each with a contact."""
     async with database.writing() as connection:
@@ -128,12 +114,12 @@ def test_an_erasure_that_is_killed_is_whole_or_not_at_all_and_the_next_one_finis
     with closing(Collector(tmp_path / "collector", database, privacy={"erasures": str(listed.path)})) as collector:
         collector.write()
         settings = load_collector(collector.file, {})
-    use(database, fill)
+    use_database(database, fill)
     run_and_die(step, lambda: commands.erase(settings, "acme"))
-    assert (EMAIL in use(database, list_contacts)) == (not is_done)
+    assert (EMAIL in use_database(database, list_contacts)) == (not is_done)
     code, text = commands.erase(settings, "acme")
     assert (code, text.startswith("acme was erased before" if is_done else "acme is erased")) == (0, True)
-    assert use(database, list_contacts) == {"ada@bolt.example"}
+    assert use_database(database, list_contacts) == {"ada@bolt.example"}
     assert len(listed.read()) == len(listed.path.read_text().splitlines()) == 1
 
 
@@ -144,7 +130,7 @@ def test_two_who_erase_a_customer_at_once_and_a_third_one_all_get_an_answer_and_
     with closing(Collector(tmp_path / "collector", database, privacy={"erasures": str(listed.path)})) as collector:
         collector.write()
         settings = load_collector(collector.file, {})
-    use(database, fill)
+    use_database(database, fill)
     all_three, read = Barrier(3, timeout=60.0), ErasureList.read
 
     def read_together(own: ErasureList) -> set[str]:
@@ -160,7 +146,7 @@ def test_two_who_erase_a_customer_at_once_and_a_third_one_all_get_an_answer_and_
     assert {code for code, _ in said} == {0}, said
     starts = sorted(text.partition(":")[0].partition("\n")[0] for _, text in said)
     assert starts == ["acme is erased", "acme was erased before", "bolt is erased"]
-    assert use(database, list_contacts) == set()
+    assert use_database(database, list_contacts) == set()
     assert len(listed.read()) == len(listed.path.read_text().splitlines()) == 2
 
     async def list_entries(opened: Database) -> list[str]:
@@ -169,20 +155,20 @@ def test_two_who_erase_a_customer_at_once_and_a_third_one_all_get_an_answer_and_
             assert await audit.verify_chain(connection) == len(entries)
             return [entry["target"] for entry in entries if entry["action"] == "customer.erase"]
 
-    assert sorted(use(database, list_entries)) == ["acme", "bolt"]
+    assert sorted(use_database(database, list_entries)) == ["acme", "bolt"]
 
 
 def test_a_restored_collector_that_is_killed_amidst_erasing_again_goes_on(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = ErasureList(tmp_path / "apart.jsonl")
-    use(database, fill)
+    use_database(database, fill)
 
     async def list_all(opened: Database) -> None:
         async with opened.reading() as connection:
             listed.append([(one, 1) for one in (await connection.execute(sa.select(customers.c.id))).scalars()])
 
-    use(database, list_all)
+    use_database(database, list_all)
     monkeypatch.setattr(erasure_list, "ERASE_MAX", 1)
 
     def die_with_the_second() -> None:
@@ -194,7 +180,7 @@ def test_a_restored_collector_that_is_killed_amidst_erasing_again_goes_on(
 
         erasure_list.erase_customers = erase_or_die  # type: ignore[assignment]
 
-    run_and_die(die_with_the_second, lambda: use(database, lambda opened: replay_erasures(opened, listed)))
-    assert len(use(database, list_contacts)) == 1
-    assert use(database, lambda opened: replay_erasures(opened, listed)) == 1
-    assert use(database, list_contacts) == set()
+    run_and_die(die_with_the_second, lambda: use_database(database, lambda opened: replay_erasures(opened, listed)))
+    assert len(use_database(database, list_contacts)) == 1
+    assert use_database(database, lambda opened: replay_erasures(opened, listed)) == 1
+    assert use_database(database, list_contacts) == set()

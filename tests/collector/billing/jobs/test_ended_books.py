@@ -1,11 +1,8 @@
 """When the books of a year end, what tells about people goes from them, and they still prove themselves."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 import sqlalchemy as sa
@@ -33,8 +30,8 @@ from loadtest.testbed.postgresql import Postgresql
 from tests.support.credited import ALICE, read, run, write
 from tests.support.killed import die, run_and_die
 from tests.support.planted import marker, plant
+from tests.support.used_database import use_database
 
-Result = TypeVar("Result")
 KEPT_SECONDS = Retention().invoices or 0.0
 DAY = 86400
 ACME = "id-acme"
@@ -53,19 +50,6 @@ def test_books_are_kept_for_ten_whole_years_from_the_end_of_their_own(issued: in
         assert issued >= find_end(KEPT_SECONDS, now)
     if now >= ends + DAY:  # Of ten years two or three are leap years.
         assert issued < find_end(KEPT_SECONDS, now)
-
-
-def use(url: str, work: Callable[[Database], Awaitable[Result]]) -> Result:
-    """Do something with the database at a URL."""
-
-    async def do() -> Result:
-        database = await Database.connect(url)
-        try:
-            return await work(database)
-        finally:
-            await database.close()
-
-    return asyncio.run(do())
 
 
 async def clear(database: Database, now: float) -> None:
@@ -116,7 +100,7 @@ def test_each_marked_column_of_an_erased_customer_is_cleared_and_nothing_else(da
         assert await fetch_rows(opened) == expected
         assert due.invoices == (0 if left else 1)
 
-    use(database, do)
+    use_database(database, do)
 
 
 def empty(table: str, row: dict[str, object]) -> dict[str, object]:
@@ -224,7 +208,7 @@ def test_whoever_is_killed_in_a_step_has_cleared_whole_ones_and_the_next_one_goe
 
         cleared_details.compute_hash = compute_or_die
 
-    run_and_die(die_in_the_second_step, lambda: use(database, lambda opened: clear(opened, at(2038))))
+    run_and_die(die_in_the_second_step, lambda: use_database(database, lambda opened: clear(opened, at(2038))))
 
     async def go_on(opened: Database) -> list[str]:
         assert await read(opened, verify_journal) == 6
@@ -233,7 +217,7 @@ def test_whoever_is_killed_in_a_step_has_cleared_whole_ones_and_the_next_one_goe
         assert await read(opened, verify_journal) == 6
         return await read(opened, fetch_details)
 
-    assert not any("Ada" in one for one in use(database, go_on))
+    assert not any("Ada" in one for one in use_database(database, go_on))
 
 
 def test_a_command_shows_what_is_due_and_clears_it_as_the_owner_of_the_tables_alone(
@@ -251,7 +235,7 @@ def test_a_command_shows_what_is_due_and_clears_it_as_the_owner_of_the_tables_al
             await connection.execute(sa.update(invoices).values(values))
             await connection.execute(sa.update(customers).values(erased_at=5, deleting_since=4))
 
-    use(owner, fill)
+    use_database(owner, fill)
     with closing(Collector(tmp_path / "collector", login, retention={"invoices": "365day"})) as collector:
         collector.write()
         settings = load_collector(collector.file, {})

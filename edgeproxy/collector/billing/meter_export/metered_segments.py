@@ -31,8 +31,10 @@ METERS = "meters"
 class UsageMismatchError(Exception):
     """Stripe's sums of a segment differ from what was sent."""
 
-    def __init__(self, rows: list[Comparison]) -> None:
+    def __init__(self, accepted: dict[str, int], rows: list[Comparison]) -> None:
         super().__init__("Stripe's sums differ from the events that it accepted")
+        self.accepted = accepted
+        """The units that Stripe has accepted, by meter."""
         self.rows = rows
         """The units of each meter that differs: those that Stripe has accepted, and those that it has counted."""
 
@@ -164,7 +166,7 @@ async def verify_sums(
         for meter, quantity in accepted.items()
     ]
     if differing := [comparison for comparison in rows if comparison.difference]:
-        raise UsageMismatchError(differing)
+        raise UsageMismatchError(accepted, differing)
     async with database.writing() as connection:
         await confirm_segment(connection, customer, row.start, now)
     return accepted

@@ -234,12 +234,15 @@ def test_an_invoice_whose_usage_stripe_has_counted_otherwise_differs_with_both_n
         collection = MeteredInvoices(of, unused, unused)
         stripe = Sums({("acme", "calls", 0): 40, ("acme", "tokens", 0): 497})
         collection._events = stripe  # type: ignore[assignment]
+        early = SimpleNamespace(name="acme", failures=SETTLED_TRIES - 1, accepted_why=None)
         with pytest.raises(InvoiceNotReadyError):
-            await collection._fetch_counted(SimpleNamespace(name="acme", failures=SETTLED_TRIES - 1), [segment])
-        late = SimpleNamespace(name="acme", failures=SETTLED_TRIES)
+            await collection._fetch_counted(early, [segment])
+        late = SimpleNamespace(name="acme", failures=SETTLED_TRIES, accepted_why=None)
         with pytest.raises(InvoiceMismatchError) as no:
             await collection._fetch_counted(late, [segment])
         assert no.value.rows == [Comparison("acme", "tokens in units", 500, 497)]
+        taken = SimpleNamespace(name="acme", failures=SETTLED_TRIES, accepted_why="three tokens are no matter")
+        assert await collection._fetch_counted(taken, [segment]) == {(0, "calls"): 40, (0, "tokens"): 500}
         assert {row.state for row in await rows_of(of, "acme")} == {accepted}, "not before all agree"
         stripe.counted_of = {**stripe.counted_of, ("acme", "tokens", 0): 500}
         assert await collection._fetch_counted(late, [segment]) == {(0, "calls"): 40, (0, "tokens"): 500}

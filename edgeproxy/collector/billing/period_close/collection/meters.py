@@ -216,7 +216,7 @@ class MeteredInvoices(InvoiceItems):
 
     async def _fetch_counted(self, row: InvoiceRow, charged: Sequence[SegmentRow]) -> Mapping[tuple[int, str], int]:
         """Return what Stripe has counted of each segment and meter, once that is certain; raises InvoiceNotReadyError,
-        and InvoiceMismatchError where it should long have been."""
+        and InvoiceMismatchError where it should long have been, unless somebody has accepted the difference."""
         async with self._database.reading() as connection:
             is_waiting = await metered_segments.is_under_way(
                 connection, row.name, [segment.start for segment in charged]
@@ -235,16 +235,15 @@ class MeteredInvoices(InvoiceItems):
                 except MeterEventsUnavailableError as error:
                     raise InvoiceNotReadyError(str(error)) from None
                 except metered_segments.UsageMismatchError as mismatch_error:
-                    why = str(mismatch_error)
-                    rows = [
-                        comparison._replace(meter=comparison.meter + UNITS_SUFFIX) for comparison in mismatch_error.rows
-                    ]
-                    break
+                    if row.accepted_why is None:
+                        why, rows = str(mismatch_error), mismatch_error.rows
+                        break
+                    sums = mismatch_error.accepted  # Stripe's lines charge what it has counted.
                 counted |= {(segment.start, meter): quantity for meter, quantity in sums.items()}
             else:
                 return counted
         if row.failures >= SETTLED_TRIES:
-            raise InvoiceMismatchError(why, rows)
+            raise InvoiceMismatchError(why, [one._replace(meter=one.meter + UNITS_SUFFIX) for one in rows])
         raise InvoiceNotReadyError(why)
 
     async def _check_agreement(self, row: InvoiceRow, invoice: StripeObject, lines: Sequence[RatedLine]) -> None:

@@ -66,18 +66,47 @@ def _render_status(status: JsonObject) -> tuple[JsonObject, str, int]:
 
 
 def limits(
-    customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="A name under `customers`.")],
+    customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="Its name or its pseudonym.")],
     config: AdminFile = None,
     admin: AdminAddress = None,
     state: StateFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the usage of a customer's limits at a running edge, and when each is free again."""
+    """Show the usage of a customer's limits at a running edge, and when each is free again.
+
+    An edge knows a customer with a pseudonym by that alone. Of a name it does not know the collector is asked for the
+    pseudonym, where EDGEPROXY_TOKEN is set.
+    """
     import json
+    import os
+
+    from edgeproxy.cli import api
+
+    url, path = get_admin_url(config, admin, state), _limits_path(customer)
+    if os.environ.get(api.TOKEN) and fetch(url, path, RESPONSE_SECONDS, may_be_missing=True) is None:
+        path = _limits_path(_fetch_pseudonym(customer))
+    answer, page = query(url, path, _render_limits)
+    typer.echo(json.dumps(answer, indent=2) if as_json else page or f"{customer} has no limits")
+
+
+def _limits_path(customer: str) -> str:
     from urllib.parse import quote
 
-    answer, page = query(get_admin_url(config, admin, state), f"/limits/{quote(customer, safe='')}", _render_limits)
-    typer.echo(json.dumps(answer, indent=2) if as_json else page or f"{customer} has no limits")
+    return f"/limits/{quote(customer, safe='')}"
+
+
+def _fetch_pseudonym(customer: str) -> str:
+    """Return the pseudonym of a customer by its name, or the name where there is none at the collector."""
+    from urllib.parse import quote
+
+    from edgeproxy.cli.api import Api
+    from edgeproxy.collector.accounts.ids import build_pseudonym
+
+    api, path = Api(None), "/v1/customers/"
+    if (answer := api.call("GET", path + quote(customer, safe=""), may_be_missing=True)) is None:
+        return customer
+    pseudonym = build_pseudonym(answer["id"])  # Which a customer from before pseudonyms does not have.
+    return customer if api.call("GET", path + pseudonym, may_be_missing=True) is None else pseudonym
 
 
 def _render_limits(answer: JsonObject) -> tuple[JsonObject, str]:
@@ -148,15 +177,16 @@ def query(url: str, path: str, render: Callable[[JsonObject], Rendered]) -> Rend
 
     body = fetch(url, path, RESPONSE_SECONDS)
     try:
-        return render(json.loads(body))
+        return render(json.loads(body or b""))
     except (ValueError, LookupError, TypeError):
         fail(f"{url}{path} does not answer as an edge does", 1)
 
 
-def fetch(url: str, path: str, seconds: float) -> bytes:
+def fetch(url: str, path: str, seconds: float, *, may_be_missing: bool = False) -> bytes | None:
     """Fetch a body of the admin listener within `seconds`; exits with 1 and the reason unless the status is 200.
 
-    Over https:// certificates are not verified: the question is whether the server is healthy.
+    Returns None of what `may_be_missing`, and is. Over https:// certificates are not verified: the question is whether
+    the server is healthy.
     """
     import os
     from http.client import HTTPException
@@ -173,6 +203,8 @@ def fetch(url: str, path: str, seconds: float) -> bytes:
             return body
     except HTTPError as error:
         with error:
+            if may_be_missing and error.code == 404:
+                return None
             fail(_find_detail(error.read()) or f"{url}{path} answered {error.code} {error.reason}", 1)
     except OSError as error:
         fail(f"nobody answers at {url}: {getattr(error, 'reason', error)}", 1)

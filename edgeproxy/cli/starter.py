@@ -58,7 +58,9 @@ listen: 127.0.0.1:9100
 database: {database}
 directory: {{key: {key}}}  # signs customers and keys for edges
 include: [tiers.yaml]
-privacy: {{hash_end_users: true}}          # people whom services name are stored hashed; docs/privacy/privacy.md
+# What edges and usage say of customers is a pseudonym, X-Customer-Id too, and people whom services name are stored
+# hashed. Both can be false, before the first customer is there: docs/privacy/privacy.md.
+privacy: {{pseudonyms: true, hash_end_users: true}}
 tokens:                                   # the hashes of tokens; `edgeproxy tokens add` makes more
   - {{name: me, role: admin, sha256: {admin}}}   # of the token in operator.env
   - {{name: edges, role: edge, sha256: {edge}}}  # of the token in edge.yaml

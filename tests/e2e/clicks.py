@@ -1,6 +1,6 @@
 """Everyday tasks of customers and operators, click by click, from the first page after signing in.
 
-A click is one on a link, a button or a heading that opens, a choice of a menu, or Enter in the search. Typing is none.
+A click is one on a link, a button or a heading that opens, or Enter in the search. Typing is none.
 """
 
 import asyncio
@@ -24,13 +24,6 @@ class Click(NamedTuple):
     """Whether another page is loaded by it."""
 
 
-class Choose(NamedTuple):
-    """A choice of a menu, by its name."""
-
-    menu: str
-    value: str
-
-
 class Write(NamedTuple):
     """Text for a field, by its name; it is no click."""
 
@@ -44,7 +37,7 @@ class Search(NamedTuple):
     text: str
 
 
-Step = Click | Choose | Write | Search
+Step = Click | Write | Search
 
 
 class Task(NamedTuple):
@@ -100,7 +93,7 @@ def list_tasks(customer: str, key: str, leaked: str, credited: str, colleague: s
         Task(
             "usage of today by endpoint",
             "customer",
-            (Click(begins("Explore usage")), Click(begins("Today")), Choose("by", "route"), Click(begins("Show"))),
+            (Click(begins("Explore usage")), Click(begins("Today")), Click(is_called("Route"))),
             shows("By route"),
         ),
         Task("limits, and what is used of them", "customer", (Click(begins("Limits")),), shows("Used")),
@@ -223,9 +216,6 @@ async def do(page: Tab, step: Step) -> None:
     """Do a step with the mouse, or the keyboard where something is typed."""
     if isinstance(step, Click):
         await _click(page, step)
-    elif isinstance(step, Choose):
-        script = "const it = document.querySelector(`main [name=%s]`); it.value = '%s'; return it.value === '%s'"
-        assert await page.run(script % (step.menu, step.value, step.value)), step
     else:
         name = "[data-key]" if isinstance(step, Search) else f"main [name={step.field}]"
         seen = f"[...document.querySelectorAll('{name}')].find(it => it.checkVisibility() && it.type !== 'hidden')"
@@ -248,17 +238,9 @@ async def do_by_keys(page: Tab, step: Step) -> int:
         return 2
     if isinstance(step, Click):
         return await _click_by_keys(page, step)
-    menu = isinstance(step, Choose)
-    name = step.menu if isinstance(step, Choose) else step.field
-    keys = await _tab_to(page, f"it.name === '{name}' && it.closest('main')")
-    if isinstance(step, Write):
-        await page.run("document.activeElement.select()")
-        await page.call("Input.insertText", text=step.text)
-        return keys
-    while menu and await page.run("return document.activeElement.value") != step.value:
-        await _press(page, "ArrowDown", 40)
-        keys += 1
-        assert keys < KEYS_MAX, step
+    keys = await _tab_to(page, f"it.name === '{step.field}' && it.closest('main')")
+    await page.run("document.activeElement.select()")
+    await page.call("Input.insertText", text=step.text)
     return keys
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypedDict
 from urllib.parse import urlencode
 
@@ -18,6 +18,7 @@ from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.overview import INVOICE_READERS
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.usage_periods import Period
+from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.meters import KEY, MEASURES, Meter
 
 ROWS_MAX = 20_000
@@ -26,6 +27,8 @@ SERIES_MAX = 3
 """Groups that the chart shows by themselves, the most used ones; all others are one more."""
 GROUPS_MAX = 100
 """Groups in the table, the most used ones."""
+SPLIT_ROWS_MAX = 1000
+"""Rows by which the field is chosen that usage is grouped by at first sight."""
 FIELDS = ("route", "region")
 Query = dict[str, str]
 """Parameters of `GET /v1/usage`."""
@@ -65,7 +68,11 @@ class MeterChoice(NamedTuple):
     """A meter that can be chosen."""
 
     meter: str
+    used: int
+    """Its usage in the period."""
     is_of_refusals: bool
+    is_priced: bool
+    """Whether a plan has a price for it."""
     display: MeterDisplay
 
 
@@ -78,7 +85,6 @@ class ExplorerView(TypedDict):
     fields: list[str]
     by: str
     where: tuple[str, str] | None
-    starts: list[int]
     counts: UsageCounts
     before: UsageCounts | None
     series: list[UsageSeries]
@@ -89,6 +95,8 @@ class ExplorerView(TypedDict):
     key_labels: Mapping[str, str]
     is_shortened: bool
     api_path: str
+    chosen: Query
+    """What the form of a reader's own days sends along."""
 
 
 def list_pages() -> list[Page]:
@@ -117,22 +125,22 @@ async def show_explorer(visit: Visit, customer: str, detail_seconds: float | Non
     """Show the usage of a customer, or send it as CSV; `detail_seconds`: how far back it is shown; None: always."""
     now = time.time()
     earliest = None if detail_seconds is None else find_detail_start(detail_seconds, now)
-    parameters, settings = visit.request.query, visit.site.settings_now().meters
+    parameters, settings = visit.request.query, visit.site.settings_now()
     period = usage_periods.choose_period(parameters, now, earliest)
     used = await _fetch(visit, _build_query(customer, (period.since, period.until), "meter"))
-    meters = list_meters([row["meter"] for row in used["rows"]], settings)
+    meters = list_meters(used["rows"], settings.meters, list_priced_meters(settings.plans.values()))
     meter = choose_meter(parameters.get("meter", ""), meters)
-    fields = list_fields(None if meter is None else settings.get(meter.meter))
+    fields = list_fields(None if meter is None else settings.meters.get(meter.meter))
     by, where = choose_groups(parameters, fields)
-    query = _build_query(customer, (period.since, period.until), ",".join(filter(None, (api_step(period), by))))
+    query = _build_query(customer, (period.since, period.until), "")
     query |= ({} if meter is None else {"meter": meter.meter}) | ({} if where is None else {"where": ":".join(where)})
+    by = await fetch_split_field(visit, query, where, fields) if by is None else by
+    query["by"] = ",".join(filter(None, (api_step(period), by)))
     if parameters.get("format") == "csv":
         return await send_csv(visit, query)
     counts, before = await fetch_both(visit, query, by, period, earliest)
-    is_operator = visit.signed_in.who.customer is None
     cost = None if meter is None or meter.is_of_refusals else await fetch_cost(visit, customer, query, by)
     groups = compute_groups(counts, before)[:GROUPS_MAX] if by else []
-    usage_keys = [one.value for one in groups] if by == KEY else [where[1]] if where and where[0] == KEY else []
     view = ExplorerView(
         period=period,
         meters=meters,
@@ -140,7 +148,6 @@ async def show_explorer(visit: Visit, customer: str, detail_seconds: float | Non
         fields=fields,
         by=by,
         where=where,
-        starts=period.list_starts(),
         counts=counts,
         before=before,
         series=compute_series(counts),
@@ -148,11 +155,25 @@ async def show_explorer(visit: Visit, customer: str, detail_seconds: float | Non
         cost=cost,
         group_costs={one["value"]: one["amount"] for one in (cost or {}).get("groups", ())},
         steps=usage_periods.list_steps(period.until - period.since),
-        key_labels=await keys.fetch_labels(visit, customer, usage_keys),
+        key_labels=await keys.fetch_labels(visit, customer, list_usage_keys(by, where, groups)),
         is_shortened=period.since > usage_periods.choose_period(parameters, now).since,
-        api_path="/v1/usage?" + urlencode({k: v for k, v in query.items() if is_operator or k != "customer"}),
+        chosen={name: parameters[name] for name in ("meter", "by", "where") if name in parameters},
+        api_path=format_api_path(visit, query),
     )
     return visit.render("usage_explorer.html", customer=customer, **view)
+
+
+def format_api_path(visit: Visit, query: Query) -> str:
+    """Return the path of the API for a query: a customer's own token names no customer."""
+    is_operator = visit.signed_in.who.customer is None
+    return "/v1/usage?" + urlencode({name: v for name, v in query.items() if is_operator or name != "customer"})
+
+
+async def fetch_split_field(visit: Visit, query: Query, where: tuple[str, str] | None, fields: Sequence[str]) -> str:
+    """Fetch by which field usage of a query is grouped where the reader has not said; empty: by none."""
+    others = [field for field in fields if where is None or field != where[0]]
+    split = {"by": ",".join(others), "limit": str(SPLIT_ROWS_MAX)}
+    return find_split_field((await visit.fetch("GET", "/v1/usage", query=query | split))["rows"], others)
 
 
 async def fetch_both(
@@ -222,14 +243,35 @@ def api_step(period: Period) -> str:
 # ---- pure
 
 
-def list_meters(used: Sequence[str], settings: Mapping[str, Meter]) -> list[MeterChoice]:
-    """Return the meters with usage, those of refusals last; meters that are not added up have none here."""
+def list_priced_meters(plans: Iterable[Plan]) -> set[str]:
+    """Return the meters for which any of these plans has a price."""
+    return {name for plan in plans for name, price in plan.meters.items() if price.has_prices}
+
+
+def list_meters(
+    rows: Iterable[JsonDocument], settings: Mapping[str, Meter], priced: Collection[str]
+) -> list[MeterChoice]:
+    """Return the meters with usage, of rows by meter; meters that are not added up have none here.
+
+    Those that a plan has a price for come first, the most used one before others; those of refusals come last.
+    """
     choices = []
-    for name in used:
+    for row in rows:
+        name, quantity = row["meter"], row["value"]
         count = settings[name].count if name in settings else None
         is_of_refusals = count is not None and MEASURES[count].is_of_refusals
-        choices.append(MeterChoice(name, is_of_refusals, find_display(settings, name)))
-    return sorted(choices, key=lambda choice: (choice.is_of_refusals, choice.display.unit != "requests", choice.meter))
+        choices.append(MeterChoice(name, quantity, is_of_refusals, name in priced, find_display(settings, name)))
+    # Quantities of meters without a price have units that differ: requests come before bytes.
+    return sorted(
+        choices,
+        key=lambda one: (
+            one.is_of_refusals,
+            not one.is_priced,
+            not one.is_priced and one.display.unit != "requests",
+            -one.used,
+            one.meter,
+        ),
+    )
 
 
 def choose_meter(name: str, meters: Sequence[MeterChoice]) -> MeterChoice | None:
@@ -242,11 +284,28 @@ def list_fields(meter: Meter | None) -> list[str]:
     return [*FIELDS, *(() if meter is None else meter.dimensions)]
 
 
-def choose_groups(query: Mapping[str, str], fields: Sequence[str]) -> tuple[str, tuple[str, str] | None]:
-    """Return the field to group by, empty for none, and the filter, of a page's query."""
-    by = query.get("by", "")
+def find_split_field(rows: Sequence[Mapping[str, str | int]], fields: Sequence[str]) -> str:
+    """Return the field that divides usage, of rows by all of these fields; empty: none has two values.
+
+    Dimensions of the meter come before its routes and regions: somebody has chosen them for this meter.
+    """
+    own_first = sorted(fields, key=lambda field: field in FIELDS)
+    return next((field for field in own_first if len({row[field] for row in rows}) > 1), "")
+
+
+def choose_groups(query: Mapping[str, str], fields: Sequence[str]) -> tuple[str | None, tuple[str, str] | None]:
+    """Return the field to group by and the filter of a page's query.
+
+    The field is empty where the reader wants no groups, and None where they have not said.
+    """
+    by = query.get("by")
     field, colon, value = query.get("where", "").partition(":")
-    return by if by in fields else "", (field, value) if colon and field in fields else None
+    return by if by is None or by in fields else "", (field, value) if colon and field in fields else None
+
+
+def list_usage_keys(by: str, where: tuple[str, str] | None, groups: Iterable[UsageGroup]) -> list[str]:
+    """Return the keys, as usage has them, of groups by key or else of a filter."""
+    return [one.value for one in groups] if by == KEY else [where[1]] if where and where[0] == KEY else []
 
 
 def compute_counts(rows: Sequence[Mapping[str, str | int]], by: str, starts: Sequence[int]) -> UsageCounts:

@@ -5,8 +5,15 @@ from calendar import timegm
 import pytest
 
 from edgeproxy.collector.database.schema import DAY, HOUR
-from edgeproxy.collector.pages.usage_explorer import compute_counts, compute_groups, compute_series
+from edgeproxy.collector.pages.usage_explorer import (
+    compute_counts,
+    compute_groups,
+    compute_series,
+    find_split_field,
+    list_meters,
+)
 from edgeproxy.collector.pages.usage_periods import choose_period, choose_step
+from edgeproxy.config.meters import Meter
 
 NOW = timegm((2027, 3, 10, 15, 30, 20))
 TODAY = timegm((2027, 3, 10, 0, 0, 0))
@@ -73,3 +80,23 @@ def test_groups_beyond_the_largest_are_one_and_those_that_are_gone_are_last() ->
     assert [(one.value, one.steps[0]) for one in compute_series(counts)] == [("b", 9), ("d", 7), ("a", 5), (None, 4)]
     before = compute_counts([{"day": "2027-03-09", "model": "z", "value": 4}], "model", [TODAY - DAY])
     assert [(one.value, one.used, one.before) for one in compute_groups(counts, before)][-1] == ("z", 0, 4)
+
+
+def test_the_first_sight_is_the_priced_meter_used_most_split_by_what_somebody_chose_for_it() -> None:
+    counted = {
+        name: Meter.model_validate({"count": count})
+        for name, count in {
+            "calls": "requests",
+            "sent": "bytes_out",
+            "tokens": "events",
+            "429": "refusals",
+        }.items()
+    }
+    rows = [{"meter": name, "value": used} for name, used in (("calls", 7), ("sent", 900), ("tokens", 5), ("429", 50))]
+    assert [one.meter for one in list_meters(rows, counted, ())] == ["calls", "sent", "tokens", "429"]
+    assert [one.meter for one in list_meters(rows, counted, ("sent", "tokens"))] == ["sent", "tokens", "calls", "429"]
+    split = [{"route": route, "region": "eu", "model": model} for route, model in (("a", "m"), ("b", "m"))]
+    fields = ["route", "region", "model"]
+    assert find_split_field(split, fields) == "route"
+    assert find_split_field([*split, split[0] | {"model": ""}], fields) == "model"
+    assert find_split_field(split[:1], fields) == ""

@@ -667,6 +667,7 @@ def _create_sqlite_engine(url: URL, begin: str, connections: int) -> AsyncEngine
         connect_args={"timeout": LOCK_TIMEOUT},
         pool_size=connections,
         max_overflow=0,
+        hide_parameters=True,  # They may be about people, and messages of errors are logged.
     )
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -709,6 +710,7 @@ def _create_postgresql_engine(
         },
         pool_size=connections,
         max_overflow=more,
+        hide_parameters=True,
     )
 
     @event.listens_for(engine.sync_engine, "checkout")
@@ -721,6 +723,7 @@ def _create_postgresql_engine(
     def tell_lost(context: Any) -> Exception | None:
         """Return an OperationalError where the server is unavailable or was killed, no fault of ours; else None."""
         original = context.original_exception
+        _hide_detail(original, context.sqlalchemy_exception)
         # The server was killed while the connection waited for it: the driver takes it for in use ever after.
         is_stuck = isinstance(original.__cause__, asyncpg.InternalClientError)
         if not (is_stuck or str(getattr(original, "sqlstate", None)).startswith(UNAVAILABLE_STATES)):
@@ -729,6 +732,15 @@ def _create_postgresql_engine(
         return sa.exc.OperationalError(context.statement, context.parameters, original)
 
     return engine
+
+
+def _hide_detail(original: BaseException, raised: BaseException | None) -> None:
+    """Take the DETAIL out of the messages of an error: it quotes the row, which may be about a person."""
+    if isinstance(original.__cause__, asyncpg.PostgresError):
+        original.__cause__.detail = None
+    for error in (original, raised):
+        if error is not None:
+            error.args = tuple(str(part).partition("\nDETAIL:")[0] for part in error.args)
 
 
 def _fetch_revision(connection: sa.Connection) -> str | None:

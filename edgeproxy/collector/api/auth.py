@@ -67,7 +67,9 @@ class Holder:
 
     @property
     def called(self) -> str:
-        """The name of the holder in error messages."""
+        """The name of the holder in error messages, which are kept; a contact has none, as that is its address."""
+        if self.contact_role is not None:
+            return "a contact"
         return self.label if self.is_person else f"the token {self.label}"
 
 

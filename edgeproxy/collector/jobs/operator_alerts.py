@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from edgeproxy.base import log
+from edgeproxy.collector.accounts.audit_details import CONTACT
 from edgeproxy.collector.alerts.alert import Alert, raise_alerts
 from edgeproxy.collector.alerts.kinds import AlertKind, Severity
 from edgeproxy.collector.database.database import Database
@@ -90,12 +91,18 @@ def make_certificate_alerts(expiry: Mapping[str, float], now: float) -> list[Ale
 
 
 def make_denial_alert(counts: Counter[DeniedRequest], most: int, now: float) -> Alert | None:
-    """Return the alert of a minute in which `most` requests were denied or more; there is one an hour. Pure."""
+    """Return the alert of a minute in which `most` requests were denied or more; there is one an hour. Pure.
+
+    A contact is not named: the alert is of no customer, so that it outlives an erasure.
+    """
     total = counts.total()
     if total < most:
         return None
     names = ("actor", "origin", "target", "status", "why")
     worst = [{**dict(zip(names, what, strict=True)), "count": count} for what, count in counts.most_common(WORST)]
+    for one in worst:
+        if str(one["actor"]).startswith(CONTACT):
+            one["actor"] = f"{CONTACT}…"
     return Alert(
         key=f"denials:{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H}",
         kind=AlertKind.REQUESTS_DENIED,

@@ -40,6 +40,9 @@ def test_denials_are_told_from_a_rate_on_with_who_has_most_once_an_hour() -> Non
     assert found.details["worst"][0] == {
         "actor": "edges", "origin": "192.0.2.1", "target": "GET /v1/usage", "status": 403, "why": "no", "count": 60,
     }  # fmt: skip
+    contact = make_denial_alert(Counter({("contact:ada@acme.example", "", "GET /v1/keys", 403, "no"): 1}), 1, NOW)
+    assert contact is not None
+    assert "ada" not in str(contact), "its alert is of no customer, and stays when this one is erased"
 
 
 def test_a_gap_and_a_quarantined_batch_are_told_once_a_day_of_each_token() -> None:

@@ -7,6 +7,7 @@ keys, tokens and sessions, and the secrets of webhooks. Rows are written as they
 with them.
 """
 
+import asyncio
 import hashlib
 import tempfile
 import zipfile
@@ -18,11 +19,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.spreadsheet import render_csv
-from edgeproxy.collector.accounts.audit_details import OWNER, Details, is_sealed, open_entry
+from edgeproxy.collector.accounts.audit_details import CONTACT, OWNER, Details, is_sealed, open_entry
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.personal_marks import Subject
-from edgeproxy.collector.database.schema import audit, dead_letters, metadata
+from edgeproxy.collector.database.schema import audit, dead_letters, metadata, tokens
 from edgeproxy.collector.database.sealed_columns import SEALED
 from edgeproxy.collector.encryption.data_keys import DataKeys, fetch_data_keys
 from edgeproxy.collector.encryption.owners import DATABASE, has_owner_id
@@ -67,24 +68,41 @@ NAMING = ("session.", "token.", "privacy_request.")
 """How actions begin whose details have the name of a customer, and no text that somebody else has made up."""
 REJECTED = "dead_letter."
 """How actions begin whose details have a rejected event."""
+OTHERS = (Subject.OPERATOR, Subject.PUBLIC)
+"""Whom the columns are about that a customer's own archive has not."""
+HANDLED_BY_SIDES = ("alert_handling", "alert_mutes")
+"""Tables of what operators did, and of what the customer's people did; each side has its own `side`."""
+ARCHIVE_BYTES_MAX = 64 << 20
+"""Bytes of an archive that is sent, as it is in memory meanwhile."""
 SPOOL_BYTES = 8 << 20
 """Bytes of a file that are in memory; of a longer one the rest is on disk until it is in the archive."""
 
 
+class ArchiveTooLargeError(Exception):
+    """The archive would be larger than it may be."""
+
+
 async def write_archive(
-    connection: AsyncConnection, customer: CustomerRow, to: IO[bytes], omitted: Collection[Subject] = ()
+    connection: AsyncConnection,
+    customer: CustomerRow,
+    to: IO[bytes],
+    *,
+    is_own: bool = False,
+    bytes_max: int | None = None,
 ) -> dict[str, int]:
     """Write the archive of a customer, and return the number of rows by table; empty tables are left out.
 
-    Columns about the people in `omitted` are left out too.
+    With `is_own` it is for the customer, and has nothing of who operates the collector: who did what, and why.
+    Raises ArchiveTooLargeError once it has more than `bytes_max`.
     """
     counts: dict[str, int] = {}
     files: list[dict[str, object]] = []
     data_keys = await fetch_data_keys(connection, [customer.id, DATABASE])
+    own_tokens = await _fetch_own_tokens(connection, customer) if is_own else None
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, statement in _list_statements(customer, omitted):
+        for name, statement in _list_statements(customer, is_own=is_own):
             count = 0
-            hidden = {*SECRETS.get(name, ()), *(SEALED[name].unread if name in SEALED else ())}
+            hidden = {*_list_hidden(name, is_own=is_own), *(SEALED[name].unread if name in SEALED else ())}
             names = [str(column.name) for column in statement.selected_columns if column.name not in hidden]
             with _Files(name, names) as pair:
                 async for result in await connection.stream(statement):
@@ -92,14 +110,29 @@ async def write_archive(
                     if not _is_own(name, row, customer.name):
                         continue
                     opened = _open_row(name, row, customer, data_keys)
+                    if name == audit.name and own_tokens is not None and not _is_by(str(row["actor"]), own_tokens):
+                        opened |= {"before": None, "after": None}  # What an operator wrote is not for the customer.
                     pair.add(tuple(opened[column] for column in names))
                     count += 1
                 if count:
-                    files += pair.move_into(archive, count)
+                    files += await asyncio.to_thread(pair.move_into, archive, count)  # To compress takes a while.
                     counts[name] = count
+            if bytes_max is not None and to.tell() > bytes_max:
+                raise ArchiveTooLargeError
         manifest = {"customer": {"id": customer.id, "name": customer.name}, "files": files}
         archive.writestr(MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
     return counts
+
+
+async def _fetch_own_tokens(connection: AsyncConnection, customer: CustomerRow) -> frozenset[str]:
+    """Return the names of the tokens that are bound to a customer."""
+    statement = sa.select(tokens.c.name).where(select_own(tokens.name, [customer.id], [customer.name]))
+    return frozenset((await connection.execute(statement)).scalars())
+
+
+def _is_by(actor: str, own_tokens: Collection[str]) -> bool:
+    """Return whether an entry about a customer is by itself: by a contact, or by one of its tokens."""
+    return actor.startswith(CONTACT) or actor in own_tokens
 
 
 def _open_row(table: str, row: dict[str, object], customer: CustomerRow, data_keys: DataKeys) -> dict[str, object]:
@@ -115,27 +148,29 @@ def _open_row(table: str, row: dict[str, object], customer: CustomerRow, data_ke
     return open_row(data_keys, table, row, owner)
 
 
-def _list_statements(
-    customer: CustomerRow, omitted: Collection[Subject]
-) -> Iterator[tuple[str, sa.Select[tuple[object, ...]]]]:
+def _list_statements(customer: CustomerRow, *, is_own: bool) -> Iterator[tuple[str, sa.Select[tuple[object, ...]]]]:
     """List the tables, each with the statement that reads its rows of a customer."""
     for name, entry in sorted(TABLES.items()):
         if entry.owner is not None:
             own = select_own(name, [customer.id], [customer.name])
-            yield name, _select_columns(name, omitted).where(own).order_by(*metadata.tables[name].primary_key)
-    letters = _select_columns(dead_letters.name, omitted).where(match_events([customer.name]))
+            if is_own and name in HANDLED_BY_SIDES:
+                own &= metadata.tables[name].c.side == "customer"
+            yield name, _select_columns(name, is_own=is_own).where(own).order_by(*metadata.tables[name].primary_key)
+    letters = _select_columns(dead_letters.name, is_own=is_own).where(match_events([customer.name]))
     yield dead_letters.name, letters.order_by(dead_letters.c.id)
-    entries = _select_columns(audit.name, omitted).where(_match_entries(customer))
+    entries = sa.select(audit).where(_match_entries(customer))  # Its actor says what of it is the customer's to read.
     yield audit.name, entries.order_by(audit.c.seq)
 
 
-def _select_columns(name: str, omitted: Collection[Subject]) -> sa.Select[tuple[object, ...]]:
-    """Return the statement that selects the columns of a table, but secrets by which no other column is opened, and
-    those about the people in `omitted`."""
-    hidden = {column for column, data in TABLES[name].personal.items() if data.subject in omitted}
-    hidden |= SECRETS.get(name, frozenset()) - set(
-        SEALED[name].key if name in SEALED else ()
-    )  # Which opens the others.
+def _list_hidden(name: str, *, is_own: bool) -> set[str]:
+    """Return the columns of a table that an archive has not: secrets, and in a customer's own one what is of others."""
+    others = {column for column, data in TABLES[name].personal.items() if is_own and data.subject in OTHERS}
+    return others | SECRETS.get(name, frozenset())
+
+
+def _select_columns(name: str, *, is_own: bool) -> sa.Select[tuple[object, ...]]:
+    """Return the statement that selects the columns of a table, but those that are hidden and open no others."""
+    hidden = _list_hidden(name, is_own=is_own) - set(SEALED[name].key if name in SEALED else ())
     return sa.select(*(column for column in metadata.tables[name].columns if column.name not in hidden))
 
 
@@ -189,8 +224,9 @@ class _Files:
         cells = ["" if value is None else value if isinstance(value, int) else str(value) for value in values]
         self._csv.write(render_csv([cells]).encode())
 
-    def move_into(self, archive: zipfile.ZipFile, rows: int) -> Iterator[dict[str, object]]:
-        """Move both files into the archive, and yield what the manifest says of each."""
+    def move_into(self, archive: zipfile.ZipFile, rows: int) -> list[dict[str, object]]:
+        """Move both files into the archive, and return what the manifest says of each."""
+        moved: list[dict[str, object]] = []
         self._json.write(b"\n]\n")
         for suffix, file in (("json", self._json), ("csv", self._csv)):
             path = f"{suffix}/{self._table}.{suffix}"
@@ -201,4 +237,5 @@ class _Files:
                     digest.update(part)
                     size += len(part)
                     opened.write(part)
-            yield {"path": path, "rows": rows, "bytes": size, "sha256": digest.hexdigest()}
+            moved.append({"path": path, "rows": rows, "bytes": size, "sha256": digest.hexdigest()})
+        return moved

@@ -16,13 +16,21 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.database.alert_tables import alert_mutes
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.personal_marks import Subject
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.sealed_columns import SEALED
 from edgeproxy.collector.encryption.keyring import open_keyring
-from edgeproxy.collector.privacy.export import MANIFEST, NOT_EXPORTED, SECRETS, SELECTED, write_archive
+from edgeproxy.collector.privacy.export import (
+    MANIFEST,
+    NOT_EXPORTED,
+    SECRETS,
+    SELECTED,
+    ArchiveTooLargeError,
+    write_archive,
+)
 from edgeproxy.config.collector.encryption import Encryption
 from tests.support.planted import find_value, list_planted, marker, plant
 
@@ -39,7 +47,9 @@ def encryption(request: pytest.FixtureRequest, tmp_path: Path) -> Encryption | N
     return Encryption.model_validate({"file": str(key)}) if request.param else None
 
 
-def export(url: str, encryption: Encryption | None, fill: Callable[[AsyncConnection], Awaitable[None]]) -> Content:
+def export(
+    url: str, encryption: Encryption | None, fill: Callable[[AsyncConnection], Awaitable[None]], *, is_own: bool = False
+) -> Content:
     """Fill a database with customers, and return the files of the archive of one."""
     file = io.BytesIO()
 
@@ -51,7 +61,10 @@ def export(url: str, encryption: Encryption | None, fill: Callable[[AsyncConnect
                 await plant(connection)
                 await fill(connection)
             async with opened.writing() as connection:
-                assert await write_archive(connection, await customers.get_row(connection, "acme"), file)
+                acme = await customers.get_row(connection, "acme")
+                with pytest.raises(ArchiveTooLargeError):
+                    await write_archive(connection, acme, io.BytesIO(), bytes_max=1000)
+                assert await write_archive(connection, acme, file, is_own=is_own)
                 stored = str((await connection.execute(sa.select(customers_table))).all())
                 assert (marker("customers", "metadata", "acme") in stored) == (encryption is None)
         finally:
@@ -123,6 +136,29 @@ def test_an_export_has_each_entry_of_the_audit_log_about_the_customer(
             *("token.create", "token.revoke", "session.begin", "dead_letter.discard"),
         )
     ]
+
+
+async def act_on_both_sides(connection: AsyncConnection) -> None:
+    """Have an operator, a contact and a token of the customer change it, and both sides mute its alerts."""
+    token = str(find_value("tokens", "name", "acme"))
+    for actor in ("operator:grace", "contact:ada@acme.example", token):
+        entry = AuditEntry("limits.raise", "acme", None, {"why": f"said by {actor}"}, "acme")
+        await audit.append_entry(connection, Caller(actor), entry)
+    for side, by in (("operator", "operator:linus"), ("customer", "contact:bob@acme.example")):
+        mute = {"customer": "acme", "side": side, "kind": "payment_failed", "until": 1, "by": by, "muted_at": 1}
+        await connection.execute(sa.insert(alert_mutes), mute)
+
+
+def test_a_customers_own_export_has_nothing_of_its_operators(database: str, encryption: Encryption | None) -> None:
+    content = export(database, encryption, act_on_both_sides, is_own=True)
+    said = [one["after"] for one in orjson.loads(content["json/audit.json"])]
+    assert [text and orjson.loads(text)["why"] for text in said] == [
+        None,
+        "said by contact:ada@acme.example",
+        f"said by {find_value('tokens', 'name', 'acme')}",
+    ]
+    assert [one["by"] for one in orjson.loads(content["json/alert_mutes.json"])] == ["contact:bob@acme.example"]
+    assert not [name for name, body in content.items() if b"grace" in body or b"linus" in body]
 
 
 def test_what_is_not_exported_has_a_reason() -> None:

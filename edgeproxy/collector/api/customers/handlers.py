@@ -15,6 +15,7 @@ from edgeproxy.collector.accounts.contacts import AlertAddress, Contacts, Custom
 from edgeproxy.collector.accounts.limit_raises import RaiseLimitsRequest
 from edgeproxy.collector.accounts.models import CreateCustomerRequest
 from edgeproxy.collector.accounts.preferred_region import PreferredRegion, put_preferred_region
+from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.accounts.search import search_customers
 from edgeproxy.collector.anomalies.job import WHY_PAUSED
 from edgeproxy.collector.api import auth
@@ -22,22 +23,25 @@ from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer
 from edgeproxy.collector.api.customers.models import CustomersQuery
 from edgeproxy.collector.api.endpoint import ZIP, Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
+from edgeproxy.collector.api.group import Resources
 from edgeproxy.collector.api.responses import ProblemError, answer
-from edgeproxy.collector.database.personal_marks import Subject
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.privacy import own_requests
-from edgeproxy.collector.privacy.export import write_archive
+from edgeproxy.collector.privacy.export import ARCHIVE_BYTES_MAX, ArchiveTooLargeError, write_archive
 
-ARCHIVE_BYTES_MAX = 64 << 20
-"""Bytes of an archive that is sent, as it is in memory meanwhile."""
-OTHERS = (Subject.OPERATOR, Subject.PUBLIC)
-"""Whom the columns are about that a customer's own download has not."""
+DOWNLOADS_AT_ONCE = 2
+"""Archives that are made at once: each holds a connection for reading, and a large one takes a minute."""
 SUPPORT_FIELDS = frozenset({"paused"})
 """The fields of a customer that support may change."""
 
 
 class CustomerHandlers(ChangeHandlers):
     """Handlers of customers and of their contacts."""
+
+    def __init__(self, resources: Resources) -> None:
+        super().__init__(resources)
+        self._downloading: set[str] = set()
+        """The customers of whom archives are made."""
 
     async def list_customers(self, call: Call[CustomersQuery, Nothing]) -> web.Response:
         """List customers; a customer sees itself alone."""
@@ -104,14 +108,14 @@ class CustomerHandlers(ChangeHandlers):
 
     async def export_customer(self, call: Call[Query, Nothing]) -> web.Response:
         """Send what there is of a customer as a file."""
-        with tempfile.TemporaryFile() as file:
-            async with self._database.reading(whole=True) as connection, across_customers(connection):
-                row = await customers.get_row(connection, call.path("customer"))
-                await write_archive(connection, row, file, () if call.holder.customer is None else OTHERS)
-            if file.tell() > ARCHIVE_BYTES_MAX:
-                raise ProblemError(409, "it is too large for a download: ask for it to be sent")
-            file.seek(0)
-            content = file.read()
+        customer = call.path("customer")
+        if customer in self._downloading or len(self._downloading) >= DOWNLOADS_AT_ONCE:
+            raise ProblemError(429, "as many downloads are under way as there may be", headers={"Retry-After": "30"})
+        self._downloading.add(customer)
+        try:
+            row, content = await self._make_archive(customer, is_own=call.holder.customer is not None)
+        finally:
+            self._downloading.remove(customer)
         async with self._database.writing() as connection:
             if call.holder.customer is not None:
                 sha256 = hashlib.sha256(content).hexdigest()
@@ -119,6 +123,18 @@ class CustomerHandlers(ChangeHandlers):
             await audit.append_entry(connection, call.caller, AuditEntry("customer.export", row.name))
         headers = {"Content-Disposition": f'attachment; filename="{row.name}.zip"', "Cache-Control": "no-store"}
         return web.Response(body=content, content_type=ZIP, headers=headers)
+
+    async def _make_archive(self, customer: str, *, is_own: bool) -> tuple[CustomerRow, bytes]:
+        """Return a customer and its archive; raises ProblemError where it is too large."""
+        with tempfile.TemporaryFile() as file:
+            async with self._database.reading(whole=True) as connection, across_customers(connection):
+                row = await customers.get_row(connection, customer)
+                try:
+                    await write_archive(connection, row, file, is_own=is_own, bytes_max=ARCHIVE_BYTES_MAX)
+                except ArchiveTooLargeError:
+                    raise ProblemError(409, "it is too large for a download: ask for it to be sent") from None
+            file.seek(0)
+            return row, file.read()
 
     async def restore_customer(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
         """Take back the deletion of a customer."""

@@ -25,6 +25,8 @@ from edgeproxy.collector.database.alert_tables import alert_deliveries, alert_ha
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, repeat, run_guarded
 from edgeproxy.collector.database.single_runner import try_exclusive
+from edgeproxy.collector.encryption.data_keys import SealedValueError
+from edgeproxy.collector.encryption.keyring import KeysUnavailableError
 from edgeproxy.collector.webhooks.http_post import DeliveryFailure
 from edgeproxy.collector.webhooks.retries import compute_wait
 from edgeproxy.config.collector.alerts import Alerts
@@ -37,6 +39,10 @@ ROUTED_MAX = 200
 """Alerts that are routed at once."""
 SENT_MAX = 50
 """Messages of a channel that are fetched at once."""
+LOCKED = f"{TO_CUSTOMER}:locked"
+"""The suffix of the channel of what customers are sent once their addresses can be opened: their keys are away."""
+LOCKED_SECONDS = 60.0
+"""Seconds until it is tried again."""
 NO_CHANNEL = "the configuration has no such channel"
 
 Contacts = Callable[[AsyncConnection, Iterable[str]], Awaitable[dict[str, Recipient]]]
@@ -203,26 +209,30 @@ class AlertSender:
     ) -> list[NewDelivery]:
         """Return the deliveries of new alerts: by the channels of their severity, and to the customers themselves.
 
-        Those whose kind is muted are not sent.
+        Those whose kind is muted are not sent. Operators are told while keys of customers are away, too.
         """
         about = {alert.customer or "" for alert in ours}
         to_operators = await mutes.fetch_mutes(connection, "operator", about, now_ms)
         to_customers = await mutes.fetch_mutes(connection, "customer", about, now_ms)
         audible = [alert for alert in ours if (alert.kind, alert.customer) not in to_customers]
-        return [
-            *(
-                NewDelivery(alert.id, name)
-                for alert in ours
-                if (alert.kind, alert.customer or "") not in to_operators and alert.kind not in NOTICES
-                for name in self.list_channels(alert.severity)
-            ),
-            *(await self._build_customer_routes(connection, audible) if self._settings.customers is not None else ()),
+        to_channels = [
+            NewDelivery(alert.id, name)
+            for alert in ours
+            if (alert.kind, alert.customer or "") not in to_operators and alert.kind not in NOTICES
+            for name in self.list_channels(alert.severity)
         ]
+        try:
+            return [*to_channels, *await self._build_customer_routes(connection, audible)]
+        except (KeysUnavailableError, SealedValueError):
+            locked = f"{self._settings.customers}{LOCKED}"
+            return [*to_channels, *(NewDelivery(alert.id, locked) for alert in audible if alert.customer is not None)]
 
     async def _build_customer_routes(
         self, connection: AsyncConnection, ours: Sequence[AlertMessage]
     ) -> list[NewDelivery]:
         """Return the deliveries to customers: of alerts to their address for these, of notices to contacts by role."""
+        if self._settings.customers is None:
+            return []
         channel = f"{self._settings.customers}{TO_CUSTOMER}"
         names = {alert.customer for alert in ours if alert.customer is not None and alert.kind not in NOTICES}
         contacts = await self._contacts(connection, sorted(names))
@@ -267,14 +277,38 @@ class AlertSender:
 
     async def _drain_channel(self, channel: str) -> None:
         """Send what is due by a channel, the longest due first, until it fails."""
+        attempt = self._unlock if channel.endswith(LOCKED) else self._attempt_delivery
         try:
             async with try_exclusive(self._database, f"alerts-{channel.partition(':')[0]}") as mine:
                 while mine and (due := await self._list_due(channel)):
                     for delivery in due:
-                        if not await self._attempt_delivery(channel, delivery):
+                        if not await attempt(channel, delivery):
                             return
         finally:
             self._busy.discard(channel)
+
+    async def _unlock(self, channel: str, delivery: DueDelivery) -> bool:
+        """Try to make the deliveries of an alert to its customer, whose keys were away; return whether they are there.
+
+        What no key opens is given up.
+        """
+        alert, now = delivery.message.id, time.time()
+        state, values = DeliveryState.SENT, {"sent_at": round(now * 1000)}
+        error: str | None = None
+        async with self._database.writing() as connection:
+            try:
+                made = await self._build_customer_routes(connection, [delivery.message])
+                await deliveries.insert_deliveries(connection, made, round(now * 1000))
+            except SealedValueError as sealed_error:
+                state, values, error = DeliveryState.DEAD, {}, str(sealed_error)
+            except KeysUnavailableError as keys_error:
+                state, values, error = (
+                    DeliveryState.DUE,
+                    {"due_at": round((now + LOCKED_SECONDS) * 1000)},
+                    str(keys_error),
+                )
+            await deliveries.transition(connection, alert, channel, DeliveryState.DUE, state, error=error, **values)
+        return state != DeliveryState.DUE
 
     async def _list_due(self, channel: str) -> list[DueDelivery]:
         async with self._database.reading() as connection:

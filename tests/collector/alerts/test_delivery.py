@@ -25,6 +25,8 @@ from edgeproxy.collector.alerts.kinds import AlertKind, Severity
 from edgeproxy.collector.alerts.message import ServiceSite
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.encryption.data_keys import SealedValueError
+from edgeproxy.collector.encryption.keyring import KeysUnavailableError
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector.alerts import Alerts
 from loadtest.testbed.batch_chains import Chain
@@ -144,6 +146,37 @@ def test_each_goes_where_its_severity_says_and_to_whom_it_is_about(
     assert "it is own" in theirs["Subject"]
     assert "Kunde: acme" in text_of(theirs), "it is in their language"
     assert mail.to("silent@customer.test") == []
+
+
+def test_operators_are_told_while_the_keys_of_customers_are_away_and_customers_afterwards(
+    database: str, hooks: Receiver, mail: MailTaker
+) -> None:
+    folder, name = f"keys-{time.time_ns()}", f"kept-{time.time_ns()}"
+    errors: list[Exception] = [SealedValueError("changed"), KeysUnavailableError("away"), KeysUnavailableError("away")]
+
+    async def locked(connection: AsyncConnection, names: Iterable[str]) -> dict[str, Recipient]:
+        if errors:
+            raise errors.pop()
+        return await contacts(connection, names)
+
+    async def run() -> None:
+        settings = {"channels": channels(hooks, mail, folder), "routes": {"info": ["ops"]}, "customers": "mail"}
+        async with way(database, **settings) as made:
+            made.delivery._contacts = locked
+            await made.raised(alert("own", customer=name), alert("theirs"))
+            await made.until(lambda found: list(found.values()).count("sent") == 2)
+            assert (await made.standing())["own", "mail:customer:locked"] == "due"
+            await made.until(lambda _: len(errors) == 1)
+            assert mail.to(f"{name}@customer.test") == []
+            await made.set(alert_deliveries, due_at=0)
+            await made.until(lambda found: found["own", "mail:customer:locked"] == "dead")
+            async with made.database.writing() as connection:
+                (one,) = (await connection.execute(sa.select(alerts.c.id).where(alerts.c.key == "own"))).scalars()
+                await deliveries.replay_deliveries(connection, one, "mail:customer:locked", 0)
+            await made.until(lambda found: found.get(("own", "mail:customer")) == "sent")
+
+    asyncio.run(run())
+    assert len(mail.to(f"{name}@customer.test")) == 1
 
 
 def test_what_is_not_taken_is_tried_again_given_up_and_replayed(

@@ -11,6 +11,7 @@ import sqlite3
 import tempfile
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from functools import partial
 from math import sin
 from pathlib import Path
@@ -18,9 +19,14 @@ from pathlib import Path
 import orjson
 
 from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.billing.journal.journal import FIRST_HASH, compute_hash
 from edgeproxy.collector.billing.journal.postings import JournalEntry
 from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.pages.availability import DAYS
+from edgeproxy.collector.pages.edge import EDGE
+from edgeproxy.collector.pages.price_changes import PRICE_CHANGE
+from edgeproxy.collector.pages.price_form import write_plans
 from edgeproxy.collector.pages.residencies import RESIDENCIES
 from edgeproxy.collector.pages.site import Audience
 from edgeproxy.wire.edge_report import format_fields
@@ -31,6 +37,7 @@ from loadtest.testbed.process import ROOT
 from loadtest.testbed.waiting import until
 from tests.e2e.browser import Chromium, Tab, tab
 from tests.support.filled_site import fill, held, invoice_of, pages_of, report_traffic
+from tests.support.oidc import AUDIENCE, Provider
 from tests.support.site import PagesStage
 from tests.support.two_residencies import sign_in_operator, two_residencies
 from tests.support.visitor import Visitor
@@ -85,6 +92,10 @@ def enliven(stage: PagesStage) -> None:
     for minute in range(now // 60 * 60 - 7080, now // 60 * 60 - 1800, 60):
         for edge, region in (("edge-eu-2", "eu-west"), ("edge-us-1", "us-east")):
             report_traffic(stage.collector, edge, region, minute, 1900 + round(300 * sin(minute / 1500)), varies=True)
+    assign_alerts(stage)
+    for name, external_id in (("acme-staging", "crm-20418"), ("northwind", "acme-reseller-7"), ("lumen", "crm-20977")):
+        customer = {"name": name, "tier": "basic", "external_id": external_id}
+        assert stage.collector.send("POST", "/v1/customers", customer).status == 201
     used = KeysUsed()
     for name, budget, calls in (
         ("production", None, 4210),
@@ -104,23 +115,109 @@ def enliven(stage: PagesStage) -> None:
         assert stage.collector.post(chain.next(row), fields=format_fields(1.0)).status == 200
     about = {
         "severity": "P1",
-        "title": "No answers from us-east",
+        "title": "Requests to us-east fail",
         "regions": ["us-east"],
-        "message": "A third of the requests fail since 16:05. The next news is due at 17:00.",
+        "message": "A third of the requests to us-east fail. Requests to eu-west are served.",
     }
-    assert stage.collector.send("POST", "/v1/incidents", about).status == 201
+    made = stage.collector.send("POST", "/v1/incidents", about)
+    assert made.status == 201
+    news = {
+        "state": "identified",
+        "message": "A router of our provider drops packets. It is being taken out of service.",
+    }
+    assert stage.collector.send("POST", f"/v1/incidents/{made.json()['id']}/updates", news).status == 201
     times = {end: format_timestamp((today + DAY + at) * 1000) for end, at in (("begins_at", 7200), ("ends_at", 9000))}
     about = {"title": "New disks", "regions": ["portal"], "message": "Signing in fails for a minute or two.", **times}
     assert stage.collector.send("POST", "/v1/maintenance", about).status == 201
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        columns = [row[1] for row in database.execute("PRAGMA table_info(traffic)")]
+        moved = ", ".join("start - 600" if name == "start" else name for name in columns)
+        reports = f"SELECT {moved} FROM traffic WHERE step = 60 AND start BETWEEN ? AND ?"
+        first = now // 60 * 60 - 7080  # What is older than two hours no edge may report.
+        database.execute(f"INSERT INTO traffic ({', '.join(columns)}) {reports}", [first, first + 540])
+        limit = "replace(dimensions, 'pro', 'standard')"  # Its tier is another one since.
+        database.execute(f"UPDATE series SET dimensions = {limit} WHERE customer = 'acme' AND meter = 'refused'")
+        for table in ("traffic", "traffic_routes"):  # What the incident below tells of.
+            failed = f"UPDATE {table} SET server_errors = requests * (28 + start / 60 % 9) / 100"
+            database.execute(f"{failed} WHERE region = 'us-east' AND start >= ?", [now // 60 * 60 - 1500])
         there = "SELECT id FROM incidents WHERE ended_at IS NULL"
-        database.execute(f"UPDATE incident_updates SET at = at - 1500 WHERE incident IN ({there})")
+        ages = "CASE state WHEN 'investigating' THEN 1500 ELSE 660 END"
+        database.execute(f"UPDATE incident_updates SET at = at - {ages} WHERE incident IN ({there})")
+        for age in range(1, DAYS):  # The portal was watched as long as the regions were.
+            rows = [("portal", today - age * DAY, result, count) for result, count in (("50", 2870), ("fast", 2870))]
+            database.executemany("INSERT INTO checks VALUES (?, ?, ?, ?)", rows)
+        gone = "SELECT id FROM incidents WHERE severity = 'P2'"
+        ages = f"{9 * DAY + 4000} - CASE state WHEN 'investigating' THEN 0 ELSE 2820 END"
+        database.execute(f"UPDATE incident_updates SET at = at - ({ages}) WHERE incident IN ({gone})")
+        moved = (9 * DAY + 4000, 9 * DAY + 4000 - 2820)
+        database.execute(
+            "UPDATE incidents SET began_at = began_at - ?, ended_at = ended_at - ? WHERE severity = 'P2'", moved
+        )
         database.execute("UPDATE incidents SET began_at = began_at - 1500 WHERE ended_at IS NULL")
     listed = partial(stage.collector.get, "/v1/customers/acme/keys", token=ADMIN, sort="-last_used_on", limit="3")
     until(lambda: all(key["last_used_on"] for key in listed().json()["keys"]), "the last use is written")
+    versions = stage.collector.get("/billing/plan-versions", token=ADMIN).json()["versions"]
+    dearer = write_plans(versions, {"standard@1/fee": "109", "standard@1/meters/llm_tokens/price": "0.012/1000"})
+    change = {"plans": dearer, "at": f"{datetime.now(UTC).year + 1}-02-01", "why": "The tokens of models cost us more"}
+    assert stage.collector.send("POST", "/billing/price-changes", change).status == 201
     for email, role in (("dev@example.com", "developer"), ("books@example.com", "billing")):
         contact = {"email": email, "role": role}
         assert stage.collector.send("POST", "/v1/customers/acme/contacts", contact).status == 201
+
+
+PEOPLE = {"key": "operator:jonas", "incident": "operator:mara", "maintenance": "operator:mara", "customer": "sales"}
+"""Who makes changes, by the first word of an action."""
+ORIGINS = {"operator": "203.0.113.24", "contact": "198.51.100.7"}
+"""From where they come, by the first word of who they are; others come from 10.0.4.18."""
+
+
+def spread_audit(file: Path) -> None:
+    """Have the audit log be of weeks and of several people, in a chain that holds; incidents keep their times."""
+    now, ages, before = time.time_ns() // 1_000_000, {}, audit.FIRST_HASH
+    with closing(sqlite3.connect(file, timeout=30)) as database, database:
+        database.row_factory = sqlite3.Row
+        rows = [dict(row) for row in database.execute("SELECT * FROM audit ORDER BY seq")]
+        updates = {
+            (row["incident"], row["state"]): row["at"] for row in database.execute("SELECT * FROM incident_updates")
+        }
+        for row in rows:
+            if row["seq"] == 1:
+                ages[row["seq"]] = 60 * DAY
+            elif row["action"].startswith("incident."):
+                state = orjson.loads(row["after"])["state"]
+                ages[row["seq"]] = now // 1000 - updates[row["target"], state]
+        ages[len(rows)] = 45
+        for row in rows:
+            last = max(seq for seq in ages if seq <= row["seq"])
+            following = min(seq for seq in ages if seq >= row["seq"])
+            part = (row["seq"] - last) / max(1, following - last)
+            age = ages[last] + part * (ages[following] - ages[last])
+            row["at"] = now - round(1000 * age) + row["seq"] * 617 % 1000
+            if "began_at" in (after := orjson.loads(row["after"] or "{}")):
+                row["after"] = orjson.dumps(after | {"began_at": format_timestamp(row["at"])}).decode()
+            if row["actor"] == "admin":
+                row["actor"] = PEOPLE.get(row["action"].partition(".")[0], "billing")
+            if row["origin"]:
+                row["origin"] = ORIGINS.get(row["actor"].partition(":")[0], "10.0.4.18")
+            before = row["hash"] = audit.compute_hash(before, row)
+            values = [row[name] for name in ("at", "actor", "origin", "after", "hash", "seq")]
+            changed = "at = ?, actor = ?, origin = ?, after = ?, hash = ?"
+            database.execute(f"UPDATE audit SET {changed} WHERE seq = ?", values)
+        database.execute("UPDATE audit_head SET hash = ?", [before])
+
+
+def sign_in_person(stage: PagesStage, provider: Provider) -> None:
+    """Have the operator be a person who signed in at an issuer, with a second factor, and mails of the status page."""
+    stage.collector.settings["pages"] |= {"client": "console", "client_secret": "secret-of-console"}
+    stage.collector.settings["pages"]["status"]["subscribe"] = True
+    roles = {"claim": "groups", "admin": ["ops"]}
+    stage.collector.settings["operators"] = {"issuer": provider.issuer, "audience": AUDIENCE, "roles": roles}
+    stage.collector.start()
+    stage.operator.client.cookies.clear()
+    stage.operator.get("/sign-in/operator")
+    stage.operator.send("", person="mara")
+    assert stage.operator.answer.url.path == "/console", stage.operator.answer.url
+    until(lambda: stage.collector.get("/status").status == 200, "the status is there", seconds=60)
 
 
 def backdate_fees(file: Path) -> None:
@@ -149,11 +246,24 @@ def name_of(path: str) -> str:
     return re.sub(r"[{}]", "", path).strip("/").replace("/", "-")
 
 
+SEARCHED = "acme"
+"""What is searched for on the picture of the search."""
+
+
+async def visit(page: Tab, url: str, name: str) -> None:
+    """Open a page; on that of the search, search."""
+    await page.call("Emulation.setScrollbarsHidden", hidden=True)
+    await page.goto(url)
+    if name == "console-search":
+        async with page.loading():
+            await page.run(f"find.value = '{SEARCHED}'; find.form.requestSubmit()")
+
+
 async def take(page: Tab, url: str, name: str) -> str:
     """Take the pictures of a page; return its title."""
     for called, (width, scheme) in LOOKS.items():
         await page.look(width, scheme)
-        await page.goto(url)
+        await visit(page, url, name)
         height = min(HEIGHT_MAX, await page.run("return document.documentElement.scrollHeight"))
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         shot = await page.call(
@@ -162,6 +272,19 @@ async def take(page: Tab, url: str, name: str) -> str:
         (FOLDER / f"{name}-{called}.webp").write_bytes(base64.b64decode(shot["data"]))
     title: str = await page.run("return document.querySelector('h1').textContent")
     return " ".join(title.split())
+
+
+def assign_alerts(stage: PagesStage) -> None:
+    """Have somebody look after an alert."""
+    listed = partial(stage.collector.get, "/v1/alerts", token=ADMIN, kind="events_rejected")
+    until(lambda: listed().json()["alerts"], "the alert is raised")
+    (alert, *_) = listed().json()["alerts"]
+    assert stage.collector.send("POST", f"/v1/alerts/{alert['id']}/assign", {"to": "jonas"}).status == 200
+
+
+def find_change(stage: PagesStage) -> str:
+    """Return the id of the price change that is scheduled."""
+    return str(stage.collector.get("/billing/price-changes", token=ADMIN).json()["price_changes"][0]["id"])
 
 
 async def gallery(stage: PagesStage, residencies: Visitor, browser: Chromium) -> str:
@@ -189,6 +312,8 @@ async def gallery(stage: PagesStage, residencies: Visitor, browser: Chromium) ->
         invoice = held_one if who == "operator" else invoice_of(stage, "acme")
         visitor = visitors[who]
         paths = pages_of(who, invoice) if visitor else {"/status": "/status", "/sign-in": "/sign-in"}
+        if who == "operator":
+            paths |= {PRICE_CHANGE: PRICE_CHANGE.format(change=find_change(stage)), EDGE: EDGE.format(edge="edge-us-1")}
         said += f"\n## {heading}\n{await show(visitor, paths)}"
         if who == "operator":
             said += await show(residencies, {RESIDENCIES: RESIDENCIES})
@@ -205,6 +330,7 @@ def main() -> None:
         folder = Path(name)
         with (
             closing(PagesStage(folder / "site")) as stage,
+            closing(Provider(folder)) as provider,
             two_residencies(folder / "sides") as sides,
             sign_in_operator(sides["eu"]) as residencies,
         ):
@@ -212,7 +338,9 @@ def main() -> None:
             enliven(stage)
             stage.collector.end()  # It has counted before there was anything, and keeps figures for minutes.
             backdate_fees(stage.collector.database)
-            stage.collector.start()
+            spread_audit(stage.collector.database)
+            provider.start(redirect=f"{stage.site}/sign-in/back")
+            sign_in_person(stage, provider)
             browser = Chromium(chromium, folder / "browser")
             try:
                 (FOLDER / "README.md").write_text(asyncio.run(gallery(stage, residencies, browser)), encoding="utf-8")

@@ -20,7 +20,7 @@ from loadtest.testbed.waiting import until
 from tests.support.site import PLACES, PagesStage
 from tests.support.visitor import Visitor
 
-ELSEWHERE = ("/receipt", "/pdf", "/csv", "/{change}", "/residencies")
+ELSEWHERE = ("/receipt", "/pdf", "/csv", "/{change}", "/{edge}", "/residencies")
 """How paths end that lead to another site, and to what is not there unless a test or another collector makes it."""
 
 

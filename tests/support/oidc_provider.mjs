@@ -14,6 +14,7 @@ let hasLeft = false;
 const people = {
   leaver: () => ({ groups: hasLeft ? ["all"] : ["ops"], amr: ["pwd"], auth_time: now() }),
   ops: () => ({ groups: ["ops", "all"], amr: ["pwd", "mfa"], auth_time: now() }),
+  mara: () => ({ groups: ["ops"], amr: ["pwd", "mfa"], auth_time: now() }),
   "ops-by-acr": () => ({ groups: "ops", acr: "urn:strong", auth_time: now() }),
   "ops-by-password": () => ({ groups: ["ops"], amr: ["pwd"], auth_time: now() }),
   "ops-an-hour-ago": () => ({ groups: ["ops"], amr: ["mfa"], auth_time: now() - 3600 }),

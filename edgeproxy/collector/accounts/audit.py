@@ -26,6 +26,8 @@ FIRST_HASH = "0" * 64
 """The hash before that of the first entry."""
 PAGE_ENTRIES_MAX = 1000
 """Entries of a page at most."""
+ACTOR_ENTRIES_MAX = 1000
+"""The latest entries whose actors are listed."""
 DENIALS_MAX = 1000
 """Kinds of denials that are counted separately in a minute; further ones are counted together."""
 TALLIES_MAX = 10_000
@@ -111,14 +113,34 @@ def _format_json(values: Values | None) -> str | None:
     return None if values is None else orjson.dumps(values, option=orjson.OPT_SORT_KEYS).decode()
 
 
+class EntryTimes(NamedTuple):
+    """A time in Unix milliseconds, from `since` and before `until`; None: without that end."""
+
+    since: int | None = None
+    until: int | None = None
+
+
+ALL_TIMES = EntryTimes()
+
+
 async def list_entries(
-    connection: AsyncConnection, after: int, limit: int, *, newest_first: bool = False, **filters: str
+    connection: AsyncConnection,
+    after: int,
+    limit: int,
+    *,
+    newest_first: bool = False,
+    times: EntryTimes = ALL_TIMES,
+    **filters: str,
 ) -> list[dict[str, object]]:
     """Return at most `limit` entries after the number `after`, oldest first. `filters` are columns and their values.
 
     With `newest_first` they are those before that number, newest first; 0 stands for all.
     """
     conditions = [audit.c[name] == hide_contact(connection, value) for name, value in filters.items()]
+    if times.since is not None:
+        conditions.append(audit.c.seq >= await find_first_since(connection, times.since))
+    if times.until is not None:
+        conditions.append(audit.c.seq < await find_first_since(connection, times.until))
     if not newest_first:
         conditions.append(audit.c.seq > after)
     elif after:
@@ -129,6 +151,28 @@ async def list_entries(
     details = [Details(row.action, row.target, row.before, row.after) for row in rows]
     opened = await open_details(connection, details)
     return [_to_response(row, entry) for row, entry in zip(rows, opened, strict=True)]
+
+
+async def find_first_since(connection: AsyncConnection, at: int) -> int:
+    """Return the number of the first entry that is not before a Unix millisecond; where there is none, of the next one.
+
+    Entries are numbered without a gap and in the order of their times, but for the difference between the clocks of
+    collectors, so halving finds it in some 25 reads of a row, and no index of times has to be written.
+    """
+    first, end = 1, (await connection.execute(sa.select(audit_head.c.seq))).scalar_one() + 1
+    while first < end:
+        middle = (first + end) // 2
+        row = sa.select(audit.c.at).where(audit.c.seq >= middle).order_by(audit.c.seq).limit(1)
+        there = (await connection.execute(row)).scalar()  # None where the last ones were taken out.
+        first, end = (middle + 1, end) if there is not None and there < at else (first, middle)
+    return first
+
+
+async def list_actors(connection: AsyncConnection) -> list[str]:
+    """Return who made the latest ACTOR_ENTRIES_MAX entries, by name."""
+    latest = sa.select(audit.c.actor).order_by(audit.c.seq.desc()).limit(ACTOR_ENTRIES_MAX).subquery()
+    actors = sa.select(latest.c.actor).distinct()
+    return sorted((await connection.execute(actors)).scalars())
 
 
 def _to_response(row: sa.Row[tuple[object, ...]], details: Details) -> dict[str, object]:

@@ -285,10 +285,20 @@ class CustomerResponse(TypedDict):
     """The time at which the deletion began; null where the customer is not being deleted."""
 
 
+CustomerMatch = Literal["id", "name", "external_id", "key", "email", "domain"]
+
+
+class ListedCustomer(CustomerResponse):
+    """A customer of a list."""
+
+    matched: NotRequired[CustomerMatch]
+    """With `search`, what of the customer it matches: `email` and `domain` are those of a contact."""
+
+
 class CustomerList(TypedDict):
     """A page of customers, oldest first."""
 
-    customers: list[CustomerResponse]
+    customers: list[ListedCustomer]
     """The customers of this page, oldest first."""
     next: NotRequired[str]
     """The `cursor` of the next page; missing on the last one."""

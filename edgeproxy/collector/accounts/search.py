@@ -7,11 +7,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.customer_rows import SHOWN_NAME, fetch_rows
 from edgeproxy.collector.accounts.customers import to_response
-from edgeproxy.collector.accounts.models import CustomerResponse
+from edgeproxy.collector.accounts.models import CustomerMatch, ListedCustomer
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.page_tables import contacts
 from edgeproxy.collector.database.schema import customers, keys
-from edgeproxy.collector.database.search_text import PART_CHARACTERS_MIN, list_part_searches
+from edgeproxy.collector.database.search_text import PART_CHARACTERS_MIN, fold, list_part_searches
 from edgeproxy.collector.encryption.rows import match_domain, match_value
 from edgeproxy.config.key_form import get_key_start
 
@@ -23,7 +23,7 @@ KEY_MARK = "_v1_"
 
 async def search_customers(
     connection: AsyncConnection, database: Database, text: str, limit: int
-) -> list[CustomerResponse]:
+) -> list[ListedCustomer]:
     """Return at most `limit` customers that a text may mean: an id, the address of a contact or its domain, a key, an
     external id, or a part of a name or of an external id (where it is not encrypted) in whichever case. Names that
     begin with the text come before other parts.
@@ -31,43 +31,51 @@ async def search_customers(
     A key is searched for by its first characters, which are stored. Parts are looked for only where fewer than `limit`
     match otherwise.
     """
-    matches: dict[str, CustomerResponse] = {}
+    matches: dict[str, ListedCustomer] = {}
     by_name = database.by_character(SHOWN_NAME)
-    for condition in _list_conditions(connection, database, text, limit):
+    for matched, condition in _list_conditions(connection, database, text, limit):
         if len(matches) >= limit:
             break
         # In the order of the index: else all matches, maybe a million, would be read and sorted.
         statement = sa.select(customers).where(condition).order_by(by_name).limit(limit)
         rows = await fetch_rows(connection, statement)
-        matches |= {row.id: to_response(row) for row in rows if row.id not in matches}
+        matches |= {row.id: {**to_response(row), "matched": matched} for row in rows if row.id not in matches}
     if len(text) >= PART_CHARACTERS_MIN and len(matches) < limit:
         ids = await _find_part(connection, database, text, limit)
         rows = await fetch_rows(connection, sa.select(customers).where(customers.c.id.in_(ids)).order_by(by_name))
-        matches |= {row.id: to_response(row) for row in rows if row.id not in matches}
+        for row in rows:
+            customer = to_response(row)
+            in_name = fold(text) in fold(customer["name"])
+            matches.setdefault(row.id, {**customer, "matched": "name" if in_name else "external_id"})
     return list(matches.values())[:limit]
 
 
 def _list_conditions(
     connection: AsyncConnection, database: Database, text: str, limit: int
-) -> list[sa.ColumnElement[bool]]:
-    """List the conditions by which customers are found that a text may mean, those first that mean it most."""
-    conditions = [customers.c.id == text, match_value(connection, "customers", "external_id", text)]
+) -> list[tuple[CustomerMatch, sa.ColumnElement[bool]]]:
+    """List the conditions by which customers are found that a text may mean, those first that mean it most; each with
+    what of a customer it matches."""
+    conditions: list[tuple[CustomerMatch, sa.ColumnElement[bool]]] = [
+        ("id", customers.c.id == text),
+        ("external_id", match_value(connection, "customers", "external_id", text)),
+    ]
     if KEY_MARK in text:
         is_start = database.beginning(keys.c.start, get_key_start(text))
         owners = sa.select(keys.c.customer).where(is_start).order_by(database.by_character(keys.c.start)).limit(limit)
-        conditions.append(customers.c.id.in_(owners))
+        conditions.append(("key", customers.c.id.in_(owners)))
     if "@" in text:
         has_address = match_value(connection, contacts.name, "email", text.lower())
-        conditions.append(customers.c.id.in_(sa.select(contacts.c.customer).where(has_address)))
+        conditions.append(("email", customers.c.id.in_(sa.select(contacts.c.customer).where(has_address))))
     if domain := DOMAIN.fullmatch(text.lower()):
         has_domain = match_domain(connection, contacts.name, "domain", domain[1])
-        conditions.append(customers.c.id.in_(sa.select(contacts.c.customer).where(has_domain).limit(limit)))
-    conditions.append(database.beginning(SHOWN_NAME, text))
+        people = sa.select(contacts.c.customer).where(has_domain).limit(limit)
+        conditions.append(("domain", customers.c.id.in_(people)))
+    conditions.append(("name", database.beginning(SHOWN_NAME, text)))
     if len(text) >= PART_CHARACTERS_MIN:
         external_id = database.by_character(customers.c.external_id)
         is_clear = customers.c.external_id_sealed.is_(None)
         begins = sa.select(customers.c.id).where(database.beginning(customers.c.external_id, text), is_clear)
-        conditions.append(customers.c.id.in_(begins.order_by(external_id).limit(limit)))
+        conditions.append(("external_id", customers.c.id.in_(begins.order_by(external_id).limit(limit))))
     return conditions
 
 

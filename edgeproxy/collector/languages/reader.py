@@ -144,13 +144,13 @@ class Reader(NamedTuple):
         # Letters of both directions: isolated (Unicode UAX 9), so that a second time beside it cannot mix with it.
         return moment if self.locale.text_direction == "ltr" else f"\u2068{moment}\u2069"
 
-    def brief(self, written: str | float, now: float) -> str:
+    def brief(self, written: str | float, now: float, clock: str = "%H:%M") -> str:
         """Return a time in UTC to the minute, such as Nov 22, 23:48; with its year where that of `now` is another."""
         at = datetime.fromtimestamp(written, UTC) if isinstance(written, int | float) else parse_time(written)
         is_this_year = at.year == datetime.fromtimestamp(now, UTC).year
         date = dates.format_skeleton("MMMd" if is_this_year else "yMMMd", at, locale=self.locale)
         joined = str(self.locale.datetime_formats["medium"])
-        brief = joined.replace("{0}", f"{at:%H:%M}").replace("{1}", date)
+        brief = joined.replace("{0}", f"{at:{clock}}").replace("{1}", date)
         return brief if self.locale.text_direction == "ltr" else f"\u2068{brief}\u2069"
 
     def day(self, written: str | None) -> str:

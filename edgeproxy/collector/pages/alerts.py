@@ -16,7 +16,7 @@ from edgeproxy.collector.pages.words import ACKNOWLEDGED, DELIVERY_STATES, SEVER
 PATH = "/v1/alerts"
 NUMBER_DIGITS_MAX = 15
 URGENT = "urgent"
-"""The usual order: critical alerts that wait for somebody, then all, the latest first."""
+"""The usual order: critical alerts that wait for somebody, then warnings that do, then others, the latest first."""
 URGENT_MAX = 15
 """Critical alerts that stand before the others."""
 HANDLING = ("acknowledged_at", "acknowledged_by", "assigned_to", "muted_until")
@@ -75,7 +75,15 @@ async def fetch_alerts(visit: Visit) -> ListView:
     chosen = {**view.values, "acknowledged": "false", "severity": "page"}
     urgent = (await fetch(build_query(listing, view.sort, chosen, URGENT_MAX, "")))[listing.name]
     there = {alert["id"] for alert in urgent}
-    return view._replace(rows=[*urgent, *(alert for alert in view.rows if alert["id"] not in there)])
+    rows = [*urgent, *(alert for alert in view.rows if alert["id"] not in there)]
+    return view._replace(rows=sorted(rows, key=rank_urgency))
+
+
+def rank_urgency(alert: JsonDocument) -> int:
+    """Return the place of an alert in the usual order of a page: critical ones that wait, warnings that do, others."""
+    if alert["handling"]["acknowledged_at"] is not None:
+        return 2
+    return {"page": 0, "warn": 1}.get(str(alert["severity"]), 2)
 
 
 async def find_alert(visit: Visit, number: str) -> JsonDocument | None:

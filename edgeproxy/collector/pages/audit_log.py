@@ -1,13 +1,25 @@
 """The console's page of the audit log."""
 
+import time
+from collections.abc import Mapping, Sequence
+
 import orjson
 from aiohttp import web
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.languages.marks import N_
+from edgeproxy.collector.languages.reader import parse_time
+from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.audit_entries import CHANGES_MAX, ID, describe_object, is_time, list_changes
+from edgeproxy.collector.pages.audit_words import AUDIT_ACTIONS
 from edgeproxy.collector.pages.list_pages import fetch_from, respond_list
-from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, order_by
+from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, Query, order_by
 from edgeproxy.collector.pages.site import Page, Visit
 
+HOURS = ("1", "24", "168", "720")
+"""The hours back that can be chosen; without a choice all entries are listed."""
+NAMES_MAX = 10
+"""Objects of a kind whose names are fetched for a page; the others are shown by the beginning of their id."""
 LISTING = Listing(
     "entries",
     (
@@ -17,7 +29,13 @@ LISTING = Listing(
         Column("target", N_("What")),
     ),
     order_by("at"),
-    (Filter("actor", N_("Who")), Filter("action", N_("Action")), Filter("target", N_("What"))),
+    (
+        Filter("actor", N_("Who")),
+        Filter("action", N_("Action"), AUDIT_ACTIONS),
+        Filter("target", N_("Whose, or what"), suggests=True),
+        Filter("from", N_("From"), is_time=True),
+        Filter("to", N_("To"), is_time=True),
+    ),
     (
         Column("seq", ""),
         Column("origin", ""),
@@ -38,12 +56,84 @@ def list_pages() -> list[Page]:
 
 async def show_audit(visit: Visit) -> web.Response:
     """Show the audit log, by default the latest entry first."""
+    query = visit.request.query
+    actors = (await visit.fetch("GET", "/v1/audit/actors"))["actors"]
+    choices = {actor: actor.partition(":")[2] or actor for actor in (*actors, query.get("actor", "")) if actor}
+    action = query.get("action", "")
+    actions = dict(AUDIT_ACTIONS) | ({action: action} if action and action not in AUDIT_ACTIONS else {})
+    who, what, *others = LISTING.filters
+    listing = LISTING._replace(filters=(who._replace(choices=choices), what._replace(choices=actions), *others))
+    hours = query.get("hours", "")
+    hours = hours if hours in HOURS and not query.get("from") and not query.get("to") else ""
+    fetch = fetch_from(visit, listing, "/v1/audit")
+
+    async def fetch_range(page: Query) -> JsonDocument:
+        return await fetch(choose_times(page, hours, time.time()))
 
     async def show(view: ListView) -> web.Response:
-        changes = [format_json({"before": one["before"], "after": one["after"]}) for one in view.rows]
-        return visit.render("audit.html", view=view, changes=changes)
+        names = await fetch_names(visit, view.rows)
+        objects = [describe_object(one, names) for one in view.rows]
+        changes = [list_changes(one, about) for one, about in zip(view.rows, objects, strict=True)]
+        whole = [format_json({"before": one["before"], "after": one["after"]}) for one in view.rows]
+        values = {
+            "view": view,
+            "objects": objects,
+            "changes": changes,
+            "whole": whole,
+            "hours": hours,
+            "changes_max": CHANGES_MAX,
+        }
+        return visit.render("audit.html", is_time=is_time, **values)
 
-    return await respond_list(visit, LISTING, fetch_from(visit, LISTING, "/v1/audit"), show)
+    return await respond_list(visit, listing, fetch_range, show)
+
+
+def choose_times(query: Query, hours: str, now: float) -> dict[str, str]:
+    """Return a query of the API for the hours before `now`, or from and to the times of the form, in UTC.
+
+    What is no time is left out.
+    """
+    chosen = {name: value for name, value in query.items() if name not in ("from", "to")}
+    if hours:
+        return chosen | {"from": format_timestamp(int(now - int(hours) * 3600) * 1000)}
+    for end in ("from", "to"):
+        try:
+            chosen[end] = format_timestamp(int(parse_time(query[end]).timestamp()) * 1000)
+        except (KeyError, ValueError, OverflowError):
+            continue
+    return chosen
+
+
+async def fetch_names(visit: Visit, rows: Sequence[JsonDocument]) -> dict[str, str]:
+    """Return the names of the customers, keys, invoices and incidents that entries know by their ids."""
+    names: dict[str, str] = {}
+    customers = {row["target"] for row in rows if ID.fullmatch(row["target"]) and is_about(row, CUSTOMER_ACTIONS)}
+    for customer in sorted(customers)[:NAMES_MAX]:
+        answer = await visit.call("GET", "/v1/customers/{customer}", names={"customer": customer})
+        if answer.is_success:
+            names[customer] = answer.body["name"]
+    owners = {row["target"].partition("/")[0] for row in rows if is_about(row, ("key",))}
+    for owner in sorted(owners)[:NAMES_MAX]:
+        path = "/v1/customers/{customer}/keys"
+        answer = await visit.call("GET", path, names={"customer": owner}, query={"limit": "100"})
+        names |= {key["id"]: key["name"] or key["start"] for key in answer.body["keys"]} if answer.is_success else {}
+    for invoice in sorted({row["target"] for row in rows if is_about(row, ("invoice",))})[:NAMES_MAX]:
+        answer = await visit.call("GET", "/billing/invoices/{invoice}", names={"invoice": invoice})
+        if answer.is_success and answer.body["number"]:
+            names[invoice] = answer.body["number"]
+    if any(is_about(row, ("incident",)) for row in rows):
+        incidents = (await visit.fetch("GET", "/v1/incidents"))["incidents"]
+        names |= {one["id"]: one["title"] for one in incidents}
+    return names
+
+
+CUSTOMER_ACTIONS = ("billing", "credits")
+"""Groups of actions whose targets are customers, by id."""
+
+
+def is_about(row: Mapping[str, object], groups: Sequence[str]) -> bool:
+    """Return whether the action of an entry is of one of these groups."""
+    return str(row["action"]).partition(".")[0] in groups
 
 
 def format_json(value: object) -> str:

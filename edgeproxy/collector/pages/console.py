@@ -13,6 +13,7 @@ from edgeproxy.collector.pages import (
     alerts,
     audit_log,
     customer_search,
+    edge,
     edges,
     home,
     keys,
@@ -72,6 +73,7 @@ def list_pages() -> list[Page]:
         *alerts.list_pages(),
         *alert_handling.list_forms("/console", "operator"),
         *edges.list_pages(),
+        *edge.list_pages(),
         *audit_log.list_pages(),
         *customer_search.list_pages(),
     ]

@@ -63,11 +63,22 @@ async def search_customers(visit: Visit) -> web.Response:
     return _render_customers(visit, build_view(visit, LISTING, response.body["customers"]), search)
 
 
+def mark_match(text: str, search: str) -> tuple[str, str, str]:
+    """Return a text in three: what comes before the part that was searched for, the part, and what comes after it."""
+    begin = text.lower().find(search.lower())
+    if begin < 0:
+        return text, "", ""
+    end = begin + len(search)
+    return text[:begin], text[begin:end], text[end:]
+
+
 def _render_customers(visit: Visit, view: ListView, search: str = "") -> web.Response:
     return visit.render(
         "customers.html",
         view=view,
         q=search,
+        customers_max=CUSTOMERS_MAX,
+        mark_match=mark_match,
         tiers=sorted(visit.site.tiers),
         admin="admin" in visit.signed_in.who.roles,
         may_support=bool(visit.signed_in.who.roles & {"admin", "support"}),

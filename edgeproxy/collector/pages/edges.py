@@ -27,11 +27,17 @@ LISTING = Listing(
         Column("gap_count", N_("Gaps"), is_number=True),
         Column("quarantine_count", N_("Quarantine"), is_number=True),
     ),
-    sort_by("region", "edge", "state", "-lag_s", "-last.received", "-sync_age_s", "version", "-gap_count"),
+    sort_by("-lag_s", "region", "edge", "state", "-last.received", "-sync_age_s", "version", "-gap_count"),
     (Filter("region", N_("Region")), Filter("state", N_("State"), EDGE_STATES)),
     (Column("watermark", ""), Column("token", "")),
     rows_max=100,
 )
+
+
+class BatchView(TypedDict):
+    """The last batch of an edge, as far as it is read here."""
+
+    received: str
 
 
 class EdgeView(TypedDict):
@@ -40,6 +46,7 @@ class EdgeView(TypedDict):
     edge: str
     region: str | None
     lag_s: float | None
+    last: BatchView | None
     retired: bool
     gaps: list[dict[str, object]]
     quarantined: list[dict[str, object]]
@@ -58,7 +65,7 @@ def is_late(edge: EdgeView) -> bool:
 async def show_edges(visit: Visit) -> web.Response:
     """Show a page of edges, and of each region how many there are."""
     all_edges: list[EdgeView] = (await visit.fetch("GET", "/v1/edges"))["edges"]
-    rows = [_describe(edge) for edge in sorted(all_edges, key=lambda edge: edge["edge"])]
+    rows = [describe_edge(edge) for edge in sorted(all_edges, key=lambda edge: edge["edge"])]
     names = sorted({str(row["region"]) for row in rows})
     by_region = {name: [row for row in rows if row["region"] == name] for name in names}
     filters = (LISTING.filters[0]._replace(choices={name: name for name in names}), *LISTING.filters[1:])
@@ -70,7 +77,8 @@ async def show_edges(visit: Visit) -> web.Response:
     return await respond_list(visit, listing, fetch_whole(listing, rows, "edge"), show)
 
 
-def _describe(edge: EdgeView) -> dict[str, object]:
+def describe_edge(edge: EdgeView) -> dict[str, object]:
+    """Return an edge with its state and its counts, as lists and its page have it."""
     state = "retired" if edge["retired"] else "late" if is_late(edge) else "well"
     counts = {"gap_count": len(edge["gaps"]), "quarantine_count": len(edge["quarantined"])}
     return {**edge, "region": edge["region"] or "–", "state": state, **counts}

@@ -35,6 +35,10 @@ class Filter(NamedTuple):
     choices: Mapping[str, str] | None = None
     """What can be chosen, by the API's values; None: any text."""
     default: str = ""
+    is_time: bool = False
+    """Whether it is a time to the minute, in UTC, which the page has a form of its own for."""
+    suggests: bool = False
+    """Whether the page suggests texts, in a list with the filter's name."""
 
 
 class Listing(NamedTuple):

@@ -1,15 +1,18 @@
-"""The console's pages of price changes: what is scheduled, what it does, and the form that schedules another."""
+"""The console's pages of prices: those in force, what is scheduled, what it does, and the forms that schedule more."""
 
 from collections.abc import Mapping
 
 from aiohttp import web
 
 from edgeproxy.collector.pages import keys
+from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.price_form import list_rows, read_term, select_sold, write_plans
 from edgeproxy.collector.pages.site import Page, Visit, format_path
 
 PRICE_CHANGES = "/console/price-changes"
 PRICE_CHANGE = f"{PRICE_CHANGES}/{{change}}"
 API = "/billing/price-changes"
+VERSIONS = "/billing/plan-versions"
 FIELDS = ("plans", "at", "why")
 CHANGES_MAX = 50
 CUSTOMERS_MAX = 100
@@ -21,6 +24,7 @@ def list_pages() -> list[Page]:
     own = (
         ("GET", PRICE_CHANGES, show_changes),
         ("POST", PRICE_CHANGES, schedule_change),
+        ("POST", f"{PRICE_CHANGES}/amounts", preview_amounts),
         ("POST", f"{PRICE_CHANGES}/preview", preview_change),
         ("GET", PRICE_CHANGE, show_change),
         ("POST", f"{PRICE_CHANGE}/withdraw", withdraw_change),
@@ -29,26 +33,50 @@ def list_pages() -> list[Page]:
 
 
 async def show_changes(visit: Visit) -> web.Response:
-    """Show price changes, newest first."""
+    """Show the prices in force and price changes, newest first."""
     query = {"limit": str(CHANGES_MAX)}
     if cursor := visit.request.query.get("cursor"):
         query["cursor"] = cursor
     body = await visit.fetch("GET", API, query=query)
-    return visit.render("price_changes.html", changes=body["price_changes"], more=body.get("next"))
+    sold = select_sold((await visit.fetch("GET", VERSIONS))["versions"])
+    values = {"changes": body["price_changes"], "more": body.get("next"), "sold": sold, "rows": list_rows(sold)}
+    return visit.render("price_changes.html", **values)
 
 
 async def show_change(visit: Visit) -> web.Response:
     """Show a price change and, while it is scheduled, its effect."""
     result = await visit.fetch("GET", f"{API}/{{change}}", names={"change": visit.path_parameter("change")})
-    return visit.render("price_change.html", result=result, form={}, customers=select_customers(result))
+    return await render_change(visit, result, {})
+
+
+async def preview_amounts(visit: Visit) -> web.Response:
+    """Show what changed amounts would do: they make a new version of each plan that has any."""
+    versions = (await visit.fetch("GET", VERSIONS))["versions"]
+    return await preview(visit, {**read_fields(visit), "plans": write_plans(versions, visit.form)})
 
 
 async def preview_change(visit: Visit) -> web.Response:
+    """Show what new versions would do that somebody has written."""
+    return await preview(visit, read_fields(visit))
+
+
+def read_fields(visit: Visit) -> dict[str, str]:
+    """Return the fields of a form that are sent to the API."""
+    return {name: visit.form.get(name, "").strip() for name in FIELDS}
+
+
+async def preview(visit: Visit, form: dict[str, str]) -> web.Response:
     """Show what a price change would do, with the form that schedules just that."""
-    form = {name: visit.form.get(name, "").strip() for name in FIELDS}
     result = await visit.fetch("POST", API, query={"dry_run": "true"}, body=form)
-    form["digest"] = result["digest"]
-    return visit.render("price_change.html", result=result, form=form, customers=select_customers(result))
+    return await render_change(visit, result, {**form, "digest": result["digest"]})
+
+
+async def render_change(visit: Visit, result: JsonDocument, form: Mapping[str, str]) -> web.Response:
+    """Show a price change; `form` has what schedules it, where it is not yet."""
+    versions = (await visit.fetch("GET", VERSIONS))["versions"]
+    currencies = {one["version"]: one["currency"] for one in versions}
+    values = {"result": result, "form": form, "customers": select_customers(result), "currencies_of": currencies}
+    return visit.render("price_change.html", read_term=read_term, **values)
 
 
 async def schedule_change(visit: Visit) -> web.Response:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NotRequired
 
 from typing_extensions import TypedDict
@@ -19,6 +19,8 @@ OWN_STEPS = (60, 300, 600, 1800, HOUR, 2 * HOUR, 4 * HOUR, 12 * HOUR, DAY)
 OWN_STEPS_MAX = 96
 REGIONS_MAX = 50
 """Regions that are shown, those with most requests."""
+FAILING = 0.05
+"""The share of requests with 5xx from which on a region is shown as failing."""
 REPORT_SECONDS = 10
 """Seconds after a minute within which its reports come."""
 
@@ -83,6 +85,11 @@ class RegionTraffic(NamedTuple):
     """The growth of requests since the time before, 0.06 for 6 %; None without any before."""
     history: list[float]
     """Requests per second by step."""
+    failing_since: float | None = None
+    """The Unix second of the step since when FAILING of the requests or more fail, up to the last one; None: they do
+    not."""
+    failing: float | None = None
+    """The share of requests that fail since then."""
 
 
 class Overview(NamedTuple):
@@ -179,13 +186,29 @@ def compute_regions(
     """
     requests = {(row["region"], find_start(row)): row["requests"] for row in report["rows"]}
     newest = max((second for _, second in requests), default=0.0)  # Later steps are still to come, and no drop.
+    rows = {(row["region"], find_start(row)): row for row in report["rows"]}
     regions = []
     for group in sorted(report["groups"], key=lambda group: -group["requests"])[:REGIONS_MAX]:
         region, rates = group["region"], compute_rates(group, sum(lengths.values()))
         history = [requests.get((region, second), 0) / length for second, length in lengths.items() if second <= newest]
         change = compute_change(rates.per_second, before.get(region, 0.0))
-        regions.append(RegionTraffic(region, rates, change, history))
+        steps = [rows[region, second] for second in lengths if (region, second) in rows]
+        regions.append(RegionTraffic(region, rates, change, history, *find_failing(steps)))
     return regions
+
+
+def find_failing(steps: Sequence[TrafficView]) -> tuple[float | None, float | None]:
+    """Return since when FAILING of the requests or more fail, up to a region's last step, and the share since then;
+    None where they do not."""
+    failing: list[TrafficView] = []
+    for step in reversed(steps):
+        if step["requests"] and step["server_errors"] < FAILING * step["requests"]:
+            break
+        failing.append(step)
+    requests = sum(step["requests"] for step in failing)
+    if not requests:
+        return None, None
+    return find_start(failing[-1]), sum(step["server_errors"] for step in failing) / requests
 
 
 def find_start(row: TrafficView) -> float:

@@ -2,6 +2,7 @@
 
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages.audit_words import AUDIT_ACTIONS
+from edgeproxy.collector.pages.console_words import MATCHES, PRICE_TERMS
 
 MESSAGES = {
     "signed-out": N_("You have signed out."),
@@ -91,7 +92,7 @@ NAVIGATION_LINKS = {
     "/console/customers": N_("Customers"),
     "/console/audit": N_("Audit log"),
     "/console/invoices": N_("Invoices"),
-    "/console/price-changes": N_("Price changes"),
+    "/console/price-changes": N_("Prices"),
     "/console/rollout": N_("Charging"),
     "/console/reconciliation": N_("Reconciliation"),
     "/console/business-metrics": N_("Business metrics"),
@@ -356,6 +357,8 @@ DEFINITIONS = {
 WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "messages": MESSAGES,
     "audit_actions": AUDIT_ACTIONS,
+    "matches": MATCHES,
+    "price_terms": PRICE_TERMS,
     "themes": THEMES,
     "contact_roles": CONTACT_ROLES,
     "contact_rights": CONTACT_RIGHTS,

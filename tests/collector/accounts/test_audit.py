@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from edgeproxy.collector.accounts import audit
-from edgeproxy.collector.accounts.audit import AuditEntry, AuditTamperedError, Caller, Denials
+from edgeproxy.collector.accounts.audit import AuditEntry, AuditTamperedError, Caller, Denials, EntryTimes
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import audit as audit_table
 from edgeproxy.collector.database.schema import audit_head
@@ -50,9 +50,15 @@ def test_changes_of_an_edge_are_on_record_with_who_and_what_was_before(collector
     assert found[0]["before"] == {"retired": False}
     assert found[1]["before"] == {"token": f"token-{sha256(EDGE)[:8]}", "region": chain.region}
     assert len({one["request_id"] for one in found}) == 2
+    assert "admin" in collector.get("/v1/audit/actors", token=ADMIN).json()["actors"]
+    assert entries(collector, target=chain.edge, **{"from": "2026-01-01", "to": "2026-01-02"}) == []
     for token in (READ, EDGE, OWN):
-        assert collector.get("/v1/audit", token=token).status == 403
-    for wrong in ({"after": "-1"}, {"limit": "0"}, {"limit": "1001"}, {"by": "actor"}, {"actor": "\0"}):
+        for path in ("/v1/audit", "/v1/audit/actors"):
+            assert collector.get(path, token=token).status == 403
+    for wrong in (
+        *({"from": "yesterday"}, {"after": "-1"}, {"limit": "0"}, {"limit": "1001"}, {"by": "actor"}),
+        {"actor": "\0"},
+    ):
         assert collector.get("/v1/audit", token=ADMIN, **wrong).status == 400
 
 
@@ -131,6 +137,27 @@ def test_an_entry_is_there_only_with_its_change(database: str) -> None:
             await opened.close()
 
     assert asyncio.run(change()) == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_entries_of_a_time_are_those_from_its_begin_and_before_its_end(database: str, count: int) -> None:
+    async def compare() -> None:
+        opened = await filled(database, count)
+        try:
+            async with opened.writing() as connection:
+                await connection.execute(sa.update(audit_table).values(at=10 * (audit_table.c.seq // 2)))
+            ats = [10 * (seq // 2) for seq in range(1, count + 1)]
+            async with opened.reading(whole=True) as connection:
+                for since in range(-5, 50, 5):
+                    for until in (*range(since, 50, 5), None):
+                        times = EntryTimes(since, until)
+                        rows = await audit.list_entries(connection, 0, 100, times=times, action="customer.change")
+                        inside = [at for at in ats if since <= at and (until is None or at < until)]
+                        assert len(rows) == len(inside), times
+        finally:
+            await opened.close()
+
+    asyncio.run(compare())
 
 
 def test_entries_of_two_collectors_are_one_chain(database: str) -> None:

@@ -26,6 +26,12 @@ def test_a_part_of_a_name_is_found_in_whichever_case_and_what_begins_with_it_is_
             async def find(text: str, limit: int = 10) -> list[str]:
                 return [found["name"] for found in await search_customers(connection, opened, text, limit)]
 
+            async def why(text: str) -> list[str]:
+                return [found["matched"] for found in await search_customers(connection, opened, text, 10)]
+
+            assert await why("id-zebra") == ["id"]
+            assert await why("crm_zebra") == await why("rm_zebra") == ["external_id"]
+            assert await why("zeb") == await why("EBRA") == ["name"]
             assert await find("acme") == ["acme", "acme-2", "Acme-Europe", "north-acme"]
             assert await find("acme", 3) == ["acme", "acme-2", "Acme-Europe"]
             assert await find("acme", 2) == ["acme", "acme-2"]

@@ -75,7 +75,15 @@ def test_a_region_is_judged_by_90_days_and_not_by_what_was_not_measured() -> Non
 
 def test_regions_are_named_where_there_are_several() -> None:
     reader = choose_reader("en", None)
-    incident: Any = {"title": "slow", "severity": "P2", "began_at": 0, "ended_at": None, "regions": [], "updates": []}
+    incident: Any = {
+        "id": "i",
+        "title": "slow",
+        "severity": "P2",
+        "began_at": 0,
+        "ended_at": None,
+        "regions": [],
+        "updates": [],
+    }
     snapshot = StatusSnapshot({}, [incident], 100 * DAY)
 
     def shown(*names: str) -> str:
@@ -85,7 +93,7 @@ def test_regions_are_named_where_there_are_several() -> None:
         return render_page(reader, settings, regions, snapshot, 100 * DAY)
 
     one, two, none = shown("local"), shown("local", "far"), shown()
-    assert ("local" in one, "everything" in one, one.count("Example API</bdi>")) == (False, False, 4)
+    assert ("local" in one, "everything" in one, one.count("Example API</bdi>")) == (False, False, 3)
     assert ("local" in two, "everything" in two, two.count("Example API</bdi>")) == (True, True, 1)
     assert "everything" in none
     assert "P2" not in one, "how operators call a severity is not for the public"
@@ -98,7 +106,7 @@ def test_the_public_reads_since_when_a_region_fails_if_that_was_seen() -> None:
     def sentence() -> str:
         regions = compute_regions({}, settings, seen.last, NOW, seen.failing_since)
         page = " ".join(render_page(reader, settings, regions, snapshot, NOW).split())
-        return page.partition('class="strong">')[2].partition("</p>")[0]
+        return page.partition('class="strong big-line">')[2].partition("</p>")[0]
 
     seen.note("eu", NOW - 60, None, 0.1)  # Since a time before the collector began.
     assert sentence() == "It does not answer our checks."

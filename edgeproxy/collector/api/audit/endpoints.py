@@ -1,7 +1,7 @@
 """The table of endpoints: audit."""
 
 from edgeproxy.collector.api.audit.handlers import AuditHandlers
-from edgeproxy.collector.api.audit.models import AuditPage, AuditQuery
+from edgeproxy.collector.api.audit.models import AuditActors, AuditPage, AuditQuery
 from edgeproxy.collector.api.endpoint import ADMIN, Endpoint
 from edgeproxy.collector.api.group import Group
 
@@ -18,6 +18,14 @@ GROUP = Group(
             roles=ADMIN,
             query=AuditQuery,
             response=AuditPage,
+        ),
+        Endpoint(
+            "GET",
+            "/v1/audit/actors",
+            AuditHandlers.list_actors,
+            "List who has made changes lately.",
+            roles=ADMIN,
+            response=AuditActors,
         ),
     ),
 )

@@ -3,8 +3,9 @@
 from aiohttp import web
 
 from edgeproxy.collector.accounts import audit
+from edgeproxy.collector.accounts.audit import EntryTimes
 from edgeproxy.collector.api.audit.models import AuditQuery
-from edgeproxy.collector.api.endpoint import Call, Nothing
+from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.group import Handlers
 from edgeproxy.collector.api.responses import answer
 
@@ -16,9 +17,17 @@ class AuditHandlers(Handlers):
         """List a page of entries; `next` is the `after` of the page that follows."""
         query = call.query
         filters = query.model_dump(include={"actor", "action", "target"}, exclude_none=True)
+        times = EntryTimes(query.since, query.until)
+        newest_first = query.order == "newest"
         async with self._database.reading(whole=True) as connection:
             entries = await audit.list_entries(
-                connection, query.after, query.limit, newest_first=query.order == "newest", **filters
+                connection, query.after, query.limit, newest_first=newest_first, times=times, **filters
             )
         more = {"next": entries[-1]["seq"]} if len(entries) == query.limit else {}
         return answer(200, {"entries": entries, **more})
+
+    async def list_actors(self, _: Call[Query, Nothing]) -> web.Response:
+        """List who has made changes lately."""
+        async with self._database.reading(whole=True) as connection:
+            actors = await audit.list_actors(connection)
+        return answer(200, {"actors": actors})

@@ -2,12 +2,13 @@
 
 from typing import Annotated, Literal, NotRequired
 
-from pydantic import BeforeValidator, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.accounts.audit import PAGE_ENTRIES_MAX
+from edgeproxy.collector.accounts.fields import parse_end
 from edgeproxy.collector.api.endpoint import Query
-from edgeproxy.collector.api.field_types import SEQ_MAX, Printed, in_query
+from edgeproxy.collector.api.field_types import A_MOMENT, SEQ_MAX, Printed, in_query
 from edgeproxy.config.units import Whole
 
 
@@ -20,6 +21,12 @@ class AuditQuery(Query):
     """The number of entries on the page, at most."""
     order: Literal["oldest", "newest"] = "oldest"
     """`oldest` begins with the oldest entry; `newest` goes back from the latest, or from `after`."""
+    since: Annotated[int, BeforeValidator(parse_end), WithJsonSchema(A_MOMENT)] | None = Field(
+        default=None, alias="from"
+    )
+    """Only entries from this time on, in UTC."""
+    until: Annotated[int, BeforeValidator(parse_end), WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="to")
+    """Only entries before this time, in UTC."""
     actor: Printed | None = None
     """Only entries of this token or operator."""
     action: Printed | None = None
@@ -60,3 +67,10 @@ class AuditPage(TypedDict):
     """The entries of this page, oldest first, or newest first where the query asks for that."""
     next: NotRequired[int]
     """The `after` of the next page; missing on the last one."""
+
+
+class AuditActors(TypedDict):
+    """Who has made changes lately."""
+
+    actors: list[str]
+    """The tokens, operators and contacts of the latest 1,000 entries, by name."""

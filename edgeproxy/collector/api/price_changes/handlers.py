@@ -36,6 +36,7 @@ from edgeproxy.collector.billing.subscriptions.price_moves import PriceMove
 from edgeproxy.config.collector import references
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.load import load_plans_text
+from edgeproxy.config.collector.plan_terms import write_terms
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.problems import ConfigError, format_path
 
@@ -135,7 +136,7 @@ class PriceChangeHandlers(CustomerBillingHandlers):
             state = "sold" if one.version in sold else "scheduled" if at is not None and at > now else "former"
             begins_at = None if at is None else format_timestamp(at * 1000)
             figures = {"begins_at": begins_at, "subscribers": one.subscribers}
-            created = {"created_at": format_timestamp(one.created_at)}
+            created = {"created_at": format_timestamp(one.created_at), "terms": write_terms(one.plan)}
             versions.append({**plan_to_response(one.version, one.plan), "state": state, **figures, **created})
         return answer(200, {"versions": versions})
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, NotRequired
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, JsonValue, WithJsonSchema
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.accounts.fields import Text, parse_end
@@ -198,6 +198,9 @@ class PlanVersionResponse(PlanResponse):
     """The subscribers who have it now."""
     created_at: str
     """The time at which it was recorded."""
+    terms: dict[str, JsonValue]
+    """The version as a `plans.yaml` has it, in texts, so that a new one can be made of it. Prices without a currency
+    are in `currency`."""
 
 
 class PlanVersionList(TypedDict):

@@ -1,0 +1,111 @@
+"""Entries of the audit log as its page shows them: what each is about, and what it changed. Pure."""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import quote
+
+import orjson
+
+from edgeproxy.collector.pages.api import JsonDocument
+
+CHANGES_MAX = 3
+"""Changed fields that are shown in a row; the others are in its fold."""
+VALUE_CHARACTERS_MAX = 60
+UNSHOWN = frozenset(("id", "created_at", "usage_key", "hash", "session"))
+"""Fields that say nothing of a change beside what the entry is about."""
+ID = re.compile(r"(?:[a-z]+_)?[0-9a-f]{8}-?[0-9a-f-]{20,}")
+TIME = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,12}Z")
+PAGES: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("customer", "subscription", "limits", "webhook", "credits", "billing.details", "billing.portal"),
+        "/console/customers/{}",
+    ),
+    "key": "/console/customers/{}#keys",
+    **dict.fromkeys(("incident", "maintenance"), "/console/incidents#{}"),
+    "invoice": "/console/invoices/{}",
+    "price_change": "/console/price-changes/{}",
+    "billing": "/console/rollout",
+    "alert": "/console/alerts",
+    "edge": "/console/edges/{}",
+    "quarantine": "/console/edges/{}",
+    "token": "/console/tokens",
+}
+"""The page of an object by the action, or the first word of it. The place is for the target up to its first slash."""
+
+
+class AuditObject(NamedTuple):
+    """What an entry is about."""
+
+    name: str
+    """What people call it: a name or a title, or else the beginning of its id."""
+    href: str
+    """Its page; empty where it has none."""
+    owner: str = ""
+    """The customer whose it is, where the name is not the customer's own."""
+
+
+class Changed(NamedTuple):
+    """A field that an entry changed."""
+
+    field: str
+    before: str
+    """The value before; empty where there was none."""
+    after: str
+
+
+def describe_object(entry: JsonDocument, names: Mapping[str, str]) -> AuditObject:
+    """Return what an entry is about; `names` are those of ids that the entry does not name itself."""
+    action, target = str(entry["action"]), str(entry["target"])
+    group = action.partition(".")[0]
+    first, _, rest = target.partition("/")
+    page = PAGES.get(action, PAGES.get(group, ""))
+    details = {**(entry["before"] or {}), **(entry["after"] or {})}
+    own = next((str(details[field]) for field in ("title", "name", "start", "host") if details.get(field)), "")
+    href = page.format(quote(first, safe="")) if target else ""
+    if group in ("quarantine", "edge"):
+        return AuditObject(first, href)
+    if rest and group != "denied":
+        return AuditObject(names.get(rest) or own or shorten_id(rest), href, names.get(first, first))
+    name = names.get(target) or (own if ID.fullmatch(target) else "") or shorten_id(target)
+    return AuditObject("" if target == entry["actor"] else name, href)
+
+
+def shorten_id(target: str) -> str:
+    """Return the beginning of an id, and other targets whole."""
+    return f"{target[:8]}…" if ID.fullmatch(target) else target
+
+
+def list_changes(entry: JsonDocument, about: AuditObject) -> list[Changed]:
+    """Return the fields that an entry changed, as it has them, without those that name what it is about."""
+    before, after = flatten(entry["before"]), flatten(entry["after"])
+    known = {*str(entry["target"]).split("/"), about.name, about.owner}
+    return [
+        Changed(field, before.get(field, ""), after.get(field, ""))
+        for field in {**before, **after}
+        if before.get(field, "") != after.get(field, "")
+        and field not in UNSHOWN
+        and (field in before or after[field] not in known)
+    ]
+
+
+def is_time(text: str) -> bool:
+    """Return whether a value is a time as the API writes it (RFC 3339)."""
+    return TIME.fullmatch(text) is not None
+
+
+def flatten(values: object, path: str = "") -> dict[str, str]:
+    """Return the values of an object as short texts, those within others by their path; null is left out."""
+    if isinstance(values, Mapping):
+        rows: dict[str, str] = {}
+        for name, value in values.items():
+            rows |= flatten(value, f"{path}.{name}" if path else str(name))
+        return rows
+    if values is None:
+        return {}
+    if isinstance(values, list):
+        is_flat = not any(isinstance(one, Mapping | list) for one in values)
+        text = ", ".join(map(str, values)) if is_flat else orjson.dumps(values).decode()
+    else:
+        text = str(values).lower() if isinstance(values, bool) else str(values)
+    return {path: text if len(text) <= VALUE_CHARACTERS_MAX else f"{text[: VALUE_CHARACTERS_MAX - 1]}…"}

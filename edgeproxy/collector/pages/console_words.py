@@ -1,0 +1,23 @@
+"""The words of single pages of the console for the API's values, in English."""
+
+from edgeproxy.collector.languages.marks import N_
+
+MATCHES = {
+    "id": N_("the id"),
+    "name": N_("the name"),
+    "external_id": N_("the external id"),
+    "key": N_("how a key begins"),
+    "email": N_("the address of a contact"),
+    "domain": N_("the domain of a contact"),
+}
+"""What a search has found of a customer."""
+PRICE_TERMS = {
+    "fee": N_("Fee a month"),
+    "year_fee": N_("Fee a year"),
+    "minimum": N_("Minimum a month"),
+    "threshold": N_("Invoiced from"),
+    "included": N_("included"),
+    "price": N_("price of a unit"),
+    "tier": N_("price, tier"),
+}
+"""Terms of a plan whose amounts can be changed."""

@@ -1,0 +1,73 @@
+"""The console's page of an edge: whether it is late and why, its last batch, and its traffic of the last hour."""
+
+import time
+from typing import Literal, NamedTuple
+
+from aiohttp import web
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.languages.reader import parse_time
+from edgeproxy.collector.pages.edges import EDGES, LATE_SECONDS, EdgeView, describe_edge
+from edgeproxy.collector.pages.site import Page, PageError, Visit
+from edgeproxy.collector.pages.traffic import HOUR, REPORT_SECONDS, Rates, TrafficView, compute_rates, find_start
+
+EDGE = f"{EDGES}/{{edge}}"
+MINUTE = 60
+NO_TRAFFIC: TrafficView = {"requests": 0, "rate_limited": 0, "server_errors": 0, "p50_ms": None, "p95_ms": None}
+
+Lateness = Literal["unread", "silent", "behind"]
+
+
+class EdgeTraffic(NamedTuple):
+    """The traffic of an edge in the last hour."""
+
+    rates: Rates
+    seconds: list[int]
+    """The Unix seconds at which the minutes begin."""
+    minutes: list[Rates | None]
+    """Each minute; None where the edge has not reported it."""
+
+    @property
+    def last(self) -> int | None:
+        """Return the Unix second at which the last reported minute begins."""
+        there = [second for second, rates in zip(self.seconds, self.minutes, strict=True) if rates is not None]
+        return there[-1] if there else None
+
+
+def list_pages() -> list[Page]:
+    """Return the page."""
+    return [Page("GET", EDGE, "operator", show_edge)]
+
+
+async def show_edge(visit: Visit) -> web.Response:
+    """Show an edge."""
+    name, now = visit.path_parameter("edge"), time.time()
+    edges: list[EdgeView] = (await visit.fetch("GET", "/v1/edges"))["edges"]
+    edge = next((one for one in edges if one["edge"] == name), None)
+    if edge is None:
+        raise PageError(404, "no edge of this name has shipped anything")
+    until = int(now - REPORT_SECONDS) // MINUTE * MINUTE
+    times = {"from": format_timestamp((until - HOUR) * 1000), "to": format_timestamp(until * 1000)}
+    report = await visit.fetch("GET", "/v1/traffic", query={**times, "step": "60s", "by": "edge"})
+    total = next((one for one in report["groups"] if one["edge"] == name), NO_TRAFFIC)
+    rows = [one for one in report["rows"] if one["edge"] == name]
+    traffic = compute_traffic(total, rows, until)
+    values = {"edge": describe_edge(edge), "lateness": find_lateness(edge, now), "traffic": traffic}
+    return visit.render("edge.html", admin="admin" in visit.signed_in.who.roles, **values)
+
+
+def compute_traffic(total: TrafficView, rows: list[TrafficView], until: int) -> EdgeTraffic:
+    """Compute the traffic of the hour before a Unix second, of the edge's sums and its minutes."""
+    seconds = list(range(until - HOUR, until, MINUTE))
+    minutes = {find_start(row): compute_rates(row, MINUTE) for row in rows}
+    return EdgeTraffic(compute_rates(total, HOUR), seconds, [minutes.get(second) for second in seconds])
+
+
+def find_lateness(edge: EdgeView, now: float) -> Lateness | None:
+    """Return why an edge is late: it was never read, is silent, or ships what is old; None where it is not."""
+    last = edge["last"]
+    if edge["lag_s"] is None or last is None:
+        return "unread"
+    if edge["lag_s"] <= LATE_SECONDS:
+        return None
+    return "silent" if now - parse_time(last["received"]).timestamp() > LATE_SECONDS else "behind"

@@ -15,26 +15,38 @@
 # Python's security releases: docker buildx imagetools inspect python:3.11-slim-bookworm
 ARG PYTHON=python:3.11-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b
 
-FROM ${PYTHON} AS build
+# What the build runs on. It need not be what the image is for: wheels for that are unpacked, and nothing of them is run.
+ARG BUILD_PYTHON=${PYTHON}
+
+# BuildKit says which platforms these are. Other builders are told (scripts/image), or build for their own.
+FROM --platform=${BUILDPLATFORM:-linux} ${BUILD_PYTHON} AS build
+ARG TARGETARCH
 # `edge` leaves out what only collectors need: an image that runs nothing but edges, beacons and probes.
 ARG REQUIREMENTS=run
 WORKDIR /src
 # Wheels of others bring what debuggers read: a quarter of what is installed, and of no use to whom it serves.
-RUN apt-get -q update && apt-get -q install --yes --no-install-recommends binutils
+RUN apt-get -q update && apt-get -q install --yes --no-install-recommends binutils-multiarch
 COPY requirements/build.txt requirements/${REQUIREMENTS}.txt requirements/
-RUN python3 -m venv /opt/build && python3 -m venv /opt/edgeproxy \
+# Commands and headers of others stay out, as does pip.
+RUN machine=$(case ${TARGETARCH:-$(dpkg --print-architecture)} in arm64) echo aarch64 ;; *) echo x86_64 ;; esac) \
+    && python3 -m venv /opt/build && python3 -m venv --without-pip /opt/edgeproxy \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement requirements/build.txt \
-    && /opt/edgeproxy/bin/pip install --no-cache-dir --no-compile --require-hashes --requirement requirements/${REQUIREMENTS}.txt
+    && /opt/build/bin/pip install --no-cache-dir --no-compile --require-hashes --requirement requirements/${REQUIREMENTS}.txt \
+        --only-binary=:all: $(printf -- "--platform manylinux%s_$machine " 2014 _2_17 _2_28 _2_34) \
+        --target /opt/edgeproxy/lib/python3*/site-packages \
+    && rm -rf /opt/edgeproxy/lib/python3*/site-packages/bin /opt/edgeproxy/lib/python3*/site-packages/include
 COPY pyproject.toml README.md LICENSE ./
 COPY edgeproxy edgeproxy
 # Compiled here, as nothing can be written later, and by content: two builds of the same sources have the same files,
-# whose times say nothing. pip has no business in what serves.
+# whose times say nothing. Bytecode is of a Python, not of a processor.
 RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
-    && /opt/edgeproxy/bin/pip install --no-cache-dir --no-compile --no-deps --no-index /wheels/*.whl \
-    && /opt/edgeproxy/bin/pip uninstall --yes pip setuptools \
+    && /opt/build/bin/pip --python /opt/edgeproxy/bin/python install --no-cache-dir --no-compile --no-deps --no-index /wheels/*.whl \
     && PYTHONHASHSEED=0 /opt/edgeproxy/bin/python -m compileall -q -f --invalidation-mode unchecked-hash /opt/edgeproxy/lib \
     && find /opt/edgeproxy -name '*.so*' -type f -exec strip --strip-unneeded {} + \
-    && /opt/edgeproxy/bin/edgeproxy --help >/dev/null
+    && install -d /image/etc/edgeproxy && install -d -m 0700 /state/edgeproxy
+# What is for another kind of processor does not run here.
+RUN native=$(dpkg --print-architecture) \
+    && { [ "${TARGETARCH:-$native}" != "$native" ] || /opt/edgeproxy/bin/edgeproxy --help >/dev/null; }
 
 # httpbin, an API to put the edge in front of: what `upstream` of deploy/compose.yaml serves. Not for production.
 FROM ${PYTHON} AS upstream
@@ -57,8 +69,10 @@ ENTRYPOINT ["sleep", "infinity"]
 
 # The edge, and the collector with another command; the last stage, so that it is what `docker build` makes.
 FROM ${PYTHON} AS edge
-# Root needs nothing but these. Numbers, not names, so that Kubernetes can tell that this is not root.
-RUN install -d -o 65532 -g 65532 -m 0700 /var/lib/edgeproxy && install -d /etc/edgeproxy
+# Root needs nothing but these. Numbers, not names, so that Kubernetes can tell that this is not root. No command is run: an
+# image for another kind of processor is made without one.
+COPY --from=build /image /
+COPY --from=build --chown=65532:65532 /state /var/lib
 COPY --from=build /opt/edgeproxy /opt/edgeproxy
 ENV PATH=/opt/edgeproxy/bin:$PATH PYTHONDONTWRITEBYTECODE=1
 # Relative paths of a configuration are relative to here: `state: var/edge`, the default, is in the volume, and so is

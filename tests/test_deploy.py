@@ -92,7 +92,8 @@ OWN_IMAGES = {"edgeproxy", "edgeproxy-address", "edgeproxy-upstream"}
 
 def test_images_of_others_are_named_by_digest() -> None:
     stages = [words.split() for name, words in instructions() if name == "FROM"]
-    assert all(words[0] == "${PYTHON}" for words in stages)
+    assert {words[words.index("AS") - 1] for words in stages} == {"${PYTHON}", "${BUILD_PYTHON}"}
+    assert ("ARG", "BUILD_PYTHON=${PYTHON}") in instructions()
     images = [words.partition("=")[2] for name, words in instructions() if words.startswith("PYTHON=")]
     services = yaml.safe_load(COMPOSE.read_text())["services"].values()
     images += [service["image"] for service in services if service["image"] not in OWN_IMAGES]

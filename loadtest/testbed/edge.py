@@ -16,7 +16,7 @@ from loadtest.testbed.fork_server import EDGE_PYTHON
 from loadtest.testbed.http_client import Answer, ask
 from loadtest.testbed.ports import HOST, Ports
 from loadtest.testbed.process import Process
-from loadtest.testbed.waiting import until
+from loadtest.testbed.waiting import stretched, until
 
 COMMAND = (EDGE_PYTHON, "-m", "edgeproxy", "edge", "-c")
 START = 60.0
@@ -48,7 +48,9 @@ class Edge:
             "workers": 2,
             "state": str(folder / "state"),
             "meters": {"requests": {"count": "requests"}},
-            "upstreams": {"api": {"endpoints": [f"http://{HOST}:{upstream}"]}},
+            "upstreams": {
+                "api": {"endpoints": [f"http://{HOST}:{upstream}"], "timeouts": {"response_head": stretched(60)}}
+            },
             "routes": [{"name": "all", "path": "/*", "upstream": "api"}],
             "tables": {"customers": 2000, "addresses": 2000},
             "drain": "5s",

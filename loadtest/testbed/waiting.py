@@ -17,6 +17,11 @@ GROWTH = 1.1
 """By which the step grows each time."""
 
 
+def stretched(seconds: float) -> str:
+    """So many seconds, times SLOWNESS, as a configuration says it."""
+    return f"{seconds * SLOWNESS:g}s"
+
+
 def until(condition: Callable[[], T], what: str, *, seconds: float = 60.0, step: float | None = None) -> T:
     """What `condition` gives once it is true, asked every `step` seconds, or ever less often; fails after `seconds`
     (times SLOWNESS), saying `what` did not come about."""

@@ -15,7 +15,7 @@ from loadtest.testbed.load_clients import request
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.process import kill
 from loadtest.testbed.step_kill import said, stepping
-from loadtest.testbed.waiting import until
+from loadtest.testbed.waiting import SLOWNESS, stretched, until
 from tests.support.asking import Asking, at_work
 from tests.support.edge_tables import in_use, shown
 from tests.support.service import Service
@@ -31,7 +31,7 @@ class Held:
     """Requests that are under way for as long as the service wants, each over a connection of its own."""
 
     def __init__(self, edge: Edge, customer: str, path: str, count: int) -> None:
-        self.wires = [socket.create_connection((HOST, edge.port), 60) for _ in range(count)]
+        self.wires = [socket.create_connection((HOST, edge.port), 60 * SLOWNESS) for _ in range(count)]
         for wire in self.wires:
             wire.sendall(request(path, customer))
 
@@ -113,7 +113,7 @@ def test_of_those_that_died_before_they_served_the_workers_make_room(start_edge:
 def test_one_whose_workers_find_no_room_says_so_and_has_it_once_others_have_finished(
     start_edge: StartEdge, service: Service
 ) -> None:
-    edge = start_edge(port=service.port, **settings(drain="60s"))
+    edge = start_edge(port=service.port, **settings(drain=stretched(60)))
     asking = Asking(edge.port, "acme", connections=4, pause=0.02)
     with at_work(asking):
         held = Held(edge, "acme", "/held", 16)
@@ -151,7 +151,7 @@ def waits_for_room(edge: Edge) -> None:
 
 def test_whenever_they_are_killed_the_last_one_serves(start_edge: StartEdge, service: Service, seed: int) -> None:
     draw = random.Random(seed)
-    edge = start_edge(port=service.port, **settings(drain="20s"))
+    edge = start_edge(port=service.port, **settings(drain=stretched(20)))
     asking = Asking(edge.port, "acme", connections=4, pause=0.02)
     slow = Asking(edge.port, "acme", path="/hold?ms=700", connections=4)
     held = []

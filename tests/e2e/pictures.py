@@ -136,7 +136,11 @@ def enliven(stage: PagesStage) -> None:
         first = now // 60 * 60 - 7080  # What is older than two hours no edge may report.
         database.execute(f"INSERT INTO traffic ({', '.join(columns)}) {reports}", [first, first + 540])
         limit = "replace(dimensions, 'pro', 'standard')"  # Its tier is another one since.
-        database.execute(f"UPDATE series SET dimensions = {limit} WHERE customer = 'acme' AND meter = 'refused'")
+        refused = "customer = 'acme' AND meter = 'refused'"
+        database.execute(f"UPDATE series SET dimensions = {limit} WHERE {refused}")
+        own = f"series IN (SELECT id FROM series WHERE {refused})"
+        database.execute(f"UPDATE series_dimensions SET value = 'standard' WHERE value = 'pro' AND {own}")
+        database.execute(f"DELETE FROM dimension_values WHERE value = 'pro' AND {refused}")
         for table in ("traffic", "traffic_routes"):  # What the incident below tells of.
             failed = f"UPDATE {table} SET server_errors = requests * (28 + start / 60 % 9) / 100"
             database.execute(f"{failed} WHERE region = 'us-east' AND start >= ?", [now // 60 * 60 - 1500])
@@ -252,11 +256,11 @@ SEARCHED = "acme"
 
 async def visit(page: Tab, url: str, name: str) -> None:
     """Open a page; on that of the search, search."""
-    await page.call("Emulation.setScrollbarsHidden", hidden=True)
     await page.goto(url)
     if name == "console-search":
         async with page.loading():
             await page.run(f"find.value = '{SEARCHED}'; find.form.requestSubmit()")
+    await page.run("Object.assign(document.documentElement.style, {overflow: 'hidden', scrollbarGutter: 'auto'})")
 
 
 async def take(page: Tab, url: str, name: str) -> str:

@@ -67,7 +67,10 @@ def describe_object(entry: JsonDocument, names: Mapping[str, str]) -> AuditObjec
         return AuditObject(first, href)
     if rest and group != "denied":
         return AuditObject(names.get(rest) or own or shorten_id(rest), href, names.get(first, first))
+    if group == "price_change" and details.get("moves"):
+        return AuditObject(", ".join(map(str, details["moves"])), href)
     name = names.get(target) or (own if ID.fullmatch(target) else "") or shorten_id(target)
+    name = f"#{name}" if group == "alert" else name
     return AuditObject("" if target == entry["actor"] else name, href)
 
 

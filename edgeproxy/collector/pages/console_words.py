@@ -2,6 +2,13 @@
 
 from edgeproxy.collector.languages.marks import N_
 
+EDGE_STATES = {"well": N_("well"), "late": N_("late"), "retired": N_("retired")}
+EDGE_LATENESS = {
+    "unread": N_("nothing was read yet"),
+    "silent": N_("does not ship"),
+    "behind": N_("ships what is old"),
+}
+"""Why an edge is late."""
 MATCHES = {
     "id": N_("the id"),
     "name": N_("the name"),

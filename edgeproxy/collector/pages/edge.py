@@ -1,21 +1,18 @@
 """The console's page of an edge: whether it is late and why, its last batch, and its traffic of the last hour."""
 
 import time
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from aiohttp import web
 
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.languages.reader import parse_time
-from edgeproxy.collector.pages.edges import EDGES, LATE_SECONDS, EdgeView, describe_edge
+from edgeproxy.collector.pages.edges import EDGES, EdgeView, describe_edge
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.traffic import HOUR, REPORT_SECONDS, Rates, TrafficView, compute_rates, find_start
 
 EDGE = f"{EDGES}/{{edge}}"
 MINUTE = 60
 NO_TRAFFIC: TrafficView = {"requests": 0, "rate_limited": 0, "server_errors": 0, "p50_ms": None, "p95_ms": None}
-
-Lateness = Literal["unread", "silent", "behind"]
 
 
 class EdgeTraffic(NamedTuple):
@@ -52,8 +49,8 @@ async def show_edge(visit: Visit) -> web.Response:
     total = next((one for one in report["groups"] if one["edge"] == name), NO_TRAFFIC)
     rows = [one for one in report["rows"] if one["edge"] == name]
     traffic = compute_traffic(total, rows, until)
-    values = {"edge": describe_edge(edge), "lateness": find_lateness(edge, now), "traffic": traffic}
-    return visit.render("edge.html", admin="admin" in visit.signed_in.who.roles, **values)
+    is_admin = "admin" in visit.signed_in.who.roles
+    return visit.render("edge.html", edge=describe_edge(edge, now), traffic=traffic, admin=is_admin)
 
 
 def compute_traffic(total: TrafficView, rows: list[TrafficView], until: int) -> EdgeTraffic:
@@ -61,13 +58,3 @@ def compute_traffic(total: TrafficView, rows: list[TrafficView], until: int) -> 
     seconds = list(range(until - HOUR, until, MINUTE))
     minutes = {find_start(row): compute_rates(row, MINUTE) for row in rows}
     return EdgeTraffic(compute_rates(total, HOUR), seconds, [minutes.get(second) for second in seconds])
-
-
-def find_lateness(edge: EdgeView, now: float) -> Lateness | None:
-    """Return why an edge is late: it was never read, is silent, or ships what is old; None where it is not."""
-    last = edge["last"]
-    if edge["lag_s"] is None or last is None:
-        return "unread"
-    if edge["lag_s"] <= LATE_SECONDS:
-        return None
-    return "silent" if now - parse_time(last["received"]).timestamp() > LATE_SECONDS else "behind"

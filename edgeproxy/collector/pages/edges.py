@@ -1,19 +1,24 @@
 """The console's list of edges: how far each is behind, and what is missing of it."""
 
+import time
+from typing import Literal
+
 from aiohttp import web
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.languages.marks import N_
+from edgeproxy.collector.languages.reader import parse_time
+from edgeproxy.collector.pages.console_words import EDGE_STATES
 from edgeproxy.collector.pages.list_pages import fetch_whole, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, sort_by
 from edgeproxy.collector.pages.site import Page, Visit
-from edgeproxy.collector.pages.words import EDGE_STATES
 
 EDGES = "/console/edges"
 LATE_SECONDS = 120
 """An edge that is further behind is shown as late: it ships every few seconds."""
 GAPS_MAX = 5
 """Gaps of an edge that are shown."""
+Lateness = Literal["unread", "silent", "behind"]
 LISTING = Listing(
     "edges",
     (
@@ -64,8 +69,9 @@ def is_late(edge: EdgeView) -> bool:
 
 async def show_edges(visit: Visit) -> web.Response:
     """Show a page of edges, and of each region how many there are."""
+    now = time.time()
     all_edges: list[EdgeView] = (await visit.fetch("GET", "/v1/edges"))["edges"]
-    rows = [describe_edge(edge) for edge in sorted(all_edges, key=lambda edge: edge["edge"])]
+    rows = [describe_edge(edge, now) for edge in sorted(all_edges, key=lambda edge: edge["edge"])]
     names = sorted({str(row["region"]) for row in rows})
     by_region = {name: [row for row in rows if row["region"] == name] for name in names}
     filters = (LISTING.filters[0]._replace(choices={name: name for name in names}), *LISTING.filters[1:])
@@ -77,8 +83,19 @@ async def show_edges(visit: Visit) -> web.Response:
     return await respond_list(visit, listing, fetch_whole(listing, rows, "edge"), show)
 
 
-def describe_edge(edge: EdgeView) -> dict[str, object]:
+def find_lateness(edge: EdgeView, now: float) -> Lateness | None:
+    """Return why an edge is late: it was never read, is silent, or ships what is old; None where it is not."""
+    last = edge["last"]
+    if edge["lag_s"] is None or last is None:
+        return "unread"
+    if edge["lag_s"] <= LATE_SECONDS:
+        return None
+    return "silent" if now - parse_time(last["received"]).timestamp() > LATE_SECONDS else "behind"
+
+
+def describe_edge(edge: EdgeView, now: float) -> dict[str, object]:
     """Return an edge with its state and its counts, as lists and its page have it."""
     state = "retired" if edge["retired"] else "late" if is_late(edge) else "well"
     counts = {"gap_count": len(edge["gaps"]), "quarantine_count": len(edge["quarantined"])}
-    return {**edge, "region": edge["region"] or "–", "state": state, **counts}
+    lateness = None if edge["retired"] else find_lateness(edge, now)
+    return {**edge, "region": edge["region"] or "–", "state": state, "lateness": lateness, **counts}

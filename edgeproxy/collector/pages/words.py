@@ -2,7 +2,7 @@
 
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages.audit_words import AUDIT_ACTIONS
-from edgeproxy.collector.pages.console_words import MATCHES, PRICE_TERMS
+from edgeproxy.collector.pages.console_words import EDGE_LATENESS, EDGE_STATES, MATCHES, PRICE_TERMS
 
 MESSAGES = {
     "signed-out": N_("You have signed out."),
@@ -224,7 +224,6 @@ SPANS = {
     "30d": N_("30 days"),
 }
 ACKNOWLEDGED = {"false": N_("open"), "true": N_("acknowledged")}
-EDGE_STATES = {"well": N_("well"), "late": N_("late"), "retired": N_("retired")}
 SEVERITIES = {"page": N_("critical"), "warn": N_("warning"), "info": N_("info")}
 INCIDENT_SEVERITIES = {
     "P0": N_("outage"),
@@ -380,6 +379,7 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "severities": SEVERITIES,
     "incident_severities": INCIDENT_SEVERITIES,
     "edge_states": EDGE_STATES,
+    "edge_lateness": EDGE_LATENESS,
     "residency_states": RESIDENCY_STATES,
     "delivery_states": DELIVERY_STATES,
     "webhook_states": WEBHOOK_STATES,

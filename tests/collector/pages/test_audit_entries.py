@@ -34,6 +34,11 @@ def entry(action: str, target: str, before: Any = None, after: Any = None) -> di
         (entry("customer.create", "a b?c"), AuditObject("a b?c", "/console/customers/a%20b%3Fc")),
         (entry("denied", "GET /v1/edges"), AuditObject("GET /v1/edges", "")),
         (entry("session.end", "admin"), AuditObject("", "")),
+        (entry("alert.assign", "7", None, {"to": "jane"}), AuditObject("#7", "/console/alerts")),
+        (
+            entry("price_change.schedule", "x", None, {"moves": ["a@1 → a@2", "b@1 → b@2"]}),
+            AuditObject("a@1 → a@2, b@1 → b@2", "/console/price-changes/x"),
+        ),
     ],
 )
 def test_an_entry_is_about_something_with_a_name_and_a_page(one: dict[str, Any], about: AuditObject) -> None:

@@ -135,6 +135,10 @@ def enliven(stage: PagesStage) -> None:
         reports = f"SELECT {moved} FROM traffic WHERE step = 60 AND start BETWEEN ? AND ?"
         first = now // 60 * 60 - 7080  # What is older than two hours no edge may report.
         database.execute(f"INSERT INTO traffic ({', '.join(columns)}) {reports}", [first, first + 540])
+        for days, name in enumerate(("acme-staging", "northwind", "lumen")):
+            database.execute(
+                "UPDATE customers SET created_at = ? WHERE name = ?", [(now - (7 - days) * DAY) * 1000, name]
+            )
         limit = "replace(dimensions, 'pro', 'standard')"  # Its tier is another one since.
         refused = "customer = 'acme' AND meter = 'refused'"
         database.execute(f"UPDATE series SET dimensions = {limit} WHERE {refused}")

@@ -88,7 +88,7 @@ def enliven(stage: PagesStage) -> None:
             events.append(usage | one)
     assert stage.collector.send("POST", "/v1/events", events, token=SERVICE).status == 202
     chain.since = now - 20
-    assert stage.collector.post(chain.next(("acme", "requests", "v1", 5)), fields=format_fields(1.0)).status == 200
+    assert stage.collector.post(chain.next(("acme", "requests", "v1", 1160)), fields=format_fields(1.0)).status == 200
     for minute in range(now // 60 * 60 - 7080, now // 60 * 60 - 1800, 60):
         for edge, region in (("edge-eu-2", "eu-west"), ("edge-us-1", "us-east")):
             report_traffic(stage.collector, edge, region, minute, 1900 + round(300 * sin(minute / 1500)), varies=True)
@@ -148,6 +148,8 @@ def enliven(stage: PagesStage) -> None:
         for table in ("traffic", "traffic_routes"):  # What the incident below tells of.
             failed = f"UPDATE {table} SET server_errors = requests * (28 + start / 60 % 9) / 100"
             database.execute(f"{failed} WHERE region = 'us-east' AND start >= ?", [now // 60 * 60 - 1500])
+        own = "UPDATE customer_errors SET requests = requests * 30 WHERE status = 503 AND region = 'us-east'"
+        database.execute(f"{own} AND start >= ?", [now // 60 * 60 - 1500])
         there = "SELECT id FROM incidents WHERE ended_at IS NULL"
         ages = "CASE state WHEN 'investigating' THEN 1500 ELSE 660 END"
         database.execute(f"UPDATE incident_updates SET at = at - {ages} WHERE incident IN ({there})")
@@ -265,6 +267,7 @@ async def visit(page: Tab, url: str, name: str) -> None:
         async with page.loading():
             await page.run(f"find.value = '{SEARCHED}'; find.form.requestSubmit()")
     await page.run("Object.assign(document.documentElement.style, {overflow: 'hidden', scrollbarGutter: 'auto'})")
+    await page.run("await new Promise(painted => requestAnimationFrame(() => requestAnimationFrame(painted)))")
 
 
 async def take(page: Tab, url: str, name: str) -> str:

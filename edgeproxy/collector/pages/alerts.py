@@ -1,5 +1,7 @@
 """The lists of alerts, of operators and of customers, and the form that sends one again."""
 
+from collections.abc import Mapping
+
 from aiohttp import web
 
 from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, AlertKind, find_policy
@@ -11,7 +13,7 @@ from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.list_pages import fetch_from, fetch_list, send_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, build_query, order_by
 from edgeproxy.collector.pages.site import Page, Visit
-from edgeproxy.collector.pages.words import ACKNOWLEDGED, DELIVERY_STATES, SEVERITIES
+from edgeproxy.collector.pages.words import ACKNOWLEDGED, DELIVERY_STATES, NAVIGATION_LINKS, SEVERITIES
 
 PATH = "/v1/alerts"
 NUMBER_DIGITS_MAX = 15
@@ -19,6 +21,18 @@ URGENT = "urgent"
 """The usual order: critical alerts that wait for somebody, then warnings that do, then others, the latest first."""
 URGENT_MAX = 15
 """Critical alerts that stand before the others."""
+ABOUT: Mapping[str, str] = {
+    AlertKind.BATCHES_LOST: "/console/edges",
+    AlertKind.BATCHES_QUARANTINED: "/console/quarantine",
+    AlertKind.EVENTS_REJECTED: "/console/quarantine",
+    AlertKind.REQUESTS_DENIED: "/console/audit",
+    AlertKind.TOKEN_EDGE_LIMIT_REACHED: "/console/tokens",
+    AlertKind.PRICE_CHANGE_DECIDED: "/console/price-changes",
+    AlertKind.CHARGING_STOPPED: "/console/rollout",
+    AlertKind.RECONCILIATION_MISMATCH: "/console/reconciliation",
+    **dict.fromkeys((kind for kind in AlertKind if kind.startswith("invoice_")), "/console/invoices"),
+}
+"""The page on which operators see what an alert is about that is about no customer."""
 HANDLING = ("acknowledged_at", "acknowledged_by", "assigned_to", "muted_until")
 OWN = Listing(
     "alerts",
@@ -38,7 +52,7 @@ OWN = Listing(
 )
 """The alerts of a customer."""
 ALL = OWN._replace(
-    columns=(*OWN.columns, Column("customer", N_("Customer"))),
+    columns=(*OWN.columns, Column("customer", N_("About"))),
     filters=(*OWN.filters, Filter("customer", N_("Customer")), Filter("state", N_("Sent"), DELIVERY_STATES)),
 )
 """The alerts as operators see them."""
@@ -57,10 +71,12 @@ async def show_alerts(visit: Visit) -> web.Response:
     if visit.request.query.get("format") == "csv":
         return await send_list(visit, ALL, fetch_from(visit, ALL, PATH))
     view = await fetch_alerts(visit)
+    say = load_catalog(visit.reader.language).gettext
     for alert in view.rows:
         policy = find_policy(alert["kind"])
-        say = load_catalog(visit.reader.language).gettext
         alert["action"] = None if policy is None else say(policy.action)
+        page = ABOUT.get(alert["kind"])
+        alert["about"] = None if page is None else (page, say(NAVIGATION_LINKS[page]))
     return visit.render("alerts.html", view=view, groups=group_alerts(view.rows), **alert_handling.find_choices(visit))
 
 

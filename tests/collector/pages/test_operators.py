@@ -257,6 +257,14 @@ def test_a_price_change_is_shown_before_it_is_scheduled_and_is_just_that(stage: 
         ops.send("/withdraw", why="prices stay")
         assert (ops.status, "The price change is withdrawn." in ops.read.text) == (200, True)
         assert not [form for form in ops.read.forms if form.action.endswith("/withdraw")]
+        ops.get("/console/price-changes")
+        ops.send("/amounts", **{"standard@1/fee": "99", "at": "2099-01-01", "why": "x"})
+        assert (ops.status, "changes nothing" in ops.read.text) == (422, True)
+        ops.get("/console/price-changes")
+        ops.send("/amounts", **{"standard@1/fee": "111", "at": "2099-01-01", "why": "dearer"})
+        text = " ".join(ops.read.text.split())
+        assert "standard@1 → standard@3 1 subscriber Term Before After Fee a month $99.00 $111.00" in text
+        assert "standard@3:" in ops.read.form("/console/price-changes").fields["plans"]
 
 
 def test_an_operator_decides_about_invoices_by_their_state(stage: Stage) -> None:

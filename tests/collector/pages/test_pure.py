@@ -20,6 +20,7 @@ from edgeproxy.collector.pages.availability import DAYS, compute_quantile, compu
 from edgeproxy.collector.pages.brand_files import NO_BRAND, BrandFiles
 from edgeproxy.collector.pages.checks import RegionChecks
 from edgeproxy.collector.pages.credit_worth import compute_worths
+from edgeproxy.collector.pages.edges import find_lateness
 from edgeproxy.collector.pages.fee_shares import find_fee_share
 from edgeproxy.collector.pages.job_groups import group_jobs
 from edgeproxy.collector.pages.money import read_amount
@@ -35,6 +36,7 @@ from edgeproxy.collector.pages.traffic import (
     TrafficView,
     choose_range,
     compute_overview,
+    find_failing,
 )
 from edgeproxy.collector.pages.usage import compute_meters, compute_splits, find_first_day
 from edgeproxy.config.collector.brand import PNG, Brand
@@ -93,7 +95,7 @@ def test_regions_are_named_where_there_are_several() -> None:
         return render_page(reader, settings, regions, snapshot, 100 * DAY)
 
     one, two, none = shown("local"), shown("local", "far"), shown()
-    assert ("local" in one, "everything" in one, one.count("Example API</bdi>")) == (False, False, 3)
+    assert ("local" in one, "everything" in one, one.count("Example API</bdi>")) == (False, False, 4)
     assert ("local" in two, "everything" in two, two.count("Example API</bdi>")) == (True, True, 1)
     assert "everything" in none
     assert "P2" not in one, "how operators call a severity is not for the public"
@@ -476,3 +478,27 @@ def test_a_time_of_ones_own_is_in_whole_steps_that_are_kept_and_never_after_now(
     for since, until in ((at[1], at[0]), ("", ""), ("x", "\ud800"), (at[0], at[0]), ("9999-12-31T23:59", at[0])):
         assert choose(since, until) == ("6", 14400, 36000, 600, 21600)
     assert choose("1970-01-01T00:01", at[0])[0] == "6", "longer than there are steps"
+
+
+def test_a_region_fails_from_the_step_on_since_when_many_requests_do() -> None:
+    def steps(*failed: int) -> list[TrafficView]:
+        return [
+            cast(
+                TrafficView, {"requests": 100, "server_errors": count, "start": format_timestamp((NOW + 60 * n) * 1000)}
+            )
+            for n, count in enumerate(failed)
+        ]
+
+    assert find_failing(steps(9, 1, 5, 15)) == (NOW + 120, 0.1)
+    assert find_failing(steps(9, 9, 4)) == find_failing([]) == (None, None)
+    quiet = cast(TrafficView, {"requests": 0, "server_errors": 0, "start": format_timestamp((NOW + 120) * 1000)})
+    assert find_failing([*steps(1, 10), quiet]) == (NOW + 60, 0.1), "a step without requests says nothing"
+    assert find_failing([quiet]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("lag", "received", "why"), [(None, 0, "unread"), (60, 5, None), (500, 400, "silent"), (500, 5, "behind")]
+)
+def test_an_edge_is_late_for_a_reason(lag: int | None, received: int, why: str | None) -> None:
+    edge: Any = {"lag_s": lag, "last": {"received": format_timestamp((NOW - received) * 1000)}}
+    assert find_lateness(edge, NOW) == why

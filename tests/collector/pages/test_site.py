@@ -761,6 +761,12 @@ def test_edges_and_the_audit_log_are_shown(stage: PagesStage) -> None:
     assert "4 seconds 7.8.9 0 0" in row
     summary = stage.operator.read.text.partition("Versions")[2].partition(chain.edge)[2].partition("7.8.9")[0]
     assert summary.strip() == "11 late", "a region of one edge is in the summary too"
+    assert f"/console/edges/{chain.edge}" in stage.operator.read.links
+    text = " ".join(stage.operator.get(f"/console/edges/{chain.edge}").text.split())
+    assert "it works off what it had kept" in text, "it ships, and what it ships is old"
+    assert "All batches of this edge have come" in text
+    stage.operator.get("/console/edges/none")
+    assert stage.operator.status == 404
     read = stage.operator.get("/console/audit?actor=operator:link&action=session.begin")
     rows = read.text.rpartition("Change")[2]
     assert "Signed in" in rows

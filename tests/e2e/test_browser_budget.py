@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e.browser import Chromium, Tab, tab
 from tests.e2e.test_browser_pages import SECONDS, browser, invoice, stage  # noqa: F401
-from tests.support.filled_site import invoice_of, pages_of
+from tests.support.filled_site import invoice_of, key_of, pages_of
 from tests.support.site import PagesStage
 from tests.support.visitor import Visitor
 
@@ -65,7 +65,7 @@ async def visit(
 
 def list_pages(stage: PagesStage, invoice: str) -> list[tuple[Visitor | None, list[str]]]:  # noqa: F811
     """Return all pages, by who sees them."""
-    own = pages_of("customer", invoice_of(stage, "acme"))
+    own = pages_of("customer", invoice_of(stage, "acme"), key=key_of(stage, "acme"))
     return [
         (stage.operator, list(pages_of("operator", invoice).values())),
         (stage.customer("acme"), list(own.values())),

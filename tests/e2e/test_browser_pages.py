@@ -18,7 +18,7 @@ from edgeproxy.collector.pages.site import Audience
 from loadtest.testbed.collector import ADMIN, SERVICE
 from tests.collector.pages.test_operators import Stage
 from tests.e2e.browser import Chromium, Tab, tab
-from tests.support.filled_site import fill, held, invoice_of, pages_of
+from tests.support.filled_site import fill, held, invoice_of, key_of, pages_of
 from tests.support.fourth_language import CODE, add_language
 from tests.support.oidc import THERE
 from tests.support.site import PagesStage
@@ -217,7 +217,13 @@ def test_every_page_and_state_in_every_look_and_language(
             (residencies, ["/console/residencies"]),
         ],
         "customer": [
-            (stage.customer("acme"), [*pages_of("customer", invoice_of(stage, "acme")).values(), "/account/nothing"]),
+            (
+                stage.customer("acme"),
+                [
+                    *pages_of("customer", invoice_of(stage, "acme"), key=key_of(stage, "acme")).values(),
+                    "/account/nothing",
+                ],
+            ),
             (stage.customer("empty"), list(pages_of("customer", "none").values())),
         ],
         "anyone": [(None, ["/status", "/status/history", "/sign-in", "/status/nothing"])],

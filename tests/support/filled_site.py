@@ -22,13 +22,18 @@ from tests.support.visitor import Visitor
 
 ELSEWHERE = ("/receipt", "/pdf", "/csv", "/{change}", "/{edge}", "/residencies")
 """How paths end that lead to another site, and to what is not there unless a test or another collector makes it."""
+KEY = "/account/keys/{key}"
 
 
-def pages_of(who: Audience, invoice: str, customer: str = "acme") -> dict[str, str]:
-    """By its path in the table of all pages the path of each that is for operators, or for a customer."""
-    places = PLACES | {"customer": customer, "invoice": invoice, "month": datetime.now(UTC).strftime("%Y-%m")}
+def pages_of(who: Audience, invoice: str, customer: str = "acme", key: str = "") -> dict[str, str]:
+    """By its path in the table of all pages the path of each that is for operators, or for a customer.
+
+    The page of a key is among them where its id is given.
+    """
+    month = datetime.now(UTC).strftime("%Y-%m")
+    places = PLACES | {"customer": customer, "invoice": invoice, "month": month, "key": key}
     shown = [page.path for page in list_signed_in_pages(sells=True) if (page.method, page.who) == ("GET", who)]
-    return {path: path.format(**places) for path in shown if not path.endswith(ELSEWHERE)}
+    return {path: path.format(**places) for path in shown if not path.endswith(ELSEWHERE) and (key or path != KEY)}
 
 
 def fill(stage: PagesStage) -> None:
@@ -44,7 +49,7 @@ def fill(stage: PagesStage) -> None:
     chain = Chain("edge-eu-1", "eu-west", today - 6 * DAY)
     for day in range(7):
         chain.since = min(today - (6 - day) * DAY + 3600, now - 60)
-        rows = (("acme", "requests", "v1", 900 + 150 * day), ("acme", "egress", "v1", 40_000_000 + 3_000_000 * day))
+        rows = (("acme", "requests", "v1", 600 + 100 * day), ("acme", "egress", "v1", 40_000_000 + 3_000_000 * day))
         assert stage.collector.post(chain.next(*rows), fields=about).status == 200
     events = [
         {"id": str(n), "source": "app", "customer": "acme", "meter": "tokens", "value": 5000 + n} for n in range(3)
@@ -128,6 +133,13 @@ def report_traffic(
 def invoice_of(stage: PagesStage, customer: str) -> str:
     """The id of a customer's last invoice."""
     (found, *_) = stage.collector.get("/billing/invoices", token=ADMIN, customer=customer).json()["invoices"]
+    return str(found["id"])
+
+
+def key_of(stage: PagesStage, customer: str) -> str:
+    """The id of the key that a customer used last."""
+    query = {"token": ADMIN, "sort": "-last_used_on", "limit": "1"}
+    (found,) = stage.collector.get(f"/v1/customers/{customer}/keys", **query).json()["keys"]
     return str(found["id"])
 
 

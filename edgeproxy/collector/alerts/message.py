@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.alerts import words
-from edgeproxy.collector.alerts.kinds import AlertKind, Severity, find_policy
+from edgeproxy.collector.alerts.kinds import Severity, find_policy
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.languages.invisible import format_line
 from edgeproxy.collector.languages.marks import N_
@@ -190,8 +190,7 @@ def format_customer_mail(
     customers, and a button where there is something to do."""
     say = load_catalog(reader.language).gettext
     facts = [(say(words.LABELS[name]), text) for name, text in _list_facts(message, reader) if name in words.LABELS]
-    kind = AlertKind(message.kind) if find_policy(message.kind) else None
-    button = words.ALERTS_BUTTON if kind is None else words.BUTTONS.get(kind, words.ALERTS_BUTTON)
+    button = words.find_button(message.kind)
     link, text = str(message.details.get(button.detail) or ""), button.text
     if not link.startswith(("https://", "http://")) or link != format_line(link):
         link, text = site.portal and f"{site.portal}{button.page}", button.page_text

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import orjson
 
 from edgeproxy.base.json_values import JsonObject, JsonValue
-from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.alerts.kinds import AlertKind, find_policy
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.languages.invisible import format_line
 from edgeproxy.collector.languages.marks import N_
@@ -220,18 +220,39 @@ class Button(NamedTuple):
 
 ALL_ALERTS = N_("See all alerts")
 BUTTONS: Final[Mapping[AlertKind, Button]] = {
-    AlertKind.PAYMENT_FAILED: Button("pay", N_("Pay the invoice")),
-    AlertKind.KEY_ROTATION_DUE: Button("rotate_at", N_("Rotate the key")),
-    AlertKind.KEY_ROTATION_OVERDUE: Button("rotate_at", N_("Rotate the key")),
-    AlertKind.PRICE_CHANGE: Button("page", N_("See the plan")),
-    AlertKind.INVOICE_ISSUED: Button("pay", N_("Pay the invoice"), "/account/invoices", N_("See the invoice")),
     **dict.fromkeys(
-        (AlertKind.KEY_CREATED, AlertKind.KEY_ROTATED, AlertKind.KEY_REVOKED),
+        (AlertKind.PAYMENT_FAILED, AlertKind.INVOICE_ISSUED, AlertKind.INVOICE_UNPAID),
+        Button("pay", N_("Pay the invoice"), "/account/invoices", N_("See the invoice")),
+    ),
+    **dict.fromkeys(
+        (AlertKind.KEY_ROTATION_DUE, AlertKind.KEY_ROTATION_OVERDUE),
+        Button("rotate_at", N_("Rotate the key"), "/account/keys", N_("See the keys")),
+    ),
+    **dict.fromkeys(
+        (AlertKind.PRICE_CHANGE, AlertKind.TRIAL_WILL_END),
+        Button("page", N_("See the plan"), "/account/plan", N_("See the plan")),
+    ),
+    **dict.fromkeys(
+        (AlertKind.KEY_CREATED, AlertKind.KEY_ROTATED, AlertKind.KEY_REVOKED, AlertKind.KEY_BUDGET_REACHED),
         Button("", "", "/account/keys", N_("See the keys")),
     ),
+    **dict.fromkeys(
+        (AlertKind.USAGE_ANOMALY, AlertKind.CUSTOMER_PAUSED, AlertKind.SPEND_SPIKE),
+        Button("", "", "/account/usage", N_("Explore usage")),
+    ),
+    AlertKind.QUOTA_REACHED: Button("", "", "/account/limits", N_("See the limits")),
+    AlertKind.SPEND_REACHED: Button("", "", "/account/month", N_("See usage and costs")),
+    AlertKind.WEBHOOK_DISABLED: Button("", "", "/account/webhooks", N_("See the webhooks")),
 }
 ALERTS_BUTTON = Button("", "")
 """The button of the other kinds."""
+
+
+def find_button(kind: str) -> Button:
+    """Return where a customer acts on an alert of a kind, which may be one of another version."""
+    return BUTTONS.get(AlertKind(kind), ALERTS_BUTTON) if find_policy(kind) else ALERTS_BUTTON
+
+
 ACTORS: Final[Mapping[str, str]] = {"operator": N_("the operator"), "token": N_("one of your tokens")}
 """Who does something for a customer, beside its contacts."""
 LEAKED = N_("The key was found in public.")

@@ -34,10 +34,10 @@ def build_values(visit: Visit, key: JsonDocument | None) -> dict[str, object]:
 
 
 async def show_first_steps(visit: Visit) -> web.Response:
-    """Show commands without a secret, and of the key in the query whether it was used."""
+    """Show commands without a secret, and whether the key in the query was used, else whether any was."""
     if visit.site.settings.api is None:
         raise PageError(404, NOTHING)
-    names, query = {"customer": visit.customer}, {"limit": "1"}
+    names, query = {"customer": visit.customer}, {"limit": "1", "sort": "-last_used_on"}
     if key_id := visit.request.query.get("key"):
         key = await visit.fetch("GET", "/v1/keys/{key}", names={"key": key_id})
     else:

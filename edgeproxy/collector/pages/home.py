@@ -15,6 +15,10 @@ from edgeproxy.collector.pages.invoice_status import OwedInvoice, find_owed
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.plans import find_held_label, find_subscription
 from edgeproxy.collector.pages.site import Visit
+from edgeproxy.collector.pages.usage import MeterCost, MeterUsage
+from edgeproxy.collector.pages.usage_explorer import list_meters, list_priced_meters
+from edgeproxy.collector.quotas.quota_status import QuotaProjection
+from edgeproxy.config.collector.settings import CollectorSettings
 
 INVOICES_MAX = "24"
 ALERTS_SHOWN = "5"
@@ -40,6 +44,8 @@ class QuotaView(TypedDict):
     limit: int
     used: int
     cap: str
+    projected: QuotaProjection | None
+    resets: str | None
 
 
 class IncludedBar(NamedTuple):
@@ -56,6 +62,10 @@ class IncludedBar(NamedTuple):
     """Whether requests are refused once all is used."""
     per: str | None
     """`day` or `month` of a quota; None: the period of billing, or what exists."""
+    ahead: tuple[int, int] | None = None
+    """The units at the end of the period at the least and at the most, as the last days were; None: not known."""
+    resets: str | None = None
+    """When the period of a quota ends."""
 
 
 class InvoiceParts(NamedTuple):
@@ -86,12 +96,20 @@ def split_invoice(upcoming: JsonDocument) -> InvoiceParts:
     return InvoiceParts(parse_time(upcoming["usage_start"]).timestamp(), used, ahead, others, period_end, end)
 
 
-def compute_bars(meters: Sequence[MeterView], quotas: Sequence[QuotaView]) -> list[IncludedBar]:
-    """Return the bars of a plan's meters and of quotas, the fullest first; a meter of both has that of the quota."""
+def compute_bars(
+    meters: Sequence[MeterView], quotas: Sequence[QuotaView], costs: Sequence[MeterCost] = ()
+) -> list[IncludedBar]:
+    """Return the bars of a plan's meters and of quotas, the fullest first; a meter of both has that of the quota.
+
+    `costs` are those of the upcoming invoice, which know what meters are expected to use.
+    """
+    ahead = {cost.meter: (cost.low, cost.high) for cost in costs if cost.high}
     bars = [build_quota_bar(one) for one in quotas]
     limited = {bar.meter for bar in bars}
     bars += [
-        _build_bar(one["meter"], one["quantity"], one["included"], one["cap"] == "hard", None)
+        _build_bar(one["meter"], one["quantity"], one["included"], one["cap"] == "hard", None)._replace(
+            ahead=ahead.get(one["meter"])
+        )
         for one in meters
         if one["included"] and one["meter"] not in limited
     ]
@@ -100,7 +118,11 @@ def compute_bars(meters: Sequence[MeterView], quotas: Sequence[QuotaView]) -> li
 
 def build_quota_bar(quota: QuotaView) -> IncludedBar:
     """Return the bar of a quota."""
-    return _build_bar(quota["meter"], quota["used"], quota["limit"], quota["cap"] == "hard", quota["per"])
+    bar = _build_bar(quota["meter"], quota["used"], quota["limit"], quota["cap"] == "hard", quota["per"])
+    projected = quota["projected"]
+    if projected is None or projected["low"] is None or projected["high"] is None:
+        return bar._replace(resets=quota["resets"])
+    return bar._replace(ahead=(projected["low"], projected["high"]), resets=quota["resets"])
 
 
 def _build_bar(meter: str, used: int, included: int, is_hard: bool, per: str | None) -> IncludedBar:
@@ -115,7 +137,8 @@ async def show_home(visit: Visit) -> web.Response:
     names = {"customer": visit.customer}
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
     quotas = (await visit.fetch("GET", "/v1/customers/{customer}/quotas", names=names))["quotas"]
-    alerts = await visit.fetch("GET", "/v1/alerts", query={"limit": ALERTS_SHOWN})
+    waiting = await visit.fetch("GET", "/v1/alerts", query={"limit": ALERTS_SHOWN, "acknowledged": "false"})
+    latest = await visit.fetch("GET", "/v1/alerts", query={"limit": ALERTS_SHOWN})
     has_key = True
     if visit.signed_in.who.builds:
         listed = await visit.fetch("GET", "/v1/customers/{customer}/keys", names=names, query={"limit": "1"})
@@ -124,17 +147,25 @@ async def show_home(visit: Visit) -> web.Response:
     month, detail_seconds = find_month(time.time()), None if tier is None else tier.analytics
     meters = await usage.fetch_meters(visit, visit.customer, month, detail_seconds)
     money = await _fetch_money(visit)
-    bars = compute_bars((money["billed"] or {"meters": []})["meters"], quotas)
+    bars = compute_bars((money["billed"] or {"meters": []})["meters"], quotas, money["costs"])
+    alerts = {alert["id"]: alert for alert in (*waiting["alerts"], *latest["alerts"])}
     return visit.render(
         "home.html",
         result=body,
-        alerts=[group.alert for group in group_alerts(alerts["alerts"])],
+        alerts=[group.alert for group in group_alerts(list(alerts.values()))][: int(ALERTS_SHOWN)],
         has_key=has_key,
-        busiest=meters[0] if meters else None,
+        busiest=find_busiest(meters, visit.site.settings_now()),
         bars=bars,
         **money,
         **await keys.fetch_due_keys(visit, visit.customer),
     )
+
+
+def find_busiest(meters: Sequence[MeterUsage], settings: CollectorSettings) -> MeterUsage | None:
+    """Return the meter that the usage explorer opens with; None where nothing was used."""
+    rows = [{"meter": one.meter, "value": one.total} for one in meters]
+    listed = list_meters(rows, settings.meters, list_priced_meters(settings.plans.values()))
+    return next((one for one in meters if listed and one.meter == listed[0].meter), None)
 
 
 async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:

@@ -24,12 +24,12 @@ LISTING = Listing(
         Column("start", N_("Begins with")),
         Column("name", N_("Name")),
         Column("state", N_("State")),
+        Column("created_at", N_("Created")),
         Column("last_used_on", N_("Last used")),
-        Column("expires_at", N_("Ends")),
         Column("budget", N_("Budget")),
     ),
     sort_by("created_at", "name", "-last_used_on"),
-    more=(Column("id", ""), Column("created_at", ""), Column("rotate_by", "")),
+    more=(Column("id", ""), Column("expires_at", ""), Column("rotate_by", "")),
     rows_max=20,  # Each has three forms, and a page stays below 100 KB.
 )
 BESIDE_MAX = 4

@@ -8,11 +8,12 @@ from aiohttp import web
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts.preferred_region import list_choices
 from edgeproxy.collector.languages.reader import parse_time
-from edgeproxy.collector.pages import alert_handling, alerts, home, keys, plans, usage, webhooks
+from edgeproxy.collector.pages import alert_handling, alerts, home, key_page, keys, plans, usage, webhooks
 from edgeproxy.collector.pages.alert_groups import group_alerts
 from edgeproxy.collector.pages.live_limits import compute_live_uses
 from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.month import find_month, find_period
+from edgeproxy.collector.pages.navigation import is_for
 from edgeproxy.collector.pages.own_refusals import fetch_own_refusals
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.terms import compute_terms
@@ -36,6 +37,7 @@ def list_pages() -> list[Page]:
     return [
         *(Page(method, path, "customer", handler) for method, path, handler in own),
         *keys.list_forms("/account", "customer"),
+        *key_page.list_pages(),
         *webhooks.list_pages(),
         *alert_handling.list_forms("/account", "customer"),
     ]
@@ -137,8 +139,9 @@ async def show_alerts(visit: Visit) -> web.Response:
         spend = response.body if response.is_success else None
     view = await alerts.fetch_alerts(visit)
     return visit.render(
-        "alerts.html",
+        "own_alerts.html",
         view=view,
+        is_for=is_for,
         groups=group_alerts(view.rows),
         **alert_handling.find_choices(visit),
         address=address,

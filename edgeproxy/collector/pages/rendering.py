@@ -12,7 +12,7 @@ from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgeproxy.collector.accounts.ids import is_pseudonym
-from edgeproxy.collector.alerts.words import describe, describe_own
+from edgeproxy.collector.alerts.words import describe, describe_own, find_button
 from edgeproxy.collector.languages.catalogs import LANGUAGES, load_catalog
 from edgeproxy.collector.languages.invisible import TEXT_CHARACTERS_MAX, escape_invisible
 from edgeproxy.collector.languages.meter_display import format_label
@@ -88,7 +88,7 @@ def create_environment(language: str) -> Environment:
     )
     templates.install_gettext_translations(load_catalog(language), newstyle=True)  # type: ignore[attr-defined]
     templates.filters |= {"shown": show_text, "label": format_label}
-    templates.globals |= {"describe_alert": describe, "describe_own_alert": describe_own}
+    templates.globals |= {"describe_alert": describe, "describe_own_alert": describe_own, "find_button": find_button}
     templates.globals |= {
         "place_of": find_static_path,
         "languages": LANGUAGES,

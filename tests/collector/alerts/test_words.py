@@ -69,7 +69,18 @@ DETAILS: dict[AlertKind, tuple[JsonObject, ...]] = {
 
 
 KEY_KINDS = (AlertKind.KEY_CREATED, AlertKind.KEY_ROTATED, AlertKind.KEY_REVOKED)
-PAGES = {AlertKind.INVOICE_ISSUED: "/account/invoices", **dict.fromkeys(KEY_KINDS, "/account/keys")}
+PAGES = {
+    **dict.fromkeys(
+        (AlertKind.INVOICE_ISSUED, AlertKind.INVOICE_UNPAID, AlertKind.PAYMENT_FAILED), "/account/invoices"
+    ),
+    **dict.fromkeys((*KEY_KINDS, AlertKind.KEY_BUDGET_REACHED), "/account/keys"),
+    **dict.fromkeys((AlertKind.KEY_ROTATION_DUE, AlertKind.KEY_ROTATION_OVERDUE), "/account/keys"),
+    **dict.fromkeys((AlertKind.PRICE_CHANGE, AlertKind.TRIAL_WILL_END), "/account/plan"),
+    **dict.fromkeys((AlertKind.USAGE_ANOMALY, AlertKind.CUSTOMER_PAUSED, AlertKind.SPEND_SPIKE), "/account/usage"),
+    AlertKind.QUOTA_REACHED: "/account/limits",
+    AlertKind.SPEND_REACHED: "/account/month",
+    AlertKind.WEBHOOK_DISABLED: "/account/webhooks",
+}
 """The pages to which mails of these kinds lead where there is nothing to pay."""
 
 

@@ -103,6 +103,7 @@ def test_ticked_alerts_are_acknowledged_at_once_each_by_itself_and_what_fails_is
         for part in (50, 80, 100)
         for quota in [{"threshold": part, "quota": "calls-month", "since": "2027-01-01"}]
     ]
+    rows.append(("other", "webhook_disabled", "warn", "bolt", "t", "{}", 100, 1))
     rows.insert(0, ("oldest", "charging_stopped", "page", None, "the oldest", "{}", 1, 1))
     rows.append(("newest", "price_change_decided", "info", None, "the newest", "{}", 1, 1))
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:

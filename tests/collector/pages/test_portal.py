@@ -11,6 +11,7 @@ from edgeproxy.collector.pages.home import compute_bars, split_invoice, sum_owed
 from edgeproxy.collector.pages.invoice_status import compute_overdue_days, find_owed, find_pay_url
 from edgeproxy.collector.pages.invoices import to_line_rows
 from edgeproxy.collector.pages.plan_losses import Loss, find_losses
+from edgeproxy.collector.pages.usage import MeterCost
 from edgeproxy.config.tiers import Tier
 
 DAY = 86400
@@ -54,9 +55,15 @@ def test_bars_show_the_fullest_meters_and_what_becomes_of_more() -> None:
         {"meter": "runs", "quantity": 1, "included": 10, "overage": 0, "cap": None},
         {"meter": "requests", "quantity": 9, "included": 10, "overage": 0, "cap": None},
     ]
-    quotas: Any = [{"meter": "requests", "per": "day", "limit": 20, "used": 20, "cap": "hard"}]
-    bars = [(bar.meter, bar.part, bar.state, bar.per) for bar in compute_bars(meters, quotas)]
-    assert bars == [("tokens", 1.0, "warn", None), ("requests", 1.0, "bad", "day"), ("runs", 0.1, "", None)]
+    ahead = {"projected": {"days": 7, "low": 25, "high": 30}, "resets": "2027-01-02T00:00:00Z"}
+    quotas: Any = [{"meter": "requests", "per": "day", "limit": 20, "used": 20, "cap": "hard", **ahead}]
+    costs = [MeterCost("tokens", 1500, 5, 2000, 10, 2500, 15)]
+    bars = [(bar.meter, bar.part, bar.state, bar.per, bar.ahead) for bar in compute_bars(meters, quotas, costs)]
+    assert bars == [
+        ("tokens", 1.0, "warn", None, (2000, 2500)),
+        ("requests", 1.0, "bad", "day", (25, 30)),
+        ("runs", 0.1, "", None, None),
+    ]
 
 
 def test_the_next_invoice_keeps_what_was_used_apart_from_a_fee_of_the_time_after() -> None:

@@ -23,7 +23,7 @@ from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN, SERVICE
 from loadtest.testbed.http_client import Answer, ask
 from loadtest.testbed.waiting import until
-from tests.support.filled_site import pages_of
+from tests.support.filled_site import key_of, pages_of
 from tests.support.receivers import Receiver
 from tests.support.site import PLACES, SCRAPE, PagesStage
 from tests.support.visitor import Read, Visitor
@@ -629,7 +629,7 @@ def test_hostile_names_are_shown_harmlessly_on_every_page(stage: PagesStage) -> 
         with stage.customer("odd") as customer:
             visitors: dict[Audience, Visitor] = {"operator": stage.operator, "customer": customer}
             for who, visitor in visitors.items():
-                for page, path in pages_of(who, invoice["id"], "odd").items():
+                for page, path in pages_of(who, invoice["id"], "odd", key_of(stage, "odd")).items():
                     read = visitor.get(path)
                     assert visitor.status == 200, path
                     assert not read.tags & {"img", "script"}, path
@@ -641,7 +641,7 @@ def test_hostile_names_are_shown_harmlessly_on_every_page(stage: PagesStage) -> 
         assert collector.send("PUT", "/billing/rollout", {"charging": True, "why": "mended"}).status == 200
     console = ("", "/customers", "/customers/{customer}", "/edges", "/incidents", "/quarantine", "/audit", "/invoices")
     console += ("/invoices/{invoice}", "/rollout")
-    assert seen >= {*(f"/console{path}" for path in console), "/account", "/account/keys"}
+    assert seen >= {*(f"/console{path}" for path in console), "/account", "/account/keys", "/account/keys/{key}"}
 
 
 def test_a_customer_makes_webhooks_and_sees_what_was_sent(stage: PagesStage) -> None:

@@ -36,7 +36,7 @@ from loadtest.testbed.collector import ADMIN, SERVICE, sha256
 from loadtest.testbed.process import ROOT
 from loadtest.testbed.waiting import until
 from tests.e2e.browser import Chromium, Tab, tab
-from tests.support.filled_site import fill, held, invoice_of, pages_of, report_traffic
+from tests.support.filled_site import fill, held, invoice_of, key_of, pages_of, report_traffic
 from tests.support.oidc import AUDIENCE, Provider
 from tests.support.site import PagesStage
 from tests.support.two_residencies import sign_in_operator, two_residencies
@@ -52,6 +52,8 @@ WHOSE: dict[Audience, str] = {
     "customer": "A customer's portal",
     "anyone": "Everybody's",
 }
+API = {"url": "https://api.example.com", "example": "/v1/ping", "openapi": str(ROOT / "tests/e2e/example_api.yaml")}
+"""An API with a description such as owners write."""
 HEAD = """# Pictures of all pages
 
 Made by `python -m tests.e2e.pictures`, of what the tests have on the pages: wide and light, narrow and dark. What each
@@ -76,14 +78,14 @@ def enliven(stage: PagesStage) -> None:
         chain.since = today - age * DAY + 43200
         day = 100 + round(40 * sin(age / 1.1)) + 3 * (HISTORY_DAYS - age)
         rows = (
-            ("acme", "requests", "v1", 6 * day),
+            ("acme", "requests", "v1", 7 * day),
             ("acme", "egress", "v1", 400_000 * day),
             ("bolt", "requests", "v1", day),
         )
         assert stage.collector.post(chain.next(*rows), fields=format_fields(1.0)).status == 200
         at = format_timestamp((today - age * DAY + 43200) * 1000)
         usage = {"source": "models", "customer": "acme", "meter": "llm_tokens", "time": at}
-        for model, share in (("m-large", 500), ("m-small", 260), ("m-tiny", 70)):
+        for model, share in (("m-large", 4400), ("m-small", 2300), ("m-tiny", 600)):
             one = {"id": f"{model}-{age}", "value": share * day, "dimensions": {"model": model}}
             events.append(usage | one)
     assert stage.collector.send("POST", "/v1/events", events, token=SERVICE).status == 202
@@ -173,6 +175,28 @@ def enliven(stage: PagesStage) -> None:
     for email, role in (("dev@example.com", "developer"), ("books@example.com", "billing")):
         contact = {"email": email, "role": role}
         assert stage.collector.send("POST", "/v1/customers/acme/contacts", contact).status == 201
+    address = {"email": "acme@example.com"}
+    assert stage.collector.send("PUT", "/v1/customers/acme/alert-address", address).status == 200
+    amounts = {"amounts": [15000, 25000]}
+    assert stage.collector.send("PUT", "/billing/spend-alerts?customer=acme", amounts).status == 200
+    spread_alerts(stage.collector.database)
+
+
+def spread_alerts(file: Path) -> None:
+    """Have what acme was told happen over weeks, and what came with and after its invoice today; its keys as old."""
+    with closing(sqlite3.connect(file, timeout=30)) as database, database:
+        ids = "SELECT id FROM alerts WHERE customer = 'acme' AND {} ORDER BY id"
+        issued = "id >= (SELECT MIN(id) FROM alerts WHERE kind = 'invoice_issued' AND customer = 'acme')"
+        for condition, longest, shortest in ((f"NOT {issued}", 21 * DAY, DAY), (issued, 18 * 3600, 1800)):
+            rows = database.execute(ids.format(condition)).fetchall()
+            for place, (alert,) in enumerate(rows):
+                age = longest - (longest - shortest) * place // max(len(rows) - 1, 1)
+                database.execute("UPDATE alerts SET at = at - ? WHERE id = ?", [age * 1000, alert])
+        start = "json_extract(alerts.details, '$.start')"
+        created = f"SELECT at FROM alerts WHERE kind = 'key_created' AND {start} = keys.start"
+        database.execute(f"UPDATE keys SET created_at = COALESCE(({created}), created_at)")
+        yesterday = int(time.time()) // DAY * DAY - DAY
+        database.execute("UPDATE keys SET last_used_on = ? WHERE name = 'server'", [yesterday])
 
 
 PEOPLE = {"key": "operator:jonas", "incident": "operator:mara", "maintenance": "operator:mara", "customer": "sales"}
@@ -322,7 +346,8 @@ async def gallery(stage: PagesStage, residencies: Visitor, browser: Chromium) ->
     for who, heading in WHOSE.items():
         invoice = held_one if who == "operator" else invoice_of(stage, "acme")
         visitor = visitors[who]
-        paths = pages_of(who, invoice) if visitor else {"/status": "/status", "/sign-in": "/sign-in"}
+        key = key_of(stage, "acme")
+        paths = pages_of(who, invoice, key=key) if visitor else {"/status": "/status", "/sign-in": "/sign-in"}
         if who == "operator":
             paths |= {PRICE_CHANGE: PRICE_CHANGE.format(change=find_change(stage)), EDGE: EDGE.format(edge="edge-us-1")}
         said += f"\n## {heading}\n{await show(visitor, paths)}"
@@ -340,7 +365,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pictures-") as name:
         folder = Path(name)
         with (
-            closing(PagesStage(folder / "site")) as stage,
+            closing(PagesStage(folder / "site", api=API)) as stage,
             closing(Provider(folder)) as provider,
             two_residencies(folder / "sides") as sides,
             sign_in_operator(sides["eu"]) as residencies,

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from edgeproxy import cli
 from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
+from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.journal.journal import Posting, open_journal
 from edgeproxy.collector.billing.journal.postings import ConsumptionPart, consumption_entries
 from edgeproxy.collector.billing.stripe.customers import CUSTOMER
@@ -159,11 +160,14 @@ def test_what_an_accepted_invoice_comes_to_is_said_before(selling: Collector) ->
     lines = "DELETE FROM invoice_lines WHERE invoice = ?"
     # What Stripe still reports of the one that it has sent changes nothing.
     held = "UPDATE invoices SET state = 'held', replaced_ids = stripe_id, stripe_id = 'in_other' WHERE id = ?"
+    not_rated = f"UPDATE invoices SET held_why = '{invoices.NOT_RATED} too many' WHERE id = ?"
     for change, said, why in (
         (held, "99.00 USD goes out: the sum of its lines", "x"),
         # As one that somebody has finalized at Stripe: that amount was seen, and is not compared with ours.
         (lines, "99.00 USD goes out: the invoice as it is at Stripe", "x"),
         ("UPDATE invoices SET total = 0 WHERE id = ?", "its amount is not known before it is closed", None),
+        # What cannot be billed is left out then, for good.
+        (not_rated, "its amount is not known before it is closed", "x"),
     ):
         with closing(sqlite3.connect(selling.database, timeout=30)) as database, database:
             database.execute(change, [number])

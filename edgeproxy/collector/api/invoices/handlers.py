@@ -152,11 +152,12 @@ class InvoiceHandlers(CustomerBillingHandlers):
             if is_written:
                 return {**retry, "state": invoices.CLOSING, "accepted_why": call.body.why}
             # Nobody has seen its amounts, so they are still compared with Stripe's, unless those are accepted.
+            is_for_good = has_total_of_stripe(row) or str(row.held_why).startswith(invoices.NOT_RATED)
             return {
                 **retry,
                 "state": invoices.DRAFT,
                 "held_why": None,
-                "accepted_why": call.body.why if has_total_of_stripe(row) else None,
+                "accepted_why": call.body.why if is_for_good else None,
             }
 
         return await self._decide(call, ACCEPT, decide)

@@ -72,6 +72,7 @@ EVENT_TYPES: Final[Mapping[str, EventType]] = {
 """The type of the message to webhooks that each state is."""
 NOT_THERE = "there is no such invoice"
 STRIPE_REFUSES, NO_TAX = "Stripe refuses:", "Stripe does not know the tax"
+NOT_RATED = "some usage cannot be billed:"
 """Prefixes of the reasons for which an invoice is held; metrics count by them."""
 InvoiceState = Literal[
     "draft",

@@ -22,6 +22,7 @@ from edgeproxy.collector.billing.invoices import (
     shadow_log,
     stripe_reports,
 )
+from edgeproxy.collector.billing.invoices.acceptance import has_total_of_stripe
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.meter_export import metered_segments
@@ -128,10 +129,13 @@ class InvoiceDelivery:
             try:
                 rated = await self._compute_lines(connection, draft)
             except (quantities.QuantityTooLargeError, quantities.UsageNotStoredError) as error:
-                await self._hold_invoice(connection, draft, str(error), now)
+                await self._hold_invoice(connection, draft, f"{invoices.NOT_RATED} {error}", now)
                 return
             await self._collection.fix_usage(connection, draft, now)
             await invoices.write_lines(connection, draft.id, rated.lines, draft.currency)
+            if draft.accepted_why is not None and not has_total_of_stripe(draft):
+                # What cannot be billed was accepted, and no amount: that is still compared with Stripe's.
+                await invoices.update_invoice(connection, draft.id, accepted_why=None)
             await shadow_log.record_shadow(connection, draft.id, rated.shadow, now)
 
     async def _compute_lines(self, connection: AsyncConnection, row: InvoiceRow) -> invoice_lines.RatedInvoice:

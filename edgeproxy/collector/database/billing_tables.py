@@ -75,7 +75,7 @@ billing_customers = Table(
     Column("country", Text),
     Column("tax_status", Text),
     Column("livemode", INTEGER, nullable=False),
-    Column("deleted_at", INTEGER),  # When it was deleted at Stripe, after the erasure of the customer; milliseconds.
+    Column("deleted_at", INTEGER),  # When it was deleted at Stripe, by hand or after an erasure; milliseconds.
     Column("deletion_tried_at", INTEGER),  # The last look at whether it may be.
     Column("deletion_waits_for", Text),  # Why it was not then.
     UniqueConstraint("stripe_id", name="billing_customers_stripe_id_key"),

@@ -37,6 +37,7 @@ from edgeproxy.collector.billing.stripe.client import (
     read_secret_key,
     read_webhook_secrets,
 )
+from edgeproxy.collector.billing.stripe.customers import record_deleted
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT
 from edgeproxy.collector.billing.stripe_balance.sync import StripeBalance
 from edgeproxy.collector.billing.stripe_sync.customer_deletion import delete_erased
@@ -126,8 +127,11 @@ def build_processor(
 
 
 async def _apply_stripe_customer(connection: AsyncConnection, stripe_customer: StripeObject) -> None:
-    """Apply a customer of Stripe's: changes of its balance by hand, how it pays, and what its invoices say."""
+    """Apply a customer of Stripe's: changes of its balance by hand, how it pays, what its invoices say, and that
+    it is gone."""
     now = time.time()
+    if stripe_customer.get("deleted"):
+        await record_deleted(connection, stripe_customer["id"])
     await foreign_balance.apply_stripe_customer(connection, stripe_customer)
     await dunning.apply_stripe_customer(connection, stripe_customer, now)
     await billing_details.apply_stripe_customer(connection, stripe_customer, int(now * 1000))

@@ -7,7 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
-from edgeproxy.collector.accounts import contacts
+from edgeproxy.collector.accounts import audit, contacts
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.customer_rows import SHOWN_NAME
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject, try_keys
 from edgeproxy.collector.database.billing_tables import billing_customers
@@ -26,6 +27,7 @@ LOOKED_UP_MAX = 1000
 """Customers that one statement looks up."""
 EMAILS_MAX = 50
 """Addresses that one round lets Stripe have."""
+CALLER = Caller("billing")
 OVERLAP_SECONDS = 10
 """Seconds of Stripe's clock that are listed again: customers may be listed later than they were created."""
 
@@ -39,9 +41,27 @@ def find_payment_method(stripe_customer: StripeObject) -> str | None:
 
 async def find_stripe_id(connection: AsyncConnection, customer: str) -> str | None:
     """Return the id at Stripe of a customer, by our id; None where Stripe does not know it yet."""
-    statement = sa.select(billing_customers.c.stripe_id).where(billing_customers.c.customer == customer)
+    own = (billing_customers.c.customer == customer) & billing_customers.c.deleted_at.is_(None)
+    statement = sa.select(billing_customers.c.stripe_id).where(own)
     stripe_id: str | None = (await connection.execute(statement)).scalar_one_or_none()
     return stripe_id
+
+
+async def record_deleted(connection: AsyncConnection, stripe_id: str) -> None:
+    """Record that somebody has deleted a customer at Stripe, so that it is created there anew when it is charged next.
+
+    An erased one is deleted by `customer_deletion`.
+    """
+    is_there = customers.c.erased_at.is_(None)
+    owner = sa.select(customers.c.name).join(billing_customers, billing_customers.c.customer == customers.c.id)
+    own = (billing_customers.c.stripe_id == stripe_id) & billing_customers.c.deleted_at.is_(None)
+    name = (await connection.execute(owner.where(own, is_there).with_for_update())).scalar_one_or_none()
+    if name is None:
+        return
+    await connection.execute(sa.update(billing_customers).where(own).values(deleted_at=round(time.time() * 1000)))
+    entry = AuditEntry("customer.deleted_at_stripe", name, None, {"stripe_id": stripe_id})
+    await audit.append_entry(connection, CALLER, entry)
+    log.get_logger().warning("a customer was deleted at Stripe by hand", customer=name, stripe_id=stripe_id)
 
 
 async def find_contact_email(connection: AsyncConnection, customer: str) -> str | None:
@@ -80,10 +100,13 @@ class StripeCustomers:
         if stripe_customer is None:
             metadata = {CUSTOMER: customer}
             name = await self._fetch_shown_name(customer) or name
-            key = f"{customer}_customer_{tries}"
+            deleted_id = await self._find_deleted(customer)
+            key = f"{customer}_customer_{tries}" + (f"_after_{deleted_id}" if deleted_id else "")
             stripe_customer = await self._stripe.call("v1.customers.create", key=key, name=name, metadata=metadata)
         row = {"customer": customer, "stripe_id": stripe_customer["id"], "livemode": int(stripe_customer["livemode"])}
         async with self._database.writing() as connection:
+            own = (billing_customers.c.customer == customer) & billing_customers.c.deleted_at.is_not(None)
+            await connection.execute(sa.update(billing_customers).where(own).values(**row, deleted_at=None))
             await connection.execute(build_insert_new(connection, billing_customers, "customer"), [row])
         return await self._find_recorded(customer) or str(stripe_customer["id"])
 
@@ -138,6 +161,14 @@ class StripeCustomers:
     async def _find_recorded(self, customer: str) -> str | None:
         async with self._database.reading() as connection:
             return await find_stripe_id(connection, customer)
+
+    async def _find_deleted(self, customer: str) -> str | None:
+        """Return the id of one who was deleted at Stripe: the Idempotency-Key that created it finds it still."""
+        own = (billing_customers.c.customer == customer) & billing_customers.c.deleted_at.is_not(None)
+        async with self._database.reading() as connection:
+            found = await connection.execute(sa.select(billing_customers.c.stripe_id).where(own))
+            stripe_id: str | None = found.scalar_one_or_none()
+            return stripe_id
 
     async def _fetch_shown_name(self, customer: str) -> str | None:
         """Return the name of a customer as people know it: it is on invoices."""

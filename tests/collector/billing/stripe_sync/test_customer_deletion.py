@@ -13,7 +13,9 @@ import pytest
 import sqlalchemy as sa
 
 from edgeproxy.base import log
+from edgeproxy.collector.accounts.audit import list_entries
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
+from edgeproxy.collector.billing.stripe.customers import StripeCustomers, find_stripe_id, record_deleted
 from edgeproxy.collector.billing.stripe_sync.customer_deletion import (
     DISPUTE,
     INVOICE,
@@ -212,3 +214,25 @@ def test_another_account_has_deleted_nobody(sqlite_database: str, own_sandbox: S
         assert await find_reason(opened_database) == NOT_THERE
 
     play(sqlite_database, own_sandbox, work)
+
+
+def test_who_was_deleted_at_stripe_by_hand_is_created_anew(database: str, new_sandbox: Sandbox) -> None:
+    async def work(opened: Database, stripe: Stripe) -> None:
+        made = StripeCustomers(opened, stripe)
+        first = await made.get_or_create("id-acme", "acme")
+        await stripe.call("v1.customers.delete", first)
+        for _ in range(2):
+            async with opened.writing() as connection:
+                await record_deleted(connection, first)
+                assert await find_stripe_id(connection, "id-acme") is None
+        async with opened.reading() as connection:
+            entries = await list_entries(connection, 0, 10, action="customer.deleted_at_stripe")
+            assert [one["target"] for one in entries] == ["acme"], "once"
+        second = await made.get_or_create("id-acme", "acme")
+        assert not await is_deleted(stripe, second)
+        async with opened.writing() as connection:
+            await record_deleted(connection, first)  # Its event, which comes again.
+            assert await find_stripe_id(connection, "id-acme") == second
+        assert await made.get_or_create("id-acme", "acme") == second
+
+    play(database, new_sandbox, work)

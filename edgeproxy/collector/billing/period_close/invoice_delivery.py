@@ -14,14 +14,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing import discrepancies
-from edgeproxy.collector.billing.invoices import (
-    credit_notes,
-    dunning,
-    invoices,
-    line_rows,
-    shadow_log,
-    stripe_reports,
-)
+from edgeproxy.collector.billing.invoices import credit_notes, dunning, invoices, line_rows, shadow_log, stripe_reports
 from edgeproxy.collector.billing.invoices.acceptance import has_total_of_stripe
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
@@ -133,8 +126,7 @@ class InvoiceDelivery:
                 return
             await self._collection.fix_usage(connection, draft, now)
             await invoices.write_lines(connection, draft.id, rated.lines, draft.currency)
-            if draft.accepted_why is not None and not has_total_of_stripe(draft):
-                # What cannot be billed was accepted, and no amount: that is still compared with Stripe's.
+            if not has_total_of_stripe(draft):  # What was accepted is what cannot be billed, and no amount.
                 await invoices.update_invoice(connection, draft.id, accepted_why=None)
             await shadow_log.record_shadow(connection, draft.id, rated.shadow, now)
 

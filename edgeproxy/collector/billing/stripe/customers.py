@@ -166,8 +166,8 @@ class StripeCustomers:
         """Return the id of one who was deleted at Stripe: the Idempotency-Key that created it finds it still."""
         own = (billing_customers.c.customer == customer) & billing_customers.c.deleted_at.is_not(None)
         async with self._database.reading() as connection:
-            found = await connection.execute(sa.select(billing_customers.c.stripe_id).where(own))
-            stripe_id: str | None = found.scalar_one_or_none()
+            rows = await connection.execute(sa.select(billing_customers.c.stripe_id).where(own))
+            stripe_id: str | None = rows.scalar_one_or_none()
             return stripe_id
 
     async def _fetch_shown_name(self, customer: str) -> str | None:

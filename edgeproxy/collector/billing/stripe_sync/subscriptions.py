@@ -8,7 +8,7 @@ lost, it is repeated, or found done.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -167,7 +167,7 @@ class MeterSubscriptions:
         elif not is_metered:
             await self._end_subscription(loaded, [segment for segment in rows if segment.counted_from is not None][-1])
         elif row.stripe_version == last.plan_version:
-            await self._write_segment(number, last, told_from=last.start)  # The next period, by the same prices.
+            await self._continue_subscription(loaded, rows)
         else:
             await self._change_subscription(loaded, rows[-2], last)
 
@@ -205,6 +205,21 @@ class MeterSubscriptions:
             {"stripe_id": stripe_subscription["id"], "told_version": segment.plan_version},
             told_from=compute_counted_from(stripe_subscription),
         )
+
+    async def _continue_subscription(
+        self, loaded: subscription_rows.LoadedSubscription, rows: Sequence[SegmentRow]
+    ) -> None:
+        """Begin the next period by the same prices. A subscription that somebody has ended at Stripe is created anew,
+        once the invoice of the period before, of which there is no draft then, is settled."""
+        row, last = loaded.row, rows[-1]
+        assert row.stripe_id is not None
+        stripe_subscription = await self._stripe.call("v1.subscriptions.retrieve", row.stripe_id)
+        if stripe_subscription["status"] != CANCELED:
+            await self._write_segment(row.id, last, told_from=last.start)
+            return
+        await self._check_drafted(row.id, rows[-2].period_start)
+        async with self._database.writing() as connection:
+            await connection.execute(sa.update(table).where(table.c.id == row.id).values(told_version=None))
 
     async def _change_subscription(
         self, loaded: subscription_rows.LoadedSubscription, old: SegmentRow, new: SegmentRow
@@ -334,7 +349,7 @@ class MeterSubscriptions:
             row = (
                 await connection.execute(sa.select(columns.stripe_id, columns.state).where(*conditions))
             ).one_or_none()
-        if row is None or (row.stripe_id is None and row.state in (invoices.DRAFT, invoices.CLOSING)):
+        if row is None or (row.stripe_id is None and row.state in (invoices.DRAFT, invoices.CLOSING, invoices.HELD)):
             raise SubscriptionNotReadyError("Stripe has not drafted the invoice of the period before")
 
     async def _write_segment(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.jobs.price_changes import PriceChangeJob
 from edgeproxy.collector.billing.meter_export import outbox_rows
 from edgeproxy.collector.billing.meter_export.outbox import Answer
@@ -162,6 +163,41 @@ def test_a_price_change_is_charged_by_stripe_from_the_period_on_in_which_it_hold
             totals = {period: (one["total"], one["state"]) for period, one in charged.items() if "period" in period}
             assert totals["2027-01-01 period"] == (10900 + 100, "open"), "usage by the old price, and the next fee"
             assert totals["2027-02-01 period"] == (10900 + 1000, "open")
+
+    asyncio.run(work())
+
+
+@ON_BOTH_IF_SOAKED
+def test_one_that_was_ended_at_stripe_by_hand_is_billed_by_items_once_accepted_and_begins_anew(
+    new_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    async def work() -> None:
+        async with era(tmp_path, database, new_sandbox, JANUARY) as of:
+            await of.of.customer("acme", "standard", now=JANUARY)
+            await of.turns(2)
+            await of.of.use("acme", {"llm_tokens": 1_200_000}, at=JANUARY + DAY)
+            await of.to(JANUARY + 3 * DAY)
+            await of.turns(2)
+            (subscription,) = await at_stripe(of)
+            await asyncio.to_thread(
+                new_sandbox.run, lambda client: client.v1.subscriptions.cancel_async(subscription["id"])
+            )
+            await through(of, FEBRUARY)
+            held = (await fetch_invoices(of.of, "acme"))["2027-01-01 period"]
+            assert held["state"] == "held"
+            assert "ended at Stripe by hand" in str(held["held_why"])
+            assert [one["status"] for one in await at_stripe(of)] == ["canceled"], "not before that is decided"
+            async with of.of.database.writing() as connection:
+                accepted = {"accepted_why": "nothing was invoiced there", "try_at": 0, "tries": 1}
+                await invoices.transition(connection, held["id"], invoices.HELD, invoices.CLOSING, **accepted)
+            await of.turns(6, 301)
+            settled = (await fetch_invoices(of.of, "acme"))["2027-01-01 period"]
+            assert (amounts(settled), settled["state"]) == ([9900, 0, 200], "open"), settled
+            assert sorted(one["status"] for one in await at_stripe(of)) == ["active", "canceled"]
+            await of.of.use("acme", {"llm_tokens": 1_300_000}, at=FEBRUARY + 5 * DAY)
+            await through(of, MARCH)
+            later = (await fetch_invoices(of.of, "acme"))["2027-02-01 period"]
+            assert (later["total"], later["state"]) == (9900 + 300, "open"), later
 
     asyncio.run(work())
 

@@ -35,7 +35,7 @@ from edgeproxy.collector.billing.period_close.collection.invoice_items import (
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.subscriptions import changes, subscription_rows
-from edgeproxy.collector.database.billing_tables import segments
+from edgeproxy.collector.database.billing_tables import CANCELED, segments
 from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.billing import Billing
@@ -43,6 +43,10 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 DRAFTED_TRIES = 7
 """Tries to find Stripe's draft, in the first 45 minutes, before an alert."""
+ENDED_BY_HAND = (
+    "its subscription was ended at Stripe by hand, so that there is no draft: once accepted, all its lines are charged "
+    "by an invoice of ours"
+)
 SETTLED_TRIES = 36
 """Tries to find all usage counted, in the first six hours, before the invoice is held."""
 
@@ -155,7 +159,7 @@ class MeteredInvoices(InvoiceItems):
         charged, current = await self._list_charged_segments(row), None
         if charged and not row.replaced_ids:
             row, current = await self._fetch_current(row)  # A person may have taken the draft away.
-        if not charged or row.replaced_ids:
+        if not charged or row.replaced_ids or (current is None and await self._is_left_to_items(row)):
             return await super().close_invoice(row, billing)
         invoice = current or await self.prepare_draft(row, billing)
         async with self._database.reading() as connection:
@@ -199,6 +203,24 @@ class MeteredInvoices(InvoiceItems):
             if invoice["billing_reason"] == "subscription_cycle" and invoice["period_end"] == row.period_end:
                 return invoice
         return None
+
+    async def _is_left_to_items(self, row: InvoiceRow) -> bool:
+        """Return whether all lines are items: Stripe drafts no invoice, as its subscription was ended there by hand,
+        and a person has accepted that. Raises InvoiceMismatchError where nobody has: what Stripe has counted may be on
+        an invoice that was made when it was ended."""
+        statement = sa.select(subscriptions_table.c.stripe_id).where(subscriptions_table.c.id == row.subscription)
+        async with self._database.reading() as connection:
+            subscription = (await connection.execute(statement)).scalar_one()
+        stripe_subscription = await self._stripe.call("v1.subscriptions.retrieve", subscription)
+        if stripe_subscription["status"] != CANCELED or await self._find_draft(row) is not None:
+            return False
+        if row.accepted_why is None:
+            raise InvoiceMismatchError(ENDED_BY_HAND)
+        period = (segments.c.subscription == row.subscription, segments.c.period_start == row.period_start)
+        async with self._database.writing() as connection:
+            values = {"collection": "invoice_items", "told_until": int(time.time())}
+            await connection.execute(sa.update(segments).where(*period).values(**values))
+        return True
 
     async def _alert_missing_draft(self, row: InvoiceRow) -> None:
         """Raise an alert where the draft is missing 45 minutes after the period."""

@@ -17,7 +17,6 @@ from edgeproxy.collector.pages.plans import find_held_label, find_subscription
 from edgeproxy.collector.pages.site import Visit
 from edgeproxy.collector.pages.usage import MeterCost, MeterUsage
 from edgeproxy.collector.pages.usage_explorer import list_meters, list_priced_meters
-from edgeproxy.collector.quotas.quota_status import QuotaProjection
 from edgeproxy.config.collector.settings import CollectorSettings
 
 INVOICES_MAX = "24"
@@ -36,6 +35,13 @@ class MeterView(TypedDict):
     cap: str | None
 
 
+class ProjectionView(TypedDict):
+    """The projection of a quota of the API, as far as it is read here."""
+
+    low: int | None
+    high: int | None
+
+
 class QuotaView(TypedDict):
     """A quota of the API, as far as it is read here."""
 
@@ -44,7 +50,7 @@ class QuotaView(TypedDict):
     limit: int
     used: int
     cap: str
-    projected: QuotaProjection | None
+    projected: ProjectionView | None
     resets: str | None
 
 

@@ -280,6 +280,8 @@ def name_of(path: str) -> str:
     return re.sub(r"[{}]", "", path).strip("/").replace("/", "-")
 
 
+CHOSEN = dict.fromkeys(("/account/usage", "/console/customers/{customer}/usage"), "&range=7")
+"""What is chosen on the picture of a page: there is usage of the week before, too."""
 SEARCHED = "acme"
 """What is searched for on the picture of the search."""
 
@@ -338,7 +340,7 @@ async def gallery(stage: PagesStage, residencies: Visitor, browser: Chromium) ->
                 await page.lend(visitor)
             for path, where in paths.items():
                 name = name_of(path)
-                title = await take(page, f"{site}{where}?lang=en", name)
+                title = await take(page, f"{site}{where}?lang=en{CHOSEN.get(path, '')}", name)
                 shown += f"\n### {title}\n\n`{path}`\n\n![{title}, wide]({name}-wide.webp)\n"
                 shown += f"\n![{title}, narrow]({name}-narrow.webp)\n"
         return shown

@@ -137,10 +137,6 @@ def enliven(stage: PagesStage) -> None:
         reports = f"SELECT {moved} FROM traffic WHERE step = 60 AND start BETWEEN ? AND ?"
         first = now // 60 * 60 - 7080  # What is older than two hours no edge may report.
         database.execute(f"INSERT INTO traffic ({', '.join(columns)}) {reports}", [first, first + 540])
-        for days, name in enumerate(("acme-staging", "northwind", "lumen")):
-            database.execute(
-                "UPDATE customers SET created_at = ? WHERE name = ?", [(now - (7 - days) * DAY) * 1000, name]
-            )
         limit = "replace(dimensions, 'pro', 'standard')"  # Its tier is another one since.
         refused = "customer = 'acme' AND meter = 'refused'"
         database.execute(f"UPDATE series SET dimensions = {limit} WHERE {refused}")
@@ -220,6 +216,10 @@ def spread_audit(file: Path) -> None:
             elif row["action"].startswith("incident."):
                 state = orjson.loads(row["after"])["state"]
                 ages[row["seq"]] = now // 1000 - updates[row["target"], state]
+            elif row["action"] == "key.create" and len(ages) > 2:  # After the first incident: as its alert has it.
+                key = [row["target"].partition("/")[2]]
+                (created,) = database.execute("SELECT created_at FROM keys WHERE id = ?", key).fetchone()
+                ages[row["seq"]] = (now - created) // 1000
         ages[len(rows)] = 45
         for row in rows:
             last = max(seq for seq in ages if seq <= row["seq"])
@@ -237,6 +237,8 @@ def spread_audit(file: Path) -> None:
             values = [row[name] for name in ("at", "actor", "origin", "after", "hash", "seq")]
             changed = "at = ?, actor = ?, origin = ?, after = ?, hash = ?"
             database.execute(f"UPDATE audit SET {changed} WHERE seq = ?", values)
+            if row["action"] == "customer.create":
+                database.execute("UPDATE customers SET created_at = ? WHERE name = ?", [row["at"], row["target"]])
         database.execute("UPDATE audit_head SET hash = ?", [before])
 
 

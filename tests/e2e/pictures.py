@@ -171,6 +171,9 @@ def enliven(stage: PagesStage) -> None:
     for email, role in (("dev@example.com", "developer"), ("books@example.com", "billing")):
         contact = {"email": email, "role": role}
         assert stage.collector.send("POST", "/v1/customers/acme/contacts", contact).status == 201
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        signed_in = "UPDATE contacts SET signed_in_at = ?, language = 'en' WHERE role = 'developer'"
+        database.execute(signed_in, [now - 2 * DAY])
     address = {"email": "acme@example.com"}
     assert stage.collector.send("PUT", "/v1/customers/acme/alert-address", address).status == 200
     amounts = {"amounts": [15000, 25000]}

@@ -41,8 +41,9 @@ OWNER_ID = "data_key_owner"
 """The column in which a row brings the id of its owner, where it has none."""
 
 
-Ciphertext = tuple[dict[str, object], str, str, bytes, object]
-"""A value that is to be opened: its row, its column, the ciphertext, what it is bound to, and what says whose it is."""
+Ciphertexts = tuple[dict[str, object], object, bytes, list[tuple[str, str, bytes]]]
+"""What is to be opened of a row: the row, what says whose it is, what each ciphertext is bound to by the row, and the
+ciphertexts, each with its column and what it is bound to by that."""
 
 
 def open_row(keys: DataKeys, table: str, row: Row, owner: str) -> dict[str, object]:
@@ -55,32 +56,35 @@ def open_row(keys: DataKeys, table: str, row: Row, owner: str) -> dict[str, obje
     return opened
 
 
-def _take_ciphertexts(table: str, rows: Sequence[dict[str, object]], owner_column: str | None) -> list[Ciphertext]:
+def _take_ciphertexts(table: str, rows: Sequence[dict[str, object]], owner_column: str | None) -> list[Ciphertexts]:
     """Take the ciphertexts out of rows, which keep those in columns where they belong."""
-    sealed, taken = SEALED[table], list[Ciphertext]()
+    sealed, taken = SEALED[table], list[Ciphertexts]()
     plain = [(column, bind_column(table, column)) for column in sealed.plain]
     looked_up = [(column, stored, bind_column(table, column)) for column, stored in sealed.looked_up.items()]
     key, domains = sealed.key, sealed.domains
     for row in rows:  # What is done for each value is nearly all that encryption costs a list.
-        row_key, owner = b"", None if owner_column is None else row[owner_column]
+        values = []
         for column, bound in plain:
             value = row.get(column)
             if isinstance(value, str) and value.startswith(CIPHERTEXT):
-                row_key = row_key or bind_row([str(row[name]) for name in key])
-                taken.append((row, column, value, bound + row_key, owner))
+                values.append((column, value, bound))
         for column, stored, bound in looked_up:
             if (value := row.pop(stored, None)) is not None:
-                row_key = row_key or bind_row([str(row[name]) for name in key])
-                taken.append((row, column, str(value), bound + row_key, owner))
+                values.append((column, str(value), bound))
+        if values:
+            owner = None if owner_column is None else row[owner_column]
+            taken.append((row, owner, bind_row([str(row[name]) for name in key]), values))
         for column in domains:
             row.pop(column, None)
     return taken
 
 
-def _open(keys: DataKeys, taken: Sequence[Ciphertext], owners: Mapping[object, str]) -> None:
+def _open(keys: DataKeys, taken: Sequence[Ciphertexts], owners: Mapping[object, str]) -> None:
     """Open ciphertexts in their rows; `owners` has the ids, and what is of none of them is of the database."""
-    for row, column, value, bound, owner in taken:
-        row[column] = keys.open_bound_text(owners.get(owner, DATABASE), value, bound)
+    for row, owner, row_key, values in taken:
+        customer = owners.get(owner, DATABASE)
+        for column, value, bound in values:
+            row[column] = keys.open_bound_text(customer, value, bound + row_key)
 
 
 def seal_row(keys: DataKeys, table: str, row: Row, owner: str) -> dict[str, object]:
@@ -171,7 +175,7 @@ async def open_rows(connection: AsyncConnection, table: str, rows: list[dict[str
             del row[OWNER_ID]
     if not taken:
         return rows
-    values = {value[-1] for value in taken}
+    values = {owner for _, owner, _, _ in taken}
     if brings_id:
         owners: Mapping[object, str] = {value: str(value) for value in values if value is not None}
     else:

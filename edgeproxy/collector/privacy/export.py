@@ -11,8 +11,8 @@ import asyncio
 import hashlib
 import tempfile
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
-from typing import IO
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import IO, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -74,6 +74,8 @@ HANDLED_BY_SIDES = ("alert_handling", "alert_mutes")
 """Tables of what operators did, and of what the customer's people did; each side has its own `side`."""
 ARCHIVE_BYTES_MAX = 64 << 20
 """Bytes of an archive that is sent, as it is in memory meanwhile."""
+ROWS_AT_ONCE = 1000
+"""Rows that are read and written together."""
 SPOOL_BYTES = 8 << 20
 """Bytes of a file that are in memory; of a longer one the rest is on disk until it is in the archive."""
 
@@ -98,22 +100,18 @@ async def write_archive(
     counts: dict[str, int] = {}
     files: list[dict[str, object]] = []
     data_keys = await fetch_data_keys(connection, [customer.id, DATABASE])
-    own_tokens = await _fetch_own_tokens(connection, customer) if is_own else None
+    reader = _RowReader(customer, data_keys, await _fetch_own_tokens(connection, customer) if is_own else None)
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, statement in _list_statements(customer, is_own=is_own):
-            count = 0
+            columns = [str(column.name) for column in statement.selected_columns]
             hidden = {*_list_hidden(name, is_own=is_own), *(SEALED[name].unread if name in SEALED else ())}
-            names = [str(column.name) for column in statement.selected_columns if column.name not in hidden]
+            names, count = [column for column in columns if column not in hidden], 0
             with _Files(name, names) as pair:
-                async for result in await connection.stream(statement):
-                    row = dict(result._mapping)
-                    if not _is_own(name, row, customer.name):
-                        continue
-                    opened = _open_row(name, row, customer, data_keys)
-                    if name == audit.name and own_tokens is not None and not _is_by(str(row["actor"]), own_tokens):
-                        opened |= {"before": None, "after": None}  # What an operator wrote is not for the customer.
-                    pair.add(tuple(opened[column] for column in names))
-                    count += 1
+                stream = await connection.stream(statement)
+                async for part in stream.partitions(ROWS_AT_ONCE):  # Row by row it took five times as long.
+                    rows = _open_rows(reader, name, columns, names, part)
+                    pair.add(rows)
+                    count += len(rows)
                 if count:
                     files += await asyncio.to_thread(pair.move_into, archive, count)  # To compress takes a while.
                     counts[name] = count
@@ -135,9 +133,33 @@ def _is_by(actor: str, own_tokens: Collection[str]) -> bool:
     return actor.startswith(CONTACT) or actor in own_tokens
 
 
-def _open_row(table: str, row: dict[str, object], customer: CustomerRow, data_keys: DataKeys) -> dict[str, object]:
+class _RowReader(NamedTuple):
+    """What opens rows of a customer, and says which of the audit log are the customer's to read."""
+
+    customer: CustomerRow
+    data_keys: DataKeys
+    own_tokens: Collection[str] | None
+    """The names of the customer's tokens, where the archive is for itself."""
+
+
+def _open_rows(
+    reader: _RowReader, table: str, columns: list[str], names: list[str], part: Sequence[Sequence[object]]
+) -> Sequence[Sequence[object]]:
+    """Return those rows of a part, with these columns, that are the customer's, as they are meant, with the columns of
+    these names; raises SealedValueError."""
+    if table not in SEALED and table not in SELECTED and columns == names:
+        return part
+    rows: list[dict[str, object]] = [dict(zip(columns, row, strict=True)) for row in part]
+    own = [_open_row(reader, table, row) for row in rows if _is_own(table, row, reader.customer.name)]
+    return [[row[name] for name in names] for row in own]
+
+
+def _open_row(reader: _RowReader, table: str, row: dict[str, object]) -> dict[str, object]:
     """Return a row of a customer as it is meant; raises SealedValueError."""
+    customer, data_keys, own_tokens = reader
     if table == audit.name:
+        if own_tokens is not None and not _is_by(str(row["actor"]), own_tokens):
+            return row | {"before": None, "after": None}  # What an operator wrote is not for the customer.
         details = Details(*(row[name] for name in DETAILS))  # type: ignore[arg-type]
         owner = customer.id if customer.erased_at is None else ""  # A key made since opens nothing of before.
         opened = open_entry(details, owner, data_keys)
@@ -216,13 +238,13 @@ class _Files:
         self._json.close()
         self._csv.close()
 
-    def add(self, row: tuple[object, ...]) -> None:
-        """Add a row."""
-        values = [value.hex() if isinstance(value, bytes) else value for value in row]
-        self._json.write(self._separator + orjson.dumps(dict(zip(self._columns, values, strict=True))))
-        self._separator = b",\n"
-        cells = ["" if value is None else value if isinstance(value, int) else str(value) for value in values]
-        self._csv.write(render_csv([cells]).encode())
+    def add(self, rows: Sequence[Sequence[object]]) -> None:
+        """Add rows."""
+        if rows:
+            objects = (orjson.dumps(dict(zip(self._columns, row, strict=True)), default=bytes.hex) for row in rows)
+            self._json.write(self._separator + b",\n".join(objects))
+            self._separator = b",\n"
+            self._csv.write(render_csv([[_to_cell(value) for value in row] for row in rows]).encode())
 
     def move_into(self, archive: zipfile.ZipFile, rows: int) -> list[dict[str, object]]:
         """Move both files into the archive, and return what the manifest says of each."""
@@ -239,3 +261,10 @@ class _Files:
                     opened.write(part)
             moved.append({"path": path, "rows": rows, "bytes": size, "sha256": digest.hexdigest()})
         return moved
+
+
+def _to_cell(value: object) -> int | str:
+    """Return a value as it is in a CSV file."""
+    if isinstance(value, int | str):
+        return value
+    return "" if value is None else value.hex() if isinstance(value, bytes) else str(value)

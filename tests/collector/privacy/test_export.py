@@ -23,6 +23,7 @@ from edgeproxy.collector.database.personal_marks import Subject
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.sealed_columns import SEALED
 from edgeproxy.collector.encryption.keyring import open_keyring
+from edgeproxy.collector.privacy import export as export_module
 from edgeproxy.collector.privacy.export import (
     MANIFEST,
     NOT_EXPORTED,
@@ -36,6 +37,12 @@ from tests.support.planted import find_value, list_planted, marker, plant
 
 CALLER = Caller("ops")
 Content = dict[str, bytes]
+
+
+@pytest.fixture(autouse=True)
+def _many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What there is of a table comes in several parts."""
+    monkeypatch.setattr(export_module, "ROWS_AT_ONCE", 2)
 
 
 @pytest.fixture(params=[False, True], ids=["in the clear", "encrypted"])

@@ -114,6 +114,10 @@ def _find_dimension_faults(tree: Table) -> Iterator[Fault]:
         if not isinstance(dimensions, Table):
             continue
         where = (*path, "dimensions")
+        for name, dimension in dimensions.items():
+            if not is_of_services and isinstance(dimension, Table) and "person" in dimension:
+                hint = "have services report it as events"
+                yield Fault((*where, name, "person"), "is of events, and edges know nobody's pseudonym", hint)
         if meter.get("count") == "holdings":
             yield Fault(where, "are of usage, and holdings are no usage", "leave it out")
             continue

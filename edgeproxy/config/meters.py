@@ -164,6 +164,12 @@ class Dimension(Part):
         "for meters of what bodies state, which have `model` and `estimated` alone, and for `key`: the [API key]"
         "(usage.md#by-key) by which the request came.",
     )
+    person: Switch = Field(
+        default=False,
+        description="Whether its values name people. The collector stores a [pseudonym]"
+        "(privacy.md#people-in-dimensions) of each, so that one of them can be erased. Of events alone: edges ship "
+        "what they count as it is.",
+    )
 
 
 def is_by_key(name: str, dimension: Dimension) -> bool:

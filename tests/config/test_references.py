@@ -746,3 +746,16 @@ def test_refusals_are_split_by_themselves_and_bound_nothing(problems):
     quota = "tiers: {t: {quotas: [{meter: refused, per: day, included: 5}]}}\n"
     (bound,) = problems(LEAST + "meters: {refused: {count: refusals}}\n" + quota)
     assert "refused counts what was refused" in bound
+
+
+def test_people_are_in_dimensions_of_events_alone(problems):
+    def complaints(count, header=""):
+        return problems(
+            LEAST + f"meters: {{m: {{count: {count}, dimensions: {{user: {{values: 9{header}, person: true}}}}}}}}\n"
+        )
+
+    assert complaints("events") == []
+    assert complaints("requests", ", header: X-User") == [
+        "edge.yaml:3: meters.m.dimensions.user.person: is of events, and edges know nobody's pseudonym, "
+        "have services report it as events"
+    ]

@@ -67,6 +67,13 @@ TABLES: Mapping[str, TableEntry] = {
         ("person", "steps"),
     ),
     "end_user_secrets": TableEntry(DELETION, {"customer": CUSTOMER_NAME}, "secret", NAME, DELETES),
+    "end_users": TableEntry(
+        f"until the person is erased; {DELETION}",
+        {"customer": CUSTOMER_NAME, "hash": END_USER_ID, "pseudonym": DIMENSION},
+        "",
+        NAME,
+        DELETES,
+    ),
     "data_keys": TableEntry(DELETION, {"customer": CUSTOMER_ID}, "wrapped", ID, DELETES),
     "encryption_keys": TableEntry("until a rotation replaces it", impersonal="wrapped sha256"),
     "sign_in_links": TableEntry(

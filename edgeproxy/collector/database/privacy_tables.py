@@ -1,4 +1,5 @@
-"""The tables of requests of people about their data, and of secrets of end users, on the metadata of `schema.py`."""
+"""The tables of requests of people about their data, and of secrets and pseudonyms of end users, on the metadata of
+`schema.py`."""
 
 from sqlalchemy import Column, Index, LargeBinary, Table, Text, text
 
@@ -34,5 +35,17 @@ end_user_secrets = Table(
     metadata,
     Column("customer", Text, primary_key=True),  # As the ledger knows it.
     Column("secret", LargeBinary, nullable=False),
+    sqlite_strict=True,
+)
+
+# Whose a pseudonym in dimensions is (collector/accounts/end_user_pseudonyms.py): a row for each person, until it is
+# erased.
+end_users = Table(
+    "end_users",
+    metadata,
+    Column("hash", Text, primary_key=True),  # Of the name, by the customer's secret.
+    Column("customer", Text, nullable=False),  # As the ledger knows it.
+    Column("pseudonym", Text, nullable=False),
+    Index("end_users_customer", "customer"),
     sqlite_strict=True,
 )

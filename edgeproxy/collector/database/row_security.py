@@ -83,6 +83,7 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "data_keys": by_id(*ADD),
     "privacy_requests": by_id(),
     "end_user_secrets": by_name(),
+    "end_users": by_name(),
     "tokens": by_name(),
     "token_secrets": by_parent("token_secrets", "tokens", "token", "name", rights=NONE),
     "directory_outbox": CustomerRows(f"kind = 'customer' AND name = {NAME}", ADD),

@@ -13,8 +13,10 @@ from typing import NamedTuple
 import orjson
 
 from edgeproxy.base.json_values import JsonValue
+from edgeproxy.collector.accounts.end_user_pseudonyms import is_pseudonym
 from edgeproxy.collector.accounts.end_users import HASHED
 from edgeproxy.config.dimensions import A_VALUE, VALUE, format_dimensions
+from edgeproxy.config.dimensions import parse_dimensions as parse_stored_dimensions
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.nearest import find_nearest
 from edgeproxy.wire.batch import NAME
@@ -237,13 +239,27 @@ def parse_second(text: object, now: float) -> int:
 
 def list_differences(counted: UsageEvent, sent: UsageEvent) -> list[str]:
     """List the fields in which an event that was counted differs from one of the same id that is sent now."""
-    compared = ("customer", "meter", "value", "dimensions", *REQUEST_ID_FIELDS)
-    differing = [name for name in compared if getattr(counted, name) != getattr(sent, name)]
+    differing = [name for name in ("customer", "meter", "value") if getattr(counted, name) != getattr(sent, name)]
+    # Ids of requests are cleared where a person is erased.
+    differing += [name for name in REQUEST_ID_FIELDS if getattr(counted, name) not in (None, getattr(sent, name))]
+    if not _have_same_dimensions(counted.dimensions, sent.dimensions):
+        differing.append("dimensions")
     if counted.item != sent.item and "value" not in differing and _is_hashed(counted) == _is_hashed(sent):
         differing.append("value")
     if counted.is_dated and sent.is_dated and counted.time != sent.time:
         differing.append("time")
     return differing
+
+
+def _have_same_dimensions(counted: str, sent: str) -> bool:
+    """Return whether dimensions are the same, whoever it is that they name: who was erased has another pseudonym since,
+    and who was counted before pseudonyms has a name there."""
+    if counted == sent:
+        return True
+    one, other = parse_stored_dimensions(counted), parse_stored_dimensions(sent)
+    return one.keys() == other.keys() and all(
+        value == other[name] or is_pseudonym(value) or is_pseudonym(other[name]) for name, value in one.items()
+    )
 
 
 def _is_hashed(event: UsageEvent) -> bool:

@@ -41,6 +41,8 @@ IN_CLEAR_COLUMNS: Mapping[str, str] = {
     "billing_customers.email_hash": "a hash",
     "credit_transactions.details": "the journal of credits is a chain over it",
     "dead_letters.event": "usage that nobody owns yet, as services report it",
+    "end_users.hash": "a hash by the customer's secret, which is encrypted",
+    "end_users.pseudonym": "random; usage is summed by it",
     "directory_parts.body": "edges and the hub have the same",
     "webhook_endpoints.disabled_why": "the collector's own words",
 }

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller, append_entry
+from edgeproxy.collector.accounts.end_user_pseudonyms import find_pseudonym
 from edgeproxy.collector.accounts.end_users import (
     ERASED,
     HASHED,
@@ -18,6 +19,7 @@ from edgeproxy.collector.accounts.end_users import (
     make_random_item,
 )
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.privacy_tables import end_users
 from edgeproxy.collector.database.quota_tables import holdings
 from edgeproxy.collector.database.schema import dead_letters, events
 from edgeproxy.collector.privacy.erasure import end_allocations
@@ -57,14 +59,22 @@ async def _hash_table(database: Database, table: sa.Table) -> int:
 async def erase_end_user(connection: AsyncConnection, caller: Caller, customer: str, name: str) -> Counter[str]:
     """Erase an end user of a customer, as the ledger knows it; return how many rows of each table had it.
 
-    In events a random item comes into the place of the end user's, and ids of requests are cleared. Holdings end, and
-    rejected events that have the name anywhere are deleted.
+    In events a random item comes into the place of the end user's, and ids of requests are cleared. The pseudonym in
+    dimensions stays, and nothing says any more whose it was. Holdings end, and rejected events that have the name
+    anywhere are deleted.
     """
+    pseudonym = await find_pseudonym(connection, (customer, name))
     secret = (await fetch_secrets(connection, {customer})).get(customer)
     items = [name] if secret is None else [name, hash_item(secret, name)]
     counted = (events.c.customer == customer) & events.c.item.in_(items)
-    left = {"item": make_random_item(), "request_id": None, "upstream_request_id": None}
+    without_ids = {"request_id": None, "upstream_request_id": None}
+    left = {"item": make_random_item(), **without_ids}
     counts = Counter({"events": (await connection.execute(sa.update(events).where(counted).values(left))).rowcount})
+    if pseudonym is not None:
+        named = (events.c.customer == customer) & events.c.dimensions.contains(pseudonym)
+        counts["events"] += (await connection.execute(sa.update(events).where(named).values(without_ids))).rowcount
+        row = sa.delete(end_users).where(end_users.c.pseudonym == pseudonym, end_users.c.customer == customer)
+        counts["end_users"] = (await connection.execute(row)).rowcount
     held = (holdings.c.customer == customer) & holdings.c.item.in_(items)
     await end_allocations(connection, held)
     counts["holdings"] = (await connection.execute(sa.delete(holdings).where(held))).rowcount

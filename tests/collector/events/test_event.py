@@ -72,6 +72,18 @@ def test_dimensions_are_the_same_in_any_order_and_part_of_the_content(form: dict
     assert event({}).dimensions == ""
 
 
+def test_an_event_that_was_counted_is_the_same_whomever_it_names_since() -> None:
+    def of(value: str, *, dimension: str = "agent", request_id: str | None = "r") -> UsageEvent:
+        return EVENT._replace(dimensions=f'{{"{dimension}":"{value}"}}', request_id=request_id)
+
+    one, other = of("u-00000000-0000-4000-8000-000000000001"), of("u-00000000-0000-4000-8000-000000000002")
+    assert list_differences(one, other) == list_differences(of("ada"), one) == []
+    assert list_differences(one._replace(request_id=None), other) == []
+    assert list_differences(of("ada"), of("bob")) == ["dimensions"]
+    assert list_differences(one, of(one.dimensions[10:-2], dimension="model")) == ["dimensions"]
+    assert list_differences(one, one._replace(request_id="s")) == ["request_id"]
+
+
 def test_what_counts_once_is_a_text_or_a_number_and_a_reading_is_no_sum() -> None:
     users = [parse_event({**OURS, "meter": "users", "value": value}, METERS, NOW) for value in ("u-1", 7, "7")]
     assert [(user.value, user.item, user.is_summed) for user in users] == [

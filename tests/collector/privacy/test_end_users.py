@@ -8,6 +8,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from edgeproxy import cli
+from edgeproxy.collector.accounts.end_user_pseudonyms import is_pseudonym
 from edgeproxy.collector.accounts.end_users import HASHED
 from loadtest.testbed.collector import SERVICE, Collector, verified
 from loadtest.testbed.waiting import until
@@ -17,6 +18,7 @@ ADA, BOB = "ada-planted", "bob-planted"
 METERS = {
     "people": {"count": "events", "aggregate": "unique"},
     "desks": {"count": "holdings"},
+    "tokens": {"count": "events", "dimensions": {"model": 50, "user": {"values": 50, "person": True}}},
 }
 HASHING = {"hash_end_users": True}
 
@@ -94,5 +96,59 @@ def test_people_are_counted_once_across_the_switch_and_erased_one_by_one(start_c
     assert report(collector, ("1", ADA)) == (0, 1)
     assert report(collector, ("5", ADA)) == (1, 0)
     assert count(collector) == 3, "who comes again is another one"
+    collector.end()
+    assert verified(collector)[0] == 0
+
+
+def use(collector: Collector, id_: str, **dimensions: str) -> tuple[int, int]:
+    """Report tokens that a person has used; return how many events are accepted and known before."""
+    event = {"id": id_, "source": "app", "customer": "acme", "meter": "tokens", "value": 5, "dimensions": dimensions}
+    event["request_id"] = f"of-{id_}"
+    taken = collector.send("POST", "/v1/events", event, token=SERVICE).json()
+    assert taken["rejected"] == []
+    return taken["accepted"], taken["duplicates"]
+
+
+def list_users(collector: Collector, **where: str) -> dict[str, int]:
+    """The tokens of each person, by the value that usage has."""
+    rows = collector.usage(customer="acme", meter="tokens", by="user", **where)["rows"]
+    return {row.get("user", ""): row["value"] for row in rows}
+
+
+@only_sqlite("database")
+def test_a_person_in_a_dimension_has_a_pseudonym_which_is_nobodys_after_its_erasure(
+    start_collector: StartCollector,
+) -> None:
+    collector = start_collector(meters=METERS)
+    assert use(collector, "1", user=ADA, model="m1") == (1, 0)
+    assert use(collector, "2", user=BOB) == (1, 0)
+    assert use(collector, "3", user=ADA) == (1, 0)
+    assert use(collector, "3", user=ADA) == (0, 1)
+    assert use(collector, "4", user="~other", model="m1") == (1, 0)
+    users = list_users(collector)
+    assert sorted(users.values()) == [5, 5, 10]
+    assert [is_pseudonym(name) for name in sorted(users)] == [True, True, False]
+    (ada,) = (name for name, tokens in users.items() if tokens == 10)
+    assert list_users(collector, where=f"user:{ADA}") == list_users(collector, where=f"user:{ada}") == {ada: 10}
+    assert use(collector, "5", user=ada) == (1, 0), "a service may send back what it read here"
+    page = collector.usage(customer="acme", meter="tokens", by="user,model", where=f"user:{ADA}", limit="1")
+    rest = collector.usage(
+        customer="acme", meter="tokens", by="user,model", where=f"user:{ADA}", limit="1", cursor=page["next"]
+    )
+    assert [row["value"] for row in (*page["rows"], *rest["rows"])] == [10, 5]
+    collector.end()
+    assert holds_nothing_of(collector, "planted")
+
+    assert erase(collector, "acme", ADA) == "erased: 1 end_users, 3 events\n"
+    assert erase(collector, "acme", ADA) == "nothing of acme names this end user\n"
+    collector.start()
+    assert list_users(collector) == {**users, ada: 15}, "what was counted stays"
+    assert list_users(collector, where=f"user:{ADA}") == {}
+    assert use(collector, "3", user=ADA) == (0, 1), "an event is the same as before"
+    assert use(collector, "6", user=ADA) == (1, 0)
+    assert len(list_users(collector)) == 4, "who comes again is another one"
+    with closing(sqlite3.connect(collector.database)) as opened:
+        kept = opened.execute("SELECT request_id FROM events WHERE request_id IS NOT NULL ORDER BY 1").fetchall()
+    assert kept == [("of-2",), ("of-4",), ("of-6",)]
     collector.end()
     assert verified(collector)[0] == 0

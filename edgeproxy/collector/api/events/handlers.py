@@ -22,7 +22,7 @@ from edgeproxy.collector.api.responses import ProblemError, answer, problem
 from edgeproxy.collector.events import dead_letters
 from edgeproxy.collector.events.body import parse_body
 from edgeproxy.collector.events.dead_letters import DeadLetter
-from edgeproxy.collector.events.end_users import hash_events
+from edgeproxy.collector.events.end_users import hash_events, replace_people
 from edgeproxy.collector.events.event import (
     BODY_BYTES_MAX,
     InvalidEventBodyError,
@@ -63,11 +63,7 @@ class EventHandlers(Handlers):
             event_request = self._parse_events(body, coding, call.holder.label)
         else:
             event_request = await asyncio.to_thread(self._parse_events, body, coding, call.holder.label)
-        if has_pseudonyms(self._settings):
-            event_request = await self._resolve_customers(event_request)
-        if is_hashing(self._settings):
-            event_request = event_request._replace(events=await hash_events(self._database, event_request.events))
-        receipt = await self._resources.events.write_events(event_request)
+        receipt = await self._resources.events.write_events(await self._replace_names(event_request))
         rejected = [{"index": rejection.position, "error": rejection.error} for rejection in receipt.rejected]
         return answer(202, {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": rejected})
 
@@ -81,6 +77,15 @@ class EventHandlers(Handlers):
         except InvalidEventBodyError as error:
             raise ProblemError(413 if len(body) > BODY_BYTES_MAX else 400, str(error)) from None
         return EventRequest(token, events, rejected)
+
+    async def _replace_names(self, sent: EventRequest) -> EventRequest:
+        """Return events as they are stored: without names of customers and of end users, where settings say so."""
+        if has_pseudonyms(self._settings):
+            sent = await self._resolve_customers(sent)
+        events = await replace_people(self._database, self._meters, sent.events)
+        if is_hashing(self._settings):
+            events = await hash_events(self._database, events)
+        return sent._replace(events=events)
 
     async def _resolve_customers(self, sent: EventRequest) -> EventRequest:
         """Return events, rejected ones too, with the pseudonyms of the customers that they name."""
@@ -118,11 +123,7 @@ class EventHandlers(Handlers):
         except ValueError:
             raise ProblemError(422, "send one event") from None
         request = EventRequest(call.holder.label, [(0, event)], (), is_replay=True)
-        if has_pseudonyms(self._settings):
-            request = await self._resolve_customers(request)
-        if is_hashing(self._settings):
-            request = request._replace(events=await hash_events(self._database, request.events))
-        receipt = await self._resources.events.write_events(request)
+        receipt = await self._resources.events.write_events(await self._replace_names(request))
         if receipt.rejected:
             raise ProblemError(409, f"the event {receipt.rejected[0].error}")
         after: JsonObject = {"event": event_body, "again": not receipt.accepted}

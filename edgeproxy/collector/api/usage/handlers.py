@@ -12,6 +12,7 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.end_user_pseudonyms import find_pseudonym
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.cached_reports import ReportCache, answer_report
@@ -34,6 +35,8 @@ from edgeproxy.collector.api.usage.models import (
 from edgeproxy.collector.billing.rating.rater import OTHER as NO_VALUE
 from edgeproxy.collector.billing.rating.usage_value import compute_own_value
 from edgeproxy.collector.billing.subscriptions import subscription_rows
+from edgeproxy.collector.database.row_security import across_customers
+from edgeproxy.collector.events.end_users import list_people
 from edgeproxy.collector.ledger import customer_limits, detail, queries, readings, refusals
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.collector.ledger.refusals import RefusalReport
@@ -58,6 +61,7 @@ class UsageHandlers(Handlers):
     def apply_settings(self, settings: CollectorSettings) -> None:
         """Report by the meters of these settings."""
         self._dimensions = frozenset(name for meter in settings.meters.values() for name in meter.dimensions)
+        self._people = frozenset(name for meter in settings.meters.values() for name in list_people(meter))
         self._aggregates: Mapping[str, AggregateName] = {
             name: meter.aggregate for name, meter in settings.meters.items()
         }
@@ -136,6 +140,8 @@ class UsageHandlers(Handlers):
         if other := queries.list_dimension_names(parameters) - dimensions:
             async with self._database.reading() as connection:
                 dimensions |= await queries.fetch_known_dimensions(connection, other)
+        if customer is not None and span_query.where is not None:
+            parameters["where"] = await self._find_person(customer, span_query.where)
         now = time.time()
         query = queries.parse_query({**parameters, **({"customer": customer} if customer else {})}, now, dimensions)
         if holder.customer is not None:
@@ -147,6 +153,15 @@ class UsageHandlers(Handlers):
                 billed_since = await self._find_usage_start(holder.customer)
             detail.require_detail(query, detail_seconds, now, billed_since)
         return query
+
+    async def _find_person(self, customer: str, where: str) -> str:
+        """Return the filter of a query with the pseudonym of the person whom it names."""
+        name, _, value = where.partition(":")
+        if name not in self._people:
+            return where
+        async with self._database.reading() as connection, across_customers(connection):
+            pseudonym = await find_pseudonym(connection, (customer, value))
+        return where if pseudonym is None else f"{name}:{pseudonym}"
 
     async def _find_usage_start(self, customer: str) -> int | None:
         """Return the Unix second from which on the upcoming invoice of a customer has usage; None without one."""

@@ -33,7 +33,8 @@ class UsageSpanQuery(Query):
     """The end of the time, in UTC; usage at this moment is not counted."""
     where: Annotated[str, WithJsonSchema({"type": "string", "pattern": A_FILTER})] | None = None
     """Only usage with this value of a field: route, region or a dimension of a meter, and the value after a colon, such
-    as `model:m-large`. Without a value it is usage without the dimension. Not for meters that are not added up."""
+    as `model:m-large`. Without a value it is usage without the dimension. Not for meters that are not added up.
+    Where the dimension names people, and a customer is given, the value is a person's name or pseudonym."""
 
 
 class UsageQuery(UsageSpanQuery):

@@ -159,13 +159,16 @@ async def find_first_since(connection: AsyncConnection, at: int) -> int:
     Entries are numbered without a gap and in the order of their times, but for the difference between the clocks of
     collectors, so halving finds it in some 25 reads of a row, and no index of times has to be written.
     """
-    first, end = 1, (await connection.execute(sa.select(audit_head.c.seq))).scalar_one() + 1
-    while first < end:
-        middle = (first + end) // 2
-        row = sa.select(audit.c.at).where(audit.c.seq >= middle).order_by(audit.c.seq).limit(1)
-        there = (await connection.execute(row)).scalar()  # None where the last ones were taken out.
-        first, end = (middle + 1, end) if there is not None and there < at else (first, middle)
-    return first
+    start = sa.select(sa.cast(1, sa.BigInteger).label("first"), (audit_head.c.seq + 1).label("end"))
+    halving = start.cte("halving", recursive=True)
+    first, end = halving.c.first, halving.c.end
+    middle = (first + end) // 2
+    there = sa.select(audit.c.at).where(audit.c.seq >= middle).order_by(audit.c.seq).limit(1).scalar_subquery()
+    is_before = there < at  # Null, so not true, where the last entries were taken out.
+    half = sa.select(sa.case((is_before, middle + 1), else_=first), sa.case((is_before, end), else_=middle))
+    halving = halving.union_all(half.where(first < end))
+    last = sa.select(halving.c.first).where(halving.c.first >= halving.c.end).limit(1)
+    return int((await connection.execute(last)).scalar_one())
 
 
 async def list_actors(connection: AsyncConnection) -> list[str]:

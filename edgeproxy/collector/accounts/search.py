@@ -44,9 +44,8 @@ async def search_customers(
         ids = await _find_part(connection, database, text, limit)
         rows = await fetch_rows(connection, sa.select(customers).where(customers.c.id.in_(ids)).order_by(by_name))
         for row in rows:
-            customer = to_response(row)
-            in_name = fold(text) in fold(customer["name"])
-            matches.setdefault(row.id, {**customer, "matched": "name" if in_name else "external_id"})
+            part: CustomerMatch = "name" if fold(text) in fold(row.display_name or row.name) else "external_id"
+            matches.setdefault(row.id, {**to_response(row), "matched": part})
     return list(matches.values())[:limit]
 
 

@@ -1,12 +1,16 @@
 """Commands about personal data, which work on the database, whether or not a collector runs on it meanwhile."""
 
 import time
+from collections import Counter
 from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.plural import format_count
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import AuditEntry, append_entry
+from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.accounts.states import CustomerState, compute_customer_state
 from edgeproxy.collector.billing.jobs.ended_books import EndedBooks, count_due, find_end
 from edgeproxy.collector.billing.stripe_sync.customer_deletion import list_waiting
@@ -14,7 +18,7 @@ from edgeproxy.collector.commands.command_caller import get_command_caller
 from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
 from edgeproxy.collector.database.database import Database, open_owner_only
 from edgeproxy.collector.privacy.end_users import erase_end_user
-from edgeproxy.collector.privacy.erasure import erase_customers, is_unsettled
+from edgeproxy.collector.privacy.erasure import clear_events, erase_customers, is_unsettled
 from edgeproxy.collector.privacy.erasure_list import InvalidErasureListError, open_list, record_erasures
 from edgeproxy.collector.privacy.export import write_archive
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -25,13 +29,13 @@ def erase(settings: CollectorSettings, customer: str) -> CommandResult:
 
     async def do(database: Database) -> str:
         async with database.writing() as connection:
-            row = await customers.find_stored_row(connection, customer)
-            if row is None:
-                raise CommandError(f"there is no customer {customer} in {database.name}")
+            row = await _lock_erasable(connection, database, customer)
+        cleared = await clear_events(database, [row.name])
+        async with database.writing() as connection:
+            row = await _lock_erasable(connection, database, row.id)
             is_erased = compute_customer_state(row) is CustomerState.DELETED
-            if not is_erased and await is_unsettled(connection, row.id):
-                raise CommandError(f"{row.name} is on its way to another residency: end that with residency move")
-            counts = {} if is_erased else await erase_customers(connection, get_command_caller(), [row])
+            counts = Counter() if is_erased else await erase_customers(connection, get_command_caller(), [row])
+        counts += Counter(events=cleared)
         text = f"{row.name} was erased before" if is_erased else f"{row.name} is erased"
         if counts:
             text += f": {', '.join(f'{count} {table}' for table, count in sorted(counts.items()))}"
@@ -45,6 +49,17 @@ def erase(settings: CollectorSettings, customer: str) -> CommandResult:
         return text
 
     return run_on_database(settings, do)
+
+
+async def _lock_erasable(connection: AsyncConnection, database: Database, ref: str) -> CustomerRow:
+    """Return the locked row of a customer who may be erased, or is; raises CommandError."""
+    row = await customers.find_stored_row(connection, ref)
+    if row is None:
+        raise CommandError(f"there is no customer {ref} in {database.name}")
+    is_erased = compute_customer_state(row) is CustomerState.DELETED
+    if not is_erased and await is_unsettled(connection, row.id):
+        raise CommandError(f"{row.name} is on its way to another residency: end that with residency move")
+    return row
 
 
 async def _purge(database: Database) -> str:

@@ -4,7 +4,7 @@ What a process that was killed has done stays done: a row that is sealed is not 
 wrapped anew is not under an older key.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -23,6 +23,9 @@ ROWS_MAX = 200
 """Rows that one transaction seals."""
 KEYS_MAX = 1000
 """Data keys that one transaction wraps anew."""
+
+Key = tuple[object, ...]
+"""The primary key of a row."""
 
 
 class ColumnStatus(NamedTuple):
@@ -67,13 +70,15 @@ async def seal_clear_rows(database: Database) -> int:
     """Seal all rows that are in the clear, and return their number."""
     count = await _seal_domains(database)
     for table in SEALED:
-        last: tuple[object, ...] | None = None
+        last: Key | None = None
         while True:
-            async with database.writing() as connection:
-                last, sealed = await _seal_some(connection, table, last)
-            count += sealed
-            if last is None:
+            async with database.reading() as connection:  # Which may look at many rows, and keeps nobody from writing.
+                keys = await _find_clear(connection, table, last)
+            if not keys:
                 break
+            async with database.writing() as connection:
+                count += await _seal_some(connection, table, keys)
+            last = keys[-1]
     return count
 
 
@@ -84,36 +89,46 @@ async def _seal_domains(database: Database) -> int:
         for column, address in sealed.domains.items():
             target = metadata.tables[table]
             lacks = target.c[column].is_(None) & target.c[sealed.looked_up[address]].is_not(None)
-            stored = ROWS_MAX
-            while stored == ROWS_MAX:
+            while True:
+                async with database.reading() as connection:
+                    if (await connection.execute(sa.select(target.c[column]).where(lacks).limit(1))).first() is None:
+                        break
                 async with database.writing() as connection:
                     rows = await fetch_rows(connection, table, sa.select(target).where(lacks).limit(ROWS_MAX))
                     for value in {str(row[address]) for row in rows}:
                         domain = store_domain(find_keyring(connection), table, column, value)
                         own = match_value(connection, table, address, value)
                         await connection.execute(sa.update(target).where(own).values({column: domain}))
-                stored = len(rows)
-                count += stored
+                count += len(rows)
     return count
 
 
-async def _seal_some(
-    connection: AsyncConnection, table: str, last: tuple[object, ...] | None
-) -> tuple[tuple[object, ...] | None, int]:
-    """Seal rows after one of this primary key; return the key of the last one, None at the end, and their number."""
-    target, names = metadata.tables[table], SEALED[table].key
-    key = [target.c[name] for name in names]
-    statement = sa.select(target).where(sa.or_(*(is_clear for *_, is_clear in _list_columns(table))))
+def _is_clear(table: str) -> sa.ColumnElement[bool]:
+    return sa.or_(*(is_clear for *_, is_clear in _list_columns(table)))
+
+
+async def _find_clear(connection: AsyncConnection, table: str, last: Key | None) -> list[Key]:
+    """Return the primary keys, in order, of rows in the clear after the one of this key; ROWS_MAX at most."""
+    key = [metadata.tables[table].c[name] for name in SEALED[table].key]
+    statement = sa.select(*key).where(_is_clear(table))
     if last is not None:
         statement = statement.where(sa.tuple_(*key) > sa.tuple_(*map(sa.literal, last)))
-    result = await connection.execute(statement.order_by(*key).limit(ROWS_MAX).with_for_update())
+    return [tuple(row) for row in await connection.execute(statement.order_by(*key).limit(ROWS_MAX))]
+
+
+async def _seal_some(connection: AsyncConnection, table: str, keys: Sequence[Key]) -> int:
+    """Seal the rows of these primary keys that are in the clear; return their number."""
+    target, names = metadata.tables[table], SEALED[table].key
+    key = [target.c[name] for name in names]
+    statement = sa.select(target).where(sa.tuple_(*key).in_(keys), _is_clear(table))
+    result = await connection.execute(statement.order_by(*key).with_for_update())
     rows: list[dict[str, object]] = [dict(row._mapping) for row in result]
     known = {*names, *filter(None, (get_owner_column(table),))}
     clear = [{name: row[name] for name in {*known, *_list_clear(table, row)}} for row in rows]
     for row, stored in zip(rows, await seal_rows(connection, table, clear), strict=True):
         own = [target.c[name] == row[name] for name in names]
         await connection.execute(sa.update(target).where(*own).values(**stored))
-    return (tuple(rows[-1][name] for name in names) if len(rows) == ROWS_MAX else None), len(rows)
+    return len(rows)
 
 
 def _list_clear(table: str, row: Row) -> Iterator[str]:

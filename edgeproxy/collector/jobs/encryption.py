@@ -6,11 +6,14 @@ from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.accounts.end_users import seal_clear_secrets
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.periodic import Job, repeat
+from edgeproxy.collector.database.periodic import Job, Rest, repeat
 from edgeproxy.collector.encryption.keyring import Keyring, refresh_keyring
 from edgeproxy.collector.encryption.migration import seal_clear_rows
 
 SEAL_SECONDS = 3600.0
+"""Seconds until it is tried again where it failed."""
+SEALED_SECONDS = 86400.0
+"""Seconds between passes through all rows: what is written is encrypted."""
 REFRESHES_MIN = 4
 """Times that keys are unwrapped anew before they end: what is away for a moment is asked again."""
 REFRESH_FAILURE = "keys of encrypted columns could not be unwrapped anew"
@@ -26,6 +29,7 @@ def start_encryption_jobs(tasks: Tasks, database: Database, keyring: Keyring) ->
         tasks.start(job.name, repeat(job, log.RateLimitedLog(60.0)))
 
 
-async def _seal(database: Database) -> None:
+async def _seal(database: Database) -> Rest:
     if count := await seal_clear_rows(database) + await seal_clear_secrets(database):
         log.get_logger().info("rows in the clear were encrypted", rows=count)
+    return Rest(SEALED_SECONDS)

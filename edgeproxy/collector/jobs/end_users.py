@@ -5,10 +5,13 @@ from functools import partial
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.periodic import Job, repeat
+from edgeproxy.collector.database.periodic import Job, Rest, repeat
 from edgeproxy.collector.privacy.end_users import hash_clear_items
 
 HASH_SECONDS = 3600.0
+"""Seconds until it is tried again where it failed."""
+HASHED_SECONDS = 86400.0
+"""Seconds between passes through all events: what is written is hashed."""
 
 
 def start_end_user_job(tasks: Tasks, database: Database) -> None:
@@ -18,6 +21,7 @@ def start_end_user_job(tasks: Tasks, database: Database) -> None:
     tasks.start(job.name, repeat(job, log.RateLimitedLog(60.0)))
 
 
-async def _hash(database: Database) -> None:
+async def _hash(database: Database) -> Rest:
     if count := await hash_clear_items(database):
         log.get_logger().info("end users in the clear were hashed", rows=count)
+    return Rest(HASHED_SECONDS)

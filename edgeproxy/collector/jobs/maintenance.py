@@ -5,14 +5,18 @@ The work is done in small steps with rests in between, so that batches never wai
 it on one database at once.
 """
 
+import asyncio
 import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import idempotency
+from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.billing.jobs.ended_books import EndedBooks
 from edgeproxy.collector.billing.webhooks import receiver
-from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.database import Database, format_reason
 from edgeproxy.collector.database.periodic import Job, Rest, repeat
 from edgeproxy.collector.database.schema import HOUR, MINUTE
 from edgeproxy.collector.ledger import rollup
@@ -55,6 +59,20 @@ class MaintenanceJobs:
         """Monotonic time at which what has come of erased customers is looked for."""
         self._round = 0.0
         """Monotonic time at which the next round begins."""
+        self._round_tasks: tuple[Callable[[float], Awaitable[bool | None]], ...] = (
+            self._retention.begin_round,
+            self._record_erasures,
+            self._erase,
+            self._erase_late,
+            self._alert_due_requests,
+            self._drop_events,
+            self._drop_traffic,
+            self._drop_answers,
+            self._purge_deleted,
+        )
+        """What a round does, each of which may have more to do."""
+        self._due: list[Callable[[float], Awaitable[bool | None]]] = []
+        """What this round has yet to do."""
         self._log = log.get_logger()
 
     async def run(self) -> None:
@@ -74,50 +92,75 @@ class MaintenanceJobs:
 
     async def step(self, now: float) -> bool:
         """Do the next little; False where there is nothing for now."""
-        if await rollup.roll_up_slice(self._database, now):
-            return True
-        if time.monotonic() >= self._round:
-            await self._retention.begin_round(now)
-            await self._record_erasures()
-            await self._erase_late(now)
-            await self._alert_due_requests(now)
-            if await self._erase(now) or await self._drop_events(now) or await self._drop_traffic(now):
-                return True
-            if await self._drop_answers(now):
-                return True
-            await self._purge_deleted()
+        if not self._due and time.monotonic() >= self._round:
             self._round = time.monotonic() + ROUND_SECONDS
-        more = await self._retention.drop_next(now) or await self._books.clear_next(now)
+            self._due = list(self._round_tasks)
+        failures: list[Exception] = []
+        for work in (self._roll_up, self._do_due, self._drop_old, self._books.clear_next):
+            try:
+                if await work(now):
+                    return True
+            except Exception as error:  # The others go on: what one of them cannot do is no reason to keep data.
+                failures.append(error)
+        for failure in failures[1:]:
+            self._log.error("more of roll-up and retention failed", why=format_reason(failure))
+        if failures:
+            raise failures[0]
+        return False
+
+    async def _roll_up(self, now: float) -> bool:
+        return await rollup.roll_up_slice(self._database, now)
+
+    async def _drop_old(self, now: float) -> bool:
+        more = await self._retention.drop_next(now)
         self._metrics.unproven.set(len(self._retention.broken))
         return more
+
+    async def _do_due(self, now: float) -> bool:
+        """Go on with the tasks of this round; one that fails is tried again in the next."""
+        while self._due:
+            task = self._due.pop(0)
+            if await task(now):
+                self._due.insert(0, task)
+                return True
+        return False
 
     async def _erase(self, now: float) -> bool:
         """Erase some of the customers who were deleted long enough ago; False where there are none."""
         if self._deleted_seconds is None:
             return False
+        before = int((now - self._deleted_seconds) * 1000)
+        async with self._database.reading() as connection:
+            due = await erasure.list_due(connection, before)
+        if not due:
+            return False
+        await erasure.clear_events(self._database, due)
         async with self._database.writing() as connection:
-            erased = await erasure.erase_due_customers(connection, int((now - self._deleted_seconds) * 1000))
+            erased = await erasure.erase_due_customers(connection, before)
         if erased:
             self._log.info("customers erased", customers=len(erased))
             self._has_erased = True
-            await self._record_erasures()
+            if self._erasures is not None:
+                await asyncio.to_thread(self._erasures.append, [(one.id, now_ms()) for one in erased])
         return bool(erased)
 
     async def _erase_late(self, now: float) -> None:
-        """Erase what has come of erased customers since, every few hours: all events of each are looked through."""
+        """Erase what has come of erased customers since, every few hours."""
         if time.monotonic() < self._late:
             return
-        self._late = time.monotonic() + LATE_SECONDS
         async with self._database.reading() as connection:
             late = await erasure.list_late(connection, int(now * 1000))
         for some in late:
+            cleared = await erasure.clear_events(self._database, [one.name for one in some])
             async with self._database.writing() as connection:
                 counts = await erasure.erase_late_rows(connection, some)
+            counts += Counter(events=cleared)
             if counts:
                 self._has_erased = True
                 self._log.info("rows of erased customers erased", **counts)
+        self._late = time.monotonic() + LATE_SECONDS
 
-    async def _purge_deleted(self) -> None:
+    async def _purge_deleted(self, _: float) -> None:
         """Leave nothing of what was deleted in the files of the database; the next round tries again."""
         if await self._database.purge_deleted(has_erased=self._has_erased):
             self._has_erased = False
@@ -130,7 +173,7 @@ class MaintenanceJobs:
             async with self._database.writing() as connection:
                 await raise_alerts(connection, due)
 
-    async def _record_erasures(self) -> None:
+    async def _record_erasures(self, _: float) -> None:
         """Put on the list which customers are erased, by whomever, and not on it yet."""
         if self._erasures is not None:
             await record_erasures(self._database, self._erasures)

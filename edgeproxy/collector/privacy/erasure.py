@@ -1,7 +1,9 @@
 """The erasure of customers, as the map of personal data says.
 
-An erasure is one transaction: a process that dies in it has erased nothing, and erases again. The id and the tier of a
-customer stay, and its name or pseudonym: they are in the ledger and on invoices, and no other customer may get them.
+An erasure is one transaction: a process that dies in it has erased nothing, and erases again. Only events are cleared
+before it, some at a time, as a customer may have millions: what is left of them goes with the rest. The id and the tier
+of a customer stay, and its name or pseudonym: they are in the ledger and on invoices, and no other customer may get
+them.
 """
 
 from collections import Counter
@@ -19,13 +21,14 @@ from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.accounts.states import DAY_MS, compute_customer_state
 from edgeproxy.collector.database.credit_tables import credit_balances
+from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.personal_marks import Erasure
 from edgeproxy.collector.database.quota_tables import holdings, past_holdings
 from edgeproxy.collector.database.residency_tables import customer_moves
 from edgeproxy.collector.database.schema import customers as customers_table
-from edgeproxy.collector.database.schema import dead_letters, metadata
-from edgeproxy.collector.database.statements import lock_rows
+from edgeproxy.collector.database.schema import dead_letters, events, metadata
+from edgeproxy.collector.database.statements import AnySelect, lock_rows
 from edgeproxy.collector.encryption.data_keys import forget_data_keys
 from edgeproxy.collector.privacy.own_requests import finish_deletion
 from edgeproxy.collector.privacy.own_rows import select_own
@@ -33,6 +36,8 @@ from edgeproxy.collector.privacy.rejected_events import match_events, names_one
 
 ERASE_MAX = 100
 """Customers that one transaction erases."""
+EVENTS_MAX = 5000
+"""Events that one transaction clears before an erasure."""
 COLLECTOR = Caller("collector")
 LATE_MS = 8 * DAY_MS
 """For how long what comes of a customer after the erasure is looked for: edges that are cut off ship for a week."""
@@ -47,14 +52,22 @@ class ErasedCustomer(NamedTuple):
     name: str
 
 
-async def erase_due_customers(connection: AsyncConnection, before: int) -> list[str]:
-    """Erase customers whose deletion began before this Unix millisecond, ERASE_MAX at most; return their names."""
+async def list_due(connection: AsyncConnection, before: int) -> list[str]:
+    """List the names of customers whose deletion began before this Unix millisecond, ERASE_MAX at most."""
+    return [row.name for row in await fetch_stored_rows(connection, _select_due(before))]
+
+
+async def erase_due_customers(connection: AsyncConnection, before: int) -> list[ErasedCustomer]:
+    """Erase customers whose deletion began before this Unix millisecond, ERASE_MAX at most, and return them."""
+    rows = await fetch_stored_rows(connection, lock_rows(_select_due(before), skip_locked=True))
+    await erase_customers(connection, COLLECTOR, rows)
+    return [ErasedCustomer(row.id, row.name) for row in rows]
+
+
+def _select_due(before: int) -> AnySelect:
     due = customers_table.c.deleting_since.is_not(None) & (customers_table.c.deleting_since < before)
     due &= customers_table.c.erased_at.is_(None) & ~is_moving_unsettled()
-    chosen = sa.select(customers_table).where(due).order_by(customers_table.c.deleting_since).limit(ERASE_MAX)
-    rows = await fetch_stored_rows(connection, lock_rows(chosen, skip_locked=True))
-    await erase_customers(connection, COLLECTOR, rows)
-    return [row.name for row in rows]
+    return sa.select(customers_table).where(due).order_by(customers_table.c.deleting_since).limit(ERASE_MAX)
 
 
 def is_moving_unsettled() -> sa.ColumnElement[bool]:
@@ -85,6 +98,33 @@ async def erase_customers(connection: AsyncConnection, caller: Caller, rows: Seq
         await finish_deletion(connection, caller, row)
         await _erase_customer(connection, caller, row)
     return +counts
+
+
+async def clear_events(database: Database, names: Sequence[str]) -> int:
+    """Clear events of customers, EVENTS_MAX at a time, so that an erasure after it is short; return their number."""
+    own, clearing, count = _match_personal_events(names), build_clearing(names), 0
+    while True:
+        async with database.reading() as connection:
+            if (await connection.execute(sa.select(events.c.id).where(own).limit(1))).first() is None:
+                return count
+        async with database.writing() as connection:
+            count += (await connection.execute(clearing)).rowcount
+
+
+def build_clearing(names: Sequence[str]) -> sa.Update:
+    """Build the statement that clears some events of customers."""
+    key = sa.tuple_(events.c.source, events.c.id)
+    some = sa.select(events.c.source, events.c.id).where(_match_personal_events(names)).limit(EVENTS_MAX)
+    return sa.update(events).where(key.in_(some)).values(dict.fromkeys(TABLES[events.name].cleared))
+
+
+def _match_personal_events(names: Sequence[str]) -> sa.ColumnElement[bool]:
+    return events.c.customer.in_(names) & _has_cleared(events)
+
+
+def _has_cleared(table: sa.Table) -> sa.ColumnElement[bool]:
+    """Return the condition that a row has something that an erasure clears; for events, that of their index."""
+    return sa.or_(*(table.c[column].is_not(None) for column in TABLES[table.name].cleared))
 
 
 async def list_late(connection: AsyncConnection, now: int) -> list[Sequence[ErasedCustomer]]:
@@ -118,8 +158,7 @@ async def _erase_rows(
         if entry.erasure is Erasure.DELETES:
             statement: sa.Delete | sa.Update = sa.delete(table)
         elif entry.erasure is Erasure.CLEARS and table is not customers_table:
-            is_there = sa.or_(*(table.c[column].is_not(None) for column in entry.cleared))
-            statement = sa.update(table).where(is_there).values(dict.fromkeys(entry.cleared))
+            statement = sa.update(table).where(_has_cleared(table)).values(dict.fromkeys(entry.cleared))
         else:
             continue
         counts[name] = (await connection.execute(statement.where(select_own(name, ids, names)))).rowcount

@@ -22,7 +22,7 @@ from edgeproxy.collector.accounts.ids import is_id
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.statements import lock_rows
-from edgeproxy.collector.privacy.erasure import ERASE_MAX, erase_customers
+from edgeproxy.collector.privacy.erasure import ERASE_MAX, clear_events, erase_customers
 from edgeproxy.config.collector.privacy import Privacy
 
 RESTORED = Caller("collector: list of erasures")
@@ -42,11 +42,14 @@ class ErasureList:
     def read(self) -> set[str]:
         """Return the ids on the list; raises InvalidErasureListError. A line that a crash cut off does not count."""
         try:
-            whole, _, _ = self.path.read_bytes().rpartition(b"\n")
+            return self._parse(self.path.read_bytes())
         except FileNotFoundError:
             return set()
         except OSError as error:
             raise InvalidErasureListError(f"the list of erasures cannot be read: {error}") from None
+
+    def _parse(self, content: bytes) -> set[str]:
+        whole, _, _ = content.rpartition(b"\n")
         return {self._parse_line(number, line) for number, line in enumerate(whole.split(b"\n"), 1) if line}
 
     def _parse_line(self, number: int, line: bytes) -> str:
@@ -71,10 +74,11 @@ class ErasureList:
                 if not content.endswith(b"\n"):
                     content = content[: content.rfind(b"\n") + 1]
                     os.ftruncate(file, len(content))
+                listed = self._parse(content)
                 lines = [
                     orjson.dumps({"customer": one, "erased_at": format_timestamp(at)}) + b"\n"
                     for one, at in erasures
-                    if one.encode() not in content
+                    if one not in listed
                 ]
                 os.write(file, b"".join(lines))
                 os.fsync(file)
@@ -109,6 +113,11 @@ async def replay_erasures(database: Database, erasures: ErasureList) -> int:
     count = 0
     for at in range(0, len(ids), ERASE_MAX):
         there = customers.c.id.in_(ids[at : at + ERASE_MAX]) & customers.c.erased_at.is_(None)
+        async with database.reading() as connection:
+            names = (await connection.execute(sa.select(customers.c.name).where(there))).scalars().all()
+        if not names:
+            continue
+        await clear_events(database, names)
         async with database.writing() as connection:
             chosen = lock_rows(sa.select(customers).where(there).order_by(customers.c.name))
             rows = await fetch_stored_rows(connection, chosen)

@@ -198,7 +198,8 @@ def in_database(collector: Collector, work: Callable[[AsyncConnection], Awaitabl
 
 def erased(collector: Collector) -> list[str]:
     """Erase, as the collector does when its time has come, whoever is being deleted."""
-    return in_database(collector, lambda connection: erasure.erase_due_customers(connection, now_ms() + 1000))
+    due = in_database(collector, lambda connection: erasure.erase_due_customers(connection, now_ms() + 1000))
+    return [one.name for one in due]
 
 
 @only_sqlite("collector")

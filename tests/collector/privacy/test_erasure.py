@@ -10,16 +10,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.customer_rows import insert_rows
 from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.accounts.states import AccountStateError
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.personal_marks import Erasure
 from edgeproxy.collector.database.schema import customers as customers_table
-from edgeproxy.collector.database.schema import directory_outbox, metadata
+from edgeproxy.collector.database.schema import directory_outbox, events, metadata
 from edgeproxy.collector.database.sealed_columns import SEALED
+from edgeproxy.collector.jobs import maintenance
 from edgeproxy.collector.jobs.maintenance import MaintenanceJobs
 from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.privacy import erasure
 from edgeproxy.collector.privacy.erasure import (
     LATE_KEPT,
     LATE_MS,
@@ -35,6 +38,7 @@ from edgeproxy.collector.privacy.erasure_list import (
     replay_erasures,
 )
 from edgeproxy.config.collector.settings import Retention
+from edgeproxy.config.customers import Customer
 from loadtest.testbed.postgresql import Postgresql
 from loadtest.testbed.tables_ready import put_tables
 from tests.support.collector_fixtures import KINDS, only_sqlite
@@ -42,6 +46,7 @@ from tests.support.planted import NUMBERS, find_value, list_planted, marker, pla
 from tests.support.used_database import use_database
 
 CALLER = Caller("test")
+LITERAL = {"literal_binds": True}
 
 
 async def erase(connection: AsyncConnection, name: str) -> None:
@@ -206,6 +211,31 @@ def test_a_transaction_that_an_erasure_does_not_see_leaves_nothing_for_long(data
     use_database(database, do)
 
 
+def test_events_are_cleared_some_at_a_time_by_an_index(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An erasure that reads all events of everybody times out once there are many, and is never done."""
+    monkeypatch.setattr(erasure, "EVENTS_MAX", 2)
+    columns = {"meter": "m", "value": 1, "time": 1, "is_dated": 1}
+    sent = [{**columns, "source": "s", "id": str(number), "customer": name} for number in range(5) for name in "ab"]
+    for number, row in enumerate(sent):
+        row |= {"id": str(number), "request_id": "r" if number % 4 else None, "item": None if number % 4 else "i"}
+
+    async def do(opened: Database) -> None:
+        async with opened.writing() as connection:
+            await connection.execute(sa.insert(events), sent)
+        assert await erasure.clear_events(opened, ["a"]) == 5
+        async with opened.writing() as connection:
+            left = sa.select(events.c.customer).where(events.c.request_id.is_not(None) | events.c.item.is_not(None))
+            assert set((await connection.execute(left)).scalars()) == {"b"}
+            explain = "EXPLAIN" if opened.is_sqlite is False else "EXPLAIN QUERY PLAN"
+            if not opened.is_sqlite:
+                await connection.execute(sa.text("SET LOCAL enable_seqscan = off"))  # Of so few rows it reads all.
+            statement = erasure.build_clearing(["a"]).compile(connection.sync_engine, compile_kwargs=LITERAL)
+            plan = (await connection.exec_driver_sql(f"{explain} {statement}")).all()
+            assert "events_personal" in str(plan), plan
+
+    use_database(database, do)
+
+
 # ---- the list of erasures
 
 
@@ -235,6 +265,32 @@ def restored(tmp_path: Path, server: Postgresql | None = None) -> Iterator[tuple
         return copy
 
     yield use_database(url, do), listed
+
+
+def test_who_is_erased_is_listed_at_once_and_all_are_compared_once_a_round(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, compared = ErasureList(tmp_path / "apart.jsonl"), []
+
+    async def compare(*_: object) -> None:
+        compared.append(len(listed.read()))
+
+    monkeypatch.setattr(maintenance, "record_erasures", compare)
+    monkeypatch.setattr(erasure, "ERASE_MAX", 1)
+
+    async def do(opened: Database) -> None:
+        async with opened.writing() as connection:
+            await insert_rows(connection, [customers.build_row(name, Customer(tier="basic")) for name in NUMBERS])
+            for name in NUMBERS:
+                await customers.start_deletion(connection, CALLER, name)
+        jobs = MaintenanceJobs(opened, Retention(), Metrics(), listed)
+        numbers = []
+        while await jobs.step(now_ms() / 1000 + 31 * 86400):
+            numbers.append(len(listed.read()))
+        assert set(range(1, len(NUMBERS) + 1)) <= set(numbers)
+        assert compared == [0]
+
+    use_database(database, do)
 
 
 async def list_external_ids(opened: Database) -> set[str | None]:

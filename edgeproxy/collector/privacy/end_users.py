@@ -5,6 +5,7 @@ An erasure puts a random item into the place of the end user's, so that what was
 
 from collections import Counter
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -27,6 +28,8 @@ from edgeproxy.collector.privacy.rejected_events import match_events, names_one
 
 ROWS_AT_ONCE = 500
 """Rows that one transaction hashes."""
+IS_READING = events.c.is_summed == sa.literal_column("0")
+"""The condition of the index of readings, which all events with items are: SQLite has to see its number."""
 
 
 async def hash_clear_items(database: Database) -> int:
@@ -66,7 +69,7 @@ async def erase_end_user(connection: AsyncConnection, caller: Caller, customer: 
     pseudonym = await find_pseudonym(connection, (customer, name))
     secret = (await fetch_secrets(connection, {customer})).get(customer)
     items = [name] if secret is None else [name, hash_item(secret, name)]
-    counted = (events.c.customer == customer) & events.c.item.in_(items)
+    counted = (events.c.customer == customer) & events.c.item.in_(items) & IS_READING
     without_ids = {"request_id": None, "upstream_request_id": None}
     left = {"item": make_random_item(), **without_ids}
     counts = Counter({"events": (await connection.execute(sa.update(events).where(counted).values(left))).rowcount})
@@ -87,7 +90,8 @@ async def erase_end_user(connection: AsyncConnection, caller: Caller, customer: 
 async def _delete_dead_letters(connection: AsyncConnection, customer: str, name: str) -> int:
     """Delete rejected events of a customer that have a name anywhere, and return their number."""
     columns = dead_letters.c
-    chosen = match_events([customer]) & columns.event.contains(name, autoescape=True)
+    written = orjson.dumps(name).decode()[1:-1]  # As in the event's JSON.
+    chosen = match_events([customer]) & columns.event.contains(written, autoescape=True)
     rows = await connection.execute(sa.select(columns.id, columns.event).where(chosen))
     ids = [row.id for row in rows if names_one(row.event, [customer], if_cut_off=True)]
     if ids:

@@ -85,6 +85,11 @@ def test_an_event_counts_once_and_another_one_of_its_id_is_a_dead_letter(collect
     assert counted(collector)["acme", "tokens"] == 5 + 6 + 40
     done = [one["action"] for one in entries(collector)]
     assert done == ["dead_letter.replay", "dead_letter.discard"]
+    replayed, discarded = ((one["before"], one["after"]) for one in entries(collector))
+    named = {"source": other["event"]["source"], "meter": "tokens"}
+    before = {**named, "id": other["event"]["id"], "error": other["error"]}
+    assert replayed == (before, {**named, "id": event(8)["id"], "again": False}), "and nothing of what is in them"
+    assert discarded == ({"error": "is not an object"}, {"why": "noise"})
     deep = b'{"id": ' + b"[" * 500 + b"]" * 500 + b"}"
     assert outcome(send(collector, b"[" + deep + b', {"\\u0000": 1}]')) == (0, 0, [0, 1])
     kept = [one["event"] for one in collector.get("/v1/dead-letters", token=ADMIN).json()["dead_letters"]]

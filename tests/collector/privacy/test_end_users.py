@@ -15,6 +15,7 @@ from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import StartCollector, only_sqlite
 
 ADA, BOB = "ada-planted", "bob-planted"
+QUOTED = 'eve "the \\ cat"-planted'
 METERS = {
     "people": {"count": "events", "aggregate": "unique"},
     "desks": {"count": "holdings"},
@@ -86,11 +87,15 @@ def test_people_are_counted_once_across_the_switch_and_erased_one_by_one(start_c
     assert hold(collector, "DELETE", BOB).status == 204
     held = collector.get("/v1/customers/acme/holdings/desks", token=SERVICE).json()
     assert (held["used"], [one["item"].startswith(HASHED) for one in held["holdings"]]) == (1, [True])
+    rejected = {"id": "9", "source": "app", "customer": "acme", "meter": "nobody", "value": QUOTED}
+    assert collector.send("POST", "/v1/events", rejected, token=SERVICE).json()["accepted"] == 0
     collector.end()
-    assert holds_nothing_of(collector, "planted")
+    assert holds_nothing_of(collector, ADA)
+    assert holds_nothing_of(collector, BOB)
 
     assert erase(collector, "acme", ADA) == "erased: 2 events, 1 holdings\n"
     assert erase(collector, "acme", ADA) == "nothing of acme names this end user\n"
+    assert erase(collector, "acme", QUOTED) == "erased: 1 dead_letters\n"
     collector.start()
     assert (count(collector), count(collector, "bolt")) == (2, 1), "what was counted stays"
     assert report(collector, ("1", ADA)) == (0, 1)

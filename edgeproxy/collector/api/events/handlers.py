@@ -126,7 +126,7 @@ class EventHandlers(Handlers):
         receipt = await self._resources.events.write_events(await self._replace_names(request))
         if receipt.rejected:
             raise ProblemError(409, f"the event {receipt.rejected[0].error}")
-        after: JsonObject = {"event": event_body, "again": not receipt.accepted}
+        after: JsonObject = {**dead_letters.identify(event_body), "again": not receipt.accepted}
         await self._remove_letter(call, letter, "dead_letter.replay", after)
         return answer(200, {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": []})
 
@@ -146,7 +146,7 @@ class EventHandlers(Handlers):
     async def _remove_letter(self, call: AnyCall, letter: DeadLetter, action: str, after: dict[str, JsonValue]) -> None:
         async with self._database.writing() as connection:
             if await dead_letters.delete_letter(connection, letter.id):
-                before = {"event": letter.event, "error": letter.error}
+                before = {**dead_letters.identify(letter.event), "error": letter.error}
                 entry = AuditEntry(action, letter.id, before, after, dead_letters.find_customer(letter.event))
                 await audit.append_entry(connection, call.caller, entry)
         log.get_logger().info("dead letter put away", letter=letter.id, action=action, by=call.holder.label)

@@ -32,6 +32,7 @@ from edgeproxy.collector.accounts.states import (
 from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.page_order import order_page, parse_sort
 from edgeproxy.collector.database.quota_tables import limit_raises
+from edgeproxy.collector.database.residency_tables import customer_moves
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.statements import AnyColumn, AnySelect, lock_rows
@@ -285,14 +286,28 @@ async def update_customer(
 async def start_deletion(
     connection: AsyncConnection, caller: Caller, ref: str, *, match: frozenset[int] | None = None
 ) -> CustomerResponse:
-    """Begin to delete a customer: edges refuse it from now on, and its usage stays. Raises ChangeRejectedError."""
+    """Begin to delete a customer: edges refuse it from now on, and its usage stays.
+
+    Raises ChangeRejectedError, also for one on its way to another residency, where it would live on.
+    """
     row = await get_row(connection, ref, lock=True)
     require_version(row.version, match)
     if row.deleting_since is None:
+        await _require_not_leaving(connection, row)
         after = await transition(connection, row, deleting_since=now_ms())
         await _record_step(connection, caller, "customer.delete", row, after)
         row = after
     return to_response(row)
+
+
+async def _require_not_leaving(connection: AsyncConnection, row: CustomerRow) -> None:
+    move = customer_moves.c
+    is_open = (move.customer == row.id) & (move.side == "out") & move.ended_at.is_(None)
+    residency = (await connection.execute(sa.select(move.residency).where(is_open))).scalar_one_or_none()
+    if residency is not None:
+        raise ChangeRejectedError(
+            409, f"the customer is on its way to {residency}: end that move, or withdraw it, and delete it where it is"
+        )
 
 
 async def restore_customer(

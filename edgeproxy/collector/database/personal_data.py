@@ -92,6 +92,7 @@ TABLES: Mapping[str, TableEntry] = {
     "limit_raises": TableEntry(
         "until the raise ends", {"customer": CUSTOMER_ID, "by": OPERATOR, "why": REASON}, "", ID, DELETES
     ),
+    "withdrawn_arrivals": TableEntry("7 days", impersonal="id"),
     "customer_moves": TableEntry(COUNTED, MOVED, "id side residency state counted promised", ID),
     "webhook_deliveries": TableEntry(
         "30 days", {"error": FAILURE}, "message endpoint state", Owner("message", "webhook_messages"), DELETES

@@ -29,3 +29,13 @@ customer_moves = Table(
     ),
     sqlite_strict=True,
 )
+
+# Arrivals that were withdrawn, some of them before they came: a call of a command that was killed may come late.
+withdrawn_arrivals = Table(
+    "withdrawn_arrivals",
+    metadata,
+    Column("id", Text, primary_key=True),  # Of the move.
+    Column("withdrawn_at", INTEGER, nullable=False),
+    Index("withdrawn_arrivals_withdrawn_at", "withdrawn_at"),
+    sqlite_strict=True,
+)

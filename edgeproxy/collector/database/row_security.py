@@ -170,6 +170,7 @@ CLOSED = {
     "audit_head": "the end of that chain",
     "coupons": "how often coupons were redeemed; used with the rights of the collector",
     "flags": "flags of all",
+    "withdrawn_arrivals": "moves, by id",
     "idempotency": "answers, encrypted, by a hash of who asked; used with the rights of the collector",
     "directory_log": "signed versions of the directory, each of all customers",
     "directory_parts": "parts of these",

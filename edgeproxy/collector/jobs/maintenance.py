@@ -25,6 +25,7 @@ from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.privacy import erasure
 from edgeproxy.collector.privacy.due_alerts import list_due_alerts
 from edgeproxy.collector.privacy.erasure_list import ErasureList, record_erasures
+from edgeproxy.collector.residency.arrival import drop_withdrawn
 from edgeproxy.collector.traffic.limit_usage import drop_usage
 from edgeproxy.collector.traffic.reports import drop_errors, drop_reports
 from edgeproxy.config.collector.settings import Retention as Kept
@@ -68,6 +69,7 @@ class MaintenanceJobs:
             self._drop_events,
             self._drop_traffic,
             self._drop_answers,
+            self._drop_withdrawn,
             self._purge_deleted,
         )
         """What a round does, each of which may have more to do."""
@@ -189,6 +191,11 @@ class MaintenanceJobs:
         """Drop some responses of the API that are old enough; False where there are none."""
         async with self._database.writing() as connection:
             return bool(await idempotency.drop_answers(connection, int(now * 1000)))
+
+    async def _drop_withdrawn(self, now: float) -> None:
+        """Drop what is known of moves to here that were withdrawn long ago."""
+        async with self._database.writing() as connection:
+            await drop_withdrawn(connection, int(now * 1000))
 
     async def _drop_traffic(self, now: float) -> bool:
         """Drop some reports of traffic that are old enough; False where there are none."""

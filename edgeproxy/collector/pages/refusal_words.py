@@ -85,6 +85,10 @@ WHYS: Rows = tuple(
         ),
         (r"the customer is being deleted", N_("The customer is being deleted.")),
         (r"the customer is not being deleted", N_("The customer is not being deleted.")),
+        (
+            r"the customer is on its way to .*",
+            N_("The account is being moved to another region. It can be deleted once that is done."),
+        ),
         (r"the customer is erased: .*", N_("The customer is erased: keys and settings are gone.")),
         (
             r"the (customer|key) has changed meanwhile",

@@ -9,6 +9,7 @@ from edgeproxy.collector.alerts.alert import Alert
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.privacy_tables import privacy_requests
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.privacy.erasure import is_moving_unsettled
 
 DUE_SOON_MS = 5 * DAY_MS
 """Before a request is due by law; what is asked takes some days (docs/privacy/sop.md)."""
@@ -18,8 +19,9 @@ async def list_due_alerts(connection: AsyncConnection, now: float) -> list[Alert
     """List the alerts of open requests that are due soon, or were, at this Unix second. They name no person."""
     now_ms, columns = round(now * 1000), privacy_requests.c
     is_open = columns.ended_at.is_(None) & (columns.due_at < now_ms + DUE_SOON_MS)
-    is_deleting = sa.exists().where(customers.c.id == columns.customer, customers.c.deleting_since.is_not(None))
-    is_open &= ~((columns.kind == "erasure") & is_deleting)  # The collector answers it, by the erasure.
+    is_deleting = (customers.c.id == columns.customer) & customers.c.deleting_since.is_not(None)
+    is_answered = sa.exists().where(is_deleting, ~is_moving_unsettled())  # By the collector, with the erasure.
+    is_open &= ~((columns.kind == "erasure") & is_answered)
     selected = sa.select(columns.id, columns.kind, columns.law, columns.due_at).where(is_open)
     alerts = []
     for row in await connection.execute(selected.order_by(columns.due_at)):

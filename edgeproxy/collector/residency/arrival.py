@@ -13,12 +13,15 @@ from edgeproxy.collector.accounts import audit, customer_rows, customers, docume
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.customers import Columns
+from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.key_budgets import dump_budget
 from edgeproxy.collector.accounts.models import dump_settings
 from edgeproxy.collector.accounts.rows import CustomerRow
-from edgeproxy.collector.accounts.states import CustomerState, compute_customer_state
+from edgeproxy.collector.accounts.states import DAY_MS, CustomerState, compute_customer_state
+from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.page_tables import contacts
 from edgeproxy.collector.database.quota_tables import limit_raises
+from edgeproxy.collector.database.residency_tables import withdrawn_arrivals
 from edgeproxy.collector.database.schema import keys as keys_table
 from edgeproxy.collector.database.webhook_tables import webhook_endpoints
 from edgeproxy.collector.encryption.rows import seal_rows
@@ -29,6 +32,10 @@ from edgeproxy.collector.residency.departure import require_other
 from edgeproxy.collector.residency.documents import CustomerDocument, MovedKey
 from edgeproxy.collector.residency.moves import Move, MoveRow
 from edgeproxy.config.collector.settings import CollectorSettings
+
+WITHDRAWN = "the move is withdrawn"
+WITHDRAWN_MS = 7 * DAY_MS
+"""For how long it is known that an arrival was withdrawn before it came."""
 
 
 async def arrive(
@@ -53,7 +60,7 @@ async def arrive(
     if move.state == "arrived":
         return moves.to_response(move)
     if move.state == "withdrawn":  # A call that was late, of a command that was cut off.
-        raise ChangeRejectedError(409, "the move is withdrawn")
+        raise ChangeRejectedError(409, WITHDRAWN)
     row = await _update(connection, row, document, settings)
     await _replace_contacts(connection, row, document)
     await _replace_raise(connection, caller, row, document)
@@ -75,6 +82,7 @@ async def _begin(
     settings: CollectorSettings,
 ) -> tuple[CustomerRow, MoveRow]:
     """Create the customer, or take back the deletion of the one that it was here, and insert the move; return both."""
+    await _require_not_withdrawn(connection, id_)
     customers.require_valid_settings(document.settings, settings)
     if document.millicredits:
         require_sold(document.currency or "usd", settings)
@@ -90,12 +98,18 @@ async def _begin(
     return row, await moves.insert_move(connection, row.id, "in", residency, id_=id_, peer=document.peer)
 
 
-async def withdraw(connection: AsyncConnection, caller: Caller, id_: str) -> Move:
+async def withdraw(connection: AsyncConnection, caller: Caller, id_: str) -> Move | None:
     """Withdraw an arrival that is not complete, with all that it brought; raises ChangeRejectedError.
 
     A customer who was made by it is erased at once, as it never was one here. One who was here before is being deleted
-    again.
+    again. None: it has not come, and is refused if it does.
     """
+    withdrawn = {"id": id_, "withdrawn_at": now_ms()}
+    await connection.execute(build_insert_new(connection, withdrawn_arrivals, "id"), [withdrawn])
+    if await moves.find_by_id(connection, id_) is None:
+        entry = AuditEntry("customer.withdraw_arrival", id_, None, {"move": id_, "state": "withdrawn"})
+        await audit.append_entry(connection, caller, entry)
+        return None
     row, move = await lock_arrival(connection, id_)
     if move.state == "withdrawn":
         return moves.to_response(move)
@@ -111,6 +125,24 @@ async def withdraw(connection: AsyncConnection, caller: Caller, id_: str) -> Mov
     entry = AuditEntry("customer.withdraw_arrival", row.name, {"state": "arriving"}, {"move": id_, "state": move.state})
     await audit.append_entry(connection, caller, entry)
     return moves.to_response(move)
+
+
+async def drop_withdrawn(connection: AsyncConnection, now: int) -> None:
+    """Drop what is known of arrivals that were withdrawn long ago, at this Unix millisecond: no call is that late."""
+    is_old = withdrawn_arrivals.c.withdrawn_at <= now - WITHDRAWN_MS
+    await connection.execute(sa.delete(withdrawn_arrivals).where(is_old))
+
+
+async def _require_not_withdrawn(connection: AsyncConnection, id_: str) -> None:
+    """Raise ChangeRejectedError where an arrival was withdrawn before it came.
+
+    Its row is there for a moment, so that a withdrawal at the same time waits, and then finds the arrival.
+    """
+    own = withdrawn_arrivals.c.id == id_
+    if (await connection.execute(sa.select(withdrawn_arrivals.c.id).where(own))).first() is not None:
+        raise ChangeRejectedError(409, WITHDRAWN)
+    await connection.execute(sa.insert(withdrawn_arrivals), [{"id": id_, "withdrawn_at": now_ms()}])
+    await connection.execute(sa.delete(withdrawn_arrivals).where(own))
 
 
 async def _create(connection: AsyncConnection, document: CustomerDocument, settings: CollectorSettings) -> CustomerRow:

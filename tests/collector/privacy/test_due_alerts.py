@@ -4,13 +4,20 @@ import asyncio
 
 import sqlalchemy as sa
 
+from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.customer_rows import insert_rows
+from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.states import DAY_MS
 from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.privacy.due_alerts import list_due_alerts
+from edgeproxy.collector.privacy.own_requests import record_deletion
 from edgeproxy.collector.privacy.requests import CreatePrivacyRequest, PrivacyRequestStep, add_step, create_request
+from edgeproxy.collector.residency import moves
+from edgeproxy.config.customers import Customer
+from tests.support.used_database import use_database
 
 CALLER = Caller("test")
 DAY = DAY_MS / 1000
@@ -45,3 +52,19 @@ def test_operators_hear_of_what_is_open_in_time_and_of_no_person(database: str) 
         await opened.close()
 
     asyncio.run(do())
+
+
+def test_a_deletion_that_waits_for_a_move_is_not_answered_by_itself(database: str) -> None:
+    async def do(opened: Database) -> None:
+        async with opened.writing() as connection:
+            row = customers.build_row("acme", Customer(tier="standard"))
+            await insert_rows(connection, [row])
+            await customers.start_deletion(connection, CALLER, "acme")
+            row = await customers.get_row(connection, "acme")
+            await record_deletion(connection, CALLER, row)
+            later = now_ms() / 1000 + 31 * DAY
+            assert await list_due_alerts(connection, later) == [], "the erasure answers it"
+            await moves.insert_move(connection, row.id, "out", "us", peer=None)
+            assert [alert.severity for alert in await list_due_alerts(connection, later)] == ["page"]
+
+    use_database(database, do)

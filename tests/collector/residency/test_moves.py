@@ -288,7 +288,7 @@ def erase(pair: Pair, residency: str, pseudonym: str) -> bool:
 
     async def do(database: Database) -> str:
         async with database.writing() as connection:
-            names.extend(await erase_due_customers(connection, now_ms() + 1))
+            names.extend(one.name for one in await erase_due_customers(connection, now_ms() + 1))
         return ""
 
     code, said = run_on_database(load_collector(pair.collectors[residency].file, os.environ), do)
@@ -407,6 +407,21 @@ def test_a_move_is_withdrawn_before_edges_go_over_and_can_begin_anew(pair: Pair)
     assert pair.move("wim", "--withdraw").exit_code == 1
 
 
+def test_who_is_on_the_way_is_not_deleted_and_so_does_not_live_on_there(pair: Pair) -> None:
+    pair.create("eva")
+    for count in (8, 5):  # Until it is created there, and until edges go over.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(api.Api, "call", cut_off_after(count))
+            assert isinstance(pair.move("eva").exception, CutOffError)
+        refused = pair.collectors["eu"].send("DELETE", "/v1/customers/eva")
+        assert refused.status == 409, refused.body
+        assert refused.json()["detail"].startswith("the customer is on its way to us: end that move")
+    assert [one["state"] for one in list_moves(pair, "eu")][:1] == ["gone"]
+    assert pair.move("eva").exit_code == 0
+    require_moved(pair, "eva")
+    assert pair.collectors["us"].send("DELETE", "/v1/customers/eva").status == 202
+
+
 def test_nothing_of_the_person_is_left_where_an_arrival_was_withdrawn(pair: Pair) -> None:
     """Also where the command died before it knew that the customer was there; a late call of it changes nothing."""
     pair.create("planted-100", metadata={"note": "the one of planted-100"})
@@ -435,3 +450,27 @@ def test_nothing_of_the_person_is_left_where_an_arrival_was_withdrawn(pair: Pair
     assert found.get("planted-100") is None
     target.start()
     pair.prove()
+
+
+def test_a_call_that_comes_after_its_arrival_was_withdrawn_makes_no_customer(pair: Pair) -> None:
+    """The command is killed while its first call waits, and nobody knows there of the move."""
+    pair.create("finn")
+    late: list[tuple[Any, ...]] = []
+
+    def lose_arrival(self: api.Api, method: str, path: str, body: object = None, **options: Any) -> Any:
+        if method == "PUT" and options.get("dry_run") is None:
+            late.append((method, path, body))
+            raise CutOffError
+        return call(self, method, path, body, **options)
+
+    call = api.Api.call
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api.Api, "call", lose_arrival)
+        assert isinstance(pair.move("finn").exception, CutOffError)
+    assert pair.move("finn", "--withdraw").exit_code == 0
+    ((method, path, body),) = late
+    refused = pair.collectors["us"].send(method, path, body)
+    assert (refused.status, refused.json()["detail"]) == (409, "the move is withdrawn")
+    assert pair.fetch("us", "finn") is None
+    assert pair.move("finn").exit_code == 0, "another move is another one"
+    require_moved(pair, "finn")

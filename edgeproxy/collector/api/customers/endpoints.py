@@ -76,6 +76,7 @@ GROUP = Group(
             query=ChangeQuery,
             response=CustomerResponse,
             status=202,
+            errors={409: "It is on its way to another residency."},
             change=UPDATE,
             is_sensitive=True,
         ),

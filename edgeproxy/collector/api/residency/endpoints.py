@@ -122,7 +122,7 @@ GROUP = Group(
             "/v1/arrivals/{move}",
             ResidencyHandlers.withdraw_arrival,
             "Withdraw an arrival that is not complete. A customer who was made by it is erased at once; one who was "
-            "here before is being deleted again.",
+            "here before is being deleted again. One that has not come is refused for a week.",
             roles=ADMIN,
             query=ChangeQuery,
             response=Move,

@@ -24,7 +24,7 @@ from edgeproxy.collector.api.residency.models import (
     MovesQuery,
     MoveStepRequest,
 )
-from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.api.responses import answer, problem
 from edgeproxy.collector.database.schema import edges
 from edgeproxy.collector.residency import aggregates, arrival, credit_transfers, departure, moves
 from edgeproxy.collector.residency.aggregates import Aggregates
@@ -148,12 +148,16 @@ class ResidencyHandlers(ChangeHandlers):
 
     async def withdraw_arrival(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
         """Withdraw an arrival that is not complete."""
-        id_ = self._get_move(call.path("move"))
+        id_, has_come = self._get_move(call.path("move")), False
 
         async def make(connection: AsyncConnection) -> ChangeResult:
-            return ChangeResult(200, await arrival.withdraw(connection, call.caller, id_))
+            nonlocal has_come
+            withdrawn = await arrival.withdraw(connection, call.caller, id_)
+            has_come = withdrawn is not None
+            return ChangeResult(200, withdrawn or {})
 
-        return await self._change(call, make)
+        response = await self._change(call, make)
+        return response if has_come else problem(404, "there is no such arrival, and none is taken any more")
 
     async def book_transfer(self, call: Call[ChangeQuery, ArrivingTransfer]) -> web.Response:
         """Book credits that come from another residency."""

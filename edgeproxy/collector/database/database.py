@@ -63,7 +63,8 @@ POSTGRESQL_VERSION_MIN = 150000
 """The oldest PostgreSQL, as the server numbers it."""
 PURGE_TIMEOUT_MS = 1000
 """Milliseconds for which the purge of deleted rows waits for others, who may wait for it meanwhile."""
-DEAD_DATA_KEYS = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = 'data_keys'::regclass"
+DEAD_KEYS = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = '{}'::regclass"
+KEY_TABLES = ("data_keys", "encryption_keys")
 MIGRATION_LOCK = 7305_0001
 """The advisory lock of PostgreSQL under which tables are made and changed."""
 ROLLUP_LOCK = 7305_0002
@@ -318,8 +319,8 @@ class Database:
         """Leave nothing of deleted rows in files; False where somebody else's transaction is in the way for now.
 
         SQLite overwrites deleted rows (`secure_delete`), in the write-ahead log at first, which is emptied here.
-        PostgreSQL leaves them where they were: of data keys, without which what they encrypted is lost, the file is
-        written anew. That is done where the user owns it, and rows were deleted: for sure with `has_erased`.
+        PostgreSQL leaves them where they were: of keys, without which what they encrypted is lost, it writes the files
+        anew, where the user owns them and rows were deleted: of data keys for sure with `has_erased`.
         """
         if self.is_sqlite:
             async with self._writer.connect() as connection:
@@ -336,10 +337,12 @@ class Database:
         try:
             async with engine.connect() as connection:
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
-                if has_erased or (await connection.exec_driver_sql(DEAD_DATA_KEYS)).scalar_one():
-                    await connection.exec_driver_sql(f"SET lock_timeout = {PURGE_TIMEOUT_MS}")
-                    await connection.exec_driver_sql("VACUUM (FULL) data_keys")
-                    await connection.exec_driver_sql("VACUUM data_keys")  # Which counts dead rows, as FULL does not.
+                await connection.exec_driver_sql(f"SET lock_timeout = {PURGE_TIMEOUT_MS}")
+                for table in KEY_TABLES:
+                    is_due = has_erased and table == "data_keys"
+                    if is_due or (await connection.exec_driver_sql(DEAD_KEYS.format(table))).scalar_one():
+                        await connection.exec_driver_sql(f"VACUUM (FULL) {table}")
+                        await connection.exec_driver_sql(f"VACUUM {table}")  # Which counts dead rows, as FULL does not.
         except sa.exc.DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) != LOCK_TIMEOUT_STATE:
                 raise

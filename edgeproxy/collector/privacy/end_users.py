@@ -23,7 +23,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.privacy_tables import end_users
 from edgeproxy.collector.database.quota_tables import holdings
 from edgeproxy.collector.database.schema import dead_letters, events
-from edgeproxy.collector.privacy.erasure import end_allocations
+from edgeproxy.collector.privacy.erasure import end_allocations, has_cleared
 from edgeproxy.collector.privacy.rejected_events import match_events, names_one
 
 ROWS_AT_ONCE = 500
@@ -74,7 +74,7 @@ async def erase_end_user(connection: AsyncConnection, caller: Caller, customer: 
     left = {"item": make_random_item(), **without_ids}
     counts = Counter({"events": (await connection.execute(sa.update(events).where(counted).values(left))).rowcount})
     if pseudonym is not None:
-        named = (events.c.customer == customer) & events.c.dimensions.contains(pseudonym)
+        named = (events.c.customer == customer) & has_cleared(events) & events.c.dimensions.contains(pseudonym)
         counts["events"] += (await connection.execute(sa.update(events).where(named).values(without_ids))).rowcount
         row = sa.delete(end_users).where(end_users.c.pseudonym == pseudonym, end_users.c.customer == customer)
         counts["end_users"] = (await connection.execute(row)).rowcount

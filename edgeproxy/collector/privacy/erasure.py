@@ -119,10 +119,10 @@ def build_clearing(names: Sequence[str]) -> sa.Update:
 
 
 def _match_personal_events(names: Sequence[str]) -> sa.ColumnElement[bool]:
-    return events.c.customer.in_(names) & _has_cleared(events)
+    return events.c.customer.in_(names) & has_cleared(events)
 
 
-def _has_cleared(table: sa.Table) -> sa.ColumnElement[bool]:
+def has_cleared(table: sa.Table) -> sa.ColumnElement[bool]:
     """Return the condition that a row has something that an erasure clears; for events, that of their index."""
     return sa.or_(*(table.c[column].is_not(None) for column in TABLES[table.name].cleared))
 
@@ -158,7 +158,7 @@ async def _erase_rows(
         if entry.erasure is Erasure.DELETES:
             statement: sa.Delete | sa.Update = sa.delete(table)
         elif entry.erasure is Erasure.CLEARS and table is not customers_table:
-            statement = sa.update(table).where(_has_cleared(table)).values(dict.fromkeys(entry.cleared))
+            statement = sa.update(table).where(has_cleared(table)).values(dict.fromkeys(entry.cleared))
         else:
             continue
         counts[name] = (await connection.execute(statement.where(select_own(name, ids, names)))).rowcount

@@ -98,7 +98,7 @@ def draw_bars(
     if labels:
         so_far = f", {frame.so_far}" if frame.so_far else ""
         pieces.append(_draw_tip(f"{labels[-1]}{so_far} · {frame.format_value(sums[-1])}", "last"))
-    xs = [((number + 0.5) * step, labels[number]) for number in _choose_labels(len(labels))]
+    xs = [((number + 0.5) * step, labels[number]) for number in _choose_labels(len(labels), places)]
     return _frame(frame, steps, "".join(pieces), xs)
 
 
@@ -140,7 +140,8 @@ def draw_lines(
     known = [number for number in range(len(labels)) if any(one.values[number] is not None for one in drawn)]
     if known:  # The newest figures may be still to come.
         plot += _draw_tip(f"{labels[known[-1]]} · {_write(drawn, known[-1], frame)}", "last")
-    return _frame(frame, steps, plot, [(number * wide, labels[number]) for number in _choose_labels(len(labels))])
+    xs = [(number * wide, labels[number]) for number in _choose_labels(len(labels), places)]
+    return _frame(frame, steps, plot, xs)
 
 
 def draw_sparkline(values: Sequence[float], css: str = "1") -> Markup:
@@ -179,8 +180,8 @@ def _list_mark(axes: Axes) -> list[float]:
     return [axes.mark[0]] if axes.mark else []
 
 
-def _choose_labels(count: int) -> range:
-    return range(0, count, max(1, -(-count // LABELS_MAX)))
+def _choose_labels(count: int, places: int) -> range:
+    return range(0, count, max(1, -(-max(count, places) // LABELS_MAX)))
 
 
 def _fill(css: str) -> str:

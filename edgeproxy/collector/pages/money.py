@@ -1,6 +1,7 @@
 """The console's pages about billing: its status, invoices, reconciliation, business metrics."""
 
 from calendar import monthrange
+from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -46,6 +47,12 @@ INVOICE_LIST = Listing(
 RECONCILIATIONS_MAX = 100
 """Reconciliations that are fetched to find the latest of each kind."""
 SHOWN_MAX = 30
+ROWS_MAX = 20
+"""Rows of a reconciliation that are shown."""
+UNITS_SUFFIX = " in units"
+"""What the API writes behind a meter whose units differ, and not its amount."""
+CUSTOMERS_MAX, INVOICES_MAX = 20, 24
+"""Customers whose invoices are looked up, and invoices of each."""
 """The largest amount that a form may have: more than any invoice, and quick to parse."""
 MESSAGE_CHARACTERS_MAX = 200
 """Characters of the notice to customers while nobody is charged."""
@@ -215,8 +222,48 @@ async def show_reconciliation(visit: Visit) -> web.Response:
     for reconciliation in reversed(reconciliations):
         latest[reconciliation["kind"]] = reconciliation
     only = kind if kind in RECONCILED else ""
-    selected = [one for one in reconciliations if only in ("", one["kind"])]
-    return visit.render("reconciliation.html", result=selected[:SHOWN_MAX], latest=latest, only=only)
+    selected = [one for one in reconciliations if only in ("", one["kind"])][:SHOWN_MAX]
+    differing = [one for one in selected if one["rows"]]
+    return visit.render(
+        "reconciliation.html",
+        differing=differing,
+        agreeing=[one for one in selected if not one["rows"] and (only or one == latest[one["kind"]])],
+        latest=latest,
+        only=only,
+        invoices=await _fetch_differing_invoices(visit, differing),
+        currency=_find_only_currency(visit),
+        rows_max=ROWS_MAX,
+        units_suffix=UNITS_SUFFIX,
+    )
+
+
+def _find_only_currency(visit: Visit) -> str:
+    """Return the currency in which everything is sold; "" where there are several."""
+    settings = visit.site.settings_now()
+    sold = {currency for plan in settings.plans.values() for currency in (plan.currency, *plan.others)}
+    if settings.billing is not None and settings.billing.credits is not None:
+        sold |= settings.billing.credits.meters.keys()
+    return USD if sold <= {USD} else ""
+
+
+async def _fetch_differing_invoices(
+    visit: Visit, reconciliations: Sequence[JsonDocument]
+) -> dict[tuple[str, str], JsonDocument]:
+    """Return the invoices that are shown to differ, by customer and the beginning of their period."""
+    differing = [
+        (str(row["customer"]), str(one["since"]), str(one["until"]))
+        for one in reconciliations
+        if one["kind"] == "C"
+        for row in one["rows"][:ROWS_MAX]
+    ]
+    invoices: dict[tuple[str, str], JsonDocument] = {}
+    for customer in list(dict.fromkeys(customer for customer, *_ in differing))[:CUSTOMERS_MAX]:
+        query = {"customer": customer, "limit": str(INVOICES_MAX)}
+        response = await visit.call("GET", "/billing/invoices", query=query)
+        for invoice in reversed(response.body["invoices"] if response.is_success else ()):
+            if (customer, invoice["period_start"], invoice["period_end"]) in differing:
+                invoices[customer, invoice["period_start"]] = invoice
+    return invoices
 
 
 # ---- business metrics

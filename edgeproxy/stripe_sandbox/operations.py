@@ -7,6 +7,7 @@ from edgeproxy.stripe_sandbox.lists import Handler, create_list_handler, create_
 from edgeproxy.stripe_sandbox.objects import (
     alerts,
     balance,
+    bank_debits,
     catalog,
     checkout,
     clocks,
@@ -331,6 +332,7 @@ WORK: Mapping[str, Callable[[Transaction, str], None]] = {
     "pay_out": payouts.due_to_arrive,
     "renew": subscription_renewal.due_to_renew,
     "resume_collection": subscription_state.due_to_resume_collection,
+    "settle_debit": bank_debits.due_to_settle,
     "settle_refund": refunds.due_to_settle,
     "trial_will_end": subscription_trials.due_to_warn,
 }

@@ -252,7 +252,7 @@ class Pages:
     async def get_receipt(self, request: web.Request) -> web.Response:
         """Return the receipt of a charge."""
         tx, charge = self._find("charge", request)
-        card = charge["payment_method_details"]["card"]
+        card = charge["payment_method_details"].get("card")
         return render_page("receipt.html", title=f"Receipt {charge['id']}", charge=tx.render(charge), card=card)
 
 

@@ -189,14 +189,15 @@ def collect_payment(tx: Transaction, invoice: Body, method: str | None, *, off_s
             "This customer has no attached payment source or default payment method. Please consider adding a "
             "default payment method."
         )
-        raise _record_failure(tx, invoice, ApiError(400, message, code="resource_missing", commits=True))
-    invoice["attempt_count"] += 1
+        raise record_failure(tx, invoice, ApiError(400, message, code="resource_missing", commits=True))
     intent = tx.get("payment_intent", invoice["_intent"])
+    payments.require_confirmable(tx, intent)  # Another payment may be under way.
+    invoice["attempt_count"] += 1
     try:
         intent["payment_method"] = payment_methods.attach_method(tx, chosen, customer["id"], "payment_method")["id"]
         intent = payments.confirm_intent(tx, intent, payments.Session(off=off_session))
     except ApiError as error:
-        raise _record_failure(tx, invoice, error) from None
+        raise record_failure(tx, invoice, error) from None
     if intent["status"] == "requires_action":
         tx.save(invoice)
         tx.record_event("invoice.payment_action_required", invoice)
@@ -207,11 +208,13 @@ def collect_payment(tx: Transaction, invoice: Body, method: str | None, *, off_s
             code="invoice_payment_intent_requires_action",
             commits=True,
         )
-        raise _record_failure(tx, invoice, unanswered)
+        raise record_failure(tx, invoice, unanswered)
+    if intent["status"] == "processing":
+        return tx.save(invoice)
     return mark_paid(tx, invoice, intent)
 
 
-def _record_failure(tx: Transaction, invoice: Body, error: ApiError) -> ApiError:
+def record_failure(tx: Transaction, invoice: Body, error: ApiError) -> ApiError:
     """Record a failed attempt, and schedule the next one where the invoice advances by itself."""
     tries = invoice.get("_retries", 0)
     invoice["next_payment_attempt"] = None

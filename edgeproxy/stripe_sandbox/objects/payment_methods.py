@@ -1,9 +1,10 @@
-"""Payment methods: cards, by Stripe's test tokens or numbers, attached to customers and detached from them."""
+"""Payment methods: cards, by Stripe's test tokens or numbers, and bank accounts, by tokens; attached to customers and
+detached from them."""
 
 from datetime import UTC, datetime
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
-from edgeproxy.stripe_sandbox.objects import cards, tokens
+from edgeproxy.stripe_sandbox.objects import bank_accounts, cards, tokens
 from edgeproxy.stripe_sandbox.objects.fields import compute_previous_attributes, merge_metadata, require_supported
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, no_such_object, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
@@ -50,19 +51,20 @@ def create_from_data(tx: Transaction, data: Fields, param: str) -> Body:
     return tx.save(method)
 
 
-def _insert(tx: Transaction, token: str, card: Body) -> Body:
+def _insert(tx: Transaction, token: str, card: Body | None) -> Body:
+    """Store a new payment method: a card, or a bank account where there is none."""
     return tx.insert(
         {
             "id": generate_id("pm"),
             "object": "payment_method",
             "allow_redisplay": "unspecified",
             "billing_details": {"address": ADDRESS},
-            "card": card,
+            **({} if card is None else {"card": card}),
             "created": tx.now,
             "customer": None,
             "livemode": tx.live,
             "metadata": {},
-            "type": "card",
+            "type": bank_accounts.TYPE if card is None else "card",
             "_token": token,
         }
     )
@@ -100,12 +102,14 @@ def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     method = tx.get("payment_method", ids["id"])
     if method["customer"] is None:
         raise invalid_request("You must save this PaymentMethod to a customer before you can update it.")
-    before = {**method, "billing_details": dict(method["billing_details"]), "card": dict(method["card"])}
+    before = {**method, "billing_details": dict(method["billing_details"])}
     change = params.get("card", {})
     require_supported(change, "networks")
-    today = datetime.fromtimestamp(tx.now, UTC)
-    month, year = (change.get(name, method["card"][name]) for name in ("exp_month", "exp_year"))
     if change:
+        if method["type"] != "card":
+            raise invalid_request(f"You cannot update `card` of a PaymentMethod of the type {method['type']}.", "card")
+        today = datetime.fromtimestamp(tx.now, UTC)
+        month, year = (change.get(name, method["card"][name]) for name in ("exp_month", "exp_year"))
         cards.check_card(get_card(method).number, month, year, None, today.year, today.month)
         method["card"] = {**method["card"], "exp_month": month, "exp_year": year}
     _put(method, params)
@@ -165,10 +169,17 @@ def get_card(method: Fields) -> cards.Card:
     return cards.CARDS[method["_token"]]
 
 
+def find_bank_account(method: Fields) -> bank_accounts.BankAccount | None:
+    """Return the test bank account of a payment method; None where it is a card."""
+    return bank_accounts.BANK_ACCOUNTS.get(method["_token"])
+
+
 def get_method(tx: Transaction, id: str, param: str | None = None) -> Body:
     """Return a payment method by its id, or by a test token, which creates one."""
     if id.startswith("pm_card_") and id in cards.CARDS:
         return _insert(tx, id, cards.describe_card(id, None, *EXPIRES, None))
+    if id in bank_accounts.BANK_ACCOUNTS:
+        return _insert(tx, id, None)
     method = tx.find("payment_method", id)
     if method is None:
         raise no_such_object("PaymentMethod", id, param)
@@ -189,7 +200,7 @@ def find_default_method(tx: Transaction, invoice: Fields, customer: Fields) -> s
 
 def attach_method(tx: Transaction, id: str, customer: str, param: str) -> Body:
     """Return a payment method of a customer, attached before or now; a test token creates one for each customer."""
-    if id in cards.CARDS:
+    if id in cards.CARDS or id in bank_accounts.BANK_ACCOUNTS:
         for attached in tx.all("payment_method", customer=customer, _token=id):
             return attached
     method = get_method(tx, id, param)
@@ -204,9 +215,8 @@ def save_to_customer(tx: Transaction, method: Body, customer: str, *, checked: b
         return method
     if not checked:
         require_unused(method)
-    card = get_card(method)
-    if not card.attaches:
-        raise cards.build_decline(card.declined)
+    if find_bank_account(method) is None and not get_card(method).attaches:
+        raise cards.build_decline(get_card(method).declined)
     method["customer"] = customer
     pass_checks(method)
     tx.save(method)
@@ -216,7 +226,7 @@ def save_to_customer(tx: Transaction, method: Body, customer: str, *, checked: b
 
 def pass_checks(method: Body) -> None:
     """Mark the security code of a card as right, where one was given."""
-    if method["card"]["checks"]["cvc_check"] == "unchecked":
+    if method["type"] == "card" and method["card"]["checks"]["cvc_check"] == "unchecked":
         method["card"] = {**method["card"], "checks": {**method["card"]["checks"], "cvc_check": "pass"}}
 
 

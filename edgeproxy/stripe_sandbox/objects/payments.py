@@ -1,22 +1,20 @@
-"""Payments: what becomes of payment intents, by charges of cards and by the authentication of their owners."""
+"""Payments: what becomes of payment intents, by charges of cards, by the authentication of their owners, and by debits
+of bank accounts."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
 from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.amounts import round_to_cents
-from edgeproxy.stripe_sandbox.objects import balance, cards, disputes, payment_methods
-from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request
+from edgeproxy.stripe_sandbox.objects import balance, bank_accounts, cards, charges, disputes, payment_methods
+from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 FEE_SHARE, FEE_CENTS = Fraction(29, 1000), 30
 """Stripe's fee of a charge by card: 2.9 % and 30 cents."""
 AMOUNT_MAX = 99_999_999
-AUTHORIZATION_CODE = "000000"
-AUTHORIZATION_SECONDS = 7 * 86400
-"""Seconds within which an authorized amount can be captured."""
 UNFINISHED = ("requires_payment_method", "requires_capture", "requires_confirmation", "requires_action", "processing")
 CHANGEABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 """Statuses in which an intent can be confirmed, and its amount can change."""
@@ -99,6 +97,8 @@ def confirm_intent(tx: Transaction, intent: Body, session: Session = ON_SESSION)
 
 def must_authenticate(method: Fields, *, off_session: bool) -> bool:
     """Return whether the owner of a card must authenticate a payment."""
+    if payment_methods.find_bank_account(method) is not None:
+        return False
     when = payment_methods.get_card(method).authentication
     if when == "on_session" or (when == "until_set_up" and method.get("_set_up")):
         return not off_session
@@ -148,12 +148,14 @@ def build_authentication_error(intent: Fields) -> ApiError:
 
 
 def _charge_intent(tx: Transaction, intent: Body, method: Body) -> Body:
-    """Charge the card of an intent; raises the refusal of its bank."""
-    card = payment_methods.get_card(method)
-    if card.declined is not None:
-        raise _record_decline(tx, intent, method, card.declined)
+    """Charge the card of an intent, or begin to debit its bank account; raises the refusal of its bank."""
+    account = payment_methods.find_bank_account(method)
+    if account is not None:
+        _require_debit(intent)
+    elif (declined := payment_methods.get_card(method).declined) is not None:
+        raise _record_decline(tx, intent, method, declined)
     payment_methods.pass_checks(method)
-    charge = _create_charge(tx, intent, method, None)
+    charge = charges.create_charge(tx, intent, method, None)
     if intent.get("setup_future_usage"):
         method["_set_up"] = True
         if intent["customer"] is not None:
@@ -163,21 +165,76 @@ def _charge_intent(tx: Transaction, intent: Body, method: Body) -> Body:
     tx.save(method)
     intent["latest_charge"] = charge["id"]
     intent["next_action"] = intent["last_payment_error"] = None
+    if account is not None:
+        return _begin_debit(tx, intent, charge, account)
     if intent["capture_method"] == "manual":
         intent["status"], intent["amount_capturable"] = "requires_capture", intent["amount"]
         tx.save(intent)
-        tx.set_timer(tx.now + AUTHORIZATION_SECONDS, "expire_authorization", intent["id"])
+        tx.set_timer(tx.now + charges.AUTHORIZATION_SECONDS, "expire_authorization", intent["id"])
         tx.record_event("charge.succeeded", charge)
         tx.record_event("payment_intent.amount_capturable_updated", intent)
         return intent
     return capture_charge(tx, intent, charge, intent["amount"], "charge.succeeded")
 
 
+def _require_debit(intent: Fields) -> None:
+    """Raise the refusal of a payment that no bank account can make."""
+    if intent["currency"] != bank_accounts.CURRENCY:
+        raise invalid_request(
+            f"The currency provided ({intent['currency']}) is invalid. Payments with {bank_accounts.TYPE} support the "
+            f"following currencies: {bank_accounts.CURRENCY}.",
+            "currency",
+        )
+    if intent["capture_method"] == "manual":
+        raise unsupported(f"capture_method=manual for {bank_accounts.TYPE}", "capture_method")
+
+
+def _begin_debit(tx: Transaction, intent: Body, charge: Body, account: bank_accounts.BankAccount) -> Body:
+    """Begin to debit a bank account: the intent is under way until its bank has answered."""
+    charge.update(paid=False, status="pending", receipt_url=None)
+    tx.save(charge)
+    intent["status"] = "processing"
+    tx.save(intent)
+    if account.settles:
+        tx.set_timer(tx.now + bank_accounts.DEBIT_SECONDS, "settle_debit", intent["id"])
+    tx.record_event("charge.pending", charge)
+    tx.record_event("payment_intent.processing", intent)
+    return intent
+
+
+def settle_debit(tx: Transaction, intent: Body) -> ApiError | None:
+    """Settle a debit that is under way: the intent is paid, or the error of its bank is recorded and returned."""
+    charge, method = tx.get("charge", intent["latest_charge"]), tx.get("payment_method", intent["payment_method"])
+    account = payment_methods.find_bank_account(method)
+    if account is None or account.declined is None:
+        charge.update(paid=True, status="succeeded", receipt_url=f"{tx.account.base}/_sandbox/receipts/{charge['id']}")
+        capture_charge(tx, intent, charge, intent["amount"], "charge.succeeded")
+        return None
+    refusal = bank_accounts.build_return(account.declined)
+    error = refusal.body["error"]
+    charge.update(
+        status="failed",
+        failure_code=error["code"],
+        failure_message=error["message"],
+        outcome=charges.describe_outcome(error),
+    )
+    tx.save(charge)
+    intent.update(
+        status="requires_payment_method",
+        payment_method=None,
+        last_payment_error={**error, "charge": charge["id"], "payment_method": tx.render(method)},
+    )
+    tx.save(intent)
+    tx.record_event("charge.failed", charge)
+    tx.record_event("payment_intent.payment_failed", intent)
+    return refusal
+
+
 def _record_decline(tx: Transaction, intent: Body, method: Body, why: str) -> ApiError:
     """Record that a bank declined, and return its refusal, which has the intent in it."""
     refusal = cards.build_decline(why)
     error = refusal.body["error"]
-    charge = _create_charge(tx, intent, method, error)
+    charge = charges.create_charge(tx, intent, method, error)
     error["charge"] = charge["id"]
     intent.update(
         status="requires_payment_method",
@@ -192,100 +249,6 @@ def _record_decline(tx: Transaction, intent: Body, method: Body, why: str) -> Ap
     return refusal
 
 
-def _create_charge(tx: Transaction, intent: Body, method: Body, error: Mapping[str, JsonValue] | None) -> Body:
-    """Create the charge of an intent, which failed where there is an `error`."""
-    id = generate_id("ch")
-    customer = (tx.find("customer", intent["customer"]) if intent["customer"] else None) or {}
-    billing = method["billing_details"]
-    billing = {**billing, **{name: billing.get(name) or customer.get(name) for name in ("email", "name")}}
-    charge: Body = {
-        "id": id,
-        "object": "charge",
-        "amount": intent["amount"],
-        "amount_captured": 0,
-        "amount_refunded": 0,
-        "billing_details": billing,
-        "calculated_statement_descriptor": "SANDBOX",
-        "captured": False,
-        "created": tx.now,
-        "currency": intent["currency"],
-        "customer": intent["customer"],
-        "description": intent.get("description"),
-        "disputed": False,
-        "failure_code": None if error is None else error["code"],
-        "failure_message": None if error is None else error["message"],
-        "fraud_details": {},
-        "livemode": tx.live,
-        "metadata": intent["metadata"],
-        "outcome": _describe_outcome(error),
-        "paid": error is None,
-        "payment_intent": intent["id"],
-        "payment_method": method["id"],
-        "payment_method_details": _describe_card(tx, intent, method["card"], is_paid=error is None),
-        "receipt_email": intent.get("receipt_email"),
-        "receipt_url": None if error else f"{tx.account.base}/_sandbox/receipts/{id}",
-        "refunded": False,
-        "shipping": intent.get("shipping"),
-        "statement_descriptor": intent.get("statement_descriptor"),
-        "statement_descriptor_suffix": intent.get("statement_descriptor_suffix"),
-        "status": "failed" if error else "succeeded",
-        "transfer_group": intent.get("transfer_group"),
-    }
-    return tx.insert(charge)
-
-
-def _describe_card(tx: Transaction, intent: Body, card: Body, *, is_paid: bool) -> Body:
-    """Describe the card of a charge (`payment_method_details`)."""
-    shown = (
-        "brand",
-        "last4",
-        "exp_month",
-        "exp_year",
-        "country",
-        "checks",
-        "fingerprint",
-        "funding",
-        "regulated_status",
-    )
-    holds = is_paid and intent["capture_method"] == "manual"
-    return {
-        "type": "card",
-        "card": {
-            "amount_authorized": intent["amount"] if is_paid else None,
-            "authorization_code": AUTHORIZATION_CODE if is_paid else None,
-            **({"capture_before": tx.now + AUTHORIZATION_SECONDS} if holds else {}),
-            **{name: card[name] for name in shown},
-            "extended_authorization": {"status": "disabled"},
-            "incremental_authorization": {"status": "unavailable"},
-            "installments": None,
-            "mandate": None,
-            "multicapture": {"status": "unavailable"},
-            "network": card["brand"],
-            "network_token": {"used": False},
-            "network_transaction_id": f"{tx.now:015}" if is_paid else None,
-            "overcapture": {"maximum_amount_capturable": intent["amount"], "status": "unavailable"},
-            "three_d_secure": None,
-            "wallet": None,
-        },
-    }
-
-
-def _describe_outcome(error: Mapping[str, JsonValue] | None) -> Body:
-    """Return the outcome of a charge."""
-    outcome: Body = {"advice_code": None, "network_advice_code": None, "network_decline_code": None}
-    outcome |= {"risk_level": "normal", "risk_score": 20}
-    if error is None:
-        accepted = {"network_status": "approved_by_network", "reason": None, "type": "authorized"}
-        return {**outcome, **accepted, "seller_message": "Payment complete."}
-    return {
-        **outcome,
-        "network_status": "declined_by_network",
-        "reason": error["decline_code"],
-        "seller_message": "The bank did not return any further details with this decline.",
-        "type": "issuer_declined",
-    }
-
-
 # ---- captured, canceled
 
 
@@ -295,7 +258,8 @@ def capture_charge(tx: Transaction, intent: Body, charge: Body, amount: int, eve
     charge["captured"], charge["amount_captured"] = True, amount
     fee = round_to_cents(amount * FEE_SHARE) + FEE_CENTS
     booked = balance.record_transaction(tx, charge, "charge", amount, fee)
-    if payment_methods.get_card(method).available:
+    card = None if payment_methods.find_bank_account(method) else payment_methods.get_card(method)
+    if card is not None and card.available:
         tx.save({**booked, "available_on": tx.now})
     charge["balance_transaction"] = booked["id"]
     tx.save(charge)
@@ -303,9 +267,8 @@ def capture_charge(tx: Transaction, intent: Body, charge: Body, amount: int, eve
     tx.save(intent)
     tx.record_event(event, charge)
     tx.record_event("payment_intent.succeeded", intent)
-    reason = payment_methods.get_card(method).dispute
-    if reason is not None:
-        disputes.open_dispute(tx, charge, reason)
+    if card is not None and card.dispute is not None:
+        disputes.open_dispute(tx, charge, card.dispute)
     return intent
 
 

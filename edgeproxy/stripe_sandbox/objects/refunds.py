@@ -3,7 +3,7 @@
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list
 from edgeproxy.stripe_sandbox.objects import balance, payment_methods
 from edgeproxy.stripe_sandbox.objects.fields import compute_previous_attributes, merge_metadata, require_supported
-from edgeproxy.stripe_sandbox.refusal import invalid_request
+from edgeproxy.stripe_sandbox.refusal import invalid_request, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 OUTCOME_SECONDS = 60
@@ -48,7 +48,7 @@ def refund_charge(tx: Transaction, charge: Body, amount: int | None, params: Fie
         raise invalid_request(
             f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left})", "amount"
         )
-    outcome = payment_methods.get_card(tx.get("payment_method", charge["payment_method"])).refund
+    outcome = _get_outcome(tx, charge)
     refund: Body = {
         "id": generate_id("re"),
         "object": "refund",
@@ -75,6 +75,14 @@ def refund_charge(tx: Transaction, charge: Body, amount: int | None, params: Fie
     tx.record_event("refund.created", refund)
     tx.record_event("charge.refunded", charge, compute_previous_attributes(before, charge))
     return refund
+
+
+def _get_outcome(tx: Transaction, charge: Fields) -> str:
+    """Return what becomes of refunds of a charge, by its test card."""
+    method = tx.get("payment_method", charge["payment_method"])
+    if method["type"] != "card":
+        raise unsupported(f"refunds of the type {method['type']}", "charge")
+    return payment_methods.get_card(method).refund
 
 
 def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:

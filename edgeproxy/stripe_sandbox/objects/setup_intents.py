@@ -3,7 +3,7 @@
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
 from edgeproxy.stripe_sandbox.objects import cards, payment_intents, payment_methods, payments, subscription_state
 from edgeproxy.stripe_sandbox.objects.fields import merge_metadata, require_supported, set_fields
-from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request
+from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 UNSUPPORTED = ("confirmation_token", "customer_account", "payment_method_options")
@@ -93,6 +93,8 @@ def confirm_intent(tx: Transaction, intent: Body) -> Body:
         )
     method = tx.get("payment_method", intent["payment_method"], "payment_method")
     payment_methods.require_customer(method, intent["customer"], "SetupIntent")
+    if payment_methods.find_bank_account(method) is not None:
+        raise unsupported("setting a bank account up", "payment_method")
     card = payment_methods.get_card(method)
     if not card.attaches:
         raise _record_failure(tx, intent, method, cards.build_decline(card.declined))

@@ -120,15 +120,18 @@ async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> Non
 
 async def apply_dispute(connection: AsyncConnection, dispute: StripeObject) -> None:
     """Book the money that a dispute has moved: none as long as it is an inquiry, and won money once it is back. Raises
-    UnbookedPurchaseError where it comes before its purchase."""
+    UnbookedPurchaseError where it comes before its purchase, and UnexpectedObjectError."""
     intent = await _find_purchase(connection, dispute)
     if intent is None:
         return
     for moved in dispute.get("balance_transactions") or ():
+        # Movements are in the currency of the account's balance, and say no more than which way the amount went.
+        if moved["amount"]:
+            await _require_currency(connection, intent, dispute)
         if moved["amount"] < 0:
-            await credits.book_chargeback(connection, intent, dispute["id"], -moved["amount"] * CENT)
+            await credits.book_chargeback(connection, intent, dispute["id"], dispute["amount"] * CENT)
         elif moved["amount"] > 0:
-            await credits.book_chargeback_won(connection, intent, dispute["id"], moved["amount"] * CENT)
+            await credits.book_chargeback_won(connection, intent, dispute["id"], dispute["amount"] * CENT)
 
 
 APPLIERS = {
@@ -148,6 +151,17 @@ def parse_id(reference: StripeObject | str | None) -> str | None:
 def _get_metadata(stripe_object: Mapping[str, object]) -> Mapping[str, str]:
     metadata = stripe_object.get("metadata")
     return metadata if isinstance(metadata, Mapping) else {}
+
+
+async def _require_currency(connection: AsyncConnection, intent: str, dispute: StripeObject) -> None:
+    """Raise UnexpectedObjectError where a dispute is in another currency than the credits that its payment bought."""
+    owner = credit_grants.join(customers, customers.c.id == credit_grants.c.customer)
+    statement = sa.select(customers.c.currency).select_from(owner).where(credit_grants.c.payment == intent)
+    currency = (await connection.execute(statement)).scalar_one() or USD
+    if dispute["currency"] != currency:
+        raise UnexpectedObjectError(
+            f"the dispute {dispute['id']} is in {dispute['currency']}, and the credits of {intent} are in {currency}"
+        )
 
 
 async def _find_purchase(connection: AsyncConnection, moved: StripeObject) -> str | None:

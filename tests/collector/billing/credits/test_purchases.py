@@ -69,7 +69,7 @@ def refund(status: str, **also: Any) -> dict[str, Any]:
 
 
 def dispute(*moved: tuple[str, int, int], **also: Any) -> dict[str, Any]:
-    body = {"object": "dispute", "id": "dp_1", "payment_intent": "pi_1", **also}
+    body = {"object": "dispute", "id": "dp_1", "payment_intent": "pi_1", "amount": 1190, "currency": "usd", **also}
     transactions = [{"id": id_, "amount": amount, "fee": fee} for id_, amount, fee in moved]
     return {**body, "balance_transactions": transactions}
 
@@ -116,6 +116,8 @@ UNBOOKED = {"id": "pi_1", "metadata": OURS}
             ["purchase", "chargeback", "chargeback_won"],
             1000,
         ),
+        # The account is settled in another currency: its movements have other amounts.
+        ([session(), dispute(("txn_2", -1071, 1500), amount=595)], ["purchase", "chargeback"], 500),
         ([session(), refund("succeeded", metadata={REFUND: "unknown"})], ["purchase"], 1000),
     ],
 )
@@ -145,6 +147,17 @@ def test_what_cannot_be_booked_says_why(sqlite_database: str, one: dict[str, Any
             with pytest.raises(UnexpectedObjectError, match=message):
                 await apply(database, one)
             assert await kinds(database) == []
+
+    asyncio.run(work())
+
+
+def test_a_dispute_in_another_currency_than_the_credits_is_not_booked(sqlite_database: str) -> None:
+    async def work() -> None:
+        async with opened(sqlite_database, "acme") as database:
+            await apply(database, session())
+            with pytest.raises(UnexpectedObjectError, match="dp_1 is in eur, and the credits of pi_1 are in usd"):
+                await apply(database, dispute(WITHDRAWN, currency="eur"))
+            assert await kinds(database) == ["purchase"]
 
     asyncio.run(work())
 

@@ -173,13 +173,14 @@ async def hold_refund(
         grant_state = balance.grant(grant)
         assert grant_state is not None
         grant_state = grant_state._replace(rest=min(grant_state.rest, balance.balance - pending))
-        unit = CENT * get_payable_unit(books.get_currency(row.customer))
+        payable_unit = get_payable_unit(books.get_currency(row.customer))
+        unit = CENT * payable_unit
         refunded = grant_state.refundable - grant_state.refundable % unit if amount is None else amount
         if refunded == 0:
             raise ChangeRejectedError(409, "nothing is unspent of this purchase")
         if refunded % unit:
             raise reject_field("millicredits", f"is not a multiple of {unit} millicredits, which can be paid")
-        entries = _build_entries(postings.refund_entries, grant_state, refunded)
+        entries = _build_entries(postings.refund_entries, grant_state, refunded, payable_unit)
         books.record_return(row.customer, grant, refunded)
         books.book(Posting(row.customer, "refund", id_, entries, grant, details=_format_details(caller, why)))
     await _record_audit(connection, caller, "credits.refund", row.customer, id_, refunded, why)
@@ -248,12 +249,13 @@ async def _book_dispute(
         balance = await books.fetch_credit_balance(row.customer)
         paid_grant = balance.grant(row.id)
         assert paid_grant is not None
-        net = postings.compute_net(paid_grant, total)
+        unit = get_payable_unit(books.get_currency(row.customer))
+        net = postings.compute_net(paid_grant, total, unit)
         if kind == "chargeback":
-            entries = postings.chargeback_entries(balance, paid_grant, total)
+            entries = postings.chargeback_entries(balance, paid_grant, total, unit)
             books.record_return(row.customer, row.id, net)
         else:
-            entries = postings.chargeback_won_entries(balance, paid_grant, total)
+            entries = postings.chargeback_won_entries(balance, paid_grant, total, unit)
             books.record_return(row.customer, row.id, -net)
         return books.book(Posting(row.customer, kind, dispute, entries, row.id))
 

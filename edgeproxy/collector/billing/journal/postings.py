@@ -220,15 +220,18 @@ def withdrawal_entries(balance: CreditBalance, amount: int) -> tuple[JournalEntr
     return _complete_entries("withdrawal", _draw_credits(balance, amount, gifts))
 
 
-def refund_entries(grant: Grant, amount: int) -> tuple[JournalEntry, ...]:
+def refund_entries(grant: Grant, amount: int, unit: int = 1) -> tuple[JournalEntry, ...]:
     """Return the entries of money that is to go back: at most the unspent rest of a purchase. Raises
     InsufficientCreditsError.
 
-    `amount` is without tax and whole cents; the tax on it goes back too, so that with all of it all of the tax does.
+    `amount` is without tax and can be paid: it is in whole `unit`s, of so many of the currency's smallest unit. The tax
+    on it goes back too, in such units, so that with all of it all of the tax does.
     """
     if amount > grant.refundable:
         raise InsufficientCreditsError("more would be paid back than is unspent of the purchase", grant.refundable)
-    tax = _compute_returned_tax(grant, grant.returned + amount) - _compute_returned_tax(grant, grant.returned)
+    tax = _compute_returned_tax(grant, grant.returned + amount, unit) - _compute_returned_tax(
+        grant, grant.returned, unit
+    )
     return _complete_entries("refund", [JournalEntry("deferred", amount, grant.id)], tax)
 
 
@@ -239,20 +242,20 @@ def refund_failed_entries(balance: CreditBalance, held: Sequence[JournalEntry]) 
     return _complete_entries("refund_failed", _add_credits(balance, grant.amount, [(grant.grant, grant.amount)]), -tax)
 
 
-def chargeback_entries(balance: CreditBalance, grant: Grant, total: int) -> tuple[JournalEntry, ...]:
+def chargeback_entries(balance: CreditBalance, grant: Grant, total: int, unit: int = 1) -> tuple[JournalEntry, ...]:
     """Return the entries for money that has gone back without us: from the rest of the purchase first, then from all
     other grants.
 
-    `total` is with its share of the tax.
+    `total` is with its share of the tax; a payment is in whole `unit`s.
     """
-    net = compute_net(grant, total)
+    net = compute_net(grant, total, unit)
     others = [other for other in spending_order(balance.grants) if other.id != grant.id]
     return _complete_entries("chargeback", _draw_credits(balance, net, [grant, *others]), total - net)
 
 
-def chargeback_won_entries(balance: CreditBalance, grant: Grant, total: int) -> tuple[JournalEntry, ...]:
-    """Return the entries for charged-back money that has come again."""
-    net = compute_net(grant, total)
+def chargeback_won_entries(balance: CreditBalance, grant: Grant, total: int, unit: int = 1) -> tuple[JournalEntry, ...]:
+    """Return the entries for charged-back money that has come again; a payment is in whole `unit`s."""
+    net = compute_net(grant, total, unit)
     return _complete_entries("chargeback_won", _add_credits(balance, net, [(grant.id, net)]), net - total)
 
 
@@ -289,9 +292,9 @@ def overdraft_moved_in_entries(balance: CreditBalance, amount: int) -> tuple[Jou
     return _complete_entries("moved_in", _draw_credits(balance, amount, spending_order(balance.grants)))
 
 
-def compute_net(grant: Grant, total: int) -> int:
-    """Return the net part of an amount that has gone back, without tax: whole cents where the amount is."""
-    return CENT * divide_rounded(total * grant.paid, CENT * (grant.paid + grant.tax))
+def compute_net(grant: Grant, total: int, unit: int = 1) -> int:
+    """Return the net part of an amount that has gone back, without tax, in whole `unit`s, which can be paid."""
+    return CENT * divide_rounded(total * grant.paid, CENT * (grant.paid + grant.tax), unit)
 
 
 def spending_order(grants: Iterable[Grant]) -> list[Grant]:
@@ -377,6 +380,6 @@ def _reverse_revenue(
             amount -= part
 
 
-def _compute_returned_tax(grant: Grant, returned: int) -> int:
-    """Return the tax that has gone back with this part of the price, in whole cents as millicredits."""
-    return CENT * divide_rounded(grant.tax * returned, CENT * grant.paid)
+def _compute_returned_tax(grant: Grant, returned: int, unit: int) -> int:
+    """Return the tax that has gone back with this part of the price, in whole `unit`s, as millicredits."""
+    return CENT * divide_rounded(grant.tax * returned, CENT * grant.paid, unit)

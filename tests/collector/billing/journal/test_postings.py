@@ -173,6 +173,18 @@ def test_tax_goes_back_with_its_purchase_to_the_cent() -> None:
     }
 
 
+def test_tax_goes_back_in_units_that_can_be_paid() -> None:
+    grant = Grant("p", 10_000 * CENT, paid=10_000 * CENT, tax=770 * CENT)  # 10 KWD, of which 10 fils can be paid.
+    tax = 0
+    for part in (330, 3330, 6340):
+        held = sums(postings.refund_entries(grant, part * CENT, 10))
+        assert held.get("tax", 0) % (10 * CENT) == 0
+        tax += held.get("tax", 0)
+        grant = grant._replace(rest=grant.rest - part * CENT, returned=grant.returned + part * CENT)
+    assert (tax, grant.rest) == (770 * CENT, 0)
+    assert postings.compute_net(grant, 500 * CENT, 10) == 460 * CENT, "not 464 fils"
+
+
 def test_a_refund_that_failed_is_there_again() -> None:
     grant = Grant("p", 500 * CENT, paid=1000 * CENT, tax=190 * CENT)
     held = postings.refund_entries(grant, 500 * CENT)

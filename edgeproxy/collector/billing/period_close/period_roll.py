@@ -1,6 +1,7 @@
 """The period roll: subscriptions whose period or trial is over begin the next one, and those of deleted customers end.
 
-Each subscription has a transaction of its own. One that fails raises an alert and is tried again; the others go on.
+Each subscription has a transaction of its own. One that fails raises an alert and is tried again after a pause, so that
+however many fail, the others go on.
 """
 
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,8 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 PAGE = 500
 """Subscriptions, and deleted customers, that one step takes up."""
+PAUSE_SECONDS = 60.0
+"""Seconds until the next try of one that failed."""
 TITLE_CHARACTERS_MAX = 200
 
 
@@ -30,16 +33,20 @@ class PeriodRoll:
         self._database = database
         self._trials = TrialPayments(database, stripe)
         self._settings = settings
+        self._put_off: dict[str, float] = {}
+        """The time of the next try of what failed, by the id of the subscription or of the deleted customer."""
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def step(self, now: float, billing: Billing) -> bool:
         """Roll the periods that are over at this Unix second; return whether there were any."""
         settings = self._settings()
+        self._put_off = {subject: at for subject, at in self._put_off.items() if at > now}
+        failed = list(self._put_off)
         async with self._database.reading() as connection:
-            due = await subscription_rows.list_due(connection, now, PAGE)
-            trials = await subscription_rows.list_due(connection, now, PAGE, is_trial=True)
-            deleted = await subscription_rows.list_deleted_customers(connection, PAGE)
+            due = await subscription_rows.list_due(connection, now, PAGE, without=failed)
+            trials = await subscription_rows.list_due(connection, now, PAGE, without=failed, is_trial=True)
+            deleted = await subscription_rows.list_deleted_customers(connection, PAGE, without=failed)
 
         async def roll(connection: AsyncConnection, number: str) -> None:
             await subscriptions.roll_period(connection, number, settings=settings, now=now)
@@ -63,6 +70,7 @@ class PeriodRoll:
             can_pay = await self._trials.can_pay(number, billing)
         except StripeCallError as error:
             self._limited_log.error("a trial cannot end, and is looked at again", str(error), subscription=number)
+            self._put_off[number] = now + PAUSE_SECONDS
             return
         settings = self._settings()
 
@@ -79,6 +87,7 @@ class PeriodRoll:
         except CONNECTION_ERRORS:
             raise
         except Exception as error:
+            self._put_off[subject] = now + PAUSE_SECONDS
             await self._alert_stuck(subject, error, now)
 
     async def _alert_stuck(self, number: str, error: Exception, now: float) -> None:

@@ -8,7 +8,7 @@ TRANSITIONS has all steps that are allowed, and `transition` makes them. A subsc
 is active too: its customer is paused (invoices/dunning.py). Plans change within a state.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import sqlalchemy as sa
@@ -186,12 +186,15 @@ async def get_subscriber(connection: AsyncConnection, ref: str, *, lock: bool = 
     return Subscriber(row.id, row.name, row.tier, row.created_at, row.deleting_since, row.currency)
 
 
-async def list_due(connection: AsyncConnection, now: float, limit: int, *, is_trial: bool = False) -> list[str]:
-    """Return the ids of subscriptions whose period is over: those whose trial it is, or the others."""
+async def list_due(
+    connection: AsyncConnection, now: float, limit: int, *, without: Collection[str] = (), is_trial: bool = False
+) -> list[str]:
+    """Return the ids of subscriptions whose period is over, `without` these: those whose trial it is, or the others."""
     is_trialing = subscriptions.c.state == TRIALING
     statement = sa.select(subscriptions.c.id).where(
         subscriptions.c.state != CANCELED, subscriptions.c.period_end <= now, is_trialing if is_trial else ~is_trialing
     )
+    statement = statement.where(subscriptions.c.id.not_in(without))
     return list((await connection.execute(statement.order_by(subscriptions.c.period_end).limit(limit))).scalars())
 
 
@@ -202,13 +205,16 @@ async def has_had_trial(connection: AsyncConnection, customer: str) -> bool:
     return (await connection.execute(trials)).first() is not None
 
 
-async def list_deleted_customers(connection: AsyncConnection, limit: int) -> list[str]:
-    """Return the ids of customers who are being deleted, and still have a subscription."""
+async def list_deleted_customers(
+    connection: AsyncConnection, limit: int, *, without: Collection[str] = ()
+) -> list[str]:
+    """Return the ids of customers who are being deleted, and still have a subscription, `without` these."""
     joined = subscriptions.join(customers_table, customers_table.c.id == subscriptions.c.customer)
     statement = (
         sa.select(customers_table.c.id)
         .select_from(joined)
         .where(subscriptions.c.state != CANCELED, customers_table.c.deleting_since.is_not(None))
+        .where(customers_table.c.id.not_in(without))
     )
     return list((await connection.execute(statement.limit(limit))).scalars())
 

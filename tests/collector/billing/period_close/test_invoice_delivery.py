@@ -17,7 +17,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.invoices import invoices, stripe_reports
 from edgeproxy.collector.billing.invoices.invoices import Invoice
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
-from edgeproxy.collector.billing.period_close import invoice_lines
+from edgeproxy.collector.billing.period_close import invoice_lines, period_roll
 from edgeproxy.collector.billing.period_close.collection.invoice_items import (
     POSITION,
     InvoiceMismatchError,
@@ -522,8 +522,10 @@ def test_the_end_of_a_subscription_is_invoiced_and_the_tier_is_what_it_was(
 
 @ON_BOTH_IF_SOAKED
 def test_a_subscription_that_cannot_end_holds_no_other_up(
-    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(period_roll, "PAGE", 1)  # The one that is stuck fills it.
+
     async def work() -> None:
         async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
             for name in ("stuck", "goes"):
@@ -535,7 +537,7 @@ def test_a_subscription_that_cannot_end_holds_no_other_up(
             tiers = {name: tier for name, tier in of.known.tiers.items() if name != "basic"}
             less = of.known.model_copy(update={"tiers": tiers})
             closing._roll._settings = lambda: less
-            await run(closing, FEBRUARY + 5, FEBRUARY + 10)
+            await run(closing, FEBRUARY + 5, FEBRUARY + 10, FEBRUARY + 15)
             assert "2027-01-01 period" in await fetch_invoices(of, "goes")
             assert "2027-01-01 period" not in await fetch_invoices(of, "stuck"), "the tier that it had before is gone"
             async with of.database.reading() as connection:
@@ -543,7 +545,7 @@ def test_a_subscription_that_cannot_end_holds_no_other_up(
                     "subscription_period_failed"
                 ]
             closing._roll._settings = lambda: of.known
-            await run(closing, FEBRUARY + 15)
+            await run(closing, FEBRUARY + 5 + period_roll.PAUSE_SECONDS)
             assert "2027-01-01 period" in await fetch_invoices(of, "stuck")
 
     asyncio.run(work())

@@ -117,13 +117,21 @@ def build_processor(
     # The key of the API is there in any case; secrets of webhooks may come later.
     payloads = ColumnCipher([*read_webhook_secrets(way), read_secret_key(way, os.environ)])
     table: Mapping[str, Apply] = {
-        "invoice": stripe_reports.apply_stripe_invoice,
+        "invoice": _apply_stripe_invoice,
         "customer": _apply_stripe_customer,
         "credit_note": credit_notes.apply_stripe_note,
         **purchases.APPLIERS,
         REPORT: meter_reports.apply_report,
     }
     return Processor(database, StripeObjects(stripe), table, payloads, live=way.live, on_applied=applied, on_seen=seen)
+
+
+async def _apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: StripeObject) -> None:
+    """Apply an invoice of Stripe's: its state and amounts, and that a payment of it is not under way any more."""
+    await dunning.apply_stripe_invoice(
+        connection, stripe_invoice, time.time()
+    )  # First, as tries lock the rows in this order.
+    await stripe_reports.apply_stripe_invoice(connection, stripe_invoice)
 
 
 async def _apply_stripe_customer(connection: AsyncConnection, stripe_customer: StripeObject) -> None:

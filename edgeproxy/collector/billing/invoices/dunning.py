@@ -7,6 +7,8 @@ is charged when it is due, if its customer has a payment method by then; a custo
                     ▼ │           ▼
     due ──────────▶ scheduled ◀───┘
 
+The debit of a bank account is under way for days: each try may lead to `processing`, until it is paid or declined.
+
 TRANSITIONS has all steps of an open invoice, and `advance` makes them. An invoice that is not open any more has left
 dunning, whatever its row says. Whom to pause and release has no state of its own: it follows
 from the invoices, and from the pause that a customer has.
@@ -29,12 +31,13 @@ from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import invoices as states
+from edgeproxy.collector.billing.invoices import stripe_payments
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.billing.stripe.customers import find_payment_method
 from edgeproxy.collector.database.billing_tables import billing_customers, billing_details, invoices
 from edgeproxy.collector.database.billing_tables import dunning as table
-from edgeproxy.collector.database.database import build_insert_new
+from edgeproxy.collector.database.database import build_insert_new, build_upsert
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.config.collector.currency_units import to_decimal
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -45,6 +48,8 @@ WHY = "An invoice is unpaid. Service goes on once it is paid."
 """The text that a paused customer reads. Pauses with another text are never taken back here."""
 TAKEN_MAX = 500
 """Customers that one round pauses or releases."""
+LOOK_SECONDS = 86400
+"""Seconds until a payment that is under way is looked at again, unless Stripe reports it before."""
 
 
 class DunningState(StrEnum):
@@ -56,6 +61,8 @@ class DunningState(StrEnum):
     """The payment is tried again at `retry_at`, by the method that was declined."""
     EXHAUSTED = "exhausted"
     """Every retry was declined: the invoice waits for another payment method, or for the customer to pay it."""
+    PROCESSING = "processing"
+    """A payment is under way, such as the debit of a bank account; `retry_at` is when it is looked at again."""
 
 
 class DunningEvent(StrEnum):
@@ -66,17 +73,26 @@ class DunningEvent(StrEnum):
     """The customer has another payment method than the declined one."""
     DUE = "due"
     """The invoice was mailed and is due, and the customer has a payment method by now."""
+    BEGUN = "begun"
+    """A payment is under way, and its bank has not answered yet."""
 
 
 SCHEDULED, RETRYING, EXHAUSTED = DunningState.SCHEDULED, DunningState.RETRYING, DunningState.EXHAUSTED
+PROCESSING = DunningState.PROCESSING
 DECLINED, METHOD_CHANGED, DUE = DunningEvent.DECLINED, DunningEvent.METHOD_CHANGED, DunningEvent.DUE
+BEGUN = DunningEvent.BEGUN
 TRANSITIONS: Final[Mapping[tuple[DunningState | None, DunningEvent], frozenset[DunningState]]] = {
     (None, DECLINED): frozenset({RETRYING, EXHAUSTED}),
     (None, DUE): frozenset({SCHEDULED}),
+    (None, BEGUN): frozenset({PROCESSING}),
     (SCHEDULED, DECLINED): frozenset({RETRYING, EXHAUSTED}),
     (SCHEDULED, METHOD_CHANGED): frozenset({SCHEDULED}),
+    (SCHEDULED, BEGUN): frozenset({PROCESSING}),
     (RETRYING, DECLINED): frozenset({RETRYING, EXHAUSTED}),
     (RETRYING, METHOD_CHANGED): frozenset({SCHEDULED}),
+    (RETRYING, BEGUN): frozenset({PROCESSING}),
+    (PROCESSING, DECLINED): frozenset({RETRYING, EXHAUSTED}),
+    (PROCESSING, BEGUN): frozenset({PROCESSING}),
     (EXHAUSTED, METHOD_CHANGED): frozenset({SCHEDULED}),
 }
 """The states after an event. After a decline the invoice is EXHAUSTED where the schedule has no later time."""
@@ -105,6 +121,8 @@ def advance(before: Dunning | None, event: DunningEvent, now: int, schedule: Seq
     if (state, event) not in TRANSITIONS:
         raise DunningStateError(f"the payment of an invoice that is {state} cannot be {event}")
     declines, first = (before.declines, before.declined_at) if before is not None and before.declines else (0, now)
+    if event is BEGUN:
+        return Dunning(PROCESSING, declines, first, now + LOOK_SECONDS)
     if event is not DECLINED:
         return Dunning(SCHEDULED, declines, first, now)
     retry_at = min((first + int(delay) for delay in schedule if first + int(delay) > now), default=None)
@@ -130,21 +148,23 @@ async def schedule_payments(connection: AsyncConnection, numbers: Sequence[str],
 
 
 class Retry(NamedTuple):
-    """A payment that is due to be tried."""
+    """A payment that is due to be tried, or to be looked at where it is under way."""
 
     row: InvoiceRow
     retry_at: int
+    is_processing: bool
 
 
 async def list_retries(connection: AsyncConnection, now: float, limit: int) -> list[Retry]:
-    """Return the open invoices whose payment is to be tried by this Unix second, at most `limit`."""
+    """Return the open invoices whose payment is to be tried, or looked at, by this Unix second, at most `limit`."""
     column = table.c
-    is_due = sa.select(column.invoice).where(column.state.in_((SCHEDULED, RETRYING)), column.retry_at <= int(now))
+    states_tried = (SCHEDULED, RETRYING, PROCESSING)
+    is_due = sa.select(column.invoice).where(column.state.in_(states_tried), column.retry_at <= int(now))
     is_open = invoices.c.state == states.OPEN
     rows = await states.fetch_invoices(connection, is_open, invoices.c.id.in_(is_due), limit=limit)
-    times = await connection.execute(sa.select(column.invoice, column.retry_at).where(column.invoice.in_(is_due)))
-    retry_at = {row.invoice: row.retry_at for row in times}
-    return [Retry(row, retry_at[row.id]) for row in rows]
+    statement = sa.select(column.invoice, column.retry_at, column.state).where(column.invoice.in_(is_due))
+    tries = {one.invoice: one for one in await connection.execute(statement)}
+    return [Retry(row, tries[row.id].retry_at, tries[row.id].state == PROCESSING) for row in rows]
 
 
 async def put_off_retry(connection: AsyncConnection, retry: Retry, until: int) -> None:
@@ -153,7 +173,7 @@ async def put_off_retry(connection: AsyncConnection, retry: Retry, until: int) -
     await connection.execute(statement.values(retry_at=until))
 
 
-async def record_decline(
+async def record_try(
     connection: AsyncConnection,
     row: InvoiceRow,
     stripe_invoice: StripeObject,
@@ -162,22 +182,48 @@ async def record_decline(
     *,
     retry_at: int | None = None,
 ) -> None:
-    """Record that the payment of an invoice was declined, and raise an alert for the operator and the customer.
+    """Record what became of a try to pay an invoice that is open still: a payment that is under way is looked at later,
+    and a decline is an alert for the operator and the customer.
 
-    `stripe_invoice` has its customer expanded, and the reason in `edgeproxy_refused`. `retry_at` is the time for which
-    a retry was scheduled; its decline is not recorded where another one was scheduled meanwhile.
+    `stripe_invoice` is what `pay_invoice` returned. `retry_at` is the time for which a try was scheduled; its result is
+    not recorded where another one was scheduled meanwhile.
     """
     before = await _fetch_dunning(connection, row.id)
     if (None if before is None else before.retry_at) != retry_at:
         return
-    after = advance(before, DECLINED, int(now), schedule)
-    why = str(stripe_invoice["edgeproxy_refused"])
-    values = {**after._asdict(), "why": why, "payment_method": find_payment_method(stripe_invoice["customer"])}
-    if before is None:
-        await connection.execute(sa.insert(table), [{"invoice": row.id, **values}])
-    else:
-        await connection.execute(sa.update(table).where(table.c.invoice == row.id).values(values))
-    await raise_once(connection, _build_alert(row, stripe_invoice, after, why, now))
+    why = stripe_invoice["edgeproxy_refused"]
+    after = advance(before, BEGUN if why is None else DECLINED, int(now), schedule)
+    values = {"invoice": row.id, **after._asdict(), "why": why or ""}
+    if before is None or before.state is not PROCESSING:  # Else it was debited before the customer had another one.
+        values["payment_method"] = find_payment_method(stripe_invoice["customer"])
+    await connection.execute(build_upsert(connection, table, values, "invoice"))
+    if why is not None:
+        await raise_once(connection, _build_alert(row, stripe_invoice, after, why, now))
+
+
+async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: StripeObject, now: float) -> None:
+    """Have the payment of an open invoice of ours looked at, now that Stripe reports something of it: what was under
+    way may have failed. So may one that was charged by a version which knew of no payment that takes days."""
+    is_charged = stripe_invoice.get("collection_method") == "charge_automatically"
+    is_ended = stripe_invoice.get("status") == states.OPEN and not stripe_payments.is_under_way(stripe_invoice)
+    if not is_ended or not stripe_invoice.get("attempt_count"):
+        return
+    own = sa.select(invoices.c.id).where(invoices.c.stripe_id == stripe_invoice["id"], invoices.c.state == states.OPEN)
+    number = (await connection.execute(own)).scalar_one_or_none()
+    if number is None:
+        return
+    is_tried = (table.c.invoice == number) & (table.c.state == PROCESSING)
+    await connection.execute(sa.update(table).where(is_tried).values(retry_at=int(now)))
+    if is_charged and not stripe_invoice.get("auto_advance"):  # Else Stripe tries it again.
+        begun = advance(None, BEGUN, int(now))._replace(retry_at=int(now))
+        insert = build_insert_new(connection, table, "invoice")
+        await connection.execute(insert, [{"invoice": number, **begun._asdict(), "why": ""}])
+
+
+async def is_tried(connection: AsyncConnection, number: str) -> bool:
+    """Return whether the payment of an invoice is tried from here, so that alerts about it are raised here too."""
+    statement = sa.select(table.c.invoice).where(table.c.invoice == number)
+    return (await connection.execute(statement)).first() is not None
 
 
 def _build_alert(row: InvoiceRow, stripe_invoice: StripeObject, after: Dunning, why: str, now: float) -> Alert:
@@ -215,7 +261,7 @@ async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: St
         .select_from(owned)
         .join(table, table.c.invoice == invoices.c.id)
         .where(billing_customers.c.stripe_id == stripe_customer["id"], invoices.c.state == states.OPEN)
-        .where(table.c.payment_method.is_distinct_from(method))
+        .where(table.c.payment_method.is_distinct_from(method), table.c.state != PROCESSING)
     )
     for number in list((await connection.execute(statement)).scalars()):
         before = await _fetch_dunning(connection, number)
@@ -228,7 +274,7 @@ async def is_declined(connection: AsyncConnection, customer: str, method: str) -
     """Return whether the payment of an open invoice of a customer, by id, was declined by this payment method."""
     own = invoices.join(table, table.c.invoice == invoices.c.id)
     is_open = (invoices.c.customer == customer) & (invoices.c.state == states.OPEN)
-    by_method = (table.c.payment_method == method) & (table.c.state != SCHEDULED)
+    by_method = (table.c.payment_method == method) & table.c.state.in_((RETRYING, EXHAUSTED))
     statement = sa.select(sa.literal(1)).select_from(own).where(is_open, by_method)
     return (await connection.execute(statement.limit(1))).first() is not None
 

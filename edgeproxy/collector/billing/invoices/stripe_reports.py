@@ -16,7 +16,7 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
-from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices import dunning, invoices, stripe_payments
 from edgeproxy.collector.billing.invoices.foreign_balance import book_foreign_change
 from edgeproxy.collector.billing.invoices.invoice_parties import store_parties
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
@@ -171,7 +171,8 @@ async def _take_over(
         await invoices.update_invoice(connection, row.id, **values)
     else:
         await invoices.transition(connection, row.id, row.state, state, **values)
-    if state == invoices.OPEN and stripe_invoice.get("attempt_count"):
+    has_failed = stripe_invoice.get("attempt_count") and not stripe_payments.is_under_way(stripe_invoice)
+    if state == invoices.OPEN and has_failed and not await dunning.is_tried(connection, row.id):
         await _raise_payment_failed(connection, row, stripe_invoice)
 
 
@@ -248,7 +249,7 @@ def _parse_amounts(stripe_invoice: StripeObject) -> dict[str, object]:
 
 
 async def _raise_payment_failed(connection: AsyncConnection, row: InvoiceRow, stripe_invoice: StripeObject) -> None:
-    """Raise the alert that a payment of an invoice has failed, unless dunning.py has raised it for its own try."""
+    """Raise the alert that a payment of an invoice has failed which was not tried from here."""
     retry = stripe_invoice.get("next_payment_attempt")
     alert = Alert(
         key=f"payment-failed:{row.id}",

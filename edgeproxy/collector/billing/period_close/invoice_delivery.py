@@ -174,8 +174,8 @@ class InvoiceDelivery:
                 today = int(now) // DAY * DAY
                 comparison = Comparison(row.name, "invoice", row.subtotal, stripe_invoice["subtotal"])
                 await discrepancies.add_to_reconciliation(connection, "C", Span(today, today + DAY), [comparison], now)
-            if "edgeproxy_refused" in stripe_invoice and stripe_invoice["status"] == "open":
-                await dunning.record_decline(connection, row, stripe_invoice, now, billing.payment_retries)
+            if "edgeproxy_refused" in stripe_invoice:
+                await dunning.record_try(connection, row, stripe_invoice, now, billing.payment_retries)
             await stripe_reports.apply_stripe_invoice(connection, stripe_invoice, is_delivered=True)
 
     async def _void_invoice(self, row: InvoiceRow) -> None:

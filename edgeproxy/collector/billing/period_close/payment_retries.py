@@ -1,10 +1,11 @@
 """Payments of open invoices: a declined one is tried when the schedule of dunning says so, or the customer has another
-payment method; a mailed one once it is due and the customer has a payment method."""
+payment method; a mailed one once it is due and the customer has a payment method. One that is under way is looked at
+until it is paid or declined."""
 
 from edgeproxy.base import log
 from edgeproxy.collector.billing.invoices import dunning, stripe_reports
 from edgeproxy.collector.billing.invoices.dunning import Retry
-from edgeproxy.collector.billing.period_close.collection.invoice_items import pay_invoice
+from edgeproxy.collector.billing.period_close.collection.invoice_items import fetch_payment, pay_invoice
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
 from edgeproxy.collector.database.database import Database
@@ -47,18 +48,21 @@ class PaymentRetries:
         return bool(retries)
 
     async def _try_payment(self, retry: Retry, now: float, billing: Billing) -> None:
-        """Try a payment. After a kill the same key finds what became of the try."""
+        """Try a payment, or look at one that is under way. After a kill the same key finds what became of the try."""
         assert retry.row.stripe_id is not None
         try:
             key = f"{retry.row.id}_retry_{retry.retry_at}"
-            stripe_invoice = await pay_invoice(self._stripe, retry.row.stripe_id, key)
+            if retry.is_processing:
+                stripe_invoice = await fetch_payment(self._stripe, retry.row.stripe_id)
+            else:
+                stripe_invoice = await pay_invoice(self._stripe, retry.row.stripe_id, key)
         except StripeCallError as error:
             self._limited_log.error("a payment could not be tried, and is later", str(error))
             await self._put_off(retry, now + PAUSE_SECONDS)
             return
         async with self._database.writing() as connection:
-            if stripe_invoice["status"] == "open":
-                await dunning.record_decline(
+            if "edgeproxy_refused" in stripe_invoice:
+                await dunning.record_try(
                     connection, retry.row, stripe_invoice, now, billing.payment_retries, retry_at=retry.retry_at
                 )
             await stripe_reports.apply_stripe_invoice(connection, stripe_invoice)

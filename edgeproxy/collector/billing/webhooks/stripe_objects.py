@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from edgeproxy.collector.billing.invoices import stripe_payments
 from edgeproxy.collector.billing.invoices.foreign_balance import TRANSACTIONS
 from edgeproxy.collector.billing.stripe import billing_details
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
@@ -23,6 +24,7 @@ RETRIEVE: Mapping[str, str] = {
 }
 """The method of Stripe's package that fetches an object, by type."""
 EXPANDED: Mapping[str, list[str]] = {
+    "invoice": list(stripe_payments.EXPANDED),
     "refund": ["payment_intent"],
     "dispute": ["payment_intent"],
     "customer": list(billing_details.EXPANDED),

@@ -104,6 +104,7 @@ def test_a_balance_that_its_entries_do_not_come_to_pages(sqlite_database: str, b
 FIRST = dunning.Dunning(dunning.RETRYING, 1, NOW, NOW + DAY)
 LAST = dunning.Dunning(dunning.EXHAUSTED, 5, NOW, None)
 MAILED = dunning.Dunning(dunning.SCHEDULED, 0, NOW - DAY, NOW - DAY)
+DEBITED = dunning.Dunning(dunning.PROCESSING, 0, NOW, NOW + DAY)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,11 @@ MAILED = dunning.Dunning(dunning.SCHEDULED, 0, NOW - DAY, NOW - DAY)
         (None, "due", NOW - DAY, MAILED),
         (MAILED, "method_changed", NOW, MAILED._replace(declined_at=NOW, retry_at=NOW)),
         (MAILED, "declined", NOW, FIRST),  # The schedule counts from the first decline.
+        (None, "begun", NOW, DEBITED),
+        (FIRST, "begun", NOW + DAY, dunning.Dunning(dunning.PROCESSING, 1, NOW, NOW + 2 * DAY)),
+        (DEBITED, "begun", NOW + DAY, DEBITED._replace(declined_at=NOW + DAY, retry_at=NOW + 2 * DAY)),
+        (DEBITED, "declined", NOW + DAY, dunning.Dunning(dunning.RETRYING, 1, NOW + DAY, NOW + 2 * DAY)),
+        (DEBITED, "method_changed", NOW, None),  # It is under way, whatever the customer has now.
         (FIRST, "due", NOW, None),
         (LAST, "declined", NOW, None),
         (None, "method_changed", NOW, None),

@@ -30,6 +30,7 @@ from tests.support.stripe_sandbox import Sandbox
 
 DAY = 86400
 DECLINED, GOOD = "pm_card_chargeCustomerFail", "pm_card_visa"
+RETURNED, DEBITED = "pm_usBankAccount_insufficientFunds", "pm_usBankAccount_success"
 CLOSED = FEBRUARY + FREEZE
 
 
@@ -72,14 +73,14 @@ async def pay_by_page(sandbox: Sandbox, of: Sold, name: str, invoice: str) -> No
 
 
 async def close_declined(
-    sandbox: Sandbox, of: Sold, closing: PeriodCloseJob, name: str, *, invoices: int = 1
+    sandbox: Sandbox, of: Sold, closing: PeriodCloseJob, name: str, *, invoices: int = 1, card: str = DECLINED
 ) -> list[int]:
     """Have a customer's card declined for so many invoices; return the times of the declines. The first invoice was
     mailed, before there was a card, and is paid."""
     await of.customer(name, "standard", now=JANUARY)
     await closing.step(JANUARY + 5)
     await pay_by_page(sandbox, of, name, "2027-01-01 start")
-    await asyncio.to_thread(set_card, sandbox, name, DECLINED)
+    await asyncio.to_thread(set_card, sandbox, name, card)
     await apply_stripe_events(of)
     times = [CLOSED, CLOSED + 28 * DAY][:invoices]
     for time in times:
@@ -184,6 +185,57 @@ def test_a_try_whose_result_is_lost_counts_once_and_none_is_made_while_charging_
     asyncio.run(work())
     (period,) = [one for one in at_stripe(stripe_sandbox, name) if one["collection_method"] == "charge_automatically"]
     assert period["attempt_count"] == 2, "the first time, and once more"
+
+
+def test_a_bank_debit_is_waited_for_for_days_and_declined_only_once_the_bank_says_so(
+    own_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    name = f"{database.partition(':')[0]}-debited"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, own_sandbox.url) as (of, closing):
+            await close_declined(own_sandbox, of, closing, name, card=RETURNED)
+            assert await tries(of) == [("processing", 0, CLOSED + DAY)]
+            await apply_stripe_events(of)
+            await closing.step(CLOSED + DAY)
+            assert await tries(of) == [("processing", 0, CLOSED + 2 * DAY)]
+            async with of.database.writing() as connection:
+                among = [name]
+                assert await dunning.pause_and_release(connection, of.known, CLOSED + 99 * DAY, among) == ([], [])
+            assert await failures(of) == [], "nothing has failed, and there is nothing to do for the customer"
+            await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
+            await apply_stripe_events(of)
+            await closing.step(CLOSED + 2 * DAY - 1)
+            (alert,) = await failures(of)
+            assert "insufficient funds" in orjson.loads(alert.details)["why"]
+            assert await tries(of) == [("retrying", 1, CLOSED + 3 * DAY - 1)]
+            await asyncio.to_thread(set_card, own_sandbox, name, DEBITED)
+            await apply_stripe_events(of)
+            await closing.step(CLOSED + 2 * DAY)
+            assert await tries(of) == [("processing", 1, CLOSED + 3 * DAY)], "by the other account"
+            await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
+            await closing.step(CLOSED + 3 * DAY)
+            assert len(await failures(of)) == 1
+            states = {period: one["state"] for period, one in (await fetch_invoices(of, name)).items()}
+            assert states["2027-01-01 period"] == "paid", "though no event has come"
+
+    asyncio.run(work())
+
+
+def test_a_debit_that_fails_after_an_update_from_before_is_a_decline_too(
+    own_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, sqlite_database, own_sandbox.url) as (of, closing):
+            await close_declined(own_sandbox, of, closing, "updated", card=RETURNED)
+            async with of.database.writing() as connection:  # As it was closed by a version that knew of no debits.
+                await connection.execute(sa.delete(dunning_table))
+            await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
+            await apply_stripe_events(of)
+            await closing.step(CLOSED + DAY)
+            assert await tries(of) == [("retrying", 1, CLOSED + 2 * DAY)]
+
+    asyncio.run(work())
 
 
 def test_mailed_invoices_are_charged_when_they_are_due_to_the_card_that_came_meanwhile(

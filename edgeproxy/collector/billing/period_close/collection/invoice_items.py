@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
-from edgeproxy.collector.billing.invoices import credit_notes, invoices, line_rows, stripe_reports
+from edgeproxy.collector.billing.invoices import credit_notes, invoices, line_rows, stripe_payments, stripe_reports
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.mismatch import Comparison
@@ -252,18 +252,28 @@ def build_idempotency_key(row: InvoiceRow, step: str) -> str:
 
 
 async def pay_invoice(stripe: Stripe, invoice: str, key: str) -> StripeObject:
-    """Charge the payment method of a customer for an open invoice, and return the invoice. Raises StripeCallError.
-
-    Where that is declined the invoice has the reason in `edgeproxy_refused`, and its customer expanded.
-    """
+    """Charge the payment method of a customer for an open invoice, and return the invoice as `fetch_payment` does.
+    Raises StripeCallError."""
     try:
-        return await stripe.call("v1.invoices.pay", invoice, key=key)
+        stripe_invoice = await stripe.call("v1.invoices.pay", invoice, key=key)
     except StripeCallError as error:
         if error.outcome is not CallOutcome.REFUSED:
             raise
-        # A card that is refused; or the invoice is paid by now. Either way it is open no longer, or stays so.
-        stripe_invoice = await stripe.call("v1.invoices.retrieve", invoice, expand=["customer"])
-        return stripe_invoice | {"edgeproxy_refused": error.message}
+        # A card that is refused; or a debit is under way, or the invoice is paid by now.
+        return await fetch_payment(stripe, invoice, refused=error.message)
+    return await fetch_payment(stripe, invoice) if stripe_invoice["status"] == "open" else stripe_invoice
+
+
+async def fetch_payment(stripe: Stripe, invoice: str, *, refused: str | None = None) -> StripeObject:
+    """Return an invoice whose payment was tried. One that is open has its customer expanded, and in `edgeproxy_refused`
+    why the payment failed, which is `refused` where that is known; None: it is under way. Raises StripeCallError."""
+    expand = ["customer", *stripe_payments.EXPANDED]
+    stripe_invoice = await stripe.call("v1.invoices.retrieve", invoice, expand=expand)
+    if stripe_invoice["status"] != "open":
+        return stripe_invoice
+    is_under_way = stripe_payments.is_under_way(stripe_invoice)
+    why = None if is_under_way else refused or stripe_payments.find_failure(stripe_invoice)
+    return stripe_invoice | {"edgeproxy_refused": why}
 
 
 def build_collection_parameters(stripe_customer: StripeObject) -> StripeObject:

@@ -272,10 +272,12 @@ class BillingJobs:
         now = time.time()
         async with self._database.reading() as connection:
             due = await dunning.list_due_customers(connection, settings, now)
-        if due.unpaid_since or due.paid:
+        names = [*due.unpaid_since, *due.paid]
+        for first in range(0, len(names), dunning.TAKEN_MAX):
             async with self._database.writing() as connection:
                 if (await charging.fetch_charging(connection, settings.billing)).is_on:
-                    await dunning.pause_and_release(connection, settings, now, {*due.unpaid_since, *due.paid})
+                    some = names[first : first + dunning.TAKEN_MAX]
+                    await dunning.pause_and_release(connection, settings, now, some)
 
     async def _follow_passes(self) -> None:
         """Cap customers whose grace is over; lift the caps once their period is over."""

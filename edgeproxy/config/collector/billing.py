@@ -160,8 +160,9 @@ class Billing(Part):
     )
     payment_grace: Annotated[float, BeforeValidator(Time(0.0, 90 * DAY_SECONDS))] = Field(
         default=21 * DAY_SECONDS,
-        description="Time after an invoice is closed for which a customer who has not paid it is served; then edges "
-        "answer 402 until it is paid. Invoices that are sent are due after 14 days.",
+        description="Time after an invoice is closed, or goes out if it was held, for which a customer who has not "
+        "paid it is served, at least until it is due; then edges answer 402 until it is paid. Invoices that are sent "
+        "are due after 14 days.",
     )
     payment_retries: tuple[Annotated[float, BeforeValidator(Time(3600.0, 60 * DAY_SECONDS))], ...] = Field(
         default=tuple(days * DAY_SECONDS for days in (1, 3, 5, 7)),

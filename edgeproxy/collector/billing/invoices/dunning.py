@@ -47,7 +47,7 @@ UNPAID = 402
 WHY = "An invoice is unpaid. Service goes on once it is paid."
 """The text that a paused customer reads. Pauses with another text are never taken back here."""
 TAKEN_MAX = 500
-"""Customers that one round pauses or releases."""
+"""Customers that one transaction pauses or releases."""
 LOOK_SECONDS = 86400
 """Seconds until a payment that is under way is looked at again, unless Stripe reports it before."""
 
@@ -306,17 +306,24 @@ async def list_due_customers(
     assert settings.billing is not None
     column = customers_table.c
     unpaid = (invoices.c.state == states.OPEN) & (invoices.c.total > 0)
-    is_overdue = invoices.c.closes_at <= int(now - settings.billing.payment_grace)
-    since = sa.func.min(invoices.c.closes_at).label("since")
-    oldest = sa.select(invoices.c.customer, since).where(unpaid, is_overdue).group_by(invoices.c.customer).subquery()
+    # An invoice that was held goes out long after its freeze.
+    sent_at = sa.case((invoices.c.issued_at > invoices.c.closes_at, invoices.c.issued_at), else_=invoices.c.closes_at)
+    is_overdue = (sent_at <= int(now - settings.billing.payment_grace)) & (
+        sa.func.coalesce(invoices.c.due_at, 0) <= int(now)
+    )
+    is_under_way = sa.exists().where(table.c.invoice == invoices.c.id, table.c.state == PROCESSING)
+    late_invoices = sa.select(invoices.c.customer, sa.func.min(sent_at).label("since"))
+    late_invoices = late_invoices.where(unpaid, is_overdue, ~is_under_way)
+    oldest = late_invoices.group_by(invoices.c.customer).subquery()
     is_paused = column.settings.like(f'%"why":"{WHY}"%')
+    is_served = column.settings.not_like('%"paused":{%')  # Somebody else's pause stays as it is.
     is_concerned = column.deleting_since.is_(None) & (sa.true() if among is None else column.name.in_(among))
     late = sa.select(column.name, oldest.c.since).join_from(oldest, customers_table, column.id == oldest.c.customer)
     paid = sa.select(column.name).where(
         is_concerned, is_paused, ~sa.exists().where(invoices.c.customer == column.id, unpaid)
     )
-    rows = await connection.execute(late.where(is_concerned, ~is_paused).limit(TAKEN_MAX))
-    released = await connection.execute(paid.limit(TAKEN_MAX))
+    rows = await connection.execute(late.where(is_concerned, is_served))
+    released = await connection.execute(paid)
     return DueCustomers({row.name: row.since for row in rows}, list(released.scalars()))
 
 
@@ -330,7 +337,7 @@ async def pause_and_release(
     for name, since in due.unpaid_since.items():
         settings_now = orjson.loads((await customers.get_row(connection, name)).settings)
         if "paused" in settings_now:
-            continue  # Somebody else's pause stays as it is.
+            continue  # Somebody has paused it meanwhile.
         if not await _set_pause(connection, name, {"why": WHY, "status": UNPAID}, settings):
             continue
         alert = Alert(

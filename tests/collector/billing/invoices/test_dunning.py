@@ -101,6 +101,39 @@ def test_a_balance_that_its_entries_do_not_come_to_pages(sqlite_database: str, b
     asyncio.run(play())
 
 
+def test_the_grace_counts_from_when_an_invoice_went_out_and_ends_no_earlier_than_it_is_due(database: str) -> None:
+    async def play() -> None:
+        books = await Database.connect(database)
+        async with books.writing() as connection:
+            times = {"held": (NOW, NOW), "mailed": (NOW - 10 * DAY, NOW + 4 * DAY)}
+            for name, (issued_at, due_at) in times.items():
+                await add(connection, name, 30 * DAY)
+                issued = sa.update(invoices).where(invoices.c.id == name)
+                await connection.execute(issued.values(issued_at=issued_at, due_at=due_at))
+            for days, late in ((0, {}), (4, {"mailed": NOW - 10 * DAY}), (7, {"mailed": NOW - 10 * DAY, "held": NOW})):
+                due = await dunning.list_due_customers(connection, SETTINGS, NOW + days * DAY)
+                assert due.unpaid_since == late
+        await books.close()
+
+    asyncio.run(play())
+
+
+def test_who_cannot_be_paused_keeps_nobody_else_from_being_paused(sqlite_database: str) -> None:
+    async def play() -> None:
+        books = await Database.connect(sqlite_database)
+        async with books.writing() as connection:
+            for number in range(dunning.TAKEN_MAX):
+                await add(connection, f"banned{number:03}", 30 * DAY, paused={"why": "Abuse.", "status": 403})
+            for number in range(dunning.TAKEN_MAX):
+                await add(connection, f"gone{number:03}", 30 * DAY, tier="gone")
+            await add(connection, "late", 30 * DAY)
+            due = await dunning.list_due_customers(connection, SETTINGS, NOW)
+            assert {name[:4] for name in due.unpaid_since} == {"gone", "late"}
+        await books.close()
+
+    asyncio.run(play())
+
+
 FIRST = dunning.Dunning(dunning.RETRYING, 1, NOW, NOW + DAY)
 LAST = dunning.Dunning(dunning.EXHAUSTED, 5, NOW, None)
 MAILED = dunning.Dunning(dunning.SCHEDULED, 0, NOW - DAY, NOW - DAY)

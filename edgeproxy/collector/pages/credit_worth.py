@@ -1,4 +1,4 @@
-"""What a balance of credits buys, at what a customer's usage has cost lately."""
+"""What a balance of credits buys, and how long it lasts, at what a customer's usage has cost lately."""
 
 import time
 from collections import Counter
@@ -15,6 +15,8 @@ DAYS = 30
 WORTHS_MAX = 3
 MEASURED = ("requests", "tokens")
 """Units that people reckon in, the best first."""
+DAYS_LEFT_MAX = 365
+"""Days beyond which nobody can tell."""
 RowView = Mapping[str, str | int]
 
 
@@ -27,17 +29,28 @@ class Worth(NamedTuple):
     """Whether no other one has its unit, so that the unit says which it is."""
 
 
-async def fetch_worths(visit: Visit, terms: Credits | None, currency: str, available: int) -> list[Worth]:
-    """Fetch the usage of the last days, and return what these millicredits buy at its cost; nothing where there is no
-    such usage."""
+class Outlook(NamedTuple):
+    """What becomes of a balance at the cost of the last days."""
+
+    worths: Sequence[Worth] = ()
+    days: int | None = None
+    """Whole days for which it lasts; None where nothing was spent, or it lasts for long."""
+
+
+async def fetch_outlook(visit: Visit, terms: Credits | None, currency: str, available: int) -> Outlook:
+    """Fetch the usage of the last days, and return what becomes of these millicredits at its cost."""
     if terms is None or available <= 0:
-        return []
+        return Outlook()
     until = int(time.time()) // 60 * 60
     span = {"from": format_time(until - DAYS * 86400), "to": format_time(until)}
     response = await visit.call("GET", "/v1/usage", query={"customer": visit.customer, **span, "by": "meter"})
     if not response.is_success:
-        return []
-    return compute_worths(response.body["rows"], visit.site.settings_now().meters, terms.meters, currency, available)
+        return Outlook()
+    rows, meters = response.body["rows"], visit.site.settings_now().meters
+    spent = sum(int(row["value"]) for row in rows if row["meter"] == terms.meters.get(currency))
+    days = available * DAYS // spent if spent > 0 else DAYS_LEFT_MAX
+    worths = compute_worths(rows, meters, terms.meters, currency, available)
+    return Outlook(worths, days if days < DAYS_LEFT_MAX else None)
 
 
 def compute_worths(

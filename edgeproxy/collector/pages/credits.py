@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.pages import keys
-from edgeproxy.collector.pages.credit_worth import fetch_worths
+from edgeproxy.collector.pages.credit_worth import fetch_outlook
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.config.collector.credits import Credits
 from edgeproxy.config.collector.currency_units import DECIMALS, get_payable_unit, to_decimal
@@ -55,7 +55,7 @@ async def show_credits(visit: Visit) -> web.Response:
     return visit.render(
         "credits.html",
         held=held,
-        worths=await fetch_worths(visit, terms, currency, held["available"]),
+        outlook=await fetch_outlook(visit, terms, currency, held["available"]),
         purchases=purchases["purchases"],
         more=str(purchases.get("next", "")),
         months=(await visit.fetch("GET", "/billing/statements"))["statements"],

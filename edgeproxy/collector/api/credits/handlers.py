@@ -48,7 +48,7 @@ from edgeproxy.collector.billing.credits.refunds import RefundSender
 from edgeproxy.collector.billing.credits.statements import CalendarMonth, Statement
 from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.billing.journal import journal
-from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.billing.journal.postings import CENT, spending_order
 from edgeproxy.collector.billing.stripe.client import StripeCallError
 from edgeproxy.collector.billing.subscriptions import customer_currency, subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import Subscriber
@@ -101,16 +101,19 @@ class CreditHandlers(CustomerBillingHandlers):
             booked = await journal.fetch_balance(connection, row.id, at)
             pending = 0 if at is not None else await consumption.fetch_pending(connection, meters, row.name)
             grants = [] if at is not None else await journal.list_grants(connection, row.id)
+            origins = await purchase_list.fetch_origins(connection, row.id) if grants else {}
             currency = await self._find_currency(connection, row.id)
         available = booked - pending
         grants_left = [
             {
                 "id": grant.id,
+                **purchase_list.origin_to_response(origins[grant.id]),
+                "returned": grant.returned,
                 "millicredits": grant.rest,
                 "expires_at": format_timestamp(grant.expires),
                 "refundable": max(0, min(grant.refundable, available)),
             }
-            for grant in grants
+            for grant in spending_order(grants)
             if grant.rest
         ]
         amounts = {

@@ -145,6 +145,14 @@ class CreditGrant(TypedDict):
 
     id: str
     """The id of the grant."""
+    kind: Literal["purchase", "gift", "moved"]
+    """Whether they were bought, given, or came with the customer from another residency."""
+    granted_at: str
+    """The time at which they came."""
+    granted: int
+    """How many they were, in millicredits."""
+    returned: int
+    """The millicredits of them that were paid back, or are held for that."""
     millicredits: int
     """The credits that are left of the grant, in millicredits."""
     expires_at: str | None

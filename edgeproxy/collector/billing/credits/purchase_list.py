@@ -1,4 +1,5 @@
-"""Purchases of credits as their customer sees them, the last first, with Stripe's receipt."""
+"""Purchases of credits as their customer sees them, the last first, with Stripe's receipt; and where credits that are
+left come from."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -6,9 +7,11 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.json_values import JsonObject
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.stripe.client import Stripe
-from edgeproxy.collector.database.credit_tables import credit_grants, credit_transactions
+from edgeproxy.collector.database.credit_tables import credit_entries, credit_grants, credit_transactions
 from edgeproxy.collector.database.schema import customers
 
 
@@ -24,6 +27,41 @@ class Purchase(NamedTuple):
     returned: int
     at: int
     """Unix milliseconds."""
+
+
+class GrantOrigin(NamedTuple):
+    """How credits came to a customer."""
+
+    kind: str
+    """`purchase`, `gift`, or `moved`, from another residency."""
+    granted: int
+    """How many they were, in millicredits."""
+    at: int
+    """Unix milliseconds."""
+
+
+async def fetch_origins(connection: AsyncConnection, customer: str) -> dict[str, GrantOrigin]:
+    """Return where the credits that a customer, by id, has left come from, by grant."""
+    grants, entries = credit_grants.c, credit_entries.c
+    of_grant = entries.seq == grants.number
+    # What a gift pays of an overdraft is in no grant; other moves may have made several grants at once.
+    whole = sa.select(sa.func.sum(entries.amount)).where(of_grant, entries.amount > 0).scalar_subquery()
+    own = sa.select(-sa.func.sum(entries.amount)).where(of_grant, entries.grant_id == grants.id).scalar_subquery()
+    booked = credit_transactions.c.kind
+    kind = sa.case((booked.in_(("purchase", "gift")), booked), else_="moved")
+    granted = sa.case((grants.paid > 0, grants.paid), (kind == "gift", whole), else_=own)
+    statement = (
+        sa.select(grants.id, kind, granted, credit_transactions.c.at)
+        .join_from(credit_grants, credit_transactions, credit_transactions.c.seq == grants.number)
+        .where(grants.customer == customer, grants.rest > 0)
+    )
+    rows = await connection.execute(statement)
+    return {grant: GrantOrigin(kind, int(amount), at) for grant, kind, amount, at in rows}  # A sum may be a decimal.
+
+
+def origin_to_response(origin: GrantOrigin) -> JsonObject:
+    """Return where credits come from as the API has it."""
+    return {"kind": origin.kind, "granted": origin.granted, "granted_at": format_timestamp(origin.at)}
 
 
 async def list_purchases(connection: AsyncConnection, customer: str, before: int | None, limit: int) -> list[Purchase]:

@@ -1,5 +1,6 @@
 """Customers, their contacts, the address of their alerts, and raises of their limits."""
 
+import asyncio
 import hashlib
 import tempfile
 import time
@@ -41,7 +42,8 @@ class CustomerHandlers(ChangeHandlers):
     def __init__(self, resources: Resources) -> None:
         super().__init__(resources)
         self._downloading: set[str] = set()
-        """The customers of whom archives are made."""
+        """The customers of whom archives are made, or wait to be."""
+        self._download_room = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
 
     async def list_customers(self, call: Call[CustomersQuery, Nothing]) -> web.Response:
         """List customers; a customer sees itself alone."""
@@ -109,11 +111,12 @@ class CustomerHandlers(ChangeHandlers):
     async def export_customer(self, call: Call[Query, Nothing]) -> web.Response:
         """Send what there is of a customer as a file."""
         customer = call.path("customer")
-        if customer in self._downloading or len(self._downloading) >= DOWNLOADS_AT_ONCE:
-            raise ProblemError(429, "as many downloads are under way as there may be", headers={"Retry-After": "30"})
+        if customer in self._downloading:
+            raise ProblemError(429, "another download of it is under way", headers={"Retry-After": "30"})
         self._downloading.add(customer)
         try:
-            row, content = await self._make_archive(customer, is_own=call.holder.customer is not None)
+            async with self._download_room:
+                row, content = await self._make_archive(customer, is_own=call.holder.customer is not None)
         finally:
             self._downloading.remove(customer)
         async with self._database.writing() as connection:

@@ -34,6 +34,8 @@ class Mailbox:
         self.mails: list[EmailMessage] = []
         self.refused: set[str] = set()
         """Addresses that do not exist any more."""
+        self.full: dict[str, str] = {}
+        """What is answered to the data of mails, by address."""
         self._controller = Controller(self, hostname=HOST, port=self.port)
         self._controller.start()
 
@@ -47,6 +49,8 @@ class Mailbox:
     async def handle_DATA(self, _: SMTP, __: Session, envelope: Envelope) -> str:
         """Take a mail."""
         assert isinstance(envelope.content, bytes)
+        if refusal := self.full.get(envelope.rcpt_tos[0]):
+            return refusal
         self.mails.append(email.message_from_bytes(envelope.content, policy=email.policy.default))  # type: ignore[arg-type]
         return "250 taken"
 

@@ -132,5 +132,7 @@ status_subscribers = Table(
     Column("confirmed_at", INTEGER),  # None: nothing but the question was mailed.
     Column("last_update", Text, nullable=False, server_default=""),  # The id of the latest one that was mailed.
     Column("language", Text),  # Of the page on which they subscribed; None: from before it was kept.
+    Column("failures", INTEGER, nullable=False, server_default="0"),  # Tries in a row to mail the next update.
+    Column("next_try_at", INTEGER),  # None: at once.
     sqlite_strict=True,
 )

@@ -16,7 +16,7 @@ PERMANENT_CODE_MIN = 500
 
 
 class AddressRefusedError(Exception):
-    """The mail server takes no mail for this address, while it may take others."""
+    """The mail server takes no mail for this address, or not this mail, while it may take others."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"code {code}")
@@ -56,3 +56,5 @@ async def send_to_one(mail: SignInMail, message: EmailMessage) -> None:
         await send_message(mail, message)
     except aiosmtplib.SMTPRecipientsRefused as error:
         raise AddressRefusedError(error.recipients[0].code) from error
+    except aiosmtplib.SMTPDataError as error:  # Its mailbox is full, or the mail is too large for it.
+        raise AddressRefusedError(error.code) from error

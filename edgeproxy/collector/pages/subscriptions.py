@@ -41,6 +41,10 @@ MAILS_SECONDS = 5.0
 """Seconds between two looks for updates that were not mailed."""
 MAILS_MAX = 100
 """Mails with updates that are sent in one look."""
+TRIES_MAX = 8
+"""Tries to mail an update to an address that the server refuses for now; then that address goes without it."""
+TRY_SECONDS = 60
+"""Seconds until the second try; each further wait is twice as long: eight tries take two hours."""
 UPDATES_MAX = 20
 """Updates that one mail has."""
 TITLE_CHARACTERS_MAX = 150
@@ -202,13 +206,16 @@ class StatusMails:
     async def step(self) -> None:
         """Mail what was not mailed yet, MAILS_MAX mails at most; raises one of mail.MAIL_ERRORS.
 
-        A mail is noted once the server took it, so a kill repeats one at most; so is one to an address that the server
-        refuses, which must not keep others from theirs.
+        A mail is noted once the server took it, so a kill repeats one at most. One that the server refuses for its
+        address keeps no others from theirs: it is noted too, or tried later where the server says so.
         """
+        now, try_at = int(time.time()), sa.func.coalesce(columns.next_try_at, 0)
         async with self._database.reading() as connection:
             newest = (await connection.execute(sa.select(sa.func.max(updates.id)))).scalar_one() or ""
-            due = sa.select(status_subscribers).where(columns.confirmed_at.is_not(None), columns.last_update < newest)
-            opened = await fetch_rows(connection, TABLE, due.order_by(columns.last_update).limit(MAILS_MAX))
+            due = sa.select(status_subscribers).where(
+                columns.confirmed_at.is_not(None), columns.last_update < newest, try_at <= now
+            )
+            opened = await fetch_rows(connection, TABLE, due.order_by(try_at, columns.last_update).limit(MAILS_MAX))
             rows = [SimpleNamespace(**row) for row in opened]
             news = {
                 (after, language): await self._fetch_news(connection, after, create_reader(language or DEFAULT))
@@ -216,12 +223,13 @@ class StatusMails:
             }
         for row in rows:
             sections, last = news[row.last_update, row.language]
+            values = {"last_update": last, "failures": 0, "next_try_at": None}
             try:
                 await self._send(row.email, row.token, sections, create_reader(row.language or DEFAULT))
             except mail.AddressRefusedError as error:
                 self._limited_log.error("the mail server refuses the address of a subscriber", str(error))
-                if not error.is_permanent:
-                    continue
+                if not error.is_permanent and row.failures + 1 < TRIES_MAX:
+                    values = {"failures": row.failures + 1, "next_try_at": now + (TRY_SECONDS << row.failures)}
             async with self._database.writing() as connection:
                 own = sa.update(status_subscribers).where(columns.token == row.token)
                 await connection.execute(own.values(last_update=last))

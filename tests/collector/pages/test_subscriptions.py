@@ -8,11 +8,19 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from edgeproxy.collector.pages.subscriptions import QUESTIONS_MAX
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.page_tables import incident_updates, incidents, status_subscribers
+from edgeproxy.collector.mails import mail
+from edgeproxy.collector.mails.mail import AddressRefusedError
+from edgeproxy.collector.pages import subscriptions
+from edgeproxy.collector.pages.subscriptions import QUESTIONS_MAX, TRIES_MAX, StatusMails, confirm, insert_request
+from edgeproxy.config.collector.pages import Pages
 from loadtest.testbed.collector import Collector
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.waiting import until
+from tests.support.credited import run
 from tests.support.mailbox import Mailbox, html_of, text_of
 from tests.support.visitor import Visitor
 
@@ -111,6 +119,65 @@ def test_an_address_that_is_gone_keeps_nobody_from_their_mail(stage: Stage) -> N
     stage.mailbox.refused.add("gone@example.org")
     stage.begin_incident("for all of them")
     assert stage.mailbox.wait_for(3)["To"] == "here@example.org"
+
+
+@pytest.mark.parametrize("refusal", ["552 too large", "452 full"])
+def test_a_mail_that_one_address_does_not_take_keeps_nobody_from_theirs(
+    database: str, monkeypatch: pytest.MonkeyPatch, refusal: str
+) -> None:
+    monkeypatch.setattr(subscriptions, "MAILS_MAX", 1)
+
+    async def work(opened: Database) -> None:
+        with closing(Mailbox()) as mailbox:
+            server = {"server": f"{HOST}:{mailbox.port}", "sender": "status@example.com", "tls": "none"}
+            mails = StatusMails(opened, Pages.model_validate({"mail": server}), "http://127.0.0.1")
+            async with opened.writing() as connection:
+                for email in ("full@example.org", "here@example.org"):
+                    token = await insert_request(connection, email, int(time.time()), "en") or ""
+                    assert await confirm(connection, token, int(time.time()))
+                row = {"id": "i", "severity": "P1", "title": "slow", "regions": "[]", "began_at": 1}
+                await connection.execute(sa.insert(incidents), [row])
+                update = {"id": "1", "incident": "i", "at": 1, "state": "investigating", "message": ""}
+                await connection.execute(sa.insert(incident_updates), [update])
+            mailbox.full["full@example.org"] = refusal
+            for _ in range(3):
+                await mails.step()
+            assert [mail["To"] for mail in mailbox.mails] == ["here@example.org"]
+            mailbox.full.clear()
+            async with opened.writing() as connection:  # Later.
+                await connection.execute(sa.update(status_subscribers).values(next_try_at=1))
+            await mails.step()
+            expected = ["full@example.org"] if refusal.startswith("4") else []
+            assert [mail["To"] for mail in mailbox.mails[1:]] == expected
+
+    run(database, work)
+
+
+def test_an_address_that_is_never_ready_is_given_up(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = [0]
+
+    async def refuse(*_: object) -> None:
+        tries[0] += 1
+        raise AddressRefusedError(450)
+
+    async def work(opened: Database) -> None:
+        monkeypatch.setattr(mail, "send_to_one", refuse)
+        server = {"server": f"{HOST}:1", "sender": "status@example.com", "tls": "none"}
+        mails = StatusMails(opened, Pages.model_validate({"mail": server}), "http://127.0.0.1")
+        async with opened.writing() as connection:
+            row = {"email": "never@example.org", "token": "t", "requested_at": 1, "confirmed_at": 1}
+            await connection.execute(sa.insert(status_subscribers), [row])
+            row = {"id": "i", "severity": "P1", "title": "slow", "regions": "[]", "began_at": 1}
+            await connection.execute(sa.insert(incidents), [row])
+            update = {"id": "1", "incident": "i", "at": 1, "state": "investigating", "message": ""}
+            await connection.execute(sa.insert(incident_updates), [update])
+        for _ in range(TRIES_MAX + 2):
+            await mails.step()
+            async with opened.writing() as connection:
+                await connection.execute(sa.update(status_subscribers).values(next_try_at=1))
+        assert tries[0] == TRIES_MAX
+
+    run(database, work)
 
 
 def test_others_cannot_be_flooded(stage: Stage) -> None:

@@ -1,7 +1,11 @@
-"""Rate limits of endpoints: the limits that edges apply to customers, counted in this process alone."""
+"""Limits of endpoints: the rates that edges apply to customers, and how much at a time, in this process alone."""
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Literal, NamedTuple
+from weakref import WeakValueDictionary
 
 from edgeproxy.base.addresses import subject_of
 from edgeproxy.edge.counters.private_table import private_table
@@ -24,6 +28,27 @@ class RequestRate(NamedTuple):
 def format_subject(address: str) -> str:
     """Return what is held to a limit for an address: itself, or of IPv6 its /64, which one customer has as a whole."""
     return subject_of(address).hex()
+
+
+class CustomerTurns:
+    """The requests of customers that may read for long: a few of each customer at a time, further ones wait.
+
+    So one customer leaves connections for reading to the others, however many requests it sends.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._semaphores: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def take(self, customer: str | None) -> AsyncIterator[None]:
+        """Wait for a turn of a customer, and hold it; None, of staff, waits for nothing."""
+        if customer is None:
+            yield
+            return
+        semaphore = self._semaphores.setdefault(customer, asyncio.Semaphore(self._most))
+        async with semaphore:
+            yield
 
 
 class RequestLimits:

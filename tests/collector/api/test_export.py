@@ -9,9 +9,11 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
+from edgeproxy.collector.api.request_limits import CustomerTurns
 from edgeproxy.collector.api.usage import csv_export
-from edgeproxy.collector.api.usage.csv_export import CsvExporter
+from edgeproxy.collector.api.usage.csv_export import CsvExporter, TooManyExportsError
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from loadtest.testbed.ports import HOST
 
@@ -71,6 +73,39 @@ def test_an_export_that_fails_is_cut_off_within_its_body(monkeypatch: pytest.Mon
                 assert answer.status == 200
                 with pytest.raises(aiohttp.ClientError):
                     await answer.read()
+
+    asyncio.run(run())
+
+
+def test_a_customer_leaves_places_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        sent, turns = CsvExporter(Nowhere()), CustomerTurns(2)  # type: ignore[arg-type]
+        begun: list[str | None] = []
+        may_end = asyncio.Event()
+
+        async def wait(*_: object) -> web.StreamResponse:
+            await may_end.wait()
+            return web.Response()
+
+        async def read(customer: str | None) -> None:
+            async with turns.take(customer):
+                begun.append(customer)
+                await may_end.wait()
+
+        monkeypatch.setattr(sent, "_send", wait)
+        request = make_mocked_request("GET", "/")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(sent.send(request, QUESTION, customer="acme"))
+            for customer in (*["acme"] * 3, *["bolt"] * 3, *[None] * 3):
+                tasks.create_task(read(customer))
+            await asyncio.sleep(0)
+            with pytest.raises(TooManyExportsError):
+                await sent.send(request, QUESTION, customer="acme")
+            tasks.create_task(sent.send(request, QUESTION, customer="bolt"))
+            await asyncio.sleep(0)
+            assert begun == [*["acme"] * 2, *["bolt"] * 2, *[None] * 3]
+            may_end.set()
+        assert (begun.count("acme"), begun.count("bolt")) == (3, 3), "who waited has had a turn"
 
     asyncio.run(run())
 

@@ -40,22 +40,25 @@ class CsvExporter:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._under_way = 0
+        self._under_way: list[str | None] = []
 
-    async def send(self, request: web.Request, question: LedgerQuery, readers: Readers = NOBODY) -> web.StreamResponse:
-        """Answer with all rows of a question, with the names that `readers` may see; raises BadQuery and Busy before
-        anything is sent.
+    async def send(
+        self, request: web.Request, question: LedgerQuery, readers: Readers = NOBODY, customer: str | None = None
+    ) -> web.StreamResponse:
+        """Answer with all rows of a question, with the names that `readers` may see; raises InvalidQueryError and
+        TooManyExportsError before anything is sent: a `customer` who asks has one export at a time.
 
         Where it cannot be brought to its end the connection is cut off within the body, so that nobody takes a part for
         the whole.
         """
-        if self._under_way >= EXPORTS_AT_ONCE:
+        is_own_under_way = customer is not None and customer in self._under_way
+        if is_own_under_way or len(self._under_way) >= EXPORTS_AT_ONCE:
             raise TooManyExportsError
-        self._under_way += 1
+        self._under_way.append(customer)
         try:
             return await self._send(request, question, readers)
         finally:
-            self._under_way -= 1
+            self._under_way.remove(customer)
 
     async def _send(self, request: web.Request, question: LedgerQuery, readers: Readers = NOBODY) -> web.StreamResponse:
         response = web.StreamResponse(headers=HEADERS)

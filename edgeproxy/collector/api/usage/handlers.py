@@ -20,6 +20,7 @@ from edgeproxy.collector.api.customer_billing import get_billing
 from edgeproxy.collector.api.customer_names import find_readers
 from edgeproxy.collector.api.endpoint import Call, Nothing
 from edgeproxy.collector.api.group import Handlers, Resources
+from edgeproxy.collector.api.request_limits import CustomerTurns
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.api.usage import csv_export
 from edgeproxy.collector.api.usage.models import (
@@ -46,6 +47,8 @@ from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.limits import Limit
 from edgeproxy.config.meters import MEASURES, AggregateName
 
+READINGS_AT_ONCE = 2
+"""Readings of usage that a customer has at a time: half of the connections for reading."""
 REFUSALS_SECONDS = 60.0
 """Seconds for which a report of refusals is shown as it is."""
 
@@ -56,6 +59,7 @@ class UsageHandlers(Handlers):
     def __init__(self, resources: Resources) -> None:
         super().__init__(resources)
         self._exports = csv_export.CsvExporter(resources.database)
+        self._turns = CustomerTurns(READINGS_AT_ONCE)
         self._refusals = ReportCache("refusals", self._compute_refusals, REFUSALS_SECONDS)
 
     def apply_settings(self, settings: CollectorSettings) -> None:
@@ -72,12 +76,16 @@ class UsageHandlers(Handlers):
 
     async def report_usage(self, call: Call[UsageQuery, Nothing]) -> web.StreamResponse:
         """Report usage as JSON page by page, or as CSV: all rows at once unless `limit` or `cursor` ask for a page."""
+        async with self._turns.take(call.holder.customer):
+            return await self._report_usage(call)
+
+    async def _report_usage(self, call: Call[UsageQuery, Nothing]) -> web.StreamResponse:
         query = await self._parse_query(call.holder, call.query)
         query = replace(query, by=("meter",)) if query.meter is None and not query.by else query
         is_csv = csv_export.accepts_csv(call.request)
         aggregate = self._aggregates.get(query.meter or "", "sum")
         if is_csv and aggregate == "sum" and query.limit is None and query.after is None:
-            return await self._exports.send(call.request, query, find_readers(call.holder))
+            return await self._exports.send(call.request, query, find_readers(call.holder), call.holder.customer)
         async with self._database.reading(whole=True) as connection:
             if aggregate != "sum":
                 report = await readings.fetch_usage(connection, query, aggregate, time.time())
@@ -103,7 +111,7 @@ class UsageHandlers(Handlers):
             raise ProblemError(400, "by: is no field that a meter is split by, route, region or one of its dimensions")
         if self._aggregates.get(meter, "sum") != "sum":
             raise ProblemError(422, f"usage of {meter} is not added up: invoices have its price")
-        async with self._database.reading(whole=True) as connection:
+        async with self._turns.take(call.holder.customer), self._database.reading(whole=True) as connection:
             plan = (await subscription_rows.get_by_customer(connection, query.customer)).current.last
             price = plan.plan.meters.get(meter)
             priced_by = None if price is None or price.by is None else price.by.dimension

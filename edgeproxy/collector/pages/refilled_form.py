@@ -13,6 +13,8 @@ SUMMARY = '<ul class="errors"></ul>'
 """The place in a page at which the errors are listed."""
 UNTOUCHED = frozenset({"hidden", "password", "file", "submit", "button"})
 """Types of inputs that are not filled in."""
+ONCE = "once"
+"""The hidden field with the Idempotency-Key of a form, filled in where the same request is to be sent again."""
 NAMES = {"expires_at": "expires", "amount_cents": "amount", "rotate_every": "rotate"}
 """Names of fields in forms, where the API's differ."""
 FIELDS = {
@@ -134,7 +136,9 @@ class _Filler(HTMLParser):
                 piece.after = _write_tag(tag, {**fields, "selected": ""} if is_chosen else fields, drop=not is_chosen)
             return
         if kind == "hidden":
-            if name in self._values and self._values[name] != fields.get("value"):
+            if name == ONCE and ONCE in self._values:
+                piece.after = _write_tag(tag, {**fields, "value": self._values[ONCE]})
+            elif name in self._values and self._values[name] != fields.get("value"):
                 self._leave()
             return
         if kind in UNTOUCHED and tag == "input":

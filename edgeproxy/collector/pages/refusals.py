@@ -13,13 +13,15 @@ from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.pages import held_forms, rendering, sessions
 from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.held_forms import HeldForm
-from edgeproxy.collector.pages.refilled_form import FieldRefusal, Refusal, refill_form
+from edgeproxy.collector.pages.refilled_form import ONCE, FieldRefusal, Refusal, refill_form
 from edgeproxy.collector.pages.refusal_words import UNKNOWN_FIELD, Say, explain_field
 
 if TYPE_CHECKING:
+    from edgeproxy.collector.pages.sessions import SignedIn
     from edgeproxy.collector.pages.site import Page, PageError, Visit
 
-SHOWN_AGAIN = frozenset({400, 404, 409, 412, 422, 429, 503})
+UNAVAILABLE = 503
+SHOWN_AGAIN = frozenset({400, 404, 409, 412, 422, 429, UNAVAILABLE})
 """The statuses of a refusal that the sender of a form can mend, or try again."""
 
 
@@ -43,17 +45,21 @@ async def respond_refusal(visit: Visit, error: PageError | InvalidFormError) -> 
 async def _hold(visit: Visit) -> str:
     """Hold the form for the person who sent it; return its secret, empty where that person is not known."""
     site, page = visit.site, visit.referring_page
+    sender = visit.session.who if visit.session is not None else await _find_sender(visit)
+    if sender is None:
+        return ""
+    form = HeldForm(page or visit.request.path, visit.request.path, visit.form)
     async with site.database.writing() as connection:
-        if visit.session is not None:
-            who = visit.session.who
-        else:
-            cookie = visit.request.cookies.get(site.cookie, "")
-            sender = await sessions.find_sender(connection, cookie, visit.form.get("form", ""))
-            if sender is None:
-                return ""
-            who = sender
-        form = HeldForm(page or visit.request.path, visit.request.path, visit.form)
-        return await held_forms.hold_form(connection, who, form, time.time())
+        return await held_forms.hold_form(connection, sender, form, time.time())
+
+
+async def _find_sender(visit: Visit) -> SignedIn | None:
+    """Return whose session this was. A form without one, which anybody may send, delays no batch."""
+    cookie = visit.request.cookies.get(visit.site.cookie)
+    if not cookie:
+        return None
+    async with visit.site.database.reading() as connection:
+        return await sessions.find_sender(connection, cookie, visit.form.get("form", ""))
 
 
 async def _show_again(visit: Visit, status: int, why: str, fields: list[dict[str, str]]) -> web.StreamResponse | None:
@@ -76,7 +82,10 @@ async def _show_again(visit: Visit, status: int, why: str, fields: list[dict[str
         return None
     if answer.status != 200:
         return None
-    return _refill(answer, visit.request.path, held_forms.select_fields(visit.form), errors, status)
+    values = held_forms.select_fields(visit.form)
+    if status == UNAVAILABLE and ONCE in visit.form:  # It may have been applied: sent again, it must be the same.
+        values[ONCE] = visit.form[ONCE]
+    return _refill(answer, visit.request.path, values, errors, status)
 
 
 def _explain(error: Mapping[str, str], say: Say) -> FieldRefusal:

@@ -1,13 +1,24 @@
 """What was typed survives: a refusal, a session that has ended, and a sign-in; and nobody else sees it."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any, cast
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.languages.reader import choose_reader
+from edgeproxy.collector.pages import refusals, sessions
+from edgeproxy.collector.pages.sessions import SignedIn
+from edgeproxy.collector.pages.site import Page, PageError, Site, Visit
+from edgeproxy.config.collector.pages import Pages
+from tests.support.credited import run
 from tests.support.site import PagesStage
-from tests.support.visitor import Visitor
+from tests.support.visitor import Read, Visitor
 
 HOSTILE = '"><script>alert(1)</script>'
 
@@ -49,6 +60,57 @@ def test_a_refused_form_comes_back_with_its_values_and_the_error_at_its_field(st
         ops.send("/console/customers", name="mended", external_id="")
         assert (ops.status, ops.answer.url.path) == (200, "/console/customers/mended")
         ops.get("/console/customers?lang=en")
+
+
+class Api:
+    """The API of pages that ask for nothing."""
+
+    def show_names(self, *_: object) -> None:
+        """Show no names."""
+
+
+async def show_form(_: Visit) -> web.Response:
+    """Show a form, as every rendering does with an Idempotency-Key of its own."""
+    html = (
+        '<form method="post" action="/console"><input type="hidden" name="once" value="new"><input name="why"></form>'
+    )
+    return web.Response(text=html, content_type="text/html")
+
+
+def test_a_form_whose_fate_is_not_known_is_sent_again_as_the_same_request(database: str) -> None:
+    async def work(opened: Database) -> None:
+        async def refuse(visit: Visit) -> web.Response:
+            raise PageError(int(visit.form["status"]), "later")
+
+        api, settings = cast(Any, Api()), cast(Any, None)
+        site = Site(opened, Pages.model_validate({}), "http://127.0.0.1", api, settings, lambda: None)
+        application = web.Application()
+        pages = [Page("GET", "/console", "operator", show_form), Page("POST", "/console", "operator", refuse)]
+        site.add_to(application, pages)
+        async with opened.writing() as connection:
+            who = SignedIn("operator:ops", frozenset({"admin"}))
+            secret = await sessions.begin_session(connection, who, time.time())
+        form = {"form": sessions.compute_digest(f"form {secret}"), "once": "sent", "why": "asked"}
+        async with TestClient(TestServer(application), cookies={site.cookie: secret}) as client:
+            for status, once in ((503, "sent"), (422, "new")):
+                fields = {"Origin": str(client.make_url("")).rstrip("/")}
+                answer = await client.post("/console", data={**form, "status": str(status)}, headers=fields)
+                (shown,) = Read(await answer.text()).forms
+                assert (answer.status, shown.fields) == (status, {"once": once, "why": "asked"})
+
+    run(database, work)
+
+
+def test_who_has_no_session_writes_nothing(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(opened: Database) -> None:
+        api, settings = cast(Any, Api()), cast(Any, None)
+        site = Site(opened, Pages.model_validate({}), "http://127.0.0.1", api, settings, lambda: None)
+        visit = Visit(site, make_mocked_request("POST", "/console"), choose_reader(None, None), form={"form": "0" * 64})
+        monkeypatch.setattr(opened, "writing", None)
+        monkeypatch.setattr(visit, "render_error", lambda status, *_, **__: web.Response(status=status))
+        assert (await refusals.respond_refusal(visit, PageError(401, "the session has ended"))).status == 401
+
+    run(database, work)
 
 
 def test_a_form_that_met_an_ended_session_comes_back_to_its_sender_and_is_not_sent(stage: PagesStage) -> None:

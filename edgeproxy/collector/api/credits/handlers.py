@@ -313,10 +313,7 @@ class CreditHandlers(CustomerBillingHandlers):
 
         response = await self._change(call, hold_refund, creates=True)
         if held and response.status == 202 and not call.query.dry_run:
-            try:
-                await RefundSender(self._database, stripe).send_refund(held[-1])
-            except StripeCallError:
-                pass  # It stays held, and the job sends it again.
+            await RefundSender(self._database, stripe).try_refund(held[-1])
         return response
 
 

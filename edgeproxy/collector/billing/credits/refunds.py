@@ -3,13 +3,14 @@
 The money stays held until the result is known. A retry first looks at Stripe for a refund that was made before.
 """
 
+from contextlib import suppress
 from typing import Literal
 
 from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import HeldRefund
 from edgeproxy.collector.billing.credits.purchases import REFUND, apply_refund
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
-from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 
 RefundState = Literal["held", "paid", "failed"]
 STATES: dict[str, RefundState] = {"succeeded": "paid", "failed": "failed", "canceled": "failed"}
@@ -51,6 +52,11 @@ class RefundSender:
         async with self._database.writing() as connection:
             await apply_refund(connection, refund)
         return STATES.get(refund["status"], "held")
+
+    async def try_refund(self, held: HeldRefund) -> None:
+        """Send the money of a refund back, unless Stripe or the database fails: it stays held, and the job sends it."""
+        with suppress(StripeCallError, *CONNECTION_ERRORS):
+            await self.send_refund(held)
 
     async def _find_refund(self, held: HeldRefund) -> StripeObject | None:
         """Return the refund at Stripe that was made before; None where there is none."""

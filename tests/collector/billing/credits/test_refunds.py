@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,28 @@ def test_a_refund_is_made_once_whatever_is_lost(
         there = await client.list_all("v1.refunds.list", payment_intent=intent)
         assert [one["amount"] for one in there] == ([400] if ends == "paid" else [])
         await read(database, verify_journal)
+
+    play(sqlite_database, own_sandbox, work)
+
+
+def test_a_refund_that_was_made_is_none_that_failed_where_the_database_is_away_then(
+    sqlite_database: str, own_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def fail() -> AsyncIterator[None]:
+        raise OSError("nobody answers")
+        yield
+
+    async def work(database: Database, client: Faulty, intent: str) -> None:
+        held = await write(database, credits.hold_refund, ALICE, f"cs_{intent}", f"r-{intent}", 400 * CENT, "asked")
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "writing", fail)
+            await RefundSender(database, client).try_refund(held)
+        refunds = RefundSender(database, client)
+        await CreditsJob(database, lambda: Billing(plans=Path("plans.yaml"), credits=Credits()), refunds).step(later())
+        assert await read(database, credits.list_unsettled_refunds, 1 << 62) == []
+        there = await client.list_all("v1.refunds.list", payment_intent=intent)
+        assert [one["amount"] for one in there] == [400]
 
     play(sqlite_database, own_sandbox, work)
 

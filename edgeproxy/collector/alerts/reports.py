@@ -1,6 +1,6 @@
 """Alerts as the API lists them, with the state of each delivery."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.alerts.deliveries import DeliveryState
-from edgeproxy.collector.alerts.kinds import NOTICES
+from edgeproxy.collector.alerts.kinds import NOTICES, AlertKind
 from edgeproxy.collector.alerts.message import AlertMessage, parse_message
 from edgeproxy.collector.alerts.mutes import Side
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alert_handling, alerts
@@ -27,12 +27,14 @@ async def list_alerts(
     side: Side = "operator",
     oldest_first: bool = False,
     notices: bool = True,
+    kinds: Collection[AlertKind] | None = None,
     **filters: str | None,
 ) -> list[JsonObject]:
     """Return at most `limit` alerts before the one of the id `cursor`, the latest first; after it with `oldest_first`.
 
     `filters` are columns and their values; None leaves a column out. `state`: only those with a delivery in this state.
     `acknowledged`: only those that a side has acknowledged, or has to. `notices`: also those of what somebody did.
+    `kinds`: only those of these kinds.
     """
     statement = sa.select(alerts).order_by(alerts.c.id if oldest_first else alerts.c.id.desc()).limit(limit)
     if cursor is not None:
@@ -47,6 +49,8 @@ async def list_alerts(
     statement = statement.where(*(alerts.c[name] == value for name, value in filters.items() if value is not None))
     if not notices:
         statement = statement.where(alerts.c.kind.not_in(sorted(NOTICES)))
+    if kinds is not None:
+        statement = statement.where(alerts.c.kind.in_(sorted(kinds)))
     if state is not None:
         of_state = sa.select(alert_deliveries.c.alert).where(alert_deliveries.c.state == state)
         statement = statement.where(alerts.c.id.in_(of_state))

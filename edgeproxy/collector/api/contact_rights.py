@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from edgeproxy.collector.accounts.contact_roles import BUILDERS, EVERYBODY, OWNERS, PAYERS
+from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, AlertKind
 from edgeproxy.collector.api.auth import DeniedError, Holder
 
 
@@ -48,6 +49,26 @@ BY_ENDPOINT: Mapping[tuple[str, str], frozenset[str]] = {
     ("GET", "/v1/customers/{customer}/data"): OWNERS,
 }
 """Rights of endpoints that differ from those of their group."""
+OF_MONEY = frozenset(
+    {
+        AlertKind.SPEND_REACHED,
+        AlertKind.TRIAL_WILL_END,
+        AlertKind.SPEND_SPIKE,
+        AlertKind.PAYMENT_FAILED,
+        AlertKind.INVOICE_UNPAID,
+        AlertKind.PRICE_CHANGE,
+    }
+)
+"""The kinds of alerts that say what is spent, owed or paid."""
+OF_BUILDING = frozenset(
+    {
+        AlertKind.KEY_ROTATION_DUE,
+        AlertKind.KEY_ROTATION_OVERDUE,
+        AlertKind.KEY_BUDGET_REACHED,
+        AlertKind.WEBHOOK_DISABLED,
+    }
+)
+"""The kinds of alerts that name keys and webhooks."""
 PEOPLE_ONLY = frozenset(
     {
         ("POST", "/v1/customers/{customer}/contacts"),
@@ -63,6 +84,21 @@ def find_roles(group: str, method: str, path: str) -> frozenset[str]:
     """Return the roles of contacts that may call an endpoint of a group."""
     rights = BY_GROUP.get(group, Rights(OWNERS, OWNERS))
     return BY_ENDPOINT.get((method, path), rights.read if method == "GET" else rights.change)
+
+
+def find_alert_readers(kind: AlertKind) -> frozenset[str]:
+    """Return the roles of contacts that read alerts of a kind, and handle and mute them: a notice is for those to whom
+    it is mailed."""
+    return ALERT_POLICIES[kind].contacts or (
+        PAYERS if kind in OF_MONEY else BUILDERS if kind in OF_BUILDING else EVERYBODY
+    )
+
+
+def list_alert_kinds(holder: Holder) -> frozenset[AlertKind] | None:
+    """Return the kinds of alerts that a contact reads; None: of who is none, all."""
+    if holder.contact_role is None:
+        return None
+    return frozenset(kind for kind in AlertKind if holder.contact_role in find_alert_readers(kind))
 
 
 def require_contact(holder: Holder, group: str, method: str, path: str) -> None:

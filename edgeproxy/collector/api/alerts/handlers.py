@@ -29,6 +29,7 @@ from edgeproxy.collector.api.alerts.models import (
 )
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult
+from edgeproxy.collector.api.contact_rights import list_alert_kinds
 from edgeproxy.collector.api.endpoint import Call, Nothing
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.responses import ProblemError, answer
@@ -58,6 +59,7 @@ class AlertHandlers(ChangeHandlers):
                 side=find_side(holder),
                 oldest_first=query.order == "oldest",
                 notices=customer is not None or query.kind is not None,
+                kinds=list_alert_kinds(holder),
                 **filters,
             )
             alerts = rows[: query.limit]
@@ -131,6 +133,11 @@ class AlertHandlers(ChangeHandlers):
             if not NUMBER.fullmatch(number):
                 raise ProblemError(404, handling.NOT_THERE)
             alert = await handling.get_subject(connection, int(number))
+            kinds = list_alert_kinds(call.holder)
+            if kinds is not None and alert.kind not in kinds:
+                raise auth.DeniedError(
+                    403, f"{call.holder.called} (role {call.holder.contact_role}) reads no such alert"
+                )
             await do(connection, alert, find_side(call.holder))
             report = await reports.find_alert(connection, alert.id)
             assert report is not None

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import itertools
 import re
 import sqlite3
 import time
@@ -103,6 +104,7 @@ class PagesStage:
         `command` starts the collector, `collector` are further settings of the collector, `pages` those of its pages.
         """
         self.mailbox = Mailbox()
+        self._addresses = itertools.cycle(range(2, 255))
         self.collector = Collector(folder / "collector", database or f"sqlite:///{folder}/ledger.db")
         self.collector.command = command
         self.sandbox = Sandbox(folder / "stripe").start()
@@ -213,7 +215,7 @@ class PagesStage:
     def mailed_link(self, name: str) -> str:
         """The link that a customer's contact gets who asks for one."""
         before = len(self.mailbox.mails)
-        with Visitor(self.site) as visitor:
+        with Visitor(self.site, f"127.0.0.{next(self._addresses)}") as visitor:  # One may ask a few times a minute.
             visitor.get("/sign-in")
             visitor.send("/sign-in", email=f"{name.upper()}@example.com")
         return self.wait_for_link(f"{name}@example.com", before)
@@ -234,14 +236,14 @@ class PagesStage:
         assert found
         return found[0]
 
-    def link_of(self, link: Link) -> str:
+    def link_of(self, link: Link, seconds: int = sessions.LINK_SECONDS) -> str:
         """A link that nobody is sent, made in the database."""
 
         async def make() -> str:
             database = await Database.connect(self.collector.settings["database"])
             try:
                 async with database.writing() as connection:
-                    return await sessions.create_link(connection, link, time.time()) or ""
+                    return await sessions.create_link(connection, link, time.time(), seconds) or ""
             finally:
                 await database.close()
 

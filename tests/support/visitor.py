@@ -79,10 +79,16 @@ class Read(HTMLParser):
 class Visitor:
     """A browser without scripts, at one site."""
 
-    def __init__(self, site: str, **fields: str) -> None:
+    def __init__(self, site: str, address: str = "127.0.0.1", **fields: str) -> None:
+        """`address` is where it comes from."""
         self.site = site
         self.client = httpx.Client(
-            base_url=site, follow_redirects=True, headers=fields, timeout=30.0, trust_env=False, verify=False
+            base_url=site,
+            follow_redirects=True,
+            headers=fields,
+            timeout=30.0,
+            trust_env=False,
+            transport=httpx.HTTPTransport(verify=False, local_address=address),
         )
         self.answer: httpx.Response
         self.read: Read

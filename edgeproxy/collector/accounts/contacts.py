@@ -29,7 +29,7 @@ from edgeproxy.config.units import value_error
 CONTACTS_MAX = 50
 """Contacts of a customer at most."""
 CUSTOMERS_MAX = 20
-"""Customers for which one contact gets links."""
+"""Customers for which one contact gets links by one mail, or chooses among after a sign-in at an issuer."""
 
 
 def parse_contacts(value: object) -> tuple[str, ...]:
@@ -193,10 +193,15 @@ async def put_alert_address(
 
 
 async def list_customers(connection: AsyncConnection, email: str) -> list[str]:
-    """Return the names of the customers that have this contact, CUSTOMERS_MAX at most."""
+    """Return the names of the customers that have this contact, CUSTOMERS_MAX at most.
+
+    Those for which the contact has signed in come first, the latest first, then the oldest customers: anybody may name
+    an address as the contact of new ones.
+    """
     joined = contacts.join(customers_table, customers_table.c.id == contacts.c.customer)
     theirs = match_value(connection, contacts.name, "email", email.lower()) & customers_table.c.deleting_since.is_(None)
-    statement = sa.select(customers_table.c.name).select_from(joined).where(theirs).order_by(customers_table.c.name)
+    order = (contacts.c.signed_in_at.desc().nulls_last(), customers_table.c.created_at, customers_table.c.name)
+    statement = sa.select(customers_table.c.name).select_from(joined).where(theirs).order_by(*order)
     return list((await connection.execute(statement.limit(CUSTOMERS_MAX))).scalars())
 
 
@@ -223,7 +228,7 @@ async def find_role(
     if not label.startswith(CONTACT):
         return OWNER
     row = await customers.find_row(connection, customer, lock=True)
-    if row is None or customer not in await list_customers(connection, label.removeprefix(CONTACT)):
+    if row is None or row.deleting_since is not None:
         return None
     is_theirs = match_value(connection, contacts.name, "email", label.removeprefix(CONTACT))
     update = (
@@ -231,4 +236,5 @@ async def find_role(
         .where(contacts.c.customer == row.id, is_theirs)
         .values(signed_in_at=int(now), language=language)
     )
-    return parse_role((await connection.execute(update.returning(contacts.c.role))).scalar_one())
+    role = (await connection.execute(update.returning(contacts.c.role))).scalar_one_or_none()
+    return None if role is None else parse_role(role)

@@ -178,7 +178,9 @@ def format_mail(
     link = site.console and f"{site.console}/console/alerts"
     title = words.describe(reader, message.kind, message.customer, message.details)
     letter = _build_letter(message, title, reader, site, facts, paragraphs)._replace(
-        link=link, button=say(words.ALL_ALERTS), foot=[f"{say(N_('Alert'))} {message.id}, {format_line(message.key)}"]
+        links=[link] if link else [],
+        button=say(words.ALL_ALERTS),
+        foot=[f"{say(N_('Alert'))} {message.id}, {format_line(message.key)}"],
     )
     return _format_mail(message, sender, recipients, letter, reader, SUBJECTS[message.severity])
 
@@ -196,7 +198,7 @@ def format_customer_mail(
         link, text = site.portal and f"{site.portal}{button.page}", button.page_text
     title = words.describe_own(reader, message.kind, message.details)
     letter = _build_letter(message, title, reader, site, facts, [])._replace(
-        link=link, button=say(text), foot=[f"{say(N_('Alert'))} {message.id}"]
+        links=[link] if link else [], button=say(text), foot=[f"{say(N_('Alert'))} {message.id}"]
     )
     return _format_mail(message, sender, (recipient,), letter, reader, "")
 
@@ -229,8 +231,8 @@ def _format_mail(
     message: AlertMessage, sender: str, recipients: tuple[str, ...], letter: Letter, reader: Reader, prefix: str
 ) -> EmailMessage:
     """Return a letter as a mail, of text and HTML. Its Message-ID stays the same in all attempts."""
-    if letter.link:
-        letter = letter._replace(sections=[*letter.sections, MailSection(paragraphs=[letter.link])])
+    if letter.links:
+        letter = letter._replace(sections=[*letter.sections, MailSection(paragraphs=letter.links)])
     mail = create_message(
         sender, ", ".join(recipients), f"{prefix}{letter.subject}", render_text(letter), render_html(letter, reader)
     )

@@ -26,8 +26,8 @@ class Letter(NamedTuple):
     """The service at its head."""
     subject: str
     sections: Sequence[MailSection]
-    link: str = ""
-    """The address of its button, which stands where a paragraph is this link; empty: it has no button."""
+    links: Sequence[str] = ()
+    """The addresses of its buttons: one stands wherever a paragraph is such a link."""
     button: str = ""
     foot: Sequence[str] = ()
     """The small lines at its end."""
@@ -40,10 +40,10 @@ def render_html(letter: Letter, reader: Reader) -> str:
     return _create_environment().get_template("mail.html").render(letter=letter, reader=reader)
 
 
-def render_link(name: str, subject: str, body: str, link: str, button: str, reader: Reader) -> str:
-    """Return the HTML of a mail whose text is `body`: the paragraph that is the link is a button."""
+def render_links(name: str, subject: str, body: str, links: Sequence[str], button: str, reader: Reader) -> str:
+    """Return the HTML of a mail whose text is `body`: a paragraph that is one of the links is a button."""
     section = MailSection(paragraphs=[" ".join(one.split()) for one in body.split("\n\n") if one.strip()])
-    return render_html(Letter(name, subject, [section], link, button), reader)
+    return render_html(Letter(name, subject, [section], links, button), reader)
 
 
 def render_text(letter: Letter) -> str:
@@ -51,7 +51,7 @@ def render_text(letter: Letter) -> str:
     blocks = [letter.subject]
     for section in letter.sections:
         facts = [f"{name}: {value}" for name, value in section.facts]
-        paragraphs = [f"{letter.button}:\n{one}" if one == letter.link else one for one in section.paragraphs]
+        paragraphs = [f"{letter.button}:\n{one}" if one in letter.links else one for one in section.paragraphs]
         blocks += ["\n".join(filter(None, (section.heading, section.note))), "\n".join(facts), *paragraphs]
     blocks.append("\n".join([*letter.foot, *(f"{text}: {address}" for text, address in letter.foot_links)]))
     return "\n\n".join(filter(None, blocks)) + "\n"

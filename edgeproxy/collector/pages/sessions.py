@@ -184,11 +184,27 @@ async def create_link(
     return secret
 
 
-async def count_invitations(connection: AsyncConnection, customer: str, now: float) -> int:
-    """Return how many links of a customer's contacts last longer than a sign-in takes: invitations of the last days."""
+class InvitationCounts(NamedTuple):
+    """Numbers of invitations of the last days: links that last longer than a sign-in takes."""
+
+    of_customer: int
+    """Those of the customer, to whomever."""
+    of_person: int
+    """Those to one person, of all customers."""
+    of_both: int
+    """Those of the customer to the person."""
+
+
+async def count_invitations(connection: AsyncConnection, link: Link, now: float) -> InvitationCounts:
+    """Return how many invitations there are of the customer of a link, and to its person."""
     columns = sign_in_links.c
-    theirs = (columns.customer == customer) & (columns.ends_at > int(now) + LINK_SECONDS)
-    return (await connection.execute(sa.select(sa.func.count()).select_from(sign_in_links).where(theirs))).scalar_one()
+    is_of_customer = columns.customer == link.customer
+    is_of_person = match_value(connection, sign_in_links.name, "label", link.label)
+    count = sa.func.count()
+    statement = sa.select(
+        count.filter(is_of_customer), count.filter(is_of_person), count.filter(is_of_customer & is_of_person)
+    ).where(columns.ends_at > int(now) + LINK_SECONDS, is_of_customer | is_of_person)
+    return InvitationCounts(*(await connection.execute(statement)).one())
 
 
 async def find_link(connection: AsyncConnection, secret: str, now: float) -> Link | None:

@@ -2,7 +2,8 @@
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -28,6 +29,10 @@ PENDING_SECONDS = 600
 LINK_LABEL = "operator:link"
 """The name in the audit log of the operator who signs in by the printed link."""
 FIRST_LINK_SECONDS = 3600
+REQUESTS_PER_MINUTE = 10
+"""Forms with an address that a client may send."""
+LOOK_UPS_MAX = 200
+"""Addresses that are looked up at a time; further ones are dropped."""
 MAILS_MAX = 20
 """Mails that are sent at a time; further ones are dropped."""
 LINK_UNUSABLE = "the link was used already, or has ended: ask for another one"
@@ -87,6 +92,7 @@ class SignInPages:
         self.sign_up: Callable[[Visit, str], Awaitable[web.Response]] | None = None
         """Leads somebody on whose address an issuer has verified, and who is no contact; None: nobody signs up here."""
         self._mails = Tasks()
+        self._look_ups = 0
         self._under_way = 0
         self._log = log.RateLimitedLog(60.0)
 
@@ -139,16 +145,17 @@ class SignInPages:
         email = visit.form.get("email", "").strip()
         if self._site.settings.mail is None:
             raise PageError(404, "this collector sends no mail: an operator can give its settings a mail server")
+        limit_visits(visit, "sign-in")
         if not MAILBOX.fullmatch(email):
             raise PageError(422, "this is not an e-mail address")
         self.start_mail(self.mail_links(visit, email.lower()))
         return visit.render("sent.html", email=email)
 
     def start_mail(self, work: Coroutine[None, None, object]) -> None:
-        """Begin to mail a link, which nobody waits for; it is dropped where as many as may be are under way."""
-        if self._under_way >= MAILS_MAX:
+        """Begin to mail a link, which nobody waits for; it is dropped where as many as may be are looked up."""
+        if self._look_ups >= LOOK_UPS_MAX:
             work.close()
-            self._log.error("links are not mailed: as many as may be are under way", "mail")
+            self._log.error("links are not mailed: as many addresses as may be are looked up", "look-ups")
             return
         self._under_way += 1
         self._mails.start("sign-in mail", self._guard(work))
@@ -160,40 +167,53 @@ class SignInPages:
             self._log.error("a link could not be mailed", "mail", why=str(error)[:200])
         except CONNECTION_ERRORS as error:
             self._log.error("a link could not be made", "database", why=format_reason(error))
+
+    @contextmanager
+    def take_slot(self) -> Iterator[bool]:
+        """Take one of the slots for mails; yield whether one was free. Without one nothing is to be mailed."""
+        is_free = self._under_way < MAILS_MAX
+        if not is_free:
+            self._log.error("links are not mailed: as many as may be are under way", "mail")
+        self._under_way += is_free
+        try:
+            yield is_free
         finally:
             self._under_way -= 1
 
     async def mail_links(self, visit: Visit, email: str) -> bool:
-        """Mail a link for each customer of this contact; return whether it is one."""
-        links = await self._links(email)
-        for customer, secret in links or ():
-            await self._send(visit, email, customer, secret)
-        return links is not None
+        """Mail a link for each customer of this contact, by one mail; return whether it is one."""
+        self._look_ups += 1
+        try:
+            async with self._site.database.reading() as connection:
+                customers = await contacts.list_customers(connection, email)
+        finally:
+            self._look_ups -= 1
+        if not customers:  # A request for nothing, which anybody may send, delays no batch and takes no slot.
+            return False
+        with self.take_slot() as is_free:
+            links = await self._create_links(email, customers) if is_free else []
+            if links:
+                await self._send(visit, email, links)
+        return True
 
-    async def _links(self, email: str) -> list[tuple[str, str]] | None:
-        """Create a link for each customer of this contact, unless it has enough; None for who is none."""
-        async with self._site.database.reading() as connection:
-            customers = await contacts.list_customers(connection, email)
-        if not customers:  # A request for nothing, which anybody may send, delays no batch.
-            return None
+    async def _create_links(self, email: str, customers: list[str]) -> list[tuple[str, str]]:
+        """Create a link for each of these customers of a contact who has not enough for it; return names and URLs."""
         links = []
         async with self._site.database.writing() as connection:
             for customer in customers:
                 link = Link(contacts.format_label(email), customer)
                 secret = await sessions.create_link(connection, link, time.time())
                 if secret is not None:
-                    links.append((customer, secret))
-        return links
+                    links.append((customer, format_link(self._site.url, secret)))
+        return [(await find_display_name(self._site.database, customer), link) for customer, link in links]
 
-    async def _send(self, visit: Visit, email: str, customer: str, secret: str) -> None:
+    async def _send(self, visit: Visit, email: str, links: list[tuple[str, str]]) -> None:
         settings = self._site.settings
         assert settings.mail is not None
-        minutes = sessions.LINK_SECONDS // 60
-        name = await find_display_name(self._site.database, customer)
-        text = visit.render_text("mail.txt", customer=name, link=format_link(self._site.url, secret), minutes=minutes)
+        text = visit.render_text("mail.txt", links=links, minutes=sessions.LINK_SECONDS // 60)
         subject, _, body = text.strip().partition("\n\n")
-        link, button = format_link(self._site.url, secret), load_catalog(visit.reader.language).gettext("Sign in")
-        html = visit.render_mail(subject, body, link, button)
+        button = load_catalog(visit.reader.language).gettext("Sign in")
+        html = visit.render_mail(subject, body, [link for _, link in links], button)
         await mail.send_message(settings.mail, mail.create_message(settings.mail.sender, email, subject, body, html))
 
     # ---- links
@@ -317,6 +337,13 @@ class SignInPages:
             after = {"roles": sorted(who.roles)}
         caller = Caller(who.label, origin, request_id)
         await audit.append_entry(connection, caller, AuditEntry(action, who.label, None, after, who.customer))
+
+
+def limit_visits(visit: Visit, what: str) -> None:
+    """Raise PageError where a client sends too many forms of a kind."""
+    seconds = visit.site.api.count_visit(visit.request, what, REQUESTS_PER_MINUTE)
+    if seconds:
+        raise PageError(429, TOO_MANY, retry_after=str(seconds))
 
 
 def format_link(url: str, secret: str) -> str:

@@ -26,16 +26,14 @@ from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.mails import mail
 from edgeproxy.collector.pages.get_started import ROOT as GET_STARTED
 from edgeproxy.collector.pages.sessions import Session, SignedIn, compute_digest
-from edgeproxy.collector.pages.sign_in import LINK_UNUSABLE, SignInPages
+from edgeproxy.collector.pages.sign_in import LINK_UNUSABLE, SignInPages, limit_visits
 from edgeproxy.collector.pages.site import PORTAL, Page, PageError, Site, Visit
 from edgeproxy.config.collector.pages import MAILBOX, SignUp
 
 ROOT = "/sign-up"
 SIGN_UP_SECONDS = 3600
 """Seconds for which a link can be used, and until an address gets another one."""
-REQUESTS_PER_MINUTE = 10
 ORGANISATION_CHARACTERS_MAX = 100
-TOO_MANY = "this was asked too often: try again in a minute"
 LATER = "too many people sign up now: try again in an hour"
 columns = sign_ups.c
 
@@ -114,7 +112,7 @@ class SignUpPages:
 
     async def request_link(self, visit: Visit) -> web.Response:
         """Mail a link to an address. The response and its timing do not tell whether it is known."""
-        self._limit(visit)
+        limit_visits(visit, "sign-up")
         email = visit.form.get("email", "").strip().lower()
         if self._site.settings.mail is None:
             raise PageError(404, "there is no such page")
@@ -127,6 +125,11 @@ class SignUpPages:
         """Mail a link to sign up, or to sign in where the address is a contact."""
         if await self._sign_in.mail_links(visit, email):
             return
+        with self._sign_in.take_slot() as is_free:
+            if is_free:
+                await self._mail_newcomer(visit, email)
+
+    async def _mail_newcomer(self, visit: Visit, email: str) -> None:
         async with self._site.database.writing() as connection:
             secret = await insert_request(connection, email, time.time(), self._settings.per_hour)
         settings = self._site.settings.mail
@@ -136,12 +139,12 @@ class SignUpPages:
         text = visit.render_text("sign_up.txt", link=link)
         subject, _, body = text.strip().partition("\n\n")
         button = load_catalog(visit.reader.language).gettext("Create the account")
-        html = visit.render_mail(subject, body, link, button)
+        html = visit.render_mail(subject, body, [link], button)
         await mail.send_message(settings, mail.create_message(settings.sender, email, subject, body, html))
 
     async def by_issuer(self, visit: Visit, email: str) -> web.Response:
         """Lead somebody on whose address an issuer has verified, and who is no contact; raises PageError."""
-        self._limit(visit)
+        limit_visits(visit, "sign-up")
         async with self._site.database.writing() as connection:
             secret = await insert_request(connection, email, time.time(), self._settings.per_hour, renews=True)
         if secret is None:
@@ -160,7 +163,7 @@ class SignUpPages:
 
     async def create_account(self, visit: Visit) -> web.Response:
         """Create the customer and its owner, whose session begins; raises PageError."""
-        self._limit(visit)
+        limit_visits(visit, "sign-up")
         secret, now = visit.form.get("token", ""), time.time()
         async with self._site.database.reading() as connection:
             known = await find_address(connection, secret, now)
@@ -205,12 +208,6 @@ class SignUpPages:
         if not response.is_success:
             why = str((response.body or {}).get("detail", ""))
             self._log.error("a customer who signed up has no plan yet", customer=who.customer, why=why)
-
-    def _limit(self, visit: Visit) -> None:
-        """Raise PageError where a client sends too many forms."""
-        seconds = self._site.api.count_visit(visit.request, "sign-up", REQUESTS_PER_MINUTE)
-        if seconds:
-            raise PageError(429, TOO_MANY, retry_after=str(seconds))
 
     def _render(self, visit: Visit, step: str, token: str = "", email: str = "") -> web.Response:
         return visit.render(

@@ -18,7 +18,7 @@ from edgeproxy.collector.languages import currencies
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.languages.meter_display import find_display
 from edgeproxy.collector.languages.reader import Reader, choose_reader
-from edgeproxy.collector.mails.letter import render_link
+from edgeproxy.collector.mails.letter import render_links
 from edgeproxy.collector.pages import choices, forms, navigation, refusals, rendering, sessions
 from edgeproxy.collector.pages.api import ApiClient, ApiResponse, JsonDocument, RequestOptions
 from edgeproxy.collector.pages.api_docs import ApiReference
@@ -188,9 +188,9 @@ class Visit:
             **values,
         )
 
-    def render_mail(self, subject: str, body: str, link: str, button: str) -> str:
-        """Return the HTML of a mail whose text is `body`: the paragraph that is the link has a button."""
-        return render_link(self.site.settings.status.name, subject, body, link, button, self.reader)
+    def render_mail(self, subject: str, body: str, links: Sequence[str], button: str) -> str:
+        """Return the HTML of a mail whose text is `body`: a paragraph that is one of the links has a button."""
+        return render_links(self.site.settings.status.name, subject, body, links, button, self.reader)
 
     def build_link(self, **changes: str | None) -> str:
         """Return the link to this page with parameters of its query changed; those that are None are left out.

@@ -142,7 +142,7 @@ class Subscriptions:
             text = visit.render_text("subscribe.txt", link=link)
             subject, _, body = text.strip().partition("\n\n")
             button = load_catalog(visit.reader.language).gettext("Subscribe")
-            html = visit.render_mail(subject, body, link, button)
+            html = visit.render_mail(subject, body, [link], button)
             self._mails.start("status question", self._send(email, subject, body, html))
         return visit.render("subscribe.html", step="sent", token="")
 
@@ -232,7 +232,7 @@ class StatusMails:
                     values = {"failures": row.failures + 1, "next_try_at": now + (TRY_SECONDS << row.failures)}
             async with self._database.writing() as connection:
                 own = sa.update(status_subscribers).where(columns.token == row.token)
-                await connection.execute(own.values(last_update=last))
+                await connection.execute(own.values(**values))
 
     async def _fetch_news(
         self, connection: AsyncConnection, after: str, reader: Reader
@@ -270,7 +270,7 @@ class StatusMails:
             name,
             sections[-1].heading[:TITLE_CHARACTERS_MAX],
             [*sections, MailSection(paragraphs=[link])],
-            link,
+            [link],
             say(N_("Status")),
             foot_links=[(say(N_("Unsubscribe")), leave)],
         )

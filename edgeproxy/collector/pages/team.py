@@ -18,11 +18,14 @@ from edgeproxy.collector.pages import sessions
 from edgeproxy.collector.pages.sessions import Link
 from edgeproxy.collector.pages.sign_in import format_link
 from edgeproxy.collector.pages.site import Page, PageError, Visit
+from edgeproxy.config.collector.pages import MAILBOX
 
 ROOT = "/account/team"
 INVITATION_SECONDS = 7 * 86400
 INVITATIONS_PER_ADDRESS = 2
 """Usable invitations of one address and customer; one link is left to who asks for it at the sign-in."""
+INVITATIONS_PER_PERSON = 10
+"""Usable invitations of one address by all customers, as anybody may become some; further ones are not mailed."""
 INVITATIONS_PER_CUSTOMER = 50
 """Invitations of a customer in INVITATION_SECONDS, to whomever: they are mail to addresses that anybody may write."""
 CONTACTS = "/v1/customers/{customer}/contacts"
@@ -46,11 +49,11 @@ async def show_team(visit: Visit) -> web.Response:
 
 async def invite(visit: Visit) -> web.Response:
     """Add a colleague, and mail an invitation where the collector sends mails."""
-    email = visit.form.get("email", "").strip().lower()
+    email, is_mailed = visit.form.get("email", "").strip().lower(), visit.site.settings.mail is not None
+    if is_mailed and MAILBOX.fullmatch(email):
+        await _require_allowance(visit, email)  # Before anything is changed.
     await _put(visit, email, visit.form.get("role", ""))
-    if visit.site.settings.mail is None:
-        return visit.redirect(ROOT, done="added")
-    return visit.redirect(ROOT, done=await _send_invitation(visit, email))
+    return visit.redirect(ROOT, done=await _send_invitation(visit, email) if is_mailed else "added")
 
 
 async def invite_again(visit: Visit) -> web.Response:
@@ -59,6 +62,7 @@ async def invite_again(visit: Visit) -> web.Response:
     people = await visit.fetch("GET", CONTACTS, names={"customer": visit.customer})
     if email not in people["emails"] or visit.site.settings.mail is None:
         raise PageError(404, "there is no such page")
+    await _require_allowance(visit, email)
     return visit.redirect(ROOT, done=await _send_invitation(visit, email))
 
 
@@ -80,23 +84,34 @@ async def _put(visit: Visit, email: str, role: str) -> None:
     await visit.fetch("POST", CONTACTS, names={"customer": visit.customer}, body=body)
 
 
+async def _require_allowance(visit: Visit, email: str) -> None:
+    """Raise PageError where a customer has sent as many invitations as it may."""
+    link = Link(format_label(email), visit.customer)
+    async with visit.site.database.reading() as connection:
+        counts = await sessions.count_invitations(connection, link, time.time())
+    if counts.of_customer >= INVITATIONS_PER_CUSTOMER:
+        raise PageError(429, "as many invitations as a week may have were sent")
+    if counts.of_both >= INVITATIONS_PER_ADDRESS:
+        raise PageError(409, "invitations to this address are on their way")
+
+
 async def _send_invitation(visit: Visit, email: str) -> str:
-    """Mail an invitation; return the message for the page that follows. Raises PageError where there are too many."""
+    """Mail an invitation; return the message for the page that follows."""
     settings, now = visit.site.settings.mail, time.time()
     assert settings is not None
     link = Link(format_label(email), visit.customer)
     async with visit.site.database.writing() as connection:
-        if await sessions.count_invitations(connection, visit.customer, now) >= INVITATIONS_PER_CUSTOMER:
-            raise PageError(429, "as many invitations as a week may have were sent")
-        secret = await sessions.create_link(connection, link, now, INVITATION_SECONDS, INVITATIONS_PER_ADDRESS)
+        counts, secret = await sessions.count_invitations(connection, link, now), None
+        if counts.of_customer < INVITATIONS_PER_CUSTOMER and counts.of_person < INVITATIONS_PER_PERSON:
+            secret = await sessions.create_link(connection, link, now, INVITATION_SECONDS, INVITATIONS_PER_ADDRESS)
     if secret is None:
-        raise PageError(409, "invitations to this address are on their way")
+        return "not-mailed"
     url, days = format_link(visit.site.url, secret), INVITATION_SECONDS // 86400
     inviter = visit.signed_in.who.label.partition(":")[2]
     name = await find_display_name(visit.site.database, visit.customer)
     text = visit.render_text("invitation.txt", customer=name, inviter=inviter, link=url, days=days)
     subject, _, body = text.strip().partition("\n\n")
-    html = visit.render_mail(subject, body, url, load_catalog(visit.reader.language).gettext("Sign in"))
+    html = visit.render_mail(subject, body, [url], load_catalog(visit.reader.language).gettext("Sign in"))
     try:
         await mail.send_message(settings, mail.create_message(settings.sender, email, subject, body, html))
     except mail.MAIL_ERRORS as error:

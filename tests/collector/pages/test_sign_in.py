@@ -2,7 +2,10 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -10,12 +13,20 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.collector.accounts.contacts import Contacts, fetch_alert_recipients, find_role, put_contacts
+from edgeproxy.collector.accounts import contacts
+from edgeproxy.collector.accounts.contacts import (
+    CUSTOMERS_MAX,
+    Contacts,
+    fetch_alert_recipients,
+    find_role,
+    list_customers,
+    put_contacts,
+)
 from edgeproxy.collector.alerts.deliveries import Recipient
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.languages.reader import choose_reader
-from edgeproxy.collector.pages import sessions
+from edgeproxy.collector.pages import sessions, sign_in
 from edgeproxy.collector.pages.sessions import Link, SignedIn
 from edgeproxy.collector.pages.sign_in import SignInPages
 from edgeproxy.collector.pages.site import PageError, Site, Visit
@@ -95,6 +106,65 @@ def test_a_contact_who_is_removed_while_their_link_is_used_has_no_session(
             await use_link(opened, pages, site)
         await removal[0]
         assert (refused.value.status, api.denials) == (403, [(ANN.label, 403)])
+
+    at_work(work)
+
+
+async def name_as_contact(opened: Database, names: list[str]) -> None:
+    """Have customers by these names, all with the contact."""
+    rows = [{**ACME, "id": str(uuid4()), "name": name, "created_at": 1} for name in names]
+    async with opened.writing() as connection:
+        await connection.execute(sa.insert(customers), rows)
+    for name in names:
+        await write(opened, put_contacts, ALICE, name, EVERYBODY)
+
+
+def test_nobody_is_locked_out_by_customers_that_others_have_named_them_a_contact_of(at_work: Any) -> None:
+    async def work(opened: Database, _: Api, pages: SignInPages, site: Site) -> None:
+        await name_as_contact(opened, [f"aaa-{number}" for number in range(CUSTOMERS_MAX)])
+        async with opened.reading() as connection:
+            assert (await list_customers(connection, "ann@acme.example"))[0] == ACME_NAME, "the oldest one"
+        await use_link(opened, pages, site)
+        await name_as_contact(opened, ["before"])
+        async with opened.writing() as connection:
+            await connection.execute(sa.update(customers).where(customers.c.name == "before").values(created_at=-1))
+            assert (await list_customers(connection, "ann@acme.example"))[:2] == [ACME_NAME, "before"]
+
+    at_work(work)
+
+
+def test_who_is_no_contact_takes_no_slot_of_those_who_are(at_work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(opened: Database, __: Api, pages: SignInPages, site: Site) -> None:
+        sent, may_go = asyncio.Event(), asyncio.Event()
+
+        async def look_up(_: Any, email: str) -> list[str]:
+            if email == "ann@acme.example":
+                return [ACME_NAME]
+            await may_go.wait()
+            return []
+
+        async def create_links(*_: Any) -> list[tuple[str, str]]:
+            return [(ACME_NAME, "http://127.0.0.1/")]
+
+        async def send(*_: Any) -> None:
+            sent.set()
+
+        @asynccontextmanager
+        async def read() -> AsyncIterator[None]:
+            yield
+
+        monkeypatch.setattr(opened, "reading", read)
+        monkeypatch.setattr(contacts, "list_customers", look_up)
+        monkeypatch.setattr(pages, "_create_links", create_links)
+        monkeypatch.setattr(pages, "_send", send)
+        visit = Visit(site, make_mocked_request("POST", "/sign-in"), choose_reader(None, None))
+        for number in range(sign_in.MAILS_MAX):
+            pages.start_mail(pages.mail_links(visit, f"{number}@elsewhere.example"))
+        await asyncio.sleep(0)
+        pages.start_mail(pages.mail_links(visit, "ann@acme.example"))
+        async with asyncio.timeout(5):
+            await sent.wait()
+        may_go.set()
 
     at_work(work)
 

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from edgeproxy.collector.pages import sign_up
+from edgeproxy.collector.pages import sign_in
 from edgeproxy.collector.pages.sign_up import build_name
 from edgeproxy.config.parsers import NAME
 from loadtest.testbed.collector import ADMIN
@@ -116,7 +116,7 @@ def test_forms_without_a_link_are_refused_and_few_in_a_minute(stage: PagesStage)
             guesser.get("/sign-up/confirm?token=guessed")
             assert guesser.status == 403
         statuses = []
-        for _ in range(sign_up.REQUESTS_PER_MINUTE + 2):
+        for _ in range(sign_in.REQUESTS_PER_MINUTE + 2):
             robot.post(f"{stage.site}/sign-up/confirm", {"token": "guessed", "organisation": "x"})
             statuses.append(robot.status)
         assert statuses[-1] == 429

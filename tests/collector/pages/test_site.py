@@ -15,6 +15,7 @@ from standardwebhooks import Webhook
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.languages.reader import parse_time
+from edgeproxy.collector.pages import sign_in
 from edgeproxy.collector.pages.sessions import Link
 from edgeproxy.collector.pages.site import Audience, Page
 from edgeproxy.collector.pages_service import list_signed_in_pages
@@ -515,6 +516,14 @@ def test_a_stranger_gets_no_mail_and_is_told_the_same(stage: PagesStage) -> None
         assert stranger.read.text.replace("bolt", "NAME") == unknown
     stage.mailbox.wait_for(count + 1)
     assert stage.mailbox.mails[-1]["To"] == "bolt@example.com"
+
+
+def test_a_client_asks_for_few_links_a_minute(stage: PagesStage) -> None:
+    with Visitor(stage.site, "127.0.1.1") as client:
+        for number in range(sign_in.REQUESTS_PER_MINUTE + 1):
+            client.get("/sign-in")
+            client.send("/sign-in", email=f"{number}@example.com")
+        assert (client.status, int(client.answer.headers["Retry-After"]) > 0) == (429, True)
 
 
 def asked(page: Page, visitor: Visitor, fields: dict[str, str]) -> httpx.Response:

@@ -1,6 +1,7 @@
 """Colleagues of a customer: invited by mail, with a role that pages and API hold them to, and removed at once."""
 
 import secrets
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -11,12 +12,14 @@ from edgeproxy.collector.api import contact_rights
 from edgeproxy.collector.api.auth import CUSTOMER, DeniedError, Holder
 from edgeproxy.collector.api.groups import GROUPS
 from edgeproxy.collector.pages import team
+from edgeproxy.collector.pages.sessions import Link
 from loadtest.testbed.collector import ADMIN
-from tests.support.mailbox import text_of
+from tests.support.mailbox import html_of, text_of
 from tests.support.site import SCRAPE, PagesStage
 from tests.support.visitor import Visitor
 
 HOSTILE = "<img src=x onerror=alert(1)>"
+SHARED = {"email": "shared@example.com", "role": "billing"}
 OF_MONEY = ("/account/plan", "/account/invoices", "/account/credits")
 OF_BUILDING = ("/account/keys", "/account/webhooks")
 
@@ -149,15 +152,65 @@ def test_invitations_do_not_bomb_a_mailbox_nor_many(stage: PagesStage, monkeypat
         for number in range(team.INVITATIONS_PER_ADDRESS + 2):
             owner.get("/account/team")
             owner.send("/account/team/invite", email="victim@example.com", role="billing")
-            assert owner.status == (200 if number < team.INVITATIONS_PER_ADDRESS else 409)
+            is_allowed = number < team.INVITATIONS_PER_ADDRESS
+            assert owner.status == (200 if is_allowed else 409)
             owner.get("/account/team")
-            (form,) = [
+            forms = [
                 one for one in owner.read.forms if one.action.endswith("/remove") and "victim@" in one.fields["email"]
             ]
-            owner.post(f"{stage.site}{form.action}", form.fields)
-            assert owner.status == 200
+            assert len(forms) == is_allowed, "what is refused has changed nothing"
+            for form in forms:
+                owner.post(f"{stage.site}{form.action}", form.fields)
+                assert owner.status == 200
     to_victim = [mail for mail in stage.mailbox.mails[count:] if mail["To"] == "victim@example.com"]
     assert len(to_victim) == team.INVITATIONS_PER_ADDRESS, "removing somebody gives no further mail"
+
+
+def test_all_customers_together_do_not_bomb_a_mailbox(stage: PagesStage) -> None:
+    label, count = "contact:shared@example.com", len(stage.mailbox.mails)
+    for number in range(team.INVITATIONS_PER_PERSON):
+        stage.link_of(Link(label, f"other-{number}"), team.INVITATION_SECONDS)
+    with stage.customer("bolt") as owner:
+        owner.get("/account/team")
+        owner.send("/account/team/invite", email="shared@example.com", role="billing")
+        assert (owner.status, "the mail could not be sent" in owner.read.text) == (200, True)
+        owner.get("/account/team")
+        assert "shared@example.com" in owner.read.text, "the colleague can sign in"
+    assert stage.collector.send("POST", "/v1/customers/acme/contacts", SHARED).status == 201
+    link = stage.mailed_link("shared")
+    (mail,) = [mail for mail in stage.mailbox.mails[count:] if mail["To"] == "shared@example.com"]
+    assert text_of(mail).count(link.partition("?")[0]) == 2, "a link for each customer"
+    assert html_of(mail).count('class="go"') == 2
+
+
+def test_a_colleague_reads_and_handles_the_alerts_that_concern_the_role(stage: PagesStage) -> None:
+    by_role = {
+        "invoice_issued": {"owner", "billing"},
+        "spend_reached": {"owner", "billing"},
+        "key_created": {"owner"},
+        "key_budget_reached": {"owner", "developer"},
+        "quota_reached": {"owner", "billing", "developer"},
+    }
+    numbers = {}
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        for kind in by_role:
+            row = (kind, kind, "warn", "acme", f"it is {kind}", "{}", 1000, 1)
+            columns = "key, kind, severity, customer, title, details, at, routed_at"
+            added = database.execute(f"INSERT INTO alerts ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            numbers[kind] = added.lastrowid
+    muted = {"span": "1d", "why": "noise"}
+    for role in CONTACT_ROLES:
+        email = f"{role}-reads@example.com"
+        body = {"email": email, "role": role}
+        assert stage.collector.send("POST", "/v1/customers/acme/contacts", body).status == 201
+        with enter(stage, stage.link_of(Link(f"contact:{email}", "acme"))) as colleague:
+            form = colleague.get("/account/alerts").form("/sign-out").fields["form"]
+            for kind, roles in by_role.items():
+                path = f"/account/alerts/{numbers[kind]}/"
+                is_linked = any(path in one.action for one in colleague.get("/account/alerts").forms)
+                colleague.post(f"{stage.site}{path}mute", {"form": form, **muted})
+                is_muted = colleague.status == 200
+                assert (role, kind, is_linked, is_muted) == (role, kind, *[role in roles] * 2)
 
 
 def test_an_owner_touches_nobody_of_another_customer_and_a_token_nobody_at_all(stage: PagesStage) -> None:

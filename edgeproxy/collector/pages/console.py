@@ -49,7 +49,8 @@ def list_pages() -> list[Page]:
         ("POST", f"{CUSTOMER}/pause", pause_customer),
         ("POST", f"{CUSTOMER}/resume", resume_customer),
         ("POST", f"{CUSTOMER}/tier", change_tier),
-        ("POST", f"{CUSTOMER}/contacts", put_contacts),
+        ("POST", f"{CUSTOMER}/contacts", put_contact),
+        ("POST", f"{CUSTOMER}/contacts/remove", remove_contact),
         ("POST", f"{CUSTOMER}/delete", delete_customer),
         ("POST", f"{CUSTOMER}/restore", restore_customer),
         ("POST", f"{CUSTOMER}/keys", create_key),
@@ -105,7 +106,7 @@ async def show_customer(visit: Visit) -> web.Response:
     return visit.render(
         "customer.html",
         result=body,
-        emails=contacts["emails"],
+        people=contacts["contacts"],
         meters=await usage.fetch_meters(visit, body["name"], month),
         month_days=month.days,
         tiers=sorted(visit.site.tiers),
@@ -180,11 +181,18 @@ async def _update_customer(visit: Visit, body: JsonObject, done: str) -> web.Res
     return visit.redirect(format_path(CUSTOMER, **names), done=done)
 
 
-async def put_contacts(visit: Visit) -> web.Response:
-    """Replace the contacts of a customer."""
+async def put_contact(visit: Visit) -> web.Response:
+    """Add a contact of a customer, or change its role."""
     names = {"customer": visit.path_parameter("customer")}
-    body = {"emails": visit.form.get("emails", "").replace(",", " ").split()}
-    await visit.fetch("PUT", "/v1/customers/{customer}/contacts", names=names, body=body)
+    body = {"email": visit.form.get("email", "").strip(), "role": visit.form.get("role", "")}
+    await visit.fetch("POST", "/v1/customers/{customer}/contacts", names=names, body=body)
+    return visit.redirect(format_path(CUSTOMER, **names), done="changed")
+
+
+async def remove_contact(visit: Visit) -> web.Response:
+    """Remove a contact of a customer."""
+    names, body = {"customer": visit.path_parameter("customer")}, {"email": visit.form.get("email", "")}
+    await visit.fetch("POST", "/v1/customers/{customer}/contacts/remove", names=names, body=body)
     return visit.redirect(format_path(CUSTOMER, **names), done="changed")
 
 

@@ -57,6 +57,28 @@ def test_usage_is_explored_by_group_beside_the_time_before_and_as_csv(stage: Pag
     assert operator.status == 404
 
 
+def test_a_page_of_before_brings_no_contact_back_and_takes_none_away(stage: PagesStage) -> None:
+    contacts = "/v1/customers/acme/contacts"
+    for email, role in (("gone@example.com", "developer"), ("stays@example.com", "billing")):
+        assert stage.collector.send("POST", contacts, {"email": email, "role": role}).status == 201
+    operator = stage.operator
+    operator.get("/console/customers/acme")
+    assert stage.collector.send("POST", f"{contacts}/remove", {"email": "gone@example.com"}).status == 200
+    new = {"email": "new@example.com", "role": "developer"}
+    assert stage.collector.send("POST", contacts, new).status == 201
+    operator.send("/acme/contacts", email="added@example.com", role="billing")
+    assert operator.status == 200
+    form = next(one for one in operator.read.forms if one.fields.get("email") == "new@example.com")
+    assert form.action == "/console/customers/acme/contacts/remove"
+    operator.post(f"{stage.site}{form.action}", form.fields)
+    people = stage.collector.get(contacts).json()["contacts"]
+    assert {one["email"]: one["role"] for one in people} == {
+        "acme@example.com": "owner",
+        "added@example.com": "billing",
+        "stays@example.com": "billing",
+    }
+
+
 def test_paths_that_no_page_has_are_html_and_a_contact_is_found_by_its_address(stage: PagesStage) -> None:
     operator = stage.operator
     for path in ("/console/nothing", "/console/customers/acme/pause", "/account/nothing"):

@@ -92,7 +92,7 @@ def test_roles_of_the_issuer_are_those_of_the_pages(stage: Stage) -> None:
         assert stage.collector.get("/v1/customers/acme").json()["paused"]["why"] == "unpaid"
         assert not [one for one in helpdesk.read.forms if one.action.endswith(("/keys", "/contacts"))]
         token = helpdesk.read.form("/sign-out").fields["form"]
-        form = {"form": token, "once": "0" * 32, "emails": "me@example.com"}
+        form = {"form": token, "once": "0" * 32, "email": "me@example.com", "role": "owner"}
         helpdesk.post("/console/customers/acme/contacts", form)
         assert helpdesk.status == 403
 

@@ -23,6 +23,7 @@ const people = {
   helpdesk: () => ({ groups: ["helpdesk"], amr: ["mfa"], auth_time: now() }),
   stranger: () => ({ groups: ["all"], amr: ["mfa"], auth_time: now() }),
   jane: () => ({ email: "Jane@example.com", email_verified: true }),
+  ann: () => ({ email: "ann@example.com", email_verified: true }), // Who has signed in here an hour ago.
   mallory: () => ({ email: "jane@example.com", email_verified: false }),
   nobody: () => ({ email: "nobody@example.com", email_verified: true }),
 };
@@ -87,7 +88,7 @@ provider.use(async (ctx, next) => {
   grant.addOIDCScope("openid email");
   const { amr, acr } = people[accountId]();
   await provider.interactionFinished(ctx.req, ctx.res, {
-    login: { accountId, amr, acr },
+    login: { accountId, amr, acr, ...(accountId === "ann" && { ts: now() - 3600 }) },
     consent: { grantId: await grant.save() },
   });
   ctx.respond = false;

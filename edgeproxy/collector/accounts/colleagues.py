@@ -20,6 +20,7 @@ from edgeproxy.collector.accounts.contacts import (
     to_response,
 )
 from edgeproxy.collector.accounts.models import Body
+from edgeproxy.collector.accounts.notices import notify_of_contact
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.page_tables import contacts, sessions
 from edgeproxy.collector.database.row_security import across_customers
@@ -55,11 +56,16 @@ class RemoveContactRequest(Body):
 
 
 async def put_contact(
-    connection: AsyncConnection, caller: Caller, ref: str, request: PutContactRequest
+    connection: AsyncConnection,
+    caller: Caller,
+    ref: str,
+    request: PutContactRequest,
+    sensitive_from: int | None = None,
 ) -> tuple[bool, ContactList]:
     """Add a contact to a customer, or change its role; return whether it is new, and all contacts.
 
-    A change holds in the contact's sessions from their next request on. Raises ChangeRejectedError.
+    A change holds in the contact's sessions from their next request on. Who was no owner before may do what is
+    sensitive from the Unix second `sensitive_from` on; None confirms whoever it is. Raises ChangeRejectedError.
     """
     owner = await customers.lock_not_erased(connection, ref)
     before = {contact["email"]: contact for contact in await fetch_contacts(connection, owner.id)}
@@ -68,23 +74,27 @@ async def put_contact(
     if existing is None:
         if len(before) >= CONTACTS_MAX:
             raise reject_field("email", f"would be one more than the {CONTACTS_MAX} people of a customer")
-        new = [{"email": email, "customer": owner.id, "role": role}]
+        await notify_of_contact(connection, caller, owner.name)
+        new = [{"email": email, "customer": owner.id, "role": role, "sensitive_from": sensitive_from}]
         await connection.execute(sa.insert(contacts), await seal_rows(connection, contacts.name, new))
         await customers.note_email_change(connection, owner.id)
-    elif existing["role"] != role:
+        await _record(connection, caller, owner, None, {"email": email, "role": role})
+        return True, to_response(await fetch_contacts(connection, owner.id))
+    is_theirs = (contacts.c.customer == owner.id) & match_value(connection, contacts.name, "email", email)
+    if sensitive_from is None or existing["role"] != OWNER:
+        await connection.execute(sa.update(contacts).where(is_theirs).values(sensitive_from=sensitive_from))
+    if existing["role"] != role:
         if role != OWNER:
             require_other_owner(list(before.values()), email)
-        is_theirs = (contacts.c.customer == owner.id) & match_value(connection, contacts.name, "email", email)
         await connection.execute(sa.update(contacts).where(is_theirs).values(role=role))
         is_session = (sessions.c.customer == owner.name) & match_value(
             connection, sessions.name, "label", format_label(email)
         )
         async with across_customers(connection):
             await connection.execute(sa.update(sessions).where(is_session).values(contact_role=role))
-    if existing is None or existing["role"] != role:
-        previous = None if existing is None else {"email": email, "role": existing["role"]}
+        previous = {"email": email, "role": existing["role"]}
         await _record(connection, caller, owner, previous, {"email": email, "role": role})
-    return existing is None, to_response(await fetch_contacts(connection, owner.id))
+    return False, to_response(await fetch_contacts(connection, owner.id))
 
 
 async def remove_contact(connection: AsyncConnection, caller: Caller, ref: str, email: str) -> ContactList:

@@ -13,9 +13,10 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.audit_details import CONTACT
-from edgeproxy.collector.accounts.change import reject_field
+from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field
 from edgeproxy.collector.accounts.contact_roles import OWNER, ContactRole, parse_role
 from edgeproxy.collector.accounts.models import Body, UpdateCustomerRequest
+from edgeproxy.collector.accounts.notices import notify_of_contact
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.alerts.deliveries import Recipient
 from edgeproxy.collector.database.page_tables import contacts, held_forms, sessions, sign_in_links
@@ -28,6 +29,8 @@ from edgeproxy.config.units import value_error
 
 CONTACTS_MAX = 50
 """Contacts of a customer at most."""
+SENSITIVE_SECONDS = 7 * 86400
+"""Seconds for which a contact may do nothing that is sensitive, where whoever added it could not either."""
 CUSTOMERS_MAX = 20
 """Customers for which one contact gets links by one mail, or chooses among after a sign-in at an issuer."""
 
@@ -128,10 +131,39 @@ def to_response(of_customer: Sequence[Contact]) -> ContactList:
     return {"emails": [contact["email"] for contact in of_customer], "contacts": list(of_customer)}
 
 
-async def put_contacts(connection: AsyncConnection, caller: Caller, ref: str, body: Contacts) -> ContactList:
+async def find_sensitive_from(
+    connection: AsyncConnection, ref: str, caller: Caller, now: float, *, is_trusted: bool
+) -> int | None:
+    """Return the Unix second from which a contact may do what is sensitive whom a caller adds now; None: at once.
+
+    `is_trusted`: the caller may do what is sensitive itself. An owner's colleague may from when the owner may: so
+    nobody whom the rule holds up is helped by a second address. Raises ChangeRejectedError.
+    """
+    if not caller.actor.startswith(CONTACT):
+        return None if is_trusted else int(now) + SENSITIVE_SECONDS
+    owner = await customers.get_row(connection, ref)
+    is_theirs = match_value(connection, contacts.name, "email", caller.actor.removeprefix(CONTACT))
+    statement = sa.select(contacts.c.sensitive_from).where(contacts.c.customer == owner.id, is_theirs)
+    return (await connection.execute(statement)).scalar()
+
+
+async def require_trusted(connection: AsyncConnection, customer: str, label: str, now: float) -> None:
+    """Raise ChangeRejectedError where a contact of a customer may not do what is sensitive yet."""
+    owner = await customers.get_row(connection, customer)
+    is_theirs = match_value(connection, contacts.name, "email", label.removeprefix(CONTACT))
+    statement = sa.select(contacts.c.sensitive_from).where(contacts.c.customer == owner.id, is_theirs)
+    sensitive_from = (await connection.execute(statement)).scalar()
+    if sensitive_from is not None and sensitive_from > now:
+        at = format_timestamp(sensitive_from * 1000)
+        raise ChangeRejectedError(403, f"you are new here: you may do this from {at} on, or once an owner confirms you")
+
+
+async def put_contacts(
+    connection: AsyncConnection, caller: Caller, ref: str, body: Contacts, sensitive_from: int | None = None
+) -> ContactList:
     """Replace the contacts of a customer; removed ones lose sessions, links and alerts, new ones are owners.
 
-    Raises ChangeRejectedError.
+    These may do what is sensitive from the Unix second `sensitive_from` on. Raises ChangeRejectedError.
     """
     owner = await customers.lock_not_erased(connection, ref)
     before = await list_contacts(connection, owner.id)
@@ -139,7 +171,9 @@ async def put_contacts(connection: AsyncConnection, caller: Caller, ref: str, bo
     if after != before:
         removed, added = set(before) - set(after), set(after) - set(before)
         if added:
-            new = [{"email": email, "customer": owner.id, "role": OWNER} for email in added]
+            await notify_of_contact(connection, caller, owner.name)
+            fields = {"customer": owner.id, "role": OWNER, "sensitive_from": sensitive_from}
+            new = [{"email": email, **fields} for email in added]
             await connection.execute(sa.insert(contacts), await seal_rows(connection, contacts.name, new))
         entry = AuditEntry("customer.contacts", owner.name, {"emails": before}, {"emails": after})
         await audit.append_entry(connection, caller, entry)

@@ -1,5 +1,5 @@
 """Notices to a customer's contacts of what somebody did: an invoice that was issued, a key that was made, replaced or
-revoked. They are alerts, written in the transaction of what they tell of, and mailed as alerts are."""
+revoked, a contact that was added. They are alerts, written in the transaction of what they tell of, and mailed so."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -9,10 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.audit_details import CONTACT, hide_contact
+from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.deliveries import Recipient
 from edgeproxy.collector.alerts.delivery import NoticeContacts
-from edgeproxy.collector.alerts.kinds import ALERT_POLICIES
+from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, AlertKind
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.page_tables import contacts
 from edgeproxy.collector.database.row_security import across_customers, served_customer
@@ -48,6 +49,16 @@ async def raise_notice_by(connection: AsyncConnection, caller: Caller, alert: Al
     else:
         by = "operator" if served_customer() is None else "token"
     await raise_notice(connection, replace(alert, details={**alert.details, "by": by}))
+
+
+async def notify_of_contact(connection: AsyncConnection, caller: Caller, customer: str) -> None:
+    """Tell the owners that a customer has so far, by name, that somebody else than they adds a contact."""
+    if caller.actor.startswith(CONTACT):
+        return
+    at, kind = now_ms(), AlertKind.CONTACT_ADDED
+    title = f"{customer}: {kind.value.replace('_', ' ')}"
+    alert = Alert(key=f"{kind}:{customer}:{at}", kind=kind, customer=customer, title=title, at=at / 1000, details={})
+    await raise_notice_by(connection, caller, alert)
 
 
 async def fetch_readers(connection: AsyncConnection, customer: str, roles: Collection[str]) -> list[Recipient]:

@@ -39,6 +39,7 @@ class AlertKind(StrEnum):
     KEY_CREATED = "key_created"
     KEY_ROTATED = "key_rotated"
     KEY_REVOKED = "key_revoked"
+    CONTACT_ADDED = "contact_added"
     BATCHES_LOST = "batches_lost"
     BATCHES_QUARANTINED = "batches_quarantined"
     TOKEN_EDGE_LIMIT_REACHED = "token_edge_limit_reached"
@@ -166,6 +167,10 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         "docs/operations/alerting.md#notices", frozenset({"owner"})),
     AlertKind.KEY_REVOKED: AlertPolicy(("info",), True,
         N_("a key of a customer was revoked"),
+        N_("Nothing: the customer's owners are told."),
+        "docs/operations/alerting.md#notices", frozenset({"owner"})),
+    AlertKind.CONTACT_ADDED: AlertPolicy(("info",), True,
+        N_("a contact of a customer was added, and by none of its owners"),
         N_("Nothing: the customer's owners are told."),
         "docs/operations/alerting.md#notices", frozenset({"owner"})),
     AlertKind.BATCHES_LOST: AlertPolicy(("page",), False,

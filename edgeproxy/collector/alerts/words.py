@@ -92,6 +92,9 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("A key of %(customer)s was revoked: %(start)s…"),
         N_("A key of %(customer)s was revoked"),
     ),
+    AlertKind.CONTACT_ADDED: (
+        N_("Somebody else may sign in for %(customer)s now"),
+    ),
 }
 # fmt: on
 """What happened, by the kinds that customers read; the first sentence whose details are all there is taken."""
@@ -162,6 +165,9 @@ OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     AlertKind.KEY_REVOKED: (
         N_("Your key %(start)s… was revoked"),
         N_("A key of yours was revoked"),
+    ),
+    AlertKind.CONTACT_ADDED: (
+        N_("Somebody else may sign in for you now"),
     ),
 }
 # fmt: on
@@ -243,6 +249,7 @@ BUTTONS: Final[Mapping[AlertKind, Button]] = {
     AlertKind.QUOTA_REACHED: Button("", "", "/account/limits", N_("See the limits")),
     AlertKind.SPEND_REACHED: Button("", "", "/account/month", N_("See usage and costs")),
     AlertKind.WEBHOOK_DISABLED: Button("", "", "/account/webhooks", N_("See the webhooks")),
+    AlertKind.CONTACT_ADDED: Button("", "", "/account/team", N_("See the team")),
 }
 ALERTS_BUTTON = Button("", "")
 """The button of the other kinds."""

@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 from edgeproxy.base import log
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.web_listener import PEER, add_response_fields
-from edgeproxy.collector.accounts import audit, change
+from edgeproxy.collector.accounts import audit, change, contacts
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.api import auth, openapi, reference
 from edgeproxy.collector.api.auth import Holder
@@ -167,6 +167,9 @@ class Service:
             )
             if endpoint.is_sensitive:
                 auth.require_consent(holder, what, time.time())
+                if holder.contact_role is not None and holder.customer is not None:
+                    async with self._database.reading() as connection:
+                        await contacts.require_trusted(connection, holder.customer, holder.label, time.time())
         if holder is not None and endpoint.is_change:
             self._check_change_rate(holder)
         if endpoint.rate is not None:

@@ -54,7 +54,7 @@ class Holder:
     factor_at: float | None = None
     """The Unix second of a person's sign-in with a second factor; None without one."""
     signed_in_at: float | None = None
-    """The Unix second at which the session of a customer's contact began."""
+    """The Unix second at which a customer's contact has signed in, so that their person was asked."""
     contact_role: ContactRole | None = None
     """The role of a customer's contact; None: an operator, or a machine."""
 

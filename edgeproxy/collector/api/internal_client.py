@@ -46,7 +46,7 @@ class Inside:
             who.customer,
             is_person=True,
             factor_at=who.factor_at,
-            signed_in_at=session.created_at,
+            signed_in_at=session.signed_in_at,
             contact_role=who.contact_role,
         )
         fields = {"Accept": "application/json", **({"Idempotency-Key": once} if once else {})}

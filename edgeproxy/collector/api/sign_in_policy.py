@@ -4,7 +4,7 @@ from edgeproxy.collector.api import operators
 from edgeproxy.collector.api.auth import DeniedError
 from edgeproxy.collector.api.callers import Callers
 from edgeproxy.collector.api.issuer_keys import IssuerKeys
-from edgeproxy.collector.pages.sessions import SignedIn
+from edgeproxy.collector.pages.sessions import SignedIn, VerifiedContact
 from edgeproxy.config.collector.pages import MAILBOX, CustomerSignIn
 
 
@@ -28,8 +28,8 @@ class CustomerContactSignIn:
         self._settings = settings
         self._keys = IssuerKeys(settings.issuer)
 
-    async def judge(self, token: str) -> str:
-        """Return the address of who comes; raises DeniedError."""
+    async def judge(self, token: str) -> VerifiedContact:
+        """Return who comes, and when the issuer saw them sign in; raises DeniedError."""
         settings = self._settings
         keys = await self._keys.with_key(operators.key_id(token))
         claims = operators.believed(token, keys, settings.issuer, settings.client, settings.algorithms)
@@ -38,4 +38,4 @@ class CustomerContactSignIn:
             raise DeniedError(403, "the issuer tells no e-mail address")
         if claims.get("email_verified") is not True:
             raise DeniedError(403, "the issuer has not verified the e-mail address")
-        return email.lower()
+        return VerifiedContact(email.lower(), operators.read_auth_time(claims.get("auth_time")))

@@ -18,6 +18,7 @@ contacts = Table(
     Column("signed_in_at", INTEGER),  # The latest sign-in; None: never.
     Column("language", Text),  # Of the pages at that sign-in.
     Column("domain", Text),  # Of the address; a keyed hash where that is encrypted (sealed_columns.py).
+    Column("sensitive_from", INTEGER),  # When it may do what is sensitive; None: it may (contacts.find_sensitive_from).
     Index("contacts_customer", "customer"),
     Index("contacts_domain", "domain"),
     sqlite_strict=True,
@@ -47,7 +48,7 @@ sessions = Table(
     Column("label_sealed", Text),  # Encrypted, as of contacts.
     Column("roles", Text, nullable=False),  # JSON.
     Column("customer", Text),  # The name; None: an operator.
-    Column("factor_at", INTEGER),  # Of the last sign-in with a second factor.
+    Column("factor_at", INTEGER),  # Of the last sign-in with a second factor; of a contact, of any at the issuer.
     Column("by_issuer", INTEGER, nullable=False, server_default="0"),  # Whether an issuer vouched for a customer's.
     Column("contact_role", Text),  # Of a contact; None: an operator, or a session from before there were roles.
     Column("created_at", INTEGER, nullable=False),

@@ -36,7 +36,7 @@ async def show_data(visit: Visit) -> web.Response:
         "own_data.html",
         account=account,
         days=None if seconds is None else round(seconds * 1000 / DAY_MS),
-        sign_in_again=None if is_factor_recent(session.created_at, time.time()) else way,
+        sign_in_again=None if is_factor_recent(session.signed_in_at, time.time()) else way,
     )
 
 

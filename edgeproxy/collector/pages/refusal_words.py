@@ -76,6 +76,10 @@ WHYS: Rows = tuple(
             N_("Another customer has this external id."),
         ),
         (r"there is no such customer", N_("There is no such customer.")),
+        (
+            r"you are new here: .*",
+            N_("Your sign-in is new here: in a week you may do this, or once an owner has saved your role again."),
+        ),
         (r"the key is revoked already", N_("The key is revoked already.")),
         (r"there is no such key", N_("There is no such key.")),
         (r"the customer has no plan, and so no prices: .*", N_("Without a plan there are no prices. Choose a meter.")),

@@ -40,7 +40,8 @@ class SignedIn(NamedTuple):
     customer: str | None = None
     """The name of the contact's customer; None: an operator."""
     factor_at: float | None = None
-    """The Unix second of the sign-in, if it was with a second factor."""
+    """The Unix second of the sign-in at the issuer: of an operator if it was with a second factor, of a customer's
+    contact if the issuer says it."""
     by_issuer: bool = False
     """Whether a customer's contact signed in at an issuer, and not by a mailed link."""
     contact_role: ContactRole | None = None
@@ -62,6 +63,14 @@ class SignedIn(NamedTuple):
         return self.contact_role == OWNER
 
 
+class VerifiedContact(NamedTuple):
+    """A person whose address an issuer of customers has verified."""
+
+    email: str
+    signed_in_at: float | None
+    """The Unix second of the sign-in there (`auth_time`); None where the issuer does not say it."""
+
+
 class Session(NamedTuple):
     """A session that has not ended."""
 
@@ -71,6 +80,12 @@ class Session(NamedTuple):
     seen_at: int
     form: str
     """The token in each form of the session, which no other site knows."""
+
+    @property
+    def signed_in_at(self) -> float | None:
+        """The Unix second at which a contact has signed in; at an issuer, which confirms sessions without asking the
+        person, that is what it says, and None where it does not."""
+        return self.who.factor_at if self.who.by_issuer else self.created_at
 
 
 class Link(NamedTuple):

@@ -20,7 +20,7 @@ from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.mails import mail
 from edgeproxy.collector.pages import held_forms, sessions
 from edgeproxy.collector.pages.api import Issuer, SignInDeniedError
-from edgeproxy.collector.pages.sessions import Link, SignedIn
+from edgeproxy.collector.pages.sessions import Link, SignedIn, VerifiedContact
 from edgeproxy.collector.pages.site import CONSOLE, PORTAL, SIGN_IN, Page, PageError, Site, Visit
 from edgeproxy.config.collector.pages import MAILBOX
 
@@ -35,6 +35,7 @@ LOOK_UPS_MAX = 200
 """Addresses that are looked up at a time; further ones are dropped."""
 MAILS_MAX = 20
 """Mails that are sent at a time; further ones are dropped."""
+TOO_MANY = "this was asked too often: try again in a minute"
 LINK_UNUSABLE = "the link was used already, or has ended: ask for another one"
 
 
@@ -83,7 +84,9 @@ class IssuerSignIn(Generic[T]):
 class SignInPages:
     """The pages that begin and end sessions."""
 
-    def __init__(self, site: Site, issuer: Issuer[SignedIn] | None, customers: Issuer[str] | None = None) -> None:
+    def __init__(
+        self, site: Site, issuer: Issuer[SignedIn] | None, customers: Issuer[VerifiedContact] | None = None
+    ) -> None:
         self._site = site
         self._operators = None if issuer is None else IssuerSignIn(site, issuer, PENDING_COOKIE, f"{SIGN_IN}/back")
         self._customers = None
@@ -157,7 +160,6 @@ class SignInPages:
             work.close()
             self._log.error("links are not mailed: as many addresses as may be are looked up", "look-ups")
             return
-        self._under_way += 1
         self._mails.start("sign-in mail", self._guard(work))
 
     async def _guard(self, work: Coroutine[None, None, object]) -> None:
@@ -178,7 +180,7 @@ class SignInPages:
         try:
             yield is_free
         finally:
-            self._under_way -= 1
+            self._under_way -= is_free
 
     async def mail_links(self, visit: Visit, email: str) -> bool:
         """Mail a link for each customer of this contact, by one mail; return whether it is one."""
@@ -275,7 +277,7 @@ class SignInPages:
         """Begin the session of a contact who returns from the issuer; one of several customers chooses first."""
         if self._customers is None:
             raise PageError(400, NOT_BEGUN)
-        email, next_ = await self._customers.finish(visit)
+        (email, signed_in_at), next_ = await self._customers.finish(visit)
         label, secrets_of_links = contacts.format_label(email), []
         before = None if visit.session is None else visit.session.who
         async with self._site.database.writing() as connection:
@@ -297,9 +299,8 @@ class SignInPages:
                 "choose_customer.html", email=email, links=list(zip(names, secrets_of_links, strict=True))
             )
         else:
-            answer = await self.begin_session(
-                visit, SignedIn(label, frozenset({"customer"}), customers[0], by_issuer=True), next_
-            )
+            who = SignedIn(label, frozenset({"customer"}), customers[0], signed_in_at, by_issuer=True)
+            answer = await self.begin_session(visit, who, next_)
         self._customers.forget(answer)
         return answer
 

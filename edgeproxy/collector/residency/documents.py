@@ -40,6 +40,8 @@ class MovedContact(Body):
     email: Annotated[str, BeforeValidator(read_mailbox)]
     role: ContactRole
     language: Text | None = None
+    sensitive_from: int | None = None
+    """Unix seconds; left out where there is none, which older versions know."""
 
 
 class MovedKey(Body):
@@ -141,8 +143,10 @@ def _dump_budget(budget: StoredBudget) -> JsonObject:
 
 async def _fetch_contacts(connection: AsyncConnection, customer: str) -> list[JsonObject]:
     rows = await fetch_rows(connection, contacts.name, sa.select(contacts).where(contacts.c.customer == customer))
+    optional = ("language", "sensitive_from")
     dumped: list[JsonObject] = [
-        {"email": str(row["email"]), "role": str(row["role"]), "language": row["language"]}  # type: ignore[dict-item]
+        {"email": str(row["email"]), "role": str(row["role"])}
+        | {name: row[name] for name in optional if row[name] is not None}  # type: ignore[misc]
         for row in rows
     ]
     return sorted(dumped, key=lambda contact: str(contact["email"]))

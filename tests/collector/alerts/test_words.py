@@ -63,6 +63,7 @@ DETAILS: dict[AlertKind, tuple[JsonObject, ...]] = {
         {"start": "edge_v1_ab", "new_start": "edge_v1_cd", "works_until": AT, "by": "contact:ann@b.test"},
         {"by": "operator"},
     ),
+    AlertKind.CONTACT_ADDED: ({"by": "operator"},),
     AlertKind.KEY_REVOKED: ({"start": "edge_v1_ab", "by": "operator", "why": "leaked"}, {"by": "operator"}),
 }
 """Details as they are where alerts of the kinds that customers read are raised."""
@@ -80,6 +81,7 @@ PAGES = {
     AlertKind.QUOTA_REACHED: "/account/limits",
     AlertKind.SPEND_REACHED: "/account/month",
     AlertKind.WEBHOOK_DISABLED: "/account/webhooks",
+    AlertKind.CONTACT_ADDED: "/account/team",
 }
 """The pages to which mails of these kinds lead where there is nothing to pay."""
 

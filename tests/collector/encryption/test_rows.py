@@ -161,7 +161,7 @@ def test_the_domain_of_an_address_is_found_and_is_a_hash(database: str, tmp_path
         async with opened.writing() as connection:
             await create(connection, "west", "eve@acme.example")
             assert [sorted(row) for row in await fetch_rows(connection, "contacts", sa.select(contacts_table))] == [
-                ["customer", "email", "language", "role", "signed_in_at"]
+                ["customer", "email", "language", "role", "sensitive_from", "signed_in_at"]
             ] * 6, "nobody reads the hash"
         assert await find(opened, "acme.example") == ["north", "west"]
         hashes = await domains(opened)

@@ -377,6 +377,22 @@ def test_a_contact_signs_in_by_the_address_that_the_issuer_has_verified(stage: S
         assert jane.answer.url.path == "/sign-in"
 
 
+def test_what_is_sensitive_asks_a_contact_to_sign_in_again_at_the_issuer_however_new_the_session_is(
+    stage: Stage,
+) -> None:
+    owner = {"email": "ann@example.com", "role": "owner"}
+    assert stage.collector.send("POST", "/v1/customers", {"name": "confirmed", "tier": "basic"}).status == 201
+    assert stage.collector.send("POST", "/v1/customers/confirmed/contacts", owner).status == 201
+    with Visitor(stage.site) as ann:
+        stage.sign_in(ann, "ann", "/sign-in/customer?next=/account/data")
+        assert (ann.status, ann.answer.url.path) == (200, "/account/data")
+        assert "/sign-in/customer?again=1&next=/account/data" in ann.read.links
+        fields = {"form": ann.read.form("/sign-out").fields["form"], "name": "confirmed"}
+        ann.post("/account/data/delete", fields)
+        assert ann.status == 401
+    assert stage.collector.get("/v1/customers/confirmed").json()["state"] == "active"
+
+
 def test_a_customer_is_deleted_by_whom_wrote_its_name_and_can_be_had_back(stage: Stage) -> None:
     assert stage.collector.send("POST", "/v1/customers", {"name": "leaver", "tier": "basic"}).status == 201
     with Visitor(stage.site) as ops:

@@ -12,6 +12,7 @@ import pytest
 
 from edgeproxy.config.collector.operators import FACTOR_SECONDS_MAX
 from loadtest.testbed.collector import ADMIN
+from loadtest.testbed.waiting import until
 from tests.support.site import PagesStage
 from tests.support.visitor import Visitor
 
@@ -72,6 +73,34 @@ def test_a_page_that_was_left_open_gives_and_deletes_nothing(stage: PagesStage, 
     assert any(one.startswith("/sign-in?next=") for one in owner.read.links)
     assert len(stage.entries("customer.export")) == exports
     assert find_state(stage) == "active"
+
+
+def test_whom_a_machine_adds_that_may_do_nothing_sensitive_may_not_either_until_an_owner_says_so(
+    stage: PagesStage, owner: Visitor
+) -> None:
+    made = stage.collector.send("POST", "/v1/tokens", {"name": "provisioner", "role": "admin"}, token=ADMIN)
+    contacts, fresh = "/v1/customers/acme/contacts", {"email": "fresh@example.com", "role": "owner"}
+    assert stage.collector.send("POST", contacts, fresh, token=made.json()["secret"]).status == 201
+    told = "Somebody else may sign in for you now"
+    until(lambda: "acme@example.com" in [one["To"] for one in stage.mailbox.mails if told in str(one)], "it is noticed")
+    with stage.customer("fresh") as visitor:
+        visitor.get("/account/team")
+        visitor.send("/account/team/invite", email="friend@example.com", role="owner")
+        assert visitor.status == 200
+        with stage.customer("friend") as friend:
+            for somebody in (visitor, friend):
+                for action in (DOWNLOAD, DELETE):
+                    somebody.get("/account/data")
+                    somebody.send(action, name="acme")
+                    assert (somebody.status, "new here" in somebody.read.text) == (403, True)
+        assert find_state(stage) == "active"
+        owner.get("/account/team")
+        (form,) = [one for one in owner.read.forms if one.action.endswith("/role") and "fresh@" in one.fields["email"]]
+        owner.post(f"{stage.site}{form.action}", form.fields)
+        visitor.get("/account/data")
+        visitor.send(DOWNLOAD)
+        assert visitor.status == 200
+    assert stage.collector.send("PUT", contacts, {"emails": ["acme@example.com"]}, token=ADMIN).status == 200
 
 
 def test_neither_a_developer_nor_a_token_gets_or_deletes_the_account(stage: PagesStage) -> None:

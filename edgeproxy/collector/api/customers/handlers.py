@@ -22,7 +22,7 @@ from edgeproxy.collector.anomalies.job import WHY_PAUSED
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer_page, answer_with_etag, parse_if_match
 from edgeproxy.collector.api.customers.models import CustomersQuery
-from edgeproxy.collector.api.endpoint import ZIP, Call, Nothing, Query
+from edgeproxy.collector.api.endpoint import ZIP, AnyCall, Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Resources
 from edgeproxy.collector.api.responses import ProblemError, answer
@@ -163,7 +163,8 @@ class CustomerHandlers(ChangeHandlers):
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             ref = call.path("customer")
-            return ChangeResult(200, await contacts.put_contacts(connection, call.caller, ref, call.body))
+            at = await self._find_sensitive_from(connection, call, ref)
+            return ChangeResult(200, await contacts.put_contacts(connection, call.caller, ref, call.body, at))
 
         return await self._change(call, make)
 
@@ -171,10 +172,21 @@ class CustomerHandlers(ChangeHandlers):
         """Add a contact of a customer, or change its role."""
 
         async def make(connection: AsyncConnection) -> ChangeResult:
-            is_new, body = await colleagues.put_contact(connection, call.caller, call.path("customer"), call.body)
+            ref = call.path("customer")
+            at = await self._find_sensitive_from(connection, call, ref)
+            is_new, body = await colleagues.put_contact(connection, call.caller, ref, call.body, at)
             return ChangeResult(201 if is_new else 200, body)
 
         return await self._change(call, make)
+
+    async def _find_sensitive_from(self, connection: AsyncConnection, call: AnyCall, ref: str) -> int | None:
+        """Return from when on a contact whom the caller adds may do what is sensitive; None: at once."""
+        now = time.time()
+        try:
+            auth.require_consent(call.holder, "vouch for a contact", now)
+        except auth.DeniedError:
+            return await contacts.find_sensitive_from(connection, ref, call.caller, now, is_trusted=False)
+        return await contacts.find_sensitive_from(connection, ref, call.caller, now, is_trusted=True)
 
     async def remove_contact(self, call: Call[ChangeQuery, RemoveContactRequest]) -> web.Response:
         """Remove a contact of a customer."""

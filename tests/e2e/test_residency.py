@@ -60,6 +60,10 @@ ANNA = planted("name")
 """A customer of eu. The key is made of the name, so it has the text too."""
 
 
+DIRECTED = ("203.0.113.77", "directed-message")
+"""What edges need to serve a customer, and so have in their directories everywhere; and nothing else has there."""
+
+
 class World:
     """A collector and an edge for each of the residencies eu and us; each edge has its own as its home."""
 
@@ -184,7 +188,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, postgres
         databases = {"eu": postgresql.database(), "us": f"sqlite:///{folder}/us-data/ledger.db"}
         made = World(folder, databases, upstream.port, ends)
         told = {"external_id": planted("external-id"), "metadata": {"note": planted("metadata")}}
-        made.create("eu", ANNA, **told)
+        networks = {"allow": ["127.0.0.0/8", f"{DIRECTED[0]}/32"]}
+        made.create("eu", ANNA, **told, networks=networks, message=DIRECTED[1])
         contact = {"emails": [f"{planted('contact')}@example.eu"]}
         assert made.collectors["eu"].send("PUT", f"/v1/customers/{ANNA}/contacts", contact).status == 200
         made.create("us", "bob")
@@ -442,6 +447,12 @@ def test_no_byte_of_a_person_is_in_anything_of_the_other_side(world: World) -> N
     for name in ("us-collector", "us-data", "us-edge", "hub"):
         assert [path for path in (world.folder / name).rglob("*") if path.is_file()], name
         assert find_planted(world.folder / name) == []
+    directed = {
+        path.relative_to(world.folder).parts[0] + "/" + path.name
+        for path in world.folder.rglob("*")
+        if path.is_file() and any(text.encode() in path.read_bytes() for text in DIRECTED)
+    }
+    assert {place for place in directed if place.startswith(("us-", "hub"))} == {"us-edge/directory.db"}, directed
     # Edges know a pseudonym, wherever they are.
     assert find_planted(world.folder / "eu-edge") == []
     assert "planted-" not in shown["eu"]

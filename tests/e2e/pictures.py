@@ -17,6 +17,7 @@ from math import sin
 from pathlib import Path
 
 import orjson
+import yaml
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit
@@ -65,6 +66,28 @@ HISTORY_DAYS = 20
 """Days of usage, so that charts, changes and projections have something to go by."""
 
 
+class Showcase(PagesStage):
+    """The site of the pictures: a service that sells tokens and requests, and has one name for each of its meters."""
+
+    def __init__(self, folder: Path) -> None:
+        meters = {
+            "requests": {"count": "requests", "label": "API requests", "dimensions": {"key": 100}},
+            "llm_tokens": {"count": "events", "label": "Tokens", "dimensions": {"model": 10}},
+            "egress": {"count": "bytes_out", "label": "Data sent", "unit": "bytes"},
+            "refused": {"count": "refusals"},
+        }
+        super().__init__(folder, api=API, collector={"meters": meters})
+
+    def _paying(self, folder: Path) -> dict[str, object]:
+        plans = yaml.safe_load((ROOT / "config/plans.yaml").read_text())
+        for plan in plans["plans"].values():
+            del plan["meters"]["api_calls"], plan["meters"]["seats"]  # Nobody counts them here.
+            plan.pop("tier", None)
+        file = folder / "plans.yaml"
+        file.write_text(yaml.safe_dump(plans, sort_keys=False))
+        return super()._paying(folder) | {"plans": str(file)}
+
+
 def enliven(stage: PagesStage) -> None:
     """Have a past beside what is on each page: customers who were there, usage of weeks, traffic of the hour before."""
     now = int(time.time())
@@ -90,7 +113,6 @@ def enliven(stage: PagesStage) -> None:
             events.append(usage | one)
     assert stage.collector.send("POST", "/v1/events", events, token=SERVICE).status == 202
     chain.since = now - 20
-    assert stage.collector.post(chain.next(("acme", "requests", "v1", 1160)), fields=format_fields(1.0)).status == 200
     for minute in range(now // 60 * 60 - 7080, now // 60 * 60 - 1800, 60):
         for edge, region in (("edge-eu-2", "eu-west"), ("edge-us-1", "us-east")):
             report_traffic(stage.collector, edge, region, minute, 1900 + round(300 * sin(minute / 1500)), varies=True)
@@ -99,14 +121,14 @@ def enliven(stage: PagesStage) -> None:
         customer = {"name": name, "tier": "basic", "external_id": external_id}
         assert stage.collector.send("POST", "/v1/customers", customer).status == 201
     used = KeysUsed()
-    for name, budget, calls in (
-        ("production", None, 4210),
-        ("staging", "2000 calls/month", 1710),
-        ("ci", "500 calls/day", 95),
+    for name, budget, count in (
+        ("production", None, 5370),
+        ("staging", "2000 requests/month", 1710),
+        ("ci", "500 requests/day", 95),
     ):
         key = stage.collector.send("POST", "/v1/customers/acme/keys", {"name": name, "budget": budget})
         assert key.status == 201
-        usage_by_key = ("acme", "calls", "v1", calls, f'{{"key":"{key.json()["usage_key"]}"}}')
+        usage_by_key = ("acme", "requests", "v1", count, f'{{"key":"{key.json()["usage_key"]}"}}')
         used.record([bytes.fromhex(sha256(key.json()["secret"]))], now)
         fields = format_fields(1.0) | used.format_fields()
         assert stage.collector.post(chain.next(usage_by_key), fields=fields).status == 200
@@ -372,7 +394,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pictures-") as name:
         folder = Path(name)
         with (
-            closing(PagesStage(folder / "site", api=API)) as stage,
+            closing(Showcase(folder / "site")) as stage,
             closing(Provider(folder)) as provider,
             two_residencies(folder / "sides") as sides,
             sign_in_operator(sides["eu"]) as residencies,

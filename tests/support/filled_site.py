@@ -51,8 +51,11 @@ def fill(stage: PagesStage) -> None:
         chain.since = min(today - (6 - day) * DAY + 3600, now - 60)
         rows = (("acme", "requests", "v1", 600 + 100 * day), ("acme", "egress", "v1", 40_000_000 + 3_000_000 * day))
         assert stage.collector.post(chain.next(*rows), fields=about).status == 200
+    meters = [name for name in ("tokens",) if name in stage.collector.settings["meters"]]
     events = [
-        {"id": str(n), "source": "app", "customer": "acme", "meter": "tokens", "value": 5000 + n} for n in range(3)
+        {"id": str(n), "source": "app", "customer": "acme", "meter": meter, "value": 5000 + n}
+        for n in range(3)
+        for meter in meters
     ]
     bad = {"id": "9", "source": "app", "customer": "acme", "meter": "tokenz", "value": 7}
     assert stage.collector.send("POST", "/v1/events", [*events, bad], token=SERVICE).status == 202
@@ -150,9 +153,9 @@ def held(stage: PagesStage) -> str:
     told = stage.collector.get(f"/billing/invoices/{invoice}", token=ADMIN).json()
     start, end = (int(parse_time(told[f"period_{edge}"]).timestamp()) for edge in ("start", "end"))
     ours = told["lines"][0]["amount"]
-    differing = '[["acme", "tokens", 15003, 15010]]'
+    differing = '[["acme", "llm_tokens", 1326000, 1326070]]'
     compared = [
-        ("b-1", "B", now - DAY, now, 4, 93_000, 7, "none", differing),
+        ("b-1", "B", now - DAY, now, 4, 1_403_000, 70, "none", differing),
         ("c-1", "C", start, end, 3, ours, 90, "page", f'[["zebra", "proration", {ours}, {ours + 90}]]'),
         ("e-1", "E", now, now, 12, 810_000, 0, "none", "[]"),
     ]

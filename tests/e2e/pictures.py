@@ -74,6 +74,8 @@ class Showcase(PagesStage):
             "requests": {"count": "requests", "label": "API requests", "dimensions": {"key": 100}},
             "llm_tokens": {"count": "events", "label": "Tokens", "dimensions": {"model": 10}},
             "egress": {"count": "bytes_out", "label": "Data sent", "unit": "bytes"},
+            "agent_executions": {"count": "events", "label": "Agent runs"},
+            "storage_gb": {"count": "events", "label": "Storage GB"},
             "refused": {"count": "refusals"},
         }
         super().__init__(folder, api=API, collector={"meters": meters})

@@ -85,6 +85,8 @@ class Showcase(PagesStage):
         for plan in plans["plans"].values():
             del plan["meters"]["api_calls"], plan["meters"]["seats"]  # Nobody counts them here.
             plan.pop("tier", None)
+            if (by := plan["meters"]["llm_tokens"].get("by")) is not None:
+                by["prices"] = {f"m-{model}": price for model, price in by["prices"].items()}
         file = folder / "plans.yaml"
         file.write_text(yaml.safe_dump(plans, sort_keys=False))
         return super()._paying(folder) | {"plans": str(file)}
@@ -124,9 +126,9 @@ def enliven(stage: PagesStage) -> None:
         assert stage.collector.send("POST", "/v1/customers", customer).status == 201
     used = KeysUsed()
     for name, budget, count in (
-        ("production", None, 5370),
-        ("staging", "2000 requests/month", 1710),
-        ("ci", "500 requests/day", 95),
+        ("production", None, 870),
+        ("staging", "200 requests/month", 171),
+        ("ci", "100 requests/day", 19),
     ):
         key = stage.collector.send("POST", "/v1/customers/acme/keys", {"name": name, "budget": budget})
         assert key.status == 201
@@ -143,7 +145,7 @@ def enliven(stage: PagesStage) -> None:
         "severity": "P1",
         "title": "Requests to us-east fail",
         "regions": ["us-east"],
-        "message": "A third of the requests to us-east fail. Requests to eu-west are served.",
+        "message": "Requests to us-east fail, and so do our checks. Requests to eu-west are served.",
     }
     made = stage.collector.send("POST", "/v1/incidents", about)
     assert made.status == 201

@@ -93,7 +93,7 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("A key of %(customer)s was revoked"),
     ),
     AlertKind.CONTACT_ADDED: (
-        N_("Somebody else may sign in for %(customer)s now"),
+        N_("Somebody was added to the team of %(customer)s"),
     ),
 }
 # fmt: on
@@ -167,7 +167,7 @@ OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("A key of yours was revoked"),
     ),
     AlertKind.CONTACT_ADDED: (
-        N_("Somebody else may sign in for you now"),
+        N_("Somebody was added to your team"),
     ),
 }
 # fmt: on

@@ -37,6 +37,7 @@ BY_GROUP: Mapping[str, Rights] = {
 }
 """Rights by the name of the group."""
 BY_ENDPOINT: Mapping[tuple[str, str], frozenset[str]] = {
+    ("GET", "/v1/incidents"): EVERYBODY,  # As the status page has them.
     # What is included and what is used of it concerns who builds, and says nothing of payments.
     ("GET", "/billing/subscription"): EVERYBODY,
     ("GET", "/billing/subscription/plan"): EVERYBODY,

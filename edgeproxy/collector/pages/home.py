@@ -160,11 +160,20 @@ async def show_home(visit: Visit) -> web.Response:
         result=body,
         alerts=[group.alert for group in group_alerts(list(alerts.values()))][: int(ALERTS_SHOWN)],
         has_key=has_key,
+        incidents=await _fetch_ongoing(visit),
         busiest=find_busiest(meters, visit.site.settings_now()),
         bars=bars,
         **money,
         **await keys.fetch_due_keys(visit, visit.customer),
     )
+
+
+async def _fetch_ongoing(visit: Visit) -> list[JsonDocument]:
+    """Return the incidents that go on, latest first; none where no status page says more of them."""
+    if "status" not in visit.site.groups:
+        return []
+    response = await visit.call("GET", "/v1/incidents")
+    return [one for one in response.body["incidents"] if one["ended_at"] is None] if response.is_success else []
 
 
 def find_busiest(meters: Sequence[MeterUsage], settings: CollectorSettings) -> MeterUsage | None:

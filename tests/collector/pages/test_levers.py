@@ -79,6 +79,13 @@ def test_an_incident_is_begun_from_an_alert_which_it_acknowledges(stage: PagesSt
     (incident,) = stage.collector.get("/v1/incidents", token=ADMIN).json()["incidents"]
     assert alert["handling"]["acknowledged_why"] == f"incident {incident['id']}"
     assert (incident["severity"], "lost" in incident["title"]) == ("P1", False)
+    with stage.customer("acme") as acme:
+        assert "We look into it." in acme.get("/account").text, acme.read.text
+        for message, state in (("It was a disk.", "monitoring"), ("It is over.", "resolved")):
+            assert "Some figures are late" in acme.get("/account").text
+            update = {"state": state, "message": message}
+            stage.collector.send("POST", f"/v1/incidents/{incident['id']}/updates", update)
+        assert "Some figures are late" not in acme.get("/account").text
     for number in ("0", "x", "99", "9" * 40):
         assert operator.get(f"/console/incidents?alert={number}").form("/console/incidents").fields.get("alert") is None
 

@@ -81,7 +81,7 @@ def test_whom_a_machine_adds_that_may_do_nothing_sensitive_may_not_either_until_
     made = stage.collector.send("POST", "/v1/tokens", {"name": "provisioner", "role": "admin"}, token=ADMIN)
     contacts, fresh = "/v1/customers/acme/contacts", {"email": "fresh@example.com", "role": "owner"}
     assert stage.collector.send("POST", contacts, fresh, token=made.json()["secret"]).status == 201
-    told = "Somebody else may sign in for you now"
+    told = "Somebody was added to your team"
     until(lambda: "acme@example.com" in [one["To"] for one in stage.mailbox.mails if told in str(one)], "it is noticed")
     with stage.customer("fresh") as visitor:
         visitor.get("/account/team")

@@ -25,6 +25,11 @@ def test_plans_of_files_are_written_as_they_are_meant(file: str) -> None:
         assert serialize_plan(read(write_terms(plan))) == serialize_plan(plan)
 
 
+def test_a_plan_that_counts_nothing_is_written_too() -> None:
+    plan = read({"fee": "9"})
+    assert serialize_plan(read(write_terms(plan))) == serialize_plan(plan)
+
+
 def test_random_plans_in_several_currencies_are_written_as_they_are_meant() -> None:
     for seed in range(300):
         plan = read(draw_terms(random.Random(seed)), "jpy")

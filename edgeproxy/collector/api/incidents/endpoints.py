@@ -1,6 +1,6 @@
 """The table of endpoints: incidents."""
 
-from edgeproxy.collector.api.endpoint import CREATE, READERS, SUPPORT, Endpoint
+from edgeproxy.collector.api.endpoint import CREATE, OWN, READERS, SUPPORT, Endpoint
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Group, PathParameter
 from edgeproxy.collector.api.incidents.handlers import IncidentHandlers
@@ -16,7 +16,7 @@ GROUP = Group(
             "/v1/incidents",
             IncidentHandlers.list_incidents,
             "List the incidents of the last 90 days, latest first.",
-            roles=READERS,
+            roles=READERS | OWN,
             response=IncidentList,
         ),
         Endpoint(

@@ -43,6 +43,7 @@ CLEAR_ACTIONS: Mapping[str, str] = {
     "customer.restore": "states alone, as of `customer.delete`",
     "customer.erase": "states alone, as of `customer.delete`",
     "customer.erase_at_stripe": "an id at Stripe, which proves what was deleted there",
+    "customer.deleted_at_stripe": "an id at Stripe, as of `customer.erase_at_stripe`",
     "customer.export": "it has no details",
     "customer.move": "ids and states, as of `customer.delete`",
     "customer.move_document": "it has no details",

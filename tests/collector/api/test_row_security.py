@@ -434,6 +434,7 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("GET", f"{path}/contacts", None, 200),
         ("POST", f"{path}/contacts", {"email": f"new@{A}.example", "role": "owner"}, 403),  # People alone may.
         ("POST", f"{path}/contacts/remove", {"email": f"{A}@example.com"}, 403),
+        ("GET", "/v1/incidents", None, 200),
         ("GET", f"{path}/data", None, 403),
         ("DELETE", path, None, 403),
         ("GET", f"{path}/alert-address", None, 200),

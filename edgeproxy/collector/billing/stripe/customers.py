@@ -13,6 +13,7 @@ from edgeproxy.collector.accounts.customer_rows import SHOWN_NAME
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject, try_keys
 from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.database import Database, build_insert_new
+from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import customers
 
 CUSTOMER = "edgeproxy_customer"
@@ -106,7 +107,8 @@ class StripeCustomers:
         row = {"customer": customer, "stripe_id": stripe_customer["id"], "livemode": int(stripe_customer["livemode"])}
         async with self._database.writing() as connection:
             own = (billing_customers.c.customer == customer) & billing_customers.c.deleted_at.is_not(None)
-            await connection.execute(sa.update(billing_customers).where(own).values(**row, deleted_at=None))
+            async with across_customers(connection):  # One that buys may record an id, and change none.
+                await connection.execute(sa.update(billing_customers).where(own).values(**row, deleted_at=None))
             await connection.execute(build_insert_new(connection, billing_customers, "customer"), [row])
         return await self._find_recorded(customer) or str(stripe_customer["id"])
 

@@ -9,6 +9,7 @@ from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.pages import incidents
 from edgeproxy.collector.pages.incidents import CreateIncidentRequest, IncidentUpdate
 
@@ -18,7 +19,7 @@ class IncidentHandlers(ChangeHandlers):
 
     async def list_incidents(self, _: Call[Query, Nothing]) -> web.Response:
         """List the incidents of the last 90 days."""
-        async with self._database.reading() as connection:
+        async with self._database.reading() as connection, across_customers(connection):
             return answer(200, {"incidents": await incidents.list_incidents(connection, time.time())})
 
     async def create_incident(self, call: Call[ChangeQuery, CreateIncidentRequest]) -> web.Response:

@@ -144,7 +144,8 @@ async def find_sensitive_from(
     owner = await customers.get_row(connection, ref)
     is_theirs = match_value(connection, contacts.name, "email", caller.actor.removeprefix(CONTACT))
     statement = sa.select(contacts.c.sensitive_from).where(contacts.c.customer == owner.id, is_theirs)
-    return (await connection.execute(statement)).scalar()
+    sensitive_from = (await connection.execute(statement)).scalar()
+    return sensitive_from if sensitive_from is not None and sensitive_from > now else None
 
 
 async def require_trusted(connection: AsyncConnection, customer: str, label: str, now: float) -> None:

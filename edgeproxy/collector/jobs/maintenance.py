@@ -98,17 +98,20 @@ class MaintenanceJobs:
             self._round = time.monotonic() + ROUND_SECONDS
             self._due = list(self._round_tasks)
         failures: list[Exception] = []
+        is_busy = False
         for work in (self._roll_up, self._do_due, self._drop_old, self._books.clear_next):
             try:
-                if await work(now):
-                    return True
+                is_busy = await work(now)
             except Exception as error:  # The others go on: what one of them cannot do is no reason to keep data.
                 failures.append(error)
-        for failure in failures[1:]:
-            self._log.error("more of roll-up and retention failed", why=format_reason(failure))
-        if failures:
+            if is_busy:
+                break
+        for failure in failures if is_busy else failures[1:]:
+            self._metrics.upkeep_failures.inc()
+            self._log.error("a part of roll-up and retention failed", why=format_reason(failure))
+        if failures and not is_busy:
             raise failures[0]
-        return False
+        return is_busy
 
     async def _roll_up(self, now: float) -> bool:
         return await rollup.roll_up_slice(self._database, now)
@@ -136,7 +139,7 @@ class MaintenanceJobs:
             due = await erasure.list_due(connection, before)
         if not due:
             return False
-        await erasure.clear_events(self._database, due)
+        await erasure.clear_events(self._database, due, before)
         async with self._database.writing() as connection:
             erased = await erasure.erase_due_customers(connection, before)
         if erased:

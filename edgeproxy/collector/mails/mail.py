@@ -18,9 +18,10 @@ PERMANENT_CODE_MIN = 500
 class AddressRefusedError(Exception):
     """The mail server takes no mail for this address, or not this mail, while it may take others."""
 
-    def __init__(self, code: int) -> None:
+    def __init__(self, code: int, *, is_of_mail: bool = False) -> None:
+        """`is_of_mail`: the mail was refused, not the address, and perhaps for what the server thinks of its sender."""
         super().__init__(f"code {code}")
-        self.is_permanent = code >= PERMANENT_CODE_MIN
+        self.is_permanent = code >= PERMANENT_CODE_MIN and not is_of_mail
 
 
 def create_message(sender: str, to: str, subject: str, text: str, html: str | None = None) -> EmailMessage:
@@ -57,4 +58,4 @@ async def send_to_one(mail: SignInMail, message: EmailMessage) -> None:
     except aiosmtplib.SMTPRecipientsRefused as error:
         raise AddressRefusedError(error.recipients[0].code) from error
     except aiosmtplib.SMTPDataError as error:  # Its mailbox is full, or the mail is too large for it.
-        raise AddressRefusedError(error.code) from error
+        raise AddressRefusedError(error.code, is_of_mail=True) from error

@@ -81,6 +81,7 @@ async def show_audit(visit: Visit) -> web.Response:
             "changes": changes,
             "whole": whole,
             "hours": hours,
+            "own_times": choose_times(query, "", time.time()),
             "changes_max": CHANGES_MAX,
         }
         return visit.render("audit.html", is_time=is_time, **values)

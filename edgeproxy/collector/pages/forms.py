@@ -7,7 +7,8 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 FORM_BYTES_MAX = 128 << 10
-FIELDS_MAX = 50
+FIELDS_MAX = 2000
+"""Fields of a form: prices have one for each amount of each plan."""
 FORM_SECONDS_MAX = 10.0
 MEDIA = "application/x-www-form-urlencoded"
 PORTS = {"http": ":80", "https": ":443"}

@@ -243,7 +243,7 @@ def _find_only_currency(visit: Visit) -> str:
     sold = {currency for plan in settings.plans.values() for currency in (plan.currency, *plan.others)}
     if settings.billing is not None and settings.billing.credits is not None:
         sold |= settings.billing.credits.meters.keys()
-    return USD if sold <= {USD} else ""
+    return next(iter(sold), USD) if len(sold) < 2 else ""
 
 
 async def _fetch_differing_invoices(

@@ -74,9 +74,20 @@ async def preview(visit: Visit, form: dict[str, str]) -> web.Response:
 async def render_change(visit: Visit, result: JsonDocument, form: Mapping[str, str]) -> web.Response:
     """Show a price change; `form` has what schedules it, where it is not yet."""
     versions = (await visit.fetch("GET", VERSIONS))["versions"]
-    currencies = {one["version"]: one["currency"] for one in versions}
-    values = {"result": result, "form": form, "customers": select_customers(result), "currencies_of": currencies}
+    values = {
+        "result": result,
+        "form": form,
+        "customers": select_customers(result),
+        "currencies_of": {one["version"]: one["currency"] for one in versions},
+        "packages_of": {one["version"]: list_packages(one) for one in versions},
+    }
     return visit.render("price_change.html", read_term=read_term, **values)
+
+
+def list_packages(version: JsonDocument) -> dict[str, int]:
+    """Return the units for which a price of a version is, by meter; those for one unit are left out."""
+    meters = version["terms"].get("meters", {})
+    return {meter: int(price["package"]) for meter, price in meters.items() if "package" in price}
 
 
 async def schedule_change(visit: Visit) -> web.Response:

@@ -100,15 +100,24 @@ async def erase_customers(connection: AsyncConnection, caller: Caller, rows: Seq
     return +counts
 
 
-async def clear_events(database: Database, names: Sequence[str]) -> int:
-    """Clear events of customers, EVENTS_MAX at a time, so that an erasure after it is short; return their number."""
-    own, clearing, count = _match_personal_events(names), build_clearing(names), 0
-    while True:
+async def clear_events(database: Database, names: Sequence[str], before: int | None = None) -> int:
+    """Clear events of customers, EVENTS_MAX at a time, so that an erasure after it is short; return their number.
+
+    With `before` they are those of `list_due`, of whom each may be restored at any time: then its events stay.
+    """
+    count = 0
+    while names:
         async with database.reading() as connection:
-            if (await connection.execute(sa.select(events.c.id).where(own).limit(1))).first() is None:
-                return count
+            own = sa.select(events.c.id).where(_match_personal_events(names)).limit(1)
+            if (await connection.execute(own)).first() is None:
+                break
         async with database.writing() as connection:
-            count += (await connection.execute(clearing)).rowcount
+            if before is not None:
+                due = await fetch_stored_rows(connection, lock_rows(_select_due(before)))
+                names = sorted({row.name for row in due} & set(names))
+            if names:
+                count += (await connection.execute(build_clearing(names))).rowcount
+    return count
 
 
 def build_clearing(names: Sequence[str]) -> sa.Update:

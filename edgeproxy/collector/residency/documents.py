@@ -111,7 +111,7 @@ async def build_document(connection: AsyncConnection, row: CustomerRow, now: int
         "rotate_every": row.rotate_every,
         "currency": row.currency,
         "millicredits": balance,
-        "contacts": await _fetch_contacts(connection, row.id),
+        "contacts": await _fetch_contacts(connection, row.id, now),
         "limit_raise": await _find_raise(connection, row.id, now),
         "keys": [_dump_key(key) for key in await fetch_usable_keys(connection, row.id, now)],
     }
@@ -141,14 +141,16 @@ def _dump_budget(budget: StoredBudget) -> JsonObject:
     return {"amount": budget.amount, "per": budget.per, "meter": budget.meter, "currency": budget.currency}
 
 
-async def _fetch_contacts(connection: AsyncConnection, customer: str) -> list[JsonObject]:
+async def _fetch_contacts(connection: AsyncConnection, customer: str, now: int) -> list[JsonObject]:
     rows = await fetch_rows(connection, contacts.name, sa.select(contacts).where(contacts.c.customer == customer))
-    optional = ("language", "sensitive_from")
-    dumped: list[JsonObject] = [
-        {"email": str(row["email"]), "role": str(row["role"])}
-        | {name: row[name] for name in optional if row[name] is not None}  # type: ignore[misc]
-        for row in rows
-    ]
+    dumped: list[JsonObject] = []
+    for row in rows:
+        contact: JsonObject = {"email": str(row["email"]), "role": str(row["role"])}
+        if row["language"] is not None:
+            contact["language"] = str(row["language"])
+        if (held_until := row["sensitive_from"]) is not None and int(held_until) * 1000 > now:  # type: ignore[call-overload]
+            contact["sensitive_from"] = held_until  # type: ignore[assignment]
+        dumped.append(contact)
     return sorted(dumped, key=lambda contact: str(contact["email"]))
 
 

@@ -147,8 +147,9 @@ def test_a_mail_that_one_address_does_not_take_keeps_nobody_from_theirs(
             async with opened.writing() as connection:  # Later.
                 await connection.execute(sa.update(status_subscribers).values(next_try_at=1))
             await mails.step()
-            expected = ["full@example.org"] if refusal.startswith("4") else []
-            assert [mail["To"] for mail in mailbox.mails[1:]] == expected
+            assert [mail["To"] for mail in mailbox.mails[1:]] == ["full@example.org"], (
+                "it may have been the server's day"
+            )
 
     run(database, work)
 

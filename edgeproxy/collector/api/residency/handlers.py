@@ -148,16 +148,18 @@ class ResidencyHandlers(ChangeHandlers):
 
     async def withdraw_arrival(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
         """Withdraw an arrival that is not complete."""
-        id_, has_come = self._get_move(call.path("move")), False
+        id_, is_missing = self._get_move(call.path("move")), False
 
         async def make(connection: AsyncConnection) -> ChangeResult:
-            nonlocal has_come
+            nonlocal is_missing
             withdrawn = await arrival.withdraw(connection, call.caller, id_)
-            has_come = withdrawn is not None
+            is_missing = withdrawn is None
             return ChangeResult(200, withdrawn or {})
 
         response = await self._change(call, make)
-        return response if has_come else problem(404, "there is no such arrival, and none is taken any more")
+        if is_missing and response.status == 200:  # What was refused has not been recorded.
+            return problem(404, "there is no such arrival, and none is taken any more")
+        return response
 
     async def book_transfer(self, call: Call[ChangeQuery, ArrivingTransfer]) -> web.Response:
         """Book credits that come from another residency."""

@@ -193,9 +193,15 @@ async def record_try(
         return
     why = stripe_invoice["edgeproxy_refused"]
     after = advance(before, BEGUN if why is None else DECLINED, int(now), schedule)
+    method = find_payment_method(stripe_invoice["customer"])
+    is_ended = before is not None and before.state is PROCESSING and why is not None
+    if is_ended and method is not None:  # Another one may have come meanwhile, of which no event comes any more.
+        own = sa.select(table.c.payment_method).where(table.c.invoice == row.id)
+        if (await connection.execute(own)).scalar_one() not in (None, method):
+            after = advance(after, METHOD_CHANGED, int(now))
     values = {"invoice": row.id, **after._asdict(), "why": why or ""}
-    if before is None or before.state is not PROCESSING:  # Else it was debited before the customer had another one.
-        values["payment_method"] = find_payment_method(stripe_invoice["customer"])
+    if is_ended or before is None or before.state is not PROCESSING:
+        values["payment_method"] = method
     await connection.execute(build_upsert(connection, table, values, "invoice"))
     if why is not None:
         await raise_once(connection, _build_alert(row, stripe_invoice, after, why, now))

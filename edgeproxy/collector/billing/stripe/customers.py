@@ -201,6 +201,7 @@ class StripeCustomers:
         customer_ids, column = list(self._by_customer), billing_customers.c.customer
         async with self._database.reading() as connection:
             for at in range(0, len(customer_ids), LOOKED_UP_MAX):
-                statement = sa.select(column).where(column.in_(customer_ids[at : at + LOOKED_UP_MAX]))
+                some = column.in_(customer_ids[at : at + LOOKED_UP_MAX])
+                statement = sa.select(column).where(some, billing_customers.c.deleted_at.is_(None))
                 for customer in (await connection.execute(statement)).scalars():
                     del self._by_customer[customer]

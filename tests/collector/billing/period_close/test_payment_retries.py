@@ -222,6 +222,24 @@ def test_a_bank_debit_is_waited_for_for_days_and_declined_only_once_the_bank_say
     asyncio.run(work())
 
 
+def test_a_card_that_came_while_a_debit_was_under_way_is_charged_once_that_was_sent_back(
+    own_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, sqlite_database, own_sandbox.url) as (of, closing):
+            await close_declined(own_sandbox, of, closing, "changed", card=RETURNED)
+            await asyncio.to_thread(set_card, own_sandbox, "changed", GOOD)
+            await apply_stripe_events(of)
+            assert await tries(of) == [("processing", 0, CLOSED + DAY)], "it may still be paid"
+            await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
+            await closing.step(CLOSED + DAY)
+            await closing.step(CLOSED + DAY + 5)
+            states = {period: one["state"] for period, one in (await fetch_invoices(of, "changed")).items()}
+            assert states["2027-01-01 period"] == "paid"
+
+    asyncio.run(work())
+
+
 def test_a_debit_that_fails_after_an_update_from_before_is_a_decline_too(
     own_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:

@@ -66,6 +66,7 @@ def fill(url: str, customers: int, rows: int) -> int:
 ID = "'018f0000-0000-7000-8000-' || (100000000000 + n)"
 NAME = "'c' || (10000000 + n)"
 ZEROS = "'" + "0" * 64 + "'"
+KEY_HASH = "'" + "0" * 56 + "' || (10000000 + n)"
 
 
 def accounts(customers: int, now: int) -> Iterator[str]:
@@ -73,7 +74,7 @@ def accounts(customers: int, now: int) -> Iterator[str]:
     yield f"""INSERT INTO customers (id, name, external_id, tier, settings, metadata, created_at, version)
         SELECT {ID}, {NAME}, 'crm-' || n, 'basic', '{{"tier":"basic"}}', '{{}}', {now * 1000}, 1 FROM numbers"""
     yield f"""INSERT INTO keys (id, customer, sha256, start, created_at, version)
-        SELECT {ID}, {ID}, 'k' || n, 'live_v1_' || (10000000 + n), {now * 1000}, 1 FROM numbers"""
+        SELECT {ID}, {ID}, {KEY_HASH}, 'live_v1_' || (10000000 + n), {now * 1000}, 1 FROM numbers"""
     yield f"INSERT INTO contacts (email, customer) SELECT {NAME} || '@example.com', {ID} FROM numbers"
     series = "INSERT INTO series (edge, region, customer, meter, route, dimensions) SELECT"
     edge = f"'edge-' || (1000 + n % {EDGES}), 'region-' || n % {REGIONS}"
@@ -173,7 +174,7 @@ def history(customers: int, now: int) -> Iterator[str]:
             CASE WHEN n % 100 = 0 THEN 'denied' ELSE 'key.create' END, {NAME} || '/key', '{{"scopes":[]}}', '', {ZEROS}
         FROM numbers"""
     yield f"UPDATE audit_head SET seq = {2 * customers}"
-    kind = "CASE WHEN n % 100 = 0 THEN 'pause' ELSE 'quota' END"
+    kind = "CASE WHEN n % 100 = 0 THEN 'customer_paused' ELSE 'quota_reached' END"
     yield f"""INSERT INTO alerts (key, kind, severity, customer, title, details, at, routed_at)
         SELECT 'quota:' || n, {kind}, 'warn', {NAME}, 'has used 80 percent of requests', '{{}}', {now * 1000} - n,
             {now * 1000} FROM numbers"""

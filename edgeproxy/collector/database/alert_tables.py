@@ -22,6 +22,7 @@ alerts = Table(
     Index("alerts_customer", "customer", "id"),
     Index("alerts_routed", "routed_at"),
     Index("alerts_kind", "kind", "at"),
+    Index("alerts_severity", "severity", "id"),
     sqlite_strict=True,
 )
 

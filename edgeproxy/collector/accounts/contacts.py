@@ -141,22 +141,24 @@ async def find_sensitive_from(
     """
     if not caller.actor.startswith(CONTACT):
         return None if is_trusted else int(now) + SENSITIVE_SECONDS
-    owner = await customers.get_row(connection, ref)
-    is_theirs = match_value(connection, contacts.name, "email", caller.actor.removeprefix(CONTACT))
-    statement = sa.select(contacts.c.sensitive_from).where(contacts.c.customer == owner.id, is_theirs)
-    sensitive_from = (await connection.execute(statement)).scalar()
-    return sensitive_from if sensitive_from is not None and sensitive_from > now else None
+    return await _fetch_held_until(connection, ref, caller.actor, now)
 
 
 async def require_trusted(connection: AsyncConnection, customer: str, label: str, now: float) -> None:
     """Raise ChangeRejectedError where a contact of a customer may not do what is sensitive yet."""
-    owner = await customers.get_row(connection, customer)
+    held_until = await _fetch_held_until(connection, customer, label, now)
+    if held_until is not None:
+        at = format_timestamp(held_until * 1000)
+        raise ChangeRejectedError(403, f"you are new here: you may do this from {at} on, or once an owner confirms you")
+
+
+async def _fetch_held_until(connection: AsyncConnection, ref: str, label: str, now: float) -> int | None:
+    """Return the Unix second until which a contact may do nothing that is sensitive; None where it may now."""
+    owner = await customers.get_row(connection, ref)
     is_theirs = match_value(connection, contacts.name, "email", label.removeprefix(CONTACT))
     statement = sa.select(contacts.c.sensitive_from).where(contacts.c.customer == owner.id, is_theirs)
-    sensitive_from = (await connection.execute(statement)).scalar()
-    if sensitive_from is not None and sensitive_from > now:
-        at = format_timestamp(sensitive_from * 1000)
-        raise ChangeRejectedError(403, f"you are new here: you may do this from {at} on, or once an owner confirms you")
+    held_until: int | None = (await connection.execute(statement)).scalar()
+    return held_until if held_until is not None and held_until > now else None
 
 
 async def put_contacts(

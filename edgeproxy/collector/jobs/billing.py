@@ -128,9 +128,8 @@ def build_processor(
 
 async def _apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: StripeObject) -> None:
     """Apply an invoice of Stripe's: its state and amounts, and that a payment of it is not under way any more."""
-    await dunning.apply_stripe_invoice(
-        connection, stripe_invoice, time.time()
-    )  # First, as tries lock the rows in this order.
+    # Dunning first, as tries lock the rows in this order.
+    await dunning.apply_stripe_invoice(connection, stripe_invoice, time.time())
     await stripe_reports.apply_stripe_invoice(connection, stripe_invoice)
 
 

@@ -18,6 +18,8 @@ from edgeproxy.collector.pages.site import Page, Visit
 
 HOURS = ("1", "24", "168", "720")
 """The hours back that can be chosen; without a choice all entries are listed."""
+CUSTOMER_ACTIONS = ("billing", "credits")
+"""Groups of actions whose targets are customers, by id."""
 NAMES_MAX = 10
 """Objects of a kind whose names are fetched for a page; the others are shown by the beginning of their id."""
 LISTING = Listing(
@@ -126,10 +128,6 @@ async def fetch_names(visit: Visit, rows: Sequence[JsonDocument]) -> dict[str, s
         incidents = (await visit.fetch("GET", "/v1/incidents"))["incidents"]
         names |= {one["id"]: one["title"] for one in incidents}
     return names
-
-
-CUSTOMER_ACTIONS = ("billing", "credits")
-"""Groups of actions whose targets are customers, by id."""
 
 
 def is_about(row: Mapping[str, object], groups: Sequence[str]) -> bool:

@@ -88,7 +88,7 @@ def find_lateness(edge: EdgeView, now: float) -> Lateness | None:
     last = edge["last"]
     if edge["lag_s"] is None or last is None:
         return "unread"
-    if edge["lag_s"] <= LATE_SECONDS:
+    if not is_late(edge):
         return None
     return "silent" if now - parse_time(last["received"]).timestamp() > LATE_SECONDS else "behind"
 

@@ -47,13 +47,13 @@ INVOICE_LIST = Listing(
 RECONCILIATIONS_MAX = 100
 """Reconciliations that are fetched to find the latest of each kind."""
 SHOWN_MAX = 30
+"""Reconciliations that are shown."""
 ROWS_MAX = 20
 """Rows of a reconciliation that are shown."""
 UNITS_SUFFIX = " in units"
 """What the API writes behind a meter whose units differ, and not its amount."""
 CUSTOMERS_MAX, INVOICES_MAX = 20, 24
 """Customers whose invoices are looked up, and invoices of each."""
-"""The largest amount that a form may have: more than any invoice, and quick to parse."""
 MESSAGE_CHARACTERS_MAX = 200
 """Characters of the notice to customers while nobody is charged."""
 

@@ -69,7 +69,7 @@ def list_amounts(terms: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
     elif isinstance(terms, list):
         for number, inner in enumerate(terms):
             yield from list_amounts(inner, (*path, str(number)))
-    elif AMOUNTS & {path[-1], *path[-2:-1]} or path[-2:-1] == ("prices",) or path[-3:-2] == ("prices",):
+    elif AMOUNTS & {*path[-2:]} or "prices" in path[-3:-1]:
         yield path, str(terms)
 
 

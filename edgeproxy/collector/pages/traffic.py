@@ -184,9 +184,9 @@ def compute_regions(
 
     `before` are requests per second of the time before, `lengths` the seconds of each step by its beginning.
     """
-    requests = {(row["region"], find_start(row)): row["requests"] for row in report["rows"]}
-    newest = max((second for _, second in requests), default=0.0)  # Later steps are still to come, and no drop.
     rows = {(row["region"], find_start(row)): row for row in report["rows"]}
+    requests = {step: row["requests"] for step, row in rows.items()}
+    newest = max((second for _, second in rows), default=0.0)  # Later steps are still to come, and no drop.
     regions = []
     for group in sorted(report["groups"], key=lambda group: -group["requests"])[:REGIONS_MAX]:
         region, rates = group["region"], compute_rates(group, sum(lengths.values()))

@@ -61,9 +61,9 @@ HEADS_MAX, HEAD_BYTES_MAX = 1024, 4096
 V = TypeVar("V")
 
 WORTH_COMPARING = frozenset((3, 6, 12))
-HEADS_COUNTED = max(WORTH_COMPARING)
 """Of which heads of a client, counted where they had to be read as a whole, it is looked which lines are new. In the
 first all may be, and one may differ once; and if it has not helped three times, it will not."""
+HEADS_COUNTED = max(WORTH_COMPARING)
 
 NO_LIMIT = 1 << 62
 """Bytes of a body where none is too long."""

@@ -181,12 +181,12 @@ class CustomerHandlers(ChangeHandlers):
 
     async def _find_sensitive_from(self, connection: AsyncConnection, call: AnyCall, ref: str) -> int | None:
         """Return from when on a contact whom the caller adds may do what is sensitive; None: at once."""
-        now = time.time()
+        now, is_trusted = time.time(), True
         try:
             auth.require_consent(call.holder, "vouch for a contact", now)
         except auth.DeniedError:
-            return await contacts.find_sensitive_from(connection, ref, call.caller, now, is_trusted=False)
-        return await contacts.find_sensitive_from(connection, ref, call.caller, now, is_trusted=True)
+            is_trusted = False
+        return await contacts.find_sensitive_from(connection, ref, call.caller, now, is_trusted=is_trusted)
 
     async def remove_contact(self, call: Call[ChangeQuery, RemoveContactRequest]) -> web.Response:
         """Remove a contact of a customer."""

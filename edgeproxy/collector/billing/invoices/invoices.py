@@ -72,8 +72,9 @@ EVENT_TYPES: Final[Mapping[str, EventType]] = {
 """The type of the message to webhooks that each state is."""
 NOT_THERE = "there is no such invoice"
 STRIPE_REFUSES, NO_TAX = "Stripe refuses:", "Stripe does not know the tax"
-NOT_RATED = "some usage cannot be billed:"
 """Prefixes of the reasons for which an invoice is held; metrics count by them."""
+NOT_RATED = "some usage cannot be billed:"
+"""The prefix of the reasons for which an invoice without lines is held: accepted, it is rated without that usage."""
 InvoiceState = Literal[
     "draft",
     "closing",

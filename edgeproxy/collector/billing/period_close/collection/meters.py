@@ -194,9 +194,7 @@ class MeteredInvoices(InvoiceItems):
 
     async def _find_draft(self, row: InvoiceRow) -> StripeObject | None:
         """Return Stripe's draft of a period; None where there is none."""
-        statement = sa.select(subscriptions_table.c.stripe_id).where(subscriptions_table.c.id == row.subscription)
-        async with self._database.reading() as connection:
-            subscription = (await connection.execute(statement)).scalar_one()
+        subscription = await self._fetch_stripe_subscription(row)
         for invoice in await self._stripe.list_all("v1.invoices.list", subscription=subscription):
             if (invoice.get("metadata") or {}).get(INVOICE_METADATA) == row.id:
                 return invoice
@@ -204,13 +202,17 @@ class MeteredInvoices(InvoiceItems):
                 return invoice
         return None
 
+    async def _fetch_stripe_subscription(self, row: InvoiceRow) -> str:
+        """Return the id of Stripe's subscription for that of an invoice."""
+        statement = sa.select(subscriptions_table.c.stripe_id).where(subscriptions_table.c.id == row.subscription)
+        async with self._database.reading() as connection:
+            return str((await connection.execute(statement)).scalar_one())
+
     async def _is_left_to_items(self, row: InvoiceRow) -> bool:
         """Return whether all lines are items: Stripe drafts no invoice, as its subscription was ended there by hand,
         and a person has accepted that. Raises InvoiceMismatchError where nobody has: what Stripe has counted may be on
         an invoice that was made when it was ended."""
-        statement = sa.select(subscriptions_table.c.stripe_id).where(subscriptions_table.c.id == row.subscription)
-        async with self._database.reading() as connection:
-            subscription = (await connection.execute(statement)).scalar_one()
+        subscription = await self._fetch_stripe_subscription(row)
         stripe_subscription = await self._stripe.call("v1.subscriptions.retrieve", subscription)
         if stripe_subscription["status"] != CANCELED or await self._find_draft(row) is not None:
             return False

@@ -38,7 +38,9 @@ class RequestRule(Part):
         default=None, description="Condition: the method is one of these."
     )
     field: Annotated[str, BeforeValidator(parsers.read_field_name)] | None = Field(
-        default=None, description="Condition: the request has this field. Not one in which keys come."
+        default=None,
+        description="Condition: the request has this field. Not one in which keys come; of `Cookie` and "
+        "`Sec-WebSocket-Protocol` what is beside a key.",
     )
     contains: Annotated[str, BeforeValidator(parsers.read_sentence)] | None = Field(
         default=None, description="Condition: `field` contains this text, in any case."

@@ -42,9 +42,11 @@ class Condition:
             return False
         if settings.larger is not None and not (request.length > settings.larger or request.head.chunked):
             return False
-        return self._field is None or any(
-            self._contains in value.lower() for value in find_values(request.keep, self._field)
-        )
+        if self._field is None:
+            return True
+        # A cookie that holds a key takes the others out of what is kept.
+        values = find_values(request.head.unkeyed + request.keep, self._field)
+        return any(self._contains in value.lower() for value in values)
 
     def _matches_path(self, path: bytes) -> bool:
         """Return whether this is the path that is meant, or some server may take it for that one."""

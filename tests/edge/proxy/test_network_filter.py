@@ -128,6 +128,15 @@ def ruled(edge: Edge, **rule: Any) -> None:
     edge.config["rules"] = [{"name": "r", **rule}]
 
 
+async def test_a_rule_sees_the_cookies_beside_a_key(edge: Edge) -> None:
+    edge.config["auth"] = {"cookie": "session"}
+    ruled(edge, field="Cookie", contains="theme=")
+    for cookies in ("theme=x", f"session={KEY}; theme=x"):
+        assert (await edge.refuses(get("/v1/x", f"Cookie: {cookies}"))).status == 403
+    request, _ = await edge.passes(get("/v1/x", f"Cookie: session={KEY}; a=b"), ok())
+    assert request["Cookie"] == "a=b"
+
+
 async def test_a_rule_refuses_what_all_of_it_is_true_of(edge: Edge) -> None:
     ruled(edge, path="/public/*", methods=["POST"], field="user-agent", contains="SqlMap", larger="5B")
     bad = post(b"123456", "/public/x", "User-Agent: a sqlmap/1")

@@ -134,6 +134,8 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
         self.has_head = not head.is_interim
         self._is_chunked = head.is_chunked
         self._server.data_received(head.head)
+        if ended and not self._is_closing:
+            self._lose()  # It gives a length, and no body follows.
 
     def on_data(self, data: bytes) -> None:
         if not self.has_head:

@@ -133,6 +133,15 @@ async def test_an_answer_that_breaks_off_passes_for_no_whole(edge: Edge) -> None
         await edge.until(lambda: not edge.runtime.connections.upstreams)
 
 
+async def test_an_answer_that_ends_with_its_head_lacks_the_body_that_it_promised(edge: Edge) -> None:
+    """RFC 9113 section 8.1.1. The client waited for it until its time-out."""
+    client, upstream = await asked(edge, get())
+    await upstream.gets_request(1)
+    await upstream.sends_head(1, 200, ("content-length", "5"), ended=True)
+    assert (await client.gets_head()).status == 200
+    await client.gets_cut()
+
+
 async def test_an_upstream_that_speaks_http1(edge: Edge) -> None:
     client = await edge.client()
     await client.sends(POST)

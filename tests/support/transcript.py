@@ -465,7 +465,7 @@ class Edge:
             assert not slots, f"slots that nobody gave back: {slots}"
             assert self.metrics("edge_upstream_pending") == {}, "requests wait for an answer, and nobody for them"
             assert idle <= watched, "connections that are gone are offered for use"
-            assert worker.runtime.connections.upstreams == 0
+            assert worker.runtime.connections.upstreams == worker.runtime.connections.streams == 0
             assert not any(endpoint.idle for endpoint in self.endpoints())
             assert not self.errors, self.errors
             assert not any(unread), f"sent, and no test looked: {[shown(each) for each in unread if each]}"

@@ -125,6 +125,7 @@ class Connections:
         "readers",
         "request_deadlines",
         "reset_watcher",
+        "streams",
         "tunnels",
         "upstreams",
     )
@@ -138,6 +139,8 @@ class Connections:
         """TLS handshakes of clients."""
         self.http2_clients: set[SweptConnection] = set()
         """Those of clients that speak HTTP/2."""
+        self.streams = 0
+        """Their streams."""
         self.half_closed: set[ClientConnection] = set()
         """Clients that have closed their side, and may or may not still wait for an answer."""
         self.reset_watcher = ResetWatcher()

@@ -142,6 +142,8 @@ class Http2Client(Client):
     def on_stream(self, stream: Http2Input) -> None:
         """Take note of a stream that begins."""
         self._new_streams += 1
+        self.runtime.connections.streams += 1
+        self.runtime.overload.check_clients()
         self.deadline = NEVER
         stream.write_paused = self.is_full
 
@@ -152,6 +154,7 @@ class Http2Client(Client):
 
     def on_stream_closed(self, stream: Http2Input) -> None:
         """Take note of a stream that is closed."""
+        self.runtime.connections.streams -= 1
         if self.is_full:
             self.check_held()
         if not self.http2.streams and self.state <= LAST:

@@ -13,7 +13,7 @@ How long work waits in a worker is how late its loop comes to a timer. How much 
 - *Requests under way* count without delay, as a scaled trigger of Envoy's overload manager does: from three quarters of
   their bound on the share rises in a line, to SHARE_MAX at the bound. Of both shares the larger holds. At the bound
   itself no request passes, whatever the last sample said: they are counted for each request where there are as many
-  clients, of which each has one request under way at most.
+  clients, of which each has one request under way at most. So has each stream of HTTP/2.
 
 Nothing is drawn at random: of the priority that is shed in part, every n-th request is.
 """
@@ -231,8 +231,9 @@ class Overload:
         time_turn: Callable[[], None],
         observe_lag: Callable[[float], None],
     ) -> None:
-        """`under_way`, `clients`: how many requests and connections there are in this worker. `take_queued`: accepts so
-        many connections that wait. `observe_lag`: notes how late the loop was for a sample, in seconds."""
+        """`under_way`: how many requests there are in this worker; `clients`: how many connections and streams, which
+        are no fewer and quick to count. `take_queued`: accepts so many connections that wait. `observe_lag`: notes how
+        late the loop was for a sample, in seconds."""
         self.shedding = False
         """Whether requests are to be asked about: some are shed at present, or may be soon."""
         self._under_way, self._clients, self._take_queued = under_way, clients, take_queued
@@ -265,7 +266,7 @@ class Overload:
 
     def check_clients(self) -> None:
         """Start checking requests if more clients are connected than requests may be active; called for each new
-        client.
+        client, and each stream of HTTP/2.
         """
         if self._clients() > self._most:
             self.shedding = True

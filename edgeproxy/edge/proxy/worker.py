@@ -64,10 +64,10 @@ class Worker:
         self.runtime = runtime = Runtime(store)
         self.generations = Generations(runtime, store)
         runtime.connector = UpstreamConnector(runtime)
-        clients = runtime.connections.clients
+        connections = runtime.connections
         runtime.overload = Overload(
             self.generations.count_requests,
-            lambda: len(clients),
+            lambda: len(connections.clients) + connections.streams,
             self.take_queued,
             runtime.write_batching.time_turn,
             runtime.metrics.loop_lag_seconds().observe,

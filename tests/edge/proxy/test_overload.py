@@ -30,6 +30,7 @@ from edgeproxy.edge.proxy.overload import (
     LoadShedder,
     Overload,
 )
+from tests.support.http2_wire import http2
 from tests.support.logs import capture_logs
 from tests.support.transcript import UNLIMITED, Edge, get, ok
 from tests.support.wire import PATIENCE
@@ -470,6 +471,20 @@ async def test_of_a_burst_no_more_pass_than_may_be_under_way(edge: Edge) -> None
     assert served.first == "GET /public/ HTTP/1.1"
     await upstreams[-1].sends(ok())
     assert (await clients[-1].gets_answer()).status == 200
+
+
+async def test_streams_of_one_connection_are_held_to_the_same_bound(edge: Edge) -> None:
+    edge.config["overload"] = {"requests": 4}
+    edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
+    client = await http2(edge)
+    streams = [await client.begins_request("GET", "/public/") for _ in range(60)]
+    upstreams = [await edge.upstream.takes() for _ in range(4)]
+    await edge.until(lambda: edge.count("edge_shed_total", "0") == 56, "all others are refused")
+    assert not edge.upstream.is_asked()
+    for upstream in upstreams:
+        await upstream.sends(ok())
+    statuses = Counter([(await client.answer_of(stream)).status for stream in streams])
+    assert statuses == {200: 4, 503: 56}
 
 
 async def test_a_reload_changes_the_bounds_of_what_is_under_way(edge: Edge) -> None:

@@ -34,6 +34,7 @@ from edgeproxy.collector.api.group import Resources
 from edgeproxy.collector.api.listener import Listener, Listeners
 from edgeproxy.collector.billing.credits.refunds import RefundSender
 from edgeproxy.collector.billing.jobs.credits import CreditsJob
+from edgeproxy.collector.billing.jobs.ended_books import destroy_ended_keys
 from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.journal.verification import JournalTamperedError, verify_journal
@@ -184,8 +185,7 @@ async def collect(
     reload_requested: asyncio.Event,
     keyring: Keyring | None,
 ) -> None:
-    """Answer on these sockets, one of each listener, until `stop` is set, then finish what has begun; read `file` again
-    when `asked` is."""
+    """Answer on these sockets, one of each listener, until `stop` is set; read `file` again once that is requested."""
     metrics, tasks, logger, recorder = Metrics(), Tasks(), log.get_logger(), SpanRecorder(settings.tracing)
     recorder.begin()
     metrics.spans = recorder.exporter
@@ -216,9 +216,9 @@ async def collect(
     if settings.billing is not None:
         await record_plans(settings, database)
     await require_pseudonyms(database, are_on=customers.has_pseudonyms(settings))
-    erasures = open_list(settings.privacy)
-    if erasures is not None:
+    if (erasures := open_list(settings.privacy)) is not None:
         await replay_erasures(database, erasures)
+    await destroy_ended_keys(database, settings.retention.invoices, time.time())
     stripe = Stripe(settings.billing.stripe) if settings.billing and settings.billing.mode != "off" else None
     async with database.reading() as connection:
         used = await queries.fetch_names(connection, REMEMBERED_MAX + len(settings.customers))

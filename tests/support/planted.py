@@ -6,6 +6,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.collector.database.book_text import BookText
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.database.sealed_columns import SEALED
@@ -39,7 +40,7 @@ def find_value(table: str, column: str, customer: str) -> object:
         ("customers", "settings"): orjson.dumps({"tier": "basic", "message": marker(table, column, customer)}).decode(),
         ("customers", "metadata"): orjson.dumps({"note": marker(table, column, customer)}).decode(),
     }.get((table, column), marker(table, column, customer))
-    if isinstance(of.type, sa.Text):
+    if isinstance(of.type, sa.Text | BookText):
         return text
     return text.encode() if isinstance(of.type, sa.LargeBinary) else NUMBERS[customer]
 

@@ -68,6 +68,7 @@ CLEAR_ACTIONS: Mapping[str, str] = {
     "edge.change": "about an edge",
     "quarantine.replay": "about an edge",
     "directory.back": "it has no details",
+    "encryption.destroy_book_keys": "years",
     "encryption.rotate": "counts",
     "billing.replay": "it has no details",
     "billing.rollout": "about all who are charged",

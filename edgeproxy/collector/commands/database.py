@@ -21,6 +21,7 @@ from edgeproxy.collector.billing.reports import accounting
 from edgeproxy.collector.commands.command_caller import get_command_caller
 from edgeproxy.collector.commands.encrypted_copy import copy_encrypted
 from edgeproxy.collector.database import row_security
+from edgeproxy.collector.database.book_text import BookValueError
 from edgeproxy.collector.database.database import (
     CONNECTION_ERRORS,
     Database,
@@ -325,7 +326,7 @@ def _run(work: Callable[[], Coroutine[object, object, str]]) -> CommandResult:
     """Run what a command does in a loop of its own, and return what came of it."""
     try:
         return 0, uvloop.run(work())
-    except (quarantine.ReplayRejectedError, CommandError, SealedValueError) as error:
+    except (quarantine.ReplayRejectedError, BookValueError, CommandError, SealedValueError) as error:
         return 1, str(error)
     except UnusableDatabaseError as error:
         return 2, str(error)

@@ -17,6 +17,7 @@ from edgeproxy.collector.billing.stripe_sync.customer_deletion import list_waiti
 from edgeproxy.collector.commands.command_caller import get_command_caller
 from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
 from edgeproxy.collector.database.database import Database, open_owner_only
+from edgeproxy.collector.encryption.keyring import find_keyring
 from edgeproxy.collector.privacy.end_users import erase_end_user
 from edgeproxy.collector.privacy.erasure import clear_events, erase_customers, is_unsettled
 from edgeproxy.collector.privacy.erasure_list import InvalidErasureListError, open_list, record_erasures
@@ -147,9 +148,10 @@ async def _describe_books(settings: CollectorSettings, database: Database) -> st
         return "retention.invoices is forever: invoices and the journal are kept as they are"
     end = find_end(seconds, time.time())
     async with database.reading() as connection:
-        due = await count_due(connection, end)
+        due, keyring = await count_due(connection, end), find_keyring(connection)
+    keys = "" if keyring is None else f"\nkeys of the books: {', '.join(map(str, keyring.books.years))}"
     return (
         f"books from before {format_timestamp(end * 1000)} are over\n"
         f"{format_count(due.invoices, 'invoice')} of erased customers to be cleared\n"
-        f"{format_count(due.transactions, 'transaction')} of the journal to be cleared, {due.cleared} are"
+        f"{format_count(due.transactions, 'transaction')} of the journal to be cleared, {due.cleared} are{keys}"
     )

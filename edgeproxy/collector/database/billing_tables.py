@@ -6,6 +6,7 @@ those of changes Unix milliseconds.
 
 from sqlalchemy import Column, ForeignKey, Index, Table, Text, UniqueConstraint, text
 
+from edgeproxy.collector.database.book_text import BookText
 from edgeproxy.collector.database.schema import INTEGER, metadata
 
 CANCELED = "canceled"
@@ -165,8 +166,8 @@ invoices = Table(
     Column("period", Text, nullable=False),  # The day on which the period begins: 2027-01-01.
     Column("kind", Text, nullable=False),  # start, change or period.
     Column("state", Text, nullable=False),  # collector/billing/invoices/invoices.py has them.
-    Column("stripe_id", Text),
-    Column("replaced_ids", Text, nullable=False, server_default=""),  # Earlier ones, with commas between.
+    Column("stripe_id", BookText("invoices.stripe_id", is_looked_up=True)),
+    Column("replaced_ids", BookText("invoices.replaced_ids"), nullable=False, server_default=""),  # Commas between.
     Column("subtotal", INTEGER, nullable=False),  # Cents, without tax.
     Column("total", INTEGER, nullable=False),
     Column("amount_due", INTEGER, nullable=False, server_default="0"),  # Still to be paid, by Stripe's account.
@@ -177,19 +178,19 @@ invoices = Table(
     Column("period_start", INTEGER, nullable=False),
     Column("period_end", INTEGER, nullable=False),
     Column("closes_at", INTEGER, nullable=False),  # Until then usage may change it.
-    Column("held_why", Text),
-    Column("voided_why", Text),
-    Column("accepted_why", Text),  # Of one that was held: why somebody sends it all the same.
-    Column("pdf", Text),
-    Column("url", Text),  # Where the customer looks at it and pays.
-    Column("number", Text),  # As Stripe prints it; None until it is finalized there.
+    Column("held_why", BookText("invoices.held_why")),
+    Column("voided_why", BookText("invoices.voided_why")),
+    Column("accepted_why", BookText("invoices.accepted_why")),  # Of one that was held, and is sent all the same.
+    Column("pdf", BookText("invoices.pdf")),
+    Column("url", BookText("invoices.url")),  # Where the customer looks at it and pays.
+    Column("number", BookText("invoices.number")),  # As Stripe prints it; None until it is finalized there.
     Column("issued_at", INTEGER),  # When it was finalized at Stripe.
     Column("due_at", INTEGER),  # One that is charged by itself is due when it is issued.
     Column("paid_at", INTEGER),
     Column("tries", INTEGER, nullable=False),  # Idempotency-Keys that are answered by a failure for good.
     Column("failures", INTEGER, nullable=False),  # Calls of Stripe that failed: each puts it off for longer.
     Column("try_at", INTEGER, nullable=False),  # When it is taken up.
-    Column("error", Text),
+    Column("error", BookText("invoices.error")),
     Column("created_at", INTEGER, nullable=False),
     Column("booked", Text, nullable=False, server_default=""),  # The last state that is in the journal.
     UniqueConstraint("customer", "period", "kind", name="invoices_customer_period_kind_key"),
@@ -245,10 +246,10 @@ credit_notes = Table(
     # Of a paid invoice's amount, what is no refund: credited to the customer's balance, or given back elsewhere.
     Column("to_balance", INTEGER, nullable=False, server_default="0"),
     Column("off_stripe", INTEGER, nullable=False, server_default="0"),
-    Column("why", Text, nullable=False),
+    Column("why", BookText("credit_notes.why"), nullable=False),
     Column("state", Text, nullable=False),  # requested, made or refused.
-    Column("stripe_id", Text),
-    Column("error", Text),
+    Column("stripe_id", BookText("credit_notes.stripe_id", is_looked_up=True)),
+    Column("error", BookText("credit_notes.error")),
     Column("tries", INTEGER, nullable=False),
     Column("failures", INTEGER, nullable=False, server_default="0"),  # Calls that failed.
     Column("try_at", INTEGER, nullable=False, server_default="0"),  # The Unix second of the next try.
@@ -274,8 +275,8 @@ dunning = Table(
     Column("declines", INTEGER, nullable=False),
     Column("declined_at", INTEGER, nullable=False),  # The first time: the schedule counts from it.
     Column("retry_at", INTEGER),  # None: it waits for another payment method.
-    Column("payment_method", Text),  # At Stripe, the one that was declined last.
-    Column("why", Text, nullable=False),
+    Column("payment_method", BookText("dunning.payment_method", is_looked_up=True)),  # The one that was declined last.
+    Column("why", BookText("dunning.why"), nullable=False),
     Index("dunning_retry_at", "state", "retry_at"),
     sqlite_strict=True,
 )

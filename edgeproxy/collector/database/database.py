@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from edgeproxy.base.log import RateLimitedLog
 from edgeproxy.collector.database import row_security
+from edgeproxy.collector.database.book_text import BookCipher, set_book_cipher
 from edgeproxy.collector.database.ownership import (
     CREATE_PARTITION,
     DROP_PARTITION,
@@ -64,7 +65,7 @@ POSTGRESQL_VERSION_MIN = 150000
 PURGE_TIMEOUT_MS = 1000
 """Milliseconds for which the purge of deleted rows waits for others, who may wait for it meanwhile."""
 DEAD_KEYS = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = '{}'::regclass"
-KEY_TABLES = ("data_keys", "encryption_keys")
+KEY_TABLES = ("data_keys", "book_keys", "encryption_keys")
 MIGRATION_LOCK = 7305_0001
 """The advisory lock of PostgreSQL under which tables are made and changed."""
 ROLLUP_LOCK = 7305_0002
@@ -252,6 +253,11 @@ class Database:
         """Give all connections from now on an option, for what works on them; no statement depends on it."""
         for engine in (self._writer, self._reader):
             engine.sync_engine.update_execution_options(**{name: value})
+
+    def set_book_cipher(self, cipher: BookCipher) -> None:
+        """Have all statements from now on seal and open text of the books by this cipher."""
+        for engine in (self._writer, self._reader):
+            set_book_cipher(engine.sync_engine, cipher)
 
     def _exists(self) -> bool:
         return os.path.exists(self._given.database or "")

@@ -25,3 +25,13 @@ data_keys = Table(
     Index("data_keys_encryption_key", "encryption_key", "customer"),
     sqlite_strict=True,
 )
+
+# The key of the books of each calendar year (UTC), by which invoices are sealed beyond an erasure of their customers.
+book_keys = Table(
+    "book_keys",
+    metadata,
+    Column("year", INTEGER, primary_key=True, autoincrement=False),
+    Column("encryption_key", INTEGER, ForeignKey("encryption_keys.id"), nullable=False),  # Which wraps it.
+    Column("wrapped", LargeBinary, nullable=False),
+    sqlite_strict=True,
+)

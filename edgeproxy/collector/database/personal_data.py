@@ -75,6 +75,7 @@ TABLES: Mapping[str, TableEntry] = {
         DELETES,
     ),
     "data_keys": TableEntry(DELETION, {"customer": CUSTOMER_ID}, "wrapped", ID, DELETES),
+    "book_keys": TableEntry("until the books of its year are over (`retention.invoices`)", impersonal="wrapped"),
     "encryption_keys": TableEntry("until a rotation replaces it", impersonal="wrapped sha256"),
     "sign_in_links": TableEntry(
         "15 minutes; an hour for an operator's first, 7 days for an invitation", SIGNED_IN, "sha256", NAME, DELETES

@@ -165,6 +165,7 @@ CLOSED = {
     "late_hours": "hours of edges",
     "checkpoints": "batches of edges that were dropped",
     "dead_letters": "events that were rejected, whose customer may be anything",
+    "book_keys": "keys of the books of all; read with the rights of the collector",
     "encryption_keys": "keys that wrap data keys of all; read with the rights of the collector",
     "audit": "one chain for all; written with the rights of the collector",
     "audit_head": "the end of that chain",

@@ -16,9 +16,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.lru_cache import LRUCache
+from edgeproxy.collector.database.book_text import BookValueError
 from edgeproxy.collector.database.database import Database, UnusableDatabaseError, build_insert_new
-from edgeproxy.collector.database.encryption_tables import encryption_keys
+from edgeproxy.collector.database.encryption_tables import book_keys, encryption_keys
 from edgeproxy.collector.database.row_security import across_customers
+from edgeproxy.collector.encryption.book_keys import BookKeys, get_year, insert_book_keys, unwrap_book_key
 from edgeproxy.collector.encryption.key_services import KEY_BYTES, KeyService, KeyServiceError, open_key_service
 from edgeproxy.config.collector.encryption import Encryption
 
@@ -56,6 +58,7 @@ class Keyring:
         self._unwrapped_at = 0.0
         self.data_keys: LRUCache[str, AESGCM] = LRUCache(DATA_KEYS_MAX)
         """Data keys that were unwrapped lately, by id of the customer; gone with the keys that wrap them."""
+        self.books = BookKeys(lambda: self.keys)
 
     @property
     def keys(self) -> Keys:
@@ -74,11 +77,17 @@ class Keyring:
 
     async def load(self, connection: AsyncConnection) -> None:
         """Unwrap all keys of the database anew; raises KeyServiceError, and then has those that it had."""
-        async with across_customers(connection):
-            rows = (await connection.execute(sa.select(encryption_keys).order_by(encryption_keys.c.id))).all()
-        unwrapped = {row.id: await self._unwrap(row.id, row.wrapped, row.sha256) for row in rows}
+        joined = encryption_keys.outerjoin(book_keys, book_keys.c.encryption_key == encryption_keys.c.id)
+        both = sa.select(encryption_keys, book_keys.c.year, book_keys.c.wrapped.label("wrapped_book"))
+        async with across_customers(connection):  # In one statement, as a rotation may end meanwhile.
+            rows = (await connection.execute(both.select_from(joined).order_by(encryption_keys.c.id))).all()
+        by_id = {row.id: row for row in rows}
+        unwrapped = {id_: await self._unwrap(id_, row.wrapped, row.sha256) for id_, row in by_id.items()}
         look_up = unwrapped.pop(LOOK_UP)
-        self._keys = Keys({id_: AESGCM(key) for id_, key in unwrapped.items()}, look_up)
+        ciphers = {id_: AESGCM(key) for id_, key in unwrapped.items()}
+        books = [(row.year, row.id, row.wrapped_book) for row in rows if row.year is not None]
+        self.books.replace({row[0]: unwrap_book_key(ciphers, *row) for row in books})
+        self._keys = Keys(ciphers, look_up)
         self._unwrapped_at = self._clock()
         self.data_keys.clear()  # Their time is that of the keys: four times in `seconds` all are unwrapped anew.
 
@@ -158,18 +167,27 @@ async def open_keyring(database: Database, settings: Encryption | None) -> Keyri
             async with database.writing() as connection:
                 for id_ in (LOOK_UP, LOOK_UP + 1):
                     await keyring.insert_key(connection, id_)
-        async with database.reading() as connection:
-            await keyring.load(connection)
-    except KeyServiceError as error:
+        await _load_keys(database, keyring)
+    except (BookValueError, KeyServiceError) as error:
         raise UnusableDatabaseError(f"{database.name} cannot be decrypted: {error}") from None
     database.set_option(OPTION, keyring)
+    database.set_book_cipher(keyring.books)
     return keyring
+
+
+async def _load_keys(database: Database, keyring: Keyring) -> None:
+    """Unwrap all keys, and make those of the books that are missing; raises KeyServiceError."""
+    async with database.reading() as connection:
+        await keyring.load(connection)
+    if get_year() + 1 not in keyring.books.years:
+        async with database.writing() as connection:
+            await insert_book_keys(connection, keyring.keys.ciphers, keyring.books.years)
+            await keyring.load(connection)
 
 
 async def refresh_keyring(database: Database, keyring: Keyring) -> None:
     """Unwrap the keys anew; raises KeysUnavailableError, and the keyring has what it had until its time is over."""
     try:
-        async with database.reading() as connection:
-            await keyring.load(connection)
+        await _load_keys(database, keyring)
     except KeyServiceError as error:
         raise KeysUnavailableError(str(error)) from None

@@ -14,6 +14,8 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.encryption_tables import data_keys, encryption_keys
 from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.database.sealed_columns import BARE, SEALED
+from edgeproxy.collector.encryption.book_keys import rewrap_book_keys
+from edgeproxy.collector.encryption.book_rows import fetch_book_columns, seal_clear_books
 from edgeproxy.collector.encryption.data_keys import CIPHERTEXT, unwrap_data_key, wrap_data_key
 from edgeproxy.collector.encryption.keyring import LOOK_UP, Keyring, find_keyring
 from edgeproxy.collector.encryption.owners import get_owner_column
@@ -55,7 +57,7 @@ async def fetch_status(connection: AsyncConnection) -> list[ColumnStatus]:
         row = (await connection.execute(sa.select(*counts).select_from(metadata.tables[table]))).one()
         for at, (name, *_) in enumerate(columns):
             statuses.append(ColumnStatus(f"{table}.{name}", row[2 * at], row[2 * at + 1]))
-    return statuses
+    return [*statuses, *(ColumnStatus(*one) for one in await fetch_book_columns(connection))]
 
 
 async def fetch_data_key_counts(connection: AsyncConnection) -> dict[int, int]:
@@ -68,7 +70,7 @@ async def fetch_data_key_counts(connection: AsyncConnection) -> dict[int, int]:
 
 async def seal_clear_rows(database: Database) -> int:
     """Seal all rows that are in the clear, and return their number."""
-    count = await _seal_domains(database)
+    count = await _seal_domains(database) + await seal_clear_books(database)
     for table in SEALED:
         last: Key | None = None
         while True:
@@ -168,6 +170,7 @@ async def rotate_keys(database: Database, keyring: Keyring) -> tuple[int, int]:
         await connection.execute(sa.select(encryption_keys.c.id).where(old).with_for_update())
         while rewrapped := await _rewrap_some(connection, keyring, current):
             count += rewrapped
+        await rewrap_book_keys(connection, keyring.keys.ciphers, current)
         await connection.execute(sa.delete(encryption_keys).where(old))
     return current, count
 

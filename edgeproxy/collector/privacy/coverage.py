@@ -4,8 +4,12 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
+from edgeproxy.collector.database.book_text import BookText
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.schema import metadata
+
+TEXTS = (sa.Text, sa.LargeBinary, BookText)
+"""The types of columns that are on the map."""
 
 
 def find_gaps() -> Iterator[str]:
@@ -15,7 +19,7 @@ def find_gaps() -> Iterator[str]:
             yield f"the table {name} is not on the map of personal data"
             continue
         named = [*entry.personal, *entry.impersonal.split()]
-        texts = {column.name for column in table.columns if isinstance(column.type, sa.Text | sa.LargeBinary)}
+        texts = {column.name for column in table.columns if isinstance(column.type, TEXTS)}
         for column in sorted(texts - set(named)):
             yield f"the column {name}.{column} is marked neither as personal nor as impersonal"
         for column in sorted(set(named) - texts | {one for one in named if named.count(one) > 1}):

@@ -3,12 +3,16 @@
 from collections.abc import Iterator, Mapping
 
 from edgeproxy.collector.database import personal_marks as marks
+from edgeproxy.collector.database.book_text import list_book_columns
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.personal_marks import Erasure, PersonalData, TableEntry
+from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.database.sealed_columns import SEALED, SealedTable
 from edgeproxy.collector.privacy.export import NOT_EXPORTED, SELECTED
 from edgeproxy.collector.privacy.places import PLACES
 
+BOOKS = list_book_columns(metadata)
+"""The columns that are encrypted by the key of a year."""
 ENCRYPTED_OTHERWISE = {
     "audit.actor": "of a contact a keyed hash",
     "audit.target": "of a contact a keyed hash",
@@ -107,6 +111,8 @@ def _describe_encryption(table: str, column: str) -> str:
     if column in sealed.plain or column in sealed.looked_up.values():
         return "encrypted"
     name = f"{table}.{column}"
+    if column in BOOKS.get(table, {}):
+        return "encrypted, by the key of its year"
     return ENCRYPTED_OTHERWISE.get(name) or f"in the clear: {find_reason(name)}"
 
 

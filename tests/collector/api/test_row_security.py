@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from edgeproxy import cli
 from edgeproxy.collector.database import row_security
+from edgeproxy.collector.database.book_text import BookText
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.row_security import CLOSED, CUSTOMER_ROLE, ID, PROTECTED, SHARED, serving
 from edgeproxy.collector.database.schema import HOUR, LargeBinary, metadata
@@ -223,7 +224,7 @@ class Filler:
                 row[column.name] = b"-"
             else:
                 number = next(self._numbers)
-                row[column.name] = f"{name}-{number}" if isinstance(column.type, sa.Text) else number
+                row[column.name] = f"{name}-{number}" if isinstance(column.type, sa.Text | BookText) else number
         await self._connection.execute(sa.insert(metadata.tables[table]).values(row))
 
     async def _make_change(self, name: str) -> str:

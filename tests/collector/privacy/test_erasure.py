@@ -13,6 +13,7 @@ from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.customer_rows import insert_rows
 from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.accounts.states import AccountStateError
+from edgeproxy.collector.database.book_text import BookText
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.personal_marks import Erasure
@@ -58,7 +59,7 @@ async def fetch_texts(connection: AsyncConnection) -> dict[tuple[str, str], str]
     texts = {}
     for table in [*list_planted(), metadata.tables["dead_letters"]]:
         for column in table.columns:
-            if isinstance(column.type, sa.Text | sa.LargeBinary):
+            if isinstance(column.type, sa.Text | sa.LargeBinary | BookText):
                 values = (await connection.execute(sa.select(column).where(column.is_not(None)))).scalars()
                 texts[table.name, column.name] = "\n".join(map(str, values))
     return texts

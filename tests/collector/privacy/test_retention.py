@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.limit_raises import end_all_due
 from edgeproxy.collector.anomalies import store
+from edgeproxy.collector.database.book_text import BookText
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.schema import MINUTE, metadata
@@ -54,7 +55,7 @@ async def plant_others(connection: AsyncConnection) -> None:
 
 def make_value(column: sa.Column[Any]) -> object:
     """Return a value of a row that is as old as can be."""
-    if isinstance(column.type, sa.Text):
+    if isinstance(column.type, sa.Text | BookText):
         return "applied" if column.name == "state" else f"planted.{column.name}"
     return b"planted" if isinstance(column.type, sa.LargeBinary) else {"step": MINUTE}.get(column.name, 7)
 

@@ -19,6 +19,7 @@ from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.billing.invoices.foreign_balance import book_foreign_change
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.billing_tables import credit_notes, invoices
+from edgeproxy.collector.database.book_text import match_book_text
 from edgeproxy.collector.database.schema import INTEGER
 
 REQUESTED, MADE, REFUSED, VOID = "requested", "made", "refused", "void"
@@ -150,7 +151,8 @@ async def apply_stripe_note(connection: AsyncConnection, stripe_note: StripeObje
     an event says; of those of invoices that are not ours only the customer's balance is booked."""
     if stripe_note.get("deleted"):
         return
-    columns, known = credit_notes.c, credit_notes.c.stripe_id == stripe_note["id"]
+    columns = credit_notes.c
+    known = match_book_text(connection, columns.stripe_id, stripe_note["id"])
     number = (stripe_note.get("metadata") or {}).get(METADATA)
     if isinstance(number, str):
         known |= columns.id == number
@@ -168,7 +170,7 @@ async def _insert_stripe_note(connection: AsyncConnection, stripe_note: StripeOb
     """Insert a credit note that was made at Stripe; None where its invoice is not ours."""
     invoice = stripe_note["invoice"]
     stripe_id = invoice["id"] if isinstance(invoice, Mapping) else invoice
-    statement = sa.select(invoices.c.id).where(invoices.c.stripe_id == stripe_id)
+    statement = sa.select(invoices.c.id).where(match_book_text(connection, invoices.c.stripe_id, stripe_id))
     of = (await connection.execute(statement)).scalar_one_or_none()
     if of is None:
         return None

@@ -37,6 +37,7 @@ from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.billing.stripe.customers import find_payment_method
 from edgeproxy.collector.database.billing_tables import billing_customers, billing_details, invoices
 from edgeproxy.collector.database.billing_tables import dunning as table
+from edgeproxy.collector.database.book_text import match_book_text
 from edgeproxy.collector.database.database import build_insert_new, build_upsert
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.config.collector.currency_units import to_decimal
@@ -214,7 +215,8 @@ async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: Stri
     is_ended = stripe_invoice.get("status") == states.OPEN and not stripe_payments.is_under_way(stripe_invoice)
     if not is_ended or not stripe_invoice.get("attempt_count"):
         return
-    own = sa.select(invoices.c.id).where(invoices.c.stripe_id == stripe_invoice["id"], invoices.c.state == states.OPEN)
+    is_own = match_book_text(connection, invoices.c.stripe_id, stripe_invoice["id"])
+    own = sa.select(invoices.c.id).where(is_own, invoices.c.state == states.OPEN)
     number = (await connection.execute(own)).scalar_one_or_none()
     if number is None:
         return
@@ -261,13 +263,14 @@ async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: St
     method = find_payment_method(stripe_customer)
     if method is None:
         return
+    has_same = match_book_text(connection, table.c.payment_method, method)
     owned = invoices.join(billing_customers, billing_customers.c.customer == invoices.c.customer)
     statement = (
         sa.select(invoices.c.id)
         .select_from(owned)
         .join(table, table.c.invoice == invoices.c.id)
         .where(billing_customers.c.stripe_id == stripe_customer["id"], invoices.c.state == states.OPEN)
-        .where(table.c.payment_method.is_distinct_from(method), table.c.state != PROCESSING)
+        .where(table.c.payment_method.is_(None) | ~has_same, table.c.state != PROCESSING)
     )
     for number in list((await connection.execute(statement)).scalars()):
         before = await _fetch_dunning(connection, number)
@@ -280,7 +283,8 @@ async def is_declined(connection: AsyncConnection, customer: str, method: str) -
     """Return whether the payment of an open invoice of a customer, by id, was declined by this payment method."""
     own = invoices.join(table, table.c.invoice == invoices.c.id)
     is_open = (invoices.c.customer == customer) & (invoices.c.state == states.OPEN)
-    by_method = (table.c.payment_method == method) & table.c.state.in_((RETRYING, EXHAUSTED))
+    by_method = match_book_text(connection, table.c.payment_method, method)
+    by_method &= table.c.state.in_((RETRYING, EXHAUSTED))
     statement = sa.select(sa.literal(1)).select_from(own).where(is_open, by_method)
     return (await connection.execute(statement.limit(1))).first() is not None
 

@@ -23,6 +23,7 @@ from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.billing_tables import invoices as table
+from edgeproxy.collector.database.book_text import match_book_text
 from edgeproxy.config.collector.currency_units import to_decimal
 
 
@@ -109,7 +110,7 @@ async def apply_stripe_invoice(
     sent yet.
     """
     number = (stripe_invoice.get("metadata") or {}).get("edgeproxy_invoice")
-    condition = table.c.stripe_id == stripe_invoice["id"]
+    condition = match_book_text(connection, table.c.stripe_id, stripe_invoice["id"])
     if isinstance(number, str):
         condition |= table.c.id == number
     own = await _find_own(connection, condition, stripe_invoice)

@@ -1,8 +1,9 @@
 """The end of what laws on book-keeping keep about people (`retention.invoices`).
 
 Books are kept from the end of their calendar year on. Then what tells about an erased customer is cleared on its
-invoices, as the map of personal data says, and in the journal the details of all. Sums stay. Each step is a
-transaction: whoever is killed between two begins anew, and finds what is left.
+invoices, as the map of personal data says, and in the journal the details of all. Sums stay. With `encryption` the key
+of the year is destroyed last. Each step is a transaction: whoever is killed between two begins anew, and finds what is
+left.
 """
 
 import time
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
-from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller, append_entry
 from edgeproxy.collector.billing.invoices.credit_notes import REQUESTED
 from edgeproxy.collector.billing.invoices.invoices import PAID, UNCOLLECTIBLE, VOID, WAIVED
 from edgeproxy.collector.billing.journal import cleared_details
@@ -29,9 +30,13 @@ from edgeproxy.collector.database.billing_tables import (
     invoices,
 )
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.encryption_tables import book_keys
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.encryption.book_rows import is_any_sealed_by, reseal_rows
+from edgeproxy.collector.encryption.keyring import find_keyring, refresh_keyring
 
+COLLECTOR = Caller("collector")
 CUSTOMERS_PER_STEP = 20
 TRANSACTIONS_PER_STEP = 500
 PASS_SECONDS = 86400.0
@@ -56,12 +61,17 @@ def find_end(seconds: float, now: float) -> int:
     return day_start(datetime.fromtimestamp(now - seconds, UTC).year, 1)
 
 
-async def clear_invoices(connection: AsyncConnection, erased: Sequence[str], before: int) -> Counter[str]:
+async def clear_invoices(
+    connection: AsyncConnection,
+    erased: Sequence[str] | sa.Select[tuple[str]],
+    before: int,
+    tables: Sequence[sa.Table] = (invoices, invoice_lines, credit_notes, dunning),
+) -> Counter[str]:
     """Clear what tells about these customers, by id, on invoices from before this Unix second; return how many rows of
     each table."""
     ended = _select_ended(before).where(invoices.c.customer.in_(erased))
     counts = Counter[str]()
-    for table in (invoices, invoice_lines, credit_notes, dunning):
+    for table in tables:
         rest = {name: None if table.c[name].nullable else "" for name in TABLES[table.name].ended}
         which = [(table.c.id if table is invoices else table.c.invoice).in_(ended), _has_some(table)]
         if table is credit_notes:
@@ -91,6 +101,41 @@ def _has_some(table: sa.Table) -> sa.ColumnElement[bool]:
     return sa.or_(*(table.c[name] != "" for name in TABLES[table.name].ended))
 
 
+async def destroy_ended_keys(
+    database: Database, seconds: float | None, now: float, caller: Caller = COLLECTOR
+) -> list[int]:
+    """Destroy the keys of years whose books are over after so many seconds, at this Unix second; return the years.
+
+    What such a key has sealed and is kept, as of customers who are there, is sealed by the key of this year before, and
+    what is to be cleared is cleared. Without `encryption` there are no keys. Raises KeysUnavailableError.
+    """
+    if seconds is None:
+        return []
+    before = find_end(seconds, now)
+    is_over = book_keys.c.year < datetime.fromtimestamp(before, UTC).year
+    async with database.reading() as connection:
+        if (keyring := find_keyring(connection)) is None:
+            return []
+        over = sa.select(book_keys.c.year).where(is_over).order_by(book_keys.c.year)
+        years = list((await connection.execute(over)).scalars())
+    if not years:
+        return []
+    async with database.writing() as connection:
+        erased = sa.select(customers.c.id).where(customers.c.erased_at.is_not(None))
+        await clear_invoices(connection, erased, before, (invoices, credit_notes, dunning))
+    await reseal_rows(database, years)
+    async with database.writing() as connection:
+        await connection.execute(over.with_for_update())
+        if await is_any_sealed_by(connection, years):  # By who began before; the next pass seals it anew.
+            return []
+        if (await connection.execute(sa.delete(book_keys).where(is_over))).rowcount:  # Else another one was faster.
+            await append_entry(connection, caller, AuditEntry("encryption.destroy_book_keys", "", {"years": years}))
+    await refresh_keyring(database, keyring)
+    await database.purge_deleted()
+    log.get_logger().info("keys of the books destroyed", years=years)
+    return years
+
+
 class EndedBooks:
     """A pass through the journal and erased customers each day, and at once when a year ends."""
 
@@ -108,16 +153,21 @@ class EndedBooks:
 
     async def clear_next(self, now: float) -> bool:
         """Clear a little; False where there is nothing more for now."""
-        if self._seconds is None or not self.may_clear:
+        if self._seconds is None:
             return False
         before = find_end(self._seconds, now)
         if before != self._before or (self._after is None and time.monotonic() >= self._next):
             self._before, self._after, self._next = before, "", time.monotonic() + PASS_SECONDS
         if self._after is None:
             return False
-        if not self._after and await self._clear_details():
-            return True
-        self._after = await self._clear_invoices(self._after)
+        if self.may_clear:
+            if not self._after and await self._clear_details():
+                return True
+            self._after = await self._clear_invoices(self._after)
+        else:
+            self._after = None
+        if self._after is None:
+            await destroy_ended_keys(self._database, self._seconds, now, self._caller)
         return self._after is not None
 
     async def _clear_details(self) -> bool:

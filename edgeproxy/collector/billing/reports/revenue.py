@@ -111,12 +111,18 @@ async def _fetch_figures(
 
 async def _count_held(connection: AsyncConnection) -> dict[str, int]:
     """Return the number of held invoices, by reason."""
-    has_lines = sa.exists().where(invoice_lines.c.invoice == invoices.c.id)
-    why = sa.case(
-        (invoices.c.held_why.startswith(STRIPE_REFUSES), "refused"),
-        (invoices.c.held_why.startswith(NO_TAX), "tax"),
-        (~has_lines, "unrated"),
-        else_="differs",
-    ).label("why")
-    statement = sa.select(why, sa.func.count()).where(invoices.c.state == HELD_STATE).group_by(why)
-    return dict.fromkeys(HELD, 0) | {row[0]: row[1] for row in await connection.execute(statement)}
+    has_lines = sa.exists().where(invoice_lines.c.invoice == invoices.c.id).label("has_lines")
+    statement = sa.select(invoices.c.held_why, has_lines).where(invoices.c.state == HELD_STATE)
+    counts = dict.fromkeys(HELD, 0)
+    for row in await connection.execute(statement):
+        counts[_classify_held(str(row.held_why), has_lines=row.has_lines)] += 1
+    return counts
+
+
+def _classify_held(why: str, *, has_lines: bool) -> str:
+    """Return the reason of HELD for which an invoice is held."""
+    if why.startswith(STRIPE_REFUSES):
+        return "refused"
+    if why.startswith(NO_TAX):
+        return "tax"
+    return "differs" if has_lines else "unrated"

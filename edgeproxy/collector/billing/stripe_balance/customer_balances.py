@@ -18,6 +18,7 @@ from edgeproxy.collector.billing.mismatch import Comparison, name_by_currency
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
 from edgeproxy.collector.database.billing_tables import billing_customers, invoices
 from edgeproxy.collector.database.billing_tables import credit_notes as notes_table
+from edgeproxy.collector.database.book_text import match_book_text
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import HOUR, customers
@@ -113,10 +114,12 @@ class CustomerBalances:
         booked."""
         named = [source.removesuffix(UNDONE) for source in sources]
         columns = credit_transactions.c
-        of_invoices = sa.select(invoices.c.stripe_id).where(invoices.c.stripe_id.in_(named), IS_WRITTEN)
-        of_notes = sa.select(notes_table.c.stripe_id).where(notes_table.c.stripe_id.in_(named))
         is_booked = columns.kind == foreign_balance.KIND, columns.source.in_(list(sources))
         async with self._database.reading() as connection:
+            by_invoice = match_book_text(connection, invoices.c.stripe_id, *named)
+            of_invoices = sa.select(invoices.c.stripe_id).where(by_invoice, IS_WRITTEN)
+            by_note = match_book_text(connection, notes_table.c.stripe_id, *named)
+            of_notes = sa.select(notes_table.c.stripe_id).where(by_note)
             ours = {*(await connection.execute(of_invoices)).scalars(), *(await connection.execute(of_notes)).scalars()}
             booked = set((await connection.execute(sa.select(columns.source).where(*is_booked))).scalars())
         return [

@@ -10,6 +10,7 @@ from edgeproxy.collector.billing.invoices.invoices import IS_WRITTEN
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
 from edgeproxy.collector.billing.stripe_balance.entries import PaymentSubject
 from edgeproxy.collector.database.billing_tables import invoices
+from edgeproxy.collector.database.book_text import match_book_text
 from edgeproxy.collector.database.credit_tables import credit_grants
 from edgeproxy.collector.database.database import Database
 
@@ -78,7 +79,8 @@ class PaymentSubjects:
             for at in range(0, len(ids), LOOKED_UP_MAX):
                 columns = invoices.c
                 statement = sa.select(columns.stripe_id, columns.id, columns.customer).where(IS_WRITTEN)
-                page = await connection.execute(statement.where(columns.stripe_id.in_(ids[at : at + LOOKED_UP_MAX])))
+                known = match_book_text(connection, columns.stripe_id, *ids[at : at + LOOKED_UP_MAX])
+                page = await connection.execute(statement.where(known))
                 by_stripe_id |= {
                     stripe_id: PaymentSubject("invoice", id_, customer) for stripe_id, id_, customer in page
                 }

@@ -29,6 +29,7 @@ from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
+from edgeproxy.collector.database.book_text import match_book_text
 from edgeproxy.collector.database.credit_tables import credit_entries
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY
@@ -235,7 +236,7 @@ def test_a_balance_that_somebody_has_set_at_stripe_is_in_the_books(database: str
         await is_stripes(-30)
         assert (await company.fetch_accounts())["receivable"] == 1200
         async with of.writing() as connection:  # A person accepts it as it is.
-            accepted = sa.update(invoices_table).where(invoices_table.c.stripe_id == by_hand)
+            accepted = sa.update(invoices_table).where(match_book_text(connection, invoices_table.c.stripe_id, by_hand))
             await connection.execute(accepted.values(state="open", held_why=None, accepted_why="it is right"))
         await company.refresh(by_hand)
         await is_stripes(-30)

@@ -1,0 +1,333 @@
+"""The books under keys of their years: what is stored, read and found, and the end of a key."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts import audit
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.customers import get_row
+from edgeproxy.collector.billing.jobs import ended_books
+from edgeproxy.collector.billing.jobs.ended_books import EndedBooks, destroy_ended_keys
+from edgeproxy.collector.database.billing_tables import credit_notes, dunning, invoices
+from edgeproxy.collector.database.book_text import (
+    SEALED,
+    BookValueError,
+    as_stored,
+    list_book_columns,
+    match_book_text,
+)
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.encryption_tables import book_keys, data_keys, encryption_keys
+from edgeproxy.collector.database.schema import customers, metadata
+from edgeproxy.collector.encryption import book_keys as book_keys_module
+from edgeproxy.collector.encryption import migration
+from edgeproxy.collector.encryption.keyring import (
+    Keyring,
+    KeysUnavailableError,
+    find_keyring,
+    open_keyring,
+    refresh_keyring,
+)
+from edgeproxy.collector.privacy.erasure import erase_customers
+from edgeproxy.config.collector.encryption import Encryption
+from tests.collector.encryption.test_rows import make_key
+from tests.support.killed import die, run_and_die
+from tests.support.planted import NUMBERS, find_value, marker, plant
+
+Result = TypeVar("Result")
+CALLER = Caller("test")
+YEAR = datetime.now(UTC).year
+KEPT_SECONDS = 3653 * 86400.0
+COLUMNS = [(table, column) for table, columns in list_book_columns(metadata).items() for column in columns]
+IDS = [invoices.c.stripe_id, credit_notes.c.stripe_id, dunning.c.payment_method]
+
+
+def at(year: int, month: int = 1, day: int = 1) -> int:
+    return int(datetime(year, month, day, tzinfo=UTC).timestamp())
+
+
+def run(url: str, settings: Encryption | None, work: Callable[[Database], Awaitable[Result]]) -> Result:
+    """Do something with the database at a URL, opened as a collector opens it."""
+
+    async def do() -> Result:
+        database = await Database.connect(url)
+        try:
+            await open_keyring(database, settings)
+            return await work(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(do())
+
+
+async def fill(opened: Database) -> None:
+    """Plant rows with a marker in each column; the invoices are paid, and of the year after 2019."""
+    async with opened.writing() as connection:
+        await plant(connection)
+        for table, column in ((data_keys, data_keys.c.encryption_key), (encryption_keys, encryption_keys.c.id)):
+            await connection.execute(sa.delete(table).where(column.in_(NUMBERS.values())))  # They are no real ones.
+        second = at(2020, 5)
+        paid = {"state": "paid", "booked": "paid", "issued_at": second, "created_at": second * 1000}
+        await connection.execute(sa.update(invoices).values(paid))
+        await connection.execute(sa.update(credit_notes).values(state="made", created_at=second * 1000))
+        await connection.execute(sa.update(dunning).values(declined_at=second))
+
+
+async def fetch_stored(opened: Database) -> dict[tuple[str, str], list[str]]:
+    """Return what is stored in each column of the books."""
+    async with opened.reading() as connection:
+        return {
+            (table, column): list(
+                (await connection.execute(sa.select(as_stored(metadata.tables[table].c[column])))).scalars()
+            )
+            for table, column in COLUMNS
+        }
+
+
+async def check_read(opened: Database, *names: str) -> None:
+    """Assert that the rows of these customers are read as they were planted, and found by what is looked up."""
+    async with opened.reading() as connection:
+        for table, column in COLUMNS:
+            read = set((await connection.execute(sa.select(metadata.tables[table].c[column]))).scalars())
+            assert {marker(table, column, name) for name in names} <= read, (table, column)
+        for looked_up in IDS:
+            for name in names:
+                value = str(find_value(looked_up.table.name, looked_up.name, name))
+                found = sa.select(looked_up).where(match_book_text(connection, looked_up, value))
+                assert list((await connection.execute(found)).scalars()) == [value]
+
+
+def test_each_column_of_the_books_is_sealed_and_read_and_found_as_ever(database: str, tmp_path: Path) -> None:
+    assert len(COLUMNS) == 14
+
+    async def do(opened: Database) -> None:
+        await fill(opened)
+        for column, values in (await fetch_stored(opened)).items():
+            assert all(value.startswith(f"{SEALED}{YEAR}:") for value in values), column
+        await check_read(opened, "acme", "bolt")
+        if file := opened.file:
+            content = b"".join(one.read_bytes() for one in file.parent.glob(f"{file.name}*"))
+            assert [one for one in COLUMNS if ".".join(("planted", *one, "")).encode() in content] == []
+            assert b"planted.invoices.period." in content, "what is in the clear is found so"
+
+    run(database, make_key(tmp_path / "key"), do)
+
+
+def test_rows_in_the_clear_are_read_and_found_and_sealed_by_the_keys_of_their_years(
+    database: str, tmp_path: Path
+) -> None:
+    key = make_key(tmp_path / "key")
+
+    async def check(opened: Database) -> None:
+        assert all("planted." in value for values in (await fetch_stored(opened)).values() for value in values)
+        await check_read(opened, "acme", "bolt")
+
+    async def seal(opened: Database) -> None:
+        await check(opened)
+        assert await migration.seal_clear_rows(opened) >= 6
+        for column, values in (await fetch_stored(opened)).items():
+            assert all(value.startswith(f"{SEALED}2020:") for value in values), column
+        await check_read(opened, "acme", "bolt")
+        assert await migration.seal_clear_rows(opened) == 0
+        async with opened.reading() as connection:
+            status = {one.name: one[1:] for one in await migration.fetch_status(connection)}
+        assert status["invoices.stripe_id"] == (2, 0)
+
+    run(database, None, fill)
+    run(database, None, check)
+    run(database, key, seal)
+
+
+def test_a_value_that_was_changed_or_moved_to_another_column_is_an_error(database: str, tmp_path: Path) -> None:
+    async def do(opened: Database) -> None:
+        await fill(opened)
+        for target, source in ((invoices.c.pdf, invoices.c.url), (invoices.c.url, invoices.c.held_why)):
+            with pytest.raises(BookValueError, match=f"invoices.{target.name} of a row was changed"):  # noqa: PT012
+                async with opened.writing() as connection:
+                    await connection.execute(sa.update(invoices).values({target: as_stored(source)}))
+                    (await connection.execute(sa.select(target))).all()
+
+    run(database, make_key(tmp_path / "key"), do)
+
+
+def test_a_comparison_that_would_miss_what_is_sealed_is_an_error_and_null_and_nothing_are_stored_as_they_are() -> None:
+    for compare in (lambda: invoices.c.stripe_id == "in_1", lambda: invoices.c.held_why.startswith("Stripe")):
+        with pytest.raises(TypeError, match="compare it by match_book_text"):
+            compare()
+    assert str(invoices.c.error.is_(None) | (credit_notes.c.why != ""))
+
+
+def test_an_erasure_leaves_the_keys_of_the_books_and_what_they_have_sealed(database: str, tmp_path: Path) -> None:
+    async def do(opened: Database) -> None:
+        await fill(opened)
+        stored = await fetch_stored(opened)
+        async with opened.writing() as connection:
+            await erase_customers(connection, CALLER, [await get_row(connection, "acme", lock=True)])
+        assert await fetch_stored(opened) == stored
+        await check_read(opened, "acme", "bolt")
+
+    run(database, make_key(tmp_path / "key"), do)
+
+
+def test_while_keys_are_away_nothing_is_written_in_the_clear_and_the_error_says_why(
+    database: str, tmp_path: Path
+) -> None:
+    async def do(opened: Database) -> None:
+        await fill(opened)
+        stored = await fetch_stored(opened)
+        async with opened.reading() as connection:
+            keyring = await _get_keyring(connection)
+        keyring.seconds = 0
+        for statement in (sa.update(invoices).values(url="in the clear"), sa.select(invoices.c.url)):
+            with pytest.raises(KeysUnavailableError, match="could not be unwrapped anew in time"):
+                async with opened.writing() as connection:
+                    (await connection.execute(statement)).scalars().all()
+        async with opened.reading() as connection:
+            with pytest.raises(KeysUnavailableError):
+                match_book_text(connection, invoices.c.stripe_id, "in_1")
+        keyring.seconds = 3600
+        await refresh_keyring(opened, keyring)
+        assert await fetch_stored(opened) == stored
+
+    run(database, make_key(tmp_path / "key"), do)
+
+
+async def _get_keyring(connection: AsyncConnection) -> Keyring:
+    keyring = find_keyring(connection)
+    assert keyring is not None
+    return keyring
+
+
+def test_a_rotation_to_another_master_key_keeps_the_books_readable(database: str, tmp_path: Path) -> None:
+    first, second = make_key(tmp_path / "first"), make_key(tmp_path / "second")
+    both = Encryption.model_validate({"file": str(tmp_path / "second"), "old": [{"file": str(tmp_path / "first")}]})
+
+    async def rotate(opened: Database) -> None:
+        async with opened.reading() as connection:
+            keyring = await _get_keyring(connection)
+        await migration.rotate_keys(opened, keyring)
+        await check_read(opened, "acme", "bolt")
+
+    run(database, first, fill)
+    run(database, both, rotate)
+    run(database, second, lambda opened: check_read(opened, "acme", "bolt"))
+
+
+def test_the_key_of_the_next_year_is_there_before_it_begins(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def do(opened: Database) -> None:
+        async with opened.reading() as connection:
+            keyring = await _get_keyring(connection)
+        assert keyring.books.years == [YEAR, YEAR + 1]
+        monkeypatch.setattr(book_keys_module.time, "gmtime", lambda *_: time.struct_time((YEAR + 1, *[0] * 8)))
+        sealed = keyring.books.seal("a text", "invoices.url", is_looked_up=False)
+        assert sealed.startswith(f"{SEALED}{YEAR + 1}:")
+        await refresh_keyring(opened, keyring)
+        assert keyring.books.years == [YEAR, YEAR + 1, YEAR + 2]
+        assert keyring.books.open(sealed, "invoices.url", is_looked_up=False) == "a text"
+
+    run(database, make_key(tmp_path / "key"), do)
+
+
+# ---- the end of a key
+
+
+async def begin_end(opened: Database) -> None:
+    """Have the books of 2020 of two customers, sealed by its key; acme is erased, and bolt is there."""
+    await migration.seal_clear_rows(opened)
+    async with opened.writing() as connection:
+        await connection.execute(sa.update(customers).where(customers.c.name == "acme").values(erased_at=5))
+
+
+async def end(opened: Database) -> None:
+    await destroy_ended_keys(opened, KEPT_SECONDS, at(2031) + 86400, CALLER)
+
+
+async def check_end(opened: Database) -> None:
+    """Assert that the key of 2020 is gone with what it sealed, and that what is kept is under another one."""
+    async with opened.reading(whole=True) as connection:
+        keyring = await _get_keyring(connection)
+        years = list((await connection.execute(sa.select(book_keys.c.year))).scalars())
+        entries = await audit.list_entries(connection, 0, 100)
+    assert min(years) == 2021
+    assert keyring.books.years == sorted(years)
+    assert [one["before"] for one in entries if one["action"] == "encryption.destroy_book_keys"] == [{"years": [2020]}]
+    for column, values in (await fetch_stored(opened)).items():
+        assert len([one for one in values if one]) == 1, column
+        assert [one for one in values if one and not one.startswith(f"{SEALED}{YEAR}:")] == [], column
+    await check_read(opened, "bolt")
+
+
+def prepare(database: str, key: Encryption) -> None:
+    run(database, None, fill)
+    run(database, key, begin_end)
+
+
+def test_the_key_of_a_year_is_destroyed_with_its_end_and_a_copy_of_its_rows_opens_no_more(
+    database: str, tmp_path: Path
+) -> None:
+    key = make_key(tmp_path / "key")
+    prepare(database, key)
+
+    async def do(opened: Database) -> None:
+        before = await fetch_stored(opened)
+        assert await destroy_ended_keys(opened, KEPT_SECONDS, at(2031) - 86400, CALLER) == [], "a day too early"
+        assert await destroy_ended_keys(opened, None, at(2031) + 86400, CALLER) == [], "kept for ever"
+        assert await fetch_stored(opened) == before
+        books = EndedBooks(opened, KEPT_SECONDS, CALLER)
+        while await books.clear_next(at(2031) + 86400):
+            pass
+        await check_end(opened)
+        assert await destroy_ended_keys(opened, KEPT_SECONDS, at(2031) + 86400, CALLER) == []
+        async with opened.writing() as connection:  # What somebody has copied before.
+            copied = before["invoices", "stripe_id"][0]
+            await connection.execute(sa.update(invoices).values(stripe_id=None, url=sa.literal(copied, sa.Text())))
+            with pytest.raises(BookValueError, match="there is no key of the books of 2020"):
+                (await connection.execute(sa.select(invoices.c.url))).scalars().all()
+
+    run(database, key, do)
+
+
+def before_rows_are_cleared() -> None:
+    ended_books.clear_invoices = die  # type: ignore[assignment]
+
+
+def before_what_is_kept_is_sealed_again() -> None:
+    ended_books.reseal_rows = die  # type: ignore[assignment]
+
+
+def before_the_key_is_committed_as_gone() -> None:
+    ended_books.append_entry = die  # type: ignore[assignment, attr-defined]
+
+
+def after_it() -> None:
+    ended_books.refresh_keyring = die  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        before_rows_are_cleared,
+        before_what_is_kept_is_sealed_again,
+        before_the_key_is_committed_as_gone,
+        after_it,
+    ],
+)
+def test_a_destruction_that_is_killed_loses_nothing_that_is_kept_and_the_next_one_finishes_it(
+    database: str, tmp_path: Path, step: Callable[[], None]
+) -> None:
+    key = make_key(tmp_path / "key")
+    prepare(database, key)
+    run_and_die(step, lambda: run(database, key, end))
+    run(database, key, lambda opened: check_read(opened, "bolt"))
+    run(database, key, end)
+    run(database, key, check_end)

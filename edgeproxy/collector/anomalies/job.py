@@ -99,7 +99,7 @@ class AnomalyJob:
 
     async def _rebuild_customer(self, customer: str, today: int) -> None:
         async with self._database.reading(whole=True) as connection:
-            usage = await store.fetch_usage(connection, today - WEEKS * WEEK, today, customer)
+            usage = await store.fetch_usage(connection, today - WEEKS * WEEK, today, (customer,))
         baselines = {meter: Baseline.compute(hours, today) for (_, meter), hours in usage.items()}
         async with self._database.writing() as connection:
             await store.replace_baselines(connection, customer, baselines, today)
@@ -144,23 +144,23 @@ class AnomalyJob:
                 async with self._database.reading() as connection:
                     names = await store.list_customers(connection, name)
                     usual = await store.fetch_baselines(connection, names)
-                for customer in sorted({customer for customer, _ in usual}):
-                    await self._judge_customer_day(customer, usual, day, now)
+                async with self._database.reading(whole=True) as connection:
+                    used = await store.fetch_usage(connection, day, day + DAY, {customer for customer, _ in usual})
+                await self._judge_day(usual, used, day, now)
                 if not names:
                     break
                 name = names[-1]
             await self._record_progress("days", day + DAY)
 
-    async def _judge_customer_day(
-        self, customer: str, usual: Mapping[tuple[str, str], Baseline], day: int, now: float
+    async def _judge_day(
+        self, usual: Mapping[tuple[str, str], Baseline], used: store.HourlyUsage, day: int, now: float
     ) -> None:
-        thresholds = self._settings.anomalies.find_thresholds(customer)
-        if thresholds is None:
-            return
-        async with self._database.reading(whole=True) as connection:
-            used = await store.fetch_usage(connection, day, day + DAY, customer)
-        for (name, meter), baseline in sorted(usual.items()):
-            finding = judge_day(baseline, used.get((name, meter), {}), day, thresholds) if name == customer else None
+        """Judge a day of some customers by their baselines."""
+        for (customer, meter), baseline in sorted(usual.items()):
+            thresholds = self._settings.anomalies.find_thresholds(customer)
+            if thresholds is None:
+                continue
+            finding = judge_day(baseline, used.get((customer, meter), {}), day, thresholds)
             if finding is not None:
                 await self._record_finding(customer, meter, finding, now)
 

@@ -1,6 +1,6 @@
 """Baselines, findings and the job's progress in the database."""
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
 from functools import lru_cache
 
@@ -23,17 +23,18 @@ HourlyUsage = Mapping[tuple[str, str], dict[int, int]]
 """The usage of each hour, by customer and meter."""
 
 
-async def fetch_usage(connection: AsyncConnection, since: int, until: int, customer: str) -> HourlyUsage:
-    """Return the usage of a customer by hour, as far as hours are retained."""
-    return {
-        key: hours async for some in stream_usage(connection, since, until, customer) for key, hours in some.items()
-    }
+async def fetch_usage(
+    connection: AsyncConnection, since: int, until: int, customers: Collection[str]
+) -> HourlyUsage:
+    """Return the usage of at most NAMES_MAX customers by hour, as far as hours are retained."""
+    streamed = stream_usage(connection, since, until, customers)
+    return {key: hours async for some in streamed for key, hours in some.items()}
 
 
 async def stream_usage(
-    connection: AsyncConnection, since: int, until: int, customer: str | None = None
+    connection: AsyncConnection, since: int, until: int, customers: Collection[str] | None = None
 ) -> AsyncGenerator[HourlyUsage, None]:
-    """Yield the usage of all customers or of one by hour, as far as hours are retained.
+    """Yield the usage of all customers or of these by hour, as far as hours are retained.
 
     Customers come by name, NAMES_MAX at a time, each with all of its hours: there may be a million of them.
     """
@@ -42,8 +43,9 @@ async def stream_usage(
         return
     some: dict[tuple[str, str], dict[int, int]] = {}
     names: set[str] = set()
-    usage_query = LedgerQuery(customer, None, since, until, ("customer", "meter", "hour"))
-    async with aclosing(queries.stream_usage(connection, usage_query)) as pages:
+    usage_query = LedgerQuery(None, None, since, until, ("customer", "meter", "hour"))
+    only = () if customers is None else (series.c.customer.in_(customers),)
+    async with aclosing(queries.stream_usage(connection, usage_query, *only)) as pages:
         async for rows in pages:
             for row in rows:
                 name = row["customer"]

@@ -275,9 +275,11 @@ async def fetch_usage_by_meter(connection: AsyncConnection, question: LedgerQuer
     return result, totals
 
 
-async def stream_usage(connection: AsyncConnection, question: LedgerQuery) -> AsyncGenerator[list[UsageRow], None]:
+async def stream_usage(
+    connection: AsyncConnection, question: LedgerQuery, *conditions: sa.ColumnElement[bool]
+) -> AsyncGenerator[list[UsageRow], None]:
     """Yield all rows of a question, some at a time; raises InvalidQueryError before the first."""
-    statement = build_statement(question, await rollup.fetch_state(connection))
+    statement = build_statement(question, await rollup.fetch_state(connection), *conditions)
     async with connection.stream(statement, execution_options={"yield_per": ROWS_PER_FETCH}) as result:
         async for some in result.partitions():
             rows = format_rows(question.by, some)

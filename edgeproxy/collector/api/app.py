@@ -207,7 +207,8 @@ class Service:
     ) -> web.StreamResponse:
         """Answer a call that a page makes for its visitor as if it came over HTTP."""
         try:
-            return await self._answer(endpoint, holder, request, parts)
+            with self._database.precedence.claim():
+                return await self._answer(endpoint, holder, request, parts)
         except Exception as error:
             return self._build_problem(request, f"{endpoint.method} {endpoint.path}", error)
 

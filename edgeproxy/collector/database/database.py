@@ -22,6 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from edgeproxy.base.log import RateLimitedLog
 from edgeproxy.collector.database import row_security
@@ -35,6 +36,7 @@ from edgeproxy.collector.database.ownership import (
     grant_rights,
     set_minutes_floor,
 )
+from edgeproxy.collector.database.precedence import Precedence
 from edgeproxy.collector.database.schema import (
     DAY,
     REVISION,
@@ -147,6 +149,8 @@ class Database:
         """Owner of the tables; None before it is known, and on SQLite."""
         self.row_security_gap: str | None = None
         """The reason why row-level security does not hold transactions that serve one customer; None where it does."""
+        self.precedence = Precedence()
+        """Before whom jobs give way: before each statement that reads, and each transaction that writes."""
         self._rare_log = RateLimitedLog(REFUSED_LOG_SECONDS)
         self._months: set[Month] = set()
         """Months that have a partition, as far as is known."""
@@ -160,6 +164,7 @@ class Database:
             self._reader = _create_postgresql_engine(given, READERS)
             self.locks = _create_postgresql_engine(given, 1, more=LOCKS_MAX)
             """Connections that hold locks of jobs (single_runner.py), of PostgreSQL alone."""
+        event.listen(self._reader.sync_engine, "before_cursor_execute", self._give_way)
 
     @classmethod
     async def connect(cls, url: str, *, as_it_is: bool = False) -> "Database":
@@ -287,6 +292,7 @@ class Database:
 
         It serves one customer alone where `row_security.serving` says so, as those of `reading` do.
         """
+        await self.precedence.give_way()
         try:
             async with self._writer.begin() as connection:
                 if (customer := self._served_customer()) is not None:
@@ -316,6 +322,11 @@ class Database:
                 if customer is not None:
                     await row_security.serve(connection, customer)
             yield connection  # A transaction begins with the first statement, and ends with the connection's use.
+
+    def _give_way(self, *_: object) -> None:
+        """Let a statement of a job wait for who waits for a page."""
+        if self.precedence.is_due():
+            await_only(self.precedence.give_way())
 
     def _served_customer(self) -> str | None:
         """Return the customer whom a transaction that begins now serves alone, by row-level security."""
@@ -714,8 +725,13 @@ def _create_postgresql_engine(
         connect_args={
             "timeout": CONNECT_TIMEOUT,
             "command_timeout": patience,
-            # What was acknowledged must be on disk, whatever the server does for others.
-            "server_settings": {"application_name": "edgeproxy collector", "synchronous_commit": "on"},
+            "server_settings": {
+                "application_name": "edgeproxy collector",
+                # What was acknowledged must be on disk, whatever the server does for others.
+                "synchronous_commit": "on",
+                # Row-level security makes short statements look dear, and to compile one takes up to a second.
+                "jit": "off",
+            },
         },
         pool_size=connections,
         max_overflow=more,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
+from edgeproxy.collector.database.precedence import giving_way
 from edgeproxy.collector.database.single_runner import JobLock, LockLostError, acquire_lock
 from edgeproxy.tracing.recorder import trace
 
@@ -145,7 +146,7 @@ async def _run_once(job: Job, limited_log: log.RateLimitedLog) -> tuple[JobResul
 
     async def work() -> None:
         nonlocal returned
-        with trace(f"job {job.name}", of_request=False):
+        with trace(f"job {job.name}", of_request=False), giving_way():
             returned = await job.work()
 
     if not await run_guarded(limited_log, job.failure, work(), *job.expected):

@@ -32,8 +32,8 @@ from edgeproxy.collector.database.billing_tables import invoices as invoices_tab
 from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.database import Database
 
-PAGE = 200
-"""The most invoices or credit notes that one database transaction books."""
+PAGE = 20
+"""The most invoices or credit notes that one database transaction books: who changes something waits for its end."""
 NOTE_KINDS: tuple[TransactionKind, ...] = ("credit_note", "credit_note_void")
 OPENED = (invoices.OPEN, invoices.PAID, invoices.UNCOLLECTIBLE)
 

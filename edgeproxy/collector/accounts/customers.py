@@ -32,6 +32,7 @@ from edgeproxy.collector.accounts.states import (
 from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.page_order import order_page, parse_sort
 from edgeproxy.collector.database.quota_tables import limit_raises
+from edgeproxy.collector.database.read_once import fetch_once
 from edgeproxy.collector.database.residency_tables import customer_moves
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import customers
@@ -92,7 +93,9 @@ async def get_row(connection: AsyncConnection, ref: str, *, lock: bool = False) 
 
 async def find_row(connection: AsyncConnection, ref: str, *, lock: bool = False) -> CustomerRow | None:
     """Return the row of a customer by id, name or pseudonym, or None."""
-    return await _find_row(connection, ref, customer_rows.fetch_rows, lock=lock)
+    if lock:
+        return await _find_row(connection, ref, customer_rows.fetch_rows, lock=True)
+    return await fetch_once(("customer", ref), lambda: _find_row(connection, ref, customer_rows.fetch_rows, lock=False))
 
 
 async def find_stored_row(connection: AsyncConnection, ref: str) -> CustomerRow | None:

@@ -28,13 +28,14 @@ async def list_alerts(
     oldest_first: bool = False,
     notices: bool = True,
     kinds: Collection[AlertKind] | None = None,
+    has_deliveries: bool = True,
     **filters: str | None,
 ) -> list[JsonObject]:
     """Return at most `limit` alerts before the one of the id `cursor`, the latest first; after it with `oldest_first`.
 
     `filters` are columns and their values; None leaves a column out. `state`: only those with a delivery in this state.
     `acknowledged`: only those that a side has acknowledged, or has to. `notices`: also those of what somebody did.
-    `kinds`: only those of these kinds.
+    `kinds`: only those of these kinds. `has_deliveries`: with the state of their deliveries.
     """
     statement = sa.select(alerts).order_by(alerts.c.id if oldest_first else alerts.c.id.desc()).limit(limit)
     if cursor is not None:
@@ -54,7 +55,8 @@ async def list_alerts(
     if state is not None:
         of_state = sa.select(alert_deliveries.c.alert).where(alert_deliveries.c.state == state)
         statement = statement.where(alerts.c.id.in_(of_state))
-    return await _to_reports(connection, map(parse_message, await connection.execute(statement)))
+    messages = list(map(parse_message, await connection.execute(statement)))
+    return await _to_reports(connection, messages) if has_deliveries else [_to_report(one) for one in messages]
 
 
 async def find_alert(connection: AsyncConnection, number: int) -> JsonObject | None:
@@ -65,6 +67,8 @@ async def find_alert(connection: AsyncConnection, number: int) -> JsonObject | N
 
 async def _to_reports(connection: AsyncConnection, messages: Iterable[AlertMessage]) -> list[JsonObject]:
     listed = list(messages)
+    if not listed:
+        return []
     deliveries: dict[int, list[JsonObject]] = {message.id: [] for message in listed}
     columns = alert_deliveries.c
     statement = sa.select(alert_deliveries).where(columns.alert.in_(list(deliveries)))
@@ -73,4 +77,8 @@ async def _to_reports(connection: AsyncConnection, messages: Iterable[AlertMessa
         times = {"sent_at": format_timestamp(row.sent_at), "next_at": next_at}
         about = {"channel": row.channel, "state": row.state, "attempts": row.attempts, "error": row.error}
         deliveries[row.alert].append({**about, **times})
-    return [{**message._asdict(), "at": message.moment, "deliveries": deliveries[message.id]} for message in listed]
+    return [{**_to_report(message), "deliveries": deliveries[message.id]} for message in listed]
+
+
+def _to_report(message: AlertMessage) -> JsonObject:
+    return {**message._asdict(), "at": message.moment}

@@ -23,9 +23,7 @@ HourlyUsage = Mapping[tuple[str, str], dict[int, int]]
 """The usage of each hour, by customer and meter."""
 
 
-async def fetch_usage(
-    connection: AsyncConnection, since: int, until: int, customers: Collection[str]
-) -> HourlyUsage:
+async def fetch_usage(connection: AsyncConnection, since: int, until: int, customers: Collection[str]) -> HourlyUsage:
     """Return the usage of at most NAMES_MAX customers by hour, as far as hours are retained."""
     streamed = stream_usage(connection, since, until, customers)
     return {key: hours async for some in streamed for key, hours in some.items()}

@@ -23,6 +23,7 @@ from edgeproxy.collector.api.endpoint import (
     API_USERS,
     CALLER,
     CLIENT,
+    READ_VALUES,
     SHOWN_TO,
     AnyCall,
     AnyEndpoint,
@@ -40,6 +41,7 @@ from edgeproxy.collector.api.service.handlers import DESCRIPTION, REFERENCE, Des
 from edgeproxy.collector.api.usage.csv_export import TooManyExportsError
 from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
+from edgeproxy.collector.database.read_once import reading_once
 from edgeproxy.collector.database.row_security import serving
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.batch_writer import DatabaseUnavailableError
@@ -207,7 +209,8 @@ class Service:
     ) -> web.StreamResponse:
         """Answer a call that a page makes for its visitor as if it came over HTTP."""
         try:
-            with self._database.precedence.claim():
+            values = None if endpoint.is_change else request[READ_VALUES]
+            with self._database.precedence.claim(), reading_once(values):
                 return await self._answer(endpoint, holder, request, parts)
         except Exception as error:
             return self._build_problem(request, f"{endpoint.method} {endpoint.path}", error)

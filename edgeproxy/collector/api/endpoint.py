@@ -88,6 +88,8 @@ AnyCall: TypeAlias = Call[Query, BaseModel]
 
 CALLER = web.RequestKey("caller", Caller)
 """The caller of a request, as far as it is known yet, as it is put on record."""
+READ_VALUES = web.RequestKey("read_values", dict)
+"""What calls of the page that is requested have read, for those that follow (database/read_once.py)."""
 SHOWN_TO = web.RequestKey("shown_to", Readers)
 """Whose names the reader of the answer sees in the place of pseudonyms."""
 CLIENT = web.RequestKey("client", str)

@@ -9,7 +9,7 @@ from aiohttp import web
 from edgeproxy.collector.api.app import RequestParts, Service, get_registered_path
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.customer_names import build_readers
-from edgeproxy.collector.api.endpoint import CALLER, SHOWN_TO, AnyEndpoint
+from edgeproxy.collector.api.endpoint import CALLER, READ_VALUES, SHOWN_TO, AnyEndpoint
 from edgeproxy.collector.api.groups import GROUPS
 from edgeproxy.collector.pages.api import ApiResponse, RequestOptions
 from edgeproxy.collector.pages.sessions import Session
@@ -51,11 +51,14 @@ class Inside:
         )
         fields = {"Accept": "application/json", **({"Idempotency-Key": once} if once else {})}
         query = options.get("query", {})
+        endpoint = self._endpoints[method, path]
+        if endpoint.is_change or READ_VALUES not in request:
+            request[READ_VALUES] = {}  # What was read before a change is no longer so.
         url = f"{format_path(path, **names)}?{urlencode(query)}" if query else format_path(path, **names)
         inner = request.clone(method=method, rel_url=url, headers=fields)
         sent = None if body is None else dict(body)
         parts = RequestParts(names, query, sent, options.get("given", b""))
-        answer = await self._service.answer_inner_call(inner, holder, self._endpoints[method, path], parts)
+        answer = await self._service.answer_inner_call(inner, holder, endpoint, parts)
         assert isinstance(answer, web.Response), "an export is no answer for a page"
         content = answer.body if isinstance(answer.body, bytes) else b""
         document = orjson.loads(content) if content and "json" in answer.content_type else None

@@ -60,15 +60,13 @@ class AlertHandlers(ChangeHandlers):
                 oldest_first=query.order == "oldest",
                 notices=customer is not None or query.kind is not None,
                 kinds=list_alert_kinds(holder),
+                has_deliveries=holder.customer is None,
                 **filters,
             )
             alerts = rows[: query.limit]
             await add_handling(connection, call.holder, alerts)
         more = {"next": alerts[-1]["id"]} if len(rows) > query.limit else {}
-        if holder.customer is None:
-            return answer(200, {"alerts": alerts, **more})
-        own = [hide_deliveries(alert) for alert in alerts]
-        return answer(200, {"alerts": own, **more})
+        return answer(200, {"alerts": alerts, **more})
 
     async def list_anomalies(self, call: Call[AnomaliesQuery, Nothing]) -> web.Response:
         """List days with unusual usage; a customer sees its own."""
@@ -159,6 +157,8 @@ def hide_deliveries(alert: JsonObject) -> JsonObject:
 
 async def add_handling(connection: AsyncConnection, holder: Holder, alerts: Sequence[JsonObject]) -> None:
     """Add to alerts of the API what was done about each by the side of a caller."""
+    if not alerts:
+        return
     subjects = [find_subject(alert) for alert in alerts]
     done = await handling.fetch_handling(connection, subjects, find_side(holder), now_ms())
     for alert, subject in zip(alerts, subjects, strict=True):

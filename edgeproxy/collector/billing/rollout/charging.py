@@ -21,6 +21,7 @@ from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.rollout.gates import PERCENT_MAX, Mode, is_charged, settle_percent
 from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.delivery_tables import rollout, waivers
+from edgeproxy.collector.database.read_once import fetch_once
 from edgeproxy.collector.database.schema import MINUTE, customers
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.credits import format_meters
@@ -199,8 +200,12 @@ WAIVED_SPANS = sa.select(waivers.c.since, waivers.c.until).order_by(waivers.c.si
 
 async def list_waived(connection: AsyncConnection) -> list[Span]:
     """Return the times in which nothing was charged; one that lasts ends at LASTING."""
-    rows = await connection.execute(WAIVED_SPANS)
-    return [Span(since, LASTING if until is None else until) for since, until in rows]
+
+    async def fetch() -> list[Span]:
+        rows = await connection.execute(WAIVED_SPANS)
+        return [Span(since, LASTING if until is None else until) for since, until in rows]
+
+    return list(await fetch_once("waived spans", fetch))
 
 
 async def list_waivers(connection: AsyncConnection, limit: int) -> list[JsonObject]:

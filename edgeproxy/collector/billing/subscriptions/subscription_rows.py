@@ -22,6 +22,7 @@ from edgeproxy.collector.billing.subscriptions import coupon_rows, plan_versions
 from edgeproxy.collector.billing.subscriptions.changes import SubscriptionState
 from edgeproxy.collector.billing.subscriptions.price_moves import list_next_moves
 from edgeproxy.collector.database.billing_tables import CANCELED, segments, subscriptions
+from edgeproxy.collector.database.read_once import fetch_once
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.config.collector.catalog import Plan
@@ -136,6 +137,10 @@ async def find_live(connection: AsyncConnection, customer: str, *, lock: bool = 
 
 async def load_subscription(connection: AsyncConnection, row: SubscriptionRow) -> LoadedSubscription:
     """Return a row's subscription with everything that decisions need."""
+    return await fetch_once(("subscription", row), lambda: _load_subscription(connection, row))
+
+
+async def _load_subscription(connection: AsyncConnection, row: SubscriptionRow) -> LoadedSubscription:
     of_fees = sa.select(segments).where(segments.c.subscription == row.id, segments.c.meter == "")
     rows = (await connection.execute(of_fees.order_by(segments.c.start))).all()
     versions = {segment.plan_version for segment in rows}

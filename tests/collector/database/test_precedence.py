@@ -1,0 +1,100 @@
+"""Jobs give way to who waits for a page, but not for ever; and a page reads once what its calls have in common."""
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from edgeproxy.collector.api.endpoint import READ_VALUES
+from edgeproxy.collector.api.internal_client import Inside
+from edgeproxy.collector.database import precedence
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.precedence import giving_way
+from edgeproxy.collector.database.read_once import ReadValues, fetch_once, reading_once
+from edgeproxy.collector.pages.sessions import Session, SignedIn
+from tests.support.credited import run
+
+ONE = sa.select(sa.literal(1))
+READS = 20
+
+
+@pytest.mark.parametrize("way", ["reading", "writing"])
+def test_a_job_goes_on_once_nobody_waits(database: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precedence, "RESTS", 1e9)
+    monkeypatch.setattr(precedence, "WAIT_MAX", 3600.0)
+
+    async def work(opened: Database) -> None:
+        done: list[int] = []
+
+        async def do() -> None:
+            with giving_way():
+                async with opened.reading() if way == "reading" else opened.writing() as connection:
+                    await connection.execute(ONE)
+                done.append(1)
+
+        async with asyncio.TaskGroup() as tasks:
+            with opened.precedence.claim():
+                tasks.create_task(do())
+                for _ in range(READS):
+                    with opened.precedence.claim():  # Of a page, which waits for nobody.
+                        async with opened.reading() as connection:
+                            await connection.execute(ONE)
+                assert not done, "somebody waits"
+        assert done
+
+    run(database, work)
+
+
+def test_a_job_waits_no_longer_than_it_may(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precedence, "WAIT_MAX", 0.01)
+
+    async def work(opened: Database) -> None:
+        with opened.precedence.claim(), giving_way():
+            async with asyncio.timeout(60), opened.writing() as connection:
+                await connection.execute(ONE)
+            async with asyncio.timeout(60), opened.reading() as connection:
+                await connection.execute(ONE)
+
+    run(database, work)
+
+
+def test_calls_of_a_page_share_what_they_read_and_changes_read_anew() -> None:
+    fetched: list[str] = []
+
+    async def fetch() -> str:
+        fetched.append("fetched")
+        return f"value {len(fetched)}"
+
+    async def work() -> None:
+        values: ReadValues = {}
+        for _ in range(2):  # Two calls of one page.
+            with reading_once(values):
+                assert await fetch_once("key", fetch) == "value 1"
+        with reading_once(values), reading_once(None):  # A change.
+            assert await fetch_once("key", fetch) == "value 2"
+        assert await fetch_once("key", fetch) == "value 3", "no page"
+
+    asyncio.run(work())
+
+
+def test_what_a_page_read_before_its_change_is_read_anew() -> None:
+    seen: list[ReadValues] = []
+
+    class Answering:
+        async def answer_inner_call(self, inner: web.Request, *_: object) -> web.Response:
+            seen.append(inner[READ_VALUES])
+            return web.Response()
+
+    async def work() -> None:
+        page = make_mocked_request("POST", "/console/customers/acme")
+        inside, who = Inside(Answering()), SignedIn("operator", frozenset(), None)  # type: ignore[arg-type]
+        session = Session("", who, 0, 0, "")
+        for method in ("GET", "GET", "PATCH", "GET"):
+            await inside.ask(page, session, method, "/v1/customers/{customer}", names={"customer": "acme"})
+
+    asyncio.run(work())
+    before, again, _, after = seen
+    assert before is again
+    assert after is not before

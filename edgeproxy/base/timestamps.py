@@ -1,7 +1,10 @@
 """Times as APIs write them: RFC 3339, in UTC, with milliseconds."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import overload
+
+DAY = 86_400
 
 
 @overload
@@ -12,4 +15,13 @@ def format_timestamp(ms: int | None) -> str | None:
     """Return Unix milliseconds as RFC 3339, such as `2027-03-01T00:00:00.000Z`; None stays None."""
     if ms is None:
         return None
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, milliseconds = divmod(ms, 1000)
+    day, second = divmod(seconds, DAY)
+    minute, second = divmod(second, 60)
+    hour, minute = divmod(minute, 60)
+    return f"{_date(day)}T{hour:02}:{minute:02}:{second:02}.{milliseconds:03}Z"
+
+
+@lru_cache(4096)
+def _date(day: int) -> str:
+    return datetime.fromtimestamp(day * DAY, UTC).date().isoformat()

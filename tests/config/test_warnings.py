@@ -44,6 +44,8 @@ def warned(tmp_path, text, rest=LEAST, read=edge_load.load_edge, of=list_edge_wa
         ("limits: {connections_per_ip: none}", None),
         ("trusted_proxies: [10.0.0.1, 0.0.0.0/0]", "trusted_proxies.1"),
         ("stamp_secret: short", "stamp_secret"),
+        ("rules: [{name: a, field: Upgrade}]", "rules.0.field"),
+        ("rules: [{name: a, field: Cookie}]", None),
         ("meters: {t: {count: output_tokens}}", "meters.t"),
         (f"meters: {{t: {{count: output_tokens}}}}\n{READS % 'json'}", "meters.t"),
         ("meters: {m: {count: grpc_messages_in}, r: {count: requests}}", "meters.m"),

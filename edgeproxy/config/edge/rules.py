@@ -10,6 +10,16 @@ from edgeproxy.config.part import Part
 
 CONDITIONS = ("path", "methods", "field", "larger")
 
+UNSEEN_FIELDS = frozenset(
+    (
+        *("connection", "upgrade", "te", "max-forwards", "keep-alive", "proxy-connection", "proxy", "trailer"),
+        *("proxy-authorization", "proxy-authenticate", "traceparent", "x-request-id"),
+        *("x-forwarded-for", "x-forwarded-proto"),
+        *("x-edge-region", "x-customer-id", "x-customer-tier", "x-edge-signature"),
+    )
+)
+"""Fields that no request has any more when rules look at it."""
+
 Method = Annotated[str, BeforeValidator(readers.read_method)]
 
 

@@ -9,6 +9,7 @@ from edgeproxy.config.algorithms import DEFAULT_DEPTHS
 from edgeproxy.config.allowance import ANONYMOUS, compute_allowance
 from edgeproxy.config.edge.residency import list_usages
 from edgeproxy.config.edge.routes import Route
+from edgeproxy.config.edge.rules import UNSEEN_FIELDS
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.hub_settings import has_password, is_local_hub
 from edgeproxy.config.limits import BurstCredits, Limit, Quota
@@ -37,6 +38,7 @@ def list_edge_warnings(settings: EdgeSettings) -> Iterator[str]:
     yield from _list_peer_warnings(settings)
     yield from _list_directory_warnings(settings)
     yield from _list_path_warnings(settings)
+    yield from _list_rule_warnings(settings)
     yield from _list_certificate_warnings(settings)
     yield from _list_meter_warnings(settings)
     yield from _list_unit_limit_warnings(settings)
@@ -95,6 +97,13 @@ def _list_directory_warnings(settings: EdgeSettings) -> Iterator[str]:
             "directory.max_age: is 24h where it is not written: customers get 503 once nobody has signed for so long. "
             "Publish from the collector, or push at least once a day, and write max_age"
         )
+
+
+def _list_rule_warnings(settings: EdgeSettings) -> Iterator[str]:
+    """List rules that are about no request, as the edge takes their field out before it looks at rules."""
+    for index, rule in enumerate(settings.rules):
+        if rule.field is not None and rule.field.lower() in UNSEEN_FIELDS:
+            yield f"rules.{index}.field: {rule.field} is the edge's own, and no rule sees it: leave the rule out"
 
 
 def _list_path_warnings(settings: EdgeSettings) -> Iterator[str]:

@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeproxy.config.edge.rules import UNSEEN_FIELDS
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import lines
+from edgeproxy.edge.http1.field_values import find_values
 from edgeproxy.edge.http1.fields import FieldRules
 from edgeproxy.edge.http1.lines import RequestLines
 from edgeproxy.edge.http1.message import format_upgrade
@@ -544,3 +546,11 @@ def test_the_lines_of_an_upgrade_name_what_is_offered() -> None:
     """RFC 9110 section 7.8."""
     assert format_upgrade((b"websocket", b"a/1")) == b"Connection: upgrade\r\nUpgrade: websocket, a/1\r\n"
     assert format_upgrade(()) == b""
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize("name", sorted(UNSEEN_FIELDS))
+def test_what_check_calls_unseen_is_in_no_line_that_rules_look_at(name: str, trusted: bool) -> None:
+    value = {"traceparent": PARENT.partition(": ")[2], "max-forwards": "3"}.get(name, "x")
+    head = head_of(f"{name}: {value}", trusted=trusted)
+    assert find_values(head.unkeyed + head.keep, name.encode()) == []

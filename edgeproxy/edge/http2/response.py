@@ -6,6 +6,7 @@ from edgeproxy.edge.http2.errors import create_malformed_error
 from edgeproxy.edge.http2.lines import TE, Line, Pseudo
 
 CONTENT_LENGTH: Final = b"content-length: "
+GRPC: Final = b"content-type: application/grpc"
 BODILESS: Final = frozenset((b"204", b"304"))
 
 
@@ -31,6 +32,9 @@ def format_response_head(lines: list[Line], *, ended: bool, bodiless: bool = Fal
     fields = cast("list[bytes]", lines[1:])
     has_body = not (is_interim or bodiless or status in BODILESS)
     has_length = any(line.startswith(CONTENT_LENGTH) for line in fields)
+    if has_length and has_body and not ended and any(line.startswith(GRPC) for line in fields):
+        # Its status is in trailers, which nothing of a known length has in HTTP/1.1.
+        fields, has_length = [line for line in fields if not line.startswith(CONTENT_LENGTH)], False
     is_chunked = has_body and not ended and not has_length
     if is_chunked:
         fields = [*fields, b"transfer-encoding: chunked"]

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 HELD_BYTES_MAX: Final = 64 << 10
 """Bytes of a request that wait for a window before its client is read no further."""
 
+END_SECONDS: Final = 1.0
+"""Seconds for the frame that ends an answer, where all of its bytes came before."""
+
 TE_TRAILERS: Final = b"te: trailers"
 """What gRPC demands of every request, so that trailers pass."""
 
@@ -60,6 +63,7 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
         self._is_bodiless = False
         self._opened_at = 0.0
         self._is_chunked = False
+        self._end_timer: asyncio.TimerHandle | None = None
         server.reusable = False
         server.connection_made(self)  # type: ignore[arg-type]  # It has what a transport is asked for.
 
@@ -140,6 +144,9 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
     def on_data(self, data: bytes) -> None:
         if not self.has_head:
             raise create_malformed_error("DATA before an answer's head", "8.1")
+        if data and self._is_closing:
+            self._reset_unended()  # Its answer was whole.
+            return
         if self.messages is not None:
             self.messages.read_answer(data)
         self._owed_bytes += len(data)
@@ -193,7 +200,22 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
         return False
 
     def close(self) -> None:
-        """End the stream: its exchange is over, or nobody waits for it any more."""
+        """End the stream of an answer that is whole. Some servers say so in a frame of its own, which is waited for:
+        many count resets, and end the connections on which there are too many."""
+        if self._is_closing:
+            return
+        if self.number and self.response_ended and not (self.closed or self.request_ended):
+            loop = asyncio.get_running_loop()
+            self._is_closing, self._end_timer = True, loop.call_later(END_SECONDS, self._reset_unended)
+            loop.call_soon(self._lose)
+        else:
+            self.abort()
+
+    def _reset_unended(self) -> None:
+        self._connection.http2.reset(self, ErrorCode.CANCEL)
+
+    def abort(self) -> None:
+        """End the stream: nobody waits for it any more."""
         if self._is_closing:
             return
         self._is_closing = True
@@ -203,8 +225,6 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
             code = ErrorCode.NO_ERROR if self.request_ended else ErrorCode.CANCEL
             self._connection.http2.reset(self, code)
         asyncio.get_running_loop().call_soon(self._lose)
-
-    abort = close
 
     def on_reset(self, code: int) -> None:
         if code == ErrorCode.REFUSED_STREAM and not (self.has_head or self._is_closing):
@@ -216,6 +236,9 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
         self._lose()
 
     def on_closed(self) -> None:
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+            self._end_timer = None
         # Its last frame is written behind this.
         asyncio.get_running_loop().call_soon(self._connection.limit_idle)
 

@@ -6,11 +6,12 @@ import pytest
 from h2.errors import ErrorCodes
 from h2.events import StreamReset
 
+from edgeproxy.edge.proxy import upstream_stream
 from loadtest.testbed.customers import key_of
 from tests.support.http2_server import Http2Server
 from tests.support.http2_wire import http2
 from tests.support.transcript import KEY, Edge, get, head
-from tests.support.wire import Wire
+from tests.support.wire import PATIENCE, Wire
 
 POST = head("POST /public/ HTTP/1.1", "Host: edge.test", "Content-Length: 5") + b"hello"
 
@@ -131,6 +132,52 @@ async def test_an_answer_that_breaks_off_passes_for_no_whole(edge: Edge) -> None
         client.closes()
         upstream.closes()
         await edge.until(lambda: not edge.runtime.connections.upstreams)
+
+
+async def test_the_frame_that_ends_an_answer_may_come_behind_its_last_byte(edge: Edge) -> None:
+    """Each such answer was reset, and servers end connections with many resets."""
+    client, upstream = await asked(edge, get())
+    await upstream.gets_request(1)
+    await upstream.sends_head(1, 200, ("content-length", "5"))
+    await upstream.sends_data(1, b"hello")
+    assert (await client.gets_answer()).body == b"hello"
+    await upstream.sends_data(1, b"", ended=True)
+    await client.sends(get())
+    await upstream.gets_request(3)
+    assert not [event for event in upstream.events[1] if isinstance(event, StreamReset)]
+    await upstream.sends_head(3, 200, ended=True)
+    assert (await client.gets_answer()).status == 200
+
+
+async def test_a_call_of_grpc_has_its_status_though_its_length_is_given(edge: Edge) -> None:
+    client = await http2(edge)
+    call = await client.begins_request("POST", "/public/", ("content-type", "application/grpc"), ("te", "trailers"))
+    upstream = await accepts(edge)
+    await upstream.gets_request(1)
+    await upstream.sends_head(1, 200, ("content-type", "application/grpc"), ("content-length", "5"))
+    await upstream.sends_data(1, b"hello")
+    await upstream.sends_trailers(1, ("grpc-status", "0"))
+    answer = await client.answer_of(call)
+    assert (answer.body, answer.trailers) == (b"hello", [("grpc-status", "0")])
+
+
+@pytest.mark.parametrize("more", [b"", b" and more"])
+async def test_an_answer_that_does_not_end_behind_its_last_byte_is_reset(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch, more: bytes
+) -> None:
+    monkeypatch.setattr(upstream_stream, "END_SECONDS", PATIENCE if more else 0.01)
+    client, upstream = await asked(edge, get())
+    await upstream.gets_request(1)
+    await upstream.sends_head(1, 200, ("content-length", "5"))
+    await upstream.sends_data(1, b"hello")
+    assert (await client.gets_answer()).body == b"hello"
+    if more:
+        await upstream.sends_data(1, more)
+    assert (await upstream.next_event(1, StreamReset)).error_code == ErrorCodes.CANCEL
+    await client.sends(get())
+    await upstream.gets_request(3)
+    await upstream.sends_head(3, 200, ended=True)
+    assert (await client.gets_answer()).status == 200
 
 
 async def test_an_answer_that_ends_with_its_head_lacks_the_body_that_it_promised(edge: Edge) -> None:

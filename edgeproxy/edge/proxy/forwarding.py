@@ -73,7 +73,8 @@ class Forwarding(ResponseRelay):
         while idle:
             server: UpstreamSide[Forwarding] = idle.pop()
             # One that was reset in this turn of the loop learns it in the next: what is written would be lost.
-            if not server.transport.is_closing() and (self.method == b"GET" or self._is_safe_on(server)):
+            can_repeat = self.method == b"GET" and self.accepts_whole
+            if not server.transport.is_closing() and (can_repeat or self._is_safe_on(server)):
                 self.server = server
                 server.exchange = self
                 server.write(self.message)

@@ -94,17 +94,17 @@ async def test_a_post_finds_no_connection_that_is_known_to_be_closed(edge: Edge)
 
 
 @pytest.mark.parametrize("how", ["closes", "aborts"])
-@pytest.mark.parametrize("length", [3, 4])
+@pytest.mark.parametrize(("method", "length"), [("POST", 3), ("POST", 4), ("GET", 4)])
 async def test_a_request_that_could_not_go_again_finds_no_connection_that_is_about_to_close(
-    edge: Edge, how: str, length: int
+    edge: Edge, how: str, method: str, length: int
 ) -> None:
     """The end has come, and the loop has not seen it: it serves the client first."""
     client, stale = await edge.serves()
     (protocol,) = edge.runtime.connections.clients
     getattr(stale, how)()
-    protocol.data_received(head("POST /public/ HTTP/1.1", "Host: h", f"Content-Length: {length}") + b"abc")
+    protocol.data_received(head(f"{method} /public/ HTTP/1.1", "Host: h", f"Content-Length: {length}") + b"abc")
     another = await edge.upstream.accepts()
-    assert (await another.gets_head()).first.startswith("POST ")
+    assert (await another.gets_head()).first.startswith(f"{method} ")
     await another.gets(b"abc")
     await client.reaches(another, b"d" * (length - 3))
     assert (await another.tells(client, ok())).status == 200

@@ -132,6 +132,14 @@ def test_an_answer_that_states_its_length_is_not_chunked() -> None:
     assert call.events == [b"HTTP/1.1 200 \r\ncontent-length: 1\r\n\r\n", b"a"]
 
 
+def test_a_call_of_grpc_is_chunked_whatever_its_length_as_trailers_are_to_come() -> None:
+    http2, (call,), _ = opened()
+    length, kind = (b"content-length", b"1"), (b"content-type", b"application/grpc+proto")
+    http2.receive(settings() + head(1, STATUS, length, kind))
+    expected = b"HTTP/1.1 200 \r\ncontent-type: application/grpc+proto\r\ntransfer-encoding: chunked\r\n\r\n"
+    assert call.events == [expected]
+
+
 MALFORMED = {
     "no status": head(1, (b"x", b"y")),
     "two statuses": head(1, STATUS, STATUS),

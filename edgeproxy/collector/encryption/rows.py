@@ -6,6 +6,7 @@ are still in the clear are read all the same, until `migration.py` has sealed th
 
 import hmac
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from typing import TypeGuard
@@ -19,12 +20,15 @@ from edgeproxy.collector.database.sealed_columns import BARE, SEALED, SealedTabl
 from edgeproxy.collector.database.statements import AnySelect
 from edgeproxy.collector.encryption.data_keys import (
     CIPHERTEXT,
+    Ciphertext,
     DataKeys,
     SealedValueError,
     bind_column,
     bind_row,
     fetch_data_keys,
     find_data_keys,
+    get_cached_keys,
+    open_ciphertexts,
 )
 from edgeproxy.collector.encryption.keyring import Keyring, find_keyring
 from edgeproxy.collector.encryption.owners import (
@@ -41,50 +45,38 @@ OWNER_ID = "data_key_owner"
 """The column in which a row brings the id of its owner, where it has none."""
 
 
-Ciphertexts = tuple[dict[str, object], object, bytes, list[tuple[str, str, bytes]]]
-"""What is to be opened of a row: the row, what says whose it is, what each ciphertext is bound to by the row, and the
-ciphertexts, each with its column and what it is bound to by that."""
-
-
 def open_row(keys: DataKeys, table: str, row: Row, owner: str) -> dict[str, object]:
     """Return a row of this owner, by id, as it is meant, without columns of ciphertexts.
 
     It has the primary key, where it has an encrypted column. Raises SealedValueError.
     """
     opened = dict(row)
-    _open(keys, _take_ciphertexts(table, [opened], None), {None: owner})
+    open_ciphertexts({DATABASE: keys.find(owner)}, _take_ciphertexts(table, [opened], None))
     return opened
 
 
-def _take_ciphertexts(table: str, rows: Sequence[dict[str, object]], owner_column: str | None) -> list[Ciphertexts]:
-    """Take the ciphertexts out of rows, which keep those in columns where they belong."""
-    sealed, taken = SEALED[table], list[Ciphertexts]()
+def _take_ciphertexts(table: str, rows: Sequence[dict[str, object]], owner_column: str | None) -> list[Ciphertext]:
+    """Take the ciphertexts out of rows, each with what `owner_column` says of its owner."""
+    sealed, taken = SEALED[table], list[Ciphertext]()
     plain = [(column, bind_column(table, column)) for column in sealed.plain]
     looked_up = [(column, stored, bind_column(table, column)) for column, stored in sealed.looked_up.items()]
     key, domains = sealed.key, sealed.domains
     for row in rows:  # What is done for each value is nearly all that encryption costs a list.
-        values = []
+        owner, row_key = DATABASE if owner_column is None else row[owner_column], b""
+        if owner is None:
+            owner = DATABASE
         for column, bound in plain:
             value = row.get(column)
             if isinstance(value, str) and value.startswith(CIPHERTEXT):
-                values.append((column, value, bound))
+                row_key = row_key or bind_row(row, key)
+                taken.append((row, owner, column, value, bound + row_key))
         for column, stored, bound in looked_up:
             if (value := row.pop(stored, None)) is not None:
-                values.append((column, str(value), bound))
-        if values:
-            owner = None if owner_column is None else row[owner_column]
-            taken.append((row, owner, bind_row([str(row[name]) for name in key]), values))
+                row_key = row_key or bind_row(row, key)
+                taken.append((row, owner, column, str(value), bound + row_key))
         for column in domains:
             row.pop(column, None)
     return taken
-
-
-def _open(keys: DataKeys, taken: Sequence[Ciphertexts], owners: Mapping[object, str]) -> None:
-    """Open ciphertexts in their rows; `owners` has the ids, and what is of none of them is of the database."""
-    for row, owner, row_key, values in taken:
-        customer = owners.get(owner, DATABASE)
-        for column, value, bound in values:
-            row[column] = keys.open_bound_text(customer, value, bound + row_key)
 
 
 def seal_row(keys: DataKeys, table: str, row: Row, owner: str) -> dict[str, object]:
@@ -175,16 +167,22 @@ async def open_rows(connection: AsyncConnection, table: str, rows: list[dict[str
             del row[OWNER_ID]
     if not taken:
         return rows
-    values = {owner for _, owner, _, _ in taken}
+    if (brings_id or has_owner_id(table)) and (cached := get_cached_keys(connection)) is not None:
+        with suppress(SealedValueError):
+            open_ciphertexts(cached, taken)
+            return rows
+    values = {owner for _, owner, *_ in taken}
     if brings_id:
-        owners: Mapping[object, str] = {value: str(value) for value in values if value is not None}
+        owners: Mapping[object, str] = {value: str(value) for value in values}
     else:
-        owners = await fetch_owner_ids(connection, table, values)
-    ids = {owners.get(value, DATABASE) for value in values}
+        owners = await fetch_owner_ids(connection, table, values - {DATABASE})
+    ids = {value: owners.get(value, DATABASE) for value in values}
+    keys = await find_data_keys(connection, set(ids.values()))
     try:
-        _open(await find_data_keys(connection, ids), taken, owners)
+        open_ciphertexts({value: keys.find(id_) for value, id_ in ids.items()}, taken)
     except SealedValueError:
-        _open(await fetch_data_keys(connection, ids), taken, owners)
+        keys = await fetch_data_keys(connection, set(ids.values()))
+        open_ciphertexts({value: keys.find(id_) for value, id_ in ids.items()}, taken)
     return rows
 
 

@@ -3,11 +3,14 @@
 import asyncio
 import io
 import os
+import sys
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 import orjson
@@ -228,6 +231,34 @@ def test_each_column_is_stored_encrypted_read_as_ever_and_bound_to_its_row(datab
             sealed_columns = [(name, column) for name, one in SEALED.items() for column in (*one.plain, *one.looked_up)]
             assert [one for one in sealed_columns if ".".join(("planted", *one, "")).encode() in content] == []
             assert b"planted.customers.tier." in content, "what is in the clear is found so"
+
+    run(database, make_key(tmp_path / "key"), do)
+
+
+def test_a_list_is_opened_without_a_call_for_each_of_its_values(database: str, tmp_path: Path) -> None:
+    """Calls of Python are what a list takes beside AES-GCM and Base64: one for a row, and none for a value."""
+    calls = Counter[str]()
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and Path(frame.f_code.co_filename).parent.name == "encryption":
+            calls[frame.f_code.co_name] += 1
+
+    async def do(opened: Database, _: Keyring | None) -> None:
+        names = [f"of-{number}" for number in range(30)]
+        async with opened.writing() as connection:
+            for name in names:
+                await create(connection, name)
+        async with opened.reading() as connection:
+            await customers.list_customers(connection, None, len(names))  # Data keys are in memory from now on.
+            sys.setprofile(count)
+            try:
+                rows = await customers.list_customers(connection, None, len(names))
+            finally:
+                sys.setprofile(None)
+        assert [row["external_id"] for row in rows] == [f"crm-{name}" for name in names]
+        assert [row["metadata"] for row in rows] == [{"note": f"{NOTE} {name}"} for name in names]
+        assert calls.pop("bind_row") == len(names), "they were opened, and calls are counted"
+        assert sum(calls.values()) < len(names), calls
 
     run(database, make_key(tmp_path / "key"), do)
 

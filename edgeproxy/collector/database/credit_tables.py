@@ -7,7 +7,11 @@ details of the oldest cleared (collector/billing/journal/cleared_details.py). Ti
 
 from sqlalchemy import Column, ForeignKey, Index, Table, Text, UniqueConstraint
 
+from edgeproxy.collector.database.book_text import JournalText
 from edgeproxy.collector.database.schema import INTEGER, metadata
+
+DETAILS = "credit_transactions.details"
+"""The name by which details are sealed."""
 
 # What happened, each once: `source` says what makes it this one, such as the id of a checkout session.
 credit_transactions = Table(
@@ -22,7 +26,7 @@ credit_transactions = Table(
     # Of a consumption: the Unix second at which its hour begins. Of a balance transaction: that at which it was made.
     Column("slice", INTEGER, nullable=False),
     Column("amount", INTEGER, nullable=False),  # By how much it changes what there is to spend.
-    Column("details", Text, nullable=False),  # JSON.
+    Column("details", JournalText(DETAILS), nullable=False),  # JSON.
     Column("currency", Text, nullable=False, server_default="usd"),  # Of all its entries.
     Column("hash", Text, nullable=False),  # Of this row, its entries and the hash of the one before it.
     UniqueConstraint("kind", "source", name="credit_transactions_source_key"),

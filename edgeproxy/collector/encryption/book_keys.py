@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.billing_tables import invoices
-from edgeproxy.collector.database.book_text import SEALED, BookValueError
+from edgeproxy.collector.database.book_text import SEALED, BookKeyEndedError, BookValueError
 from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.encryption_tables import book_keys, encryption_keys
 from edgeproxy.collector.encryption.key_services import KEY_BYTES, NONCE_BYTES
@@ -69,7 +69,8 @@ class BookKeys:
                 return key.ids.decrypt(closed, [column.encode()]).decode()
             return key.texts.decrypt(closed[:NONCE_BYTES], closed[NONCE_BYTES:], column.encode()).decode()
         except KeyError:
-            raise BookValueError(f"{column} cannot be decrypted: there is no key of the books of {year}") from None
+            error = BookKeyEndedError if int(year) < min(self._by_year) else BookValueError
+            raise error(f"{column} cannot be decrypted: there is no key of the books of {year}") from None
         except (InvalidTag, ValueError):
             raise BookValueError(f"{column} of a row was changed, or is of another column") from None
 

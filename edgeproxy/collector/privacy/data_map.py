@@ -18,6 +18,7 @@ ENCRYPTED_OTHERWISE = {
     "audit.target": "of a contact a keyed hash",
     "audit.before": "of changes of a customer encrypted",
     "audit.after": "of changes of a customer encrypted",
+    "credit_transactions.details": "encrypted, by the key of its year; fees, and what was booked in the clear, are not",
     "idempotency.answer": "encrypted in any case, by the request's own key",
     "webhook_events.payload": "encrypted in any case, by a key of the configuration",
 }
@@ -43,7 +44,6 @@ IN_CLEAR_COLUMNS: Mapping[str, str] = {
     "batches.replay": "as of `batches.body`",
     "billing_customers.country": "invoices are made by it",
     "billing_customers.email_hash": "a hash",
-    "credit_transactions.details": "the journal of credits is a chain over it",
     "dead_letters.event": "usage that nobody owns yet, as services report it",
     "end_users.hash": "a hash by the customer's secret, which is encrypted",
     "end_users.pseudonym": "random; usage is summed by it",

@@ -14,8 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.customers import get_row
+from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.jobs import ended_books
 from edgeproxy.collector.billing.jobs.ended_books import EndedBooks, destroy_ended_keys
+from edgeproxy.collector.billing.journal import journal
+from edgeproxy.collector.billing.journal.postings import plain_entries
+from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.database.billing_tables import credit_notes, dunning, invoices
 from edgeproxy.collector.database.book_text import (
     SEALED,
@@ -24,6 +28,7 @@ from edgeproxy.collector.database.book_text import (
     list_book_columns,
     match_book_text,
 )
+from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.encryption_tables import book_keys, data_keys, encryption_keys
 from edgeproxy.collector.database.schema import customers, metadata
@@ -39,6 +44,7 @@ from edgeproxy.collector.encryption.keyring import (
 from edgeproxy.collector.privacy.erasure import erase_customers
 from edgeproxy.config.collector.encryption import Encryption
 from tests.collector.encryption.test_rows import make_key
+from tests.support.credited import ALICE, write
 from tests.support.killed import die, run_and_die
 from tests.support.planted import NUMBERS, find_value, marker, plant
 
@@ -47,6 +53,7 @@ CALLER = Caller("test")
 YEAR = datetime.now(UTC).year
 KEPT_SECONDS = 3653 * 86400.0
 COLUMNS = [(table, column) for table, columns in list_book_columns(metadata).items() for column in columns]
+ALICE_ID, REASON, FEES = "id-alice", "because of Ada", '{"fees":[[5,1,2]]}'
 IDS = [invoices.c.stripe_id, credit_notes.c.stripe_id, dunning.c.payment_method]
 
 
@@ -236,6 +243,72 @@ def test_the_key_of_the_next_year_is_there_before_it_begins(
         assert keyring.books.open(sealed, "invoices.url", is_looked_up=False) == "a text"
 
     run(database, make_key(tmp_path / "key"), do)
+
+
+async def book_gift(opened: Database) -> None:
+    """Book credits that an operator gives to alice, with a reason, and an invoice with its fees."""
+    await write(opened, credits.book_gift, ALICE, ALICE_ID, "g1", 1000, REASON, None)
+    async with opened.writing() as connection, journal.open_journal(connection) as books:
+        await books.fetch_credit_balance(ALICE_ID)
+        details = {"fees": [[5, 1, 2]]}
+        books.book(journal.Posting(ALICE_ID, "cost", "c1", plain_entries("cost", 5), details=details))
+
+
+async def fetch_details(opened: Database) -> tuple[list[str], list[str]]:
+    """Return the details of all transactions as they are read, and as they are stored."""
+    column = credit_transactions.c.details
+    async with opened.reading() as connection:
+        rows = await connection.execute(sa.select(column, as_stored(column).label("stored")).order_by("seq"))
+        read, stored = zip(*rows, strict=True)
+    return list(read), list(stored)
+
+
+def test_details_of_the_journal_are_sealed_before_they_are_hashed_and_verify_needs_no_key(
+    database: str, tmp_path: Path
+) -> None:
+    key = make_key(tmp_path / "key")
+
+    async def in_the_clear(opened: Database) -> None:
+        async with opened.writing() as connection:
+            row = {
+                "id": ALICE_ID,
+                "name": "alice",
+                "tier": "basic",
+                "settings": "{}",
+                "metadata": "{}",
+                "created_at": 1,
+                "version": 1,
+            }
+            await connection.execute(sa.insert(customers), [row])
+        await write(opened, credits.book_gift, ALICE, ALICE_ID, "g0", 1000, REASON, None)
+
+    async def sealed(opened: Database) -> None:
+        await book_gift(opened)
+        read, stored = await fetch_details(opened)
+        assert [REASON in one for one in read] == [True, True, False]
+        assert REASON in stored[0], "what is booked is never rewritten"
+        assert stored[1].startswith(f"{SEALED}{YEAR}:")
+        assert stored[2] == read[2] == FEES
+        async with opened.writing() as connection:
+            assert await verify_journal(connection) == 3
+            (await _get_keyring(connection)).books.replace({})
+            assert await verify_journal(connection) == 3, "without a key"
+
+    async def ended(opened: Database) -> None:
+        assert await destroy_ended_keys(opened, KEPT_SECONDS, at(YEAR + 11) + 86400, CALLER) == [YEAR]
+        read, stored = await fetch_details(opened)
+        assert (REASON in read[0], read[1], stored[1][: len(SEALED)]) == (True, "{}", SEALED), "it is cleared later"
+        books = EndedBooks(opened, KEPT_SECONDS, CALLER)
+        while await books.clear_next(at(YEAR + 11) + 86400):
+            pass
+        read, stored = await fetch_details(opened)
+        assert read == stored == ["{}", "{}", FEES]
+        async with opened.reading(whole=True) as connection:
+            assert await verify_journal(connection) == 3
+
+    run(database, None, in_the_clear)
+    run(database, key, sealed)
+    run(database, key, ended)
 
 
 # ---- the end of a key

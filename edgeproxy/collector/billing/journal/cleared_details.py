@@ -12,13 +12,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller, append_entry
-from edgeproxy.collector.billing.journal.journal import FIRST_HASH, compute_hash
+from edgeproxy.collector.billing.journal.journal import FIRST_HASH, KEPT, STORED, compute_hash
 from edgeproxy.collector.billing.journal.postings import JournalEntry
 from edgeproxy.collector.billing.journal.verification import JournalTamperedError
+from edgeproxy.collector.database.book_text import SEALED
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_head, credit_transactions
-
-KEPT = frozenset({"fees"})
-"""Details that stay, as revenue is recognized by them: amounts and times."""
 
 
 async def clear_details(connection: AsyncConnection, caller: Caller, before: int, limit: int) -> int:
@@ -29,7 +27,7 @@ async def clear_details(connection: AsyncConnection, caller: Caller, before: int
     seq, left = head.cleared_seq, head.cleared_hash
     last = sa.select(columns.hash).where(columns.seq == seq)
     prev = (await connection.execute(last)).scalar_one_or_none() or FIRST_HASH
-    over = sa.select(credit_transactions).where(columns.seq > seq, columns.at < before)
+    over = sa.select(*STORED).where(columns.seq > seq, columns.at < before)
     rows = (await connection.execute(over.order_by(columns.seq).limit(limit))).mappings().all()
     entries = await _fetch_entries(connection, seq, seq + limit)
     cleared = []
@@ -54,7 +52,10 @@ async def clear_details(connection: AsyncConnection, caller: Caller, before: int
 
 
 def strip_details(details: str) -> str:
-    """Return what is left of the details of a transaction, as JSON."""
+    """Return what is left of the details of a transaction, as they are stored, as JSON. Sealed ones have nothing that
+    stays."""
+    if details.startswith(SEALED):
+        return "{}"
     fields: Mapping[str, object] = orjson.loads(details)
     left = {name: value for name, value in fields.items() if name in KEPT}
     return orjson.dumps(left, option=orjson.OPT_SORT_KEYS).decode()

@@ -25,7 +25,9 @@ from edgeproxy.collector.billing.journal.postings import (
     apply_entries,
     compute_change,
 )
+from edgeproxy.collector.database.book_text import as_stored, find_book_cipher
 from edgeproxy.collector.database.credit_tables import (
+    DETAILS,
     credit_balances,
     credit_entries,
     credit_grants,
@@ -41,6 +43,8 @@ FIRST_HASH = "0" * 64
 LOOKED_UP_MAX = 5_000
 """Customers that one statement looks up."""
 HASHED = ("seq", "at", "customer", "kind", "source", "original", "slice", "amount", "details")
+KEPT = frozenset({"fees"})
+"""Details that stay when the others are cleared, as revenue is recognized by them: amounts and times."""
 ENTRY_COLUMNS = ("seq", "position", "account", "amount", "grant_id", "meter", "model")
 NO_SLICE = -1
 BALANCE_ACCOUNTS = frozenset({"deferred", "overdraft"})
@@ -120,6 +124,8 @@ class GrantRow(NamedTuple):
         return Grant(self.id, self.rest, self.expires_at, self.paid, self.tax, self.returned)
 
 
+STORED = [as_stored(one).label(one.name) if one.name == "details" else one for one in credit_transactions.columns]
+"""The columns of a transaction as they are stored, which its hash is over: details may be sealed."""
 TRANSACTION_FIELDS = [credit_transactions.c[name] for name in TransactionRow._fields]
 GRANT_FIELDS = [credit_grants.c[name] for name in GrantRow._fields]
 
@@ -129,6 +135,7 @@ class Journal:
 
     def __init__(self, connection: AsyncConnection, head: JournalHead, now: int) -> None:
         self.connection = connection
+        self._cipher = find_book_cipher(connection)
         self.at = max(now, head.at)
         """The Unix millisecond of all transactions that are booked now."""
         self.slice: int = head.slice
@@ -228,7 +235,7 @@ class Journal:
             "original": posting.original,
             "slice": posting.slice,
             "amount": amount,
-            "details": orjson.dumps(dict(posting.details), option=orjson.OPT_SORT_KEYS).decode(),
+            "details": self._format_details(posting.details),
             "currency": posting.currency,
         }
         self._hash = compute_hash(self._hash, row, posting.entries)
@@ -246,6 +253,13 @@ class Journal:
             self._balances[posting.customer] = apply_entries(self._balances[posting.customer], posting.entries)
             self._changed.add(posting.customer)
         return self._seq
+
+    def _format_details(self, details: Mapping[str, object]) -> str:
+        """Return details as they are stored: sealed by the key of this year, unless all of them stay after its end."""
+        text = orjson.dumps(dict(details), option=orjson.OPT_SORT_KEYS).decode()
+        if self._cipher is None or KEPT.issuperset(details):
+            return text
+        return self._cipher.seal(text, DETAILS, is_looked_up=False)
 
     async def flush(self) -> None:
         """Write the booked transactions, and the balances and grants that they change."""

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.billing.journal.journal import BALANCE_ACCOUNTS, FIRST_HASH, compute_hash
+from edgeproxy.collector.billing.journal.journal import BALANCE_ACCOUNTS, FIRST_HASH, STORED, compute_hash
 from edgeproxy.collector.billing.journal.postings import JournalEntry, compute_change
 from edgeproxy.collector.database.credit_tables import (
     credit_balances,
@@ -24,7 +24,7 @@ async def verify_journal(connection: AsyncConnection) -> int:
     head = (await connection.execute(sa.select(credit_head))).one()
     entries, transactions = credit_entries.c, credit_transactions.c
     statement = (
-        sa.select(credit_transactions, entries.amount.label("booked"))
+        sa.select(*STORED, entries.amount.label("booked"))
         .add_columns(entries.account, entries.grant_id, entries.meter, entries.model)
         .join_from(credit_transactions, credit_entries, entries.seq == transactions.seq, isouter=True)
         .order_by(transactions.seq, entries.position)

@@ -11,7 +11,7 @@ from binascii import a2b_base64, b2a_base64
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import cache
-from typing import Any
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import orjson
@@ -79,7 +79,7 @@ class DataKeys:
         return str(opened[column])
 
 
-def open_ciphertexts(ciphers: Mapping[Any, AESGCM | None], ciphertexts: Iterable[Ciphertext]) -> None:
+def open_ciphertexts(ciphers: Mapping[object, AESGCM | None], ciphertexts: Iterable[Ciphertext]) -> None:
     """Open ciphertexts in their rows by the data keys of their owners; raises SealedValueError."""
     for row, owner, column, value, bound in ciphertexts:  # A call for each would take half as long as AES-GCM does.
         if (cipher := ciphers[owner]) is None:
@@ -144,13 +144,15 @@ def forget_data_keys(connection: AsyncConnection) -> None:
         keyring.data_keys.clear()
 
 
-def get_cached_keys(connection: AsyncConnection) -> Mapping[str, AESGCM | None] | None:
+def get_cached_keys(connection: AsyncConnection) -> Mapping[object, AESGCM | None] | None:
     """Return the data keys that were unwrapped lately, by id: `keys[id]` is None for one that was not.
 
     None where nothing is encrypted, or the time of the keys that wrap them is over.
     """
     keyring = find_keyring(connection)
-    return None if keyring is None or keyring.find_gap() is not None else keyring.data_keys
+    if keyring is None or keyring.find_gap() is not None:
+        return None
+    return cast(Mapping[object, AESGCM | None], keyring.data_keys)
 
 
 async def find_data_keys(connection: AsyncConnection, customers: Collection[str]) -> DataKeys:

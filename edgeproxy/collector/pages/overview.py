@@ -1,24 +1,23 @@
 """The console's first page: traffic, what waits for somebody, and money at a glance."""
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from aiohttp import web
+from typing_extensions import TypedDict
 
+from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages import alert_handling, traffic
 from edgeproxy.collector.pages.alert_groups import group_alerts
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.edges import LATE_SECONDS, EdgeView, is_late
 from edgeproxy.collector.pages.incidents import Incident
-from edgeproxy.collector.pages.invoice_status import InvoiceView, compute_overdue_days
+from edgeproxy.collector.pages.invoice_status import DAY_SECONDS
 from edgeproxy.collector.pages.site import Page, Visit
 
 COUNTED_MAX = 25
 """Held invoices and rejected events that are counted; where there are more, the page says so."""
-OPEN_INVOICES_MAX = 1000
-"""Open invoices that are summed up, those due first."""
 ALERTS_MAX = 5
 """Alerts of a severity that wait for somebody, which are shown."""
 LATE_MAX = 50
@@ -28,7 +27,18 @@ INVOICE_READERS = frozenset({"support", "billing", "admin"})
 REVENUE_READERS = frozenset({"billing", "admin"})
 
 
-class OpenInvoices(NamedTuple):
+class Receivable(TypedDict):
+    """The open invoices of a currency of the API, in its smallest units."""
+
+    currency: str
+    invoices: int
+    amount_due: int
+    overdue_invoices: int
+    overdue: int
+    oldest_due_at: str | None
+
+
+class Receivables(NamedTuple):
     """The invoices that wait for a payment."""
 
     number: int
@@ -39,8 +49,6 @@ class OpenInvoices(NamedTuple):
     """What is overdue by currency, in its smallest units."""
     days: int
     """The days for which the oldest one is overdue."""
-    is_part: bool
-    """Whether there are more than were summed up."""
 
 
 class Revenue(NamedTuple):
@@ -102,26 +110,24 @@ async def fetch_money(visit: Visit) -> dict[str, object]:
     values["charging"] = not is_stopped if is_stopped or charged["mode"] != "off" else None
     held = await visit.fetch("GET", "/billing/invoices", query={"state": "held", "limit": str(COUNTED_MAX)})
     values |= {"held": len(held["invoices"]), "more_held": "next" in held}
-    query = {"state": "open", "sort": "due_at", "limit": str(OPEN_INVOICES_MAX)}
-    unpaid = await visit.fetch("GET", "/billing/invoices", query=query)
-    values["unpaid"] = compute_open(unpaid["invoices"], "next" in unpaid, time.time())
+    owed = (await visit.fetch("GET", "/billing/receivables"))["receivables"]
+    values["unpaid"] = sum_receivables(owed, time.time())
     if roles & REVENUE_READERS:
         report = await visit.call("GET", "/billing/executive")  # While it is computed there is none.
         values["revenue"] = compute_revenue(report.body) if report.is_success else None
     return values
 
 
-def compute_open(invoices: Sequence[InvoiceView], is_part: bool, now: float) -> OpenInvoices:
-    """Compute what is to be paid and what is overdue of open invoices at the Unix second `now`."""
-    due: Counter[str] = Counter()
-    sums: Counter[str] = Counter()
-    days = []
-    for invoice in invoices:
-        due[invoice["currency"]] += invoice["amount_due"]
-        if late := compute_overdue_days(invoice, now):
-            sums[invoice["currency"]] += invoice["amount_due"]
-            days.append(late)
-    return OpenInvoices(len(invoices), due, len(days), sums, max(days, default=0), is_part)
+def sum_receivables(receivables: Sequence[Receivable], now: float) -> Receivables:
+    """Sum up what is to be paid and what is overdue at the Unix second `now`."""
+    oldest = [parse_time(one["oldest_due_at"]).timestamp() for one in receivables if one["oldest_due_at"]]
+    return Receivables(
+        sum(one["invoices"] for one in receivables),
+        {one["currency"]: one["amount_due"] for one in receivables},
+        sum(one["overdue_invoices"] for one in receivables),
+        {one["currency"]: one["overdue"] for one in receivables if one["overdue_invoices"]},
+        int((now - min(oldest)) // DAY_SECONDS) if oldest else 0,
+    )
 
 
 def compute_revenue(report: JsonDocument) -> Revenue:

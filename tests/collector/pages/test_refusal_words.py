@@ -4,7 +4,6 @@ import pytest
 
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.pages.alert_handling import format_return
-from edgeproxy.collector.pages.overview import compute_open
 from edgeproxy.collector.pages.refilled_form import FieldRefusal
 from edgeproxy.collector.pages.refusal_words import explain_field, explain_why
 
@@ -39,14 +38,3 @@ def test_a_form_about_an_alert_leads_back_to_its_list_with_its_filters() -> None
     )
     assert format_return("//evil.example/console", "/console", "muted") == "/console?done=muted"
     assert format_return("https://evil.example/x", "/console", "muted") == "/console/alerts?done=muted"
-
-
-def test_what_is_overdue_is_summed_by_currency() -> None:
-    one = {"id": "i", "state": "open", "amount_due": 500, "currency": "usd", "url": None}
-    due = [
-        {**one, "due_at": "2026-11-01T00:00:00Z"},
-        {**one, "due_at": None},
-        {**one, "due_at": "2099-01-01T00:00:00Z"},
-    ]
-    summed = compute_open(due, False, 1_795_000_000.0)  # type: ignore[arg-type]
-    assert (summed.number, summed.overdue, dict(summed.sums), summed.days) == (3, 1, {"usd": 500}, 17)

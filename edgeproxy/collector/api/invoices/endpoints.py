@@ -18,6 +18,7 @@ from edgeproxy.collector.api.invoices.models import (
 from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceList
+from edgeproxy.collector.billing.invoices.receivables import ReceivableList
 
 GROUP = Group(
     "invoices",
@@ -35,6 +36,15 @@ GROUP = Group(
             errors={404: "Nothing is sold here, or the customer does not exist."},
             rate=RequestRate(100, "customer"),
             own="the handler lists those of the customer alone",
+        ),
+        Endpoint(
+            "GET",
+            "/billing/receivables",
+            InvoiceHandlers.sum_receivables,
+            "Sum up what customers owe: open and overdue invoices by currency.",
+            roles=MONEY_READERS,
+            response=ReceivableList,
+            errors={404: "Nothing is sold here."},
         ),
         Endpoint(
             "GET",

@@ -32,7 +32,7 @@ from edgeproxy.collector.api.invoices.models import (
 )
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing import discrepancies
-from edgeproxy.collector.billing.invoices import credit_notes, invoices
+from edgeproxy.collector.billing.invoices import credit_notes, invoices, receivables
 from edgeproxy.collector.billing.invoices.acceptance import build_acceptance, has_total_of_stripe
 from edgeproxy.collector.billing.invoices.invoice_order import ENDED
 from edgeproxy.collector.billing.invoices.invoice_parties import build_seller, find_parties
@@ -79,6 +79,12 @@ class InvoiceHandlers(CustomerBillingHandlers):
             filters = {"customer": customer, "period": query.period, "state": query.state}
             rows = await invoices.list_invoices(connection, query.cursor, query.limit + 1, sort=query.sort, **filters)
         return answer_page("invoices", [hide_staff_reasons(call.holder, invoice) for invoice in rows], query.limit)
+
+    async def sum_receivables(self, call: Call[Query, Nothing]) -> web.Response:
+        """Sum up what customers owe."""
+        get_billing(self._settings)
+        async with self._database.reading() as connection:
+            return answer(200, {"receivables": await receivables.sum_receivables(connection, time.time())})
 
     async def preview_invoice(self, call: Call[UpcomingQuery, Nothing]) -> web.Response:
         """Preview the next invoice as of now and, if the query asks, at the pace of the last seven days."""

@@ -1,0 +1,60 @@
+"""What customers owe: open invoices, summed up by currency."""
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import TypedDict
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.billing.invoices.invoices import OPEN
+from edgeproxy.collector.database.billing_tables import invoices
+from edgeproxy.collector.database.schema import DAY
+
+
+class Receivable(TypedDict):
+    """The open invoices of a currency. Amounts are its smallest units."""
+
+    currency: str
+    invoices: int
+    amount_due: int
+    overdue_invoices: int
+    """The number of those that were due a day ago or earlier."""
+    overdue: int
+    """The amount due of these."""
+    oldest_due_at: str | None
+    """When the one was due that is overdue for longest."""
+
+
+class ReceivableList(TypedDict):
+    """What customers owe, by currency."""
+
+    receivables: list[Receivable]
+
+
+async def sum_receivables(connection: AsyncConnection, now: float) -> list[Receivable]:
+    """Sum up the open invoices as of the Unix second `now`."""
+    columns = invoices.c
+    is_overdue = columns.due_at <= int(now) - DAY
+    statement = (
+        sa.select(
+            columns.currency,
+            sa.func.count(),
+            sa.cast(sa.func.sum(columns.amount_due), sa.BigInteger),
+            sa.func.count().filter(is_overdue),
+            sa.cast(sa.func.coalesce(sa.func.sum(columns.amount_due).filter(is_overdue), 0), sa.BigInteger),
+            sa.func.min(columns.due_at).filter(is_overdue),
+        )
+        .where(columns.state == OPEN)
+        .group_by(columns.currency)
+        .order_by(columns.currency)
+    )
+    return [
+        {
+            "currency": currency,
+            "invoices": count,
+            "amount_due": due,
+            "overdue_invoices": overdue_count,
+            "overdue": overdue,
+            "oldest_due_at": None if oldest is None else format_timestamp(oldest * 1000),
+        }
+        for currency, count, due, overdue_count, overdue, oldest in await connection.execute(statement)
+    ]

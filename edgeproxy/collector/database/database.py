@@ -56,6 +56,14 @@ CONNECT_TIMEOUT = 10.0
 """Seconds until a server must have answered."""
 STATEMENT_TIMEOUT = 60.0
 """Seconds that a statement may take on PostgreSQL."""
+SERVER_SETTINGS = {
+    "application_name": "edgeproxy collector",
+    # What was acknowledged must be on disk, whatever the server does for others.
+    "synchronous_commit": "on",
+    # Row-level security makes short statements look dear, and to compile one takes up to a second.
+    "jit": "off",
+}
+"""The settings of connections to PostgreSQL."""
 LOCK_TIMEOUT = 30.0
 """Seconds that a transaction on SQLite waits for another process to end its own."""
 READERS = 4
@@ -725,13 +733,7 @@ def _create_postgresql_engine(
         connect_args={
             "timeout": CONNECT_TIMEOUT,
             "command_timeout": patience,
-            "server_settings": {
-                "application_name": "edgeproxy collector",
-                # What was acknowledged must be on disk, whatever the server does for others.
-                "synchronous_commit": "on",
-                # Row-level security makes short statements look dear, and to compile one takes up to a second.
-                "jit": "off",
-            },
+            "server_settings": SERVER_SETTINGS,
         },
         pool_size=connections,
         max_overflow=more,

@@ -37,19 +37,19 @@ class Precedence:
 
     def __init__(self) -> None:
         self._waiting = 0
-        self._nobody = asyncio.Event()
+        self._free = asyncio.Event()
 
     @contextmanager
     def claim(self) -> Iterator[None]:
         """Have jobs give way meanwhile: somebody waits for what is done here."""
         self._waiting += 1
-        self._nobody.clear()
+        self._free.clear()
         try:
             yield
         finally:
             self._waiting -= 1
             if not self._waiting:
-                self._nobody.set()
+                self._free.set()
 
     def is_due(self) -> bool:
         """Return whether `give_way` would wait."""
@@ -65,7 +65,7 @@ class Precedence:
         while self._waiting and (left := until - time.monotonic()) > 0:
             try:
                 async with asyncio.timeout(left):
-                    await self._nobody.wait()  # Who has claimed again by now is seen by the loop.
+                    await self._free.wait()  # Who has claimed again by now is seen by the loop.
             except TimeoutError:
                 break
         turn.since = time.monotonic()

@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
-ReadValues = dict[Hashable, Any]
+ReadValues = dict[Hashable, object]
 """What was read, by what it is."""
 
 _VALUES: ContextVar[ReadValues | None] = ContextVar("what was read for the page of this context", default=None)
@@ -31,5 +31,4 @@ async def fetch_once(key: Hashable, fetch: Callable[[], Awaitable[T]]) -> T:
         return await fetch()
     if key not in values:
         values[key] = await fetch()
-    value: T = values[key]
-    return value
+    return cast(T, values[key])

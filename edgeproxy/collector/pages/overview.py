@@ -27,7 +27,7 @@ INVOICE_READERS = frozenset({"support", "billing", "admin"})
 REVENUE_READERS = frozenset({"billing", "admin"})
 
 
-class Receivable(TypedDict):
+class OwedAmounts(TypedDict):
     """The open invoices of a currency of the API, in its smallest units."""
 
     currency: str
@@ -118,7 +118,7 @@ async def fetch_money(visit: Visit) -> dict[str, object]:
     return values
 
 
-def sum_receivables(receivables: Sequence[Receivable], now: float) -> Receivables:
+def sum_receivables(receivables: Sequence[OwedAmounts], now: float) -> Receivables:
     """Sum up what is to be paid and what is overdue at the Unix second `now`."""
     oldest = [parse_time(one["oldest_due_at"]).timestamp() for one in receivables if one["oldest_due_at"]]
     return Receivables(

@@ -69,7 +69,7 @@ def test_open_invoices_are_summed_by_currency(database: str) -> None:
                 "oldest_due_at": "2026-11-15T11:06:40.000Z",
             },
         ]
-        shown = overview.sum_receivables([overview.Receivable(**one) for one in summed], NOW)
+        shown = overview.sum_receivables([overview.OwedAmounts(**one) for one in summed], NOW)
         assert shown == overview.Receivables(5, {"eur": BIG, "usd": 1221}, 2, {"usd": 1200}, 3)
 
     run(database, work, "acme")

@@ -28,7 +28,7 @@ RESERVE, TOKENS = 100, 150
 """Tokens that a request reserves, and that its answer takes."""
 CLIENTS = 24
 KILLS = 4
-LIMIT = 200_000 * math.ceil(SLOWNESS)
+LIMIT = 600_000 * math.ceil(SLOWNESS)
 """So that workers are killed, and replaced, before it is reached."""
 SECONDS_MAX = 50.0 * SLOWNESS
 """Seconds for which clients ask: less than the limit's minute."""

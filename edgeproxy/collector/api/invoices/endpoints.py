@@ -45,6 +45,7 @@ GROUP = Group(
             roles=MONEY_READERS,
             response=ReceivableList,
             errors={404: "Nothing is sold here."},
+            rate=RequestRate(100, "customer"),
         ),
         Endpoint(
             "GET",

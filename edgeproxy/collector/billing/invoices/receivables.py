@@ -14,8 +14,11 @@ class Receivable(TypedDict):
     """The open invoices of a currency. Amounts are its smallest units."""
 
     currency: str
+    """The currency, as ISO 4217 has it, in lower case."""
     invoices: int
+    """The number of open invoices."""
     amount_due: int
+    """What is still to be paid of them."""
     overdue_invoices: int
     """The number of those that were due a day ago or earlier."""
     overdue: int
@@ -28,6 +31,7 @@ class ReceivableList(TypedDict):
     """What customers owe, by currency."""
 
     receivables: list[Receivable]
+    """The sums of each currency in which there are open invoices."""
 
 
 async def sum_receivables(connection: AsyncConnection, now: float) -> list[Receivable]:

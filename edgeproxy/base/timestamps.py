@@ -19,9 +19,10 @@ def format_timestamp(ms: int | None) -> str | None:
     day, second = divmod(seconds, DAY)
     minute, second = divmod(second, 60)
     hour, minute = divmod(minute, 60)
-    return f"{_date(day)}T{hour:02}:{minute:02}:{second:02}.{milliseconds:03}Z"
+    return f"{format_day(day)}T{hour:02}:{minute:02}:{second:02}.{milliseconds:03}Z"
 
 
 @lru_cache(4096)
-def _date(day: int) -> str:
+def format_day(day: int) -> str:
+    """Return a day of UTC, counted from 1970 on, as a date such as `2027-03-01`."""
     return datetime.fromtimestamp(day * DAY, UTC).date().isoformat()

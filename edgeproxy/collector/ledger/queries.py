@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, TypeAlias
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.timestamps import format_day
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, customers, ledger, series, series_dimensions
 from edgeproxy.collector.database.statements import AnyColumn, AnyRow, AnySelect
 from edgeproxy.collector.ledger import rollup
@@ -217,12 +217,7 @@ def parse_time(name: str, written: str) -> int:
 def format_time(second: int) -> str:
     """Return a Unix second as RFC 3339."""
     day, rest = divmod(second, DAY)
-    return f"{_date(day)}{CLOCK[rest // MINUTE]}{SIXTY[rest % MINUTE]}Z"
-
-
-@lru_cache(1024)
-def _date(day: int) -> str:
-    return datetime.fromtimestamp(day * DAY, UTC).strftime("%Y-%m-%d")
+    return f"{format_day(day)}{CLOCK[rest // MINUTE]}{SIXTY[rest % MINUTE]}Z"
 
 
 async def fetch_usage(connection: AsyncConnection, question: LedgerQuery) -> dict[str, Any]:

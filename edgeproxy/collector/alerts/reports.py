@@ -5,13 +5,14 @@ from collections.abc import Collection, Iterable
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.base.json_values import JsonObject
+from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.alerts.deliveries import DeliveryState
 from edgeproxy.collector.alerts.kinds import NOTICES, AlertKind
-from edgeproxy.collector.alerts.message import AlertMessage, parse_message
+from edgeproxy.collector.alerts.message import parse_message
 from edgeproxy.collector.alerts.mutes import Side
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alert_handling, alerts
+from edgeproxy.collector.database.statements import AnyRow
 
 PAGE_ALERTS_MAX = 1000
 """Alerts of a page."""
@@ -55,21 +56,21 @@ async def list_alerts(
     if state is not None:
         of_state = sa.select(alert_deliveries.c.alert).where(alert_deliveries.c.state == state)
         statement = statement.where(alerts.c.id.in_(of_state))
-    messages = list(map(parse_message, await connection.execute(statement)))
-    return await _to_reports(connection, messages) if has_deliveries else [_to_report(one) for one in messages]
+    return await _to_reports(connection, await connection.execute(statement), has_deliveries=has_deliveries)
 
 
-async def find_alert(connection: AsyncConnection, number: int) -> JsonObject | None:
-    """Return the alert of this id, or None."""
+async def find_alert(connection: AsyncConnection, number: int, *, has_deliveries: bool = True) -> JsonObject | None:
+    """Return the alert of this id, or None; `has_deliveries`: with the state of its deliveries."""
     rows = await connection.execute(sa.select(alerts).where(alerts.c.id == number))
-    return next(iter(await _to_reports(connection, map(parse_message, rows))), None)
+    return next(iter(await _to_reports(connection, rows, has_deliveries=has_deliveries)), None)
 
 
-async def _to_reports(connection: AsyncConnection, messages: Iterable[AlertMessage]) -> list[JsonObject]:
-    listed = list(messages)
-    if not listed:
-        return []
-    deliveries: dict[int, list[JsonObject]] = {message.id: [] for message in listed}
+async def _to_reports(connection: AsyncConnection, rows: Iterable[AnyRow], *, has_deliveries: bool) -> list[JsonObject]:
+    messages = list(map(parse_message, rows))
+    reports: list[JsonObject] = [{**message._asdict(), "at": message.moment} for message in messages]
+    if not (has_deliveries and messages):
+        return reports
+    deliveries: dict[int, list[JsonValue]] = {message.id: [] for message in messages}
     columns = alert_deliveries.c
     statement = sa.select(alert_deliveries).where(columns.alert.in_(list(deliveries)))
     for row in await connection.execute(statement.order_by(columns.alert, columns.channel)):
@@ -77,8 +78,6 @@ async def _to_reports(connection: AsyncConnection, messages: Iterable[AlertMessa
         times = {"sent_at": format_timestamp(row.sent_at), "next_at": next_at}
         about = {"channel": row.channel, "state": row.state, "attempts": row.attempts, "error": row.error}
         deliveries[row.alert].append({**about, **times})
-    return [{**_to_report(message), "deliveries": deliveries[message.id]} for message in listed]
-
-
-def _to_report(message: AlertMessage) -> JsonObject:
-    return {**message._asdict(), "at": message.moment}
+    for message, report in zip(messages, reports, strict=True):
+        report["deliveries"] = deliveries[message.id]
+    return reports

@@ -137,10 +137,10 @@ class AlertHandlers(ChangeHandlers):
                     403, f"{call.holder.called} (role {call.holder.contact_role}) reads no such alert"
                 )
             await do(connection, alert, find_side(call.holder))
-            report = await reports.find_alert(connection, alert.id)
+            report = await reports.find_alert(connection, alert.id, has_deliveries=call.holder.customer is None)
             assert report is not None
             await add_handling(connection, call.holder, [report])
-            return ChangeResult(200, report if call.holder.customer is None else hide_deliveries(report))
+            return ChangeResult(200, report)
 
         return await self._change(call, make)
 
@@ -148,11 +148,6 @@ class AlertHandlers(ChangeHandlers):
 def find_side(holder: Holder) -> Side:
     """Return for whom a caller handles alerts."""
     return "operator" if holder.customer is None else "customer"
-
-
-def hide_deliveries(alert: JsonObject) -> JsonObject:
-    """Return an alert as its customer sees it."""
-    return {name: value for name, value in alert.items() if name != "deliveries"}
 
 
 async def add_handling(connection: AsyncConnection, holder: Holder, alerts: Sequence[JsonObject]) -> None:

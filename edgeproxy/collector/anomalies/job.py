@@ -144,11 +144,11 @@ class AnomalyJob:
                 async with self._database.reading() as connection:
                     names = await store.list_customers(connection, name)
                     usual = await store.fetch_baselines(connection, names)
+                if not names:
+                    break
                 async with self._database.reading(whole=True) as connection:
                     used = await store.fetch_usage(connection, day, day + DAY, {customer for customer, _ in usual})
                 await self._judge_day(usual, used, day, now)
-                if not names:
-                    break
                 name = names[-1]
             await self._record_progress("days", day + DAY)
 

@@ -205,7 +205,7 @@ async def list_waived(connection: AsyncConnection) -> list[Span]:
         rows = await connection.execute(WAIVED_SPANS)
         return [Span(since, LASTING if until is None else until) for since, until in rows]
 
-    return list(await fetch_once("waived spans", fetch))
+    return await fetch_once("waived spans", fetch)
 
 
 async def list_waivers(connection: AsyncConnection, limit: int) -> list[JsonObject]:

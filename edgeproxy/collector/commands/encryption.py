@@ -1,14 +1,11 @@
 """Commands about encryption at rest, which work on the database, whether or not a collector runs on it meanwhile."""
 
-import sqlalchemy as sa
-
 from edgeproxy.base.plural import format_count
 from edgeproxy.collector.accounts.audit import AuditEntry, append_entry
 from edgeproxy.collector.accounts.end_users import seal_clear_secrets
 from edgeproxy.collector.commands.command_caller import get_command_caller
 from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.encryption_tables import book_keys
 from edgeproxy.collector.encryption import migration
 from edgeproxy.collector.encryption.key_services import KeyServiceError
 from edgeproxy.collector.encryption.keyring import Keyring, find_keyring
@@ -21,10 +18,10 @@ def report_status(settings: CollectorSettings) -> CommandResult:
     """Report which keys there are, and how much of each encrypted column is still in the clear."""
 
     async def look(database: Database) -> str:
+        years = (await _get_keyring(database)).books.years
         async with database.reading(whole=True) as connection:
             counts = await migration.fetch_data_key_counts(connection)
             columns = await migration.fetch_status(connection)
-            years = (await connection.execute(sa.select(book_keys.c.year).order_by(book_keys.c.year))).scalars().all()
         lines = [f"key {id_}: wraps {format_count(count, 'data key')}" for id_, count in sorted(counts.items())]
         lines += [f"keys of the books: {', '.join(map(str, years))}"]
         lines += [f"{one.name}: {one.sealed} encrypted, {one.clear} in the clear" for one in columns]

@@ -1,6 +1,6 @@
 """The keys of the books: one for each calendar year (UTC), by which what invoices must keep after an erasure is sealed.
 
-The key of a year is made before the year begins, and destroyed when its books are over (billing/jobs/ended_keys.py),
+The key of a year is made before the year begins, and destroyed when its books are over (billing/jobs/ended_books.py),
 the oldest first. No erasure touches it. All that there are are in memory, a dozen at most, with the keys that wrap
 them. What is looked up, such as an id at Stripe, is sealed by AES-SIV, which makes equal ciphertexts of equal values,
 and any other text by AES-256-GCM.

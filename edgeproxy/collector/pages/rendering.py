@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import cache, partial
 from importlib.resources import files
 from math import ceil
+from types import CodeType
 
 from aiohttp import web
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import BytecodeCache, Environment, PackageLoader, StrictUndefined
+from jinja2.bccache import Bucket
 
 from edgeproxy.collector.accounts.ids import is_pseudonym
 from edgeproxy.collector.alerts.words import describe, describe_own, find_button
@@ -74,6 +76,25 @@ def list_static_files() -> Iterator[tuple[str, bytes, str]]:
         yield find_static_path(name), read_static(name), media
 
 
+class CompiledTemplates(BytecodeCache):
+    """What templates were compiled to, which is the same for all languages."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, CodeType] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        """Give a template its code, if it was compiled before."""
+        bucket.code = self._codes.get(bucket.key)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Store the code of a template, which was compiled now."""
+        assert bucket.code is not None
+        self._codes[bucket.key] = bucket.code
+
+
+COMPILED = CompiledTemplates()
+
+
 @cache
 def create_environment(language: str) -> Environment:
     """Return the environment of templates, with the texts of a language."""
@@ -85,6 +106,7 @@ def create_environment(language: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
+        bytecode_cache=COMPILED,
     )
     templates.install_gettext_translations(load_catalog(language), newstyle=True)  # type: ignore[attr-defined]
     templates.filters |= {"shown": show_text, "label": format_label}

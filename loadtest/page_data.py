@@ -103,9 +103,10 @@ def business(customers: int, now: int) -> Iterator[str]:
         month = f"'{datetime.fromtimestamp(begin, UTC):%Y-%m-%d}'"
         id_ = f"'018f0000-0000-7000-a{MONTHS + number:03}-' || (100000000000 + n)"
         state = "CASE WHEN n % 5000 = 0 THEN 'held' WHEN n % 1000 = 0 THEN 'open' ELSE 'paid' END"
-        yield f"""INSERT INTO invoices (id, customer, period, kind, state, subtotal, total, currency, period_start,
-                period_end, closes_at, tries, failures, try_at, created_at)
-            SELECT {id_}, {ID}, {month}, 'period', {state if number == -1 else "'paid'"}, {FEE}, {FEE}, 'usd', {begin},
+        state = state if number == -1 else "'paid'"
+        yield f"""INSERT INTO invoices (id, customer, period, kind, state, booked, subtotal, total, currency,
+                period_start, period_end, closes_at, tries, failures, try_at, created_at)
+            SELECT {id_}, {ID}, {month}, 'period', {state}, {state}, {FEE}, {FEE}, 'usd', {begin},
                 {end}, {end + DAY}, 0, 0, 0, {end} {paying}"""
         yield f"""INSERT INTO rated (invoice, at, shadow, "real", charged_at)
             SELECT {id_}, {end * 1000}, {FEE}, {FEE}, {end * 1000} {paying}"""

@@ -36,7 +36,7 @@ from edgeproxy.collector.database.ownership import (
     grant_rights,
     set_minutes_floor,
 )
-from edgeproxy.collector.database.precedence import Precedence
+from edgeproxy.collector.database.precedence import Precedence, is_giving_way
 from edgeproxy.collector.database.schema import (
     DAY,
     REVISION,
@@ -54,8 +54,8 @@ from edgeproxy.collector.database.statements import AnyColumn, AnySelect
 
 CONNECT_TIMEOUT = 10.0
 """Seconds until a server must have answered."""
-STATEMENT_TIMEOUT = 60.0
-"""Seconds that a statement may take on PostgreSQL."""
+STATEMENT_TIMEOUT, JOB_STATEMENT_TIMEOUT = 60.0, 300.0
+"""Seconds that a statement may take on PostgreSQL, and one that a job reads by."""
 SERVER_SETTINGS = {
     "application_name": "edgeproxy collector",
     # What was acknowledged must be on disk, whatever the server does for others.
@@ -64,10 +64,12 @@ SERVER_SETTINGS = {
     "jit": "off",
 }
 """The settings of connections to PostgreSQL."""
+JOB_SERVER_SETTINGS = SERVER_SETTINGS | {"max_parallel_workers_per_gather": "0"}
+"""Those of connections over which jobs read: one that takes its time leaves cores to who waits."""
 LOCK_TIMEOUT = 30.0
 """Seconds that a transaction on SQLite waits for another process to end its own."""
 READERS = 4
-"""Connections for reading."""
+"""Connections for reading, and as many for what jobs read: pages wait for none of theirs."""
 LOCKS_MAX = 16
 """Connections beside one that hold locks of jobs, each while its job does something."""
 POSTGRESQL_VERSION_MIN = 150000
@@ -167,12 +169,17 @@ class Database:
         if self.is_sqlite:
             self._writer = _create_sqlite_engine(given, "BEGIN IMMEDIATE", 1)
             self._reader = _create_sqlite_engine(given, "BEGIN", READERS)
+            self._job_reader = _create_sqlite_engine(given, "BEGIN", READERS)
         else:
             self._writer = _create_postgresql_engine(given, 1)
             self._reader = _create_postgresql_engine(given, READERS)
+            self._job_reader = _create_postgresql_engine(
+                given, READERS, patience=JOB_STATEMENT_TIMEOUT, settings=JOB_SERVER_SETTINGS
+            )
             self.locks = _create_postgresql_engine(given, 1, more=LOCKS_MAX)
             """Connections that hold locks of jobs (single_runner.py), of PostgreSQL alone."""
-        event.listen(self._reader.sync_engine, "before_cursor_execute", self._give_way)
+        self._engines = (self._writer, self._reader, self._job_reader)
+        event.listen(self._job_reader.sync_engine, "before_cursor_execute", self._give_way)
 
     @classmethod
     async def connect(cls, url: str, *, as_it_is: bool = False) -> "Database":
@@ -199,8 +206,8 @@ class Database:
 
     async def close(self) -> None:
         """End all connections."""
-        await self._writer.dispose()
-        await self._reader.dispose()
+        for engine in self._engines:
+            await engine.dispose()
         if not self.is_sqlite:
             await self.locks.dispose()
 
@@ -264,12 +271,12 @@ class Database:
 
     def set_option(self, name: str, value: object) -> None:
         """Give all connections from now on an option, for what works on them; no statement depends on it."""
-        for engine in (self._writer, self._reader):
+        for engine in self._engines:
             engine.sync_engine.update_execution_options(**{name: value})
 
     def set_book_cipher(self, cipher: BookCipher) -> None:
         """Have all statements from now on seal and open text of the books by this cipher."""
-        for engine in (self._writer, self._reader):
+        for engine in self._engines:
             set_book_cipher(engine.sync_engine, cipher)
 
     def _exists(self) -> bool:
@@ -319,7 +326,7 @@ class Database:
     @asynccontextmanager
     async def reading(self, *, whole: bool = False) -> AsyncIterator[AsyncConnection]:
         """A connection that only reads; with `whole`, all that it reads is of one moment, else each statement is."""
-        async with self._reader.connect() as connection:
+        async with (self._job_reader if is_giving_way() else self._reader).connect() as connection:
             if self.is_sqlite:
                 await connection.execution_options(**{WHOLE: whole})
             else:
@@ -721,7 +728,12 @@ def _create_sqlite_engine(url: URL, begin: str, connections: int) -> AsyncEngine
 
 
 def _create_postgresql_engine(
-    url: URL, connections: int, *, more: int = 0, patience: float | None = STATEMENT_TIMEOUT
+    url: URL,
+    connections: int,
+    *,
+    more: int = 0,
+    patience: float | None = STATEMENT_TIMEOUT,
+    settings: Mapping[str, str] = SERVER_SETTINGS,
 ) -> AsyncEngine:
     """Connections to a server, kept open; `more` are opened where they are needed, and ended again.
 
@@ -733,7 +745,7 @@ def _create_postgresql_engine(
         connect_args={
             "timeout": CONNECT_TIMEOUT,
             "command_timeout": patience,
-            "server_settings": SERVER_SETTINGS,
+            "server_settings": dict(settings),
         },
         pool_size=connections,
         max_overflow=more,

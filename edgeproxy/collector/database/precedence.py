@@ -32,6 +32,11 @@ def giving_way() -> Iterator[None]:
         _TURN.reset(token)
 
 
+def is_giving_way() -> bool:
+    """Return whether what is done here gives way."""
+    return _TURN.get() is not None
+
+
 class Precedence:
     """Who is waited for in a process. Lives in one event loop."""
 
@@ -53,7 +58,7 @@ class Precedence:
 
     def is_due(self) -> bool:
         """Return whether `give_way` would wait."""
-        return self._waiting > 0 and _TURN.get() is not None
+        return self._waiting > 0 and is_giving_way()
 
     async def give_way(self) -> None:
         """Wait while somebody waits, if this is a job's, but no longer than RESTS times as long as it worked."""

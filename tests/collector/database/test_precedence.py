@@ -10,7 +10,7 @@ from aiohttp.test_utils import make_mocked_request
 from edgeproxy.collector.api.endpoint import READ_VALUES
 from edgeproxy.collector.api.internal_client import Inside
 from edgeproxy.collector.database import precedence
-from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.database import READERS, Database
 from edgeproxy.collector.database.precedence import giving_way
 from edgeproxy.collector.database.read_once import ReadValues, fetch_once, reading_once
 from edgeproxy.collector.pages.sessions import Session, SignedIn
@@ -18,6 +18,8 @@ from tests.support.credited import run
 
 ONE = sa.select(sa.literal(1))
 READS = 20
+JOBS = READERS
+"""As many as there are connections for what jobs read."""
 
 
 @pytest.mark.parametrize("way", ["reading", "writing"])
@@ -56,6 +58,28 @@ def test_a_job_waits_no_longer_than_it_may(database: str, monkeypatch: pytest.Mo
                 await connection.execute(ONE)
             async with asyncio.timeout(60), opened.reading() as connection:
                 await connection.execute(ONE)
+
+    run(database, work)
+
+
+def test_a_page_waits_for_no_connection_of_jobs(database: str) -> None:
+    async def work(opened: Database) -> None:
+        held = asyncio.Barrier(JOBS + 1)
+
+        async def do() -> None:
+            with giving_way():
+                async with opened.reading() as connection:
+                    await connection.execute(ONE)
+                    await held.wait()
+                    await held.wait()
+
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            for _ in range(JOBS):
+                tasks.create_task(do())
+            await held.wait()
+            async with opened.reading() as connection:
+                await connection.execute(ONE)
+            await held.wait()
 
     run(database, work)
 

@@ -136,12 +136,11 @@ async def _apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: Str
 async def _apply_stripe_customer(connection: AsyncConnection, stripe_customer: StripeObject) -> None:
     """Apply a customer of Stripe's: changes of its balance by hand, how it pays, what its invoices say, and that
     it is gone."""
-    now = time.time()
     if stripe_customer.get("deleted"):
         await record_deleted(connection, stripe_customer["id"])
     await foreign_balance.apply_stripe_customer(connection, stripe_customer)
-    await dunning.apply_stripe_customer(connection, stripe_customer, now)
-    await billing_details.apply_stripe_customer(connection, stripe_customer, int(now * 1000))
+    await dunning.apply_stripe_customer(connection, stripe_customer, time.time())
+    await billing_details.apply_stripe_customer(connection, stripe_customer)
 
 
 def find_plan_page(settings: CollectorSettings) -> str | None:

@@ -30,7 +30,12 @@ from edgeproxy.collector.api.endpoint import Call, Nothing
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing.invoices.dunning import is_declined
 from edgeproxy.collector.billing.stripe import billing_details
-from edgeproxy.collector.billing.stripe.billing_details import PaymentMethod, StoredDetails, TaxNumber
+from edgeproxy.collector.billing.stripe.billing_details import (
+    PaymentMethod,
+    StaleCustomerError,
+    StoredDetails,
+    TaxNumber,
+)
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.stripe.customers import EMAIL, find_contact_email, find_stripe_id
 
@@ -68,8 +73,11 @@ class BillingDetailsHandlers(CustomerBillingHandlers):
                 stripe_customer = await billing_details.fetch_stripe_customer(stripe, stripe_id)
         except (StripeCallError, TimeoutError):
             return False
-        async with self._database.writing() as connection:
-            await billing_details.apply_stripe_customer(connection, stripe_customer, int(time.time() * 1000))
+        try:
+            async with self._database.writing() as connection:
+                await billing_details.apply_stripe_customer(connection, stripe_customer)
+        except StaleCustomerError:
+            pass  # What was written down meanwhile is fresh too.
         return True
 
     async def update_details(self, call: Call[CustomerQuery, UpdateBillingDetailsRequest]) -> web.Response:
@@ -113,8 +121,7 @@ class BillingDetailsHandlers(CustomerBillingHandlers):
                 email = body.email or await find_contact_email(connection, payer.id)
             changes |= {"email": email or "", "metadata": {EMAIL: "" if body.email else email or ""}}
         stripe_customer = await billing_details.update_stripe_customer(stripe, payer.stripe_id, changes)
-        async with self._database.writing() as connection:
-            await billing_details.apply_stripe_customer(connection, stripe_customer, int(time.time() * 1000))
+        await billing_details.write_newest(self._database, stripe, stripe_customer)
 
 
 async def _change_tax_number(

@@ -2,26 +2,32 @@
 
 A page cannot wait for Stripe, and Stripe may be away. So each event of a customer at Stripe, of its tax numbers and of
 its payment methods writes down what Stripe has by then. The number of a card never comes here: it is entered at Stripe.
+
+Events and changes from our page are written down beside each other, each some time after Stripe was asked. What was
+asked for before another answer was written down may be older than that one: Stripe is asked again.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple, cast
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
+from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
 from edgeproxy.collector.billing.stripe.customers import EMAIL, find_payment_method
 from edgeproxy.collector.database.billing_tables import billing_customers, billing_details
-from edgeproxy.collector.database.database import build_upsert
+from edgeproxy.collector.database.database import Database, build_upsert
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
 from edgeproxy.config.collector.tax_numbers import TAX_NUMBER_TYPES
 
 EXPANDED = ("invoice_settings.default_payment_method", "tax_ids")
 """The fields that a customer is fetched with."""
+REQUESTED_AT: Final = "requested_at"
+"""The key of a customer with the Unix millisecond at which Stripe was asked for it."""
 ADDRESS_FIELDS = ("line1", "line2", "city", "state", "postal_code", "country")
 TABLE = billing_details.name
 columns = billing_details.c
@@ -86,6 +92,10 @@ class StoredDetails(NamedTuple):
     payment_method: PaymentMethod | None
     read_at: int
     """Unix milliseconds; 0: Stripe is to be asked anew."""
+
+
+class StaleCustomerError(Exception):
+    """Another answer of Stripe's about a customer was written down since it was asked for this one."""
 
 
 # ---- what Stripe says; pure
@@ -154,8 +164,8 @@ async def has_payment_method(connection: AsyncConnection, customer: str) -> bool
     return bool((await connection.execute(statement)).scalar_one_or_none())
 
 
-async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: StripeObject, now: int) -> None:
-    """Write down the details of a customer as Stripe has it at this Unix millisecond, if it is one of ours.
+async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: StripeObject) -> None:
+    """Write down the details of a customer as Stripe has it, if it is one of ours; raises StaleCustomerError.
 
     Of one that is deleted there or is erased here nothing is written.
     """
@@ -167,8 +177,13 @@ async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: St
         return
     if stripe_customer.get("deleted"):
         await connection.execute(sa.delete(billing_details).where(columns.customer == customer))
-    else:
-        await _store(connection, customer, parse_details(stripe_customer, now))
+        return
+    before = sa.select(columns.read_at).where(columns.customer == customer).with_for_update()
+    read_at, now = (await connection.execute(before)).scalar_one_or_none(), now_ms()
+    # What is later than now is by a clock that is ahead, and says nothing.
+    if read_at is not None and stripe_customer[REQUESTED_AT] < read_at <= now:
+        raise StaleCustomerError(f"what Stripe has of {customer} was written down meanwhile")
+    await _store(connection, customer, parse_details(stripe_customer, now))
 
 
 async def _store(connection: AsyncConnection, customer: str, details: StoredDetails) -> None:
@@ -194,7 +209,9 @@ async def expire_details(connection: AsyncConnection, customer: str) -> None:
 
 async def fetch_stripe_customer(stripe: Stripe, stripe_id: str) -> StripeObject:
     """Return a customer of Stripe's with what details need; raises StripeCallError."""
-    return await stripe.call("v1.customers.retrieve", stripe_id, expand=list(EXPANDED))
+    requested_at = now_ms()
+    stripe_customer = await stripe.call("v1.customers.retrieve", stripe_id, expand=list(EXPANDED))
+    return {**stripe_customer, REQUESTED_AT: requested_at}
 
 
 def find_tax_number_type(country: str | None) -> str | None:
@@ -218,4 +235,20 @@ async def replace_tax_number(
 
 async def update_stripe_customer(stripe: Stripe, stripe_id: str, changes: StripeObject) -> StripeObject:
     """Change fields of a customer at Stripe, and return it with what details need; raises StripeCallError."""
-    return await stripe.call("v1.customers.update", stripe_id, expand=list(EXPANDED), **changes)
+    requested_at = now_ms()
+    stripe_customer = await stripe.call("v1.customers.update", stripe_id, expand=list(EXPANDED), **changes)
+    return {**stripe_customer, REQUESTED_AT: requested_at}
+
+
+async def write_newest(database: Database, stripe: Stripe, stripe_customer: StripeObject) -> None:
+    """Write down a customer as Stripe has it, or as it has it by now where another answer was written down meanwhile.
+
+    Raises StripeCallError.
+    """
+    while True:
+        try:
+            async with database.writing() as connection:
+                await apply_stripe_customer(connection, stripe_customer)
+            return
+        except StaleCustomerError:
+            stripe_customer = await fetch_stripe_customer(stripe, stripe_customer["id"])

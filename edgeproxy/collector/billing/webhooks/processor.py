@@ -17,6 +17,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.credits.purchases import PURCHASE, UnbookedPurchaseError, UnexpectedObjectError
+from edgeproxy.collector.billing.stripe.billing_details import StaleCustomerError
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.billing.stripe.webhook_event import InvalidStripeEventError, parse_event_object
 from edgeproxy.collector.billing.webhooks import receiver
@@ -157,6 +158,8 @@ class Processor:
                 stripe_object = await self._apply_object(subject, [row.id for row in events])
             except CONNECTION_ERRORS as error:  # The database is away: nothing can be written down about it either.
                 self._log.error("an event could not be applied, and is tried again", why=format_reason(error))
+            except StaleCustomerError:
+                pass  # The events stay due: the next round fetches what they are about again.
             except StripeUnavailableError as error:
                 await self._put_off(events, str(error), Cause.UNAVAILABLE)
             except UnexpectedObjectError as error:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.billing.invoices import stripe_payments
 from edgeproxy.collector.billing.invoices.foreign_balance import TRANSACTIONS
 from edgeproxy.collector.billing.stripe import billing_details
@@ -44,15 +45,19 @@ class StripeObjects:
         self._stripe = stripe
 
     async def fetch(self, object_type: str, id: str) -> StripeObject:
-        """Return an object as it is now; of one that is gone `{id, object, deleted: true}`. Customers of ours have the
-        newest transactions of their balance beside. Raises StripeUnavailableError."""
+        """Return an object as it is now; of one that is gone `{id, object, deleted: true}`. Customers have REQUESTED_AT
+        beside, those of ours the newest transactions of their balance. Raises StripeUnavailableError."""
+        requested_at = now_ms()
         expanded = {"expand": EXPANDED[object_type]} if object_type in EXPANDED else {}
         stripe_object = await self._fetch(RETRIEVE[object_type], id, **expanded)
         if stripe_object is None:
             return {"id": id, "object": object_type, "deleted": True}
-        if object_type == "customer" and CUSTOMER in (stripe_object.get("metadata") or {}):
+        if object_type != "customer":
+            return stripe_object
+        stripe_object = {**stripe_object, billing_details.REQUESTED_AT: requested_at}
+        if CUSTOMER in (stripe_object.get("metadata") or {}):
             page = await self._fetch("v1.customers.balance_transactions.list", id, limit=NEWEST)
-            return {**stripe_object, TRANSACTIONS: (page or {}).get("data")}
+            stripe_object[TRANSACTIONS] = (page or {}).get("data")
         return stripe_object
 
     async def list_events(self, since: int) -> list[StripeObject]:

@@ -14,6 +14,7 @@ import stripe as package
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.credits.purchases import PURCHASE, UnbookedPurchaseError
+from edgeproxy.collector.billing.stripe.billing_details import StaleCustomerError
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT, parse_event_object
 from edgeproxy.collector.billing.webhooks import receiver
@@ -250,6 +251,26 @@ def test_what_cannot_be_applied_is_tried_five_times_and_then_a_dead_letter_until
             await own.processor.step()
             assert own.known == {"in_1": status}
         assert (own.seen, len(own.applied)) == (["invoice.open"], 1), "metrics count an event once"
+
+    play(database, work)
+
+
+def test_what_is_older_than_what_was_written_down_meanwhile_is_fetched_again_in_the_next_round(database: str) -> None:
+    async def work(own: Books) -> None:
+        async def write_meanwhile(_: AsyncConnection, object: Mapping[str, Any]) -> None:
+            own.upstream.change(object["id"], "paid")
+            raise StaleCustomerError
+
+        table, clock = {"invoice": write_meanwhile}, lambda: own.upstream.now
+        stale = Processor(own.database, own.upstream, table, own.payloads, live=False, clock=clock)
+        await own.receive(own.upstream.change("in_1", "open"))
+        assert await stale.step() == 1
+        assert await own.count_by_state() == {"waiting": 1}
+        assert await own.processor.step() == 1, "it is due at once"
+        assert own.known == {"in_1": "paid"}
+        async with own.database.reading() as connection:
+            (listed,) = await receiver.list_events(connection, EventState.APPLIED, None, 10)
+        assert listed["attempts"] == 0
 
     play(database, work)
 

@@ -6,6 +6,7 @@ cannot try names either.
 """
 
 import hmac
+import re
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Collection, Mapping
@@ -32,6 +33,8 @@ HASHED = "hmac:"
 """How items begin that are stored hashed."""
 ERASED = "erased:"
 """How random items begin that stand for an end user who was erased."""
+HASH = re.compile(f"{HASHED}[A-Za-z0-9_-]{{43}}")
+"""An item as it is stored hashed: 32 bytes in Base64url without padding."""
 SECRET_BYTES = 32
 SEALED_MAX = 200
 """Secrets that one transaction encrypts."""
@@ -51,6 +54,11 @@ def is_hashing(settings: CollectorSettings) -> bool:
 def hash_item(secret: bytes, item: str) -> str:
     """Return an item as it is stored."""
     return HASHED + urlsafe_b64encode(hmac.digest(secret, item.encode(), sha256)).rstrip(b"=").decode()
+
+
+def is_hash(item: str) -> bool:
+    """Return whether an item has the form of one that is stored hashed. Those of services may have it too."""
+    return HASH.fullmatch(item) is not None
 
 
 def make_random_item() -> str:

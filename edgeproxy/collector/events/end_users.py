@@ -4,7 +4,7 @@ of `unique` meters."""
 from collections.abc import Iterator, Mapping, Sequence
 
 from edgeproxy.collector.accounts.end_user_pseudonyms import Person, get_or_create_pseudonyms, is_pseudonym
-from edgeproxy.collector.accounts.end_users import fetch_secrets, get_or_create_secrets, hash_item
+from edgeproxy.collector.accounts.end_users import fetch_secrets, get_or_create_secrets, hash_item, is_hash
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.events.event import UsageEvent
 from edgeproxy.config.dimensions import OTHER, format_dimensions, parse_dimensions
@@ -45,9 +45,17 @@ def _find_people(marked: Sequence[str], event: UsageEvent) -> Iterator[tuple[str
             yield name, (event.customer, value)
 
 
-async def hash_events(database: Database, sent: Sequence[tuple[int, UsageEvent]]) -> list[tuple[int, UsageEvent]]:
-    """Return events, each with its index, with their items as they are stored."""
-    customers = {event.customer for _, event in sent if event.item is not None}
+async def hash_events(
+    database: Database, sent: Sequence[tuple[int, UsageEvent]], *, is_replay: bool = False
+) -> list[tuple[int, UsageEvent]]:
+    """Return events, each with its index, with their items as they are stored.
+
+    In a replay an item that is hashed already stays: the dead letter of an event that was refused after that has it so.
+    """
+    clear = {
+        index: event.item for index, event in sent if event.item is not None and not (is_replay and is_hash(event.item))
+    }
+    customers = {event.customer for index, event in sent if index in clear}
     if not customers:
         return list(sent)
     async with database.reading() as connection:
@@ -57,6 +65,6 @@ async def hash_events(database: Database, sent: Sequence[tuple[int, UsageEvent]]
             secrets = await get_or_create_secrets(connection, customers)
     hashed = []
     for index, event in sent:
-        item = None if event.item is None else hash_item(secrets[event.customer], event.item)
+        item = hash_item(secrets[event.customer], clear[index]) if index in clear else event.item
         hashed.append((index, event._replace(item=item)))
     return hashed

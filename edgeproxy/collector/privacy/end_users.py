@@ -4,6 +4,7 @@ An erasure puts a random item into the place of the end user's, so that what was
 """
 
 from collections import Counter
+from collections.abc import Sequence
 
 import orjson
 import sqlalchemy as sa
@@ -81,18 +82,21 @@ async def erase_end_user(connection: AsyncConnection, caller: Caller, customer: 
     held = (holdings.c.customer == customer) & holdings.c.item.in_(items)
     await end_allocations(connection, held)
     counts["holdings"] = (await connection.execute(sa.delete(holdings).where(held))).rowcount
-    counts["dead_letters"] = await _delete_dead_letters(connection, customer, name)
+    counts["dead_letters"] = await _delete_dead_letters(connection, customer, items)
     counts = +counts
     await append_entry(connection, caller, AuditEntry("end_user.erase", customer, None, dict(counts)))
     return counts
 
 
-async def _delete_dead_letters(connection: AsyncConnection, customer: str, name: str) -> int:
-    """Delete rejected events of a customer that have a name anywhere, and return their number."""
+async def _delete_dead_letters(connection: AsyncConnection, customer: str, items: Sequence[str]) -> int:
+    """Delete rejected events of a customer that have one of these names of an end user anywhere; return their number.
+
+    Those that were rejected after their end users were hashed have the hash.
+    """
     columns = dead_letters.c
-    written = orjson.dumps(name).decode()[1:-1]  # As in the event's JSON.
-    chosen = match_events([customer]) & columns.event.contains(written, autoescape=True)
-    rows = await connection.execute(sa.select(columns.id, columns.event).where(chosen))
+    written = [orjson.dumps(item).decode()[1:-1] for item in items]  # As in the event's JSON.
+    has_one = sa.or_(*(columns.event.contains(one, autoescape=True) for one in written))
+    rows = await connection.execute(sa.select(columns.id, columns.event).where(match_events([customer]) & has_one))
     ids = [row.id for row in rows if names_one(row.event, [customer], if_cut_off=True)]
     if ids:
         await connection.execute(sa.delete(dead_letters).where(columns.id.in_(ids)))

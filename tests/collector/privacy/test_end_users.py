@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from edgeproxy import cli
 from edgeproxy.collector.accounts.end_user_pseudonyms import is_pseudonym
 from edgeproxy.collector.accounts.end_users import HASHED
-from loadtest.testbed.collector import SERVICE, Collector, verified
+from loadtest.testbed.collector import ADMIN, SERVICE, Collector, verified
 from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import StartCollector, only_sqlite
 
@@ -103,6 +103,32 @@ def test_people_are_counted_once_across_the_switch_and_erased_one_by_one(start_c
     assert count(collector) == 3, "who comes again is another one"
     collector.end()
     assert verified(collector)[0] == 0
+
+
+@only_sqlite("database")
+def test_a_rejected_event_that_is_replayed_has_the_person_that_it_had(start_collector: StartCollector) -> None:
+    collector = start_collector(meters=METERS, privacy=HASHING)
+    assert report(collector, ("1", ADA), ("2", BOB)) == (2, 0)
+
+    def reject(who: str) -> dict[str, Any]:
+        """Have an event rejected for the person that it has; return its dead letter."""
+        event = {"id": "1", "source": "app", "customer": "acme", "meter": "people", "value": who}
+        assert len(collector.send("POST", "/v1/events", event, token=SERVICE).json()["rejected"]) == 1
+        (letter,) = collector.get("/v1/dead-letters", token=ADMIN).json()["dead_letters"]
+        assert letter["event"]["value"].startswith(HASHED)
+        return dict(letter)
+
+    letter = reject(BOB)
+    again = {**letter["event"], "id": "3"}
+    assert collector.send("POST", f"/v1/dead-letters/{letter['id']}/replay", again).json()["accepted"] == 1
+    assert count(collector) == 2, "nobody becomes another one"
+    assert report(collector, ("4", again["value"])) == (1, 0)
+    assert again["value"] in list_stored(collector)
+    assert count(collector) == 3, "a name that a service sends is a name, whatever it looks like"
+    reject(BOB)
+    collector.end()
+    assert erase(collector, "acme", BOB) == "erased: 1 dead_letters, 2 events\n"
+    assert holds_nothing_of(collector, again["value"])
 
 
 def use(collector: Collector, id_: str, **dimensions: str) -> tuple[int, int]:

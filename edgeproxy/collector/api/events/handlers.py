@@ -84,7 +84,7 @@ class EventHandlers(Handlers):
             sent = await self._resolve_customers(sent)
         events = await replace_people(self._database, self._meters, sent.events)
         if is_hashing(self._settings):
-            events = await hash_events(self._database, events)
+            events = await hash_events(self._database, events, is_replay=sent.is_replay)
         return sent._replace(events=events)
 
     async def _resolve_customers(self, sent: EventRequest) -> EventRequest:

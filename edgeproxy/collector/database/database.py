@@ -758,19 +758,20 @@ def _create_postgresql_engine(
         if connection.driver_connection.is_closed():
             raise sa.exc.DisconnectionError
 
-    @event.listens_for(engine.sync_engine, "handle_error")
-    def tell_lost(context: Any) -> Exception | None:
-        """Return an OperationalError where the server is unavailable or was killed, no fault of ours; else None."""
-        original = context.original_exception
-        _hide_detail(original, context.sqlalchemy_exception)
-        # The server was killed while the connection waited for it: the driver takes it for in use ever after.
-        is_stuck = isinstance(original.__cause__, asyncpg.InternalClientError)
-        if not (is_stuck or str(getattr(original, "sqlstate", None)).startswith(UNAVAILABLE_STATES)):
-            return None
-        context.is_disconnect |= is_stuck
-        return sa.exc.OperationalError(context.statement, context.parameters, original)
-
+    event.listen(engine.sync_engine, "handle_error", _tell_lost)
     return engine
+
+
+def _tell_lost(context: Any) -> Exception | None:
+    """Return an OperationalError where the server is unavailable or was killed, no fault of ours; else None."""
+    original = context.original_exception
+    _hide_detail(original, context.sqlalchemy_exception)
+    # The server was killed while the connection waited for it: the driver takes it for in use ever after.
+    is_stuck = isinstance(original.__cause__, asyncpg.InternalClientError)
+    if not (is_stuck or str(getattr(original, "sqlstate", None)).startswith(UNAVAILABLE_STATES)):
+        return None
+    context.is_disconnect |= is_stuck
+    return sa.exc.OperationalError(context.statement, context.parameters, original)
 
 
 def _hide_detail(original: BaseException, raised: BaseException | None) -> None:

@@ -16,9 +16,10 @@ from loadtest.testbed.fork_server import EDGE_PYTHON
 from loadtest.testbed.http_client import Answer, ask
 from loadtest.testbed.ports import HOST, Ports
 from loadtest.testbed.process import Process
+from loadtest.testbed.slow_edge import edge_command
 from loadtest.testbed.waiting import stretched, until
 
-COMMAND = (EDGE_PYTHON, "-m", "edgeproxy", "edge", "-c")
+COMMAND = edge_command("edgeproxy", "edge", "-c")
 START = 60.0
 """Seconds within which an edge is ready."""
 TROUBLE = re.compile(r'.*(?:Traceback|"level": ?"(?:critical|exception)"|task died|never retrieved|never awaited).*')

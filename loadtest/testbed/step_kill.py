@@ -20,7 +20,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from loadtest.testbed.fork_server import EDGE_PYTHON, STEPPING
+from loadtest.testbed.fork_server import STEPPING
+from loadtest.testbed.slow_edge import edge_command
 
 CLOCK, FULL = "EDGEPROXY_TEST_CLOCK", "EDGEPROXY_TEST_FULL"
 OFFSET = struct.Struct("<d")
@@ -40,8 +41,9 @@ def boundaries(steps: tuple[str, ...]) -> list[str]:
 
 def stepping(step: str, command: str) -> tuple[str, ...]:
     """What starts an edge, or a collector, that is killed at a step."""
-    python = EDGE_PYTHON if command == "edge" else sys.executable
-    return (python, *STEPPING[1:], step, command, "-c")
+    if command == "edge":
+        return edge_command(STEPPING[2], step, command, "-c")
+    return (*STEPPING, step, command, "-c")
 
 
 def said(step: str) -> str:

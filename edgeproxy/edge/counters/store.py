@@ -253,10 +253,11 @@ class Store:
         before = [theirs or column < own for column, theirs in columns.list_orphans(file).items()]
         return last or sum(before) < file.layout.columns // 2
 
-    def withdraw_orphan(self) -> None:
-        """Withdraw that declaration: this worker accepts no further connection."""
+    def withdraw_orphan(self) -> bool:
+        """Withdraw that declaration: this worker accepts no further connection. Return whether others stay declared."""
         assert self.column is not None
         columns.withdraw_orphan(self._connections, self.column)
+        return bool(columns.list_orphans(self._connections))
 
     # ---- for supervisors
 

@@ -32,6 +32,7 @@ from edgeproxy.edge.proxy.claim_waiter import ClaimWaiter
 from edgeproxy.edge.proxy.connector import UpstreamConnector
 from edgeproxy.edge.proxy.control_handler import ControlHandler, describe_failure
 from edgeproxy.edge.proxy.generations import Generations
+from edgeproxy.edge.proxy.handshake_filter import admit_handshakes, refuse_handshakes
 from edgeproxy.edge.proxy.key_lookup import KeyLookup
 from edgeproxy.edge.proxy.overload import Overload
 from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
@@ -100,6 +101,11 @@ class Worker:
             self._listening.append((server, queue, acceptor))
         self.runtime.deadlines.start()
         self.runtime.overload.start(self.runtime.snapshot.overload)
+
+    @property
+    def queues(self) -> list[socket.socket]:
+        """The sockets that it accepts from."""
+        return [queue for _, queue, _ in self._listening]
 
     def take_queued(self, most: int) -> None:
         """Take so many of the connections that wait to be accepted, of each listener.
@@ -313,7 +319,11 @@ async def wait_until_drain(
         if not worker.store.declare_orphan(last=token == own):
             logger.info("enough others serve on without a supervisor; leaving")
             break
+        admit_handshakes(worker.queues)  # One that shares them may have left as the last, before this one knew.
         await asyncio.sleep(ORPHAN_CHECK_SECONDS)
+    if not worker.store.withdraw_orphan():
+        # Who closes the sockets last resets what is queued.
+        refuse_handshakes(worker.queues)
     stop.set()
     return None
 

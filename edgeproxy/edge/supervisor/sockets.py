@@ -9,24 +9,10 @@ queued for workers that may never come up. Workers listen when they are about to
 
 import errno
 import socket
-import struct
-from array import array
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from edgeproxy.config.addresses import Address
-
-SO_ATTACH_FILTER = 26
-"""The socket option of Linux, for which Python has no name."""
-
-DROP_SYN = (
-    (0x30, 0, 0, 13),  # load the flags of the TCP header
-    (0x54, 0, 0, 0x12),  # of these SYN and ACK
-    (0x15, 0, 1, 0x02),  # where it is SYN alone
-    (0x06, 0, 0, 0),  # drop the packet
-    (0x06, 0, 0, 0xFFFFFFFF),  # or else keep it
-)
-"""Instructions of classic BPF: code, jumps if true and if false, operand."""
 
 
 class AddressUnavailableError(Exception):
@@ -72,20 +58,6 @@ def bind_all(addresses: Iterable[Address]) -> tuple[socket.socket, ...]:
         made = tuple(undo.enter_context(bind(address)) for address in addresses)
         undo.pop_all()
     return made
-
-
-def refuse_handshakes(bound: Sequence[socket.socket]) -> None:
-    """Make the kernel drop every SYN for these sockets in all processes. Queued connections stay.
-
-    Otherwise a connection made between the last accept and the close of the socket is reset, and its client has sent a
-    request by then. A client whose SYN is dropped retries a second later, and finds another edge or none.
-    """
-    program = array("B", b"".join(struct.pack("HBBI", *instruction) for instruction in DROP_SYN))
-    for one in bound:
-        with suppress(OSError):  # A kernel that cannot do it resets them.
-            one.setsockopt(
-                socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(DROP_SYN), program.buffer_info()[0])
-            )
 
 
 def close_all(bound: Sequence[socket.socket]) -> None:

@@ -24,6 +24,7 @@ from edgeproxy.edge.directory.directories import Directories
 from edgeproxy.edge.directory.hub_reader import HubReader
 from edgeproxy.edge.directory.key_lookups import Reply
 from edgeproxy.edge.messages import ErrorsCounted, FetchIssuerKeys, FromLeader, LookUpKeys, SpansEnded, Start
+from edgeproxy.edge.proxy.handshake_filter import refuse_handshakes
 from edgeproxy.edge.supervisor import sockets, state
 from edgeproxy.edge.supervisor.accounting import Accounting
 from edgeproxy.edge.supervisor.admin import Admin
@@ -304,7 +305,7 @@ class Supervisor:
             await self._admin.stop_accepting()
         self._return_claim()
         # Before the workers close theirs: the last one to close resets what is queued, and only they accept.
-        sockets.refuse_handshakes(self._listening)
+        refuse_handshakes(self._listening)
         sockets.close_all(self._listening)
         await self._workers.drain(seconds)
         await self._traces.exporter.end()

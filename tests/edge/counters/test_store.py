@@ -62,8 +62,9 @@ def test_without_supervisors_as_many_workers_serve_on_as_one_has(supervise: Supe
     workers = [work() for _ in range(4)]
     assert [worker.declare_orphan(last=False) for worker in workers] == [True, True, False, False]
     # Whoever leaves makes room for who is still there.
-    workers[0].withdraw_orphan()
+    assert workers[0].withdraw_orphan()
     assert [worker.declare_orphan(last=False) for worker in workers[1:]] == [True, True, False]
+    assert [worker.withdraw_orphan() for worker in workers[1:]] == [True, True, False]
 
 
 @pytest.mark.usefixtures("unseen")

@@ -26,10 +26,10 @@ class Process:
         self.settings = edge.settings()
         self.state = Path(self.settings.state)
         self.supervisor = Store.prepare(self.state, workers=1, customers=1000, addresses=1000)
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.address = self._listening.getsockname()
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.address = self.listening.getsockname()
         self._mine, theirs = socket.socketpair()
-        passed = (theirs.fileno(), self._listening.fileno())
+        passed = (theirs.fileno(), self.listening.fileno())
         command = [*WORKER_COMMAND, "--channel", str(passed[0]), "--listen", str(passed[1])]
         self.process = process.Process(command, self.state.parent / f"worker-{self.address[1]}.log", keep=passed)
         theirs.close()
@@ -87,7 +87,7 @@ class Process:
         if self.process.running:
             self.process.wait_after(signal.SIGKILL, 20.0)
         self._mine.close()
-        self._listening.close()
+        self.listening.close()
         self.supervisor.close()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import signal
 import socket
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.columns import list_orphans
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.messages import Drain, EndpointAddresses, Failed, SetEndpoints
+from edgeproxy.edge.proxy.handshake_filter import refuse_handshakes
 from loadtest.testbed.waiting import until
 from tests.edge.proxy.authority import Authority
 from tests.edge.proxy.process import TOKEN, Process, lived
@@ -62,6 +64,24 @@ def test_without_its_supervisor_it_serves_on_until_another_one_serves(worker: Pr
 
     uvloop.run(scene())
     assert worker.ends()[0] == 0
+
+
+def test_without_a_supervisor_who_stays_admits_handshakes_and_the_last_to_leave_refuses_them(
+    worker: Process,
+) -> None:
+    async def scene() -> None:
+        await worker.begins()
+        worker.channel.close()
+        refuse_handshakes([worker.listening])  # As another worker does that left.
+        assert await worker.asks(get("/nowhere")) == 404
+        worker.supervisor.control.write_heartbeat(TOKEN + 1, monotonic())
+
+    uvloop.run(scene())
+    assert worker.ends()[0] == 0
+    with socket.socket() as late:
+        late.setblocking(False)
+        late.connect_ex(worker.address)
+        assert not select.select([worker.listening], [], [], 0)[0]
 
 
 @pytest.fixture

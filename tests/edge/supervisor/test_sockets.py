@@ -1,5 +1,3 @@
-import errno
-import select
 import socket
 
 import pytest
@@ -60,23 +58,3 @@ def test_it_is_seen_whether_somebody_listens() -> None:
         bound.listen()
         assert sockets.is_listened_on(sockets.get_address(bound))
     assert not sockets.is_listened_on(HERE)
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_where_handshakes_are_refused_the_queue_stays_and_nobody_joins_it(host: str) -> None:
-    bound = sockets.bind(Address(host, 0))
-    bound.listen()
-    address = sockets.get_address(bound)
-    with socket.create_connection(address) as early, socket.socket(bound.family) as late:
-        sockets.refuse_handshakes([bound])
-        late.setblocking(False)
-        assert late.connect_ex(address) == errno.EINPROGRESS
-        accepted, _ = bound.accept()
-        with pytest.raises(BlockingIOError):
-            bound.accept()
-        bound.close()
-        accepted.sendall(b"served")
-        assert early.recv(6) == b"served"
-        accepted.close()
-        assert select.select([], [late], [], 10)[1]
-        assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED

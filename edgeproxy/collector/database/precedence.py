@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-RESTS = 4.0
-"""The longest wait of a job, by the time that it worked before: with somebody always waiting it has a fifth."""
+RESTS = 9.0
+"""The longest wait of a job, by the time that it worked before: with somebody always waiting it has a tenth."""
 WAIT_MAX = 1.0
 """Seconds that a job waits at most, however long it worked before."""
 

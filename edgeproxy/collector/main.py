@@ -271,8 +271,7 @@ async def collect(
         listener.accept(runner, lambda: service.settings.trusted_proxies)
     metrics.expiry = listeners.expiry
     # What has been made up to here lives as long as the process. What batches are made of is gone right after them, and
-    # to look through it again and again for what refers to itself took a third of the CPU. With 100,000 objects at once
-    # a page waited for up to 290 ms.
+    # to look through it again and again took a third of the CPU. To collect 100,000 at once took up to 290 ms.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 50, 100)

@@ -209,9 +209,7 @@ async def expire_details(connection: AsyncConnection, customer: str) -> None:
 
 async def fetch_stripe_customer(stripe: Stripe, stripe_id: str) -> StripeObject:
     """Return a customer of Stripe's with what details need; raises StripeCallError."""
-    requested_at = now_ms()
-    stripe_customer = await stripe.call("v1.customers.retrieve", stripe_id, expand=list(EXPANDED))
-    return {**stripe_customer, REQUESTED_AT: requested_at}
+    return await _request_customer(stripe, "v1.customers.retrieve", stripe_id, {})
 
 
 def find_tax_number_type(country: str | None) -> str | None:
@@ -235,8 +233,13 @@ async def replace_tax_number(
 
 async def update_stripe_customer(stripe: Stripe, stripe_id: str, changes: StripeObject) -> StripeObject:
     """Change fields of a customer at Stripe, and return it with what details need; raises StripeCallError."""
+    return await _request_customer(stripe, "v1.customers.update", stripe_id, changes)
+
+
+async def _request_customer(stripe: Stripe, method: str, stripe_id: str, changes: StripeObject) -> StripeObject:
+    """Call a method that answers with a customer; return it with REQUESTED_AT."""
     requested_at = now_ms()
-    stripe_customer = await stripe.call("v1.customers.update", stripe_id, expand=list(EXPANDED), **changes)
+    stripe_customer = await stripe.call(method, stripe_id, expand=list(EXPANDED), **changes)
     return {**stripe_customer, REQUESTED_AT: requested_at}
 
 

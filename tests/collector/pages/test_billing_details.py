@@ -211,6 +211,7 @@ def test_an_invoice_keeps_the_parties_that_it_was_issued_with(stage: PagesStage,
     address = {name: FORM[name] for name in ("line1", "postal_code", "city", "country")}
     printed = {"name": "Acme B.V.", "address": address, "tax_number": "NL123456789B01"}
     assert stage.collector.send("PATCH", "/billing/details?customer=acme", printed, token=ADMIN).status == 200
+    pay_by(stage, "pm_card_visa")
     assert stage.collector.send("POST", "/billing/subscription?customer=acme", {"plan": "standard"}).status == 201
     wait_for_row(stage, "SELECT 1 FROM invoices WHERE state = 'paid'", "the first fee is paid by the card")
     query = {"token": ADMIN, "customer": "acme", "state": "paid"}

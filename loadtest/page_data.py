@@ -102,8 +102,8 @@ def business(customers: int, now: int) -> Iterator[str]:
         begin, end = month_of(now, number), month_of(now, number + 1)
         month = f"'{datetime.fromtimestamp(begin, UTC):%Y-%m-%d}'"
         id_ = f"'018f0000-0000-7000-a{MONTHS + number:03}-' || (100000000000 + n)"
-        state = "CASE WHEN n % 5000 = 0 THEN 'held' WHEN n % 1000 = 0 THEN 'open' ELSE 'paid' END"
-        state = state if number == -1 else "'paid'"
+        latest = "CASE WHEN n % 5000 = 0 THEN 'held' WHEN n % 1000 = 0 THEN 'open' ELSE 'paid' END"
+        state = latest if number == -1 else "'paid'"
         yield f"""INSERT INTO invoices (id, customer, period, kind, state, booked, subtotal, total, currency,
                 period_start, period_end, closes_at, tries, failures, try_at, created_at)
             SELECT {id_}, {ID}, {month}, 'period', {state}, {state}, {FEE}, {FEE}, 'usd', {begin},

@@ -36,7 +36,7 @@ GOAL_MS, GOAL_BYTES, GOAL_STATUS = 150.0, 100 << 10, 2000.0
 PATIENCE = 600.0
 """Seconds until a collector is ready, and figures are worked out."""
 RESTING = "plans"
-"""The job that goes through all who have a plan, for hours."""
+"""The job that goes through all who have a plan, and rests for longer than it works."""
 METERS = {
     "requests": {"count": "requests"},
     "tokens": {"count": "events", "dimensions": {"model": 50}},

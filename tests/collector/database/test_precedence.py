@@ -18,8 +18,6 @@ from tests.support.credited import run
 
 ONE = sa.select(sa.literal(1))
 READS = 20
-JOBS = READERS
-"""As many as there are connections for what jobs read."""
 
 
 @pytest.mark.parametrize("way", ["reading", "writing"])
@@ -64,7 +62,7 @@ def test_a_job_waits_no_longer_than_it_may(database: str, monkeypatch: pytest.Mo
 
 def test_a_page_waits_for_no_connection_of_jobs(database: str) -> None:
     async def work(opened: Database) -> None:
-        held = asyncio.Barrier(JOBS + 1)
+        held = asyncio.Barrier(READERS + 1)
 
         async def do() -> None:
             with giving_way():
@@ -74,7 +72,7 @@ def test_a_page_waits_for_no_connection_of_jobs(database: str) -> None:
                     await held.wait()
 
         async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
-            for _ in range(JOBS):
+            for _ in range(READERS):  # As many as there are connections of jobs.
                 tasks.create_task(do())
             await held.wait()
             async with opened.reading() as connection:

@@ -1,5 +1,6 @@
 """The console's page of the audit log."""
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
@@ -109,25 +110,37 @@ def choose_times(query: Query, hours: str, now: float) -> dict[str, str]:
 
 async def fetch_names(visit: Visit, rows: Sequence[JsonDocument]) -> dict[str, str]:
     """Return the names of the customers, keys, invoices and incidents that entries know by their ids."""
-    names: dict[str, str] = {}
     customers = {row["target"] for row in rows if ID.fullmatch(row["target"]) and is_about(row, CUSTOMER_ACTIONS)}
-    for customer in sorted(customers)[:NAMES_MAX]:
-        answer = await visit.call("GET", "/v1/customers/{customer}", names={"customer": customer})
-        if answer.is_success:
-            names[customer] = answer.body["name"]
     owners = {row["target"].partition("/")[0] for row in rows if is_about(row, ("key",))}
-    for owner in sorted(owners)[:NAMES_MAX]:
-        path = "/v1/customers/{customer}/keys"
-        answer = await visit.call("GET", path, names={"customer": owner}, query={"limit": "100"})
-        names |= {key["id"]: key["name"] or key["start"] for key in answer.body["keys"]} if answer.is_success else {}
-    for invoice in sorted({row["target"] for row in rows if is_about(row, ("invoice",))})[:NAMES_MAX]:
-        answer = await visit.call("GET", "/billing/invoices/{invoice}", names={"invoice": invoice})
-        if answer.is_success and answer.body["number"]:
-            names[invoice] = answer.body["number"]
-    if any(is_about(row, ("incident",)) for row in rows):
-        incidents = (await visit.fetch("GET", "/v1/incidents"))["incidents"]
-        names |= {one["id"]: one["title"] for one in incidents}
-    return names
+    invoices = {row["target"] for row in rows if is_about(row, ("invoice",))}
+    answers = await asyncio.gather(
+        *(_fetch_customer_name(visit, one) for one in sorted(customers)[:NAMES_MAX]),
+        *(_fetch_key_names(visit, one) for one in sorted(owners)[:NAMES_MAX]),
+        *(_fetch_invoice_name(visit, one) for one in sorted(invoices)[:NAMES_MAX]),
+        *([_fetch_incident_names(visit)] if any(is_about(row, ("incident",)) for row in rows) else []),
+    )
+    return {one: name for names in answers for one, name in names.items()}
+
+
+async def _fetch_customer_name(visit: Visit, customer: str) -> dict[str, str]:
+    answer = await visit.call("GET", "/v1/customers/{customer}", names={"customer": customer})
+    return {customer: answer.body["name"]} if answer.is_success else {}
+
+
+async def _fetch_key_names(visit: Visit, customer: str) -> dict[str, str]:
+    path = "/v1/customers/{customer}/keys"
+    answer = await visit.call("GET", path, names={"customer": customer}, query={"limit": "100"})
+    return {key["id"]: key["name"] or key["start"] for key in answer.body["keys"]} if answer.is_success else {}
+
+
+async def _fetch_invoice_name(visit: Visit, invoice: str) -> dict[str, str]:
+    answer = await visit.call("GET", "/billing/invoices/{invoice}", names={"invoice": invoice})
+    return {invoice: answer.body["number"]} if answer.is_success and answer.body["number"] else {}
+
+
+async def _fetch_incident_names(visit: Visit) -> dict[str, str]:
+    incidents = (await visit.fetch("GET", "/v1/incidents"))["incidents"]
+    return {one["id"]: one["title"] for one in incidents}
 
 
 def is_about(row: Mapping[str, object], groups: Sequence[str]) -> bool:

@@ -1,5 +1,6 @@
 """The operators' console: customers, edges, rejected usage, incidents, alerts, jobs, the audit log."""
 
+import asyncio
 import time
 from collections.abc import Mapping
 
@@ -23,6 +24,7 @@ from edgeproxy.collector.pages import (
     residencies,
     usage,
 )
+from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.job_groups import group_jobs
 from edgeproxy.collector.pages.live_limits import compute_live_uses
@@ -101,22 +103,30 @@ async def show_customer(visit: Visit) -> web.Response:
     """Show a customer with usage, keys, contacts, plan and credits."""
     names = {"customer": visit.path_parameter("customer")}
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
-    contacts = await visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names)
     month = find_month(time.time())
+    meters, *parts = await asyncio.gather(
+        usage.fetch_meters(visit, body["name"], month),
+        fetch_people(visit, names),
+        fetch_limits(visit, {"customer": body["name"]}),
+        fetch_purchases(visit, body["name"]),
+        limit_raises.fetch_raise(visit, names),
+        keys.list_keys(visit, body["name"], keys.LISTING._replace(rows_max=keys.BESIDE_MAX)),
+    )
     return visit.render(
         "customer.html",
         result=body,
-        people=contacts["contacts"],
-        meters=await usage.fetch_meters(visit, body["name"], month),
+        meters=meters,
         month_days=month.days,
         tiers=sorted(visit.site.tiers),
         admin=is_admin(visit),
         may_support=is_admin(visit) or "support" in visit.signed_in.who.roles,
-        **await fetch_limits(visit, {"customer": body["name"]}),
-        **await fetch_purchases(visit, body["name"]),
-        **await limit_raises.fetch_raise(visit, names),
-        **await keys.list_keys(visit, body["name"], keys.LISTING._replace(rows_max=keys.BESIDE_MAX)),
+        **{name: value for part in parts for name, value in part.items()},
     )
+
+
+async def fetch_people(visit: Visit, names: Mapping[str, str]) -> dict[str, object]:
+    """Return the contacts of a customer."""
+    return {"people": (await visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names))["contacts"]}
 
 
 async def fetch_limits(visit: Visit, names: Mapping[str, str]) -> dict[str, object]:
@@ -125,13 +135,12 @@ async def fetch_limits(visit: Visit, names: Mapping[str, str]) -> dict[str, obje
 
     The limits are None where the collector does not know the customer's tier.
     """
-    limits = await visit.call("GET", "/v1/customers/{customer}/limits", names=names)
-    quotas = await visit.call("GET", "/v1/customers/{customer}/quotas", names=names)
-    errors = await visit.fetch("GET", "/v1/customers/{customer}/errors", names=names)
-    changes = []
-    if is_admin(visit):
-        query = {"target": names["customer"], "order": "newest", "limit": str(CHANGES_MAX)}
-        changes = (await visit.fetch("GET", "/v1/audit", query=query))["entries"]
+    limits, quotas, errors, changes = await asyncio.gather(
+        visit.call("GET", "/v1/customers/{customer}/limits", names=names),
+        visit.call("GET", "/v1/customers/{customer}/quotas", names=names),
+        visit.fetch("GET", "/v1/customers/{customer}/errors", names=names),
+        fetch_changes(visit, names["customer"]),
+    )
     meters = visit.site.settings_now().meters.items()
     return {
         "limits": limits.body if limits.is_success else None,
@@ -141,6 +150,15 @@ async def fetch_limits(visit: Visit, names: Mapping[str, str]) -> dict[str, obje
         "errors": errors,
         "refusal_meter": next((name for name, meter in meters if MEASURES[meter.count].is_of_refusals), ""),
     }
+
+
+async def fetch_changes(visit: Visit, customer: str) -> list[JsonDocument]:
+    """Return the latest changes of a customer; none for those who do not see the audit log."""
+    if not is_admin(visit):
+        return []
+    query = {"target": customer, "order": "newest", "limit": str(CHANGES_MAX)}
+    entries: list[JsonDocument] = (await visit.fetch("GET", "/v1/audit", query=query))["entries"]
+    return entries
 
 
 async def fetch_purchases(visit: Visit, customer: str) -> dict[str, object]:

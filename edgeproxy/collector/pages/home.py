@@ -1,5 +1,6 @@
 """The first page of the portal: what is owed, what this period costs, what is used of what is included."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -142,30 +143,53 @@ async def show_home(visit: Visit) -> web.Response:
     """Show what is due, what this period costs and is expected to, and what is used of what is included."""
     names = {"customer": visit.customer}
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
-    quotas = (await visit.fetch("GET", "/v1/customers/{customer}/quotas", names=names))["quotas"]
-    waiting = await visit.fetch("GET", "/v1/alerts", query={"limit": ALERTS_SHOWN, "acknowledged": "false"})
-    latest = await visit.fetch("GET", "/v1/alerts", query={"limit": ALERTS_SHOWN})
-    has_key = True
-    if visit.signed_in.who.builds:
-        listed = await visit.fetch("GET", "/v1/customers/{customer}/keys", names=names, query={"limit": "1"})
-        has_key = bool(listed["keys"])
     tier = visit.site.tiers.get(body["tier"])
     month, detail_seconds = find_month(time.time()), None if tier is None else tier.analytics
-    meters = await usage.fetch_meters(visit, visit.customer, month, detail_seconds)
-    money = await _fetch_money(visit)
+    listed, shown, meters, money, links = await asyncio.gather(
+        visit.fetch("GET", "/v1/customers/{customer}/quotas", names=names),
+        _fetch_alerts(visit),
+        usage.fetch_meters(visit, visit.customer, month, detail_seconds),
+        _fetch_money(visit),
+        _fetch_links(visit),
+    )
+    quotas = listed["quotas"]
     bars = compute_bars((money["billed"] or {"meters": []})["meters"], quotas, money["costs"])
-    alerts = {alert["id"]: alert for alert in (*waiting["alerts"], *latest["alerts"])}
     return visit.render(
         "home.html",
         result=body,
-        alerts=[group.alert for group in group_alerts(list(alerts.values()))][: int(ALERTS_SHOWN)],
-        has_key=has_key,
-        incidents=await _fetch_ongoing(visit),
+        alerts=shown,
         busiest=find_busiest(meters, visit.site.settings_now()),
         bars=bars,
         **money,
-        **await keys.fetch_due_keys(visit, visit.customer),
+        **links,
     )
+
+
+async def _fetch_alerts(visit: Visit) -> list[JsonDocument]:
+    """Return the latest alerts, those first that nobody has acknowledged."""
+    waiting, latest = await asyncio.gather(
+        visit.fetch("GET", "/v1/alerts", query={"limit": ALERTS_SHOWN, "acknowledged": "false"}),
+        visit.fetch("GET", "/v1/alerts", query={"limit": ALERTS_SHOWN}),
+    )
+    alerts = {alert["id"]: alert for alert in (*waiting["alerts"], *latest["alerts"])}
+    return [group.alert for group in group_alerts(list(alerts.values()))][: int(ALERTS_SHOWN)]
+
+
+async def _fetch_links(visit: Visit) -> dict[str, object]:
+    """Return what links of the page say: whether there is a key, which are to be rotated, and incidents that go on."""
+    has_key, due, incidents = await asyncio.gather(
+        _fetch_has_key(visit), keys.fetch_due_keys(visit, visit.customer), _fetch_ongoing(visit)
+    )
+    return {"has_key": has_key, "incidents": incidents, **due}
+
+
+async def _fetch_has_key(visit: Visit) -> bool:
+    """Return whether the customer has a key; True for a contact who may not see any."""
+    if not visit.signed_in.who.builds:
+        return True
+    names = {"customer": visit.customer}
+    listed = await visit.fetch("GET", "/v1/customers/{customer}/keys", names=names, query={"limit": "1"})
+    return bool(listed["keys"])
 
 
 async def _fetch_ongoing(visit: Visit) -> list[JsonDocument]:
@@ -200,13 +224,14 @@ async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
     if held is None:
         return money
     money |= {"held": held, "plan_label": find_held_label(settings.plans, held["plan"])}
-    for name, path, query, is_shown in (
-        ("upcoming", "/billing/invoices/upcoming", {"projected": "true"}, pays),
-        ("billed", "/billing/usage", {}, True),
-        ("spend", "/billing/spend-alerts", {}, pays),
-    ):
-        response = await visit.call("GET", path, query=query) if is_shown else None
-        money[name] = response.body if response is not None and response.is_success else None
+    parts: dict[str, tuple[str, dict[str, str]]] = {"billed": ("/billing/usage", {})}
+    if pays:
+        parts["upcoming"] = ("/billing/invoices/upcoming", {"projected": "true"})
+        parts["spend"] = ("/billing/spend-alerts", {})
+    responses = await asyncio.gather(*(visit.call("GET", path, query=query) for path, query in parts.values()))
+    money |= {
+        name: response.body if response.is_success else None for name, response in zip(parts, responses, strict=True)
+    }
     if money["upcoming"]:
         money["costs"] = usage.compute_costs(money["upcoming"])
         money["invoice_parts"] = split_invoice(money["upcoming"])

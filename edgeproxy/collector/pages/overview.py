@@ -1,5 +1,6 @@
 """The console's first page: traffic, what waits for somebody, and money at a glance."""
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -66,36 +67,50 @@ def list_pages() -> list[Page]:
 
 async def show_overview(visit: Visit) -> web.Response:
     """Show traffic, money, and the edges, incidents, alerts, rejected usage and invoices that need attention."""
-    all_edges: list[EdgeView] = (await visit.fetch("GET", "/v1/edges"))["edges"]
+    # Side by side: most of the time each waits for the database.
+    edges_body, incidents_body, overview, alerts, money, letters = await asyncio.gather(
+        visit.fetch("GET", "/v1/edges"),
+        visit.fetch("GET", "/v1/incidents"),
+        traffic.fetch_overview(visit),
+        fetch_alerts(visit),
+        fetch_money(visit),
+        fetch_letters(visit),
+    )
+    all_edges: list[EdgeView] = edges_body["edges"]
     serving = [edge for edge in all_edges if not edge["retired"]]
-    incidents: list[Incident] = (await visit.fetch("GET", "/v1/incidents"))["incidents"]
-    values: dict[str, object] = {
-        "edges": serving,
-        "late": [edge for edge in serving if is_late(edge)],
-        "gaps": sum(len(edge["gaps"]) for edge in all_edges),
-        "quarantined": sum(len(edge["quarantined"]) for edge in all_edges),
-        "incidents": [one for one in incidents if one["ended_at"] is None],
-        "traffic": await traffic.fetch_overview(visit),
-        "letters": None,
-        **await fetch_alerts(visit),
-        **await fetch_money(visit),
-    }
-    if "admin" in visit.signed_in.who.roles:
-        letters = await visit.fetch("GET", "/v1/dead-letters", query={"limit": str(COUNTED_MAX)})
-        values["letters"] = len(letters["dead_letters"])
-        values["more_letters"] = "next" in letters
-    return visit.render("overview.html", late_seconds=LATE_SECONDS, late_max=LATE_MAX, **values)
+    incidents: list[Incident] = incidents_body["incidents"]
+    return visit.render(
+        "overview.html",
+        late_seconds=LATE_SECONDS,
+        late_max=LATE_MAX,
+        edges=serving,
+        late=[edge for edge in serving if is_late(edge)],
+        gaps=sum(len(edge["gaps"]) for edge in all_edges),
+        quarantined=sum(len(edge["quarantined"]) for edge in all_edges),
+        incidents=[one for one in incidents if one["ended_at"] is None],
+        traffic=overview,
+        **alerts,
+        **money,
+        **letters,
+    )
+
+
+async def fetch_letters(visit: Visit) -> dict[str, object]:
+    """Return the number of rejected events, to admins; None for others."""
+    if "admin" not in visit.signed_in.who.roles:
+        return {"letters": None}
+    listed = await visit.fetch("GET", "/v1/dead-letters", query={"limit": str(COUNTED_MAX)})
+    return {"letters": len(listed["dead_letters"]), "more_letters": "next" in listed}
 
 
 async def fetch_alerts(visit: Visit) -> dict[str, object]:
     """Return the latest alerts that nobody has acknowledged, those that wake somebody first."""
-    waiting: list[JsonDocument] = []
-    more = False
-    for severity in ("page", "warn"):
-        query = {"acknowledged": "false", "severity": severity, "limit": str(ALERTS_MAX)}
-        body = await visit.fetch("GET", "/v1/alerts", query=query)
-        waiting += body["alerts"]
-        more = more or "next" in body
+    queries = [
+        {"acknowledged": "false", "severity": severity, "limit": str(ALERTS_MAX)} for severity in ("page", "warn")
+    ]
+    pages = await asyncio.gather(*(visit.fetch("GET", "/v1/alerts", query=query) for query in queries))
+    waiting: list[JsonDocument] = [alert for page in pages for alert in page["alerts"]]
+    more = any("next" in page for page in pages)
     return {"waiting": group_alerts(waiting), "more_waiting": more, **alert_handling.find_choices(visit)}
 
 
@@ -105,17 +120,26 @@ async def fetch_money(visit: Visit) -> dict[str, object]:
     values: dict[str, object] = dict.fromkeys(("charging", "held", "unpaid", "revenue"))
     if visit.site.settings_now().billing is None or not roles & INVOICE_READERS:
         return values
-    charged = await visit.fetch("GET", "/billing/status")
+    charged, held, owed, revenue = await asyncio.gather(
+        visit.fetch("GET", "/billing/status"),
+        visit.fetch("GET", "/billing/invoices", query={"state": "held", "limit": str(COUNTED_MAX)}),
+        visit.fetch("GET", "/billing/receivables"),
+        fetch_revenue(visit),
+    )
     is_stopped = charged["message"] is not None
     values["charging"] = not is_stopped if is_stopped or charged["mode"] != "off" else None
-    held = await visit.fetch("GET", "/billing/invoices", query={"state": "held", "limit": str(COUNTED_MAX)})
     values |= {"held": len(held["invoices"]), "more_held": "next" in held}
-    owed = (await visit.fetch("GET", "/billing/receivables"))["receivables"]
-    values["unpaid"] = sum_receivables(owed, time.time())
-    if roles & REVENUE_READERS:
-        report = await visit.call("GET", "/billing/executive")  # While it is computed there is none.
-        values["revenue"] = compute_revenue(report.body) if report.is_success else None
+    values["unpaid"] = sum_receivables(owed["receivables"], time.time())
+    values["revenue"] = revenue
     return values
+
+
+async def fetch_revenue(visit: Visit) -> Revenue | None:
+    """Return the revenue; None while it is computed, and for those who do not see it."""
+    if not visit.signed_in.who.roles & REVENUE_READERS:
+        return None
+    report = await visit.call("GET", "/billing/executive")
+    return compute_revenue(report.body) if report.is_success else None
 
 
 def sum_receivables(receivables: Sequence[OwedAmounts], now: float) -> Receivables:

@@ -1,5 +1,6 @@
 """The traffic of the overview: a time and the one before it, as rates, shares and latencies. The views are pure."""
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -141,13 +142,16 @@ async def fetch_overview(visit: Visit) -> Overview:
     chosen = choose_range(visit.request.query, time.time(), minutes_seconds)
     since, until, step = chosen.since, chosen.until, chosen.step
 
-    async def fetch(begin: int, end: int, by: str = "") -> TrafficReportView:
+    async def fetch(begin: int, end: int, **options: str) -> TrafficReportView:
         query = {"from": format_timestamp(begin * 1000), "to": format_timestamp(end * 1000), "step": f"{step}s"}
-        answer: TrafficReportView = await visit.fetch("GET", "/v1/traffic", query=query | {"by": by})
+        answer: TrafficReportView = await visit.fetch("GET", "/v1/traffic", query=query | options)
         return answer
 
-    total, regions = await fetch(since, until), await fetch(since, until, "region")
-    before = await fetch(since - chosen.span, since, "region")
+    total, regions, before = await asyncio.gather(
+        fetch(since, until),
+        fetch(since, until, by="region", coverage="false"),
+        fetch(since - chosen.span, since, by="region", coverage="false"),
+    )
     return compute_overview(chosen, total, regions, before)
 
 

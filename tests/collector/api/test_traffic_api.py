@@ -2,6 +2,7 @@
 
 import time
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -72,6 +73,8 @@ def test_a_report_counts_once_and_a_minute_without_one_is_missing(collector: Col
     assert by_edge[other.edge]["requests"] == 5
     starts = [row["start"] for row in told["rows"] if row["edge"] == one.edge]
     assert starts == [format_timestamp(1000 * (BEGIN + 60 * minute)) for minute in (0, 1, 4)]
+    assert told["edges"]
+    assert read(collector, 5, by="edge", step="1min", coverage="false") == told | {"edges": [], "as_of": ANY}
     coverage = {edge["edge"]: (edge["minutes"], edge["missing"]) for edge in told["edges"]}
     assert [coverage[chain.edge] for chain in (one, other)] == [(3, 2), (1, 4)], "what is lost is seen"
 

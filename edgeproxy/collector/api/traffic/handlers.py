@@ -74,9 +74,9 @@ class TrafficHandlers(Handlers):
         minutes_seconds = self._settings.retention.traffic_minutes
         try:
             query = queries.build_query(since, until, parameters.step, parameters.by, now, minutes_seconds)
-            async with self._database.reading(whole=True) as connection:
+            async with self._database.reading(whole=parameters.coverage) as connection:
                 rows = await queries.fetch_traffic(connection, query)
-                coverage = await queries.fetch_coverage(connection, query, now)
+                coverage = await queries.fetch_coverage(connection, query, now) if parameters.coverage else []
         except queries.InvalidTrafficQueryError as error:
             raise ProblemError(400, str(error)) from None
         groups: dict[tuple[str, ...], list[TrafficCounts]] = defaultdict(list)

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from edgeproxy.base.json_values import JsonValue
 from edgeproxy.collector.accounts.fields import parse_span
 from edgeproxy.collector.api.endpoint import Query
-from edgeproxy.collector.api.field_types import A_MOMENT, in_query
+from edgeproxy.collector.api.field_types import A_MOMENT, Truth, in_query
 from edgeproxy.collector.traffic.queries import GROUPS
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import Whole, value_error
@@ -175,6 +175,8 @@ class TrafficQueryParameters(Query):
     """The length of a step, such as 5min or 1h, which divides a day; by default one that makes at most 60 steps."""
     by: Annotated[tuple[str, ...], BeforeValidator(read_groups), WithJsonSchema(GROUPS_SCHEMA)] = ()
     """The fields to group by, separated by commas: region, edge or route."""
+    coverage: Truth = True
+    """Whether `edges` tells how much of the time each edge has reported; without, it is empty."""
 
 
 class TrafficTotals(TypedDict):

@@ -12,6 +12,7 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.database.precedence import giving_way
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -70,7 +71,8 @@ class ReportCache(Generic[K, V]):
     async def _run(self, key: K) -> None:
         at, began = time.time(), time.monotonic()
         try:
-            value = await self._compute(key)
+            with giving_way(after=WAIT_SECONDS):  # From then on nobody waits for it.
+                value = await self._compute(key)
             seconds = max(self._seconds, REST_FACTOR * (time.monotonic() - began))
             self._reports[key] = CachedReport(value, at, seconds)
             self._reports.move_to_end(key)

@@ -60,6 +60,30 @@ def test_a_job_waits_no_longer_than_it_may(database: str, monkeypatch: pytest.Mo
     run(database, work)
 
 
+def test_a_job_does_not_go_on_between_the_parts_of_a_page(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precedence, "RESTS", 1e9)
+    monkeypatch.setattr(precedence, "WAIT_MAX", 3600.0)
+    monkeypatch.setattr(precedence, "LINGER", 3600.0)
+
+    async def work(opened: Database) -> None:
+        async def do() -> None:
+            with giving_way():
+                async with opened.reading() as connection:
+                    await connection.execute(ONE)
+
+        with opened.precedence.claim():
+            pass
+        async with asyncio.TaskGroup() as tasks:
+            job = tasks.create_task(do())
+            for _ in range(READS):
+                async with opened.reading() as connection:
+                    await connection.execute(ONE)
+            assert not job.done()
+            job.cancel()
+
+    run(database, work)
+
+
 def test_a_page_waits_for_no_connection_of_jobs(database: str) -> None:
     async def work(opened: Database) -> None:
         held = asyncio.Barrier(READERS + 1)

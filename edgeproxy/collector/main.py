@@ -14,11 +14,10 @@ from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
-import uvloop
 from aiohttp import web
 
 from edgeproxy import __version__
-from edgeproxy.base import log
+from edgeproxy.base import event_loop, log
 from edgeproxy.base.descriptor_limit import raise_descriptor_limit
 from edgeproxy.base.plural import format_count
 from edgeproxy.base.tasks import Tasks
@@ -96,7 +95,7 @@ def run(settings: CollectorSettings, file: Path) -> int:
     log.configure("collector")
     raise_descriptor_limit()
     try:
-        return uvloop.run(serve(settings, file, _exit_after_timeout))
+        return event_loop.run(serve(settings, file, _exit_after_timeout))
     except (
         ListenError,
         UnusableDatabaseError,
@@ -129,7 +128,7 @@ def check_ledger(settings: CollectorSettings) -> tuple[int, str]:
             await database.close()
 
     try:
-        return 0, uvloop.run(look())
+        return 0, event_loop.run(look())
     except (BrokenChainError, audit.AuditTamperedError, JournalTamperedError) as error:
         return 1, str(error)
     except UnusableDatabaseError as error:

@@ -6,11 +6,10 @@ import socket
 import sqlite3
 import sys
 
-import uvloop
 from aiohttp import web
 
 from edgeproxy import __version__
-from edgeproxy.base import log
+from edgeproxy.base import event_loop, log
 from edgeproxy.base.descriptor_limit import raise_descriptor_limit
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.web_listener import Bounds, WebListener
@@ -42,7 +41,7 @@ def run(
     log.configure("stripe-sandbox")
     raise_descriptor_limit()
     try:
-        uvloop.run(
+        event_loop.run(
             serve(
                 address,
                 file,

@@ -10,11 +10,11 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-import uvloop
 from pydantic_core import PydanticCustomError
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base import event_loop
 from edgeproxy.base.plural import format_count
 from edgeproxy.collector.accounts import audit, customers, transfer
 from edgeproxy.collector.billing.reports import accounting
@@ -78,7 +78,7 @@ def report_rights(settings: CollectorSettings) -> RightsReport:
         return RightsReport(int(is_fault), "\n".join(lines), sql)
 
     try:
-        return uvloop.run(look())
+        return event_loop.run(look())
     except Exception as error:  # Such as a wrong password, which the driver has a class of its own for.
         return RightsReport(2, f"the database cannot be read: {format_reason(error)}")
 
@@ -325,7 +325,7 @@ def run_on_database(settings: CollectorSettings, work: Callable[[Database], Awai
 def _run(work: Callable[[], Coroutine[object, object, str]]) -> CommandResult:
     """Run what a command does in a loop of its own, and return what came of it."""
     try:
-        return 0, uvloop.run(work())
+        return 0, event_loop.run(work())
     except (quarantine.ReplayRejectedError, BookValueError, CommandError, SealedValueError) as error:
         return 1, str(error)
     except UnusableDatabaseError as error:

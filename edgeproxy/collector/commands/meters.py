@@ -6,8 +6,8 @@ Each returns an exit code and a text, as those of database.py do.
 import time
 
 import sqlalchemy as sa
-import uvloop
 
+from edgeproxy.base import event_loop
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError, StripeConfigurationError
 from edgeproxy.collector.billing.stripe_sync import catalog
 from edgeproxy.collector.billing.subscriptions import plan_versions
@@ -33,7 +33,7 @@ def sync_catalog(settings: CollectorSettings, *, dry: bool) -> CommandResult:
             await stripe.close()
 
     try:
-        steps = uvloop.run(work())
+        steps = event_loop.run(work())
     except StripeConfigurationError as error:
         return 2, str(error)
     except StripeCallError as error:

@@ -15,9 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 from time import monotonic
 
-import uvloop
-
-from edgeproxy.base import log
+from edgeproxy.base import event_loop, log
 from edgeproxy.base.client_tls import ClientTls, TlsFilesError
 from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel, ChannelClosedError
@@ -343,7 +341,7 @@ def run(channel: int, listening: Sequence[int]) -> int:
     # It asks the supervisor for a reload. Whoever sends it to all processes of the edge must not end them.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        return uvloop.run(serve(socket.socket(fileno=channel), [socket.socket(fileno=each) for each in listening]))
+        return event_loop.run(serve(socket.socket(fileno=channel), [socket.socket(fileno=each) for each in listening]))
     except ChannelClosedError as error:
         print(f"edgeproxy.edge.proxy: the supervisor did not say what to serve: {error}", file=sys.stderr)
         return 1

@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import uvloop
-
-from edgeproxy.base import log
+from edgeproxy.base import event_loop, log
 from edgeproxy.base.descriptor_limit import raise_descriptor_limit
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.edge.settings import EdgeSettings
@@ -64,7 +62,7 @@ def run(
             return 2
         code = 0
         try:
-            uvloop.run(_serve(settings, store, listening, admin, config_path, command, watched, template))
+            event_loop.run(_serve(settings, store, listening, admin, config_path, command, watched, template))
         except WorkersFailedError as error:
             print_error(f"no worker could start: {error}")
             code = 1

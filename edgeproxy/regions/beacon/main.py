@@ -5,11 +5,10 @@ import signal
 import socket
 import sys
 
-import uvloop
 from aiohttp import web
 
 from edgeproxy import __version__
-from edgeproxy.base import log
+from edgeproxy.base import event_loop, log
 from edgeproxy.base.client_tls import ClientTls, TlsFilesError
 from edgeproxy.base.descriptor_limit import raise_descriptor_limit
 from edgeproxy.base.tasks import Tasks
@@ -32,7 +31,7 @@ def run(settings: BeaconSettings) -> int:
     try:
         country = settings.country
         countries = Countries(country.file) if country is not None and country.file is not None else None
-        uvloop.run(serve(settings, ClientTls(settings.tls), countries, bind(settings.listen)))
+        event_loop.run(serve(settings, ClientTls(settings.tls), countries, bind(settings.listen)))
     except (InvalidCountryDatabaseError, TlsFilesError, OSError) as error:
         print(f"edgeproxy: {error}", file=sys.stderr)
         return 2

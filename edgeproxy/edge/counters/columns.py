@@ -17,6 +17,8 @@ FLOCK = struct.Struct("@hhqqi0q")
 
 ORPHAN_LOCKS_BYTE = 1 << 16
 """The first of a second range of bytes, one for each column: locked while its worker serves without a supervisor."""
+SIBLING_LOCKS_BYTE = 1 << 62
+"""The first of a third range, one for each supervisor by its token: its workers share a lock while they serve alone."""
 
 
 class NoFreeColumnError(Exception):
@@ -76,20 +78,33 @@ def is_held(file: TableFile, column: int) -> bool:
     return _lock_of(file, column) != fcntl.F_UNLCK
 
 
-def declare_orphan(file: TableFile, column: int, *, last: bool) -> None:
-    """Declare that this column's worker serves without its supervisor; `last`: that one was the last to serve."""
+def declare_orphan(file: TableFile, column: int, token: int, *, last: bool) -> None:
+    """Declare that this column's worker serves without its supervisor, which had this token; `last`: that one was the
+    last to serve.
+    """
     _set(file, ORPHAN_LOCKS_BYTE + column, fcntl.F_WRLCK if last else fcntl.F_RDLCK)
+    _set(file, _sibling_byte(token), fcntl.F_RDLCK)
 
 
-def withdraw_orphan(file: TableFile, column: int) -> None:
+def withdraw_orphan(file: TableFile, column: int, token: int) -> None:
     """Withdraw the declaration: the worker accepts no further connection."""
     _set(file, ORPHAN_LOCKS_BYTE + column, fcntl.F_UNLCK)
+    _set(file, _sibling_byte(token), fcntl.F_UNLCK)
+
+
+def has_orphans(file: TableFile, token: int) -> bool:
+    """Return whether other workers of the supervisor with this token are declared."""
+    return _lock_of(file, _sibling_byte(token)) != fcntl.F_UNLCK
 
 
 def list_orphans(file: TableFile) -> dict[int, bool]:
     """Return the columns that other processes declared, each with its `last`."""
     kinds = {column: _lock_of(file, ORPHAN_LOCKS_BYTE + column) for column in range(file.layout.columns)}
     return {column: kind == fcntl.F_WRLCK for column, kind in kinds.items() if kind != fcntl.F_UNLCK}
+
+
+def _sibling_byte(token: int) -> int:
+    return SIBLING_LOCKS_BYTE + token % SIBLING_LOCKS_BYTE  # Offsets have 63 bits.
 
 
 def _lock_of(file: TableFile, byte: int) -> int:

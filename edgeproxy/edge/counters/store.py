@@ -241,23 +241,26 @@ class Store:
         for table in self.limits.values():
             table.recover_clock(now)
 
-    def declare_orphan(self, *, last: bool) -> bool:
-        """Declare that this worker serves without its supervisor; return whether it should, as others may be enough.
+    def declare_orphan(self, token: int, *, last: bool) -> bool:
+        """Declare that this worker serves without its supervisor, which had this token; return whether it should, as
+        others may be enough.
 
         As many go on as a supervisor has workers, so that the next one's find columns: those of the `last` supervisor
         that served in any case, of others those in the lowest columns.
         """
         file, own = self._connections, self.column
         assert own is not None
-        columns.declare_orphan(file, own, last=last)
+        columns.declare_orphan(file, own, token, last=last)
         before = [theirs or column < own for column, theirs in columns.list_orphans(file).items()]
         return last or sum(before) < file.layout.columns // 2
 
-    def withdraw_orphan(self) -> bool:
-        """Withdraw that declaration: this worker accepts no further connection. Return whether others stay declared."""
+    def withdraw_orphan(self, token: int) -> bool:
+        """Withdraw that declaration: this worker accepts no further connection. Return whether others of its supervisor
+        stay declared: they have its sockets.
+        """
         assert self.column is not None
-        columns.withdraw_orphan(self._connections, self.column)
-        return bool(columns.list_orphans(self._connections))
+        columns.withdraw_orphan(self._connections, self.column, token)
+        return columns.has_orphans(self._connections, token)
 
     # ---- for supervisors
 

@@ -226,6 +226,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     leaving = runtime.tasks.start(
         "channel", wait_until_drain(channel, worker, start.token, start.orphan_deadline, stop)
     )
+    token = start.token
     del start  # With the settings: of a million keys these are two hundred megabytes.
     if runtime.snapshot.lacks_addresses():
         # The supervisor tells them right after the configuration; requests before that would go nowhere.
@@ -238,7 +239,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     except ChannelClosedError:
         pass  # Clients may have connected already.
     await stop.wait()
-    store.withdraw_orphan()
+    store.withdraw_orphan(token)
     deadline = leaving.result() if leaving.done() else None
     await worker.drain(runtime.snapshot.drain_seconds if deadline is None else deadline)
     try:
@@ -314,13 +315,13 @@ async def wait_until_drain(
         if token not in (0, own) and age < HEARTBEAT_FRESH_SECONDS:
             logger.info("another supervisor serves; leaving")
             break
-        if not worker.store.declare_orphan(last=token == own):
+        if not worker.store.declare_orphan(own, last=token == own):
             logger.info("enough others serve on without a supervisor; leaving")
             break
         admit_handshakes(worker.queues)  # One that shares them may have left as the last, before this one knew.
         await asyncio.sleep(ORPHAN_CHECK_SECONDS)
-    if not worker.store.withdraw_orphan():
-        # Who closes the sockets last resets what is queued.
+    if not worker.store.withdraw_orphan(own):
+        # Who closes the sockets last resets what is queued. Those of another supervisor have sockets of their own.
         refuse_handshakes(worker.queues)
     stop.set()
     return None

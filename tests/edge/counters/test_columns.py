@@ -60,14 +60,14 @@ def test_a_reader_sees_who_holds_what_and_takes_nothing(paths: tuple[Path, Path]
 def test_who_serves_on_without_a_supervisor_is_known_by_a_lock_of_its_own(paths: tuple[Path, Path]) -> None:
     workers = [opened(paths[0]) for _ in range(3)]
     columns = [acquire_column([file]) for file in workers]
-    declare_orphan(workers[0], columns[0], last=True)
-    declare_orphan(workers[1], columns[1], last=True)
-    declare_orphan(workers[1], columns[1], last=False)
+    declare_orphan(workers[0], columns[0], 1, last=True)
+    declare_orphan(workers[1], columns[1], 2, last=True)
+    declare_orphan(workers[1], columns[1], 2, last=False)
     reader = opened(paths[0])
     assert list_orphans(reader) == {0: True, 1: False}
     assert list_orphans(workers[0]) == {1: False}
     assert list_held_columns(reader) == {0, 1, 2}
-    withdraw_orphan(workers[1], columns[1])
+    withdraw_orphan(workers[1], columns[1], 2)
     assert list_orphans(reader) == {0: True}
     workers[0].close()
     assert list_orphans(reader) == {}

@@ -60,11 +60,13 @@ def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_supervisors_as_many_workers_serve_on_as_one_has(supervise: Supervise, work: Work) -> None:
     supervise(workers=2)
     workers = [work() for _ in range(4)]
-    assert [worker.declare_orphan(last=False) for worker in workers] == [True, True, False, False]
+    tokens = dict(zip(workers, (1, 1, 2, 2), strict=True))
+    assert [worker.declare_orphan(tokens[worker], last=False) for worker in workers] == [True, True, False, False]
     # Whoever leaves makes room for who is still there.
-    assert workers[0].withdraw_orphan()
-    assert [worker.declare_orphan(last=False) for worker in workers[1:]] == [True, True, False]
-    assert [worker.withdraw_orphan() for worker in workers[1:]] == [True, True, False]
+    assert workers[0].withdraw_orphan(1)
+    assert [worker.declare_orphan(tokens[worker], last=False) for worker in workers[1:]] == [True, True, False]
+    # Nobody but the others of its supervisor has the sockets of one that leaves.
+    assert [worker.withdraw_orphan(tokens[worker]) for worker in workers[1:]] == [False, True, False]
 
 
 @pytest.mark.usefixtures("unseen")
@@ -73,10 +75,10 @@ def test_workers_of_the_supervisor_that_served_last_serve_on_in_any_column(super
     workers = [work() for _ in range(4)]
     last = [False, False, True, True]
     for _ in range(2):
-        served = [worker.declare_orphan(last=one) for worker, one in zip(workers, last, strict=True)]
+        served = [worker.declare_orphan(1, last=one) for worker, one in zip(workers, last, strict=True)]
     assert served == [False, False, True, True]
     workers[3].close()
-    served = [worker.declare_orphan(last=one) for worker, one in zip(workers[:3], last[:3], strict=True)]
+    served = [worker.declare_orphan(1, last=one) for worker, one in zip(workers[:3], last[:3], strict=True)]
     assert served == [True, False, True]
 
 

@@ -78,10 +78,15 @@ def test_without_a_supervisor_who_stays_admits_handshakes_and_the_last_to_leave_
 
     uvloop.run(scene())
     assert worker.ends()[0] == 0
+    assert not is_queued(worker)
+
+
+def is_queued(worker: Process) -> bool:
+    """Whether the kernel has a connection wait at the sockets of a worker that has left."""
     with socket.socket() as late:
         late.setblocking(False)
         late.connect_ex(worker.address)
-        assert not select.select([worker.listening], [], [], 0)[0]
+        return bool(select.select([worker.listening], [], [], 0)[0])
 
 
 @pytest.fixture
@@ -112,10 +117,11 @@ def test_where_enough_others_serve_on_without_a_supervisor_it_leaves(worker: Pro
 
     uvloop.run(scene())
     other = Store.join(worker.state)
-    assert other.declare_orphan(last=True)
+    assert other.declare_orphan(TOKEN + 1, last=True)
     code, written = worker.ends()
     assert code == 0
     assert "enough others serve on" in written
+    assert not is_queued(worker), "the others have not its sockets"
     other.close()
 
 
@@ -131,7 +137,7 @@ def test_others_know_that_its_supervisor_was_the_last_one_to_serve_until_it_drai
         until(lambda: all(table.seen_by(frozenset({0}), table.version) for table in tables), "it reads the new column")
         known = other.get_file("connections.1.tbl", "connections")
         until(lambda: list_orphans(known) == {0: True}, "others know")
-        assert not other.declare_orphan(last=False)
+        assert not other.declare_orphan(TOKEN + 1, last=False)
         with socket.create_connection(worker.address) as client:
             client.sendall(get())
             edge.upstream.listening.settimeout(20)

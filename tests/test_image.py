@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ REGISTRY = os.environ.get("EDGEPROXY_IMAGES")
 """Where the images are: localhost/edgeproxy and localhost/edgeproxy-upstream."""
 pytestmark = pytest.mark.skipif(REGISTRY is None, reason="of the image: scripts/image")
 
+ARCHITECTURE = os.environ.get("ARCH", "")
+MACHINES = {"amd64": 62, "arm64": 183}
+"""The machine in the head of an ELF file, for each architecture."""
 COMPRESSED_BYTES_MAX = 120_000_000
 KEY = "X-API-Key: ek_demo_pro"
 READER = "Authorization: Bearer demo-read-token"
@@ -44,6 +48,14 @@ def test_the_image_is_small(tmp_path: Path) -> None:
     size = sum((tmp_path / layer["digest"].partition(":")[2]).stat().st_size for layer in layers)
     print(f"compressed: {size / 1e6:.1f} MB in {len(layers)} layers")
     assert size <= COMPRESSED_BYTES_MAX
+
+
+def test_it_says_what_it_is_for_and_all_that_is_compiled_is_for_that(images: dict[str, Image]) -> None:
+    described = json.loads(run("buildah", "inspect", "--type", "image", f"{REGISTRY}/edgeproxy"))
+    assert described["OCIv1"]["architecture"] == ARCHITECTURE
+    libraries = list(Path(images["edgeproxy"].root).glob("opt/edgeproxy/**/*.so*"))
+    machines = {struct.unpack_from("<H", path.read_bytes(), 18)[0] for path in libraries if not path.is_symlink()}
+    assert machines == {MACHINES[ARCHITECTURE]}
 
 
 def test_it_has_no_compiler_no_pip_and_nothing_of_the_machine_that_built_it(images: dict[str, Image]) -> None:

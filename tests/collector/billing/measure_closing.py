@@ -2,7 +2,8 @@
 
 Customers of Standard have used more than is included of each meter, and have their drafts. The sandbox then begins to
 refuse calls above the rates of a live account, and the product asks at its own pace. Counted are the seconds from the
-freeze until each invoice is sent, with the amount of the second rater. It ends after 20 minutes at most.
+freeze until each invoice is sent, with the amount of the second rater, and the processor time of this process in them.
+It ends after 20 minutes at most. With `--encryption` the columns are encrypted.
 """
 
 import argparse
@@ -24,8 +25,11 @@ from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.jobs.period_close import LOOK_SECONDS
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
 from edgeproxy.collector.database.billing_tables import invoices as table
+from edgeproxy.collector.encryption.keyring import open_keyring
+from edgeproxy.config.collector.encryption import Encryption
 from loadtest.testbed.postgresql import Postgresql
 from loadtest.testbed.process import ROOT
+from tests.collector.encryption.test_rows import make_key
 from tests.support.second_rater import fee, usage_charges
 from tests.support.sold import LIVE_KEY, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
@@ -61,9 +65,12 @@ def used(chance: random.Random) -> dict[str, int]:
     }
 
 
-async def drafted(folder: Path, url: str, stripe: str, usage: dict[str, dict[str, int]]) -> None:
+async def drafted(
+    folder: Path, url: str, stripe: str, usage: dict[str, dict[str, int]], encryption: Encryption | None
+) -> None:
     """Have a month behind each customer, its first fee sent and the draft of its usage made."""
     async with sold(folder, url, stripe, live=True) as (of, closes):
+        await open_keyring(of.database, encryption)
         for name, quantities in usage.items():
             await of.customer(name, "standard", now=JANUARY)
             await of.use(name, quantities, at=JANUARY + 3600)
@@ -81,14 +88,17 @@ async def counted(of: Sold) -> dict[str, int]:
         return {row[0]: row[1] for row in rows}
 
 
-async def closed(folder: Path, url: str, stripe: str, customers: int) -> float:
-    """Close all of them, looking for work as a collector does; the seconds that it took."""
+async def closed(
+    folder: Path, url: str, stripe: str, customers: int, encryption: Encryption | None
+) -> tuple[float, float]:
+    """Close all of them, looking for work as a collector does; the seconds that it took, and those of processors."""
     async with sold(folder, url, stripe, Counted, live=True) as (of, closes):
-        began = time.monotonic()
+        await open_keyring(of.database, encryption)
+        began, worked = time.monotonic(), time.process_time()
         while (await counted(of)).get(invoices.OPEN) != 2 * customers:
             await closes.step(FREEZE + time.monotonic() - began)
             await asyncio.sleep(LOOK_SECONDS)
-        return time.monotonic() - began
+        return time.monotonic() - began, time.process_time() - worked
 
 
 async def totals(client: Any) -> dict[str, Counter[int]]:
@@ -103,14 +113,16 @@ async def totals(client: Any) -> dict[str, Counter[int]]:
     return totals_by_customer
 
 
-async def measured(folder: Path, url: str, usage: dict[str, dict[str, int]]) -> float:
-    """Seconds that it took to close a month at a sandbox with the rates of a live account."""
+async def measured(
+    folder: Path, url: str, usage: dict[str, dict[str, int]], encryption: Encryption | None
+) -> tuple[float, float]:
+    """Seconds that it took to close a month at a sandbox with the rates of a live account, and those of processors."""
     key = LIVE_KEY["STRIPE_SECRET_KEY"]
     async with asyncio.timeout(DEADLINE_SECONDS):
         with closing(Sandbox(folder / "sandbox")) as sandbox:
-            await drafted(folder, url, (await asyncio.to_thread(sandbox.start)).url, usage)
+            await drafted(folder, url, (await asyncio.to_thread(sandbox.start)).url, usage, encryption)
         with closing(Sandbox(folder / "sandbox", "--rates", "live")) as sandbox:
-            took = await closed(folder, url, (await asyncio.to_thread(sandbox.start)).url, len(usage))
+            took = await closed(folder, url, (await asyncio.to_thread(sandbox.start)).url, len(usage), encryption)
         with closing(Sandbox(folder / "sandbox")) as sandbox:
             await asyncio.to_thread(sandbox.start)
             invoice_totals = await asyncio.to_thread(sandbox.run, totals, key)
@@ -125,6 +137,7 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*", default=["sqlite", "postgresql"])
     parser.add_argument("--customers", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--encryption", action="store_true", help="encrypt the columns of personal data and the books")
     options = parser.parse_args()
     for kind in options.kinds:
         chance = random.Random(options.seed)
@@ -136,12 +149,14 @@ def main() -> None:
             url = f"sqlite:///{folder}/ledger.db"
             if kind == "postgresql":
                 url = ends.enter_context(closing(Postgresql(durable=True))).database()
-            took = asyncio.run(measured(folder, url, usage))
+            encryption = make_key(folder / "master.key") if options.encryption else None
+            took, worked = asyncio.run(measured(folder, url, usage, encryption))
         calls = Counted.calls.total()
         most = ", ".join(f"{name.removeprefix('v1.')} {number:,}" for name, number in Counted.calls.most_common())
         print(
-            f"{kind}: {options.customers:,} invoices closed in {took:.0f} s, {calls:,} calls ({calls / took:.0f}/s): "
-            f"{most}; failed: {dict(Counted.failures) or 'none'}; load {os.getloadavg()[0]:.0f}; seed {options.seed}",
+            f"{kind}{', encrypted' if encryption else ''}: {options.customers:,} invoices closed in {took:.0f} s, "
+            f"{worked:.1f} of processors, {calls:,} calls ({calls / took:.0f}/s): {most}; "
+            f"failed: {dict(Counted.failures) or 'none'}; load {os.getloadavg()[0]:.0f}; seed {options.seed}",
             flush=True,
         )
 

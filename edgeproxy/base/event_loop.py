@@ -1,4 +1,4 @@
-"""The event loop of every process: uvloop's, with which the descriptor of a socket is closed once."""
+"""The event loop of the processes that serve: uvloop's, with which the descriptor of a socket is closed once."""
 
 import asyncio
 import socket

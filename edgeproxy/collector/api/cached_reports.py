@@ -51,6 +51,7 @@ class ReportCache(Generic[K, V]):
         self._reports: OrderedDict[K, CachedReport[V]] = OrderedDict()
         self._under_way: dict[K, asyncio.Task[None]] = {}
         self._tasks = Tasks()
+        self._turn = asyncio.Lock()  # One at a time: each has a connection of jobs.
 
     async def get(self, key: K) -> CachedReport[V]:
         """Return the latest report; raises ReportNotReadyError where there is none yet."""
@@ -69,10 +70,11 @@ class ReportCache(Generic[K, V]):
         await self._tasks.cancel()
 
     async def _run(self, key: K) -> None:
-        at, began = time.time(), time.monotonic()
         try:
-            with giving_way(after=WAIT_SECONDS):  # From then on nobody waits for it.
-                value = await self._compute(key)
+            async with self._turn:
+                at, began = time.time(), time.monotonic()
+                with giving_way(after=WAIT_SECONDS):  # From then on nobody waits for it.
+                    value = await self._compute(key)
             seconds = max(self._seconds, REST_FACTOR * (time.monotonic() - began))
             self._reports[key] = CachedReport(value, at, seconds)
             self._reports.move_to_end(key)

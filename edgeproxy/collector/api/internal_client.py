@@ -1,5 +1,6 @@
 """The API for pages: what somebody who signed in asks for is answered as if it came over HTTP."""
 
+import asyncio
 from typing import Unpack
 from urllib.parse import urlencode
 
@@ -11,9 +12,14 @@ from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.customer_names import build_readers
 from edgeproxy.collector.api.endpoint import CALLER, READ_VALUES, SHOWN_TO, AnyEndpoint
 from edgeproxy.collector.api.groups import GROUPS
+from edgeproxy.collector.database.database import READERS
 from edgeproxy.collector.pages.api import ApiResponse, RequestOptions
 from edgeproxy.collector.pages.sessions import Session
 from edgeproxy.collector.pages.site import format_path
+
+CALLS = web.RequestKey("calls", asyncio.Semaphore)
+CALLS_MAX = READERS - 1
+"""Calls that a page makes at once: one page does not take all connections."""
 
 
 class Inside:
@@ -58,7 +64,10 @@ class Inside:
         inner = request.clone(method=method, rel_url=url, headers=fields)
         sent = None if body is None else dict(body)
         parts = RequestParts(names, query, sent, options.get("given", b""))
-        answer = await self._service.answer_inner_call(inner, holder, endpoint, parts)
+        if CALLS not in request:
+            request[CALLS] = asyncio.Semaphore(CALLS_MAX)
+        async with request[CALLS]:
+            answer = await self._service.answer_inner_call(inner, holder, endpoint, parts)
         assert isinstance(answer, web.Response), "an export is no answer for a page"
         content = answer.body if isinstance(answer.body, bytes) else b""
         document = orjson.loads(content) if content and "json" in answer.content_type else None

@@ -36,7 +36,7 @@ from edgeproxy.collector.database.ownership import (
     grant_rights,
     set_minutes_floor,
 )
-from edgeproxy.collector.database.precedence import Precedence, is_giving_way
+from edgeproxy.collector.database.precedence import Precedence, counting_work, is_giving_way
 from edgeproxy.collector.database.schema import (
     DAY,
     REVISION,
@@ -55,7 +55,8 @@ from edgeproxy.collector.database.statements import AnyColumn, AnySelect
 CONNECT_TIMEOUT = 10.0
 """Seconds until a server must have answered."""
 STATEMENT_TIMEOUT, JOB_STATEMENT_TIMEOUT = 60.0, 300.0
-"""Seconds that a statement may take on PostgreSQL, and one that a job reads by."""
+"""Seconds that a statement may take on PostgreSQL, and one that a job reads by. Half as long is waited for a connection
+that others use."""
 SERVER_SETTINGS = {
     "application_name": "edgeproxy collector",
     # What was acknowledged must be on disk, whatever the server does for others.
@@ -169,7 +170,7 @@ class Database:
         if self.is_sqlite:
             self._writer = _create_sqlite_engine(given, "BEGIN IMMEDIATE", 1)
             self._reader = _create_sqlite_engine(given, "BEGIN", READERS)
-            self._job_reader = _create_sqlite_engine(given, "BEGIN", READERS)
+            self._job_reader = _create_sqlite_engine(given, "BEGIN", READERS, patience=JOB_STATEMENT_TIMEOUT)
         else:
             self._writer = _create_postgresql_engine(given, 1)
             self._reader = _create_postgresql_engine(given, READERS)
@@ -309,7 +310,7 @@ class Database:
         """
         await self.precedence.give_way()
         try:
-            async with self._writer.begin() as connection:
+            async with self._writer.begin() as connection, counting_work():
                 if (customer := self._served_customer()) is not None:
                     await row_security.serve(connection, customer)
                 last_steps: list[LastStep] = []
@@ -326,7 +327,8 @@ class Database:
     @asynccontextmanager
     async def reading(self, *, whole: bool = False) -> AsyncIterator[AsyncConnection]:
         """A connection that only reads; with `whole`, all that it reads is of one moment, else each statement is."""
-        async with (self._job_reader if is_giving_way() else self._reader).connect() as connection:
+        engine = self._job_reader if is_giving_way() else self._reader
+        async with engine.connect() as connection, counting_work():
             if self.is_sqlite:
                 await connection.execution_options(**{WHOLE: whole})
             else:
@@ -695,13 +697,16 @@ INSERT_EVENTS = _build_insert_events()
 SELECT_EVENTS = _build_select_events()
 
 
-def _create_sqlite_engine(url: URL, begin: str, connections: int) -> AsyncEngine:
+def _create_sqlite_engine(
+    url: URL, begin: str, connections: int, *, patience: float = STATEMENT_TIMEOUT
+) -> AsyncEngine:
     """Connections to a file. `begin` begins a transaction: one that reads and then writes must not wait in between."""
     engine = create_async_engine(
         url.set(drivername="sqlite+aiosqlite"),
         connect_args={"timeout": LOCK_TIMEOUT},
         pool_size=connections,
         max_overflow=0,
+        pool_timeout=patience / 2,
         hide_parameters=True,  # They may be about people, and messages of errors are logged.
     )
 
@@ -737,7 +742,7 @@ def _create_postgresql_engine(
 ) -> AsyncEngine:
     """Connections to a server, kept open; `more` are opened where they are needed, and ended again.
 
-    `patience`: the seconds that a statement may take; None: any time.
+    `patience`: the seconds that a statement may take, of which half are waited for a connection; None: any time.
     """
     mode = url.query.get("sslmode")
     engine = create_async_engine(
@@ -749,6 +754,7 @@ def _create_postgresql_engine(
         },
         pool_size=connections,
         max_overflow=more,
+        pool_timeout=None if patience is None else patience / 2,
         hide_parameters=True,
     )
 

@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.read_once import fetch_once
 from edgeproxy.collector.database.schema import DAY, HOUR, days, edges, hours, ledger, rollup, series
 from edgeproxy.collector.database.statements import AnySelect
 
@@ -64,12 +63,8 @@ SELECT_STATE = sa.select(*(rollup.c[name] for name in RollupState._fields))
 
 
 async def fetch_state(connection: AsyncConnection) -> RollupState:
-    """Fetch the state as this transaction sees it."""
-
-    async def fetch() -> RollupState:
-        return RollupState(*(await connection.execute(SELECT_STATE)).one())
-
-    return await fetch_once("rollup", fetch)
+    """Fetch the state as this transaction sees it: with that of another one sums of hours would be wrong."""
+    return RollupState(*(await connection.execute(SELECT_STATE)).one())
 
 
 async def lock_state(database: Database, connection: AsyncConnection, *, exclusive: bool = False) -> RollupState:

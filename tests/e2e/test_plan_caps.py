@@ -119,7 +119,10 @@ def test_a_cap_serves_what_it_says_to_the_unit(capped: Capped, cap: str) -> None
     while served < most - 2:
         answer = capped.ask("counting", first)
         served += 1
-        assert (answer.status, is_marked(answer, "requests")) == (200, served > INCLUDED), served
+        assert answer.status == 200, served
+        # A host may hear of the other's request only with its next one.
+        unsure = range(INCLUDED + 1, INCLUDED + len(capped.edges))
+        assert is_marked(answer, "requests") == (served > INCLUDED) or served in unsure, served
     capped.hear("counting", "requests", served)
     answers = [capped.ask("counting", last) for _ in range(4)]
     over = [200, 200] if cap == "soft" else [429, 429]

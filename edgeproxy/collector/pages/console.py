@@ -104,9 +104,9 @@ async def show_customer(visit: Visit) -> web.Response:
     names = {"customer": visit.path_parameter("customer")}
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
     month = find_month(time.time())
-    meters, *parts = await asyncio.gather(
+    meters, contacts, limits, purchases, raised, own_keys = await asyncio.gather(
         usage.fetch_meters(visit, body["name"], month),
-        fetch_people(visit, names),
+        visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names),
         fetch_limits(visit, {"customer": body["name"]}),
         fetch_purchases(visit, body["name"]),
         limit_raises.fetch_raise(visit, names),
@@ -115,18 +115,17 @@ async def show_customer(visit: Visit) -> web.Response:
     return visit.render(
         "customer.html",
         result=body,
+        people=contacts["contacts"],
         meters=meters,
         month_days=month.days,
         tiers=sorted(visit.site.tiers),
         admin=is_admin(visit),
         may_support=is_admin(visit) or "support" in visit.signed_in.who.roles,
-        **{name: value for part in parts for name, value in part.items()},
+        **limits,
+        **purchases,
+        **raised,
+        **own_keys,
     )
-
-
-async def fetch_people(visit: Visit, names: Mapping[str, str]) -> dict[str, object]:
-    """Return the contacts of a customer."""
-    return {"people": (await visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names))["contacts"]}
 
 
 async def fetch_limits(visit: Visit, names: Mapping[str, str]) -> dict[str, object]:

@@ -145,23 +145,24 @@ async def show_home(visit: Visit) -> web.Response:
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
     tier = visit.site.tiers.get(body["tier"])
     month, detail_seconds = find_month(time.time()), None if tier is None else tier.analytics
-    listed, shown, meters, money, links = await asyncio.gather(
+    quotas, alerts, meters, money, incidents, own_keys = await asyncio.gather(
         visit.fetch("GET", "/v1/customers/{customer}/quotas", names=names),
         _fetch_alerts(visit),
         usage.fetch_meters(visit, visit.customer, month, detail_seconds),
         _fetch_money(visit),
-        _fetch_links(visit),
+        _fetch_ongoing(visit),
+        _fetch_keys(visit),
     )
-    quotas = listed["quotas"]
-    bars = compute_bars((money["billed"] or {"meters": []})["meters"], quotas, money["costs"])
+    bars = compute_bars((money["billed"] or {"meters": []})["meters"], quotas["quotas"], money["costs"])
     return visit.render(
         "home.html",
         result=body,
-        alerts=shown,
+        alerts=alerts,
+        incidents=incidents,
         busiest=find_busiest(meters, visit.site.settings_now()),
         bars=bars,
         **money,
-        **links,
+        **own_keys,
     )
 
 
@@ -175,21 +176,17 @@ async def _fetch_alerts(visit: Visit) -> list[JsonDocument]:
     return [group.alert for group in group_alerts(list(alerts.values()))][: int(ALERTS_SHOWN)]
 
 
-async def _fetch_links(visit: Visit) -> dict[str, object]:
-    """Return what links of the page say: whether there is a key, which are to be rotated, and incidents that go on."""
-    has_key, due, incidents = await asyncio.gather(
-        _fetch_has_key(visit), keys.fetch_due_keys(visit, visit.customer), _fetch_ongoing(visit)
-    )
-    return {"has_key": has_key, "incidents": incidents, **due}
+async def _fetch_keys(visit: Visit) -> dict[str, object]:
+    """Return whether the customer has a key, and the keys that are to be rotated.
 
-
-async def _fetch_has_key(visit: Visit) -> bool:
-    """Return whether the customer has a key; True for a contact who may not see any."""
-    if not visit.signed_in.who.builds:
-        return True
-    names = {"customer": visit.customer}
-    listed = await visit.fetch("GET", "/v1/customers/{customer}/keys", names=names, query={"limit": "1"})
-    return bool(listed["keys"])
+    A contact who may not see keys is shown as if there were one, and none to rotate.
+    """
+    has_key = True
+    if visit.signed_in.who.builds:
+        names = {"customer": visit.customer}
+        listed = await visit.fetch("GET", "/v1/customers/{customer}/keys", names=names, query={"limit": "1"})
+        has_key = bool(listed["keys"])
+    return {"has_key": has_key, **await keys.fetch_due_keys(visit, visit.customer)}
 
 
 async def _fetch_ongoing(visit: Visit) -> list[JsonDocument]:

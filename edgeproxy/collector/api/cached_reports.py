@@ -51,7 +51,7 @@ class ReportCache(Generic[K, V]):
         self._reports: OrderedDict[K, CachedReport[V]] = OrderedDict()
         self._under_way: dict[K, asyncio.Task[None]] = {}
         self._tasks = Tasks()
-        self._turn = asyncio.Lock()  # One at a time: each has a connection of jobs.
+        self._computing = asyncio.Lock()  # One at a time: each has a connection of jobs.
 
     async def get(self, key: K) -> CachedReport[V]:
         """Return the latest report; raises ReportNotReadyError where there is none yet."""
@@ -71,7 +71,7 @@ class ReportCache(Generic[K, V]):
 
     async def _run(self, key: K) -> None:
         try:
-            async with self._turn:
+            async with self._computing:
                 at, began = time.time(), time.monotonic()
                 with giving_way(after=WAIT_SECONDS):  # From then on nobody waits for it.
                     value = await self._compute(key)

@@ -310,15 +310,16 @@ class Database:
         """
         await self.precedence.give_way()
         try:
-            async with self._writer.begin() as connection, counting_work():
-                if (customer := self._served_customer()) is not None:
-                    await row_security.serve(connection, customer)
-                last_steps: list[LastStep] = []
-                assert connection.sync_connection is not None
-                connection.sync_connection.execution_options(**{LAST_STEPS: last_steps})
-                yield connection
-                for step in last_steps:
-                    await step(connection)
+            async with self._writer.begin() as connection:
+                with counting_work():
+                    if (customer := self._served_customer()) is not None:
+                        await row_security.serve(connection, customer)
+                    last_steps: list[LastStep] = []
+                    assert connection.sync_connection is not None
+                    connection.sync_connection.execution_options(**{LAST_STEPS: last_steps})
+                    yield connection
+                    for step in last_steps:
+                        await step(connection)
         except BaseException:
             self._months.clear()  # Some may have been made by what is rolled back.
             self._present.clear()
@@ -328,17 +329,18 @@ class Database:
     async def reading(self, *, whole: bool = False) -> AsyncIterator[AsyncConnection]:
         """A connection that only reads; with `whole`, all that it reads is of one moment, else each statement is."""
         engine = self._job_reader if is_giving_way() else self._reader
-        async with engine.connect() as connection, counting_work():
-            if self.is_sqlite:
-                await connection.execution_options(**{WHOLE: whole})
-            else:
-                customer = self._served_customer()
-                # Whom a transaction serves is forgotten with its end, so that there must be one.
-                each = "AUTOCOMMIT" if customer is None else "READ COMMITTED"
-                await connection.execution_options(isolation_level="REPEATABLE READ" if whole else each)
-                if customer is not None:
-                    await row_security.serve(connection, customer)
-            yield connection  # A transaction begins with the first statement, and ends with the connection's use.
+        async with engine.connect() as connection:
+            with counting_work():
+                if self.is_sqlite:
+                    await connection.execution_options(**{WHOLE: whole})
+                else:
+                    customer = self._served_customer()
+                    # Whom a transaction serves is forgotten with its end, so that there must be one.
+                    each = "AUTOCOMMIT" if customer is None else "READ COMMITTED"
+                    await connection.execution_options(isolation_level="REPEATABLE READ" if whole else each)
+                    if customer is not None:
+                        await row_security.serve(connection, customer)
+                yield connection  # A transaction begins with the first statement, and ends with the connection's use.
 
     def _give_way(self, *_: object) -> None:
         """Let a statement of a job wait for who waits for a page."""
@@ -700,7 +702,10 @@ SELECT_EVENTS = _build_select_events()
 def _create_sqlite_engine(
     url: URL, begin: str, connections: int, *, patience: float = STATEMENT_TIMEOUT
 ) -> AsyncEngine:
-    """Connections to a file. `begin` begins a transaction: one that reads and then writes must not wait in between."""
+    """Connections to a file. `begin` begins a transaction: one that reads and then writes must not wait in between.
+
+    `patience`: the seconds of which half are waited for a connection, as with a server.
+    """
     engine = create_async_engine(
         url.set(drivername="sqlite+aiosqlite"),
         connect_args={"timeout": LOCK_TIMEOUT},

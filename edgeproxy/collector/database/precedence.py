@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 RESTS = 9.0
@@ -41,8 +41,8 @@ def is_giving_way() -> bool:
     return _TURN.get() is not None
 
 
-@asynccontextmanager
-async def counting_work() -> AsyncIterator[None]:
+@contextmanager
+def counting_work() -> Iterator[None]:
     """Count the time in here as work, if this is a job's: with a connection, and not what it waits for without one."""
     turn = _TURN.get()
     if turn is None or turn.works_since is not None:

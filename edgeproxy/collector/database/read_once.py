@@ -25,7 +25,10 @@ def reading_once(values: ReadValues | None) -> Iterator[None]:
 
 
 async def fetch_once(key: Hashable, fetch: Callable[[], Awaitable[T]]) -> T:
-    """Return what `fetch` returns, or what it returned for this key before, where it is for the same page."""
+    """Return what `fetch` returns, or what it returned for this key before, where it is for the same page.
+
+    Calls that are made side by side may each fetch what none of them has yet.
+    """
     values = _VALUES.get()
     if values is None:
         return await fetch()

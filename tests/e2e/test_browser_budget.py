@@ -97,6 +97,8 @@ def test_pages_are_painted_within_a_second_on_a_processor_that_is_four_times_slo
     browser: Chromium,  # noqa: F811
 ) -> None:
     busy = os.getloadavg()[0]
+    # What a browser takes for the first page after its own start, in a tab of its own, is no page's.
+    asyncio.run(asyncio.wait_for(visit(stage, browser, [(None, ["/status"])]), SECONDS))
     seen = asyncio.run(asyncio.wait_for(visit(stage, browser, list_pages(stage, invoice), SLOWER), SECONDS))
     painted = {path: largest for path, (_, _, largest) in seen.items()}
     print("\n".join(f"{path}: {largest:.0f} ms" for path, largest in painted.items()))

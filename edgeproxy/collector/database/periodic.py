@@ -6,6 +6,7 @@ Each run is in the `JobLog` that `report_runs` named in the context in which the
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from enum import StrEnum
 from typing import NamedTuple
@@ -65,6 +66,8 @@ class Job(NamedTuple):
     """Errors that are logged without a traceback."""
     lock: str | None = None
     """The lock under which one collector of several runs the job; None where each runs it."""
+    gives_way: bool = True
+    """Whether it gives way to who waits for a page; not where somebody waits for the job itself."""
 
 
 class JobRun(NamedTuple):
@@ -146,7 +149,7 @@ async def _run_once(job: Job, limited_log: log.RateLimitedLog) -> tuple[JobResul
 
     async def work() -> None:
         nonlocal returned
-        with trace(f"job {job.name}", of_request=False), giving_way():
+        with trace(f"job {job.name}", of_request=False), giving_way() if job.gives_way else nullcontext():
             returned = await job.work()
 
     if not await run_guarded(limited_log, job.failure, work(), *job.expected):

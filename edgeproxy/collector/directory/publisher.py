@@ -105,7 +105,7 @@ class Publisher:
         """Publish, until cancelled."""
         failed = "the directory could not be published, and is tried again"
         # Of two collectors on one database one wins; the other finds what it has done at its next look.
-        job = Job("directory", GATHER_SECONDS, failed, self.step, (sa.exc.IntegrityError,))
+        job = Job("directory", GATHER_SECONDS, failed, self.step, (sa.exc.IntegrityError,), gives_way=False)
         try:
             await repeat(job, self._limited_log)
         finally:

@@ -185,7 +185,8 @@ class BillingJobs:
         tasks.start("billing books", self._run_exclusively("billing-books", self._build_book_jobs()))
         if processor is not None:
             jobs = (
-                build_job("webhook-events", EVENTS_SECONDS, processor.step),
+                # Who has paid waits for it.
+                build_job("webhook-events", EVENTS_SECONDS, processor.step)._replace(gives_way=False),
                 build_job("webhook-poll", POLL_SECONDS, processor.poll),
             )
             tasks.start("webhooks", self._run_exclusively("billing-webhooks", jobs))

@@ -7,10 +7,12 @@ import sqlalchemy as sa
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
+from edgeproxy.base.log import RateLimitedLog
 from edgeproxy.collector.api.endpoint import READ_VALUES
 from edgeproxy.collector.api.internal_client import Inside
 from edgeproxy.collector.database import precedence
 from edgeproxy.collector.database.database import READERS, Database
+from edgeproxy.collector.database.periodic import Job, repeat
 from edgeproxy.collector.database.precedence import giving_way
 from edgeproxy.collector.database.read_once import ReadValues, fetch_once, reading_once
 from edgeproxy.collector.pages.sessions import Session, SignedIn
@@ -81,6 +83,30 @@ def test_a_job_does_not_go_on_between_the_parts_of_a_page(database: str, monkeyp
                     await connection.execute(ONE)
             assert not job.done()
             job.cancel()
+
+    run(database, work)
+
+
+def test_a_job_that_somebody_waits_for_gives_way_to_nobody(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precedence, "RESTS", 1e9)
+    monkeypatch.setattr(precedence, "WAIT_MAX", 3600.0)
+
+    async def work(opened: Database) -> None:
+        done = asyncio.Event()
+
+        async def do() -> None:
+            for _ in range(2):
+                async with opened.writing() as connection:
+                    await connection.execute(ONE)
+            done.set()
+
+        job = Job("urgent", 3600.0, "it failed", do, gives_way=False)
+        async with asyncio.TaskGroup() as tasks:
+            with opened.precedence.claim():
+                running = tasks.create_task(repeat(job, RateLimitedLog(60.0)))
+                async with asyncio.timeout(60):
+                    await done.wait()
+                running.cancel()
 
     run(database, work)
 

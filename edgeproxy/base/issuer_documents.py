@@ -9,6 +9,10 @@ FETCH_SECONDS_MAX = 10.0
 DOCUMENT_BYTES_MAX = 1 << 20
 
 
+class InvalidDocumentError(ValueError):
+    """An answer of 200 that is of no use: too large, no JSON object, or without what it is fetched for."""
+
+
 async def fetch_json(url: str) -> JsonObject:
     """Return the JSON object at a URL; no redirect is followed. Raises as `read_json`, and OSError and TimeoutError."""
     timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS_MAX)
@@ -30,12 +34,15 @@ async def read_json(response: aiohttp.ClientResponse, source: str) -> JsonObject
 
 
 def parse_document(body: bytes, source: str) -> JsonObject:
-    """Return the JSON object of a body; raises ValueError where it is too large, or none."""
+    """Return the JSON object of a body; raises InvalidDocumentError where it is too large, or none."""
     if len(body) > DOCUMENT_BYTES_MAX:
-        raise ValueError(f"{source} has more than {DOCUMENT_BYTES_MAX} bytes")
-    document = orjson.loads(body)
+        raise InvalidDocumentError(f"{source} has more than {DOCUMENT_BYTES_MAX} bytes")
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidDocumentError(f"{source} has no JSON: {error}") from None
     if not isinstance(document, dict):
-        raise ValueError(f"{source} has no JSON object")  # noqa: TRY004 - of the document, not of an argument
+        raise InvalidDocumentError(f"{source} has no JSON object")
     return document
 
 

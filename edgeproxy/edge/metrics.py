@@ -95,6 +95,7 @@ METRICS: dict[str, Metric] = {
     "edge_table_rows": Metric("gauge", ("table",), "Rows in use"),
     "edge_table_capacity": Metric("gauge", ("table",), "Rows that there are"),
     "edge_table_full_total": Metric("counter", ("table",), "Times a table had no row to give"),
+    "edge_issuer_keys_age_seconds": Metric("gauge", ("issuer",), "Since the keys of a token issuer were last fetched"),
     "edge_tls_expiry_seconds": Metric("gauge", ("name",), "Until a certificate expires, by its file"),
     "edge_config_reloads_total": Metric("counter", ("result",), "Reloads: ok, unchanged, refused or failed"),
     "edge_worker_restarts_total": Metric("counter", (), "Workers started anew after one died"),

@@ -174,6 +174,23 @@ def test_a_genuine_token_names_its_customer_and_nothing_else_passes_for_one(
     assert asks(edge, token()) == 200
 
 
+def test_a_key_without_kid_is_tried_and_its_replacement_is_fetched(start_edge: StartEdge, issuer: IssuerKeys) -> None:
+    unnamed, another, elliptic = (
+        {name: value for name, value in jwk(key, "").items() if name != "kid"} for key in (RSA, OTHER, EC)
+    )
+    issuer.keys = [unnamed, elliptic]
+    edge = start_edge(**settings(issuer))
+    until(lambda: asks(edge, token()) == 200, "the issuer's keys are known")
+    assert asks(edge, token(kid=None)) == 200
+    assert asks(edge, token(EC, "ES256", "2027-01")) == 200, "each key without a kid is tried"
+    assert asks(edge, token(OTHER)) == 401
+    issuer.keys = [another]
+    until(lambda: asks(edge, token(OTHER)) == 200, "a replaced key is fetched before the minute is over", seconds=40)
+    issuer.keys = [{**unnamed, "kid": "a"}]
+    until(lambda: asks(edge, token(kid="a")) == 200, "the key has a kid now", seconds=40)
+    assert asks(edge, token(kid="b")) == 401, "a key with another kid is never tried"
+
+
 def test_a_token_counts_until_its_end_and_no_longer(start_edge: StartEdge, issuer: IssuerKeys) -> None:
     edge = start_edge(**settings(issuer))
     until(lambda: asks(edge, token()) == 200, "the issuer's keys are known")

@@ -2,14 +2,15 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import aiohttp
 import jwt
 
 from edgeproxy.base import log
-from edgeproxy.base.issuer_documents import fetch_json, fetch_metadata
-from edgeproxy.base.signing_keys import parse_signing_keys
+from edgeproxy.base.issuer_documents import InvalidDocumentError, fetch_json, fetch_metadata
+from edgeproxy.base.signing_keys import WITHOUT_KEYS_SECONDS_MAX, parse_signing_keys
 from edgeproxy.config.collector.operators import read_issuer
 
 FRESH_SECONDS = 600.0
@@ -26,24 +27,27 @@ class IssuerKeys:
 
     def __init__(self, issuer: str) -> None:
         self.issuer = issuer
-        self._keys: dict[str, jwt.PyJWK] = {}
+        self._keys: list[jwt.PyJWK] = []
         self._fetched = -KEYS_FRESH_SECONDS
         self._tried = -RETRY_SECONDS
         self._fetching = asyncio.Lock()
         self._log = log.RateLimitedLog(60.0)
 
-    async def with_key(self, name: str) -> dict[str, jwt.PyJWK]:
-        """Return the keys by their names, fetched anew where they are old or `name` is not among them."""
-        is_awaited = self._fetching.locked() and name not in self._keys
+    async def with_key(self, name: str) -> Sequence[jwt.PyJWK]:
+        """Return the keys, fetched anew where they are old or none of them has this name."""
+        is_awaited = self._fetching.locked() and not self._has_key(name)
         if is_awaited or self._is_due(name):
             async with self._fetching:
                 if self._is_due(name):
                     await self._fetch()
         return self._keys
 
+    def _has_key(self, name: str) -> bool:
+        return any(key.key_id == name for key in self._keys)
+
     def _is_due(self, name: str) -> bool:
         now = time.monotonic()
-        unknown = bool(name) and name not in self._keys
+        unknown = bool(name) and not self._has_key(name)
         return now - self._tried >= RETRY_SECONDS and (unknown or now - self._fetched >= KEYS_FRESH_SECONDS)
 
     async def _fetch(self) -> None:
@@ -51,11 +55,13 @@ class IssuerKeys:
         try:
             metadata = await fetch_metadata(self.issuer)
             key_set = await fetch_json(read_issuer(str(metadata.get("jwks_uri"))))
-            keys = {key.key_id or "": key for key in parse_signing_keys(key_set)}
+            keys = parse_signing_keys(key_set)
             if not keys:
-                raise ValueError("there is no key by which it signs")
+                raise InvalidDocumentError("there is no key by which it signs")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             host = urlsplit(self.issuer).hostname
             self._log.error("the issuer's keys cannot be had; those that are known count", str(host), why=str(error))
+            if isinstance(error, InvalidDocumentError) and self._tried - self._fetched > WITHOUT_KEYS_SECONDS_MAX:
+                self._keys = []
             return
         self._keys, self._fetched = keys, time.monotonic()

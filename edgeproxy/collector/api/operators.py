@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import jwt
 
 from edgeproxy.base.json_values import JsonObject
+from edgeproxy.base.signing_keys import select_keys
 from edgeproxy.collector.api.auth import DeniedError, Holder
 from edgeproxy.config.collector.operators import LEEWAY_SECONDS, Operators
 
@@ -33,8 +34,8 @@ def key_id(secret: str) -> str:
     return str(header.get("kid", ""))
 
 
-def operator(secret: str, keys: Mapping[str, jwt.PyJWK], settings: Operators) -> Holder:
-    """Return who comes with a token, by the issuer's `keys` by their names; raises DeniedError.
+def operator(secret: str, keys: Sequence[jwt.PyJWK], settings: Operators) -> Holder:
+    """Return who comes with a token, by the issuer's `keys`; raises DeniedError.
 
     The algorithm is one of those that are allowed by name, and must be one of the key's kind.
     """
@@ -55,25 +56,26 @@ def read_auth_time(claim: object) -> float | None:
 
 
 def believed(
-    secret: str, keys: Mapping[str, jwt.PyJWK], issuer: str, audience: str, algorithms: Sequence[str]
+    secret: str, keys: Sequence[jwt.PyJWK], issuer: str, audience: str, algorithms: Sequence[str]
 ) -> JsonObject:
     """Return the claims of a token of an issuer that is for `audience`; raises DeniedError."""
-    named = key_id(secret)
-    key = keys.get(named) if named else next(iter(keys.values())) if len(keys) == 1 else None
-    if key is None:
-        raise invalid("the token is signed by a key that the issuer does not have")
-    try:
-        claims: JsonObject = jwt.decode(
-            secret,
-            key=key.key,
-            algorithms=list(algorithms),
-            audience=audience,
-            issuer=issuer,
-            leeway=LEEWAY_SECONDS,
-            options={"require": NEEDED},
-        )
-    except (jwt.InvalidTokenError, TypeError, ValueError) as error:
-        raise invalid(f"the token is not believed: {error}") from None
+    why: Exception | str = "it is signed by a key that the issuer does not have"
+    for key in select_keys(keys, key_id(secret)):
+        try:
+            claims: JsonObject = jwt.decode(
+                secret,
+                key=key.key,
+                algorithms=list(algorithms),
+                audience=audience,
+                issuer=issuer,
+                leeway=LEEWAY_SECONDS,
+                options={"require": NEEDED},
+            )
+            break
+        except (jwt.InvalidTokenError, TypeError, ValueError) as error:
+            why = error
+    else:
+        raise invalid(f"the token is not believed: {why}") from None
     if not is_written(claims["sub"]):
         raise invalid(f"the token's sub is not a text of 1 to {SUBJECT_CHARACTERS_MAX} printable characters")
     return claims

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
-from edgeproxy.base.signing_keys import parse_signing_keys
+from edgeproxy.base.signing_keys import parse_signing_keys, select_keys
 from edgeproxy.config.subject_names import subject_name
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.limits.route_limits import END_USER_BYTES, NO_CLAIMS
@@ -98,12 +98,11 @@ class TokenVerifier:
     def _check_signature(
         self, token: bytes, header: Mapping[str, object], name: str, issuer: "Issuer"
     ) -> dict[str, object]:
-        kid = header.get("kid")
         known = self._keys.get(name)
         if known is None:
             again = b"Retry-After: 1\r\n"
             raise RejectedError(503, "The keys of the token's issuer are not known here yet", close=False, fields=again)
-        keys = [key for key in known if kid is None or key.key_id == kid]
+        keys = select_keys(known, header.get("kid"))
         if not keys:
             self._request_keys(name)
             raise InvalidTokenError("The token is signed with a key that is not known here")
@@ -127,6 +126,9 @@ class TokenVerifier:
                 why = error
             else:
                 return claims
+        if any(not key.key_id for key in keys):
+            # No name tells that the issuer has replaced its key.
+            self._request_keys(name)
         raise InvalidTokenError("The token is not genuine") from why
 
 

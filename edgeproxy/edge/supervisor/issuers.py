@@ -4,9 +4,11 @@ Fetched keys are stored in the state directory, so that an edge that starts whil
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import random
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,10 +16,12 @@ import aiohttp
 import orjson
 
 from edgeproxy.base import log
-from edgeproxy.base.issuer_documents import fetch_json, parse_document
+from edgeproxy.base.issuer_documents import InvalidDocumentError, fetch_json, parse_document
+from edgeproxy.base.signing_keys import WITHOUT_KEYS_SECONDS_MAX, parse_signing_keys
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.edge.issuers import Issuer
 from edgeproxy.edge.messages import IssuerKeys
+from edgeproxy.edge.metrics import Series
 
 FETCH_SECONDS = 60.0
 """Seconds between two fetches of an issuer's keys, plus or minus a fifth."""
@@ -36,6 +40,8 @@ class IssuerKeyFetcher:
         self._settings = settings
         self._publish = publish
         self._known: dict[str, str] = {}
+        self._fetched_at: dict[str, float] = {}
+        """Unix seconds at which the keys of an issuer were last fetched; without keys, at which fetching began."""
         self._hurry: dict[str, asyncio.Event] = {}
         """Events by issuer, set when to fetch its keys early."""
         self._tasks = Tasks()
@@ -46,8 +52,9 @@ class IssuerKeyFetcher:
         for name in self._settings:
             try:
                 self._known[name] = await asyncio.to_thread(self._file(name).read_text)
+                self._fetched_at[name] = self._file(name).stat().st_mtime
             except (OSError, UnicodeDecodeError):
-                continue
+                self._fetched_at[name] = time.time()
         self._tell()
         self._hurry = {name: asyncio.Event() for name in self._settings}
         for name, issuer in self._settings.items():
@@ -72,6 +79,15 @@ class IssuerKeyFetcher:
         """Stop fetching."""
         await self._tasks.cancel()
 
+    def series(self) -> list[Series]:
+        """Return the seconds since the keys of each issuer were last fetched."""
+        now = time.time()
+        return [
+            ("edge_issuer_keys_age_seconds", (name,), (max(0, int(now - fetched_at)),))
+            for name, fetched_at in self._fetched_at.items()
+            if name in self._settings
+        ]
+
     def _file(self, name: str) -> Path:
         """Return the file of an issuer's keys. It depends on the URL, as keys of another place may be known to
         others.
@@ -93,11 +109,16 @@ class IssuerKeyFetcher:
             except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
                 message = "the keys of an issuer cannot be had; those that are known count"
                 self._rare_log.error(message, name, why=str(error) or type(error).__name__)
+                if isinstance(error, InvalidDocumentError) and await self._forget_outdated(name):
+                    stored = None
             else:
+                self._fetched_at[name] = time.time()
                 if keys != self._known.get(name):
                     self._known[name] = keys
                     self._tell()
-                if keys != stored and await self._store(name, keys):
+                if keys == stored:
+                    await asyncio.to_thread(_touch, self._file(name))
+                elif await self._store(name, keys):
                     stored = keys
             pause = (FETCH_SECONDS if name in self._known else RETRY_SECONDS) * random.uniform(0.8, 1.2)
             least = min(pause, HURRY_SECONDS)
@@ -107,6 +128,16 @@ class IssuerKeyFetcher:
                     await hurry.wait()
             except TimeoutError:
                 continue
+
+    async def _forget_outdated(self, name: str) -> bool:
+        """Forget the keys of an issuer that has published none for too long; return whether that is so."""
+        if name not in self._known or time.time() - self._fetched_at[name] < WITHOUT_KEYS_SECONDS_MAX:
+            return False
+        del self._known[name]
+        self._tell()
+        await asyncio.to_thread(self._file(name).unlink, missing_ok=True)
+        self._rare_log.error("the keys of an issuer count no more: it has published none for a day", name)
+        return True
 
     async def _store(self, name: str, keys: str) -> bool:
         """Store the keys of an issuer for the next start; return whether the disk took them."""
@@ -120,17 +151,28 @@ class IssuerKeyFetcher:
 
 
 async def _fetch_jwks(where: str) -> str:
-    """Return the JWK Set at this URL or path. Raises OSError, TimeoutError, ClientError, or ValueError where it is no
-    JWK Set.
+    """Return the JWK Set at this URL or path.
+
+    Raises InvalidDocumentError where an answer of 200, or the file, has no key that can be used; ValueError for any
+    other answer; OSError, TimeoutError and ClientError where there is none.
     """
     if "://" in where:
         document = await fetch_json(where)
     else:
         document = parse_document(await asyncio.to_thread(Path(where).read_bytes), where)
-    is_set = isinstance(document.get("keys"), list)
-    if not is_set:
-        raise ValueError(f"{where} has no JWK Set")
+    try:
+        keys = await asyncio.to_thread(parse_signing_keys, document)
+    except ValueError as error:
+        raise InvalidDocumentError(f"{where}: {error}") from None
+    if not keys:
+        raise InvalidDocumentError(f"{where} has no key that can be used")
     return orjson.dumps(document).decode()
+
+
+def _touch(file: Path) -> None:
+    """Set the time at which the stored keys were last fetched, which the next start reads."""
+    with contextlib.suppress(OSError):
+        os.utime(file)
 
 
 def _write_whole(file: Path, text: str) -> None:

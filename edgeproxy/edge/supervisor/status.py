@@ -17,6 +17,7 @@ from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.supervisor.accounting import Accounting
 from edgeproxy.edge.supervisor.certificates import Certificates
 from edgeproxy.edge.supervisor.exemplars import Exemplar
+from edgeproxy.edge.supervisor.issuers import IssuerKeyFetcher
 from edgeproxy.edge.supervisor.limit_report import Policy, find_file_customer
 from edgeproxy.edge.supervisor.reload import Reloads
 from edgeproxy.edge.supervisor.table_reader import TableReader
@@ -48,6 +49,7 @@ class Status:
         accounting: Accounting,
         directories: Directories,
         traces: Traces,
+        issuers: IssuerKeyFetcher,
         coordinator: Coordinator | None = None,
     ) -> None:
         self.phase: Phase = "starting"
@@ -62,6 +64,7 @@ class Status:
         self._directories = directories
         self._coordinator = coordinator
         self._traces = traces
+        self._issuers = issuers
         self.vitals = Vitals(workers, table_reader)
 
     @property
@@ -136,6 +139,7 @@ class Status:
             *await self._table_reader.series(),
             *self._upstreams.series(),
             *self._certificates.series(),
+            *self._issuers.series(),
             *await self._accounting.series(),
             *await self.vitals.series(),
             *(() if self._coordinator is None else self._coordinator.series()),

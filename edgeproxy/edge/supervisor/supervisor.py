@@ -138,6 +138,7 @@ class Supervisor:
             self._accounting,
             self._directories,
             self._traces,
+            self._issuers,
             self._coordinator,
         )
         self._limit_usage = LimitUsageReporter(

@@ -145,13 +145,13 @@ def by_hand(algorithm: str, **others: Any) -> str:
 
 
 def test_a_token_of_the_issuer_is_believed() -> None:
-    who = operator(signed(amr=["mfa"], auth_time=5), {"k": PUBLIC}, SETTINGS)
+    who = operator(signed(amr=["mfa"], auth_time=5), [PUBLIC], SETTINGS)
     assert (who.label, who.roles, who.is_person, who.factor_at) == ("operator:ann", {"admin"}, True, 5)
 
 
 @pytest.mark.parametrize("at", [math.nan, math.inf, 1e300, -1, True, "5", 4e9])
 def test_a_sign_in_at_no_time_or_in_the_future_is_no_second_factor(at: object) -> None:
-    assert operator(signed(amr=["mfa"], auth_time=at), {"k": PUBLIC}, SETTINGS).factor_at is None
+    assert operator(signed(amr=["mfa"], auth_time=at), [PUBLIC], SETTINGS).factor_at is None
     assert not is_factor_recent(at if isinstance(at, float) else None, time.time()), "nor in a session that has it"
 
 
@@ -181,8 +181,44 @@ def test_a_sign_in_at_no_time_or_in_the_future_is_no_second_factor(at: object) -
 )
 def test_no_other_is(token: str, status: int) -> None:
     with pytest.raises(DeniedError) as denied:
-        operator(token, {"k": PUBLIC}, SETTINGS)
+        operator(token, [PUBLIC], SETTINGS)
     assert denied.value.status == status
+
+
+def test_a_key_without_kid_is_tried_for_a_token_that_names_one() -> None:
+    unnamed, another = (
+        jwt.PyJWK(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)) for key in (KEY, OTHER)
+    )
+    assert operator(signed(), [another, unnamed], SETTINGS).label == "operator:ann"
+    for keys in ([another], [unnamed, jwt.PyJWK({**unnamed._jwk_data, "kid": "k", "n": another._jwk_data["n"]})], []):
+        with pytest.raises(DeniedError):
+            operator(signed(), keys, SETTINGS)
+
+
+def test_keys_outlive_an_empty_key_set_for_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    listed = [{**jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key(), as_dict=True), "kid": "k"}]
+
+    async def fetch_metadata(issuer: str) -> dict[str, str]:
+        return {"jwks_uri": f"{issuer}/keys"}
+
+    async def fetch_json(_: str) -> dict[str, object]:
+        return {"keys": listed}
+
+    monkeypatch.setattr(issuer_keys, "fetch_metadata", fetch_metadata)
+    monkeypatch.setattr(issuer_keys, "fetch_json", fetch_json)
+    monkeypatch.setattr(issuer_keys, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    async def work() -> list[int]:
+        keys = IssuerKeys("https://id.test")
+        counts = [len(await keys.with_key("k"))]
+        listed.clear()
+        for seconds in (3600, 82_800, 3600):
+            now[0] += seconds
+            counts.append(len(await keys.with_key("k")))
+        return counts
+
+    assert asyncio.run(work()) == [1, 1, 1, 0]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from edgeproxy.edge.supervisor.admin import Admin
 from edgeproxy.edge.supervisor.certificates import Certificates
 from edgeproxy.edge.supervisor.destinations import Destinations
 from edgeproxy.edge.supervisor.health import ProbeTarget
+from edgeproxy.edge.supervisor.issuers import IssuerKeyFetcher
 from edgeproxy.edge.supervisor.reload import Reloads
 from edgeproxy.edge.supervisor.status import Status
 from edgeproxy.edge.supervisor.table_reader import TableReader
@@ -134,7 +135,8 @@ def ask(
         accounting = Accounting(room.store, table_reader, settings.region, Destinations.from_settings(settings))
         people = Directories(settings, nobody, workers.add)
         traces = Traces(settings.tracing, settings.region)
-        status = Status(reloads, workers, table_reader, upstreams, certificates, accounting, people, traces)
+        issuers = IssuerKeyFetcher(settings.state, settings.issuers, workers.publish)
+        status = Status(reloads, workers, table_reader, upstreams, certificates, accounting, people, traces, issuers)
         admin = Admin(settings)
         await admin.open(status, table_reader, reloads)
         async with ClientSession(f"http://{admin.address}") as client:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import time
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from edgeproxy.edge.supervisor import issuers as issuers_module
 from edgeproxy.edge.supervisor.issuers import IssuerKeyFetcher
 from loadtest.testbed.waiting import until
 
-KEYS = '{"keys":[]}'
-OTHER_KEYS = '{"keys":[],"of":"another day"}'
+KEY = '{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}'
+KEYS = f'{{"keys":[{KEY}]}}'
+OTHER_KEYS = f'{{"keys":[{KEY}],"of":"another day"}}'
 
 
 def issuer(jwks: str) -> dict[str, Issuer]:
@@ -91,5 +93,53 @@ def test_keys_that_the_disk_does_not_take_count_and_are_stored_once_it_does(
         await asyncio.to_thread(until, lambda: [*state.glob("issuer-id-*.jwks")], "they are on the disk")
         assert next(state.glob("issuer-id-*.jwks")).read_text() == OTHER_KEYS
         await issuers.end()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "answer", ['{"keys":[]}', '{"keys":[{"kty":"oct","k":"AA"}]}', '{"error":"busy"}', "[]", "<html>", "x" * (2 << 20)]
+)
+def test_known_keys_outlive_an_answer_without_a_usable_key_for_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    monkeypatch.setattr(issuers_module, "FETCH_SECONDS", 0.01)
+    published: list[dict[str, str]] = []
+    file = tmp_path / "jwks"
+    file.write_text(KEYS)
+    fetch, fetches = issuers_module._fetch_jwks, [0]
+
+    async def fetch_counted(where: str) -> str:
+        fetches[0] += 1
+        return await fetch(where)
+
+    monkeypatch.setattr(issuers_module, "_fetch_jwks", fetch_counted)
+
+    async def scenario() -> None:
+        def create_fetcher() -> IssuerKeyFetcher:
+            return IssuerKeyFetcher(tmp_path, issuer(str(file)), lambda message: published.append(message.keys))
+
+        issuers = create_fetcher()
+        await issuers.begin()
+        await asyncio.to_thread(until, lambda: [*tmp_path.glob("issuer-id-*.jwks")], "the keys are stored")
+        await issuers.end()
+        file.write_text(answer)
+        (stored,) = (tmp_path / name for name in os.listdir(tmp_path) if name.startswith("issuer-id-"))
+        for age, remaining in ((80_000, {"id": KEYS}), (90_000, {})):
+            os.utime(stored, (time.time() - age,) * 2)
+            published.clear()
+            issuers = create_fetcher()
+            await issuers.begin()
+            ((_, labels, (seconds,)),) = issuers.series()
+            assert labels == ("id",)
+            assert age <= seconds <= age + 60
+            if remaining:
+                fetches[0] = 0
+                await asyncio.to_thread(until, lambda: fetches[0] > 2, "the answer is read again")
+            else:
+                await asyncio.to_thread(until, lambda: published[-1] == {}, "the keys are forgotten")
+            await issuers.end()
+            assert published[-1] == remaining
+        assert stored.name not in os.listdir(tmp_path), "nor does the next start know them"
 
     asyncio.run(scenario())

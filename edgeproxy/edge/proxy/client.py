@@ -13,6 +13,7 @@ from edgeproxy.edge.errors import EdgeError, RejectedError
 from edgeproxy.edge.http1.request import PLAIN
 from edgeproxy.edge.http1.request_line import check_unfinished
 from edgeproxy.edge.proxy import client_certificate
+from edgeproxy.edge.proxy.body import SizedBody
 from edgeproxy.edge.proxy.client_input import BLANK, ClientInput
 from edgeproxy.edge.proxy.client_states import CLOSED, LAST, RESETTING
 from edgeproxy.edge.proxy.deadlines import NEVER
@@ -22,6 +23,7 @@ from edgeproxy.edge.proxy.forwarding import Forwarding, Refusal
 from edgeproxy.edge.proxy.probe_schedule import ProbeSchedule
 from edgeproxy.edge.proxy.reset import was_reset
 from edgeproxy.edge.proxy.tls_transport import TlsTransport
+from edgeproxy.edge.proxy.turns import PIECE_BYTES, STEPS, Backlog
 
 if TYPE_CHECKING:
     from edgeproxy.edge.http1.changing_lines import Changing
@@ -135,6 +137,8 @@ class Client(ClientInput):
     # ---- requests
 
     def data_received(self, data: bytes) -> None:
+        if len(data) > PIECE_BYTES and self.take_in_slices(data):
+            return
         if self.exchange is not None or self.state > LAST:
             self.receive_during_exchange(data)
         elif self.buffer:
@@ -145,6 +149,7 @@ class Client(ClientInput):
 
     def _serve(self, data: bytes, deadline: float = 0.0) -> None:
         """Serve the request that `data` begins with; `deadline` is that of a head whose first part came earlier."""
+        served, until = 0, 0.0
         while True:
             snapshot = self.runtime.snapshot
             # A whole head that was seen before has one blank line, at its end.
@@ -164,8 +169,59 @@ class Client(ClientInput):
             if not rest or self.write_paused:
                 self.buffer = rest
                 return
+            turns = self.runtime.turns
+            if not served:
+                until = turns.open()
+            served += 1
+            if not until or (not served % STEPS and turns.clock() >= until):
+                self.buffer = b""
+                self._get_backlog().put_back(rest)
+                return
             # The head that was late is dealt with; the next has a deadline of its own.
             data, deadline = rest, 0.0
+
+    def _get_backlog(self) -> Backlog:
+        if self.backlog is None:
+            self.backlog = Backlog(self.runtime.turns, self)
+        return self.backlog
+
+    def take_in_slices(self, data: bytes) -> bool:
+        """Process input in slices; False where it is one, or no matter of slices."""
+        return self._get_backlog().receive(data)
+
+    @property
+    def takes_bulk(self) -> bool:
+        """Whether the client's next bytes are only passed on or dropped."""
+        if self.state > LAST or isinstance(self.body, SizedBody):
+            return True
+        tunnel = self.tunnel
+        return tunnel is not None and tunnel.is_opaque
+
+    def release_backlog(self) -> bytes:
+        """Return the input that waits, which nobody here will process."""
+        backlog, self.backlog = self.backlog, None
+        if backlog is None:
+            return b""
+        rest = backlog.take()
+        backlog.close()
+        return rest
+
+    def hold_input(self) -> None:
+        """Read nothing until the input that waits has had its turn."""
+        if self.state <= LAST:
+            self.pause_reading()
+        elif not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def on_backlog_done(self) -> None:
+        """Read on, or close a connection whose client has closed its side."""
+        if self.state > LAST:
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+            return
+        self.resume_reading()
+        if self.half_closed:
+            self._close_when_served()
 
     def reject(self, exchange: Forwarding, refusal: Refusal, data: bytes, end: int) -> bytes:
         """Answer a request that is not forwarded; return what follows it, nothing where that cannot be told."""
@@ -200,7 +256,7 @@ class Client(ClientInput):
             self._reject_partial_head(error, data)
             return
         self.buffer = data
-        if self.half_closed:
+        if self.half_closed and not self.has_backlog:
             self.close()
         elif data:
             self.deadline = deadline or monotonic() + self.runtime.snapshot.header_timeout
@@ -230,7 +286,7 @@ class Client(ClientInput):
         if self.state > LAST:
             return
         if self.state == LAST:
-            self.close(linger=self.body is not None or bool(self.buffer))
+            self.close(linger=self.body is not None or bool(self.buffer) or self.has_backlog)
             return
         if self.write_paused:
             self.pause_reading()
@@ -245,7 +301,7 @@ class Client(ClientInput):
 
     def _close_when_served(self) -> None:
         """Close a connection whose client has closed its side, once all that it has sent is served."""
-        if self.exchange is None and not self.buffer:
+        if self.exchange is None and not self.buffer and not self.has_backlog:
             self.close()
 
     # ---- deadlines
@@ -261,6 +317,8 @@ class Client(ClientInput):
             self.deadline = monotonic() + self.runtime.snapshot.body_idle
         elif exchange is not None:
             self.time_out_exchange(exchange)
+        elif self.backlog is not None and self.backlog.is_queued:
+            self.deadline = monotonic() + self.runtime.snapshot.header_timeout  # The client waits for its turn.
         elif self.buffer and not self.write_paused:
             self._reject_partial_head(RejectedError(408, "The request's head did not arrive in time"), self.buffer)
         else:
@@ -375,6 +433,7 @@ class Client(ClientInput):
     def connection_lost(self, exc: Exception | None) -> None:
         ended_by_edge, self.state = self.state > LAST, CLOSED
         self.runtime.connections.remove_client(self)
+        self.release_backlog()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.abandon(ended_by_edge=ended_by_edge)

@@ -13,6 +13,7 @@ from edgeproxy.edge.proxy.client_states import LAST
 from edgeproxy.edge.proxy.client_transport import ClientTransport
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.exchange_states import AWAITS_BODY, GATHERING
+from edgeproxy.edge.proxy.turns import SMALL_BYTES, Backlog
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.forwarding import Forwarding
@@ -28,7 +29,7 @@ there."""
 class ClientInput(ClientTransport):
     """The bytes behind a request's head, and flow control between the client and its upstream."""
 
-    __slots__ = ("_body_size_due", "body", "buffer", "exchange")
+    __slots__ = ("_body_size_due", "backlog", "body", "buffer", "exchange")
 
     is_http2 = False
     """Whether this is a stream of HTTP/2, which says itself where a body ends."""
@@ -44,6 +45,8 @@ class ClientInput(ClientTransport):
         """The body of the request under way, while some of it is still to come."""
         self.buffer = b""
         """Bytes that were read and belong to no request yet."""
+        self.backlog: Backlog | None = None
+        """Input behind `buffer` that waits for its turns."""
 
     def serve_next(self) -> None:
         """Go on to the next request: the exchange is over."""
@@ -54,7 +57,7 @@ class ClientInput(ClientTransport):
         whole."""
         if exchange.has_begun_response:
             self.abort()
-        elif (self.body is not None and self.reading) or exchange.state is AWAITS_BODY:
+        elif (self.body is not None and (self.reading or self.has_backlog)) or exchange.state is AWAITS_BODY:
             exchange.fail(RejectedError(408, "The request's body did not arrive in time"))
         else:
             exchange.time_out(is_overdue=is_overdue)
@@ -97,8 +100,20 @@ class ClientInput(ClientTransport):
             self.buffer = body.rest
         return framed
 
+    @property
+    def has_backlog(self) -> bool:
+        """Whether input waits for its turns."""
+        return self.backlog is not None and len(self.backlog) > 0
+
+    def take_in_slices(self, data: bytes) -> bool:
+        """Process input in slices; False where it is to be processed at once, as a stream's frames are, which have
+        waited for their turn with their connection."""
+        return False
+
     def receive_during_exchange(self, data: bytes) -> None:
         """Take bytes while an exchange is under way: of its body, its tunnel, or requests to come."""
+        if len(data) > SMALL_BYTES and self.take_in_slices(data):
+            return
         exchange = self.exchange
         if exchange is None or self.state > LAST:
             self.linger_on()
@@ -130,7 +145,7 @@ class ClientInput(ClientTransport):
                 self.pause_reading()
             if exchange.state is AWAITS_BODY:
                 assert exchange.wait is not None
-                exchange.wait.on_input(len(self.buffer), exchange.length, is_full=not self.reading)
+                exchange.wait.on_input(len(self.buffer), exchange.length, is_full=self._is_read_ahead_full())
 
     def _extend_body_deadline(self, exchange: "Forwarding") -> None:
         """Put the deadline off for a piece of the body that has come."""
@@ -147,6 +162,8 @@ class ClientInput(ClientTransport):
     def drop_input(self) -> None:
         """Forget what was read and not served."""
         self.buffer, self.body = b"", None
+        if self.backlog is not None:
+            self.backlog.take()
 
     # ---- flow control
 
@@ -159,6 +176,8 @@ class ClientInput(ClientTransport):
     def resume_reading(self) -> None:
         """Read on, unless enough is read ahead, or whoever is to take it takes no more."""
         if not self.reading and self.state <= LAST and self.has_room_for_input():
+            if self.backlog is not None and self.backlog.blocks_reading():
+                return
             self.reading = True
             self.transport.resume_reading()
 

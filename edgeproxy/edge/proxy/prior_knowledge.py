@@ -47,6 +47,9 @@ class PlainClient(Client):
             return False
         transport, self.exchange, self.state = self.transport, None, CLOSED
         self.runtime.connections.hand_over(self)
+        data += self.release_backlog()
+        if not self.reading:
+            transport.resume_reading()
         client = Http2Client(self.runtime, self.peer, self.subject)
         transport.set_protocol(cast("asyncio.Protocol", client))
         client.connection_made(transport)

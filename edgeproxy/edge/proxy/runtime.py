@@ -16,6 +16,7 @@ from edgeproxy.edge.proxy.deadlines import Deadlines
 from edgeproxy.edge.proxy.key_lookup import KeyLookup
 from edgeproxy.edge.proxy.request_ids import IdGenerator
 from edgeproxy.edge.proxy.span_buffer import SpanBuffer
+from edgeproxy.edge.proxy.turns import Turns
 from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
 from edgeproxy.edge.proxy.write_batching import WriteBatching
 
@@ -55,6 +56,7 @@ class Runtime:
         "snapshot",
         "spans",
         "tasks",
+        "turns",
         "write_batching",
     )
 
@@ -72,6 +74,7 @@ class Runtime:
         self.ids = IdGenerator()
         self.deadlines = Deadlines()
         self.tasks = Tasks()
+        self.turns = Turns()
         self.connections = Connections(ConnectionLimits(self.metrics, store.connected), self.deadlines)
         self.write_batching = WriteBatching()
         self.overload: Overload

@@ -73,6 +73,11 @@ class Tunnel:
         self._up.is_opaque = self._down.is_opaque = not framed
         self._leaving = False
 
+    @property
+    def is_opaque(self) -> bool:
+        """Whether bytes pass unread in both directions: the protocol is not WebSocket, or its frames are lost."""
+        return self._up.is_opaque and self._down.is_opaque
+
     def relay_up(self, data: bytes) -> None:
         """Relay the client's bytes to the upstream."""
         traffic = self._traffic

@@ -18,6 +18,7 @@ from edgeproxy.edge.proxy.plain_responses import PLAIN_RESPONSES, read_plain_hea
 from edgeproxy.edge.proxy.reset import was_reset
 from edgeproxy.edge.proxy.socket_input import read_remaining
 from edgeproxy.edge.proxy.tunnel import Tunnel
+from edgeproxy.edge.proxy.turns import SMALL_BYTES, Backlog
 from edgeproxy.edge.proxy.upstream_body import (
     CHUNKED,
     FILTERED,
@@ -175,6 +176,8 @@ class UpstreamConnection(UpstreamBody):
 
     def receive_more(self, data: bytes) -> None:
         """Take bytes that are not the first of an answer."""
+        if (len(data) > SMALL_BYTES or self.backlog) and self.take_in_slices(data):
+            return
         exchange = self.exchange
         if exchange is None and self.usage is not None:
             self.read_rest(self.usage, data)
@@ -189,6 +192,22 @@ class UpstreamConnection(UpstreamBody):
         else:
             exchange.client.deadline = monotonic() + exchange.idle_timeout
             RELAY[self._state](self, exchange, data)
+
+    def take_in_slices(self, data: bytes) -> bool:
+        """Process input in slices; False where it is to be processed at once: the rest of what is lost, too."""
+        if self.transport.is_closing():
+            return False
+        if self.backlog is None:
+            self.backlog = Backlog(self.runtime.turns, self)
+        return self.backlog.receive(data)
+
+    @property
+    def takes_bulk(self) -> bool:
+        """Whether the next bytes of the answer are only passed on."""
+        state = self._state
+        if state == TUNNEL:
+            return self.tunnel is not None and self.tunnel.is_opaque
+        return state == SIZED or (state == UNTIL_CLOSE and self.body_filter is None)
 
     def write_to_client(self, exchange: Forwarding, data: bytes = b"") -> None:
         """Write a piece of the answer, behind its head where that has not gone out yet."""
@@ -320,6 +339,9 @@ class UpstreamConnection(UpstreamBody):
 
     def finish_answer(self) -> None:
         """End a complete answer: the connection is free for the next request, or closed."""
+        if self.backlog is not None and len(self.backlog):
+            # Nobody's, and the next request must not be given it.
+            self.record_surplus(len(self.backlog.take()))
         exchange, self.exchange = self.exchange, None
         assert exchange is not None
         self._state = WAITING
@@ -360,6 +382,11 @@ class UpstreamConnection(UpstreamBody):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.backlog is not None:
+            last, backlog, self.backlog = self.backlog.take(), self.backlog, None
+            backlog.close()
+            if last:
+                self.data_received(last)  # It came before the end.
         if isinstance(exc, OSError) and self.exchange is not None and self.endpoint.scheme == "http":
             # What was to be sent could not be. An answer that had come by then is an answer all the same.
             last = read_remaining(self.transport)

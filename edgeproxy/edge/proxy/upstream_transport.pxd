@@ -6,7 +6,7 @@ cdef class UpstreamTransport:
     cdef public CRuntime runtime
     cdef public CEndpoint endpoint
     cdef public CExchangeRecord exchange
-    cdef public object transport, write
+    cdef public object backlog, transport, write
     cdef public bint _reading_paused, half_closed, reusable, reused, write_paused
     cdef public double deadline, idle_seconds
     cpdef learn_idle_timeout(self, block)

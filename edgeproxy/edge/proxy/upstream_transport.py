@@ -14,6 +14,7 @@ from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1.keep_alive import parse_idle_timeout
 from edgeproxy.edge.proxy.deadlines import NEVER, SWEEP_SECONDS
 from edgeproxy.edge.proxy.server_tls import classify_tls_error
+from edgeproxy.edge.proxy.turns import Backlog
 
 if TYPE_CHECKING:
     from edgeproxy.edge.http1.response import ResponseHead
@@ -30,6 +31,7 @@ class UpstreamTransport:
 
     __slots__ = (
         "_reading_paused",
+        "backlog",
         "deadline",
         "endpoint",
         "exchange",
@@ -61,6 +63,8 @@ class UpstreamTransport:
         self.write_paused = False
         """Whether the upstream does not take what is written to it."""
         self._reading_paused = False
+        self.backlog: Backlog | None = None
+        """Input that waits for its turns."""
         self.deadline = NEVER
 
     def connection_made(self, transport: asyncio.Transport) -> None:
@@ -150,6 +154,21 @@ class UpstreamTransport:
         """Read on."""
         if self._reading_paused:
             self._reading_paused = False
+            if self.backlog is None or not self.backlog.blocks_reading():
+                self.transport.resume_reading()
+
+    def has_room_for_input(self) -> bool:
+        """Return whether the client takes more of the answer."""
+        return not self._reading_paused
+
+    def hold_input(self) -> None:
+        """Read nothing until the input that waits has had its turn."""
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def on_backlog_done(self) -> None:
+        """Read on."""
+        if not self._reading_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def pause_writing(self) -> None:
@@ -173,14 +192,20 @@ class UpstreamTransport:
 
     def close(self) -> None:
         """Close once everything written has gone, or nobody has taken it for too long."""
-        self.exchange = None
+        self._drop_input()
         self.deadline = monotonic() + self.endpoint.service.idle_timeout
         self.transport.close()
 
     def abort(self) -> None:
         """Close at once; nothing more is wanted of this connection."""
-        self.exchange = None
+        self._drop_input()
         self.transport.abort()
+
+    def _drop_input(self) -> None:
+        """Serve no exchange any more, and forget what was read for it."""
+        self.exchange = None
+        if self.backlog is not None:
+            self.backlog.take()
 
     def on_timeout(self) -> None:
         self.deadline = NEVER

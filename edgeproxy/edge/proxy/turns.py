@@ -1,0 +1,265 @@
+"""Turns of the event loop, shared fairly: no connection keeps the others waiting for what it sends.
+
+libuv reads one socket up to 32 times in a turn, 256 KiB each, and tiny requests, chunks and frames cost far more than
+they weigh. So input that is more than one ordinary request is processed in slices. A slice is bounded in time, and so
+are all slices of a turn together, however many connections wait. What a slice leaves waits in a queue, and the queue
+is served round robin after the new input of a turn. The order of events in uvloop gives this: callbacks, then sockets.
+
+A connection whose input waits pauses its transport within `data_received`: this ends libuv's loop of reads.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, Protocol
+
+SLICE_SECONDS: Final = 0.001
+"""Seconds that a connection may process its input for in one turn."""
+
+TURN_SECONDS: Final = 0.004
+"""Seconds of one turn for all slices together: new input has so many, and after it the queue."""
+
+SMALL_BYTES: Final = 1024
+"""Bytes of one read that are processed at once whatever they are: a slice would cost more than it bounds."""
+
+PIECE_BYTES: Final = 16 << 10
+"""Bytes of the first piece of a connection's input; longer than most heads."""
+
+PIECE_BYTES_MIN, PIECE_BYTES_MAX = 1 << 10, 64 << 10
+"""Bytes of a piece, whatever pieces before it have cost. The longest takes some 15 ms if it holds chunks of a byte."""
+
+BULK_BYTES: Final = 64 << 10
+"""Bytes of one read up to which plain bytes, of a body of known length for example, are no matter of slices."""
+
+STEPS: Final = 16
+"""Requests, frames or chunks after which whoever processes them looks at the clock."""
+
+
+class Waiter(Protocol):
+    """A connection with input that waits."""
+
+    def go_on(self, until: float) -> None:
+        """Process input until that time of the clock; call `Turns.wait` again if some is left."""
+
+    def abort(self) -> None:
+        """Close at once: processing has failed."""
+
+
+class Turns:
+    """The turns of one worker's loop. Times are seconds of `clock`; `call_soon` calls back in the next turn."""
+
+    __slots__ = ("_call_soon", "_ends", "_queue", "clock", "until")
+
+    def __init__(
+        self, clock: Callable[[], float] = monotonic, call_soon: Callable[[Callable[[], None]], object] | None = None
+    ) -> None:
+        self.clock = clock
+        self._call_soon = call_soon
+        self.until = 0.0
+        """The end of the slice under way; 0.0 where there is none."""
+        self._ends = 0.0
+        """The end of the time that this turn has for slices of new input; 0.0 until it has any."""
+        self._queue: deque[Waiter] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """Connections whose input waits."""
+        return len(self._queue)
+
+    def open(self) -> float:
+        """Return when a slice of new input ends that begins now; 0.0 where the input has to wait.
+
+        Within a slice it is the end of that one.
+        """
+        if self.until:
+            return self.until
+        if self._queue:
+            return 0.0
+        now = self.clock()
+        if not self._ends:
+            self._ends = now + TURN_SECONDS
+            self._schedule()
+        return min(now + SLICE_SECONDS, self._ends) if now < self._ends else 0.0
+
+    def wait(self, waiter: Waiter) -> None:
+        """Have `waiter` go on in one of the next turns. It is in the queue once at most: that is its own business."""
+        self._queue.append(waiter)
+        if not self._ends:
+            self._ends = self.clock()  # No new input of this turn comes before it.
+            self._schedule()
+
+    def grant(self, waiter: Waiter, until: float) -> None:
+        """Give `waiter` a slice now."""
+        before, self.until = self.until, until
+        try:
+            waiter.go_on(until)
+        except Exception:
+            waiter.abort()
+            raise
+        finally:
+            self.until = before
+
+    def _schedule(self) -> None:
+        call_soon = self._call_soon or asyncio.get_running_loop().call_soon
+        call_soon(self._run)
+
+    def _run(self) -> None:
+        """Begin a turn: give slices to those who wait, each one at most, as long as the turn has time for them."""
+        queue, clock = self._queue, self.clock
+        self._ends = 0.0
+        now = clock()
+        ends = now + TURN_SECONDS
+        try:
+            for _ in range(len(queue)):
+                self.grant(queue.popleft(), min(now + SLICE_SECONDS, ends))
+                now = clock()
+                if now >= ends:
+                    break
+        finally:
+            if queue and not self._ends:
+                self._ends = now
+                self._schedule()
+
+
+class InputSide(Protocol):
+    """A connection whose input may have to wait."""
+
+    @property
+    def takes_bulk(self) -> bool:
+        """Whether its next bytes are only passed on or dropped, at no cost but that of their number."""
+
+    def data_received(self, data: bytes) -> None:
+        """Process input, or hand it to the backlog."""
+
+    def has_room_for_input(self) -> bool:
+        """Return whether it may process more: whoever is to take it does."""
+
+    def hold_input(self) -> None:
+        """Pause the transport."""
+
+    def on_backlog_done(self) -> None:
+        """Read on, where nothing else speaks against it: all that waited is processed."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+class Backlog:
+    """The input of one connection that was read and waits for its turns.
+
+    It is cut to pieces, whose length follows from what pieces before have cost. It is made when a connection needs it
+    first, and is closed when that is lost, as the two hold each other.
+    """
+
+    __slots__ = ("_at", "_data", "_feeds", "_piece_bytes", "_side", "_turns", "is_queued")
+
+    def __init__(self, turns: Turns, side: InputSide) -> None:
+        self._turns = turns
+        self._side: InputSide | None = side
+        self._data, self._at = b"", 0
+        """Bytes, and how many of them have been processed."""
+        self._piece_bytes = PIECE_BYTES
+        self._feeds = False
+        """Whether the side is being given a piece."""
+        self.is_queued = False
+        """Whether it waits for a turn."""
+
+    def __len__(self) -> int:
+        """Return the bytes that wait."""
+        return len(self._data) - self._at
+
+    def receive(self, data: bytes) -> bool:
+        """Take new input, processed or kept; False where the side is to process it itself, at once."""
+        side = self._side
+        if self._feeds or side is None or (len(data) <= BULK_BYTES and side.takes_bulk):
+            return False
+        self._data, self._at = (self.take() + data if len(self) else data), 0
+        if not self.is_queued:
+            until = self._turns.open()
+            if until:
+                self._turns.grant(self, until)
+            else:
+                self.wait()
+        return True
+
+    def put_back(self, data: bytes) -> None:
+        """Keep bytes that come before all that wait, and wait for a turn: those of a piece that were not processed."""
+        self._data, self._at = (data + self.take() if len(self) else data), 0
+        self.wait()
+
+    def take(self) -> bytes:
+        """Return all that waits, and keep nothing."""
+        data, self._data, at, self._at = self._data, b"", self._at, 0
+        return data[at:]
+
+    def wait(self) -> None:
+        """Wait for a turn, unless it does so already; nothing is read until then."""
+        if not self.is_queued and self._side is not None:
+            self.is_queued = True
+            self._side.hold_input()
+            self._turns.wait(self)
+
+    def blocks_reading(self) -> bool:
+        """Return whether something waits that comes before what could be read; it gets a turn, as there is room."""
+        if not len(self):
+            return False
+        if not self._feeds:
+            self.wait()
+        return True
+
+    def go_on(self, until: float) -> None:
+        """Process pieces until then."""
+        side, clock = self._side, self._turns.clock
+        self.is_queued = False
+        if side is None:
+            return
+        now = clock()
+        self._feeds = True
+        try:
+            while len(self) and side.has_room_for_input():
+                begun = now
+                side.data_received(self._cut(side))
+                now = clock()
+                self._adapt(now - begun)
+                if now >= until or self.is_queued:
+                    break
+        finally:
+            self._feeds = False
+        if self._side is None:
+            return  # Another protocol goes on with the connection.
+        if not len(self):
+            if not self.is_queued:
+                side.on_backlog_done()
+        elif side.has_room_for_input():
+            self.wait()
+        else:
+            side.hold_input()
+
+    def abort(self) -> None:
+        """Close the connection: its input cannot be processed."""
+        self.take()
+        if self._side is not None:
+            self._side.abort()
+
+    def close(self) -> None:
+        """Forget the connection, and its input: it is lost."""
+        self.take()
+        self._side = None
+
+    def _cut(self, side: InputSide) -> bytes:
+        """Take the next piece off."""
+        data, at = self._data, self._at
+        end = len(data) if side.takes_bulk else at + self._piece_bytes
+        if end >= len(data):
+            self._data, self._at = b"", 0
+        else:
+            self._at = end
+        return data[at:end]
+
+    def _adapt(self, seconds: float) -> None:
+        """Make pieces shorter or longer, such that one takes a quarter to a half of a slice."""
+        if seconds > SLICE_SECONDS / 2:
+            self._piece_bytes = max(self._piece_bytes // 2, PIECE_BYTES_MIN)
+        elif seconds < SLICE_SECONDS / 4:
+            self._piece_bytes = min(self._piece_bytes * 2, PIECE_BYTES_MAX)

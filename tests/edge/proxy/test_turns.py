@@ -1,0 +1,264 @@
+"""Slices of input: how long they are, and who is next. The clock and the loop are arguments."""
+
+from collections.abc import Callable
+
+import pytest
+
+from edgeproxy.edge.proxy.turns import (
+    BULK_BYTES,
+    PIECE_BYTES,
+    PIECE_BYTES_MAX,
+    PIECE_BYTES_MIN,
+    SLICE_SECONDS,
+    TURN_SECONDS,
+    Backlog,
+    Turns,
+)
+
+
+class Loop:
+    """A loop whose turns are run by hand, and its clock, which only work moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.callbacks: list[Callable[[], None]] = []
+        self.turns = Turns(lambda: self.now, self.callbacks.append)
+
+    def turn(self) -> float:
+        """Run the callbacks of one turn; return the seconds that they took."""
+        callbacks, begun = self.callbacks[:], self.now
+        self.callbacks.clear()
+        for callback in callbacks:
+            callback()
+        return self.now - begun
+
+    def finish(self) -> None:
+        while self.callbacks:
+            self.turn()
+
+
+class Side:
+    """A connection each byte of which costs the same time."""
+
+    def __init__(self, loop: Loop, seconds_per_byte: float, name: str = "", log: list[str] | None = None) -> None:
+        self.loop, self.seconds_per_byte = loop, seconds_per_byte
+        self.name, self.log = name, log if log is not None else []
+        self.pieces: list[bytes] = []
+        self.takes_bulk, self.room = False, True
+        self.reading, self.aborted = True, False
+        self.fault: Exception | None = None
+        self.backlog = Backlog(loop.turns, self)
+
+    def receive(self, data: bytes) -> None:
+        """Give it input as a socket does."""
+        assert self.reading
+        if not self.backlog.receive(data):
+            self.data_received(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.log.append(self.name)
+        self.pieces.append(data)
+        self.loop.now += len(data) * self.seconds_per_byte
+
+    def has_room_for_input(self) -> bool:
+        return self.room
+
+    def hold_input(self) -> None:
+        self.reading = False
+
+    def on_backlog_done(self) -> None:
+        self.reading = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    @property
+    def taken(self) -> bytes:
+        return b"".join(self.pieces)
+
+
+MILLISECOND = 0.001
+INPUT = bytes(range(256)) * 1024
+COSTLY = 0.06 * MILLISECOND / 1024
+"""Seconds of a byte at which INPUT takes 15 ms."""
+
+
+def test_costly_input_is_cut_into_slices_and_stays_whole():
+    loop = Loop()
+    side = Side(loop, COSTLY)
+    side.receive(INPUT)
+    assert loop.now - 100.0 <= SLICE_SECONDS * 2  # A piece that is cut before its cost is known may be longer.
+    assert not side.reading
+    turns = 0
+    while loop.callbacks:
+        assert loop.turn() <= SLICE_SECONDS * 1.5
+        turns += 1
+    assert turns >= 10
+    assert side.taken == INPUT
+    assert side.reading
+
+
+def test_cheap_input_takes_one_slice_and_never_pauses():
+    loop = Loop()
+    side = Side(loop, 0.0)
+    side.receive(INPUT)
+    assert side.taken == INPUT
+    assert side.reading
+    assert max(map(len, side.pieces)) == PIECE_BYTES_MAX
+    assert len(side.pieces[0]) == PIECE_BYTES
+
+
+def test_pieces_follow_their_cost_within_bounds():
+    loop = Loop()
+    side = Side(loop, MILLISECOND)
+    side.receive(INPUT)
+    loop.finish()
+    assert len(side.pieces[-1]) == PIECE_BYTES_MIN
+    side.pieces.clear()
+    side.seconds_per_byte = 0.0
+    side.receive(INPUT)
+    assert max(map(len, side.pieces)) == PIECE_BYTES_MAX
+
+
+@pytest.mark.parametrize("connections", [6, 100, 1000])
+def test_slices_of_many_connections_share_one_turn(connections):
+    loop = Loop()
+    sides = [Side(loop, COSTLY) for _ in range(connections)]
+    begun = loop.now
+    for side in sides:
+        side.receive(INPUT)
+    # All that came in the turn of the poll, and each turn after it.
+    assert loop.now - begun <= TURN_SECONDS + SLICE_SECONDS
+    for _ in range(15):
+        assert loop.turn() <= TURN_SECONDS + SLICE_SECONDS
+    assert loop.callbacks
+
+
+def test_connections_that_finish_within_their_slices_share_one_turn_as_well():
+    loop = Loop()
+    sides = [Side(loop, SLICE_SECONDS * 0.9 / PIECE_BYTES) for _ in range(100)]
+    begun = loop.now
+    for side in sides:
+        side.receive(INPUT[:PIECE_BYTES])
+    assert loop.now - begun <= TURN_SECONDS + SLICE_SECONDS
+    loop.finish()
+    assert all(side.taken == INPUT[:PIECE_BYTES] for side in sides)
+    assert all(side.reading for side in sides)
+
+
+def test_the_queue_is_served_round_robin():
+    loop = Loop()
+    log: list[str] = []
+    sides = [Side(loop, COSTLY, name, log) for name in "abcdef"]
+    for side in sides:
+        side.receive(INPUT)
+    log.clear()
+    order: list[str] = []
+    for _ in range(9):
+        loop.turn()
+    for name in log:
+        if not order or order[-1] != name:
+            order.append(name)
+    first = order[0]
+    at = "abcdef".index(first)
+    expected = [("abcdef" * 20)[at + n] for n in range(len(order))]
+    assert len(order) > 12
+    assert order == expected
+
+
+def test_input_waits_at_once_while_others_wait():
+    loop = Loop()
+    hostile, polite = Side(loop, COSTLY), Side(loop, COSTLY)
+    hostile.receive(INPUT)
+    polite.receive(INPUT[:2000])
+    assert polite.taken == b""
+    assert not polite.reading
+    loop.turn()
+    assert polite.taken == INPUT[:2000]
+    assert polite.reading
+
+
+def test_the_next_turn_has_time_again():
+    loop = Loop()
+    sides = [Side(loop, TURN_SECONDS / 2000) for _ in range(3)]
+    sides[0].receive(INPUT[:2000])
+    sides[1].receive(INPUT[:2000])
+    assert sides[0].taken
+    assert not sides[1].taken
+    loop.finish()
+    sides[2].receive(INPUT[:2000])
+    assert sides[2].taken
+
+
+def test_bulk_passes_whole_and_long_bulk_is_a_matter_of_slices():
+    loop = Loop()
+    side = Side(loop, 0.0)
+    side.takes_bulk = True
+    assert not side.backlog.receive(INPUT[:BULK_BYTES])
+    side.seconds_per_byte = 2 * TURN_SECONDS / len(INPUT)
+    side.receive(INPUT)
+    assert side.pieces == [INPUT]
+    side.receive(INPUT)
+    assert not side.reading  # The turn has no time left, so that libuv's loop of reads ends.
+    assert side.pieces == [INPUT]
+    loop.finish()
+    assert side.pieces == [INPUT, INPUT]
+    assert side.reading
+
+
+def test_input_without_room_stays_and_is_read_no_further():
+    loop = Loop()
+    side = Side(loop, COSTLY)
+    side.receive(INPUT)
+    side.room = False
+    loop.finish()
+    taken = len(side.taken)
+    assert taken < len(INPUT)
+    assert not side.reading
+    assert not loop.callbacks  # It does not spin.
+    side.room = True
+    assert side.backlog.blocks_reading()
+    loop.finish()
+    assert side.taken == INPUT
+    assert side.reading
+
+
+def test_what_a_piece_leaves_comes_before_all_that_waits():
+    loop = Loop()
+    side = Side(loop, COSTLY)
+    side.receive(INPUT)
+    behind = side.backlog.take()
+    side.backlog.put_back(behind)
+    side.backlog.put_back(b"before")
+    loop.finish()
+    done = INPUT[: len(INPUT) - len(behind)]
+    assert side.taken == done + b"before" + behind
+
+
+def test_lost_connection_leaves_the_queue():
+    loop = Loop()
+    lost, other = Side(loop, COSTLY), Side(loop, COSTLY)
+    lost.receive(INPUT)
+    other.receive(INPUT)
+    lost.backlog.close()
+    taken = lost.taken
+    loop.finish()
+    assert lost.taken == taken
+    assert not lost.reading
+    assert other.taken == INPUT
+
+
+def test_fault_closes_its_connection_and_nobody_elses():
+    loop = Loop()
+    broken, other = Side(loop, COSTLY), Side(loop, COSTLY)
+    broken.receive(INPUT)
+    other.receive(INPUT)
+    broken.fault = ValueError("broken")
+    with pytest.raises(ValueError, match="broken"):
+        loop.turn()
+    assert broken.aborted
+    loop.finish()
+    assert other.taken == INPUT
+    assert not other.aborted

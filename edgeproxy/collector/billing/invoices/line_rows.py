@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import DISCOUNT, LineKind, RatedLine, Span
-from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
+from edgeproxy.collector.database.billing_tables import invoice_lines
 from edgeproxy.config.collector.currency_units import USD, to_decimal
 from edgeproxy.config.collector.money import PRICE_PLACES, PRICE_SCALE
 
@@ -57,15 +57,6 @@ async def fetch_lines(connection: AsyncConnection, number: str) -> list[RatedLin
     """Return the lines of an invoice."""
     statement = sa.select(invoice_lines).where(invoice_lines.c.invoice == number).order_by(invoice_lines.c.position)
     return [parse_line(row) for row in (await connection.execute(statement)).mappings()]
-
-
-async def fetch_lines_of_subscription(connection: AsyncConnection, subscription: str) -> list[RatedLine]:
-    """Return all lines that a subscription was invoiced. Lines of void invoices count too: what was taken back is not
-    charged again."""
-    joined = invoice_lines.join(invoices, invoices.c.id == invoice_lines.c.invoice)
-    statement = sa.select(invoice_lines).select_from(joined).where(invoices.c.subscription == subscription)
-    ordered = statement.order_by(invoice_lines.c.invoice, invoice_lines.c.position)
-    return [parse_line(row) for row in (await connection.execute(ordered)).mappings()]
 
 
 def line_to_row(line: RatedLine, currency: str) -> dict[str, object]:
@@ -137,7 +128,8 @@ def describe_line(line: RatedLine, currency: str) -> str:
     if line.kind == "minimum":
         return f"Minimum fee of {plan}, {'remaining' if line.amount >= 0 else 'corrected'}, {span}"
     if line.kind == "proration":
-        return f"{'Remaining time' if line.quantity > 0 else 'Unused time'} of {plan}, {span}"
+        corrected = ", corrected" if line.amount * line.quantity < 0 else ""
+        return f"{'Remaining time' if line.quantity > 0 else 'Unused time'} of {plan}{corrected}, {span}"
     subject = f"{line.meter} {line.value}".strip()
     late = ", reported late" if line.kind == "late" else ""
     if not line.unit_price:

@@ -37,7 +37,8 @@ class PaidShare(NamedTuple):
 
 
 class LineExplanation(NamedTuple):
-    """An invoice line, and what it was computed from. The amount is `rated` less the amounts `before`."""
+    """An invoice line, and what it was computed from. The amount is `rated` less the amounts `before`, and less what
+    does not stand of these."""
 
     placed: PlacedLine
     rated: int
@@ -85,6 +86,9 @@ async def explain_line(
         formula = f"{sign}{share.fee} × {seconds} s / {whole} s, rounded: {rated}"
     if before:
         formula += f"; less {sum(other.line.amount for other in before)} on earlier lines"
+    taken_off = rated - sum(other.line.amount for other in before) - line.amount
+    if taken_off:
+        formula += f"; less {taken_off} that does not stand, as an invoice was void or credited"
     hours = None
     if line.meter and is_sum(meters, line.meter):
         hours = await _fetch_hours(connection, row.name, line, segments)

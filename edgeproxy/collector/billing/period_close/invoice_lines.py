@@ -6,7 +6,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.billing.invoices import invoices, line_rows
+from edgeproxy.collector.billing.invoices import invoiced_lines, invoices
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.meter_export.metered_segments import is_sum
 from edgeproxy.collector.billing.period_close import quantities as usage
@@ -93,8 +93,12 @@ async def compute_period_lines(
     ended = [segment for segment in segments if segment.span.end <= row.period_end]
     is_accepted = row.accepted_why is not None
     known = await _fetch_usage(connection, loaded, segments, ended, row.period_start, meters, is_accepted=is_accepted)
-    shadow = sum_amounts(rate_segments(segments, known.quantities, settled=known.settled)) - sum_amounts(known.before)
     lines = _rate_lines(segments, known, row.period_start, is_accepted=is_accepted)
+    if any(line.taken_off for line in known.before):
+        shadow = sum_amounts(lines)  # One rating of all usage knows nothing of what was taken off.
+    else:
+        at_once = rate_segments(segments, known.quantities, settled=known.settled)
+        shadow = sum_amounts(at_once) - sum_amounts(known.before)
     discounts = rate_discounts(lines, known.invoiced, loaded.current.segments, loaded.discounts)
     return RatedInvoice([*lines, *discounts], shadow + sum_amounts(discounts))
 
@@ -201,7 +205,7 @@ async def _fetch_usage(
     What cannot be billed is an error in the first invoice that has it, unless a person has accepted that one; later
     ones leave it as it was invoiced.
     """
-    invoiced = await line_rows.fetch_lines_of_subscription(connection, loaded.row.id)
+    invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id)
     quantities: dict[UsageKey, int] = {}
     known: set[Span] = set()
     terms = usage.QuantityTerms(meters, loaded.current.anchor)

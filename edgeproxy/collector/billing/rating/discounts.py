@@ -3,6 +3,8 @@
 A discount is of all that a period costs, whichever invoices that is on: its fee and prorations, its usage, also late,
 and its minimum fee. A fee for a year, and what a change takes back of it, belong to the period in which the year began.
 Each invoice has the difference between the discount of everything invoiced by then and what was taken off before.
+Lines that were taken off whole, such as those of a void invoice, are left out, and so is their discount. A credit note
+of a part of an invoice leaves the discount as it was.
 """
 
 from collections import Counter
@@ -61,7 +63,7 @@ def rate_discounts(
     """
     if not discounts:
         return []
-    before = list(invoiced)
+    before = [line for line in invoiced if line.stands]
     charged = [(line, find_period(line, segments)) for line in (*before, *lines) if line.kind != DISCOUNT]
     rated = []
     for discount in discounts:

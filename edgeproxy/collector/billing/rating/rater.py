@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Final, Literal, NamedTuple
 
 from edgeproxy.collector.billing.rating.money import compute_amount, compute_share
+from edgeproxy.collector.billing.rating.owed_amount import compute_due
 from edgeproxy.config.collector.catalog import MeterPrice, Plan
 
 OTHER = ""
@@ -86,6 +87,14 @@ class RatedLine(NamedTuple):
     """The time that it pays for."""
     package: int = 1
     """The units that each of `quantity` stands for, the last of which may not be used."""
+    taken_off: int = 0
+    """The part of `amount` that does not stand any more, with the same sign: its invoice is void or uncollectible, or
+    a credit note took it off."""
+
+    @property
+    def stands(self) -> bool:
+        """Whether any of it stands."""
+        return not self.taken_off or self.taken_off != self.amount
 
 
 class PriceStep(NamedTuple):
@@ -117,8 +126,8 @@ def rate_segments(
             raise ValueError(f"there is usage of {key.meter} in {key.segment}, which is no segment")
     segments = [segment for segment in segments if not segment.is_trial]
     used = list(_rate_usage(segments, usage))
-    lines = [*_rate_fees(segments), *used, *_rate_minimums(segments, used, settled)]
-    before = list(invoiced)
+    before = _group_lines(invoiced)
+    lines = [*_rate_fees(segments, before), *used, *_rate_minimums(segments, used, settled)]
     return _subtract_invoiced(before, lines) if before else lines
 
 
@@ -127,17 +136,26 @@ def sum_amounts(lines: Iterable[RatedLine]) -> int:
     return sum(line.amount for line in lines)
 
 
-def _rate_fees(segments: Sequence[Segment]) -> Iterator[RatedLine]:
-    """Yield the lines of fees. They are paid in advance: a change within the paid time takes back what is
-    left of it."""
+def _rate_fees(
+    segments: Sequence[Segment], before: Mapping[tuple[object, ...], Sequence[RatedLine]]
+) -> Iterator[RatedLine]:
+    """Yield the lines of fees. They are paid in advance: a change within the paid time gives back the rest of what
+    stands of the fee `before`."""
     last: Segment | None = None
+    charged: RatedLine | None = None
     for segment in segments:
         if last is None or (last.version, last.paid) != (segment.version, segment.paid):
             start = segment.span.start
             is_change = last is not None and last.paid.end > start
-            if last is not None and is_change:
-                yield _rate_fee(last, "proration", -1, segment.span)
-            yield _rate_fee(segment, "proration" if is_change else "fee", 1, segment.span)
+            if last is not None and charged is not None and is_change:
+                unused, fee = _rate_fee(last, "proration", -1, segment.span), before.get(identify_line(charged), ())
+                if taken_off := sum(line.taken_off for line in fee):
+                    whole = sum_amounts(fee)
+                    share = compute_share(unused.amount, whole - taken_off, whole, last.plan.currency)
+                    unused = unused._replace(amount=share)
+                yield unused
+            charged = _rate_fee(segment, "proration" if is_change else "fee", 1, segment.span)
+            yield charged
         last = segment
 
 
@@ -252,24 +270,39 @@ def _unit_price(price: MeterPrice, value: str) -> int:
     return by.get(value, price.price or 0)
 
 
-def _subtract_invoiced(before: Sequence[RatedLine], now: Sequence[RatedLine]) -> list[RatedLine]:
+def _group_lines(invoiced: Iterable[RatedLine]) -> dict[tuple[object, ...], list[RatedLine]]:
+    """Return the lines of each price and fee, in the order in which they were written."""
+    groups: dict[tuple[object, ...], list[RatedLine]] = {}
+    for line in invoiced:
+        groups.setdefault(identify_line(line), []).append(line)
+    return groups
+
+
+def _subtract_invoiced(
+    before: Mapping[tuple[object, ...], Sequence[RatedLine]], now: Sequence[RatedLine]
+) -> list[RatedLine]:
     """Return the lines that have to be added to those before to come to those now: new fees, and late usage."""
-    invoiced_lines: dict[tuple[object, ...], tuple[RatedLine, int, int]] = {}
-    for line in before:
-        _, quantity, cents = invoiced_lines.get(identify_line(line), (line, 0, 0))
-        invoiced_lines[identify_line(line)] = line, quantity + line.quantity, cents + line.amount
-    lines = []
-    for line in now:
-        _, quantity, cents = invoiced_lines.pop(identify_line(line), (line, 0, 0))
-        lines.append(line._replace(quantity=line.quantity - quantity, amount=line.amount - cents))
-    for line, quantity, cents in invoiced_lines.values():  # Usage that was corrected to nothing.
-        lines.append(line._replace(quantity=-quantity, amount=-cents))
-    invoiced = {line.segment.start for line in before if line.meter}
+    left = dict(before)
+    lines = [_subtract(line, line.quantity, line.amount, left.pop(identify_line(line), ())) for line in now]
+    # Usage that was corrected to nothing.
+    lines += [_subtract(earlier[-1], 0, 0, earlier) for earlier in left.values()]
+    invoiced = {earlier[0].segment.start for earlier in before.values() if earlier[0].meter}
     return [
         line._replace(kind="late") if line.meter and line.segment.start in invoiced else line
         for line in lines
-        if line.quantity or line.amount
+        if line is not None
     ]
+
+
+def _subtract(line: RatedLine, quantity: int, amount: int, earlier: Sequence[RatedLine]) -> RatedLine | None:
+    """Return the line that comes to the `earlier` ones of its price; None where nothing does."""
+    due = compute_due(amount, [(one.amount, one.taken_off) for one in earlier])
+    more = quantity - sum(one.quantity for one in earlier)
+    if not due and (not more or any(one.taken_off for one in earlier)):
+        return None
+    # The sign of a fee's quantity says whether it is charged or unused, also on a line that corrects it.
+    more = line.quantity if line.kind in FEES else more
+    return line._replace(quantity=more, amount=due, taken_off=0)
 
 
 def identify_line(line: RatedLine) -> tuple[object, ...]:

@@ -11,7 +11,7 @@ from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError, compute_difference, require_version
 from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.accounts.models import UpdateCustomerRequest
-from edgeproxy.collector.billing.invoices import invoices, line_rows
+from edgeproxy.collector.billing.invoices import invoiced_lines, invoices
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.discounts import Discount, rate_discounts
 from edgeproxy.collector.billing.rating.rater import Segment, Span
@@ -179,7 +179,7 @@ async def prepare_change(
     writing anything; raises ChangeRejectedError."""
     version = plans_on_sale.resolve_version(plan, plans, loaded.customer.name)
     terms = await customer_currency.choose_plan_currency(connection, loaded.customer, version, plans[version], currency)
-    invoiced = await line_rows.fetch_lines_of_subscription(connection, loaded.row.id)
+    invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id)
     try:
         change = changes.change_plan(loaded.current, version, terms, when, now, invoiced)
     except PlanChangeError as error:

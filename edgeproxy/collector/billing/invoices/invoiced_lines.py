@@ -1,0 +1,63 @@
+"""The invoiced lines of a subscription, each with the part that was taken off since.
+
+A void, uncollectible or waived invoice takes its lines off whole. A credit note takes its share of the invoice's total
+off each line. Later charges and refunds are computed from these lines.
+"""
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from itertools import groupby
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.billing.invoices import invoices as states
+from edgeproxy.collector.billing.invoices.credit_notes import COUNTED
+from edgeproxy.collector.billing.invoices.line_rows import parse_line
+from edgeproxy.collector.billing.rating.rater import RatedLine
+from edgeproxy.collector.database.billing_tables import credit_notes, invoice_lines, invoices
+from edgeproxy.collector.database.schema import INTEGER
+
+TAKEN_OFF = frozenset({states.VOIDING, states.VOID, states.WRITING_OFF, states.UNCOLLECTIBLE, states.WAIVED})
+"""The states in which nobody owes an invoice. A person's decision counts before Stripe has carried it out."""
+
+
+async def fetch_lines_of_subscription(connection: AsyncConnection, subscription: str) -> list[RatedLine]:
+    """Return all lines that a subscription was invoiced, in the order in which they were written."""
+    is_counted = (credit_notes.c.invoice == invoices.c.id) & credit_notes.c.state.in_(COUNTED)
+    credited = sa.select(sa.func.coalesce(sa.func.sum(credit_notes.c.amount), 0)).where(is_counted).scalar_subquery()
+    joined = invoice_lines.join(invoices, invoices.c.id == invoice_lines.c.invoice)
+    statement = (
+        sa.select(invoice_lines, invoices.c.state, invoices.c.total, sa.cast(credited, INTEGER).label("credited"))
+        .select_from(joined)
+        .where(invoices.c.subscription == subscription)
+        .order_by(invoice_lines.c.invoice, invoice_lines.c.position)
+    )
+    rows = (await connection.execute(statement)).mappings()
+    lines: list[RatedLine] = []
+    for (_, state, total, taken), of_invoice in groupby(rows, key=_get_invoice):
+        lines += take_off([parse_line(row) for row in of_invoice], compute_share_taken_off(state, total, taken))
+    return lines
+
+
+def _get_invoice(row: sa.RowMapping) -> tuple[str, str, int, int]:
+    return row["invoice"], row["state"], row["total"], row["credited"]
+
+
+def compute_share_taken_off(state: str, total: int, credited: int) -> Fraction:
+    """Return the share of an invoice that does not stand, from 0 to 1, by its state, its total with tax and the sum of
+    its credit notes."""
+    if state in TAKEN_OFF:
+        return Fraction(1)
+    return Fraction(min(credited, total), total) if total > 0 else Fraction(0)
+
+
+def take_off(lines: Iterable[RatedLine], share: Fraction) -> Sequence[RatedLine]:
+    """Return the lines of an invoice, with this share of each taken off, to the smallest unit in sum."""
+    taken_off, amount, before = [], 0, 0
+    for line in lines:
+        amount += line.amount
+        sum_taken = round(amount * share)
+        taken_off.append(line._replace(taken_off=sum_taken - before))
+        before = sum_taken
+    return taken_off

@@ -18,9 +18,10 @@ ARG PYTHON=python:3.11-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28
 # What the build runs on. It need not be what the image is for: wheels for that are unpacked, and nothing of them is run.
 ARG BUILD_PYTHON=${PYTHON}
 
-# BuildKit says which platforms these are. Other builders are told (scripts/image), or build for their own. The last stage names its
-# platform as well: buildah 1.28 would take that of the stage before.
-FROM --platform=${BUILDPLATFORM:-linux} ${BUILD_PYTHON} AS build
+# BuildKit sets both platforms. Builders without it (Docker's classic one, buildah and podman of Debian 12) use the defaults: buildah
+# accepts no `linux` alone, Docker no empty platform. On arm64 they need build arguments (docs/operations/start.md). The last stage
+# names its platform as well: buildah 1.28 would take that of the stage before.
+FROM --platform=${BUILDPLATFORM:-linux/amd64} ${BUILD_PYTHON} AS build
 ARG TARGETARCH
 # `edge` leaves out what only collectors need: an image that runs nothing but edges, beacons and probes.
 ARG REQUIREMENTS=run
@@ -69,7 +70,7 @@ STOPSIGNAL SIGKILL
 ENTRYPOINT ["sleep", "infinity"]
 
 # The edge, and the collector with another command; the last stage, so that it is what `docker build` makes.
-FROM --platform=${TARGETPLATFORM:-linux} ${PYTHON} AS edge
+FROM --platform=${TARGETPLATFORM:-linux/amd64} ${PYTHON} AS edge
 # Root needs nothing but these. Numbers, not names, so that Kubernetes can tell that this is not root. No command is run: an
 # image for another kind of processor is made without one.
 COPY --from=build /image /

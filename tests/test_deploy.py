@@ -86,6 +86,26 @@ def test_the_image_installs_nothing_without_a_hash() -> None:
         assert "--require-hashes" in command or "--no-index" in command
 
 
+def test_builders_without_buildkit_read_the_platforms() -> None:
+    """Docker's classic builder takes no empty platform, and buildah 1.28 none without an architecture."""
+    platforms = [
+        words.split()[0] for name, words in instructions() if name == "FROM" and words.startswith("--platform")
+    ]
+    assert len(platforms) == 2
+    for platform in platforms:
+        assert re.fullmatch(r"--platform=\$\{(BUILD|TARGET)PLATFORM:-linux/amd64\}", platform)
+
+
+@pytest.mark.skipif(shutil.which("buildah") is None, reason="there is no buildah on this machine")
+def test_buildah_gets_as_far_as_the_base(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Dockerfile", tmp_path)
+    isolated = {**os.environ, "STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
+    stored = ("--root", str(tmp_path / "root"), "--runroot", str(tmp_path / "run"))
+    command = ["buildah", *stored, "bud", "--pull-never", "--build-arg", "PYTHON=localhost/not-here", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60.0, env=isolated, check=False)
+    assert "not-here" in done.stderr.splitlines()[-1], done.stderr
+
+
 OWN_IMAGES = {"edgeproxy", "edgeproxy-address", "edgeproxy-upstream"}
 """Built here, of the Dockerfile."""
 

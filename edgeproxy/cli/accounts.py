@@ -8,11 +8,10 @@ from urllib.parse import quote
 import typer
 
 from edgeproxy.base.json_values import JsonObject
-from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
+from edgeproxy.cli.api import Api, Authorities, CustomerRef, Json, Url, show, table
 from edgeproxy.cli.outcome import fail
 from edgeproxy.collector.accounts.fields import LEAKED_KEYS_MAX
 
-CustomerRef = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's name or id.")]
 KeyRef = Annotated[str, typer.Argument(metavar="KEY", help="The key's id, as `keys ls` lists it.")]
 TokenRef = Annotated[str, typer.Argument(metavar="NAME", help="The token's name, as `tokens ls` lists it.")]
 Fields = Annotated[
@@ -40,7 +39,8 @@ def customers_ls(
 
 def customers_show(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
     """Show a customer."""
-    show(Api(collector, ca).call("GET", _customer_path(customer)), as_json)
+    api = Api(collector, ca)
+    show(api.call("GET", api.customer_path(customer)), as_json)
 
 
 def customers_add(
@@ -68,8 +68,9 @@ def customers_change(
     """Change fields of a customer; FIELD=null takes one away."""
     if not fields:
         fail("say what to change: --set FIELD=VALUE", 2)
+    api = Api(collector, ca)
     show(
-        Api(collector, ca).call("PATCH", _customer_path(customer), _parse_fields(fields), dry_run=_format_switch(dry)),
+        api.call("PATCH", api.customer_path(customer), _parse_fields(fields), dry_run=_format_switch(dry)),
         as_json,
     )
 
@@ -84,14 +85,16 @@ def customers_pause(
 ) -> None:
     """Stop serving a customer for now."""
     body = {"paused": {"why": why, "status": 402 if unpaid else 403}}
-    show(Api(collector, ca).call("PATCH", _customer_path(customer), body), as_json)
+    api = Api(collector, ca)
+    show(api.call("PATCH", api.customer_path(customer), body), as_json)
 
 
 def customers_resume(
     customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
 ) -> None:
     """Serve a paused customer again."""
-    show(Api(collector, ca).call("PATCH", _customer_path(customer), {"paused": None}), as_json)
+    api = Api(collector, ca)
+    show(api.call("PATCH", api.customer_path(customer), {"paused": None}), as_json)
 
 
 def customers_raise_limit(
@@ -106,29 +109,33 @@ def customers_raise_limit(
 ) -> None:
     """Raise a customer's rates and concurrency for a while; quotas, credits and caps stay."""
     body = {"factor": factor, "for": span, "why": why}
-    path, dry_run = _raise_path(customer), _format_switch(dry)
-    show(Api(collector, ca).call("POST", path, body, create=True, dry_run=dry_run), as_json)
+    api = Api(collector, ca)
+    path, dry_run = _raise_path(api, customer), _format_switch(dry)
+    show(api.call("POST", path, body, create=True, dry_run=dry_run), as_json)
 
 
 def customers_show_raise(
     customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
 ) -> None:
     """Show whether a customer's limits are raised, and until when."""
-    show(Api(collector, ca).call("GET", _raise_path(customer)), as_json)
+    api = Api(collector, ca)
+    show(api.call("GET", _raise_path(api, customer)), as_json)
 
 
 def customers_end_raise(
     customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
 ) -> None:
     """End the raise of a customer's limits now."""
-    show(Api(collector, ca).call("DELETE", _raise_path(customer)), as_json)
+    api = Api(collector, ca)
+    show(api.call("DELETE", _raise_path(api, customer)), as_json)
 
 
 def customers_delete(
     customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
 ) -> None:
     """Begin to delete a customer: no edge serves it from then on, and its usage stays."""
-    show(Api(collector, ca).call("DELETE", _customer_path(customer)), as_json)
+    api = Api(collector, ca)
+    show(api.call("DELETE", api.customer_path(customer)), as_json)
 
 
 def customers_name(
@@ -155,7 +162,8 @@ def keys_ls(
     ca: Authorities = None,
 ) -> None:
     """List the keys of a customer."""
-    rows = Api(collector, ca).fetch_all(f"{_customer_path(customer)}/keys", "keys", due=_format_switch(due))
+    api = Api(collector, ca)
+    rows = api.fetch_all(api.customer_path(customer, "keys"), "keys", due=_format_switch(due))
     table(rows, KEY_COLUMNS, as_json)
 
 
@@ -187,7 +195,8 @@ def keys_add(
         "budget": budget,
     }
     body = {field: value for field, value in fields.items() if value}
-    _print_secret(Api(collector, ca).call("POST", f"{_customer_path(customer)}/keys", body, create=True), as_json)
+    api = Api(collector, ca)
+    _print_secret(api.call("POST", api.customer_path(customer, "keys"), body, create=True), as_json)
 
 
 def keys_budget(
@@ -204,7 +213,8 @@ def keys_budget(
 
 def keys_budgets(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
     """List the budgets of a customer's keys, and what is used of each."""
-    rows = Api(collector, ca).fetch_list(f"{_customer_path(customer)}/key-budgets", "budgets")
+    api = Api(collector, ca)
+    rows = api.fetch_list(api.customer_path(customer, "key-budgets"), "budgets")
     table(rows, BUDGET_COLUMNS, as_json)
 
 
@@ -264,10 +274,11 @@ def tokens_add(
     ca: Authorities = None,
 ) -> None:
     """Create a token: it is printed this once."""
-    bound = {"customer": customer, "edge": edge, "region": region}
+    api = Api(collector, ca)
+    bound = {"customer": customer and api.resolve_customer(customer), "edge": edge, "region": region}
     fields = {"name": name, "role": role, **bound, "expires_at": expires}
     body = {field: value for field, value in fields.items() if value}
-    _print_secret(Api(collector, ca).call("POST", "/v1/tokens", body, create=True), as_json)
+    _print_secret(api.call("POST", "/v1/tokens", body, create=True), as_json)
 
 
 def tokens_rotate(
@@ -298,12 +309,8 @@ def _print_secret(created: JsonObject, as_json: bool) -> None:
     typer.echo(created["secret"])
 
 
-def _customer_path(ref: str) -> str:
-    return f"/v1/customers/{quote(ref, safe='')}"
-
-
-def _raise_path(ref: str) -> str:
-    return f"{_customer_path(ref)}/limits/raise"
+def _raise_path(api: Api, ref: str) -> str:
+    return api.customer_path(ref, "limits/raise")
 
 
 def _key_path(ref: str) -> str:

@@ -23,8 +23,10 @@ def alerts_ls(
     ca: Authorities = None,
 ) -> None:
     """List alerts, the latest first."""
-    query = {"customer": customer, "kind": kind, "severity": severity, "state": state, "limit": str(limit)}
-    rows = Api(collector, ca).fetch_list("/v1/alerts", "alerts", **query)
+    api = Api(collector, ca)
+    name = None if customer is None else api.resolve_customer(customer)
+    query = {"customer": name, "kind": kind, "severity": severity, "state": state, "limit": str(limit)}
+    rows = api.fetch_list("/v1/alerts", "alerts", **query)
     if not as_json:
         for row in rows:
             row["deliveries"] = _format_deliveries(row.get("deliveries"))

@@ -26,6 +26,8 @@ CONNECT_SECONDS = 10.0
 """Seconds for a collector that has just been started to listen."""
 PAGE_SIZE = 1000
 
+CUSTOMER_HELP = "By name, pseudonym, id or external id."
+CustomerRef = Annotated[str, typer.Argument(metavar="CUSTOMER", help=CUSTOMER_HELP)]
 Json = Annotated[bool, typer.Option("--json", help="Print what the collector answers, as it is.")]
 Url = Annotated[
     str | None, typer.Option("--collector", metavar="URL", help=f"Where it is: else ${COLLECTOR}, else {DEFAULT_URL}.")
@@ -59,8 +61,12 @@ class Api:
         dry_run: str | None = None,
         query: Mapping[str, str | None] | None = None,
         may_be_missing: bool = False,
+        may_be_refused: bool = False,
     ) -> Any:
-        """Return the JSON of a response, None of what `may_be_missing`; exits with 1 and the reason for any other."""
+        """Return the JSON of a response; exits with 1 and the reason for any other.
+
+        None of what `may_be_missing` (404), and of a request that `may_be_refused` (any 4xx).
+        """
         import uuid
         from http.client import HTTPException
         from urllib.error import HTTPError, URLError
@@ -79,13 +85,33 @@ class Api:
             with self._connect(lambda: self._opener.open(request, timeout=RESPONSE_SECONDS)) as response:
                 return json.loads(response.read() or b"null")
         except HTTPError as error:
-            if may_be_missing and error.status == 404:
+            is_refused = error.status is not None and 400 <= error.status < 500
+            if (may_be_missing and error.status == 404) or (may_be_refused and is_refused):
                 return None
             fail(_format_problem(error.status, error.read()), 1)
         except (URLError, OSError, HTTPException) as error:
             fail(f"{self._url} does not answer: {getattr(error, 'reason', None) or error}", 1)
         except ValueError:
             fail(f"{self._url} does not answer as a collector does", 1)
+
+    def resolve_customer(self, ref: str) -> str:
+        """Return the name of the customer that a person means by a name, pseudonym, id or external id.
+
+        Exits with 1 where two customers are meant. Returns `ref` itself where the collector finds none, or does not
+        list customers for this token: the call that follows says why.
+        """
+        found = self.call("GET", "/v1/customers", query={"ref": ref}, may_be_refused=True)
+        rows = [] if found is None else found["customers"]
+        if len(rows) > 1:
+            ids = " and ".join(str(row["id"]) for row in rows)
+            fail(f"{ref} is the name of one customer and the external id of another: use an id, {ids}", 1)
+        return str(rows[0]["name"]) if rows else ref
+
+    def customer_path(self, ref: str, *rest: str) -> str:
+        """Return the path of the customer that a person means (`resolve_customer`), or of what is under it."""
+        from urllib.parse import quote
+
+        return "/".join(("/v1/customers", quote(self.resolve_customer(ref), safe=""), *rest))
 
     @cached_property
     def _opener(self) -> "OpenerDirector":

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import typer
 
 from edgeproxy.base.json_values import JsonObject
-from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
+from edgeproxy.cli.api import Api, Authorities, CustomerRef, Json, Url, show, table
 from edgeproxy.cli.outcome import fail
 
 MILLICREDITS_PLACES = 4
@@ -16,7 +16,6 @@ AMOUNT_MAX = Decimal(10) ** 13
 """The largest amount that is read: more than any, and quick to convert."""
 
 InvoiceId = Annotated[str, typer.Argument(metavar="INVOICE", help="Its id.")]
-Customer = Annotated[str, typer.Argument(metavar="CUSTOMER", help="By name or id.")]
 Amount = Annotated[str, typer.Argument(metavar="AMOUNT", help="Such as 12.34.")]
 Why = Annotated[str, typer.Option("--why", help="The reason, for the audit log.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would come of it, and change nothing.")]
@@ -127,7 +126,7 @@ def accept(
 
 
 def gift(
-    customer: Customer,
+    customer: CustomerRef,
     amount: Amount,
     why: Why,
     expires: Annotated[
@@ -141,6 +140,7 @@ def gift(
 ) -> None:
     """Give credits for an amount in the customer's currency, as goodwill."""
     api = Api(collector, ca)
+    customer = api.resolve_customer(customer)
     body: JsonObject = {"customer": customer, "millicredits": _parse_credits(api, customer, amount), "why": why}
     if expires is not None:
         body["expires_at"] = expires
@@ -148,7 +148,7 @@ def gift(
 
 
 def withdraw(
-    customer: Customer,
+    customer: CustomerRef,
     amount: Amount,
     why: Why,
     dry: DryRun = False,
@@ -159,12 +159,13 @@ def withdraw(
 ) -> None:
     """Take back credits that were given, as far as they are unspent."""
     api = Api(collector, ca)
+    customer = api.resolve_customer(customer)
     body: JsonObject = {"customer": customer, "millicredits": -_parse_credits(api, customer, amount), "why": why}
     _send(api, "/billing/credits/adjust", body, dry, key, as_json)
 
 
 def reverse(
-    customer: Customer,
+    customer: CustomerRef,
     consumption: Annotated[str, typer.Argument(metavar="CONSUMPTION", help="Its id, as a statement has it.")],
     amount: Amount,
     why: Why,
@@ -176,6 +177,7 @@ def reverse(
 ) -> None:
     """Reverse usage that credits have paid for: they go back to where they came from."""
     api = Api(collector, ca)
+    customer = api.resolve_customer(customer)
     millicredits = _parse_credits(api, customer, amount)
     body: JsonObject = {"customer": customer, "millicredits": millicredits, "consumption": consumption, "why": why}
     _send(api, "/billing/credits/adjust", body, dry, key, as_json)
@@ -203,9 +205,10 @@ def refund(
     _send(api, "/billing/refunds", body, dry, key, as_json)
 
 
-def consumptions(customer: Customer, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
+def consumptions(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
     """List the newest hours of usage that credits have paid for, with the ids by which they are reversed."""
-    rows = Api(collector, ca).fetch_list("/billing/consumptions", "consumptions", customer=customer)
+    api = Api(collector, ca)
+    rows = api.fetch_list("/billing/consumptions", "consumptions", customer=api.resolve_customer(customer))
     table(rows, ("id", "hour", "millicredits", "reversed"), as_json)
 
 

@@ -32,7 +32,9 @@ def close(
 
 def invoices(
     config: CollectorFile,
-    customer: Annotated[str | None, typer.Option("--customer", metavar="NAME", help="Only this customer's.")] = None,
+    customer: Annotated[
+        str | None, typer.Option("--customer", metavar="CUSTOMER", help="Only those of this customer.")
+    ] = None,
     period: Annotated[str | None, typer.Option("--period", metavar="DAY", help="Only of this period.")] = None,
     state: Annotated[str | None, typer.Option("--state", metavar="STATE", help="Only in this state.")] = None,
 ) -> None:

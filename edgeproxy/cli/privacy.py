@@ -5,12 +5,11 @@ from typing import Annotated
 
 import typer
 
-from edgeproxy.cli.api import Api, Authorities, Json, Url, table
+from edgeproxy.cli.api import Api, Authorities, CustomerRef, Json, Url, table
 from edgeproxy.cli.files import CollectorFile, load_collector_file
 from edgeproxy.cli.outcome import finish
 
 REQUEST_COLUMNS = ("id", "due_at", "is_overdue", "kind", "law", "state", "customer", "person")
-CustomerRef = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The name or the id of the customer.")]
 
 
 def books(

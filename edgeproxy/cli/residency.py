@@ -8,12 +8,11 @@ import time
 import uuid
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
 from edgeproxy.base.json_values import JsonObject
-from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
+from edgeproxy.cli.api import Api, Authorities, CustomerRef, Json, Url, show, table
 from edgeproxy.cli.outcome import fail
 
 FROM_TOKEN, TO_TOKEN = "EDGEPROXY_FROM_TOKEN", "EDGEPROXY_TO_TOKEN"
@@ -33,7 +32,7 @@ class Move:
         self._to = listed["residency"]
         if self._to is None:
             fail("the collector of --to has no residency: set residency in its file", 2)
-        self._path = f"/v1/customers/{quote(customer, safe='')}/move"
+        self._path = source.customer_path(customer, "move")
         self.progress: JsonObject = {}
         """The move as the residency has it that is left."""
         self.residency = ""
@@ -151,7 +150,7 @@ class Move:
 
 
 def move(
-    customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id or name.")],
+    customer: CustomerRef,
     source: Annotated[str, typer.Option("--from", metavar="URL", help=f"Its collector; token in ${FROM_TOKEN}.")],
     target: Annotated[str, typer.Option("--to", metavar="URL", help=f"The other collector; token in ${TO_TOKEN}.")],
     dry: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and change nothing.")] = False,

@@ -8,6 +8,7 @@ import typer
 
 from edgeproxy.base.admin_socket import NAME
 from edgeproxy.base.json_values import JsonObject
+from edgeproxy.cli.api import CustomerRef
 from edgeproxy.cli.files import StateFolder, locate_edge
 from edgeproxy.cli.outcome import fail
 
@@ -66,7 +67,7 @@ def _render_status(status: JsonObject) -> tuple[JsonObject, str, int]:
 
 
 def limits(
-    customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="Its name or its pseudonym.")],
+    customer: CustomerRef,
     config: AdminFile = None,
     admin: AdminAddress = None,
     state: StateFolder = None,
@@ -74,8 +75,8 @@ def limits(
 ) -> None:
     """Show the usage of a customer's limits at a running edge, and when each is free again.
 
-    An edge knows a customer with a pseudonym by that alone. Of a name it does not know the collector is asked for the
-    pseudonym, where EDGEPROXY_TOKEN is set.
+    An edge knows a customer by its name or its pseudonym alone. The collector says which that is of any other name or
+    id, where EDGEPROXY_TOKEN is set.
     """
     import json
     import os
@@ -84,7 +85,7 @@ def limits(
 
     url, path = get_admin_url(config, admin, state), _limits_path(customer)
     if os.environ.get(api.TOKEN) and fetch(url, path, RESPONSE_SECONDS, may_be_missing=True) is None:
-        path = _limits_path(_fetch_pseudonym(customer))
+        path = _limits_path(_fetch_edge_name(customer))
     answer, page = query(url, path, _render_limits)
     typer.echo(json.dumps(answer, indent=2) if as_json else page or f"{customer} has no limits")
 
@@ -95,18 +96,17 @@ def _limits_path(customer: str) -> str:
     return f"/limits/{quote(customer, safe='')}"
 
 
-def _fetch_pseudonym(customer: str) -> str:
-    """Return the pseudonym of a customer by its name, or the name where there is none at the collector."""
-    from urllib.parse import quote
-
+def _fetch_edge_name(customer: str) -> str:
+    """Return the name by which edges know the customer that a person means, or `customer` if the collector has none."""
     from edgeproxy.cli.api import Api
     from edgeproxy.collector.accounts.ids import build_pseudonym
 
-    api, path = Api(None), "/v1/customers/"
-    if (answer := api.call("GET", path + quote(customer, safe=""), may_be_missing=True)) is None:
+    api = Api(None)
+    if (answer := api.call("GET", api.customer_path(customer), may_be_missing=True)) is None:
         return customer
-    pseudonym = build_pseudonym(answer["id"])  # Which a customer from before pseudonyms does not have.
-    return customer if api.call("GET", path + pseudonym, may_be_missing=True) is None else pseudonym
+    pseudonym = build_pseudonym(answer["id"])  # A customer from before pseudonyms has none.
+    is_known = api.call("GET", f"/v1/customers/{pseudonym}", may_be_missing=True) is not None
+    return pseudonym if is_known else str(answer["name"])
 
 
 def _render_limits(answer: JsonObject) -> tuple[JsonObject, str]:

@@ -5,8 +5,7 @@ from urllib.parse import quote
 
 import typer
 
-from edgeproxy.cli.accounts import CustomerRef
-from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
+from edgeproxy.cli.api import Api, Authorities, CustomerRef, Json, Url, show, table
 
 EndpointRef = Annotated[str, typer.Argument(metavar="ENDPOINT", help="The endpoint's id, as `webhooks ls` lists it.")]
 COLUMNS = ("id", "state", "url", "types", "failing_since", "disabled_why")
@@ -15,7 +14,8 @@ MESSAGE_COLUMNS = ("id", "at", "type", "state", "attempts", "error", "next_at")
 
 def webhooks_ls(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
     """List the endpoints of a customer."""
-    table(Api(collector, ca).fetch_list(_path(customer), "endpoints"), COLUMNS, as_json)
+    api = Api(collector, ca)
+    table(api.fetch_list(_path(api, customer), "endpoints"), COLUMNS, as_json)
 
 
 def webhooks_add(
@@ -31,49 +31,56 @@ def webhooks_add(
 ) -> None:
     """Create an endpoint; its secret is shown once."""
     body = {"url": url, "description": description, "types": list(types) if types else None}
-    show(Api(collector, ca).call("POST", _path(customer), body, create=True), as_json)
+    api = Api(collector, ca)
+    show(api.call("POST", _path(api, customer), body, create=True), as_json)
 
 
 def webhooks_show(
     customer: CustomerRef, endpoint: EndpointRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
 ) -> None:
     """Show an endpoint, without its secret."""
-    show(Api(collector, ca).call("GET", _path(customer, endpoint)), as_json)
+    api = Api(collector, ca)
+    show(api.call("GET", _path(api, customer, endpoint)), as_json)
 
 
 def webhooks_delete(
     customer: CustomerRef, endpoint: EndpointRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
 ) -> None:
     """Delete an endpoint, and what is on its way to it."""
-    show(Api(collector, ca).call("DELETE", _path(customer, endpoint)), as_json)
+    api = Api(collector, ca)
+    show(api.call("DELETE", _path(api, customer, endpoint)), as_json)
 
 
 def webhooks_disable(
     customer: CustomerRef, endpoint: EndpointRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
 ) -> None:
     """Send nothing to an endpoint."""
-    show(Api(collector, ca).call("PATCH", _path(customer, endpoint), {"state": "disabled"}), as_json)
+    api = Api(collector, ca)
+    show(api.call("PATCH", _path(api, customer, endpoint), {"state": "disabled"}), as_json)
 
 
 def webhooks_enable(
     customer: CustomerRef, endpoint: EndpointRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
 ) -> None:
     """Send to an endpoint again what happens from now on."""
-    show(Api(collector, ca).call("PATCH", _path(customer, endpoint), {"state": "enabled"}), as_json)
+    api = Api(collector, ca)
+    show(api.call("PATCH", _path(api, customer, endpoint), {"state": "enabled"}), as_json)
 
 
 def webhooks_rotate(
     customer: CustomerRef, endpoint: EndpointRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
 ) -> None:
     """Give an endpoint a new secret, which is shown once; the old one signs too for 24 hours."""
-    show(Api(collector, ca).call("POST", f"{_path(customer, endpoint)}/secret", create=True), as_json)
+    api = Api(collector, ca)
+    show(api.call("POST", f"{_path(api, customer, endpoint)}/secret", create=True), as_json)
 
 
 def webhooks_test(
     customer: CustomerRef, endpoint: EndpointRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
 ) -> None:
     """Send a test message."""
-    show(Api(collector, ca).call("POST", f"{_path(customer, endpoint)}/test"), as_json)
+    api = Api(collector, ca)
+    show(api.call("POST", f"{_path(api, customer, endpoint)}/test"), as_json)
 
 
 def webhooks_messages(
@@ -85,7 +92,8 @@ def webhooks_messages(
     ca: Authorities = None,
 ) -> None:
     """List the messages to an endpoint, the latest first."""
-    rows = Api(collector, ca).fetch_list(f"{_path(customer, endpoint)}/messages", "messages", limit=str(limit))
+    api = Api(collector, ca)
+    rows = api.fetch_list(f"{_path(api, customer, endpoint)}/messages", "messages", limit=str(limit))
     table(rows, MESSAGE_COLUMNS, as_json)
 
 
@@ -98,10 +106,11 @@ def webhooks_redeliver(
     ca: Authorities = None,
 ) -> None:
     """Send a message again, also one that was taken."""
-    path = f"{_path(customer, endpoint)}/messages/{quote(message, safe='')}/redeliver"
-    show(Api(collector, ca).call("POST", path), as_json)
+    api = Api(collector, ca)
+    path = f"{_path(api, customer, endpoint)}/messages/{quote(message, safe='')}/redeliver"
+    show(api.call("POST", path), as_json)
 
 
-def _path(customer: str, endpoint: str | None = None) -> str:
-    every = f"/v1/customers/{quote(customer, safe='')}/webhook-endpoints"
+def _path(api: Api, customer: str, endpoint: str | None = None) -> str:
+    every = api.customer_path(customer, "webhook-endpoints")
     return every if endpoint is None else f"{every}/{quote(endpoint, safe='')}"

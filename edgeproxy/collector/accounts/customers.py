@@ -20,6 +20,7 @@ from edgeproxy.collector.accounts.change import (
     reject_field,
     require_version,
 )
+from edgeproxy.collector.accounts.customer_refs import match_ref
 from edgeproxy.collector.accounts.ids import build_pseudonym, generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import CreateCustomerRequest, CustomerResponse, dump_settings
 from edgeproxy.collector.accounts.rows import CustomerRow
@@ -167,11 +168,18 @@ async def find_tier(connection: AsyncConnection, name: str) -> str | None:
 
 
 async def list_customers(
-    connection: AsyncConnection, after: str | None, limit: int, *, sort: str = "created_at", **filters: str | None
+    connection: AsyncConnection,
+    after: str | None,
+    limit: int,
+    *,
+    sort: str = "created_at",
+    ref: str | None = None,
+    **filters: str | None,
 ) -> list[CustomerResponse]:
     """Return at most `limit` customers after the id `after`, in the order of `sort`: see SORTS.
 
-    `filters` are columns and their values; None leaves a column out.
+    With `ref` they are those that it names (customer_refs.py). `filters` are columns and their values; None leaves a
+    column out.
     """
     column, descending = parse_sort(sort)
     statement = sa.select(customers).limit(limit)
@@ -181,6 +189,8 @@ async def list_customers(
         for name, value in filters.items()
         if value is not None
     ]
+    if ref is not None:
+        conditions.append(match_ref(connection, ref))
     return [to_response(row) for row in await customer_rows.fetch_rows(connection, statement.where(*conditions))]
 
 

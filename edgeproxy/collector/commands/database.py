@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import event_loop
 from edgeproxy.base.plural import format_count
-from edgeproxy.collector.accounts import audit, customers, transfer
+from edgeproxy.collector.accounts import audit, transfer
+from edgeproxy.collector.accounts.customer_refs import CustomerRefError, resolve_customer
 from edgeproxy.collector.billing.reports import accounting
 from edgeproxy.collector.commands.command_caller import get_command_caller
 from edgeproxy.collector.commands.encrypted_copy import copy_encrypted
@@ -289,13 +290,12 @@ def sign_in_link(settings: CollectorSettings, customer: str | None) -> CommandRe
 
     async def make(database: Database) -> str:
         async with database.writing() as connection:
-            if customer is not None and await customers.find_name(connection, customer) != customer:
-                raise CommandError(f"there is no customer {customer} in {database.name}")
-            label = LINK_LABEL if customer is None else get_command_caller().actor
-            link = sessions.Link(label, customer)
+            name = None if customer is None else (await resolve_customer(connection, customer)).name
+            label = LINK_LABEL if name is None else get_command_caller().actor
+            link = sessions.Link(label, name)
             secret = await sessions.create_link(connection, link, time.time(), FIRST_LINK_SECONDS, most=None)
             caller = get_command_caller()
-            await audit.append_entry(connection, caller, audit.AuditEntry("session.link", customer or label))
+            await audit.append_entry(connection, caller, audit.AuditEntry("session.link", name or label))
         assert secret is not None
         return format_link(build_url(settings, listener), secret)
 
@@ -326,7 +326,7 @@ def _run(work: Callable[[], Coroutine[object, object, str]]) -> CommandResult:
     """Run what a command does in a loop of its own, and return what came of it."""
     try:
         return 0, event_loop.run(work())
-    except (quarantine.ReplayRejectedError, BookValueError, CommandError, SealedValueError) as error:
+    except (quarantine.ReplayRejectedError, BookValueError, CommandError, CustomerRefError, SealedValueError) as error:
         return 1, str(error)
     except UnusableDatabaseError as error:
         return 2, str(error)

@@ -10,8 +10,7 @@ from collections import Counter
 import sqlalchemy as sa
 
 from edgeproxy.base.plural import format_count
-from edgeproxy.collector.accounts import customers
-from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.customer_refs import resolve_customer
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.invoices.invoices import Invoice
 from edgeproxy.collector.billing.jobs.period_close import JOB, PeriodCloseJob
@@ -98,12 +97,7 @@ def list_invoices(
 
     async def look(database: Database) -> str:
         async with database.reading(whole=True) as connection:
-            number = None
-            if customer is not None:
-                try:
-                    number = (await customers.get_row(connection, customer)).id
-                except ChangeRejectedError as error:
-                    raise CommandError(error.why) from None
+            number = None if customer is None else (await resolve_customer(connection, customer)).id
             invoice_rows = await invoices.list_invoices(
                 connection, None, LISTED_MAX, customer=number, period=period, state=state
             )

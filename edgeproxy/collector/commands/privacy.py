@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.plural import format_count
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import AuditEntry, append_entry
+from edgeproxy.collector.accounts.customer_refs import match_customers, resolve_customer
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.accounts.states import CustomerState, compute_customer_state
 from edgeproxy.collector.billing.jobs.ended_books import EndedBooks, count_due, find_end
@@ -26,14 +26,14 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 
 def erase(settings: CollectorSettings, customer: str) -> CommandResult:
-    """Erase a customer, by id or name, and put that on the list of erasures."""
+    """Erase a customer, by any name or id of it, and put that on the list of erasures."""
 
     async def do(database: Database) -> str:
         async with database.writing() as connection:
-            row = await _lock_erasable(connection, database, customer)
+            row = await _lock_erasable(connection, customer)
         cleared = await clear_events(database, [row.name])
         async with database.writing() as connection:
-            row = await _lock_erasable(connection, database, row.id)
+            row = await _lock_erasable(connection, row.id)
             is_erased = compute_customer_state(row) is CustomerState.DELETED
             counts = Counter() if is_erased else await erase_customers(connection, get_command_caller(), [row])
         counts += Counter(events=cleared)
@@ -52,11 +52,9 @@ def erase(settings: CollectorSettings, customer: str) -> CommandResult:
     return run_on_database(settings, do)
 
 
-async def _lock_erasable(connection: AsyncConnection, database: Database, ref: str) -> CustomerRow:
-    """Return the locked row of a customer who may be erased, or is; raises CommandError."""
-    row = await customers.find_stored_row(connection, ref)
-    if row is None:
-        raise CommandError(f"there is no customer {ref} in {database.name}")
+async def _lock_erasable(connection: AsyncConnection, ref: str) -> CustomerRow:
+    """Return the locked row of a customer who may be erased, or is; raises CommandError and CustomerRefError."""
+    row = await resolve_customer(connection, ref, lock=True)
     is_erased = compute_customer_state(row) is CustomerState.DELETED
     if not is_erased and await is_unsettled(connection, row.id):
         raise CommandError(f"{row.name} is on its way to another residency: end that with residency move")
@@ -71,14 +69,14 @@ async def _purge(database: Database) -> str:
 
 
 def erase_one_end_user(settings: CollectorSettings, customer: str, end_user: str) -> CommandResult:
-    """Erase an end user of a customer, by id or name."""
+    """Erase an end user of a customer, by any name or id of it."""
 
     async def do(database: Database) -> str:
         async with database.writing() as connection:
-            row = await customers.find_stored_row(connection, customer)
-            if row is None and customer not in settings.customers:
-                raise CommandError(f"there is no customer {customer} in {database.name}")
-            name = customer if row is None else row.name
+            if customer in settings.customers and not await match_customers(connection, customer):
+                name = customer
+            else:
+                name = (await resolve_customer(connection, customer, lock=True)).name
             counts = await erase_end_user(connection, get_command_caller(), name, end_user)
         if not counts:
             return f"nothing of {customer} names this end user"
@@ -101,13 +99,11 @@ def list_waiting_at_stripe(settings: CollectorSettings) -> CommandResult:
 
 
 def export(settings: CollectorSettings, customer: str, to: Path) -> CommandResult:
-    """Write what the database has of a customer, by id or name, to a new file."""
+    """Write what the database has of a customer, by any name or id of it, to a new file."""
 
     async def do(database: Database) -> str:
         async with database.reading(whole=True) as connection:
-            row = await customers.find_row(connection, customer)
-            if row is None:
-                raise CommandError(f"there is no customer {customer} in {database.name}")
+            row = await resolve_customer(connection, customer)
             counts = await write_archive(connection, row, file)
         async with database.writing() as connection:
             await append_entry(connection, get_command_caller(), AuditEntry("customer.export", row.name))

@@ -166,6 +166,7 @@ BILLING_TABLES: Mapping[str, TableEntry] = {
         "kind original hash currency",
         ID,
         ended=("details",),
+        operator_fields={"details": frozenset({"by", "why"})},
     ),
     "credit_entries": TableEntry(
         BOOKS, {"model": DIMENSION}, "account grant_id meter", Owner("seq", "credit_transactions", "seq")

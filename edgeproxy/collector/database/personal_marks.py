@@ -55,6 +55,8 @@ class TableEntry(NamedTuple):
     """The columns that erasure clears."""
     ended: tuple[str, ...] = ()
     """The columns that are cleared when the books of their year end."""
+    operator_fields: Mapping[str, frozenset[str]] = {}
+    """Of columns with JSON that have something of operators in it: the members that name one, or that one wrote."""
     copies: str = "backups"
 
 

@@ -147,7 +147,8 @@ def _open_rows(
 ) -> Sequence[Sequence[object]]:
     """Return those rows of a part, with these columns, that are the customer's, as they are meant, with the columns of
     these names; raises SealedValueError."""
-    if table not in SEALED and table not in SELECTED and columns == names:
+    has_operators = bool(TABLES[table].operator_fields) and reader.own_tokens is not None
+    if table not in SEALED and table not in SELECTED and columns == names and not has_operators:
         return part
     rows: list[dict[str, object]] = [dict(zip(columns, row, strict=True)) for row in part]
     own = [_open_row(reader, table, row) for row in rows if _is_own(table, row, reader.customer.name)]
@@ -164,10 +165,24 @@ def _open_row(reader: _RowReader, table: str, row: dict[str, object]) -> dict[st
         owner = customer.id if customer.erased_at is None else ""  # A key made since opens nothing of before.
         opened = open_entry(details, owner, data_keys)
         return row | {"before": opened.before, "after": opened.after}
+    if own_tokens is not None:
+        row = row | {
+            column: _drop_members(str(row[column]), members)
+            for column, members in TABLES[table].operator_fields.items()
+        }
     if table not in SEALED:
         return row
     owner = customer.id if customer.erased_at is None or has_owner_id(table) else DATABASE
     return open_row(data_keys, table, row, owner)
+
+
+def _drop_members(text: str, members: frozenset[str]) -> str | None:
+    """Return the JSON of an object without these members; None where it is none, as anything may be in it then."""
+    try:
+        content: dict[str, object] = orjson.loads(text)
+        return orjson.dumps({name: value for name, value in content.items() if name not in members}).decode()
+    except (orjson.JSONDecodeError, AttributeError):
+        return None
 
 
 def _list_statements(customer: CustomerRow, *, is_own: bool) -> Iterator[tuple[str, sa.Select[tuple[object, ...]]]]:

@@ -4,18 +4,6 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from edgeproxy.collector.database import (  # noqa: F401 - all tables are in `metadata` then, also in a command's process.
-    alert_tables,
-    billing_tables,
-    credit_tables,
-    delivery_tables,
-    encryption_tables,
-    page_tables,
-    privacy_tables,
-    quota_tables,
-    traffic_tables,
-    webhook_tables,
-)
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.schema import metadata
 

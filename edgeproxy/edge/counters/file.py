@@ -84,6 +84,8 @@ class TableFile:
             size = os.fstat(fd).st_size
             if size < at.PAGE:
                 raise TableError(path, f"is {size} bytes long, too short for a table: move it away")
+            if size % at.WORD:  # Mapped words must be whole; only a whole table's head says how long it should be.
+                raise TableError(path, f"is {size} bytes long, which no table is: it was cut or damaged, move it away")
             file = cls(path, fd, size)
         except BaseException:
             os.close(fd)

@@ -16,7 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.billing.credits.credits import book_gift
 from edgeproxy.collector.database.alert_tables import alert_mutes
+from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.personal_marks import Subject
@@ -146,7 +148,12 @@ def test_an_export_has_each_entry_of_the_audit_log_about_the_customer(
 
 
 async def act_on_both_sides(connection: AsyncConnection) -> None:
-    """Have an operator, a contact and a token of the customer change it, and both sides mute its alerts."""
+    """Have an operator, a contact and a token of the customer change it, and both sides mute its alerts; another
+    operator gives it credits, and says why."""
+    acme, noted = str(find_value("customers", "id", "acme")), Caller("operator:linus")
+    await connection.execute(sa.delete(credit_entries))
+    await connection.execute(sa.delete(credit_transactions))
+    await book_gift(connection, noted, acme, "gift-1", 1000, "grace wants them quiet", None, "usd")
     token = str(find_value("tokens", "name", "acme"))
     for actor in ("operator:grace", "contact:ada@acme.example", token):
         entry = AuditEntry("limits.raise", "acme", None, {"why": f"said by {actor}"}, "acme")
@@ -161,10 +168,13 @@ def test_a_customers_own_export_has_nothing_of_its_operators(database: str, encr
     said = [one["after"] for one in orjson.loads(content["json/audit.json"])]
     assert [text and orjson.loads(text)["why"] for text in said] == [
         None,
+        None,
         "said by contact:ada@acme.example",
         f"said by {find_value('tokens', 'name', 'acme')}",
     ]
     assert [one["by"] for one in orjson.loads(content["json/alert_mutes.json"])] == ["contact:bob@acme.example"]
+    (given,) = orjson.loads(content["json/credit_transactions.json"])
+    assert (given["kind"], given["amount"], given["details"]) == ("gift", 1000, "{}")
     assert not [name for name, body in content.items() if b"grace" in body or b"linus" in body]
 
 

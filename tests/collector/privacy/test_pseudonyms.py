@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from typer.testing import CliRunner
 
@@ -13,6 +14,7 @@ from edgeproxy import cli
 from edgeproxy.collector.accounts.pseudonyms import Readers, find_pseudonyms, show_names
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN, SERVICE, Collector, verified
+from loadtest.testbed.ports import HOST
 from tests.support.collector_fixtures import StartCollector, only_sqlite
 from tests.support.site import PagesStage
 from tests.support.visitor import Visitor
@@ -89,6 +91,27 @@ def test_a_name_is_in_one_place_and_then_in_none(start_collector: StartCollector
 
     for named in ("planted", pseudonym, pseudonym.removeprefix("c-")):
         assert collector.get(f"/v1/customers/{named}").json()["name"] == "planted"
+    other_id, own_id = other.removeprefix("c-"), pseudonym.removeprefix("c-")
+    assert collector.send("PATCH", "/v1/customers/planted", {"external_id": "crm/7"}).status == 200
+    for named in ("planted", pseudonym, own_id, "crm/7"):
+        by_api = {"EDGEPROXY_COLLECTOR": f"http://{HOST}:{collector.port}", "EDGEPROXY_TOKEN": ADMIN}
+        shown = CliRunner().invoke(cli.app, ["customers", "show", named, "--json"], env=by_api)
+        assert (shown.exit_code, orjson.loads(shown.stdout)["id"]) == (0, own_id)
+        archive = tmp_path / f"{named.replace('/', '-')}.zip"
+        exported = CliRunner().invoke(cli.app, ["privacy", "export", "-c", str(collector.file), named, str(archive)])
+        assert exported.exit_code == 0, exported.output
+    assert collector.send("PATCH", "/v1/customers/planted", {"external_id": "aaa"}).status == 200
+    for words in (
+        ["customers", "show", "aaa"],
+        ["privacy", "erase", "-c", str(collector.file), "aaa", "--yes"],
+    ):
+        both = CliRunner().invoke(cli.app, words, env=by_api)
+        assert both.exit_code == 1
+        assert both.stderr.startswith("aaa is the name of one customer and the external id of another: use an id, ")
+        assert own_id in both.stderr
+        assert other_id in both.stderr
+    unknown = CliRunner().invoke(cli.app, ["privacy", "erase", "-c", str(collector.file), "nobody", "--yes"])
+    assert (unknown.exit_code, unknown.stderr) == (1, "there is no customer nobody\n")
     for named in ("planted", pseudonym):
         usage = collector.usage(customer=named, by="customer,meter")
         assert [(row["customer"], row["meter"], row["value"]) for row in usage["rows"]] == [

@@ -79,6 +79,10 @@ def test_a_file_that_was_cut_is_refused(tmp_path: Path) -> None:
     os.truncate(path, at.PAGE * 2)
     with pytest.raises(TableError, match="is 8192 bytes long and should be"):
         opened(path)
+    for size in (at.PAGE * 2 + 1, at.PAGE * 3 - 1):
+        os.truncate(path, size)
+        with pytest.raises(TableError, match=f"is {size} bytes long, which no table is"):
+            opened(path)
     os.truncate(path, 100)
     with pytest.raises(TableError, match="is 100 bytes long, too short for a table"):
         opened(path)

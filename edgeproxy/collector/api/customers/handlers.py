@@ -58,7 +58,9 @@ class CustomerHandlers(ChangeHandlers):
                 matches = await search_customers(connection, self._database, query.search, query.limit)
             return answer(200, {"customers": matches})
         async with self._database.reading() as connection:
-            rows = await customers.list_customers(connection, query.cursor, query.limit + 1, sort=query.sort, **filters)
+            rows = await customers.list_customers(
+                connection, query.cursor, query.limit + 1, sort=query.sort, ref=query.ref, **filters
+            )
         return answer_page("customers", rows, query.limit)
 
     async def create_customer(self, call: Call[ChangeQuery, CreateCustomerRequest]) -> web.Response:

@@ -15,6 +15,9 @@ class CustomersQuery(Query):
     """The `next` of the page before; by default the first page."""
     name: Printed | None = None
     """Only the customer of this name."""
+    ref: Printed | None = None
+    """Only customers with this name, pseudonym, id or external id, on one page: two, where it is a name and an external
+    id."""
     tier: Printed | None = None
     """Only customers of this tier."""
     external_id: Printed | None = None

@@ -8,6 +8,7 @@ from typing import Final
 
 from edgeproxy.edge.http1.grammar import HeadLimits
 from edgeproxy.edge.http2.errors import (
+    CompressionError,
     ErrorCode,
     Http2ConnectionError,
     Http2StreamError,
@@ -42,17 +43,21 @@ from edgeproxy.edge.http2.frames import (
     remove_padding,
 )
 from edgeproxy.edge.http2.head_reader import HeadReader
+from edgeproxy.edge.http2.hpack import Block
+from edgeproxy.edge.http2.request import TOO_LARGE
 from edgeproxy.edge.http2.sender import CONNECTION_WINDOW, STREAM_WINDOW, Sender
 from edgeproxy.edge.http2.stream import Stream
 
 STREAMS_MAX: Final = 100
 """Streams at a time. One counts until its exchange is over, whoever has reset it (CVE-2023-44487, CVE-2025-8671)."""
 
-BLOCK_BYTES_MAX: Final = 32 << 10
-"""Bytes of a field block in all its frames."""
+BLOCK_EXCESS: Final = 4
+"""How many times the bytes of a head a field block may have. One that is longer than a head fails its stream alone (RFC
+9113 section 10.5.1), one beyond this bound ends the connection (CVE-2024-27316, VU#421644)."""
 
 CONTINUATIONS_MAX: Final = 8
-"""CONTINUATION frames of a block (CVE-2024-27316, VU#421644)."""
+CONTINUATION_BYTES: Final = 1024
+"""CONTINUATION frames that a block may have whatever their size. Further ones must have this many bytes on average."""
 
 SETTINGS_MAX: Final = 32
 """Settings in a frame."""
@@ -64,7 +69,21 @@ CreateStream = Callable[[int, int, int], Stream]
 class Http2Connection(Sender):
     """One connection of a client."""
 
-    __slots__ = ("_block_parts", "_block_start", "_create_stream", "_has_settings", "_reader", "_rest", "_websockets")
+    __slots__ = (
+        "_block_bytes",
+        "_block_frames",
+        "_block_parts",
+        "_block_start",
+        "_create_stream",
+        "_has_settings",
+        "_head_bytes_max",
+        "_is_block_oversized",
+        "_reader",
+        "_rest",
+        "_websockets",
+    )
+
+    block_excess = BLOCK_EXCESS
 
     def __init__(
         self,
@@ -85,6 +104,10 @@ class Http2Connection(Sender):
         self._block_start = (0, 0)
         self._block_parts: list[bytes] = []
         """The stream and the flags of the field block that is under way, and its parts; none where none is."""
+        self._block_bytes = self._block_frames = 0
+        self._is_block_oversized = False
+        """Its bytes and frames so far, and whether it is too long for any head."""
+        self._head_bytes_max = limits.head
         self._has_settings = False
         """Whether the peer's preface was read, behind which its SETTINGS are."""
         write(self._format_preface(limits))
@@ -196,19 +219,35 @@ class Http2Connection(Sender):
             self._read_block(number, flags, block)
         else:
             self._block_start, self._block_parts = (number, flags), [block]
+            self._block_bytes, self._block_frames, self._is_block_oversized = len(block), 0, False
 
     def _read_continuation(self, flags: int, number: int, payload: bytes) -> None:
         parts = self._block_parts
         if not parts:
             raise create_protocol_error("CONTINUATION without a field block", "6.10")
         parts.append(payload)
-        if len(parts) > CONTINUATIONS_MAX + 1 or sum(map(len, parts)) > BLOCK_BYTES_MAX:
+        self._block_frames += 1
+        self._block_bytes += len(payload)
+        size, frames_max = self._block_bytes, CONTINUATIONS_MAX + self._block_bytes // CONTINUATION_BYTES
+        if self._block_frames > frames_max or size > self.block_excess * self._head_bytes_max:
             raise create_calm_error("a field block does not end", "10.5.1")
+        if size > 2 * self._head_bytes_max + FRAME_BYTES_MAX:
+            # Some encoders use the Huffman code where it makes a string longer: "~" has 13 bits. A block of this length
+            # fails its stream, whatever follows. The table must know all of it, so it is read as it comes.
+            self._block_parts = [self._skip_part(b"".join(parts), begins=not self._is_block_oversized)]
+            self._is_block_oversized = True
         if flags & END_HEADERS:
+            block = b"".join(self._block_parts)
             self._block_parts = []
-            self._read_block(number, self._block_start[1], b"".join(parts))
+            if self._is_block_oversized and block:
+                raise CompressionError("a block ends within a field", "2.3.3")
+            self._read_block(number, self._block_start[1], None if self._is_block_oversized else block)
 
-    def _read_block(self, number: int, flags: int, block: bytes) -> None:
+    def _skip_part(self, part: bytes, *, begins: bool) -> bytes:
+        """Read a part of a block that is too long, as `HpackDecoder.skip` does."""
+        return self._reader.skip_part(part, begins=begins)
+
+    def _read_block(self, number: int, flags: int, block: Block) -> None:
         """Read a whole field block, whatever becomes of its stream: it may change the table."""
         ended = flags & END_STREAM != 0
         if number <= self.last_stream or not number & 1:
@@ -227,9 +266,11 @@ class Http2Connection(Sender):
             stream.request_ended = True
         else:
             stream.body_left = length
+        if head is TOO_LARGE[0]:
+            self.patience.spend_reset()
         stream.on_request(head)
 
-    def _read_late_block(self, number: int, block: bytes, *, ended: bool) -> None:
+    def _read_late_block(self, number: int, block: Block, *, ended: bool) -> None:
         """Read trailers, or fields of a stream that takes none."""
         if not number & 1:
             raise create_protocol_error("no stream of a client has this number", "5.1.1")

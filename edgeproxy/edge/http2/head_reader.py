@@ -8,7 +8,7 @@ object as its head, for which what it means is found by identity (`whole_heads` 
 from typing import Final
 
 from edgeproxy.edge.http1.grammar import HeadLimits
-from edgeproxy.edge.http2.hpack import HpackDecoder
+from edgeproxy.edge.http2.hpack import Block, HpackDecoder
 from edgeproxy.edge.http2.lines import OVERSIZED
 from edgeproxy.edge.http2.request import TOO_LARGE, Head, format_head, get_trailers
 
@@ -30,7 +30,7 @@ class HeadReader:
         self._decoder = HpackDecoder(limits.fields + FIELDS_OF_LINE, limits.head)
         self._head_bytes_max, self._fields_max = limits.head, limits.fields
         self._websockets = websockets
-        self._heads: tuple[dict[bytes, Head], dict[bytes, Head]] = ({}, {})
+        self._heads: tuple[dict[Block, Head], dict[Block, Head]] = ({}, {})
         """The heads of requests with a body, and without, by block."""
         self._bytes = 0
 
@@ -39,31 +39,37 @@ class HeadReader:
         """The bytes that are stored of what the peer has sent: the dynamic table, and the heads with their blocks."""
         return self._decoder.size + self._bytes
 
-    def read_head(self, block: bytes, *, ended: bool) -> Head:
+    def read_head(self, block: Block, *, ended: bool) -> Head:
         """Read the head of a request; `ended`: no body follows it.
 
         Raises Http2StreamError where it is malformed, CompressionError where it cannot be decoded.
         """
         return self._heads[ended].get(block) or self._decode_head(block, ended)
 
-    def read_trailers(self, block: bytes) -> list[bytes]:
+    def read_trailers(self, block: Block) -> list[bytes]:
         """Read trailers. Raises as `read_head` does."""
         lines = self._decoder.decode(block)
         self._forget_if_changed()
         return get_trailers(lines if len(lines) <= self._fields_max else [OVERSIZED])
 
-    def skip(self, block: bytes) -> None:
+    def skip(self, block: Block) -> None:
         """Read a block of which only its effect on the table matters. Raises CompressionError."""
         self._decoder.decode(block)
         self._forget_if_changed()
 
-    def _decode_head(self, block: bytes, ended: bool) -> Head:
+    def skip_part(self, part: bytes, *, begins: bool) -> bytes:
+        """Read a part of such a block, as `HpackDecoder.skip` does."""
+        rest = self._decoder.skip(part, begins=begins)
+        self._forget_if_changed()
+        return rest
+
+    def _decode_head(self, block: Block, ended: bool) -> Head:
         lines = self._decoder.decode(block)
         has_changed = self._forget_if_changed()
         head = format_head(lines, ended=ended, websockets=self._websockets)
         if len(head[0]) > self._head_bytes_max:
             head = TOO_LARGE
-        if not has_changed:
+        if block is not None and not has_changed:
             self._remember(block, head, ended)
         return head
 

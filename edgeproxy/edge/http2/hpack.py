@@ -9,7 +9,7 @@ from typing import Final
 
 from edgeproxy.edge.http2 import huffman
 from edgeproxy.edge.http2.appendices import STATIC
-from edgeproxy.edge.http2.errors import CompressionError, create_calm_error
+from edgeproxy.edge.http2.errors import CompressionError
 from edgeproxy.edge.http2.lines import MALFORMED, OVERSIZED, Line, format_line
 
 TABLE_BYTES: Final = 4096
@@ -23,9 +23,6 @@ RESIZES_MAX: Final = 2
 
 INTEGER_BYTES_MAX: Final = 5
 """Bytes of an integer behind its prefix. More than 2**35 is the size of nothing that is read here."""
-
-EXCESS_MAX: Final = 4
-"""How many times the fields that a head may have are read of one that has too many, so that it can be answered."""
 
 STRINGS_MAX: Final = 4096
 STRING_BYTES_MAX: Final = 64
@@ -44,6 +41,10 @@ STATIC_LINES: Final[list[Line]] = [
     *[MALFORMED] * (FIRST_INDEX + 1),
     *[format_line(name, value) for name, value in STATIC],
 ]
+
+
+Block = bytes | None
+"""A field block; None stands for one that was too long to keep, and whose parts were skipped."""
 
 
 class HpackDecoder:
@@ -70,12 +71,14 @@ class HpackDecoder:
         """The size of the dynamic table (RFC 7541 section 4.1)."""
         return self._size
 
-    def decode(self, block: bytes) -> list[Line]:
+    def decode(self, block: Block) -> list[Line]:
         """Return the lines of a block, in order; of one with too many, or too long ones, OVERSIZED alone.
 
         Such a block is read to its end all the same, so that the table stays what the peer believes it to be. Raises
-        CompressionError, and Http2ConnectionError where the fields are so many that reading on is refused.
+        CompressionError.
         """
+        if block is None:
+            return [OVERSIZED]
         try:
             return self._read_block(block)
         except IndexError:
@@ -83,10 +86,22 @@ class HpackDecoder:
                 "a block ends within a field, or names an index that is not there", "2.3.3"
             ) from None
 
+    def skip(self, part: bytes, *, begins: bool) -> bytes:
+        """Read a part of a block of which only its effect on the table matters; return the piece of a field with which
+        it ends. `begins`: the block begins with it. Raises CompressionError.
+
+        So a block of any length takes no more memory than its longest field.
+        """
+        end = find_whole_fields(part)
+        if end and not begins and part[0] & 0xE0 == 0x20:
+            raise CompressionError("the table's size changes within a block", "4.2")
+        self.decode(part[:end])
+        return part[end:]
+
     def _read_block(self, block: bytes) -> list[Line]:
         lines: list[Line] = []
         position, end = 0, len(block)
-        skipped = resizes = 0
+        is_oversized, resizes = False, 0
         while position < end:
             run = INDEXES.match(block, position)
             first = block[position]
@@ -100,19 +115,17 @@ class HpackDecoder:
                 lines.append(self._lines[FIRST_INDEX + index])
             elif first & 0xE0 == 0x20:
                 resizes += 1
-                if lines or skipped or resizes > RESIZES_MAX:
+                if lines or is_oversized or resizes > RESIZES_MAX:
                     raise CompressionError("the table's size changes within a block, or too often", "4.2")
                 limit, position = read_integer(block, position, 0x1F)
                 self._resize(limit)
             else:
                 position = self._read_literal(block, position, lines)
             if len(lines) > self._fields_max:
-                skipped += len(lines)
+                is_oversized = True
                 lines.clear()
-                if skipped > EXCESS_MAX * self._fields_max:
-                    raise create_calm_error("a block has far too many fields", "10.5.1")
         # An index of one byte may stand for 4 KiB: summed up before anything is copied.
-        return [OVERSIZED] if skipped or sum(map(len, lines)) > self._size_max else lines
+        return [OVERSIZED] if is_oversized or sum(map(len, lines)) > self._size_max else lines
 
     def _read_literal(self, block: bytes, position: int, lines: list[Line]) -> int:
         """Read a literal field (RFC 7541 section 6.2); return where it ends."""
@@ -159,6 +172,34 @@ class HpackDecoder:
             evicted += 1
         if evicted:
             del sizes[:evicted], self._lines[-evicted:], self._names[-evicted:]
+
+
+def find_whole_fields(part: bytes) -> int:
+    """Return where the last field ends that is whole in a part of a block. Raises CompressionError."""
+    position, size = 0, len(part)
+    while position < size:
+        run = INDEXES.match(part, position)
+        try:
+            end = _find_field_end(part, position) if run is None else run.end()
+        except IndexError:
+            break
+        if end > size:
+            break
+        position = end
+    return position
+
+
+def _find_field_end(part: bytes, position: int) -> int:
+    """Return where the field ends that begins here. Raises CompressionError, and IndexError where its lengths are not
+    all there."""
+    first = part[position]
+    if first >= 0x80 or first & 0xE0 == 0x20:
+        return read_integer(part, position, 0x7F if first >= 0x80 else 0x1F)[1]
+    index, position = read_integer(part, position, 0x3F if first & 0x40 else 0x0F)
+    for _ in range(1 if index else 2):
+        length, position = read_integer(part, position, 0x7F)
+        position += length
+    return position
 
 
 def read_integer(block: bytes, position: int, mask: int) -> tuple[int, int]:

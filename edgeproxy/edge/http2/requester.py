@@ -24,7 +24,7 @@ from edgeproxy.edge.http2.frames import (
     format_window_update,
     parse_word,
 )
-from edgeproxy.edge.http2.hpack import HpackDecoder
+from edgeproxy.edge.http2.hpack import Block, HpackDecoder
 from edgeproxy.edge.http2.lines import Line
 from edgeproxy.edge.http2.request import get_trailers
 from edgeproxy.edge.http2.sender import CONNECTION_WINDOW, STREAM_WINDOW
@@ -32,6 +32,10 @@ from edgeproxy.edge.http2.stream import Stream
 
 STREAMS_MAX: Final = 100
 """Streams at a time, unless the upstream allows fewer."""
+
+BLOCK_EXCESS: Final = 16
+"""How many times the bytes of a head a field block may have. It is larger than for clients, as the connection that ends
+beyond it is everybody's."""
 
 TRUST: Final = 1 << 62
 """The patience with an upstream: it is nobody's flood that an upstream resets streams, or pings."""
@@ -53,6 +57,8 @@ class Requester(Http2Connection):
 
     __slots__ = ("_decoder", "is_leaving", "streams_max")
 
+    block_excess = BLOCK_EXCESS
+
     def __init__(
         self,
         write: Callable[[bytes], None],
@@ -60,7 +66,8 @@ class Requester(Http2Connection):
         limits: HeadLimits,
     ) -> None:
         super().__init__(write, write_many, Stream, limits)  # No upstream begins a stream.
-        self._decoder = HpackDecoder(limits.fields + 1, limits.head)
+        # As over HTTP/1.1, bytes are the bound of an answer's fields, not their number.
+        self._decoder = HpackDecoder(limits.head, limits.head)
         self._has_settings = True
         self.is_leaving = False
         """Whether the upstream takes no further streams (section 6.8)."""
@@ -89,7 +96,10 @@ class Requester(Http2Connection):
         self.streams[number] = stream
         self.send_head(stream, block, ended=ended)
 
-    def _read_block(self, number: int, flags: int, block: bytes) -> None:
+    def _skip_part(self, part: bytes, *, begins: bool) -> bytes:
+        return self._decoder.skip(part, begins=begins)
+
+    def _read_block(self, number: int, flags: int, block: Block) -> None:
         ended = flags & END_STREAM != 0
         lines = self._decoder.decode(block)
         if number > self.last_stream or not number & 1:

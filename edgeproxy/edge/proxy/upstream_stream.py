@@ -12,11 +12,12 @@ from edgeproxy.edge.http1.chunked import ChunkedDecoder, encode_chunk, encode_la
 from edgeproxy.edge.http1.grammar import parse_field_name
 from edgeproxy.edge.http2.answer import encode_lines
 from edgeproxy.edge.http2.errors import ErrorCode, create_malformed_error
-from edgeproxy.edge.http2.lines import Line
+from edgeproxy.edge.http2.lines import OVERSIZED, Line
 from edgeproxy.edge.http2.requester import AnsweredStream, Requester, encode_pseudo_fields
 from edgeproxy.edge.http2.response import format_response_head
 from edgeproxy.edge.proxy.client_input import BLANK
 from edgeproxy.edge.proxy.message_metering import MessageMetering, MeteredTransport
+from edgeproxy.edge.proxy.upstream_body import create_head_too_long_error
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
@@ -134,6 +135,10 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
     # ---- the answer
 
     def on_response(self, lines: list[Line], *, ended: bool) -> None:
+        exchange = self._server.exchange
+        if lines == [OVERSIZED] and exchange is not None:
+            exchange.fail(create_head_too_long_error())
+            return
         head = format_response_head(lines, ended=ended, bodiless=self._is_bodiless)
         self.has_head = not head.is_interim
         self._is_chunked = head.is_chunked

@@ -44,6 +44,11 @@ class CheckedReader(HeadReader):
         self._decode_too(block)
         super().skip(block)
 
+    def skip_part(self, part, *, begins):
+        rest = super().skip_part(part, begins=begins)
+        self._decode_too(part[: len(part) - len(rest)])
+        return rest
+
     def _decode_too(self, block):
         try:
             self.second.decode(block)

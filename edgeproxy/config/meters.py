@@ -155,7 +155,7 @@ class Dimension(Part):
 
     values: Annotated[int, BeforeValidator(units.Whole(1, VALUES_MAX))] = Field(
         description="Values that a customer may have in a month, as the collector counts them; further ones count as "
-        "`~other`. A worker of an edge takes as many in a day."
+        "`~other`, except values with a price of their own in a plan. A worker of an edge takes as many in a day."
     )
     header: FieldName | None = Field(
         default=None,

@@ -1,7 +1,8 @@
 """Monthly bound on a customer's values of a dimension: values beyond the bound count as `~other`.
 
-The first values to arrive are admitted, in the transaction that counts them, from edges and events alike. Values folded
-into `~other` are stored beside the batch or the event, for use by `verify`.
+The first values to arrive are admitted, in the transaction that counts them, from edges and events alike. A value to
+which a plan gives a price of its own is always admitted, also beyond the bound. Values folded into `~other` are stored
+beside the batch or the event, for use by `verify`.
 """
 
 import time
@@ -17,9 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.alerts.alert import Alert
 from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.database.billing_tables import plan_versions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import dimension_values
 from edgeproxy.config import dimensions
+from edgeproxy.config.collector.catalog import parse_plan
 from edgeproxy.config.dimensions import OTHER
 from edgeproxy.config.meters import Meter
 from edgeproxy.wire.batch import Batch, build_row, count_key
@@ -76,10 +79,15 @@ class DimensionValues:
         self._passed: set[ValueOwner] = set()
         """Owners whose exceeded bound was reported."""
         self._bounds: dict[tuple[str, str], int] = {}
+        self._priced: dict[tuple[str, str], frozenset[str]] = {}
+        """The values with a price, by meter and dimension, as of `_priced_as_of`."""
+        self._priced_as_of: tuple[int, int] | None = None
+        """The number of recorded versions of plans, and when the last one was recorded."""
         self.set_bounds(meters)
 
     def set_bounds(self, meters: Mapping[str, Meter]) -> None:
         """Hold dimensions to the bounds of these."""
+        self._priced_as_of = None  # A reload can edit a version that no customer has.
         self._bounds = {
             (name, dimension): settings.values
             for name, meter in meters.items()
@@ -158,6 +166,8 @@ class DimensionValues:
     ) -> None:
         """Take of these values as many as there is room for, the first ones first."""
         await self._load_taken(connection, [owner for owner in values_by_owner if owner not in self._taken])
+        if any(not self._taken[owner].issuperset(values) for owner, values in values_by_owner.items()):
+            await self._load_priced(connection)
         if not (growing := [owner for owner, values in values_by_owner.items() if self._select_new(owner, values)]):
             return
         await self._database.hold(connection, "dimension values")
@@ -175,9 +185,25 @@ class DimensionValues:
 
     def _select_new(self, owner: ValueOwner, values: Iterable[str]) -> list[str]:
         """Return the new values that fit within the bound."""
-        taken = self._taken[owner]
+        taken, priced = self._taken[owner], self._priced.get((owner.meter, owner.name), ())
         room = max(0, self._bound(owner) - len(taken))
-        return [value for value in values if value not in taken][:room] if room else []
+        new = [value for value in values if value not in taken]
+        return [*new[:room], *(value for value in new[room:] if value in priced)]
+
+    async def _load_priced(self, connection: AsyncConnection) -> None:
+        """Read the values that any version of a plan prices, where a version was recorded since."""
+        columns = plan_versions.c
+        known = sa.select(sa.func.count(), sa.func.coalesce(sa.func.max(columns.created_at), 0))
+        number, last = (await connection.execute(known.select_from(plan_versions))).one()
+        if self._priced_as_of == (number, last):
+            return
+        priced: dict[tuple[str, str], set[str]] = {}
+        for settings in (await connection.execute(sa.select(columns.settings))).scalars():
+            for meter, price in parse_plan(settings).meters.items():
+                if price.by is not None:
+                    priced.setdefault((meter, price.by.dimension), set()).update(price.by.prices)
+        self._priced = {key: frozenset(values) for key, values in priced.items()}
+        self._priced_as_of = number, last
 
     async def _load_taken(self, connection: AsyncConnection, owners: Sequence[ValueOwner]) -> None:
         """Read which values these have taken."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from edgeproxy.collector.billing.subscriptions.plan_versions import record_plans
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, batches, events, series_dimensions
 from edgeproxy.collector.events.event import UsageEvent
@@ -17,6 +18,7 @@ from edgeproxy.collector.ledger.chain_audit import BrokenChainError
 from edgeproxy.collector.ledger.dimension_values import find_month_start
 from edgeproxy.collector.ledger.quantity import fetch_quantities, fetch_quantity
 from edgeproxy.collector.ledger.queries import LedgerQuery
+from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.meters import Meter
 from loadtest.testbed.batch_chains import NOON, Chain
 from tests.support.books import Books, Clock, clock, of_days  # noqa: F401
@@ -175,6 +177,40 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
         await books.verify()
     await services.close()
     await books.close()
+
+
+def test_a_value_with_a_price_has_a_place_beyond_the_bound(database: str, clock: Clock) -> None:  # noqa: F811
+    """Values without a price arrive first. The plan of the first version was recorded, and another one comes later."""
+
+    async def run() -> None:
+        books = await Books.open(database, clock)
+        books.ingest.values.set_bounds(METERS)
+        services = Services(books)
+        await record_prices(books, "a@1", "dear")
+        fillers = [event(number, NOON, split=split(f"x{number}")) for number in range(BOUND)]
+        assert await services.report(*fillers) == (BOUND, 0, 0)
+        chain = Chain()
+        await books.ship(
+            chain.next(("acme", "tokens", "v1", 7, split("dear")), ("acme", "tokens", "v1", 1, split("y")))
+        )
+        await services.report(event(100, NOON, value=5, split=split("new")))
+        await record_prices(books, "a@2", "new")
+        await services.report(event(101, NOON, value=9, split=split("new")), event(102, NOON, split=split("z")))
+        async with books.database.reading(whole=True) as connection:
+            found = await fetch_quantities(connection, "acme", "tokens", 0, int(clock.now) + DAY, by="model")
+        assert found == {**{f"x{number}": 1 for number in range(BOUND)}, "dear": 7, "new": 9, "~other": 1 + 5 + 1}
+        await services.close()
+        await books.verify()
+        await books.close()
+
+    asyncio.run(run())
+
+
+async def record_prices(books: Books, version: str, model: str) -> None:
+    by = {"dimension": "model", "prices": {model: "1"}}
+    plan = {"fee": "0", "meters": {"tokens": {"included": "0", "price": "0.01", "by": by}}}
+    async with books.database.writing() as connection:
+        await record_plans(connection, {version: Plan.model_validate(plan)})
 
 
 def test_what_was_folded_can_be_nothing_else(database: str, clock: Clock) -> None:  # noqa: F811

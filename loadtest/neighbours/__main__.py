@@ -3,24 +3,45 @@
 import contextlib
 import json
 import os
+import shlex
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from loadtest.neighbours import peers, report
+from loadtest.bench import machine
+from loadtest.neighbours import materials, peers, report
 from loadtest.neighbours.attacker import NICER
 from loadtest.neighbours.kinds import KINDS
-from loadtest.neighbours.measurement import measure
+from loadtest.neighbours.measurement import Bench, measure
 from loadtest.neighbours.options import Options, parse
 from loadtest.neighbours.verdict import Goal, Row, misses
+
+_NAMESPACE = "EDGEPROXY_NEIGHBOURS_NAMESPACE"
+"""Set in the process that runs in a network namespace of its own."""
+_IN_NAMESPACE = 'ip link set lo up && ip -6 route add local fd00:64::/64 dev lo && exec "$@"'
 
 
 def main(argv: Sequence[str]) -> int:
     """0 when every row of edgeproxy holds the goal, 1 when not."""
     options = parse(argv)
-    for name, package in peers.missing().items():
-        print(f"{name} is not measured: install {package}", file=sys.stderr)
+    if options.from_64 and _NAMESPACE not in os.environ:
+        command = [
+            "unshare",
+            "--net",
+            "--",
+            "sh",
+            "-c",
+            _IN_NAMESPACE,
+            "sh",
+            sys.executable,
+            "-m",
+            "loadtest.neighbours",
+        ]
+        return subprocess.run([*command, *argv], env={**os.environ, _NAMESPACE: "1"}, check=False).returncode
+    for absent in peers.missing():
+        print(f"{absent} is not measured: it is not installed", file=sys.stderr)
     os.sched_setaffinity(0, {options.cores[1]})
     with contextlib.suppress(PermissionError):
         os.nice(-NICER)  # Above what else runs on the machine; the hostile processes are not.
@@ -29,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
     if options.json is not None:
         options.json.write_text(json.dumps([report.as_json(row, goal) for row in rows], indent=1))
     if options.markdown is not None:
-        options.markdown.write_text(report.markdown(rows, goal))
+        given = shlex.join(("python", "-m", "loadtest.neighbours", *argv))
+        options.markdown.write_text(report.page(rows, goal, machine.this(), options, given))
     return int(any(row.peer == "edgeproxy" and misses(row, goal) for row in rows))
 
 
@@ -37,14 +59,13 @@ def _measure(options: Options, goal: Goal) -> list[Row]:
     rows = []
     print(report.heading(), flush=True)
     with tempfile.TemporaryDirectory(prefix="edgeproxy-neighbours-") as folder:
+        bench = Bench(options, materials.create(Path(folder) / "certificates"))
         for name in options.kinds:
             kind = KINDS[name]
             for peer in options.peers:
-                if peer not in kind.peers or peer in peers.missing():
-                    continue
-                row = measure(peer, kind, options, Path(folder) / f"{name}-{peer}")
-                rows.append(row)
-                print(report.line(row, goal), flush=True)
+                if peer in kind.peers and peer not in peers.missing():
+                    rows.append(measure(peer, kind, bench, Path(folder) / f"{name}-{peer}"))
+                    print(report.line(rows[-1], goal), flush=True)
     return rows
 
 

@@ -1,4 +1,4 @@
-"""The processes of a bad neighbour: one for each connection, bounded in time and bytes, of low priority."""
+"""The processes of a bad neighbour, each with some connections, bounded in time and bytes, of low priority."""
 
 import multiprocessing
 import os
@@ -7,20 +7,22 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
+from struct import pack
 
 from loadtest.neighbours.neighbour import Neighbour, Piece
 
 BYTES_MAX = 4 << 30
-"""What one attacker sends or reads at most."""
-_PAUSE_SECONDS = 0.01
-"""Between two connections of an attacker."""
-_UNREAD_BUFFER = 4096
-"""Receive buffer of an attacker that takes no answers."""
+"""What one attacker sends and reads at most."""
 NICER = 15
 """By how much hostile processes stand back: the client must not wait for a core that its neighbours use."""
+_UNREAD_BUFFER = 4096
+"""Receive buffer of an attacker that takes no answers."""
+_CONNECT_SECONDS = 5.0
+_LONGEST_POLL = 0.5
+_RESET_AT_CLOSE = pack("ii", 1, 0)
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -34,9 +36,9 @@ class Target:
 
 
 class Attackers:
-    """`count` attackers of one kind against one listener. They stop by themselves after `seconds`."""
+    """Attackers of one kind, one for each target. They stop by themselves after `seconds`."""
 
-    def __init__(self, kind: Neighbour, targets: list[Target], seconds: float, core: int) -> None:
+    def __init__(self, kind: Neighbour, targets: Sequence[Target], seconds: float, core: int) -> None:
         self._processes: list[BaseProcess] = [
             _FORK.Process(target=_attack, args=(kind, target, seconds, core), daemon=True) for target in targets
         ]
@@ -55,26 +57,113 @@ def _attack(kind: Neighbour, target: Target, seconds: float, core: int) -> None:
     signal.alarm(int(seconds) + 5)  # Ends it even where the bench was killed.
     os.sched_setaffinity(0, {core})
     os.nice(NICER)
-    deadline, budget = time.monotonic() + seconds, BYTES_MAX
-    while time.monotonic() < deadline and budget > 0:
+    _Attack(kind, target).run(time.monotonic() + seconds)
+
+
+@dataclass
+class _Line:
+    """One connection: what it is about to send, and until when it waits."""
+
+    sock: socket.socket
+    pieces: Iterator[Piece]
+    inbox: bytearray
+    pending: memoryview = field(default_factory=lambda: memoryview(b""))
+    until: float = 0.0
+
+
+class _Attack:
+    def __init__(self, kind: Neighbour, target: Target) -> None:
+        self._kind, self._target = kind, target
+        self._poll = select.poll()
+        self._lines: dict[int, _Line] = {}
+        self._moved = 0
+
+    def run(self, deadline: float) -> None:
+        opens = 0.0
+        while (now := time.monotonic()) < deadline and self._moved < BYTES_MAX:
+            while len(self._lines) < self._kind.parallel and opens <= now:
+                self._open()
+                now = time.monotonic()
+                opens = now + self._kind.pause
+            wait = _LONGEST_POLL if len(self._lines) == self._kind.parallel else max(0.0, opens - now)
+            for line in [each for each in self._lines.values() if not each.pending]:
+                if line.until <= now:
+                    self._advance(line, now)
+                wait = min(wait, max(0.0, line.until - now))
+            if self._lines:
+                for number, event in self._poll.poll(min(wait, deadline - now) * 1000 + 1):
+                    self._handle(self._lines[number], event)
+            else:
+                time.sleep(wait)
+
+    def _open(self) -> None:
         try:
-            with _connected(kind, target) as sock:
-                budget -= drive(sock, kind.pieces(), deadline, budget, reads=kind.reads)
+            sock = _connected(self._kind, self._target)
         except OSError:
+            return
+        inbox = bytearray()
+        self._lines[sock.fileno()] = line = _Line(sock, self._kind.pieces(inbox), inbox)
+        self._poll.register(sock, self._interest(line))
+
+    def _interest(self, line: _Line) -> int:
+        return (select.POLLIN if self._kind.reads else 0) | (select.POLLOUT if line.pending else 0)
+
+    def _advance(self, line: _Line, now: float) -> None:
+        piece = next(line.pieces, None)
+        if piece is None:
+            self._close(line)
+        elif isinstance(piece, bytes):
+            line.pending = memoryview(piece)
+            self._poll.modify(line.sock, self._interest(line))
+        else:
+            line.until = now + piece
+
+    def _handle(self, line: _Line, event: int) -> None:
+        try:
+            if event & (select.POLLIN | select.POLLHUP | select.POLLERR):
+                data = line.sock.recv(1 << 18)
+                self._moved += len(data)
+                if not data:
+                    self._close(line)
+                    return
+                if self._kind.listens:
+                    line.inbox += data
+            if event & select.POLLOUT and line.pending:
+                self._send(line)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
-        time.sleep(_PAUSE_SECONDS)
+        except OSError:
+            self._close(line)
+
+    def _send(self, line: _Line) -> None:
+        chop = self._kind.chop or len(line.pending)
+        try:
+            while line.pending:
+                sent = line.sock.send(line.pending[:chop])
+                line.pending = line.pending[sent:]
+                self._moved += sent
+        finally:
+            if not line.pending:
+                self._poll.modify(line.sock, self._interest(line))
+
+    def _close(self, line: _Line) -> None:
+        del self._lines[line.sock.fileno()]
+        self._poll.unregister(line.sock)
+        line.sock.close()
 
 
 def _connected(kind: Neighbour, target: Target) -> socket.socket:
-    family = socket.AF_INET6 if ":" in target.address[0] else socket.AF_INET
-    sock = socket.socket(family)
+    sock = socket.socket(socket.AF_INET6 if ":" in target.address[0] else socket.AF_INET)
     try:
         if not kind.reads:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _UNREAD_BUFFER)
+        if kind.resets:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
         if target.source is not None:
             sock.bind((target.source, 0))
-        sock.settimeout(5.0)
+        sock.settimeout(_CONNECT_SECONDS)
         sock.connect(target.address)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if target.tls is not None:
             sock = target.tls.wrap_socket(sock, server_hostname="localhost")
         sock.setblocking(False)
@@ -82,38 +171,3 @@ def _connected(kind: Neighbour, target: Target) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def drive(sock: socket.socket, pieces: Iterator[Piece], deadline: float, budget: int, *, reads: bool = True) -> int:
-    """Send all pieces and take answers meanwhile; returns the bytes of both.
-
-    It ends with the pieces, with the connection, at the deadline (monotonic), or when the budget of bytes is spent.
-    """
-    poll = select.poll()
-    pending, until, moved = memoryview(b""), 0.0, 0
-    while (now := time.monotonic()) < deadline and moved < budget:
-        if not pending and until <= now:
-            piece = next(pieces, None)
-            if piece is None:
-                return moved
-            if isinstance(piece, float):
-                until = now + piece
-            else:
-                pending = memoryview(piece)
-        interest = (select.POLLIN if reads else 0) | (select.POLLOUT if pending else 0)
-        poll.register(sock, interest)
-        wait = min(deadline - now, 1.0 if pending else max(0.0, until - now))
-        for _, event in poll.poll(wait * 1000 + 1):
-            try:
-                if event & (select.POLLIN | select.POLLHUP | select.POLLERR):
-                    if not (taken := len(sock.recv(1 << 18))):
-                        return moved
-                    moved += taken
-                if pending and event & select.POLLOUT:
-                    sent = sock.send(pending)
-                    pending, moved = pending[sent:], moved + sent
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                continue
-            except OSError:
-                return moved
-    return moved

@@ -4,6 +4,7 @@ from struct import pack
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE = 0, 1, 2, 3, 4, 6, 8
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 LARGEST_WINDOW = (1 << 31) - 1
 
 
@@ -20,7 +21,7 @@ def window(stream: int, octets: int) -> bytes:
 def preface(first_window: int = LARGEST_WINDOW) -> bytes:
     """The beginning of a client's connection: streams of `first_window` octets, a connection that never fills."""
     settings = frame(SETTINGS, 0, 0, pack(">HI", 4, first_window))
-    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + window(0, LARGEST_WINDOW - 65535)
+    return PREFACE + settings + window(0, LARGEST_WINDOW - 65535)
 
 
 def literal(name: bytes, value: bytes) -> bytes:

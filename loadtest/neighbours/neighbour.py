@@ -1,34 +1,83 @@
 """A bad neighbour as a row of a table: the bytes that it sends, its listener, and the peers that can have it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 ALL = ("edgeproxy", "nginx", "haproxy")
 EDGE = ("edgeproxy",)
 H2C = ("edgeproxy", "haproxy")
-"""Peers that multiplex the requests of several clients on one HTTP/2 connection to a service."""
+"""Peers that share one HTTP/2 connection to a service among their clients."""
 
 Piece = bytes | float
 """Bytes to send, or seconds in which only answers are read."""
-Pieces = Callable[[], Iterator[Piece]]
-"""The pieces of one connection. The connection ends with them, and the attacker opens the next one."""
+Pieces = Callable[[bytearray], Iterator[Piece]]
+"""The pieces of one connection, from its inbox: the bytes that it has received and nobody has taken out, of rows that
+listen. The connection ends with its pieces, and the attacker opens the next one."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """Ports of the services: the well-behaved client's, and the hostile ones. These speak HTTP/1.1 (`bad`) or HTTP/2
+    (`h2c`), answer anything with interim answers without end, or never say anything."""
+
+    good: int
+    bad: int
+    h2c: int
+    interim: int
+    silent: int
+    unused: int
+    """A port where nobody listens."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a row's settings may depend on: a folder of the edge's own, and the services."""
+
+    folder: Path
+    services: Services
+
+
+def _no_settings(site: Site) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Polite:
+    """What the well-behaved client asks for, and where."""
+
+    path: str = "/ok"
+    door: str = "plain"
+    fields: str = ""
+    """Further field lines, each with its CRLF."""
+    body: str = ""
+    """If there is one, the request is a POST."""
 
 
 @dataclass(frozen=True)
 class Neighbour:
     """One kind of hostile connection.
 
-    `door` names the listener: `plain` (HTTP/1.1), `http2` (prior knowledge), `tls`, or `mutual` (TLS with client
-    certificates). `reads` says whether it takes answers. `polite_path` is the path of the well-behaved client, and
-    `polite_door` its listener. `settings` are top-level settings of the edge that the row needs.
+    `door` names the listener: `plain` (HTTP/1.1), `http2` (prior knowledge), `tls`, `mutual` (TLS with a client's
+    certificate), `tls-bytes` (the port of `tls`, and the pieces are TLS records). `settings` gives top-level settings
+    that the edge needs beside its usual ones.
     """
 
     name: str
     pieces: Pieces
     door: str = "plain"
     peers: tuple[str, ...] = ALL
+    polite: Polite = Polite()
+    parallel: int = 1
+    """Connections of each attacker at a time."""
     reads: bool = True
-    polite_path: str = "/ok"
-    polite_door: str = "plain"
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    listens: bool = False
+    """Whether the pieces want what is received."""
+    resets: bool = False
+    """Whether connections end with a reset."""
+    chop: int = 0
+    """Bytes of each write, if not as many as possible: under TLS those of a record."""
+    pause: float = 0.01
+    """Seconds between two connections of an attacker."""
+    settings: Callable[[Site], Mapping[str, Any]] = _no_settings

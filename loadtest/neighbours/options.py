@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.neighbours.kinds import KINDS
-from loadtest.neighbours.peers import NAMES
+from loadtest.neighbours.events import EVENTS
+from loadtest.neighbours.kinds import FEW, KINDS
+from loadtest.neighbours.peers import STARTS
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class Options:
     python: Path
     goal: float
     cores: tuple[int, int]
+    from_64: bool
+    through_trusted_proxy: bool
+    during: str | None
     json: Path | None
     markdown: Path | None
 
@@ -35,32 +39,32 @@ def parse(argv: Sequence[str]) -> Options:
         description="The waits of a well-behaved client beside one bad neighbour after another. Exit status 1: a row "
         "of edgeproxy misses the goal.",
     )
-    parser.add_argument("--kinds", type=_names(tuple(KINDS)), metavar="A,B", help=f"of {', '.join(KINDS)}")
-    parser.add_argument("--peers", type=_names(NAMES), metavar="A,B", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each flood (default %(default)s)")
-    parser.add_argument("--connections", type=int, default=6, help="of the neighbour (default %(default)s)")
-    parser.add_argument("--rate", type=float, default=50.0, help="requests/s of the client (default %(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="of each peer (default %(default)s)")
-    parser.add_argument("--python", type=Path, default=Path(sys.executable), help="whose edgeproxy is measured")
-    parser.add_argument("--goal", type=float, default=1.0, help="factor of the permitted waits, for noisy machines")
-    parser.add_argument("--cores", type=_cores, default=_default_cores(), metavar="WORKER,OTHERS")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--markdown", type=Path, metavar="FILE")
-    given = parser.parse_args(argv)
-    return Options(
-        kinds=given.kinds or tuple(KINDS),
-        peers=given.peers or NAMES,
-        seconds=given.seconds,
-        connections=given.connections,
-        rate=given.rate,
-        workers=given.workers,
-        # Not resolved: the interpreter of a virtual environment is a link, and knows by its path where it belongs.
-        python=given.python.absolute(),
-        goal=given.goal,
-        cores=given.cores,
-        json=given.json,
-        markdown=given.markdown,
+    add = parser.add_argument
+    add("--kinds", type=_names(tuple(KINDS)), metavar="A,B", help=f"of {', '.join(KINDS)}; few: {', '.join(FEW)}")
+    add("--peers", type=_names(tuple(STARTS)), metavar="A,B", help=f"of {', '.join(STARTS)}")
+    add("--seconds", type=float, default=5.0, help="of each flood (default %(default)s)")
+    add("--connections", type=int, default=6, help="processes of the neighbour (default %(default)s)")
+    add("--rate", type=float, default=50.0, help="requests/s of the client, kept and new each (default %(default)s)")
+    add("--workers", type=int, default=1, help="of edgeproxy (default %(default)s)")
+    add(
+        "--python", type=Path, default=Path(sys.executable), help="whose edgeproxy is measured (default: these sources)"
     )
+    add("--goal", type=float, default=1.0, help="factor of the permitted waits, for noisy machines")
+    add("--cores", type=_cores, default=_default_cores(), metavar="PEER,OTHERS", help="default: first and last")
+    add("--from-64", action="store_true", help="over IPv6 from addresses of one /64, in a network namespace (root)")
+    add("--through-trusted-proxy", action="store_true", help="all clients over the HTTP/2 connections of one HAProxy")
+    add("--during", choices=tuple(EVENTS), help="what edgeproxy does in the middle of each flood")
+    add("--json", type=Path, metavar="FILE", help="write the rows")
+    add("--markdown", type=Path, metavar="FILE", help="write the table as a page")
+    given = parser.parse_args(argv)
+    elsewhere = given.through_trusted_proxy or given.during or given.workers > 1
+    given.peers = given.peers or (("edgeproxy",) if elsewhere else tuple(STARTS))
+    given.kinds = given.kinds or tuple(KINDS)
+    # Not resolved: the interpreter of a virtual environment is a link, and knows by its path where it belongs.
+    given.python = given.python.absolute()
+    if given.from_64:
+        given.connections = max(10, given.connections)
+    return Options(**vars(given))
 
 
 def _default_cores() -> tuple[int, int]:
@@ -69,13 +73,15 @@ def _default_cores() -> tuple[int, int]:
 
 
 def _cores(text: str) -> tuple[int, int]:
-    worker, others = map(int, text.split(","))
-    return worker, others
+    peer, others = map(int, text.split(","))
+    return peer, others
 
 
 def _names(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     def read(text: str) -> tuple[str, ...]:
         names = tuple(text.split(","))
+        if names == ("few",):
+            return FEW
         if unknown := [name for name in names if name not in known]:
             raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(known)}")
         return names

@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from loadtest.bench.machine import Machine
+from loadtest.neighbours.options import Options
 from loadtest.neighbours.verdict import MIB, Goal, Row, misses
 
+_PAGE = Path(__file__).with_name("page.md")
 COLUMNS = (
     *("neighbour", "peer", "idle p50", "idle p99", "p50", "p99", "longest", "added p99", "errors"),
     *("MiB", "turn", "after", "verdict"),
@@ -51,6 +56,27 @@ def markdown(rows: Sequence[Row], goal: Goal) -> str:
     """A table."""
     lines = [COLUMNS, ["---"] * len(COLUMNS), *(cells(row, goal) for row in rows)]
     return "".join("| " + " | ".join(each) + " |\n" for each in lines)
+
+
+def page(rows: Sequence[Row], goal: Goal, machine: Machine, options: Options, command: str) -> str:
+    """The whole page of the documentation."""
+    judged = [row for row in rows if row.peer == "edgeproxy"]
+    missed = [row.neighbour for row in judged if misses(row, goal)]
+    verdict = f"It misses the goal beside {', '.join(missed)}." if missed else "It holds the goal beside each of them."
+    return _PAGE.read_text().format(
+        command=command,
+        date=datetime.now(UTC).date(),
+        machine=f"{machine.cpu}, {machine.cores} cores, Linux {machine.kernel}, load average {machine.load}",
+        seconds=f"{options.seconds:g}",
+        connections=options.connections,
+        cores=f"peers on core {options.cores[0]}, everything else on core {options.cores[1]}",
+        added=f"{goal.added_p99:g}",
+        longest=f"{goal.longest:g}",
+        growth=f"{goal.growth:g}",
+        count=len({row.neighbour for row in rows}),
+        verdict=f"edgeproxy was measured beside {len(judged)} kinds. {verdict}",
+        table=markdown(rows, goal),
+    )
 
 
 def as_json(row: Row, goal: Goal) -> dict[str, Any]:

@@ -1,6 +1,10 @@
 """All kinds of bad neighbours, in the order in which they are measured."""
 
-from loadtest.neighbours.kinds import http1, http2
+from loadtest.neighbours.kinds import h2c, http1, http2, surroundings, tls, websocket
 from loadtest.neighbours.neighbour import Neighbour
 
-KINDS: dict[str, Neighbour] = {row.name: row for row in (*http1.ROWS, *http2.ROWS)}
+KINDS: dict[str, Neighbour] = {
+    row.name: row for module in (http1, websocket, http2, h2c, tls, surroundings) for row in module.ROWS
+}
+FEW = ("pipelined-404", "chunks-up", "chunks-down", "h2-data-1-byte-up", "h2-404", "h2c-frames-down")
+"""A kind of each way in which small things take a whole turn of an event loop: the short form."""

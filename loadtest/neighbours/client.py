@@ -16,19 +16,29 @@ from multiprocessing.connection import Connection
 
 import uvloop
 
-_TIMEOUT_SECONDS = 10.0
-_Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+from loadtest.neighbours.neighbour import Polite
+
+TIMEOUT_SECONDS = 10.0
+"""For a connection or an answer; beyond it the request has failed."""
 _FORK = multiprocessing.get_context("fork")
+_Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(frozen=True)
 class Door:
-    """A listener as the client knows it, and the path that it asks for there."""
+    """A listener as the client reaches it, and its request there."""
 
     address: tuple[str, int]
-    path: str
+    polite: Polite
     tls: ssl.SSLContext | None = None
-    source: str | None = None
+
+    def request(self, *, keep: bool) -> bytes:
+        """The bytes of a request."""
+        polite = self.polite
+        method, length = ("POST", f"Content-Length: {len(polite.body)}\r\n") if polite.body else ("GET", "")
+        close = "" if keep else "Connection: close\r\n"
+        lines = f"{method} {polite.path} HTTP/1.1\r\nHost: localhost\r\n{polite.fields}{length}{close}"
+        return f"{lines}\r\n{polite.body}".encode()
 
 
 @dataclass
@@ -44,7 +54,7 @@ def schedule(begin: float, seconds: float, rate: float) -> Iterator[float]:
     return (begin + number / rate for number in range(int(seconds * rate)))
 
 
-class Polite:
+class Client:
     """A process that measures for `seconds`; `result` waits for it."""
 
     def __init__(self, door: Door, seconds: float, rate: float, core: int) -> None:
@@ -67,7 +77,7 @@ def first_request(door: Door) -> float | None:
     began = time.monotonic()
     try:
         uvloop.run(_ask_anew(door))
-    except (OSError, EOFError, ValueError, TimeoutError):
+    except (OSError, EOFError, ValueError):
         return None
     return time.monotonic() - began
 
@@ -91,24 +101,13 @@ async def _measure(door: Door, seconds: float, rate: float) -> Observations:
     return seen
 
 
-async def _count(exchange: Awaitable[None], due: float, seen: Observations) -> None:
+async def _count(exchange: Awaitable[object], due: float, seen: Observations) -> None:
     try:
         await exchange
-    except (OSError, EOFError, ValueError, TimeoutError) as error:
+    except (OSError, EOFError, ValueError) as error:  # TimeoutError is an OSError.
         seen.errors.append(f"{error!r} after {time.monotonic() - due:.2f} s")
     else:
         seen.waits.append(time.monotonic() - due)
-
-
-async def _ask_kept(door: Door, idle: list[_Connection]) -> None:
-    """Ask over a connection that is idle, or over a new one where all wait for answers, and keep it."""
-    connection = idle.pop() if idle else await _connect(door)
-    try:
-        await _ask(connection, door, keep=True)
-    except BaseException:
-        connection[1].close()
-        raise
-    idle.append(connection)
 
 
 async def _ask_anew(door: Door) -> None:
@@ -119,24 +118,37 @@ async def _ask_anew(door: Door) -> None:
         connection[1].close()
 
 
+async def _ask_kept(door: Door, idle: list[_Connection]) -> None:
+    """Ask over a connection that is idle, or over a new one where all wait for answers, and keep it."""
+    while idle and idle[-1][0].at_eof():  # A server may close a connection that nobody uses.
+        idle.pop()[1].close()
+    connection = idle.pop() if idle else await _connect(door)
+    try:
+        stays = await _ask(connection, door, keep=True)
+    except BaseException:
+        connection[1].close()
+        raise
+    if stays:
+        idle.append(connection)
+    else:
+        connection[1].close()
+
+
 async def _connect(door: Door) -> _Connection:
-    async with asyncio.timeout(_TIMEOUT_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         return await asyncio.open_connection(
-            *door.address,
-            ssl=door.tls,
-            server_hostname="localhost" if door.tls else None,
-            local_addr=(door.source, 0) if door.source else None,
+            *door.address, ssl=door.tls, server_hostname="localhost" if door.tls else None
         )
 
 
-async def _ask(connection: _Connection, door: Door, *, keep: bool) -> None:
-    """One exchange; raises ValueError for any status but 200."""
+async def _ask(connection: _Connection, door: Door, *, keep: bool) -> bool:
+    """One exchange; returns whether the connection stays open. Raises ValueError for any status but 200."""
     reader, writer = connection
-    close = "" if keep else "Connection: close\r\n"
-    writer.write(f"GET {door.path} HTTP/1.1\r\nHost: a\r\n{close}\r\n".encode())
-    async with asyncio.timeout(_TIMEOUT_SECONDS):
+    writer.write(door.request(keep=keep))
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         if head.split(b" ", 2)[1] != b"200":
             raise ValueError(head.split(b"\r\n", 1)[0].decode())
         length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
         await reader.readexactly(length)
+    return b"connection: close" not in head

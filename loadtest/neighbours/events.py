@@ -1,0 +1,56 @@
+"""Events of an edge's life in the middle of a flood: a reload, an upgrade, a drain."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from http.client import HTTPException
+
+from loadtest.bench.child import Child
+from loadtest.neighbours.peers.peer import START_SECONDS, Running
+from loadtest.testbed.http_client import ask
+
+DRAIN_SECONDS = 2.0 + 8.0
+"""The edge's `drain`, and the time in which it ships and ends."""
+
+
+def reload(running: Running) -> None:
+    """Have the edge read its file again. Raises RuntimeError where it refuses."""
+    answer = ask(running.doors["admin"], "/reload", method="POST")
+    if answer.status != 200:
+        raise RuntimeError(f"POST /reload: {answer}")
+
+
+def upgrade(running: Running) -> None:
+    """Start the edge again beside itself, and end the old one once the new one is ready (docs/operations)."""
+    assert running.again is not None
+    old, running.child = running.child, running.again()
+    running.child.wait_until(lambda: _has_started(running), START_SECONDS, "served")
+    running.spare_the_worker()
+    _end(old)
+
+
+def drain(running: Running) -> None:
+    """SIGTERM. Raises RuntimeError where the edge is still there when its time is over."""
+    _end(running.child)
+
+
+EVENTS: dict[str, Callable[[Running], None]] = {"reload": reload, "upgrade": upgrade, "drain": drain}
+
+
+def _has_started(running: Running) -> bool:
+    """Whether the process that was started last has its workers, beside the process that these are forked from."""
+    try:
+        ready = ask(running.doors["admin"], "/readyz").status == 200
+    except (OSError, HTTPException):
+        return False
+    return ready and len(running.workers()) > running.place.workers
+
+
+def _end(child: Child) -> None:
+    os.kill(child.pid, signal.SIGTERM)
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while child.running():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the edge did not end within {DRAIN_SECONDS:.0f} s of SIGTERM")
+        time.sleep(0.02)

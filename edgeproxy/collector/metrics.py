@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
+from edgeproxy.base.scarce_goods import ScarceGood
 from edgeproxy.collector.accounts.limit_raises import RaiseStatus
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.credits.purchases import RESULTS, PurchaseResults
@@ -140,6 +141,8 @@ class Metrics:
         self.revenue: RevenueFigures | None = None
         """Revenue; only one collector reads it."""
         self.config_ok = Gauge("collector_config_ok", "1 unless the last reload was refused", registry=registry)
+        self.goods: list[ScarceGood] = []
+        """The scarce goods of this collector."""
         self.spans: SpanExporter | None = None
         """The exporter of spans."""
         self.row_security: Callable[[], bool] | None = None
@@ -313,6 +316,7 @@ class Metrics:
                 "collector_tls_expiry_seconds", "Until a certificate expires; below 0 it has", "name", left
             )
         )
+        families += build_good_families(self.goods)
         families += build_raise_families(self.limit_raises, now)
         if self.spans is not None:
             families += build_span_families(self.spans)
@@ -347,6 +351,19 @@ def build_span_families(exporter: SpanExporter) -> list[CounterMetricFamily]:
     for reason in DROP_REASONS:
         dropped.add_metric((reason,), exporter.dropped[reason])
     return [exported, dropped]
+
+
+def build_good_families(goods: Iterable[ScarceGood]) -> list[Metric]:
+    """Build the metrics of scarce goods."""
+    amount = GaugeMetricFamily("collector_scarce_amount", "Units that there are of a scarce good", labels=("good",))
+    in_use = GaugeMetricFamily("collector_scarce_in_use", "Units of it that are in use", labels=("good",))
+    about = "Times that somebody got nothing of it, or had to wait"
+    refused = CounterMetricFamily("collector_scarce_refused", about, labels=("good",))
+    for good in goods:
+        amount.add_metric((good.name,), good.get_amount())
+        in_use.add_metric((good.name,), good.count_in_use())
+        refused.add_metric((good.name,), good.refused)
+    return [amount, in_use, refused]
 
 
 def build_raise_families(raises: RaiseStatus, now: float) -> list[GaugeMetricFamily]:

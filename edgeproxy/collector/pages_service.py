@@ -33,11 +33,12 @@ from edgeproxy.collector.pages.checks import RegionChecks
 from edgeproxy.collector.pages.expired_rows import ExpiredRowsJob
 from edgeproxy.collector.pages.incident_history import IncidentHistory
 from edgeproxy.collector.pages.maintenance_clock import MaintenanceClock
+from edgeproxy.collector.pages.outgoing_mails import HourlyMails, OutgoingMails
 from edgeproxy.collector.pages.sign_in import SignInPages
 from edgeproxy.collector.pages.sign_up import SignUpPages
 from edgeproxy.collector.pages.site import Page, Site
 from edgeproxy.collector.pages.status import StatusPages
-from edgeproxy.collector.pages.subscriptions import StatusMails, Subscriptions
+from edgeproxy.collector.pages.subscriptions import QUESTIONS_MAX, StatusMails, Subscriptions
 from edgeproxy.collector.pages.urls import build_url, select_listener
 from edgeproxy.config.addresses import is_loopback
 from edgeproxy.config.collector.customer_api import load_description
@@ -67,6 +68,11 @@ class PagesService:
         if pages.api is not None and pages.api.openapi is not None:
             self._reference = build_reference(load_description(pages.api.openapi))
         self._checks = RegionChecks(database, pages.status)
+        self._mails = OutgoingMails()
+        self._questions = HourlyMails("status_mails", QUESTIONS_MAX)
+        self._sign_ups = None if pages.sign_up is None else HourlyMails("sign_up_mails", pages.sign_up.per_hour)
+        hourly = [self._questions] if self._sign_ups is None else [self._questions, self._sign_ups]
+        service.resources.metrics.goods += [self._mails.good, *(mails.good for mails in hourly)]
         self._brand = BrandFiles(pages.brand)
         url = build_url(settings, select_listener(settings, "status"))
         self._status = StatusPages(database, pages.status, url, self._checks, self._brand)
@@ -84,13 +90,14 @@ class PagesService:
             *(lambda: service.billing_message, groups),
         )
         site.reference, site.brand = self._reference, self._brand
+        site.mails = self._mails
         site.has_issuer = self._operators is not None
         sign_in = SignInPages(site, self._operators, self._customers)
         signing_up = []
-        if self._pages.sign_up is not None:
-            sign_up = SignUpPages(site, sign_in, self._pages.sign_up)
+        if self._pages.sign_up is not None and self._sign_ups is not None:
+            sign_up = SignUpPages(site, sign_in, self._pages.sign_up, self._sign_ups)
             sign_in.sign_up, signing_up = sign_up.by_issuer, sign_up.pages()
-        subscribing = Subscriptions(site).pages() if self._pages.status.subscribe else []
+        subscribing = Subscriptions(site, self._questions).pages() if self._pages.status.subscribe else []
         site.add_to(
             application,
             [

@@ -10,7 +10,7 @@ from aiohttp import web
 from edgeproxy.collector.api.app import RequestParts, Service, get_registered_path
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.customer_names import build_readers
-from edgeproxy.collector.api.endpoint import CALLER, READ_VALUES, SHOWN_TO, AnyEndpoint
+from edgeproxy.collector.api.endpoint import CALLER, CLIENT, READ_VALUES, SHOWN_TO, AnyEndpoint
 from edgeproxy.collector.api.groups import GROUPS
 from edgeproxy.collector.database.database import READERS
 from edgeproxy.collector.pages.api import ApiResponse, RequestOptions
@@ -85,6 +85,10 @@ class Inside:
         """Let the page of a request have names in the place of pseudonyms; see collector/pages/api.py."""
         if session is not None:
             request[SHOWN_TO] = build_readers(session.who.customer)
+
+    def client(self, request: web.Request) -> str:
+        """Return the IP address of a client; see collector/pages/api.py."""
+        return request[CLIENT]
 
     def caller(self, request: web.Request) -> tuple[str, str]:
         """Return from where a request comes, and its id."""

@@ -63,6 +63,9 @@ class ApiClient(Protocol):
     def show_names(self, request: web.Request, session: Session | None) -> None:
         """Let the page of a request have names in the place of pseudonyms, as far as its visitor may see them."""
 
+    def client(self, request: web.Request) -> str:
+        """Return the IP address of a client, or a text where a trusted proxy names none."""
+
     def caller(self, request: web.Request) -> tuple[str, str]:
         """Return the origin and the id of a request, for the audit log."""
 

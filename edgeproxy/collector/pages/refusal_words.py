@@ -128,6 +128,14 @@ WHYS: Rows = tuple(
             r"Stripe (cannot be reached now|has not answered in time)",
             N_("Stripe does not answer now. Look at the details below before you try again: some may be changed."),
         ),
+        (
+            r"too many mails were asked for from your network: try again in (?P<minutes>\d+) minutes",
+            N_("Too many mails were asked for from your network. None was sent. Try again in %(minutes)s min."),
+        ),
+        (
+            r"too many mails were asked for: try again in (?P<minutes>\d+) minutes",
+            N_("Too many mails were asked for. None was sent. Try again in %(minutes)s min."),
+        ),
         (r"it is too large for a download: .*", N_("It is too large for a download: ask your provider for it.")),
         (r"insufficient_user_authentication: .*", N_("This asks for a second factor, shown within the last minutes.")),
     )

@@ -1,21 +1,19 @@
 """Sign-in and sign-out: operators at their issuer or by a printed link, customers at theirs or by a mailed link."""
 
+import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Generic, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.base import log
-from edgeproxy.base.tasks import Tasks
+from edgeproxy.base.shares import Exhausted
 from edgeproxy.collector.accounts import audit, contacts
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.pseudonyms import find_display_name
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.mails import mail
 from edgeproxy.collector.pages import held_forms, sessions
@@ -31,11 +29,8 @@ LINK_LABEL = "operator:link"
 FIRST_LINK_SECONDS = 3600
 REQUESTS_PER_MINUTE = 10
 """Forms with an address that a client may send."""
-LOOK_UPS_MAX = 200
-"""Addresses that are looked up at a time; further ones are dropped."""
-MAILS_MAX = 20
-"""Mails that are sent at a time; further ones are dropped."""
 TOO_MANY = "this was asked too often: try again in a minute"
+MAILS_UNDER_WAY = "many mails are being sent now, and no link was sent: try again in a minute"
 LINK_UNUSABLE = "the link was used already, or has ended: ask for another one"
 
 
@@ -94,10 +89,6 @@ class SignInPages:
             self._customers = IssuerSignIn(site, customers, f"{PENDING_COOKIE}-customer", f"{SIGN_IN}/customer/back")
         self.sign_up: Callable[[Visit, str], Awaitable[web.Response]] | None = None
         """Leads somebody on whose address an issuer has verified, and who is no contact; None: nobody signs up here."""
-        self._mails = Tasks()
-        self._look_ups = 0
-        self._under_way = 0
-        self._log = log.RateLimitedLog(60.0)
 
     def pages(self) -> list[Page]:
         """Return the pages and the forms."""
@@ -151,49 +142,17 @@ class SignInPages:
         limit_visits(visit, "sign-in")
         if not MAILBOX.fullmatch(email):
             raise PageError(422, "this is not an e-mail address")
-        self.start_mail(self.mail_links(visit, email.lower()))
+        start_mail(visit, lambda: self.mail_links(visit, email.lower()))
         return visit.render("sent.html", email=email)
-
-    def start_mail(self, work: Coroutine[None, None, object]) -> None:
-        """Begin to mail a link, which nobody waits for; it is dropped where as many as may be are looked up."""
-        if self._look_ups >= LOOK_UPS_MAX:
-            work.close()
-            self._log.error("links are not mailed: as many addresses as may be are looked up", "look-ups")
-            return
-        self._mails.start("sign-in mail", self._guard(work))
-
-    async def _guard(self, work: Coroutine[None, None, object]) -> None:
-        try:
-            await work
-        except mail.MAIL_ERRORS as error:
-            self._log.error("a link could not be mailed", "mail", why=str(error)[:200])
-        except CONNECTION_ERRORS as error:
-            self._log.error("a link could not be made", "database", why=format_reason(error))
-
-    @contextmanager
-    def take_slot(self) -> Iterator[bool]:
-        """Take one of the slots for mails; yield whether one was free. Without one nothing is to be mailed."""
-        is_free = self._under_way < MAILS_MAX
-        if not is_free:
-            self._log.error("links are not mailed: as many as may be are under way", "mail")
-        self._under_way += is_free
-        try:
-            yield is_free
-        finally:
-            self._under_way -= is_free
 
     async def mail_links(self, visit: Visit, email: str) -> bool:
         """Mail a link for each customer of this contact, by one mail; return whether it is one."""
-        self._look_ups += 1
-        try:
-            async with self._site.database.reading() as connection:
-                customers = await contacts.list_customers(connection, email)
-        finally:
-            self._look_ups -= 1
+        async with self._site.database.reading() as connection:
+            customers = await contacts.list_customers(connection, email)
         if not customers:  # A request for nothing, which anybody may send, delays no batch and takes no slot.
             return False
-        with self.take_slot() as is_free:
-            links = await self._create_links(email, customers) if is_free else []
+        async with self._site.mails.slot():
+            links = await self._create_links(email, customers)
             if links:
                 await self._send(visit, email, links)
         return True
@@ -345,6 +304,26 @@ def limit_visits(visit: Visit, what: str) -> None:
     seconds = visit.site.api.count_visit(visit.request, what, REQUESTS_PER_MINUTE)
     if seconds:
         raise PageError(429, TOO_MANY, retry_after=str(seconds))
+
+
+def start_mail(visit: Visit, work: Callable[[], Coroutine[None, None, object]]) -> None:
+    """Begin to mail something in the background; raises PageError where the client's share of places is used up."""
+    require_place(visit)
+    visit.site.mails.start(visit.client, work)
+
+
+def require_place(visit: Visit) -> None:
+    """Raise PageError where `start_mail` would."""
+    if visit.site.mails.find_exhausted(visit.client) is not None:
+        raise PageError(503, MAILS_UNDER_WAY, retry_after="60")
+
+
+def refuse_mail(exhausted: Exhausted) -> PageError:
+    """Return the page for a client that gets no mail now, and the time until one may be asked for."""
+    minutes = max(1, math.ceil(exhausted.seconds / 60))
+    network = " from your network" if exhausted.key.startswith("network ") else ""
+    why = f"too many mails were asked for{network}: try again in {minutes} minutes"
+    return PageError(429, why, retry_after=str(minutes * 60))
 
 
 def format_link(url: str, secret: str) -> str:

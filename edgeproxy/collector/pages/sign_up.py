@@ -1,8 +1,9 @@
 """Sign-up: people make themselves customers, once they have proved their address.
 
 Anybody may enter any address. So an address gets one mail in SIGN_UP_SECONDS, all together have as many as the settings
-say in an hour, and a client may send REQUESTS_PER_MINUTE forms. What is shown, and how soon, does not tell whether an
-address is known: one that is gets a link to sign in. Names are made here: nobody learns of others or takes theirs.
+say in an hour, each network and each domain has a share of these, and a client may send REQUESTS_PER_MINUTE forms. The
+page and its timing do not tell whether an address is known: a known one gets a link to sign in. Names are made here:
+nobody learns of others or takes theirs.
 """
 
 import re
@@ -26,7 +27,15 @@ from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.mails import mail
 from edgeproxy.collector.pages.get_started import ROOT as GET_STARTED
 from edgeproxy.collector.pages.sessions import Session, SignedIn, compute_digest
-from edgeproxy.collector.pages.sign_in import LINK_UNUSABLE, SignInPages, limit_visits
+from edgeproxy.collector.pages.outgoing_mails import HourlyMails
+from edgeproxy.collector.pages.sign_in import (
+    LINK_UNUSABLE,
+    SignInPages,
+    limit_visits,
+    refuse_mail,
+    require_place,
+    start_mail,
+)
 from edgeproxy.collector.pages.site import PORTAL, Page, PageError, Site, Visit
 from edgeproxy.config.collector.pages import MAILBOX, SignUp
 
@@ -63,6 +72,12 @@ async def insert_request(
     return secret if (await connection.execute(insert)).scalar_one_or_none() is not None else None
 
 
+async def count_requests(connection: AsyncConnection, now: float) -> int:
+    """Return how many addresses have wanted to sign up within SIGN_UP_SECONDS before a Unix second."""
+    statement = sa.select(sa.func.count()).select_from(sign_ups).where(~match_expired(int(now)))
+    return (await connection.execute(statement)).scalar_one()
+
+
 async def find_address(connection: AsyncConnection, secret: str, now: float) -> str | None:
     """Return the address whose link has this secret and can be used, or None."""
     rows = await fetch_rows(connection, sign_ups.name, sa.select(sign_ups).where(_is_usable(secret, now)))
@@ -91,10 +106,11 @@ def build_name(organisation: str) -> str:
 class SignUpPages:
     """The pages by which people become customers."""
 
-    def __init__(self, site: Site, sign_in: SignInPages, settings: SignUp) -> None:
+    def __init__(self, site: Site, sign_in: SignInPages, settings: SignUp, mails: HourlyMails) -> None:
         self._site = site
         self._sign_in = sign_in
         self._settings = settings
+        self._mails = mails
         self._log = log.get_logger()
 
     def pages(self) -> list[Page]:
@@ -118,16 +134,25 @@ class SignUpPages:
             raise PageError(404, "there is no such page")
         if not MAILBOX.fullmatch(email):
             raise PageError(422, "this is not an e-mail address")
-        self._sign_in.start_mail(self._mail(visit, email))
+        require_place(visit)  # Before the share is taken, which does not come back.
+        await self._take_mail(visit, email)
+        start_mail(visit, lambda: self._mail(visit, email))
         return self._render(visit, "sent")
+
+    async def _take_mail(self, visit: Visit, email: str) -> None:
+        """Take a mail of the hour for an address, known or not; raises PageError where there is none."""
+        async with self._site.database.reading() as connection:
+            stored = await count_requests(connection, time.time())
+        exhausted = self._mails.take(visit.client, email, stored)
+        if exhausted is not None:
+            raise refuse_mail(exhausted)
 
     async def _mail(self, visit: Visit, email: str) -> None:
         """Mail a link to sign up, or to sign in where the address is a contact."""
         if await self._sign_in.mail_links(visit, email):
             return
-        with self._sign_in.take_slot() as is_free:
-            if is_free:
-                await self._mail_newcomer(visit, email)
+        async with self._site.mails.slot():
+            await self._mail_newcomer(visit, email)
 
     async def _mail_newcomer(self, visit: Visit, email: str) -> None:
         async with self._site.database.writing() as connection:
@@ -145,6 +170,7 @@ class SignUpPages:
     async def by_issuer(self, visit: Visit, email: str) -> web.Response:
         """Lead somebody on whose address an issuer has verified, and who is no contact; raises PageError."""
         limit_visits(visit, "sign-up")
+        await self._take_mail(visit, email)
         async with self._site.database.writing() as connection:
             secret = await insert_request(connection, email, time.time(), self._settings.per_hour, renews=True)
         if secret is None:

@@ -26,6 +26,7 @@ from edgeproxy.collector.pages.brand_files import NO_BRAND
 from edgeproxy.collector.pages.choices import CURRENCY_COOKIE, LANGUAGE_COOKIE
 from edgeproxy.collector.pages.fee_shares import find_fee_share
 from edgeproxy.collector.pages.forms import InvalidFormError
+from edgeproxy.collector.pages.outgoing_mails import OutgoingMails
 from edgeproxy.collector.pages.refilled_form import Refusal
 from edgeproxy.collector.pages.sessions import Link, Session, SignedIn
 from edgeproxy.config.collector.currencies import CHARGED
@@ -77,6 +78,11 @@ class Visit:
     """Why the form of this page was refused, whose sender sees it again."""
     is_restored: bool = False
     """Whether the form of this page is as it was before its sender had to sign in again."""
+
+    @property
+    def client(self) -> str:
+        """The IP address of the client."""
+        return self.site.api.client(self.request)
 
     @property
     def signed_in(self) -> Session:
@@ -258,6 +264,8 @@ class Site:
         """Returns the notice to customers while nobody is charged; None while they are, or without a notice."""
         self.groups = groups
         """The groups of pages that the listener serves: console, portal, status."""
+        self.mails = OutgoingMails()
+        """The mails that anybody may ask for; the sites of a collector have them together."""
         self.is_secure = url.startswith("https://")
         self.prefix = "__Host-" if self.is_secure else ""
         """The prefix of cookies that no other host of the same domain can set."""

@@ -1,8 +1,8 @@
 """Subscriptions to the status page: updates of incidents by mail, for whoever has confirmed an address.
 
 Anybody may enter any address. So an address gets one question a day at most, all of them together QUESTIONS_MAX an
-hour, and nothing more until somebody has followed the link and pressed the button there. What is shown does not tell
-whether an address is subscribed.
+hour, of which each network and each domain has a share, and nothing more until somebody has followed the link and
+pressed the button there. The page does not tell whether an address is subscribed.
 """
 
 import secrets
@@ -15,10 +15,9 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
-from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.database.database import Database, build_insert_new
 from edgeproxy.collector.database.page_tables import incident_updates, incidents, status_subscribers
-from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively, run_guarded
+from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively
 from edgeproxy.collector.encryption.rows import fetch_rows, match_value, seal_rows
 from edgeproxy.collector.languages.catalogs import DEFAULT, load_catalog
 from edgeproxy.collector.languages.invisible import escape_invisible, format_line
@@ -27,6 +26,8 @@ from edgeproxy.collector.languages.reader import Reader, create_reader
 from edgeproxy.collector.mails import mail
 from edgeproxy.collector.mails.letter import Letter, MailSection, render_html, render_text
 from edgeproxy.collector.pages.incidents import MAINTENANCE
+from edgeproxy.collector.pages.outgoing_mails import HourlyMails
+from edgeproxy.collector.pages.sign_in import limit_visits, refuse_mail, require_place, start_mail
 from edgeproxy.collector.pages.site import Page, PageError, Site, Visit
 from edgeproxy.collector.pages.words import INCIDENT_STATES, MAINTENANCE_UPDATES
 from edgeproxy.config.collector.pages import MAILBOX, Pages
@@ -58,14 +59,18 @@ columns, updates = status_subscribers.c, incident_updates.c
 
 async def can_receive_question(connection: AsyncConnection, email: str, now: int) -> bool:
     """Return whether an address may get the question now."""
-    lately = sa.func.count().filter(columns.requested_at > now - 3600)
     known = sa.func.count().filter(
         match_value(connection, TABLE, "email", email),
         columns.confirmed_at.is_not(None) | (columns.requested_at >= now - QUESTION_SECONDS),
     )
-    statement = sa.select(lately, known, sa.func.count(columns.email))
-    questions, before, total = (await connection.execute(statement)).one()
-    return questions < QUESTIONS_MAX and not before and total < SUBSCRIBERS_MAX
+    return not (await connection.execute(sa.select(known))).scalar_one()
+
+
+async def count_questions(connection: AsyncConnection, now: int) -> tuple[int, int]:
+    """Return how many addresses have got the question within an hour before a Unix second, and how many there are."""
+    lately = sa.func.count().filter(columns.requested_at > now - 3600)
+    questions, total = (await connection.execute(sa.select(lately, sa.func.count(columns.email)))).one()
+    return questions, total
 
 
 def match_expired(at: int) -> sa.ColumnElement[bool]:
@@ -106,9 +111,9 @@ async def confirm(connection: AsyncConnection, token: str, now: int) -> bool:
 class Subscriptions:
     """The forms of one listener by which people subscribe."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, mails: HourlyMails) -> None:
         self._site = site
-        self._mails = Tasks()
+        self._mails = mails
         self._limited_log = log.RateLimitedLog(60.0)
 
     def pages(self) -> list[Page]:
@@ -127,13 +132,22 @@ class Subscriptions:
         return visit.render("subscribe.html", step="ask", token="")
 
     async def subscribe(self, visit: Visit) -> web.Response:
-        """Mail the question to an address, unless it had one lately; the answer is the same."""
+        """Mail the question to an address, unless it had one lately; the answer is the same. Raises PageError."""
+        limit_visits(visit, "subscribe")
         email = visit.form.get("email", "").strip().lower()
         if not MAILBOX.fullmatch(email):
             raise PageError(422, "this is not an e-mail address")
+        require_place(visit)  # Before the share is taken, which does not come back.
         now, token = int(time.time()), None
         async with self._site.database.reading() as connection:
+            stored, total = await count_questions(connection, now)
             may = await can_receive_question(connection, email, now)
+        if total >= SUBSCRIBERS_MAX:
+            self._limited_log.error("nobody can subscribe: there are as many addresses as may be", "subscribers")
+            raise PageError(503, "no more addresses can be subscribed")
+        exhausted = self._mails.take(visit.client, email, stored)
+        if exhausted is not None:
+            raise refuse_mail(exhausted)
         if may:  # A request for nothing, which anybody may send, delays no batch.
             async with self._site.database.writing() as connection:
                 token = await insert_request(connection, email, now, visit.reader.language)
@@ -143,15 +157,14 @@ class Subscriptions:
             subject, _, body = text.strip().partition("\n\n")
             button = load_catalog(visit.reader.language).gettext("Subscribe")
             html = visit.render_mail(subject, body, [link], button)
-            self._mails.start("status question", self._send(email, subject, body, html))
+            start_mail(visit, lambda: self._send(email, subject, body, html))
         return visit.render("subscribe.html", step="sent", token="")
 
     async def _send(self, email: str, subject: str, body: str, html: str) -> None:
         settings = self._site.settings.mail
         assert settings is not None
-        message = mail.create_message(settings.sender, email, subject, body, html)
-        failed = "a question whether to subscribe could not be mailed"
-        await run_guarded(self._limited_log, failed, mail.send_message(settings, message), *mail.MAIL_ERRORS)
+        async with self._site.mails.slot():
+            await mail.send_message(settings, mail.create_message(settings.sender, email, subject, body, html))
 
     async def show_confirm(self, visit: Visit) -> web.Response:
         """Ask before subscribing, so that mail scanners confirm nothing."""

@@ -165,6 +165,10 @@ REASONS = {
         "The sign-in was not begun here, or took too long: begin again."
     ),
     "this was asked too often: try again in a minute": N_("This was asked too often. Try again in a minute."),
+    "many mails are being sent now, and no link was sent: try again in a minute": N_(
+        "Many mails are being sent now. No link was sent to you. Try again in a minute."
+    ),
+    "no more addresses can be subscribed": N_("No more addresses can be subscribed. No mail was sent."),
     "too many people sign up now: try again in an hour": N_("Too many people sign up now. Try again in an hour."),
     "an account cannot be created now": N_("An account cannot be created now."),
     "somebody has to stay an owner": N_("Somebody has to stay an owner. Make somebody else an owner first."),

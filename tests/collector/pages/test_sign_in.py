@@ -1,6 +1,7 @@
 """Sessions of contacts who are removed while they sign in."""
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,7 +27,7 @@ from edgeproxy.collector.alerts.deliveries import Recipient
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.languages.reader import choose_reader
-from edgeproxy.collector.pages import sessions, sign_in
+from edgeproxy.collector.pages import outgoing_mails, sessions, sign_in
 from edgeproxy.collector.pages.sessions import Link, SignedIn
 from edgeproxy.collector.pages.sign_in import SignInPages
 from edgeproxy.collector.pages.site import PageError, Site, Visit
@@ -50,10 +51,15 @@ class Api:
 
     def __init__(self) -> None:
         self.denials: list[tuple[str | None, int]] = []
+        self.address = "192.0.2.1"
 
     def caller(self, _: web.Request) -> tuple[str, str]:
         """Return where the request is from, and its id."""
         return "192.0.2.1", "request-1"
+
+    def client(self, _: web.Request) -> str:
+        """Return the address of the client."""
+        return self.address
 
     def deny(self, _: web.Request, actor: str | None, status: int, __: str) -> None:
         """Note a denial."""
@@ -134,7 +140,7 @@ def test_nobody_is_locked_out_by_customers_that_others_have_named_them_a_contact
 
 
 def test_who_is_no_contact_takes_no_slot_of_those_who_are(at_work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def work(opened: Database, __: Api, pages: SignInPages, site: Site) -> None:
+    async def work(opened: Database, api: Api, pages: SignInPages, site: Site) -> None:
         sent, may_go = asyncio.Event(), asyncio.Event()
 
         async def look_up(_: Any, email: str) -> list[str]:
@@ -158,10 +164,11 @@ def test_who_is_no_contact_takes_no_slot_of_those_who_are(at_work: Any, monkeypa
         monkeypatch.setattr(pages, "_create_links", create_links)
         monkeypatch.setattr(pages, "_send", send)
         visit = Visit(site, make_mocked_request("POST", "/sign-in"), choose_reader(None, None))
-        for number in range(sign_in.MAILS_MAX):
-            pages.start_mail(pages.mail_links(visit, f"{number}@elsewhere.example"))
+        for number in range(outgoing_mails.MAILS_MAX):
+            api.address = f"192.0.{number}.1"
+            sign_in.start_mail(visit, functools.partial(pages.mail_links, visit, f"{number}@elsewhere.example"))
         await asyncio.sleep(0)
-        pages.start_mail(pages.mail_links(visit, "ann@acme.example"))
+        sign_in.start_mail(visit, functools.partial(pages.mail_links, visit, "ann@acme.example"))
         async with asyncio.timeout(5):
             await sent.wait()
         may_go.set()

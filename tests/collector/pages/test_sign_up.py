@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +13,11 @@ from edgeproxy.config.parsers import NAME
 from loadtest.testbed.collector import ADMIN
 from loadtest.testbed.waiting import until
 from tests.support.mailbox import text_of
-from tests.support.site import PagesStage
+from tests.support.site import SCRAPE, PagesStage
 from tests.support.visitor import Visitor
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202e Acme & Söhne"
-PER_HOUR = 8
+PER_HOUR = 400
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,9 @@ def unhurried(stage: PagesStage) -> None:
         database.execute("DELETE FROM sign_ups")
 
 
-def request_link(stage: PagesStage, email: str) -> str:
-    """Ask for a link; return the page that says that it is on its way."""
-    with Visitor(stage.site) as visitor:
+def request_link(stage: PagesStage, email: str, address: str = "127.0.0.1", language: str = "en") -> str:
+    """Ask for a link from an address; return the page that follows."""
+    with Visitor(stage.site, address, **{"Accept-Language": language}) as visitor:
         visitor.get("/sign-up")
         visitor.send("/sign-up", email=email)
         return f"{visitor.status} {visitor.read.text.replace(email, '')}"
@@ -83,19 +84,41 @@ def test_somebody_signs_up_and_has_a_free_plan_and_can_come_back(stage: PagesSta
         assert "/sign-up/confirm" in texts["bob@new.example"]
 
 
-def test_an_address_gets_one_mail_an_hour_and_all_together_have_a_number(stage: PagesStage) -> None:
+def test_address_gets_one_mail_an_hour_and_all_addresses_a_number(stage: PagesStage) -> None:
     mailed(stage, "one@robots.example")
     before = len(stage.mailbox.mails)
-    answers = {request_link(stage, "one@robots.example") for _ in range(2)}
-    until_settled = [f"r{number}@robots.example" for number in range(PER_HOUR - 1)]
+    assert len({request_link(stage, "one@robots.example") for _ in range(2)}) == 1
+    others = [f"r{number}@robots.example" for number in range(PER_HOUR)]
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        rows = [(email, email, 2_000_000_000) for email in until_settled]
+        rows = [(email, email, 2_000_000_000) for email in others]
         database.executemany("INSERT INTO sign_ups (email, sha256, requested_at) VALUES (?, ?, ?)", rows)
-    answers.add(request_link(stage, "late@robots.example"))
-    assert len(answers) == 1, "nobody is told"
+    # A known address gets the same page, so nobody learns which addresses are known.
+    late, known = (request_link(stage, email) for email in ("late@robots.example", "acme@example.com"))
+    assert late == known
+    assert late.startswith("429")
+    assert "Too many mails were asked for. None was sent. Try again in 60 min." in late
     # A link to sign in is made after those before it, so all that was asked for is done once it is there.
     stage.mailed_link("acme")
     assert [str(mail["To"]) for mail in stage.mailbox.mails[before:]] == ["acme@example.com"]
+
+
+def test_one_network_uses_up_its_own_share_of_mails(tmp_path: Path) -> None:
+    with closing(PagesStage(tmp_path, sign_up={"tier": "basic", "plan": "free", "per_hour": 20})) as stage:
+        asked = [
+            request_link(stage, f"junk{number}@robots.example", address=f"127.0.0.{100 + number}", language="de")
+            for number in range(10)
+        ]
+        refused = [page for page in asked if page.startswith("429")]
+        assert refused
+        assert all("Aus Ihrem Netz wurden zu viele Mails angefordert. Es wurde keine" in page for page in refused)
+        sent = len(asked) - len(refused)
+        assert request_link(stage, "ann@newcomer.example", address="127.0.1.1").startswith("200")
+        stage.mailbox.wait_for(sent + 1)
+        assert "ann@newcomer.example" in {mail["To"] for mail in stage.mailbox.mails}
+        metrics = stage.collector.get("/metrics", token=SCRAPE).body.decode()
+        assert f'collector_scarce_refused_total{{good="sign_up_mails"}} {len(refused)}.0' in metrics
+        assert f'collector_scarce_in_use{{good="sign_up_mails"}} {sent + 1}.0' in metrics
+        assert "a share of a scarce good is used up" in stage.collector.output
 
 
 @pytest.mark.parametrize("email", ["x", "a@b.example\r\nBcc: c@d.example", "a@b.example, c@d.example", HOSTILE, ""])

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from edgeproxy.base import log
 
-
 LOG_SECONDS = 60.0
 """Seconds between two log lines about the same share."""
 
@@ -26,5 +25,3 @@ class ScarceGood:
         self.refused += 1
         share = key or "all of it"
         self._log.error("a share of a scarce good is used up", f"{self.name}, {share}", good=self.name, share=share)
-
-

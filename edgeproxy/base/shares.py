@@ -1,10 +1,11 @@
 """Shares of a scarce good: no user, and no group of users, takes what all need. Pure; time is an argument.
 
 The rule is that of dynamic thresholds (A. K. Choudhury and E. L. Hahne, "Dynamic queue length thresholds for
-shared-memory packet switches", IEEE/ACM Transactions on Networking 6 (2), 1998): a key may hold units up to a multiple of
-the units that are *free*. A single key gets a fixed fraction of the good. Several greedy keys get less each, and always
-leave some units free, so a newcomer finds one at once: n keys of at most a fifth leave 4/(4 + n) of the good. A claim
-has several keys, such as an address and the network around it, and each of them must have room.
+shared-memory packet switches", IEEE/ACM Transactions on Networking 6 (2), 1998): a key may hold units up to a multiple
+of the units that are *free*. A single key gets a fixed fraction of the good, several greedy keys get less each, and a
+key that holds nothing gets a unit as long as any is free. Of keys with a fifth at most, n that claim in turns leave
+4/(4 + n) of the good free; n that come one after the other leave (4/5)^n. A claim has several keys, such as an address
+and the network around it, and each of them must have room.
 """
 
 from collections import Counter, deque
@@ -15,6 +16,9 @@ from edgeproxy.base.addresses import parse_ip
 
 ALL = ""
 """The key that stands for all users: no unit is free."""
+
+ROUNDING = 1e-9
+"""The error of products of fractions, in units."""
 
 
 class Share(NamedTuple):
@@ -65,7 +69,7 @@ class Places:
             return ALL
         for key, most in claim:
             held = self._held[key]
-            if held and held * (1 - most) >= most * free:
+            if held and held * (1 - most) >= most * free - ROUNDING:
                 return key
         return None
 

@@ -12,19 +12,19 @@ from edgeproxy.base.shares import ALL, Allowance, Exhausted, Places, Share, buil
 FRACTIONS = st.sampled_from([1 / 10, 1 / 5, 1 / 2, 3 / 4])
 
 
-@given(amount=st.integers(1, 500), users=st.integers(1, 60), most=FRACTIONS)
-def test_newcomer_finds_a_unit_beside_greedy_keys(amount: int, users: int, most: float) -> None:
+@given(amount=st.integers(1, 500), users=st.integers(1, 60), most=FRACTIONS, in_turns=st.booleans())
+def test_newcomer_finds_a_unit_beside_greedy_keys(amount: int, users: int, most: float, *, in_turns: bool) -> None:
     places = Places(amount)
     held: Counter[str] = Counter()
-    for _ in range(amount):
-        for number in range(users):
-            claim = (Share(str(number), most),)
-            if places.find_exhausted(claim) is None:
-                places.take(claim)
-                held[str(number)] += 1
+    turns = [number for _ in range(amount) for number in range(users)]
+    for number in turns if in_turns else sorted(turns):
+        claim = (Share(str(number), most),)
+        if places.find_exhausted(claim) is None:
+            places.take(claim)
+            held[str(number)] += 1
     # Each key may round up to a whole unit, and its first unit is always allowed.
-    part = most / (1 - most)
-    assert amount - places.in_use >= math.floor(amount / (1 + users * part)) - users
+    free = 1 / (1 + users * most / (1 - most)) if in_turns else (1 - most) ** users
+    assert amount - places.in_use >= math.floor(amount * free) - users
     assert max(held.values()) <= max(1, math.ceil(amount * most))
     if places.in_use < amount:
         assert places.find_exhausted((Share("newcomer", most),)) is None
@@ -34,9 +34,7 @@ def test_newcomer_finds_a_unit_beside_greedy_keys(amount: int, users: int, most:
     st.integers(1, 20),
     st.lists(st.tuples(st.booleans(), st.sampled_from("abc"), st.sampled_from("xyz"), FRACTIONS), max_size=200),
 )
-def test_units_are_neither_lost_nor_invented(
-    amount: int, steps: list[tuple[bool, str, str, float]]
-) -> None:
+def test_units_are_neither_lost_nor_invented(amount: int, steps: list[tuple[bool, str, str, float]]) -> None:
     places, taken = Places(amount), list[tuple[Share, ...]]()
     for releases, customer, host, most in steps:
         claim = (Share(f"customer {customer}", most), Share(f"host {host}", most))

@@ -113,12 +113,14 @@ async def list_due_channels(connection: AsyncConnection, now_ms: int) -> set[str
 
 
 async def list_due(connection: AsyncConnection, channel: str, now_ms: int, limit: int) -> list[DueDelivery]:
-    """Return the deliveries that are due by a channel, the longest due first."""
+    """Return the deliveries that are due by a channel: of each customer the one due for longest, then of each the
+    second, and so on, so a customer with many keeps no other waiting."""
+    turn = sa.func.row_number().over(partition_by=alerts.c.customer, order_by=(columns.due_at, columns.alert))
     statement = (
         sa.select(alerts, columns.alert, columns.channel, columns.recipient, columns.language, columns.attempts)
         .join_from(alert_deliveries, alerts, alerts.c.id == columns.alert)
         .where(is_due(now_ms), columns.channel == channel)
-        .order_by(columns.due_at, columns.alert)
+        .order_by(turn, columns.due_at, columns.alert)
         .limit(limit)
     )
     rows = (await connection.execute(statement)).all()

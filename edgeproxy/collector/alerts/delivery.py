@@ -96,6 +96,13 @@ async def find_no_address(_: AsyncConnection, __: str, ___: str) -> None:
 NO_CONTACTS = NoticeContacts(fetch_no_readers, find_no_address)
 
 
+def name_lock(channel: str) -> str:
+    """Return the name of the lock of a channel. Mails to customers by a channel have one of their own, so operators
+    never wait for customers."""
+    name, _, about = channel.partition(":")
+    return f"{name}-customers" if about else name
+
+
 class AlertSender:
     """Sends alerts by their channels until it is cancelled."""
 
@@ -279,7 +286,7 @@ class AlertSender:
         """Send what is due by a channel, the longest due first, until it fails."""
         attempt = self._unlock if channel.endswith(LOCKED) else self._attempt_delivery
         try:
-            async with try_exclusive(self._database, f"alerts-{channel.partition(':')[0]}") as mine:
+            async with try_exclusive(self._database, f"alerts-{name_lock(channel)}") as mine:
                 while mine and (due := await self._list_due(channel)):
                     for delivery in due:
                         if not await attempt(channel, delivery):

@@ -1,7 +1,8 @@
 """Mails that anybody may ask for, at an address that nobody has proved: how many, and how many at once.
 
-Networks and domains have shares of both (base/shares.py): one host uses up its own share, and newcomers of other networks
-still get their mail. A share is taken before it is known whether an address exists, so a refusal does not tell.
+Networks and domains have shares of both (base/shares.py): one host uses up its own share, and newcomers of other
+networks still get their mail. A share is taken before it is known whether an address exists, so a refusal does not
+tell.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ MAILS_MAX = 20
 """Mails that are sent at a time; further ones wait."""
 HOUR_SECONDS = 3600.0
 DOMAIN_SHARE = 3 / 4
-"""The fraction of an hour's mails that go to addresses of one domain at most; many people have theirs at one provider."""
+"""The fraction of an hour's mails that go to addresses of one domain at most: many people use one provider."""
 
 
 class HourlyMails:

@@ -26,8 +26,8 @@ from edgeproxy.collector.encryption.rows import fetch_rows, match_value, open_ro
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.mails import mail
 from edgeproxy.collector.pages.get_started import ROOT as GET_STARTED
-from edgeproxy.collector.pages.sessions import Session, SignedIn, compute_digest
 from edgeproxy.collector.pages.outgoing_mails import HourlyMails
+from edgeproxy.collector.pages.sessions import Session, SignedIn, compute_digest
 from edgeproxy.collector.pages.sign_in import (
     LINK_UNUSABLE,
     SignInPages,

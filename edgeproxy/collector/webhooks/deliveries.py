@@ -18,7 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.webhook_tables import webhook_deliveries, webhook_endpoints, webhook_messages
+from edgeproxy.collector.encryption.data_keys import SealedValueError
+from edgeproxy.collector.encryption.keyring import KeysUnavailableError
 from edgeproxy.collector.encryption.rows import fetch_rows
+from edgeproxy.collector.webhooks.attempt_shares import Candidate, parse_receiver
 
 LEASE_SECONDS = 60.0
 """Seconds for which a collector has a delivery for itself; an attempt takes a quarter of that at most."""
@@ -91,15 +94,37 @@ def is_free(now: int) -> sa.ColumnElement[bool]:
     return (columns.state == WebhookState.DUE) & (columns.due_at <= now) & (columns.busy_until <= now)
 
 
-async def list_due(connection: AsyncConnection, now: int, busy: Collection[str], limit: int) -> list[Pair]:
-    """Return what is to be tried, but for `busy` endpoints: the longest due of each endpoint first, so that one with
-    many keeps none of the others waiting."""
+async def list_due(
+    connection: AsyncConnection, now: int, busy: Collection[str], limit: int, *, has_retries: bool
+) -> list[Candidate]:
+    """Return deliveries to try, but for `busy` endpoints: of each customer the first one, then of each the second, and
+    so on, so a customer with many keeps no other waiting. First attempts go before retries, and without `has_retries`
+    there are no retries."""
     rank = sa.func.row_number().over(partition_by=columns.endpoint, order_by=(columns.due_at, columns.message))
-    due = sa.select(columns.message, columns.endpoint, columns.due_at, rank.label("rank"))
+    due = sa.select(columns.message, columns.endpoint, columns.due_at, columns.attempts, rank.label("rank"))
     ranked = due.where(is_free(now), columns.endpoint.not_in(list(busy))).subquery()
-    statement = sa.select(ranked.c.message, ranked.c.endpoint).where(ranked.c.rank <= PER_ENDPOINT_MAX)
-    rows = await connection.execute(statement.order_by(ranked.c.rank, ranked.c.due_at).limit(limit))
-    return [(row.message, row.endpoint) for row in rows]
+    endpoint, is_first = webhook_endpoints.c, (ranked.c.attempts == 0) & webhook_endpoints.c.failing_since.is_(None)
+    turn = sa.func.row_number().over(
+        partition_by=(endpoint.customer, is_first), order_by=(ranked.c.rank, ranked.c.due_at)
+    )
+    statement = (
+        sa.select(ranked.c.message, ranked.c.endpoint, endpoint.customer, ~is_first, endpoint.version)
+        .join_from(ranked, webhook_endpoints, endpoint.id == ranked.c.endpoint)
+        .where(ranked.c.rank <= PER_ENDPOINT_MAX, sa.true() if has_retries else is_first)
+        .order_by(~is_first, turn, ranked.c.due_at)
+        .limit(limit)
+    )
+    return [Candidate(row[0], row[1], row[2], bool(row[3]), row[4]) for row in await connection.execute(statement)]
+
+
+async def fetch_receivers(connection: AsyncConnection, endpoints: Collection[str]) -> dict[str, str]:
+    """Return the receivers of endpoints, by id; none where a URL cannot be opened."""
+    statement = sa.select(webhook_endpoints).where(webhook_endpoints.c.id.in_(endpoints))
+    try:
+        rows = await fetch_rows(connection, webhook_endpoints.name, statement)
+    except (KeysUnavailableError, SealedValueError):
+        return {}
+    return {str(row["id"]): parse_receiver(str(row["url"])) for row in rows}
 
 
 async def claim_due(connection: AsyncConnection, pairs: Collection[Pair], now: int) -> list[ClaimedDelivery]:

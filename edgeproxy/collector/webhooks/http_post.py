@@ -18,6 +18,8 @@ from aiohttp.client_proto import ResponseHandler
 
 from edgeproxy import __version__
 from edgeproxy.base.http_answer import parse_retry_after
+from edgeproxy.base.scarce_goods import ScarceGood
+from edgeproxy.base.shares import Claim, Places
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.tracing.recorder import trace_call
 
@@ -26,8 +28,9 @@ SECONDS_MAX = 15.0
 CONNECT_SECONDS_MAX = 5.0
 GONE = 410
 """The status with which a receiver unsubscribes (Standard Webhooks)."""
-LOOKUPS_MAX = 200
-"""Look-ups of names at once. One lasts as long as the system's resolver waits, also when nobody waits for it."""
+LOOKUPS_MAX, OPERATOR_LOOKUPS_MAX = 200, 50
+"""Look-ups at once of names that customers, and that operators, have given. One lasts as long as the system's resolver
+waits, also when nobody waits for it."""
 RESPONSE_BYTES_MAX = 64 << 10
 """Bytes that may come before the head of the response is complete, interim responses (1xx) included."""
 HEADERS = {"Content-Type": "application/json", "User-Agent": f"edgeproxy/{__version__}"}
@@ -48,6 +51,34 @@ class DeliveryFailure(NamedTuple):
     """The status of the response; None where there was none."""
 
 
+class Lookups:
+    """The look-ups under way, of which each claim has its shares. Safe for threads."""
+
+    def __init__(self, amount: int) -> None:
+        self._places = Places(amount)
+        self._lock = threading.Lock()
+        self.good = ScarceGood("webhook_lookups", lambda: amount, lambda: self._places.in_use)
+
+    def take(self, claim: Claim) -> bool:
+        """Take a place for a look-up; return False where there is none."""
+        with self._lock:
+            key = self._places.find_exhausted(claim)
+            if key is None:
+                self._places.take(claim)
+                return True
+        self.good.record_refusal(key)
+        return False
+
+    def release(self, claim: Claim) -> None:
+        """Give a place back."""
+        with self._lock:
+            self._places.release(claim)
+
+
+OPERATOR_LOOKUPS = Lookups(OPERATOR_LOOKUPS_MAX)
+"""The look-ups for channels of operators, which no customer keeps waiting."""
+
+
 class ThreadResolver(AbstractResolver):
     """Looks each name up in a thread of its own.
 
@@ -55,18 +86,20 @@ class ThreadResolver(AbstractResolver):
     few, it would keep events, pages and other names waiting.
     """
 
-    lookups = threading.BoundedSemaphore(LOOKUPS_MAX)
+    def __init__(self, lookups: Lookups, claim: Claim) -> None:
+        self._lookups = lookups
+        self._claim = claim
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """Return the addresses of a host; raises OSError."""
-        if not self.lookups.acquire(blocking=False):
+        if not self._lookups.take(self._claim):
             raise OSError(errno.EAGAIN, "too many names are being looked up")
         try:
             lookup = run_in_thread("look up a receiver", lambda: self._look_up(host, port, family))
         except RuntimeError:
-            self.lookups.release()
+            self._lookups.release(self._claim)
             raise OSError(errno.EAGAIN, "there are as many threads as there may be") from None
         infos = await lookup
         flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
@@ -79,7 +112,7 @@ class ThreadResolver(AbstractResolver):
         try:
             return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
         finally:
-            self.lookups.release()
+            self._lookups.release(self._claim)
 
     async def close(self) -> None:
         """Hold nothing that has to be closed."""
@@ -104,9 +137,16 @@ class BoundedResponse(ResponseHandler):
 
 
 async def post_body(
-    url: str, body: bytes, headers: Mapping[str, str], find_refusal: FindRefusal
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    find_refusal: FindRefusal,
+    lookups: Lookups = OPERATOR_LOOKUPS,
+    claim: Claim = (),
 ) -> DeliveryFailure | None:
     """Post a body; return None where the response is a success. Raises TimeoutError.
+
+    The name of the receiver is looked up as one of `lookups`, by the shares of `claim`.
 
     Of the response only the status and Retry-After are read. No redirection is followed, and no proxy is used. Each
     address is checked when its socket is opened, so a name that resolves otherwise the second time changes nothing.
@@ -122,7 +162,9 @@ async def post_body(
             raise OSError(refusal)
         return socket.socket(family, kind, protocol)
 
-    connector = aiohttp.TCPConnector(resolver=ThreadResolver(), socket_factory=open_socket, force_close=True)
+    connector = aiohttp.TCPConnector(
+        resolver=ThreadResolver(lookups, claim), socket_factory=open_socket, force_close=True
+    )
     connector._factory = functools.partial(BoundedResponse, loop=asyncio.get_running_loop())  # type: ignore[assignment]
     timeout = aiohttp.ClientTimeout(total=SECONDS_MAX, sock_connect=CONNECT_SECONDS_MAX)
     try:

@@ -5,10 +5,11 @@ An endpoint that is gone, or has failed for FAILING_SECONDS, is disabled.
 """
 
 import asyncio
+import functools
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -16,6 +17,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
+from edgeproxy.base.lru_cache import LRUCache
+from edgeproxy.base.scarce_goods import ScarceGood
+from edgeproxy.base.shares import ALL, Claim, Places
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.encryption import ColumnCipher
@@ -23,8 +27,17 @@ from edgeproxy.collector.database.periodic import Job, Rest, repeat, run_guarded
 from edgeproxy.collector.database.webhook_tables import webhook_endpoints
 from edgeproxy.collector.webhooks import deliveries
 from edgeproxy.collector.webhooks.address_policy import find_customer_refusal
-from edgeproxy.collector.webhooks.deliveries import AttemptResult, Backlog, ClaimedDelivery, WebhookState
-from edgeproxy.collector.webhooks.http_post import GONE, SECONDS_MAX, DeliveryFailure, post_body
+from edgeproxy.collector.webhooks.attempt_shares import RETRIES, UNPROVEN, build_claim, choose_candidates
+from edgeproxy.collector.webhooks.deliveries import AttemptResult, Backlog, ClaimedDelivery, Pair, WebhookState
+from edgeproxy.collector.webhooks.http_post import (
+    GONE,
+    LOOKUPS_MAX,
+    SECONDS_MAX,
+    DeliveryFailure,
+    FindRefusal,
+    Lookups,
+    post_body,
+)
 from edgeproxy.collector.webhooks.messages import DISABLED, ENABLED
 from edgeproxy.collector.webhooks.retries import STANDARD_BACKOFF_SECONDS, compute_wait
 from edgeproxy.collector.webhooks.signature import sign_webhook
@@ -37,7 +50,13 @@ BUSY_SECONDS = 0.1
 COUNT_SECONDS = 10.0
 """Seconds between two counts of what is outstanding."""
 ATTEMPTS_MAX = 200
-"""Attempts of this collector at once."""
+"""Attempts of this collector at once; `attempt_shares.py` has who gets how many."""
+CANDIDATES_MAX = 1000
+"""Deliveries that are due and looked at in one search."""
+PROMPT_SECONDS = 2.0
+"""Seconds within which a prompt endpoint takes a message."""
+REMEMBERED_MAX = 20_000
+"""Endpoints whose receiver, and whether it is prompt, is remembered."""
 FAILING_SECONDS = 5 * 86400.0
 """Seconds after which an endpoint is disabled that takes nothing."""
 SECRETS = "edgeproxy secrets of webhook endpoints"
@@ -55,6 +74,9 @@ class WebhookMetrics(Protocol):
     def webhooks_outstanding(self, backlog: Backlog, now: float) -> None:
         """Set how many deliveries are outstanding."""
 
+    goods: list[ScarceGood]
+    """The scarce goods."""
+
 
 class DisabledEndpoint(NamedTuple):
     """An endpoint that takes nothing any more."""
@@ -66,6 +88,8 @@ class DisabledEndpoint(NamedTuple):
     why: str
 
 
+Post = Callable[[str, bytes, dict[str, str], FindRefusal], Awaitable[DeliveryFailure | None]]
+"""Posts a body, as `http_post.post_body` does."""
 OnDisabled = Callable[[AsyncConnection, DisabledEndpoint, float], Awaitable[None]]
 """Is called in the transaction that disables an endpoint, at this Unix second."""
 
@@ -88,6 +112,14 @@ class WebhookSender:
         self._running: set[asyncio.Task[bool]] = set()
         self._busy: Counter[str] = Counter()
         """The attempts under way, by endpoint."""
+        self._places = Places(ATTEMPTS_MAX)
+        self._lookups = Lookups(LOOKUPS_MAX)
+        self._receivers: LRUCache[tuple[str, int], str] = LRUCache(REMEMBERED_MAX)
+        """The receivers of endpoints, by id and version."""
+        self._prompt: LRUCache[str, bool] = LRUCache(REMEMBERED_MAX)
+        """The endpoints that took the last message promptly."""
+        self._good = ScarceGood("webhook_attempts", lambda: ATTEMPTS_MAX, lambda: self._places.in_use)
+        metrics.goods += [self._good, self._lookups.good]
         self._counted_at = float("-inf")
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(60.0)
@@ -112,28 +144,61 @@ class WebhookSender:
             self._counted_at = time.monotonic()
             async with self._database.reading() as connection:
                 self._metrics.webhooks_outstanding(await deliveries.fetch_backlog(connection), now)
-        now_ms, room = round(now * 1000), ATTEMPTS_MAX - self._busy.total()
-        async with self._database.reading() as connection:
-            pairs = await deliveries.list_due(connection, now_ms, list(+self._busy), room) if room > 0 else []
-        if not pairs:
+        now_ms = round(now * 1000)
+        claims = await self._choose(now_ms)
+        if not claims:
             return False
-        async with self._database.writing() as connection:
-            claimed = await deliveries.claim_due(connection, pairs, now_ms)
+        try:
+            async with self._database.writing() as connection:
+                claimed = await deliveries.claim_due(connection, list(claims), now_ms)
+        except BaseException:
+            self._release(claims.values())
+            raise
         for delivery in claimed:
             self._busy[delivery.endpoint] += 1
+            claim = claims.pop((delivery.message, delivery.endpoint))
             failed = "an attempt to send a webhook could not be recorded, and is made again"
-            attempt = run_guarded(self._limited_log, failed, self._attempt_delivery(delivery, now, settings))
+            attempt = run_guarded(self._limited_log, failed, self._attempt_delivery(delivery, claim, now, settings))
             task = self._tasks.start(f"webhook {delivery.message}", attempt)
             self._running.add(task)
             task.add_done_callback(self._running.discard)
+        self._release(claims.values())  # Another collector was faster.
         return bool(claimed)
+
+    async def _choose(self, now_ms: int) -> dict[Pair, Claim]:
+        """Take places for deliveries that are due; return these with their claims."""
+        if self._places.find_exhausted(()) is not None:
+            self._good.record_refusal(ALL)
+            return {}
+        has_retries = self._places.find_exhausted((UNPROVEN, RETRIES)) is None
+        async with self._database.reading() as connection:
+            candidates = await deliveries.list_due(
+                connection, now_ms, list(+self._busy), CANDIDATES_MAX, has_retries=has_retries
+            )
+            unknown = {one.endpoint for one in candidates if self._receivers[one.endpoint, one.version] is None}
+            receivers = await deliveries.fetch_receivers(connection, unknown) if unknown else {}
+        claims = []
+        for one in candidates:
+            receiver = self._receivers[one.endpoint, one.version]
+            if receiver is None and (receiver := receivers.get(one.endpoint)) is not None:
+                self._receivers.admit((one.endpoint, one.version), receiver)
+            is_prompt = self._prompt[one.endpoint] is True
+            claims.append((one, build_claim(one, receiver or one.endpoint, is_prompt=is_prompt)))
+        choice = choose_candidates(claims, self._places)
+        for key in choice.exhausted:
+            self._good.record_refusal(key)
+        return {(one.message, one.endpoint): claim for one, claim in choice.chosen}
+
+    def _release(self, claims: Iterable[Claim]) -> None:
+        for claim in claims:
+            self._places.release(claim)
 
     async def wait_idle(self) -> None:
         """Wait until no attempt is under way."""
         while self._running:
             await asyncio.wait(self._running)
 
-    async def _attempt_delivery(self, delivery: ClaimedDelivery, now: float, settings: Webhooks) -> None:
+    async def _attempt_delivery(self, delivery: ClaimedDelivery, claim: Claim, now: float, settings: Webhooks) -> None:
         """Try to send one message, and record the result."""
         began = time.monotonic()
         try:
@@ -144,10 +209,14 @@ class WebhookSender:
             if not secrets:
                 await self._record(delivery, now, DeliveryFailure(NO_SECRET), is_endpoint_fault=False)
                 return
-            failure = await send_delivery(delivery, secrets, settings, int(now))
+            post = functools.partial(post_body, lookups=self._lookups, claim=claim)
+            failure = await send_delivery(delivery, secrets, settings, int(now), post)
+            is_prompt = failure is None and time.monotonic() - began <= PROMPT_SECONDS
+            self._prompt.admit(delivery.endpoint, is_prompt)
             await self._record(delivery, now + time.monotonic() - began, failure, is_endpoint_fault=failure is not None)
         finally:
             self._busy[delivery.endpoint] -= 1
+            self._places.release(claim)
 
     async def _record(
         self, delivery: ClaimedDelivery, now: float, failure: DeliveryFailure | None, *, is_endpoint_fault: bool
@@ -189,9 +258,9 @@ async def _update_endpoint(connection: AsyncConnection, endpoint: str, **values:
 
 
 async def send_delivery(
-    delivery: ClaimedDelivery, secrets: list[str], settings: Webhooks, second: int
+    delivery: ClaimedDelivery, secrets: list[str], settings: Webhooks, second: int, post: Post
 ) -> DeliveryFailure | None:
-    """Send a message once, signed at this Unix second; return None where it was taken."""
+    """Send a message once by `post`, signed at this Unix second; return None where it was taken."""
     text = delivery.body
     if delivery.display_name is not None:
         text = text.replace(delivery.customer, delivery.display_name)
@@ -203,7 +272,7 @@ async def send_delivery(
 
     try:
         async with asyncio.timeout(SECONDS_MAX):
-            return await post_body(delivery.url, body, headers, find_refusal)
+            return await post(delivery.url, body, headers, find_refusal)
     except TimeoutError:
         return DeliveryFailure(f"there was no answer within {SECONDS_MAX:g} s")
     except Exception as error:  # One message must not stop all others.

@@ -11,7 +11,7 @@ import pytest
 
 from edgeproxy.collector.webhooks.address_policy import find_customer_refusal
 from edgeproxy.collector.webhooks.deliveries import ClaimedDelivery
-from edgeproxy.collector.webhooks.http_post import DeliveryFailure
+from edgeproxy.collector.webhooks.http_post import DeliveryFailure, post_body
 from edgeproxy.collector.webhooks.sender import send_delivery
 from edgeproxy.config.collector.webhooks import Webhooks
 from loadtest.testbed.ports import HOST
@@ -85,7 +85,7 @@ def send(url: str, *networks: str) -> DeliveryFailure | None:
 
     async def run() -> DeliveryFailure | None:
         async with asyncio.timeout(10):
-            return await send_delivery(delivery, [SECRET], settings, 1)
+            return await send_delivery(delivery, [SECRET], settings, 1, post_body)
 
     return asyncio.run(run())
 

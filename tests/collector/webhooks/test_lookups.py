@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.collector.webhooks.http_post import DeliveryFailure, ThreadResolver, post_body
+from edgeproxy.base.shares import Share
+from edgeproxy.collector.webhooks.http_post import (
+    LOOKUPS_MAX,
+    OPERATOR_LOOKUPS,
+    DeliveryFailure,
+    Lookups,
+    post_body,
+)
 
 THREADS_MAX = 32
 """Threads that `asyncio.to_thread` has at most, on any machine."""
@@ -34,15 +41,21 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             thread.join(60)
 
 
-async def post(host: str) -> DeliveryFailure | None:
-    return await post_body(f"https://{host}/hook", b"{}", {}, lambda _: "nobody goes anywhere")
+async def post(host: str, lookups: Lookups, customer: str = "acme") -> DeliveryFailure | None:
+    claim = (Share(f"customer {customer}", 1 / 5),)
+    return await post_body(f"https://{host}/hook", b"{}", {}, lambda _: "nobody goes anywhere", lookups, claim)
 
 
 def test_receivers_whose_name_server_is_silent_keep_no_other_work_waiting(silent: None) -> None:
+    lookups = Lookups(LOOKUPS_MAX)
+
     async def work() -> None:
         async with asyncio.timeout(20), asyncio.TaskGroup() as attempts:
-            waiting = [attempts.create_task(post(f"host{number}.silent")) for number in range(2 * THREADS_MAX)]
-            failure = await post("localhost")
+            waiting = [
+                attempts.create_task(post(f"host{number}.silent", lookups, f"customer{number}"))
+                for number in range(2 * THREADS_MAX)
+            ]
+            failure = await post("localhost", lookups)
             assert failure is not None
             assert failure.why == "nobody goes anywhere", "other names are looked up"
             assert await asyncio.to_thread(lambda: "done") == "done"
@@ -52,16 +65,20 @@ def test_receivers_whose_name_server_is_silent_keep_no_other_work_waiting(silent
     asyncio.run(work())
 
 
-def test_only_so_many_names_are_looked_up_at_once(silent: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ThreadResolver, "lookups", threading.BoundedSemaphore(2))
+def test_customer_with_silent_name_servers_leaves_lookups_to_others_and_to_operators(silent: None) -> None:
+    lookups = Lookups(20)
 
     async def work() -> None:
         async with asyncio.timeout(20), asyncio.TaskGroup() as attempts:
-            waiting = [attempts.create_task(post(f"host{number}.silent")) for number in range(3)]
+            waiting = [attempts.create_task(post(f"host{number}.silent", lookups)) for number in range(20)]
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             failure = done.pop().result()
             assert failure is not None
             assert failure.why == "it cannot be reached: too many names are being looked up"
+            for other in (post("localhost", lookups, "other"), post("localhost", OPERATOR_LOOKUPS)):
+                failure = await other
+                assert failure is not None
+                assert failure.why == "nobody goes anywhere", "the name is looked up"
             for attempt in waiting:
                 attempt.cancel()
 

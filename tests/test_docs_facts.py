@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.base.scarce_goods import ScarceGood
 from edgeproxy.collector.billing.meter_export.outbox import RowState
 from edgeproxy.collector.billing.reports.business_report import DayReport
 from edgeproxy.collector.billing.reports.revenue import CurrencyFigures, RevenueFigures
@@ -41,6 +42,7 @@ def told() -> dict[str, tuple[str, ...]]:
     metrics.expiry = lambda: {"collector.pem": 0.0}
     metrics.row_security = lambda: True
     metrics.spans = SpanExporter(None, {})
+    metrics.goods.append(ScarceGood("webhook_attempts", lambda: 200, lambda: 0))
     metrics.unknown.labels("customer")
     metrics.alert_raised("quota_reached", "quota:acme:calls-month:2027-01:100")
     metrics.alert_tried("ops", "sent")

@@ -73,7 +73,11 @@ class SignUp(Part):
     plan: Name | None = Field(
         default=None, description="Plan without a fee to which they are subscribed. By default they choose one."
     )
-    per_hour: Count = Field(default=100, description="Addresses that may sign up in an hour, all together.")
+    per_hour: Count = Field(
+        default=100,
+        description="Addresses that may sign up in an hour, all together. Each network and each domain has a "
+        "[share](scarce-goods.md).",
+    )
 
 
 class WatchedRegion(Part):

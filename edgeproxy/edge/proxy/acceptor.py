@@ -89,7 +89,7 @@ class TlsHandshake(TlsTransport):
     def __init__(
         self, runtime: "Runtime", peer: str, subject: bytes, tls: server_tls.ServerTls, kind: type[Client]
     ) -> None:
-        super().__init__(tls.context, server_side=True)
+        super().__init__(tls.context, runtime.turns, server_side=True)
         self._spoken = tls.spoken
         self._kind = kind
         self._runtime, self._peer, self.subject = runtime, peer, subject

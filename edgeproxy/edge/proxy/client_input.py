@@ -83,7 +83,14 @@ class ClientInput(ClientTransport):
             self.buffer = data
             return
         self._body_size_due = exchange.snapshot.body_idle_bytes
+        rest = b""
+        if head.chunked and len(data) > SMALL_BYTES and not self.runtime.turns.open():
+            data, rest = data[:SMALL_BYTES], data[SMALL_BYTES:]
         exchange.message += self._read_body(data)
+        if rest and self.body is None:
+            self.buffer += rest
+        elif rest:
+            self.take_in_slices(rest)
 
     def _read_body(self, data: bytes) -> bytes:
         """Return the client's bytes of a body as the upstream is to get them, and count them."""

@@ -51,7 +51,7 @@ class UpstreamConnector:
                         await self._http2.open_stream(server, tls)
                     else:
                         protocol = cast("asyncio.Protocol", server)
-                        await dial(endpoint, protocol, tls, self._runtime.write_batching)
+                        await dial(endpoint, protocol, tls, self._runtime)
             except Exception as error:
                 failure, why = self._describe_failure(endpoint, error)
             else:

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.edge.proxy.socket_input import read_remaining
 from edgeproxy.edge.proxy.tls_transport import TlsTransport
-from edgeproxy.edge.proxy.write_batching import WriteBatching
 
 if TYPE_CHECKING:
     from edgeproxy.base.client_tls import ClientTls
     from edgeproxy.edge.proxy.pool import Endpoint
+    from edgeproxy.edge.proxy.runtime import Runtime
+    from edgeproxy.edge.proxy.turns import Turns
 
 
 class HandshakeError(Exception):
@@ -22,7 +23,7 @@ class HandshakeError(Exception):
 
 
 async def dial(
-    endpoint: "Endpoint", server: asyncio.Protocol, upstream_tls: "ClientTls | None", batching: WriteBatching
+    endpoint: "Endpoint", server: asyncio.Protocol, upstream_tls: "ClientTls | None", runtime: "Runtime"
 ) -> None:
     """Connect `server` to its endpoint, under TLS if `upstream_tls` is given.
 
@@ -31,16 +32,16 @@ async def dial(
     loop = asyncio.get_running_loop()
     if upstream_tls is None:
         transport, _ = await loop.create_connection(lambda: server, endpoint.address, endpoint.port)
-        batching.add(transport)
+        runtime.write_batching.add(transport)
         return
-    dialled = DialedTransport(endpoint, server, upstream_tls)
+    dialled = DialedTransport(endpoint, server, upstream_tls, runtime.turns)
     transport, _ = await loop.create_connection(lambda: dialled, endpoint.address, endpoint.port)
     try:
         await dialled.handshake
     except asyncio.CancelledError:
         dialled.abort()
         raise
-    batching.add(transport)
+    runtime.write_batching.add(transport)
 
 
 class DialedTransport(TlsTransport):
@@ -48,13 +49,13 @@ class DialedTransport(TlsTransport):
 
     __slots__ = ("_client_tls", "_context", "_key", "_server", "handshake")
 
-    def __init__(self, endpoint: "Endpoint", server: asyncio.Protocol, client_tls: "ClientTls") -> None:
+    def __init__(self, endpoint: "Endpoint", server: asyncio.Protocol, client_tls: "ClientTls", turns: "Turns") -> None:
         name = client_tls.server_name or endpoint.host
         self._client_tls, self._context, self._server = client_tls, client_tls.context, server
         self._key = (name, endpoint.address, endpoint.port)
         self.handshake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         session = client_tls.sessions.get(self._key)
-        super().__init__(self._context, server_side=False, server_hostname=name, session=session)
+        super().__init__(self._context, turns, server_side=False, server_hostname=name, session=session)
 
     def on_handshake_done(self) -> asyncio.Protocol:
         """Return the connection: whoever speaks TLS is whom the configuration names."""
@@ -68,6 +69,7 @@ class DialedTransport(TlsTransport):
             self.handshake.set_exception(HandshakeError(why))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.process_backlog()
         if isinstance(exc, OSError):
             # What was to be sent could not be; what had come by then may be an answer.
             last = read_remaining(self._plain)

@@ -134,7 +134,7 @@ class Http2Pool:
                 if self._open_stream(server):
                     return
                 connection = Http2Upstream(self._runtime, endpoint, self._forget_closed)
-                await dial(endpoint, cast("asyncio.Protocol", connection), tls, self._runtime.write_batching)
+                await dial(endpoint, cast("asyncio.Protocol", connection), tls, self._runtime)
                 self._connections.setdefault(endpoint, []).append(connection)
                 connection.open_stream(server)
         finally:

@@ -14,6 +14,8 @@ Path = tuple[str, ...]
 
 NULL: Final = b"null"
 LISTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+MEMBERS_MAX: Final = 4096
+"""Members of a list that are read, from its end: a list of numbers has a hundred thousand in 256 KiB."""
 
 
 class JsonFields:
@@ -50,14 +52,14 @@ class JsonFields:
     def read(self, text: bytes | bytearray, values: dict[str, bytes]) -> bool:
         """Put the values of a text into `values` by name, each as it is written; `null` is no value.
 
-        Of a list each member is read, the last one last. Returns False where the text is no object or list of JSON, or
+        Of a list up to MEMBERS_MAX members are read, the last one last. Returns False where the text is no object or list of JSON, or
         is nested too deeply to be read.
         """
         try:
             try:
                 read = self._decode_whole(text)
             except msgspec.ValidationError:
-                self._read_members([text] if text.lstrip()[:1] == b"{" else LISTS.decode(text), values)
+                self._read_members([text] if text.lstrip()[:1] == b"{" else LISTS.decode(text)[-MEMBERS_MAX:], values)
             else:
                 self._take(read, values)
         except (msgspec.DecodeError, RecursionError):

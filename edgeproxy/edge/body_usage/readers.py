@@ -92,8 +92,20 @@ class EventStreamReader:
                     break
             else:
                 return
+        if self._is_between:
+            data = self._skip_events(data)
         if data:
             self._read_lines(data)
+
+    def _skip_events(self, data: bytes) -> bytes:
+        """Return `data` from its first event on that has a marker, or is not whole; two line feeds always end one."""
+        at = len(data)
+        for marker in (self._marker, *self._other_markers):
+            found = data.find(marker, 0, at)
+            if found >= 0:
+                at = found
+        end = data.rfind(b"\n\n", 0, at)
+        return data if end < 0 else data[end + 2 :]
 
     def finish(self) -> None:
         """The body has ended. An event without an empty line behind it is none, so that nothing is left to be read."""

@@ -252,6 +252,11 @@ class BodyUsage:
         """Bytes that may still be read for the usage alone, once the client has left."""
 
     @property
+    def is_packed(self) -> bool:
+        """Whether the body is decoded in order to be read."""
+        return self._decoder is not None
+
+    @property
     def read_on_seconds(self) -> float:
         """Seconds for which the answer is read on once its client has left; 0 where that would tell nothing."""
         return 0.0 if self._reader is None else self._metering.read_on_seconds

@@ -23,7 +23,7 @@ from edgeproxy.edge.proxy.forwarding import Forwarding, Refusal
 from edgeproxy.edge.proxy.probe_schedule import ProbeSchedule
 from edgeproxy.edge.proxy.reset import was_reset
 from edgeproxy.edge.proxy.tls_transport import TlsTransport
-from edgeproxy.edge.proxy.turns import PIECE_BYTES, STEPS, Backlog
+from edgeproxy.edge.proxy.turns import PIECE_BYTES, PIECE_BYTES_MAX, STEPS, Backlog
 
 if TYPE_CHECKING:
     from edgeproxy.edge.http1.changing_lines import Changing
@@ -48,6 +48,7 @@ class Client(ClientInput):
 
     exchange_type: type[Exchange] = Exchange
     """The class of its requests."""
+    piece_bytes_max = PIECE_BYTES_MAX
 
     __slots__ = (
         "_certificate",

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Iterable
 
 from edgeproxy.edge.proxy.deadlines import NEVER
-from edgeproxy.edge.proxy.turns import Backlog, Turns
+from edgeproxy.edge.proxy.turns import PIECE_BYTES_MAX, Backlog, Turns
 
 RECORD_BYTES_MAX = 16 << 10
 """Bytes that one record of TLS carries at most (RFC 8446 section 5.1)."""
@@ -165,6 +165,7 @@ class TlsTransport(asyncio.Protocol):
 
     takes_bulk = False
     """All bytes are decrypted."""
+    piece_bytes_max = PIECE_BYTES_MAX
 
     def has_room_for_input(self) -> bool:
         """Return whether whoever speaks through this takes more."""

@@ -29,6 +29,9 @@ PIECE_BYTES: Final = 16 << 10
 PIECE_BYTES_MIN, PIECE_BYTES_MAX = 1 << 10, 64 << 10
 """Bytes of a piece, whatever pieces before it have cost. The longest takes some 15 ms if it holds chunks of a byte."""
 
+PACKED_PIECE_BYTES_MAX: Final = 512
+"""Bytes of a piece that is decoded in order to be read: it can become a hundred times as long."""
+
 BULK_BYTES: Final = 64 << 10
 """Bytes of one read up to which plain bytes, of a body of known length for example, are no matter of slices."""
 
@@ -128,6 +131,10 @@ class InputSide(Protocol):
     @property
     def takes_bulk(self) -> bool:
         """Whether its next bytes are only passed on or dropped, at no cost but that of their number."""
+
+    @property
+    def piece_bytes_max(self) -> int:
+        """Bytes that it may be given at a time, whatever pieces before have cost."""
 
     def data_received(self, data: bytes) -> None:
         """Process input, or hand it to the backlog."""
@@ -250,7 +257,7 @@ class Backlog:
     def _cut(self, side: InputSide) -> bytes:
         """Take the next piece off."""
         data, at = self._data, self._at
-        end = len(data) if side.takes_bulk else at + self._piece_bytes
+        end = len(data) if side.takes_bulk else at + min(self._piece_bytes, side.piece_bytes_max)
         if end >= len(data):
             self._data, self._at = b"", 0
         else:

@@ -18,7 +18,7 @@ from edgeproxy.edge.proxy.plain_responses import PLAIN_RESPONSES, read_plain_hea
 from edgeproxy.edge.proxy.reset import was_reset
 from edgeproxy.edge.proxy.socket_input import read_remaining
 from edgeproxy.edge.proxy.tunnel import Tunnel
-from edgeproxy.edge.proxy.turns import SMALL_BYTES, Backlog
+from edgeproxy.edge.proxy.turns import PACKED_PIECE_BYTES_MAX, PIECE_BYTES, PIECE_BYTES_MAX, SMALL_BYTES, Backlog
 from edgeproxy.edge.proxy.upstream_body import (
     CHUNKED,
     FILTERED,
@@ -81,8 +81,10 @@ class UpstreamConnection(UpstreamBody):
         if exchange.accepts_whole and end + 4 + plain[1] == len(data):
             client = exchange.client
             # An answer in one piece does not say that the connection ends, and does not come by `Client.next`, where
-            # the end of the client's side, another configuration and a client that is not read are seen to.
-            if not (client.state or client.half_closed or client.is_outdated or self.write_paused):
+            # the end of the client's side, another configuration and a client that is not read are seen to. The usage
+            # that a long one states is read in slices.
+            is_short = len(data) <= PIECE_BYTES or exchange.binding.body_metering is None
+            if is_short and not (client.state or client.half_closed or client.is_outdated or self.write_paused):
                 exchange.respond_whole(self, plain, data, end)
                 return
         self.begin_answer(data, end)
@@ -208,6 +210,11 @@ class UpstreamConnection(UpstreamBody):
         if state == TUNNEL:
             return self.tunnel is not None and self.tunnel.is_opaque
         return state == SIZED or (state == UNTIL_CLOSE and self.body_filter is None)
+
+    @property
+    def piece_bytes_max(self) -> int:
+        """Bytes of the answer that are processed at a time."""
+        return PACKED_PIECE_BYTES_MAX if self.usage is not None and self.usage.is_packed else PIECE_BYTES_MAX
 
     def write_to_client(self, exchange: Forwarding, data: bytes = b"") -> None:
         """Write a piece of the answer, behind its head where that has not gone out yet."""

@@ -331,7 +331,7 @@ json_values = st.recursive(
 
 def test_a_long_text_of_brackets_is_looked_at_so_far() -> None:
     """Its first level can be read, and what stands below that only where few tokens are before it."""
-    dense = [[]] * (6 * TOKENS_MAX)
+    dense = [[]] * (15 * TOKENS_MAX)
     for body, tokens in (
         ({"model": "m", "choices": dense, "usage": {"prompt_tokens": 4}}, 4),
         ({"model": "m", "response": {"output": dense, "usage": {"input_tokens": 4}}}, None),
@@ -414,3 +414,19 @@ def test_nothing_that_comes_is_more_than_not_stated(fragments: list[bytes], is_s
     body = b'data: {"model":"m"}\n\n' * is_stream + b"".join(fragments) + b"\n\n"
     counts = read("openai", *[body[at : at + size] for at in range(0, len(body), size)], is_stream=is_stream)
     assert set(str(list_counts(counts)[0])) in ({"4"}, set("None"))
+
+
+def test_events_without_markers_are_passed_over_and_those_after_them_are_read() -> None:
+    named = b'data: {"model":"m","usage":null}\n\n'
+    stated = b'data: {"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}\n\n'
+    filler = b"data: x\n\n" * 500 + b"\n\n" * 500 + b"data: [1,\ndata: 2]\r\n\r\n"
+    usage = read("openai", named, filler + stated + filler + b"data: {", b"}\n\n", is_stream=True)
+    alone = read("openai", named, stated, is_stream=True)
+    assert list_counts(usage) == list_counts(alone)
+    assert list_counts(usage)[0] is not None
+
+
+def test_member_at_the_end_of_a_list_of_numbers_is_read() -> None:
+    usage = b'{"model":"m","usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}'
+    counts = read("openai", b"[" + b"1," * 50_000 + usage + b"]", is_stream=False)
+    assert list_counts(counts) == list_counts(read("openai", usage, is_stream=False))

@@ -45,6 +45,7 @@ class Side:
         self.name, self.log = name, log if log is not None else []
         self.pieces: list[bytes] = []
         self.takes_bulk, self.room = False, True
+        self.piece_bytes_max = PIECE_BYTES_MAX
         self.reading, self.aborted = True, False
         self.fault: Exception | None = None
         self.backlog = Backlog(loop.turns, self)
@@ -120,6 +121,14 @@ def test_pieces_follow_their_cost_within_bounds():
     side.seconds_per_byte = 0.0
     side.receive(INPUT)
     assert max(map(len, side.pieces)) == PIECE_BYTES_MAX
+
+
+def test_side_bounds_its_pieces():
+    loop = Loop()
+    side = Side(loop, 0.0)
+    side.piece_bytes_max = 512
+    side.receive(INPUT)
+    assert set(map(len, side.pieces)) == {512}
 
 
 @pytest.mark.parametrize("connections", [6, 100, 1000])

@@ -35,6 +35,7 @@ METRICS: dict[str, Metric] = {
     "edge_burst_credits_spent_total": Metric("counter", ("tier",), "Requests beyond a limit that credits paid for"),
     "edge_shed_total": Metric("counter", ("priority",), "Requests turned away because there was too much to do"),
     "edge_loop_lag_seconds": Metric("histogram", (), "How late workers' event loops are for their samples"),
+    "edge_loop_turn_seconds": Metric("histogram", (), "Turns of workers' event loops"),
     "edge_rules_total": Metric("counter", ("rule", "action"), "Requests that a rule was about, and what was done"),
     "edge_auth_failures_total": Metric("counter", ("reason",), "Requests refused for their key"),
     "edge_upstream_seconds": Metric("histogram", ("upstream",), "From a request's head sent to its answer's head"),

@@ -52,8 +52,8 @@ class JsonFields:
     def read(self, text: bytes | bytearray, values: dict[str, bytes]) -> bool:
         """Put the values of a text into `values` by name, each as it is written; `null` is no value.
 
-        Of a list up to MEMBERS_MAX members are read, the last one last. Returns False where the text is no object or list of JSON, or
-        is nested too deeply to be read.
+        Of a list the last MEMBERS_MAX members are read, the last one last. Returns False where the text is no object or
+        list of JSON, or is nested too deeply to be read.
         """
         try:
             try:

@@ -190,6 +190,10 @@ class Client(ClientInput):
         """Process input in slices; False where it is one, or no matter of slices."""
         return self._get_backlog().receive(data)
 
+    def describe(self) -> tuple[str, str]:
+        """Return the kind of the connection, and the address of its peer."""
+        return "client" if self.tunnel is None else "client's tunnel", self.peer
+
     @property
     def takes_bulk(self) -> bool:
         """Whether the client's next bytes are only passed on or dropped."""

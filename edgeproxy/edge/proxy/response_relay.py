@@ -258,6 +258,11 @@ class ResponseRelay(ExchangeRecord):
 
     # ---- what the answer may be
 
+    @property
+    def reads_usage(self) -> bool:
+        """Whether the usage that the answer's body states is read."""
+        return self.binding is not None and self.binding.body_metering is not None
+
     def is_bodiless(self, status: int) -> bool:
         """Return whether an answer of this status has no body, whatever its fields say (RFC 9112 section 6.3)."""
         return self.method == b"HEAD" or status in (204, 304)

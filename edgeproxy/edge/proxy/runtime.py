@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 ENDPOINT_LOG_SECONDS = 10.0
 """Between two log lines about one endpoint that cannot be reached."""
 
+TURN_LOG_SECONDS = 10.0
+"""Between two log lines about long turns of the loop, by the kind of the connection that takes them."""
+
 
 class Connector(Protocol):
     """Opens connections to upstreams; see connector.py."""
@@ -40,6 +43,7 @@ class Runtime:
     """The shared parts of one worker. The worker sets `snapshot`, `overload` and `connector` before it listens."""
 
     __slots__ = (
+        "_turn_log",
         "body_space",
         "claim_waiter",
         "connections",
@@ -74,9 +78,10 @@ class Runtime:
         self.ids = IdGenerator()
         self.deadlines = Deadlines()
         self.tasks = Tasks()
-        self.turns = Turns()
+        self._turn_log = log.RateLimitedLog(TURN_LOG_SECONDS)
+        self.turns = Turns(observe=self.metrics.loop_turn_seconds().observe, report=self._log_long_turn)
         self.connections = Connections(ConnectionLimits(self.metrics, store.connected), self.deadlines)
-        self.write_batching = WriteBatching()
+        self.write_batching = WriteBatching(self.turns.record)
         self.overload: Overload
         self.connector: Connector
         self.claim_waiter = ClaimWaiter(lambda _: True)
@@ -92,6 +97,10 @@ class Runtime:
         self.snapshot = snapshot
         tracer = snapshot.tracer
         self.ids.set_sample(1.0 if tracer is None else tracer.settings.sample)
+
+    def _log_long_turn(self, seconds: float, kind: str, peer: str) -> None:
+        """Log a turn that kept all connections waiting, and whose input took it."""
+        self._turn_log.info("a turn of the loop was long", kind, seconds=round(seconds, 3), peer=peer)
 
     def tick(self, offset: float) -> None:
         """Take over the offset that the supervisor publishes, and the date; called twice a second."""

@@ -155,6 +155,11 @@ class TlsTransport(asyncio.Protocol):
             self.backlog = Backlog(self._turns, self)
         return self.backlog.receive(data)
 
+    def describe(self) -> tuple[str, str]:
+        """Return the kind of the connection, and the address of its peer."""
+        peer = self._plain.get_extra_info("peername")
+        return "TLS" if self._protocol is not None else "TLS handshake", peer[0] if peer else ""
+
     def process_backlog(self) -> None:
         """Process what came before the connection was lost, unless this side had ended it."""
         if self.backlog is not None:

@@ -35,6 +35,9 @@ PACKED_PIECE_BYTES_MAX: Final = 512
 BULK_BYTES: Final = 64 << 10
 """Bytes of one read up to which plain bytes, of a body of known length for example, are no matter of slices."""
 
+LONG_TURN_SECONDS: Final = 0.05
+"""Seconds of a turn from which on it is reported."""
+
 STEPS: Final = 16
 """Requests, frames or chunks after which whoever processes them looks at the clock."""
 
@@ -48,16 +51,34 @@ class Waiter(Protocol):
     def abort(self) -> None:
         """Close at once: processing has failed."""
 
+    def describe(self) -> tuple[str, str]:
+        """Return the kind of the connection, and the address of its peer, for the log."""
+
+
+UNKNOWN: Final = ("other", "")
+"""The description of what took a turn's time, where no slice did."""
+
 
 class Turns:
     """The turns of one worker's loop. Times are seconds of `clock`; `call_soon` calls back in the next turn."""
 
-    __slots__ = ("_call_soon", "_ends", "_queue", "clock", "until")
+    __slots__ = ("_began", "_call_soon", "_ends", "_longest", "_observe", "_queue", "_report", "clock", "until")
 
     def __init__(
-        self, clock: Callable[[], float] = monotonic, call_soon: Callable[[Callable[[], None]], object] | None = None
+        self,
+        clock: Callable[[], float] = monotonic,
+        call_soon: Callable[[Callable[[], None]], object] | None = None,
+        observe: Callable[[float], None] = lambda _: None,
+        report: Callable[[float, str, str], None] = lambda *_: None,
     ) -> None:
+        """`observe`: notes the length of a turn. `report`: logs a long one, with the kind and the peer of the
+        connection that had the longest slice of it."""
         self.clock = clock
+        self._observe, self._report = observe, report
+        self._began = 0.0
+        """The beginning of the turn under way, where all of it is measured; else 0.0."""
+        self._longest = (0.0, UNKNOWN)
+        """The longest slice of the turn under way, and whose it was."""
         self._call_soon = call_soon
         self.until = 0.0
         """The end of the slice under way; 0.0 where there is none."""
@@ -95,6 +116,7 @@ class Turns:
     def grant(self, waiter: Waiter, until: float) -> None:
         """Give `waiter` a slice now."""
         before, self.until = self.until, until
+        begun = self.clock()
         try:
             waiter.go_on(until)
         except Exception:
@@ -102,6 +124,21 @@ class Turns:
             raise
         finally:
             self.until = before
+            seconds = self.clock() - begun
+            if seconds > 2 * SLICE_SECONDS and seconds > self._longest[0]:
+                self._longest = seconds, waiter.describe()
+
+    def record(self, seconds: float) -> None:
+        """Take note of the length of a turn that has just ended, and report a long one."""
+        self._observe(seconds)
+        self.report_long(seconds)
+
+    def report_long(self, seconds: float) -> None:
+        """Report a turn if it was long: by the connection whose slice took most of it, if one did."""
+        longest, described = self._longest
+        if seconds > LONG_TURN_SECONDS:
+            self._report(seconds, *(described if longest > seconds / 2 else UNKNOWN))
+        self._longest = 0.0, UNKNOWN
 
     def _schedule(self) -> None:
         call_soon = self._call_soon or asyncio.get_running_loop().call_soon
@@ -112,6 +149,11 @@ class Turns:
         queue, clock = self._queue, self.clock
         self._ends = 0.0
         now = clock()
+        if self._began:
+            self.record(now - self._began)
+        elif self._longest[0]:
+            self.report_long(self._longest[0])
+        self._began = now
         ends = now + TURN_SECONDS
         try:
             for _ in range(len(queue)):
@@ -120,7 +162,9 @@ class Turns:
                 if now >= ends:
                     break
         finally:
-            if queue and not self._ends:
+            if not queue:
+                self._began = 0.0  # The loop may sleep before its next turn.
+            elif not self._ends:
                 self._ends = now
                 self._schedule()
 
@@ -150,6 +194,9 @@ class InputSide(Protocol):
 
     def abort(self) -> None:
         """Close at once."""
+
+    def describe(self) -> tuple[str, str]:
+        """Return the kind of the connection, and the address of its peer, for the log."""
 
 
 class Backlog:
@@ -248,6 +295,10 @@ class Backlog:
         self.take()
         if self._side is not None:
             self._side.abort()
+
+    def describe(self) -> tuple[str, str]:
+        """Return the kind of the connection, and the address of its peer."""
+        return UNKNOWN if self._side is None else self._side.describe()
 
     def close(self) -> None:
         """Forget the connection, and its input: it is lost."""

@@ -83,7 +83,7 @@ class UpstreamConnection(UpstreamBody):
             # An answer in one piece does not say that the connection ends, and does not come by `Client.next`, where
             # the end of the client's side, another configuration and a client that is not read are seen to. The usage
             # that a long one states is read in slices.
-            is_short = len(data) <= PIECE_BYTES or exchange.binding.body_metering is None
+            is_short = len(data) <= PIECE_BYTES or not exchange.reads_usage
             if is_short and not (client.state or client.half_closed or client.is_outdated or self.write_paused):
                 exchange.respond_whole(self, plain, data, end)
                 return
@@ -202,6 +202,11 @@ class UpstreamConnection(UpstreamBody):
         if self.backlog is None:
             self.backlog = Backlog(self.runtime.turns, self)
         return self.backlog.receive(data)
+
+    def describe(self) -> tuple[str, str]:
+        """Return the kind of the connection, and the address of its peer."""
+        kind = "upstream" if self.tunnel is None else "upstream's tunnel"
+        return kind, f"{self.endpoint.host}:{self.endpoint.port}"
 
     @property
     def takes_bulk(self) -> bool:

@@ -69,10 +69,11 @@ class Worker:
             lambda: len(connections.clients) + connections.streams,
             self.take_queued,
             runtime.write_batching.time_turn,
-            runtime.metrics.loop_lag_seconds().observe,
+            self._observe_lag,
         )
         self._listening: list[tuple[asyncio.Server, socket.socket, Acceptor]] = []
         self._inward: list[ServerTls] = []
+        self._lag_seconds = runtime.metrics.loop_lag_seconds()
         self._log = log.get_logger()
         runtime.deadlines.add_sweep(self._sweep)
 
@@ -99,6 +100,11 @@ class Worker:
             self._listening.append((server, queue, acceptor))
         self.runtime.deadlines.start()
         self.runtime.overload.start(self.runtime.snapshot.overload)
+
+    def _observe_lag(self, late: float) -> None:
+        """Note how late the loop was for a sample: at least one turn was as long."""
+        self._lag_seconds.observe(late)
+        self.runtime.turns.report_long(late)
 
     @property
     def queues(self) -> list[socket.socket]:

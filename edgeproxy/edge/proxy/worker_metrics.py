@@ -90,6 +90,10 @@ class WorkerMetrics:
         """Return the histogram of how late the worker's event loop is."""
         return self._metrics.histogram("edge_loop_lag_seconds")
 
+    def loop_turn_seconds(self) -> Histogram:
+        """Return the histogram of how long the turns of the worker's event loop take."""
+        return self._metrics.histogram("edge_loop_turn_seconds")
+
     def upstream_seconds(self, upstream: str) -> Histogram:
         """Return the histogram of what a service takes to answer."""
         return self._metrics.histogram("edge_upstream_seconds", upstream)

@@ -9,6 +9,7 @@ each sample of the loop (overload.py), so that a request costs nothing.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from statistics import median
 from time import perf_counter
 from weakref import WeakSet
@@ -27,7 +28,9 @@ BATCH_BYTES_MAX = 65536
 class WriteBatching:
     """The connections of a worker, and whether what they write is batched."""
 
-    def __init__(self) -> None:
+    def __init__(self, observe: Callable[[float], None] = lambda _: None) -> None:
+        """`observe`: notes the length of a turn that was timed."""
+        self._observe = observe
         self.is_on = False
         self._transports: WeakSet[asyncio.WriteTransport] = WeakSet()
         self._turns: deque[float] = deque(maxlen=TURNS)
@@ -44,6 +47,7 @@ class WriteBatching:
 
     def record_turn(self, seconds: float) -> None:
         """Take note of how long a turn took."""
+        self._observe(seconds)
         turns = self._turns
         turns.append(seconds)
         typical = median(turns)

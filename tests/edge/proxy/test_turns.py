@@ -22,7 +22,14 @@ class Loop:
     def __init__(self) -> None:
         self.now = 100.0
         self.callbacks: list[Callable[[], None]] = []
-        self.turns = Turns(lambda: self.now, self.callbacks.append)
+        self.observed: list[float] = []
+        self.reported: list[tuple[str, str]] = []
+        self.turns = Turns(
+            lambda: self.now,
+            self.callbacks.append,
+            self.observed.append,
+            lambda _, kind, peer: self.reported.append((kind, peer)),
+        )
 
     def turn(self) -> float:
         """Run the callbacks of one turn; return the seconds that they took."""
@@ -74,6 +81,9 @@ class Side:
 
     def abort(self) -> None:
         self.aborted = True
+
+    def describe(self) -> tuple[str, str]:
+        return "side", self.name
 
     @property
     def taken(self) -> bytes:
@@ -271,3 +281,37 @@ def test_fault_closes_its_connection_and_nobody_elses():
     loop.finish()
     assert other.taken == INPUT
     assert not other.aborted
+
+
+def test_turns_are_measured_while_input_waits():
+    loop = Loop()
+    for _ in range(6):
+        Side(loop, COSTLY).receive(INPUT)
+    for _ in range(5):
+        loop.turn()
+        loop.now += 0.002  # The sockets have their time as well.
+    assert len(loop.observed) == 4
+    assert all(TURN_SECONDS + 0.002 <= seconds <= TURN_SECONDS + SLICE_SECONDS + 0.002 for seconds in loop.observed)
+    loop.finish()
+    measured = len(loop.observed)
+    loop.now += 10.0  # The loop sleeps.
+    Side(loop, COSTLY).receive(INPUT[:2000])
+    loop.finish()
+    assert len(loop.observed) == measured
+    assert not loop.reported
+
+
+def test_long_slice_is_reported_with_its_connection():
+    loop = Loop()
+    Side(loop, 0.1 / 2000, "192.0.2.1").receive(INPUT[:2000])
+    loop.finish()
+    assert loop.reported == [("side", "192.0.2.1")]
+
+
+def test_long_turn_that_no_slice_took_names_nobody():
+    loop = Loop()
+    Side(loop, COSTLY, "192.0.2.1").receive(INPUT)
+    loop.turn()
+    loop.now += 0.2
+    loop.turn()
+    assert loop.reported == [("other", "")]

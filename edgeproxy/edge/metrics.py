@@ -53,6 +53,8 @@ METRICS: dict[str, Metric] = {
     "edge_trace_spans_exported_total": Metric("counter", (), "Spans that a receiver has accepted"),
     "edge_trace_spans_dropped_total": Metric("counter", ("reason",), "Spans that no receiver has, by why"),
     "edge_connections_refused_total": Metric("counter", ("reason",), "Connections refused: too many, or of an address"),
+    "edge_held_bytes": Metric("gauge", (), "Bytes that workers hold for clients in memory"),
+    "edge_held_exhausted_total": Metric("counter", ("share",), "Clients ended for the bytes they hold, by the bound"),
     "edge_http2_connections": Metric("gauge", (), "Open connections of clients that speak HTTP/2"),
     "edge_http2_streams_total": Metric("counter", (), "Streams that clients have begun: requests over HTTP/2"),
     "edge_http2_resets_total": Metric("counter", ("by", "code"), "Streams reset, by the client or the edge"),

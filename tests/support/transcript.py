@@ -465,6 +465,7 @@ class Edge:
             assert not slots, f"slots that nobody gave back: {slots}"
             assert self.metrics("edge_upstream_pending") == {}, "requests wait for an answer, and nobody for them"
             assert idle <= watched, "connections that are gone are offered for use"
+            assert not worker.runtime.held.held_bytes, "the budget counts bytes of clients that are gone"
             assert worker.runtime.connections.upstreams == worker.runtime.connections.streams == 0
             assert not any(endpoint.idle for endpoint in self.endpoints())
             assert not self.errors, self.errors

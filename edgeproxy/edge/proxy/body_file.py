@@ -165,6 +165,7 @@ class BodyFile:
     def close(self) -> None:
         """Drop the file, once the operation under way has ended."""
         self._closed = True
+        self._pending.clear()  # The operation under way may wait for a thread for long.
         self._writable.set()
         if not self._busy:
             self._busy = True

@@ -16,12 +16,23 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.runtime import Runtime
     from edgeproxy.edge.proxy.snapshot import Snapshot
 
+BLANK: Final = b"\r\n\r\n"
+
 MEMORY_BYTES_MAX: Final = 256 << 10
 """Bytes of a request that are kept in memory until its body is whole; the rest is on disk."""
+
+PRESSED_BYTES_MAX: Final = 8 << 10
+"""The same while memory is to be saved (`HeldBudget.is_pressed`)."""
 
 
 class BufferingClient(Protocol):
     """The connection that the body comes over."""
+
+    def update_held(self) -> None:
+        """State to the memory budget how many bytes are held."""
+
+    def is_pressed(self) -> bool:
+        """Return whether memory is to be saved (`HeldBudget.is_pressed`)."""
 
     @property
     def body(self) -> "RequestBody | None":
@@ -75,6 +86,11 @@ class BufferedBody:
         return self._file is not None
 
     @property
+    def pending_bytes(self) -> int:
+        """Bytes of it in memory that are still to be stored."""
+        return 0 if self._file is None else self._file.pending_bytes
+
+    @property
     def is_stored(self) -> bool:
         """Whether nothing of it is on its way to the disk."""
         return self._file is None or not self._file.is_busy
@@ -86,31 +102,49 @@ class BufferedBody:
 
     def append(self, data: bytes) -> None:
         """Take a piece in. The request fails with 413 where it is one too many, with 503 where there is no room."""
-        exchange, file = self._exchange, self._file
+        exchange = self._exchange
         if exchange.bytes_in > self._max_bytes:
             exchange.fail(RejectedError(413, "The body is larger than this service accepts"))
             return
-        if file is None and len(exchange.message) + len(data) <= MEMORY_BYTES_MAX:
+        size = len(exchange.message) + len(data)
+        is_pressed = size > PRESSED_BYTES_MAX and exchange.client.is_pressed()
+        if self._file is None and size <= MEMORY_BYTES_MAX and not is_pressed:
             exchange.message += data
-        else:
-            runtime = exchange.runtime
-            if not runtime.body_space.has_room(len(data), exchange.snapshot.max_buffered_bytes):
-                assert exchange.binding is not None
-                runtime.metrics.count_shed(exchange.binding.priority)
-                exchange.fail(create_no_room_error())
-                return
-            if file is None:
-                file = self._file = BodyFile(
-                    runtime.folder, runtime.body_space, runtime.tasks, self._on_stored, self._on_disk_error
-                )
-            file.append(data)
-            if file.pending_bytes > MEMORY_BYTES_MAX:
-                exchange.client.pause_reading()
-        if exchange.client.body is None and (file is None or not file.is_busy):
+        elif not self._store(data, is_pressed=is_pressed):
+            return
+        exchange.client.update_held()
+        if exchange.client.body is None and self.is_stored:
             exchange.send_buffered()
+
+    def move_to_disk(self) -> None:
+        """Move the part that came with the head to disk, where memory is to be saved."""
+        if len(self._exchange.message) > PRESSED_BYTES_MAX and self._exchange.client.is_pressed():
+            self._store(b"", is_pressed=True)
+
+    def _store(self, data: bytes, *, is_pressed: bool) -> bool:
+        """Store a piece on disk, with all before it where memory is to be saved. Return False where there is no room;
+        the request has failed then."""
+        exchange, runtime = self._exchange, self._exchange.runtime
+        if is_pressed and self._file is None:
+            head, blank, begun = exchange.message.partition(BLANK)
+            exchange.message, data = head + blank, begun + data
+        if not runtime.body_space.has_room(len(data), exchange.snapshot.max_buffered_bytes):
+            assert exchange.binding is not None
+            runtime.metrics.count_shed(exchange.binding.priority)
+            exchange.fail(create_no_room_error())
+            return False
+        if self._file is None:
+            self._file = BodyFile(
+                runtime.folder, runtime.body_space, runtime.tasks, self._on_stored, self._on_disk_error
+            )
+        self._file.append(data)
+        if self._file.pending_bytes > (PRESSED_BYTES_MAX if is_pressed else MEMORY_BYTES_MAX):
+            exchange.client.pause_reading()
+        return True
 
     def _on_stored(self) -> None:
         """Go on once all that has come is on disk."""
+        self._exchange.client.update_held()
         if self._exchange.client.body is None:
             self._exchange.send_buffered()
         else:

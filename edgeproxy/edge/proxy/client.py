@@ -217,9 +217,12 @@ class Client(ClientInput):
             self.pause_reading()
         elif not self.transport.is_closing():
             self.transport.pause_reading()
+        self.update_held()
 
     def on_backlog_done(self) -> None:
         """Read on, or close a connection whose client has closed its side."""
+        if self.holding is not None:
+            self.update_held()
         if self.state > LAST:
             if not self.transport.is_closing():
                 self.transport.resume_reading()
@@ -265,12 +268,18 @@ class Client(ClientInput):
             self.close()
         elif data:
             self.deadline = deadline or monotonic() + self.runtime.snapshot.header_timeout
+            self.update_held()
 
     def _reject_partial_head(self, refusal: RejectedError, data: bytes) -> None:
         """Refuse data that will never be a request."""
         exchange = self.exchange = Exchange(self, self.runtime)
         exchange.request_line = data
         self.respond(exchange.format_own_response(refusal, close=True), close=True)
+
+    def refuse_input(self, refusal: RejectedError) -> None:
+        """Refuse the beginning of a request."""
+        if self.buffer or self.has_backlog:
+            self._reject_partial_head(refusal, self.buffer)
 
     def respond(self, answer: bytes, *, close: bool) -> None:
         """Write an answer of the edge's own, which ends the exchange; `close` ends the connection as well."""
@@ -442,6 +451,8 @@ class Client(ClientInput):
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.abandon(ended_by_edge=ended_by_edge)
+        if self.holding is not None:
+            self.runtime.held.hold(self, 0)
 
 
 def _remove_empty_lines(data: bytes) -> bytes:

@@ -4,7 +4,7 @@ from edgeproxy.edge.proxy.exchange_record cimport ExchangeRecord as CExchangeRec
 
 cdef class ClientInput(ClientTransport):
     cdef public CExchangeRecord exchange
-    cdef public object _body_size_due, backlog, body, buffer
+    cdef public object _body_size_due, backlog, body, buffer, holding
     # Those of Client that an exchange reads: it knows its client as a ClientInput.
     cdef public CAddress address
     cdef public object forwarded_lines

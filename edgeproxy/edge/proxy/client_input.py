@@ -4,19 +4,22 @@ Nothing is read without bounds: of a body no more than its upstream takes, of re
 READ_AHEAD_BYTES, and as many as the configuration lets a client pipeline.
 """
 
+import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.body import ChunkedBody, RequestBody, SizedBody
-from edgeproxy.edge.proxy.client_states import LAST
+from edgeproxy.edge.proxy.client_states import CLOSED, LAST
 from edgeproxy.edge.proxy.client_transport import ClientTransport
 from edgeproxy.edge.proxy.deadlines import NEVER
-from edgeproxy.edge.proxy.exchange_states import AWAITS_BODY, GATHERING
+from edgeproxy.edge.proxy.exchange_states import AWAITS_BODY, GATHERING, OVER
 from edgeproxy.edge.proxy.turns import SMALL_BYTES, Backlog
 
 if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.address import Address
     from edgeproxy.edge.proxy.forwarding import Forwarding
+    from edgeproxy.edge.proxy.held_budget import Account, Holding
     from edgeproxy.edge.proxy.runtime import Runtime
 
 BLANK: Final = b"\r\n\r\n"
@@ -25,15 +28,24 @@ READ_AHEAD_BYTES: Final = 64 << 10
 """Bytes that are read ahead: requests sent before the one under way is answered, a body before its upstream is
 there."""
 
+HOLDERS: Final = {
+    "connection": "This connection holds",
+    "address": "This address holds",
+    "worker": "The clients of this edge hold",
+}
+"""The beginning of a refusal, by the bound of the memory budget that is exhausted."""
+
 
 class ClientInput(ClientTransport):
     """The bytes behind a request's head, and flow control between the client and its upstream."""
 
-    __slots__ = ("_body_size_due", "backlog", "body", "buffer", "exchange")
+    __slots__ = ("_body_size_due", "backlog", "body", "buffer", "exchange", "holding")
 
     is_http2 = False
     """Whether this is a stream of HTTP/2, which says itself where a body ends."""
 
+    address: "Address"
+    """The limits of the address that asks."""
     _body_size_due: int
     """Bytes that the body has to have for its deadline to be put off."""
 
@@ -47,6 +59,8 @@ class ClientInput(ClientTransport):
         """Bytes that were read and belong to no request yet."""
         self.backlog: Backlog | None = None
         """Input behind `buffer` that waits for its turns."""
+        self.holding: Holding | None = None
+        """Its entry in the worker's memory budget, while anything is held for it (held_budget.py)."""
 
     def serve_next(self) -> None:
         """Go on to the next request: the exchange is over."""
@@ -146,10 +160,12 @@ class ClientInput(ClientTransport):
                 exchange.message += data
                 if len(exchange.message) > READ_AHEAD_BYTES:
                     self.pause_reading()
+                self.update_held()
         else:
             self.buffer += data
             if self._is_read_ahead_full():
                 self.pause_reading()
+            self.update_held()
             if exchange.state is AWAITS_BODY:
                 assert exchange.wait is not None
                 exchange.wait.on_input(len(self.buffer), exchange.length, is_full=self._is_read_ahead_full())
@@ -203,6 +219,7 @@ class ClientInput(ClientTransport):
     def pause_writing(self) -> None:
         self.write_paused = True
         self._unsent_bytes = self.count_unsent()
+        self.update_held()
         exchange = self.exchange
         if exchange is None:
             self.pause_reading()
@@ -214,6 +231,7 @@ class ClientInput(ClientTransport):
 
     def resume_writing(self) -> None:
         self.write_paused = False
+        self.update_held()
         exchange = self.exchange
         if exchange is None:
             self.serve_next()
@@ -221,3 +239,79 @@ class ClientInput(ClientTransport):
             if exchange.has_begun_response and exchange.server.tunnel is None:
                 self.deadline = monotonic() + exchange.idle_timeout
             exchange.server.resume_reading()
+
+    # ---- the memory budget
+
+    @property
+    def held_account(self) -> "Account | None":
+        """The account of a connection of HTTP/2 in the memory budget."""
+        return None
+
+    def count_held(self) -> int:
+        """Return the bytes that are held for this client: read and not passed on, or written and not taken."""
+        held = len(self.buffer) + self.count_untaken()
+        if self.backlog is not None:
+            held += len(self.backlog)
+        exchange = self.exchange
+        if exchange is not None and exchange.state is not OVER:
+            held += len(exchange.message)
+            if exchange.wait is not None:
+                held += len(exchange.wait.data)
+            if exchange.buffered_body is not None:
+                held += exchange.buffered_body.pending_bytes
+            server = exchange.server
+            if server is not None:
+                if server.write_paused:
+                    held += server.transport.get_write_buffer_size()
+                if server.backlog is not None:
+                    held += len(server.backlog)
+        return held
+
+    def count_untaken(self) -> int:
+        """Return the bytes that were written and that the client does not take."""
+        return self.transport.get_write_buffer_size() if self.write_paused else 0
+
+    def update_held(self) -> None:
+        """State to the budget how many bytes are held; where memory is short, less is held from now on."""
+        exchange = self.exchange
+        if exchange is not None and exchange.server is not None and self.is_pressed():
+            exchange.forget_message()
+        self.runtime.held.hold(self, 0 if self.state == CLOSED else self.count_held())
+
+    def is_pressed(self) -> bool:
+        """Return whether so much is held that memory is to be saved."""
+        return self.runtime.held.is_pressed(self)
+
+    def on_held_exhausted(self, share: str) -> None:
+        """End what is held: 503, or a reset where the client does not take what it was sent."""
+        exchange = self.exchange
+        if exchange is not None and exchange.forget_message():
+            self.update_held()
+            return
+        self.pause_reading()
+        self.runtime.report_held_exhausted(share, self.address.text)
+        # Not now: it may be in the middle of a step, and so may whoever exceeded the budget.
+        asyncio.get_running_loop().call_soon(self._end_held, share)
+
+    def _end_held(self, share: str) -> None:
+        exchange, refusal = self.exchange, create_held_error(share)
+        if self.state == CLOSED:
+            return
+        is_unread = self.write_paused or self.state > LAST
+        if exchange is not None:
+            is_unread = is_unread or exchange.has_begun_response
+            self.serve_no_more()  # What follows it is unclear, or more of the same.
+            exchange.fail(refusal)
+        elif not is_unread:
+            self.refuse_input(refusal)
+        if is_unread:
+            self.abort()
+
+    def refuse_input(self, refusal: RejectedError) -> None:
+        """Refuse the beginning of a request."""
+
+
+def create_held_error(share: str) -> RejectedError:
+    """Return the refusal of a client that holds too many bytes; `share` is the bound that is exhausted."""
+    why = f"{HOLDERS[share]} as many bytes here as limits.held allows"
+    return RejectedError(503, why, fields=b"Retry-After: 1\r\n")

@@ -43,6 +43,7 @@ from edgeproxy.edge.proxy.exchange_states import (
     Unread,
 )
 from edgeproxy.edge.proxy.forwarding import Forwarding, Refusal
+from edgeproxy.edge.proxy.held_budget import UNCOUNTED_BYTES
 from edgeproxy.edge.proxy.identity import UnresolvedIdentity
 from edgeproxy.edge.proxy.own_response import record_notes
 from edgeproxy.edge.proxy.preauth_policy import find_requested_method, is_preflight
@@ -101,12 +102,16 @@ class Exchange(Forwarding):
             max_bytes = self.binding.route.service.max_buffered_bytes
             is_taken = self.binding.takes_whole_bodies and self.take_whole_body()
             if is_taken or (max_bytes is not None and self.start_buffering(max_bytes)):
+                client.update_held()
                 return FORWARDED
         # Nothing of the request is still to come. What the connections have to say against it is asked later.
         self.accepts_whole = (bare or (self.head is PLAIN and client.body is None)) and self.method != b"HEAD"
         self.send()
-        if client.body is not None and self.server is not None:
-            client.deadline = monotonic() + self.snapshot.body_idle
+        if not bare:
+            if len(self.message) > UNCOUNTED_BYTES:
+                client.update_held()
+            if client.body is not None and self.server is not None:
+                client.deadline = monotonic() + self.snapshot.body_idle
         return FORWARDED
 
     def read_request(self, data: bytes, end: int) -> None:
@@ -354,6 +359,8 @@ class Exchange(Forwarding):
         assert self.wait is not None
         self.state = state
         self.wait.data, self.wait.end = data, end
+        if len(data) > UNCOUNTED_BYTES:
+            self.client.update_held()
         self.waiting_since = monotonic()
         self.client.deadline = NEVER  # Waiting has an end of its own.
         return WAITING
@@ -370,6 +377,7 @@ class Exchange(Forwarding):
         self.state = DECIDING
         # What has come meanwhile is of its body, or of requests to come.
         data, client.buffer = wait.data + client.buffer, b""
+        wait.data = b""
         outcome: Outcome
         try:
             outcome = (self._resume_identification if awaited_key else self.proceed)(data, wait.end)

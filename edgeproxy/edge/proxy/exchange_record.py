@@ -259,6 +259,8 @@ class ExchangeRecord:
             self.buffered_body = None
         self.server = None
         self.state = OVER
+        if self.client.holding is not None:
+            self.client.update_held()
 
     def log_end(
         self, error: str | None = None, *, aborted: bool = False, customer: tuple[str, str] | None = None

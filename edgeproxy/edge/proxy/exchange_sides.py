@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.address import Address
     from edgeproxy.edge.proxy.body import RequestBody
     from edgeproxy.edge.proxy.client_certificate import ClientCertificate
+    from edgeproxy.edge.proxy.held_budget import Holding
+    from edgeproxy.edge.proxy.turns import Backlog
 
 E = TypeVar("E")
 
@@ -63,6 +65,10 @@ class UpstreamSide(IdleConnection, TunnelUpstream, Protocol[E]):
     @property
     def reused(self) -> bool:
         """Whether it has answered before."""
+
+    @property
+    def backlog(self) -> "Backlog | None":
+        """Its input that waits for turns."""
 
     @property
     def rechunks(self) -> bool:
@@ -113,6 +119,16 @@ class ClientSide(TunnelClient, Protocol[E]):
     """The lines that change with each request, once they are known."""
     heads_read: int
     """Heads of which the meaning had to be read as a whole."""
+
+    @property
+    def holding(self) -> "Holding | None":
+        """Its entry in the memory budget; None while nothing is held for it."""
+
+    def update_held(self) -> None:
+        """State to the budget how many bytes are held."""
+
+    def is_pressed(self) -> bool:
+        """Return whether so much is held that memory is to be saved."""
 
     @property
     def transport(self) -> asyncio.Transport:

@@ -19,6 +19,7 @@ from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.proxy import own_response, stream_usage, upstream_request
 from edgeproxy.edge.proxy.buffered_body import BufferedBody
 from edgeproxy.edge.proxy.exchange_states import AWAITS_BODY, AWAITS_CLAIMS, AWAITS_KEY, CONNECTING, GATHERING, SENT
+from edgeproxy.edge.proxy.held_budget import UNCOUNTED_BYTES
 from edgeproxy.edge.proxy.request_span import create_span_id
 from edgeproxy.edge.proxy.response_relay import ALTERED, ResponseRelay
 from edgeproxy.edge.proxy.socket_input import is_readable
@@ -86,6 +87,17 @@ class Forwarding(ResponseRelay):
                 return
         self._connect()
 
+    def forget_message(self) -> bool:
+        """Drop what is kept of a request that was sent, as memory is short; it cannot be sent again then.
+
+        Return False where there is nothing worth dropping.
+        """
+        body = self.buffered_body
+        if self.server is None or len(self.message) <= UNCOUNTED_BYTES or (body is not None and body.is_on_disk):
+            return False
+        self.message, self.streamed_body = self.request_line, True
+        return True
+
     def _is_safe_on(self, server: "UpstreamSide[Forwarding]") -> bool:
         """Return whether a kept connection may have a request that, once lost, could not be sent again."""
         on_disk = self.buffered_body is not None and self.buffered_body.is_on_disk
@@ -133,6 +145,8 @@ class Forwarding(ResponseRelay):
             head_timeout = self.binding.route.head_timeout
             client.deadline = now + (head_timeout if client.body is None else self.snapshot.body_idle)
             self._send_from_disk(server)
+            if len(self.message) > UNCOUNTED_BYTES:
+                client.update_held()
             client.resume_reading()
             if client.write_paused:
                 server.pause_reading()
@@ -302,6 +316,7 @@ class Forwarding(ResponseRelay):
         if self.head.expect and self.minor:
             # Nobody else would tell the client to go on.
             client.write(message.CONTINUE)
+        self.buffered_body.move_to_disk()
         return True
 
     def take_whole_body(self) -> bool:

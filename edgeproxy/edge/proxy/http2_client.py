@@ -15,6 +15,7 @@ from edgeproxy.edge.proxy.client import LAST_REQUEST_SECONDS, SCHEMES, Client
 from edgeproxy.edge.proxy.client_states import LAST
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.frame_writer import FrameWriter
+from edgeproxy.edge.proxy.held_budget import Account
 from edgeproxy.edge.proxy.http2_input import Http2Input
 from edgeproxy.edge.proxy.http2_stream import Http2Stream
 from edgeproxy.edge.proxy.reset import was_reset
@@ -62,7 +63,7 @@ class ClientHttp2Connection(Http2Connection):
 class Http2Client(Client):
     """A connection of a client that speaks HTTP/2."""
 
-    __slots__ = ("_new_streams", "_writer", "http2", "is_full")
+    __slots__ = ("_account", "_new_streams", "_writer", "http2", "is_full")
 
     http2: ClientHttp2Connection
     _writer: FrameWriter
@@ -73,6 +74,7 @@ class Http2Client(Client):
         """Whether so much waits for windows that no upstream is read."""
         self._new_streams = 0
         """Streams that have begun since they were last counted."""
+        self._account = Account()
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         writer = self._writer = FrameWriter(transport)
@@ -99,6 +101,11 @@ class Http2Client(Client):
         if not (self.address.admitted or self.trusted):
             self._shut_down()
 
+    @property
+    def held_account(self) -> Account | None:
+        """The account of its streams in the memory budget; None of a trusted proxy, which brings many clients."""
+        return None if self.trusted else self._account
+
     # ---- bytes
 
     def data_received(self, data: bytes) -> None:
@@ -113,9 +120,11 @@ class Http2Client(Client):
 
     def pause_writing(self) -> None:
         self.write_paused = self.http2.write_paused = True
+        self.update_held()
 
     def resume_writing(self) -> None:
         self.write_paused = self.http2.write_paused = False
+        self.update_held()
         self._writer.hold()
         self.http2.send_blocked()
         self._writer.flush()

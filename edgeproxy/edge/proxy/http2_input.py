@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.address import Address
     from edgeproxy.edge.proxy.client_certificate import ClientCertificate
     from edgeproxy.edge.proxy.forwarding import Forwarding
+    from edgeproxy.edge.proxy.held_budget import Account
     from edgeproxy.edge.proxy.runtime import Runtime
 
 
@@ -36,6 +37,10 @@ class StreamsConnection(Protocol):
     expects_new_head: bool
     heads_read: int
     is_full: bool
+
+    @property
+    def held_account(self) -> "Account | None":
+        """The account of all its streams in the memory budget."""
 
     @property
     def http2(self) -> Http2Connection: ...
@@ -104,6 +109,15 @@ class Http2Input(Stream, ClientInput):
 
     def serve_no_more(self) -> None:
         """Do nothing: what ends a connection of HTTP/1.1 ends a stream in any case."""
+
+    @property
+    def held_account(self) -> "Account | None":
+        """The account of its connection in the memory budget."""
+        return self.connection.held_account
+
+    def count_untaken(self) -> int:
+        """Return the bytes of the answer that wait for a window."""
+        return self.waiting_bytes
 
     # ---- the body
 

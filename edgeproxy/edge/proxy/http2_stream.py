@@ -257,6 +257,7 @@ class Http2Stream(Http2Input):
         self.deadline = self._taken_by
         if self.waiting_bytes > HELD_BYTES_MAX:
             self.pause_upstream()
+        self.update_held()
         self.connection.check_held()
 
     def pause_upstream(self) -> None:
@@ -277,6 +278,7 @@ class Http2Stream(Http2Input):
     def on_drained(self) -> None:
         exchange = self.exchange
         self._taken_by = NEVER
+        self.update_held()
         if exchange is None:
             self._await_end()
         elif exchange.has_begun_response and (exchange.server is None or exchange.server.tunnel is None):
@@ -339,6 +341,8 @@ class Http2Stream(Http2Input):
     def on_closed(self) -> None:
         self.state = CLOSED
         self.runtime.deadlines.timed.discard(self)
+        if self.holding is not None:
+            self.runtime.held.hold(self, 0)
         # What it holds of itself would keep it until the garbage collector looks.
         self.write = _drop
         self.writelines = _drop

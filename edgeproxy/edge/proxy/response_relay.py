@@ -101,6 +101,8 @@ class ResponseRelay(ExchangeRecord):
             self._record_whole(endpoint, data[: end + 2])
         self.state = OVER
         client.exchange = None
+        if client.holding is not None:
+            client.update_held()
         client.deadline = written + self.snapshot.keepalive_idle
         if client.buffer or client.write_paused:
             client.serve_next()

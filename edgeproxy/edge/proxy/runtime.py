@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
+from edgeproxy.config import units
 from edgeproxy.edge.proxy.body_file import BodySpace
 from edgeproxy.edge.proxy.claim_waiter import ClaimWaiter
 from edgeproxy.edge.proxy.connection_limits import ConnectionLimits
 from edgeproxy.edge.proxy.connections import Connections
 from edgeproxy.edge.proxy.deadlines import Deadlines
+from edgeproxy.edge.proxy.held_budget import HeldBudget
 from edgeproxy.edge.proxy.key_lookup import KeyLookup
 from edgeproxy.edge.proxy.request_ids import IdGenerator
 from edgeproxy.edge.proxy.span_buffer import SpanBuffer
@@ -52,6 +54,7 @@ class Runtime:
         "deadlines",
         "endpoint_log",
         "folder",
+        "held",
         "ids",
         "key_lookup",
         "metrics",
@@ -70,6 +73,8 @@ class Runtime:
         self.folder = store.state
         """The folder in which files may be made."""
         self.body_space = BodySpace()
+        self.held = HeldBudget(units.HELD_BYTES)
+        """The memory budget: all bytes that are held for clients."""
         self.offset = store.offset
         """Edge time less monotonic time, in seconds."""
         self.date_line = format_date_field()
@@ -95,12 +100,18 @@ class Runtime:
     def serve_snapshot(self, snapshot: "Snapshot") -> None:
         """Begin requests with this configuration from now on."""
         self.snapshot = snapshot
+        self.held.bytes_max = snapshot.max_held_bytes
         tracer = snapshot.tracer
         self.ids.set_sample(1.0 if tracer is None else tracer.settings.sample)
 
     def _log_long_turn(self, seconds: float, kind: str, peer: str) -> None:
         """Log a turn that kept all connections waiting, and whose input took it."""
         self._turn_log.info("a turn of the loop was long", kind, seconds=round(seconds, 3), peer=peer)
+
+    def report_held_exhausted(self, share: str, about: str) -> None:
+        """Count and log a client that is ended for the bytes it holds; `share` is the exhausted bound."""
+        self.metrics.count_held_exhausted(share)
+        self.endpoint_log.error("a client is ended: it holds too many bytes", about, setting="limits.held", share=share)
 
     def tick(self, offset: float) -> None:
         """Take over the offset that the supervisor publishes, and the date; called twice a second."""

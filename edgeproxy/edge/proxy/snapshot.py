@@ -145,6 +145,7 @@ class Snapshot:
         self.head_limits = grammar.HeadLimits(head=limits.head, fields=limits.fields)
         self.max_body_bytes = NO_LIMIT if limits.body is None else limits.body
         self.max_buffered_bytes = limits.buffered
+        self.max_held_bytes = limits.held
         self.header_timeout = limits.header_timeout
         self.body_idle = limits.body_idle
         self.body_idle_bytes = max(1, int(self.body_idle * (limits.body_rate or 0)))

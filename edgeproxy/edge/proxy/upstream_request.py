@@ -62,7 +62,7 @@ def is_repeatable(exchange: "ResponseRelay") -> bool:
     if exchange.has_begun_response or exchange.head.upgrade or exchange.client.body is not None:
         return False
     body = exchange.buffered_body
-    if body is None:
+    if body is None or not body.is_on_disk:
         return not exchange.streamed_body
     return exchange.state is not GATHERING or body.is_stored
 

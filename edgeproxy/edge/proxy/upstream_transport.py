@@ -165,9 +165,13 @@ class UpstreamTransport:
         """Read nothing until the input that waits has had its turn."""
         if not self.transport.is_closing():
             self.transport.pause_reading()
+        if self.exchange is not None:
+            self.exchange.client.update_held()
 
     def on_backlog_done(self) -> None:
         """Read on."""
+        if self.exchange is not None:
+            self.exchange.client.update_held()
         if not self._reading_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -175,10 +179,12 @@ class UpstreamTransport:
         self.write_paused = True
         if self.exchange is not None:
             self.exchange.client.pause_reading()
+            self.exchange.client.update_held()
 
     def resume_writing(self) -> None:
         self.write_paused = False
         if self.exchange is not None:
+            self.exchange.client.update_held()
             self.exchange.client.resume_reading()
             if self.exchange.buffered_body is not None:
                 self.exchange.buffered_body.resume_sending()

@@ -171,6 +171,8 @@ class Worker:
         runtime.connections.sweep(now)
         runtime.metrics.settle()
         runtime.metrics.set_upstream_connections(runtime.connections.upstreams)
+        runtime.held.refresh()
+        runtime.metrics.set_held_bytes(runtime.held.held_bytes)
         runtime.metrics.set_http2_connections(len(runtime.connections.http2_clients))
         access = runtime.snapshot.access_log
         if access is not None:

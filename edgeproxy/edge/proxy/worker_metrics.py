@@ -219,6 +219,15 @@ class WorkerMetrics:
         """Set the gauge of connections of clients that speak HTTP/2."""
         self._metrics.gauge("edge_http2_connections").set(n)
 
+    def set_held_bytes(self, n: int) -> None:
+        """Set the gauge of the bytes that are held for clients."""
+        self._metrics.gauge("edge_held_bytes").set(n)
+
+    def count_held_exhausted(self, share: str) -> None:
+        """Count a client that is ended for the bytes it holds; `share`: the bound of its connection, its address or
+        the worker."""
+        self._counter("edge_held_exhausted_total", share).add(1)
+
     def count_http2_streams(self, n: int) -> None:
         """Count streams that clients have begun."""
         self._counter("edge_http2_streams_total").add(n)

@@ -2,11 +2,14 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
+import ssl
+from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import uvloop
+
+from edgeproxy.base.name_lookup import AddressInfo, NameLookups, is_address
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,16 +32,56 @@ def _detaches_socket(connect: Callable[P, Coroutine[object, object, T]]) -> Call
 
 
 class EventLoop(uvloop.Loop):
-    """uvloop's loop, with a fault of it mended.
+    """uvloop's loop, with two faults of it mended.
 
     Where a connection over a socket is cancelled before it is made, uvloop (0.21 and 0.22) closes the descriptor, and
     the socket closes that number again when it is collected. By then the number may be that of a table, a database or
     another client. aiohttp gives the loop a socket for each connection that it makes.
+
+    Names are looked up in threads of name_lookup.py, as those of libuv hold back other look-ups and the process's end.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._lookups = NameLookups("look up a name")
+
     # Its types are not those of asyncio, though its connections are.
-    create_connection = _detaches_socket(uvloop.Loop.create_connection)  # type: ignore[assignment]
+    _connect: Callable[..., Coroutine[object, object, tuple[Any, Any]]] = _detaches_socket(
+        uvloop.Loop.create_connection
+    )
     create_unix_connection = _detaches_socket(uvloop.Loop.create_unix_connection)  # type: ignore[assignment]
+
+    async def getaddrinfo(  # type: ignore[override]
+        self,
+        host: bytes | str | None,
+        port: bytes | str | int | None,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Sequence[AddressInfo]:
+        """Look up a name."""
+        return await self._lookups.look_up(host, port, family=family, kind=type, protocol=proto, flags=flags)
+
+    async def create_connection(
+        self, protocol_factory: Callable[[], Any], host: str | None = None, port: int | None = None, **options: Any
+    ) -> tuple[Any, Any]:
+        """Connect to an address, or to the first one of a name that takes the connection. Raises OSError."""
+        if host is None or is_address(host):
+            return await self._connect(protocol_factory, host, port, **options)
+        infos = await self.getaddrinfo(host, port, family=options.pop("family", 0), type=socket.SOCK_STREAM)
+        if options.get("ssl"):
+            options["server_hostname"] = options.get("server_hostname") or host
+        failure: OSError | None = None
+        for *_, address in infos:
+            try:
+                return await self._connect(protocol_factory, str(address[0]), port, **options)
+            except ssl.SSLError:
+                raise
+            except OSError as error:
+                failure = failure or error
+        raise failure or OSError(f"{host} has no address")
 
 
 def run(main: Coroutine[object, object, T]) -> T:

@@ -3,10 +3,11 @@
 import aiohttp
 import orjson
 
+from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.base.json_values import JsonObject
 
-FETCH_SECONDS_MAX = 10.0
 DOCUMENT_BYTES_MAX = 1 << 20
+PEER = HttpPeer("the issuer", 10.0, DOCUMENT_BYTES_MAX)
 
 
 class InvalidDocumentError(ValueError):
@@ -15,11 +16,7 @@ class InvalidDocumentError(ValueError):
 
 async def fetch_json(url: str) -> JsonObject:
     """Return the JSON object at a URL; no redirect is followed. Raises as `read_json`, and OSError and TimeoutError."""
-    timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS_MAX)
-    async with (
-        aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
-        session.get(url, allow_redirects=False) as response,
-    ):
+    async with open_session(PEER) as session, session.get(url, allow_redirects=False) as response:
         return await read_json(response, url)
 
 
@@ -27,10 +24,7 @@ async def read_json(response: aiohttp.ClientResponse, source: str) -> JsonObject
     """Return the JSON object of a response. Raises ValueError, which names the source, and aiohttp.ClientError."""
     if response.status != 200:
         raise ValueError(f"{source} answers {response.status}")
-    body = await response.content.read(DOCUMENT_BYTES_MAX + 1)
-    while len(body) <= DOCUMENT_BYTES_MAX and (more := await response.content.read(DOCUMENT_BYTES_MAX)):
-        body += more
-    return parse_document(body, source)
+    return parse_document(await response.read(), source)
 
 
 def parse_document(body: bytes, source: str) -> JsonObject:

@@ -9,10 +9,11 @@ from collections.abc import Callable
 import aiohttp
 import orjson
 
+from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.stripe_sandbox.faults import DELIVERIES, Faults
 from edgeproxy.stripe_sandbox.transaction import Account, Body, Transaction
 
-TIMEOUT_SECONDS = 10.0
+PEER = HttpPeer("the webhook endpoint", 10.0, 64 << 10, reads_prefix=True)
 AT_ONCE = 32
 SHUFFLE_SECONDS = 2.0
 BACK_OFF = (5, 30, 120, 600, 3600)
@@ -105,7 +106,7 @@ class Deliveries:
 
     async def _post(self, url: str, payload: bytes, headers: dict[str, str]) -> bool:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(TIMEOUT_SECONDS))
+            self._session = open_session(PEER)
         try:
             async with self._session.post(url, data=payload, headers=headers, allow_redirects=False) as answer:
                 return 200 <= answer.status < 300

@@ -19,11 +19,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from edgeproxy.base.client_tls import ClientTls, TlsFilesError
 from edgeproxy.base.http_answer import parse_retry_after, read_prefix
+from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.config.tracing import TRACES_PATH, Tracing
 
 ANSWER_BYTES_MAX: Final = 64 << 10
 """Bytes of an answer that are read; what receivers say takes less than a hundred."""
+PEER: Final = HttpPeer("the receiver of traces", 60.0, ANSWER_BYTES_MAX, reads_prefix=True)
 WHY_CHARACTERS_MAX: Final = 200
 RETRIED_STATUSES: Final = frozenset((429, 502, 503, 504))
 """Statuses after which the same request may succeed (OTLP/HTTP, failures)."""
@@ -75,7 +77,7 @@ class HttpTransport:
                 self.endpoint, data=body, allow_redirects=False, server_hostname=name
             ) as answer:
                 return interpret_answer(
-                    answer.status, answer.headers, await read_prefix(answer.content, ANSWER_BYTES_MAX)
+                    answer.status, answer.headers, await read_prefix(answer.content, PEER.body_bytes_max)
                 )
         except (TimeoutError, aiohttp.ClientError, OSError, TlsFilesError, ValueError) as error:
             # aiohttp raises ValueError for some answers that are no HTTP.
@@ -86,12 +88,13 @@ class HttpTransport:
         context: ssl.SSLContext | bool = True
         if settings.endpoint.startswith("https://"):
             context = await run_in_thread("load certificates for tracing", lambda: ClientTls(settings.tls).context)
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=1, ssl=context),
-            timeout=aiohttp.ClientTimeout(total=settings.timeout),
+        return open_session(
+            PEER,
+            seconds=settings.timeout,
+            tls=context,
             headers={**settings.headers, "Content-Type": "application/x-protobuf", "Accept-Encoding": "identity"},
-            cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            limit=1,
         )
 
     async def close(self) -> None:

@@ -3,6 +3,9 @@
 import asyncio
 import os
 import socket
+import threading
+import time
+from typing import Any
 
 import pytest
 
@@ -31,3 +34,47 @@ def test_the_descriptor_of_a_connection_that_is_cancelled_is_closed_once(family:
         os.dup2(server.fileno(), number)
         connected.close()
         os.close(number)  # Raises OSError where the socket has closed it.
+
+
+def test_silent_name_server_holds_neither_other_names_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    over, getaddrinfo = threading.Event(), socket.getaddrinfo
+
+    def look_up(host: Any, *arguments: Any, **options: Any) -> Any:
+        if str(host).endswith(".silent"):
+            over.wait(60)
+            raise socket.gaierror(socket.EAI_AGAIN, "nobody answers")
+        return getaddrinfo(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+    async def connect(port: int) -> None:
+        loop, tasks = asyncio.get_running_loop(), Tasks()
+        for number in range(40):  # More than the threads of any pool.
+            tasks.start("connect", loop.create_connection(asyncio.Protocol, f"host{number}.silent", 80))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            transport, _ = await loop.create_connection(asyncio.Protocol, "localhost", port)
+        transport.close()
+        await tasks.cancel()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        began = time.monotonic()
+        event_loop.run(connect(server.getsockname()[1]))
+    assert time.monotonic() - began < 20
+    over.set()
+
+
+def test_connection_tries_each_address_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        infos = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.0.0.9", "127.0.0.1")]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: infos)
+
+        async def connect() -> object:
+            transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, "api.internal", port)
+            try:
+                return transport.get_extra_info("peername")
+            finally:
+                transport.abort()
+
+        assert event_loop.run(connect()) == ("127.0.0.1", port)

@@ -16,7 +16,8 @@ from urllib.parse import urlencode
 import aiohttp
 import jwt
 
-from edgeproxy.base.issuer_documents import FETCH_SECONDS_MAX, fetch_metadata, read_json
+from edgeproxy.base.http_peer import open_session
+from edgeproxy.base.issuer_documents import PEER, fetch_metadata, read_json
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.issuer_keys import FRESH_SECONDS
@@ -113,10 +114,9 @@ class CodeFlow(Generic[T]):
             form["client_id"] = self._client.id
         else:
             login = aiohttp.BasicAuth(self._client.id, self._client.secret)
-        timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS_MAX)
         try:
             async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
+                open_session(PEER) as session,
                 session.post(str(metadata["token_endpoint"]), data=form, auth=login, allow_redirects=False) as answer,
             ):
                 tokens = await read_json(answer, "the token endpoint")

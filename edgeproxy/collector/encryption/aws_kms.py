@@ -11,6 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.session import get_session
 
+from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.collector.encryption.key_services import REASON_CHARACTERS_MAX, KeyServiceError
 
 CALL_SECONDS = 20.0
@@ -64,7 +65,7 @@ class AwsKmsKeyService:
     async def _call(self, call: Callable[[KmsClient], bytes]) -> bytes:
         try:
             async with asyncio.timeout(CALL_SECONDS):
-                return await asyncio.to_thread(self._call_now, call)
+                return await run_in_thread("call AWS KMS", lambda: self._call_now(call))
         except TimeoutError:
             raise KeyServiceError(f"{self.name} did not answer within {CALL_SECONDS:g} seconds") from None
 

@@ -15,7 +15,7 @@ import aiohttp
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from edgeproxy.base.http_answer import read_prefix
+from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.base.plural import format_count
 from edgeproxy.collector.exports import files, reading_files
 from edgeproxy.collector.exports.manifest import FOLDER, DamagedExportError, File, Manifests
@@ -25,8 +25,7 @@ from edgeproxy.config import addresses
 URL_FORM = "https://HOST:8443/DATABASE"
 TABLES = (files.FOLDER, reading_files.FOLDER)
 """The tables, which have the names of the folders of their files."""
-TIMEOUT = aiohttp.ClientTimeout(total=300, connect=10)
-ANSWER_BYTES_MAX = 64 << 20
+PEER = HttpPeer("ClickHouse", 300.0, 64 << 20, 10.0)
 REASON_CHARS_MAX = 300
 
 
@@ -86,10 +85,10 @@ class ClickHouse:
         try:
             # Whom it would redirect to is not whom the password is for.
             async with self._session.post(self._url, params=parameters, data=body, allow_redirects=False) as response:
-                answer = await read_prefix(response.content, ANSWER_BYTES_MAX + 1)
+                answer = await response.read()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise StorageUnavailableError(f"{self._url}: {error or 'does not answer in time'}") from None
-        if response.status != 200 or len(answer) > ANSWER_BYTES_MAX:
+        if response.status != 200:
             reason = " ".join(answer[:4096].decode(errors="replace").split())[:REASON_CHARS_MAX]
             raise StorageUnavailableError(f"{self._url}: status {response.status}: {reason}")
         return answer
@@ -117,7 +116,7 @@ async def open_clickhouse(url: str, environ: Mapping[str, str]) -> AsyncIterator
         raise InvalidStorageError("--clickhouse: is not https://, which only a server on this host may be")
     credentials = {"X-ClickHouse-User": "CLICKHOUSE_USER", "X-ClickHouse-Key": "CLICKHOUSE_PASSWORD"}
     fields = {field: environ[name] for field, name in credentials.items() if environ.get(name)}
-    async with aiohttp.ClientSession(headers=fields, timeout=TIMEOUT) as session:
+    async with open_session(PEER, headers=fields) as session:
         yield ClickHouse(session, f"{parts.scheme}://{parts.netloc}/", database)
 
 

@@ -1,5 +1,6 @@
 """Mails of pages: their form, and the way to the server."""
 
+import asyncio
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 
@@ -8,7 +9,7 @@ import aiosmtplib
 from edgeproxy.config.collector.pages import SignInMail
 
 SECONDS_MAX = 30.0
-"""Seconds that a mail server may take."""
+"""Seconds for a mail as a whole."""
 MAIL_ERRORS = (aiosmtplib.SMTPException, OSError, TimeoutError)
 """The exceptions of a mail that was not taken."""
 PERMANENT_CODE_MIN = 500
@@ -39,16 +40,17 @@ def create_message(sender: str, to: str, subject: str, text: str, html: str | No
 
 async def send_message(mail: SignInMail, message: EmailMessage) -> None:
     """Send a mail by the server; raises one of MAIL_ERRORS."""
-    await aiosmtplib.send(
-        message,
-        hostname=mail.server.host,
-        port=mail.server.port,
-        use_tls=mail.tls == "tls",
-        start_tls=mail.tls == "starttls",
-        username=mail.user,
-        password=mail.password,
-        timeout=SECONDS_MAX,
-    )
+    async with asyncio.timeout(SECONDS_MAX):  # The library's is for each of its commands.
+        await aiosmtplib.send(
+            message,
+            hostname=mail.server.host,
+            port=mail.server.port,
+            use_tls=mail.tls == "tls",
+            start_tls=mail.tls == "starttls",
+            username=mail.user,
+            password=mail.password,
+            timeout=SECONDS_MAX,
+        )
 
 
 async def send_to_one(mail: SignInMail, message: EmailMessage) -> None:

@@ -14,14 +14,14 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
+from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.page_tables import checks
 from edgeproxy.collector.database.periodic import run_guarded
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.config.collector.pages import StatusPage, WatchedRegion
 
-DEADLINE_SECONDS = 10.0
-"""Seconds that a check may take."""
+PEER = HttpPeer("the region", 10.0, 64 << 10, reads_prefix=True)
 FAILED, FAST = "failed", "fast"
 """The results of a check beside its bucket: it failed; or it was within the objective."""
 BUCKETS_MS = (10, 25, 50, 100, 200, 400, 800, 1600, 3200, 10000)
@@ -50,8 +50,7 @@ class RegionChecks:
     async def run(self) -> None:
         """Check all regions at intervals, until cancelled."""
         watched = self._settings.watched
-        timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout, headers=HEADERS) as session:
+        async with open_session(PEER, headers=HEADERS) as session:
             while watched:
                 began = time.monotonic()
                 await asyncio.gather(*(self._check(session, name, region) for name, region in watched.items()))

@@ -15,17 +15,17 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from typing_extensions import TypedDict
 
 from edgeproxy import __version__
+from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.residency.aggregates import Aggregates
 from edgeproxy.config.collector.currency_units import Currency
 from edgeproxy.config.collector.residencies import OtherResidency
 
 PATH: Final = "/v1/residency/aggregates"
-DEADLINE_SECONDS: Final = 5.0
-"""Seconds that an answer may take as a whole."""
 FRESH_SECONDS: Final = 60.0
 """Seconds for which an answer is shown again."""
 BYTES_MAX: Final = 64 << 10
+PEER: Final = HttpPeer("the residency", 5.0, BYTES_MAX)
 ROWS_MAX: Final = 500
 NUMBER_MAX: Final = 1 << 53
 OTHER: Final = ""
@@ -127,7 +127,7 @@ class PeerReader:
 
 
 async def fetch_status(name: str, settings: OtherResidency) -> ResidencyStatus:
-    """Ask a residency for its sums, within DEADLINE_SECONDS."""
+    """Ask a residency for its sums, within the bounds of PEER."""
     as_of = format_timestamp(int(time.time() * 1000))
     state: PeerState
     aggregates = None
@@ -154,19 +154,13 @@ async def _ask(settings: OtherResidency) -> tuple[int, bytes]:
     }
     ca = None if settings.ca is None else str(settings.ca)
     trusted = await asyncio.to_thread(ssl.create_default_context, cafile=ca)
-    timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
     async with (
-        aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,
+        open_session(PEER, auto_decompress=False) as session,
         session.get(f"{settings.url}{PATH}", headers=fields, ssl=trusted, allow_redirects=False) as response,
     ):
         if "Content-Encoding" in response.headers:
             raise UnreadableError
-        body = bytearray()
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > BYTES_MAX:
-                raise UnreadableError
-        return response.status, bytes(body)
+        return response.status, await response.read()
 
 
 def _parse(name: str, status: int, body: bytes) -> Aggregates:

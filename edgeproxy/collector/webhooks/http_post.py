@@ -3,9 +3,7 @@
 The reason of a failure quotes neither the URL nor the response: either may hold a secret.
 """
 
-import asyncio
 import errno
-import functools
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +12,10 @@ from typing import NamedTuple
 import aiohttp
 from aiohappyeyeballs import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.client_proto import ResponseHandler
 
 from edgeproxy import __version__
 from edgeproxy.base.http_answer import parse_retry_after
+from edgeproxy.base.http_peer import AnswerBoundError, HttpPeer, open_session
 from edgeproxy.base.scarce_goods import ScarceGood
 from edgeproxy.base.shares import Claim, Places
 from edgeproxy.base.tasks import run_in_thread
@@ -31,8 +29,7 @@ GONE = 410
 LOOKUPS_MAX, OPERATOR_LOOKUPS_MAX = 200, 50
 """Look-ups at once of names that customers, and that operators, have given. One lasts as long as the system's resolver
 waits, also when nobody waits for it."""
-RESPONSE_BYTES_MAX = 64 << 10
-"""Bytes that may come before the head of the response is complete, interim responses (1xx) included."""
+PEER = HttpPeer("the receiver", SECONDS_MAX, 64 << 10, reads_prefix=True)
 HEADERS = {"Content-Type": "application/json", "User-Agent": f"edgeproxy/{__version__}"}
 
 FindRefusal = Callable[[str], str | None]
@@ -118,24 +115,6 @@ class ThreadResolver(AbstractResolver):
         """Hold nothing that has to be closed."""
 
 
-class BoundedResponse(ResponseHandler):
-    """The side of a connection that reads the response, whose head must be among its first bytes.
-
-    A receiver may send interim responses and empty lines without end, and reading them keeps the whole process busy.
-    """
-
-    _received = 0
-
-    def data_received(self, data: bytes) -> None:
-        """Read the next piece, unless too many came before it. The body ends no attempt: the head is there by then."""
-        if self._received > RESPONSE_BYTES_MAX:
-            self.close()
-            self.set_exception(aiohttp.ClientPayloadError("the head of the response is too long"))
-            return
-        self._received += len(data)
-        super().data_received(data)
-
-
 async def post_body(
     url: str,
     body: bytes,
@@ -162,18 +141,17 @@ async def post_body(
             raise OSError(refusal)
         return socket.socket(family, kind, protocol)
 
-    connector = aiohttp.TCPConnector(
-        resolver=ThreadResolver(lookups, claim), socket_factory=open_socket, force_close=True
-    )
-    connector._factory = functools.partial(BoundedResponse, loop=asyncio.get_running_loop())  # type: ignore[assignment]
+    resolver = ThreadResolver(lookups, claim)
     timeout = aiohttp.ClientTimeout(total=SECONDS_MAX, sock_connect=CONNECT_SECONDS_MAX)
     try:
-        async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
+        async with open_session(
+            PEER, timeout=timeout, resolver=resolver, socket_factory=open_socket, force_close=True
         ) as session:
             return await _send(session, url, body, headers)
     except TimeoutError:
         raise
+    except AnswerBoundError as error:
+        return DeliveryFailure(str(error))
     except aiohttp.ClientConnectorCertificateError:
         return DeliveryFailure("its certificate cannot be trusted")
     except aiohttp.ClientConnectorError as error:

@@ -6,6 +6,7 @@ import ssl
 import aiohttp
 import orjson
 
+from edgeproxy.base.http_peer import AnswerBoundError, HttpPeer, open_session
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.usage.transport import CONNECT_SECONDS, describe_error
@@ -16,8 +17,8 @@ WAIT_SECONDS = 30
 """Seconds that a question may wait in the collector for news."""
 ANSWER_SECONDS = 30.0
 """Seconds that an answer may take beyond that."""
-ANSWER_BYTES_MAX = 64 << 20
-"""Bytes of an answer: the largest is a part of a version of the directory."""
+PEER = HttpPeer("the collector", WAIT_SECONDS + ANSWER_SECONDS, 64 << 20, CONNECT_SECONDS)
+"""The largest body is a part of a version of the directory."""
 
 
 class CollectorClient:
@@ -45,10 +46,13 @@ class CollectorClient:
                 allow_redirects=False,
                 server_hostname=self._server_name,
             ) as response:
-                body = await _read_body(response.content)
+                body = await response.read()
         except TimeoutError as error:
             await self.close()
             raise HubUnavailableError("the collector gave no answer in time") from error
+        except AnswerBoundError as error:
+            await self.close()
+            raise UnreadableDirectoryError(str(error)) from error
         except aiohttp.ClientError as error:
             await self.close()  # With the next session certificates are read again: they may have been renewed.
             raise HubUnavailableError(f"the collector: {describe_error(error)}") from error
@@ -67,11 +71,7 @@ class CollectorClient:
     async def _open(self) -> aiohttp.ClientSession:
         """Open a session with the TLS that is configured. Raises OSError where its files cannot be read."""
         tls = True if self._tls is None else await asyncio.to_thread(create_tls_context, self._tls)
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls),
-            timeout=aiohttp.ClientTimeout(total=WAIT_SECONDS + ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        return open_session(PEER, tls=tls)
 
 
 def create_tls_context(tls: UpstreamTls) -> ssl.SSLContext:
@@ -82,16 +82,6 @@ def create_tls_context(tls: UpstreamTls) -> ssl.SSLContext:
     if not tls.verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
-
-
-async def _read_body(content: aiohttp.StreamReader) -> bytes:
-    pieces, size = [], 0
-    while piece := await content.read(1 << 20):
-        size += len(piece)
-        if size > ANSWER_BYTES_MAX:
-            raise UnreadableDirectoryError("the collector answers more than any part of the directory has")
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 def _parse_detail(body: bytes) -> str:

@@ -7,12 +7,14 @@ import socket
 import ssl
 from collections.abc import Iterable, Mapping
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import ClientError
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from edgeproxy.base import log
 from edgeproxy.base.client_tls import HTTP2, HTTP11, ClientTls, TlsFilesError, format_tls_error
+from edgeproxy.base.http_answer import read_prefix
+from edgeproxy.base.http_peer import AnswerBoundError, HttpPeer, open_session
 from edgeproxy.config.edge.upstreams import Endpoint, Upstream
 from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.supervisor.grpc_probe import probe_service
@@ -23,8 +25,7 @@ TlsTerms = tuple[UpstreamTls, str]
 
 PROBE_SECONDS_MAX = 5.0
 """Seconds that a probe may take at most; it never takes longer than the interval of its target."""
-BODY_BYTES_MAX = 64 * 1024
-"""Bytes of an answer's body that are read at most before the connection is closed."""
+PEER = HttpPeer("the health check", PROBE_SECONDS_MAX, 64 << 10, reads_prefix=True)
 AGENT = "edgeproxy-health"
 
 
@@ -121,15 +122,16 @@ async def probe_address(
 
     `tls` is for endpoints of https://, on the terms that workers have; `host` replaces the host of the endpoint's URL.
     """
-    connector = TCPConnector(resolver=FixedResolver(address), force_close=True, use_dns_cache=False)
     try:
         async with (
-            asyncio.timeout(seconds),
-            ClientSession(
-                connector=connector,
-                cookie_jar=DummyCookieJar(),
+            asyncio.timeout(seconds),  # Not rounded up to whole seconds, as aiohttp's is.
+            open_session(
+                PEER,
+                seconds=seconds,
                 auto_decompress=False,
-                timeout=ClientTimeout(total=None),
+                resolver=FixedResolver(address),
+                force_close=True,
+                use_dns_cache=False,
             ) as session,
             session.get(
                 URL(endpoint.url + path, encoded=True),
@@ -139,9 +141,7 @@ async def probe_address(
                 server_hostname=None if tls is None else tls.server_name,
             ) as answer,
         ):
-            left = BODY_BYTES_MAX
-            while left > 0 and (piece := await answer.content.read(left)):
-                left -= len(piece)
+            await read_prefix(answer.content, PEER.body_bytes_max)
             return None if 200 <= answer.status < 400 else f"status {answer.status}"
     except TimeoutError:
         return f"no answer within {seconds:g} s"
@@ -151,6 +151,8 @@ async def probe_address(
 
 def describe_failure(failure: Exception) -> str:
     """Describe in a few words why a probe got no answer."""
+    if isinstance(failure, AnswerBoundError):
+        return str(failure)
     cause = failure.__cause__ or failure  # aiohttp's own say less than what they were made of.
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"its certificate is refused: {format_tls_error(cause)}"

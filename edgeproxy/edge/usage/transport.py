@@ -9,7 +9,8 @@ import aiohttp
 import orjson
 import zstandard
 
-from edgeproxy.base.http_answer import parse_retry_after, read_prefix
+from edgeproxy.base.http_answer import parse_retry_after
+from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.wire.batch import Batch, format_headers
@@ -21,8 +22,7 @@ ATTEMPT_SECONDS = 60.0
 """Seconds to connect, and for the whole of an attempt."""
 REPORT_SECONDS = 10.0
 """Seconds for the whole of sending a report, for which no batch is to wait longer."""
-ANSWER_BYTES_MAX = 64 << 10
-"""Bytes of an answer that are read."""
+PEER = HttpPeer("the collector", ATTEMPT_SECONDS, 64 << 10, CONNECT_SECONDS)
 ZSTD_LEVEL = 3
 THREAD_BYTES_MIN = 64 << 10
 """Bytes from which on a body is compressed in a thread: a millisecond."""
@@ -85,7 +85,7 @@ class HttpTransport:
                 server_hostname=self._server_name,
                 timeout=limits,
             ) as answer:
-                content = await read_prefix(answer.content, ANSWER_BYTES_MAX)
+                content = await answer.read()
                 return Reply(answer.status, content, parse_retry_after(answer.headers.get("Retry-After")))
         except TimeoutError as error:
             raise TimeoutError(str(error) or "no answer in time") from None
@@ -93,12 +93,8 @@ class HttpTransport:
             raise UnansweredError(describe_error(error)) from error
 
     def _open(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=1, ssl=True if self._tls is None else self._tls),
-            timeout=self._timeout,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-        )
+        tls = True if self._tls is None else self._tls
+        return open_session(PEER, tls=tls, auto_decompress=False, limit=1)  # Each call has its own timeout.
 
     async def close(self) -> None:
         """Close the connection."""

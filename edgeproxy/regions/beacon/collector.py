@@ -9,13 +9,14 @@ import aiohttp
 import orjson
 
 from edgeproxy.base import log
+from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.regions.latencies import Report
 
 REPORTS_AT_ONCE = 500
 QUEUED_MAX = 5_000
 """Queued reports; beyond them the oldest are dropped: later ones say the same."""
-TIMEOUT_SECONDS = 5.0
+PEER = HttpPeer("the collector", 5.0, 1 << 20)
 CACHED_MAX = 10_000
 """Cached best regions."""
 CACHE_SECONDS = 60.0
@@ -32,11 +33,7 @@ class Collector:
         self._url = url
         self._fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         self._server_name = server_name
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls, limit=8),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
-        )
+        self._session = open_session(PEER, tls=tls, limit=8)
         self._queue: deque[Report] = deque(maxlen=QUEUED_MAX)
         self._cache: OrderedDict[tuple[str, str | None], tuple[float, JsonObject]] = OrderedDict()
         self._log = log.RateLimitedLog(60.0)

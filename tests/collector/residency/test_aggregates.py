@@ -173,7 +173,7 @@ HOSTILE: dict[str, tuple[Serve, str]] = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_whatever_the_other_side_answers_is_shown_as_a_state(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "DEADLINE_SECONDS", 0.5 if kind == "drip" else 30.0)
+    monkeypatch.setattr(peers, "PEER", peers.PEER._replace(seconds_max=0.5 if kind == "drip" else 30.0))
     serve, state = HOSTILE[kind]
     status, count = ask(serve)
     assert (status["state"], status["aggregates"], count) == (state, None, 1)

@@ -12,7 +12,7 @@ import uvloop
 from edgeproxy.config.edge.upstreams import Endpoint, Health, Upstream
 from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.supervisor.health import ProbeTarget, ProbeTerms
-from edgeproxy.edge.supervisor.probe import BODY_BYTES_MAX, Prober, probe_address
+from edgeproxy.edge.supervisor.probe import PEER, Prober, probe_address
 from loadtest.testbed.authority import Authority
 from loadtest.testbed.waiting import within
 from tests.edge.supervisor.certified import serving, tls_upstream
@@ -130,7 +130,7 @@ def test_a_body_is_read_up_to_a_bound() -> None:
     async def scene(server: Server) -> None:
         assert await asked(server) is None
 
-    endless = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * (BODY_BYTES_MAX + 1)
+    endless = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * (PEER.body_bytes_max + 1)
     play(scene, Server(endless, closes=False))
 
 

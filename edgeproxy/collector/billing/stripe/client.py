@@ -18,6 +18,7 @@ from urllib.parse import quote_plus
 import aiohttp
 import orjson
 
+from edgeproxy.base.http_peer import AnswerBoundError, HttpPeer, open_session
 from edgeproxy.base.log import RedactionFilter, redact
 from edgeproxy.collector.billing.stripe.request_rates import RequestPacer
 from edgeproxy.config.collector.billing import KEY_VARIABLE, SECRETS_VARIABLE
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     import stripe
 
 KEY = re.compile(r"(sk|rk)_(test|live)_[A-Za-z0-9_]{4,250}")
-CALL_SECONDS_MAX = 80.0
-"""Seconds that a response may take."""
+PEER = HttpPeer("Stripe", 80.0, 16 << 20)
 LIVE_RATE, TEST_RATE, ENDPOINT_RATE, EVENT_RATE = 100.0, 25.0, 25.0, 1000.0
 """Calls a second that Stripe allows: in all with a live key and with a test key, of an endpoint, and of meter events,
 which with a live key are beside the others."""
@@ -132,18 +132,14 @@ class Stripe:
             if not any(isinstance(log_filter, RedactionFilter) for log_filter in logger.filters):
                 logger.addFilter(RedactionFilter())
         trusted = ssl.create_default_context(cafile=stripe.ca_bundle_path)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=trusted),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=CALL_SECONDS_MAX),
-        )
+        self._session = open_session(PEER, tls=trusted, limit=CONNECTIONS_MAX)
         self._events_url = settings.base + METER_EVENTS
         self._event_headers = {
             "Authorization": f"Bearer {key}",
             "Stripe-Version": stripe.api_version,
             "Content-Type": "application/x-www-form-urlencoded",
         }
-        http = stripe.AIOHTTPClient(session=self._session)
+        http = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=PEER.seconds_max), session=self._session)
         self._close_http: Callable[[], Awaitable[None]] = http.close_async
         self._client = stripe.StripeClient(
             key,
@@ -202,7 +198,7 @@ class Stripe:
             raise parse_error(error) from None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, AttributeError) as error:
             # The package reads bodies outside of what it catches, and takes any `error` for an object.
-            raise StripeCallError(CallOutcome.LOST, f"no whole answer: {type(error).__name__}") from None
+            raise StripeCallError(CallOutcome.LOST, f"no whole answer: {describe_loss(error)}") from None
 
     async def send_event(self, key: str, fields: Mapping[str, str]) -> int | None:
         """Send a meter event, by the names of its form, and return Stripe's time, in Unix seconds; None where it is a
@@ -222,7 +218,7 @@ class Stripe:
                         span.set_status(status)
             decoded = orjson.loads(body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise StripeCallError(CallOutcome.LOST, f"no whole answer: {type(error).__name__}") from None
+            raise StripeCallError(CallOutcome.LOST, f"no whole answer: {describe_loss(error)}") from None
         except orjson.JSONDecodeError:
             decoded = None
         result: StripeObject = decoded if isinstance(decoded, dict) else {}
@@ -267,6 +263,11 @@ class Stripe:
                 return items
 
 
+def describe_loss(error: Exception) -> str:
+    """Describe why there is no whole answer. Other texts than those of bounds may quote the request."""
+    return str(error) if isinstance(error, AnswerBoundError) else type(error).__name__
+
+
 def encode_form(fields: Mapping[str, str]) -> bytes:
     """Return fields as a form. Plain text, as most of a meter event, is not quoted: that takes twenty times as long."""
     return "&".join(f"{_quote(name)}={_quote(value)}" for name, value in fields.items()).encode()
@@ -290,9 +291,10 @@ def parse_error(error: "stripe.StripeError") -> StripeCallError:
         outcome = CallOutcome.LOST
     else:
         outcome = classify_status(status, is_reused=isinstance(error, stripe.IdempotencyError))
+    cause = error.__context__  # The package does not quote it.
     return StripeCallError(
         outcome,
-        str(error.user_message or error),
+        f"no whole answer: {cause}" if isinstance(cause, AnswerBoundError) else str(error.user_message or error),
         status=status,
         code=error.code,
         param=getattr(error, "param", None),

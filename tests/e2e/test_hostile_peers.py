@@ -1,0 +1,226 @@
+"""Servers that edgeproxy calls and that answer with hostile patterns: each call ends in time, holds nobody, and names
+the peer and the bound. See docs/operations/outgoing-calls.md.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from edgeproxy.base import event_loop, issuer_documents
+from edgeproxy.base.client_tls import ClientTls
+from edgeproxy.base.http_peer import HttpPeer
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.collector.billing.stripe import client as stripe
+from edgeproxy.collector.exports import clickhouse
+from edgeproxy.collector.pages import checks
+from edgeproxy.collector.residency import peers
+from edgeproxy.collector.webhooks import http_post
+from edgeproxy.config.collector.billing import Stripe as StripeSettings
+from edgeproxy.config.collector.residencies import OtherResidency
+from edgeproxy.config.edge.upstreams import Endpoint
+from edgeproxy.config.edge.usage import Usage
+from edgeproxy.config.tls import UpstreamTls
+from edgeproxy.config.tracing import Tracing
+from edgeproxy.edge.directory import collector_client
+from edgeproxy.edge.supervisor.probe import PEER as HEALTH_CHECK
+from edgeproxy.edge.supervisor.probe import probe_address
+from edgeproxy.edge.usage.transport import PEER as COLLECTOR
+from edgeproxy.edge.usage.transport import HttpTransport
+from edgeproxy.regions.beacon import collector as beacon
+from edgeproxy.tracing import transport as tracing
+from edgeproxy.wire.batch import Batch, format_batch
+from tests.support import hostile_peer
+from tests.support.hostile_peer import PATTERNS
+
+SECONDS_MAX = 1.0
+"""Seconds for each call here; those of the product are longer."""
+LATE_SECONDS_MAX = 4.0
+"""Seconds that a call may take beyond that on a loaded machine; it would take for ever where nothing bounded it."""
+TURN_SECONDS_MAX = 0.05
+"""CPU seconds of a turn of the loop. A loaded machine does not change these."""
+MEMORY_BYTES_MAX = 64 << 20
+
+Ready = Callable[[], None]
+Call = Callable[[str, Ready], Awaitable[object]]
+"""A call of a server at a URL. It returns its result, or raises, and says when its client is ready to send."""
+
+
+async def check_health(url: str, ready: Ready) -> object:
+    tls = ClientTls(UpstreamTls(verify=False)) if url.startswith("https") else None
+    ready()
+    return await probe_address(Endpoint(url=url), "127.0.0.1", "/", SECONDS_MAX, tls)
+
+
+async def export_spans(url: str, ready: Ready) -> object:
+    transport = tracing.HttpTransport(Tracing(endpoint=url, timeout=SECONDS_MAX))
+    try:
+        return (await transport.send(ExportTraceServiceRequest())).why
+    finally:
+        await transport.close()
+
+
+async def ship(url: str, ready: Ready) -> object:
+    transport = HttpTransport(url, total=SECONDS_MAX)
+    batch = Batch("edge-1", "here", 3, 0, 0, "0" * 64, (("acme", "requests", "v1", 1),))
+    try:
+        return await transport(batch, format_batch(batch))
+    finally:
+        await transport.close()
+
+
+async def follow_directory(url: str, ready: Ready) -> object:
+    client = collector_client.CollectorClient(Usage(collector=url))
+    try:
+        return await client.get("/head", {})
+    finally:
+        await client.close()
+
+
+async def fetch_keys(url: str, ready: Ready) -> object:
+    return await issuer_documents.fetch_json(url)
+
+
+async def report_latencies(url: str, ready: Ready) -> object:
+    client = beacon.Collector(url, "token", ClientTls(UpstreamTls()).context, None)
+    ready()
+    try:
+        return await client.fetch_best("192.0.2.0/24", None, 0.0)
+    finally:
+        await client.close()
+
+
+async def deliver_webhook(url: str, ready: Ready) -> object:
+    failure = await http_post.post_body(url, b"{}", {}, lambda _: None)
+    return None if failure is None else failure.why
+
+
+async def call_stripe(url: str, ready: Ready) -> object:
+    client = stripe.Stripe(StripeSettings(base=url), {"STRIPE_SECRET_KEY": "sk_test_hostile"})
+    ready()
+    try:
+        return await client.call("v1.customers.retrieve", "cus_1")
+    finally:
+        await client.close()
+
+
+async def send_meter_event(url: str, ready: Ready) -> object:
+    client = stripe.Stripe(StripeSettings(base=url), {"STRIPE_SECRET_KEY": "sk_test_hostile"})
+    ready()
+    try:
+        return await client.send_event("key", {"event_name": "calls"})
+    finally:
+        await client.close()
+
+
+async def ask_residency(url: str, ready: Ready) -> object:
+    return (await peers.fetch_status("us", OtherResidency(url=url)))["state"]
+
+
+async def ask_clickhouse(url: str, ready: Ready) -> object:
+    async with clickhouse.open_clickhouse(f"{url}/usage", {}) as server:
+        return await server.fetch_stored("usage")
+
+
+async def check_region(url: str, ready: Ready) -> object:
+    async with checks.open_session(checks.PEER) as session, session.get(url, allow_redirects=False) as response:
+        return await response.content.readany()
+
+
+CALLS: dict[str, tuple[Call, HttpPeer]] = {
+    "health check": (check_health, HEALTH_CHECK),
+    "traces": (export_spans, tracing.PEER),
+    "usage": (ship, COLLECTOR),
+    "directory": (follow_directory, collector_client.PEER),
+    "keys of an issuer": (fetch_keys, issuer_documents.PEER),
+    "beacon": (report_latencies, beacon.PEER),
+    "webhook": (deliver_webhook, http_post.PEER),
+    "Stripe": (call_stripe, stripe.PEER),
+    "meter events": (send_meter_event, stripe.PEER),
+    "residency": (ask_residency, peers.PEER),
+    "ClickHouse": (ask_clickhouse, clickhouse.PEER),
+    "region": (check_region, checks.PEER),
+}
+BOUNDS = {
+    "interim answers": "more than 32 interim answers",
+    "empty lines": "a head of more than 65536 bytes",
+    "a long field": "a line of more than 8192 bytes",
+    "many fields": "more than 128 fields",
+}
+"""The bounds that an answer exceeds before its body, whoever reads it."""
+SILENT_ABOUT_CAUSE = ("residency",)
+"""Calls whose result is a state."""
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[dict[str, int]]:
+    """The port of each pattern."""
+    command = [sys.executable, hostile_peer.__file__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())
+        process.kill()
+
+
+@pytest.fixture(autouse=True)
+def _short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All calls last SECONDS_MAX at most."""
+    for module in (collector_client, issuer_documents, beacon, http_post, stripe, peers, clickhouse, checks):
+        monkeypatch.setattr(module, "PEER", module.PEER._replace(seconds_max=SECONDS_MAX))
+    monkeypatch.setattr(http_post, "SECONDS_MAX", SECONDS_MAX)
+
+
+def measure_memory() -> int:
+    """Return the bytes of memory of this process that are in no file."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) << 10
+
+
+async def call_and_measure(call: Call, url: str) -> tuple[str, float, float, int]:
+    """Return what became of a call, its seconds, the longest turn of the loop in CPU seconds, and bytes of memory."""
+    longest, last, base = 0.0, time.thread_time(), measure_memory()
+    most = base
+
+    async def watch() -> None:
+        nonlocal longest, last, most
+        while True:
+            await asyncio.sleep(0)
+            longest, last = max(longest, time.thread_time() - last), time.thread_time()
+            if time.monotonic_ns() & 0xF == 0:
+                most = max(most, measure_memory())
+
+    def ready() -> None:
+        nonlocal longest, last, base, most
+        longest, last, base = 0.0, time.thread_time(), measure_memory()
+        most = base
+
+    tasks = Tasks()
+    tasks.start("watch", watch())
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(SECONDS_MAX + LATE_SECONDS_MAX + 10):
+            outcome = str(await call(url, ready))
+    except Exception as error:
+        outcome = str(error) or type(error).__name__
+    took, most = time.monotonic() - began, max(most, measure_memory())
+    await tasks.cancel()
+    return outcome, took, longest, most - base
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("name", CALLS)
+def test_hostile_answer_ends_its_own_call_alone(name: str, pattern: str, ports: dict[str, int]) -> None:
+    call, peer = CALLS[name]
+    scheme = "https" if pattern == "a trickled handshake" else "http"
+    outcome, took, turn, memory = event_loop.run(call_and_measure(call, f"{scheme}://127.0.0.1:{ports[pattern]}"))
+    assert took < SECONDS_MAX + LATE_SECONDS_MAX, outcome
+    assert memory < MEMORY_BYTES_MAX
+    assert turn < TURN_SECONDS_MAX, outcome
+    if pattern in BOUNDS and name not in SILENT_ABOUT_CAUSE:
+        assert f"{peer.name}'s answer had {BOUNDS[pattern]}" in outcome

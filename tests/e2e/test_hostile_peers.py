@@ -39,7 +39,7 @@ from edgeproxy.wire.batch import Batch, format_batch
 from tests.support import hostile_peer
 from tests.support.hostile_peer import PATTERNS
 
-SECONDS_MAX = 1.0
+SECONDS_MAX = 0.3
 """Seconds for each call here; those of the product are longer."""
 LATE_SECONDS_MAX = 4.0
 """Seconds that a call may take beyond that on a loaded machine; it would take for ever where nothing bounded it."""

@@ -221,6 +221,52 @@ def test_a_disputed_charge_takes_its_money_at_once_and_a_won_one_brings_it_back(
     stripe_api.run(flow)
 
 
+def test_a_disputed_payment_is_refunded_neither_directly_nor_by_a_credit_note(stripe_api: Api) -> None:
+    async def flow(client: stripe.StripeClient) -> None:
+        card = "pm_card_createDispute"
+        customer = await client.v1.customers.create_async(
+            {"payment_method": card, "invoice_settings": {"default_payment_method": card}}
+        )
+        made = await client.v1.invoices.create_async({"customer": customer.id, "currency": "usd"})
+        await client.v1.invoice_items.create_async(
+            {"customer": customer.id, "invoice": made.id, "amount": 5_000, "currency": "usd"}
+        )
+        await client.v1.invoices.finalize_invoice_async(made.id)
+        await client.v1.invoices.pay_async(made.id)
+        note = {"invoice": made.id, "amount": 5_000}
+        refunded: Any = {**note, "refund_amount": 5_000}
+        credited: Any = {**note, "credit_amount": 5_000}
+        for refused in (
+            client.v1.refunds.create_async({"payment_intent": await intent_of(client, made.id)}),
+            client.v1.credit_notes.create_async(refunded),
+        ):
+            with pytest.raises(stripe.InvalidRequestError) as error:
+                await refused
+            assert error.value.code == "charge_disputed"
+        assert not (await client.v1.credit_notes.list_async({"invoice": made.id})).data
+        issued = await client.v1.credit_notes.create_async(credited)
+        assert issued.status == "issued", "a credit to the balance is no refund"
+
+    stripe_api.run(flow)
+
+
+def test_a_checkout_below_the_least_charge_is_refused(stripe_api: Api) -> None:
+    async def flow(client: stripe.StripeClient) -> None:
+        async def begin(cents: int) -> stripe.checkout.Session:
+            price: Any = {"currency": "usd", "unit_amount": cents, "product_data": {"name": "credits"}}
+            item: Any = {"price_data": price, "quantity": 1}
+            return await client.v1.checkout.sessions.create_async(
+                {"mode": "payment", "line_items": [item], "success_url": "https://example.com/"}
+            )
+
+        with pytest.raises(stripe.InvalidRequestError, match=r"at least 0\.50 usd") as refused:
+            await begin(49)
+        assert refused.value.code == "amount_too_small"
+        assert (await begin(50)).amount_total == 50
+
+    stripe_api.run(flow)
+
+
 def test_what_is_available_is_paid_out_once(own_sandbox: Sandbox) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         await paid(client, 10_000)

@@ -3,6 +3,7 @@
 from edgeproxy.stripe_sandbox.amounts import get_unit_cents, round_to_cents
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
 from edgeproxy.stripe_sandbox.objects import catalog, checkout_amounts, checkout_payments
+from edgeproxy.stripe_sandbox.objects.currencies import format_units, get_minimum
 from edgeproxy.stripe_sandbox.objects.fields import merge_metadata, require_supported, set_fields
 from edgeproxy.stripe_sandbox.refusal import invalid_request, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
@@ -73,6 +74,16 @@ def _add_lines(tx: Transaction, session: Body, parameters: Parameters) -> None:
         _build_line(tx, session, item, place)
     checkout_amounts.compute_amounts(tx, session)  # Least amounts of promotion codes are by it.
     checkout_amounts.set_discount(tx, session, parameters.get("discounts", ()))
+    if session["mode"] == "payment" and session.get("amount_total"):
+        _require_minimum(session["amount_total"], session["currency"])
+
+
+def _require_minimum(total: int, currency: str) -> None:
+    """Raise the refusal of a total below the least charge."""
+    least = get_minimum(currency)
+    if total < least:
+        message = f"The Checkout Session's total amount due must add up to at least {format_units(least, currency)}"
+        raise invalid_request(f"{message} {currency}", "line_items", "amount_too_small")
 
 
 def _check_session(parameters: Parameters, mode: str, lifetime_seconds: int) -> None:

@@ -29,15 +29,15 @@ def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
             raise invalid_request(f"Charge {charge['id']} {why}, so it cannot be refunded.", "charge")
     else:
         raise invalid_request("One of the following params should be provided: payment_intent or charge.", "charge")
-    if charge["disputed"] and tx.all("dispute", charge=charge["id"])[-1]["status"] != "won":
-        raise invalid_request(
-            f"Charge {charge['id']} has been charged back; cannot issue a refund.", code="charge_disputed"
-        )
     return refund_charge(tx, charge, params.get("amount"), params)
 
 
 def refund_charge(tx: Transaction, charge: Body, amount: int | None, params: Fields) -> Body:
-    """Refund an amount of a charge, or its remainder."""
+    """Refund an amount of a charge, or its remainder; raises ApiError. Credit notes refund by this too."""
+    if charge["disputed"] and tx.all("dispute", charge=charge["id"])[-1]["status"] != "won":
+        raise invalid_request(
+            f"Charge {charge['id']} has been charged back; cannot issue a refund.", code="charge_disputed"
+        )
     left = charge["amount_captured"] - charge["amount_refunded"]
     if left <= 0:
         raise invalid_request(f"Charge {charge['id']} has already been refunded.", code="charge_already_refunded")

@@ -384,6 +384,8 @@ def test_an_early_answer_that_waits_for_a_window_outlives_the_request(last: str)
 # ---- refusals
 
 TOO_LONG = struct.pack(">I", 16385)[1:] + bytes([DATA, 0]) + word(1)
+
+
 def long_continuation(number: int) -> bytes:
     """16,384 bytes of a block, a field and a half of it."""
     return frame(CONTINUATION, 0, number, literal(b"a", b"~" * 8184) + literal(b"b", b"~" * 8184))
@@ -506,7 +508,11 @@ def test_a_block_of_any_length_fails_its_stream_alone_and_fills_the_table() -> N
         peer.send(frame(HEADERS, END_STREAM, number, block(GET)), *[long_continuation(number)] * 7, last)
     peer.send(frame(HEADERS, END_HEADERS | END_STREAM, 5, block(GET) + b"\xbe\xbf"))
     requests = [event for event in peer.events if event[0] == "request"]
-    assert requests == [("request", 1, b""), ("request", 3, b""), ("request", 5, GET_HEAD[:-2] + b"x: 3\r\nx: 1\r\n\r\n")]
+    assert requests == [
+        ("request", 1, b""),
+        ("request", 3, b""),
+        ("request", 5, GET_HEAD[:-2] + b"x: 3\r\nx: 1\r\n\r\n"),
+    ]
     assert peer.connection.stored_bytes < 110_000
 
 

@@ -250,22 +250,20 @@ class InvoiceDelivery:
                 values["tries"] = note.tries + 1
         async with self._database.writing() as connection:
             await credit_notes.transition(connection, note, state, **values)
+            if state == credit_notes.REFUSED:
+                await raise_once(
+                    connection, build_note_alert(note, "Stripe refuses a credit note", values["error"], now)
+                )
             if stripe_invoice is not None:
                 await stripe_reports.apply_stripe_invoice(connection, stripe_invoice)
 
     async def _put_off_credit_note(self, note: CreditNote, error: Exception, now: float) -> None:
         """Hold a credit note back after an unexpected error, and raise an alert about it."""
         self._log.error("a fault in the collector", credit_note=note.id, exc_info=error)
-        alert = Alert(
-            key=f"credit-note-failed:{note.id}",
-            kind=AlertKind.CREDIT_NOTE_FAILED,
-            title=f"A credit note fails, and is tried again: {error!r}"[:TITLE_CHARACTERS_MAX],
-            details={"credit_note": note.id, "invoice": note.invoice, "why": repr(error)},
-            at=now,
-        )
         async with self._database.writing() as connection:
             values = {"error": repr(error), **_compute_retry(note, now)}
             await credit_notes.transition(connection, note, credit_notes.REQUESTED, **values)
+            alert = build_note_alert(note, "A credit note fails, and is tried again", repr(error), now)
             await raise_once(connection, alert)
 
     async def _run_each(
@@ -392,3 +390,11 @@ def _compute_retry(row: InvoiceRow | CreditNote, now: float, pauses: Sequence[in
     """Return the columns for the next try of an invoice, or a credit note, that has failed once more."""
     failures = row.failures + 1
     return {"failures": failures, "try_at": int(now) + pauses[min(failures, len(pauses)) - 1]}
+
+
+def build_note_alert(note: CreditNote, what: str, why: object, now: float) -> Alert:
+    """Build the alert of a credit note that Stripe has not made, with the reason."""
+    title, details = f"{what}: {why}"[:TITLE_CHARACTERS_MAX], {"credit_note": note.id, "invoice": note.invoice}
+    kind = AlertKind.CREDIT_NOTE_FAILED
+    key = f"credit-note-failed:{note.id}"
+    return Alert(key=key, kind=kind, title=title, details={**details, "why": str(why)}, at=now)

@@ -725,6 +725,26 @@ def test_a_credit_note_that_fails_is_tried_later_and_none_with_a_key_that_stripe
     asyncio.run(work())
 
 
+def test_a_credit_note_that_stripe_refuses_raises_an_alert(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (of, closing):
+            await of.customer("note-refused", "standard", now=JANUARY)
+            await run(closing, JANUARY + 60)
+            invoice = (await fetch_invoices(of, "note-refused"))["2027-01-01 start"]["id"]
+            note = {"invoice": invoice, "why": "sorry", "state": "requested", "tries": 0, "created_at": 0}
+            async with of.database.writing() as connection:
+                await connection.execute(sa.insert(credit_notes).values(**note, id=f"{invoice}-x", amount=10**7))
+            await run(closing, JANUARY + 70)
+            async with of.database.reading() as connection:
+                assert (await connection.execute(sa.select(credit_notes.c.state))).scalar_one() == "refused"
+                (alert,) = await connection.execute(sa.select(alerts))
+            assert (alert.kind, alert.title[:28]) == ("credit_note_failed", "Stripe refuses a credit note")
+
+    asyncio.run(work())
+
+
 def test_a_credit_note_that_fails_unexpectedly_does_not_block_those_behind_it(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:

@@ -10,10 +10,9 @@ from edgeproxy.config.edge import methods
 class HeadLimits(NamedTuple):
     """Bounds of a head, in bytes and in field lines."""
 
-    line: int = 8192
-    """The request line without its CRLF; longer is 414."""
     head: int = 32 << 10
-    """The whole head without its blank line, and likewise a trailer section; longer is 431."""
+    """The whole head without its blank line, and likewise a trailer section; longer is 431, or 414 where its request
+    line alone is longer."""
     fields: int = 100
     """Field lines of a head or of a trailer section; more is 431."""
 

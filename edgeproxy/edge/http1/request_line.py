@@ -83,7 +83,7 @@ def check_sizes(line: int, head: int, limits: grammar.HeadLimits) -> None:
 
     Raises RejectedError: 414 (RFC 9112 section 3), 431 (RFC 6585 section 5).
     """
-    if line > limits.line:
+    if line > limits.head:
         raise RejectedError(414, "The request line is too long")
     if head > limits.head:
         raise RejectedError(431, "The header fields are too long")

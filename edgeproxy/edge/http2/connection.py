@@ -44,7 +44,7 @@ from edgeproxy.edge.http2.frames import (
 )
 from edgeproxy.edge.http2.head_reader import HeadReader
 from edgeproxy.edge.http2.hpack import Block
-from edgeproxy.edge.http2.request import TOO_LARGE
+from edgeproxy.edge.http2.request import OVERSIZED_LENGTH
 from edgeproxy.edge.http2.sender import CONNECTION_WINDOW, STREAM_WINDOW, Sender
 from edgeproxy.edge.http2.stream import Stream
 
@@ -266,9 +266,12 @@ class Http2Connection(Sender):
             stream.request_ended = True
         else:
             stream.body_left = length
-        if head is TOO_LARGE[0]:
+        if length == OVERSIZED_LENGTH:
+            stream.body_left = -1
             self.patience.spend_reset()
-        stream.on_request(head)
+            stream.on_oversized_request(head)
+        else:
+            stream.on_request(head)
 
     def _read_late_block(self, number: int, block: Block, *, ended: bool) -> None:
         """Read trailers, or fields of a stream that takes none."""

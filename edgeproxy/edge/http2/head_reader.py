@@ -10,7 +10,9 @@ from typing import Final
 from edgeproxy.edge.http1.grammar import HeadLimits
 from edgeproxy.edge.http2.hpack import Block, HpackDecoder
 from edgeproxy.edge.http2.lines import OVERSIZED
-from edgeproxy.edge.http2.request import TOO_LARGE, Head, format_head, get_trailers
+from edgeproxy.edge.http2.request import OVERSIZED_LENGTH, Head, format_head, get_trailers
+
+BLANK: Final = b"\r\n\r\n"
 
 FIELDS_OF_LINE: Final = 4
 """Pseudo-header fields of a request that are no field lines in HTTP/1.1, as :authority is: `limits.fields` does not
@@ -67,8 +69,8 @@ class HeadReader:
         lines = self._decoder.decode(block)
         has_changed = self._forget_if_changed()
         head = format_head(lines, ended=ended, websockets=self._websockets)
-        if len(head[0]) > self._head_bytes_max:
-            head = TOO_LARGE
+        if len(head[0]) - len(BLANK) > self._head_bytes_max:
+            head = (head[0], OVERSIZED_LENGTH)
         if block is not None and not has_changed:
             self._remember(block, head, ended)
         return head

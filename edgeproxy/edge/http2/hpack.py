@@ -28,6 +28,14 @@ STRINGS_MAX: Final = 4096
 STRING_BYTES_MAX: Final = 64
 """Huffman strings that are remembered, and bytes of each."""
 
+COOKIE: Final = b"cookie: "
+CRUMB_BYTES: Final = len(COOKIE) - len(b"; ")
+"""Bytes by which a crumb's own line is longer than its part of a Cookie."""
+
+TOLD: Final = (b"host: ", b"origin: ")
+TOLD_MAX: Final = 8
+"""Lines of a head that is too large that are kept, for its refusal."""
+
 INDEXES: Final = re.compile(rb"[\x81-\xfe]+")
 """Indexed fields of one byte each (RFC 7541 section 6.1)."""
 
@@ -72,7 +80,10 @@ class HpackDecoder:
         return self._size
 
     def decode(self, block: Block) -> list[Line]:
-        """Return the lines of a block, in order; of one with too many, or too long ones, OVERSIZED alone.
+        """Return the lines of a block, in order; of one with too many, or too long ones, those that tell whose request
+        it is, and OVERSIZED behind them.
+
+        The crumbs of a Cookie count as the one line that they become (RFC 9113 section 8.2.3).
 
         Such a block is read to its end all the same, so that the table stays what the peer believes it to be. Raises
         CompressionError.
@@ -102,6 +113,8 @@ class HpackDecoder:
         lines: list[Line] = []
         position, end = 0, len(block)
         is_oversized, resizes = False, 0
+        kept: list[Line] = []
+        counted_at = self._fields_max
         while position < end:
             run = INDEXES.match(block, position)
             first = block[position]
@@ -121,11 +134,22 @@ class HpackDecoder:
                 self._resize(limit)
             else:
                 position = self._read_literal(block, position, lines)
-            if len(lines) > self._fields_max:
-                is_oversized = True
-                lines.clear()
+            if len(lines) > counted_at:
+                if len(lines) - count_spare_crumbs(lines) > self._fields_max:
+                    is_oversized = True
+                    kept += keep_told(lines)
+                    lines.clear()
+                    counted_at = self._fields_max
+                else:
+                    counted_at = 2 * len(lines)
         # An index of one byte may stand for 4 KiB: summed up before anything is copied.
-        return [OVERSIZED] if is_oversized or sum(map(len, lines)) > self._size_max else lines
+        size = sum(map(len, lines))
+        if is_oversized or size > self._size_max or len(lines) > self._fields_max:
+            spare = count_spare_crumbs(lines)
+            is_larger = size - CRUMB_BYTES * spare > self._size_max or len(lines) - spare > self._fields_max
+            if is_oversized or is_larger:
+                return [*(kept + keep_told(lines))[:TOLD_MAX], OVERSIZED]
+        return lines
 
     def _read_literal(self, block: bytes, position: int, lines: list[Line]) -> int:
         """Read a literal field (RFC 7541 section 6.2); return where it ends."""
@@ -172,6 +196,16 @@ class HpackDecoder:
             evicted += 1
         if evicted:
             del sizes[:evicted], self._lines[-evicted:], self._names[-evicted:]
+
+
+def count_spare_crumbs(lines: list[Line]) -> int:
+    """Return how many lines fewer there are once the crumbs of a Cookie are one."""
+    return max(0, sum(type(line) is bytes and line.startswith(COOKIE) for line in lines) - 1)
+
+
+def keep_told(lines: list[Line]) -> list[Line]:
+    """Return those of the first lines of each kind that tell whose request it is: pseudo-header fields, Host, Origin."""
+    return [line for line in lines if type(line) is not bytes or line.startswith(TOLD)][:TOLD_MAX]
 
 
 def find_whole_fields(part: bytes) -> int:

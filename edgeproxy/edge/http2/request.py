@@ -8,10 +8,12 @@ from edgeproxy.edge.http2.errors import create_malformed_error
 from edgeproxy.edge.http2.lines import OVERSIZED, TE, Line, Pseudo, PseudoField
 
 Head = tuple[bytes, int]
-"""A head with its blank line, and the length that it gives for the body; -1 where it gives none."""
+"""A head with its blank line, and the length that it gives for the body; -1 where it gives none, OVERSIZED_LENGTH where
+the head is too large."""
 
-TOO_LARGE: Final[Head] = (b"", -1)
-"""A head with too many fields, or too long ones: answered with 431, as in HTTP/1.1."""
+OVERSIZED_LENGTH: Final = -2
+"""The length of a head with too many fields, or too long ones: answered with 431 or 414, as in HTTP/1.1. The head may
+have no more than its request line, Host and Origin, and is empty where a part of the request line is missing."""
 
 CRLF: Final = b"\r\n"
 
@@ -26,7 +28,7 @@ def format_head(lines: list[Line], *, ended: bool, websockets: bool = False) -> 
     Raises Http2StreamError where the request is malformed (section 8.1.1).
     """
     if lines[-1:] == [OVERSIZED]:
-        return TOO_LARGE
+        return _format_oversized(lines[:-1])
     pseudo, fields = _split_pseudo_fields(lines)
     method, path, scheme, authority, protocol = pseudo
     if method is None or path is None or scheme is None or (method == b"CONNECT") is not (protocol is not None):
@@ -49,6 +51,15 @@ def format_head(lines: list[Line], *, ended: bool, websockets: bool = False) -> 
     elif not ended and length < 0:
         ending = b"\r\ntransfer-encoding: chunked\r\n\r\n"
     return b"".join((method, b" ", path, b" HTTP/1.1", host, fields, ending)), length
+
+
+def _format_oversized(lines: list[Line]) -> Head:
+    """Format what `HpackDecoder.decode` has kept of a head that is too large."""
+    (method, path, _, authority, _), fields = _split_pseudo_fields(lines)
+    if method is None or path is None:
+        return b"", OVERSIZED_LENGTH
+    host = b"" if authority is None else b"\r\nHost: " + authority
+    return b"".join((method, b" ", path, b" HTTP/1.1", host, fields, b"\r\n\r\n")), OVERSIZED_LENGTH
 
 
 def get_trailers(lines: list[Line]) -> list[bytes]:

@@ -44,7 +44,10 @@ class Stream:
         """Bytes that the peer may send."""
 
     def on_request(self, head: bytes) -> None:
-        """Take the request's head in HTTP/1.1; empty where it is too large. `request_ended`: no body follows."""
+        """Take the request's head in HTTP/1.1. `request_ended`: no body follows."""
+
+    def on_oversized_request(self, head: bytes) -> None:
+        """Take what is known of a head that is too large (OVERSIZED_LENGTH); it is to be refused."""
 
     def on_data(self, data: bytes) -> None:
         """Take a piece of its body, which `Sender.consume` has to be told of; `request_ended`: it is the last one."""

@@ -131,7 +131,7 @@ class Exchange(Forwarding):
         cached = None if client.expects_new_head else snapshot.heads[client.trusted][block]
         meaning = snapshot.read_new_block(client, block) if cached is None else cached
         self.identity, self.site, self.credentials, self.keep, self.length, self.trace, self.head = meaning
-        if usual is None or self.site is NO_SITE or begin - 2 > snapshot.head_limits.line:
+        if usual is None or self.site is NO_SITE:
             read_unusual_request(self, data[: begin - 2], block)
             return
         method, path, query = usual.groups()

@@ -87,10 +87,6 @@ class Http2Stream(Http2Input):
         client.on_stream(self)
         runtime.deadlines.timed.add(self)
         exchange = self.exchange = Http2Exchange(self, runtime)
-        if not head:
-            refusal = RejectedError(431, "The header fields are too long", close=False)
-            self.reject(exchange, refusal, b"", 0)
-            return
         if head.endswith(UPGRADE):
             if b"\r\nsec-websocket-key:" in head:
                 # RFC 8441 section 5: there is none in HTTP/2. Two of them would be somebody's choice which one counts.
@@ -98,7 +94,7 @@ class Http2Stream(Http2Input):
                 return
             self._websocket_key = b64encode(urandom(16))
             head = b"%bsec-websocket-key: %b\r\n\r\n" % (head[:-2], self._websocket_key)
-        end = len(head) - 4
+        end = len(head) - len(BLANK)
         outcome = exchange.begin(head, end)
         client.expects_new_head, client.changing, client.heads_read = (
             self.expects_new_head,
@@ -107,6 +103,14 @@ class Http2Stream(Http2Input):
         )
         if outcome is not FORWARDED and outcome is not WAITING:
             self.reject(exchange, outcome, head, end)
+
+    def on_oversized_request(self, head: bytes) -> None:
+        self.connection.on_stream(self)
+        self.runtime.deadlines.timed.add(self)
+        exchange = self.exchange = Http2Exchange(self, self.runtime)
+        is_target = head.find(b"\r\n") > self.runtime.snapshot.head_limits.head
+        status, what = (414, "request line is") if is_target else (431, "header fields are")
+        self.reject(exchange, RejectedError(status, f"The {what} too long", close=False), head, 0)
 
     def reject(self, exchange: "Forwarding", refusal: "Refusal", data: bytes, end: int) -> bytes:
         """Answer a request that is not forwarded; nothing follows it on its stream."""

@@ -5,7 +5,7 @@ Each is counted and logged here, as what it is, before it is written; none is ev
 
 from typing import TYPE_CHECKING
 
-from edgeproxy.edge.errors import EdgeError, RejectedCustomerError, RejectedError
+from edgeproxy.edge.errors import EdgeError, RejectedCustomerError
 from edgeproxy.edge.http1 import message, security_fields
 from edgeproxy.edge.http1.field_values import find_value
 from edgeproxy.edge.http1.request import PLAIN
@@ -22,6 +22,7 @@ from edgeproxy.edge.limits.quota import Balance
 from edgeproxy.edge.proxy import local_reply
 from edgeproxy.edge.proxy.cors import ORIGIN
 from edgeproxy.edge.proxy.exchange_record import ExchangeRecord
+from edgeproxy.edge.proxy.refused_head import read_refused_head
 from edgeproxy.edge.proxy.request_ids import ID_BYTES
 
 if TYPE_CHECKING:
@@ -161,18 +162,21 @@ def _format_own_fields(exchange: ExchangeRecord) -> bytes:
     fields = snapshot.region_lines
     if snapshot.security_headers:
         fields += security_fields.OWN_LINES[exchange.is_secure()]
-    cors = _find_cross_origin(exchange)
-    return fields if cors is None else fields + cors.format_fields(find_value(exchange.keep, ORIGIN))
+    cors, origin = _find_cross_origin(exchange)
+    return fields if cors is None else fields + cors.format_fields(origin)
 
 
-def _find_cross_origin(exchange: ExchangeRecord) -> "CrossOrigin | None":
-    """Return which pages may see the answer; None where nothing is said of that."""
-    if not exchange.path:
-        return None  # The head was refused: nobody knows whose page it is.
-    if exchange.route is not None:
-        return exchange.route.cors
-    try:
-        # It was refused before anybody looked.
-        return exchange.site.match(exchange.path, exchange.method).cors
-    except RejectedError:
-        return exchange.snapshot.cors
+def _find_cross_origin(exchange: ExchangeRecord) -> "tuple[CrossOrigin | None, bytes | None]":
+    """Return the pages that may see the answer, and the page that asks; None where that is unknown.
+
+    The route decides, as far as the request tells it; the configuration's own `cors` elsewhere.
+    """
+    if exchange.path and exchange.route is not None:
+        return exchange.route.cors, find_value(exchange.keep, ORIGIN)
+    snapshot = exchange.snapshot
+    if exchange.path:
+        route, origin = exchange.site.find_nearest(exchange.path, exchange.method), find_value(exchange.keep, ORIGIN)
+    else:
+        head = read_refused_head(exchange.request_line)
+        route, origin = snapshot.router.find_site(head.host).find_nearest(head.path, head.method), head.origin
+    return snapshot.cors if route is None else route.cors, origin

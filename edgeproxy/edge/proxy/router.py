@@ -52,6 +52,16 @@ class Site(Generic[RouteT]):
             return routes
         return _select_by_method([routes], method)
 
+    def find_nearest(self, path: bytes, method: bytes) -> "RouteT | None":
+        """Return the route by which pages may see the answer to a request that is refused: the one that it asks for,
+        else the first one of its path that exists for everybody, whatever its methods. None where there is none."""
+        try:
+            return self.match(path, method)
+        except RejectedError:
+            routes = _find_routes(self._layers, path)
+        listed = routes if isinstance(routes, list) else [] if routes is None else [routes]
+        return next((route for route in listed if not route.is_flagged), None)
+
 
 NO_SITE: Site[Never] = Site(())
 """The site of a request without a Host, until more is known of it."""

@@ -136,7 +136,7 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
 
     def on_response(self, lines: list[Line], *, ended: bool) -> None:
         exchange = self._server.exchange
-        if lines == [OVERSIZED] and exchange is not None:
+        if lines[-1:] == [OVERSIZED] and exchange is not None:
             exchange.fail(create_head_too_long_error())
             return
         head = format_response_head(lines, ended=ended, bodiless=self._is_bodiless)

@@ -11,8 +11,10 @@ def first(line: bytes) -> bytes:
     return line + TAIL
 
 
-LONGEST = b"GET /" + b"a" * (8192 - len(b"GET / HTTP/1.1")) + b" HTTP/1.1"
-"""A request line of 8 KiB without its CRLF, which is what docs/design/contract.md#requests lets pass."""
+LONGEST = b"GET /" + b"a" * ((32 << 10) - len(b"GET / HTTP/1.1") - len(TAIL) + 4) + b" HTTP/1.1"
+"""The request line of a head of 32 KiB that has no field but Host (docs/design/contract.md#requests)."""
+TOO_LONG = b"GET /" + b"a" * (32 << 10) + b" HTTP/1.1"
+"""A request line that alone is longer than a head may be."""
 
 START_LINE = (
     # ---- methods
@@ -95,10 +97,11 @@ START_LINE = (
     refused("a folded request line", "RFC 9112 2.2", lines("GET / HTTP/1.1", " X: y", H)),
     refused("a byte order mark before the request", "RFC 9112 2.1", b"\xef\xbb\xbf" + get()),
     # ---- length
-    forwarded("a request line of 8 KiB", "RFC 9112 3", first(LONGEST), LONGEST.decode()),
-    refused("a request line of one byte more", "RFC 9110 15.5.15", first(LONGEST.replace(b"GET /", b"GET /a")), 414),
-    refused("a request line without an end", "RFC 9110 15.5.15", b"GET /" + b"a" * 20_000, 414),
-    refused("a method without an end", "RFC 9110 15.5.15", b"G" * 20_000, 414),
+    forwarded("a request line of almost 32 KiB", "RFC 9112 3", first(LONGEST), LONGEST.decode()),
+    refused("a head of one byte more", "RFC 6585 5", first(LONGEST.replace(b"GET /", b"GET /a")), 431),
+    refused("a request line of more than 32 KiB", "RFC 9110 15.5.15", first(TOO_LONG), 414),
+    refused("a request line without an end", "RFC 9110 15.5.15", TOO_LONG, 414),
+    refused("a method without an end", "RFC 9110 15.5.15", b"G" * 40_000, 414),
 )
 """Rows about request lines."""
 

@@ -8,7 +8,7 @@ from edgeproxy.edge.http2 import head_reader
 from edgeproxy.edge.http2.errors import Http2Error
 from edgeproxy.edge.http2.head_reader import FIELDS_OF_LINE, HeadReader
 from edgeproxy.edge.http2.hpack import HpackDecoder
-from edgeproxy.edge.http2.request import TOO_LARGE, format_head
+from edgeproxy.edge.http2.request import OVERSIZED_LENGTH, format_head
 
 
 class CheckedReader(HeadReader):
@@ -23,8 +23,8 @@ class CheckedReader(HeadReader):
         expected, failure = None, None
         try:
             expected = format_head(self.second.decode(block), ended=ended, websockets=self.offers)
-            if len(expected[0]) > self.limits.head:
-                expected = TOO_LARGE
+            if len(expected[0]) - 4 > self.limits.head:
+                expected = (expected[0], OVERSIZED_LENGTH)
         except Http2Error as error:
             failure = (type(error), error.detail)
         try:

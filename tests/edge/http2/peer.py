@@ -98,6 +98,9 @@ class Recorder(Stream):
         self.peer.events.append(("request", self.number, head))
         self._answer()
 
+    def on_oversized_request(self, head: bytes) -> None:
+        self.on_request(b"")
+
     def on_data(self, data: bytes) -> None:
         self.peer.events.append(("data", self.number, data))
         if self.peer.consumes:

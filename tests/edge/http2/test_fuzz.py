@@ -69,6 +69,9 @@ class Answering(Stream):
         if self.kind == "early" or self.request_ended:
             self._answer()
 
+    def on_oversized_request(self, head: bytes) -> None:
+        self.on_request(b"")
+
     def on_data(self, data: bytes) -> None:
         self._check_order()
         self.tape.events.append((self.number, "data", data))
@@ -120,6 +123,9 @@ class Calling(AnsweredStream):
         head = format_response_head(lines, ended=ended)
         self.has_head = not head.is_interim
         self.tape.events.append((self.number, "answer", *head))
+
+    def on_oversized_request(self, head: bytes) -> None:
+        self.on_request(b"")
 
     def on_data(self, data: bytes) -> None:
         self.tape.events.append((self.number, "data", data))

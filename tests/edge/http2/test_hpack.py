@@ -194,6 +194,26 @@ def test_heads_that_are_too_large_are_read_to_their_end() -> None:
     assert reader.decode(literal(b"n", b"v" * 20, 0x40) + b"\xbe") == [OVERSIZED]
 
 
+def test_crumbs_of_a_cookie_count_as_one_field() -> None:
+    """As many crumbs as the bytes of their one line allow, in any order and from any table."""
+    crumbs = [(b"cookie", b"%02d" % number) for number in range(10)]
+    joined = len(b"cookie: " + b"; ".join(value for _, value in crumbs))
+    for extra, bytes_max, is_whole in ((1, joined + 4, True), (2, joined + 8, False), (1, joined + 3, False)):
+        fields = [*crumbs[:5], *[(b"a", b"b")] * extra, *crumbs[5:]]
+        for representation in (0, 0x40):
+            lines = HpackDecoder(2, bytes_max).decode(block(fields, representation))
+            assert (len(lines) == len(fields)) is is_whole
+            assert (lines == [OVERSIZED]) is not is_whole
+
+
+def test_a_head_that_is_too_large_still_tells_whose_it_is() -> None:
+    fields = [(b":method", b"GET"), (b":path", b"/a"), *[(b"a", b"b")] * 20, (b"origin", b"o"), (b"host", b"h")]
+    told = [(Pseudo.METHOD, b"GET"), (Pseudo.PATH, b"/a"), b"origin: o", b"host: h", OVERSIZED]
+    assert HpackDecoder(9, 4000).decode(block(fields)) == told
+    assert HpackDecoder(90, 40).decode(block(fields)) == told
+    assert len(HpackDecoder(9, 4000).decode(block([(b"origin", b"o")] * 1000))) < 10
+
+
 SKIPPED: bytes = (
     b"\x3f\x81\x0a" + literal(b"a", b"1", 0x40) + b"\x82\xbe\x84" + literal(b"long", b"v" * 300) + b"\x7e\x012"
     + literal(b"larger than the table", b"v" * 5000, 0x40) + literal(b"b", b"3", 0x40) + literal(b"c", b"4", 0x40)

@@ -126,7 +126,7 @@ REFUSED = {
     401: get("/v1/x"),
     404: get("/nowhere"),
     405: head("POST /get/x HTTP/1.1", "Host: h", "Content-Length: 0"),
-    414: b"GET /" + b"x" * 9000,
+    414: b"GET /" + b"x" * 40_000,
     505: b"GET / HTTP/2.0\r\n\r\n",
 }
 

@@ -1,0 +1,56 @@
+"""The page that a refused head comes from: its Origin, and its site and path, as far as they can be read.
+
+The edge refuses a head that is malformed, too long, too late or cut off before it knows the route. A page reads that
+answer only if it has the fields of the route's CORS. So these few values are read from a head that nothing else uses.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.http1.field_values import find_value
+from edgeproxy.edge.http1.grammar import TARGET, parse_host
+from edgeproxy.edge.http1.path import normalize_target
+from edgeproxy.edge.http1.request_line import ABSOLUTE
+from edgeproxy.edge.proxy.cors import ORIGIN
+
+BLANK: Final = b"\r\n\r\n"
+
+REFUSED_IN_PATH: Final = re.compile(rb"%%(?![0-9A-Fa-f]{2})|%%(?:5[Cc]|00)|[^%b]" % re.escape(TARGET))
+"""A bad escape, an escape that no path may have, or a byte that no target may have."""
+
+
+class RefusedHead(NamedTuple):
+    """What a refused head says; each value is empty or None where it cannot be read."""
+
+    host: bytes | None
+    method: bytes
+    path: bytes
+    """The path up to the last slash before its first fault, in its one form."""
+    origin: bytes | None
+
+
+def read_refused_head(data: bytes) -> RefusedHead:
+    """Read a head, or its beginning. A field line that has not ended is not read."""
+    line, _, lines = data.partition(BLANK)[0].partition(b"\r\n")
+    if BLANK not in data:
+        lines = lines[: lines.rfind(b"\r\n") + 2]
+    method, _, rest = line.partition(b" ")
+    path = rest.partition(b" ")[0].partition(b"?")[0]
+    authority = find_value(lines, b"host")
+    absolute = ABSOLUTE.fullmatch(path)
+    if absolute is not None:
+        authority, path = absolute[2], absolute[3] or b"/"
+    host = None if authority is None else parse_host(authority)
+    return RefusedHead(host, method, _normalize_beginning(path), find_value(lines, ORIGIN))
+
+
+def _normalize_beginning(path: bytes) -> bytes:
+    """Return the normalized path up to the last slash before its first fault; empty where that is no path either."""
+    fault = REFUSED_IN_PATH.search(path)
+    if fault is not None:
+        path = path[: path.rfind(b"/", 0, fault.start()) + 1]
+    try:
+        return normalize_target(path) if path.startswith(b"/") else b""
+    except RejectedError:
+        return b""

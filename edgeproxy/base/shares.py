@@ -8,6 +8,7 @@ key that holds nothing gets a unit as long as any is free. Of keys with a fifth 
 and the network around it, and each of them must have room.
 """
 
+import math
 from collections import Counter, deque
 from ipaddress import IPv4Address, ip_network
 from typing import NamedTuple
@@ -47,6 +48,12 @@ def build_network_claim(address: str) -> Claim:
     return tuple(Share(f"network {ip_network((parsed, prefix), strict=False)}", most) for prefix, most in shares)
 
 
+def compute_room(held: int, free: int, most: float) -> int:
+    """Return how many further units a key may take that holds `held`, has the share `most`, and finds `free` units."""
+    room = math.ceil(most * free - (1 - most) * held - ROUNDING)
+    return min(free, max(room, 0 if held else 1))
+
+
 class Places:
     """Units that are taken and given back, such as attempts under way. Memory is bounded by the units in use."""
 
@@ -68,22 +75,21 @@ class Places:
         if free <= 0:
             return ALL
         for key, most in claim:
-            held = self._held[key]
-            if held and held * (1 - most) >= most * free - ROUNDING:
+            if compute_room(self._held[key], free, most) <= 0:
                 return key
         return None
 
-    def take(self, claim: Claim) -> None:
-        """Take a unit, which `find_exhausted` has allowed."""
-        self.in_use += 1
+    def take(self, claim: Claim, units: int = 1) -> None:
+        """Take a unit, which `find_exhausted` has allowed, or the units of a whole request, which may be too many."""
+        self.in_use += units
         for key, _ in claim:
-            self._held[key] += 1
+            self._held[key] += units
 
-    def release(self, claim: Claim) -> None:
-        """Give a unit back."""
-        self.in_use -= 1
+    def release(self, claim: Claim, units: int = 1) -> None:
+        """Give units back."""
+        self.in_use -= units
         for key, _ in claim:
-            self._held[key] -= 1
+            self._held[key] -= units
             if not self._held[key]:
                 del self._held[key]
 

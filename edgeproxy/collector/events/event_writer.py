@@ -16,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.base.json_values import JsonObject, JsonValue
+from edgeproxy.base.scarce_goods import ScarceGood
+from edgeproxy.base.shares import Claim, Places, Share, compute_room
 from edgeproxy.base.timestamps import format_timestamp as moment_ms
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.alerts.alert import Alert, raise_alerts
@@ -37,6 +39,8 @@ TRANSACTION_EVENTS_MAX = 50_000
 """Events that one transaction takes, unless a single request has more."""
 WAITING_EVENTS_MAX = 200_000
 """Events that are held at once; beyond it senders are asked to come back."""
+TOKEN_SHARE = 1 / 2
+"""The fraction of waiting events, and of dead letters, that one token gets at most."""
 DEAD_LETTERS_MAX = 100_000
 """Dead letters that are kept; what is rejected beyond is told to its sender alone."""
 LOOKED_UP_MAX = 5_000
@@ -106,6 +110,9 @@ class EventMetrics(Protocol):
     def failed(self) -> None:
         """Report that a transaction failed."""
 
+    goods: list[ScarceGood]
+    """The scarce goods."""
+
 
 class EventWriter:
     """The queue of requests to the database. `run` serves it until `end`."""
@@ -135,19 +142,25 @@ class EventWriter:
             replace=_replace_too_large,
             fail=self._fail_group,
         )
-        self._held = 0
+        self._places = Places(WAITING_EVENTS_MAX)
+        self._good = ScarceGood("waiting_events", lambda: WAITING_EVENTS_MAX, lambda: self._places.in_use)
+        metrics.goods.append(self._good)
 
-    def has_room(self) -> bool:
-        """Return whether more events may be held."""
-        return self._held < WAITING_EVENTS_MAX
+    def has_room(self, token: str) -> bool:
+        """Return whether more events of a token may be held."""
+        key = self._places.find_exhausted(build_claim(token))
+        if key is not None:
+            self._good.record_refusal(key)
+        return key is None
 
     async def write_events(self, sent: EventRequest) -> Receipt:
         """Return what became of these events, once it is on disk; raises DatabaseUnavailableError."""
-        self._held += count_events(sent)
+        claim, units = build_claim(sent.token), count_events(sent)
+        self._places.take(claim, units)
         try:
             return await self._commits.submit(sent)
         finally:
-            self._held -= count_events(sent)
+            self._places.release(claim, units)
 
     async def run(self) -> None:
         """Write what is queued, until `end` was called and nothing is."""
@@ -279,11 +292,29 @@ class EventWriter:
             if one.is_stored
         ]
         if rows:
-            there = (await connection.execute(sa.select(sa.func.count()).select_from(dead_letters))).scalar_one()
-            if stored := rows[: max(0, DEAD_LETTERS_MAX - there)]:
+            counts = sa.select(dead_letters.c.token, sa.func.count()).group_by(dead_letters.c.token)
+            held = {row[0]: row[1] for row in await connection.execute(counts)}
+            if stored := select_letters(rows, held):
                 await connection.execute(sa.insert(dead_letters), [row._asdict() for row in stored])
         first = {row.token: row for row in reversed(rows)}
         return [*map(make_rejection_alert, first.values())]
+
+
+def build_claim(token: str) -> Claim:
+    """Return the share that events of a token take from."""
+    return (Share(f"token {token}", TOKEN_SHARE),)
+
+
+def select_letters(rows: Iterable[DeadLetterRow], held: Mapping[str, int]) -> list[DeadLetterRow]:
+    """Return the rows that there is room for beside the letters that tokens have: `held`, by token."""
+    counts, selected = Counter(held), list[DeadLetterRow]()
+    free = DEAD_LETTERS_MAX - counts.total()
+    for row in rows:
+        if compute_room(counts[row.token], free, TOKEN_SHARE) > 0:
+            selected.append(row)
+            counts[row.token] += 1
+            free -= 1
+    return selected
 
 
 def make_rejection_alert(row: DeadLetterRow) -> Alert:

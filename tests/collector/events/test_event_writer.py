@@ -16,7 +16,14 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.api.events.handlers import EventHandlers
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.events.event import UsageEvent
-from edgeproxy.collector.events.event_writer import WAITING_EVENTS_MAX, EventRequest, EventWriter
+from edgeproxy.collector.events.event_writer import (
+    DEAD_LETTERS_MAX,
+    WAITING_EVENTS_MAX,
+    DeadLetterRow,
+    EventRequest,
+    EventWriter,
+    select_letters,
+)
 from edgeproxy.collector.ledger.known_names import KnownNames
 from edgeproxy.collector.metrics import Metrics
 from loadtest.testbed.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector, checked
@@ -219,13 +226,29 @@ def test_whoever_sends_more_than_can_be_held_is_asked_to_come_back() -> None:
         waiting = EventRequest("worker", [(0, UsageEvent("s", "1", "acme", "tokens", 1, 0))] * WAITING_EVENTS_MAX, ())
         tasks = Tasks()
         tasks.start("sender", intake.write_events(waiting))
-        await turned(lambda: not intake.has_room(), "it is held")
-        call: Any = SimpleNamespace(request=None)
+        await turned(lambda: not intake.has_room("worker"), "it is held")
+        call: Any = SimpleNamespace(request=None, holder=SimpleNamespace(label="worker"))
         settings = SimpleNamespace(meters={})
         resources: Any = SimpleNamespace(database=database, metrics=metrics, events=intake, settings=settings)
         answer = await EventHandlers(resources).ingest_events(call)
         assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
         await tasks.cancel()
-        assert intake.has_room()
+        assert intake.has_room("worker")
+        half = EventRequest("worker", waiting.events[: WAITING_EVENTS_MAX // 2], ())
+        tasks.start("sender", intake.write_events(half))
+        await turned(lambda: not intake.has_room("worker"), "its share is used up")
+        assert intake.has_room("other")
+        await tasks.cancel()
 
     asyncio.run(asyncio.wait_for(play(), 10))
+
+
+def test_token_with_many_dead_letters_leaves_room_for_those_of_others() -> None:
+    def create(token: str, count: int) -> list[DeadLetterRow]:
+        return [DeadLetterRow(f"{token}{number}", 0, token, "why", "{}") for number in range(count)]
+
+    stored = select_letters(create("wrong", 2 * DEAD_LETTERS_MAX), {"old": DEAD_LETTERS_MAX // 2})
+    assert 0 < len(stored) <= DEAD_LETTERS_MAX // 4 + 1
+    held = {"old": DEAD_LETTERS_MAX // 2, "wrong": len(stored)}
+    assert len(select_letters(create("honest", 100), held)) == 100
+    assert select_letters(create("honest", 2), {"old": DEAD_LETTERS_MAX - 1}) == create("honest", 1)

@@ -36,6 +36,9 @@ METERS = {
 class Quiet:
     """Metrics of nothing."""
 
+    def __init__(self) -> None:
+        self.goods: list[Any] = []
+
     def events_settled(self, receipt: Any) -> None:
         pass
 

@@ -54,7 +54,7 @@ class EventHandlers(Handlers):
     async def ingest_events(self, call: Call[Query, Nothing]) -> web.Response:
         """Take events; the answer comes once they are on disk."""
         request = call.request
-        if not self._resources.events.has_room():
+        if not self._resources.events.has_room(call.holder.label):
             self._metrics.busy.inc()
             return problem(429, "more events are waiting than can be held", {"Retry-After": "1"})
         body = await read_body(request, BODY_BYTES_MAX)

@@ -347,7 +347,10 @@ class Exchange(Forwarding):
         runtime = self.runtime
         assert isinstance(identity, UnresolvedIdentity)
         seconds = runtime.key_lookup.compute_wait_seconds(self.started)
-        if not runtime.key_lookup.look_up(identity.digest, self, seconds):
+        address = self.client.address
+        if not runtime.key_lookup.look_up(
+            identity.digest, self, seconds, subject=address.subject, address=address.text
+        ):
             runtime.metrics.count_auth_failure("untold")
             why = "This edge cannot tell at the moment whose this API key is"
             raise RejectedError(503, why, close=False, fields=b"Retry-After: 1\r\n")

@@ -2,7 +2,8 @@
 
 The first request with such a key waits here for at most one second, together with all others that have the key; the
 supervisor is asked once for each key. The number of pending look-ups is bounded, so that clients with invalid keys keep
-neither the supervisor nor this worker from serving clients with valid ones.
+neither the supervisor nor this worker from serving clients with valid ones. Each address has a share of them
+(base/shares.py), so one client with invalid keys keeps no other from having its key looked up.
 """
 
 import asyncio
@@ -11,6 +12,8 @@ from collections.abc import Callable, Collection
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
+from edgeproxy.base import log
+from edgeproxy.base.shares import Claim, Places, Share
 from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import KeyOwner
 from edgeproxy.edge.messages import FetchIssuerKeys, KeysLookedUp, LookUpKeys
@@ -23,6 +26,10 @@ WAIT_SECONDS_MAX = 1.0
 """Seconds that a request waits at most."""
 PENDING_KEYS_MAX = 1024
 """Keys that are asked for at a time; as many again may be that were known before."""
+ADDRESS_SHARE = 1 / 5
+"""The fraction of pending look-ups that one address, or a /64 of IPv6, gets at most."""
+LOG_SECONDS = 10.0
+"""Seconds between two log lines about the share of one address."""
 KEYS_MAX = 16_384
 """Keys of which it is remembered whose they are, and as many of which it is that nobody has them."""
 ISSUER_REQUEST_SECONDS = 5.0
@@ -75,6 +82,10 @@ class KeyLookup:
         """Keys that nobody has, until when that is believed; by their digest, as all here."""
         self._waiting: dict[bytes, dict[Waiter, asyncio.TimerHandle]] = {}
         """The keys that the supervisor was asked for and has not answered, and who waits for each."""
+        self._places = Places(PENDING_KEYS_MAX)
+        self._claims: dict[bytes, Claim] = {}
+        """The places of keys that were not known before, by their digest."""
+        self._log = log.RateLimitedLog(LOG_SECONDS)
         self._questions_due: list[bytes] = []
         self._mute_until = 0.0
         self._generation = 0
@@ -135,22 +146,44 @@ class KeyLookup:
         """Return the seconds that a request may still wait that has come at `since` (monotonic)."""
         return since + WAIT_SECONDS_MAX - monotonic()
 
-    def look_up(self, digest: bytes, who: Waiter | None = None, seconds: float = WAIT_SECONDS_MAX) -> bool:
+    def look_up(
+        self,
+        digest: bytes,
+        who: Waiter | None = None,
+        seconds: float = WAIT_SECONDS_MAX,
+        *,
+        subject: bytes = b"",
+        address: str = "",
+    ) -> bool:
         """Request a key's owner, and let a request wait for it for at most `seconds`.
 
-        Return False if this is of no use: no answer can come, or too many look-ups are pending.
+        A key that was not known before takes from the share of `subject`, which is that of `address`. Return False if
+        this is of no use: no answer can come, or too many look-ups are pending.
         """
         if self._outbox.closed or seconds <= 0 or monotonic() < self._mute_until:
             return False
         waiting = self._waiting.get(digest)
         if waiting is None:
-            if len(self._waiting) >= (2 * PENDING_KEYS_MAX if digest in self._owners else PENDING_KEYS_MAX):
+            if digest in self._owners:
+                if len(self._waiting) >= 2 * PENDING_KEYS_MAX:
+                    return False
+            elif not self._take_place(digest, subject, address):
                 return False
             waiting = self._waiting[digest] = {}
             self._questions_due.append(digest)
             self._outbox.schedule()
         if who is not None:
             waiting[who] = asyncio.get_running_loop().call_later(seconds, self._time_out, digest, who)
+        return True
+
+    def _take_place(self, digest: bytes, subject: bytes, address: str) -> bool:
+        """Take a place for a key that was not known before; return False where the share of the subject is used up."""
+        claim = (Share(subject.hex(), ADDRESS_SHARE),)
+        if self._places.find_exhausted(claim) is not None:
+            self._log.error("a key is not looked up: too many others are, for its address or for all", address)
+            return False
+        self._places.take(claim)
+        self._claims[digest] = claim
         return True
 
     def _collect_questions(self) -> LookUpKeys:
@@ -193,6 +226,8 @@ class KeyLookup:
             self._resume_waiting(digest)
 
     def _resume_waiting(self, digest: bytes) -> None:
+        if (claim := self._claims.pop(digest, None)) is not None:
+            self._places.release(claim)
         for who, over in self._waiting.pop(digest, {}).items():
             over.cancel()
             resume_waiter(who, "its key")

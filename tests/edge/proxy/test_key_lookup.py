@@ -373,8 +373,11 @@ async def test_a_flood_of_guesses_fills_no_memory_and_stops_nobody(
 ) -> None:
     monkeypatch.setattr(key_lookup, "PENDING_KEYS_MAX", 3)
     monkeypatch.setattr(key_lookup, "KEYS_MAX", 5)
+    edge.config["trusted_proxies"] = ["127.0.0.1"]
     supervisor.knows()
     client, known = await edge.client(), await edge.client()
+    there = edge.runtime.key_lookup
+    there._places.amount = 15  # Of which an address gets 3.
     assert await supervisor.meets(known) == 200
     waiting = []
     for n in range(3):
@@ -383,15 +386,21 @@ async def test_a_flood_of_guesses_fills_no_memory_and_stops_nobody(
     await supervisor.is_asked("guess-0", "guess-1", "guess-2")
     assert (await asks(client, key="one too many")).status == 503
     assert (await asks(known, key=MINE)).status == 200
+    supervisor.knows("another")
+    elsewhere = await edge.client()
+    await elsewhere.sends(get("/v1/x", "Authorization: Bearer another", "X-Forwarded-For: 192.0.2.9"))
+    await supervisor.is_asked("another")
+    supervisor.tells("another")
+    assert (await elsewhere.gets_answer()).status == 200, "another address has a share of its own"
     edge.worker.generations.forget_customers(None)
     assert await supervisor.meets(known) == 200, "who was known has a place still"
     supervisor.tells("guess-0", "guess-1", "guess-2")
     assert [(await each.gets_answer()).status for each in waiting] == [401] * 3
     for n in range(20):
         assert await supervisor.meets(client, f"more-{n}") == 401
-    there = edge.runtime.key_lookup
     assert len(there._unknown) == 5
-    assert len(there._owners) == 1
+    assert len(there._owners) == 2
+    assert there._places.in_use == len(there._claims) == 0
     assert not there._waiting
 
 

@@ -261,6 +261,8 @@ class Http2Connection(Sender):
             return
         if len(self.streams) >= STREAMS_MAX:
             raise Http2StreamError(ErrorCode.REFUSED_STREAM, "more streams than were allowed", "5.1.2")
+        if length == OVERSIZED_LENGTH:
+            self.patience.spend_reset()  # Such a request costs its client nothing else.
         stream = self.streams[number] = self._create_stream(number, self.initial_window, STREAM_WINDOW)
         if ended:
             stream.request_ended = True
@@ -268,7 +270,6 @@ class Http2Connection(Sender):
             stream.body_left = length
         if length == OVERSIZED_LENGTH:
             stream.body_left = -1
-            self.patience.spend_reset()
             stream.on_oversized_request(head)
         else:
             stream.on_request(head)

@@ -301,14 +301,11 @@ class Http2Connection(Sender):
         if number > self.last_stream or not number & 1:
             raise create_protocol_error("DATA of a stream that was not begun", "5.1")
         size = len(payload)
-        self.receive_window -= size
-        if self.receive_window < 0:
-            raise create_window_error("more than the window of the connection", "6.9.1")
+        self._return_window(size)
         body = remove_padding(flags, payload)
         ended = flags & END_STREAM != 0
         stream = self.streams.get(number)
         if stream is None or stream.request_ended:
-            self._return_window(size)
             if number not in self.reset_streams:
                 raise Http2StreamError(ErrorCode.STREAM_CLOSED, "DATA behind the end of a request", "6.1")
             self.patience.spend()
@@ -323,7 +320,6 @@ class Http2Connection(Sender):
 
     def _count_data(self, stream: Stream, size: int, body_size: int, *, ended: bool) -> None:
         """Count a DATA frame against its stream's window, and the length of its body."""
-        stream.unconsumed_bytes += size
         stream.receive_window -= size
         if stream.receive_window < 0:
             raise Http2StreamError(ErrorCode.FLOW_CONTROL_ERROR, "more than the window of the stream", "6.9.1")
@@ -416,6 +412,8 @@ class Http2Connection(Sender):
             stream.send_window += increment
             if stream.send_window > WINDOW_MAX:
                 raise Http2StreamError(ErrorCode.FLOW_CONTROL_ERROR, "the window of a stream is too large", "6.9.1")
+            if stream.send_window > stream.send_window_max:
+                stream.send_window_max = stream.send_window
             if stream.waiting:
                 self.resume_stream(stream)
 

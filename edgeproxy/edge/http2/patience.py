@@ -31,14 +31,25 @@ DATA_FRAME: Final = 2
 SWEEP: Final = 50
 """What is given back of either twice a second."""
 
+TRUSTED_SCALE: Final = 50
+"""How many times the patience a trusted proxy has, and gets back with time: it carries many clients over one connection,
+and what one of them does must not end the streams of the others."""
+
 
 class Patience:
     """What a connection may still send that is of no use."""
 
-    __slots__ = ("frames", "resets")
+    __slots__ = ("_scale", "frames", "resets")
 
     def __init__(self) -> None:
+        self._scale = 1
         self.frames = self.resets = PATIENCE_MAX
+
+    def set_scale(self, scale: int) -> None:
+        """Have so many times the patience from here on."""
+        if scale != self._scale:
+            self._scale = scale
+            self.frames = self.resets = scale * PATIENCE_MAX
 
     def spend(self) -> None:
         """Take what a frame costs that carries nothing. Raises Http2ConnectionError where there is no more."""
@@ -54,7 +65,12 @@ class Patience:
 
     def regain(self, frames: int, resets: int = 0) -> None:
         """Give this much back."""
-        if self.frames < PATIENCE_MAX:
-            self.frames = min(PATIENCE_MAX, self.frames + frames)
-        if self.resets < PATIENCE_MAX:
-            self.resets = min(PATIENCE_MAX, self.resets + resets)
+        most = self._scale * PATIENCE_MAX
+        if self.frames < most:
+            self.frames = min(most, self.frames + frames)
+        if self.resets < most:
+            self.resets = min(most, self.resets + resets)
+
+    def sweep(self) -> None:
+        """Give back what comes with time; called twice a second."""
+        self.regain(self._scale * SWEEP, self._scale * SWEEP)

@@ -6,6 +6,7 @@ answer has come.
 """
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from edgeproxy.edge.http1.grammar import HeadLimits
@@ -15,6 +16,7 @@ from edgeproxy.edge.http2.errors import ErrorCode, Http2StreamError, create_malf
 from edgeproxy.edge.http2.frames import (
     DEFAULT_WINDOW,
     END_STREAM,
+    FRAME_BYTES_MAX,
     PREFACE,
     SETTING,
     STREAM_MASK,
@@ -27,6 +29,7 @@ from edgeproxy.edge.http2.frames import (
 from edgeproxy.edge.http2.hpack import Block, HpackDecoder
 from edgeproxy.edge.http2.lines import Line
 from edgeproxy.edge.http2.request import get_trailers
+from edgeproxy.edge.http2.reset_budget import ResetBudget
 from edgeproxy.edge.http2.sender import CONNECTION_WINDOW, STREAM_WINDOW
 from edgeproxy.edge.http2.stream import Stream
 
@@ -47,15 +50,31 @@ class AnsweredStream(Stream):
     reads_on = True
     has_head = False
     """Whether the head of the final answer has come."""
+    opened_at = 0.0
+    """When it was opened, in seconds of the connection's clock."""
 
     def on_response(self, lines: list[Line], *, ended: bool) -> None:
         """Take the head of an answer, interim or final; sets `has_head`. Raises Http2StreamError."""
 
 
-class Requester(Http2Connection):
-    """One connection to an upstream."""
+class UnreadStream(AnsweredStream):
+    """A stream that nobody waits for any more, and for which no reset is left: it is dropped as it comes, as far as its
+    window goes."""
 
-    __slots__ = ("_decoder", "is_leaving", "streams_max")
+    def __init__(self, stream: AnsweredStream, code: ErrorCode) -> None:
+        super().__init__(stream.number, stream.send_window, stream.receive_window)
+        self.code, self.opened_at, self.has_head = code, stream.opened_at, stream.has_head
+        self.request_ended, self.body_left = stream.request_ended, stream.body_left
+        self.response_ended = stream.response_ended and not stream.waiting
+
+    def on_response(self, lines: list[Line], *, ended: bool) -> None:
+        self.has_head = ended or not (type(lines[0]) is tuple and lines[0][1][:1] == b"1")
+
+
+class Requester(Http2Connection):
+    """One connection to an upstream. `clock` returns seconds of a monotonic clock."""
+
+    __slots__ = ("_clock", "_decoder", "_resets", "_send_window_max", "is_leaving", "streams_max", "unread")
 
     block_excess = BLOCK_EXCESS
 
@@ -64,8 +83,14 @@ class Requester(Http2Connection):
         write: Callable[[bytes], None],
         write_many: Callable[[list[bytes | memoryview]], None],
         limits: HeadLimits,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         super().__init__(write, write_many, Stream, limits)  # No upstream begins a stream.
+        self._clock, self._resets = clock, ResetBudget(clock())
+        self._send_window_max = self.send_window
+        """The largest that the window of the connection was."""
+        self.unread: dict[int, UnreadStream] = {}
+        """Streams that would be reset if there were resets left, the oldest first."""
         # As over HTTP/1.1, bytes are the bound of an answer's fields, not their number.
         self._decoder = HpackDecoder(limits.head, limits.head)
         self._has_settings = True
@@ -84,17 +109,75 @@ class Requester(Http2Connection):
 
     @property
     def has_room(self) -> bool:
-        """Whether one more stream may be opened."""
+        """Whether one more stream may be opened without harm: it would not wait for the windows of others."""
+        return self.has_places and not self._is_stalled and not self._is_unread_full
+
+    @property
+    def has_places(self) -> bool:
+        """Whether the upstream allows one more stream."""
         return not (self.is_over or self.is_leaving) and len(self.streams) < self.streams_max
 
-    def open(self, stream: Stream, block: bytes, *, ended: bool) -> None:
+    @property
+    def _is_stalled(self) -> bool:
+        """Whether a request waits for a window, and much of that of the connection is used. Many services open it again
+        once half of it was taken, so what a request that they do not take holds of that half is all it may hold."""
+        return bool(self.blocked) and self.send_window * 8 < self._send_window_max * 5
+
+    @property
+    def _is_unread_full(self) -> bool:
+        return 2 * len(self.unread) >= max(2, self.streams_max)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether it is of no use any more: it has many streams, and nobody waits for any of them."""
+        return self._is_unread_full and len(self.unread) == len(self.streams)
+
+    def open(self, stream: AnsweredStream, block: bytes, *, ended: bool) -> None:
         """Open a stream with the head of its request as a field block. `ended`: no body follows."""
         self.last_stream = number = self.last_stream + 2 if self.last_stream else 1
         if number >= STREAM_MASK - 2:
             self.is_leaving = True
         stream.number, stream.send_window, stream.receive_window = number, self.initial_window, STREAM_WINDOW
         self.streams[number] = stream
+        stream.opened_at = self._clock()
+        self._resets.count_opened()
         self.send_head(stream, block, ended=ended)
+
+    def _get_room(self, stream: Stream) -> int:
+        free = self.send_window
+        if len(self.streams) > 1:
+            # Beside others a request holds no more of the connection's window than it leaves, and a frame, as services
+            # open it again at half.
+            held = max(self.initial_window, stream.send_window_max) - stream.send_window
+            free = min(free, (free + FRAME_BYTES_MAX - held) // 2)
+        return min(stream.send_window, free)
+
+    # ---- streams that nobody waits for
+
+    def reset(self, stream: Stream, code: ErrorCode) -> None:
+        """Reset a stream, which is not told of that, at once or once there is a reset left for it."""
+        if stream.closed or isinstance(stream, UnreadStream):
+            return
+        assert isinstance(stream, AnsweredStream)
+        if self._resets.spend(self._clock(), stream.opened_at):
+            super().reset(stream, code)
+            return
+        unread = UnreadStream(stream, code)
+        self._close_stream(stream)
+        self.streams[stream.number] = self.unread[stream.number] = unread
+
+    def reset_unread(self) -> None:
+        """Reset those for which there is a reset now."""
+        for stream in tuple(self.unread.values()):
+            if not self._resets.spend(self._clock(), stream.opened_at):
+                return
+            super().reset(stream, stream.code)
+
+    def _close_stream(self, stream: Stream) -> None:
+        self.unread.pop(stream.number, None)
+        super()._close_stream(stream)
+
+    # ---- answers
 
     def _skip_part(self, part: bytes, *, begins: bool) -> bytes:
         return self._decoder.skip(part, begins=begins)
@@ -126,6 +209,8 @@ class Requester(Http2Connection):
             self._apply_settings(payload)
         elif kind == FrameType.GOAWAY:
             self._leave(parse_word(payload))
+        elif kind == FrameType.WINDOW_UPDATE and self.send_window > self._send_window_max:
+            self._send_window_max = self.send_window
 
     def _apply_settings(self, payload: bytes) -> None:
         for setting, value in SETTING.iter_unpack(payload):

@@ -23,14 +23,15 @@ from edgeproxy.edge.http2.frames import (
     format_reset,
     format_window_update,
 )
-from edgeproxy.edge.http2.patience import ANSWER, ANSWER_RESETS, DATA_FRAME, SWEEP, Patience
+from edgeproxy.edge.http2.patience import ANSWER, ANSWER_RESETS, DATA_FRAME, Patience
 from edgeproxy.edge.http2.stream import Stream
 
 STREAM_WINDOW: Final = 64 << 10
 """Bytes of one body that may come before any of them were taken (section 6.9)."""
 
 CONNECTION_WINDOW: Final = 1 << 20
-"""The same of all bodies together."""
+"""Bytes of all bodies that may be on their way. It opens again as they come, whoever takes them: a body that nobody takes
+must not keep others waiting, so the windows of streams are the bound of what is held (section 5.2)."""
 
 RESET_STREAMS_MAX: Final = 100
 """Streams that are remembered as reset by the edge: frames of theirs may still be on their way (section 5.1)."""
@@ -54,7 +55,6 @@ class Sender:
         "last_served",
         "last_stream",
         "patience",
-        "receive_window",
         "reset_streams",
         "send_window",
         "streams",
@@ -79,9 +79,8 @@ class Sender:
         self.send_window = DEFAULT_WINDOW
         self.initial_window = DEFAULT_WINDOW
         """The window of a stream that begins now."""
-        self.receive_window = CONNECTION_WINDOW
         self._returnable_bytes = 0
-        """Bytes of bodies that were taken, and for which the peer's window was not opened again yet."""
+        """Bytes of bodies that have come, and for which the peer's window was not opened again yet."""
         self.waiting_bytes = 0
         """Bytes of all answers that wait."""
         self.write_paused = False
@@ -170,7 +169,7 @@ class Sender:
         return sent
 
     def _send_waiting(self, stream: Stream, bytes_max: int = WINDOW_MAX) -> int:
-        room = 0 if self.write_paused else min(stream.send_window, self.send_window, bytes_max)
+        room = 0 if self.write_paused else min(self._get_room(stream), bytes_max)
         frames: list[bytes | memoryview] = []
         if stream.head_frames:
             frames.append(stream.head_frames)
@@ -189,6 +188,10 @@ class Sender:
         if stream.response_ended and not stream.waiting:
             self._end_response(stream)
         return sent
+
+    def _get_room(self, stream: Stream) -> int:
+        """Return how many bytes of a stream may be sent now, at most 0 where there are none."""
+        return min(stream.send_window, self.send_window)
 
     def _take_frames(self, stream: Stream, room: int, frames: list[bytes | memoryview]) -> int:
         """Take DATA frames of this many bytes from what waits of a stream; return how many bytes that were."""
@@ -221,11 +224,7 @@ class Sender:
 
     def consume(self, stream: Stream, size: int) -> None:
         """Take note that somebody has taken so many bytes of a body: the peer may send as many more."""
-        if stream.closed:
-            return  # With the stream went what was left of it.
-        stream.unconsumed_bytes -= size
-        self._return_window(size)
-        if stream.request_ended:
+        if stream.closed or stream.request_ended:
             return
         stream.returnable_bytes += size
         if stream.returnable_bytes >= STREAM_WINDOW // 2:
@@ -238,14 +237,13 @@ class Sender:
         self._returnable_bytes += size
         if self._returnable_bytes >= CONNECTION_WINDOW // 2:
             self.write(format_window_update(0, self._returnable_bytes))
-            self.receive_window += self._returnable_bytes
             self._returnable_bytes = 0
 
     # ---- ends
 
     def sweep(self) -> None:
         """Give some patience back; called twice a second."""
-        self.patience.regain(SWEEP, SWEEP)
+        self.patience.sweep()
 
     def _end_response(self, stream: Stream) -> None:
         """Take note that an answer has gone out whole. What is left of the request is dropped as it comes."""
@@ -266,8 +264,6 @@ class Sender:
             self.blocked.pop(stream.number, None)
             self.waiting_bytes -= stream.waiting_bytes
             stream.waiting, stream.waiting_bytes = (), 0
-        if stream.unconsumed_bytes:
-            self._return_window(stream.unconsumed_bytes)
         stream.on_closed()
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:

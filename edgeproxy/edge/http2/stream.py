@@ -18,8 +18,6 @@ class Stream:
     # What most streams never change stands in the class, as a stream lives for a fraction of a millisecond.
     body_left = -1
     """Bytes of the body that are still to come; -1 where its length was not given."""
-    unconsumed_bytes = 0
-    """Bytes of the body that have come, and that nobody has taken yet."""
     returnable_bytes = 0
     """Bytes that were taken, and for which the peer's window was not opened again yet."""
     request_ended = False
@@ -31,6 +29,8 @@ class Stream:
     waiting: "list[bytes | memoryview] | tuple[()]" = ()
     """The pieces of the answer for which there is no window."""
     waiting_bytes = 0
+    send_window_max = 0
+    """The largest that `send_window` was by updates of the peer."""
     head_frames = b""
     """The answer's head in frames, while it waits for the piece of the body that goes out with it."""
     trailer_block = b""

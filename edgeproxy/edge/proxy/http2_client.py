@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from edgeproxy.edge.http2.connection import Http2Connection
 from edgeproxy.edge.http2.errors import ErrorCode
 from edgeproxy.edge.http2.frames import STREAM_MASK
+from edgeproxy.edge.http2.patience import TRUSTED_SCALE
 from edgeproxy.edge.http2.stream import Stream
 from edgeproxy.edge.proxy.client import LAST_REQUEST_SECONDS, SCHEMES, Client
 from edgeproxy.edge.proxy.client_states import LAST
@@ -28,8 +29,14 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.tunnel import Tunnel
 
 HELD_BYTES_MAX: Final = 1 << 20
-"""Bytes of all answers of a connection that wait for windows before no upstream of it is read further; they are read
-again at half of it. Streams alone would hold a hundred times what one may (CVE-2019-9517)."""
+"""Bytes of all answers of a connection that wait for windows before each stream has a small share alone: a hundred
+streams would hold a hundred times what one may (CVE-2019-9517)."""
+
+STREAM_BYTES_MAX: Final = 64 << 10
+"""Bytes of an answer that wait for a window before its upstream is read no further."""
+
+STREAM_SHARE_BYTES: Final = 16 << 10
+"""The same where all answers together hold much. A stream that takes its answer gets on with it, whatever others do."""
 
 UNSENT_BYTES_MAX: Final = 256 << 10
 """Bytes that the socket does not take before the client is read no further: heads and answers to pings have no
@@ -63,15 +70,13 @@ class ClientHttp2Connection(Http2Connection):
 class Http2Client(Client):
     """A connection of a client that speaks HTTP/2."""
 
-    __slots__ = ("_account", "_new_streams", "_writer", "http2", "is_full")
+    __slots__ = ("_account", "_new_streams", "_writer", "http2")
 
     http2: ClientHttp2Connection
     _writer: FrameWriter
 
     def __init__(self, runtime: "Runtime", peer: str, subject: bytes, *, secure: bool = False) -> None:
         super().__init__(runtime, peer, subject, secure=secure)
-        self.is_full = False
-        """Whether so much waits for windows that no upstream is read."""
         self._new_streams = 0
         """Streams that have begun since they were last counted."""
         self._account = Account()
@@ -88,6 +93,10 @@ class Http2Client(Client):
 
     def _create_stream(self, number: int, send_window: int, receive_window: int) -> Stream:
         return Http2Stream(self, number, send_window, receive_window)
+
+    def _apply_configuration(self) -> None:
+        super()._apply_configuration()
+        self.http2.patience.set_scale(TRUSTED_SCALE if self.trusted else 1)
 
     def resolve_forwarded(self, head: "RequestHead") -> "tuple[Address, bytes]":
         """Return the limits of the address for which a trusted proxy asks, and what its upstream is told of it."""
@@ -130,18 +139,10 @@ class Http2Client(Client):
         self._writer.flush()
         self.resume_reading()
 
-    def check_held(self) -> None:
-        """Stop reading all upstreams where too much of their answers waits, and read them on once it has gone."""
-        held = self.http2.waiting_bytes
-        if not self.is_full and held > HELD_BYTES_MAX:
-            self.is_full = True
-            for stream in self._list_streams():
-                stream.pause_upstream()
-        elif self.is_full and held <= HELD_BYTES_MAX // 2:
-            self.is_full = False
-            for stream in self._list_streams():
-                if not stream.waiting:
-                    stream.resume_upstream()
+    @property
+    def held_bytes_max(self) -> int:
+        """Bytes of an answer that may wait now before its upstream is read no further."""
+        return STREAM_BYTES_MAX if self.http2.waiting_bytes <= HELD_BYTES_MAX else STREAM_SHARE_BYTES
 
     # ---- streams
 
@@ -154,7 +155,6 @@ class Http2Client(Client):
         self.runtime.connections.streams += 1
         self.runtime.overload.check_clients()
         self.deadline = NEVER
-        stream.write_paused = self.is_full
 
     def on_stream_reset(self, stream: Http2Input, code: int) -> None:
         """Take note of a stream that has ended before its answer had, by whomever."""
@@ -164,8 +164,6 @@ class Http2Client(Client):
     def on_stream_closed(self, stream: Http2Input) -> None:
         """Take note of a stream that is closed."""
         self.runtime.connections.streams -= 1
-        if self.is_full:
-            self.check_held()
         if not self.http2.streams and self.state <= LAST:
             self.deadline = monotonic() + self.runtime.snapshot.keepalive_idle
             if self.http2.last_served != STREAM_MASK:

@@ -36,7 +36,6 @@ class StreamsConnection(Protocol):
     changing: "Changing | None"
     expects_new_head: bool
     heads_read: int
-    is_full: bool
 
     @property
     def held_account(self) -> "Account | None":
@@ -53,8 +52,9 @@ class StreamsConnection(Protocol):
     def resolve_forwarded(self, head: "RequestHead") -> "tuple[Address, bytes]":
         """Return the limits of the address for which a trusted proxy asks, and what its upstream is told of it."""
 
-    def check_held(self) -> None:
-        """Look whether too much of all answers waits."""
+    @property
+    def held_bytes_max(self) -> int:
+        """Bytes of an answer that may wait now before its upstream is read no further."""
 
     def on_stream(self, stream: "Http2Input") -> None:
         """Take note of a stream that begins."""

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 Data = bytes | memoryview
 
-HELD_BYTES_MAX: Final = 64 << 10
-"""Bytes of an answer that wait for a window before its upstream is read no further."""
-
 WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """The bytes behind a key whose digest is Sec-WebSocket-Accept (RFC 6455 section 4.2.2)."""
 
@@ -259,10 +256,9 @@ class Http2Stream(Http2Input):
             self._taken_by = monotonic() + self.runtime.snapshot.body_idle
             self._sent_bytes = self._answer_bytes - self.waiting_bytes
         self.deadline = self._taken_by
-        if self.waiting_bytes > HELD_BYTES_MAX:
+        if self.waiting_bytes > self.connection.held_bytes_max:
             self.pause_upstream()
         self.update_held()
-        self.connection.check_held()
 
     def pause_upstream(self) -> None:
         """Read no more of the upstream for now."""
@@ -287,9 +283,7 @@ class Http2Stream(Http2Input):
             self._await_end()
         elif exchange.has_begun_response and (exchange.server is None or exchange.server.tunnel is None):
             self.deadline = monotonic() + exchange.idle_timeout
-        if not self.connection.is_full:
-            self.resume_upstream()
-        self.connection.check_held()
+        self.resume_upstream()
 
     def _has_taken_enough(self) -> bool:
         """Return whether the client has taken enough of the answer since the last call."""

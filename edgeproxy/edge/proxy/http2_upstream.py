@@ -1,6 +1,7 @@
 """A connection to an upstream that speaks HTTP/2, and those of each endpoint: streams share them.
 
-A worker opens one connection to an endpoint, and another where that has as many streams as the endpoint allows.
+A worker opens one connection to an endpoint, and another where that has as many streams as the endpoint allows, or where
+a request would have to wait for others on it.
 """
 
 import asyncio
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.pool import Endpoint
     from edgeproxy.edge.proxy.runtime import Runtime
 
+
+CONNECTIONS_MAX: Final = 8
+"""Connections to an endpoint beyond which no further one is opened because the others are held up by requests that the
+service does not take, or by streams that nobody waits for. Streams that the endpoint does not allow open more."""
 
 SILENT_SECONDS: Final = 1.0
 """Seconds without a word, after which a request that got no answer ends the use of its connection."""
@@ -56,9 +61,15 @@ class Http2Upstream(asyncio.Protocol):
         """Whether one more request may go over it."""
         return self.http2.has_room and not self.transport.is_closing()
 
+    @property
+    def has_places(self) -> bool:
+        """Whether the upstream allows one more stream."""
+        return self.http2.has_places and not self.transport.is_closing()
+
     def open_stream(self, server: UpstreamConnection) -> None:
         """Give a request's connection a stream for its transport."""
-        self.deadline = NEVER
+        if not self.http2.unread:
+            self.deadline = NEVER
         UpstreamStream(self, self._endpoint.scheme.encode(), server)
 
     def data_received(self, data: bytes) -> None:
@@ -71,7 +82,15 @@ class Http2Upstream(asyncio.Protocol):
 
     def limit_idle(self) -> None:
         """Close it once nobody uses it: at once where the upstream leaves, else after a while."""
-        if not self.http2.streams:
+        http2 = self.http2
+        if http2.is_abandoned:
+            self._close()
+            return
+        if http2.blocked:
+            http2.send_blocked()  # A request that is alone now may use all of the window.
+        if http2.unread:
+            self.deadline = monotonic()
+        elif not self.http2.streams:
             if self.http2.is_leaving:
                 self.transport.close()
             elif self.deadline == NEVER:
@@ -93,12 +112,18 @@ class Http2Upstream(asyncio.Protocol):
         self._writer.flush()
 
     def on_timeout(self) -> None:
-        """Close a connection that nobody has used for a while."""
+        """Close a connection that nobody has used for a while, or reset streams that nobody waits for."""
         self.deadline = NEVER
-        if not self.http2.streams:
-            self.http2.close(ErrorCode.NO_ERROR)
-            self._writer.flush()
-            self.transport.close()
+        if self.http2.unread:
+            self.http2.reset_unread()
+            self.limit_idle()
+        elif not self.http2.streams:
+            self._close()
+
+    def _close(self) -> None:
+        self.http2.close(ErrorCode.NO_ERROR)
+        self._writer.flush()
+        self.transport.close()
 
     def abort(self) -> None:
         """Close it at once."""
@@ -142,10 +167,17 @@ class Http2Pool:
                 self._dialing.pop(endpoint, None)
 
     def _open_stream(self, server: UpstreamConnection) -> bool:
-        """Open a stream on a connection with room; returns whether there is one."""
-        for connection in self._connections.get(server.endpoint, ()):
+        """Open a stream on a connection with room; returns whether there is one. Where there are many connections, any
+        with a place for a stream will do, the least burdened first."""
+        connections = self._connections.get(server.endpoint, ())
+        for connection in connections:
             if connection.has_room:
                 connection.open_stream(server)
+                return True
+        if len(connections) >= CONNECTIONS_MAX:
+            usable = [each for each in connections if each.has_places]
+            if usable:
+                min(usable, key=lambda each: (len(each.http2.unread), -each.http2.send_window)).open_stream(server)
                 return True
         return False
 

@@ -5,7 +5,6 @@ the answer's frames become bytes of HTTP/1.1; each stream has one exchange, and 
 """
 
 import asyncio
-from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edgeproxy.edge.http1.chunked import ChunkedDecoder, encode_chunk, encode_last_chunk
@@ -62,7 +61,6 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
         self._owed_bytes = 0
         """Bytes of the answer for which the upstream gets no window yet."""
         self._is_bodiless = False
-        self._opened_at = 0.0
         self._is_chunked = False
         self._end_timer: asyncio.TimerHandle | None = None
         server.reusable = False
@@ -96,7 +94,7 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
                 if name == b"content-length":
                     length = int(line.partition(b":")[2])
                 fields.append(line)
-        self._left, self._is_bodiless, self._opened_at = length, method == b"HEAD", monotonic()
+        self._left, self._is_bodiless = length, method == b"HEAD"
         exchange = self._server.exchange
         if exchange is not None and exchange.binding is not None:
             metering = exchange.binding.metering
@@ -225,7 +223,7 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
             return
         self._is_closing = True
         if self.number and not self.has_head:
-            self._connection.doubt(self._opened_at)
+            self._connection.doubt(self.opened_at)
         if self.number and not (self.closed or (self.request_ended and self.response_ended)):
             code = ErrorCode.NO_ERROR if self.request_ended else ErrorCode.CANCEL
             self._connection.http2.reset(self, code)

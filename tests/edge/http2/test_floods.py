@@ -8,6 +8,7 @@ from time import process_time
 import pytest
 
 from edgeproxy.edge.http2 import huffman
+from edgeproxy.edge.http2.patience import TRUSTED_SCALE
 from tests.edge.http2.peer import (
     CONTINUATION,
     DATA,
@@ -84,7 +85,7 @@ FLOODS: list[tuple[str, Callable[[], Iterator[bytes]], int]] = [
         lambda: streams(lambda n: frame(HEADERS, 5, n, block(GET) + (b"\xbe" * 16000 if n > 1 else BOMB))),
         102,
     ),
-    ("insertions that evict, in blocks of 32 KiB", lambda: streams(lambda n: frame(HEADERS, 5, n, SHORT * 3000)), 101),
+    ("insertions that evict", lambda: streams(lambda n: frame(HEADERS, 5, n, SHORT * 1500)), 101),
     ("CVE-2019-9512 PING", lambda: after(b"", frame(PING, 0, 0, b"12345678")), 1001),
     ("CVE-2019-9513 PRIORITY", lambda: streams(lambda n: frame(PRIORITY, 0, n, word(0) + b"\0")), 1001),
     ("CVE-2019-9515 SETTINGS", lambda: after(b"", frame(SETTINGS)), 1001),
@@ -207,6 +208,19 @@ def test_a_client_that_pings_fifty_times_a_second_is_served_on() -> None:
         peer.send(*[frame(PING, 0, 0, b"12345678")] * 25)
         peer.connection.sweep()
     assert peer.closed is None
+
+
+def test_a_trusted_proxy_has_the_patience_of_many_clients() -> None:
+    peer = Peer()
+    peer.connection.patience.set_scale(TRUSTED_SCALE)
+    cancelled = 0
+    for number in range(1, 1 << 20, 2):
+        if peer.closed is None:
+            peer.send(get(number) + reset(number))
+            cancelled += 1
+            if cancelled == TRUSTED_SCALE * 100:
+                peer.connection.sweep()
+    assert cancelled == TRUSTED_SCALE * 105 + 1
 
 
 def test_a_hundred_streams_that_are_never_answered_let_no_other_begin() -> None:

@@ -11,6 +11,7 @@ from edgeproxy.edge.http2.errors import ErrorCode
 from edgeproxy.edge.http2.frames import STREAM_MASK
 from edgeproxy.edge.http2.lines import Line
 from edgeproxy.edge.http2.requester import AnsweredStream, Requester, encode_pseudo_fields
+from edgeproxy.edge.http2.reset_budget import RESETS_MAX, RESETS_PER_SECOND
 from edgeproxy.edge.http2.response import format_response_head
 from tests.edge.http2.peer import (
     CONTINUATION,
@@ -250,3 +251,145 @@ def test_frames_of_any_kind_cut_anywhere_raise_nothing(seed: int) -> None:
         data = data[cut:]
     assert http2.stored_bytes < 64 << 10
     assert http2.is_over or len(http2.streams) <= len(calls)
+
+
+# ---- streams that nobody waits for
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def abandoned(count: int) -> tuple[Requester, list[Call], bytearray, Clock]:
+    """A connection with a request and so many more, which are reset."""
+    written, clock = bytearray(), Clock()
+    http2 = Requester(written.extend, lambda parts: [written.extend(part) for part in parts] and None, LIMITS, clock)
+    http2.streams_max = 100
+    streams = [Call() for _ in range(count + 1)]
+    for stream in streams:
+        http2.open(stream, encode_pseudo_fields(b"POST", b"http", b"/", b"a"), ended=False)
+    written.clear()
+    for stream in streams[1:]:
+        http2.reset(stream, ErrorCode.CANCEL)
+    return http2, streams, written, clock
+
+
+def count_resets(written: bytearray) -> int:
+    return sum(written[at + 3] == RST_STREAM for at in range(0, len(written), 13))
+
+
+def test_resets_beyond_the_budget_are_sent_later_in_order() -> None:
+    http2, streams, written, clock = abandoned(60)
+    assert (count_resets(written), len(http2.unread)) == (RESETS_MAX, 20)
+    assert all(stream.closed for stream in streams[1:])
+    written.clear()
+    clock.now = 2.0
+    http2.reset_unread()
+    assert count_resets(written) == 2 * RESETS_PER_SECOND
+    assert list(http2.unread) == [stream.number for stream in streams[51:]]
+    clock.now = 100.0
+    http2.reset_unread()
+    assert list(http2.streams) == [1]
+    http2.receive(head(1, ended=True))
+    assert len(streams[0].events) == 1
+
+
+def test_an_answer_that_nobody_waits_for_is_dropped_as_it_comes() -> None:
+    http2, streams, written, _ = abandoned(44)
+    number = streams[-1].number
+    written.clear()
+    interim = head(number, (b":status", b"103"))
+    http2.receive(settings() + interim + head(number) + frame(DATA, 0, number, bytes(16384)) * 3)
+    http2.receive(head(number, (b"x", b"y")))  # Malformed: these trailers do not end it.
+    http2.reset(http2.unread[number], ErrorCode.CANCEL)
+    assert count_resets(written[9:]) == 0
+    assert streams[-1].events == []
+    http2.receive(frame(RST_STREAM, 0, number, word(0)))
+    assert number not in http2.streams
+    assert number not in http2.unread
+    http2.receive(frame(GOAWAY, 0, 0, word(0) + word(0)))
+    assert not http2.streams
+    assert not http2.unread
+
+
+def test_a_whole_request_that_nobody_waits_for_ends_with_its_answer() -> None:
+    http2, (call, *_), _, _ = abandoned(44)
+    http2.send_data(call, b"", ended=True)
+    http2.reset(call, ErrorCode.CANCEL)
+    assert 1 in http2.unread
+    http2.receive(settings() + head(1) + frame(DATA, END_STREAM, 1, b"x"))
+    assert 1 not in http2.streams
+
+
+def test_a_connection_that_many_have_left_takes_no_more_requests() -> None:
+    http2, (call, *_), _, clock = abandoned(89)
+    assert http2.has_room
+    http2, (call, *_), _, clock = abandoned(90)
+    assert not http2.has_room
+    assert http2.has_places
+    assert not http2.is_abandoned
+    clock.now = 2.0
+    http2.reset_unread()
+    assert http2.has_room
+    clock.now = 0.0
+    http2, (call, *_), _, _ = abandoned(90)
+    http2.receive(settings() + head(1, ended=True))
+    http2.send_data(call, b"", ended=True)
+    assert http2.is_abandoned
+
+
+# ---- the window of the connection
+
+
+def uploads(count: int, window: int) -> tuple[Requester, list[Call]]:
+    """So many uploads, each of more than the window of the connection, which is also that of each stream."""
+    http2, _, _ = opened(0)
+    http2.receive(settings((4, window)))
+    if window > 65535:
+        http2.receive(frame(WINDOW_UPDATE, 0, 0, word(window - 65535)))
+    streams = [Call() for _ in range(count)]
+    for stream in streams:
+        http2.open(stream, encode_pseudo_fields(b"POST", b"http", b"/", b"a"), ended=False)
+    return http2, streams
+
+
+@pytest.mark.parametrize("window", [65535, 1 << 20])
+def test_an_upload_that_is_not_taken_leaves_others_of_the_window(window: int) -> None:
+    http2, (stalled, *others) = uploads(3, window)
+    http2.send_data(stalled, bytes(2 * window))
+    assert window // 2 < window - http2.send_window <= window // 2 + 8192
+    assert not http2.has_room
+    for other in others:
+        http2.send_data(other, bytes(4000))
+        assert not other.waiting
+        http2.receive(frame(WINDOW_UPDATE, 0, 0, word(4000)))
+
+
+def test_an_upload_that_is_taken_by_halves_of_the_window_goes_on() -> None:
+    """Many services open a window again once half of it was taken."""
+    window = 65535
+    http2, (upload, _) = uploads(2, window)
+    http2.send_data(upload, bytes(10 * window), ended=True)
+    returned = 0
+    for _ in range(100):
+        taken = window + returned - http2.send_window
+        if upload.response_ended and not upload.waiting:
+            break
+        assert taken - returned >= window // 2
+        update = word(taken - returned)
+        returned = taken
+        http2.receive(frame(WINDOW_UPDATE, 0, 0, update) + frame(WINDOW_UPDATE, 0, 1, update))
+    assert not upload.waiting
+
+
+def test_a_single_upload_may_use_all_of_the_window() -> None:
+    http2, (upload,) = uploads(1, 65535)
+    http2.send_data(upload, bytes(100_000))
+    assert http2.send_window == 0
+    assert not http2.has_room
+    http2.receive(frame(WINDOW_UPDATE, 0, 1, word(65535)) + frame(WINDOW_UPDATE, 0, 0, word(65535)))
+    assert not upload.waiting
+    assert http2.has_room

@@ -231,26 +231,6 @@ def test_padding_is_taken_at_once() -> None:
     assert peer.frames() == [Frame(WINDOW_UPDATE, 0, 1, word(32768))]
 
 
-@pytest.mark.parametrize("end", ["reset by the peer", "reset by the edge", "answered"])
-def test_what_nobody_took_of_a_body_is_given_back_with_its_stream(end: str) -> None:
-    """Else clients that cancel their uploads would soon have no window left."""
-    peer = Peer(consumes=False)
-    for number in range(1, 41, 2):
-        peer.send(post(number), *[data(number, b"x" * 16384)] * 3)
-        stream = peer.stream(number)
-        if end == "reset by the peer":
-            peer.send(reset(number))
-        elif end == "reset by the edge":
-            peer.connection.reset(stream, ErrorCode.CANCEL)
-            peer.connection.reset(stream, ErrorCode.CANCEL)
-        else:
-            peer.send(data(number, ended=True))
-            peer.connection.respond(stream, OK, b"")
-        peer.connection.consume(stream, 1)  # Too late, and not counted twice.
-    assert peer.closed is None
-    assert peer.connection.receive_window + peer.connection._returnable_bytes == 1 << 20
-
-
 def test_streams_that_the_edge_has_reset_are_remembered_up_to_a_bound() -> None:
     peer = Peer()
     for number in range(1, 301, 2):

@@ -9,7 +9,7 @@ from h2.errors import ErrorCodes
 from h2.events import StreamReset
 
 from edgeproxy.edge.proxy import deadlines
-from edgeproxy.edge.proxy.http2_client import UNSENT_BYTES_MAX
+from edgeproxy.edge.proxy.http2_client import HELD_BYTES_MAX, STREAM_SHARE_BYTES, UNSENT_BYTES_MAX
 from tests.edge.http2.peer import (
     CONTINUATION,
     END_HEADERS,
@@ -207,7 +207,7 @@ async def test_who_opens_a_window_bit_by_bit_has_its_stream_reset(edge: Edge) ->
     assert (await client.asks("/other")).status == 404
 
 
-async def test_answers_that_nobody_takes_hold_no_more_than_a_connection_may(edge: Edge) -> None:
+async def test_answers_that_nobody_takes_leave_other_streams_their_share(edge: Edge) -> None:
     client = Http2Wire(await edge.client())
     edge.clients[-1] = client  # type: ignore[call-overload]
     client.window = False
@@ -215,15 +215,23 @@ async def test_answers_that_nobody_takes_hold_no_more_than_a_connection_may(edge
     await client.wire.sends(settings((4, 0)))
     upstreams = []
     for _ in range(20):
-        await client.begins_request("GET", "/public/")
+        number = await client.begins_request("GET", "/public/")
         upstream = await edge.upstream.accepts()
         await upstream.gets_request()
         await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 1048576"))
         await upstream.sends_within(bytes(1 << 20), 0.05)
         upstreams.append(upstream)
+        assert (await client.head_of(number)).status == 200
     (one,) = edge.runtime.connections.http2_clients
-    await edge.until(lambda: one.is_full, "upstreams are read no further")
-    assert one.http2.waiting_bytes <= (1 << 20) + (256 << 10)
+    assert HELD_BYTES_MAX < one.http2.waiting_bytes <= HELD_BYTES_MAX + 20 * (STREAM_SHARE_BYTES + (256 << 10))
+    last = await client.begins_request("GET", "/public/")
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 100000"), bytes(100_000))
+    client.protocol.increment_flow_control_window(1 << 20)
+    client.protocol.increment_flow_control_window(1 << 20, last)
+    await client.flushes()
+    assert len((await client.answer_of(last)).body) == 100_000
     for upstream in upstreams:
         upstream.closes()
     client.closes()

@@ -32,8 +32,8 @@ SWEEP: Final = 50
 """What is given back of either twice a second."""
 
 TRUSTED_SCALE: Final = 50
-"""How many times the patience a trusted proxy has, and gets back with time: it carries many clients over one connection,
-and what one of them does must not end the streams of the others."""
+"""How many times the patience a trusted proxy has, and gets back with time: it carries many clients over one
+connection, and one of them must not end the streams of the others."""
 
 
 class Patience:

@@ -1,7 +1,7 @@
 """The resets that a service is sent over one connection: services end connections with many, and everybody's calls.
 
-RFC 9113 section 10.5 lets them, since CVE-2023-44487. Known bounds are 100 and 10 a second (edgeproxy), 200 in 30 seconds
-(Netty), and half of 500 streams or more that are reset within their first second (Envoy).
+RFC 9113 section 10.5 lets them, since CVE-2023-44487. Known bounds are 100 and 10 a second (edgeproxy), 200 in 30
+seconds (Netty), and half of 500 streams or more that are reset within their first second (Envoy).
 """
 
 from typing import Final

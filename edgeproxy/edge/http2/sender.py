@@ -30,8 +30,8 @@ STREAM_WINDOW: Final = 64 << 10
 """Bytes of one body that may come before any of them were taken (section 6.9)."""
 
 CONNECTION_WINDOW: Final = 1 << 20
-"""Bytes of all bodies that may be on their way. It opens again as they come, whoever takes them: a body that nobody takes
-must not keep others waiting, so the windows of streams are the bound of what is held (section 5.2)."""
+"""Bytes of all bodies that may be on their way. It opens again as they come: a body that nobody takes must not keep
+others waiting, so the windows of streams are the bound of held bytes (section 5.2)."""
 
 RESET_STREAMS_MAX: Final = 100
 """Streams that are remembered as reset by the edge: frames of theirs may still be on their way (section 5.1)."""

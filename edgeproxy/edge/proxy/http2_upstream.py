@@ -1,7 +1,7 @@
 """A connection to an upstream that speaks HTTP/2, and those of each endpoint: streams share them.
 
-A worker opens one connection to an endpoint, and another where that has as many streams as the endpoint allows, or where
-a request would have to wait for others on it.
+A worker opens one connection to an endpoint, and another where that has as many streams as the endpoint allows, or
+where a request would have to wait for others on it.
 """
 
 import asyncio

@@ -4,11 +4,13 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from loadtest.bench import machine
 from loadtest.neighbours import materials, peers, report
@@ -42,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
         return subprocess.run([*command, *argv], env={**os.environ, _NAMESPACE: "1"}, check=False).returncode
     for absent in peers.missing():
         print(f"{absent} is not measured: it is not installed", file=sys.stderr)
+    signal.signal(signal.SIGTERM, _interrupt)
     os.sched_setaffinity(0, {options.cores[1]})
     with contextlib.suppress(PermissionError):
         os.nice(-NICER)  # Above what else runs on the machine; the hostile processes are not.
@@ -53,6 +56,10 @@ def main(argv: Sequence[str]) -> int:
         given = shlex.join(("python", "-m", "loadtest.neighbours", *argv))
         options.markdown.write_text(report.page(rows, goal, machine.this(), options, given))
     return int(any(row.peer == "edgeproxy" and misses(row, goal) for row in rows))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _measure(options: Options, goal: Goal) -> list[Row]:

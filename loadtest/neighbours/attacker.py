@@ -15,7 +15,7 @@ from struct import pack
 from loadtest.neighbours.neighbour import Neighbour, Piece
 
 BYTES_MAX = 4 << 30
-"""What one attacker sends and reads at most."""
+"""Bound of the bytes that one attacker sends and reads."""
 NICER = 15
 """By how much hostile processes stand back: the client must not wait for a core that its neighbours use."""
 _UNREAD_BUFFER = 4096
@@ -28,7 +28,7 @@ _FORK = multiprocessing.get_context("fork")
 
 @dataclass(frozen=True)
 class Target:
-    """Where a listener is, how TLS begins there, and the address from which the attacker comes (None: any)."""
+    """A listener's address, its TLS if any, and the attacker's own address (None: any)."""
 
     address: tuple[str, int]
     tls: ssl.SSLContext | None = None
@@ -54,7 +54,7 @@ class Attackers:
 
 
 def _attack(kind: Neighbour, target: Target, seconds: float, core: int) -> None:
-    signal.alarm(int(seconds) + 5)  # Ends it even where the bench was killed.
+    signal.alarm(int(seconds) + 5)  # Ends it even if the bench was killed.
     os.sched_setaffinity(0, {core})
     os.nice(NICER)
     _Attack(kind, target).run(time.monotonic() + seconds)
@@ -62,7 +62,7 @@ def _attack(kind: Neighbour, target: Target, seconds: float, core: int) -> None:
 
 @dataclass
 class _Line:
-    """One connection: what it is about to send, and until when it waits."""
+    """One connection: bytes that it is sending, and the moment until which it pauses."""
 
     sock: socket.socket
     pieces: Iterator[Piece]

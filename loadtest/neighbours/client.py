@@ -64,7 +64,7 @@ class Client:
         writer.close()
 
     def result(self) -> Observations:
-        """What it has seen; raises EOFError where it died."""
+        """Return the observations. Raises EOFError if the process died."""
         try:
             observations: Observations = self._reader.recv()
         finally:
@@ -120,7 +120,7 @@ async def _ask_anew(door: Door) -> None:
 
 async def _ask_kept(door: Door, idle: list[_Connection]) -> None:
     """Ask over a connection that is idle, or over a new one where all wait for answers, and keep it."""
-    while idle and idle[-1][0].at_eof():  # A server may close a connection that nobody uses.
+    while idle and idle[-1][0].at_eof():  # A server may close an idle connection.
         idle.pop()[1].close()
     connection = idle.pop() if idle else await _connect(door)
     try:

@@ -15,7 +15,7 @@ DRAIN_SECONDS = 2.0 + 8.0
 
 
 def reload(running: Running) -> None:
-    """Have the edge read its file again. Raises RuntimeError where it refuses."""
+    """Reload the edge's file. Raises RuntimeError if the edge refuses."""
     answer = ask(running.doors["admin"], "/reload", method="POST")
     if answer.status != 200:
         raise RuntimeError(f"POST /reload: {answer}")
@@ -31,7 +31,7 @@ def upgrade(running: Running) -> None:
 
 
 def drain(running: Running) -> None:
-    """SIGTERM. Raises RuntimeError where the edge is still there when its time is over."""
+    """Send SIGTERM. Raises RuntimeError if the edge outlives its time."""
     _end(running.child)
 
 

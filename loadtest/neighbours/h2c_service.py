@@ -42,7 +42,7 @@ class Exchange(asyncio.Protocol):
         self._decoder = hpack.Decoder()
         self._room = self._first = 65_535
         self._endless: dict[int, list[int]] = {}
-        """Streams with an endless answer: the octets that each may still send, and those of a frame."""
+        """Streams with an endless answer: the octets that each may still send, and the octets of its frames."""
         self._floods: dict[int, bytes] = {}
         self._posts: dict[int, bool] = {}
         """Streams with a body to come: whether it is read."""
@@ -133,7 +133,7 @@ class Exchange(asyncio.Protocol):
         )
 
     def _pump(self) -> None:
-        # One block for each turn of the loop: what is asked meanwhile is answered.
+        # One block for each turn of the loop, so that other requests are answered meanwhile.
         if self._pumping or self._paused or self._transport.is_closing():
             return
         for block in self._floods.values():

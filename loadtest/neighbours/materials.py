@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from loadtest.testbed.authority import Authority, Pair, named, pem, private
 
 _INTERMEDIATES = 8
-"""Certificates between the authority and the client, each of which costs the server a verification."""
+"""Certificates between the authority and the client. Each one costs the server a verification."""
 
 
 @dataclass(frozen=True)

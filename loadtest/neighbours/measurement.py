@@ -46,7 +46,7 @@ class Bench:
 
 
 def measure(name: str, kind: Neighbour, bench: Bench, folder: Path) -> Row:
-    """Measure one peer beside one kind, in a new folder. Raises RuntimeError where it does not start."""
+    """Measure one peer beside one kind, in a new folder. Raises RuntimeError if it does not start."""
     for attempt in range(1, _TRIES):
         try:
             return _measure(name, kind, bench, folder / str(attempt))

@@ -10,7 +10,7 @@ _PAGE_BYTES = 4096
 
 
 def resident(pid: int) -> int:
-    """Bytes of resident memory; 0 where the process is gone."""
+    """Return the bytes of resident memory, 0 if the process is gone."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
     except (OSError, IndexError):
@@ -29,7 +29,7 @@ class Watch:
         self._thread.start()
 
     def growth(self) -> int:
-        """Stop; returns the bytes by which the process that grew most exceeded its beginning."""
+        """Stop. Return the growth in bytes of the process that grew most."""
         self._done.set()
         self._thread.join()
         return max((peak - self._before[pid] for pid, peak in self._peaks.items()), default=0)

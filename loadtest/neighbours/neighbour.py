@@ -11,10 +11,10 @@ H2C = ("edgeproxy", "haproxy")
 """Peers that share one HTTP/2 connection to a service among their clients."""
 
 Piece = bytes | float
-"""Bytes to send, or seconds in which only answers are read."""
+"""Bytes to send, or a pause in seconds, which only reads answers."""
 Pieces = Callable[[bytearray], Iterator[Piece]]
-"""The pieces of one connection, from its inbox: the bytes that it has received and nobody has taken out, of rows that
-listen. The connection ends with its pieces, and the attacker opens the next one."""
+"""A generator of one connection's pieces. Its argument is the inbox: the attacker adds received bytes to it if the row
+listens. The connection ends after its last piece, and the attacker opens the next one."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Services:
     interim: int
     silent: int
     unused: int
-    """A port where nobody listens."""
+    """A port without a listener."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """What a row's settings may depend on: a folder of the edge's own, and the services."""
+    """The arguments of a row's settings: a folder of the edge's own, and the services."""
 
     folder: Path
     services: Services
@@ -45,7 +45,7 @@ def _no_settings(site: Site) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Polite:
-    """What the well-behaved client asks for, and where."""
+    """The request of the well-behaved client, and its listener."""
 
     path: str = "/ok"
     door: str = "plain"
@@ -73,11 +73,11 @@ class Neighbour:
     """Connections of each attacker at a time."""
     reads: bool = True
     listens: bool = False
-    """Whether the pieces want what is received."""
+    """Whether the pieces need received bytes."""
     resets: bool = False
     """Whether connections end with a reset."""
     chop: int = 0
-    """Bytes of each write, if not as many as possible: under TLS those of a record."""
+    """Bytes of each write (under TLS: of each record); 0 is as many as possible."""
     pause: float = 0.01
     """Seconds between two connections of an attacker."""
     settings: Callable[[Site], Mapping[str, Any]] = _no_settings

@@ -33,7 +33,7 @@ class Options:
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Exits with 2 and a line that says what is wrong where they are unusable."""
+    """Parse the arguments. Invalid ones exit with 2 and a line that says why."""
     parser = argparse.ArgumentParser(
         prog="python -m loadtest.neighbours",
         description="The waits of a well-behaved client beside one bad neighbour after another. Exit status 1: a row "
@@ -60,7 +60,7 @@ def parse(argv: Sequence[str]) -> Options:
     elsewhere = given.through_trusted_proxy or given.during or given.workers > 1
     given.peers = given.peers or (("edgeproxy",) if elsewhere else tuple(STARTS))
     given.kinds = given.kinds or tuple(KINDS)
-    # Not resolved: the interpreter of a virtual environment is a link, and knows by its path where it belongs.
+    # Not resolved: a virtual environment's interpreter is a link, and its path tells Python the environment.
     given.python = given.python.absolute()
     if given.from_64:
         given.connections = max(10, given.connections)

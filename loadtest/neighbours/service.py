@@ -35,7 +35,7 @@ def whole(body: bytes, kind: str = "text/plain") -> Script:
 
 
 def chunked(block: bytes, kind: str = "text/plain") -> Script:
-    """An answer whose body comes in chunks without end; `block` is some of them as they are sent."""
+    """An answer whose body comes in chunks without end; `block` is a piece of it with its chunk heads."""
     return Script(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode(), block)
 
 

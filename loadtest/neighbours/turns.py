@@ -31,7 +31,7 @@ def longest(before: dict[float, float], after: dict[float, float]) -> float | No
 
 
 def fetch(port: int) -> dict[float, float]:
-    """`buckets` of an edge's admin listener; empty where it does not answer."""
+    """Return `buckets` of an edge's admin listener, empty if it does not answer."""
     try:
         return buckets(ask(port, "/metrics").body.decode())
     except (OSError, HTTPException):

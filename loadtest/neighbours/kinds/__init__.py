@@ -1,4 +1,4 @@
-"""All kinds of bad neighbours, in the order in which they are measured."""
+"""All kinds of bad neighbours, in the order of measurement."""
 
 from loadtest.neighbours.kinds import h2c, http1, http2, surroundings, tls, websocket
 from loadtest.neighbours.neighbour import Neighbour
@@ -7,4 +7,4 @@ KINDS: dict[str, Neighbour] = {
     row.name: row for module in (http1, websocket, http2, h2c, tls, surroundings) for row in module.ROWS
 }
 FEW = ("pipelined-404", "chunks-up", "chunks-down", "h2-data-1-byte-up", "h2-404", "h2c-frames-down")
-"""A kind of each way in which small things take a whole turn of an event loop: the short form."""
+"""The short form: one kind for each part of the edge that a client can keep busy with small pieces."""

@@ -1,4 +1,4 @@
-"""Bytes of HTTP/1.1 requests, and the ways in which a connection sends them."""
+"""Bytes of HTTP/1.1 requests, and ways to send them."""
 
 from collections.abc import Iterator
 from itertools import repeat

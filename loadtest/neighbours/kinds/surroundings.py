@@ -30,7 +30,7 @@ def _number(value: int) -> str:
 
 
 def _tokens(algorithm: str, signature_bytes: int) -> Callable[[bytearray], Iterator[Piece]]:
-    """Tokens whose signatures are wrong, each of which costs a verification."""
+    """Tokens with wrong signatures. Each one costs a verification."""
     begin = ".".join(
         _base64(json.dumps(part).encode())
         for part in (
@@ -69,7 +69,7 @@ def _issuer(algorithm: str, site: Site) -> Mapping[str, Any]:
 
 
 def _unread_log(site: Site) -> Mapping[str, Any]:
-    """A log that is a pipe, which somebody has opened and does not read."""
+    """An access log that is a pipe. The bench opens it and does not read."""
     file = site.folder / "access.log"
     os.mkfifo(file)
     os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # Open for as long as the bench runs.

@@ -19,7 +19,7 @@ _UPDATES = 200
 
 
 def context() -> ssl.SSLContext:
-    """A client's context that trusts anybody: the peers are our own."""
+    """Return a client's context that verifies no certificate: the peers are our own."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
     return made

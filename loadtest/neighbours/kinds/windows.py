@@ -1,4 +1,4 @@
-"""Flow control of HTTP/2 as a client sees it (RFC 9113 section 5.2): what it may still send."""
+"""Flow control of HTTP/2 for a client that sends (RFC 9113 section 5.2)."""
 
 from struct import iter_unpack, unpack_from
 

@@ -1,4 +1,4 @@
-"""The edge, nginx and HAProxy, each with as many workers, in front of the same services."""
+"""The edge, nginx and HAProxy, each in front of the row's services."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ STARTS: dict[str, Callable[[Place], Running]] = {
 
 
 def start(name: str, place: Place) -> Running:
-    """Start a peer in a folder that exists, and wait until it relays. Raises RuntimeError where it does not."""
+    """Start a peer in a folder that exists, and wait until it relays. Raises RuntimeError if it does not."""
     running = STARTS[name](place)
     try:
         running.ready()

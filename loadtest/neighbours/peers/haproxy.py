@@ -1,4 +1,4 @@
-"""HAProxy with one thread for each of the edge's workers, and the same paths. It also stands in front, as a proxy that
+"""HAProxy with one thread and the edge's paths. It also stands in front, as a proxy that
 the edge trusts."""
 
 import shutil
@@ -7,6 +7,18 @@ from pathlib import Path
 from loadtest.bench import ports
 from loadtest.bench.child import Child
 from loadtest.neighbours.peers.peer import HOST, PATHS, Place, Running
+
+_DEFAULTS = """
+global
+    nbthread 1
+    maxconn 8192
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    timeout http-keep-alive 60s
+    http-reuse always"""
 
 
 def binary() -> str | None:
@@ -32,7 +44,7 @@ def start(place: Place) -> Running:
         place.folder,
         place.core,
         f"""
-{_defaults(place.workers)}
+{_DEFAULTS}
 frontend all
 {listeners}
     http-request return status 401 if {{ path /keyed }} !{{ req.hdr(X-API-Key) ek_good }}
@@ -66,7 +78,7 @@ def start_in_front(folder: Path, core: int, port: int) -> tuple[Child, dict[str,
         folder,
         core,
         f"""
-{_defaults(1)}
+{_DEFAULTS}
 frontend all
     bind {HOST}:{plain} backlog 4096
     bind {HOST}:{http2} proto h2 backlog 4096
@@ -77,20 +89,6 @@ backend edge
 """,
     )
     return child, {"plain": plain, "http2": http2}
-
-
-def _defaults(threads: int) -> str:
-    return f"""
-global
-    nbthread {threads}
-    maxconn 8192
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-    timeout http-keep-alive 60s
-    http-reuse always"""
 
 
 def _run(folder: Path, core: int, configuration: str) -> Child:

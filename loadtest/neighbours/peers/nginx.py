@@ -1,4 +1,4 @@
-"""nginx with one worker for each of the edge's, and the same paths."""
+"""nginx with one worker and the edge's paths."""
 
 from loadtest.bench import nginx, ports
 from loadtest.neighbours.peers.peer import HOST, PATHS, Place, Running

@@ -1,4 +1,4 @@
-"""A peer that serves, and where it was asked to."""
+"""A peer that serves, and its place."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ PATHS = ("/small", "/chunks", "/sink", "/hang", "/interim", "/text", "/ws", "/ws
 
 @dataclass(frozen=True)
 class Place:
-    """Where a peer runs, before what, with how many workers. `edge` are further settings of edgeproxy; with `six` it
+    """The place of a peer: its folder, cores and services. `edge` are further settings of edgeproxy; with `six` it
     serves on ::1 too."""
 
     folder: Path
@@ -49,7 +49,7 @@ class Running:
     again: Callable[[], Child] | None = None
 
     def ready(self) -> None:
-        """Wait until it relays. Raises RuntimeError with its last words where it does not."""
+        """Wait until it relays. Raises RuntimeError with its last words if it does not."""
         self.child.wait_until(lambda: _relays(self.doors["plain"]), START_SECONDS, "relayed a request")
 
     def workers(self) -> set[int]:
@@ -61,7 +61,7 @@ class Running:
         self.child.stop()
 
     def spare_the_worker(self) -> None:
-        """Have the first process use the other core where it is not on the request path."""
+        """Move the first process, which serves no requests, to the other core."""
         os.sched_setaffinity(self.child.pid, {self.place.other_core})
 
 

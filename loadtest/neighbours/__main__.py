@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -49,12 +49,17 @@ def main(argv: Sequence[str]) -> int:
     with contextlib.suppress(PermissionError):
         os.nice(-NICER)  # Above what else runs on the machine; the hostile processes are not.
     goal = Goal().scaled(options.goal)
-    rows = _measure(options, goal)
-    if options.json is not None:
-        options.json.write_text(json.dumps([report.as_json(row, goal) for row in rows], indent=1))
-    if options.markdown is not None:
-        given = shlex.join(("python", "-m", "loadtest.neighbours", *argv))
-        options.markdown.write_text(report.page(rows, goal, machine.this(), options, given))
+    given = shlex.join(("python", "-m", "loadtest.neighbours", *argv))
+    rows: list[Row] = []
+    print(report.heading(), flush=True)
+    for row in _measure(options):
+        rows.append(row)
+        print(report.line(row, goal), flush=True)
+        # After each row: a run takes half an hour, and may be interrupted.
+        if options.json is not None:
+            options.json.write_text(json.dumps([report.as_json(each, goal) for each in rows], indent=1))
+        if options.markdown is not None:
+            options.markdown.write_text(report.page(rows, goal, machine.this(), options, given))
     return int(any(row.peer == "edgeproxy" and misses(row, goal) for row in rows))
 
 
@@ -62,18 +67,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _measure(options: Options, goal: Goal) -> list[Row]:
-    rows = []
-    print(report.heading(), flush=True)
+def _measure(options: Options) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="edgeproxy-neighbours-") as folder:
         bench = Bench(options, materials.create(Path(folder) / "certificates"))
         for name in options.kinds:
             kind = KINDS[name]
             for peer in options.peers:
                 if peer in kind.peers and peer not in peers.missing():
-                    rows.append(measure(peer, kind, bench, Path(folder) / f"{name}-{peer}"))
-                    print(report.line(rows[-1], goal), flush=True)
-    return rows
+                    yield measure(peer, kind, bench, Path(folder) / f"{name}-{peer}")
 
 
 if __name__ == "__main__":

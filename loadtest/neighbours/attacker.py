@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
+from multiprocessing.sharedctypes import Synchronized
 from struct import pack
 
 from loadtest.neighbours.neighbour import Neighbour, Piece
@@ -22,6 +23,7 @@ _UNREAD_BUFFER = 4096
 """Receive buffer of an attacker that takes no answers."""
 _CONNECT_SECONDS = 5.0
 _LONGEST_POLL = 0.5
+_IPV6_FREEBIND = 78  # Of linux/in6.h; the module socket does not have it.
 _RESET_AT_CLOSE = pack("ii", 1, 0)
 _FORK = multiprocessing.get_context("fork")
 
@@ -39,25 +41,28 @@ class Attackers:
     """Attackers of one kind, one for each target. They stop by themselves after `seconds`."""
 
     def __init__(self, kind: Neighbour, targets: Sequence[Target], seconds: float, core: int) -> None:
+        self._opened = _FORK.Value("q")
         self._processes: list[BaseProcess] = [
-            _FORK.Process(target=_attack, args=(kind, target, seconds, core), daemon=True) for target in targets
+            _FORK.Process(target=_attack, args=(kind, target, seconds, core, self._opened), daemon=True)
+            for target in targets
         ]
         for process in self._processes:
             process.start()
 
-    def stop(self) -> None:
-        """End them; returns once they are gone."""
+    def stop(self) -> int:
+        """End them; returns the connections that they had, once they are gone."""
         for process in self._processes:
             process.kill()
         for process in self._processes:
             process.join()
+        return int(self._opened.value)
 
 
-def _attack(kind: Neighbour, target: Target, seconds: float, core: int) -> None:
+def _attack(kind: Neighbour, target: Target, seconds: float, core: int, opened: "Synchronized[int]") -> None:
     signal.alarm(int(seconds) + 5)  # Ends it even if the bench was killed.
     os.sched_setaffinity(0, {core})
     os.nice(NICER)
-    _Attack(kind, target).run(time.monotonic() + seconds)
+    _Attack(kind, target, opened).run(time.monotonic() + seconds)
 
 
 @dataclass
@@ -72,8 +77,8 @@ class _Line:
 
 
 class _Attack:
-    def __init__(self, kind: Neighbour, target: Target) -> None:
-        self._kind, self._target = kind, target
+    def __init__(self, kind: Neighbour, target: Target, opened: "Synchronized[int]") -> None:
+        self._kind, self._target, self._opened = kind, target, opened
         self._poll = select.poll()
         self._lines: dict[int, _Line] = {}
         self._moved = 0
@@ -101,6 +106,8 @@ class _Attack:
             sock = _connected(self._kind, self._target)
         except OSError:
             return
+        with self._opened.get_lock():
+            self._opened.value += 1
         inbox = bytearray()
         self._lines[sock.fileno()] = line = _Line(sock, self._kind.pieces(inbox), inbox)
         self._poll.register(sock, self._interest(line))
@@ -160,6 +167,8 @@ def _connected(kind: Neighbour, target: Target) -> socket.socket:
         if kind.resets:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
         if target.source is not None:
+            # The address is within a network that is routed to this host, and no interface has it.
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
             sock.bind((target.source, 0))
         sock.settimeout(_CONNECT_SECONDS)
         sock.connect(target.address)

@@ -127,12 +127,13 @@ def _beside(running: Running, doors: dict[str, int], kind: Neighbour, bench: Ben
     attackers = Attackers(kind, _targets(kind, doors, bench), options.seconds + _LONGER_SECONDS, other)
     try:
         threading.Event().wait(_WARM_UP_SECONDS)
-        seconds = options.seconds / 2 if options.during == "drain" else options.seconds
+        # A drain refuses new connections, so the client has asked everything before.
+        seconds = max(0.5, options.seconds / 2 - 0.5) if options.during == "drain" else options.seconds
         client = Client(door, seconds, options.rate, other)
         failed = _happen(running, options) if options.during else ""
         beside = client.result()
     finally:
-        attackers.stop()
+        connections = attackers.stop()
     after = None if options.during == "drain" else first_request(door)
     errors = idle.errors + beside.errors + ([failed] if failed else [])
     return Row(
@@ -141,6 +142,7 @@ def _beside(running: Running, doors: dict[str, int], kind: Neighbour, bench: Ben
         idle=figures(idle.waits),
         beside=figures(beside.waits),
         errors=tuple(errors),
+        connections=connections,
         growth=watch.growth(),
         killed=options.during not in ("upgrade", "drain") and not workers <= running.workers(),
         after=0.0 if options.during == "drain" else after and after * 1000,

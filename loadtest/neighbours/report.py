@@ -13,7 +13,7 @@ from loadtest.neighbours.verdict import MIB, Goal, Row, misses
 _PAGE = Path(__file__).with_name("page.md")
 COLUMNS = (
     *("neighbour", "peer", "idle p50", "idle p99", "p50", "p99", "longest", "added p99", "errors"),
-    *("MiB", "turn", "after", "verdict"),
+    *("connections", "MiB", "turn", "after", "verdict"),
 )
 
 
@@ -32,6 +32,7 @@ def cells(row: Row, goal: Goal) -> list[str]:
         row.peer,
         *map(_milliseconds, waits),
         str(len(row.errors)),
+        str(row.connections),
         f"{row.growth / MIB:+.0f}",
         "-" if row.turn is None else f"≤ {row.turn:g}",
         "failed" if row.after is None else _milliseconds(row.after),
@@ -41,14 +42,14 @@ def cells(row: Row, goal: Goal) -> list[str]:
 
 def line(row: Row, goal: Goal) -> str:
     """One row for a terminal, and below it the first error of the client."""
-    widths = (22, 10, *[9] * 6, 6, 6, 8, 8, 0)
+    widths = (22, 10, *[9] * 6, 6, 11, 6, 8, 8, 0)
     text = "".join(f"{cell:<{width}} " for cell, width in zip(cells(row, goal), widths, strict=True))
     return text + (f"\n    {row.errors[0]}" if row.errors else "")
 
 
 def heading() -> str:
     """The line above."""
-    widths = (22, 10, *[9] * 6, 6, 6, 8, 8, 0)
+    widths = (22, 10, *[9] * 6, 6, 11, 6, 8, 8, 0)
     return "".join(f"{name:<{width}} " for name, width in zip(COLUMNS, widths, strict=True))
 
 

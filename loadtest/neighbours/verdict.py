@@ -51,6 +51,8 @@ class Row:
     idle: Figures
     beside: Figures
     errors: tuple[str, ...]
+    connections: int
+    """Of the neighbour, one after the other ones included."""
     growth: int
     killed: bool
     after: float | None
@@ -66,6 +68,7 @@ def misses(row: Row, goal: Goal) -> list[str]:
     """What of the goal the row does not hold, in words."""
     after = float("inf") if row.after is None else row.after
     judged = (
+        (row.connections > 0, "no attack"),
         (row.added_p99 <= goal.added_p99, "p99"),
         (row.beside.longest <= goal.longest, "longest"),
         (not row.errors, "cut"),

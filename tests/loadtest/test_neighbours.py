@@ -16,7 +16,9 @@ from loadtest.neighbours.peers.edge import merged
 from loadtest.neighbours.verdict import MIB, Figures, Goal, Row, figures, misses
 
 IDLE = Figures(p50=0.5, p99=1.0, longest=2.0, answers=100)
-GOOD = Row("kind", "edgeproxy", IDLE, replace(IDLE, p99=21.0, longest=100.0), (), 64 * MIB, killed=False, after=100.0)
+GOOD = Row(
+    "kind", "edgeproxy", IDLE, replace(IDLE, p99=21.0, longest=100.0), (), 6, 64 * MIB, killed=False, after=100.0
+)
 
 
 def test_schedule_is_steady() -> None:
@@ -41,6 +43,7 @@ def test_row_at_the_bounds_holds_the_goal() -> None:
         (replace(GOOD, beside=replace(GOOD.beside, p99=21.1)), "p99"),
         (replace(GOOD, beside=replace(GOOD.beside, longest=100.1)), "longest"),
         (replace(GOOD, errors=("reset",)), "cut"),
+        (replace(GOOD, connections=0), "no attack"),
         (replace(GOOD, killed=True), "worker replaced"),
         (replace(GOOD, growth=64 * MIB + 1), "memory"),
         (replace(GOOD, after=100.1), "afterwards"),

@@ -71,7 +71,10 @@ def write(level: str, event: str, fields: dict[str, object]) -> None:
         line = {**_process, **fields, "event": event, "level": level, "timestamp": timestamp}
         text = json.dumps(line if exception is None else {**line, "exception": exception}, default=repr)
     with _lock:
-        print(redact(text), file=sys.stderr, flush=True)
+        try:
+            print(redact(text), file=sys.stderr, flush=True)
+        except OSError:  # Its disk is full, or its reader has gone. A lost line must end no task.
+            pass
 
 
 def format_text(timestamp: str, level: str, event: str, fields: dict[str, object], exception: str | None) -> str:

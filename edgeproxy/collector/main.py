@@ -1,13 +1,10 @@
 """The collector's life: from its settings to a drained end."""
 
 import asyncio
-import faulthandler
 import gc
-import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
@@ -19,6 +16,7 @@ from aiohttp import web
 from edgeproxy import __version__
 from edgeproxy.base import event_loop, log
 from edgeproxy.base.descriptor_limit import raise_descriptor_limit
+from edgeproxy.base.exit_deadline import end_after_signals, end_within
 from edgeproxy.base.plural import format_count
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.web_listener import Bounds, WebListener
@@ -79,8 +77,10 @@ ROW_SECURITY_SECONDS = 60.0
 CONNECTIONS = Bounds(all=2000, per_address=500)
 DRAIN_SECONDS = 30.0
 """Seconds that requests under way have once it is asked to end."""
-END_SECONDS = 10.0
-"""Seconds that the process has to end after the last of them."""
+END_SECONDS = 38.0
+"""Seconds after which it ends whatever hangs. Service managers wait for 40 s."""
+LAST_SECONDS = 5.0
+"""Seconds of these that it has once all has been answered and written: a successor waits for the port."""
 
 
 class ListenError(Exception):
@@ -95,7 +95,7 @@ def run(settings: CollectorSettings, file: Path) -> int:
     log.configure("collector")
     raise_descriptor_limit()
     try:
-        return event_loop.run(serve(settings, file, _exit_after_timeout))
+        return event_loop.run(serve(settings, file, partial(end_within, LAST_SECONDS)))
     except (
         ListenError,
         UnusableDatabaseError,
@@ -137,21 +137,6 @@ def check_ledger(settings: CollectorSettings) -> tuple[int, str]:
         return 2, f"the database cannot be read: {format_reason(error)}"
 
 
-def _exit_after_timeout() -> None:
-    """Force the process to exit if a library thread does not end: all data is on disk, and a successor waits for the
-    port. The log then has the stack of every thread.
-    """
-
-    def leave() -> None:
-        log.get_logger().error("threads that do not end are left behind", seconds=END_SECONDS)
-        faulthandler.dump_traceback(all_threads=True)
-        os._exit(0)
-
-    last = threading.Timer(END_SECONDS, leave)
-    last.daemon = True
-    last.start()
-
-
 async def serve(settings: CollectorSettings, file: Path, stopped: Callable[[], None] = lambda: None) -> int:
     """`run` in a loop; raises Unavailable, Unusable and BadCertificate, UnusableStripe and Edited.
 
@@ -162,6 +147,7 @@ async def serve(settings: CollectorSettings, file: Path, stopped: Callable[[], N
     for number in STOPPING:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload_requested.set)
+    end_after_signals(STOPPING, lambda: END_SECONDS)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     with ExitStack() as bound:
         listening = [bound.enter_context(closing(bind_address(listener.address))) for listener in settings.listen]

@@ -13,6 +13,7 @@ from time import monotonic
 
 from edgeproxy.base import log
 from edgeproxy.base.build import describe_build
+from edgeproxy.base.exit_deadline import end_after_signals
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.directory import KeyOwner
 from edgeproxy.config.edge import load as edge_load
@@ -61,6 +62,10 @@ COLUMN_CHECK_SECONDS = 0.25
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """Signals that make the edge drain and end."""
+
+END_SECONDS = 8.0
+"""Seconds beyond the drain after which the process ends whatever hangs. The counts are in the tables by then, and
+service managers wait for 10 s."""
 
 ORPHAN_SECONDS = 600.0
 """Seconds that a worker serves without a supervisor where no other takes over. None can for `edgeproxy quick`."""
@@ -309,12 +314,15 @@ class Supervisor:
         refuse_handshakes(self._listening)
         sockets.close_all(self._listening)
         await self._workers.drain(seconds)
-        await self._traces.exporter.end()
-        await self._accounting.end()
-        await self._directories.end()
-        await self._ledger_counts.end()
+        # Concurrently: each may wait for a peer, or a disk, until its own time is over.
+        await asyncio.gather(
+            self._traces.exporter.end(),
+            self._accounting.end(),
+            self._directories.end(),
+            self._ledger_counts.end(),
+            self._issuers.end(),
+        )
         await self._hub_reader.close()
-        await self._issuers.end()
         if self._coordinator is not None:
             await self._coordinator.end()
         await self._tasks.cancel()
@@ -337,6 +345,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop.set)
         # Without a file there is nothing to reload, and this is what a terminal says when it is closed.
         loop.add_signal_handler(signal.SIGHUP, self._reloads.request if self._config_path else self._stop.set)
+        end_after_signals(STOP_SIGNALS, lambda: self._reloads.serving.drain + END_SECONDS, self._workers.kill)
         # Whoever loaded the configuration may have held it back until somebody heeds it.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 

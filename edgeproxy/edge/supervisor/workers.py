@@ -6,6 +6,7 @@ They change from one configuration to another together: all that serve `prepare`
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import monotonic
 
 from edgeproxy.base import log
@@ -224,6 +225,12 @@ class Workers:
         self._kill(self.workers)
         await self._until_empty(None)
         await self._tasks.cancel()
+
+    def kill(self) -> None:
+        """Kill all workers at once, in another thread than the loop's. Logs nothing, as the log may be what hangs."""
+        for process in list(self.workers):
+            with suppress(OSError):  # It has ended meanwhile.
+                process.kill()
 
     async def _fill(self, place: int) -> None:
         early = 0

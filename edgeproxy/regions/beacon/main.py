@@ -11,6 +11,7 @@ from edgeproxy import __version__
 from edgeproxy.base import event_loop, log
 from edgeproxy.base.client_tls import ClientTls, TlsFilesError
 from edgeproxy.base.descriptor_limit import raise_descriptor_limit
+from edgeproxy.base.exit_deadline import end_after_signals
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.web_listener import Bounds, WebListener
 from edgeproxy.config.addresses import Address
@@ -22,6 +23,8 @@ from edgeproxy.regions.beacon.countries import Countries, InvalidCountryDatabase
 CONNECTIONS = Bounds(all=4096, per_address=256)
 DRAIN_SECONDS = 5.0
 """Seconds that open requests have after a signal to end."""
+END_SECONDS = 15.0
+"""Seconds after which it ends whatever hangs. Service managers wait for 20 s."""
 
 
 def run(settings: BeaconSettings) -> int:
@@ -45,6 +48,7 @@ async def serve(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    end_after_signals((signal.SIGTERM, signal.SIGINT), lambda: END_SECONDS)
     tasks, logger, connections = Tasks(), log.get_logger(), WebListener(CONNECTIONS)
     collector = Collector(settings.collector, settings.token or "", tls.context, tls.server_name)
     beacon = Beacon(settings, collector, countries)

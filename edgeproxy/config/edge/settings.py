@@ -113,7 +113,8 @@ class Limits(Part):
     body_rate: Annotated[int | None, BeforeValidator(units.read_body)] = Field(
         default=240,
         description="Bytes a second that a body must make within each `body_idle`, in either direction; a slower "
-        "client gets 408, or its answer is cut. `none`: one byte each time is enough, and [a slow "
+        "client gets 408, or its answer is cut. A body without a length is exempt once its upstream answers, or if the "
+        "upstream speaks [h2c](grpc.md#deadlines). `none`: one byte each time is enough, and [a slow "
         "client](upstreams.md#slow-clients) may hold an upstream connection for ever.",
     )
     keepalive_idle: Duration = Field(

@@ -27,6 +27,11 @@ class Timeouts(Part):
         description="Between two pieces of a body, and at most for an idle connection. A `text/event-stream` may be "
         "silent for longer: it ends when TCP finds the other host gone, within about 90 s.",
     )
+    tunnel: Duration = Field(
+        default=3600.0,
+        description="Silence of a WebSocket, in both directions; then both sides get a close frame (1001), and the "
+        "connections end two seconds later. Pings count as well. Another protocol of `upgrade` is cut.",
+    )
     total: Duration | None = Field(
         default=None,
         description="From the head of a request to the end of its answer; then 408 or 504, or the answer is cut. For "
@@ -42,6 +47,9 @@ class RouteTimeouts(Part):
     )
     idle: Duration | None = Field(
         default=None, description="Between two pieces of a body. By default that of the upstream."
+    )
+    tunnel: Duration | None = Field(
+        default=None, description="Silence of a WebSocket, in both directions. By default that of the upstream."
     )
     total: Duration | None = Field(
         default=None,

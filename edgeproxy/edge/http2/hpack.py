@@ -204,7 +204,7 @@ def count_spare_crumbs(lines: list[Line]) -> int:
 
 
 def keep_told(lines: list[Line]) -> list[Line]:
-    """Return those of the first lines of each kind that tell whose request it is: pseudo-header fields, Host, Origin."""
+    """Return the first lines that tell whose request it is: pseudo-header fields, Host and Origin."""
     return [line for line in lines if type(line) is not bytes or line.startswith(TOLD)][:TOLD_MAX]
 
 

@@ -401,7 +401,7 @@ class Client(ClientInput):
         if exchange is None or self.state > LAST:
             return False
         if exchange.server is not None and exchange.server.tunnel:
-            exchange.server.half_close()
+            exchange.server.tunnel.on_client_closed()
             return not exchange.server.half_closed
         if self.secure or self.body is not None or exchange.state is AWAITS_BODY:
             # Under TLS that is how clients leave, and TLS 1.2 knows no other meaning (RFC 5246 section 7.2.1).

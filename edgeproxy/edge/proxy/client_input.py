@@ -69,6 +69,9 @@ class ClientInput(ClientTransport):
     def time_out_exchange(self, exchange: "Forwarding", *, is_overdue: bool = False) -> None:
         """End an exchange of which there will be no answer, or no more of it; `is_overdue`: it takes too long as a
         whole."""
+        tunnel = None if exchange.server is None else exchange.server.tunnel
+        if tunnel is not None and tunnel.end_idle():
+            return
         if exchange.has_begun_response:
             self.abort()
         elif (self.body is not None and (self.reading or self.has_backlog)) or exchange.state is AWAITS_BODY:
@@ -151,10 +154,10 @@ class ClientInput(ClientTransport):
             if server is not None:
                 exchange.streamed_body = True
                 server.write(data)
-                self._extend_body_deadline(exchange)
+                self._extend_body_deadline(exchange, data)
             elif exchange.state is GATHERING:
                 assert exchange.buffered_body is not None
-                self._extend_body_deadline(exchange)
+                self._extend_body_deadline(exchange, data)
                 exchange.buffered_body.append(data)
             else:
                 exchange.message += data
@@ -170,13 +173,19 @@ class ClientInput(ClientTransport):
                 assert exchange.wait is not None
                 exchange.wait.on_input(len(self.buffer), exchange.length, is_full=self._is_read_ahead_full())
 
-    def _extend_body_deadline(self, exchange: "Forwarding") -> None:
-        """Put the deadline off for a piece of the body that has come."""
+    def _extend_body_deadline(self, exchange: "Forwarding", data: bytes) -> None:
+        """Put the deadline off for a piece of the body that has come; empty where it was framing alone."""
         if self.body is None:
             assert exchange.route is not None
             timeout = exchange.idle_timeout if exchange.has_begun_response else exchange.route.head_timeout
             # All of it has come, and may still be on its way to the disk.
             self.deadline = monotonic() + (exchange.snapshot.body_idle if exchange.state is GATHERING else timeout)
+        elif exchange.head.chunked and exchange.is_streamed():
+            # Any piece counts: how much a stream has to say is its own affair.
+            if data:
+                has_begun = exchange.has_begun_response
+                seconds = exchange.idle_timeout if has_begun else exchange.snapshot.body_idle
+                self.deadline = max(self.deadline if has_begun else 0.0, monotonic() + seconds)
         elif self.body.size >= self._body_size_due:
             # Not for each piece: one byte now and then would hold the upstream for ever.
             self._body_size_due = self.body.size + exchange.snapshot.body_idle_bytes

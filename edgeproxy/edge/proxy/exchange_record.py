@@ -17,7 +17,7 @@ from edgeproxy.edge.limits.fields import format_legacy, format_rate_limit
 from edgeproxy.edge.limits.limit_set import NOTHING
 from edgeproxy.edge.limits.route_limits import parse_cost
 from edgeproxy.edge.proxy.deadlines import NEVER
-from edgeproxy.edge.proxy.exchange_states import ANSWERING, DECIDING, OVER, TUNNEL
+from edgeproxy.edge.proxy.exchange_states import ANSWERING, DECIDING, GATHERING, OVER, TUNNEL
 from edgeproxy.edge.proxy.labels import NO_LABEL
 from edgeproxy.edge.proxy.metering import is_billed
 from edgeproxy.edge.proxy.router import NO_SITE
@@ -172,6 +172,14 @@ class ExchangeRecord:
     def has_begun_response(self) -> bool:
         """Whether the head of a final answer has begun to go out, piece by piece."""
         return self.state is ANSWERING or self.state is TUNNEL
+
+    def is_streamed(self) -> bool:
+        """Return whether the body of the request may come as slowly as it likes: its service takes calls in which both
+        sides speak, and a slow one keeps neither a thread nor a connection of it; or it answers already."""
+        binding = self.binding
+        return self.has_begun_response or (
+            self.state is not GATHERING and binding is not None and binding.route.service.speaks_http2
+        )
 
     @property
     def streams_events(self) -> bool:

@@ -158,7 +158,9 @@ class Http2Input(Stream, ClientInput):
         if self.request_ended and self._websocket_key and self.exchange is not None:
             self.half_closed = True
             server = self.exchange.server
-            if server is not None and (server.tunnel is not None or not self.buffer):
+            if server is not None and server.tunnel is not None:
+                server.tunnel.on_client_closed()
+            elif server is not None and not self.buffer:
                 server.half_close()
         if self.reading:
             self._return_window()

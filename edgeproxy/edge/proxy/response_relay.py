@@ -10,7 +10,7 @@ from edgeproxy.edge.http1.region_fields import remove_region
 from edgeproxy.edge.http1.request import RequestHead
 from edgeproxy.edge.http1.security_fields import NAMES_PLACES, NAMES_REGION
 from edgeproxy.edge.limits.fields import remove_legacy
-from edgeproxy.edge.proxy import event_stream, stream_usage, tunnel
+from edgeproxy.edge.proxy import event_stream, stream_usage
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.event_stream import is_event_stream
 from edgeproxy.edge.proxy.exchange_record import ExchangeRecord
@@ -172,7 +172,7 @@ class ResponseRelay(ExchangeRecord):
         self.record_response_start(101)
         self._count_head(head)
         client.serve_no_more()
-        client.deadline = self.arrived + tunnel.IDLE_SECONDS
+        client.deadline = self.arrived + binding.route.tunnel_timeout
         if binding.route.response_policy is not None:
             binding.route.response_policy.apply(head, self)
         offered = message.SWITCHING if head.upgrade is None else message.format_upgrade((head.upgrade,))

@@ -72,6 +72,7 @@ class Route:
         "settings",
         "takes_certificate",
         "total_timeout",
+        "tunnel_timeout",
     )
 
     def __init__(
@@ -124,7 +125,7 @@ class Route:
         self.head_timeout = (None if fallback is None else fallback.after) or response_head
         self.patience = max(0.0, response_head - self.head_timeout)
         """Seconds that the first upstream has beyond `head_timeout` where the fallback cannot be asked."""
-        self.idle_timeout = own.idle or timeouts.idle
+        self.idle_timeout, self.tunnel_timeout = own.idle or timeouts.idle, own.tunnel or timeouts.tunnel
         self.total_timeout = own.total or timeouts.total
         """Seconds that a whole request may take; None: any time."""
 

@@ -12,11 +12,9 @@ from typing import Protocol
 from edgeproxy.edge.proxy.metering import Countable
 from edgeproxy.edge.proxy.websocket import GOING_AWAY, FrameRelay, format_close_frame
 
-IDLE_SECONDS = 3600.0
-"""Seconds for which nothing may pass in either direction."""
-
 CLOSE_SECONDS = 2.0
-"""Seconds for both sides to close their connections once both have closed the WebSocket."""
+"""Seconds for both sides to close their connections: once both have closed the WebSocket, once the edge has sent both a
+close frame as nothing passed, and once the client has closed its side."""
 
 
 class Traffic(Protocol):
@@ -62,12 +60,32 @@ class TunnelUpstream(TunnelEnd, Protocol):
 class Tunnel:
     """The two directions of an exchange that has switched protocols."""
 
-    __slots__ = ("_client", "_down", "_leaving", "_traffic", "_up", "_upstream")
+    __slots__ = (
+        "_client",
+        "_down",
+        "_idle_seconds",
+        "_is_ending",
+        "_is_framed",
+        "_leaving",
+        "_traffic",
+        "_up",
+        "_upstream",
+    )
 
     def __init__(
-        self, traffic: Traffic, client: TunnelClient, upstream: TunnelUpstream, *, framed: bool = True
+        self,
+        traffic: Traffic,
+        client: TunnelClient,
+        upstream: TunnelUpstream,
+        idle_seconds: float,
+        *,
+        framed: bool = True,
     ) -> None:
-        """`framed` says that the protocol is WebSocket, whose frames are followed; the bytes of others are not read."""
+        """`idle_seconds`: how long nothing may pass in either direction. `framed` says that the protocol is WebSocket,
+        whose frames are followed; the bytes of others are not read."""
+        self._idle_seconds, self._is_framed = idle_seconds, framed
+        self._is_ending = False
+        """Whether it ends by the client's deadline, whatever passes."""
         self._traffic, self._client, self._upstream = traffic, client, upstream
         self._up, self._down = FrameRelay(), FrameRelay()
         self._up.is_opaque = self._down.is_opaque = not framed
@@ -81,7 +99,8 @@ class Tunnel:
     def relay_up(self, data: bytes) -> None:
         """Relay the client's bytes to the upstream."""
         traffic = self._traffic
-        self._client.deadline = monotonic() + IDLE_SECONDS
+        if not self._is_ending:
+            self._client.deadline = monotonic() + self._idle_seconds
         passed = self._up.relay(data)
         if passed:
             size = len(passed) - self._up.own_bytes
@@ -95,7 +114,8 @@ class Tunnel:
     def relay_down(self, data: bytes) -> None:
         """Relay the upstream's bytes to the client."""
         traffic = self._traffic
-        self._client.deadline = monotonic() + IDLE_SECONDS
+        if not self._is_ending:
+            self._client.deadline = monotonic() + self._idle_seconds
         passed = self._down.relay(data)
         if passed:
             size = len(passed) - self._down.own_bytes
@@ -131,6 +151,27 @@ class Tunnel:
         frame = up.insert_close(format_close_frame(urandom(4)))
         if frame:
             upstream.write(frame)
+
+    def end_idle(self) -> bool:
+        """Send both sides a close frame, as nothing has passed for too long; return False where none can be sent, or
+        the time to answer it is over."""
+        if self._is_ending:
+            return False
+        self.send_close()
+        self._is_ending = self._leaving
+        self._client.deadline = monotonic() + CLOSE_SECONDS
+        return self._is_ending
+
+    def on_client_closed(self) -> None:
+        """Close the edge's side to the upstream, as the client has closed its own.
+
+        Nobody half-closes a WebSocket (RFC 6455 section 7.1.1): its client is gone, and the upstream has a moment for
+        its last words. Other protocols may go on in one direction.
+        """
+        self._upstream.half_close()
+        if self._is_framed and not self._is_ending:
+            self._is_ending = True
+            self._client.deadline = monotonic() + CLOSE_SECONDS
 
     def _close_when_answered(self) -> None:
         """Close the connections once both sides have sent and received a close frame (RFC 6455 section 7.1.1)."""

@@ -335,14 +335,16 @@ class UpstreamConnection(UpstreamBody):
             raise UpstreamError("http_upgrade_failed", "The upstream switched protocols unasked")
         self._state, self.reusable = TUNNEL, False
         spoken = protocols[0] if head.upgrade is None and len(protocols) == 1 else head.upgrade
-        tunnel = self.tunnel = Tunnel(exchange, client, self, framed=spoken == b"websocket")
+        assert exchange.route is not None
+        idle_seconds = exchange.route.tunnel_timeout
+        tunnel = self.tunnel = Tunnel(exchange, client, self, idle_seconds, framed=spoken == b"websocket")
         self.runtime.connections.tunnels += 1
         exchange.switch_protocols(head)
         if client.buffer:
             tunnel.relay_up(client.buffer)
             client.buffer = b""
         if client.half_closed:
-            self.half_close()
+            tunnel.on_client_closed()
         client.resume_reading()
         if rest:
             tunnel.relay_down(rest)

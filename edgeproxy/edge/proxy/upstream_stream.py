@@ -90,7 +90,7 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
                 authority = line.partition(b":")[2].strip()
             elif name == b"transfer-encoding":
                 self._decoder = ChunkedDecoder()
-            elif name not in (b"te", b"expect"):
+            elif name != b"te":
                 if name == b"content-length":
                     length = int(line.partition(b":")[2])
                 fields.append(line)

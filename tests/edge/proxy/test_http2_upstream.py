@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from h2.errors import ErrorCodes
-from h2.events import StreamReset
+from h2.events import InformationalResponseReceived, StreamReset
 
 from edgeproxy.edge.proxy import upstream_stream
 from loadtest.testbed.customers import key_of
@@ -72,6 +72,65 @@ async def test_bodies_with_a_length_in_chunks_and_with_trailers(edge: Edge) -> N
     assert (body, trailers) == (b"abcde", (("x-back", "8"),))
     await upstream.sends_head(3, 204, ended=True)
     assert (await client.gets_answer()).status == 204
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+async def test_an_expectation_of_100_is_forwarded_and_its_answer_comes_back(edge: Edge, version: str) -> None:
+    expecting = ("expect", "100-continue")
+    if version == "HTTP/2":
+        streams = await http2(edge)
+        number = await streams.begins_request("PUT", "/public/", expecting, ("content-length", "5"), ended=False)
+    else:
+        client = await edge.client()
+        await client.sends(head("PUT /public/ HTTP/1.1", "Host: h", "Expect: 100-continue", "Content-Length: 5"))
+    upstream = await accepts(edge)
+    assert (await upstream.gets_head(1))["expect"] == "100-continue"
+    await upstream.sends_head(1, 100)
+    if version == "HTTP/2":
+        await streams.next_event(number, InformationalResponseReceived)
+        await streams.sends_data(number, b"hello", ended=True)
+    else:
+        assert (await client.gets_answer()).status == 100
+        await client.sends(b"hello")
+    assert (await upstream.gets_body(1))[0] == b"hello"
+    await upstream.sends_head(1, 204, ended=True)
+    answer = await (streams.answer_of(number) if version == "HTTP/2" else client.gets_answer())
+    assert answer.status == 204
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+async def test_a_call_of_small_messages_outlives_the_rate_of_bodies(edge: Edge, is_answered: bool) -> None:
+    """The service is silent meanwhile, before its answer or within it."""
+    edge.config["limits"] = {"body_idle": "1s"}
+    edge.config["upstreams"]["api"]["timeouts"]["idle"] = "1s"
+    client = await http2(edge)
+    number = await client.begins_request("POST", "/public/", ended=False)
+    upstream = await accepts(edge)
+    await upstream.gets_head(1)
+    if is_answered:
+        await upstream.sends_head(1, 200)
+    for _ in range(12):
+        await client.sends_data(number, b"message")
+        await asyncio.sleep(0.25)  # The pace of the client.
+    await client.sends_data(number, b"", ended=True)
+    assert (await upstream.gets_body(1))[0] == b"message" * 12
+    if not is_answered:
+        await upstream.sends_head(1, 200)
+    await upstream.sends_data(1, b"ok", ended=True)
+    assert (await client.answer_of(number)).body == b"ok"
+
+
+async def test_a_sized_body_that_trickles_ends_towards_any_upstream(edge: Edge) -> None:
+    edge.config["limits"] = {"body_idle": "1s"}
+    client = await http2(edge)
+    number = await client.begins_request("POST", "/public/", ("content-length", "100"), ended=False)
+    upstream = await accepts(edge)
+    await upstream.gets_head(1)
+    for _ in range(6):
+        await client.sends_data(number, b"a")
+        await asyncio.sleep(0.25)  # The pace of the client.
+    assert (await client.answer_of(number)).status == 408
+    assert (await upstream.next_event(1, StreamReset)).error_code == ErrorCodes.CANCEL
 
 
 @pytest.mark.parametrize(

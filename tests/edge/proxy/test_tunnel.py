@@ -4,8 +4,10 @@ import asyncio
 import random
 
 import pytest
+from h2.events import DataReceived
 
 from tests.edge.proxy.tunnels import SWITCH, UPGRADE, ends, tunnel
+from tests.support.http2_wire import http2, opens_websocket
 from tests.support.transcript import KEY, Edge, get, head, ok
 from tests.support.wire import narrow
 
@@ -116,13 +118,77 @@ async def test_a_tunnel_is_not_closed_by_the_deadlines_of_requests(edge: Edge) -
     await ends(client, upstream)
 
 
-async def test_a_tunnel_through_which_nothing_passes_is_closed_in_the_end(
-    edge: Edge, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edgeproxy.edge.proxy.tunnel.IDLE_SECONDS", 0.05)
+CLOSE_FRAME = b"\x88\x02\x03\xe9"
+
+
+def set_tunnel_timeout(edge: Edge, of: str) -> None:
+    owner = edge.config["upstreams"]["api"] if of == "upstream" else edge.config["routes"][1]
+    owner["timeouts"] = {**owner.get("timeouts", {}), "tunnel": "50ms"}
+
+
+@pytest.mark.parametrize("of", ["upstream", "route"])
+async def test_a_silent_websocket_gets_a_close_frame_on_both_sides(edge: Edge, of: str) -> None:
+    set_tunnel_timeout(edge, of)
     client, upstream = await tunnel(edge)
-    await client.gets_cut()
+    await client.gets(CLOSE_FRAME)
+    masked = await upstream.gets_bytes(8)
+    assert masked[:2] == b"\x88\x82"
+    await client.gets_cut()  # Neither has answered.
     await upstream.gets_cut()
+
+
+async def test_a_silent_websocket_over_http2_gets_a_close_frame(edge: Edge) -> None:
+    set_tunnel_timeout(edge, "upstream")
+    edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
+    edge.config["routes"].append({"path": "/ws", "upstream": "api", "auth": "none"})
+    client = await http2(edge)
+    number, upstream = await opens_websocket(edge, client)
+    assert (await client.next_event(number, DataReceived)).data == CLOSE_FRAME
+    assert (await upstream.gets_bytes(8))[:2] == b"\x88\x82"
+    assert await client.reset_of(number)
+    await upstream.gets_cut()
+
+
+async def test_a_silent_tunnel_of_another_protocol_is_cut(edge: Edge) -> None:
+    set_tunnel_timeout(edge, "upstream")
+    edge.config["routes"][1]["upgrade"] = ["other"]
+    client, upstream = await edge.opens(get("/public/x", "Connection: Upgrade", "Upgrade: other"))
+    await upstream.sends(head("HTTP/1.1 101 Switching Protocols", "Upgrade: other", "Connection: Upgrade"))
+    assert (await client.gets_head()).status == 101
+    assert await client.gets_cut() == b""
+    await upstream.gets_cut()
+
+
+@pytest.mark.parametrize(
+    "end", ["reset", "FIN", "FIN behind a close frame", "END_STREAM", "RST_STREAM", "FIN over HTTP/2"]
+)
+async def test_a_websocket_whose_client_is_gone_frees_its_place_though_the_service_stays(edge: Edge, end: str) -> None:
+    edge.config["tiers"]["basic"] = {"limits": [], "concurrency": 1}
+    edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
+    edge.config["routes"].append({"path": "/ws", "upstream": "api"})
+    if "HTTP/2" in end or "STREAM" in end:
+        streams = await http2(edge)
+        number, upstream = await opens_websocket(edge, streams, ("x-api-key", KEY))
+        assert edge.in_use() == 1
+        if end == "END_STREAM":
+            await streams.sends_data(number, b"", ended=True)
+        elif end == "RST_STREAM":
+            streams.protocol.reset_stream(number)
+            await streams.flushes()
+        else:
+            streams.wire.closes()
+    else:
+        client, upstream = await tunnel(edge, "/ws", f"X-API-Key: {KEY}")
+        assert edge.in_use() == 1
+        if end == "reset":
+            client.aborts()
+        else:
+            if "close frame" in end:
+                await client.sends(b"\x88\x82\0\0\0\0\x03\xe8")
+            client.sends_eof()
+    await edge.until(lambda: edge.in_use() == 0, "the place is free")
+    assert upstream.open, "the service has not closed its side"
+    upstream.closes()
 
 
 async def test_a_client_that_closed_its_side_before_the_switch_has_closed_it_in_the_tunnel(edge: Edge) -> None:

@@ -7,12 +7,13 @@ from http.client import HTTPException
 from typing import NamedTuple, Protocol
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
+from edgeproxy.probe.bounded_answer import BoundedHttpHandler, BoundedHttpsHandler
 from edgeproxy.probe.steps import ProbeError
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds for an answer."""
+"""Seconds to connect, for TLS, and for the whole of an answer."""
 BODY_BYTES_MAX = 16 << 20
 """Bytes of an answer's body that are read: a month's statement of a customer who buys every five minutes has 2 MB."""
 AGENT = "edgeproxy-probe"
@@ -45,7 +46,7 @@ def create_fetch(ca: str | None) -> Fetch:
     context = ssl.create_default_context()
     if ca is not None:
         context.load_verify_locations(ca)
-    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context), _NoRedirects())
+    opener = build_opener(ProxyHandler({}), BoundedHttpHandler(), BoundedHttpsHandler(context=context), _NoRedirects())
 
     def fetch(url: str, fields: Mapping[str, str], body: bytes | None = None) -> Answer:
         if urlsplit(url).scheme not in ("http", "https"):  # Such as a payment page that the collector names.

@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from typing import NamedTuple
 
+HTTP2_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 BOMB = gzip.compress(bytes(256 << 20), 1)
 
@@ -27,6 +28,7 @@ class Pattern(NamedTuple):
 
 PATTERNS = {
     "interim answers": Pattern(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 5000),
+    "continuations": Pattern(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 5000),
     "empty lines": Pattern(b"", b"\r\n" * 50_000),
     "a long field": Pattern(b"HTTP/1.1 200 OK\r\nA: ", b"a" * 100_000),
     "many fields": Pattern(b"HTTP/1.1 200 OK\r\n", b"a: b\r\n" * 20_000),
@@ -43,6 +45,9 @@ PATTERNS = {
     "trickled interim answers": Pattern(b"", b"HTTP/1.1 102 Processing\r\n\r\n", 0.05),
     "silence": Pattern(b"", b"", 1.0),
     "a reset": Pattern(b"HTTP/1.1 200 OK\r\nContent-Len", b""),
+    "HTTP/2 pings": Pattern(HTTP2_SETTINGS, b"\0\0\x08\6\0\0\0\0\0pingpong" * 5000),
+    "HTTP/2 settings": Pattern(HTTP2_SETTINGS, HTTP2_SETTINGS * 10_000),
+    "HTTP/2 unknown frames": Pattern(HTTP2_SETTINGS, b"\0\x40\0\xbb\0\0\0\0\0" + bytes(1 << 14)),
     # The head of a TLS record, and its bytes one by one.
     "a trickled handshake": Pattern(b"\x16\x03\x03\x3f\x00\x02", b"\x00", 0.02),
 }

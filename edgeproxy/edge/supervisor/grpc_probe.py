@@ -21,6 +21,8 @@ SERVING: Final = b"\x08\x01"
 STATUSES: Final = {b"": "UNKNOWN", b"\x08\x00": "UNKNOWN", b"\x08\x02": "NOT_SERVING", b"\x08\x03": "SERVICE_UNKNOWN"}
 NOT_FOUND, UNIMPLEMENTED = b"5", b"12"
 ANSWER_BYTES_MAX: Final = 64
+WIRE_BYTES_MAX: Final = 32 << 10
+"""Bytes of all frames that are read. A service that answers sends a few hundred."""
 
 
 class HealthCall(AnsweredStream):
@@ -67,6 +69,7 @@ class GrpcProbe(asyncio.Protocol):
         self._head = encode_pseudo_fields(b"POST", scheme, PATH, authority) + encode_lines(FIELDS)
         self._service = service
         self._call = HealthCall()
+        self._left = WIRE_BYTES_MAX
         self.verdict: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -75,11 +78,16 @@ class GrpcProbe(asyncio.Protocol):
         self._http2.send_data(self._call, format_request(self._service), ended=True)
 
     def data_received(self, data: bytes) -> None:
-        self._http2.receive(data)
+        if self.verdict.done():
+            return
+        self._http2.receive(data[: self._left])
+        self._left -= len(data)
         if self._call.is_reset or self._http2.is_over:
             self._settle("it does not speak HTTP/2 as it should")
         elif self._call.request_ended:
             self._settle(self._call.describe(self._service))
+        elif self._left < 0:
+            self._settle(f"the health check's answer had more than {WIRE_BYTES_MAX} bytes")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._settle("it closed the connection")

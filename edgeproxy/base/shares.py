@@ -66,21 +66,21 @@ class Places:
         """Return the units that a key holds."""
         return self._held[key]
 
-    def find_exhausted(self, claim: Claim, elsewhere: int = 0) -> str | None:
-        """Return the key whose share is used up, ALL where no unit is free, or None where a unit may be taken.
+    def find_exhausted(self, claim: Claim, elsewhere: int = 0, units: int = 1) -> str | None:
+        """Return the key whose share is used up, ALL where too few units are free, or None where they may be taken.
 
         `elsewhere` is the number of units that others hold who are not counted here.
         """
         free = self.amount - self.in_use - elsewhere
-        if free <= 0:
+        if free < units:
             return ALL
         for key, most in claim:
-            if compute_room(self._held[key], free, most) <= 0:
+            if compute_room(self._held[key], free, most) < units:
                 return key
         return None
 
     def take(self, claim: Claim, units: int = 1) -> None:
-        """Take a unit, which `find_exhausted` has allowed, or the units of a whole request, which may be too many."""
+        """Take units, which `find_exhausted` has allowed; a request whose units are not known before may go beyond."""
         self.in_use += units
         for key, _ in claim:
             self._held[key] += units

@@ -98,8 +98,8 @@ class Limits(Part):
     buffered: Annotated[int, BeforeValidator(units.Size(1, 1 << 50))] = Field(
         default=units.BUFFERED_BYTES,
         description="Bodies on disk at once, in each worker, for all upstreams with [`buffer`](#upstreamsname) "
-        "together; beyond it 503 with `Retry-After`. The state directory is on the same disk: leave room for the "
-        "spool.",
+        "together, and half of it for one address (IPv6: a /64); beyond it 503 with `Retry-After`. The state directory "
+        "is on the same disk: leave room for the spool.",
     )
     held: Annotated[int, BeforeValidator(units.Size(1 << 20, 1 << 40))] = Field(
         default=units.HELD_BYTES,

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import IO
 
 from edgeproxy.base import log
+from edgeproxy.base.shares import ALL, Claim, Places, Share
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.edge.errors import RejectedError
 
 READ_BYTES = 128 << 10
 """Bytes that are read at once."""
+ADDRESS_SHARE = 1 / 2
+"""The fraction of the bytes on disk that one address, or a network of IPv6, gets at most."""
 LOG_SECONDS = 60.0
 """Seconds between two log lines about bodies for which there is no room."""
 
@@ -27,22 +30,41 @@ def create_no_room_error() -> RejectedError:
 
 
 class BodySpace:
-    """The bytes of all bodies of a worker that are on disk, or on their way there."""
+    """The bytes of all bodies of a worker that are on disk, or on their way there. Each address has a share."""
 
-    __slots__ = ("_log", "used_bytes")
+    __slots__ = ("_log", "_places")
 
     def __init__(self) -> None:
-        self.used_bytes = 0
+        self._places = Places(0)
         self._log = log.RateLimitedLog(LOG_SECONDS)
 
-    def has_room(self, size: int, most: int) -> bool:
-        """Return whether so many bytes more would be at most `most`; where not, the log says so."""
-        if self.used_bytes + size <= most:
+    @property
+    def used_bytes(self) -> int:
+        """The bytes of all bodies."""
+        return self._places.in_use
+
+    def has_room(self, claim: Claim, size: int, most: int) -> bool:
+        """Return whether a claim may have so many bytes more of at most `most`; where not, the log says so."""
+        self._places.amount = most
+        key = self._places.find_exhausted(claim, units=size)
+        if key is None:
             return True
-        self._log.error(
-            "bodies are refused: as many bytes as may be are on disk", "limits.buffered", used=self.used_bytes
-        )
+        why = "as many bytes as may be are on disk" if key == ALL else "its address has as many bytes on disk as may be"
+        self._log.error(f"a body is refused: {why}", f"limits.buffered {key}".strip(), used=self.used_bytes)
         return False
+
+    def take(self, claim: Claim, size: int) -> None:
+        """Count so many bytes more."""
+        self._places.take(claim, size)
+
+    def release(self, claim: Claim, size: int) -> None:
+        """Count so many bytes less."""
+        self._places.release(claim, size)
+
+
+def build_claim(subject: bytes) -> Claim:
+    """Return the share that bodies of an address take from; `subject` is the address or its network."""
+    return (Share(f"address {subject.hex()}", ADDRESS_SHARE),)
 
 
 class BodyFile:
@@ -52,6 +74,7 @@ class BodyFile:
     __slots__ = (
         "_at",
         "_busy",
+        "_claim",
         "_closed",
         "_failed",
         "_file",
@@ -70,11 +93,12 @@ class BodyFile:
         self,
         folder: Path,
         space: BodySpace,
+        claim: Claim,
         tasks: Tasks,
         stored: Callable[[], None],
         failed: Callable[[OSError], None],
     ) -> None:
-        self._folder, self._space, self._tasks = folder, space, tasks
+        self._folder, self._space, self._claim, self._tasks = folder, space, claim, tasks
         self._stored, self._failed = stored, failed
         self._file: IO[bytes] | None = None
         self._pending: list[bytes] = []
@@ -99,7 +123,7 @@ class BodyFile:
         """Store this behind what is there."""
         self._pending.append(data)
         self._size += len(data)
-        self._space.used_bytes += len(data)
+        self._space.take(self._claim, len(data))
         if not self._busy:
             self._busy = True
             self._tasks.start("store a body", self._store())
@@ -179,7 +203,7 @@ class BodyFile:
                     # A large file takes a while to go.
                     await asyncio.to_thread(self._file.close)
             finally:
-                self._space.used_bytes -= self._size
+                self._space.release(self._claim, self._size)
                 self._size = 0
         self._busy = False
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edgeproxy.edge.errors import EdgeError, RejectedError
-from edgeproxy.edge.proxy.body_file import BodyFile, create_no_room_error
+from edgeproxy.edge.proxy.body_file import BodyFile, build_claim, create_no_room_error
 
 if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.address import Address
     from edgeproxy.edge.proxy.body import RequestBody
     from edgeproxy.edge.proxy.route_binding import RouteBinding
     from edgeproxy.edge.proxy.runtime import Runtime
@@ -33,6 +34,10 @@ class BufferingClient(Protocol):
 
     def is_pressed(self) -> bool:
         """Return whether memory is to be saved (`HeldBudget.is_pressed`)."""
+
+    @property
+    def address(self) -> "Address":
+        """The address of the client."""
 
     @property
     def body(self) -> "RequestBody | None":
@@ -128,14 +133,15 @@ class BufferedBody:
         if is_pressed and self._file is None:
             head, blank, begun = exchange.message.partition(BLANK)
             exchange.message, data = head + blank, begun + data
-        if not runtime.body_space.has_room(len(data), exchange.snapshot.max_buffered_bytes):
+        claim = build_claim(exchange.client.address.subject)
+        if not runtime.body_space.has_room(claim, len(data), exchange.snapshot.max_buffered_bytes):
             assert exchange.binding is not None
             runtime.metrics.count_shed(exchange.binding.priority)
             exchange.fail(create_no_room_error())
             return False
         if self._file is None:
             self._file = BodyFile(
-                runtime.folder, runtime.body_space, runtime.tasks, self._on_stored, self._on_disk_error
+                runtime.folder, runtime.body_space, claim, runtime.tasks, self._on_stored, self._on_disk_error
             )
         self._file.append(data)
         if self._file.pending_bytes > (PRESSED_BYTES_MAX if is_pressed else MEMORY_BYTES_MAX):

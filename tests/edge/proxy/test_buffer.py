@@ -174,7 +174,8 @@ async def test_a_disk_that_is_full_is_503(edge: Edge, monkeypatch: pytest.Monkey
 async def test_all_bodies_together_have_so_much_room_and_no_more(
     edge: Edge, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edge.config["limits"] = {"buffered": "4MiB"}
+    edge.config["limits"] = {"buffered": "6MiB"}  # Of which an address gets half.
+    edge.config["trusted_proxies"] = ["127.0.0.1"]
     first = await edge.client()
     await first.sends(sized(len(BODY)), BODY[:-1])
     (at_edge,) = edge.runtime.connections.clients
@@ -188,7 +189,12 @@ async def test_all_bodies_together_have_so_much_room_and_no_more(
         assert answer["Retry-After"] == "1"
         await edge.until(lambda: files(edge) == 1, "and nothing of it is left")
     assert edge.count("edge_shed_total", "0") == 2
-    assert "".join(capsys.readouterr()).count("bodies are refused") == 1
+    assert "".join(capsys.readouterr()).count("a body is refused: its address has as many bytes on disk") == 1
+    elsewhere = await edge.client()
+    await elsewhere.sends(sized(MIB, "X-Forwarded-For: 192.0.2.9"), BODY[: MIB - 1])
+    await edge.until(lambda: files(edge) == 2, "another address has a share of its own")
+    elsewhere.aborts()
+    await edge.until(lambda: files(edge) == 1, "it is gone")
     small, upstream = await edge.forwards(sized(1000), b"x" * 1000)
     assert (await upstream.tells(small, ok())).status == 200, "what fits into memory passes"
     await first.sends(BODY[-1:])

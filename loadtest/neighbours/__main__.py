@@ -26,7 +26,7 @@ _IN_NAMESPACE = 'ip link set lo up && ip -6 route add local fd00:64::/64 dev lo 
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when every row of edgeproxy holds the goal, 1 when not."""
+    """0 when every row of edgeproxy holds the goal, 1 when not, 130 when interrupted."""
     options = parse(argv)
     if options.from_64 and _NAMESPACE not in os.environ:
         command = [
@@ -52,14 +52,17 @@ def main(argv: Sequence[str]) -> int:
     given = shlex.join(("python", "-m", "loadtest.neighbours", *argv))
     rows: list[Row] = []
     print(report.heading(), flush=True)
-    for row in _measure(options):
-        rows.append(row)
-        print(report.line(row, goal), flush=True)
-        # After each row: a run takes half an hour, and may be interrupted.
-        if options.json is not None:
-            options.json.write_text(json.dumps([report.as_json(each, goal) for each in rows], indent=1))
-        if options.markdown is not None:
-            options.markdown.write_text(report.page(rows, goal, machine.this(), options, given))
+    try:
+        for row in _measure(options):
+            rows.append(row)
+            print(report.line(row, goal), flush=True)
+            # After each row: a run takes half an hour, and may be interrupted.
+            if options.json is not None:
+                options.json.write_text(json.dumps([report.as_json(each, goal) for each in rows], indent=1))
+            if options.markdown is not None:
+                options.markdown.write_text(report.page(rows, goal, machine.this(), options, given))
+    except KeyboardInterrupt:
+        return 130
     return int(any(row.peer == "edgeproxy" and misses(row, goal) for row in rows))
 
 

@@ -27,6 +27,7 @@ from loadtest.neighbours.verdict import Row, figures
 from loadtest.testbed.http_client import ask
 
 _IDLE_SECONDS = 2.0
+"""At most; as long as a flood if that is shorter."""
 _WARM_UP_SECONDS = 1.0
 """Of the flood before the client begins to measure."""
 _LONGER_SECONDS = 40.0
@@ -119,7 +120,7 @@ def _beside(running: Running, doors: dict[str, int], kind: Neighbour, bench: Ben
     other = options.cores[1]
     polite_tls = context() if kind.polite.door == "tls" else None
     door = Door((HOST, doors[kind.polite.door]), kind.polite, polite_tls)
-    idle = Client(door, _IDLE_SECONDS, options.rate, other).result()
+    idle = Client(door, min(_IDLE_SECONDS, options.seconds), options.rate, other).result()
     workers = running.workers()
     admin = running.doors.get("admin")
     before = turns.fetch(admin) if admin else {}

@@ -14,6 +14,7 @@ from edgeproxy.edge.http2.answer import encode_field
 from edgeproxy.edge.http2.connection import Http2Connection
 from edgeproxy.edge.http2.errors import ErrorCode, Http2StreamError, create_malformed_error, create_protocol_error
 from edgeproxy.edge.http2.frames import (
+    ACK,
     DEFAULT_WINDOW,
     END_STREAM,
     FRAME_BYTES_MAX,
@@ -74,7 +75,16 @@ class UnreadStream(AnsweredStream):
 class Requester(Http2Connection):
     """One connection to an upstream. `clock` returns seconds of a monotonic clock."""
 
-    __slots__ = ("_clock", "_decoder", "_resets", "_send_window_max", "is_leaving", "streams_max", "unread")
+    __slots__ = (
+        "_clock",
+        "_decoder",
+        "_resets",
+        "_send_window_max",
+        "has_announced",
+        "is_leaving",
+        "streams_max",
+        "unread",
+    )
 
     block_excess = BLOCK_EXCESS
 
@@ -96,7 +106,10 @@ class Requester(Http2Connection):
         self._has_settings = True
         self.is_leaving = False
         """Whether the upstream takes no further streams (section 6.8)."""
-        self.streams_max = STREAMS_MAX
+        self.has_announced = False
+        """Whether the upstream's first SETTINGS have come."""
+        self.streams_max = 1
+        """Streams at a time. Until the first SETTINGS, one: of a burst, a service may refuse all but a few."""
         self.patience.frames = self.patience.resets = TRUST
 
     def _format_preface(self, limits: HeadLimits) -> bytes:
@@ -205,14 +218,20 @@ class Requester(Http2Connection):
 
     def _read_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         super()._read_frame(kind, flags, number, payload)
-        if kind == FrameType.SETTINGS:
+        if kind == FrameType.SETTINGS and not flags & ACK:
             self._apply_settings(payload)
         elif kind == FrameType.GOAWAY:
             self._leave(parse_word(payload))
         elif kind == FrameType.WINDOW_UPDATE and self.send_window > self._send_window_max:
             self._send_window_max = self.send_window
 
+    def announce_defaults(self) -> None:
+        """Take the upstream's settings for the defaults, unless it has sent them."""
+        if not self.has_announced:
+            self.has_announced, self.streams_max = True, STREAMS_MAX
+
     def _apply_settings(self, payload: bytes) -> None:
+        self.announce_defaults()
         for setting, value in SETTING.iter_unpack(payload):
             if setting == Setting.MAX_CONCURRENT_STREAMS:
                 self.streams_max = min(value, STREAMS_MAX)

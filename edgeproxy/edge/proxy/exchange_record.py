@@ -72,6 +72,7 @@ class ExchangeRecord:
         "now",
         "path",
         "received_lines",
+        "refusals",
         "request_counters",
         "request_line",
         "response_counters",
@@ -131,7 +132,7 @@ class ExchangeRecord:
         self.head = PLAIN
         self.minor = 1
         """The minor version of the request's HTTP."""
-        self.length = self.interim_count = self.status = self.bytes_in = self.bytes_out = 0
+        self.length = self.interim_count = self.refusals = self.status = self.bytes_in = self.bytes_out = 0
         self.arrived = self.waiting_since = self.waiting_seconds = 0.0
         """The time at which the answer began; the time since which the request waits for a connection or for the hub,
         and for how long it has: none of that is the edge's own time."""

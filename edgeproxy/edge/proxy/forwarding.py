@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 UNREACHED: Final = frozenset(("connection_refused", "connection_timeout"))
 """Faults that may be over a moment later. TLS on which the two do not agree is not."""
 
+REFUSALS_MAX: Final = 3
+"""Refused streams after each of which a request is sent once more."""
+
 ENDED_BY_EDGE: Final = "The edge ended the connection: nothing moved for too long, or a drain was over"
 
 Refusal = EdgeError | LimitSet
@@ -187,10 +190,15 @@ class Forwarding(ResponseRelay):
 
     def on_upstream_refused(self) -> None:
         """Send the request once more: the upstream says that it has done nothing of it (RFC 9113 section 8.7), so any
-        method may be sent again, if all of the request is still here."""
-        fault = UpstreamError("connection_terminated", "The upstream refused the request's stream")
-        self.server = None
-        if not self.streamed_body and self._select_retry(fault, same=True):
+        method may be sent again, if all of the request is still here. It was never begun, so it is no attempt, and
+        nobody is to blame."""
+        fault = UpstreamError("connection_terminated", "The upstream refused the request's stream", is_local=True)
+        endpoint, self.server = self.endpoint, None
+        assert endpoint is not None
+        if not self.streamed_body and self.refusals < REFUSALS_MAX:
+            self.refusals += 1
+            other = endpoint.service.select_other((*self.tried_endpoints, endpoint)) or endpoint
+            self._move(fault, other, self.tried_endpoints)
             self._connect()
         else:
             self.fail(fault)
@@ -201,17 +209,24 @@ class Forwarding(ResponseRelay):
         Rather another one than the same, which is taken only if `same` allows it. `fault` is what the last one is to
         blame for. The caller knows that doing it twice does no harm.
         """
-        endpoint, metrics = self.endpoint, self.runtime.metrics
+        endpoint = self.endpoint
         assert endpoint is not None
         service = endpoint.service
         tried = (*self.tried_endpoints, endpoint)
         other = service.select_other(tried) or (endpoint if same else None)
         if other is None or len(tried) >= service.attempts or not service.budget.spend():
             return False
-        metrics.count_upstream_error(service.name, fault.error)
+        self._move(fault, other, tried)
+        return True
+
+    def _move(self, fault: UpstreamError, other: "Endpoint", tried: "tuple[Endpoint, ...]") -> None:
+        """Have the request be sent to another endpoint, or once more to the same, for this fault of the last one."""
+        endpoint, metrics = self.endpoint, self.runtime.metrics
+        assert endpoint is not None
+        metrics.count_upstream_error(endpoint.service.name, fault.error)
         if not fault.is_local:
             endpoint.record_failure(monotonic())
-        metrics.count_retry(service.name)
+        metrics.count_retry(endpoint.service.name)
         endpoint.outstanding -= 1
         other.outstanding += 1
         if other.sent_host is not None and other.sent_host != endpoint.sent_host:
@@ -219,7 +234,6 @@ class Forwarding(ResponseRelay):
         if self.span is not None:
             self.message = self.span.retry(fault.error, create_span_id(), other, monotonic(), self.message)
         self.endpoint, self.tried_endpoints, self.server = other, tried, None
-        return True
 
     # ---- to another upstream
 

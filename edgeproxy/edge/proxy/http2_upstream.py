@@ -32,12 +32,17 @@ SILENT_SECONDS: Final = 1.0
 """Seconds without a word, after which a request that got no answer ends the use of its connection."""
 
 
+SETTINGS_SECONDS: Final = 1.0
+"""Seconds for the first SETTINGS of an upstream, which tell how many streams it takes; then it takes the default."""
+
+
 class Http2Upstream(asyncio.Protocol):
     """A connection of streams to an endpoint. `deadline` is in seconds of the monotonic clock."""
 
     def __init__(self, runtime: "Runtime", endpoint: "Endpoint", on_lost: Callable[[], None]) -> None:
         self._runtime, self._endpoint, self._on_lost = runtime, endpoint, on_lost
         self.deadline = NEVER
+        self._announced = asyncio.Event()
         self._received_at = 0.0
         """The time at which anything came last."""
 
@@ -76,6 +81,8 @@ class Http2Upstream(asyncio.Protocol):
         self._received_at = monotonic()
         self._writer.hold()
         self.http2.receive(data)
+        if self.http2.has_announced:
+            self._announced.set()
         self._writer.flush()
         if self.http2.is_over:
             self.transport.close()
@@ -101,6 +108,14 @@ class Http2Upstream(asyncio.Protocol):
         nobody is there any more, and each request would wait in vain."""
         if self._received_at < since and monotonic() - since >= SILENT_SECONDS:
             self.http2.is_leaving = True
+
+    async def wait_for_settings(self) -> None:
+        """Wait until it is known how many streams the upstream takes, or the connection is lost."""
+        try:
+            async with asyncio.timeout(SETTINGS_SECONDS):
+                await self._announced.wait()
+        except TimeoutError:
+            self.http2.announce_defaults()
 
     def pause_writing(self) -> None:
         self.http2.write_paused = True
@@ -132,6 +147,7 @@ class Http2Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._runtime.deadlines.timed.discard(self)
         self.http2.abandon()
+        self._announced.set()
         self._writer.drop()
         self._on_lost()
 
@@ -156,7 +172,12 @@ class Http2Pool:
         lock = self._dialing.setdefault(endpoint, asyncio.Lock())
         try:
             async with lock:
-                if self._open_stream(server):
+                while not self._open_stream(server):
+                    silent = self._find_silent(endpoint)
+                    if silent is None:
+                        break
+                    await silent.wait_for_settings()
+                else:
                     return
                 connection = Http2Upstream(self._runtime, endpoint, self._forget_closed)
                 await dial(endpoint, cast("asyncio.Protocol", connection), tls, self._runtime)
@@ -165,6 +186,11 @@ class Http2Pool:
         finally:
             if not lock.locked():
                 self._dialing.pop(endpoint, None)
+
+    def _find_silent(self, endpoint: "Endpoint") -> Http2Upstream | None:
+        """Find a connection whose upstream has not said yet how many streams it takes."""
+        connections = self._connections.get(endpoint, ())
+        return next((each for each in connections if each.is_open and not each.http2.has_announced), None)
 
     def _open_stream(self, server: UpstreamConnection) -> bool:
         """Open a stream on a connection with room; returns whether there is one. Where there are many connections, any

@@ -89,6 +89,8 @@ def test_a_goaway_refuses_the_streams_above_it_alone() -> None:
 
 def test_no_more_streams_than_the_upstream_allows() -> None:
     http2, _, _ = opened(2)
+    assert not http2.has_room, "until it is known how many the upstream allows, one is open"
+    http2.receive(settings((3, 3)))
     assert http2.has_room
     http2.receive(settings((3, 2)))
     assert not http2.has_room
@@ -100,13 +102,15 @@ def test_no_more_streams_than_the_upstream_allows() -> None:
 
 def test_settings_about_anything_else_leave_the_number_of_streams() -> None:
     http2, _, _ = opened()
-    before = http2.streams_max
     http2.receive(settings((5, 1 << 15)))
-    assert http2.streams_max == before
+    assert http2.streams_max == 100
+    http2.receive(settings((3, 7)) + settings((5, 1 << 15)))
+    assert http2.streams_max == 7
 
 
 def test_where_numbers_of_streams_end_no_more_are_opened() -> None:
     http2, _, _ = opened()
+    http2.receive(settings())
     http2.last_stream = STREAM_MASK - 4
     assert http2.has_room
     http2.open(Call(), encode_pseudo_fields(b"GET", b"http", b"/", b"a"), ended=True)

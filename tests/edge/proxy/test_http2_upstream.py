@@ -292,6 +292,33 @@ async def test_a_refused_stream_is_sent_again_whatever_its_method(edge: Edge) ->
     assert edge.count("edge_upstream_retries_total", "api") == 1
 
 
+async def test_refused_streams_are_sent_again_a_bounded_number_of_times_and_eject_nobody(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["eject"] = {"errors": 1}
+    client, upstream = await asked(edge, POST)
+    for number in (1, 3, 5, 7):
+        await upstream.gets_request(number)
+        await upstream.resets(number, ErrorCodes.REFUSED_STREAM)
+    assert (await client.gets_answer()).status == 502
+    assert edge.count("edge_upstream_retries_total", "api") == 3
+    assert edge.count("edge_upstream_ejections_total", "api") == 0
+    assert edge.endpoint().errors == 0
+
+
+async def test_a_burst_waits_for_the_settings_of_a_new_connection(edge: Edge) -> None:
+    clients = [await edge.client() for _ in range(5)]
+    for client in clients:
+        await client.sends(get("/public/"))
+    first = Http2Server(await edge.upstream.accepts(), MAX_CONCURRENT_STREAMS=2)
+    await first.begins()
+    second = await accepts(edge, MAX_CONCURRENT_STREAMS=100)
+    for server, numbers in ((second, (1, 3, 5)), (first, (1, 3))):
+        for number in numbers:
+            await server.gets_request(number)
+            await server.sends_head(number, 204, ended=True)
+    assert [(await client.gets_answer()).status for client in clients] == [204] * 5
+    assert edge.count("edge_upstream_retries_total", "api") == 0
+
+
 async def test_what_a_leaving_upstream_does_not_serve_goes_over_another_connection(edge: Edge) -> None:
     client, upstream = await asked(edge, POST)
     await upstream.gets_request(1)

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from threading import Lock
 from time import monotonic
 
+from edgeproxy.base.short_names import shorten_name
+
 SECRET = re.compile(r"(?<![A-Za-z]{2})(sk|rk|whsec)_[A-Za-z0-9_*+/=]+")
 """Pattern of Stripe's keys and secrets. One letter may precede: that of an escaped newline in JSON."""
 
@@ -140,7 +142,7 @@ class RateLimitedLog:
         logged_at, now = self._logged_at, monotonic()
         while logged_at and now - next(iter(logged_at.values())) >= self._every:
             del logged_at[next(iter(logged_at))]
-        key = f"{event} {about}"
+        key = f"{event} {shorten_name(about)}"
         if key in logged_at or len(logged_at) >= REMEMBERED_MAX:
             return False
         logged_at[key] = now

@@ -307,11 +307,23 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and NAME.fullmatch(value) is not None
 
 
-@lru_cache(1 << 16)
+CACHED_CHARACTERS_MAX = max(64, ROUTE_CHARACTERS_MAX)
+"""Characters of a name or a route; longer text is neither, and is never remembered."""
+
+
 def _is_name_or_anonymous(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= CACHED_CHARACTERS_MAX and _is_short_name_or_anonymous(value)
+
+
+@lru_cache(1 << 16)
+def _is_short_name_or_anonymous(value: str) -> bool:
     return value == ANONYMOUS or _is_name(value)
 
 
-@lru_cache(1 << 16)
 def _is_route(value: object) -> bool:
-    return isinstance(value, str) and ROUTE.fullmatch(value) is not None
+    return isinstance(value, str) and len(value) <= CACHED_CHARACTERS_MAX and _is_short_route(value)
+
+
+@lru_cache(1 << 16)
+def _is_short_route(value: str) -> bool:
+    return ROUTE.fullmatch(value) is not None

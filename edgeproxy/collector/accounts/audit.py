@@ -16,6 +16,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.short_names import shorten_name
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.audit_details import Details, hide_contact, open_details, seal_details
 from edgeproxy.collector.database.database import Database, add_last_step
@@ -32,6 +33,8 @@ DENIALS_MAX = 1000
 """Kinds of denials that are counted separately in a minute; further ones are counted together."""
 TALLIES_MAX = 10_000
 """Callers and targets that are counted separately in a minute; further ones are counted together."""
+TARGET_CHARACTERS_MAX = 500
+"""Characters of what a denial was about: paths come from outside."""
 DETAIL_CHARACTERS_MAX = 200
 
 Values = Mapping[str, object]
@@ -220,7 +223,8 @@ class Denials:
 
     def record(self, caller: Caller, target: str, status: int, why: str) -> None:
         """Count a denial; nothing is written yet."""
-        key = (caller.actor, caller.origin, target, status, why[:DETAIL_CHARACTERS_MAX])
+        actor, origin = shorten_name(caller.actor), shorten_name(caller.origin)
+        key = (actor, origin, target[:TARGET_CHARACTERS_MAX], status, why[:DETAIL_CHARACTERS_MAX])
         if key not in self._counts and len(self._counts) >= DENIALS_MAX:
             key = (caller.actor, "", "", status, "more kinds of denials than are told apart")
             if key not in self._counts and len(self._counts) >= 2 * DENIALS_MAX:

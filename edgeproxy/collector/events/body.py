@@ -116,10 +116,20 @@ def _parse_records(records: Iterable[EventRecord], meters: Mapping[str, Meter], 
         )
 
 
-@lru_cache(1 << 12)
+SPLIT_BYTES_MAX = 1024
+"""Bytes of dimensions as JSON that are remembered: four values of 64 characters, their names, and some spaces."""
+
+
 def _parse_split(raw: bytes, known: tuple[str, ...]) -> str:
     """Return the dimensions that this JSON says, as text; raises InvalidEventError."""
+    return (_parse_short_split if len(raw) <= SPLIT_BYTES_MAX else _parse_any_split)(raw, known)
+
+
+def _parse_any_split(raw: bytes, known: tuple[str, ...]) -> str:
     try:
         return parse_dimensions(orjson.loads(raw), "", known)
     except orjson.JSONDecodeError:
         raise InvalidEventError from None
+
+
+_parse_short_split = lru_cache(1 << 12)(_parse_any_split)

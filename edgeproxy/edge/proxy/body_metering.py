@@ -9,6 +9,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from edgeproxy.config import dimensions
+from edgeproxy.config.dimensions import OTHER
 from edgeproxy.config.meters import BODY_DIMENSIONS, MEASURES
 from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
 from edgeproxy.edge.body_usage.content_coding import create_decoder
@@ -38,8 +39,8 @@ LEFT: Final = "client"
 
 MODEL, ESTIMATED = BODY_DIMENSIONS
 OUTPUT_TOKENS: Final = "output_tokens"
-COUNTERS_MAX: Final = 10_000
-"""Counters that a route binding remembers; models are as many as upstreams say."""
+OTHER_MODEL: Final = OTHER.encode()
+"""The model in place of those that are no value of a dimension, or one too many."""
 
 
 class BodyMetrics(Protocol):
@@ -92,6 +93,8 @@ class BodyMeter(NamedTuple):
     settings: "Meter"
     counter: Countable
     """The counter without dimensions."""
+    is_by_model: bool
+    """Whether it is split by the model that answers state."""
 
 
 class BodyMetering:
@@ -112,7 +115,7 @@ class BodyMetering:
         self.usage_format = UsageFormat(usage.format, [meter.json_path for meter in meters.values() if meter.json_path])
         self.read_on_seconds, self.read_on_bytes = usage.read_on, usage.read_on_size
         self._meters = [
-            BodyMeter(name, count, meter, counter(name, ""))
+            BodyMeter(name, count, meter, counter(name, ""), MODEL in meter.dimensions)
             for name, meter in meters.items()
             if self.usage_format.states(count := format_path(meter.json_path) if meter.json_path else meter.count)
         ]
@@ -160,8 +163,9 @@ class BodyMetering:
                 missing = self._find_reason(meter, counts, reason)
                 number = estimate_number(meter.settings, sizes) if missing != TYPE else 0
             if number:
-                key = meter.name, model, is_estimated
-                (self._counters.get(key) or self._create_counter(meter, key)).add(number)
+                own_model = model if meter.is_by_model else None
+                counter = self._counters.get((meter.name, own_model, is_estimated))
+                (counter or self._create_counter(meter, own_model, is_estimated=is_estimated)).add(number)
                 if meter.name in metered:
                     QuotaCharge(metered[meter.name], clock).add(number)
         if missing:
@@ -190,14 +194,16 @@ class BodyMetering:
     def _begin_day(self) -> None:
         """Forget the counters of a day that is over: what values there may be begins anew."""
         day = int(time()) // DAY_SECONDS
-        if self._day != day or len(self._counters) > COUNTERS_MAX:
+        if self._day != day:
             self._values.begin_day(day)
             self._counters.clear()
             self._day = day
 
-    def _create_counter(self, meter: BodyMeter, key: tuple[str, bytes | None, bool]) -> Countable:
-        """Return the counter of a meter for a model, and for whether the number is an estimate."""
-        _, model, is_estimated = key
+    def _create_counter(self, meter: BodyMeter, model: bytes | None, *, is_estimated: bool) -> Countable:
+        """Return the counter of a meter for a model, and for whether the number is an estimate.
+
+        Models that count as `~other` share one entry: anybody may invent names, of any length.
+        """
         reported = {MODEL: model, ESTIMATED: b"yes" if is_estimated else b"no"}
         split = {
             name: value
@@ -205,11 +211,14 @@ class BodyMetering:
             if name in reported
             and (value := self._values.count_value(self._customer, meter.name, name, reported[name], each.values))
         }
-        try:
-            counter = self._counter(meter.name, dimensions.format_dimensions(split)) if split else meter.counter
-        except RejectedError:
-            return meter.counter  # Its table is busy, and the answer has passed: it counts without dimensions.
-        self._counters[key] = counter
+        key = meter.name, OTHER_MODEL if split.get(MODEL) == OTHER else model, is_estimated
+        counter = self._counters.get(key)
+        if counter is None:
+            try:
+                counter = self._counter(meter.name, dimensions.format_dimensions(split)) if split else meter.counter
+            except RejectedError:
+                return meter.counter  # Its table is busy, and the answer has passed: it counts without dimensions.
+            self._counters[key] = counter
         return counter
 
 

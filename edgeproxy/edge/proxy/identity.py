@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.base.clock import EPOCH
+from edgeproxy.base.short_names import shorten_name
 from edgeproxy.config.allowance import (
     find_missing_reference,
 )
@@ -216,9 +217,10 @@ class Directory:
         if certificate.expires - EPOCH <= now:
             return self.outdated
         known = self._certificate_identities
-        identity = known.get(name)
+        known_as = shorten_name(name)
+        identity = known.get(known_as)
         if identity is not None:
-            known.move_to_end(name)
+            known.move_to_end(known_as)
             return identity
         digest = compute_certificate_digest(name)
         key = self._customers.find_key(digest)
@@ -230,7 +232,7 @@ class Directory:
             return self.uncertified
         else:
             identity = CertificateHolder(b"", digest)
-        known[name] = identity
+        known[known_as] = identity
         if len(known) > IDENTITIES_MAX:
             known.popitem(last=False)
         return identity

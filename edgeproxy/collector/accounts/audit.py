@@ -226,7 +226,7 @@ class Denials:
         actor, origin = shorten_name(caller.actor), shorten_name(caller.origin)
         key = (actor, origin, target[:TARGET_CHARACTERS_MAX], status, why[:DETAIL_CHARACTERS_MAX])
         if key not in self._counts and len(self._counts) >= DENIALS_MAX:
-            key = (caller.actor, "", "", status, "more kinds of denials than are told apart")
+            key = (actor, "", "", status, "more kinds of denials than are told apart")
             if key not in self._counts and len(self._counts) >= 2 * DENIALS_MAX:
                 key = ("", "", "", status, "more kinds of denials than are told apart")
         self._counts[key] += 1

@@ -11,6 +11,8 @@ import typer
 from typer._click.core import Command, Context  # What TyperGroup's own methods are about.
 from typer.core import TyperGroup
 
+from edgeproxy.cli.outcome import fail
+
 COMMANDS = {
     "edge": "serve.edge",
     "quick": "serve.quick",
@@ -199,6 +201,13 @@ class LazyGroup(TyperGroup):
         elif cmd_name not in self.commands:
             self.commands[cmd_name] = _build_command(cmd_name)
         return self.commands.get(cmd_name)
+
+    def invoke(self, ctx: Context) -> object:
+        """Run a command; one that cannot write an argument anywhere, as it is no UTF-8, ends with 2."""
+        try:
+            return super().invoke(ctx)
+        except UnicodeEncodeError:
+            fail("an argument is no UTF-8", 2)
 
     def load_all(self) -> None:
         """Make all commands."""

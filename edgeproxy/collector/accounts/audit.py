@@ -22,6 +22,7 @@ from edgeproxy.collector.accounts.audit_details import Details, hide_contact, op
 from edgeproxy.collector.database.database import Database, add_last_step
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import audit, audit_head
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 
 FIRST_HASH = "0" * 64
 """The hash before that of the first entry."""
@@ -153,7 +154,8 @@ async def list_entries(
     rows = (await connection.execute(statement)).all()
     details = [Details(row.action, row.target, row.before, row.after) for row in rows]
     opened = await open_details(connection, details)
-    return [_to_response(row, entry) for row, entry in zip(rows, opened, strict=True)]
+    pairs = zip(rows, opened, strict=True)
+    return parse_rows(audit.name, pairs, lambda pair: _to_response(*pair), lambda pair: pair[0].seq)
 
 
 async def find_first_since(connection: AsyncConnection, at: int) -> int:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.encryption_tables import data_keys
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.database.unreadable_rows import set_aside
 from edgeproxy.collector.encryption.data_keys import (
     CIPHERTEXT,
     DataKeys,
@@ -23,7 +24,7 @@ from edgeproxy.collector.encryption.data_keys import (
     unwrap_data_keys,
 )
 from edgeproxy.collector.encryption.keyring import find_keyring
-from edgeproxy.collector.encryption.rows import hash_value
+from edgeproxy.collector.encryption.rows import hash_unreadable, hash_value
 
 CONTACT = "contact:"
 """The prefix of contacts' names in the audit log."""
@@ -141,7 +142,20 @@ async def open_details(connection: AsyncConnection, entries: Sequence[Details]) 
         return [open_entry(entry, id_, keys) for entry, id_ in zip(entries, ids, strict=True)]
     except SealedValueError:  # One that was unwrapped lately may be another collector's no more.
         keys = await fetch_data_keys(connection, needed)
-        return [open_entry(entry, id_, keys) for entry, id_ in zip(entries, ids, strict=True)]
+        return [_open_or_mark(entry, id_, keys) for entry, id_ in zip(entries, ids, strict=True)]
+
+
+def _open_or_mark(entry: Details, customer: str, keys: DataKeys) -> Details:
+    """Return an entry with its details, which are UNREADABLE where they were changed: who did what is still told."""
+    try:
+        return open_entry(entry, customer, keys)
+    except SealedValueError as error:
+        set_aside(TABLE, f"{entry.action} {hash_unreadable(str(entry.after or entry.before))}", error)
+        return entry._replace(before=None, after=UNREADABLE_DETAILS)
+
+
+UNREADABLE_DETAILS = '{"unreadable":true}'
+"""The details of an entry that were damaged."""
 
 
 def open_entry(entry: Details, customer: str, keys: DataKeys) -> Details:

@@ -15,9 +15,15 @@ SHOWN_NAME: sa.ColumnElement[str] = sa.func.coalesce(customers.c.display_name, c
 """The name of a customer as people know it; there is an index of it."""
 
 
-async def fetch_rows(connection: AsyncConnection, statement: AnySelect) -> list[CustomerRow]:
-    """Return the rows of customers that a statement selects as a whole."""
-    return [CustomerRow(**row) for row in await rows.fetch_rows(connection, TABLE, statement)]  # type: ignore[arg-type]
+async def fetch_rows(connection: AsyncConnection, statement: AnySelect, *, strict: bool = False) -> list[CustomerRow]:
+    """Return the rows of customers that a statement selects as a whole, as `rows.fetch_rows` does."""
+    opened = await rows.fetch_rows(connection, TABLE, statement, strict=strict)
+    return [CustomerRow(**row) for row in opened]  # type: ignore[arg-type]
+
+
+async def fetch_row(connection: AsyncConnection, statement: AnySelect) -> list[CustomerRow]:
+    """Return the row of the one customer that a statement selects, or none; raises SealedValueError."""
+    return await fetch_rows(connection, statement, strict=True)
 
 
 async def fetch_stored_rows(connection: AsyncConnection, statement: AnySelect) -> list[CustomerRow]:

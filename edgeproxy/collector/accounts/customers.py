@@ -1,6 +1,7 @@
 """Customers as data: each change with its audit entry and its row in the outbox, in one transaction."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import cast
 
 import orjson
@@ -38,6 +39,7 @@ from edgeproxy.collector.database.residency_tables import customer_moves
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.statements import AnyColumn, AnySelect, lock_rows
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.collector.encryption.rows import match_value
 from edgeproxy.config.collector.alerts import MAIL_ADDRESS
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -95,8 +97,8 @@ async def get_row(connection: AsyncConnection, ref: str, *, lock: bool = False) 
 async def find_row(connection: AsyncConnection, ref: str, *, lock: bool = False) -> CustomerRow | None:
     """Return the row of a customer by id, name or pseudonym, or None."""
     if lock:
-        return await _find_row(connection, ref, customer_rows.fetch_rows, lock=True)
-    return await fetch_once(("customer", ref), lambda: _find_row(connection, ref, customer_rows.fetch_rows, lock=False))
+        return await _find_row(connection, ref, customer_rows.fetch_row, lock=True)
+    return await fetch_once(("customer", ref), lambda: _find_row(connection, ref, customer_rows.fetch_row, lock=False))
 
 
 async def find_stored_row(connection: AsyncConnection, ref: str) -> CustomerRow | None:
@@ -191,7 +193,8 @@ async def list_customers(
     ]
     if ref is not None:
         conditions.append(match_ref(connection, ref))
-    return [to_response(row) for row in await customer_rows.fetch_rows(connection, statement.where(*conditions))]
+    rows = await customer_rows.fetch_rows(connection, statement.where(*conditions))
+    return parse_rows(customers.name, rows, to_response, attrgetter("id"))
 
 
 async def filter_existing_names(connection: AsyncConnection, names: Iterable[str]) -> set[str]:
@@ -205,14 +208,18 @@ async def filter_existing_names(connection: AsyncConnection, names: Iterable[str
 
 async def fetch_alert_addresses(connection: AsyncConnection, names: Iterable[str]) -> dict[str, str]:
     """Return the addresses for customers' own alerts, by name; customers without one are left out."""
-    ordered, addresses = list(names), {}
+    ordered, addresses = list(names), dict[str, str]()
     for at in range(0, len(ordered), NAMES_MAX):
         some = customers.c.name.in_(ordered[at : at + NAMES_MAX])
-        for row in await customer_rows.fetch_rows(connection, sa.select(customers).where(some)):
-            address = orjson.loads(row.metadata).get(ALERT_ADDRESS, "")
-            if MAIL_ADDRESS.fullmatch(address):
-                addresses[row.name] = address
+        rows = await customer_rows.fetch_rows(connection, sa.select(customers).where(some))
+        found = parse_rows(customers.name, rows, _parse_alert_address, attrgetter("id"))
+        addresses |= {name: address for name, address in found if MAIL_ADDRESS.fullmatch(address)}
     return addresses
+
+
+def _parse_alert_address(row: CustomerRow) -> tuple[str, str]:
+    """Return the name of a customer and the address for its own alerts, or an empty one."""
+    return row.name, orjson.loads(row.metadata).get(ALERT_ADDRESS, "")
 
 
 async def create_customer(

@@ -2,10 +2,10 @@
 have changed.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from itertools import groupby
-from operator import attrgetter
-from typing import Literal, NamedTuple
+from operator import attrgetter, itemgetter
+from typing import Final, Literal, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -17,13 +17,14 @@ from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.delivery_tables import rollout, waivers
 from edgeproxy.collector.database.quota_tables import entitlements, limit_raises
 from edgeproxy.collector.database.schema import customers, directory_outbox, flags, keys
+from edgeproxy.collector.database.unreadable_rows import UnreadableRowError, parse_rows
 from edgeproxy.config.collector.credits import parse_meters
 from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.customers import Customer, DirectoryKey, Flag, LimitRaise, Paused, Subscriber
 from edgeproxy.config.directory import FREE, render_flag_line, render_line, render_removal
 from edgeproxy.config.limits import Entitlement
 
-DocumentKind = Literal["customer", "flag"]
+DocumentKind = Literal["customer", "flag", "erased"]
 
 PAGE_CUSTOMERS = 500
 """Customers that one statement fetches."""
@@ -91,6 +92,13 @@ class DirectoryTerms(NamedTuple):
         return f"ever@{self.credits_number}"
 
 
+USAGE_KEY_CHARACTERS = 16
+"""Characters of the hash of a key by which usage and alerts name it."""
+ERASED: Final = "erased"
+"""The kind of a row of the outbox after an erasure: the next version has everybody, as those before it have who was
+erased."""
+
+
 async def enqueue_changes(connection: AsyncConnection, kind: DocumentKind, names: Iterable[str]) -> None:
     """Put these names into the outbox, in the transaction that changes them."""
     rows = [{"kind": kind, "name": name} for name in names]
@@ -99,8 +107,13 @@ async def enqueue_changes(connection: AsyncConnection, kind: DocumentKind, names
 
 
 async def fetch_line(connection: AsyncConnection, name: str) -> bytes:
-    """Return the line of a customer. A customer that is gone is removed by it, one that is being deleted is refused."""
+    """Return the line of a customer. A customer that is gone is removed by it, one that is being deleted is refused.
+
+    Raises UnreadableRowError.
+    """
     lines = await fetch_lines(connection, [name])
+    if not lines:
+        raise UnreadableRowError(f"the row of the customer {name} cannot be read")
     return lines[0]
 
 
@@ -109,8 +122,11 @@ async def fetch_lines(connection: AsyncConnection, names: Iterable[str]) -> list
     ordered = list(names)
     rows = await _fetch_rows(connection, customers.c.name.in_(ordered))
     terms = await fetch_terms(connection)
-    lines = {name: _format_line(name, list(some), terms) for name, some in groupby(rows, attrgetter("name"))}
-    return [lines.get(name) or render_removal(name) for name in ordered]
+    own = [(name, list(some)) for name, some in groupby(rows, attrgetter("name"))]
+    lines = dict(_format_lines(own, terms))
+    there = {name for name, _ in own}
+    # Of a customer whose row cannot be read edges keep what they have.
+    return [lines.get(name) or render_removal(name) for name in ordered if name in lines or name not in there]
 
 
 async def stream_lines(connection: AsyncConnection, *, for_files: bool = False) -> AsyncIterator[tuple[str, bytes]]:
@@ -131,8 +147,9 @@ async def stream_lines(connection: AsyncConnection, *, for_files: bool = False) 
         if for_files:
             between &= customers.c.deleting_since.is_(None)
         rows = await _fetch_rows(connection, between, expired=for_files)
-        for name, some in groupby(rows, attrgetter("name")):
-            yield name, _format_line(name, list(some), terms)
+        own = [(name, list(some)) for name, some in groupby(rows, attrgetter("name"))]
+        for name, line in _format_lines(own, terms):
+            yield name, line
         after = page[-1]
 
 
@@ -146,7 +163,7 @@ async def find_customer(connection: AsyncConnection, name: str) -> Customer | No
 async def fetch_flags(connection: AsyncConnection) -> dict[str, Flag]:
     """Return all flags, by name."""
     rows = await connection.execute(sa.select(flags.c.name, flags.c.settings).order_by(flags.c.name))
-    return {name: Flag.model_validate_json(settings) for name, settings in rows}
+    return dict(parse_rows(flags.name, rows, lambda row: (row[0], Flag.model_validate_json(row[1])), itemgetter(0)))
 
 
 async def fetch_flag_lines(connection: AsyncConnection, names: Collection[str] | None = None) -> list[bytes]:
@@ -198,12 +215,24 @@ def compute_entitlements(
     return (*entitlements, Entitlement(meter=meter, per=terms.credits_per, included=included, cap="hard"))
 
 
+def _format_lines(
+    own: Sequence[tuple[str, list[DirectoryRow]]], terms: DirectoryTerms | None
+) -> list[tuple[str, bytes]]:
+    """Return the names and lines of customers by their rows; those that cannot be read are set aside."""
+
+    def format_one(one: tuple[str, list[DirectoryRow]]) -> tuple[str, bytes]:
+        return one[0], _format_line(*one, terms)
+
+    return parse_rows(customers.name, own, format_one, itemgetter(0))
+
+
 def _format_line(name: str, rows: list[DirectoryRow], terms: DirectoryTerms | None) -> bytes:
     """Return the line of a customer by its rows; without terms the one for files."""
     first = rows[0]
     if first.deleting_since is not None:
         return render_line(name, Customer(tier=first.tier, paused=DELETED), ())
-    own_keys = [_parse_key(row) for row in rows if row.sha256 is not None]
+    with_keys = [row for row in rows if row.sha256 is not None]
+    own_keys = parse_rows(keys.name, with_keys, _parse_key, lambda row: str(row.sha256)[:USAGE_KEY_CHARACTERS])
     customer = Customer.model_validate_json(first.settings)
     if terms is None:
         return render_line(name, customer, [key.model_copy(update={"budget": None}) for key in own_keys])

@@ -1,5 +1,7 @@
 """Flags as data: which customers have them changes without a deploy."""
 
+from operator import attrgetter
+
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,6 +14,7 @@ from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.models import FlagResponse
 from edgeproxy.collector.accounts.rows import FlagRow
 from edgeproxy.collector.database.schema import flags
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import FREE
 from edgeproxy.config.parsers import A_NAME, NAME
@@ -42,7 +45,8 @@ async def get_row(connection: AsyncConnection, name: str) -> FlagRow:
 
 async def list_flags(connection: AsyncConnection) -> list[FlagResponse]:
     """Return all flags, by name."""
-    return [to_response(FlagRow(*row)) for row in await connection.execute(sa.select(flags).order_by(flags.c.name))]
+    rows = await connection.execute(sa.select(flags).order_by(flags.c.name))
+    return parse_rows(flags.name, rows, lambda row: to_response(FlagRow(*row)), attrgetter("name"))
 
 
 async def put_flag(

@@ -3,6 +3,7 @@ SHA-256 is stored.
 """
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import cast
 
 import orjson
@@ -49,6 +50,7 @@ from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.page_order import order_page, parse_sort
 from edgeproxy.collector.database.schema import keys
 from edgeproxy.collector.database.statements import AnyColumn
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.config.key_form import generate_key, get_key_start
 from edgeproxy.config.limits import KeyLimit
@@ -139,7 +141,7 @@ async def list_keys(
     column, descending = parse_sort(sort)
     statement = await order_page(connection, statement, keys.c.id, SORTS[column], after, descending=descending)
     rows = await connection.execute(statement.limit(limit))
-    return [to_response(KeyRow._make(row)) for row in rows]
+    return parse_rows(keys.name, rows, lambda row: to_response(KeyRow._make(row)), attrgetter("id"))
 
 
 async def create_key(
@@ -356,7 +358,7 @@ async def _require_room(connection: AsyncConnection, customer: str, now: int) ->
     rows = (await connection.execute(sa.select(*BOUNDS).where(usable))).all()
     if len(rows) >= KEYS_MAX:
         raise ChangeRejectedError(409, f"the customer has {len(rows)} keys, and {KEYS_MAX} is as many as there may be")
-    return [bounds.parse_bounds(*row) for row in rows]
+    return parse_rows(keys.name, rows, lambda row: bounds.parse_bounds(*row), lambda _: f"one of customer {customer}")
 
 
 async def _require_unused_sha256(connection: AsyncConnection, sha256: str) -> None:

@@ -1,6 +1,7 @@
 """The search for customers: an id, a contact's address, a part of a name or external id, how a key begins."""
 
 import re
+from operator import attrgetter
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,6 +13,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.page_tables import contacts
 from edgeproxy.collector.database.schema import customers, keys
 from edgeproxy.collector.database.search_text import PART_CHARACTERS_MIN, fold, list_part_searches
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.collector.encryption.rows import match_domain, match_value
 from edgeproxy.config.key_form import get_key_start
 
@@ -39,13 +41,15 @@ async def search_customers(
         # In the order of the index: else all matches, maybe a million, would be read and sorted.
         statement = sa.select(customers).where(condition).order_by(by_name).limit(limit)
         rows = await fetch_rows(connection, statement)
-        matches |= {row.id: {**to_response(row), "matched": matched} for row in rows if row.id not in matches}
+        for one in parse_rows(customers.name, rows, to_response, attrgetter("id")):
+            matches.setdefault(one["id"], {**one, "matched": matched})
     if len(text) >= PART_CHARACTERS_MIN and len(matches) < limit:
         ids = await _find_part(connection, database, text, limit)
         rows = await fetch_rows(connection, sa.select(customers).where(customers.c.id.in_(ids)).order_by(by_name))
         for row in rows:
             part: CustomerMatch = "name" if fold(text) in fold(row.display_name or row.name) else "external_id"
-            matches.setdefault(row.id, {**to_response(row), "matched": part})
+            for one in parse_rows(customers.name, [row], to_response, attrgetter("id")):
+                matches.setdefault(row.id, {**one, "matched": part})
     return list(matches.values())[:limit]
 
 

@@ -6,6 +6,7 @@ Secrets are stored encrypted. The audit log has the host of a URL alone, as the 
 import base64
 import secrets
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -32,6 +33,7 @@ from edgeproxy.collector.accounts.webhook_models import (
     WebhookEndpointWithSecret,
 )
 from edgeproxy.collector.database.encryption import ColumnCipher
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.collector.database.webhook_tables import webhook_deliveries, webhook_endpoints, webhook_messages
 from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
 from edgeproxy.collector.webhooks import deliveries
@@ -95,7 +97,8 @@ async def list_endpoints(connection: AsyncConnection, customer: str) -> list[Web
     """Return the endpoints of a customer, by id or name, oldest first; raises ChangeRejectedError."""
     owner = await customers.get_row(connection, customer)
     statement = sa.select(webhook_endpoints).where(columns.customer == owner.id).order_by(columns.id)
-    return [to_response(_to_row(row, owner.name)) for row in await fetch_rows(connection, TABLE, statement)]
+    rows = await fetch_rows(connection, TABLE, statement)
+    return parse_rows(TABLE, rows, lambda row: to_response(_to_row(row, owner.name)), itemgetter("id"))
 
 
 async def get_row(connection: AsyncConnection, customer: str, endpoint: str, *, lock: bool = False) -> EndpointRow:
@@ -231,7 +234,7 @@ async def list_messages(
         statement = statement.where(own.message <= last)
     statement = statement.order_by(own.message.desc()).limit(limit)
     rows = await fetch_rows(connection, webhook_messages.name, statement)
-    return [_to_delivery(**row) for row in rows]  # type: ignore[arg-type]
+    return parse_rows(webhook_messages.name, rows, lambda row: _to_delivery(**row), itemgetter("id"))  # type: ignore[arg-type]
 
 
 def _to_delivery(

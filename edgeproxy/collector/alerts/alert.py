@@ -16,6 +16,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, EVENT_TYPES, AlertKind, Severity
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import build_insert_new
+from edgeproxy.collector.encryption.data_keys import SealedValueError
 from edgeproxy.collector.encryption.keyring import KeysUnavailableError
 from edgeproxy.collector.languages.invisible import format_line
 from edgeproxy.collector.webhooks.messages import enqueue_event, select_id
@@ -129,7 +130,7 @@ async def _enqueue_event(connection: AsyncConnection, alert: Alert, customer: st
     if (event_type := EVENT_TYPES.get(alert.kind)) is not None:
         try:
             await enqueue_event(connection, select_id(customer), event_type, round(alert.at * 1000), build_data)
-        except KeysUnavailableError as error:  # An alert, and the batch that it is about, must not wait for keys.
+        except (KeysUnavailableError, SealedValueError) as error:  # An alert, and its batch, must not wait for keys.
             log.get_logger().warning("a webhook is not told of an alert", key=alert.key, why=str(error))
 
 

@@ -10,6 +10,7 @@ A delivery stays `due` while it is tried again. TRANSITIONS has all steps that a
 
 from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import sqlalchemy as sa
@@ -18,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.alerts.message import AlertMessage, parse_message
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import build_insert_new
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.collector.encryption.rows import open_rows, seal_rows
 
 TO_CUSTOMER = ":customer"
@@ -112,9 +114,14 @@ async def list_due_channels(connection: AsyncConnection, now_ms: int) -> set[str
     return set((await connection.execute(sa.select(columns.channel).distinct().where(is_due(now_ms)))).scalars())
 
 
-async def list_due(connection: AsyncConnection, channel: str, now_ms: int, limit: int) -> list[DueDelivery]:
-    """Return the deliveries that are due by a channel: of each customer the one due for longest, then of each the
-    second, and so on, so a customer with many keeps no other waiting."""
+async def list_due(
+    connection: AsyncConnection, channel: str, now_ms: int, limit: int
+) -> tuple[list[DueDelivery], list[int]]:
+    """Return the deliveries that are due by a channel, and the alerts of those that cannot be read.
+
+    Of each customer the one due for longest comes first, then of each the second, and so on, so a customer with many
+    keeps no other waiting.
+    """
     turn = sa.func.row_number().over(partition_by=alerts.c.customer, order_by=(columns.due_at, columns.alert))
     statement = (
         sa.select(alerts, columns.alert, columns.channel, columns.recipient, columns.language, columns.attempts)
@@ -127,10 +134,14 @@ async def list_due(connection: AsyncConnection, channel: str, now_ms: int, limit
     own = ("alert", "channel", "recipient")
     stored = [{name: row._mapping[name] for name in own} for row in rows]
     opened = await open_rows(connection, alert_deliveries.name, stored)
-    return [
-        DueDelivery(parse_message(row), one["recipient"], row.language, row.attempts)  # type: ignore[arg-type]
-        for row, one in zip(rows, opened, strict=True)
-    ]
+    recipients = {row["alert"]: row["recipient"] for row in opened}
+
+    def parse(row: sa.Row[tuple[object, ...]]) -> DueDelivery:
+        return DueDelivery(parse_message(row), recipients[row.alert], row.language, row.attempts)  # type: ignore[arg-type]
+
+    due = parse_rows(alerts.name, (row for row in rows if row.alert in recipients), parse, attrgetter("alert"))
+    readable = {one.message.id for one in due}
+    return due, [row.alert for row in rows if row.alert not in readable]
 
 
 async def count_by_state(connection: AsyncConnection, states: Collection[DeliveryState]) -> dict[str, int]:

@@ -8,6 +8,7 @@ time.
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 import orjson
@@ -25,6 +26,7 @@ from edgeproxy.collector.database.alert_tables import alert_deliveries, alert_ha
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, repeat, run_guarded
 from edgeproxy.collector.database.single_runner import try_exclusive
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.collector.encryption.data_keys import SealedValueError
 from edgeproxy.collector.encryption.keyring import KeysUnavailableError
 from edgeproxy.collector.webhooks.http_post import DeliveryFailure
@@ -47,6 +49,9 @@ NO_CHANNEL = "the configuration has no such channel"
 
 Contacts = Callable[[AsyncConnection, Iterable[str]], Awaitable[dict[str, Recipient]]]
 """Returns whom customers want their own alerts to be mailed to; those who want none are left out."""
+
+
+UNREADABLE_ERROR = "the alert or its recipient cannot be read"
 
 
 class AlertMetrics(Protocol):
@@ -195,7 +200,8 @@ class AlertSender:
         """
         statement = statement.order_by(alerts.c.id).limit(ROUTED_MAX)
         async with self._database.reading() as connection:
-            candidates = [parse_message(row) for row in await connection.execute(statement)]
+            rows = await connection.execute(statement)
+            candidates = parse_rows(alerts.name, rows, parse_message, attrgetter("id"))
         if not candidates:
             return []
         now_ms = round(now * 1000)
@@ -319,7 +325,12 @@ class AlertSender:
 
     async def _list_due(self, channel: str) -> list[DueDelivery]:
         async with self._database.reading() as connection:
-            return await deliveries.list_due(connection, channel, round(time.time() * 1000), SENT_MAX)
+            due, unreadable = await deliveries.list_due(connection, channel, round(time.time() * 1000), SENT_MAX)
+        for alert in unreadable:  # Else they would be in the way of the others for ever.
+            async with self._database.writing() as connection:
+                dead = DeliveryState.DEAD
+                await deliveries.transition(connection, alert, channel, DeliveryState.DUE, dead, error=UNREADABLE_ERROR)
+        return due
 
     async def _name_customer(self, alert: AlertMessage) -> AlertMessage:
         """Return an alert as its customer reads it: with its name in the place of its pseudonym. Operators' channels,

@@ -47,6 +47,7 @@ class AlertKind(StrEnum):
     REQUESTS_DENIED = "requests_denied"
     CERTIFICATE_EXPIRING = "certificate_expiring"
     PRIVACY_REQUEST_DUE = "privacy_request_due"
+    ROW_UNREADABLE = "row_unreadable"
     SUBSCRIPTION_PERIOD_FAILED = "subscription_period_failed"
     IMPORTED_SUBSCRIPTION_FAILED = "imported_subscription_failed"
     INVOICE_HELD = "invoice_held"
@@ -201,6 +202,10 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         N_("a request of a person is due in five days, or was due"),
         N_("Do what is asked and answer, or refuse it with a reason; then record the step."),
         "docs/privacy/sop.md#what-is-asked-and-how-it-is-done"),
+    AlertKind.ROW_UNREADABLE: AlertPolicy(("page",), False,
+        N_("a row of the database cannot be read, and is left out"),
+        N_("Repair the row from a backup, or take it out; find out who has changed it."),
+        "docs/operations/collector.md#rows-that-cannot-be-read"),
     AlertKind.SUBSCRIPTION_PERIOD_FAILED: AlertPolicy(("page",), False,
         N_("the period of a subscription cannot end"),
         N_("Remove the cause that the alert names; it is tried again."),

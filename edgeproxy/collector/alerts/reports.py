@@ -1,6 +1,7 @@
 """Alerts as the API lists them, with the state of each delivery."""
 
 from collections.abc import Collection, Iterable
+from operator import attrgetter
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,6 +14,7 @@ from edgeproxy.collector.alerts.message import parse_message
 from edgeproxy.collector.alerts.mutes import Side
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alert_handling, alerts
 from edgeproxy.collector.database.statements import AnyRow
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 
 PAGE_ALERTS_MAX = 1000
 """Alerts of a page."""
@@ -66,7 +68,7 @@ async def find_alert(connection: AsyncConnection, number: int, *, has_deliveries
 
 
 async def _to_reports(connection: AsyncConnection, rows: Iterable[AnyRow], *, has_deliveries: bool) -> list[JsonObject]:
-    messages = list(map(parse_message, rows))
+    messages = parse_rows(alerts.name, rows, parse_message, attrgetter("id"))
     reports: list[JsonObject] = [{**message._asdict(), "at": message.moment} for message in messages]
     if not (has_deliveries and messages):
         return reports

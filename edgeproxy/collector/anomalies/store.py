@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
 from functools import lru_cache
+from operator import attrgetter
 
 import orjson
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from edgeproxy.collector.anomalies.baseline import Baseline
 from edgeproxy.collector.anomalies.judgement import SEVERITY_RANKS, Finding, merge_findings
 from edgeproxy.collector.database.alert_tables import anomalies, anomaly_baselines, anomaly_progress
 from edgeproxy.collector.database.schema import series
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.collector.ledger import queries, rollup
 from edgeproxy.collector.ledger.queries import LedgerQuery, format_time, parse_time
 
@@ -100,8 +102,14 @@ async def fetch_baselines(connection: AsyncConnection, customers: Iterable[str])
         some = anomaly_baselines.c.customer.in_(names[at : at + NAMES_MAX])
         for row in await connection.execute(sa.select(anomaly_baselines).where(some)):
             if row.numbers:
-                by_meter[row.customer, row.meter] = Baseline.from_bytes(row.numbers)
+                name = anomaly_baselines.name
+                for baseline in parse_rows(name, [row], _parse_baseline, lambda row: f"{row.customer},{row.meter}"):
+                    by_meter[row.customer, row.meter] = baseline
     return by_meter
+
+
+def _parse_baseline(row: sa.Row[tuple[object, ...]]) -> Baseline:
+    return Baseline.from_bytes(row.numbers)
 
 
 async def record_finding(
@@ -150,19 +158,20 @@ async def list_findings(
         statement = statement.where(columns.id < before)
     if customer is not None:
         statement = statement.where(columns.customer == customer)
-    return [
-        {
-            "id": row.id,
-            "customer": row.customer,
-            "meter": row.meter,
-            "day": format_time(row.day)[:10],
-            "severity": row.severity,
-            **parse_finding(row).details,
-            "detected_at": format_time(row.found_at),
-            "expires_at": format_time(row.expires_at),
-        }
-        for row in await connection.execute(statement)
-    ]
+    return parse_rows(anomalies.name, await connection.execute(statement), _to_response, attrgetter("id"))
+
+
+def _to_response(row: sa.Row[tuple[object, ...]]) -> JsonObject:
+    return {
+        "id": row.id,
+        "customer": row.customer,
+        "meter": row.meter,
+        "day": format_time(row.day)[:10],
+        "severity": row.severity,
+        **parse_finding(row).details,
+        "detected_at": format_time(row.found_at),
+        "expires_at": format_time(row.expires_at),
+    }
 
 
 async def delete_expired(connection: AsyncConnection, now: int) -> None:

@@ -1,6 +1,7 @@
 """Reconciliations in the database: what was compared, by how much it differed, and the alert about it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import orjson
@@ -27,6 +28,7 @@ from edgeproxy.collector.billing.mismatch import (
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.database.delivery_tables import reconciliations
 from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 
 ROWS_STORED_MAX = 100
 """Rows that differ of which both numbers are kept: the largest differences."""
@@ -115,20 +117,21 @@ async def list_reconciliations(connection: AsyncConnection, kind: str | None, li
     if kind is not None:
         statement = statement.where(columns.kind == kind)
     rows = await connection.execute(statement.order_by(columns.at.desc(), columns.id.desc()).limit(limit))
-    return [
-        {
-            **{name: getattr(row, name) for name in ("id", "kind", "compared", "units", "different", "level")},
-            **{name: getattr(row, name) for name in ("cents", "cents_different")},
-            "about": COMPARED_BOOKS[row.kind],
-            "since": format_timestamp(row.since * 1000),
-            "until": format_timestamp(row.until * 1000),
-            "at": format_timestamp(row.at),
-            "ratio": Drift(row.compared, row.units, row.different).ratio,
-            "meters": {meter: drift.ratio for meter, drift in parse_drifts(row.meters).items()},
-            "rows": [comparison_to_response(row.kind, Comparison(*drift)) for drift in orjson.loads(row.rows)],
-        }
-        for row in rows
-    ]
+    return parse_rows(reconciliations.name, rows, _to_response, attrgetter("id"))
+
+
+def _to_response(row: sa.Row[tuple[object, ...]]) -> JsonObject:
+    return {
+        **{name: getattr(row, name) for name in ("id", "kind", "compared", "units", "different", "level")},
+        **{name: getattr(row, name) for name in ("cents", "cents_different")},
+        "about": COMPARED_BOOKS[row.kind],
+        "since": format_timestamp(row.since * 1000),
+        "until": format_timestamp(row.until * 1000),
+        "at": format_timestamp(row.at),
+        "ratio": Drift(row.compared, row.units, row.different).ratio,
+        "meters": {meter: drift.ratio for meter, drift in parse_drifts(row.meters).items()},
+        "rows": [comparison_to_response(row.kind, Comparison(*drift)) for drift in orjson.loads(row.rows)],
+    }
 
 
 async def fetch_invoice_differences(connection: AsyncConnection, customer: str, span: Span) -> list[Comparison]:

@@ -27,6 +27,7 @@ from sqlalchemy.util import await_only
 from edgeproxy.base.log import RateLimitedLog
 from edgeproxy.collector.database import row_security
 from edgeproxy.collector.database.book_text import BookCipher, set_book_cipher
+from edgeproxy.collector.database.lenient_sqlite import LenientConnection
 from edgeproxy.collector.database.ownership import (
     CREATE_PARTITION,
     DROP_PARTITION,
@@ -708,7 +709,7 @@ def _create_sqlite_engine(
     """
     engine = create_async_engine(
         url.set(drivername="sqlite+aiosqlite"),
-        connect_args={"timeout": LOCK_TIMEOUT},
+        connect_args={"timeout": LOCK_TIMEOUT, "factory": LenientConnection},
         pool_size=connections,
         max_overflow=0,
         pool_timeout=patience / 2,

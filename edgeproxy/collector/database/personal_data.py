@@ -137,7 +137,8 @@ TABLES: Mapping[str, TableEntry] = {
     ),
     "directory_log": TableEntry("until a later version replaces it", impersonal="token line"),
     "directory_parts": TableEntry(
-        "until a later version replaces it",
+        "until a later version replaces it; after an erasure 10 minutes after the next one with everybody, which comes "
+        "within a minute or two",
         {
             "body": PersonalData(
                 "names, settings and hashes of keys of customers", Subject.CUSTOMER, "serving the customer"

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import audit, documents
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.documents import ERASED
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, repeat
@@ -46,12 +47,14 @@ GATHER_SECONDS = 0.1
 """Seconds for which changes are gathered, and between two looks whether there are any."""
 TIME_SECONDS = 10.0
 """Seconds between two times that are signed."""
-CLEAN_SECONDS = 300.0
+CLEAN_SECONDS = 60.0
 """Seconds between two looks for what nobody reads any more."""
 CHANGES_MAX = 5000
 """Changes that one version takes in."""
 WHOLE_BYTES_MIN = 1 << 20
 """Bytes that versions may have together before all is written anew, however small all is."""
+WHOLE_REST_SECONDS, WHOLE_SHARE_MAX = 60.0, 0.05
+"""Seconds between two versions with everybody that erasures ask for, and how much of the time they may take."""
 BACK = "back"
 """The kind of a row of the outbox that says that the next version is meant to be less than what edges know."""
 
@@ -74,6 +77,8 @@ class Publisher:
         self._changed = asyncio.Event()
         """Set, and replaced, whenever there is another version."""
         self._signed_at = self._cleaned_at = float("-inf")
+        self._next_whole = float("-inf")
+        """The monotonic time from which on an erasure has all written anew."""
         self._ended = False
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(60.0)
@@ -131,7 +136,8 @@ class Publisher:
                 self._limited_log.error("the directory could not be copied to the hub, and is tried again", str(error))
         if monotonic() - self._cleaned_at > CLEAN_SECONDS:
             self._cleaned_at = monotonic()
-            await self.log.delete_unneeded(time.time())
+            if await self.log.delete_unneeded(time.time()):
+                await self._database.purge_deleted()
 
     def _sign(self) -> None:
         """Sign the time, where that is due."""
@@ -142,12 +148,21 @@ class Publisher:
     async def _is_due(self) -> bool:
         """Return whether something is to be published."""
         async with self._database.reading() as connection:
-            if (await connection.execute(sa.select(directory_outbox.c.seq).limit(1))).first() is not None:
+            due = sa.select(directory_outbox.c.seq).where(self._is_ripe()).limit(1)
+            if (await connection.execute(due)).first() is not None:
                 return True
             if self._newest is None:
                 log = await self.log.list_lines(connection)
                 return not log or not self._is_own(log[-1])
         return False
+
+    def _is_ripe(self) -> sa.ColumnElement[bool]:
+        """Return the condition that a row of the outbox is to be published now.
+
+        An erasure has all written anew: the versions before have what it has erased, as no version says less than the
+        ones before it together. After a version with everybody the next erasures wait a while, and share one.
+        """
+        return sa.true() if monotonic() >= self._next_whole else directory_outbox.c.kind != ERASED
 
     async def _find_newer_log(self) -> list[Line] | None:
         """Return the log where it has another newest line than is known here: this collector's, or another one's."""
@@ -170,12 +185,14 @@ class Publisher:
         """Append a version with what has changed, or with everybody where that is less to read."""
         async with self._database.writing() as connection:
             log = await self.log.list_lines(connection)
-            chosen = sa.select(directory_outbox).order_by(directory_outbox.c.seq).limit(CHANGES_MAX)
+            chosen = sa.select(directory_outbox).where(self._is_ripe()).order_by(directory_outbox.c.seq)
+            chosen = chosen.limit(CHANGES_MAX)
             rows = (await connection.execute(chosen)).all()
             back = any(row.kind == BACK for row in rows)
             grown = sum(line.version.size for line in log[1:])
             whole = (
                 back
+                or any(row.kind == ERASED for row in rows)
                 or not log
                 or not self._is_own(log[-1])
                 or len(log) >= LINES_MAX
@@ -199,7 +216,7 @@ class Publisher:
     async def _publish_whole(self) -> None:
         """Append a version with everybody. It is read and written piece by piece, while others go on writing: what they
         change meanwhile is in the outbox still, and becomes the next version."""
-        token, place = secrets.token_hex(16), 0
+        token, place, began = secrets.token_hex(16), 0, monotonic()
         digest, bytes_all = hashlib.sha256(), 0
         async with self._database.reading(whole=True) as reading:
             # After an import these are as many as there are customers.
@@ -221,6 +238,7 @@ class Publisher:
             version = unsized._replace(token=token, parts=place, size=bytes_all, sha256=digest.hexdigest())
             await version_log.append_version(connection, parse_line(format_version(version, self._signer)), log)
             await _delete_outbox_rows(connection, published)
+        self._next_whole = monotonic() + max(WHOLE_REST_SECONDS, (monotonic() - began) / WHOLE_SHARE_MAX)
         self._log.info("directory written anew", version=version.number, customers=version.customers)
 
     async def _build_version(

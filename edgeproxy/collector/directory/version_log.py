@@ -57,14 +57,14 @@ class DirectoryLog:
             ).scalar_one_or_none()
         return part
 
-    async def delete_unneeded(self, now: float) -> None:
-        """Drop what nobody reads any more, or what was begun and never finished."""
+    async def delete_unneeded(self, now: float) -> bool:
+        """Drop what nobody reads any more, or what was begun and never finished; return whether there was any."""
         before = int(now) - READABLE_SECONDS
         async with self._database.writing() as connection:
             await connection.execute(sa.delete(directory_log).where(directory_log.c.left_at < before))
             needed = sa.select(directory_log.c.token)
             gone = directory_parts.c.token.not_in(needed) & (directory_parts.c.created_at < before)
-            await connection.execute(sa.delete(directory_parts).where(gone))
+            return (await connection.execute(sa.delete(directory_parts).where(gone))).rowcount > 0
 
 
 async def _fetch_lines(connection: AsyncConnection, since: int = 0) -> list[Line]:

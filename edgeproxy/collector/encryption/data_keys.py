@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.encryption_tables import data_keys, encryption_keys
 from edgeproxy.collector.database.row_security import across_customers
+from edgeproxy.collector.database.unreadable_rows import UnreadableRowError, set_aside
 from edgeproxy.collector.encryption.key_services import KEY_BYTES, NONCE_BYTES, KeyServiceError
 from edgeproxy.collector.encryption.keyring import Keyring, KeysUnavailableError, find_keyring
 from edgeproxy.collector.encryption.owners import DATABASE
@@ -42,7 +43,7 @@ Ciphertext = tuple[dict[str, object], object, str, str, bytes]
 """The row to which a value belongs, its owner, its column, its ciphertext, and what that is bound to."""
 
 
-class SealedValueError(Exception):
+class SealedValueError(UnreadableRowError):
     """A value cannot be decrypted: its data key is gone, or it was changed or moved by somebody else."""
 
 
@@ -62,7 +63,12 @@ class DataKeys:
         return self._ciphers[customer]
 
     def seal_text(self, customer: str, text: str, table: str, column: str, *row_key: str) -> str:
-        """Return the ciphertext of a value of a customer who has a data key, bound to its table, column and row."""
+        """Return the ciphertext of a value of a customer, bound to its table, column and row.
+
+        Raises SealedValueError where the data key of the customer cannot be read.
+        """
+        if customer not in self._ciphers:
+            raise SealedValueError(f"{table}.{column} cannot be encrypted: the data key of its customer is unreadable")
         nonce = os.urandom(NONCE_BYTES)
         closed = self._ciphers[customer].encrypt(nonce, text.encode(), _bind(table, column, row_key))
         return CIPHERTEXT + b2a_base64(nonce + closed, newline=False).decode()
@@ -209,13 +215,17 @@ async def unwrap_data_keys(
 ) -> dict[str, AESGCM]:
     """Return the ciphers of data keys that were read over a connection, by id of the customer.
 
-    Raises KeysUnavailableError and SealedValueError.
+    A data key that cannot be unwrapped is set aside. Raises KeysUnavailableError.
     """
     if any(encryption_key not in keyring.keys.ciphers for _, encryption_key, _ in rows):
         await _reload(connection, keyring)
     read, ciphers = _get_read_keys(connection), dict[str, AESGCM]()
     for customer, encryption_key, wrapped in rows:
-        cipher = read.get(customer) or AESGCM(unwrap_data_key(keyring, customer, encryption_key, wrapped))
+        try:
+            cipher = read.get(customer) or AESGCM(unwrap_data_key(keyring, customer, encryption_key, wrapped))
+        except SealedValueError as error:  # All that it has sealed is unreadable, and nothing of other customers.
+            set_aside(data_keys.name, customer, error)
+            continue
         ciphers[customer] = cipher
         if len(read) < KEYS_MAX:
             read[customer] = cipher

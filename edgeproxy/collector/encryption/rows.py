@@ -13,11 +13,13 @@ from typing import TypeGuard
 
 import orjson
 import sqlalchemy as sa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.database.sealed_columns import BARE, SEALED, SealedTable
 from edgeproxy.collector.database.statements import AnySelect
+from edgeproxy.collector.database.unreadable_rows import set_aside
 from edgeproxy.collector.encryption.data_keys import (
     CIPHERTEXT,
     Ciphertext,
@@ -142,23 +144,29 @@ def match_value(connection: AsyncConnection, table: str, column: str, *values: s
     return columns[column].in_(hashes) & columns[SEALED[table].looked_up[column]].is_not(None) | in_clear
 
 
-async def fetch_rows(connection: AsyncConnection, table: str, statement: AnySelect) -> list[dict[str, object]]:
+async def fetch_rows(
+    connection: AsyncConnection, table: str, statement: AnySelect, *, strict: bool = False
+) -> list[dict[str, object]]:
     """Return the rows of a table that a statement selects as a whole, as they are meant.
 
-    Raises KeysUnavailableError and SealedValueError.
+    Rows that cannot be decrypted are set aside (unreadable_rows.py); with `strict` SealedValueError is raised. Raises
+    KeysUnavailableError.
     """
     if find_keyring(connection) is not None and not has_owner_id(table):
         statement = statement.add_columns(_select_owner(table))
     result = await connection.execute(statement)
     names = tuple(result.keys())  # A mapping of each row takes longer.
-    return await open_rows(connection, table, [dict(zip(names, row, strict=True)) for row in result])
+    return await open_rows(connection, table, [dict(zip(names, row, strict=True)) for row in result], strict=strict)
 
 
-async def open_rows(connection: AsyncConnection, table: str, rows: list[dict[str, object]]) -> list[dict[str, object]]:
+async def open_rows(
+    connection: AsyncConnection, table: str, rows: list[dict[str, object]], *, strict: bool = False
+) -> list[dict[str, object]]:
     """Return rows of a table as they are meant: they have the primary key and the owner's column.
 
     Data keys that this process has unwrapped lately open them, without a look at the database: whoever is erased has
-    no rows. One that opens a value no more is fetched anew. Raises KeysUnavailableError and SealedValueError.
+    no rows. One that opens a value no more is fetched anew. Rows that cannot be decrypted then are set aside, or with
+    `strict` SealedValueError is raised. Raises KeysUnavailableError.
     """
     column, brings_id = get_owner_column(table), bool(rows) and OWNER_ID in rows[0]
     taken = _take_ciphertexts(table, rows, OWNER_ID if brings_id else column)
@@ -182,8 +190,37 @@ async def open_rows(connection: AsyncConnection, table: str, rows: list[dict[str
         open_ciphertexts({value: keys.find(id_) for value, id_ in ids.items()}, taken)
     except SealedValueError:
         keys = await fetch_data_keys(connection, set(ids.values()))
-        open_ciphertexts({value: keys.find(id_) for value, id_ in ids.items()}, taken)
+        ciphers: dict[object, AESGCM | None] = {value: keys.find(id_) for value, id_ in ids.items()}
+        if strict:
+            open_ciphertexts(ciphers, taken)
+        else:
+            return _open_readable(table, rows, ciphers, taken)
     return rows
+
+
+def _open_readable(
+    table: str,
+    rows: list[dict[str, object]],
+    ciphers: Mapping[object, AESGCM | None],
+    taken: Sequence[Ciphertext],
+) -> list[dict[str, object]]:
+    """Return those of these rows that can be opened; the others are set aside."""
+    unreadable: set[int] = set()
+    for ciphertext in taken:
+        row, _, _, value, _ = ciphertext
+        try:
+            open_ciphertexts(ciphers, [ciphertext])
+        except SealedValueError as error:
+            unreadable.add(id(row))
+            # A key of which a part was opened already would say it.
+            key = [str(row[name]) for name in SEALED[table].key if name not in SEALED[table].looked_up]
+            set_aside(table, ",".join(key) or hash_unreadable(value), error)
+    return [row for row in rows if id(row) not in unreadable]
+
+
+def hash_unreadable(value: str) -> str:
+    """Return by what operators can tell a row whose key is encrypted: the beginning of the hash of its ciphertext."""
+    return sha256(value.encode()).hexdigest()[:16]
 
 
 @cache

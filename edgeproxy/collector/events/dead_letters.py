@@ -1,5 +1,6 @@
 """Events that were rejected: what they were and why, until somebody replays or discards them."""
 
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import orjson
@@ -8,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.database.schema import dead_letters
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 
 PAGE_LETTERS_MAX = 1000
 """Dead letters of a page."""
@@ -26,7 +28,7 @@ class DeadLetter(NamedTuple):
 async def list_letters(connection: AsyncConnection, after: str, limit: int) -> list[DeadLetter]:
     """List the letters after one, oldest first."""
     statement = sa.select(dead_letters).where(dead_letters.c.id > after).order_by(dead_letters.c.id).limit(limit)
-    return [_parse_letter(row) for row in await connection.execute(statement)]
+    return parse_rows(dead_letters.name, await connection.execute(statement), _parse_letter, attrgetter("id"))
 
 
 async def find_letter(connection: AsyncConnection, id_: str) -> DeadLetter | None:

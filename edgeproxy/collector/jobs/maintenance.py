@@ -140,8 +140,7 @@ class MaintenanceJobs:
         if not due:
             return False
         await erasure.clear_events(self._database, due, before)
-        async with self._database.writing() as connection:
-            erased = await erasure.erase_due_customers(connection, before)
+        erased = await erasure.erase_due_customers(self._database, before)
         if erased:
             self._log.info("customers erased", customers=len(erased))
             self._has_erased = True

@@ -14,6 +14,7 @@ from edgeproxy.collector.alerts.alert import Alert, raise_alerts
 from edgeproxy.collector.alerts.kinds import AlertKind, Severity
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, repeat
+from edgeproxy.collector.database.unreadable_rows import UnreadableRow, take_untold
 from edgeproxy.config.collector.alerts import Alerts
 
 WATCH_SECONDS = 60.0
@@ -59,6 +60,9 @@ class OperatorAlerts:
             async with self._database.writing() as connection:
                 await raise_alerts(connection, expiring)
             self._raised.update(one.key for one in expiring)
+        if unreadable := take_untold():
+            async with self._database.writing() as connection:
+                await raise_alerts(connection, [make_unreadable_alert(row, now) for row in unreadable])
 
     async def denied(self, counts: Counter[DeniedRequest], now: float) -> None:
         """Raise an alert if too much of it was denied in the last minute."""
@@ -88,6 +92,17 @@ def make_certificate_alerts(expiry: Mapping[str, float], now: float) -> list[Ale
                 )
             )
     return alerts
+
+
+def make_unreadable_alert(row: UnreadableRow, now: float) -> Alert:
+    """Return the alert of a row that was set aside, with nothing of what it says. Pure."""
+    return Alert(
+        key=f"row_unreadable:{row.table}:{row.key}",
+        kind=AlertKind.ROW_UNREADABLE,
+        title=f"a row of {row.table} cannot be read, and is left out: {row.key}",
+        details={"table": row.table, "key": row.key, "why": row.why},
+        at=now,
+    )
 
 
 def make_denial_alert(counts: Counter[DeniedRequest], most: int, now: float) -> Alert | None:

@@ -1,6 +1,7 @@
 """Incidents and their updates for the status page. Each change has its audit entry."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Annotated, Literal, NamedTuple
 
 import orjson
@@ -17,6 +18,7 @@ from edgeproxy.collector.accounts.fields import Text
 from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.database.page_tables import incident_updates, incidents
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.config.collector.regions import REGIONS_MAX
 from edgeproxy.config.field_types import Name
 
@@ -202,8 +204,9 @@ async def fetch_updates(connection: AsyncConnection, ids: Sequence[str]) -> dict
 
 async def _to_responses(connection: AsyncConnection, rows: Sequence[IncidentRow]) -> list[Incident]:
     updates = await fetch_updates(connection, [row.id for row in rows])
-    return [
-        {
+
+    def build(row: IncidentRow) -> Incident:
+        return {
             "id": row.id,
             "severity": row.severity,
             "title": row.title,
@@ -216,5 +219,5 @@ async def _to_responses(connection: AsyncConnection, rows: Sequence[IncidentRow]
                 for one in updates[row.id]
             ],
         }
-        for row in rows
-    ]
+
+    return parse_rows(incidents.name, rows, build, attrgetter("id"))

@@ -6,6 +6,7 @@ are mailed as those of incidents are.
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
+from operator import attrgetter
 from typing import Annotated, Literal, NamedTuple
 
 import orjson
@@ -23,6 +24,7 @@ from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.database.page_tables import incidents
 from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.collector.pages.incidents import (
     DAYS,
     LISTED_MAX,
@@ -194,7 +196,7 @@ async def list_maintenance(connection: AsyncConnection, now: float) -> list[Main
     statement = sa.select(incidents).where(lately).order_by(columns.began_at.desc(), columns.id.desc())
     rows = (await connection.execute(statement.limit(LISTED_MAX))).all()
     updates = await fetch_updates(connection, [row.id for row in rows])
-    return [_to_response(row, updates[row.id], now) for row in rows]
+    return parse_rows(incidents.name, rows, lambda row: _to_response(row, updates[row.id], now), attrgetter("id"))
 
 
 async def announce(connection: AsyncConnection, caller: Caller, new: AnnounceMaintenanceRequest) -> Maintenance:

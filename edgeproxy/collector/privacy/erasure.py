@@ -14,6 +14,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base import log
 from edgeproxy.collector.accounts import audit, customers, documents
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.customer_rows import fetch_stored_rows
@@ -21,7 +22,7 @@ from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.accounts.states import DAY_MS, compute_customer_state
 from edgeproxy.collector.database.credit_tables import credit_balances
-from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.personal_marks import Erasure
 from edgeproxy.collector.database.quota_tables import holdings, past_holdings
@@ -29,6 +30,7 @@ from edgeproxy.collector.database.residency_tables import customer_moves
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import dead_letters, events, metadata
 from edgeproxy.collector.database.statements import AnySelect, lock_rows
+from edgeproxy.collector.database.unreadable_rows import set_aside
 from edgeproxy.collector.encryption.data_keys import forget_data_keys
 from edgeproxy.collector.privacy.own_requests import finish_deletion
 from edgeproxy.collector.privacy.own_rows import select_own
@@ -57,11 +59,43 @@ async def list_due(connection: AsyncConnection, before: int) -> list[str]:
     return [row.name for row in await fetch_stored_rows(connection, _select_due(before))]
 
 
-async def erase_due_customers(connection: AsyncConnection, before: int) -> list[ErasedCustomer]:
+async def erase_due_customers(database: Database, before: int) -> list[ErasedCustomer]:
     """Erase customers whose deletion began before this Unix millisecond, ERASE_MAX at most, and return them."""
-    rows = await fetch_stored_rows(connection, lock_rows(_select_due(before), skip_locked=True))
-    await erase_customers(connection, COLLECTOR, rows)
-    return [ErasedCustomer(row.id, row.name) for row in rows]
+    return await erase_selected(database, COLLECTOR, _select_due(before), skip_locked=True)
+
+
+async def erase_selected(
+    database: Database, caller: Caller, selected: AnySelect, *, skip_locked: bool = False
+) -> list[ErasedCustomer]:
+    """Erase the customers that a statement selects as whole rows, and return them.
+
+    They are erased in one transaction, or if that fails each in its own: then those who cannot be erased are set aside,
+    and keep nobody else's data.
+    """
+
+    async def erase(statement: AnySelect) -> list[ErasedCustomer]:
+        async with database.writing() as connection:
+            rows = await fetch_stored_rows(connection, lock_rows(statement, skip_locked=skip_locked))
+            await erase_customers(connection, caller, rows)
+        return [ErasedCustomer(row.id, row.name) for row in rows]
+
+    try:
+        return await erase(selected)
+    except CONNECTION_ERRORS:
+        raise
+    except Exception as error:  # Any: what one customer has must keep nobody else's data.
+        log.get_logger().error("customers are erased one by one", why=format_reason(error))
+    erased: list[ErasedCustomer] = []
+    async with database.reading() as connection:
+        rows = await fetch_stored_rows(connection, selected)
+    for row in rows:
+        try:
+            erased += await erase(selected.where(customers_table.c.id == row.id))
+        except CONNECTION_ERRORS:
+            raise
+        except Exception as error:
+            set_aside(customers_table.name, row.id, error)
+    return erased
 
 
 def _select_due(before: int) -> AnySelect:
@@ -93,6 +127,7 @@ async def erase_customers(connection: AsyncConnection, caller: Caller, rows: Seq
     if not rows:
         return Counter()
     counts = await _erase_rows(connection, [row.id for row in rows], [row.name for row in rows])
+    await documents.enqueue_changes(connection, documents.ERASED, [""])
     forget_data_keys(connection)
     for row in rows:
         await finish_deletion(connection, caller, row)

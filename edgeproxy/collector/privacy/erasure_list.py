@@ -17,12 +17,10 @@ import sqlalchemy as sa
 from edgeproxy.base import log
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.customer_rows import fetch_stored_rows
 from edgeproxy.collector.accounts.ids import is_id
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
-from edgeproxy.collector.database.statements import lock_rows
-from edgeproxy.collector.privacy.erasure import ERASE_MAX, clear_events, erase_customers
+from edgeproxy.collector.privacy.erasure import ERASE_MAX, clear_events, erase_selected
 from edgeproxy.config.collector.privacy import Privacy
 
 RESTORED = Caller("collector: list of erasures")
@@ -118,11 +116,8 @@ async def replay_erasures(database: Database, erasures: ErasureList) -> int:
         if not names:
             continue
         await clear_events(database, names)
-        async with database.writing() as connection:
-            chosen = lock_rows(sa.select(customers).where(there).order_by(customers.c.name))
-            rows = await fetch_stored_rows(connection, chosen)
-            await erase_customers(connection, RESTORED, rows)
-        count += len(rows)
+        selected = sa.select(customers).where(there).order_by(customers.c.name)
+        count += len(await erase_selected(database, RESTORED, selected))
     if count:
         log.get_logger().warning("customers of a restored database were erased again", customers=count)
     await record_erasures(database, erasures)

@@ -43,8 +43,22 @@ METRIC_LABELS = Place(
     "nothing is there",
     (),
     (
-        *("action", "build", "by", "came", "cap", "channel", "code", "edge", "error", "kind", "le", "meter", "mode"),
-        *("model", "name", "plan", "policy", "priority", "reason", "residency", "result", "route", "rule", "side"),
+        *("action", "build", "by", "came", "cap", "channel", "code", "edge", "error", "issuer", "kind", "le"),
+        *("meter", "mode"),
+        *(
+            "model",
+            "name",
+            "plan",
+            "policy",
+            "priority",
+            "reason",
+            "residency",
+            "result",
+            "route",
+            "rule",
+            "share",
+            "side",
+        ),
         *("state", "table", "tier", "upstream", "version", "why", "worker"),
     ),
 )
@@ -81,13 +95,15 @@ PLACES = {
     "directory.db of an edge": Place(
         "names and settings of customers, hashes of keys; encrypted where `cache_key` is set",
         "until the directory has other ones",
-        "the next version replaces them, within seconds",
+        "the next version replaces them, and its files are purged of them, within seconds",
     ),
     "hub, keys `rl:{…}`": Place(
         "hashes of what a limit counts; no names", "until the window or the period is over", OWN_TIME
     ),
     "hub, the customer directory": Place(
-        "names and settings of customers, hashes of keys", "until a later version replaces it", "as `directory.db`"
+        "names and settings of customers, hashes of keys",
+        "until a later version replaces it",
+        "a version with everybody follows within a minute or two, and those before it expire 10 minutes later",
     ),
     "metrics": METRIC_LABELS,
     "Parquet files": PARQUET,

@@ -22,4 +22,11 @@ def names_one(event: str, names: Collection[str], *, if_cut_off: bool) -> bool:
         content = orjson.loads(event)
     except orjson.JSONDecodeError:
         return if_cut_off
-    return isinstance(content, dict) and content.get("customer", content.get("subject")) in names
+    return isinstance(content, dict) and _names_one(content.get("customer", content.get("subject")), names)
+
+
+def _names_one(value: object, names: Collection[str]) -> bool:
+    """Return whether a value is one of these names, or has one in it: a service may have sent a list of customers."""
+    if isinstance(value, dict | list):
+        return any(_names_one(one, names) for one in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and value in names

@@ -6,6 +6,7 @@ received ──▶ identified ──▶ done
 """
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Annotated, Final, Literal, NamedTuple
 
 import orjson
@@ -23,6 +24,7 @@ from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.accounts.states import DAY_MS
 from edgeproxy.collector.database.privacy_tables import privacy_requests
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
 
 Kind = Literal["access", "erasure", "rectification", "restriction", "objection"]
@@ -146,7 +148,7 @@ async def list_requests(
     if only_open:
         statement = statement.where(columns.ended_at.is_(None))
     rows = await fetch_rows(connection, TABLE, statement)
-    return [to_response(PrivacyRequestRow(**row)) for row in rows]  # type: ignore[arg-type]
+    return parse_rows(TABLE, rows, lambda row: to_response(PrivacyRequestRow(**row)), itemgetter("id"))  # type: ignore[arg-type]
 
 
 async def create_request(connection: AsyncConnection, caller: Caller, new: CreatePrivacyRequest) -> PrivacyRequest:

@@ -1,7 +1,8 @@
 """The quotas of customers of the configuration and of the database."""
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,6 +11,7 @@ from edgeproxy.collector.accounts import customers, documents, limit_raises
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.quota_tables import entitlements
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.config.allowance import Allowance, apply_caps, compute_allowance, raise_allowance
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Customer, Subscriber
@@ -106,8 +108,12 @@ async def _fetch_subscribers(connection: AsyncConnection, condition: sa.ColumnEl
     statement = sa.select(*COLUMNS).select_from(
         schema.customers.outerjoin(entitlements, entitlements.c.customer == schema.customers.c.id)
     )
-    subscribers = {}
-    for name, settings_json, quotas in await connection.execute(statement.where(condition)):
-        plan = documents.compute_entitlements(quotas, None, None)
-        subscribers[name] = Subscriber(**dict(Customer.model_validate_json(settings_json)), entitled=plan)
-    return subscribers
+    rows = await connection.execute(statement.where(condition))
+    return dict(parse_rows(schema.customers.name, rows, _parse_subscriber, itemgetter(0)))
+
+
+def _parse_subscriber(row: Sequence[Any]) -> tuple[str, Subscriber]:
+    """Return the name of a customer, and the customer with the entitlements of its plan."""
+    name, settings_json, quotas = row
+    plan = documents.compute_entitlements(quotas, None, None)
+    return name, Subscriber(**dict(Customer.model_validate_json(settings_json)), entitled=plan)

@@ -10,6 +10,7 @@ each other: `edgeproxy residency move` asks both for one step after the other, e
 """
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Final, Literal, NamedTuple
 
 import orjson
@@ -24,6 +25,7 @@ from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.residency_tables import customer_moves
 from edgeproxy.collector.database.statements import lock_rows
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 
 Side = Literal["out", "in"]
 MoveState = Literal["begun", "created", "gone", "left", "withdrawn", "arriving", "arrived"]
@@ -113,7 +115,7 @@ def to_response(row: MoveRow) -> Move:
 async def list_moves(connection: AsyncConnection, limit: int) -> list[Move]:
     """Return the newest moves."""
     statement = sa.select(customer_moves).order_by(columns.created_at.desc(), columns.id.desc()).limit(limit)
-    return [to_response(row) for row in await _fetch_rows(connection, statement)]
+    return parse_rows(customer_moves.name, await _fetch_rows(connection, statement), to_response, attrgetter("id"))
 
 
 async def find_by_id(connection: AsyncConnection, id_: str) -> MoveRow | None:

@@ -5,7 +5,8 @@ operators look at first, of the others the last ones.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.database import Database, build_insert
 from edgeproxy.collector.database.traffic_tables import limit_usage, limit_watches
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.wire.limit_usage import REPORT_SECONDS, WATCHED_MAX, LimitUsage
 
 WATCH_SECONDS = 60
@@ -83,10 +85,12 @@ async def fetch_usage(connection: AsyncConnection, customer: str, now: int) -> l
         .where(columns.customer == customer, columns.at >= now - CURRENT_SECONDS)
         .order_by(columns.region, columns.edge)
     )
-    return [
-        EdgeUsage(edge, region, at, [LimitUsage(**one) for one in orjson.loads(limits)])
-        for edge, region, at, limits in await connection.execute(statement)
-    ]
+    return parse_rows(limit_usage.name, await connection.execute(statement), _parse_usage, itemgetter(0))
+
+
+def _parse_usage(row: Sequence[Any]) -> EdgeUsage:
+    edge, region, at, limits = row
+    return EdgeUsage(edge, region, at, [LimitUsage(**one) for one in orjson.loads(limits)])
 
 
 async def drop_usage(database: Database, now: int) -> None:

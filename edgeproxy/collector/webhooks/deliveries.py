@@ -27,6 +27,7 @@ LEASE_SECONDS = 60.0
 """Seconds for which a collector has a delivery for itself; an attempt takes a quarter of that at most."""
 PER_ENDPOINT_MAX = 5
 """Deliveries to an endpoint that are tried at once."""
+UNREADABLE_ERROR = "its message or its endpoint cannot be read"
 columns = webhook_deliveries.c
 
 
@@ -128,7 +129,10 @@ async def fetch_receivers(connection: AsyncConnection, endpoints: Collection[str
 
 
 async def claim_due(connection: AsyncConnection, pairs: Collection[Pair], now: int) -> list[ClaimedDelivery]:
-    """Take a lease of those of these deliveries that are still free, and return them."""
+    """Take a lease of those of these deliveries that are still free, and return them.
+
+    Those whose message or endpoint cannot be read are given up: once that is repaired, they can be sent again.
+    """
     chosen = sa.tuple_(columns.message, columns.endpoint).in_(list(pairs))
     lease = now + round(LEASE_SECONDS * 1000)
     claim = sa.update(webhook_deliveries).where(chosen, is_free(now)).values(busy_until=lease)
@@ -142,6 +146,13 @@ async def claim_due(connection: AsyncConnection, pairs: Collection[Pair], now: i
     )
     messages = {str(row["id"]): row for row in await fetch_rows(connection, webhook_messages.name, of_messages)}
     endpoints = {str(row["id"]): row for row in await fetch_rows(connection, webhook_endpoints.name, of_endpoints)}
+    unreadable = [
+        (row.message, row.endpoint) for row in ours if row.message not in messages or row.endpoint not in endpoints
+    ]
+    if unreadable:
+        given_up = {"state": WebhookState.DEAD, "busy_until": 0, "error": UNREADABLE_ERROR, "attempted_at": now}
+        own = sa.tuple_(columns.message, columns.endpoint).in_(unreadable)
+        await connection.execute(sa.update(webhook_deliveries).where(own).values(**given_up))
     return [
         ClaimedDelivery(  # type: ignore[call-arg]
             *row,

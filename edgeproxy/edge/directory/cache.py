@@ -3,6 +3,9 @@ edge that starts while the hub is away serves from it.
 
 SQLite with a write-ahead log: a look-up sees the version before until the next one is complete, and a kill
 at any moment leaves one of the two. Losing it costs a read of the whole directory.
+
+Rows that are gone are overwritten (`secure_delete`), and `purge` empties the write-ahead log, which has what was there
+before: a customer who is erased is in neither file then.
 """
 
 import os
@@ -20,6 +23,8 @@ from edgeproxy.edge.directory.seal import PlainSeal, Seal
 FILE = "directory.db"
 LAYOUT_VERSION = 3
 """File layout; files with another are recreated."""
+PURGE_LOCK_SECONDS = 0.2
+"""Seconds for which emptying the write-ahead log waits for readers and writers."""
 LOCK_SECONDS = 10.0
 """Seconds that another supervisor on the same state directory may take to write a version."""
 DIGEST_BYTES = 32
@@ -195,6 +200,18 @@ class DirectoryCache:
         finally:
             db.close()
 
+    def purge(self) -> bool:
+        """Leave nothing of what was replaced or deleted in the files; False where somebody is in the way for now.
+
+        Raises CacheError.
+        """
+        db = connect(self._path, PURGE_LOCK_SECONDS)
+        try:
+            busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            db.close()
+        return not busy
+
     def survey(self, names: Iterable[str], digests: Iterable[bytes], tiers: Collection[str]) -> Survey:
         """Compare the version with the customers, keys and tiers of the files."""
         customer, key = "SELECT 1 FROM customers WHERE name = ?", "SELECT 1 FROM keys WHERE digest = ?"
@@ -356,10 +373,11 @@ def is_damage_error(error: Exception) -> bool:
     )
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, timeout: float = LOCK_SECONDS) -> sqlite3.Connection:
     """Open a connection on which every statement is a transaction, unless one was begun."""
-    db = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
     try:
+        db.execute("PRAGMA secure_delete = ON")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")

@@ -65,6 +65,9 @@ FAILURES_BEFORE_BACKOFF = 3
 POLL_SECONDS_MAX = 30.0
 """Seconds between two such attempts at most."""
 
+PURGE_SECONDS = 2.0
+"""Seconds between a version and the purge of what it has replaced: one purge serves all versions meanwhile, and does as
+much work as they have written."""
 CLOCK_AHEAD_SECONDS_MAX = 300.0
 """Seconds that a signer's clock may be ahead of this host's."""
 
@@ -109,6 +112,8 @@ class DirectoryFollower:
         self._survey = Survey([], [], {})
         self._confirmed_at = 0.0
         self._damaged = False
+        self._purge_at: float | None = 0.0
+        """The monotonic time from which on the cache is purged of what versions have replaced; None: it has nothing."""
         self._why: str | None = "not read yet"
         self._is_behind_logged = False
         """Whether the log says so, or is not to."""
@@ -240,6 +245,7 @@ class DirectoryFollower:
             else:
                 self._record_looked()
                 in_vain = 0
+            await self._purge()
             new_trouble = self._why is not None and not self._is_behind_logged
             pause = FIRST_POLL_SECONDS if self._held is None or new_trouble else POLL_SECONDS
             if in_vain > FAILURES_BEFORE_BACKOFF:
@@ -279,6 +285,15 @@ class DirectoryFollower:
         if news.lines:
             held = await self._read_versions(transport, cached, held, accepted)
         await self._record_current(cached, accepted.signed_at)
+
+    async def _purge(self) -> None:
+        """Leave nothing of what versions have replaced in the cache's files, some seconds after the first of them."""
+        if self._cache is None or self._purge_at is None or monotonic() < self._purge_at:
+            return
+        is_done = False
+        with contextlib.suppress(CacheError, OSError):  # Another supervisor is writing a version, or the disk is full.
+            is_done = await asyncio.to_thread(self._cache.purge)
+        self._purge_at = None if is_done else monotonic() + PURGE_SECONDS
 
     def _clamp_signed_at(self, signed_at: float, now: float) -> float:
         """Return the Unix second at which something was signed, no later than `now`.
@@ -324,6 +339,8 @@ class DirectoryFollower:
             raise
         finally:
             self._progress = None
+        if self._purge_at is None:
+            self._purge_at = monotonic() + PURGE_SECONDS
         await self._take_over(new, writing.changed)
         seconds = round(monotonic() - began, 3)
         self._log.info("directory read", version=new.number, customers=new.customers, keys=new.keys, seconds=seconds)

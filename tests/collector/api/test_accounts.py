@@ -32,6 +32,7 @@ from loadtest.testbed.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collecto
 from loadtest.testbed.http_client import Answer, ask
 from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import only_sqlite
+from tests.support.used_database import use_database
 
 NUMBERS = itertools.count()
 T = TypeVar("T")
@@ -198,7 +199,9 @@ def in_database(collector: Collector, work: Callable[[AsyncConnection], Awaitabl
 
 def erased(collector: Collector) -> list[str]:
     """Erase, as the collector does when its time has come, whoever is being deleted."""
-    due = in_database(collector, lambda connection: erasure.erase_due_customers(connection, now_ms() + 1000))
+    due = use_database(
+        collector.settings["database"], lambda database: erasure.erase_due_customers(database, now_ms() + 1000)
+    )
     return [one.name for one in due]
 
 

@@ -172,13 +172,13 @@ def test_a_restored_collector_that_is_killed_amidst_erasing_again_goes_on(
     monkeypatch.setattr(erasure_list, "ERASE_MAX", 1)
 
     def die_with_the_second() -> None:
-        erase, calls = erasure_list.erase_customers, []
+        erase, calls = erasure.erase_customers, []
 
         async def erase_or_die(*arguments: Any) -> object:
             calls.append(1)
             return die() if len(calls) == 2 else await erase(*arguments)
 
-        erasure_list.erase_customers = erase_or_die  # type: ignore[assignment]
+        erasure.erase_customers = erase_or_die  # type: ignore[assignment]
 
     run_and_die(die_with_the_second, lambda: use_database(database, lambda opened: replay_erasures(opened, listed)))
     assert len(use_database(database, list_contacts)) == 1

@@ -148,7 +148,8 @@ def test_who_is_erased_has_none(database: str) -> None:
                     {**mailed, "alert": ids["bolt"], "channel": "mail:customer", "recipient": "bob@example.com"},
                 ]
                 await connection.execute(sa.insert(alert_deliveries), rows)
-                assert [one.name for one in await erasure.erase_due_customers(connection, 6)] == ["acme"]
+            assert [one.name for one in await erasure.erase_due_customers(opened, 6)] == ["acme"]
+            async with opened.writing() as connection:
                 left = set((await connection.execute(sa.select(alert_deliveries.c.recipient))).scalars())
                 assert left == {"bob@example.com"}
                 assert [

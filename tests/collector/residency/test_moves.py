@@ -287,8 +287,7 @@ def erase(pair: Pair, residency: str, pseudonym: str) -> bool:
     names: list[str] = []
 
     async def do(database: Database) -> str:
-        async with database.writing() as connection:
-            names.extend(one.name for one in await erase_due_customers(connection, now_ms() + 1))
+        names.extend(one.name for one in await erase_due_customers(database, now_ms() + 1))
         return ""
 
     code, said = run_on_database(load_collector(pair.collectors[residency].file, os.environ), do)

@@ -152,12 +152,20 @@ async def post_body(
         raise
     except AnswerBoundError as error:
         return DeliveryFailure(str(error))
-    except aiohttp.ClientConnectorCertificateError:
-        return DeliveryFailure("its certificate cannot be trusted")
-    except aiohttp.ClientConnectorError as error:
-        return DeliveryFailure(why[0] if why else f"it cannot be reached: {error.os_error.strerror or 'no connection'}")
     except aiohttp.ClientError as error:
-        return DeliveryFailure(f"it does not answer as HTTP has it: {type(error).__name__}")
+        return describe_failure(error, why)
+
+
+def describe_failure(error: aiohttp.ClientError, refusals: Sequence[str]) -> DeliveryFailure:
+    """Return the failure of an error; `refusals` are the reasons why addresses must not be connected to."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return DeliveryFailure("its certificate cannot be trusted")
+        case aiohttp.ClientConnectorError():
+            reason = error.os_error.strerror or "no connection"
+            return DeliveryFailure(refusals[0] if refusals else f"it cannot be reached: {reason}")
+        case _:
+            return DeliveryFailure(f"it does not answer as HTTP has it: {type(error).__name__}")
 
 
 async def _send(

@@ -150,7 +150,7 @@ class Client(ClientInput):
 
     def _serve(self, data: bytes, deadline: float = 0.0) -> None:
         """Serve the request that `data` begins with; `deadline` is that of a head whose first part came earlier."""
-        served, until = 0, 0.0
+        served = 0
         while True:
             snapshot = self.runtime.snapshot
             # A whole head that was seen before has one blank line, at its end.

@@ -6,6 +6,6 @@ from edgeproxy.edge.proxy.upstream_body cimport UpstreamBody
 
 cdef class UpstreamConnection(UpstreamBody):
     cdef public object _head, buffer, tunnel
-    @cython.locals(exchange=CForwarding, client=CClient, endpoint=CEndpoint, end=Py_ssize_t, plain=tuple)
+    @cython.locals(exchange=CForwarding, client=CClient, endpoint=CEndpoint, end=Py_ssize_t, plain=tuple, size=Py_ssize_t)
     cpdef data_received(self, bytes data)
     cpdef receive_more(self, data)

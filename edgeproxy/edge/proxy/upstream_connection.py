@@ -78,13 +78,14 @@ class UpstreamConnection(UpstreamBody):
             else:
                 plain = endpoint.latest_meaning = known
                 endpoint.latest_head = data[: end + 4]
-        if exchange.accepts_whole and end + 4 + plain[1] == len(data):
+        if exchange.accepts_whole and end + 4 + plain[1] == (size := len(data)):
             client = exchange.client
             # An answer in one piece does not say that the connection ends, and does not come by `Client.next`, where
             # the end of the client's side, another configuration and a client that is not read are seen to. The usage
             # that a long one states is read in slices.
-            is_short = len(data) <= PIECE_BYTES or not exchange.reads_usage
-            if is_short and not (client.state or client.half_closed or client.is_outdated or self.write_paused):
+            if (size <= PIECE_BYTES or not exchange.reads_usage) and not (
+                client.state or client.half_closed or client.is_outdated or self.write_paused
+            ):
                 exchange.respond_whole(self, plain, data, end)
                 return
         self.begin_answer(data, end)

@@ -23,6 +23,8 @@ BODY_GRACE_SECONDS = 5.0
 BODY_BYTES_PER_SECOND_MIN = 16 << 10
 JSON_BYTES_MAX = 256 << 10
 """The most bytes of JSON that an endpoint takes."""
+EXPLAINED_ERRORS_MAX = 2_000
+"""The most faults of which some are explained: pydantic describes all at once, a hundred thousand in 0.7 s."""
 ERRORS_MAX = 20
 """The most fields that one problem lists."""
 HINTS = {SEE_SCHEMA: "see GET /v1/openapi.json"}
@@ -77,6 +79,8 @@ def parse_body(model: type[M], fields: object) -> M:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
+        if (count := error.error_count()) > EXPLAINED_ERRORS_MAX:
+            raise ProblemError(422, f"{count} fields cannot be used, which are too many to list") from None
         raise ProblemError(422, "some fields cannot be used", errors=_list_errors(model, error)) from None
 
 

@@ -25,6 +25,7 @@ from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.personal_marks import Subject
 from edgeproxy.collector.database.schema import audit, dead_letters, metadata, tokens
 from edgeproxy.collector.database.sealed_columns import SEALED
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.collector.encryption.data_keys import DataKeys, fetch_data_keys
 from edgeproxy.collector.encryption.owners import DATABASE, has_owner_id
 from edgeproxy.collector.encryption.rows import open_row
@@ -146,12 +147,16 @@ def _open_rows(
     reader: _RowReader, table: str, columns: list[str], names: list[str], part: Sequence[Sequence[object]]
 ) -> Sequence[Sequence[object]]:
     """Return those rows of a part, with these columns, that are the customer's, as they are meant, with the columns of
-    these names; raises SealedValueError."""
+    these names. Those that cannot be read are set aside."""
     has_operators = bool(TABLES[table].operator_fields) and reader.own_tokens is not None
     if table not in SEALED and table not in SELECTED and columns == names and not has_operators:
         return part
     rows: list[dict[str, object]] = [dict(zip(columns, row, strict=True)) for row in part]
-    own = [_open_row(reader, table, row) for row in rows if _is_own(table, row, reader.customer.name)]
+    chosen = (row for row in rows if _is_own(table, row, reader.customer.name))
+    key = metadata.tables[table].primary_key.columns.keys()
+    own = parse_rows(
+        table, chosen, lambda row: _open_row(reader, table, row), lambda row: ",".join(str(row.get(one)) for one in key)
+    )
     return [[row[name] for name in names] for row in own]
 
 

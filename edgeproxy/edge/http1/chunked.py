@@ -6,7 +6,7 @@ In all states but DATA the decoder waits for a line; what a line does is in the 
 import re
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
-from typing import Final
+from typing import Final, Protocol
 
 from edgeproxy.edge.errors import EdgeError, RejectedError, UpstreamError
 from edgeproxy.edge.http1 import grammar
@@ -47,14 +47,24 @@ class DecoderState(Enum):
 SIZE, DATA, DATA_END, TRAILER, DONE = DecoderState
 
 
-def create_request_error(detail: str) -> EdgeError:
-    """Return the error of a client's malformed body."""
+def create_request_error(detail: str, *, is_bound: bool = False) -> EdgeError:
+    """Return the error of a client's malformed body, or of one beyond a bound."""
     return RejectedError(400, f"The chunked body is malformed: {detail}")
 
 
-def create_response_error(detail: str) -> EdgeError:
-    """Return the error of an upstream's malformed body."""
+def create_response_error(detail: str, *, is_bound: bool = False) -> EdgeError:
+    """Return the error of an upstream's malformed body, or of one beyond a bound of the edge, for which the upstream is
+    not to blame."""
+    if is_bound:
+        return UpstreamError("http_response_transfer_coding", f"The edge reads no such body: {detail}", is_local=True)
     return UpstreamError("http_protocol_error", f"The upstream's chunked body is malformed: {detail}")
+
+
+class CreateError(Protocol):
+    """Creates the error of a body; `is_bound`: it is well-formed, and more than the edge reads."""
+
+    def __call__(self, detail: str, *, is_bound: bool = False) -> EdgeError:
+        """Return the error."""
 
 
 class ChunkedDecoder:
@@ -73,7 +83,7 @@ class ChunkedDecoder:
     )
 
     def __init__(
-        self, malformed: Callable[[str], EdgeError] = create_request_error, limits: grammar.HeadLimits = grammar.LIMITS
+        self, malformed: CreateError = create_request_error, limits: grammar.HeadLimits = grammar.LIMITS
     ) -> None:
         self._malformed = malformed
         self._state = SIZE
@@ -132,7 +142,7 @@ class ChunkedDecoder:
         line = self._line
         longest = self._trailer_bytes_left if self._state is TRAILER else LINE_BYTES_MAX[self._state]
         if len(line) + stop - position > longest:
-            raise self._malformed("a line is too long")
+            raise self._malformed("a line is too long", is_bound=True)
         line += data[position:stop]
         if newline >= 0:
             if line[-2:] != b"\r\n":
@@ -152,7 +162,7 @@ class ChunkedDecoder:
         # Section 7.1.1: extensions are limited as a whole, by what the payload that they are about amounts to.
         self._excess = max(0, self._excess + len(line) - LINE_BYTES_FREE - 2 * self._left)
         if self._excess > EXCESS_BYTES_MAX:
-            raise self._malformed("its chunk extensions are longer than what they are about")
+            raise self._malformed("its chunk extensions are longer than what they are about", is_bound=True)
         self._state = DATA if self._left else TRAILER
 
     def _read_data_end(self, line: bytes) -> None:
@@ -169,7 +179,7 @@ class ChunkedDecoder:
         self._trailer_bytes_left -= len(line) + 2
         self._trailers_left -= 1
         if self._trailers_left < 0:
-            raise self._malformed("it has too many trailer fields")
+            raise self._malformed("it has too many trailer fields", is_bound=True)
         if split[0].replace(b"_", b"-") not in NOT_IN_TRAILERS:
             self.trailers.append(line)
 

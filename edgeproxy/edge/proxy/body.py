@@ -41,10 +41,12 @@ class ChunkedBody:
 
     __slots__ = ("_decoder", "_most", "_names", "done", "rest", "size")
 
-    def __init__(self, most: int = NO_LIMIT, names: NameCache = REQUESTS.names) -> None:
-        """`names`: what fields are to the configuration. Those that pass as they came, and no others, may be trailers:
-        some servers take trailers for fields of the head."""
-        self._decoder = ChunkedDecoder()
+    def __init__(
+        self, most: int = NO_LIMIT, names: NameCache = REQUESTS.names, limits: grammar.HeadLimits = grammar.LIMITS
+    ) -> None:
+        """`limits`: those of the trailers. `names`: what fields are to the configuration. Those that pass as they
+        came, and no others, may be trailers: some servers take trailers for fields of the head."""
+        self._decoder = ChunkedDecoder(limits=limits)
         self._most, self._names = most, names
         self.size = 0
         """Bytes of it that have come, without their framing."""

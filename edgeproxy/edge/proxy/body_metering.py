@@ -16,6 +16,7 @@ from edgeproxy.edge.body_usage.content_coding import create_decoder
 from edgeproxy.edge.body_usage.formats import StatedCounts, UsageFormat, format_path
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.chunked import DONE, ChunkedDecoder, create_response_error
+from edgeproxy.edge.http1.grammar import HeadLimits
 from edgeproxy.edge.proxy.metering import Clock, Countable, Metered, QuotaCharge
 from edgeproxy.edge.proxy.split_metering import DAY_SECONDS, DimensionValues
 
@@ -330,8 +331,8 @@ class ReadChunks(ChunkedDecoder):
 
     __slots__ = ("_usage",)
 
-    def __init__(self, usage: BodyUsage) -> None:
-        super().__init__(create_response_error)
+    def __init__(self, usage: BodyUsage, limits: HeadLimits) -> None:
+        super().__init__(create_response_error, limits)
         self._usage = usage
 
     def feed(self, data: bytes) -> list[bytes]:

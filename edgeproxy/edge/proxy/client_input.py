@@ -93,7 +93,8 @@ class ClientInput(ClientTransport):
         if head.close:
             self.serve_no_more()
         if head.chunked:
-            self.body = ChunkedBody(exchange.snapshot.max_body_bytes, exchange.snapshot.lines.names)
+            snapshot = exchange.snapshot
+            self.body = ChunkedBody(snapshot.max_body_bytes, snapshot.lines.names, snapshot.head_limits)
         elif exchange.length:
             self.body = SizedBody(exchange.length)
         else:

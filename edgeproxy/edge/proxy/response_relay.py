@@ -185,7 +185,8 @@ class ResponseRelay(ExchangeRecord):
         """
         self.interim_count += 1
         if self.interim_count > INTERIM_ANSWERS_MAX:
-            raise UpstreamError("http_protocol_error", "The upstream sent too many interim answers")
+            detail = f"The upstream sent more than {INTERIM_ANSWERS_MAX} interim answers"
+            raise UpstreamError("http_response_incomplete", detail, is_local=True)
         if self.minor:
             assert self.binding is not None
             keep, metering = head.keep, self.binding.metering

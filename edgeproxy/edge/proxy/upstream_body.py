@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1.chunked import ChunkedDecoder, create_response_error
+from edgeproxy.edge.http1.grammar import HeadLimits
 from edgeproxy.edge.proxy.body_metering import ABSENT, BodyUsage, ReadBytes, ReadChunks
 from edgeproxy.edge.proxy.forwarding import Forwarding
 from edgeproxy.edge.proxy.upstream_transport import UpstreamTransport
@@ -56,7 +57,10 @@ class UpstreamBody(UpstreamTransport):
             self.usage = exchange.binding.body_metering.open(exchange, head.status, head.keep)
         if head.chunked:
             self._state = CHUNKED
-            self._decoder = ChunkedDecoder(create_response_error) if self.usage is None else ReadChunks(self.usage)
+            limits = self._trailer_limits
+            self._decoder = (
+                ChunkedDecoder(create_response_error, limits) if self.usage is None else ReadChunks(self.usage, limits)
+            )
         elif head.length < 0:
             self._state, self.reusable = UNTIL_CLOSE if self.usage is None else READ_UNTIL_CLOSE, False
         elif self.usage is not None:
@@ -64,6 +68,12 @@ class UpstreamBody(UpstreamTransport):
             self._state, self._decoder = CHUNKED, ReadBytes(self.usage, head.length)
         else:
             self._state, self._left = SIZED if self.body_filter is None or not head.length else FILTERED, head.length
+
+    @property
+    def _trailer_limits(self) -> HeadLimits:
+        """The bounds of trailers: those of the head, whose fields are bounded by their bytes alone."""
+        most = self.endpoint.service.max_head_bytes
+        return HeadLimits(head=most, fields=most)
 
     def cut_surplus(self, data: bytes) -> bytes:
         """Return what of `data` belongs to the answer, which ends where its head says (RFC 9112 section 6.3)."""
@@ -109,4 +119,5 @@ class UpstreamBody(UpstreamTransport):
 
 def create_head_too_long_error() -> UpstreamError:
     """Return the error of an answer whose head is longer than any that is read."""
-    return UpstreamError("http_response_header_section_size", "The upstream's answer has a head that is too long")
+    detail = "The upstream's answer has a head that is too long"
+    return UpstreamError("http_response_header_section_size", detail, is_local=True)

@@ -8,7 +8,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edgeproxy.edge.http1.chunked import ChunkedDecoder, encode_chunk, encode_last_chunk
-from edgeproxy.edge.http1.grammar import parse_field_name
+from edgeproxy.edge.http1.grammar import HeadLimits, parse_field_name
 from edgeproxy.edge.http2.answer import encode_lines
 from edgeproxy.edge.http2.errors import ErrorCode, create_malformed_error
 from edgeproxy.edge.http2.lines import OVERSIZED, Line
@@ -26,6 +26,9 @@ HELD_BYTES_MAX: Final = 64 << 10
 
 END_SECONDS: Final = 1.0
 """Seconds for the frame that ends an answer, where all of its bytes came before."""
+
+UNBOUNDED: Final = HeadLimits(head=1 << 62, fields=1 << 62)
+"""The limits of a request's trailers, which were checked as they came."""
 
 TE_TRAILERS: Final = b"te: trailers"
 """What gRPC demands of every request, so that trailers pass."""
@@ -89,7 +92,7 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
             if name == b"host":
                 authority = line.partition(b":")[2].strip()
             elif name == b"transfer-encoding":
-                self._decoder = ChunkedDecoder()
+                self._decoder = ChunkedDecoder(limits=UNBOUNDED)
             elif name != b"te":
                 if name == b"content-length":
                     length = int(line.partition(b":")[2])

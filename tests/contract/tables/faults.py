@@ -39,9 +39,9 @@ def no_framing(name: str, *fields: str, rule: str = "RFC 9112 6.3", body: bytes 
     return no_head(name, lines(OK, *fields) + body, rule)
 
 
-def no_chunk(name: str, body: bytes, rule: str = "RFC 9112 7.1") -> Answered:
-    """A chunked body that is malformed."""
-    return Answered(name, rule, lines(OK, CHUNKED) + body, Broken("http_protocol_error"))
+def no_chunk(name: str, body: bytes, rule: str = "RFC 9112 7.1", error: str = "http_protocol_error") -> Answered:
+    """A chunked body that is malformed, or beyond a bound of the edge."""
+    return Answered(name, rule, lines(OK, CHUNKED) + body, Broken(error))
 
 
 FAULTS = (
@@ -137,7 +137,7 @@ FAULTS = (
     no_chunk("a bare LF behind a chunk", b"5\r\nhello\n0\r\n\r\n"),
     no_chunk("a bare LF at the end", b"5\r\nhello\r\n0\r\n\n"),
     no_chunk("no chunks at all", b"hello, there is no size here\r\n\r\n"),
-    no_chunk("an extension without an end", b"5;" + b"a" * 10_000),
+    no_chunk("an extension without an end", b"5;" + b"a" * 10_000, error="http_response_transfer_coding"),
     no_chunk("a trailer that is none", b"0\r\nX-A\r\n\r\n", "RFC 9112 7.1.2"),
     no_chunk("an answer for a trailer", b"0\r\n" + POISON, "RFC 9112 7.1.2"),
     no_chunk(
@@ -241,7 +241,7 @@ FAULTS = (
         "interim answers without end",
         "RFC 9110 15.2",
         lines("HTTP/1.1 103 Early Hints") * 200 + lines(OK, FIVE) + b"hello",
-        Fault("http_protocol_error", interim=(103,) * 32),
+        Fault("http_response_incomplete", interim=(103,) * 32),
     ),
     Answered("204 with a body", "RFC 9112 6.3 (1)", lines("HTTP/1.1 204 No Content") + b"hello", Whole(204)),
     Answered(

@@ -8,13 +8,13 @@ import errno
 import socket
 import threading
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from edgeproxy.base.tasks import run_in_thread
 
 LOOKUPS_MAX: Final = 200
 """Look-ups at once. One lasts as long as the system's resolver waits, also where its caller has given up."""
-AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
+AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[object, ...]]
 """An entry of what `socket.getaddrinfo` returns."""
 
 

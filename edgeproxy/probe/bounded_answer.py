@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.request import HTTPHandler, HTTPSHandler, Request
 
 ANSWER_BYTES_MAX = 17 << 20
@@ -28,7 +28,7 @@ class _BoundedFile(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int | None:
+    def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]
         """Read the next bytes; raises TimeoutError after the deadline, and OSError beyond the bound in bytes."""
         seconds = self._deadline - time.monotonic()
         if seconds <= 0:
@@ -57,7 +57,7 @@ class _Source:
 
 
 class _Answer(HTTPResponse):
-    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+    def __init__(self, sock: socket.socket, *arguments: object, **options: object) -> None:
         super().__init__(_Source(sock), *arguments, **options)  # type: ignore[arg-type]
 
 

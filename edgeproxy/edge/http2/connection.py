@@ -59,6 +59,10 @@ CONTINUATIONS_MAX: Final = 8
 CONTINUATION_BYTES: Final = 1024
 """CONTINUATION frames that a block may have whatever their size. Further ones must have this many bytes on average."""
 
+SLICE_STEPS: Final = 64
+HEADERS_STEPS: Final = 4
+"""The frames that are read in one slice, each of which is a step, and what a stream costs that begins."""
+
 SETTINGS_MAX: Final = 32
 """Settings in a frame."""
 
@@ -137,17 +141,25 @@ class Http2Connection(Sender):
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the peer, which may begin and end anywhere."""
+        while data:
+            data = self.receive_slice(data)
+
+    def receive_slice(self, data: bytes) -> bytes:
+        """Take bytes of the peer up to the cost of a slice, SLICE_STEPS; return the bytes that were not read."""
         if self.is_over:
-            return
+            return b""
         if self._rest:
-            data = self._rest + data
+            data, self._rest = self._rest + data, b""
         try:
             position = 0 if self._has_settings else self._read_preface(data)
             if position or self._has_settings:
-                position = self._read_frames(data, position)
+                position, steps = self._read_frames(data, position)
+                if steps <= 0:
+                    return data[position:]
             self._rest = data[position:]
         except Http2ConnectionError as error:
             self.close(error.code, f"{error.detail} ({error.section})")
+        return b""
 
     def _read_preface(self, data: bytes) -> int:
         """Read the preface and the header of the SETTINGS behind it (section 3.4); return where that begins, 0 while
@@ -162,10 +174,10 @@ class Http2Connection(Sender):
         self._has_settings = True
         return len(PREFACE)
 
-    def _read_frames(self, data: bytes, position: int) -> int:
-        """Read all whole frames; return where the next one begins."""
-        end = len(data)
-        while end - position >= HEADER_BYTES and not self.is_over:
+    def _read_frames(self, data: bytes, position: int) -> tuple[int, int]:
+        """Read whole frames; return where the next one begins, and how many of SLICE_STEPS are left."""
+        end, steps = len(data), SLICE_STEPS
+        while end - position >= HEADER_BYTES and steps > 0 and not self.is_over:
             high, length, kind, flags, number = HEADER.unpack_from(data, position)
             if high or length > FRAME_BYTES_MAX:
                 raise create_size_error("a frame is longer than SETTINGS_MAX_FRAME_SIZE", "4.2")
@@ -173,6 +185,7 @@ class Http2Connection(Sender):
             if start + length > end:
                 break
             position = start + length
+            steps -= HEADERS_STEPS if kind == HEADERS else 1
             payload = data[start:position]
             number &= STREAM_MASK
             try:
@@ -182,7 +195,7 @@ class Http2Connection(Sender):
                     self._read_frame(kind, flags, number, payload)
             except Http2StreamError as error:
                 self._end_stream(number, error)
-        return position
+        return position, steps
 
     def _read_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Read any frame but a whole field block without padding and priority."""

@@ -7,6 +7,9 @@ import asyncio
 from collections.abc import Sized
 from typing import Final
 
+HELD_BYTES_MAX: Final = 256 << 10
+"""Bytes that are kept to be written together. Beyond them the transport is asked whether it takes more."""
+
 COPIED_BYTES_MAX: Final = 16 << 10
 """Bytes that are copied into one piece; more of them are cheaper apart."""
 
@@ -14,12 +17,14 @@ COPIED_BYTES_MAX: Final = 16 << 10
 class FrameWriter:
     """Frames between a connection and its transport, in order."""
 
-    __slots__ = ("_call_soon", "_is_held", "_is_scheduled", "_parts", "_transport", "streams")
+    __slots__ = ("_call_soon", "_is_held", "_is_scheduled", "_parts", "_size", "_transport", "streams")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._call_soon = asyncio.get_running_loop().call_soon
         self._parts: list[bytes | memoryview] = []
+        self._size = 0
+        """Bytes of the answers among them."""
         self._is_held = self._is_scheduled = False
         self.streams: Sized = ()
         """The open streams: while there are several, more may be written in the same turn of the loop."""
@@ -40,6 +45,9 @@ class FrameWriter:
         """Write these together."""
         if self._is_held or self._is_scheduled or len(self.streams) > 1:
             self._parts += parts
+            self._size += sum(map(len, parts))
+            if self._size > HELD_BYTES_MAX:
+                self._write_out()
             self._schedule()
         else:
             self._send(parts)
@@ -47,14 +55,16 @@ class FrameWriter:
     def flush(self) -> None:
         """Write all that is kept."""
         self._is_held = self._is_scheduled = False
-        parts = self._parts
-        if parts:
-            self._parts = []
-            self._send(parts)
+        if self._parts:
+            self._write_out()
 
     def drop(self) -> None:
         """Drop all that is kept: the transport is gone, and takes nothing more."""
         self._parts = []
+
+    def _write_out(self) -> None:
+        parts, self._parts, self._size = self._parts, [], 0
+        self._send(parts)
 
     def _schedule(self) -> None:
         if not (self._is_held or self._is_scheduled):

@@ -20,6 +20,7 @@ from edgeproxy.edge.proxy.held_budget import Account
 from edgeproxy.edge.proxy.http2_input import Http2Input
 from edgeproxy.edge.proxy.http2_stream import Http2Stream
 from edgeproxy.edge.proxy.reset import was_reset
+from edgeproxy.edge.proxy.turns import SMALL_BYTES
 
 if TYPE_CHECKING:
     from edgeproxy.edge.http1.request import RequestHead
@@ -121,11 +122,37 @@ class Http2Client(Client):
         if self.state > LAST:
             self.linger_on()
             return
+        if (self.backlog is not None or len(data) > SMALL_BYTES) and self.take_in_slices(data):
+            return
         self._writer.hold()
-        self.http2.receive(data)
+        rest = self.http2.receive_slice(data)
+        if rest:
+            self._read_on(rest)
         self._writer.flush()
-        if self.write_paused and self.transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
+        if self.write_paused and not self.has_room_for_input():
             self.pause_reading()
+
+    def _read_on(self, data: bytes) -> None:
+        """Read frames as long as the slice lasts; keep the others for the next turn."""
+        turns = self.runtime.turns
+        until = turns.open()
+        while data and turns.clock() < until:
+            data = self.http2.receive_slice(data)
+        if data and self.state <= LAST:
+            self._get_backlog().put_back(data)
+
+    @property
+    def takes_bulk(self) -> bool:
+        """Whether the client's next bytes are only dropped."""
+        return self.state > LAST
+
+    def describe(self) -> tuple[str, str]:
+        """Return the kind of the connection, and the address of its peer."""
+        return "client over HTTP/2", self.peer
+
+    def has_room_for_input(self) -> bool:
+        """Return whether more frames may be read: what they make the edge send is bounded by what the socket takes."""
+        return not self.write_paused or self.transport.get_write_buffer_size() <= UNSENT_BYTES_MAX
 
     def pause_writing(self) -> None:
         self.write_paused = self.http2.write_paused = True

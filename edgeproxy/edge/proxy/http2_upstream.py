@@ -15,6 +15,7 @@ from edgeproxy.edge.http2.requester import Requester
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.dial import dial
 from edgeproxy.edge.proxy.frame_writer import FrameWriter
+from edgeproxy.edge.proxy.turns import PIECE_BYTES_MAX, SMALL_BYTES, Backlog
 from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
 from edgeproxy.edge.proxy.upstream_stream import UpstreamStream
 
@@ -39,10 +40,14 @@ SETTINGS_SECONDS: Final = 1.0
 class Http2Upstream(asyncio.Protocol):
     """A connection of streams to an endpoint. `deadline` is in seconds of the monotonic clock."""
 
+    takes_bulk = False
+    piece_bytes_max = PIECE_BYTES_MAX
+
     def __init__(self, runtime: "Runtime", endpoint: "Endpoint", on_lost: Callable[[], None]) -> None:
         self._runtime, self._endpoint, self._on_lost = runtime, endpoint, on_lost
         self.deadline = NEVER
         self._announced = asyncio.Event()
+        self._backlog = Backlog(runtime.turns, self)
         self._received_at = 0.0
         """The time at which anything came last."""
 
@@ -79,13 +84,48 @@ class Http2Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received_at = monotonic()
+        if (len(self._backlog) or len(data) > SMALL_BYTES) and self._backlog.receive(data):
+            return
         self._writer.hold()
-        self.http2.receive(data)
+        rest = self.http2.receive_slice(data)
+        if rest:
+            self._read_on(rest)
         if self.http2.has_announced:
             self._announced.set()
         self._writer.flush()
         if self.http2.is_over:
             self.transport.close()
+
+    def _read_on(self, data: bytes) -> None:
+        """Read frames as long as the slice lasts; keep the others for the next turn."""
+        turns = self._runtime.turns
+        until = turns.open()
+        while data and turns.clock() < until:
+            data = self.http2.receive_slice(data)
+        if data:
+            self._backlog.put_back(data)
+
+    # ---- input that waits for its turns
+
+    def has_room_for_input(self) -> bool:
+        """Return True: the windows of its streams bound what may come."""
+        return True
+
+    def hold_input(self) -> None:
+        """Read nothing until the input that waits has had its turn."""
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def on_backlog_done(self) -> None:
+        """Read on."""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def describe(self) -> tuple[str, str]:
+        """Return the kind of the connection, and the address of its peer."""
+        return "upstream over HTTP/2", f"{self._endpoint.host}:{self._endpoint.port}"
+
+    # ---- streams and ends
 
     def limit_idle(self) -> None:
         """Close it once nobody uses it: at once where the upstream leaves, else after a while."""
@@ -146,6 +186,9 @@ class Http2Upstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._runtime.deadlines.timed.discard(self)
+        last = self._backlog.take()
+        self._backlog.close()
+        self.http2.receive(last)  # It came before the end.
         self.http2.abandon()
         self._announced.set()
         self._writer.drop()

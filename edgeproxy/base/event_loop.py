@@ -5,7 +5,7 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import uvloop
 
@@ -13,6 +13,7 @@ from edgeproxy.base.name_lookup import AddressInfo, NameLookups, is_address
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Connected = tuple[asyncio.Transport, asyncio.BaseProtocol]
 
 
 def _detaches_socket(connect: Callable[P, Coroutine[object, object, T]]) -> Callable[P, Coroutine[object, object, T]]:
@@ -46,8 +47,8 @@ class EventLoop(uvloop.Loop):
         self._lookups = NameLookups("look up a name")
 
     # Its types are not those of asyncio, though its connections are.
-    _connect: Callable[..., Coroutine[object, object, tuple[Any, Any]]] = _detaches_socket(
-        uvloop.Loop.create_connection
+    _connect: Callable[..., Coroutine[object, object, Connected]] = _detaches_socket(
+        uvloop.Loop.create_connection  # type: ignore[arg-type]
     )
     create_unix_connection = _detaches_socket(uvloop.Loop.create_unix_connection)  # type: ignore[assignment]
 
@@ -64,13 +65,19 @@ class EventLoop(uvloop.Loop):
         """Look up a name."""
         return await self._lookups.look_up(host, port, family=family, kind=type, protocol=proto, flags=flags)
 
-    async def create_connection(
-        self, protocol_factory: Callable[[], Any], host: str | None = None, port: int | None = None, **options: Any
-    ) -> tuple[Any, Any]:
+    async def create_connection(  # type: ignore[override]
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        host: str | None = None,
+        port: int | None = None,
+        **options: object,
+    ) -> Connected:
         """Connect to an address, or to the first one of a name that takes the connection. Raises OSError."""
         if host is None or is_address(host):
             return await self._connect(protocol_factory, host, port, **options)
-        infos = await self.getaddrinfo(host, port, family=options.pop("family", 0), type=socket.SOCK_STREAM)
+        family = options.pop("family", socket.AF_UNSPEC)
+        assert isinstance(family, int)
+        infos = await self.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
         if options.get("ssl"):
             options["server_hostname"] = options.get("server_hostname") or host
         failure: OSError | None = None

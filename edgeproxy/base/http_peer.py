@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import RawResponseMessage
+from aiohttp.streams import StreamReader
 
 PIECE_BYTES: Final = 8 << 10
 """Bytes that are parsed before bounds and time are looked at again."""
@@ -137,7 +139,7 @@ class BoundedResponseHandler(ResponseHandler):
         super().data_received(piece)
         self._check_body()
 
-    def feed_data(self, data: tuple[Any, Any], size: int = 0) -> None:
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         """Take the head of an answer."""
         message, _ = data
         if self._is_cut:

@@ -76,8 +76,8 @@ class Api:
         parameters = {name: value for name, value in {**(query or {}), "dry_run": dry_run}.items() if value is not None}
         url = f"{self._url}{path}{'?' + urlencode(parameters) if parameters else ''}"
         fields = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
-        fields |= {} if body is None else {"Content-Type": "application/json"}
         content = None if body is None else json.dumps(body).encode()
+        fields |= {} if content is None else {"Content-Type": "application/json"}
         if create:
             fields["Idempotency-Key"] = str(uuid.uuid4()) if key is None else key
         try:
@@ -85,8 +85,7 @@ class Api:
             with self._connect(lambda: self._opener.open(request, timeout=RESPONSE_SECONDS)) as response:
                 return json.loads(response.read() or b"null")
         except HTTPError as error:
-            is_refused = error.status is not None and 400 <= error.status < 500
-            if (may_be_missing and error.status == 404) or (may_be_refused and is_refused):
+            if (may_be_missing and error.status == 404) or (may_be_refused and (error.status or 0) // 100 == 4):
                 return None
             fail(_format_problem(error.status, error.read()), 1)
         except (URLError, OSError, HTTPException) as error:
@@ -100,8 +99,8 @@ class Api:
         Exits with 1 where two customers are meant. Returns `ref` itself where the collector finds none, or does not
         list customers for this token: the call that follows says why.
         """
-        found = self.call("GET", "/v1/customers", query={"ref": ref}, may_be_refused=True)
-        rows = [] if found is None else found["customers"]
+        answer = self.call("GET", "/v1/customers", query={"ref": ref}, may_be_refused=True)
+        rows = [] if answer is None else answer["customers"]
         if len(rows) > 1:
             ids = " and ".join(str(row["id"]) for row in rows)
             fail(f"{ref} is the name of one customer and the external id of another: use an id, {ids}", 1)

@@ -212,8 +212,8 @@ async def fetch_alert_addresses(connection: AsyncConnection, names: Iterable[str
     for at in range(0, len(ordered), NAMES_MAX):
         some = customers.c.name.in_(ordered[at : at + NAMES_MAX])
         rows = await customer_rows.fetch_rows(connection, sa.select(customers).where(some))
-        found = parse_rows(customers.name, rows, _parse_alert_address, attrgetter("id"))
-        addresses |= {name: address for name, address in found if MAIL_ADDRESS.fullmatch(address)}
+        parsed = parse_rows(customers.name, rows, _parse_alert_address, attrgetter("id"))
+        addresses |= {name: address for name, address in parsed if MAIL_ADDRESS.fullmatch(address)}
     return addresses
 
 

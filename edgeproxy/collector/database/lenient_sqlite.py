@@ -8,7 +8,7 @@ PostgreSQL refuses to store such text.
 import re
 import sqlite3
 from collections.abc import Callable
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 from edgeproxy.base.log import RateLimitedLog
 
@@ -17,66 +17,72 @@ UNDECODABLE = re.compile(r"Could not decode to UTF-8 column '(\w*)'")
 READS = ("SELECT", "WITH")
 """How statements begin that may be executed twice."""
 _limited_log = RateLimitedLog(600.0)
+Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 
 
 class LenientCursor(sqlite3.Cursor):
     """A cursor that reads any text."""
 
-    _statement: tuple[Any, ...] = ()
+    _statement = ""
+    _parameters: tuple[object, ...] = ()
     _delivered = 0
     """Rows that were fetched of the statement."""
     _is_lenient = False
 
-    def execute(self, *statement: Any) -> "LenientCursor":
-        """Execute a statement."""
-        self._statement, self._delivered, self._is_lenient = statement, 0, False
+    def execute(self, statement: str, *parameters: object) -> "LenientCursor":
+        """Execute a statement, with its parameters in one argument if it has any."""
+        self._statement, self._parameters = statement, parameters
+        self._delivered, self._is_lenient = 0, False
         try:
-            return super().execute(*statement)
+            return super().execute(statement, *parameters)  # type: ignore[arg-type]
         except sqlite3.OperationalError as error:
             self._restart(error)
         return self
 
-    def fetchone(self) -> Any:
+    def fetchone(self) -> object:
         """Return the next row, or None."""
         row = self._fetch(super().fetchone)
         self._delivered += row is not None
         return row
 
-    def fetchmany(self, size: int | None = None) -> list[Any]:
+    def fetchmany(self, size: int | None = None) -> list[object]:
         """Return the next rows."""
-        rows: list[Any] = self._fetch(super().fetchmany, self.arraysize if size is None else size)
+        rows: list[object] = self._fetch(super().fetchmany, self.arraysize if size is None else size)
         self._delivered += len(rows)
         return rows
 
-    def fetchall(self) -> list[Any]:
+    def fetchall(self) -> list[object]:
         """Return the rows that are left."""
-        rows: list[Any] = self._fetch(super().fetchall)
+        rows: list[object] = self._fetch(super().fetchall)
         self._delivered += len(rows)
         return rows
 
-    def _fetch(self, fetch: Callable[..., Any], *size: int) -> Any:
+    def _fetch(
+        self, fetch: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Result:
         if not self._is_lenient:
             try:
-                return fetch(*size)
+                return fetch(*arguments, **named)
             except sqlite3.OperationalError as error:
                 self._restart(error)
-        return self._decode(fetch, *size)
+        return self._decode(fetch, *arguments, **named)
 
     def _restart(self, error: sqlite3.OperationalError) -> None:
         """Execute a statement that only reads once more, up to the row that could not be decoded; else raise."""
         column = UNDECODABLE.match(str(error))
-        if column is None or not str(self._statement[0]).lstrip().upper().startswith(READS):
+        if column is None or not self._statement.lstrip().upper().startswith(READS):
             raise error
         _limited_log.error("text in the database is no UTF-8, and is read without what cannot be decoded", column[1])
         self._is_lenient = True
-        self._decode(super().execute, *self._statement)
+        self._decode(super().execute, self._statement, *self._parameters)  # type: ignore[arg-type]
         if self._delivered:
             self._decode(super().fetchmany, self._delivered)
 
-    def _decode(self, do: Callable[..., Any], *arguments: Any) -> Any:
+    def _decode(self, do: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
         self.connection.text_factory = _decode
         try:
-            return do(*arguments)
+            return do(*arguments, **named)
         finally:
             self.connection.text_factory = str
 
@@ -84,7 +90,7 @@ class LenientCursor(sqlite3.Cursor):
 class LenientConnection(sqlite3.Connection):
     """A connection with such cursors."""
 
-    def cursor(self, *_: Any) -> LenientCursor:  # type: ignore[override]  # No other kind is asked for.
+    def cursor(self, *_: object) -> LenientCursor:  # type: ignore[override]  # No other kind is asked for.
         """Return a cursor."""
         return super().cursor(LenientCursor)
 

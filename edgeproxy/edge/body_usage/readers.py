@@ -101,9 +101,9 @@ class EventStreamReader:
         """Return `data` from its first event on that has a marker, or is not whole; two line feeds always end one."""
         at = len(data)
         for marker in (self._marker, *self._other_markers):
-            found = data.find(marker, 0, at)
-            if found >= 0:
-                at = found
+            begin = data.find(marker, 0, at)
+            if begin >= 0:
+                at = begin
         end = data.rfind(b"\n\n", 0, at)
         return data if end < 0 else data[end + 2 :]
 

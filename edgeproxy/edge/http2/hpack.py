@@ -113,7 +113,7 @@ class HpackDecoder:
         lines: list[Line] = []
         position, end = 0, len(block)
         is_oversized, resizes = False, 0
-        kept: list[Line] = []
+        owner_lines: list[Line] = []
         counted_at = self._fields_max
         while position < end:
             run = INDEXES.match(block, position)
@@ -137,7 +137,7 @@ class HpackDecoder:
             if len(lines) > counted_at:
                 if len(lines) - count_spare_crumbs(lines) > self._fields_max:
                     is_oversized = True
-                    kept += keep_told(lines)
+                    owner_lines += select_owner_lines(lines)
                     lines.clear()
                     counted_at = self._fields_max
                 else:
@@ -148,7 +148,7 @@ class HpackDecoder:
             spare = count_spare_crumbs(lines)
             is_larger = size - CRUMB_BYTES * spare > self._size_max or len(lines) - spare > self._fields_max
             if is_oversized or is_larger:
-                return [*(kept + keep_told(lines))[:TOLD_MAX], OVERSIZED]
+                return [*(owner_lines + select_owner_lines(lines))[:TOLD_MAX], OVERSIZED]
         return lines
 
     def _read_literal(self, block: bytes, position: int, lines: list[Line]) -> int:
@@ -203,7 +203,7 @@ def count_spare_crumbs(lines: list[Line]) -> int:
     return max(0, sum(type(line) is bytes and line.startswith(COOKIE) for line in lines) - 1)
 
 
-def keep_told(lines: list[Line]) -> list[Line]:
+def select_owner_lines(lines: list[Line]) -> list[Line]:
     """Return the first lines that tell whose request it is: pseudo-header fields, Host and Origin."""
     return [line for line in lines if type(line) is not bytes or line.startswith(TOLD)][:TOLD_MAX]
 

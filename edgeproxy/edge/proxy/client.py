@@ -23,7 +23,7 @@ from edgeproxy.edge.proxy.forwarding import Forwarding, Refusal
 from edgeproxy.edge.proxy.probe_schedule import ProbeSchedule
 from edgeproxy.edge.proxy.reset import was_reset
 from edgeproxy.edge.proxy.tls_transport import TlsTransport
-from edgeproxy.edge.proxy.turns import PIECE_BYTES, PIECE_BYTES_MAX, STEPS, Backlog
+from edgeproxy.edge.proxy.turns import PIECE_BYTES, PIECE_BYTES_MAX, STEPS, InputBacklog
 
 if TYPE_CHECKING:
     from edgeproxy.edge.http1.changing_lines import Changing
@@ -181,9 +181,9 @@ class Client(ClientInput):
             # The head that was late is dealt with; the next has a deadline of its own.
             data, deadline = rest, 0.0
 
-    def _get_backlog(self) -> Backlog:
+    def _get_backlog(self) -> InputBacklog:
         if self.backlog is None:
-            self.backlog = Backlog(self.runtime.turns, self)
+            self.backlog = InputBacklog(self.runtime.turns, self)
         return self.backlog
 
     def take_in_slices(self, data: bytes) -> bool:

@@ -14,7 +14,7 @@ from edgeproxy.edge.proxy.client_states import CLOSED, LAST
 from edgeproxy.edge.proxy.client_transport import ClientTransport
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.exchange_states import AWAITS_BODY, GATHERING, OVER
-from edgeproxy.edge.proxy.turns import SMALL_BYTES, Backlog
+from edgeproxy.edge.proxy.turns import SMALL_BYTES, InputBacklog
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.address import Address
@@ -57,7 +57,7 @@ class ClientInput(ClientTransport):
         """The body of the request under way, while some of it is still to come."""
         self.buffer = b""
         """Bytes that were read and belong to no request yet."""
-        self.backlog: Backlog | None = None
+        self.backlog: InputBacklog | None = None
         """Input behind `buffer` that waits for its turns."""
         self.holding: Holding | None = None
         """Its entry in the worker's memory budget, while anything is held for it (held_budget.py)."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.body import RequestBody
     from edgeproxy.edge.proxy.client_certificate import ClientCertificate
     from edgeproxy.edge.proxy.held_budget import Holding
-    from edgeproxy.edge.proxy.turns import Backlog
+    from edgeproxy.edge.proxy.turns import InputBacklog
 
 E = TypeVar("E")
 
@@ -67,7 +67,7 @@ class UpstreamSide(IdleConnection, TunnelUpstream, Protocol[E]):
         """Whether it has answered before."""
 
     @property
-    def backlog(self) -> "Backlog | None":
+    def backlog(self) -> "InputBacklog | None":
         """Its input that waits for turns."""
 
     @property

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Iterable
 
 from edgeproxy.edge.proxy.deadlines import NEVER
-from edgeproxy.edge.proxy.turns import PIECE_BYTES_MAX, Backlog, Turns
+from edgeproxy.edge.proxy.turns import PIECE_BYTES_MAX, InputBacklog, Turns
 
 RECORD_BYTES_MAX = 16 << 10
 """Bytes that one record of TLS carries at most (RFC 8446 section 5.1)."""
@@ -74,7 +74,7 @@ class TlsTransport(asyncio.Protocol):
         """The error that broke it."""
         self._paused = False
         self._turns = turns
-        self.backlog: Backlog | None = None
+        self.backlog: InputBacklog | None = None
         """Records and handshakes that wait for their turns."""
         self.deadline = NEVER
         """The deadline of the handshake, in seconds of the monotonic clock."""
@@ -152,7 +152,7 @@ class TlsTransport(asyncio.Protocol):
         if self._plain.is_closing():
             return False
         if self.backlog is None:
-            self.backlog = Backlog(self._turns, self)
+            self.backlog = InputBacklog(self._turns, self)
         return self.backlog.receive(data)
 
     def describe(self) -> tuple[str, str]:

@@ -42,7 +42,7 @@ STEPS: Final = 16
 """Requests, frames or chunks after which whoever processes them looks at the clock."""
 
 
-class Waiter(Protocol):
+class QueuedInput(Protocol):
     """A connection with input that waits."""
 
     def go_on(self, until: float) -> None:
@@ -84,7 +84,7 @@ class Turns:
         """The end of the slice under way; 0.0 where there is none."""
         self._ends = 0.0
         """The end of the time that this turn has for slices of new input; 0.0 until it has any."""
-        self._queue: deque[Waiter] = deque()
+        self._queue: deque[QueuedInput] = deque()
 
     @property
     def waiting(self) -> int:
@@ -106,14 +106,14 @@ class Turns:
             self._schedule()
         return min(now + SLICE_SECONDS, self._ends) if now < self._ends else 0.0
 
-    def wait(self, waiter: Waiter) -> None:
+    def wait(self, waiter: QueuedInput) -> None:
         """Have `waiter` go on in one of the next turns. It is in the queue once at most: that is its own business."""
         self._queue.append(waiter)
         if not self._ends:
             self._ends = self.clock()  # No new input of this turn comes before it.
             self._schedule()
 
-    def grant(self, waiter: Waiter, until: float) -> None:
+    def grant(self, waiter: QueuedInput, until: float) -> None:
         """Give `waiter` a slice now."""
         before, self.until = self.until, until
         begun = self.clock()
@@ -199,7 +199,7 @@ class InputSide(Protocol):
         """Return the kind of the connection, and the address of its peer, for the log."""
 
 
-class Backlog:
+class InputBacklog:
     """The input of one connection that was read and waits for its turns.
 
     It is cut to pieces, whose length follows from what pieces before have cost. It is made when a connection needs it

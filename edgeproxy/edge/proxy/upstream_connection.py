@@ -18,7 +18,7 @@ from edgeproxy.edge.proxy.plain_responses import PLAIN_RESPONSES, read_plain_hea
 from edgeproxy.edge.proxy.reset import was_reset
 from edgeproxy.edge.proxy.socket_input import read_remaining
 from edgeproxy.edge.proxy.tunnel import Tunnel
-from edgeproxy.edge.proxy.turns import PACKED_PIECE_BYTES_MAX, PIECE_BYTES, PIECE_BYTES_MAX, SMALL_BYTES, Backlog
+from edgeproxy.edge.proxy.turns import PACKED_PIECE_BYTES_MAX, PIECE_BYTES, PIECE_BYTES_MAX, SMALL_BYTES, InputBacklog
 from edgeproxy.edge.proxy.upstream_body import (
     CHUNKED,
     FILTERED,
@@ -201,7 +201,7 @@ class UpstreamConnection(UpstreamBody):
         if self.transport.is_closing():
             return False
         if self.backlog is None:
-            self.backlog = Backlog(self.runtime.turns, self)
+            self.backlog = InputBacklog(self.runtime.turns, self)
         return self.backlog.receive(data)
 
     def describe(self) -> tuple[str, str]:

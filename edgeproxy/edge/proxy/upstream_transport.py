@@ -14,7 +14,7 @@ from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1.keep_alive import parse_idle_timeout
 from edgeproxy.edge.proxy.deadlines import NEVER, SWEEP_SECONDS
 from edgeproxy.edge.proxy.server_tls import classify_tls_error
-from edgeproxy.edge.proxy.turns import Backlog
+from edgeproxy.edge.proxy.turns import InputBacklog
 
 if TYPE_CHECKING:
     from edgeproxy.edge.http1.response import ResponseHead
@@ -63,7 +63,7 @@ class UpstreamTransport:
         self.write_paused = False
         """Whether the upstream does not take what is written to it."""
         self._reading_paused = False
-        self.backlog: Backlog | None = None
+        self.backlog: InputBacklog | None = None
         """Input that waits for its turns."""
         self.deadline = NEVER
 

@@ -34,10 +34,7 @@ def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 def refund_charge(tx: Transaction, charge: Body, amount: int | None, params: Fields) -> Body:
     """Refund an amount of a charge, or its remainder; raises ApiError. Credit notes refund by this too."""
-    if charge["disputed"] and tx.all("dispute", charge=charge["id"])[-1]["status"] != "won":
-        raise invalid_request(
-            f"Charge {charge['id']} has been charged back; cannot issue a refund.", code="charge_disputed"
-        )
+    _require_undisputed(tx, charge)
     left = charge["amount_captured"] - charge["amount_refunded"]
     if left <= 0:
         raise invalid_request(f"Charge {charge['id']} has already been refunded.", code="charge_already_refunded")
@@ -75,6 +72,14 @@ def refund_charge(tx: Transaction, charge: Body, amount: int | None, params: Fie
     tx.record_event("refund.created", refund)
     tx.record_event("charge.refunded", charge, compute_previous_attributes(before, charge))
     return refund
+
+
+def _require_undisputed(tx: Transaction, charge: Fields) -> None:
+    """Raise the refusal to refund a charge whose dispute is open or lost."""
+    if charge["disputed"] and tx.all("dispute", charge=charge["id"])[-1]["status"] != "won":
+        raise invalid_request(
+            f"Charge {charge['id']} has been charged back; cannot issue a refund.", code="charge_disputed"
+        )
 
 
 def _get_outcome(tx: Transaction, charge: Fields) -> str:

@@ -11,7 +11,7 @@ from edgeproxy.edge.proxy.turns import (
     PIECE_BYTES_MIN,
     SLICE_SECONDS,
     TURN_SECONDS,
-    Backlog,
+    InputBacklog,
     Turns,
 )
 
@@ -55,7 +55,7 @@ class Side:
         self.piece_bytes_max = PIECE_BYTES_MAX
         self.reading, self.aborted = True, False
         self.fault: Exception | None = None
-        self.backlog = Backlog(loop.turns, self)
+        self.backlog = InputBacklog(loop.turns, self)
 
     def receive(self, data: bytes) -> None:
         """Give it input as a socket does."""

@@ -15,7 +15,7 @@ from edgeproxy.edge.http2.requester import Requester
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.dial import dial
 from edgeproxy.edge.proxy.frame_writer import FrameWriter
-from edgeproxy.edge.proxy.turns import PIECE_BYTES_MAX, SMALL_BYTES, Backlog
+from edgeproxy.edge.proxy.turns import PIECE_BYTES_MAX, SMALL_BYTES, InputBacklog
 from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
 from edgeproxy.edge.proxy.upstream_stream import UpstreamStream
 
@@ -47,7 +47,7 @@ class Http2Upstream(asyncio.Protocol):
         self._runtime, self._endpoint, self._on_lost = runtime, endpoint, on_lost
         self.deadline = NEVER
         self._announced = asyncio.Event()
-        self._backlog = Backlog(runtime.turns, self)
+        self._backlog = InputBacklog(runtime.turns, self)
         self._received_at = 0.0
         """The time at which anything came last."""
 

@@ -9,17 +9,23 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, ParamSpec, TypeVar
 
 from edgeproxy.base import log
 from edgeproxy.base.shares import ALL, Claim, Places, Share
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.edge.errors import RejectedError
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 READ_BYTES = 128 << 10
 """Bytes that are read at once."""
 ADDRESS_SHARE = 1 / 2
 """The fraction of the bytes on disk that one address, or a network of IPv6, gets at most."""
+OPERATIONS_MAX = 8
+"""Operations of the disk at once. An operation that ends continues its request in the same turn of the loop, so this
+number bounds the turn."""
 LOG_SECONDS = 60.0
 """Seconds between two log lines about bodies for which there is no room."""
 
@@ -32,10 +38,11 @@ def create_no_room_error() -> RejectedError:
 class BodySpace:
     """The bytes of all bodies of a worker that are on disk, or on their way there. Each address has a share."""
 
-    __slots__ = ("_log", "_places")
+    __slots__ = ("_log", "_operations", "_places")
 
     def __init__(self) -> None:
         self._places = Places(0)
+        self._operations = asyncio.Semaphore(OPERATIONS_MAX)
         self._log = log.RateLimitedLog(LOG_SECONDS)
 
     @property
@@ -60,6 +67,11 @@ class BodySpace:
     def release(self, claim: Claim, size: int) -> None:
         """Count so many bytes less."""
         self._places.release(claim, size)
+
+    async def operate(self, operation: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Run an operation of the disk in a thread, once a place is free; raises what it does."""
+        async with self._operations:
+            return await asyncio.to_thread(operation, *arguments, **named)
 
 
 def build_claim(subject: bytes) -> Claim:
@@ -133,11 +145,11 @@ class BodyFile:
         try:
             file = self._file
             if file is None:
-                file = self._file = await asyncio.to_thread(open_unnamed_file, self._folder)
+                file = self._file = await self._space.operate(open_unnamed_file, self._folder)
             while self._pending and not self._closed:
                 data = b"".join(self._pending)
                 self._pending.clear()
-                await asyncio.to_thread(write_all, file, data)
+                await self._space.operate(write_all, file, data)
         except OSError as error:
             failure = error
         await self._finish_operation()
@@ -166,7 +178,7 @@ class BodyFile:
             while not self._closed and not self.is_sent:
                 write, at = self._write, self._at
                 assert write is not None
-                piece = await asyncio.to_thread(os.pread, self._file.fileno(), READ_BYTES, at)
+                piece = await self._space.operate(os.pread, self._file.fileno(), READ_BYTES, at)
                 if self._closed:
                     break
                 if write is not self._write:
@@ -201,7 +213,7 @@ class BodyFile:
             try:
                 if self._file is not None:
                     # A large file takes a while to go.
-                    await asyncio.to_thread(self._file.close)
+                    await self._space.operate(self._file.close)
             finally:
                 self._space.release(self._claim, self._size)
                 self._size = 0

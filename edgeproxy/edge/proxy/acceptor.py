@@ -5,6 +5,7 @@ There is one acceptor for each listening socket, and nothing in it for each conn
 """
 
 import asyncio
+import socket
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
 
 
 WITHOUT_TLS = "This port speaks TLS, and this is HTTP without it: ask for https://"
+
+HANDSHAKE_BYTES_MAX = 20 << 10
+"""Bytes of a client's handshake: its first message, and then a chain of certificates, each of which costs a
+verification. Four certificates of RSA 4096 have some 7 KiB."""
+
+GONE = (7, 8)
+"""States of TCP in which the peer has ended its side: CLOSE and CLOSE_WAIT, of linux/tcp_states.h."""
 
 
 class Acceptor(asyncio.Protocol):
@@ -84,7 +92,7 @@ class Acceptor(asyncio.Protocol):
 class TlsHandshake(TlsTransport):
     """A connection in its TLS handshake; then the transport of a Client."""
 
-    __slots__ = ("_has_record", "_hello", "_kind", "_peer", "_runtime", "_spoken", "subject")
+    __slots__ = ("_bytes", "_hello", "_kind", "_peer", "_runtime", "_spoken", "subject")
 
     def __init__(
         self, runtime: "Runtime", peer: str, subject: bytes, tls: server_tls.ServerTls, kind: type[Client]
@@ -93,7 +101,8 @@ class TlsHandshake(TlsTransport):
         self._spoken = tls.spoken
         self._kind = kind
         self._runtime, self._peer, self.subject = runtime, peer, subject
-        self._has_record = False
+        self._bytes = 0
+        """The bytes that have come."""
         self._hello: bytes | None = b""
         """The bytes of the first record that have come; None once it is whole."""
         self.deadline = monotonic() + runtime.snapshot.header_timeout
@@ -105,7 +114,10 @@ class TlsHandshake(TlsTransport):
 
     def on_handshake_data(self, data: bytes) -> bool:
         """Return whether the first record is worth a handshake. OpenSSL says nothing before it has all of it either."""
-        self._has_record = True
+        self._bytes += len(data)
+        if self._bytes > HANDSHAKE_BYTES_MAX:
+            self._fail(ConnectionAbortedError("the handshake is too long"))
+            return False
         if self._hello == b"" and data[:1].isalpha():
             # No record of TLS begins with a letter (RFC 8446 section 5.1), and every request does.
             self.respond_without_tls(400, WITHOUT_TLS, head_only=data.startswith(b"HEAD "))
@@ -119,6 +131,12 @@ class TlsHandshake(TlsTransport):
             protocols = parse_alpn_offers(hello)
             if protocols is not None and self._spoken.isdisjoint(protocols):
                 self.send_alert(NO_APPLICATION_PROTOCOL, "no application protocol in common")
+                return False
+            # A queue of handshakes whose clients have gone must not hold up the others. An end cannot be read behind
+            # the bytes that wait, and a client that has said all it says never finishes a handshake.
+            state: bytes = self._plain.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+            if state[0] in GONE:
+                self._fail(None)
                 return False
         return True
 
@@ -139,7 +157,7 @@ class TlsHandshake(TlsTransport):
 
     def on_handshake_failed(self, why: BaseException | None) -> None:
         """Count the failure. Who came and went without a word is nobody's failure."""
-        if self._has_record or why is not None:
+        if self._bytes or why is not None:
             self._runtime.connections.limits.record_handshake_failure(format_tls_error(why))
 
     def connection_lost(self, exc: Exception | None) -> None:

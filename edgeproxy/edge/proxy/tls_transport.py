@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Iterable
 
 from edgeproxy.edge.proxy.deadlines import NEVER
-from edgeproxy.edge.proxy.turns import PIECE_BYTES_MAX, InputBacklog, Turns
+from edgeproxy.edge.proxy.turns import InputBacklog, Turns
 
 RECORD_BYTES_MAX = 16 << 10
 """Bytes that one record of TLS carries at most (RFC 8446 section 5.1)."""
@@ -27,6 +27,17 @@ UNASKED_BYTES_MAX = 1 << 20
 RECORDS_BYTES_MAX = 4 << 10
 """Bytes of one read that are decrypted at once: so many of the shortest records take some 0.2 ms."""
 
+TLS_PIECE_BYTES_MAX = 24 << 10
+"""Bytes that are decrypted at a time. OpenSSL reads all messages before the next data in one call: so many updates of
+keys take some 40 ms."""
+
+RECORD_OVERHEAD_BYTES = 29
+"""Bytes of a record beside its content: header, explicit nonce, tag (TLS 1.2); those of TLS 1.3 are 22."""
+
+EMPTY_BYTES_MAX, EMPTY_BYTES_PER_SECOND = 24 << 10, 16 << 10
+"""Bytes of records without content that a connection may send at once, and in a second: 600 updates of keys, empty
+records or padding. The former includes a record that has not come whole."""
+
 _room = memoryview(bytearray(READ_BYTES_MAX + 4 * RECORD_BYTES_MAX))
 """The bytes to which the records of all connections are decrypted: they leave it before the next one is read."""
 
@@ -36,6 +47,8 @@ class TlsTransport(asyncio.Protocol):
     next."""
 
     __slots__ = (
+        "_empty_bytes",
+        "_empty_since",
         "_ended",
         "_error",
         "_incoming",
@@ -76,6 +89,8 @@ class TlsTransport(asyncio.Protocol):
         self._turns = turns
         self.backlog: InputBacklog | None = None
         """Records and handshakes that wait for their turns."""
+        self._empty_bytes, self._empty_since = 0.0, 0.0
+        """Bytes that brought no content, and the time up to which those of a second were taken off."""
         self.deadline = NEVER
         """The deadline of the handshake, in seconds of the monotonic clock."""
 
@@ -144,8 +159,15 @@ class TlsTransport(asyncio.Protocol):
         if self._is_half_closed:
             return  # Whatever comes after a last word (RFC 8446 section 6.1).
         self._incoming.write(data)
-        if self._protocol is not None or self._do_handshake():
-            self._read()
+        if self._protocol is not None:
+            self._read(len(data))
+        elif self._do_handshake():
+            if self.backlog is not None:
+                self.backlog.is_costly = False
+            self._read(0)
+        elif self.backlog is not None and self._tls.context.verify_mode == ssl.CERT_REQUIRED:
+            # The next flight has certificates, and each of them costs a verification.
+            self.backlog.is_costly = self._tls.server_side
 
     def _take_in_slices(self, data: bytes) -> bool:
         """Process input in slices; False where it is to be processed at once: the rest of what is lost, too."""
@@ -170,7 +192,7 @@ class TlsTransport(asyncio.Protocol):
 
     takes_bulk = False
     """All bytes are decrypted."""
-    piece_bytes_max = PIECE_BYTES_MAX
+    piece_bytes_max = TLS_PIECE_BYTES_MAX
 
     def has_room_for_input(self) -> bool:
         """Return whether whoever speaks through this takes more."""
@@ -186,10 +208,10 @@ class TlsTransport(asyncio.Protocol):
         if self.has_room_for_input():
             self._plain.resume_reading()
 
-    def _read(self) -> None:
-        """Decrypt all that is there, in one piece for whom it is for."""
+    def _read(self, fresh: int) -> None:
+        """Decrypt all that is there, in one piece for whom it is for; `fresh` bytes of it have just come."""
         incoming, read, room = self._incoming, self._tls.read, _room
-        there, broken = 0, None
+        there, broken, records = 0, None, 0
         try:
             while incoming.pending:
                 taken = read(RECORD_BYTES_MAX, room[there:] if there else room)
@@ -197,6 +219,7 @@ class TlsTransport(asyncio.Protocol):
                     self._ended = True
                     break
                 there += taken  # type: ignore[operator]
+                records += 1
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
@@ -205,6 +228,8 @@ class TlsTransport(asyncio.Protocol):
             broken = error
         app = self._protocol
         assert app is not None
+        if fresh - there > 2 * RECORD_OVERHEAD_BYTES or self._empty_bytes:
+            self._count_empty_bytes(fresh - there - records * RECORD_OVERHEAD_BYTES)
         if there:
             app.data_received(room[:there].tobytes())
         if self._outgoing.pending:
@@ -216,6 +241,16 @@ class TlsTransport(asyncio.Protocol):
             self._break(broken)
         elif self._ended:
             self._end()
+
+    def _count_empty_bytes(self, more: int) -> None:
+        """Count bytes that brought no content, negative once the rest of their record has come; abort beyond the bound:
+        one byte of content after each update of keys would hide none of them."""
+        now = self._turns.clock()
+        left = max(0.0, self._empty_bytes - (now - self._empty_since) * EMPTY_BYTES_PER_SECOND)
+        self._empty_bytes, self._empty_since = max(0.0, left + more), now
+        if self._empty_bytes >= EMPTY_BYTES_MAX:
+            self._error = ConnectionAbortedError("too many records without content")
+            self.abort()
 
     def _break(self, why: ssl.SSLError) -> None:
         """End a stream that is not what was sent, or of whose other direction the peer says so."""

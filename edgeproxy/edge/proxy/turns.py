@@ -4,6 +4,7 @@ libuv reads one socket up to 32 times in a turn, 256 KiB each, and tiny requests
 they weigh. So input that is more than one ordinary request is processed in slices. A slice is bounded in time, and so
 are all slices of a turn together, however many connections wait. What a slice leaves waits in a queue, and the queue
 is served round robin after the new input of a turn. The order of events in uvloop gives this: callbacks, then sockets.
+Input that has had no slice yet gets every second slice, and one costly step at most runs in a turn.
 
 A connection whose input waits pauses its transport within `data_received`: this ends libuv's loop of reads.
 """
@@ -62,7 +63,19 @@ UNKNOWN: Final = ("other", "")
 class Turns:
     """The turns of one worker's loop. Times are seconds of `clock`; `call_soon` calls back in the next turn."""
 
-    __slots__ = ("_began", "_call_soon", "_ends", "_longest", "_observe", "_queue", "_report", "clock", "until")
+    __slots__ = (
+        "_began",
+        "_call_soon",
+        "_costly",
+        "_ends",
+        "_longest",
+        "_newcomers",
+        "_observe",
+        "_queue",
+        "_report",
+        "clock",
+        "until",
+    )
 
     def __init__(
         self,
@@ -84,12 +97,17 @@ class Turns:
         """The end of the slice under way; 0.0 where there is none."""
         self._ends = 0.0
         """The end of the time that this turn has for slices of new input; 0.0 until it has any."""
+        self._newcomers: deque[QueuedInput] = deque()
+        """Input that has had no slice yet: it need not wait for a whole round of those that always send more."""
         self._queue: deque[QueuedInput] = deque()
+        """Input of which a slice has left some."""
+        self._costly: deque[QueuedInput] = deque()
+        """Input whose next step cannot be divided and is known to take long."""
 
     @property
     def waiting(self) -> int:
         """Connections whose input waits."""
-        return len(self._queue)
+        return len(self._newcomers) + len(self._queue) + len(self._costly)
 
     def open(self) -> float:
         """Return when a slice of new input ends that begins now; 0.0 where the input has to wait.
@@ -98,7 +116,7 @@ class Turns:
         """
         if self.until:
             return self.until
-        if self._queue:
+        if self._queue or self._newcomers or self._costly:
             return 0.0
         now = self.clock()
         if not self._ends:
@@ -106,9 +124,13 @@ class Turns:
             self._schedule()
         return min(now + SLICE_SECONDS, self._ends) if now < self._ends else 0.0
 
-    def wait(self, waiter: QueuedInput) -> None:
-        """Have `waiter` go on in one of the next turns. It is in the queue once at most: that is its own business."""
-        self._queue.append(waiter)
+    def wait(self, waiter: QueuedInput, *, costly: bool = False) -> None:
+        """Have `waiter` go on in one of the next turns. It waits once at most: that is its own business.
+
+        `costly`: its next step cannot be divided and takes long. One such step runs in a turn.
+        """
+        # A slice under way is its own, as a rule: it leaves something.
+        (self._costly if costly else self._queue if self.until else self._newcomers).append(waiter)
         if not self._ends:
             self._ends = self.clock()  # No new input of this turn comes before it.
             self._schedule()
@@ -146,7 +168,7 @@ class Turns:
 
     def _run(self) -> None:
         """Begin a turn: give slices to those who wait, each one at most, as long as the turn has time for them."""
-        queue, clock = self._queue, self.clock
+        clock = self.clock
         self._ends = 0.0
         now = clock()
         if self._began:
@@ -156,13 +178,23 @@ class Turns:
         self._began = now
         ends = now + TURN_SECONDS
         try:
-            for _ in range(len(queue)):
-                self.grant(queue.popleft(), min(now + SLICE_SECONDS, ends))
+            newcomers, others = len(self._newcomers), len(self._queue)
+            is_newcomers = True
+            while (newcomers or others) and now < ends:
+                if newcomers and (is_newcomers or not others):
+                    newcomers -= 1
+                    waiter = self._newcomers.popleft()
+                else:
+                    others -= 1
+                    waiter = self._queue.popleft()
+                is_newcomers = not is_newcomers
+                self.grant(waiter, min(now + SLICE_SECONDS, ends))
                 now = clock()
-                if now >= ends:
-                    break
+            if self._costly:
+                self.grant(self._costly.popleft(), now + SLICE_SECONDS)
+                now = clock()
         finally:
-            if not queue:
+            if not self.waiting:
                 self._began = 0.0  # The loop may sleep before its next turn.
             elif not self._ends:
                 self._ends = now
@@ -206,7 +238,7 @@ class InputBacklog:
     first, and is closed when that is lost, as the two hold each other.
     """
 
-    __slots__ = ("_at", "_data", "_feeds", "_piece_bytes", "_side", "_turns", "is_queued")
+    __slots__ = ("_at", "_data", "_feeds", "_piece_bytes", "_side", "_turns", "is_costly", "is_queued")
 
     def __init__(self, turns: Turns, side: InputSide) -> None:
         self._turns = turns
@@ -218,6 +250,8 @@ class InputBacklog:
         """Whether the side is being given a piece."""
         self.is_queued = False
         """Whether it waits for a turn."""
+        self.is_costly = False
+        """Whether the next step of its side cannot be divided and takes long."""
 
     def __len__(self) -> int:
         """Return the bytes that wait."""
@@ -252,7 +286,7 @@ class InputBacklog:
         if not self.is_queued and self._side is not None:
             self.is_queued = True
             self._side.hold_input()
-            self._turns.wait(self)
+            self._turns.wait(self, costly=self.is_costly)
 
     def blocks_reading(self) -> bool:
         """Return whether something waits that comes before what could be read; it gets a turn, as there is room."""

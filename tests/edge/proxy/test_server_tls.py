@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import random
+import socket
 import ssl
 import weakref
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from edgeproxy.edge.proxy.acceptor import TlsHandshake
 from edgeproxy.edge.proxy.client_hello import NO_APPLICATION_PROTOCOL
+from loadtest.neighbours.kinds.tls import client_hello, key_updates
 from tests.edge.proxy.authority import Authority
 from tests.support.transcript import Edge, get, head, ok, post
 from tests.support.wire import PATIENCE, Wire
@@ -251,6 +253,24 @@ async def test_who_may_come_changes_with_the_files(secure: Edge, authority: Auth
     await exchanged(secure, await secure.secure_client(context), get(), ok())
 
 
+async def test_flood_of_key_updates_ends_its_connection_and_a_few_do_not(secure: Edge) -> None:
+    client, inbox = await secure.client(), bytearray()
+    pieces = key_updates(inbox)
+    while not secure.runtime.connections.clients:
+        piece = next(pieces)
+        if isinstance(piece, bytes):
+            await client.sends(piece)
+        await secure.until(lambda: secure.runtime.connections.clients or client.has())
+        inbox += client._take(len(client._held))
+    few = [next(pieces), next(pieces)]
+    await client.sends(*few)
+    await client.gets_bytes(len(b"".join(few)))  # Each update is answered by one.
+    assert secure.runtime.connections.clients
+    await client.sends(*(next(pieces) for _ in range(20)))
+    await client.gets_cut()
+    await secure.until(lambda: not secure.runtime.connections.clients)
+
+
 # ---- handshakes that fail
 
 
@@ -332,6 +352,29 @@ async def test_who_comes_and_goes_without_a_word_is_no_failure(secure: Edge) -> 
     client.closes()
     await secure.until(lambda: not secure.count("edge_connections", "client"))
     assert secure.count("edge_tls_handshake_failures_total") == 0
+
+
+async def test_handshake_of_a_client_that_has_gone_costs_no_signature(
+    secure: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await secure.starts()
+    steps: list[TlsHandshake] = []
+    monkeypatch.setattr(TlsHandshake, "_do_handshake", steps.append)
+    with socket.create_connection(secure.address) as gone:
+        gone.sendall(client_hello())
+    await secure.until(lambda: secure.count("edge_tls_handshake_failures_total") == 1)
+    await secure.until(lambda: not secure.count("edge_connections", "client"))
+    assert not steps
+
+
+async def test_handshake_beyond_its_bound_is_closed(secure: Edge, capsys: pytest.CaptureFixture[str]) -> None:
+    """The messages of one that has many certificates: OpenSSL would take 100 KiB of them."""
+    client = await secure.client()
+    await client.sends(b"\x16\x03\x01\x40\x00\x01\x00\xff\xff" + bytes(16380))
+    await guests(secure)
+    await client.sends(b"\x16\x03\x01\x40\x00" + bytes(16384))
+    await client.gets_cut()
+    assert "the handshake is too long" in logged(capsys)
 
 
 async def test_a_handshake_that_stops_half_way_is_closed_at_its_deadline(secure: Edge, authority: Authority) -> None:

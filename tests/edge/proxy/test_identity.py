@@ -159,7 +159,7 @@ async def test_the_digest_of_a_token_is_no_key_and_one_with_an_unknown_key_has_k
     people = await directory(edge)
     signing = ec.generate_private_key(ec.SECP256R1())
     listed = jwt.algorithms.ECAlgorithm.to_jwk(signing.public_key(), as_dict=True)
-    edge.runtime.key_lookup.issuer_keys["id"] = parse_keys(json.dumps({"keys": [listed]}))
+    edge.runtime.key_lookup.issuer_keys["id"] = parse_keys(json.dumps({"keys": [{**listed, "kid": "old"}]}))
     said = {"iss": "https://id.example", "aud": "x", "sub": "acme", "exp": time.time() + 3600}
     token = jwt.encode(said, signing, "ES256").encode()
     holder = people.refresh(people.resolve(token), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)

@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner, Result
 
 from edgeproxy import cli
+from edgeproxy.base.scarce_goods import ScarceGood
 from edgeproxy.collector.ledger.edges import EdgeStatus
 from edgeproxy.collector.main import DRAIN_SECONDS
 from edgeproxy.collector.metrics import Metrics
@@ -502,6 +503,7 @@ def told_by_collector() -> dict[str, tuple[str, ...]]:
     metrics = Metrics()
     metrics.expiry = lambda: {"collector.pem": 0.0}
     metrics.row_security = lambda: True
+    metrics.goods.append(ScarceGood("mails", lambda: 100, lambda: 0))
     standing = EdgeStatus(edges=1, retired=0, gaps=0, quarantined=0, until={"edge-1": 0}, gaps_of={"edge-1": 0})
     families = text_string_to_metric_families(metrics.exposition(True, standing).decode())
     return {sample.name: tuple(sample.labels) for family in families for sample in family.samples}

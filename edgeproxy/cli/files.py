@@ -46,7 +46,7 @@ def refuse_other_kind(path: Path, expected: "FileKind") -> None:
 
 def locate_edge(path: Path | None, state: Path | None) -> "StateLocation":
     """Locate an edge by its file, in which anything else may be wrong, or by its state directory."""
-    from edgeproxy.config.edge.state_location import StateLocation, locate_state
+    from edgeproxy.config.edge.state_location import StateLocation, has_no_settings, locate_state
 
     if path is None:
         location = StateLocation()
@@ -55,6 +55,8 @@ def locate_edge(path: Path | None, state: Path | None) -> "StateLocation":
     else:
         refuse_other_kind(path, "edge")
         location = locate_state(path, os.environ)
+        if state is None and not location.model_fields_set and has_no_settings(path, os.environ):
+            fail(f"{path} has no settings of an edge: say --state DIR", 2)
     return location if state is None else location.model_copy(update={"state": state})
 
 

@@ -39,7 +39,13 @@ def test_fields_are_located_behind_every_kind_of_container():
     assert list_fields(EdgeFile, ("listen", 0, "tls", "certificates", 0)) == {"cert", "key"}
     assert list_fields(EdgeFile, ("upstreams", "api", "eject")) == {"errors", "for"}
     assert list_fields(EdgeFile, ("access_log",)) == {"file", "sample", "mask_addresses"}
-    assert list_fields(EdgeFile, ("upstreams", "api", "timeouts")) == {"connect", "response_head", "idle", "total"}
+    assert list_fields(EdgeFile, ("upstreams", "api", "timeouts")) == {
+        "connect",
+        "response_head",
+        "idle",
+        "total",
+        "tunnel",
+    }
     assert "routes" in list_fields(EdgeFile, ())
 
 

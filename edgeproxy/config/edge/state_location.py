@@ -49,6 +49,11 @@ def locate_state(path: Path, environ: Mapping[str, str]) -> StateLocation:
     return StateLocation.model_validate(fields)
 
 
+def has_no_settings(path: Path, environ: Mapping[str, str]) -> bool:
+    """Return whether nothing in a file can be a setting: it is binary or a list, for example."""
+    return not Source(path, environ).tree and not re.search(r"^[a-z_]+:", _read_text(path), re.MULTILINE)
+
+
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(errors="replace")

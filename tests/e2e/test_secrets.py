@@ -40,7 +40,7 @@ TROUBLES = {
     b"/closed": b"",
 }
 """What an upstream answers before it closes, by what is asked for."""
-PATHS = ("/", "/x", "/poor", "/scoped", "/get", "/../..", "/%00", "/gone", "/troubled/silent", "/" + "x" * 9000)
+PATHS = ("/", "/x", "/poor", "/scoped", "/get", "/../..", "/%00", "/gone", "/troubled/silent", "/" + "x" * 70_000)
 PATHS += tuple(f"/troubled{path.decode()}" for path in TROUBLES)
 
 

@@ -266,22 +266,16 @@ def _find_gap_faults(batch: Batch, gap: Gap) -> list[str]:
 
 def _find_row_faults(rows: tuple[Row, ...]) -> list[str]:
     """Find what is wrong with rows. The hot part of reading: looks at single values only where something is."""
-    try:
-        for customer, meter, route, value, *split in rows:
-            # By name first: names recur, and what was found of them is remembered.
-            if not (
-                _is_name_or_anonymous(customer)
-                and _is_name_or_anonymous(meter)
-                and _is_route(route)
-                and type(value) is int
-            ):
-                break
-            if not 0 < value <= NUMBER_MAX or meter == ANONYMOUS or (split and not is_formatted(split[0])):
-                break
-        else:
-            return []
-    except TypeError:
-        pass  # Something that cannot be remembered: a list or a mapping.
+    for customer, meter, route, value, *split in rows:
+        # By name first: names recur, and what was found of them is remembered.
+        if not (
+            _is_name_or_anonymous(customer) and _is_name_or_anonymous(meter) and _is_route(route) and type(value) is int
+        ):
+            break
+        if not 0 < value <= NUMBER_MAX or meter == ANONYMOUS or (split and not is_formatted(split[0])):
+            break
+    else:
+        return []
     faults = []
     for index, (customer, meter, route, value, *split) in enumerate(rows):
         if not _is_name(customer) and customer != ANONYMOUS:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config.edge.state_location import locate_state
+from edgeproxy.config.edge.state_location import has_no_settings, locate_state
 from edgeproxy.config.file_kinds import detect_file_kind
 
 AT = "state: /var/lib/edge\nadmin: 127.0.0.1:9191\ntables: {dir: /srv/tables, customers: x}\n"
@@ -54,3 +54,13 @@ def test_the_kind_of_a_file_shows_though_it_is_wrong(tmp_path, text, kind):
     path = tmp_path / "file.yaml"
     path.write_text(text)
     assert detect_file_kind(path, {}) == kind
+
+
+@pytest.mark.parametrize(
+    ("content", "is_empty"),
+    [(bytes(range(256)), True), (b"- 1\n- 2\n", True), (b"tiers: {", False), (b"region: x\n", False)],
+    ids=["binary", "a list", "broken YAML", "an edge"],
+)
+def test_binary_files_and_lists_have_no_settings(tmp_path, content, is_empty):
+    (tmp_path / "edge.yaml").write_bytes(content)
+    assert has_no_settings(tmp_path / "edge.yaml", {}) is is_empty

@@ -109,6 +109,9 @@ def test_extensions_are_limited_by_what_the_payload_amounts_to() -> None:
     assert decode([few * 4 + END])[0] == b"xxxx"
     with pytest.raises(RejectedError):
         decode([few * 5])
+    with pytest.raises(UpstreamError) as fault:
+        ChunkedDecoder(create_response_error).feed(few * 5)
+    assert fault.value.is_local, "a bound of the edge is no fault of the upstream"
 
 
 def test_a_body_that_goes_on_too_long_is_noticed_at_its_first_byte_too_many() -> None:

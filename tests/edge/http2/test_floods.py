@@ -8,7 +8,7 @@ from time import process_time
 import pytest
 
 from edgeproxy.edge.http2 import huffman
-from edgeproxy.edge.http2.patience import TRUSTED_SCALE
+from edgeproxy.edge.http2.patience import TRUSTED_SCALE, Patience
 from tests.edge.http2.peer import (
     CONTINUATION,
     DATA,
@@ -231,3 +231,12 @@ def test_a_hundred_streams_that_are_never_answered_let_no_other_begin() -> None:
     assert [(each.number, each.code) for each in refused] == [(number, 7) for number in range(201, 221, 2)]
     peer.send(reset(1), get(221))
     assert peer.stream(221).number == 221
+
+
+def test_setting_the_same_scale_again_gives_no_patience_back() -> None:
+    patience = Patience()
+    patience.set_scale(TRUSTED_SCALE)
+    patience.spend()
+    left = patience.frames
+    patience.set_scale(TRUSTED_SCALE)
+    assert patience.frames == left

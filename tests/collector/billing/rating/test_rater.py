@@ -79,6 +79,15 @@ def test_an_upgrade_takes_back_what_is_left_of_the_old_fee() -> None:
     assert [(line.version, line.amount) for line in charged] == [("standard@1", 1)], "each by its own plan"
 
 
+def test_an_upgrade_gives_back_the_unused_part_of_what_stands_of_a_fee() -> None:
+    before = month("standard@1", span=Span(JANUARY.start, CHANGE))
+    after = month("enterprise@1", span=Span(CHANGE, JANUARY.end))
+    (fee,) = rate_segments([month("standard@1")], {})
+    for taken_off, unused in ((0, -4950), (4950, -2475), (9900, 0)):
+        lines = rate_segments([before, after], {}, [fee._replace(taken_off=taken_off)])
+        assert [line.amount for line in lines if line.quantity < 0] == [unused]
+
+
 def test_a_year_is_paid_once_and_in_advance() -> None:
     assert PLANS["standard@1"].year_fee == 95040
     assert PLANS["free@1"].year_fee is None

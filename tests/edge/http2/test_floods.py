@@ -1,6 +1,7 @@
 """Floods: where each ends, and what each frame of it costs. An honest client that does a little of it is served on."""
 
 import random
+import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from time import process_time
@@ -38,8 +39,9 @@ from tests.edge.http2.peer import (
 )
 
 ENHANCE_YOUR_CALM = 11
-UNIT_SECONDS_MAX = 0.02
-"""CPU of one unit of a flood at most, on average: many times what the dearest takes, which is a block of 16 KiB."""
+UNIT_SECONDS_MAX = 0.02 * (1 if sys.gettrace() is None else 5)
+"""CPU of one unit of a flood at most, on average: many times what the dearest takes, which is a block of 16 KiB.
+Coverage makes each some five times slower."""
 
 
 def streams(unit: Callable[[int], bytes]) -> Iterator[bytes]:

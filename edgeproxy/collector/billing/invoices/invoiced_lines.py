@@ -16,7 +16,6 @@ from edgeproxy.collector.billing.invoices.credit_notes import COUNTED
 from edgeproxy.collector.billing.invoices.line_rows import parse_line
 from edgeproxy.collector.billing.rating.rater import RatedLine
 from edgeproxy.collector.database.billing_tables import credit_notes, invoice_lines, invoices
-from edgeproxy.collector.database.schema import INTEGER
 
 TAKEN_OFF = frozenset({states.VOIDING, states.VOID, states.WRITING_OFF, states.UNCOLLECTIBLE, states.WAIVED})
 """The states in which nobody owes an invoice. A person's decision counts before Stripe has carried it out."""
@@ -24,11 +23,10 @@ TAKEN_OFF = frozenset({states.VOIDING, states.VOID, states.WRITING_OFF, states.U
 
 async def fetch_lines_of_subscription(connection: AsyncConnection, subscription: str) -> list[RatedLine]:
     """Return all lines that a subscription was invoiced, in the order in which they were written."""
-    is_counted = (credit_notes.c.invoice == invoices.c.id) & credit_notes.c.state.in_(COUNTED)
-    credited = sa.select(sa.func.coalesce(sa.func.sum(credit_notes.c.amount), 0)).where(is_counted).scalar_subquery()
+    credited = states.sum_credit_notes(credit_notes.c.amount, COUNTED).label("credited")
     joined = invoice_lines.join(invoices, invoices.c.id == invoice_lines.c.invoice)
     statement = (
-        sa.select(invoice_lines, invoices.c.state, invoices.c.total, sa.cast(credited, INTEGER).label("credited"))
+        sa.select(invoice_lines, invoices.c.state, invoices.c.total, credited)
         .select_from(joined)
         .where(invoices.c.subscription == subscription)
         .order_by(invoice_lines.c.invoice, invoice_lines.c.position)

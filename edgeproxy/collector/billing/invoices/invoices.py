@@ -13,7 +13,7 @@ A draft has no lines yet: usage may still change it. They are written once, when
 has all steps that are allowed, and `transition` makes them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, NotRequired
 
 import sqlalchemy as sa
@@ -214,15 +214,15 @@ class InvoiceRow(NamedTuple):
     retry_at: int | None
 
 
-def _sum_credit_notes(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
-    """Return the sum of a column over the credit notes of an invoice that were made, as a column of the invoice."""
-    is_counted = (credit_notes.c.invoice == invoices.c.id) & (credit_notes.c.state == MADE)
+def sum_credit_notes(column: sa.ColumnElement[int], states: Collection[str] = (MADE,)) -> sa.ColumnElement[int]:
+    """Return the sum of a column over the credit notes of an invoice in these states, as a column of the invoice."""
+    is_counted = (credit_notes.c.invoice == invoices.c.id) & credit_notes.c.state.in_(states)
     total = sa.select(sa.func.coalesce(sa.func.sum(column), 0)).where(is_counted).scalar_subquery()
     return sa.cast(total, INTEGER)  # PostgreSQL's sums are of another type.
 
 
-CREDITED = _sum_credit_notes(credit_notes.c.amount).label("credited")
-REFUNDED = _sum_credit_notes(credit_notes.c.refunded).label("refunded")
+CREDITED = sum_credit_notes(credit_notes.c.amount).label("credited")
+REFUNDED = sum_credit_notes(credit_notes.c.refunded).label("refunded")
 IS_WRITTEN = invoices.c.state.not_in((DRAFT, HELD, VOIDING)) | sa.exists().where(
     invoice_lines.c.invoice == invoices.c.id
 )

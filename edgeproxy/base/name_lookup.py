@@ -7,10 +7,12 @@ where two such look-ups hold all others, and the process cannot end before them.
 import errno
 import socket
 import threading
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 from edgeproxy.base.tasks import run_in_thread
+
+T = TypeVar("T")
 
 LOOKUPS_MAX: Final = 200
 """Look-ups at once. One lasts as long as the system's resolver waits, also where its caller has given up."""
@@ -36,21 +38,36 @@ class NameLookups:
         flags: int = 0,
     ) -> Sequence[AddressInfo]:
         """Return what `socket.getaddrinfo` does; raises OSError."""
-        if not self._free.acquire(blocking=False):
-            raise OSError(errno.EAGAIN, "too many names are being looked up")
+        return await look_up_in_thread(
+            self._name,
+            lambda: socket.getaddrinfo(host, port, family, kind, protocol, flags),
+            lambda: self._free.acquire(blocking=False),
+            self._free.release,
+        )
 
-        def look_up() -> Sequence[AddressInfo]:
-            try:
-                return socket.getaddrinfo(host, port, family, kind, protocol, flags)
-            finally:
-                self._free.release()
 
+async def look_up_in_thread(
+    name: str, look_up: Callable[[], T], take: Callable[[], bool], release: Callable[[], None]
+) -> T:
+    """Return the result of `look_up`, which runs in a thread called `name`; raises OSError.
+
+    `take` returns whether there is a place for it. `release` gives the place back, in that thread, at the end.
+    """
+    if not take():
+        raise OSError(errno.EAGAIN, "too many names are being looked up")
+
+    def look_up_once() -> T:
         try:
-            ended = run_in_thread(self._name, look_up)
-        except RuntimeError:
-            self._free.release()
-            raise OSError(errno.EAGAIN, "there are as many threads as there may be") from None
-        return await ended
+            return look_up()
+        finally:
+            release()
+
+    try:
+        ended = run_in_thread(name, look_up_once)
+    except RuntimeError:
+        release()
+        raise OSError(errno.EAGAIN, "there are as many threads as there may be") from None
+    return await ended
 
 
 def is_address(host: str) -> bool:

@@ -3,7 +3,6 @@
 The reason of a failure quotes neither the URL nor the response: either may hold a secret.
 """
 
-import errno
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +15,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from edgeproxy import __version__
 from edgeproxy.base.http_answer import parse_retry_after
 from edgeproxy.base.http_peer import AnswerBoundError, HttpPeer, open_session
+from edgeproxy.base.name_lookup import look_up_in_thread
 from edgeproxy.base.scarce_goods import ScarceGood
 from edgeproxy.base.shares import Claim, Places
-from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.tracing.recorder import trace_call
 
 SECONDS_MAX = 15.0
@@ -91,25 +90,17 @@ class ThreadResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """Return the addresses of a host; raises OSError."""
-        if not self._lookups.take(self._claim):
-            raise OSError(errno.EAGAIN, "too many names are being looked up")
-        try:
-            lookup = run_in_thread("look up a receiver", lambda: self._look_up(host, port, family))
-        except RuntimeError:
-            self._lookups.release(self._claim)
-            raise OSError(errno.EAGAIN, "there are as many threads as there may be") from None
-        infos = await lookup
+        infos = await look_up_in_thread(
+            "look up a receiver",
+            lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG),
+            lambda: self._lookups.take(self._claim),
+            lambda: self._lookups.release(self._claim),
+        )
         flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         return [
             ResolveResult(hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=flags)
             for kind, _, protocol, _, address in infos
         ]
-
-    def _look_up(self, host: str, port: int, family: int) -> Sequence[AddrInfoType]:
-        try:
-            return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-        finally:
-            self._lookups.release(self._claim)
 
     async def close(self) -> None:
         """Hold nothing that has to be closed."""

@@ -205,11 +205,7 @@ class Client(ClientInput):
     def release_backlog(self) -> bytes:
         """Return the input that waits, which nobody here will process."""
         backlog, self.backlog = self.backlog, None
-        if backlog is None:
-            return b""
-        rest = backlog.take()
-        backlog.close()
-        return rest
+        return b"" if backlog is None else backlog.close()
 
     def hold_input(self) -> None:
         """Read nothing until the input that waits has had its turn."""

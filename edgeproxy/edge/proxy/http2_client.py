@@ -127,19 +127,12 @@ class Http2Client(Client):
         self._writer.hold()
         rest = self.http2.receive_slice(data)
         if rest:
-            self._read_on(rest)
+            rest = self.runtime.turns.repeat(self.http2.receive_slice, rest)
+            if rest and self.state <= LAST:
+                self._get_backlog().put_back(rest)
         self._writer.flush()
         if self.write_paused and not self.has_room_for_input():
             self.pause_reading()
-
-    def _read_on(self, data: bytes) -> None:
-        """Read frames as long as the slice lasts; keep the others for the next turn."""
-        turns = self.runtime.turns
-        until = turns.open()
-        while data and turns.clock() < until:
-            data = self.http2.receive_slice(data)
-        if data and self.state <= LAST:
-            self._get_backlog().put_back(data)
 
     @property
     def takes_bulk(self) -> bool:

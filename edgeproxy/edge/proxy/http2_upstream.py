@@ -88,22 +88,13 @@ class Http2Upstream(asyncio.Protocol):
             return
         self._writer.hold()
         rest = self.http2.receive_slice(data)
-        if rest:
-            self._read_on(rest)
+        if rest and (rest := self._runtime.turns.repeat(self.http2.receive_slice, rest)):
+            self._backlog.put_back(rest)
         if self.http2.has_announced:
             self._announced.set()
         self._writer.flush()
         if self.http2.is_over:
             self.transport.close()
-
-    def _read_on(self, data: bytes) -> None:
-        """Read frames as long as the slice lasts; keep the others for the next turn."""
-        turns = self._runtime.turns
-        until = turns.open()
-        while data and turns.clock() < until:
-            data = self.http2.receive_slice(data)
-        if data:
-            self._backlog.put_back(data)
 
     # ---- input that waits for its turns
 
@@ -186,9 +177,7 @@ class Http2Upstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._runtime.deadlines.timed.discard(self)
-        last = self._backlog.take()
-        self._backlog.close()
-        self.http2.receive(last)  # It came before the end.
+        self.http2.receive(self._backlog.close())  # It came before the end.
         self.http2.abandon()
         self._announced.set()
         self._writer.drop()

@@ -185,8 +185,8 @@ class TlsTransport(asyncio.Protocol):
     def process_backlog(self) -> None:
         """Process what came before the connection was lost, unless this side had ended it."""
         if self.backlog is not None:
-            last, backlog, self.backlog = self.backlog.take(), self.backlog, None
-            backlog.close()
+            backlog, self.backlog = self.backlog, None
+            last = backlog.close()
             if last and not self._is_closed:
                 self.data_received(last)
 

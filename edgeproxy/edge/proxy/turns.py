@@ -124,6 +124,13 @@ class Turns:
             self._schedule()
         return min(now + SLICE_SECONDS, self._ends) if now < self._ends else 0.0
 
+    def repeat(self, step: Callable[[bytes], bytes], data: bytes) -> bytes:
+        """Call `step`, which returns the bytes that it has left, as long as the slice lasts; return what is left."""
+        until = self.open()
+        while data and self.clock() < until:
+            data = step(data)
+        return data
+
     def wait(self, waiter: QueuedInput, *, costly: bool = False) -> None:
         """Have `waiter` go on in one of the next turns. It waits once at most: that is its own business.
 
@@ -334,10 +341,10 @@ class InputBacklog:
         """Return the kind of the connection, and the address of its peer."""
         return UNKNOWN if self._side is None else self._side.describe()
 
-    def close(self) -> None:
-        """Forget the connection, and its input: it is lost."""
-        self.take()
+    def close(self) -> bytes:
+        """Forget the connection, which is lost or another protocol's; return its input that waited."""
         self._side = None
+        return self.take()
 
     def _cut(self, side: InputSide) -> bytes:
         """Take the next piece off."""

@@ -398,8 +398,8 @@ class UpstreamConnection(UpstreamBody):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.backlog is not None:
-            last, backlog, self.backlog = self.backlog.take(), self.backlog, None
-            backlog.close()
+            backlog, self.backlog = self.backlog, None
+            last = backlog.close()
             if last:
                 self.data_received(last)  # It came before the end.
         if isinstance(exc, OSError) and self.exchange is not None and self.endpoint.scheme == "http":

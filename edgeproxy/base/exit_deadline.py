@@ -1,4 +1,4 @@
-"""The time by which a process has ended after a signal, whatever hangs in it: a peer, a thread, a disk, its own log."""
+"""A deadline for the exit after a signal: the process ends even if a peer, a thread, a disk or its own log hangs."""
 
 import faulthandler
 import os
@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 from edgeproxy.base import log
 
 LAST_LINE_SECONDS = 1.0
-"""Seconds that the log has for the last line. Its pipe may be what hangs."""
+"""Seconds for writing the last line to the log. The pipe of the log may hang, too."""
 
 
 def end_within(seconds: float, before: Callable[[], None] = lambda: None) -> None:
     """Exit with code 0 after these seconds if the process still runs then. The log gets the stack of every thread.
 
-    `before` runs in another thread than the loop's, just before the exit.
+    `before` runs just before the exit, in another thread than the event loop.
     """
 
     def leave() -> None:
@@ -39,8 +39,8 @@ def end_after_signals(
 ) -> None:
     """End the process within `get_seconds()` of the first of these signals. Call it after `loop.add_signal_handler`.
 
-    The handler runs also where the loop hangs in a system call, which would not call its own handlers. The loop's are
-    called beside it: they are woken by a descriptor.
+    This handler runs even while the event loop hangs in a system call. A hanging loop cannot run its own handlers. A
+    loop that does not hang still runs them, because a file descriptor wakes it.
     """
     is_ending = False
 

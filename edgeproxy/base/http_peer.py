@@ -1,8 +1,8 @@
-"""HTTP servers that edgeproxy calls: every answer has bounds in bytes, fields, interim answers and time.
+"""HTTP servers that edgeproxy calls: every response has bounds in bytes, fields, interim responses and time.
 
-aiohttp alone reads interim answers (RFC 9110 section 15.2) without end, keeps them all, and parses as fast as they
-arrive, so one peer could hold the whole process. Here a connection parses for TURN_SECONDS at most, then others have a
-turn, and it ends where an answer exceeds a bound.
+aiohttp alone reads interim responses (RFC 9110 section 15.2) without a bound, stores all of them, and parses them
+without a pause. So one peer could block the whole process. A connection of this module parses for TURN_SECONDS at
+most, and then other connections have a turn. A connection closes when a response exceeds a bound.
 """
 
 import asyncio
@@ -19,56 +19,57 @@ from aiohttp.http_parser import RawResponseMessage
 from aiohttp.streams import StreamReader
 
 PIECE_BYTES: Final = 8 << 10
-"""Bytes that are parsed before bounds and time are looked at again."""
+"""Bytes that are parsed between two checks of bounds and time."""
 TURN_SECONDS: Final = 0.005
-"""Seconds for which one connection parses before others have a turn."""
+"""Seconds that one connection may parse before other connections have a turn."""
 HEAD_BYTES_MAX: Final = 64 << 10
-"""Bytes of the head of an answer, with all interim answers before it."""
+"""Bytes of the head of a response, including all interim responses before it."""
 INTERIM_ANSWERS_MAX: Final = 32
 FIELDS_MAX: Final = 128
-"""Fields of a head, and of the trailers behind a body."""
+"""Fields of a header section, and of a trailer section."""
 FIELD_BYTES_MAX: Final = 8 << 10
 FRAMING_FACTOR: Final = 8
-"""A body in chunks of one byte takes six times as many bytes on the wire."""
+"""Bytes on the wire for each permitted byte of a body. A body in chunks of one byte takes six times as many bytes on
+the wire."""
 
 BOUNDS_OF_PARSER: Final = {
     "Too many headers received": f"more than {FIELDS_MAX} fields",
     "Got more than": f"a line of more than {FIELD_BYTES_MAX} bytes",
 }
-"""The bounds that aiohttp's parser has, by how its messages begin."""
+"""The bounds of aiohttp's parser, by the beginning of its error messages."""
 
 
 class AnswerBoundError(aiohttp.ClientPayloadError):
-    """An answer exceeded a bound. The text names the peer and the bound."""
+    """A response exceeded a bound. The text names the peer and the bound."""
 
 
 class HttpPeer(NamedTuple):
-    """A kind of server that is called, and the bounds of its answers."""
+    """A kind of server that edgeproxy calls, and the bounds of its responses."""
 
     name: str
-    """How errors call it, such as "the collector"."""
+    """The name in error messages, such as "the collector"."""
     seconds_max: float
-    """Seconds for a whole call, from the look-up of the name to the last byte."""
+    """Seconds for a whole call, from the lookup of the name to the last byte."""
     body_bytes_max: int
-    """Bytes of a body, after decompression."""
+    """Bytes of a body after decompression."""
     connect_seconds_max: float | None = None
-    """Seconds of these for a connection with TLS; None: all."""
+    """The part of `seconds_max` for the connection and its TLS handshake. None: all of it."""
     reads_prefix: bool = False
-    """Whether the first `body_bytes_max` bytes of a longer body are enough. Otherwise it is an error."""
+    """True: the first `body_bytes_max` bytes of a longer body are enough. False: a longer body is an error."""
 
 
 class BoundedResponseHandler(ResponseHandler):
-    """Reads the answers of one connection, within the bounds of its peer."""
+    """Parses the responses of one connection within the bounds of its peer."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, peer: HttpPeer) -> None:
         super().__init__(loop)
         self._peer = peer
         self._rest: memoryview | None = None
-        """Received bytes that wait for the next turn. Meanwhile nothing is read from the socket."""
+        """Received bytes that wait for the next turn. Until then the transport does not read from the socket."""
         self._turn_ends: float | None = None
-        """When parsing pauses; None where nothing was parsed in this turn."""
+        """The time of the next pause in parsing, or None before this turn's first bytes."""
         self._is_resuming = False
-        """Whether aiohttp is to read on with the next turn."""
+        """True if aiohttp resumes reading in the next turn."""
         self._is_cut = False
         self._reset_counts()
 
@@ -77,24 +78,24 @@ class BoundedResponseHandler(ResponseHandler):
         self._head_bytes = self._interim_answers = self._wire_bytes = 0
 
     def set_response_params(self, **params: Any) -> None:
-        """Begin the answer to the next request."""
+        """Prepare for the response to the next request."""
         self._reset_counts()
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has arrived, or what aiohttp has held back where `data` is empty."""
+        """Parse received bytes. If `data` is empty, parse the bytes that aiohttp has held back."""
         if self._is_cut:
             return
         if not data:
             super().data_received(data)
             self._check_body()
         else:
-            # Bytes wait only while the socket is paused; a transport may still have some on their way.
+            # Bytes wait only while the socket is paused. A transport may still deliver some afterwards.
             self._rest = memoryview(data if self._rest is None else bytes(self._rest) + data)
         self._parse_rest()
 
     def _has_time(self) -> bool:
-        """Return whether this connection may still parse in this turn of the loop."""
+        """Return whether this connection may still parse in this turn of the event loop."""
         if self._turn_ends is None:
             self._turn_ends = monotonic() + TURN_SECONDS
             self._loop.call_soon(self._begin_turn)
@@ -102,7 +103,7 @@ class BoundedResponseHandler(ResponseHandler):
         return monotonic() < self._turn_ends
 
     def _parse_rest(self) -> None:
-        """Parse piece by piece until all is parsed, or this turn is over, or aiohttp takes no more."""
+        """Parse piece by piece until no bytes are left, the turn is over, or aiohttp pauses reading."""
         while (rest := self._rest) is not None and not (self._is_cut or self._reading_paused) and self._has_time():
             self._rest = rest[PIECE_BYTES:] if len(rest) > PIECE_BYTES else None
             self._parse_piece(bytes(rest[:PIECE_BYTES]))
@@ -119,7 +120,7 @@ class BoundedResponseHandler(ResponseHandler):
                 self._resume_transport_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Read on. A reader that takes bytes as fast as they are parsed waits for the next turn too."""
+        """Resume reading. A reader that takes bytes as fast as they are parsed waits for the next turn, too."""
         self._is_resuming = not self._has_time()
         if not self._is_resuming:
             super().resume_reading(resume_parser)
@@ -140,11 +141,11 @@ class BoundedResponseHandler(ResponseHandler):
         self._check_body()
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        """Take the head of an answer."""
+        """Check the head of a response, and pass it on."""
         message, _ = data
         if self._is_cut:
             return
-        if self._has_head:  # Nobody asked for a second answer.
+        if self._has_head:  # A second response answers no request.
             self._is_cut = self._should_close = True
             self._close_transport()
             return
@@ -163,7 +164,7 @@ class BoundedResponseHandler(ResponseHandler):
             self._cut(describe_body_bound(peer))
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        """Fail the call. A bound of aiohttp's parser gets the name of the peer."""
+        """Fail the call. The peer's name is added to an exceeded bound of aiohttp's parser."""
         if isinstance(exc, HttpProcessingError):
             bound = next((bound for text, bound in BOUNDS_OF_PARSER.items() if exc.message.startswith(text)), None)
             if bound is not None:
@@ -172,7 +173,7 @@ class BoundedResponseHandler(ResponseHandler):
         super().set_exception(exc, *cause)
 
     def _cut(self, excess: str) -> None:
-        """End the connection, and fail the call that waits for this answer."""
+        """Close the connection, and fail the call that waits for this response."""
         self._is_cut = True
         self._rest = None
         error = AnswerBoundError(f"{self._peer.name}'s answer had {excess}")
@@ -188,7 +189,7 @@ class BoundedResponseHandler(ResponseHandler):
             self.transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Parse what still waits: the peer may have sent all of its answer before it closed the connection."""
+        """Parse the waiting bytes: the peer may have sent its whole response before it closed the connection."""
         while self._rest is not None and not (self._is_cut or self._reading_paused):
             self._turn_ends = monotonic() + TURN_SECONDS
             self._parse_rest()
@@ -198,7 +199,7 @@ class BoundedResponseHandler(ResponseHandler):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Makes connections that are read within bounds."""
+    """Creates connections that are read within bounds."""
 
     def __init__(self, peer: HttpPeer, **options: Any) -> None:
         super().__init__(**options)
@@ -216,11 +217,11 @@ def open_session(
     auto_decompress: bool = True,
     **connector: Any,
 ) -> aiohttp.ClientSession:
-    """Open a session for calls of one kind of server. It keeps no cookies.
+    """Open a session for calls of one kind of server. The session keeps no cookies.
 
-    `seconds` are those of a setting, in place of the peer's; `timeout` has further bounds in time, and `connector`
-    further options of aiohttp's connector. Calls raise AnswerBoundError, as well as aiohttp.ClientError and
-    TimeoutError.
+    `seconds` replaces `peer.seconds_max`, for example by the value of a setting. `timeout` replaces all of the peer's
+    bounds in time. `connector` has further options for aiohttp's connector. Calls raise AnswerBoundError,
+    aiohttp.ClientError and TimeoutError.
     """
     if timeout is None:
         total = peer.seconds_max if seconds is None else seconds
@@ -238,5 +239,5 @@ def open_session(
 
 
 def describe_body_bound(peer: HttpPeer) -> str:
-    """Describe the bound of a peer's body."""
+    """Return a text about the bound of a peer's body, for errors."""
     return f"a body of more than {peer.body_bytes_max} bytes"

@@ -1,7 +1,7 @@
-"""Look-ups of host names by the system's resolver, each in a thread that the end of the process does not wait for.
+"""Lookups of host names by the system's resolver, each in a thread of its own. The process can exit during a lookup.
 
-The system's resolver may take half a minute where its name servers are silent. uvloop looks names up in libuv's pool,
-where two such look-ups hold all others, and the process cannot end before them.
+The system's resolver may take half a minute if its name servers are silent. uvloop looks names up in libuv's thread
+pool. Two such lookups block all other lookups there, and the process cannot exit before they end.
 """
 
 import errno
@@ -15,13 +15,13 @@ from edgeproxy.base.tasks import run_in_thread
 T = TypeVar("T")
 
 LOOKUPS_MAX: Final = 200
-"""Look-ups at once. One lasts as long as the system's resolver waits, also where its caller has given up."""
+"""Lookups at once. A lookup lasts as long as the system's resolver waits, even if its caller has given up."""
 AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[object, ...]]
-"""An entry of what `socket.getaddrinfo` returns."""
+"""An entry of the result of `socket.getaddrinfo`."""
 
 
 class NameLookups:
-    """Look-ups that share a bound."""
+    """Lookups with a common bound on their number."""
 
     def __init__(self, name: str, most: int = LOOKUPS_MAX) -> None:
         self._name = name
@@ -37,7 +37,7 @@ class NameLookups:
         protocol: int = 0,
         flags: int = 0,
     ) -> Sequence[AddressInfo]:
-        """Return what `socket.getaddrinfo` does; raises OSError."""
+        """Return the result of `socket.getaddrinfo`; raises OSError."""
         return await look_up_in_thread(
             self._name,
             lambda: socket.getaddrinfo(host, port, family, kind, protocol, flags),
@@ -49,9 +49,10 @@ class NameLookups:
 async def look_up_in_thread(
     name: str, look_up: Callable[[], T], take: Callable[[], bool], release: Callable[[], None]
 ) -> T:
-    """Return the result of `look_up`, which runs in a thread called `name`; raises OSError.
+    """Run `look_up` in a thread called `name`, and return its result; raises OSError.
 
-    `take` returns whether there is a place for it. `release` gives the place back, in that thread, at the end.
+    `take` reserves a place for the lookup, and returns False if no place is free. `release` frees the place at the
+    end, in that thread.
     """
     if not take():
         raise OSError(errno.EAGAIN, "too many names are being looked up")
@@ -71,7 +72,7 @@ async def look_up_in_thread(
 
 
 def is_address(host: str) -> bool:
-    """Return whether a host is an IP address, which needs no look-up."""
+    """Return whether a host is an IP address. An IP address needs no lookup."""
     try:
         socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host.partition("%")[0])
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Events of an edge's life in the middle of a flood: a reload, an upgrade, a drain."""
+"""Events of an edge in the middle of a flood: a reload, an upgrade and a drain."""
 
 import os
 import signal
@@ -11,18 +11,18 @@ from loadtest.neighbours.peers.peer import START_SECONDS, Running
 from loadtest.testbed.http_client import ask
 
 DRAIN_SECONDS = 2.0 + 8.0
-"""The edge's `drain`, and the time in which it ships and ends."""
+"""The edge's setting `drain`, plus the time for shipping its usage and for the exit."""
 
 
 def reload(running: Running) -> None:
-    """Reload the edge's file. Raises RuntimeError if the edge refuses."""
+    """Reload the edge's configuration file. Raises RuntimeError if the edge refuses."""
     answer = ask(running.doors["admin"], "/reload", method="POST")
     if answer.status != 200:
         raise RuntimeError(f"POST /reload: {answer}")
 
 
 def upgrade(running: Running) -> None:
-    """Start the edge again beside itself, and end the old one once the new one is ready (docs/operations)."""
+    """Start a second edge beside the running one, and end the old edge when the new edge is ready (docs/operations)."""
     assert running.again is not None
     old, running.child = running.child, running.again()
     running.child.wait_until(lambda: _has_started(running), START_SECONDS, "served")
@@ -31,7 +31,7 @@ def upgrade(running: Running) -> None:
 
 
 def drain(running: Running) -> None:
-    """Send SIGTERM. Raises RuntimeError if the edge outlives its time."""
+    """Send SIGTERM. Raises RuntimeError if the edge does not end in time."""
     _end(running.child)
 
 
@@ -39,7 +39,7 @@ EVENTS: dict[str, Callable[[Running], None]] = {"reload": reload, "upgrade": upg
 
 
 def _has_started(running: Running) -> bool:
-    """Whether the process that was started last has its workers, beside the process that these are forked from."""
+    """Return whether the new edge is ready and has all workers. The process that forks the workers does not count."""
     try:
         ready = ask(running.doors["admin"], "/readyz").status == 200
     except (OSError, HTTPException):

@@ -1,4 +1,4 @@
-"""What `python -m loadtest.neighbours` can be asked."""
+"""The command-line options of `python -m loadtest.neighbours`."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ from loadtest.neighbours.peers import STARTS
 
 @dataclass(frozen=True)
 class Options:
-    """`seconds` of each flood; `goal` multiplies the waits that are permitted."""
+    """The parsed options. `seconds` is the length of each flood. `goal` multiplies the permitted waits."""
 
     kinds: tuple[str, ...]
     peers: tuple[str, ...]
@@ -33,7 +33,7 @@ class Options:
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Parse the arguments. Invalid ones exit with 2 and a line that says why."""
+    """Parse the arguments. An invalid argument ends the program with status 2 and a line with the reason."""
     parser = argparse.ArgumentParser(
         prog="python -m loadtest.neighbours",
         description="The waits of a well-behaved client beside one bad neighbour after another. Exit status 1: a row "
@@ -60,7 +60,8 @@ def parse(argv: Sequence[str]) -> Options:
     elsewhere = given.through_trusted_proxy or given.during or given.workers > 1
     given.peers = given.peers or (("edgeproxy",) if elsewhere else tuple(STARTS))
     given.kinds = given.kinds or tuple(KINDS)
-    # Not resolved: a virtual environment's interpreter is a link, and its path tells Python the environment.
+    # The path is not resolved. In a virtual environment the interpreter is a link, and Python finds the environment by
+    # the path of the link.
     given.python = given.python.absolute()
     if given.from_64:
         given.connections = max(10, given.connections)

@@ -1,4 +1,4 @@
-"""Real processes in which something hangs when a signal asks them to end."""
+"""Real processes with a part that hangs after the signal to end."""
 
 import fcntl
 import os
@@ -52,7 +52,7 @@ def test_process_ends_in_time_whatever_hangs(hanging: str) -> None:
         assert process.stdout is not None
         try:
             assert process.stdout.read(5) == b"ready"
-            if hanging == "log":  # The pipe takes no more once it has all that it can hold.
+            if hanging == "log":  # Wait until the pipe is full.
                 held = -1
                 while held != (held := count_bytes(read)):
                     time.sleep(0.05)
@@ -75,7 +75,7 @@ def test_process_that_ends_by_itself_does_so_at_once() -> None:
 
 
 def count_bytes(pipe: int) -> int:
-    """Return how many bytes wait in a pipe."""
+    """Return the number of unread bytes in a pipe."""
     return int(struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0])
 
 

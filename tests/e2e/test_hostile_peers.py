@@ -1,5 +1,5 @@
-"""Servers that edgeproxy calls and that answer with hostile patterns: each call ends in time, holds nobody, and names
-the peer and the bound. See docs/operations/outgoing-calls.md.
+"""Calls of servers that send hostile responses: each call ends in time and does not block the event loop. Its error
+names the peer and the bound. See docs/operations/outgoing-calls.md.
 """
 
 import asyncio
@@ -42,16 +42,16 @@ from tests.support import hostile_peer
 from tests.support.hostile_peer import PATTERNS
 
 SECONDS_MAX = 0.3
-"""Seconds for each call here; those of the product are longer."""
+"""Seconds for each call in these tests. The product's calls may take longer."""
 LATE_SECONDS_MAX = 4.0
-"""Seconds that a call may take beyond that on a loaded machine; it would take for ever where nothing bounded it."""
+"""Further seconds that a call may take on a loaded machine. A call without a bound would never end."""
 TURN_SECONDS_MAX = 0.05
-"""CPU seconds of a turn of the loop. A loaded machine does not change these."""
+"""CPU seconds for a turn of the event loop. A loaded machine does not change them."""
 MEMORY_BYTES_MAX = 64 << 20
 
 Ready = Callable[[], None]
 Call = Callable[[str, Ready], Awaitable[object]]
-"""A call of a server at a URL. It returns its result, or raises, and says when its client is ready to send."""
+"""A call of the server at a URL. It calls `Ready` when its client can send, and then returns its result or raises."""
 
 
 async def check_health(url: str, ready: Ready) -> object:
@@ -171,18 +171,18 @@ BOUNDS = {
     "a long field": "a line of more than 8192 bytes",
     "many fields": "more than 128 fields",
 }
-"""The bounds that an answer exceeds before its body, whoever reads it."""
+"""The bound that each pattern exceeds before the body. Most calls report it."""
 OTHER_BOUNDS = {
     "residency": {},
     "probe": {},
     "health check over gRPC": dict.fromkeys(HTTP2_PATTERNS, "more than 32768 bytes"),
 }
-"""Those of calls whose result is a state, or that are no HTTP/1.1."""
+"""The bounds for calls whose result is a state, and for calls that do not use HTTP/1.1."""
 
 
 @pytest.fixture(scope="module")
 def ports() -> Iterator[dict[str, int]]:
-    """The port of each pattern."""
+    """Start the hostile servers, and yield the port of each pattern."""
     command = [sys.executable, hostile_peer.__file__]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -192,7 +192,7 @@ def ports() -> Iterator[dict[str, int]]:
 
 @pytest.fixture(autouse=True)
 def _short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All calls last SECONDS_MAX at most."""
+    """Limit all calls to SECONDS_MAX."""
     for module in (collector_client, issuer_documents, beacon, http_post, stripe, peers, clickhouse, checks):
         monkeypatch.setattr(module, "PEER", module.PEER._replace(seconds_max=SECONDS_MAX))
     monkeypatch.setattr(http_post, "SECONDS_MAX", SECONDS_MAX)
@@ -200,13 +200,13 @@ def _short_calls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measure_memory() -> int:
-    """Return the bytes of memory of this process that are in no file."""
+    """Return the resident anonymous memory of this process, in bytes."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("RssAnon:")[2].split()[0]) << 10
 
 
 async def call_and_measure(call: Call, url: str) -> tuple[str, float, float, int]:
-    """Return what became of a call, its seconds, the longest turn of the loop in CPU seconds, and bytes of memory."""
+    """Return the outcome of a call, its seconds, the CPU seconds of the longest turn, and the memory in bytes."""
     longest, last, base = 0.0, time.thread_time(), measure_memory()
     most = base
 

@@ -1,4 +1,4 @@
-"""No key is in anything that an edge writes or answers, however it was sent and whatever went wrong."""
+"""An edge never writes or sends a key, regardless of the form of the request and of any error."""
 
 import base64
 import hashlib
@@ -22,13 +22,13 @@ from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
 
 SECRET = "hush-6b1f"
-"""What all keys have in them, and nothing else has."""
+"""A text in all keys and other secrets of these tests. Other texts do not contain it."""
 CUSTOMERS = {"good": "free", "poor": "poor", "former": "free"}
 KEYS = {name: f"{SECRET}-{name}" for name in (*CUSTOMERS, "nobody")}
 
 BASIC = base64.b64encode(f"user:{KEYS['good']}".encode()).decode()
 TRACES = (SECRET.encode(), BASIC.encode(), SECRET.encode().hex().encode(), base64.b64encode(SECRET.encode())[:10])
-"""What would betray one."""
+"""The encodings of a key. None of them may occur in an output."""
 
 TROUBLES = {
     b"/nonsense": b"nonsense\r\n\r\n",
@@ -39,13 +39,13 @@ TROUBLES = {
     b"/error": b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
     b"/closed": b"",
 }
-"""What an upstream answers before it closes, by what is asked for."""
+"""The bytes that an upstream sends before it closes the connection, by the path of the request."""
 PATHS = ("/", "/x", "/poor", "/scoped", "/get", "/../..", "/%00", "/gone", "/troubled/silent", "/" + "x" * 70_000)
 PATHS += tuple(f"/troubled{path.decode()}" for path in TROUBLES)
 
 
 class Troubled(threading.Thread):
-    """An upstream that fails as it is asked to."""
+    """An upstream that fails in the way that the path of the request names."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -70,7 +70,7 @@ class Troubled(threading.Thread):
 
 @pytest.fixture
 def edge(tmp_path: Path, upstream: Upstream) -> Iterator[Edge]:
-    """An edge in which much can go wrong, with a listener for TLS beside the plain one."""
+    """Start an edge with many possible errors, and with a TLS listener besides the plain one."""
     pair = Authority(tmp_path).issue("edge.test")
     troubled, nobody, secure = Troubled(), Ports(1), Ports(1)
     troubled.start()
@@ -114,7 +114,7 @@ def edge(tmp_path: Path, upstream: Upstream) -> Iterator[Edge]:
 
 
 def says(port: int, data: bytes, *, ends: bool = True) -> bytes:
-    """All that comes back for these bytes, up to the end of the connection; `ends`: nothing more is said."""
+    """Return all bytes that the edge sends until the connection ends. `ends`: the client sends nothing after `data`."""
     with socket.create_connection((HOST, port), timeout=PATIENCE) as connection:
         try:
             connection.sendall(data)
@@ -132,7 +132,7 @@ def says(port: int, data: bytes, *, ends: bool = True) -> bytes:
 
 
 def ways(key: str, path: str) -> Iterator[bytes]:
-    """Requests with this key, in good ways and in bad ones."""
+    """Yield requests for a path with this key, in a header field or in the query."""
     first = f"GET {path} HTTP/1.1\r\nHost: h\r\n"
     yield f"{first}Authorization: Bearer {key}\r\n\r\n".encode()
     yield f"{first}X-API-Key: {key}\r\n\r\n".encode()
@@ -141,7 +141,7 @@ def ways(key: str, path: str) -> Iterator[bytes]:
 
 
 def malformed(key: str) -> Iterator[bytes]:
-    """Heads in which a key stands where nobody looks for one, or which are none."""
+    """Yield invalid heads with this key, and heads with this key in an unexpected place."""
     first, field = "GET /x HTTP/1.1\r\nHost: h\r\n", f"X-API-Key: {key}\r\n"
     for fields in (
         f"X-API-Key : {key}\r\n",
@@ -183,7 +183,7 @@ def malformed(key: str) -> Iterator[bytes]:
 
 
 def unfinished(key: str) -> Iterator[bytes]:
-    """Requests that do not go on."""
+    """Yield incomplete requests with this key."""
     for head in (f"GET /x HTTP/1.1\r\nHost: h\r\nX-API-Key: {key}", f"GET /x?{key}"):
         yield head.encode()
     yield f"POST /x HTTP/1.1\r\nHost: h\r\nX-API-Key: {key}\r\nContent-Length: 100\r\n\r\n{key}".encode()

@@ -1,7 +1,8 @@
-"""Finding the customer that a person names: by name, pseudonym, id or external id.
+"""The lookup of a customer that a person names by name, pseudonym, id or external id.
 
-Programs name customers by name, pseudonym or id (`customers.find_row`), which no other customer can take. A person may
-also write an id from another system. That can be the name of another customer, so that a command has to say so.
+Programs name customers by name, pseudonym or id (`customers.find_row`). These are unique. A person may also write an
+external id, an id from another system. An external id may equal the name of another customer. A command reports this
+as an error.
 """
 
 import sqlalchemy as sa
@@ -15,25 +16,25 @@ from edgeproxy.collector.encryption.rows import match_value
 
 
 class CustomerRefError(Exception):
-    """No customer, or more than one, has this name or id: a sentence for the person who wrote it."""
+    """No customer has this name or id, or several customers have it. The message is a sentence for the person."""
 
 
 def match_ref(connection: AsyncConnection, ref: str) -> sa.ColumnElement[bool]:
-    """Return the condition that `ref` names a customer."""
-    if not ref.isprintable():  # Neither database takes a NUL or half a character, even to find nothing.
+    """Return the SQL condition that `ref` names a customer."""
+    if not ref.isprintable():  # Both databases reject a query with a NUL or a lone surrogate.
         return sa.false()
     is_named = sa.or_(*(customers.c[name] == ref for name in ("id", "name", "display_name")))
     return is_named | match_value(connection, customers.name, "external_id", ref)
 
 
 async def match_customers(connection: AsyncConnection, ref: str, *, lock: bool = False) -> list[CustomerRow]:
-    """Return the rows, as they are stored, of all customers that `ref` names, oldest first; locked with `lock`."""
+    """Return the stored rows, not decrypted, of all customers that `ref` names, oldest first. `lock` locks the rows."""
     statement = sa.select(customers).where(match_ref(connection, ref)).order_by(customers.c.created_at)
     return await fetch_stored_rows(connection, lock_rows(statement) if lock else statement)
 
 
 async def resolve_customer(connection: AsyncConnection, ref: str, *, lock: bool = False) -> CustomerRow:
-    """Return the row, as it is stored, of the one customer that `ref` names; raises CustomerRefError."""
+    """Return the stored row, not decrypted, of the one customer that `ref` names; raises CustomerRefError."""
     rows = await match_customers(connection, ref, lock=lock)
     if len(rows) == 1:
         return rows[0]

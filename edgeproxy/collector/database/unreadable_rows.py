@@ -1,9 +1,9 @@
-"""Rows that cannot be read are set aside: the work goes on with the others, and operators are alerted of each once.
+"""Unreadable rows are set aside: the caller continues with the other rows, and operators get one alert for each.
 
-A row is unreadable if a value of it was damaged or changed by somebody else: JSON that is none, a ciphertext that does
-not open, a value of another type. Whoever reads many rows reads them by `parse_rows`, or calls `set_aside` for one and
-goes on. The row stays where it is, as it may be repaired. `jobs/operator_alerts.py` raises the alerts, with the table
-and the key of the row and nothing of its content.
+A row is unreadable if one of its values was damaged, or changed by another program. Examples are invalid JSON, a
+ciphertext that cannot be decrypted, and a value of another type. A function that reads many rows calls `parse_rows`,
+or calls `set_aside` for a single row and continues. The row stays in its table, because it may be repaired.
+`jobs/operator_alerts.py` raises the alerts. An alert has the table and the key of the row, but none of its content.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,15 +15,15 @@ Row = TypeVar("Row")
 Parsed = TypeVar("Parsed")
 
 REMEMBERED_MAX = 10_000
-"""Rows that are remembered, so that each is told of once."""
+"""Rows that are remembered, so that each is reported once. Further rows are not reported."""
 
 
 class UnreadableRowError(Exception):
-    """A row cannot be read: a sentence without anything of its content."""
+    """A row cannot be read. The message is a sentence without any of the row's content."""
 
 
 UNREADABLE = (UnreadableRowError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""The errors of a function that parses a row, and does nothing else."""
+"""The errors of a function that only parses a row."""
 
 
 class UnreadableRow(NamedTuple):
@@ -31,9 +31,9 @@ class UnreadableRow(NamedTuple):
 
     table: str
     key: str
-    """Values of its primary key."""
+    """The values of its primary key."""
     why: str
-    """The name of the error: its text may quote the row."""
+    """The name of the error's class. The error's text is left out because it may quote the row."""
 
 
 _remembered: dict[tuple[str, str], None] = {}
@@ -41,7 +41,7 @@ _untold: list[UnreadableRow] = []
 
 
 def set_aside(table: str, key: str, error: Exception) -> None:
-    """Have operators told that a row cannot be read. The caller goes on without it."""
+    """Log an unreadable row, and store it for an alert to operators. The caller continues without the row."""
     if (table, key) in _remembered or len(_remembered) >= REMEMBERED_MAX:
         return
     _remembered[table, key] = None
@@ -60,7 +60,7 @@ def take_untold() -> list[UnreadableRow]:
 def parse_rows(
     table: str, rows: Iterable[Row], parse: Callable[[Row], Parsed], get_key: Callable[[Row], object]
 ) -> list[Parsed]:
-    """Return what `parse` makes of each row of a table; those that it cannot read are set aside."""
+    """Return the result of `parse` for each row of a table. Rows that `parse` cannot read are set aside."""
     parsed = []
     for row in rows:
         try:

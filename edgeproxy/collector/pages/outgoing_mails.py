@@ -1,8 +1,8 @@
-"""Mails that anybody may ask for, at an address that nobody has proved: how many, and how many at once.
+"""Bounds for mails that any client may request, to any e-mail address: mails per hour, and requests at once.
 
-Networks and domains have shares of both (base/shares.py): one host uses up its own share, and newcomers of other
-networks still get their mail. A share is taken before it is known whether an address exists, so a refusal does not
-tell.
+Networks have a share of both bounds, and domains have a share of the mails per hour (base/shares.py). So a host can
+only use up its own share, and newcomers from other networks still get their mail. The share is taken before the address
+is looked up, so a refusal does not reveal whether the address exists.
 """
 
 import asyncio
@@ -18,28 +18,28 @@ from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reas
 from edgeproxy.collector.mails import mail
 
 UNDER_WAY_MAX = 200
-"""Requests for a mail that are under way, from the look-up of the address to the mail server."""
+"""Requests for a mail that are under way at once, from the lookup of the address to the mail server."""
 MAILS_MAX = 20
-"""Mails that are sent at a time; further ones wait."""
+"""Mails that are sent at once. Further mails wait."""
 HOUR_SECONDS = 3600.0
 DOMAIN_SHARE = 3 / 4
-"""The fraction of an hour's mails that go to addresses of one domain at most: many people use one provider."""
+"""The largest fraction of an hour's mails to addresses of one domain. It is large as many people use one provider."""
 
 
 class HourlyMails:
-    """The mails of a kind that all together may ask for in an hour."""
+    """The mails of one kind that all clients together may request per hour."""
 
     def __init__(self, name: str, per_hour: int) -> None:
-        """Create an allowance; `name` is the good in metrics."""
+        """Create an allowance. `name` is the name of the good in metrics."""
         self._allowance = Allowance(per_hour, HOUR_SECONDS)
         self.good = ScarceGood(
             name, lambda: self._allowance.amount, lambda: self._allowance.count_in_use(time.monotonic())
         )
 
     def take(self, client: str, email: str, stored: int) -> Exhausted | None:
-        """Take a mail for a client's address, to an e-mail address; return why there is none.
+        """Take a mail to `email`, for the IP address `client`, and return None; or return the reason for a refusal.
 
-        `stored` is the number of mails of the last hour that the database has, from all collectors.
+        `stored` is the number of mails of the last hour in the database, from all collectors.
         """
         now = time.monotonic()
         elsewhere = max(0, stored - self._allowance.count_in_use(now))
@@ -51,7 +51,7 @@ class HourlyMails:
 
 
 class OutgoingMails:
-    """The requests for mails that are under way, in the background: nobody waits for them."""
+    """The requests for mails that are under way. They run in the background: no page waits for them."""
 
     def __init__(self) -> None:
         self._places = Places(UNDER_WAY_MAX)
@@ -61,14 +61,14 @@ class OutgoingMails:
         self.good = ScarceGood("mails_under_way", lambda: UNDER_WAY_MAX, lambda: self._places.in_use)
 
     def find_exhausted(self, client: str) -> str | None:
-        """Return the key whose share a client has used up, or None where `start` has room for it."""
+        """Return the key whose share a client has used up, or None if `start` has room for the client."""
         key = self._places.find_exhausted(build_network_claim(client))
         if key is not None:
             self.good.record_refusal(key)
         return key
 
     def start(self, client: str, work: Callable[[], Coroutine[None, None, object]]) -> None:
-        """Begin work for a client whom `find_exhausted` has let in."""
+        """Start work for a client, after `find_exhausted` has returned None for it."""
         claim = build_network_claim(client)
         self._places.take(claim)
         self._tasks.start("mail", self._run(claim, work))
@@ -85,6 +85,6 @@ class OutgoingMails:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait for a slot to send a mail, and hold it. Take it once it is known that there is something to send."""
+        """Wait for a slot to send a mail, and hold it. Take a slot only when a mail is ready to be sent."""
         async with self._slots:
             yield

@@ -1,7 +1,8 @@
-"""Refusals of the API in the words of pages and their readers: what is wrong with a field, why nothing was done. Pure.
+"""The texts of pages for refusals of the API: the error of a field, or the reason for a failed request. Pure.
 
-The API writes for programmers, in English. Each row has the form of what it says, and what a page says instead, with
-the same figures. What has no row is shown as it is, marked as English, behind a sentence in the reader's language.
+The API writes for programmers, in English. Each row maps a pattern of an API text to the text that a page shows in its
+place, with its figures. A text that matches no row is shown unchanged and marked as English, after a sentence in the
+reader's language.
 """
 
 import re
@@ -143,12 +144,12 @@ WHYS: Rows = tuple(
 
 
 def explain_field(detail: str, say: Say) -> str | None:
-    """Return what is wrong with a field in the reader's language; None where there are no words for it."""
+    """Return the error of a field in the reader's language, or None if no row matches."""
     return _find(FIELDS, detail, say)
 
 
 def explain_why(why: str, say: Say) -> str | None:
-    """Return why nothing was done in the reader's language; None where there are no words for it."""
+    """Return the reason for a failed request in the reader's language, or None if no row matches."""
     if why in REASONS:
         return say(REASONS[why])
     return _find(WHYS, why, say)

@@ -1,8 +1,9 @@
-"""Shares of the attempts to send webhooks, so that silent receivers keep nobody else waiting. Pure.
+"""Shares of the attempts to send webhooks, so that silent receivers delay no other endpoint. Pure.
 
-A customer has a share of the attempts under way, and so has a receiver (a host and port) to which many customers send.
-Retries and failing endpoints have a share together. The endpoints that are new, slow or failing have one together, so
-an endpoint that answered promptly of late finds an attempt at once, whatever others do.
+Each customer has a share of the attempts under way. Each receiver (a host and port) has a share as well, because many
+customers may send to it. Retries and failing endpoints have one common share. All endpoints that are new, slow or
+failing have another common share. So an endpoint with a recent prompt answer gets an attempt at once, regardless of
+the other endpoints.
 """
 
 from collections.abc import Iterable
@@ -12,11 +13,11 @@ from urllib.parse import urlsplit
 from edgeproxy.base.shares import ALL, Claim, Places, Share
 
 CUSTOMER_SHARE = RECEIVER_SHARE = 1 / 5
-"""The fractions of the attempts at once that one customer, and one receiver, gets at most."""
+"""The largest fraction of the attempts at once for one customer, and for one receiver."""
 RETRIES = Share("retries", 1 / 2)
-"""The share of attempts after the first one, and to endpoints that took nothing the last time."""
+"""The share of attempts after the first one, and of attempts to endpoints that did not take the last message."""
 UNPROVEN = Share("endpoints without a prompt answer", 9 / 10)
-"""The share of endpoints that are new, slow or failing."""
+"""The share of attempts to endpoints that are new, slow or failing."""
 
 
 class Candidate(NamedTuple):
@@ -27,13 +28,13 @@ class Candidate(NamedTuple):
     customer: str
     """The id of the customer."""
     is_retry: bool
-    """Whether the delivery was tried before, or its endpoint fails."""
+    """True if the delivery was tried before, or if its endpoint fails."""
     version: int
-    """The version of the endpoint: another one may have another receiver."""
+    """The version of the endpoint. Another version may have another receiver."""
 
 
 class Choice(NamedTuple):
-    """The candidates to try now, each with its claim, and the keys whose shares kept others waiting."""
+    """The candidates to try now, each with its claim, and the keys whose used-up shares delay other candidates."""
 
     chosen: list[tuple[Candidate, Claim]]
     exhausted: set[str]
@@ -47,7 +48,7 @@ def parse_receiver(url: str) -> str:
 
 
 def build_claim(candidate: Candidate, receiver: str, *, is_prompt: bool) -> Claim:
-    """Return the shares that an attempt takes from; `is_prompt`: its endpoint has answered promptly of late."""
+    """Return the shares that an attempt counts against. `is_prompt`: the endpoint's last answer was prompt."""
     claim = [Share(f"customer {candidate.customer}", CUSTOMER_SHARE)]
     if not is_prompt:
         claim += [Share(f"receiver {receiver}", RECEIVER_SHARE), UNPROVEN]
@@ -57,7 +58,7 @@ def build_claim(candidate: Candidate, receiver: str, *, is_prompt: bool) -> Clai
 
 
 def choose_candidates(candidates: Iterable[tuple[Candidate, Claim]], places: Places) -> Choice:
-    """Take places for candidates, in their order, as far as their shares allow."""
+    """Take places for the candidates, in their order, as far as their shares allow."""
     choice = Choice([], set())
     for candidate, claim in candidates:
         key = places.find_exhausted(claim)

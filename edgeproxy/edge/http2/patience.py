@@ -1,7 +1,9 @@
-"""The accounting of floods: frames that are allowed one by one, and in large numbers are an attack.
+"""The flood budget of one HTTP/2 connection: it bounds frames that are harmless alone but an attack in numbers.
 
-RFC 9113 section 10.5 lets an endpoint end a connection for them; CVE-2019-9511 to 9518, CVE-2023-44487 (Rapid Reset)
-and CVE-2025-8671 (MadeYouReset) are about those who did not.
+RFC 9113 section 10.5 lets an endpoint close a connection for such frames. CVE-2019-9511 to 9518, CVE-2023-44487 (Rapid
+Reset) and CVE-2025-8671 (MadeYouReset) describe attacks on endpoints that did not.
+
+The budget has two parts, `frames` and `resets`. Costly frames spend them; sent answers and time restore them.
 """
 
 from typing import Final
@@ -9,35 +11,38 @@ from typing import Final
 from edgeproxy.edge.http2.errors import create_calm_error
 
 PATIENCE_MAX: Final = 1000
-"""What a connection begins with of either kind, and never has more of."""
+"""The initial value of each part of the budget, and its maximum."""
 
 IDLE_FRAME: Final = 1
-"""The cost of a frame that carries nothing: settings, a ping, a priority, a window, empty data, a type of nobody's."""
+"""The cost of a frame without content for a request: SETTINGS, PING, PRIORITY, WINDOW_UPDATE, empty DATA, or a frame of
+an unknown type."""
 
 RESET: Final = 10
-"""The cost of a stream that is reset, by either side: whoever makes the edge reset streams has begun them all. It is
-of a kind of its own, which other frames do not use up and ordinary answers hardly restore: between answers that cost
-the client nothing, such as 404, any number of requests could be begun and reset."""
+"""The cost of a stream that either side resets. A client that makes the edge reset streams has opened them itself.
+
+Resets have their own part of the budget. Other frames do not spend it, and ordinary answers restore little of it.
+Otherwise a client could open and reset any number of requests between answers that cost it little, for example 404."""
 
 ANSWER: Final = 8
-"""What an answer that was sent whole gives back of frames."""
+"""The amount that a completely sent answer adds to `frames`."""
 
 ANSWER_RESETS: Final = 1
-"""What it gives back of resets: a client may cancel one request of ten for ever."""
+"""The amount that a completely sent answer adds to `resets`. So a client may always cancel one request in ten."""
 
 DATA_FRAME: Final = 2
-"""What a DATA frame gives back that was not cut short by a window: two windows may be opened again for it."""
+"""The amount that a sent DATA frame adds to `frames`, unless a window cut the frame short. It pays for two
+WINDOW_UPDATE frames of the client."""
 
 SWEEP: Final = 50
-"""What is given back of either twice a second."""
+"""The amount that is added to each part of the budget twice a second."""
 
 TRUSTED_SCALE: Final = 50
-"""How many times the patience a trusted proxy has, and gets back with time: it carries many clients over one
-connection, and one of them must not end the streams of the others."""
+"""The factor of a trusted proxy's budget, and of the amount that time restores. A trusted proxy's connection carries
+many clients, and one client must not end the streams of the others."""
 
 
 class Patience:
-    """What a connection may still send that is of no use."""
+    """The rest of a connection's budget for frames without content and for resets."""
 
     __slots__ = ("_scale", "frames", "resets")
 
@@ -46,25 +51,25 @@ class Patience:
         self.frames = self.resets = PATIENCE_MAX
 
     def set_scale(self, scale: int) -> None:
-        """Have so many times the patience from here on."""
+        """Multiply the maximum by this factor from now on. A new factor also refills the budget."""
         if scale != self._scale:
             self._scale = scale
             self.frames = self.resets = scale * PATIENCE_MAX
 
     def spend(self) -> None:
-        """Take what a frame costs that carries nothing. Raises Http2ConnectionError where there is no more."""
+        """Spend the cost of a frame without content. Raises Http2ConnectionError if the budget is exhausted."""
         self.frames -= IDLE_FRAME
         if self.frames < 0:
             raise create_calm_error("too many frames that carry nothing")
 
     def spend_reset(self) -> None:
-        """Take what a stream costs that is reset. Raises Http2ConnectionError where there is no more."""
+        """Spend the cost of a stream reset. Raises Http2ConnectionError if the budget is exhausted."""
         self.resets -= RESET
         if self.resets < 0:
             raise create_calm_error("too many streams that are reset")
 
     def regain(self, frames: int, resets: int = 0) -> None:
-        """Give this much back."""
+        """Restore these amounts, up to the maximum."""
         most = self._scale * PATIENCE_MAX
         if self.frames < most:
             self.frames = min(most, self.frames + frames)
@@ -72,5 +77,5 @@ class Patience:
             self.resets = min(most, self.resets + resets)
 
     def sweep(self) -> None:
-        """Give back what comes with time; called twice a second."""
+        """Restore the amounts for elapsed time; called twice a second."""
         self.regain(self._scale * SWEEP, self._scale * SWEEP)

@@ -1,41 +1,43 @@
-"""The resets that a service is sent over one connection: services end connections with many, and everybody's calls.
+"""The budget of stream resets that the edge sends to an upstream over one HTTP/2 connection.
 
-RFC 9113 section 10.5 lets them, since CVE-2023-44487. Known bounds are 100 and 10 a second (edgeproxy), 200 in 30
-seconds (Netty), and half of 500 streams or more that are reset within their first second (Envoy).
+An upstream may close a connection that carries too many resets. This ends the requests of all clients on it. RFC 9113
+section 10.5 allows this, and servers do it since CVE-2023-44487. Known bounds are 100 at once and 10 per second
+(edgeproxy), 200 in 30 seconds (Netty), and half of the streams reset within their first second, from 500 streams on
+(Envoy).
 """
 
 from typing import Final
 
 RESETS_MAX: Final = 40
-"""Resets that may be sent at once."""
+"""Resets that the edge may send at once."""
 
 RESETS_PER_SECOND: Final = 5
-"""Resets that may be sent beyond these."""
+"""Further resets that the edge may send per second."""
 
 YOUNG_SECONDS: Final = 1.0
-"""Seconds for which a stream counts as young."""
+"""A stream counts as young for this many seconds after its opening."""
 
 YOUNG_MAX: Final = 100
 YOUNG_SHARE: Final = 4
-"""Young streams that may be reset whatever else happens on a connection, and beside them one of so many streams."""
+"""The edge may reset YOUNG_MAX young streams of a connection, plus one for each YOUNG_SHARE streams opened on it."""
 
 
 class ResetBudget:
-    """What is left to one connection. Times are seconds of a monotonic clock."""
+    """The resets that the edge may still send over one connection. Times are seconds of a monotonic clock."""
 
     __slots__ = ("_at", "_left", "_opened", "_young")
 
     def __init__(self, now: float) -> None:
         self._at, self._left = now, float(RESETS_MAX)
         self._opened = self._young = 0
-        """Streams that were opened, and those that were reset while they were young."""
+        """The number of opened streams, and the number of streams that were reset while young."""
 
     def count_opened(self) -> None:
-        """Count a stream that is opened."""
+        """Count an opened stream."""
         self._opened += 1
 
     def spend(self, now: float, opened_at: float) -> bool:
-        """Take what a reset costs of a stream that was opened then; return False where there is not so much."""
+        """Spend the reset of a stream that was opened at `opened_at`. Return False if the budget does not allow it."""
         self._left = min(float(RESETS_MAX), self._left + (now - self._at) * RESETS_PER_SECOND)
         self._at = now
         is_young = now - opened_at < YOUNG_SECONDS

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 WITHOUT_TLS = "This port speaks TLS, and this is HTTP without it: ask for https://"
 
 HANDSHAKE_BYTES_MAX = 20 << 10
-"""Bytes of a client's handshake: its first message, and then a chain of certificates, each of which costs a
-verification. Four certificates of RSA 4096 have some 7 KiB."""
+"""Maximum bytes of a client's handshake: its first message, and then a certificate chain. Each certificate of the chain
+costs a verification. Four RSA 4096 certificates take about 7 KiB."""
 
 GONE = (7, 8)
-"""States of TCP in which the peer has ended its side: CLOSE and CLOSE_WAIT, of linux/tcp_states.h."""
+"""TCP states after the peer has closed its side: CLOSE and CLOSE_WAIT of linux/tcp_states.h."""
 
 
 class Acceptor(asyncio.Protocol):
@@ -102,7 +102,7 @@ class TlsHandshake(TlsTransport):
         self._kind = kind
         self._runtime, self._peer, self.subject = runtime, peer, subject
         self._bytes = 0
-        """The bytes that have come."""
+        """The number of bytes received so far."""
         self._hello: bytes | None = b""
         """The bytes of the first record that have come; None once it is whole."""
         self.deadline = monotonic() + runtime.snapshot.header_timeout
@@ -132,8 +132,9 @@ class TlsHandshake(TlsTransport):
             if protocols is not None and self._spoken.isdisjoint(protocols):
                 self.send_alert(NO_APPLICATION_PROTOCOL, "no application protocol in common")
                 return False
-            # A queue of handshakes whose clients have gone must not hold up the others. An end cannot be read behind
-            # the bytes that wait, and a client that has said all it says never finishes a handshake.
+            # Handshakes of clients that have gone must not delay the other handshakes. The edge cannot read the end of
+            # the stream behind the waiting bytes, so it asks for the TCP state. A client that has closed its sending
+            # side can never finish a handshake.
             state: bytes = self._plain.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
             if state[0] in GONE:
                 self._fail(None)

@@ -22,10 +22,10 @@ T = TypeVar("T")
 READ_BYTES = 128 << 10
 """Bytes that are read at once."""
 ADDRESS_SHARE = 1 / 2
-"""The fraction of the bytes on disk that one address, or a network of IPv6, gets at most."""
+"""Maximum fraction of the bytes on disk for one address or one IPv6 network."""
 OPERATIONS_MAX = 8
-"""Operations of the disk at once. An operation that ends continues its request in the same turn of the loop, so this
-number bounds the turn."""
+"""Maximum number of disk operations at a time. The end of an operation continues its request in the same turn of the
+event loop, so this number bounds the length of the turn."""
 LOG_SECONDS = 60.0
 """Seconds between two log lines about bodies for which there is no room."""
 
@@ -51,7 +51,7 @@ class BodySpace:
         return self._places.in_use
 
     def has_room(self, claim: Claim, size: int, most: int) -> bool:
-        """Return whether a claim may have so many bytes more of at most `most`; where not, the log says so."""
+        """Return whether a claim may take `size` more bytes, with at most `most` for all claims. Log it if not."""
         self._places.amount = most
         key = self._places.find_exhausted(claim, units=size)
         if key is None:
@@ -61,21 +61,21 @@ class BodySpace:
         return False
 
     def take(self, claim: Claim, size: int) -> None:
-        """Count so many bytes more."""
+        """Add `size` bytes to the claim."""
         self._places.take(claim, size)
 
     def release(self, claim: Claim, size: int) -> None:
-        """Count so many bytes less."""
+        """Subtract `size` bytes from the claim."""
         self._places.release(claim, size)
 
     async def operate(self, operation: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Run an operation of the disk in a thread, once a place is free; raises what it does."""
+        """Run a disk operation in a thread, once a place is free. Raises the errors of the operation."""
         async with self._operations:
             return await asyncio.to_thread(operation, *arguments, **named)
 
 
 def build_claim(subject: bytes) -> Claim:
-    """Return the share that bodies of an address take from; `subject` is the address or its network."""
+    """Return the claim of an address to disk space for bodies; `subject` is the address or its network."""
     return (Share(f"address {subject.hex()}", ADDRESS_SHARE),)
 
 
@@ -201,7 +201,7 @@ class BodyFile:
     def close(self) -> None:
         """Drop the file, once the operation under way has ended."""
         self._closed = True
-        self._pending.clear()  # The operation under way may wait for a thread for long.
+        self._pending.clear()  # Free the memory now: the current operation may wait long for a thread.
         self._writable.set()
         if not self._busy:
             self._busy = True

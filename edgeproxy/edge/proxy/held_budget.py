@@ -1,57 +1,58 @@
-"""The memory budget of one worker: the bytes that it holds for clients, and who gives way when there are too many.
+"""The memory budget of one worker: it bounds the bytes that the worker holds for its clients.
 
-A holder is a client's connection, or one stream of HTTP/2. It states how many bytes are held for it: a head that is not
-whole, requests and bodies that were read ahead, answers that the client does not take. The bytes count for its HTTP/2
-connection, for its address, and for the worker. Each of these has a bound. Beyond a bound, its largest holders are told
-to end. Pure: holders do what follows.
+A holder is a client's HTTP/1.1 connection or one HTTP/2 stream. It reports how many bytes the worker holds for it:
+incomplete heads, requests and bodies read ahead, and answers that the client does not read. The bytes count for the
+holder's HTTP/2 connection, for its client's address, and for the worker. Each of these three has a bound. When a bound
+is exceeded, the budget tells the largest holders to release their bytes. The budget itself does no I/O.
 """
 
 from typing import Final, Protocol
 
 CONNECTION_SHARE: Final = 4
-"""A connection of HTTP/2 may hold this part of the budget: a quarter."""
+"""A divisor of the budget: an HTTP/2 connection may hold a quarter."""
 ADDRESS_SHARE: Final = 2
-"""An address may hold this part of the budget: a half."""
+"""A divisor of the budget: an address may hold a half."""
 PRESSED_SHARE: Final = 2
-"""From this part of a bound on, a half, memory is saved: bodies go to disk."""
+"""A divisor of a bound: beyond a half of it the worker saves memory, and bodies go to disk."""
 RELIEF_SHARE: Final = 8
-"""Beyond a bound, this part of it is freed at once, an eighth, so that not each further byte looks for somebody."""
+"""A divisor of a bound: when the bound is exceeded, an eighth of it is freed as well. Otherwise each further byte would
+trigger another search for the largest holders."""
 
 UNCOUNTED_BYTES: Final = 16 << 10
-"""Bytes of a request that came with its head and are not counted: an ordinary request asks no budget."""
+"""A request that arrives with its head does not count up to this many bytes. So an ordinary request uses no budget."""
 
 
 class Payer(Protocol):
-    """The address for which bytes are held."""
+    """The address that held bytes count for."""
 
     @property
     def subject(self) -> bytes:
-        """The address, or the network of IPv6 that counts as one."""
+        """The address, or the IPv6 network that counts as one address."""
 
 
 class Holder(Protocol):
-    """A client's connection of HTTP/1.1, or a stream of HTTP/2."""
+    """A client's HTTP/1.1 connection, or an HTTP/2 stream."""
 
     holding: "Holding | None"
-    """Its entry in the budget; None while nothing is held for it. The budget sets it."""
+    """The holder's entry in the budget; None while no bytes are held for it. The budget sets it."""
 
     @property
     def address(self) -> Payer:
-        """The address for which the bytes are held: of a trusted proxy's request, that of the proxy's client."""
+        """The address that the bytes count for. A trusted proxy's request counts for the proxy's client."""
 
     @property
     def held_account(self) -> "Account | None":
-        """The account of the connection that it shares with other holders; None where it has one for itself."""
+        """The account of the connection that the holder shares with other holders; None if it shares none."""
 
     def update_held(self) -> None:
-        """State anew how many bytes are held, by `HeldBudget.hold`."""
+        """Report the current number of held bytes with `HeldBudget.hold`."""
 
     def on_held_exhausted(self, share: str) -> None:
-        """End what is held; `share` is the exhausted bound: `connection`, `address` or `worker`."""
+        """Release the held bytes. `share` names the exceeded bound: `connection`, `address` or `worker`."""
 
 
 class Account:
-    """The bytes that are held for a connection, or for an address."""
+    """The bytes held for one connection or one address."""
 
     __slots__ = ("held_bytes", "holdings")
 
@@ -61,7 +62,7 @@ class Account:
 
 
 class Holding:
-    """The entry of one holder: `held_bytes` of these accounts are its own."""
+    """The budget entry of one holder. Each of its `accounts` includes its `held_bytes`."""
 
     __slots__ = ("accounts", "held_bytes", "holder", "subject")
 
@@ -71,7 +72,7 @@ class Holding:
 
 
 class HeldBudget:
-    """The bytes that a worker holds for its clients, `bytes_max` at most."""
+    """The bytes that a worker holds for its clients: at most `bytes_max`."""
 
     __slots__ = ("_addresses", "bytes_max", "held_bytes")
 
@@ -81,7 +82,7 @@ class HeldBudget:
         self._addresses: dict[bytes, Account] = {}
 
     def hold(self, holder: Holder, size: int) -> None:
-        """Record that `size` bytes in all are held for a holder from now on; 0 ends its entry."""
+        """Record that the worker now holds `size` bytes in total for a holder. 0 removes the holder's entry."""
         holding = holder.holding
         if holding is not None and (not size or holding.subject != holder.address.subject):
             self._remove(holding)
@@ -99,8 +100,10 @@ class HeldBudget:
             self._enforce(holding)
 
     def is_pressed(self, holder: Holder) -> bool:
-        """Return whether so much is held, by all or by the holder's connection or address, that memory is to be
-        saved."""
+        """Return whether the worker must save memory for this holder.
+
+        It must if the worker, the holder's address or the holder's connection has more than half of its bound.
+        """
         if self.held_bytes > self.bytes_max // PRESSED_SHARE:
             return True
         address, connection = self._addresses.get(holder.address.subject), holder.held_account
@@ -109,7 +112,7 @@ class HeldBudget:
         )
 
     def refresh(self) -> None:
-        """Have all holders state anew what is held for them: sockets take bytes and tell nobody."""
+        """Make all holders report their bytes again, because a socket that sends bytes does not notify the budget."""
         for account in tuple(self._addresses.values()):
             for holding in tuple(account.holdings):
                 if holding.holder.holding is holding:
@@ -136,14 +139,14 @@ class HeldBudget:
             del self._addresses[holding.subject]
 
     def _enforce(self, holding: Holding) -> None:
-        """Have the largest holders end where a bound is exceeded, the narrowest bound first."""
+        """Make the largest holders of each exceeded bound release their bytes. The narrowest bound comes first."""
         address, *connections = holding.accounts
         for connection in connections:
             self._relieve(connection, self.bytes_max // CONNECTION_SHARE, "connection")
         self._relieve(address, self.bytes_max // ADDRESS_SHARE, "address")
         if self.held_bytes > self.bytes_max:
             target = self.bytes_max - self.bytes_max // RELIEF_SHARE
-            # Whoever has used it up: the addresses that hold most. Each is left half of what it had.
+            # The addresses that hold the most bytes have used up the budget. Each keeps at least half of its bytes.
             for account in sorted(self._addresses.values(), key=lambda each: each.held_bytes, reverse=True):
                 excess = self.held_bytes - target
                 if excess <= 0:
@@ -155,7 +158,7 @@ class HeldBudget:
             self._shrink(account, bytes_max - bytes_max // RELIEF_SHARE, share)
 
     def _shrink(self, account: Account, target: int, share: str) -> None:
-        """End the largest holders of an account until it has no more than `target` bytes."""
+        """Make the largest holders of an account release their bytes until the account has at most `target` bytes."""
         for holding in sorted(account.holdings, key=lambda each: each.held_bytes, reverse=True):
             if account.held_bytes <= target:
                 break

@@ -1,7 +1,8 @@
-"""The page that a refused head comes from: its Origin, and its site and path, as far as they can be read.
+"""The values of a refused request head that select the CORS fields of the answer: Origin, host, method and path.
 
-The edge refuses a head that is malformed, too long, too late or cut off before it knows the route. A page reads that
-answer only if it has the fields of the route's CORS. So these few values are read from a head that nothing else uses.
+The edge refuses a head that is malformed, too long, too late or cut off before it knows the route. A web page can read
+the refusal only if the answer has the CORS fields of the route. So the edge reads these values from the refused head,
+as far as it can. The head has no other use.
 """
 
 import re
@@ -17,21 +18,21 @@ from edgeproxy.edge.proxy.cors import ORIGIN
 BLANK: Final = b"\r\n\r\n"
 
 REFUSED_IN_PATH: Final = re.compile(rb"%%(?![0-9A-Fa-f]{2})|%%(?:5[Cc]|00)|[^%b]" % re.escape(TARGET))
-"""A bad escape, an escape that no path may have, or a byte that no target may have."""
+"""Matches an invalid escape, an escape that no path may have, or a byte that no request target may have."""
 
 
 class RefusedHead(NamedTuple):
-    """What a refused head says; each value is empty or None where it cannot be read."""
+    """The values of a refused head. A value that cannot be read is empty or None."""
 
     host: bytes | None
     method: bytes
     path: bytes
-    """The path up to the last slash before its first fault, in its one form."""
+    """The normalized path, up to the last slash before its first fault."""
     origin: bytes | None
 
 
 def read_refused_head(data: bytes) -> RefusedHead:
-    """Read a head, or its beginning. A field line that has not ended is not read."""
+    """Read a whole head or the beginning of one. A field line without its CRLF is not read."""
     line, _, lines = data.partition(BLANK)[0].partition(b"\r\n")
     if BLANK not in data:
         lines = lines[: lines.rfind(b"\r\n") + 2]
@@ -46,7 +47,7 @@ def read_refused_head(data: bytes) -> RefusedHead:
 
 
 def _normalize_beginning(path: bytes) -> bytes:
-    """Return the normalized path up to the last slash before its first fault; empty where that is no path either."""
+    """Return the normalized path up to the last slash before its first fault, or b"" if that part is invalid too."""
     fault = REFUSED_IN_PATH.search(path)
     if fault is not None:
         path = path[: path.rfind(b"/", 0, fault.start()) + 1]

@@ -25,18 +25,18 @@ UNASKED_BYTES_MAX = 1 << 20
 """Bytes that may wait for a peer to which TLS itself has something to answer; what is relayed stops far below that."""
 
 RECORDS_BYTES_MAX = 4 << 10
-"""Bytes of one read that are decrypted at once: so many of the shortest records take some 0.2 ms."""
+"""Reads of at most this many bytes are decrypted at once. Even the shortest records take only about 0.2 ms then."""
 
 TLS_PIECE_BYTES_MAX = 24 << 10
-"""Bytes that are decrypted at a time. OpenSSL reads all messages before the next data in one call: so many updates of
-keys take some 40 ms."""
+"""Maximum bytes that are decrypted at a time. OpenSSL processes all messages before the next data in one call. Key
+updates of this many bytes take it about 40 ms."""
 
 RECORD_OVERHEAD_BYTES = 29
-"""Bytes of a record beside its content: header, explicit nonce, tag (TLS 1.2); those of TLS 1.3 are 22."""
+"""Bytes of a TLS 1.2 record besides its content: header, explicit nonce and tag. A TLS 1.3 record has 22."""
 
 EMPTY_BYTES_MAX, EMPTY_BYTES_PER_SECOND = 24 << 10, 16 << 10
-"""Bytes of records without content that a connection may send at once, and in a second: 600 updates of keys, empty
-records or padding. The former includes a record that has not come whole."""
+"""Bytes without content that a connection may send at once, and per second. The second bound allows 600 key updates per
+second. Empty records and padding count too. An incomplete record counts for the first bound."""
 
 _room = memoryview(bytearray(READ_BYTES_MAX + 4 * RECORD_BYTES_MAX))
 """The bytes to which the records of all connections are decrypted: they leave it before the next one is read."""
@@ -88,9 +88,9 @@ class TlsTransport(asyncio.Protocol):
         self._paused = False
         self._turns = turns
         self.backlog: InputBacklog | None = None
-        """Records and handshakes that wait for their turns."""
+        """Records and handshake messages that wait for a slice."""
         self._empty_bytes, self._empty_since = 0.0, 0.0
-        """Bytes that brought no content, and the time up to which those of a second were taken off."""
+        """Bytes without content, less the allowance per second, and the time when this was last computed."""
         self.deadline = NEVER
         """The deadline of the handshake, in seconds of the monotonic clock."""
 
@@ -151,7 +151,7 @@ class TlsTransport(asyncio.Protocol):
     # ---- what comes from the socket
 
     def data_received(self, data: bytes) -> None:
-        # A handshake takes a millisecond, and records may be of a byte.
+        # A step of a handshake takes a millisecond, and a record may carry only one byte.
         if (self._protocol is None or len(data) > RECORDS_BYTES_MAX) and self._take_in_slices(data):
             return
         if self._protocol is None and (self._is_closed or not self.on_handshake_data(data)):
@@ -166,11 +166,11 @@ class TlsTransport(asyncio.Protocol):
                 self.backlog.is_costly = False
             self._read(0)
         elif self.backlog is not None and self._tls.context.verify_mode == ssl.CERT_REQUIRED:
-            # The next flight has certificates, and each of them costs a verification.
+            # The client's next flight has certificates, and each certificate costs a verification.
             self.backlog.is_costly = self._tls.server_side
 
     def _take_in_slices(self, data: bytes) -> bool:
-        """Process input in slices; False where it is to be processed at once: the rest of what is lost, too."""
+        """Process input in slices. Return False if the caller must process it at once, as on a lost connection."""
         if self._plain.is_closing():
             return False
         if self.backlog is None:
@@ -178,12 +178,12 @@ class TlsTransport(asyncio.Protocol):
         return self.backlog.receive(data)
 
     def describe(self) -> tuple[str, str]:
-        """Return the kind of the connection, and the address of its peer."""
+        """Return the kind of the connection and the address of its peer."""
         peer = self._plain.get_extra_info("peername")
         return "TLS" if self._protocol is not None else "TLS handshake", peer[0] if peer else ""
 
     def process_backlog(self) -> None:
-        """Process what came before the connection was lost, unless this side had ended it."""
+        """Process the input that arrived before the connection was lost, unless this side had closed the connection."""
         if self.backlog is not None:
             backlog, self.backlog = self.backlog, None
             last = backlog.close()
@@ -191,25 +191,25 @@ class TlsTransport(asyncio.Protocol):
                 self.data_received(last)
 
     takes_bulk = False
-    """All bytes are decrypted."""
+    """All bytes must be decrypted."""
     piece_bytes_max = TLS_PIECE_BYTES_MAX
 
     def has_room_for_input(self) -> bool:
-        """Return whether whoever speaks through this takes more."""
+        """Return whether the protocol above takes more data."""
         return not (self._paused or self._plain.is_closing())
 
     def hold_input(self) -> None:
-        """Read nothing from the socket until the input that waits has had its turn."""
+        """Stop reading the socket until the waiting input has had its slice."""
         if not self._plain.is_closing():
             self._plain.pause_reading()
 
     def on_backlog_done(self) -> None:
-        """Read the socket again."""
+        """Resume reading the socket."""
         if self.has_room_for_input():
             self._plain.resume_reading()
 
     def _read(self, fresh: int) -> None:
-        """Decrypt all that is there, in one piece for whom it is for; `fresh` bytes of it have just come."""
+        """Decrypt all received records and pass their content on in one piece; `fresh` bytes have just arrived."""
         incoming, read, room = self._incoming, self._tls.read, _room
         there, broken, records = 0, None, 0
         try:
@@ -243,8 +243,11 @@ class TlsTransport(asyncio.Protocol):
             self._end()
 
     def _count_empty_bytes(self, more: int) -> None:
-        """Count bytes that brought no content, negative once the rest of their record has come; abort beyond the bound:
-        one byte of content after each update of keys would hide none of them."""
+        """Count bytes without content, and abort the connection beyond the bound.
+
+        `more` is negative once the rest of an incomplete record has arrived. Bytes count, not reads: a client cannot
+        hide key updates by sending one byte of content after each.
+        """
         now = self._turns.clock()
         left = max(0.0, self._empty_bytes - (now - self._empty_since) * EMPTY_BYTES_PER_SECOND)
         self._empty_bytes, self._empty_since = max(0.0, left + more), now

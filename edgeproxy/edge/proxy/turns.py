@@ -1,12 +1,13 @@
-"""Turns of the event loop, shared fairly: no connection keeps the others waiting for what it sends.
+"""Fair use of the event loop: the input of one connection must not keep the others waiting.
 
-libuv reads one socket up to 32 times in a turn, 256 KiB each, and tiny requests, chunks and frames cost far more than
-they weigh. So input that is more than one ordinary request is processed in slices. A slice is bounded in time, and so
-are all slices of a turn together, however many connections wait. What a slice leaves waits in a queue, and the queue
-is served round robin after the new input of a turn. The order of events in uvloop gives this: callbacks, then sockets.
-Input that has had no slice yet gets every second slice, and one costly step at most runs in a turn.
+A turn is one iteration of the event loop. libuv reads one socket up to 32 times in a turn, 256 KiB each. Tiny requests,
+chunks and frames cost far more CPU than their size suggests. So the worker processes input in slices, unless the input
+is a single ordinary request. Each slice has a time limit, and all slices of a turn share another one, however many
+connections wait. Unprocessed input waits in a queue. The queue is served round robin, after the new input of a turn:
+uvloop runs callbacks first and then reads sockets, so the queue's callback runs after the reads. Connections that have
+had no slice yet get every second slice. At most one costly step runs in a turn.
 
-A connection whose input waits pauses its transport within `data_received`: this ends libuv's loop of reads.
+A connection whose input waits pauses its transport within `data_received`. This ends libuv's loop of reads.
 """
 
 import asyncio
@@ -16,52 +17,53 @@ from time import monotonic
 from typing import Final, Protocol
 
 SLICE_SECONDS: Final = 0.001
-"""Seconds that a connection may process its input for in one turn."""
+"""Seconds that one connection may spend on its input in a turn."""
 
 TURN_SECONDS: Final = 0.004
-"""Seconds of one turn for all slices together: new input has so many, and after it the queue."""
+"""Seconds for all slices of one turn together: once for new input, and once more for the queue after it."""
 
 SMALL_BYTES: Final = 1024
-"""Bytes of one read that are processed at once whatever they are: a slice would cost more than it bounds."""
+"""Reads of at most this many bytes are processed at once, whatever they contain: a slice would cost more than it
+saves."""
 
 PIECE_BYTES: Final = 16 << 10
-"""Bytes of the first piece of a connection's input; longer than most heads."""
+"""Bytes of the first piece of a connection's input. Most request heads are shorter."""
 
 PIECE_BYTES_MIN, PIECE_BYTES_MAX = 1 << 10, 64 << 10
-"""Bytes of a piece, whatever pieces before it have cost. The longest takes some 15 ms if it holds chunks of a byte."""
+"""Minimum and maximum bytes of a piece. A piece of the maximum length takes about 15 ms if it holds one-byte chunks."""
 
 PACKED_PIECE_BYTES_MAX: Final = 512
-"""Bytes of a piece that is decoded in order to be read: it can become a hundred times as long."""
+"""Maximum bytes of a compressed piece whose content the edge reads. Decompressed, it can be a hundred times as long."""
 
 BULK_BYTES: Final = 64 << 10
-"""Bytes of one read up to which plain bytes, of a body of known length for example, are no matter of slices."""
+"""Reads of at most this many plain bytes need no slice. The bytes of a body of known length are plain, for example."""
 
 LONG_TURN_SECONDS: Final = 0.05
-"""Seconds of a turn from which on it is reported."""
+"""Turns that take longer than this many seconds are reported."""
 
 STEPS: Final = 16
-"""Requests, frames or chunks after which whoever processes them looks at the clock."""
+"""A loop over requests, frames or chunks reads the clock once for this many of them."""
 
 
 class QueuedInput(Protocol):
-    """A connection with input that waits."""
+    """A connection whose input waits for a slice."""
 
     def go_on(self, until: float) -> None:
-        """Process input until that time of the clock; call `Turns.wait` again if some is left."""
+        """Process input until the clock reaches `until`. Call `Turns.wait` again if input is left."""
 
     def abort(self) -> None:
-        """Close at once: processing has failed."""
+        """Close the connection at once, because processing has failed."""
 
     def describe(self) -> tuple[str, str]:
-        """Return the kind of the connection, and the address of its peer, for the log."""
+        """Return the kind of the connection and the address of its peer, for the log."""
 
 
 UNKNOWN: Final = ("other", "")
-"""The description of what took a turn's time, where no slice did."""
+"""The description in the log if no slice took most of a long turn."""
 
 
 class Turns:
-    """The turns of one worker's loop. Times are seconds of `clock`; `call_soon` calls back in the next turn."""
+    """The turns of one worker's event loop. `clock` returns seconds; `call_soon` runs a callback in the next turn."""
 
     __slots__ = (
         "_began",
@@ -84,35 +86,36 @@ class Turns:
         observe: Callable[[float], None] = lambda _: None,
         report: Callable[[float, str, str], None] = lambda *_: None,
     ) -> None:
-        """`observe`: notes the length of a turn. `report`: logs a long one, with the kind and the peer of the
-        connection that had the longest slice of it."""
+        """`observe` records the length of a turn. `report` logs a long turn, with the kind and the peer of the
+        connection that had the longest slice."""
         self.clock = clock
         self._observe, self._report = observe, report
         self._began = 0.0
-        """The beginning of the turn under way, where all of it is measured; else 0.0."""
+        """The start of the current turn if the whole turn is measured, else 0.0."""
         self._longest = (0.0, UNKNOWN)
-        """The longest slice of the turn under way, and whose it was."""
+        """The seconds of the longest slice of the current turn, and the description of its connection."""
         self._call_soon = call_soon
         self.until = 0.0
-        """The end of the slice under way; 0.0 where there is none."""
+        """The end of the current slice, or 0.0 outside slices."""
         self._ends = 0.0
-        """The end of the time that this turn has for slices of new input; 0.0 until it has any."""
+        """The end of the time for new input in this turn, or 0.0 before the first new input."""
         self._newcomers: deque[QueuedInput] = deque()
-        """Input that has had no slice yet: it need not wait for a whole round of those that always send more."""
+        """Connections that have had no slice yet. They need not wait for a whole round of connections that send all the
+        time."""
         self._queue: deque[QueuedInput] = deque()
-        """Input of which a slice has left some."""
+        """Connections whose last slice ended before their input did."""
         self._costly: deque[QueuedInput] = deque()
-        """Input whose next step cannot be divided and is known to take long."""
+        """Connections whose next step cannot be divided and is known to take long."""
 
     @property
     def waiting(self) -> int:
-        """Connections whose input waits."""
+        """The number of connections whose input waits."""
         return len(self._newcomers) + len(self._queue) + len(self._costly)
 
     def open(self) -> float:
-        """Return when a slice of new input ends that begins now; 0.0 where the input has to wait.
+        """Begin a slice for new input. Return the end of the slice, or 0.0 if the input must wait.
 
-        Within a slice it is the end of that one.
+        Within a slice, return the end of that slice.
         """
         if self.until:
             return self.until
@@ -125,25 +128,25 @@ class Turns:
         return min(now + SLICE_SECONDS, self._ends) if now < self._ends else 0.0
 
     def repeat(self, step: Callable[[bytes], bytes], data: bytes) -> bytes:
-        """Call `step`, which returns the bytes that it has left, as long as the slice lasts; return what is left."""
+        """Call `step` until the slice ends or all bytes are processed. Return the unprocessed bytes, as `step` does."""
         until = self.open()
         while data and self.clock() < until:
             data = step(data)
         return data
 
     def wait(self, waiter: QueuedInput, *, costly: bool = False) -> None:
-        """Have `waiter` go on in one of the next turns. It waits once at most: that is its own business.
+        """Queue `waiter` for a slice in one of the next turns. The caller must not queue a waiter twice.
 
-        `costly`: its next step cannot be divided and takes long. One such step runs in a turn.
+        `costly`: the next step of `waiter` cannot be divided and takes long. Only one such step runs in a turn.
         """
-        # A slice under way is its own, as a rule: it leaves something.
+        # If a slice is running, it is usually the waiter's own, and it ended before the waiter's input did.
         (self._costly if costly else self._queue if self.until else self._newcomers).append(waiter)
         if not self._ends:
-            self._ends = self.clock()  # No new input of this turn comes before it.
+            self._ends = self.clock()  # New input of this turn must not overtake it.
             self._schedule()
 
     def grant(self, waiter: QueuedInput, until: float) -> None:
-        """Give `waiter` a slice now."""
+        """Give `waiter` a slice that begins now and ends at `until`."""
         before, self.until = self.until, until
         begun = self.clock()
         try:
@@ -158,12 +161,12 @@ class Turns:
                 self._longest = seconds, waiter.describe()
 
     def record(self, seconds: float) -> None:
-        """Take note of the length of a turn that has just ended, and report a long one."""
+        """Record the length of the turn that has just ended. Report it if it was long."""
         self._observe(seconds)
         self.report_long(seconds)
 
     def report_long(self, seconds: float) -> None:
-        """Report a turn if it was long: by the connection whose slice took most of it, if one did."""
+        """Report a turn if it was long, with the connection whose slice took more than half of it, if any."""
         longest, described = self._longest
         if seconds > LONG_TURN_SECONDS:
             self._report(seconds, *(described if longest > seconds / 2 else UNKNOWN))
@@ -174,7 +177,7 @@ class Turns:
         call_soon(self._run)
 
     def _run(self) -> None:
-        """Begin a turn: give slices to those who wait, each one at most, as long as the turn has time for them."""
+        """Begin a turn: give each waiting connection at most one slice, as long as the turn has time."""
         clock = self.clock
         self._ends = 0.0
         now = clock()
@@ -213,36 +216,37 @@ class InputSide(Protocol):
 
     @property
     def takes_bulk(self) -> bool:
-        """Whether its next bytes are only passed on or dropped, at no cost but that of their number."""
+        """True if the next bytes are only passed on or dropped, so that only their number costs time."""
 
     @property
     def piece_bytes_max(self) -> int:
-        """Bytes that it may be given at a time, whatever pieces before have cost."""
+        """Maximum bytes of a piece for this connection, however little earlier pieces have cost."""
 
     def data_received(self, data: bytes) -> None:
         """Process input, or hand it to the backlog."""
 
     def has_room_for_input(self) -> bool:
-        """Return whether it may process more: whoever is to take it does."""
+        """Return whether the connection may process more input, because the receiver of its data has room."""
 
     def hold_input(self) -> None:
         """Pause the transport."""
 
     def on_backlog_done(self) -> None:
-        """Read on, where nothing else speaks against it: all that waited is processed."""
+        """Resume reading unless there is another reason to pause: the backlog is empty."""
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close the connection at once."""
 
     def describe(self) -> tuple[str, str]:
-        """Return the kind of the connection, and the address of its peer, for the log."""
+        """Return the kind of the connection and the address of its peer, for the log."""
 
 
 class InputBacklog:
-    """The input of one connection that was read and waits for its turns.
+    """The input of one connection that has been read and waits for slices.
 
-    It is cut to pieces, whose length follows from what pieces before have cost. It is made when a connection needs it
-    first, and is closed when that is lost, as the two hold each other.
+    The backlog cuts the input into pieces. The time that earlier pieces took determines the length of the next piece. A
+    connection creates its backlog when it first needs one. It closes the backlog when the connection is lost, because
+    the two objects refer to each other.
     """
 
     __slots__ = ("_at", "_data", "_feeds", "_piece_bytes", "_side", "_turns", "is_costly", "is_queued")
@@ -251,21 +255,21 @@ class InputBacklog:
         self._turns = turns
         self._side: InputSide | None = side
         self._data, self._at = b"", 0
-        """Bytes, and how many of them have been processed."""
+        """The bytes, and the number of them that have been processed."""
         self._piece_bytes = PIECE_BYTES
         self._feeds = False
-        """Whether the side is being given a piece."""
+        """True while the connection processes a piece."""
         self.is_queued = False
-        """Whether it waits for a turn."""
+        """True while the backlog is queued for a slice."""
         self.is_costly = False
-        """Whether the next step of its side cannot be divided and takes long."""
+        """True if the next step of the connection cannot be divided and takes long."""
 
     def __len__(self) -> int:
-        """Return the bytes that wait."""
+        """Return the number of waiting bytes."""
         return len(self._data) - self._at
 
     def receive(self, data: bytes) -> bool:
-        """Take new input, processed or kept; False where the side is to process it itself, at once."""
+        """Process new input in a slice or store it. Return False if the connection must process it itself, at once."""
         side = self._side
         if self._feeds or side is None or (len(data) <= BULK_BYTES and side.takes_bulk):
             return False
@@ -279,24 +283,24 @@ class InputBacklog:
         return True
 
     def put_back(self, data: bytes) -> None:
-        """Keep bytes that come before all that wait, and wait for a turn: those of a piece that were not processed."""
+        """Store the unprocessed bytes of a piece in front of all waiting bytes, and queue for a slice."""
         self._data, self._at = (data + self.take() if len(self) else data), 0
         self.wait()
 
     def take(self) -> bytes:
-        """Return all that waits, and keep nothing."""
+        """Return all waiting bytes and remove them."""
         data, self._data, at, self._at = self._data, b"", self._at, 0
         return data[at:]
 
     def wait(self) -> None:
-        """Wait for a turn, unless it does so already; nothing is read until then."""
+        """Queue for a slice, unless the backlog is queued already. Reading stops until then."""
         if not self.is_queued and self._side is not None:
             self.is_queued = True
             self._side.hold_input()
             self._turns.wait(self, costly=self.is_costly)
 
     def blocks_reading(self) -> bool:
-        """Return whether something waits that comes before what could be read; it gets a turn, as there is room."""
+        """Return whether input waits that must be processed before any further read. Queue it, as there is room now."""
         if not len(self):
             return False
         if not self._feeds:
@@ -304,7 +308,7 @@ class InputBacklog:
         return True
 
     def go_on(self, until: float) -> None:
-        """Process pieces until then."""
+        """Process pieces until the clock reaches `until`."""
         side, clock = self._side, self._turns.clock
         self.is_queued = False
         if side is None:
@@ -322,7 +326,7 @@ class InputBacklog:
         finally:
             self._feeds = False
         if self._side is None:
-            return  # Another protocol goes on with the connection.
+            return  # Another protocol has taken over the connection.
         if not len(self):
             if not self.is_queued:
                 side.on_backlog_done()
@@ -332,22 +336,22 @@ class InputBacklog:
             side.hold_input()
 
     def abort(self) -> None:
-        """Close the connection: its input cannot be processed."""
+        """Close the connection, because its input cannot be processed."""
         self.take()
         if self._side is not None:
             self._side.abort()
 
     def describe(self) -> tuple[str, str]:
-        """Return the kind of the connection, and the address of its peer."""
+        """Return the kind of the connection and the address of its peer."""
         return UNKNOWN if self._side is None else self._side.describe()
 
     def close(self) -> bytes:
-        """Forget the connection, which is lost or another protocol's; return its input that waited."""
+        """Detach the connection, which is lost or taken over by another protocol. Return its waiting input."""
         self._side = None
         return self.take()
 
     def _cut(self, side: InputSide) -> bytes:
-        """Take the next piece off."""
+        """Remove the next piece from the waiting bytes and return it."""
         data, at = self._data, self._at
         end = len(data) if side.takes_bulk else at + min(self._piece_bytes, side.piece_bytes_max)
         if end >= len(data):
@@ -357,7 +361,7 @@ class InputBacklog:
         return data[at:end]
 
     def _adapt(self, seconds: float) -> None:
-        """Make pieces shorter or longer, such that one takes a quarter to a half of a slice."""
+        """Adjust the length of pieces so that one takes between a quarter and a half of a slice."""
         if seconds > SLICE_SECONDS / 2:
             self._piece_bytes = max(self._piece_bytes // 2, PIECE_BYTES_MIN)
         elif seconds < SLICE_SECONDS / 4:

@@ -1,4 +1,4 @@
-"""Shares of the attempts to send webhooks: silent receivers of any arrangement leave attempts to everybody else."""
+"""Shares of the attempts to send webhooks: silent receivers in any arrangement leave attempts for all others."""
 
 import asyncio
 import time
@@ -27,13 +27,13 @@ CALLER = Caller("test")
 
 
 def create(customer: str, receiver: str, count: int = 40, *, is_retry: bool = False) -> list[tuple[Candidate, Claim]]:
-    """Return candidates of a customer, to endpoints that have never answered."""
+    """Return candidates of a customer. Their endpoints have never answered."""
     candidates = [Candidate(f"m{number}", f"{customer}-{number}", customer, is_retry, 1) for number in range(count)]
     return [(one, build_claim(one, receiver, is_prompt=False)) for one in candidates]
 
 
 def list_silent(kind: str) -> list[tuple[Candidate, Claim]]:
-    """Return candidates of silent receivers, arranged in one of several ways, each customer's in turns."""
+    """Return candidates with silent receivers, in one of several arrangements. The customers take turns."""
     customers_of = {
         "a customer, many hosts": [create("silent", f"host{number}:443") for number in range(20)],
         "many customers, a host": [create(f"silent{number}", "host:443") for number in range(20)],
@@ -118,7 +118,7 @@ def test_message_arrives_beside_silent_customers_whose_messages_are_due_for_long
             now = time.time() + 1
             await jobs.sender.step(now)
             async with asyncio.timeout(10):
-                while not honest.on("/"):  # noqa: ASYNC110 - another thread's
+                while not honest.on("/"):  # noqa: ASYNC110 - another thread sets it
                     await asyncio.sleep(STEP)
             assert len(silent.got) <= 5, "a receiver has a fifth of the attempts, and one more"
             figures = metrics.exposition(True, None).decode()

@@ -1,4 +1,4 @@
-"""Answers beyond a bound of the edge: the answer alone fails, and its endpoint stays in the choice."""
+"""Responses that exceed a bound of the edge: only the response fails, and its endpoint remains in use."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.support.transcript import Edge, get, head, ok
 
 CHUNKED = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked")
 BOUND = 16 << 10
-"""`head` of the upstream."""
+"""The upstream's setting `head`, in bytes."""
 
 ANSWERS: dict[str, tuple[bytes, bytes, str]] = {
     "head": (
@@ -30,7 +30,7 @@ ANSWERS: dict[str, tuple[bytes, bytes, str]] = {
         "http_response_transfer_coding",
     ),
 }
-"""By what is bounded: an answer just below the bound, one above it, and the error."""
+"""For each bound: a response just below the bound, a response above it, and the error."""
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -49,7 +49,7 @@ async def test_an_answer_beyond_a_bound_is_no_fault_of_its_endpoint(edge: Edge, 
     await upstream.sends(above)
     await edge.until(lambda: edge.count("edge_upstream_errors_total", "api", error) == 1, error)
     if error == "http_response_transfer_coding":
-        await client.gets_cut()  # Within an answer.
+        await client.gets_cut()  # The connection closes within the response.
     else:
         while (answer := await client.gets_answer()).status == 103:
             pass

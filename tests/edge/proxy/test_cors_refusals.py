@@ -1,4 +1,4 @@
-"""Pages see each of the edge's own answers: every status, over HTTP/1.1 and HTTP/2, by the CORS of the route."""
+"""Web pages can read each refusal of the edge if the route's CORS allows it: every status, over HTTP/1.1 and HTTP/2."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ KEY_LINE = f"X-API-Key: {UNLIMITED}"
 
 @pytest.fixture
 def edge(edge: Edge) -> Edge:
-    """The origin may call the routes of one prefix; those of all others another one may."""
+    """PAGE may call the routes below /app. OTHER_PAGE may call all other routes."""
     config = edge.config
     config["listen"] = {"address": "127.0.0.1:0", "http2": True}
     config["cors"] = {"origins": [OTHER_PAGE]}
@@ -75,10 +75,10 @@ OF_HTTP1: dict[str, tuple[int, bytes]] = {
     "another version": (505, gets("/app/open/x").replace(b"HTTP/1.1", b"HTTP/1.9")),
     "a target of another host": (400, gets("http://elsewhere.test/app/open/x")),
 }
-"""Faults that HTTP/2 does not have, or that are errors of its streams."""
+"""Faults that HTTP/2 does not have, or that are stream errors there."""
 
 FORWARDED = ("a body that does not come", "a service that does not answer")
-"""The refusals of requests that have a connection to their service."""
+"""The refused requests that the edge has already sent to an upstream."""
 
 
 def check(answer: Message, status: int) -> None:

@@ -1,4 +1,4 @@
-"""The memory budget of a worker: who is counted for which bytes, and who ends when there are too many."""
+"""The memory budget of a worker: its accounts of held bytes, and the holders that end beyond a bound."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -119,11 +119,11 @@ def test_sums_are_those_of_the_holders_and_no_bound_is_exceeded(steps: list[tupl
 
 
 BEGINNING = b"GET /public/ HTTP/1.1\r\nHost: h\r\nX-Long: "
-"""The beginning of a head that is long."""
+"""The beginning of a long request head."""
 
 
 def has_received(edge: Edge, size: int) -> bool:
-    """Whether so many bytes of bodies have come in all."""
+    """Return whether request bodies of `size` bytes in total have arrived."""
     clients = edge.runtime.connections.clients
     return sum(exchange.bytes_in for client in clients for exchange in client.list_exchanges()) == size
 
@@ -170,7 +170,7 @@ async def test_bodies_go_to_disk_before_anybody_is_refused(edge: Edge) -> None:
 
 
 async def test_requests_that_were_sent_are_dropped_before_anybody_is_refused(edge: Edge) -> None:
-    """Their upstream is slow, as models are, and an office sends many large ones."""
+    """An office sends many large requests to a slow upstream, for example a model."""
     pairs = [await edge.forwards(post(b"x" * 100 * KIB)) for _ in range(12)]
     assert edge.runtime.held.held_bytes <= 512 * KIB
     assert not edge.metrics("edge_held_exhausted_total")
@@ -197,7 +197,7 @@ async def test_unread_answer_is_reset_when_its_address_holds_too_much(edge: Edge
             await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {64 * MIB}"))
             await upstream.sends_while_taken(b"x" * MIB, 32 * MIB)
         except ConnectionError:
-            pass  # It was this one.
+            pass  # The edge has reset this connection.
         if edge.count("edge_held_exhausted_total", "address"):
             break
     assert edge.runtime.held.held_bytes <= 512 * KIB

@@ -1,6 +1,6 @@
-"""Memories that outside text can enter: floods of distinct and of long values leave each within its bound.
+"""Memory that outside text can fill: floods of distinct values and of long values leave it within its bounds.
 
-docs/design/memory.md lists them. The sizes are those that tracemalloc finds.
+docs/design/memory.md lists the bounds. The tests measure sizes with tracemalloc.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ LONG = "x" * 256 * KIB
 
 
 def measure_growth(flood: Callable[[], object]) -> int:
-    """Return the bytes that a flood leaves."""
+    """Return the bytes that are still allocated after a flood."""
     gc.collect()
     tracemalloc.start()
     try:
@@ -49,7 +49,7 @@ def measure_growth(flood: Callable[[], object]) -> int:
 
 
 def texts(count: int, length: int) -> list[str]:
-    """So many texts of about this length, made one by one."""
+    """Return `count` distinct texts of about `length` characters."""
     return [f"{number}" + LONG[:length] for number in range(count)]
 
 
@@ -173,7 +173,7 @@ async def test_floods_of_heads_leave_the_memories_of_heads_within_their_bounds(e
             for length in (200, 4000, 30 * KIB):
                 for number in range(1200 if length < 30 * KIB else 50):
                     block = f"Host: h{number}\r\nX-A: {number}{LONG[:length]}\r\n".encode()
-                    for _ in range(2):  # One that came twice is remembered.
+                    for _ in range(2):  # A head is cached when it arrives for the second time.
                         meaning = snapshot.read_block(block, trusted)
                     head = b"GET /public/ HTTP/1.1\r\n" + block
                     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Slices of input: how long they are, and who is next. The clock and the loop are arguments."""
+"""Slices of input: their length and their order. The clock and the loop are arguments."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ from edgeproxy.edge.proxy.turns import (
 
 
 class Loop:
-    """A loop whose turns are run by hand, and its clock, which only work moves."""
+    """An event loop whose turns a test runs by hand. Its clock advances only while input is processed."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -32,7 +32,7 @@ class Loop:
         )
 
     def turn(self) -> float:
-        """Run the callbacks of one turn; return the seconds that they took."""
+        """Run the callbacks of one turn. Return the seconds that they took."""
         callbacks, begun = self.callbacks[:], self.now
         self.callbacks.clear()
         for callback in callbacks:
@@ -45,7 +45,7 @@ class Loop:
 
 
 class Side:
-    """A connection each byte of which costs the same time."""
+    """A connection that needs an equal time for each byte."""
 
     def __init__(self, loop: Loop, seconds_per_byte: float, name: str = "", log: list[str] | None = None) -> None:
         self.loop, self.seconds_per_byte = loop, seconds_per_byte
@@ -58,7 +58,7 @@ class Side:
         self.backlog = InputBacklog(loop.turns, self)
 
     def receive(self, data: bytes) -> None:
-        """Give it input as a socket does."""
+        """Deliver input as a socket does."""
         assert self.reading
         if not self.backlog.receive(data):
             self.data_received(data)
@@ -93,14 +93,14 @@ class Side:
 MILLISECOND = 0.001
 INPUT = bytes(range(256)) * 1024
 COSTLY = 0.06 * MILLISECOND / 1024
-"""Seconds of a byte at which INPUT takes 15 ms."""
+"""Seconds per byte at a rate of 15 ms for INPUT."""
 
 
 def test_costly_input_is_cut_into_slices_and_stays_whole():
     loop = Loop()
     side = Side(loop, COSTLY)
     side.receive(INPUT)
-    assert loop.now - 100.0 <= SLICE_SECONDS * 2  # A piece that is cut before its cost is known may be longer.
+    assert loop.now - 100.0 <= SLICE_SECONDS * 2  # The first piece may take longer, because its cost is not known yet.
     assert not side.reading
     turns = 0
     while loop.callbacks:
@@ -148,7 +148,7 @@ def test_slices_of_many_connections_share_one_turn(connections):
     begun = loop.now
     for side in sides:
         side.receive(INPUT)
-    # All that came in the turn of the poll, and each turn after it.
+    # The bound holds for the turn that brings the input, and for each later turn.
     assert loop.now - begun <= TURN_SECONDS + SLICE_SECONDS
     for _ in range(15):
         assert loop.turn() <= TURN_SECONDS + SLICE_SECONDS
@@ -173,7 +173,7 @@ def test_the_queue_is_served_round_robin():
     sides = [Side(loop, COSTLY, name, log) for name in "abcdef"]
     for side in sides:
         side.receive(INPUT)
-    loop.turn()  # Each of them has had its first slice.
+    loop.turn()  # Now each of them has had its first slice.
     log.clear()
     order: list[str] = []
     for _ in range(9):
@@ -219,7 +219,7 @@ def test_bulk_passes_whole_and_long_bulk_is_a_matter_of_slices():
     side.receive(INPUT)
     assert side.pieces == [INPUT]
     side.receive(INPUT)
-    assert not side.reading  # The turn has no time left, so that libuv's loop of reads ends.
+    assert not side.reading  # The turn has no time left. The pause ends libuv's loop of reads.
     assert side.pieces == [INPUT]
     loop.finish()
     assert side.pieces == [INPUT, INPUT]
@@ -235,7 +235,7 @@ def test_input_without_room_stays_and_is_read_no_further():
     taken = len(side.taken)
     assert taken < len(INPUT)
     assert not side.reading
-    assert not loop.callbacks  # It does not spin.
+    assert not loop.callbacks  # The backlog does not poll.
     side.room = True
     assert side.backlog.blocks_reading()
     loop.finish()
@@ -288,7 +288,7 @@ def test_turns_are_measured_while_input_waits():
         Side(loop, COSTLY).receive(INPUT)
     for _ in range(5):
         loop.turn()
-        loop.now += 0.002  # The sockets have their time as well.
+        loop.now += 0.002  # The sockets take time in each turn as well.
     assert len(loop.observed) == 4
     assert all(TURN_SECONDS + 0.002 <= seconds <= TURN_SECONDS + SLICE_SECONDS + 0.002 for seconds in loop.observed)
     loop.finish()
@@ -322,7 +322,7 @@ def test_newcomer_waits_for_one_slice_and_not_for_a_round():
     for _ in range(50):
         Side(loop, COSTLY, "hostile", log).receive(INPUT)
     for _ in range(30):
-        loop.turn()  # All of them have had their first slices.
+        loop.turn()  # Now all of them have had their first slices.
     polite = Side(loop, COSTLY, "polite", log)
     polite.receive(INPUT[:2000])
     loop.turn()
@@ -336,7 +336,7 @@ def test_newcomers_leave_every_second_slice_to_those_that_wait_longer():
     old.receive(INPUT)
     turns = 0
     while not old.reading:
-        for _ in range(10):  # More than a turn takes.
+        for _ in range(10):  # More connections than one turn can serve.
             Side(loop, SLICE_SECONDS / 2000, "new", log).receive(INPUT[:2000])
         loop.turn()
         turns += 1

@@ -1,7 +1,7 @@
-"""The invoiced lines of a subscription, each with the part that was taken off since.
+"""The invoiced lines of a subscription, each with the part that was taken off later.
 
-A void, uncollectible or waived invoice takes its lines off whole. A credit note takes its share of the invoice's total
-off each line. Later charges and refunds are computed from these lines.
+If an invoice is void, uncollectible or waived, its lines are taken off completely. A credit note takes off a share of
+each line: its own share of the invoice's total. Later charges and refunds are computed from these lines.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,11 +18,11 @@ from edgeproxy.collector.billing.rating.rater import RatedLine
 from edgeproxy.collector.database.billing_tables import credit_notes, invoice_lines, invoices
 
 TAKEN_OFF = frozenset({states.VOIDING, states.VOID, states.WRITING_OFF, states.UNCOLLECTIBLE, states.WAIVED})
-"""The states in which nobody owes an invoice. A person's decision counts before Stripe has carried it out."""
+"""The states of invoices that are not owed. A person's decision counts even before Stripe has carried it out."""
 
 
 async def fetch_lines_of_subscription(connection: AsyncConnection, subscription: str) -> list[RatedLine]:
-    """Return all lines that a subscription was invoiced, in the order in which they were written."""
+    """Return all invoiced lines of a subscription, in the order of their creation."""
     credited = states.sum_credit_notes(credit_notes.c.amount, COUNTED).label("credited")
     joined = invoice_lines.join(invoices, invoices.c.id == invoice_lines.c.invoice)
     statement = (
@@ -43,15 +43,17 @@ def _get_invoice(row: sa.RowMapping) -> tuple[str, str, int, int]:
 
 
 def compute_share_taken_off(state: str, total: int, credited: int) -> Fraction:
-    """Return the share of an invoice that does not stand, from 0 to 1, by its state, its total with tax and the sum of
-    its credit notes."""
+    """Return the share of an invoice that was taken off, from 0 to 1.
+
+    `total` includes tax. `credited` is the sum of the invoice's credit notes.
+    """
     if state in TAKEN_OFF:
         return Fraction(1)
     return Fraction(min(credited, total), total) if total > 0 else Fraction(0)
 
 
 def take_off(lines: Iterable[RatedLine], share: Fraction) -> Sequence[RatedLine]:
-    """Return the lines of an invoice, with this share of each taken off, to the smallest unit in sum."""
+    """Return the lines of an invoice, with this share of each line taken off. The sum is exact to the smallest unit."""
     taken_off, amount, before = [], 0, 0
     for line in lines:
         amount += line.amount

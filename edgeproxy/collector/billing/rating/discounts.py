@@ -1,10 +1,11 @@
-"""Discounts of coupons: what they take off the lines of each period. Pure.
+"""Discounts of coupons: the amounts that they take off the lines of each period. Pure.
 
-A discount is of all that a period costs, whichever invoices that is on: its fee and prorations, its usage, also late,
-and its minimum fee. A fee for a year, and what a change takes back of it, belong to the period in which the year began.
-Each invoice has the difference between the discount of everything invoiced by then and what was taken off before.
-Lines that were taken off whole, such as those of a void invoice, are left out, and so is their discount. A credit note
-of a part of an invoice leaves the discount as it was.
+A discount applies to the whole cost of a period, on all of its invoices. The cost consists of the fee, its prorations,
+the usage (late usage, too) and the minimum fee. A yearly fee belongs to the first period of its year, and so does the
+part of the fee that a change of plan gives back. The discount on an invoice is a difference: the discount of all
+lines invoiced so far, less the discounts on earlier invoices. A line that was taken off completely, for example by a
+void invoice, does not count, and neither does its discount. A credit note for a part of an invoice does not change the
+discount.
 """
 
 from collections import Counter
@@ -25,26 +26,26 @@ from edgeproxy.config.collector.catalog import get_plan_name
 
 
 class Discount(NamedTuple):
-    """What a redeemed coupon takes off."""
+    """The discount of a redeemed coupon."""
 
     code: str
     share: int | None
-    """The share of each smallest unit in 10⁻¹²; None where it takes off an amount."""
+    """The discount for each smallest unit, in 10⁻¹² of a unit. None: the coupon takes off an amount."""
     amount_off: int | None
-    """The smallest units that it takes off a period at most."""
+    """The largest amount that the coupon takes off a period, in smallest units."""
     plans: frozenset[str]
-    """The names of the plans whose lines count; empty for all."""
+    """The names of the plans whose lines count. Empty: all plans."""
     starts: int
-    """The beginning of the first period that it is of."""
+    """The beginning of the first period with this discount."""
     until: int | None
-    """The beginning of the first period that it is of no more; None: it goes on."""
+    """The beginning of the first period after this discount. None: the discount has no end."""
 
     def covers(self, start: int) -> bool:
-        """Return whether it is of the period that begins so."""
+        """Return whether the discount applies to the period that begins at `start`."""
         return self.starts <= start and (self.until is None or start < self.until)
 
     def compute_amount(self, base: int, currency: str) -> int:
-        """Return what it takes off a period that costs so much."""
+        """Return the discount of a period that costs `base`."""
         base = max(base, 0)
         if self.share is None:
             return min(self.amount_off or 0, base)
@@ -57,9 +58,9 @@ def rate_discounts(
     segments: Sequence[Segment],
     discounts: Sequence[Discount],
 ) -> list[RatedLine]:
-    """Return the discount lines of an invoice with these `lines`, none of which is a discount.
+    """Return the discount lines of an invoice with these `lines`. None of `lines` is a discount.
 
-    `invoiced` are all lines of earlier invoices, discounts too; `segments` are those of the subscription.
+    `invoiced` has all lines of earlier invoices, including discounts. `segments` has all segments of the subscription.
     """
     if not discounts:
         return []
@@ -78,7 +79,7 @@ def rate_discounts(
 def _rate_period(
     discount: Discount, period: Span, base: int, before: Sequence[RatedLine], segments: Sequence[Segment]
 ) -> RatedLine:
-    """Return what comes to the discount of a period that costs `base` by now."""
+    """Return the line for a period that costs `base` so far: its discount, less the discounts on earlier invoices."""
     identity = (DISCOUNT, discount.code, period.start)
     earlier = [line for line in before if identify_line(line) == identity]
     segment = next(one for one in segments if one.period == period)
@@ -90,7 +91,7 @@ def _rate_period(
 
 
 def find_period(line: RatedLine, segments: Sequence[Segment]) -> Span:
-    """Return the period that a line belongs to."""
+    """Return the period of a line."""
     if line.kind not in FEES:
         return next(one.period for one in segments if one.span.start == line.segment.start)
     start = next(one.paid.start for one in segments if (one.version, one.paid.end) == (line.version, line.span.end))

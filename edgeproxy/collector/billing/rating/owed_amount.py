@@ -1,8 +1,9 @@
-"""The amount that is due of one price after a part of the charged amount was taken off. Pure.
+"""The amount that is due for one price after a part of the charged amount was taken off. Pure.
 
-The smallest units of money, such as cents, have numbers: usage that costs $1.00 reaches cents 1 to 100. A line charges
-the reached cents that no earlier line has charged. A void invoice or a credit note takes off the last cents of a line.
-Such a cent is owed no more, however often the usage is rated again: no invoice charges it again or gives it back.
+The smallest units of money, such as cents, have numbers: usage that costs $1.00 reaches the cents 1 to 100. A line
+charges the reached cents that no earlier line has charged. A void invoice or a credit note takes off the last cents of
+a line. A cent that was taken off is never owed again, even if the usage is rated again. No later invoice charges it or
+gives it back.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,17 +11,17 @@ from typing import NamedTuple
 
 
 class CentRange(NamedTuple):
-    """The cents after `after`, up to and with `last`."""
+    """The cents after `after`, up to and including `last`."""
 
     after: int
     last: int
 
 
 def compute_due(amount: int, lines: Sequence[tuple[int, int]]) -> int:
-    """Return the amount to charge, or to give back below 0, where everything costs `amount` by now.
+    """Return the amount to charge if all usage so far costs `amount`. A negative result is an amount to give back.
 
-    `lines` has the amount of each line of this price and the part of it that was taken off, in the order in which the
-    lines were written. `amount` and the sum of the lines have the same sign.
+    `lines` has two numbers for each line of this price: its amount, and the part of the amount that was taken off. The
+    order is the order of creation. `amount` and the sum of the lines have equal signs.
     """
     if not any(taken_off for _, taken_off in lines):
         return amount - sum(charged for charged, _ in lines)
@@ -41,12 +42,12 @@ def compute_due(amount: int, lines: Sequence[tuple[int, int]]) -> int:
 
 
 def _count_owed(reached: int, taken: Iterable[CentRange]) -> int:
-    """Return how many of the first cents are owed."""
+    """Return the number of owed cents among the first `reached` cents."""
     return reached - sum(max(0, min(last, reached) - after) for after, last in taken)
 
 
 def _find_reached(owed: int, taken: Iterable[CentRange]) -> int:
-    """Return the number of the last cent that is reached where so many are owed."""
+    """Return the number of the last reached cent if `owed` cents are owed."""
     reached = max(0, owed)
     for after, last in taken:
         if after < reached:
@@ -55,7 +56,7 @@ def _find_reached(owed: int, taken: Iterable[CentRange]) -> int:
 
 
 def _cut_last(charged: CentRange, taken: Sequence[CentRange], number: int) -> list[CentRange]:
-    """Return the last cents of a range, at most `number`, without cents that were taken off before."""
+    """Return the last cents of a range, at most `number`. Cents that were taken off before do not count."""
     off: list[CentRange] = []
     end = charged.last
     for after, last in (*reversed(taken), CentRange(0, 0)):

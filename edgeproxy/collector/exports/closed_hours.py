@@ -6,7 +6,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.database.schema import HOUR, events, hours, late_hours, series
+from edgeproxy.collector.database.schema import HOUR, events, hours, series
 from edgeproxy.collector.exports import reading_files
 from edgeproxy.collector.exports.files import Rows
 from edgeproxy.collector.exports.reading_files import ReadingRow
@@ -59,14 +59,6 @@ async def fetch_readings(connection: AsyncConnection, at_hour: int) -> reading_f
     within = (event.is_summed == ZERO) & (event.time >= at_hour) & (event.time < at_hour + HOUR)
     rows = await connection.stream(sa.select(*columns).where(within))
     return {(source, number): ReadingRow(*rest) async for source, number, *rest in rows}
-
-
-async def fetch_late_counts(connection: AsyncConnection, since: int, until: int) -> dict[int, int]:
-    """Return, by hour, the number of additions after it was closed."""
-    times = sa.cast(sa.func.sum(late_hours.c.times), sa.BigInteger)
-    within = (late_hours.c.hour >= since) & (late_hours.c.hour < until)
-    rows = await connection.execute(sa.select(late_hours.c.hour, times).where(within).group_by(late_hours.c.hour))
-    return {row[0]: row[1] for row in rows}
 
 
 async def stream_hours(connection: AsyncConnection, since: int, until: int) -> AsyncIterator[tuple[int, Rows]]:

@@ -76,7 +76,7 @@ class ParquetExporter:
         """Export all hours that are due."""
         async with self._database.reading(whole=True) as connection:
             there = await closed_hours.fetch_closed_hours(connection)
-            late = await closed_hours.fetch_late_counts(connection, there.retained_from, there.until)
+            late = await rollup.fetch_late_counts(connection, there.retained_from, there.until)
             readings = await closed_hours.count_readings(connection, 0, there.until)
         new, grown = self._list_due(there, late, readings)
         if grown and self._book.since is not None and grown[0] < self._book.since:
@@ -112,7 +112,7 @@ class ParquetExporter:
         """Export these hours of a day."""
         async with self._database.reading(whole=True) as connection:
             self._retained_from = (await rollup.fetch_state(connection)).hours_from  # It may have moved on since.
-            late = await closed_hours.fetch_late_counts(connection, day, day + DAY)
+            late = await rollup.fetch_late_counts(connection, day, day + DAY)
             read = await closed_hours.count_readings(
                 connection, day, day + DAY
             )  # Mostly none: each hour is a question.

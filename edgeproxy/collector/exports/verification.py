@@ -55,7 +55,7 @@ async def _verify_day(database: Database, place: Storage, book: Manifests, day: 
     count = 0
     async with database.reading(whole=True) as connection:
         retained_from = (await rollup.fetch_state(connection)).hours_from
-        late = await closed_hours.fetch_late_counts(connection, day, day + DAY)
+        late = await rollup.fetch_late_counts(connection, day, day + DAY)
         span = max(day, book.since), min(day + DAY, book.until)
         async for hour, rows in closed_hours.stream_hours(connection, *span):
             known = book.hours.get(hour)

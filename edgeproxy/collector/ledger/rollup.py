@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.schema import DAY, HOUR, days, edges, hours, ledger, rollup, series
+from edgeproxy.collector.database.schema import DAY, HOUR, days, edges, hours, late_hours, ledger, rollup, series
 from edgeproxy.collector.database.statements import AnySelect
 
 GRACE = 300
@@ -71,6 +71,14 @@ async def lock_state(database: Database, connection: AsyncConnection, *, exclusi
     """Return what is rolled up and lock it until the transaction ends; with `alone`, ingest waits for that too."""
     await database.lock_rollup(connection, alone=exclusive)
     return await fetch_state(connection)
+
+
+async def fetch_late_counts(connection: AsyncConnection, since: int, until: int) -> dict[int, int]:
+    """Return, by hour, the number of additions after it was rolled up."""
+    times = sa.cast(sa.func.sum(late_hours.c.times), sa.BigInteger)
+    within = (late_hours.c.hour >= since) & (late_hours.c.hour < until)
+    rows = await connection.execute(sa.select(late_hours.c.hour, times).where(within).group_by(late_hours.c.hour))
+    return {row[0]: row[1] for row in rows}
 
 
 async def roll_up_slice(database: Database, now: float, *, size: int = SERIES_PER_STEP) -> bool:

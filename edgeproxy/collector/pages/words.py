@@ -254,6 +254,7 @@ CREDIT_KINDS = {
     "chargeback": N_("Payment taken back"),
     "chargeback_won": N_("Payment restored"),
     "expiry": N_("Expired"),
+    "expiry_reversed": N_("Expired credits returned for earlier usage"),
     "moved_out": N_("Moved to another residency"),
     "moved_in": N_("Moved from another residency"),
 }

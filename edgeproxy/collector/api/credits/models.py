@@ -204,6 +204,7 @@ StatementLineKind = Literal[
     "chargeback",
     "chargeback_won",
     "expiry",
+    "expiry_reversed",
     "moved_out",
     "moved_in",
 ]

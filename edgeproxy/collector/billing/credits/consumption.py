@@ -187,9 +187,11 @@ async def _revise_hour(books: Journal, meters: CreditMeters, late: LateHour) -> 
     for name in meters.cogs:
         now = _compute_costs(meters, {name: quantities[name]})
         dearer |= compute_growth(now, {which: cost for which, cost in costs.items() if which[0] == name})
-    await books.fetch_credit_balance(id_)
-    revision = await _find_last_revision(books.connection, id_, hour)
-    _book_usage(books, meters, id_, (hour, revision + 1), compute_growth(used, booked_by_model), dearer)
+    revision = await _find_last_revision(books.connection, id_, hour) + 1
+    growth = compute_growth(used, booked_by_model)
+    late_amount = min(sum(growth.values()), AMOUNT_MAX)
+    await credits.reverse_expiry(books, id_, hour, late_amount, format_source(id_, hour, revision))
+    _book_usage(books, meters, id_, (hour, revision), growth, dearer)
     return 1
 
 

@@ -31,7 +31,7 @@ from edgeproxy.collector.billing.journal.postings import (
     JournalEntry,
     TransactionKind,
 )
-from edgeproxy.collector.database.credit_tables import credit_grants, credit_transactions
+from edgeproxy.collector.database.credit_tables import credit_entries, credit_grants, credit_transactions
 from edgeproxy.collector.database.residency_tables import customer_moves
 from edgeproxy.config.collector.currency_units import get_payable_unit
 
@@ -280,6 +280,26 @@ async def expire_grants(books: Journal, until: int) -> int:
             times = (await books.connection.execute(again)).scalar_one()
             books.book(Posting(customer, "expiry", f"{id_}/{times}", postings.expiry_entries(grant), id_))
     return len(rows)
+
+
+async def reverse_expiry(books: Journal, customer: str, hour: int, amount: int, source: str) -> None:
+    """Restore the expired credits that usage of this hour would have spent in time; its consumption is booked next.
+
+    Credits are valid for an hour that begins before they expire. `source` is that of the consumption.
+    """
+    balance = await books.fetch_credit_balance(customer)
+    gone = [g.id for g in balance.grants if g.expires is not None and hour * 1000 < g.expires <= books.at]
+    transactions, entries = credit_transactions.c, credit_entries.c
+    statement = (
+        sa.select(entries.grant_id, sa.cast(sa.func.sum(entries.amount), sa.BigInteger))
+        .join_from(credit_transactions, credit_entries, entries.seq == transactions.seq)
+        .where(entries.grant_id.in_(gone), transactions.kind.in_(("expiry", "expiry_reversed")))
+        .group_by(entries.grant_id)
+    )
+    expired = {row.grant_id: row[1] for row in await books.connection.execute(statement)} if gone else {}
+    for grant, part in postings.split_expired(balance, expired, amount):
+        restored = postings.expiry_reversed_entries(grant, part)
+        books.book(Posting(customer, "expiry_reversed", f"{source}/{grant}", restored, grant, slice=hour))
 
 
 async def list_unsettled_refunds(connection: AsyncConnection, before: int) -> list[HeldRefund]:

@@ -29,6 +29,7 @@ TEXTS = {
     "chargeback": "Payment taken back",
     "chargeback_won": "Payment restored",
     "expiry": "Expired",
+    "expiry_reversed": "Expired credits returned for earlier usage",
     "moved_out": "Moved to another residency",
     "moved_in": "Moved from another residency",
 }

@@ -12,13 +12,14 @@ from edgeproxy.collector.billing.stripe.client import StripeCallError
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively
 from edgeproxy.collector.database.schema import DAY, HOUR
+from edgeproxy.collector.ledger import rollup
 from edgeproxy.config.collector.billing import Billing
 
 JOB = "billing-credits"
 LOOK_SECONDS = 10.0
 """Seconds between two rounds."""
 LATE_DAYS = 35
-"""Days for which late usage is looked for, each hour."""
+"""Days for which late usage is looked for: at once where it is noted, and all of them each hour."""
 BOOKING_RESTS = 20.0
 """Reading all unbooked invoices is repeated after so many times its own duration."""
 HELD_SECONDS = 60
@@ -33,6 +34,8 @@ class CreditsJob:
         self._billing = billing
         self._refunds = refunds
         self._revised = 0.0
+        self._late_counts: dict[int, int] = {}
+        """The additions to each closed hour at the last round."""
         self._book_at = 0.0
         """The time of the next look at invoices, by the monotonic clock."""
         self._limited_log = log.RateLimitedLog(60.0)
@@ -55,11 +58,7 @@ class CreditsJob:
         if meters is not None:
             while await consumption.book_next_hour(self._database, meters, now):
                 pass
-            if now - self._revised >= HOUR:
-                self._revised = now
-                today = int(now) // DAY * DAY
-                for day in range(today, today - LATE_DAYS * DAY, -DAY):
-                    await consumption.revise_day(self._database, meters, day)
+            await self._revise_days(meters, now)
         if time.monotonic() >= self._book_at:
             began = time.monotonic()
             while await bookings.book_invoices(self._database):
@@ -67,6 +66,20 @@ class CreditsJob:
             self._book_at = time.monotonic() + BOOKING_RESTS * (time.monotonic() - began)
         if self._refunds is not None:
             await self._send_refunds(self._refunds, now)
+
+    async def _revise_days(self, meters: CreditMeters, now: float) -> None:
+        """Book the late usage of days that had some since the last round, and each hour of all days, newest first."""
+        today = int(now) // DAY * DAY
+        days = range(today, today - LATE_DAYS * DAY, -DAY)
+        async with self._database.reading() as connection:
+            late_counts = await rollup.fetch_late_counts(connection, days[-1], today + DAY)
+        grown = {hour // DAY * DAY for hour, count in late_counts.items() if count != self._late_counts.get(hour, 0)}
+        is_due = now - self._revised >= HOUR
+        for day in days if is_due else sorted(grown, reverse=True):
+            await consumption.revise_day(self._database, meters, day)
+        self._late_counts = late_counts
+        if is_due:
+            self._revised = now
 
     async def _send_refunds(self, refunds: RefundSender, now: float) -> None:
         """Send refunds whose result is not known."""

@@ -51,7 +51,7 @@ BALANCE_ACCOUNTS = frozenset({"deferred", "overdraft"})
 """The accounts that make up a customer's balance."""
 CREDIT_KINDS: frozenset[TransactionKind] = frozenset(
     (
-        *("purchase", "gift", "withdrawal", "expiry", "consumption", "cost", "usage_refund"),
+        *("purchase", "gift", "withdrawal", "expiry", "expiry_reversed", "consumption", "cost", "usage_refund"),
         *("refund", "refund_paid", "refund_failed", "chargeback", "chargeback_won"),
         *("moved_out", "moved_in"),
     )

@@ -57,6 +57,7 @@ TransactionKind = Literal[
     "chargeback",
     "chargeback_won",
     "expiry",
+    "expiry_reversed",
     "moved_out",
     "moved_in",
     "invoice",
@@ -82,6 +83,7 @@ ACCOUNTS_BY_KIND: Final[Mapping[TransactionKind, tuple[Account, Account]]] = {
     "chargeback": ("deferred", "clearing"),  # Money has gone back without us: a dispute, or a refund made elsewhere.
     "chargeback_won": ("clearing", "deferred"),
     "expiry": ("deferred", "breakage"),
+    "expiry_reversed": ("breakage", "deferred"),  # Usage before the expiry arrived after it.
     "moved_out": ("deferred", "residencies"),  # Goes to another residency, whose books have it as `moved_in`.
     "moved_in": ("residencies", "deferred"),
     # Invoices of plans (invoices/bookings.py), which are no part of what a customer has in credits.
@@ -262,6 +264,27 @@ def chargeback_won_entries(balance: CreditBalance, grant: Grant, total: int, uni
 def expiry_entries(grant: Grant) -> tuple[JournalEntry, ...]:
     """Return the entries that void the rest of a grant."""
     return _complete_entries("expiry", [JournalEntry("deferred", grant.rest, grant.id)])
+
+
+def split_expired(balance: CreditBalance, expired: Mapping[str, int], amount: int) -> list[tuple[str, int]]:
+    """Return the parts of `expired` grants that usage of `amount` would have spent before they expired.
+
+    `expired` has the voided credits of each grant that was valid at the time of the usage.
+    """
+    rests = {grant.id: grant.rest for grant in balance.grants}
+    valid = [grant._replace(rest=grant.rest + expired.get(grant.id, 0)) for grant in balance.grants]
+    parts = []
+    for grant in spending_order(valid):
+        drawn = min(amount, grant.rest)
+        amount -= drawn
+        if drawn > rests[grant.id]:
+            parts.append((grant.id, drawn - rests[grant.id]))
+    return parts
+
+
+def expiry_reversed_entries(grant: str, amount: int) -> tuple[JournalEntry, ...]:
+    """Return the entries that restore expired credits for usage that is booked next. They pay no overdraft."""
+    return _complete_entries("expiry_reversed", [JournalEntry("deferred", -amount, grant)])
 
 
 def moved_out_entries(balance: CreditBalance, parts: Sequence[tuple[str, int]]) -> tuple[JournalEntry, ...]:

@@ -1,6 +1,7 @@
 """Usage becomes consumption: each hour once, what comes late as its revision, from when on a customer has credits."""
 
 import asyncio
+import random
 from time import gmtime
 from typing import Any
 
@@ -300,3 +301,67 @@ def test_an_hour_that_is_rolled_up_while_it_is_booked_is_booked_once(
         assert await shop.booked() == [("id-acme 12", 0, 10)]
 
     play(url, clock, monkeypatch, work)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_late_usage_spends_the_credits_that_were_valid_at_its_time(
+    database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Two customers have the same credits and usage. One edge reports at once, the other after hours."""
+    draw = random.Random(seed)
+    hours = 6
+
+    async def work(shop: Shop) -> None:
+        clock.now = NOON
+        for customer in ("acme", "bolt"):
+            await write(shop.database, credits.book_purchase, f"id-{customer}", Payment(f"cs-{customer}", None, 300))
+        for number in range(draw.randint(1, 4)):
+            amount, end = draw.randint(1, 200), NOON + draw.randint(1, 2 * hours) * HOUR // 2
+            for customer in ("acme", "bolt"):
+                id_ = f"g{number}-{customer}"
+                await write(shop.database, credits.book_gift, ALICE, f"id-{customer}", id_, amount, "x", end * 1000)
+        late = []
+        for hour in range(hours):
+            at, used = NOON + hour * HOUR + 1800, draw.choice([1, draw.randint(1, 150)])
+            await shop.use(at, acme=used)
+            if draw.random() < 0.5:
+                await shop.use(at, bolt=used)
+            else:
+                late.append((at, used))
+            await shop.settle(NOON + (hour + 1) * HOUR + COMPLETE_SECONDS)
+            if late and draw.random() < 0.3:
+                at, used = late.pop(draw.randrange(len(late)))
+                await shop.use(at, bolt=used)
+                await consumption.revise_day(shop.database, METERS, NOON // DAY * DAY)
+        draw.shuffle(late)
+        for at, used in late:
+            await shop.use(at, bolt=used)
+            await consumption.revise_day(shop.database, METERS, NOON // DAY * DAY)
+        left = {}
+        for customer in ("acme", "bolt"):
+            usage = await read(shop.database, balances.fetch_credit_usage, METERS, (customer,))
+            grants = await read(shop.database, journal.list_grants, f"id-{customer}")
+            left[customer] = usage[customer], [grant.rest for grant in grants]
+        assert left["bolt"] == left["acme"], f"seed {seed}"
+
+    play(database, clock, monkeypatch, work)
+
+
+def test_usage_after_an_expiry_is_not_paid_by_what_expired(
+    database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(shop: Shop) -> None:
+        clock.now = NOON
+        await write(shop.database, credits.book_gift, ALICE, "id-acme", "g", 100, "welcome", (NOON + HOUR) * 1000)
+        await shop.settle(NOON + 3 * HOUR + COMPLETE_SECONDS)
+        await shop.use(NOON + HOUR, acme=10)
+        await shop.use(NOON + HOUR - 60, acme=30)
+        await consumption.revise_day(shop.database, METERS, NOON // DAY * DAY)
+        assert await shop.balance("id-acme") == -10
+        month = CalendarMonth(*gmtime(NOON)[:2])
+        statement = await read(shop.database, statements.fetch_statement, "id-acme", month, month.end)
+        lines = [(line.kind, line.amount) for line in statement.lines]
+        assert lines == [("gift", 100), ("expiry", -100), ("expiry_reversed", 30), ("consumption", -40)]
+        assert statement.opening + sum(line.amount for line in statement.lines) == statement.closing
+
+    play(database, clock, monkeypatch, work)

@@ -66,6 +66,7 @@ def test_every_kind_has_its_accounts() -> None:
         (postings.consumption_entries(CreditBalance(), used(60)), {"overdraft": 60, "revenue": -60}),
         (postings.withdrawal_entries(CreditBalance((Grant("g", 90),)), 90), {"deferred g": 90, "promotion": -90}),
         (postings.expiry_entries(Grant("g", 90)), {"deferred g": 90, "breakage": -90}),
+        (postings.expiry_reversed_entries("g", 40), {"deferred g": -40, "breakage": 40}),
         (postings.refund_entries(Grant("p", 90, paid=100), 80), {"deferred p": 80, "refunds": -80}),
         (
             postings.chargeback_entries(

@@ -1,0 +1,185 @@
+"""The table in docs/billing/billing.md that says which time decides, and what late usage comes to, row by row."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.collector.accounts import key_budgets
+from edgeproxy.collector.accounts.key_budgets import KeyBudgetRequest
+from edgeproxy.collector.billing.credits import consumption, credits
+from edgeproxy.collector.billing.credits.consumption import CreditMeters
+from edgeproxy.collector.billing.journal import journal
+from edgeproxy.collector.billing.reports import key_spend
+from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, ledger, series
+from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.collector.database.schema import keys as keys_table
+from edgeproxy.wire.key_uses import format_usage_key
+from loadtest.testbed.process import ROOT
+from tests.support.credited import ALICE, write
+from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, ON_BOTH_IF_SOAKED, at, fetch_invoices
+from tests.support.sold import KEY, Sold, sold
+from tests.support.stripe_sandbox import Sandbox
+
+PLANS = """
+plans:
+  small@1: {fee: "0", tier: standard, meters: {calls: {included: 10, price: "1"}}}
+  small@2: {fee: "0", tier: standard, meters: {calls: {included: 10, price: "3"}}}
+  large@1: {fee: "1", tier: enterprise, meters: {calls: {included: 10, price: "5"}}}
+  tried@1: {fee: "0", tier: standard, trial: {days: 14, missing_payment_method: create_invoice}, meters: {calls: {included: 0, price: "1"}}}
+"""
+METERS: dict[str, Any] = {"calls": {"count": "events", "dimensions": {"key": 10}}, "cost": {"count": "events"}}
+NOON = at(2027, 1, 16, 12)
+LATE_DUE = "2027-02-01 period"
+"""The invoice that has the late usage of January."""
+
+
+def read_table() -> dict[str, str]:
+    """Return the deciding time of each term, as the page says it."""
+    text = (ROOT / "docs/billing/billing.md").read_text().partition("## The time that decides")[2].partition("\n## ")[0]
+    return dict(re.findall(r"^\| ([a-z ]+) \| (use|arrival|invoice) \|", text, re.MULTILINE))
+
+
+async def charge_late(of: Sold, closing: Any, name: str, calls: int, *, used_at: int) -> list[tuple[str, int]]:
+    """Close January, have usage arrive late, close February; return the kinds and amounts of what that invoice has."""
+    for time in (FEBRUARY, FEBRUARY + FREEZE):
+        await closing.step(time)
+    await of.use(name, {"calls": calls}, at=used_at)
+    for time in (MARCH, MARCH + FREEZE):
+        await closing.step(time)
+    lines = (await fetch_invoices(of, name))[LATE_DUE]["lines"]
+    return [(line["kind"], line["amount"]) for line in lines if line["amount"]]
+
+
+async def find_time_of_credits(of: Sold, _: Any, name: str) -> str:
+    await of.customer(name, now=JANUARY)
+    async with of.database.reading() as connection:
+        id_ = (await connection.execute(sa.select(customers_table.c.id))).scalar_one()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "now_ms", lambda: NOON * 1000)
+        await write(of.database, credits.book_gift, ALICE, id_, "g", 100, "x", (NOON + 3600) * 1000)
+        meters = CreditMeters("cost")
+        while await consumption.book_next_hour(of.database, meters, NOON + 9000):
+            pass
+        patch.setattr(journal, "now_ms", lambda: (NOON + 9000) * 1000)
+        await of.use(name, {"cost": 40}, at=NOON + 1800)
+        assert await consumption.revise_day(of.database, meters, NOON - NOON % 86400) == 1
+    async with of.database.reading() as connection:
+        return {0: "use", -40: "arrival"}[await journal.fetch_balance(connection, id_)]
+
+
+async def find_time_of_coupons(of: Sold, closing: Any, name: str) -> str:
+    await of.customer(name, "small@1", now=JANUARY, coupon="JANUARY")
+    lines = await charge_late(of, closing, name, 12, used_at=NOON)
+    return {True: "use", False: "arrival"}[("discount", -100) in lines]
+
+
+async def find_time_of_trials(of: Sold, closing: Any, name: str) -> str:
+    await of.customer(name, "tried", now=JANUARY)
+    await closing.step(JANUARY + 15 * 86400)
+    lines = await charge_late(of, closing, name, 7, used_at=JANUARY + 3600)
+    return "arrival" if lines else "use"
+
+
+async def find_time_of_plans(of: Sold, closing: Any, name: str) -> str:
+    await of.customer(name, "small@1", now=JANUARY)
+    await of.change(name, "large", now=NOON)
+    lines = await charge_late(of, closing, name, 12, used_at=NOON - 3600)
+    return {200: "use", 1000: "arrival"}[dict(lines)["late"]]
+
+
+async def find_time_of_price_versions(of: Sold, closing: Any, name: str) -> str:
+    await of.customer(name, "small@1", now=JANUARY)
+    await of.change(name, "small@2", now=NOON, when="period_end")
+    lines = await charge_late(of, closing, name, 12, used_at=NOON)
+    return {200: "use", 600: "arrival"}[dict(lines)["late"]]
+
+
+async def find_time_of_budgets(of: Sold, _: Any, name: str) -> str:
+    await of.customer(name, "small", now=JANUARY)
+    digest = "ab" * 32
+    stored = key_budgets.dump_budget(KeyBudgetRequest.model_validate({"amount": 100, "per": "month", "meter": "calls"}))
+    async with of.database.writing() as connection:
+        id_ = (await connection.execute(sa.select(customers_table.c.id))).scalar_one()
+        row = {"id": "k", "customer": id_, "sha256": digest, "start": "sk", "budget": stored, "created_at": 0}
+        await connection.execute(sa.insert(keys_table), [{**row, "version": 1}])
+        split = '{"key":"' + format_usage_key(bytes.fromhex(digest)).decode() + '"}'
+        await of.database.insert_series(connection, [[EVENTS, EVENTS_REGION, name, "calls", EVENTS_ROUTE, split]])
+        number = (await connection.execute(sa.select(series.c.id))).scalar_one()
+        used = split.split('"')[3]
+        await of.database.insert_series_dimensions(connection, [{"series": number, "name": "key", "value": used}])
+        await of.database.add(connection, ledger, {NOON: {number: 60}, FEBRUARY + 3600: {number: 5}})
+    async with of.database.reading(whole=True) as connection:
+        (use,) = await key_spend.fetch_uses(connection, [name], of.known.meters, FEBRUARY + 7200 - EPOCH)
+    return {5: "use", 65: "arrival"}[use.used or 0]
+
+
+async def find_time_of_allowances(of: Sold, closing: Any, name: str) -> str:
+    await of.customer(name, "small@1", now=JANUARY)
+    await of.use(name, {"calls": 10}, at=NOON - 60)
+    lines = await charge_late(of, closing, name, 4, used_at=NOON)
+    return "use" if lines == [("late", 400)] else "arrival"
+
+
+async def find_time_of_taxes(of: Sold, closing: Any, name: str) -> str:
+    """Stripe can compute the tax of no invoice at the time of the usage, as the customer has no address yet."""
+    await of.customer(name, "small@1", now=JANUARY)
+    await of.use(name, {"calls": 11}, at=NOON)
+    for time in (FEBRUARY, FEBRUARY + FREEZE):
+        await closing.step(time)
+    held = (await fetch_invoices(of, name))["2027-01-01 period"]
+    assert held["state"] == "held", "without an address there is no tax"
+    assert of.known.billing is not None
+    stripe = Stripe(of.known.billing.stripe, KEY)
+    customers = await stripe.list_all("v1.customers.list")
+    there = next(one["id"] for one in customers if one.get("name") == name)
+    await stripe.call("v1.customers.update", there, address={"country": "US", "postal_code": "94107"})
+    await stripe.close()
+    await of.use(name, {"calls": 2}, at=NOON)
+    for time in (MARCH, MARCH + FREEZE):
+        await closing.step(time)
+    invoice = (await fetch_invoices(of, name))[LATE_DUE]
+    assert [(line["kind"], line["amount"]) for line in invoice["lines"] if line["amount"]] == [("late", 200)]
+    return "invoice" if invoice["state"] == "open" else "use"
+
+
+FIND_TIME: dict[str, Callable[[Sold, Any, str], Awaitable[str]]] = {
+    "credits": find_time_of_credits,
+    "coupons": find_time_of_coupons,
+    "trials": find_time_of_trials,
+    "plans": find_time_of_plans,
+    "price versions": find_time_of_price_versions,
+    "budgets": find_time_of_budgets,
+    "allowances": find_time_of_allowances,
+    "taxes": find_time_of_taxes,
+}
+
+
+def test_table_has_a_row_for_each_term() -> None:
+    assert list(read_table()) == list(FIND_TIME)
+
+
+@ON_BOTH_IF_SOAKED
+@pytest.mark.parametrize("term", FIND_TIME)
+def test_late_usage_is_charged_by_the_time_in_the_table(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, term: str
+) -> None:
+    file = tmp_path / "plans.yaml"
+    file.write_text(PLANS)
+    name = f"{database.partition(':')[0]}-late-{term.replace(' ', '-')}"
+    settings: dict[str, Any] = {"plans": str(file), "meters": METERS}
+    settings["coupons"] = {"JANUARY": {"percent_off": "50%", "duration": "once"}}
+    if term == "taxes":
+        settings["tax"] = {"stripe_tax": True}
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, **settings) as (of, closing):
+            assert await FIND_TIME[term](of, closing, name) == read_table()[term]
+
+    asyncio.run(work())

@@ -32,7 +32,8 @@ plans:
   small@1: {fee: "0", tier: standard, meters: {calls: {included: 10, price: "1"}}}
   small@2: {fee: "0", tier: standard, meters: {calls: {included: 10, price: "3"}}}
   large@1: {fee: "1", tier: enterprise, meters: {calls: {included: 10, price: "5"}}}
-  tried@1: {fee: "0", tier: standard, trial: {days: 14, missing_payment_method: create_invoice}, meters: {calls: {included: 0, price: "1"}}}
+  tried@1:
+    {fee: "0", tier: standard, trial: {days: 14, missing_payment_method: create_invoice}, meters: {calls: {price: "1"}}}
 """
 METERS: dict[str, Any] = {"calls": {"count": "events", "dimensions": {"key": 10}}, "cost": {"count": "events"}}
 NOON = at(2027, 1, 16, 12)

@@ -56,6 +56,7 @@ def told() -> dict[str, tuple[str, ...]]:
             0,
             0,
             {"held": 1},
+            {"lost": 1},
             {"tax": 1},
             Sales(4, 3, 9),
         )

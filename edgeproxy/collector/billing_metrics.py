@@ -48,6 +48,7 @@ def build_revenue_families(revenue: RevenueFigures) -> list[GaugeMetricFamily]:
         _build_family("billing_liability_usd", "Credits that customers have", to_usd(revenue.liability)),
         _build_family("billing_package_credits", "Credits that were bought so far", revenue.purchased / CREDIT),
         _build_labelled_family("billing_invoices", "Invoices, by state", "state", revenue.invoices),
+        _build_labelled_family("billing_disputes", "Disputes of payments, by state", "state", revenue.disputes),
         _build_labelled_family("billing_invoice_held", "Invoices that wait for a person, by why", "why", revenue.held),
     ]
     if revenue.sales.conversion_rate is not None:

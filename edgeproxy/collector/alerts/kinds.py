@@ -56,6 +56,8 @@ class AlertKind(StrEnum):
     INVOICE_PAID_TWICE = "invoice_paid_twice"
     INVOICE_DRAFT_MISSING = "invoice_draft_missing"
     CREDIT_NOTE_FAILED = "credit_note_failed"
+    PAYMENT_DISPUTED = "payment_disputed"
+    DISPUTE_CLOSED = "dispute_closed"
     CHARGING_STOPPED = "charging_stopped"
     USAGE_EXPORT_FAILED = "usage_export_failed"
     USAGE_EXPORT_STOPPED = "usage_export_stopped"
@@ -238,6 +240,14 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         N_("a credit note was not made at Stripe"),
         N_("Read the reason. A refused credit note is not tried again; any other one is."),
         "docs/billing/billing.md#invoices"),
+    AlertKind.PAYMENT_DISPUTED: AlertPolicy(("warn", "page"), False,
+        N_("a bank has taken a payment back, or asks about it"),
+        N_("Answer with evidence in Stripe's dashboard before the day that the alert names, or accept the loss."),
+        "docs/billing/runbook.md#a-disputed-payment"),
+    AlertKind.DISPUTE_CLOSED: AlertPolicy(("info", "warn"), False,
+        N_("a bank has decided a dispute"),
+        N_("Nothing. If it is lost, decide whether the customer is served any further."),
+        "docs/billing/runbook.md#a-disputed-payment"),
     AlertKind.CHARGING_STOPPED: AlertPolicy(("page",), False,
         N_("charging is stopped"),
         N_("Remove the cause, then resume charging."),

@@ -13,6 +13,7 @@ CANCELED = "canceled"
 """The state of a subscription that is over."""
 UNBOOKED_INVOICES = "invoices.booked <> invoices.state AND invoices.state IN ('open', 'paid', 'uncollectible', 'void')"
 UNBOOKED_CREDIT_NOTES = "credit_notes.booked <> credit_notes.state AND credit_notes.state IN ('made', 'void')"
+UNBOOKED_DISPUTES = "disputes.booked <> disputes.taken_off"
 """The conditions for what is not in the journal as it is by now. Indexes have such rows alone, and help queries that
 say it in the same words.
 """
@@ -263,6 +264,31 @@ credit_notes = Table(
         sqlite_where=text(UNBOOKED_CREDIT_NOTES),
         postgresql_where=text(UNBOOKED_CREDIT_NOTES),
     ),
+    sqlite_strict=True,
+)
+
+# Payments that a bank has taken back, or asks about.
+disputes = Table(
+    "disputes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("customer", Text, ForeignKey("customers.id"), nullable=False),
+    Column("invoice", Text, ForeignKey("invoices.id")),  # The invoice that was paid; NULL of a purchase of credits.
+    Column("purchase", Text, ForeignKey("credit_grants.id")),  # The grant that was paid.
+    Column("state", Text, nullable=False),  # collector/billing/invoices/disputes.py has them.
+    Column("amount", INTEGER, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("reason", Text, nullable=False),  # One of the words of Stripe.
+    Column("answer_by", INTEGER),  # The last second for an answer; NULL if none is possible.
+    Column("taken_off", INTEGER, nullable=False, server_default="0"),  # The part of the invoice that is lost.
+    Column("booked", INTEGER, nullable=False, server_default="0"),  # The part of that in the journal.
+    Column("stripe_id", BookText("disputes.stripe_id", is_looked_up=True)),
+    Column("created_at", INTEGER, nullable=False),
+    Column("closed_at", INTEGER),
+    UniqueConstraint("stripe_id", name="disputes_stripe_id_key"),
+    Index("disputes_invoice", "invoice"),
+    Index("disputes_state", "state", "answer_by"),
+    Index("disputes_unbooked", "id", sqlite_where=text(UNBOOKED_DISPUTES), postgresql_where=text(UNBOOKED_DISPUTES)),
     sqlite_strict=True,
 )
 

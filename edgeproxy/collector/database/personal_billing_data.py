@@ -139,6 +139,14 @@ BILLING_TABLES: Mapping[str, TableEntry] = {
         ended=("why", "stripe_id", "error"),
         copies="backups; Stripe",
     ),
+    "disputes": TableEntry(
+        BOOKS,
+        {"customer": CUSTOMER_ID, "stripe_id": STRIPE_ID},
+        "id invoice purchase state currency reason",
+        ID,
+        ended=("stripe_id",),
+        copies="backups; Stripe",
+    ),
     "dunning": TableEntry(
         BOOKS,
         {"payment_method": STRIPE_ID, "why": FAILURE},

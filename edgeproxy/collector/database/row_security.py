@@ -134,6 +134,7 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "invoice_lines": by_parent("invoice_lines", "invoices", "invoice", of=f"= {ID}", rights=ADD),
     "invoice_parties": by_id(*ALL),
     "credit_notes": by_parent("credit_notes", "invoices", "invoice", of=f"= {ID}", rights=READ),
+    "disputes": by_id(*READ),
     "dunning": by_parent("dunning", "invoices", "invoice", of=f"= {ID}", rights=READ),
     "rated": by_parent("rated", "invoices", "invoice", of=f"= {ID}", rights=NONE),
     "billing_outbox": by_name(),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.database.billing_tables import credit_notes, dunning, invoices
+from edgeproxy.collector.database.billing_tables import credit_notes, disputes, dunning, invoices
 from edgeproxy.collector.database.book_text import SEALED, BookText, as_stored, find_book_cipher, list_book_columns
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.encryption_tables import book_keys
@@ -20,6 +20,7 @@ ROWS_MAX = 200
 TIMES: Mapping[str, sa.ColumnElement[int]] = {
     invoices.name: invoices.c.created_at // 1000,
     credit_notes.name: credit_notes.c.created_at // 1000,
+    disputes.name: disputes.c.created_at // 1000,
     dunning.name: dunning.c.declined_at,
 }
 """The Unix second of a row, by whose year it is sealed where it was in the clear."""

@@ -16,7 +16,7 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.billing.credits import purchases
-from edgeproxy.collector.billing.invoices import credit_notes, dunning, foreign_balance, stripe_reports
+from edgeproxy.collector.billing.invoices import credit_notes, disputes, dunning, foreign_balance, stripe_reports
 from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
 from edgeproxy.collector.billing.jobs.price_changes import PriceChangeJob
 from edgeproxy.collector.billing.jobs.spend_breaker import SpendBreaker
@@ -75,6 +75,8 @@ SPEND_SECONDS = 30.0
 """Seconds between two rounds over all who want alerts of what they have spent."""
 TRIALS_SECONDS = 60.0
 """Seconds between two looks for trials that end soon."""
+REMINDERS_SECONDS = 600.0
+"""Seconds between two looks for disputes whose answer is due soon."""
 PLANS_MAX = 100
 """Customers who are looked at before there is a rest."""
 PLANS_RESTS = 3.0
@@ -218,6 +220,7 @@ class BillingJobs:
             build_job("plans", PLANS_SECONDS, self._follow_plans),
             build_job("spend-alerts", SPEND_SECONDS, self._follow_spending),
             build_job("trial-alerts", TRIALS_SECONDS, self._raise_trial_alerts),
+            build_job("dispute-reminders", REMINDERS_SECONDS, self._raise_reminders),
             build_job("price-changes", PRICES_SECONDS, lambda: prices.finish_due(time.time())),
             build_job("price-change-notices", NOTICES_SECONDS, lambda: prices.notify_customers(time.time())),
             build_job("spend-breaker", BREAKER_SECONDS, lambda: breaker.step(time.time())),
@@ -232,6 +235,11 @@ class BillingJobs:
             build_job("meter-event-revisions", COMPARE_SECONDS, exports.compare_outbox),
             build_job("stripe-sums", COMPARE_SECONDS, exports.reconcile_days),
         )
+
+    async def _raise_reminders(self) -> None:
+        """Page the operators about disputes without an answer."""
+        async with self._database.writing() as connection:
+            await disputes.raise_reminders(connection, time.time())
 
     async def _raise_trial_alerts(self) -> None:
         """Raise the alerts of trials that end soon."""

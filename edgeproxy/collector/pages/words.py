@@ -300,7 +300,30 @@ INVOICE_STATES = {
     "settling": N_("being marked as paid"),
     "writing_off": N_("being written off"),
 }
-CREDIT_NOTE_STATES = {"requested": N_("on its way"), "made": N_("credited"), "refused": N_("refused by Stripe")}
+CREDIT_NOTE_STATES = {
+    "requested": N_("on its way"),
+    "made": N_("credited"),
+    "refused": N_("refused by Stripe"),
+    "void": N_("void"),
+}
+DISPUTE_STATES = {
+    "inquiry": N_("the bank asks"),
+    "needs_response": N_("waits for an answer"),
+    "under_review": N_("the bank decides"),
+    "won": N_("won"),
+    "lost": N_("lost"),
+    "closed": N_("ended"),
+}
+DISPUTE_REASONS = {
+    "fraudulent": N_("the payment was not authorized"),
+    "unrecognized": N_("the payment was not recognized"),
+    "duplicate": N_("paid twice"),
+    "subscription_canceled": N_("the plan was canceled"),
+    "product_not_received": N_("not received"),
+    "product_unacceptable": N_("not as described"),
+    "credit_not_processed": N_("a refund did not come"),
+    "general": N_("other reasons"),
+}
 PRICE_CHANGE_STATES = {"scheduled": N_("scheduled"), "done": N_("in force"), "withdrawn": N_("withdrawn")}
 INVOICE_KINDS = {
     "start": N_("first fee"),
@@ -393,6 +416,8 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "compared_lines": COMPARED_LINES,
     "invoice_states": INVOICE_STATES,
     "credit_note_states": CREDIT_NOTE_STATES,
+    "dispute_states": DISPUTE_STATES,
+    "dispute_reasons": DISPUTE_REASONS,
     "price_change_states": PRICE_CHANGE_STATES,
     "invoice_kinds": INVOICE_KINDS,
     "cancellation_reasons": CANCELLATION_REASONS,

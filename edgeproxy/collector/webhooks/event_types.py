@@ -25,6 +25,8 @@ class EventType(StrEnum):
     INVOICE_UNCOLLECTIBLE = "invoice.uncollectible"
     INVOICE_OVERDUE = "invoice.overdue"
     PAYMENT_FAILED = "payment.failed"
+    DISPUTE_OPENED = "dispute.opened"
+    DISPUTE_CLOSED = "dispute.closed"
     PLAN_PRICE_CHANGE = "plan.price_change"
     TRIAL_WILL_END = "subscription.trial_will_end"
     KEY_CREATED = "key.created"
@@ -54,6 +56,8 @@ SUMMARIES: Final[Mapping[EventType, str]] = {
     EventType.INVOICE_UNCOLLECTIBLE: "an invoice is written off",
     EventType.INVOICE_OVERDUE: "the customer is paused because an invoice is not paid",
     EventType.PAYMENT_FAILED: "the payment of an invoice is declined",
+    EventType.DISPUTE_OPENED: "a bank takes a payment back, or asks about it",
+    EventType.DISPUTE_CLOSED: "a dispute of a payment is won or lost, or ends",
     EventType.PLAN_PRICE_CHANGE: "the price of the customer's plan is to change, or is not after all",
     EventType.TRIAL_WILL_END: "a trial ends within three days, and the plan goes on",
     EventType.KEY_CREATED: "a key is created",

@@ -20,7 +20,7 @@ from edgeproxy.collector.billing.jobs.ended_books import EndedBooks, destroy_end
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import plain_entries
 from edgeproxy.collector.billing.journal.verification import verify_journal
-from edgeproxy.collector.database.billing_tables import credit_notes, dunning, invoices
+from edgeproxy.collector.database.billing_tables import credit_notes, disputes, dunning, invoices
 from edgeproxy.collector.database.book_text import (
     SEALED,
     BookValueError,
@@ -54,7 +54,7 @@ YEAR = datetime.now(UTC).year
 KEPT_SECONDS = 3653 * 86400.0
 COLUMNS = [(table, column) for table, columns in list_book_columns(metadata).items() for column in columns]
 ALICE_ID, REASON, FEES = "id-alice", "because of Ada", '{"fees":[[5,1,2]]}'
-IDS = [invoices.c.stripe_id, credit_notes.c.stripe_id, dunning.c.payment_method]
+IDS = [invoices.c.stripe_id, credit_notes.c.stripe_id, disputes.c.stripe_id, dunning.c.payment_method]
 
 
 def at(year: int, month: int = 1, day: int = 1) -> int:
@@ -85,6 +85,7 @@ async def fill(opened: Database) -> None:
         paid = {"state": "paid", "booked": "paid", "issued_at": second, "created_at": second * 1000}
         await connection.execute(sa.update(invoices).values(paid))
         await connection.execute(sa.update(credit_notes).values(state="made", created_at=second * 1000))
+        await connection.execute(sa.update(disputes).values(created_at=second * 1000))
         await connection.execute(sa.update(dunning).values(declined_at=second))
 
 
@@ -113,7 +114,7 @@ async def check_read(opened: Database, *names: str) -> None:
 
 
 def test_each_column_of_the_books_is_sealed_and_read_and_found_as_ever(database: str, tmp_path: Path) -> None:
-    assert len(COLUMNS) == 14
+    assert len(COLUMNS) == 15
 
     async def do(opened: Database) -> None:
         await fill(opened)

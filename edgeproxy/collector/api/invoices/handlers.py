@@ -32,7 +32,7 @@ from edgeproxy.collector.api.invoices.models import (
 )
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing import discrepancies
-from edgeproxy.collector.billing.invoices import credit_notes, invoices, receivables
+from edgeproxy.collector.billing.invoices import credit_notes, disputes, invoices, receivables
 from edgeproxy.collector.billing.invoices.acceptance import build_acceptance, has_total_of_stripe
 from edgeproxy.collector.billing.invoices.invoice_order import ENDED
 from edgeproxy.collector.billing.invoices.invoice_parties import build_seller, find_parties
@@ -105,6 +105,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
             lines = await fetch_lines(connection, row.id)
             notes = await credit_notes.list_of_invoice(connection, row.id)
             invoice = invoices.to_response(row, lines, notes)
+            invoice["disputes"] = await disputes.list_of_invoice(connection, row.id)
             parties = await find_parties(connection, row.id)
             if call.holder.customer is None and row.state == invoices.HELD:
                 differences = await fetch_differences(connection, row)
@@ -269,10 +270,14 @@ def refuse_decision(row: InvoiceRow, why: str) -> NoReturn:
 
 
 def hide_staff_reasons(holder: Holder, invoice: Invoice) -> Invoice:
-    """Return an invoice as its reader may see it: the reasons that staff wrote are for staff."""
-    return (
-        invoice if holder.customer is None else {**invoice, "held_why": None, "voided_why": None, "accepted_why": None}
-    )
+    """Return an invoice as its reader may see it. The reasons of staff, and the time for an answer to a bank, are for
+    staff."""
+    if holder.customer is None:
+        return invoice
+    hidden: Invoice = {**invoice, "held_why": None, "voided_why": None, "accepted_why": None}
+    if "disputes" in invoice:
+        hidden["disputes"] = [{**dispute, "answer_by": None} for dispute in invoice["disputes"]]
+    return hidden
 
 
 def explanation_to_response(why: LineExplanation, currency: str) -> LineExplanationResponse:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
+from edgeproxy.collector.billing.invoices.disputes import apply_stripe_dispute
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.credit_tables import credit_grants
@@ -119,11 +120,18 @@ async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> Non
 
 
 async def apply_dispute(connection: AsyncConnection, dispute: StripeObject) -> None:
-    """Book the money that a dispute has moved: none as long as it is an inquiry, and won money once it is back. Raises
-    UnbookedPurchaseError where it comes before its purchase, and UnexpectedObjectError."""
+    """Book the money of a purchase that a dispute has moved, and take over the dispute, also that of an invoice.
+
+    An inquiry moves no money. Won money is booked once it is back. Raises UnbookedPurchaseError where the dispute comes
+    before its purchase, and UnexpectedObjectError.
+    """
     intent = await _find_purchase(connection, dispute)
-    if intent is None:
-        return
+    if intent is not None:
+        await _book_dispute(connection, intent, dispute)
+    await apply_stripe_dispute(connection, dispute, intent)
+
+
+async def _book_dispute(connection: AsyncConnection, intent: str, dispute: StripeObject) -> None:
     for moved in dispute.get("balance_transactions") or ():
         # Movements are in the currency of the account's balance, and say no more than which way the amount went.
         if moved["amount"]:

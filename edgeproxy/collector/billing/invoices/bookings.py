@@ -1,6 +1,7 @@
 """The booking of invoices and credit notes in the journal.
 
-An invoice is booked when it is open, and again when it is paid or void; each step is booked once. Fees are deferred,
+An invoice is booked when it is open, and again when it is paid or void; each step is booked once. A lost dispute is
+booked as less revenue. Fees are deferred,
 and earned over the days that they pay for (accounting.py).
 """
 
@@ -27,10 +28,17 @@ from edgeproxy.collector.billing.journal.postings import (
     plain_entries,
 )
 from edgeproxy.collector.billing.rating.rater import DISCOUNT, RatedLine
-from edgeproxy.collector.database.billing_tables import UNBOOKED_CREDIT_NOTES, UNBOOKED_INVOICES, credit_notes
+from edgeproxy.collector.database.billing_tables import (
+    UNBOOKED_CREDIT_NOTES,
+    UNBOOKED_DISPUTES,
+    UNBOOKED_INVOICES,
+    credit_notes,
+    disputes,
+)
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.statements import lock_rows
 
 PAGE = 20
 """The most invoices or credit notes that one database transaction books: who changes something waits for its end."""
@@ -71,7 +79,31 @@ async def book_invoices(database: Database) -> bool:
             for note in notes:
                 await _book_note(books, note)
                 await _record_booked(connection, credit_notes, note.id, note.state)
-    return PAGE in (len(rows), len(notes))
+    count = await _book_disputes(database)
+    return PAGE in (len(rows), len(notes), count)
+
+
+async def _book_disputes(database: Database) -> int:
+    """Book the parts of invoices that disputes have taken off or put back since the last time; return their number."""
+    columns = disputes.c
+    unbooked = sa.select(columns.id).where(sa.text(UNBOOKED_DISPUTES)).order_by(columns.id).limit(PAGE)
+    async with database.reading() as connection:
+        ids = list((await connection.execute(unbooked)).scalars())
+    if not ids:
+        return 0
+    async with database.writing() as connection, open_journal(connection) as books:
+        statement = sa.select(disputes).where(columns.id.in_(ids), sa.text(UNBOOKED_DISPUTES)).order_by(columns.id)
+        for row in (await connection.execute(lock_rows(statement))).all():
+            change = row.taken_off - row.booked
+            kind: TransactionKind = "dispute_lost" if change > 0 else "dispute_won"
+            times = sa.select(sa.func.count()).where(
+                credit_transactions.c.kind == kind, credit_transactions.c.source.startswith(f"{row.id}/")
+            )
+            source = f"{row.id}/{(await connection.execute(times)).scalar_one()}"  # A bank may decide several times.
+            entries = plain_entries(kind, CENT * abs(change))
+            books.book(Posting(row.customer, kind, source, entries, row.invoice, currency=row.currency))
+            await connection.execute(sa.update(disputes).where(columns.id == row.id).values(booked=row.taken_off))
+    return len(ids)
 
 
 async def _record_booked(connection: AsyncConnection, table: sa.Table, number: str, state: str) -> None:

@@ -1,7 +1,8 @@
 """The invoiced lines of a subscription, each with the part that was taken off later.
 
-If an invoice is void, uncollectible or waived, its lines are taken off completely. A credit note takes off a share of
-each line: its own share of the invoice's total. Later charges and refunds are computed from these lines.
+If an invoice is void, uncollectible or waived, its lines are taken off completely. A credit note or a lost dispute
+takes off a share of each line: its own share of the invoice's total. Later charges and refunds are computed from these
+lines.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,10 +24,10 @@ TAKEN_OFF = frozenset({states.VOIDING, states.VOID, states.WRITING_OFF, states.U
 
 async def fetch_lines_of_subscription(connection: AsyncConnection, subscription: str) -> list[RatedLine]:
     """Return all invoiced lines of a subscription, in the order of their creation."""
-    credited = states.sum_credit_notes(credit_notes.c.amount, COUNTED).label("credited")
+    credited = states.sum_credit_notes(credit_notes.c.amount, COUNTED) + states.AMOUNT_LOST
     joined = invoice_lines.join(invoices, invoices.c.id == invoice_lines.c.invoice)
     statement = (
-        sa.select(invoice_lines, invoices.c.state, invoices.c.total, credited)
+        sa.select(invoice_lines, invoices.c.state, invoices.c.total, credited.label("credited"))
         .select_from(joined)
         .where(invoices.c.subscription == subscription)
         .order_by(invoice_lines.c.invoice, invoice_lines.c.position)
@@ -45,7 +46,7 @@ def _get_invoice(row: sa.RowMapping) -> tuple[str, str, int, int]:
 def compute_share_taken_off(state: str, total: int, credited: int) -> Fraction:
     """Return the share of an invoice that was taken off, from 0 to 1.
 
-    `total` includes tax. `credited` is the sum of the invoice's credit notes.
+    `total` includes tax. `credited` is the sum of the invoice's credit notes and lost disputes.
     """
     if state in TAKEN_OFF:
         return Fraction(1)

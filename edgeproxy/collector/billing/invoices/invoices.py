@@ -27,13 +27,14 @@ from edgeproxy.collector.billing.invoices import line_rows
 from edgeproxy.collector.billing.invoices.acceptance import Acceptance
 from edgeproxy.collector.billing.invoices.credit_notes import MADE, InvoiceCreditNote
 from edgeproxy.collector.billing.invoices.declined_payment import DeclinedPayment, build_declined, format_second
+from edgeproxy.collector.billing.invoices.dispute_states import LOST, WITHDRAWN, InvoiceDispute
 from edgeproxy.collector.billing.invoices.invoice_notice import notify_payers
 from edgeproxy.collector.billing.invoices.invoice_order import NEWEST_FIRST, order_invoices
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 from edgeproxy.collector.billing.mismatch import InvoiceDifference
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
-from edgeproxy.collector.database.billing_tables import credit_notes, dunning, invoice_lines, invoices
+from edgeproxy.collector.database.billing_tables import credit_notes, disputes, dunning, invoice_lines, invoices
 from edgeproxy.collector.database.schema import INTEGER, customers
 from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.collector.webhooks.event_types import EventType
@@ -119,6 +120,10 @@ class Invoice(TypedDict):
     """The sum that credit notes took back, in smallest units."""
     amount_refunded: int
     """The part of the credited sum that was paid back, in smallest units."""
+    amount_disputed: int
+    """The sum of payments that a bank holds until it decides a dispute, in smallest units."""
+    amount_lost: int
+    """The sum that lost disputes took back, in smallest units: nobody has paid it."""
     balance_applied: int
     """The sum that came from the customer's balance at Stripe, in smallest units; below zero where it was added to."""
     currency: str
@@ -155,6 +160,8 @@ class Invoice(TypedDict):
     """The lines; missing in a list of invoices."""
     credit_notes: NotRequired[list[InvoiceCreditNote]]
     """The credit notes, oldest first; missing in a list of invoices."""
+    disputes: NotRequired[list[InvoiceDispute]]
+    """The disputes of its payments, oldest first; missing in a list of invoices."""
     differences: NotRequired[list[InvoiceDifference]]
     """The lines in which Stripe's differs, the largest difference first; of a held invoice, and for operators alone."""
     acceptance: NotRequired[Acceptance]
@@ -209,6 +216,8 @@ class InvoiceRow(NamedTuple):
     name: str
     credited: int
     refunded: int
+    disputed: int
+    lost: int
     declines: int | None
     declined_at: int | None
     retry_at: int | None
@@ -221,8 +230,19 @@ def sum_credit_notes(column: sa.ColumnElement[int], states: Collection[str] = (M
     return sa.cast(total, INTEGER)  # PostgreSQL's sums are of another type.
 
 
+def sum_disputes(
+    column: sa.ColumnElement[int], states: Collection[str], *conditions: sa.ColumnElement[bool]
+) -> sa.ColumnElement[int]:
+    """Return the sum of a column over the disputes of an invoice in these states, as a column of the invoice."""
+    is_counted = (disputes.c.invoice == invoices.c.id) & disputes.c.state.in_(states)
+    total = sa.select(sa.func.coalesce(sa.func.sum(column), 0)).where(is_counted, *conditions).scalar_subquery()
+    return sa.cast(total, INTEGER)
+
+
 CREDITED = sum_credit_notes(credit_notes.c.amount).label("credited")
 REFUNDED = sum_credit_notes(credit_notes.c.refunded).label("refunded")
+DISPUTED = sum_disputes(disputes.c.amount, WITHDRAWN).label("disputed")
+AMOUNT_LOST = sum_disputes(disputes.c.taken_off, {LOST}).label("lost")
 IS_WRITTEN = invoices.c.state.not_in((DRAFT, HELD, VOIDING)) | sa.exists().where(
     invoice_lines.c.invoice == invoices.c.id
 )
@@ -325,6 +345,8 @@ def to_response(
         "amount_paid": row.amount_paid,
         "amount_credited": row.credited,
         "amount_refunded": row.refunded,
+        "amount_disputed": row.disputed,
+        "amount_lost": row.lost,
         "balance_applied": row.balance_applied,
         "currency": row.currency,
         "period_start": format_timestamp(row.period_start * 1000),
@@ -362,7 +384,11 @@ async def fetch_invoices(
     joined = joined.outerjoin(dunning, dunning.c.invoice == invoices.c.id)
     declined = (dunning.c.declines, dunning.c.declined_at, dunning.c.retry_at)
     own = [invoices.c[name] for name in InvoiceRow._fields if name in invoices.c]
-    statement = sa.select(*own, customers.c.name, CREDITED, REFUNDED, *declined).select_from(joined).where(*conditions)
+    statement = (
+        sa.select(*own, customers.c.name, CREDITED, REFUNDED, DISPUTED, AMOUNT_LOST, *declined)
+        .select_from(joined)
+        .where(*conditions)
+    )
     statement = (await order_invoices(connection, statement, sort, after)).limit(limit)
     if lock:
         statement = lock_rows(statement, of=invoices)

@@ -25,6 +25,7 @@ from edgeproxy.collector.billing.rating.periods import day_start
 from edgeproxy.collector.database.billing_tables import (
     UNBOOKED_INVOICES,
     credit_notes,
+    disputes,
     dunning,
     invoice_lines,
     invoices,
@@ -65,7 +66,7 @@ async def clear_invoices(
     connection: AsyncConnection,
     erased: Sequence[str] | sa.Select[tuple[str]],
     before: int,
-    tables: Sequence[sa.Table] = (invoices, invoice_lines, credit_notes, dunning),
+    tables: Sequence[sa.Table] = (invoices, invoice_lines, credit_notes, disputes, dunning),
 ) -> Counter[str]:
     """Clear what tells about these customers, by id, on invoices from before this Unix second; return how many rows of
     each table."""
@@ -74,6 +75,9 @@ async def clear_invoices(
     for table in tables:
         rest = {name: None if table.c[name].nullable else "" for name in TABLES[table.name].ended}
         which = [(table.c.id if table is invoices else table.c.invoice).in_(ended), _has_some(table)]
+        if table is disputes:  # Those of purchases of credits have no invoice.
+            is_of_purchase = disputes.c.invoice.is_(None) & disputes.c.customer.in_(erased)
+            which[0] = (which[0] | is_of_purchase) & (disputes.c.created_at < before * 1000)
         if table is credit_notes:
             which += [table.c.state != REQUESTED, table.c.created_at < before * 1000]
         counts[table.name] = (await connection.execute(sa.update(table).where(*which).values(rest))).rowcount
@@ -122,7 +126,7 @@ async def destroy_ended_keys(
         return []
     async with database.writing() as connection:
         erased = sa.select(customers.c.id).where(customers.c.erased_at.is_not(None))
-        await clear_invoices(connection, erased, before, (invoices, credit_notes, dunning))
+        await clear_invoices(connection, erased, before, (invoices, credit_notes, disputes, dunning))
     await reseal_rows(database, years)
     async with database.writing() as connection:
         await connection.execute(over.with_for_update())

@@ -66,6 +66,8 @@ TransactionKind = Literal[
     "invoice_void",
     "credit_note",
     "credit_note_void",
+    "dispute_lost",
+    "dispute_won",
     "foreign_balance",
 ]
 
@@ -93,6 +95,8 @@ ACCOUNTS_BY_KIND: Final[Mapping[TransactionKind, tuple[Account, Account]]] = {
     "invoice_void": ("deferred_fees", "receivable"),
     "credit_note": ("revenue", "receivable"),  # Of an invoice that is paid: clearing.
     "credit_note_void": ("receivable", "revenue"),
+    "dispute_lost": ("revenue", "chargebacks"),  # What a bank holds until it decides is in chargebacks.
+    "dispute_won": ("chargebacks", "revenue"),  # After it was lost.
     "foreign_balance": ("other", "customer_balance"),  # Somebody has credited a customer at Stripe.
 }
 """The debited and the credited account of each kind. Where deferred revenue is debited and no grant has any left, the

@@ -17,12 +17,14 @@ from edgeproxy.collector.billing.credits import purchases
 from edgeproxy.collector.billing.credits.purchases import UnexpectedObjectError
 from edgeproxy.collector.billing.invoices import credit_notes, stripe_reports
 from edgeproxy.collector.billing.invoices.bookings import book_invoices
+from edgeproxy.collector.billing.invoices.disputes import PAID_INVOICE
 from edgeproxy.collector.billing.mismatch import Comparison, Drift, Level, name_by_currency
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
 from edgeproxy.collector.billing.stripe_balance import clearing
 from edgeproxy.collector.billing.stripe_balance.customer_balances import CustomerBalances
 from edgeproxy.collector.billing.stripe_balance.sync import StripeBalance
+from edgeproxy.collector.billing.webhooks.stripe_objects import PAYMENT_PARTS, find_paid_invoice
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR
 from edgeproxy.config.collector.currency_units import USD
@@ -120,7 +122,10 @@ async def replay_objects(database: Database, stripe: Stripe, since: int) -> list
     StripeCallError."""
     failures = []
     for name, apply in REPLAYED:
-        for stripe_object in reversed(await stripe.list_all(name, created={"gte": since})):
+        for listed in reversed(await stripe.list_all(name, created={"gte": since})):
+            is_part = listed["object"] in PAYMENT_PARTS
+            paid = {PAID_INVOICE: await find_paid_invoice(stripe, listed)} if is_part else {}
+            stripe_object = {**listed, **paid}
             try:
                 async with database.writing() as connection:
                     await apply(connection, stripe_object)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.collector.billing.invoices import disputes
 from edgeproxy.collector.billing.invoices.invoices import HELD as HELD_STATE
 from edgeproxy.collector.billing.invoices.invoices import NO_TAX, STRIPE_REFUSES
 from edgeproxy.collector.billing.reports import business_report, sales, usage_costs
@@ -54,6 +55,8 @@ class RevenueFigures(NamedTuple):
     """Credits that were purchased so far."""
     invoices: Mapping[str, int]
     """The number of invoices, by state."""
+    disputes: Mapping[str, int]
+    """The number of disputes, by state."""
     held: Mapping[str, int]
     """Invoices that wait for a person, by reason: one of HELD."""
     sales: Sales
@@ -80,6 +83,7 @@ async def fetch_revenue(connection: AsyncConnection, billing: Billing, default: 
         int((await connection.execute(owed)).scalar_one()),
         int((await connection.execute(sold)).scalar_one()),
         {row[0]: row[1] for row in await connection.execute(states)},
+        await disputes.count_by_state(connection),
         await _count_held(connection),
         await sales.fetch_sales(connection, int(now - SALES_DAYS * DAY) * 1000, int(now) * 1000, scopes[0]),
     )

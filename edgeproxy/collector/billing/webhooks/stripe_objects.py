@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.billing.credits.purchases import parse_id
 from edgeproxy.collector.billing.invoices import stripe_payments
+from edgeproxy.collector.billing.invoices.disputes import PAID_INVOICE
 from edgeproxy.collector.billing.invoices.foreign_balance import TRANSACTIONS
 from edgeproxy.collector.billing.stripe import billing_details
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
@@ -33,6 +35,8 @@ EXPANDED: Mapping[str, list[str]] = {
 """The fields that are fetched whole with an object, by its type: a payment says whether it buys credits."""
 NEWEST = 100
 """Transactions of a customer's balance that are fetched with the customer: one page."""
+PAYMENT_PARTS = frozenset({"dispute", "refund"})
+"""The types of objects that are about a payment, and are fetched with the invoice that it paid."""
 TRANSIENT_OUTCOMES = frozenset({CallOutcome.BUSY, CallOutcome.FAILED, CallOutcome.LOST, CallOutcome.DENIED})
 """Outcomes that say nothing about the object."""
 NOT_THERE = 404
@@ -46,12 +50,15 @@ class StripeObjects:
 
     async def fetch(self, object_type: str, id: str) -> StripeObject:
         """Return an object as it is now; of one that is gone `{id, object, deleted: true}`. Customers have REQUESTED_AT
-        beside, those of ours the newest transactions of their balance. Raises StripeUnavailableError."""
+        beside, those of ours the newest transactions of their balance; disputes and refunds have PAID_INVOICE. Raises
+        StripeUnavailableError."""
         requested_at = now_ms()
         expanded = {"expand": EXPANDED[object_type]} if object_type in EXPANDED else {}
         stripe_object = await self._fetch(RETRIEVE[object_type], id, **expanded)
         if stripe_object is None:
             return {"id": id, "object": object_type, "deleted": True}
+        if object_type in PAYMENT_PARTS:
+            return {**stripe_object, PAID_INVOICE: await self._find_paid_invoice(stripe_object)}
         if object_type != "customer":
             return stripe_object
         stripe_object = {**stripe_object, billing_details.REQUESTED_AT: requested_at}
@@ -73,6 +80,13 @@ class StripeObjects:
         """Return an event; None where Stripe has it no more. Raises StripeUnavailableError."""
         return await self._fetch("v1.events.retrieve", id) or await self._fetch("v2.core.events.retrieve", id)
 
+    async def _find_paid_invoice(self, payment_part: StripeObject) -> str | None:
+        """Return the id of the invoice whose payment a dispute or a refund is about; None if it paid no invoice."""
+        try:
+            return await find_paid_invoice(self._stripe, payment_part)
+        except StripeCallError as error:
+            raise StripeUnavailableError(str(error)) from error
+
     async def _list_all(self, name: str, **params: object) -> list[StripeObject]:
         try:
             return [*await self._stripe.list_all(name, **params)]
@@ -88,3 +102,14 @@ class StripeObjects:
             if error.outcome in TRANSIENT_OUTCOMES:
                 raise StripeUnavailableError(str(error)) from error
             raise
+
+
+async def find_paid_invoice(stripe: Stripe, payment_part: StripeObject) -> str | None:
+    """Return the id of the invoice whose payment a dispute or a refund is about; None if it paid no invoice. Raises
+    StripeCallError."""
+    intent = parse_id(payment_part.get("payment_intent"))
+    if intent is None:
+        return None
+    payment = {"type": "payment_intent", "payment_intent": intent}
+    payments = await stripe.list_all("v1.invoice_payments.list", payment=payment)
+    return next((parse_id(one["invoice"]) for one in payments), None)

@@ -18,7 +18,7 @@ from edgeproxy.collector.billing.journal import cleared_details, journal
 from edgeproxy.collector.billing.journal.postings import plain_entries
 from edgeproxy.collector.billing.journal.verification import JournalTamperedError, verify_journal
 from edgeproxy.collector.commands import privacy as commands
-from edgeproxy.collector.database.billing_tables import credit_notes, invoices
+from edgeproxy.collector.database.billing_tables import credit_notes, disputes, invoices
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_head, credit_transactions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.personal_data import TABLES
@@ -87,6 +87,7 @@ def test_each_marked_column_of_an_erased_customer_is_cleared_and_nothing_else(da
             await plant(connection)
             await connection.execute(sa.update(invoices).values(values | {"booked": values["state"]} | values))
             await connection.execute(sa.update(credit_notes).values(state="made", created_at=issued * 1000))
+            await connection.execute(sa.update(disputes).values(created_at=issued * 1000))
             which = sa.update(customers).where(customers.c.name == "acme")
             if left != "is not erased":
                 await connection.execute(which.values(erased_at=5, deleting_since=4))

@@ -1,0 +1,131 @@
+"""The states of disputes: a bank takes a payment back, or asks about it, until it decides. Pure.
+
+    inquiry ──▶ needs_response ⇄ under_review ──▶ won, lost
+       └──▶ closed
+
+Stripe decides the state, and may change each one: a lost dispute may be won later. A lost dispute takes its amount off
+the invoice, as a credit note does. A won one puts that back.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from typing_extensions import TypedDict
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.billing.invoices.declined_payment import format_second
+from edgeproxy.collector.billing.stripe.client import StripeObject
+
+
+class DisputeState(StrEnum):
+    """The state of a dispute."""
+
+    INQUIRY = "inquiry"
+    """The bank asks about the payment. No money has gone."""
+    NEEDS_RESPONSE = "needs_response"
+    """The money is gone. An answer until `answer_by` may bring it back."""
+    UNDER_REVIEW = "under_review"
+    """The bank has our answer, and decides."""
+    WON = "won"
+    LOST = "lost"
+    CLOSED = "closed"
+    """An inquiry ended without a dispute."""
+
+
+INQUIRY, NEEDS_RESPONSE, UNDER_REVIEW = DisputeState.INQUIRY, DisputeState.NEEDS_RESPONSE, DisputeState.UNDER_REVIEW
+WON, LOST, CLOSED = DisputeState.WON, DisputeState.LOST, DisputeState.CLOSED
+OPEN_STATES = frozenset({INQUIRY, NEEDS_RESPONSE, UNDER_REVIEW})
+UNANSWERED = frozenset({INQUIRY, NEEDS_RESPONSE})
+WITHDRAWN = frozenset({NEEDS_RESPONSE, UNDER_REVIEW})
+"""The states in which the bank holds the money."""
+STATES_BY_STRIPE: Final[Mapping[str, DisputeState]] = {
+    "warning_needs_response": INQUIRY,
+    "warning_under_review": INQUIRY,
+    "warning_closed": CLOSED,
+    "prevented": CLOSED,
+    "needs_response": NEEDS_RESPONSE,
+    "under_review": UNDER_REVIEW,
+    "won": WON,
+    "lost": LOST,
+}
+"""Our states by the statuses of Stripe. An unknown status counts as `under_review`."""
+
+
+class Dispute(NamedTuple):
+    """A dispute. Amounts are smallest units of the currency, such as cents, times Unix seconds."""
+
+    id: str
+    customer: str
+    invoice: str | None
+    """The invoice that was paid; None if the payment bought credits."""
+    purchase: str | None
+    """The grant of credits that was paid; None if the payment was for an invoice."""
+    state: DisputeState
+    amount: int
+    currency: str
+    reason: str
+    """The reason in the words of Stripe, such as `fraudulent`."""
+    answer_by: int | None
+    """The last second for an answer; None if none is possible."""
+    taken_off: int
+    """The part of the invoice that is lost."""
+    created_at: int
+    """Unix milliseconds."""
+    closed_at: int | None
+
+
+class InvoiceDispute(TypedDict):
+    """A dispute of a payment. Amounts are smallest units of its currency, such as cents."""
+
+    id: str
+    """The id of the dispute."""
+    state: DisputeState
+    """`inquiry`: the bank asks. `needs_response`, `under_review`: the bank holds the money. Then `won`, `lost`, or
+    `closed` for an inquiry that ended."""
+    amount: int
+    """The disputed amount, in smallest units."""
+    amount_lost: int
+    """The part of the invoice that is lost, in smallest units; 0 unless the dispute is lost."""
+    reason: str
+    """The reason in the words of Stripe, such as `fraudulent`."""
+    answer_by: str | None
+    """The last time for an answer at Stripe; null if none is possible, and for customers."""
+    created_at: str | None
+    """The time at which the dispute was opened."""
+    closed_at: str | None
+    """The time at which the collector learnt the decision; null until then."""
+
+
+def advance(before: Dispute, stripe_dispute: StripeObject, left: int, now: int) -> Dispute:
+    """Return a dispute in its present state at Stripe. `left` is the part of its invoice that still stands.
+
+    `now` is the Unix second at which a decision counts as learnt.
+    """
+    state = STATES_BY_STRIPE.get(str(stripe_dispute.get("status")), UNDER_REVIEW)
+    taken_off = 0
+    if state is LOST and before.invoice is not None:
+        taken_off = before.taken_off if before.state is LOST else max(0, min(int(stripe_dispute["amount"]), left))
+    due_by = (stripe_dispute.get("evidence_details") or {}).get("due_by")
+    return before._replace(
+        state=state,
+        amount=int(stripe_dispute["amount"]),
+        reason=str(stripe_dispute.get("reason") or "general"),
+        answer_by=int(due_by) if due_by is not None and state in UNANSWERED else None,
+        taken_off=taken_off,
+        closed_at=None if state in OPEN_STATES else before.closed_at or now,
+    )
+
+
+def to_response(dispute: Dispute) -> InvoiceDispute:
+    """Return a dispute as the API writes it."""
+    return {
+        "id": dispute.id,
+        "state": dispute.state,
+        "amount": dispute.amount,
+        "amount_lost": dispute.taken_off,
+        "reason": dispute.reason,
+        "answer_by": format_second(dispute.answer_by),
+        "created_at": format_timestamp(dispute.created_at),
+        "closed_at": format_second(dispute.closed_at),
+    }

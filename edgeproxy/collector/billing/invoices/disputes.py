@@ -1,0 +1,195 @@
+"""Disputes as rows, with their alerts and messages (dispute_states.py has the states).
+
+Disputes of purchases of credits are rows too; credits/ books their money.
+"""
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts.ids import generate_id, now_ms
+from edgeproxy.collector.alerts.alert import Alert, raise_alerts
+from edgeproxy.collector.alerts.kinds import AlertKind, Severity
+from edgeproxy.collector.billing.invoices import invoices as states
+from edgeproxy.collector.billing.invoices.credit_notes import COUNTED
+from edgeproxy.collector.billing.invoices.declined_payment import format_second
+from edgeproxy.collector.billing.invoices.dispute_states import (
+    INQUIRY,
+    LOST,
+    OPEN_STATES,
+    UNANSWERED,
+    WITHDRAWN,
+    WON,
+    Dispute,
+    DisputeState,
+    InvoiceDispute,
+    advance,
+    to_response,
+)
+from edgeproxy.collector.billing.stripe.client import StripeObject
+from edgeproxy.collector.database.billing_tables import credit_notes, disputes, invoices
+from edgeproxy.collector.database.book_text import match_book_text
+from edgeproxy.collector.database.credit_tables import credit_grants
+from edgeproxy.collector.database.schema import DAY, customers
+from edgeproxy.collector.database.statements import lock_rows
+from edgeproxy.collector.webhooks.event_types import EventType
+from edgeproxy.collector.webhooks.messages import enqueue_event
+from edgeproxy.config.collector.currency_units import to_decimal
+
+PAID_INVOICE: Final = "paid_invoice"
+"""The key of a fetched dispute or refund with the id at Stripe of the invoice that was paid."""
+REMINDER_SECONDS = 2 * DAY
+"""Operators are paged this many seconds before the last answer, if none was sent."""
+
+
+class DisputeSubject(NamedTuple):
+    """The payment that a dispute is about."""
+
+    customer: str
+    invoice: str | None
+    purchase: str | None
+
+
+FIELDS = [disputes.c[name] for name in Dispute._fields]
+
+
+async def apply_stripe_dispute(connection: AsyncConnection, stripe_dispute: StripeObject, intent: str | None) -> None:
+    """Store a dispute that was fetched now from Stripe, with alerts and messages about a change.
+
+    `intent` is the payment intent of a purchase of credits. Other disputes have PAID_INVOICE; disputes of foreign
+    invoices are ignored.
+    """
+    by_id = match_book_text(connection, disputes.c.stripe_id, str(stripe_dispute["id"]))
+    row = (await connection.execute(lock_rows(sa.select(*FIELDS).where(by_id), of=disputes))).first()
+    before = None if row is None else _parse_row(row)
+    if before is None:
+        subject = await _find_subject(connection, stripe_dispute, intent)
+        if subject is None:
+            return
+        created_at = int(stripe_dispute.get("created") or 0) * 1000 or now_ms()
+        currency = str(stripe_dispute["currency"])
+        current = Dispute(generate_id(), *subject, INQUIRY, 0, currency, "", None, 0, created_at, None)
+    else:
+        current = before
+    left = 0 if current.invoice is None else await _compute_left(connection, current)
+    after = advance(current, stripe_dispute, left, now_ms() // 1000)
+    if before is None:
+        values = {**after._asdict(), "stripe_id": str(stripe_dispute["id"])}
+        await connection.execute(sa.insert(disputes).values(values))
+    elif after != before:
+        await connection.execute(sa.update(disputes).where(disputes.c.id == after.id).values(after._asdict()))
+    if before is None or after.state is not before.state:
+        await _report_change(connection, before, after, str(stripe_dispute["id"]))
+
+
+def _parse_row(row: Iterable[object]) -> Dispute:
+    dispute = Dispute._make(islice(row, len(FIELDS)))
+    return dispute._replace(state=DisputeState(dispute.state))
+
+
+async def _find_subject(
+    connection: AsyncConnection, stripe_dispute: StripeObject, intent: str | None
+) -> DisputeSubject | None:
+    """Return the disputed payment; None if it paid nothing of ours."""
+    if intent is not None:
+        purchase = sa.select(credit_grants.c.customer, credit_grants.c.id).where(credit_grants.c.payment == intent)
+        grant = (await connection.execute(purchase)).first()
+        return None if grant is None else DisputeSubject(grant.customer, None, grant.id)
+    stripe_invoice = stripe_dispute.get(PAID_INVOICE)
+    if stripe_invoice is None:
+        return None
+    by_id = match_book_text(connection, invoices.c.stripe_id, str(stripe_invoice))
+    paid = sa.select(invoices.c.customer, invoices.c.id).where(by_id, states.IS_WRITTEN)
+    invoice = (await connection.execute(paid)).first()
+    return None if invoice is None else DisputeSubject(invoice.customer, invoice.id, None)
+
+
+async def _compute_left(connection: AsyncConnection, dispute: Dispute) -> int:
+    """Return the part of an invoice that neither credit notes nor other disputes have taken off. Locks the invoice."""
+    credited = states.sum_credit_notes(credit_notes.c.amount, COUNTED)
+    lost = states.sum_disputes(disputes.c.taken_off, {LOST}, disputes.c.id != dispute.id)
+    statement = sa.select(invoices.c.total - credited - lost).where(invoices.c.id == dispute.invoice)
+    return int((await connection.execute(lock_rows(statement, of=invoices))).scalar_one())
+
+
+async def list_of_invoice(connection: AsyncConnection, invoice: str) -> list[InvoiceDispute]:
+    """Return the disputes of an invoice as the API shows them, oldest first."""
+    statement = sa.select(*FIELDS).where(disputes.c.invoice == invoice).order_by(disputes.c.id)
+    return [to_response(_parse_row(row)) for row in await connection.execute(statement)]
+
+
+# ---- alerts and messages
+
+
+async def _report_change(connection: AsyncConnection, before: Dispute | None, after: Dispute, stripe_id: str) -> None:
+    """Raise the alert about a new or decided dispute, and tell the webhooks of the customer."""
+    is_escalated = before is not None and before.state is INQUIRY and after.state in WITHDRAWN
+    if after.state in OPEN_STATES and before is not None and not is_escalated:
+        return
+    statement = sa.select(customers.c.name).where(customers.c.id == after.customer)
+    name = str((await connection.execute(statement)).scalar_one())
+    await raise_alerts(connection, [build_alert(name, after, stripe_id, now_ms() / 1000)])
+    event_type = EventType.DISPUTE_OPENED if after.state in OPEN_STATES else EventType.DISPUTE_CLOSED
+
+    async def build_data() -> Mapping[str, object]:
+        about = {"customer": name, "invoice": after.invoice, "purchase": after.purchase, "currency": after.currency}
+        return {**about, **to_response(after._replace(answer_by=None))}
+
+    await enqueue_event(connection, after.customer, event_type, now_ms(), build_data)
+
+
+def build_alert(name: str, dispute: Dispute, stripe_id: str | None, now: float, *, is_reminder: bool = False) -> Alert:
+    """Return the alert about a dispute of a customer, by name, at the Unix second `now`."""
+    amount = f"{to_decimal(dispute.amount, dispute.currency)} {dispute.currency.upper()}"
+    payment = "an invoice" if dispute.purchase is None else "credits"
+    answer_by = format_second(dispute.answer_by)
+    details = {
+        "dispute": dispute.id,
+        "stripe_id": stripe_id,
+        "of": name,
+        "invoice": dispute.invoice,
+        "purchase": dispute.purchase,
+        "amount": amount,
+        "reason": dispute.reason,
+        "state": dispute.state,
+        "answer_by": answer_by,
+    }
+    if dispute.state in OPEN_STATES:
+        kind: AlertKind = AlertKind.PAYMENT_DISPUTED
+        severity: Severity = "page" if is_reminder else "warn"
+        what = "asks about" if dispute.state is INQUIRY else "has taken back"
+        title = f"The bank of {name} {what} a payment of {amount} for {payment}"
+        title += "" if answer_by is None else f": answer at Stripe by {answer_by}"
+    else:
+        kind, severity = AlertKind.DISPUTE_CLOSED, "warn" if dispute.state is LOST else "info"
+        result = {WON: "is won", LOST: "is lost"}.get(dispute.state, "has ended as an inquiry")
+        title = f"The dispute of {name} over {amount} for {payment} {result}"
+    return Alert(
+        key=f"{kind}:{dispute.id}:{'reminder' if is_reminder else dispute.state}",
+        kind=kind,
+        severity=severity,
+        title=title,
+        details={key: value for key, value in details.items() if value is not None},
+        at=now,
+    )
+
+
+async def raise_reminders(connection: AsyncConnection, now: float) -> None:
+    """Page the operators about disputes without an answer, REMINDER_SECONDS before the last one is possible."""
+    is_due = disputes.c.answer_by.between(int(now), int(now) + REMINDER_SECONDS)
+    statement = sa.select(*FIELDS, disputes.c.stripe_id, customers.c.name)
+    statement = statement.join_from(disputes, customers, customers.c.id == disputes.c.customer)
+    rows = (await connection.execute(statement.where(disputes.c.state.in_(UNANSWERED), is_due))).all()
+    await raise_alerts(
+        connection,
+        [build_alert(row.name, _parse_row(row), row.stripe_id, now, is_reminder=True) for row in rows],
+    )
+
+
+async def count_by_state(connection: AsyncConnection) -> dict[str, int]:
+    """Return the number of disputes in each state."""
+    counted = await connection.execute(sa.select(disputes.c.state, sa.func.count()).group_by(disputes.c.state))
+    return dict.fromkeys(map(str, DisputeState), 0) | {row[0]: row[1] for row in counted}

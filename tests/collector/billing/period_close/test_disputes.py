@@ -1,0 +1,226 @@
+"""Disputed payments of invoices against the Stripe sandbox: states, alerts, messages, lines and the journal."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.billing.invoices import disputes
+from edgeproxy.collector.billing.invoices.bookings import book_invoices
+from edgeproxy.collector.billing.invoices.dispute_states import Dispute, DisputeState, advance
+from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.billing.journal.verification import verify_journal
+from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.billing_tables import disputes as disputes_table
+from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
+from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.database.webhook_tables import webhook_endpoints, webhook_messages
+from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, amounts, apply_stripe_events, at, fetch_invoices
+from tests.support.sold import KEY, Sold, sold
+from tests.support.stripe_sandbox import Sandbox
+
+PLANS = """
+plans:
+  small@1: {fee: "100", tier: standard, meters: {calls: {included: 0, price: "1"}}}
+  large@1: {fee: "500", tier: enterprise, meters: {calls: {included: 0, price: "1"}}}
+"""
+NOON = at(2027, 1, 16, 12)
+"""Half of January."""
+DISPUTED_CARD = "pm_card_createDispute"
+START = "2027-01-01 start"
+
+
+@pytest.fixture(autouse=True)
+def secret_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
+
+
+@pytest.fixture
+def plans(tmp_path: Path) -> str:
+    file = tmp_path / "plans.yaml"
+    file.write_text(PLANS)
+    return str(file)
+
+
+async def pay_start(sandbox: Sandbox, of: Sold, name: str, card: str = DISPUTED_CARD) -> None:
+    """Have the first invoice of a customer paid by a card, and apply what Stripe reports."""
+    invoice = (await fetch_invoices(of, name))[START]
+    answer = await asyncio.to_thread(
+        sandbox.call, "POST", f"/v1/invoices/{invoice['stripe_id']}/pay", f"payment_method={card}"
+    )
+    assert answer.status == 200, answer
+    await apply_stripe_events(of)
+
+
+async def find_dispute(sandbox: Sandbox, of: Sold) -> str:
+    """Return the id at Stripe of the only dispute that is stored."""
+    async with of.database.reading() as connection:
+        return str((await connection.execute(sa.select(disputes_table.c.stripe_id))).scalar_one())
+
+
+async def decide(sandbox: Sandbox, of: Sold, result: str) -> None:
+    """Have the bank decide the dispute, and apply what Stripe reports."""
+    dispute = await find_dispute(sandbox, of)
+    form = f"evidence[uncategorized_text]={result}_evidence"
+    answer = await asyncio.to_thread(sandbox.call, "POST", f"/v1/disputes/{dispute}", form)
+    assert answer.status == 200, answer
+    await apply_stripe_events(of)
+
+
+async def fetch_alerts(of: Sold) -> list[tuple[str, str, dict[str, Any]]]:
+    columns = alerts.c
+    about = columns.kind.in_(("payment_disputed", "dispute_closed"))
+    statement = sa.select(columns.kind, columns.severity, columns.details).where(about).order_by(columns.id)
+    async with of.database.reading() as connection:
+        return [(row[0], row[1], orjson.loads(row[2])) for row in await connection.execute(statement)]
+
+
+async def fetch_messages(of: Sold) -> list[tuple[str, dict[str, Any]]]:
+    columns = webhook_messages.c
+    async with of.database.reading() as connection:
+        statement = sa.select(columns.type, columns.body).where(columns.type.like("dispute.%")).order_by(columns.id)
+        return [(row[0], orjson.loads(row[1])["data"]) for row in await connection.execute(statement)]
+
+
+async def fetch_accounts(of: Sold) -> dict[str, int]:
+    """Return the balances of the accounts that disputes concern, in cents, once all is booked."""
+    while await book_invoices(of.database):
+        pass
+    total = sa.cast(sa.func.sum(credit_entries.c.amount), sa.BigInteger)
+    joined = sa.join(credit_transactions, credit_entries, credit_entries.c.seq == credit_transactions.c.seq)
+    is_dispute = credit_transactions.c.kind.in_(("dispute_lost", "dispute_won"))
+    statement = sa.select(credit_entries.c.account, total).select_from(joined).where(is_dispute)
+    async with of.database.reading(whole=True) as connection:
+        await verify_journal(connection)
+        rows = await connection.execute(statement.group_by(credit_entries.c.account))
+        return {account: amount // CENT for account, amount in rows if amount}
+
+
+async def listen(of: Sold, name: str) -> None:
+    """Give a customer an endpoint of webhooks."""
+    owner = sa.select(customers.c.id).where(customers.c.name == name).scalar_subquery()
+    endpoint = {"id": f"we_{name}", "url": "https://shop.example/", "secret": b"x", "state": "enabled"}
+    async with of.database.writing() as connection:
+        values = {"customer": owner, "created_at": 0, "version": 1, **endpoint}
+        await connection.execute(sa.insert(webhook_endpoints).values(values))
+
+
+def test_a_dispute_is_an_alert_a_state_of_the_invoice_and_a_message_and_takes_lines_off_once_it_is_lost(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str
+) -> None:
+    name = f"{database.partition(':')[0]}-disputes"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
+            await of.customer(name, "small", now=JANUARY)
+            await listen(of, name)
+            await closing.step(JANUARY + 5)
+            await pay_start(stripe_sandbox, of, name)
+            invoice = (await fetch_invoices(of, name))[START]
+            assert (invoice["state"], invoice["amount_disputed"], invoice["amount_lost"]) == ("paid", 10000, 0)
+            ((kind, severity, details),) = await fetch_alerts(of)
+            assert (kind, severity, details["invoice"]) == ("payment_disputed", "warn", invoice["id"])
+            assert (details["amount"], details["of"]) == ("100.00 USD", name)
+            async with of.database.reading() as connection:
+                (dispute,) = await disputes.list_of_invoice(connection, invoice["id"])
+            assert (dispute["state"], dispute["answer_by"]) == ("needs_response", details["answer_by"])
+            ((type_, data),) = await fetch_messages(of)
+            assert (type_, data["invoice"], data["amount"]) == ("dispute.opened", invoice["id"], 10000)
+            assert data["answer_by"] is None, "the time for our answer is no matter of the customer's"
+            assert await fetch_accounts(of) == {}, "nobody has decided yet"
+
+            await decide(stripe_sandbox, of, "losing")
+            invoice = (await fetch_invoices(of, name))[START]
+            assert (invoice["state"], invoice["amount_disputed"], invoice["amount_lost"]) == ("paid", 0, 10000)
+            assert [(one[0], one[1]) for one in await fetch_alerts(of)][1:] == [("dispute_closed", "warn")]
+            (_, (type_, data)) = await fetch_messages(of)
+            assert (type_, data["state"], data["amount_lost"]) == ("dispute.closed", "lost", 10000)
+            assert await fetch_accounts(of) == {"revenue": 10000, "chargebacks": -10000}
+            await of.change(name, "large", now=NOON)
+            assert amounts((await fetch_invoices(of, name))["2027-01-01 change"]) == [0, 25000], "no unused fee is left"
+            await apply_stripe_events(of)
+            assert len(await fetch_alerts(of)) == 2, "events that come twice say nothing new"
+
+    asyncio.run(work())
+
+
+def test_a_won_dispute_leaves_the_lines_and_a_decision_that_is_reversed_puts_them_back(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str
+) -> None:
+    name = f"{database.partition(':')[0]}-wins"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
+            await of.customer(name, "small", now=JANUARY)
+            await closing.step(JANUARY + 5)
+            await pay_start(stripe_sandbox, of, name)
+            await decide(stripe_sandbox, of, "winning")
+            invoice = (await fetch_invoices(of, name))[START]
+            assert (invoice["amount_disputed"], invoice["amount_lost"]) == (0, 0)
+            assert [(one[0], one[1]) for one in await fetch_alerts(of)][1:] == [("dispute_closed", "info")]
+            assert await fetch_accounts(of) == {}
+            stripe_id = await find_dispute(stripe_sandbox, of)
+            there = {"id": stripe_id, "amount": 4000, "currency": "usd", "evidence_details": {}, "reason": "fraudulent"}
+            expected = {"lost": ({"revenue": 4000, "chargebacks": -4000}, -3000), "won": ({}, -5000)}
+            for status in ("lost", "won", "lost", "won"):
+                async with of.database.writing() as connection:
+                    await disputes.apply_stripe_dispute(connection, {**there, "status": status}, None)
+                assert await fetch_accounts(of) == expected[status][0]
+            async with of.database.writing() as connection:
+                await disputes.apply_stripe_dispute(connection, {**there, "status": "lost"}, None)
+            await of.change(name, "large", now=NOON)
+            change = (await fetch_invoices(of, name))["2027-01-01 change"]
+            assert amounts(change) == [expected["lost"][1], 25000], "a part is lost, and the rest stands"
+            async with of.database.writing() as connection:
+                await disputes.apply_stripe_dispute(connection, {**there, "status": "won"}, None)
+            for time in (FEBRUARY, FEBRUARY + FREEZE):
+                await closing.step(time)
+            later = await fetch_invoices(of, name)
+            assert amounts(later["2027-01-01 period"]) == [-2000, 50000]
+
+    asyncio.run(work())
+
+
+def test_operators_are_paged_once_two_days_before_the_last_answer(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str
+) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, plans=plans) as (of, closing):
+            await of.customer("reminded", "small", now=JANUARY)
+            await closing.step(JANUARY + 5)
+            await pay_start(stripe_sandbox, of, "reminded")
+            async with of.database.reading() as connection:
+                answer_by = (await connection.execute(sa.select(disputes_table.c.answer_by))).scalar_one()
+            assert answer_by is not None
+            for now in (answer_by - 2 * 86400 - 1, answer_by - 2 * 86400, answer_by - 60, answer_by + 1):
+                async with of.database.writing() as connection:
+                    await disputes.raise_reminders(connection, now)
+            assert [(one[0], one[1]) for one in await fetch_alerts(of)][1:] == [("payment_disputed", "page")]
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("before", "status", "left", "after"),
+    [
+        (DisputeState.INQUIRY, "warning_needs_response", 100, (DisputeState.INQUIRY, 0, 9, None)),
+        (DisputeState.INQUIRY, "warning_closed", 100, (DisputeState.CLOSED, 0, None, 5)),
+        (DisputeState.INQUIRY, "needs_response", 100, (DisputeState.NEEDS_RESPONSE, 0, 9, None)),
+        (DisputeState.NEEDS_RESPONSE, "under_review", 100, (DisputeState.UNDER_REVIEW, 0, None, None)),
+        (DisputeState.UNDER_REVIEW, "lost", 100, (DisputeState.LOST, 80, None, 5)),
+        (DisputeState.UNDER_REVIEW, "lost", 30, (DisputeState.LOST, 30, None, 5)),
+        (DisputeState.UNDER_REVIEW, "lost", -10, (DisputeState.LOST, 0, None, 5)),
+        (DisputeState.UNDER_REVIEW, "a new word", 100, (DisputeState.UNDER_REVIEW, 0, None, None)),
+    ],
+)
+def test_a_dispute_takes_no_more_off_than_stands(
+    before: DisputeState, status: str, left: int, after: tuple[object, ...]
+) -> None:
+    dispute = Dispute("d", "c", "i", None, before, 80, "usd", "general", 9, 0, 1, None)
+    there = {"status": status, "amount": 80, "evidence_details": {"due_by": 9}}
+    result = advance(dispute, there, left, 5)
+    assert (result.state, result.taken_off, result.answer_by, result.closed_at) == after
+    assert advance(result, there, 0, 6) == result, "once it is lost, later changes of the invoice leave it as it is"

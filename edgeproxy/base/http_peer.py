@@ -18,6 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawResponseMessage
 from aiohttp.streams import StreamReader
 
+BLANK: Final = b"\r\n\r\n"
 PIECE_BYTES: Final = 8 << 10
 """Bytes that are parsed between two checks of bounds and time."""
 TURN_SECONDS: Final = 0.005
@@ -31,12 +32,6 @@ FIELD_BYTES_MAX: Final = 8 << 10
 FRAMING_FACTOR: Final = 8
 """Bytes on the wire for each permitted byte of a body. A body in chunks of one byte takes six times as many bytes on
 the wire."""
-
-BOUNDS_OF_PARSER: Final = {
-    "Too many headers received": f"more than {FIELDS_MAX} fields",
-    "Got more than": f"a line of more than {FIELD_BYTES_MAX} bytes",
-}
-"""The bounds of aiohttp's parser, by the beginning of its error messages."""
 
 
 class AnswerBoundError(aiohttp.ClientPayloadError):
@@ -56,6 +51,25 @@ class HttpPeer(NamedTuple):
     """The part of `seconds_max` for the connection and its TLS handshake. None: all of it."""
     reads_prefix: bool = False
     """True: the first `body_bytes_max` bytes of a longer body are enough. False: a longer body is an error."""
+    head_bytes_max: int = HEAD_BYTES_MAX
+    """Bytes of the head."""
+    fields_max: int = FIELDS_MAX
+    """Fields of a header section, and of a trailer section."""
+    field_bytes_max: int = FIELD_BYTES_MAX
+    """Bytes of each line."""
+
+    def bound_by_head(self, head_bytes_max: int) -> "HttpPeer":
+        """Return the peer with this bound of each head, and none of fields, as workers bound the heads of upstreams."""
+        return self._replace(head_bytes_max=head_bytes_max, fields_max=head_bytes_max, field_bytes_max=head_bytes_max)
+
+    @property
+    def bounds_of_parser(self) -> dict[str, str]:
+        """The bounds of aiohttp's parser, by the beginning of its error messages."""
+        line = f"a line of more than {self.field_bytes_max} bytes"
+        return {
+            "Too many headers received": f"more than {self.fields_max} fields",
+            "Got more than": line if self.field_bytes_max < self.head_bytes_max else describe_head_bound(self),
+        }
 
 
 class BoundedResponseHandler(ResponseHandler):
@@ -130,11 +144,11 @@ class BoundedResponseHandler(ResponseHandler):
     def _parse_piece(self, piece: bytes) -> None:
         self._wire_bytes += len(piece)
         if not self._has_head:
-            if self._head_bytes >= HEAD_BYTES_MAX:
-                self._cut(f"a head of more than {HEAD_BYTES_MAX} bytes")
+            if self._head_bytes >= self._peer.head_bytes_max + len(BLANK):
+                self._cut(describe_head_bound(self._peer))
                 return
             self._head_bytes += len(piece)
-        elif self._wire_bytes > HEAD_BYTES_MAX + FRAMING_FACTOR * self._peer.body_bytes_max:
+        elif self._wire_bytes > self._peer.head_bytes_max + FRAMING_FACTOR * self._peer.body_bytes_max:
             self._cut("a body with more framing than content")
             return
         super().data_received(piece)
@@ -149,11 +163,16 @@ class BoundedResponseHandler(ResponseHandler):
             self._is_cut = self._should_close = True
             self._close_transport()
             return
+        if compute_head_bytes(message) > self._peer.head_bytes_max:
+            self._cut(describe_head_bound(self._peer))
+            return
         if 100 <= message.code < 200 and message.code != 101:
             self._interim_answers += 1
             if self._interim_answers > INTERIM_ANSWERS_MAX:
                 self._cut(f"more than {INTERIM_ANSWERS_MAX} interim answers")
                 return
+            if self._peer.fields_max == self._peer.head_bytes_max:
+                self._head_bytes = 0  # Each head has the bound by itself.
         else:
             self._has_head = True
         super().feed_data(data, size)
@@ -166,7 +185,8 @@ class BoundedResponseHandler(ResponseHandler):
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """Fail the call. The peer's name is added to an exceeded bound of aiohttp's parser."""
         if isinstance(exc, HttpProcessingError):
-            bound = next((bound for text, bound in BOUNDS_OF_PARSER.items() if exc.message.startswith(text)), None)
+            bounds = self._peer.bounds_of_parser.items()
+            bound = next((bound for text, bound in bounds if exc.message.startswith(text)), None)
             if bound is not None:
                 self._cut(bound)
                 return
@@ -232,10 +252,24 @@ def open_session(
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,
         auto_decompress=auto_decompress,
-        max_headers=FIELDS_MAX,
-        max_line_size=FIELD_BYTES_MAX,
-        max_field_size=FIELD_BYTES_MAX,
+        max_headers=peer.fields_max,
+        max_line_size=peer.field_bytes_max,
+        max_field_size=peer.field_bytes_max,
     )
+
+
+def compute_head_bytes(message: RawResponseMessage) -> int:
+    """Return the bytes of a head without its blank line, as most servers write it: "HTTP/1.1 200 OK", "Name: value"."""
+    return (
+        len("HTTP/1.1 200 ")
+        + len(message.reason)
+        + sum(len(name) + len(value) + 4 for name, value in message.raw_headers)
+    )
+
+
+def describe_head_bound(peer: HttpPeer) -> str:
+    """Return a text about the bound of a peer's head, for errors."""
+    return f"a head of more than {peer.head_bytes_max} bytes"
 
 
 def describe_body_bound(peer: HttpPeer) -> str:

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 
 from edgeproxy.base import log
 from edgeproxy.base.addresses import subject_of
@@ -34,6 +34,13 @@ REST_SECONDS = 0.2
 """Seconds of pause where the process can have no more descriptors."""
 RESPONSE_FIELDS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 """Fields of every response that does not set them."""
+TARGET_BYTES_MAX = 16 << 10
+"""Bytes of a request target; a longer one is 414."""
+FIELD_BYTES_MAX = 8 << 10
+"""Bytes of a field's value; a longer one is 431. The two bounds differ: aiohttp's error tells which by its
+number."""
+FIELDS_MAX = 128
+"""Fields of a head; more are 431."""
 FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -102,7 +109,7 @@ class HttpProtocol(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer a malformed request, which no application sees."""
-        answer = super().handle_error(request, status, exc, message)
+        answer = super().handle_error(request, find_status(exc) or status, exc, message)
         answer.headers.update(RESPONSE_FIELDS)
         return answer
 
@@ -225,7 +232,14 @@ class WebListener:
         return True
 
     def _open_connection(self, server: web.Server, connection: Connection, context: ssl.SSLContext | None) -> None:
-        protocol = HttpProtocol(server, loop=asyncio.get_running_loop(), **server._kwargs)
+        protocol = HttpProtocol(
+            server,
+            loop=asyncio.get_running_loop(),
+            max_line_size=TARGET_BYTES_MAX,
+            max_field_size=FIELD_BYTES_MAX,
+            max_headers=FIELDS_MAX,
+            **server._kwargs,
+        )
         self._open[protocol] = connection
         self._by_address[connection.subject] += 1
         connection.pending = self._tasks.start("connection", self._establish(protocol, connection, context))
@@ -279,6 +293,14 @@ class WebListener:
             self._by_address[connection.subject] -= 1
             if not self._by_address[connection.subject]:
                 del self._by_address[connection.subject]
+
+
+def find_status(error: BaseException | None) -> int | None:
+    """Return the status of a head beyond a bound (RFC 9112 section 3, RFC 6585 section 5); None for other errors."""
+    if isinstance(error, LineTooLong):
+        return 414 if error.args[1] == TARGET_BYTES_MAX else 431
+    is_many = isinstance(error, BadHttpMessage) and error.message.startswith("Too many headers")
+    return 431 if is_many else None
 
 
 async def add_response_fields(_: web.Request, response: web.StreamResponse) -> None:

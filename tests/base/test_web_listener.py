@@ -13,7 +13,7 @@ import uvloop
 from aiohttp import ClientSession, TCPConnector, web
 
 from edgeproxy.base import web_listener
-from edgeproxy.base.web_listener import PEER, Bounds, Peer, WebListener
+from edgeproxy.base.web_listener import FIELD_BYTES_MAX, FIELDS_MAX, PEER, TARGET_BYTES_MAX, Bounds, Peer, WebListener
 from loadtest.testbed.authority import Authority
 from loadtest.testbed.ports import HOST
 
@@ -185,3 +185,29 @@ def test_handshakes_give_way_too(context: ssl.SSLContext) -> None:
         assert await closed(silent[0])
 
     play(Bounds(4, 10), scene, context)
+
+
+HEADS = {
+    "target": (b"GET /?%b HTTP/1.1\r\nHost: a\r\n", TARGET_BYTES_MAX - 2, 414),
+    "field": (b"GET / HTTP/1.1\r\nHost: a\r\nX-A: %b\r\n", FIELD_BYTES_MAX, 431),
+}
+"""A head, how many bytes may be inserted, and the status if there is one more."""
+
+
+def test_heads_beyond_a_bound_get_the_status_that_names_it() -> None:
+    async def ask(scene: Scene, head: bytes) -> int:
+        reader, writer = await asyncio.open_connection(HOST, scene.port)
+        writer.write(head + b"\r\n")
+        status = int((await reader.readline()).split()[1])
+        writer.close()
+        return status
+
+    async def scene(scene: Scene) -> None:
+        for head, most, status in HEADS.values():
+            assert await ask(scene, head % (b"a" * most)) == 200
+            assert await ask(scene, head % (b"a" * (most + 1))) == status
+        fields = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X-A: b\r\n" * (FIELDS_MAX - 1)
+        assert await ask(scene, fields) == 200
+        assert await ask(scene, fields + b"X-A: b\r\n") == 431
+
+    play(Bounds(10, 10), scene)

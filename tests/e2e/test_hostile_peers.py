@@ -175,7 +175,7 @@ BOUNDS = {
 OTHER_BOUNDS = {
     "residency": {},
     "probe": {},
-    "health check over gRPC": dict.fromkeys(HTTP2_PATTERNS, "more than 32768 bytes"),
+    "health check over gRPC": dict.fromkeys(HTTP2_PATTERNS, "more than 163840 bytes"),
 }
 """The bounds for calls whose result is a state, and for calls that do not use HTTP/1.1."""
 

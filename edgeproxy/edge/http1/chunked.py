@@ -17,6 +17,8 @@ CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-
 some servers pad every size with them. HAProxy, nginx and Envoy read them so, too; nobody takes such a size for another
 number, and what is passed on is written anew."""
 
+CRLF: Final = b"\r\n"
+
 PLAIN_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 """The line of a chunk without extensions."""
 
@@ -47,24 +49,45 @@ class DecoderState(Enum):
 SIZE, DATA, DATA_END, TRAILER, DONE = DecoderState
 
 
-def create_request_error(detail: str, *, is_bound: bool = False) -> EdgeError:
-    """Return the error of a client's malformed body, or of one beyond a bound."""
+class ChunkedFault(Enum):
+    """The kinds of faults in a chunked body."""
+
+    MALFORMED = auto()
+    """The body breaks RFC 9112 section 7.1."""
+    FRAMING = auto()
+    """A chunk's line, or the chunk extensions, are longer than the edge reads."""
+    TRAILERS = auto()
+    """The trailer section is larger than the edge reads."""
+
+
+def create_request_error(detail: str, fault: ChunkedFault = ChunkedFault.MALFORMED) -> EdgeError:
+    """Return the error of a client's body. Trailers beyond a bound get the status of a head beyond it (RFC 6585
+    section 5)."""
+    if fault is ChunkedFault.TRAILERS:
+        return RejectedError(431, f"The request's {detail}")
+    if fault is ChunkedFault.FRAMING:
+        return RejectedError(400, f"The edge reads no such chunked body: {detail}")
     return RejectedError(400, f"The chunked body is malformed: {detail}")
 
 
-def create_response_error(detail: str, *, is_bound: bool = False) -> EdgeError:
-    """Return the error of an upstream's malformed body, or of one beyond a bound of the edge, for which the upstream is
-    not to blame."""
-    if is_bound:
+def create_response_error(detail: str, fault: ChunkedFault = ChunkedFault.MALFORMED) -> EdgeError:
+    """Return the error of an upstream's body. The upstream is not to blame for a bound of the edge."""
+    if fault is ChunkedFault.TRAILERS:
+        return UpstreamError("http_response_trailer_section_size", f"The answer's {detail}", is_local=True)
+    if fault is ChunkedFault.FRAMING:
         return UpstreamError("http_response_transfer_coding", f"The edge reads no such body: {detail}", is_local=True)
     return UpstreamError("http_protocol_error", f"The upstream's chunked body is malformed: {detail}")
 
 
 class CreateError(Protocol):
-    """Creates the error of a body; `is_bound`: it is well-formed, and more than the edge reads."""
+    """Creates the error of a body."""
 
-    def __call__(self, detail: str, *, is_bound: bool = False) -> EdgeError:
+    def __call__(self, detail: str, fault: ChunkedFault = ChunkedFault.MALFORMED) -> EdgeError:
         """Return the error."""
+
+
+CHUNK_TOO_LONG: Final = "a chunk is longer than it says"
+TRAILERS_TOO_LARGE: Final = "trailer section is too large"
 
 
 class ChunkedDecoder:
@@ -90,7 +113,7 @@ class ChunkedDecoder:
         self._left = 0  # bytes of payload still to come in this chunk
         self._excess = 0  # bytes of extensions beyond what the payload is worth
         self._line = bytearray()  # the beginning of a line whose end has not come
-        self._trailer_bytes_left = limits.head  # bytes that the trailer section may still have
+        self._trailer_bytes_left = limits.head + len(CRLF)  # bytes that the trailer lines may still have
         self._trailers_left = limits.fields  # and field lines
         self.trailers: list[bytes] = []
         """The trailer lines that may be passed on, without CRLF."""
@@ -140,9 +163,14 @@ class ChunkedDecoder:
         newline = data.find(b"\n", position)
         stop = newline + 1 if newline >= 0 else len(data)
         line = self._line
-        longest = self._trailer_bytes_left if self._state is TRAILER else LINE_BYTES_MAX[self._state]
-        if len(line) + stop - position > longest:
-            raise self._malformed("a line is too long", is_bound=True)
+        if self._state is TRAILER:
+            # The empty line behind the section is no part of it, as with a head.
+            if len(line) + stop - position > max(self._trailer_bytes_left, len(CRLF)):
+                raise self._malformed(TRAILERS_TOO_LARGE, ChunkedFault.TRAILERS)
+        elif len(line) + stop - position > LINE_BYTES_MAX[self._state]:
+            if self._state is DATA_END:
+                raise self._malformed(CHUNK_TOO_LONG)
+            raise self._malformed("a chunk's line is too long", ChunkedFault.FRAMING)
         line += data[position:stop]
         if newline >= 0:
             if line[-2:] != b"\r\n":
@@ -151,7 +179,7 @@ class ChunkedDecoder:
             line.clear()
             STATES[self._state](self, whole)
         elif self._state is DATA_END and line != b"\r":
-            raise self._malformed("a chunk is longer than it says")
+            raise self._malformed(CHUNK_TOO_LONG)
         return stop
 
     def _read_size(self, line: bytes) -> None:
@@ -162,7 +190,7 @@ class ChunkedDecoder:
         # Section 7.1.1: extensions are limited as a whole, by what the payload that they are about amounts to.
         self._excess = max(0, self._excess + len(line) - LINE_BYTES_FREE - 2 * self._left)
         if self._excess > EXCESS_BYTES_MAX:
-            raise self._malformed("its chunk extensions are longer than what they are about", is_bound=True)
+            raise self._malformed("its chunk extensions are longer than what they are about", ChunkedFault.FRAMING)
         self._state = DATA if self._left else TRAILER
 
     def _read_data_end(self, line: bytes) -> None:
@@ -179,7 +207,7 @@ class ChunkedDecoder:
         self._trailer_bytes_left -= len(line) + 2
         self._trailers_left -= 1
         if self._trailers_left < 0:
-            raise self._malformed("it has too many trailer fields", is_bound=True)
+            raise self._malformed(TRAILERS_TOO_LARGE, ChunkedFault.TRAILERS)
         if split[0].replace(b"_", b"-") not in NOT_IN_TRAILERS:
             self.trailers.append(line)
 

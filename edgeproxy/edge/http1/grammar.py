@@ -17,6 +17,12 @@ class HeadLimits(NamedTuple):
     """Field lines of a head or of a trailer section; more is 431."""
 
 
+def create_answer_limits(head_bytes_max: int) -> HeadLimits:
+    """Return the bounds of an answer's head and trailers: `head` of the upstream, in bytes alone. A field line has at
+    least one byte, so the number of lines is bounded as well."""
+    return HeadLimits(head=head_bytes_max, fields=head_bytes_max)
+
+
 PASSES_MAX: Final = 8
 """Edges that a request may come through, by its Via (RFC 9110 section 7.6.3). More are a loop, which is 400: a status
 from 500 on would have the edges before eject each other as failing upstreams.
@@ -59,7 +65,10 @@ VERSION: Final = re.compile(rb"HTTP/([0-9])\.([0-9])")
 STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 """RFC 9112 section 4. The space before an absent reason phrase is forgiven, as many servers leave it out."""
 
-CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+LENGTH_DIGITS_MAX: Final = 18
+"""Digits of Content-Length."""
+
+CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,%d}" % LENGTH_DIGITS_MAX)
 """RFC 9110 section 8.6; no list, no sign, and nothing that 63 bits do not hold."""
 
 AUTHORITY: Final = re.compile(rb"([A-Za-z0-9\-_~]+(?:\.[A-Za-z0-9\-_~]+)*\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")

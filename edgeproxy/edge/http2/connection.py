@@ -85,6 +85,7 @@ class Http2Connection(Sender):
         "_reader",
         "_rest",
         "_websockets",
+        "breach",
     )
 
     block_excess = BLOCK_EXCESS
@@ -112,6 +113,8 @@ class Http2Connection(Sender):
         self._is_block_oversized = False
         """Its bytes and frames so far, and whether it is too long for any head."""
         self._head_bytes_max = limits.head
+        self.breach: Http2ConnectionError | None = None
+        """The error of the peer's for which the connection was ended."""
         self._has_settings = False
         """Whether the peer's preface was read, behind which its SETTINGS are."""
         write(self._format_preface(limits))
@@ -135,7 +138,17 @@ class Http2Connection(Sender):
     @property
     def stored_bytes(self) -> int:
         """The bytes that are stored of what the peer has sent, beside bodies."""
-        return len(self._rest) + sum(map(len, self._block_parts)) + self._reader.stored_bytes
+        return self.partial_bytes + self._reader.stored_bytes
+
+    @property
+    def partial_bytes(self) -> int:
+        """The bytes of a frame or of a field block that has not come whole."""
+        return len(self._rest) + sum(map(len, self._block_parts))
+
+    @property
+    def partial_block(self) -> int:
+        """The stream of a field block that has not come whole; 0 if there is none."""
+        return self._block_start[0] if self._block_parts else 0
 
     # ---- frames
 
@@ -158,6 +171,7 @@ class Http2Connection(Sender):
                     return data[position:]
             self._rest = data[position:]
         except Http2ConnectionError as error:
+            self.breach = error.with_traceback(None)
             self.close(error.code, f"{error.detail} ({error.section})")
         return b""
 
@@ -217,7 +231,7 @@ class Http2Connection(Sender):
             self._write_reset(number, error.code)
         else:
             self.reset(stream, error.code)
-            stream.on_reset(error.code)
+            stream.on_error(error)
 
     # ---- requests
 
@@ -305,10 +319,13 @@ class Http2Connection(Sender):
         if not ended or stream.body_left > 0:
             raise create_malformed_error("trailers do not end their request, or end it early", "8.1")
         stream.request_ended = True
-        if not stream.response_ended:
-            stream.on_trailers(trailers)
-        else:
+        if stream.response_ended:
             self._close_if_over(stream)
+        elif trailers is None:
+            self.patience.spend_reset()  # Such a request costs its client nothing else.
+            stream.on_oversized_trailers()
+        else:
+            stream.on_trailers(trailers)
 
     def _read_data(self, flags: int, number: int, payload: bytes) -> None:
         if number > self.last_stream or not number & 1:

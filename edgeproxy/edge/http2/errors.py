@@ -22,6 +22,11 @@ class ErrorCode(IntEnum):
     HTTP_1_1_REQUIRED = 13
 
 
+def format_code(code: int) -> str:
+    """Format an error code as a label; one that nobody has registered as `_OTHER`."""
+    return ErrorCode(code).name if code <= ErrorCode.HTTP_1_1_REQUIRED else "_OTHER"
+
+
 class Http2Error(Exception):
     """A breach of a rule by the peer. `section` is where the rule stands: in RFC 9113 unless it names another."""
 

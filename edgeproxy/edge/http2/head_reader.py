@@ -9,7 +9,6 @@ from typing import Final
 
 from edgeproxy.edge.http1.grammar import HeadLimits
 from edgeproxy.edge.http2.hpack import Block, HpackDecoder
-from edgeproxy.edge.http2.lines import OVERSIZED
 from edgeproxy.edge.http2.request import OVERSIZED_LENGTH, Head, format_head, get_trailers
 
 BLANK: Final = b"\r\n\r\n"
@@ -26,11 +25,11 @@ HEADS_BYTES_MAX: Final = 32 << 10
 class HeadReader:
     """Reads the field blocks of one connection, each of them once and in order."""
 
-    __slots__ = ("_bytes", "_decoder", "_fields_max", "_head_bytes_max", "_heads", "_websockets")
+    __slots__ = ("_bytes", "_decoder", "_heads", "_limits", "_websockets")
 
     def __init__(self, limits: HeadLimits, *, websockets: bool) -> None:
         self._decoder = HpackDecoder(limits.fields + FIELDS_OF_LINE, limits.head)
-        self._head_bytes_max, self._fields_max = limits.head, limits.fields
+        self._limits = limits
         self._websockets = websockets
         self._heads: tuple[dict[Block, Head], dict[Block, Head]] = ({}, {})
         """The heads of requests with a body, and without, by block."""
@@ -48,11 +47,11 @@ class HeadReader:
         """
         return self._heads[ended].get(block) or self._decode_head(block, ended)
 
-    def read_trailers(self, block: Block) -> list[bytes]:
-        """Read trailers. Raises as `read_head` does."""
+    def read_trailers(self, block: Block) -> list[bytes] | None:
+        """Read trailers; None if they are too large. Raises as `read_head` does."""
         lines = self._decoder.decode(block)
         self._forget_if_changed()
-        return get_trailers(lines if len(lines) <= self._fields_max else [OVERSIZED])
+        return get_trailers(lines, self._limits)
 
     def skip(self, block: Block) -> None:
         """Read a block of which only its effect on the table matters. Raises CompressionError."""
@@ -69,7 +68,7 @@ class HeadReader:
         lines = self._decoder.decode(block)
         has_changed = self._forget_if_changed()
         head = format_head(lines, ended=ended, websockets=self._websockets)
-        if len(head[0]) - len(BLANK) > self._head_bytes_max:
+        if len(head[0]) - len(BLANK) > self._limits.head:
             head = (head[0], OVERSIZED_LENGTH)
         if block is not None and not has_changed:
             self._remember(block, head, ended)

@@ -32,9 +32,9 @@ COOKIE: Final = b"cookie: "
 CRUMB_BYTES: Final = len(COOKIE) - len(b"; ")
 """Bytes by which a crumb's own line is longer than its part of a Cookie."""
 
-TOLD: Final = (b"host: ", b"origin: ")
-TOLD_MAX: Final = 8
-"""Lines of a head that is too large that are kept, for its refusal."""
+REFUSAL_LINES: Final = (b"host: ", b"origin: ", b"content-type: application/grpc")
+REFUSAL_LINES_MAX: Final = 8
+"""Lines of a head that is too large which its refusal depends on, and how many of them are kept."""
 
 INDEXES: Final = re.compile(rb"[\x81-\xfe]+")
 """Indexed fields of one byte each (RFC 7541 section 6.1)."""
@@ -148,7 +148,7 @@ class HpackDecoder:
             spare = count_spare_crumbs(lines)
             is_larger = size - CRUMB_BYTES * spare > self._size_max or len(lines) - spare > self._fields_max
             if is_oversized or is_larger:
-                return [*(owner_lines + select_owner_lines(lines))[:TOLD_MAX], OVERSIZED]
+                return [*(owner_lines + select_owner_lines(lines))[:REFUSAL_LINES_MAX], OVERSIZED]
         return lines
 
     def _read_literal(self, block: bytes, position: int, lines: list[Line]) -> int:
@@ -204,8 +204,8 @@ def count_spare_crumbs(lines: list[Line]) -> int:
 
 
 def select_owner_lines(lines: list[Line]) -> list[Line]:
-    """Return the first lines that tell whose request it is: pseudo-header fields, Host and Origin."""
-    return [line for line in lines if type(line) is not bytes or line.startswith(TOLD)][:TOLD_MAX]
+    """Return the first lines that tell whose request it is: pseudo-header fields, Host and Origin; and that of gRPC."""
+    return [line for line in lines if type(line) is not bytes or line.startswith(REFUSAL_LINES)][:REFUSAL_LINES_MAX]
 
 
 def find_whole_fields(part: bytes) -> int:

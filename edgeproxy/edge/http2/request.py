@@ -3,7 +3,7 @@
 from typing import Final, cast
 
 from edgeproxy.edge.http1.fields import NOT_IN_TRAILERS
-from edgeproxy.edge.http1.grammar import CONTENT_LENGTH, parse_field_name
+from edgeproxy.edge.http1.grammar import CONTENT_LENGTH, HeadLimits, parse_field_name
 from edgeproxy.edge.http2.errors import create_malformed_error
 from edgeproxy.edge.http2.lines import OVERSIZED, TE, Line, Pseudo, PseudoField
 
@@ -62,15 +62,18 @@ def _format_oversized(lines: list[Line]) -> Head:
     return b"".join((method, b" ", path, b" HTTP/1.1", host, fields, b"\r\n\r\n")), OVERSIZED_LENGTH
 
 
-def get_trailers(lines: list[Line]) -> list[bytes]:
+def get_trailers(lines: list[Line], limits: HeadLimits) -> list[bytes] | None:
     """Return the trailer lines of a block that may be passed on; no pseudo-header field is among them (section 8.1).
 
-    Raises as `format_head` does.
+    Return None if the section is larger than `limits`, counted as the lines of HTTP/1.1. Raises as `format_head` does.
     """
+    size = sum(map(len, lines)) + len(CRLF) * (len(lines) - 1)
+    if lines[-1:] == [OVERSIZED] or len(lines) > limits.fields or size > limits.head:
+        return None
     trailers = []
     for line in lines:
         if type(line) is not bytes or line is TE:
-            raise create_malformed_error("a trailer field is malformed, or there are too many", "8.1")
+            raise create_malformed_error("a trailer field is malformed", "8.1")
         if parse_field_name(line).replace(b"_", b"-") not in NOT_IN_TRAILERS:
             trailers.append(line)
     return trailers

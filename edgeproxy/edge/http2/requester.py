@@ -31,6 +31,7 @@ from edgeproxy.edge.http2.hpack import Block, HpackDecoder
 from edgeproxy.edge.http2.lines import Line
 from edgeproxy.edge.http2.request import get_trailers
 from edgeproxy.edge.http2.reset_budget import ResetBudget
+from edgeproxy.edge.http2.response import is_interim
 from edgeproxy.edge.http2.sender import CONNECTION_WINDOW, STREAM_WINDOW
 from edgeproxy.edge.http2.stream import Stream
 
@@ -69,7 +70,7 @@ class UnreadStream(AnsweredStream):
         self.response_ended = stream.response_ended and not stream.waiting
 
     def on_response(self, lines: list[Line], *, ended: bool) -> None:
-        self.has_head = ended or not (type(lines[0]) is tuple and lines[0][1][:1] == b"1")
+        self.has_head = ended or not is_interim(lines)
 
 
 class Requester(Http2Connection):
@@ -78,6 +79,7 @@ class Requester(Http2Connection):
     __slots__ = (
         "_clock",
         "_decoder",
+        "_limits",
         "_resets",
         "_send_window_max",
         "has_announced",
@@ -101,8 +103,7 @@ class Requester(Http2Connection):
         """The largest that the window of the connection was."""
         self.unread: dict[int, UnreadStream] = {}
         """Streams that would be reset if there were resets left, the oldest first."""
-        # As over HTTP/1.1, bytes are the bound of an answer's fields, not their number.
-        self._decoder = HpackDecoder(limits.head, limits.head)
+        self._decoder, self._limits = HpackDecoder(limits.fields, limits.head), limits
         self._has_settings = True
         self.is_leaving = False
         """Whether the upstream takes no further streams (section 6.8)."""
@@ -209,10 +210,12 @@ class Requester(Http2Connection):
         if stream.has_head and not ended:
             raise create_malformed_error("trailers that do not end their answer", "8.1")
         stream.request_ended = ended
-        if stream.has_head:
-            stream.on_trailers(get_trailers(lines))
-        else:
+        if not stream.has_head:
             stream.on_response(lines, ended=ended)
+        elif (trailers := get_trailers(lines, self._limits)) is None:
+            stream.on_oversized_trailers()
+        else:
+            stream.on_trailers(trailers)
         if ended:
             self._close_if_over(stream)
 

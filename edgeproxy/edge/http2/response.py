@@ -18,6 +18,11 @@ class AnswerHead(NamedTuple):
     is_chunked: bool
 
 
+def is_interim(lines: list[Line]) -> bool:
+    """Return whether these lines begin as an interim answer does, malformed or not."""
+    return bool(lines) and type(lines[0]) is tuple and lines[0][1][:1] == b"1"
+
+
 def format_response_head(lines: list[Line], *, ended: bool, bodiless: bool = False) -> AnswerHead:
     """Format the head of an answer. `ended`: nothing follows it. `bodiless`: the request was HEAD.
 

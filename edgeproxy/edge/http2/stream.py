@@ -11,6 +11,8 @@ A stream that was never begun is idle, and has no object. Whoever subclasses Str
 by the methods of Sender (sender.py).
 """
 
+from edgeproxy.edge.http2.errors import Http2StreamError
+
 
 class Stream:
     """A request and its answer."""
@@ -54,6 +56,13 @@ class Stream:
 
     def on_trailers(self, lines: list[bytes]) -> None:
         """Take its trailer lines, with which it ends."""
+
+    def on_oversized_trailers(self) -> None:
+        """Take note that it ends with trailers that are too large."""
+
+    def on_error(self, error: Http2StreamError) -> None:
+        """Take note that it was reset for an error of the peer's."""
+        self.on_reset(error.code)
 
     def on_reset(self, code: int) -> None:
         """Take note that it was reset, by the peer or for an error of the peer's, or that the connection is gone."""

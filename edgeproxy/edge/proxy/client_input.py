@@ -153,7 +153,7 @@ class ClientInput(ClientTransport):
                 exchange.fail(error)
                 return
             if server is not None:
-                exchange.streamed_body = True
+                exchange.keep_piece(data)
                 server.write(data)
                 self._extend_body_deadline(exchange, data)
             elif exchange.state is GATHERING:

@@ -35,6 +35,9 @@ UNREACHED: Final = frozenset(("connection_refused", "connection_timeout"))
 REFUSALS_MAX: Final = 3
 """Refused streams after each of which a request is sent once more."""
 
+KEPT_BYTES_MAX: Final = 64 << 10
+"""Bytes of a request that are kept while its body streams to a service that may still refuse the stream."""
+
 ENDED_BY_EDGE: Final = "The edge ended the connection: nothing moved for too long, or a drain was over"
 
 Refusal = EdgeError | LimitSet
@@ -101,6 +104,19 @@ class Forwarding(ResponseRelay):
         self.message, self.streamed_body = self.request_line, True
         return True
 
+    def keep_piece(self, data: bytes) -> None:
+        """Keep a piece of the body that goes to the upstream while the stream may still be refused, and the request is
+        small: so it can be sent again."""
+        assert self.binding is not None
+        may_be_refused = self.binding.route.service.speaks_http2 and not self.has_begun_response
+        size = len(self.message) + len(data)
+        if self.streamed_body or not may_be_refused or size > KEPT_BYTES_MAX or self.client.is_pressed():
+            self.streamed_body = True
+            return
+        self.message += data
+        if size > UNCOUNTED_BYTES:
+            self.client.update_held()
+
     def _is_safe_on(self, server: "UpstreamSide[Forwarding]") -> bool:
         """Return whether a kept connection may have a request that, once lost, could not be sent again."""
         on_disk = self.buffered_body is not None and self.buffered_body.is_on_disk
@@ -164,16 +180,18 @@ class Forwarding(ResponseRelay):
         self.fail(fault)
         return False
 
-    def on_upstream_lost(self, *, fresh: bool, begun: bool) -> None:
-        """Deal with the loss of the upstream connection within an answer. `begun`: some of its head had come.
+    def on_upstream_lost(self, *, fresh: bool, begun: bool, fault: UpstreamError | None = None) -> None:
+        """Deal with the loss of the upstream connection within an answer. `begun`: some of its head had come. `fault`:
+        why it was lost, unless the upstream has closed it.
 
         Before any byte of the answer, the request is sent once more over a new connection if doing it twice does no
         harm (RFC 9110 section 9.2.2) and all of it is still here. A kept connection, one that is not `fresh`, has
         probably been closed as idle while the request was on its way: nobody is to blame for that, so nobody is
         charged for it (RFC 9112 section 9.3.1).
         """
-        error = "http_response_incomplete" if self.has_begun_response else "connection_terminated"
-        fault = UpstreamError(error, "The upstream closed the connection before its answer was complete")
+        if fault is None:
+            error = "http_response_incomplete" if self.has_begun_response else "connection_terminated"
+            fault = UpstreamError(error, "The upstream closed the connection before its answer was complete")
         self.server = None
         silent = not (begun or self.has_begun_response or self.interim_count)
         repeatable = self.method in IDEMPOTENT and self.client.body is None and not self.streamed_body
@@ -181,7 +199,8 @@ class Forwarding(ResponseRelay):
             assert self.endpoint is not None
             self.runtime.metrics.count_stale_connection(self.endpoint.service.name)
             if self.span is not None:
-                self.message = self.span.retry(error, create_span_id(), self.endpoint, monotonic(), self.message)
+                span_id = create_span_id()
+                self.message = self.span.retry(fault.error, span_id, self.endpoint, monotonic(), self.message)
             self._connect()
         elif silent and repeatable and self._select_retry(fault, same=True):
             self._connect()
@@ -192,10 +211,12 @@ class Forwarding(ResponseRelay):
         """Send the request once more: the upstream says that it has done nothing of it (RFC 9113 section 8.7), so any
         method may be sent again, if all of the request is still here. It was never begun, so it is no attempt, and
         nobody is to blame."""
-        fault = UpstreamError("connection_terminated", "The upstream refused the request's stream", is_local=True)
+        detail = "The upstream refused the request's stream, and has begun nothing of it"
+        fault = UpstreamError("destination_unavailable", detail, status=503, is_local=True)
         endpoint, self.server = self.endpoint, None
         assert endpoint is not None
-        if not self.streamed_body and self.refusals < REFUSALS_MAX:
+        on_disk = self.buffered_body is not None and self.buffered_body.is_on_disk
+        if (on_disk or not self.streamed_body) and self.refusals < REFUSALS_MAX:
             self.refusals += 1
             other = endpoint.service.select_other((*self.tried_endpoints, endpoint)) or endpoint
             self._move(fault, other, self.tried_endpoints)

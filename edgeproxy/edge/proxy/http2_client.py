@@ -7,8 +7,9 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http2.connection import Http2Connection
-from edgeproxy.edge.http2.errors import ErrorCode
+from edgeproxy.edge.http2.errors import ErrorCode, format_code
 from edgeproxy.edge.http2.frames import STREAM_MASK
 from edgeproxy.edge.http2.patience import TRUSTED_SCALE
 from edgeproxy.edge.http2.stream import Stream
@@ -71,7 +72,7 @@ class ClientHttp2Connection(Http2Connection):
 class Http2Client(Client):
     """A connection of a client that speaks HTTP/2."""
 
-    __slots__ = ("_account", "_new_streams", "_writer", "http2")
+    __slots__ = ("_account", "_late_block", "_new_streams", "_writer", "http2")
 
     http2: ClientHttp2Connection
     _writer: FrameWriter
@@ -81,6 +82,8 @@ class Http2Client(Client):
         self._new_streams = 0
         """Streams that have begun since they were last counted."""
         self._account = Account()
+        self._late_block = 0, NEVER
+        """The stream of a field block that has not come whole, and the time by which it has to."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         writer = self._writer = FrameWriter(transport)
@@ -193,9 +196,29 @@ class Http2Client(Client):
     def sweep(self) -> None:
         """Give patience back, and count what has come; called twice a second."""
         self.http2.sweep()
+        if self.http2.partial_bytes or self.holding is not None:
+            self._check_partial_block()
         if self._new_streams:
             self.runtime.metrics.count_http2_streams(self._new_streams)
             self._new_streams = 0
+
+    def _check_partial_block(self) -> None:
+        """Count what has come of a frame or a field block, and end the connection where the block takes too long, as a
+        head does over HTTP/1.1. Nothing else can come meanwhile (RFC 9113 section 4.3)."""
+        number, now = self.http2.partial_block, monotonic()
+        if number != self._late_block[0]:
+            self._late_block = number, now + self.runtime.snapshot.header_timeout
+        elif number and now >= self._late_block[1] and not self.http2.is_over:
+            self.http2.close(ErrorCode.ENHANCE_YOUR_CALM, "a field block did not arrive in time")
+        self.update_held()
+
+    def count_held(self) -> int:
+        """Return the bytes that are held for the connection, beside those of its streams."""
+        return super().count_held() + (0 if self.http2.is_over else self.http2.partial_bytes)
+
+    def refuse_input(self, refusal: RejectedError) -> None:
+        """End a connection of which too much is held beside its streams."""
+        self.http2.close(ErrorCode.ENHANCE_YOUR_CALM, refusal.detail)
 
     def list_exchanges(self) -> "tuple[Forwarding, ...]":
         """List the requests under way."""
@@ -276,8 +299,3 @@ class Http2Client(Client):
         self.runtime.connections.http2_clients.discard(self)
         super().connection_lost(exc)
         self.http2.detach()
-
-
-def format_code(code: int) -> str:
-    """Format an error code as a label; one that nobody has registered as `_OTHER`."""
-    return ErrorCode(code).name if code <= ErrorCode.HTTP_1_1_REQUIRED else "_OTHER"

@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import grammar
-from edgeproxy.edge.http1.chunked import encode_chunk, encode_last_chunk
+from edgeproxy.edge.http1.chunked import (
+    TRAILERS_TOO_LARGE,
+    ChunkedFault,
+    create_request_error,
+    encode_chunk,
+    encode_last_chunk,
+)
 from edgeproxy.edge.http1.fields import FieldKind
 from edgeproxy.edge.http2.connection import Http2Connection
 from edgeproxy.edge.http2.stream import Stream
@@ -75,6 +81,7 @@ class Http2Input(Stream, ClientInput):
     _owed_bytes = 0
     """Bytes of the body for which the client gets no window yet."""
     _trailers: tuple[bytes, ...] = ()
+    _has_oversized_trailers = False
     _websocket_key = b""
 
     address: "Address"
@@ -142,6 +149,8 @@ class Http2Input(Stream, ClientInput):
             counter.add(len(data))
         exchange.bytes_in = body.size
         if self.request_ended:
+            if self._has_oversized_trailers:
+                raise create_request_error(TRAILERS_TOO_LARGE, ChunkedFault.TRAILERS)
             self.body = None
         if not exchange.head.chunked:
             return data
@@ -167,6 +176,10 @@ class Http2Input(Stream, ClientInput):
 
     def on_trailers(self, lines: list[bytes]) -> None:
         self._trailers = tuple(lines)
+        self.on_data(b"")
+
+    def on_oversized_trailers(self) -> None:
+        self._has_oversized_trailers = True
         self.on_data(b"")
 
     # ---- flow control of the request

@@ -213,7 +213,8 @@ class Http2Stream(Http2Input):
         """Write an answer of the edge's own, which ends the exchange."""
         exchange = self.exchange
         if exchange is not None:
-            if exchange.path and grpc_status.is_grpc(exchange.keep):
+            # Before its head is read, that stands in the place of the request line.
+            if grpc_status.is_grpc(exchange.keep if exchange.path else exchange.request_line):
                 answer = grpc_status.format_refusal(answer)
             exchange.release()
             self.exchange = None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
-from edgeproxy.edge.http1.grammar import HeadLimits
+from edgeproxy.edge.http1.grammar import create_answer_limits
 from edgeproxy.edge.http2.errors import ErrorCode
 from edgeproxy.edge.http2.requester import Requester
 from edgeproxy.edge.proxy.deadlines import NEVER
@@ -55,7 +55,7 @@ class Http2Upstream(asyncio.Protocol):
         self.transport = transport
         self._writer = FrameWriter(transport)
         self._writer.hold()
-        limits = HeadLimits(head=self._endpoint.service.max_head_bytes)
+        limits = create_answer_limits(self._endpoint.service.max_head_bytes)
         self.http2 = Requester(self._writer.write, self._writer.write_many, limits)
         self._writer.streams = self.http2.streams
         self._writer.flush()

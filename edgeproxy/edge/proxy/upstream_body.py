@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1.chunked import ChunkedDecoder, create_response_error
-from edgeproxy.edge.http1.grammar import HeadLimits
+from edgeproxy.edge.http1.grammar import create_answer_limits
 from edgeproxy.edge.proxy.body_metering import ABSENT, BodyUsage, ReadBytes, ReadChunks
 from edgeproxy.edge.proxy.forwarding import Forwarding
 from edgeproxy.edge.proxy.upstream_transport import UpstreamTransport
@@ -57,7 +57,7 @@ class UpstreamBody(UpstreamTransport):
             self.usage = exchange.binding.body_metering.open(exchange, head.status, head.keep)
         if head.chunked:
             self._state = CHUNKED
-            limits = self._trailer_limits
+            limits = create_answer_limits(self.endpoint.service.max_head_bytes)
             self._decoder = (
                 ChunkedDecoder(create_response_error, limits) if self.usage is None else ReadChunks(self.usage, limits)
             )
@@ -68,12 +68,6 @@ class UpstreamBody(UpstreamTransport):
             self._state, self._decoder = CHUNKED, ReadBytes(self.usage, head.length)
         else:
             self._state, self._left = SIZED if self.body_filter is None or not head.length else FILTERED, head.length
-
-    @property
-    def _trailer_limits(self) -> HeadLimits:
-        """The bounds of trailers: those of the head, whose fields are bounded by their bytes alone."""
-        most = self.endpoint.service.max_head_bytes
-        return HeadLimits(head=most, fields=most)
 
     def cut_surplus(self, data: bytes) -> bytes:
         """Return what of `data` belongs to the answer, which ends where its head says (RFC 9112 section 6.3)."""

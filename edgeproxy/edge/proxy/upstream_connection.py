@@ -429,7 +429,8 @@ class UpstreamConnection(UpstreamBody):
             if self.reused and not begun and self._state == WAITING:
                 # It was lent about when it was closed.
                 self.endpoint.record_idle_close(self.idle_since, monotonic())
-            exchange.on_upstream_lost(fresh=not self.reused, begun=begun)
+            fault = exc if isinstance(exc, UpstreamError) else None
+            exchange.on_upstream_lost(fresh=not self.reused, begun=begun, fault=fault)
 
 
 RELAY = {

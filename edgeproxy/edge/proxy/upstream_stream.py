@@ -7,10 +7,24 @@ the answer's frames become bytes of HTTP/1.1; each stream has one exchange, and 
 import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
-from edgeproxy.edge.http1.chunked import ChunkedDecoder, encode_chunk, encode_last_chunk
+from edgeproxy.edge.errors import EdgeError, UpstreamError
+from edgeproxy.edge.http1.chunked import (
+    TRAILERS_TOO_LARGE,
+    ChunkedDecoder,
+    ChunkedFault,
+    create_response_error,
+    encode_chunk,
+    encode_last_chunk,
+)
 from edgeproxy.edge.http1.grammar import HeadLimits, parse_field_name
 from edgeproxy.edge.http2.answer import encode_lines
-from edgeproxy.edge.http2.errors import ErrorCode, create_malformed_error
+from edgeproxy.edge.http2.errors import (
+    ErrorCode,
+    Http2ConnectionError,
+    Http2StreamError,
+    create_malformed_error,
+    format_code,
+)
 from edgeproxy.edge.http2.lines import OVERSIZED, Line
 from edgeproxy.edge.http2.requester import AnsweredStream, Requester, encode_pseudo_fields
 from edgeproxy.edge.http2.response import format_response_head
@@ -136,9 +150,8 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
     # ---- the answer
 
     def on_response(self, lines: list[Line], *, ended: bool) -> None:
-        exchange = self._server.exchange
-        if lines[-1:] == [OVERSIZED] and exchange is not None:
-            exchange.fail(create_head_too_long_error())
+        if lines[-1:] == [OVERSIZED]:
+            self._fail(create_head_too_long_error())
             return
         head = format_response_head(lines, ended=ended, bodiless=self._is_bodiless)
         self.has_head = not head.is_interim
@@ -164,6 +177,22 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
             self._server.data_received(data)
         if self.request_ended and not self._is_closing:
             self._lose()  # It has a length, and ends before that.
+
+    def on_oversized_trailers(self) -> None:
+        self._fail(create_response_error(TRAILERS_TOO_LARGE, ChunkedFault.TRAILERS))
+
+    def on_error(self, error: Http2StreamError) -> None:
+        self._fail(UpstreamError("http_protocol_error", f"The upstream's answer is malformed: {error.detail}"))
+
+    def _fail(self, error: EdgeError) -> None:
+        """Fail the request for its answer: it is no answer, or beyond a bound of the edge."""
+        exchange = self._server.exchange
+        if self._is_closing:
+            return
+        if exchange is None:
+            self._lose()
+        else:
+            exchange.fail(error)
 
     def on_trailers(self, lines: list[bytes]) -> None:
         if self._is_closing:
@@ -239,7 +268,12 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
             if exchange is not None:
                 exchange.on_upstream_refused()
             return
-        self._lose()
+        breach = self._connection.http2.breach
+        if code:
+            error = "http_response_incomplete" if self.has_head else "connection_terminated"
+            self._lose(UpstreamError(error, f"The upstream reset the request's stream ({format_code(code)})"))
+        else:
+            self._lose(None if breach is None else create_breach_error(breach))
 
     def on_closed(self) -> None:
         if self._end_timer is not None:
@@ -248,8 +282,20 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
         # Its last frame is written behind this.
         asyncio.get_running_loop().call_soon(self._connection.limit_idle)
 
-    def _lose(self) -> None:
-        """Tell the server, once, that its connection is gone."""
+    def _lose(self, fault: UpstreamError | None = None) -> None:
+        """Tell the server, once, that its connection is gone, and for which fault."""
         if not self._is_lost:
             self._is_lost = self._is_closing = True
-            self._server.connection_lost(None)
+            # Then something of the answer had come, and the request is not sent again.
+            self._server.reusable = not self.has_head
+            self._server.connection_lost(fault)
+
+
+def create_breach_error(breach: Http2ConnectionError) -> UpstreamError:
+    """Return the error of the requests on a connection that the edge has ended."""
+    if breach.code == ErrorCode.ENHANCE_YOUR_CALM:
+        detail = f"The edge ended the HTTP/2 connection to the upstream at a bound of its own: {breach.detail}"
+        is_block = breach.section.endswith(" 10.5.1")
+        error = "http_response_header_section_size" if is_block else "http_protocol_error"
+        return UpstreamError(error, detail, is_local=True)
+    return UpstreamError("http_protocol_error", f"The upstream breaks HTTP/2: {breach.detail} ({breach.section})")

@@ -9,10 +9,12 @@ from typing import Final
 
 from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.config.edge.upstreams import Endpoint
-from edgeproxy.edge.http1.grammar import LIMITS
+from edgeproxy.edge.http1.grammar import create_answer_limits
 from edgeproxy.edge.http2.answer import encode_lines
-from edgeproxy.edge.http2.lines import Line
+from edgeproxy.edge.http2.lines import OVERSIZED, Line
 from edgeproxy.edge.http2.requester import AnsweredStream, Requester, encode_pseudo_fields
+from edgeproxy.edge.http2.response import is_interim
+from edgeproxy.edge.supervisor.health import ProbeTerms
 
 PATH: Final = b"/grpc.health.v1.Health/Check"
 FIELDS: Final = [b"content-type: application/grpc", b"te: trailers", b"user-agent: edgeproxy-health"]
@@ -22,7 +24,7 @@ STATUSES: Final = {b"": "UNKNOWN", b"\x08\x00": "UNKNOWN", b"\x08\x02": "NOT_SER
 NOT_FOUND, UNIMPLEMENTED = b"5", b"12"
 ANSWER_BYTES_MAX: Final = 64
 WIRE_BYTES_MAX: Final = 32 << 10
-"""Bytes of all frames that are read. A service that answers sends a few hundred."""
+"""Bytes of all frames that are read beside a head and trailers. A service that answers sends a few hundred."""
 
 
 class HealthCall(AnsweredStream):
@@ -33,10 +35,18 @@ class HealthCall(AnsweredStream):
         self.lines: list[Line] = []
         self.message = b""
         self.is_reset = False
+        self.excess: str | None = None
+        """The part of the answer that is beyond its bound."""
 
     def on_response(self, lines: list[Line], *, ended: bool) -> None:
-        self.has_head = True
+        if lines[-1:] == [OVERSIZED]:
+            self.excess = "a head"
+            return
+        self.has_head = not is_interim(lines)
         self.lines += lines
+
+    def on_oversized_trailers(self) -> None:
+        self.excess = "trailers"
 
     def on_trailers(self, lines: list[bytes]) -> None:
         self.lines += lines
@@ -65,15 +75,15 @@ class HealthCall(AnsweredStream):
 class GrpcProbe(asyncio.Protocol):
     """The connection of one probe."""
 
-    def __init__(self, scheme: bytes, authority: bytes, service: str) -> None:
+    def __init__(self, scheme: bytes, authority: bytes, service: str, head_bytes_max: int) -> None:
         self._head = encode_pseudo_fields(b"POST", scheme, PATH, authority) + encode_lines(FIELDS)
-        self._service = service
+        self._service, self._limits = service, create_answer_limits(head_bytes_max)
         self._call = HealthCall()
-        self._left = WIRE_BYTES_MAX
+        self._bytes_max = self._left = WIRE_BYTES_MAX + 2 * head_bytes_max
         self.verdict: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._http2 = Requester(transport.write, transport.writelines, LIMITS)
+        self._http2 = Requester(transport.write, transport.writelines, self._limits)
         self._http2.open(self._call, self._head, ended=False)
         self._http2.send_data(self._call, format_request(self._service), ended=True)
 
@@ -82,12 +92,14 @@ class GrpcProbe(asyncio.Protocol):
             return
         self._http2.receive(data[: self._left])
         self._left -= len(data)
-        if self._call.is_reset or self._http2.is_over:
+        if self._call.excess is not None:
+            self._settle(f"the health check's answer had {self._call.excess} of more than {self._limits.head} bytes")
+        elif self._call.is_reset or self._http2.is_over:
             self._settle("it does not speak HTTP/2 as it should")
         elif self._call.request_ended:
             self._settle(self._call.describe(self._service))
         elif self._left < 0:
-            self._settle(f"the health check's answer had more than {WIRE_BYTES_MAX} bytes")
+            self._settle(f"the health check's answer had more than {self._bytes_max} bytes")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._settle("it closed the connection")
@@ -105,11 +117,11 @@ def format_request(service: str) -> bytes:
 
 
 async def probe_service(
-    endpoint: Endpoint, address: str, service: str, tls: ClientTls | None = None, host: str | None = None
+    endpoint: Endpoint, address: str, terms: ProbeTerms, tls: ClientTls | None = None
 ) -> str | None:
     """Return why a service is down at this address; None where it is serving. Raises OSError."""
-    authority = (host or endpoint.authority).encode()
-    probe = GrpcProbe(endpoint.scheme.encode(), authority, service)
+    authority = (terms.host or endpoint.authority).encode()
+    probe = GrpcProbe(endpoint.scheme.encode(), authority, terms.service or "", terms.head_bytes_max)
     context = None if tls is None else tls.context
     name = None if tls is None else (tls.server_name or endpoint.host)
     transport, _ = await asyncio.get_running_loop().create_connection(

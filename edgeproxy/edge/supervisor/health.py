@@ -10,6 +10,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from edgeproxy.base import log
+from edgeproxy.base.http_peer import HEAD_BYTES_MAX
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.tls import UpstreamTls
 
@@ -27,6 +28,8 @@ class ProbeTerms(NamedTuple):
     """Host; None for the endpoint URL's own."""
     service: str | None = None
     """The service that grpc.health.v1 is asked for, in the place of a path; None where it is not."""
+    head_bytes_max: int = HEAD_BYTES_MAX
+    """Bytes of the answer's head: as many as the upstream's other answers may have."""
 
 
 class ProbeTarget(NamedTuple):

@@ -75,10 +75,11 @@ class Prober:
         elif tls is None:
             return "its certificates cannot be loaded"
         if terms.service is None:
-            return await probe_address(endpoint, target.address, terms.path, seconds, tls, terms.host)
+            peer = PEER.bound_by_head(terms.head_bytes_max)
+            return await probe_address(endpoint, target.address, terms.path, seconds, tls, terms.host, peer)
         try:
             async with asyncio.timeout(seconds):
-                return await probe_service(endpoint, target.address, terms.service, tls, terms.host)
+                return await probe_service(endpoint, target.address, terms, tls)
         except TimeoutError:
             return f"no answer within {seconds:g} s"
         except OSError as error:
@@ -117,16 +118,18 @@ async def probe_address(
     seconds: float,
     tls: ClientTls | None = None,
     host: str | None = None,
+    peer: HttpPeer = PEER,
 ) -> str | None:
     """Return why the endpoint is down at this address; None where it answers with 2xx or 3xx within `seconds`.
 
-    `tls` is for endpoints of https://, on the terms that workers have; `host` replaces the host of the endpoint's URL.
+    `tls` is for endpoints of https://, on the terms that workers have; `host` replaces the host of the endpoint's URL;
+    `peer` has the bounds of the answer.
     """
     try:
         async with (
             asyncio.timeout(seconds),  # Not rounded up to whole seconds, as aiohttp's is.
             open_session(
-                PEER,
+                peer,
                 seconds=seconds,
                 auto_decompress=False,
                 resolver=FixedResolver(address),
@@ -141,7 +144,7 @@ async def probe_address(
                 server_hostname=None if tls is None else tls.server_name,
             ) as answer,
         ):
-            await read_prefix(answer.content, PEER.body_bytes_max)
+            await read_prefix(answer.content, peer.body_bytes_max)
             return None if 200 <= answer.status < 400 else f"status {answer.status}"
     except TimeoutError:
         return f"no answer within {seconds:g} s"

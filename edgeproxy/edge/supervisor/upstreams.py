@@ -247,4 +247,4 @@ def find_probe_terms(upstream: Upstream) -> ProbeTerms | None:
         return None
     host = None if upstream.host in ("pass", "upstream") else upstream.host
     health = upstream.health
-    return ProbeTerms(health.path or "", health.every, upstream.tls, host, health.grpc)
+    return ProbeTerms(health.path or "", health.every, upstream.tls, host, health.grpc, upstream.head)

@@ -15,9 +15,9 @@ def decoded(name: str, rule: str, *texts: bytes, body: bytes, trailers: tuple[st
     return forwarded(name, rule, chunked(*texts) + NEXT, seen, NEXT_LINE)
 
 
-def no_chunk(name: str, *texts: bytes, rule: str = "RFC 9112 7.1") -> Asked:
+def no_chunk(name: str, *texts: bytes, rule: str = "RFC 9112 7.1", status: int = 400) -> Asked:
     """A chunked body that is malformed; what follows it is nobody's request."""
-    return cut_short(name, rule, chunked(*texts, NEXT))
+    return cut_short(name, rule, chunked(*texts, NEXT), status)
 
 
 LENGTHS = (
@@ -225,13 +225,14 @@ CHUNKS = (
         b"0\r\nX:POST /smuggled HTTP/1.1\r\nX: y\n\r\n",
         rule="RFC 9112 7.1.2",
     ),
-    no_chunk("101 trailer fields", b"0\r\n" + b"X-A: 1\r\n" * 101 + b"\r\n", rule="RFC 6585 5"),
+    no_chunk("101 trailer fields", b"0\r\n" + b"X-A: 1\r\n" * 101 + b"\r\n", rule="RFC 6585 5", status=431),
     no_chunk(
         "a trailer section of more than 32 KiB",
         b"0\r\n" + (b"X-A: " + b"1" * 4000 + b"\r\n") * 9 + b"\r\n",
         rule="RFC 6585 5",
+        status=431,
     ),
-    no_chunk("a trailer without an end", b"0\r\nX-A: " + b"1" * 40_000, rule="RFC 6585 5"),
+    no_chunk("a trailer without an end", b"0\r\nX-A: " + b"1" * 40_000, rule="RFC 6585 5", status=431),
 )
 """Rows about the chunked coding."""
 

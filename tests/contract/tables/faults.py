@@ -144,7 +144,7 @@ FAULTS = (
         "a trailer section of more than 64 KiB",
         b"0\r\n" + (b"X-A: " + b"1" * 4000 + b"\r\n") * 17 + b"\r\n",
         "RFC 9112 7.1.2",
-        "http_response_transfer_coding",
+        "http_response_trailer_section_size",
     ),
     # ---- early ends
     Answered("closed without a byte", "RFC 9209 2.3.7", b"", ENDED, then="closes", to=POST),

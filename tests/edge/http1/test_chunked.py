@@ -112,6 +112,9 @@ def test_extensions_are_limited_by_what_the_payload_amounts_to() -> None:
     with pytest.raises(UpstreamError) as fault:
         ChunkedDecoder(create_response_error).feed(few * 5)
     assert fault.value.is_local, "a bound of the edge is no fault of the upstream"
+    with pytest.raises(UpstreamError) as fault:
+        ChunkedDecoder(create_response_error).feed(b"3\r\nabcdef")
+    assert not fault.value.is_local, "a chunk that is longer than it says is one"
 
 
 def test_a_body_that_goes_on_too_long_is_noticed_at_its_first_byte_too_many() -> None:
@@ -126,9 +129,20 @@ def test_trailer_sections_are_limited() -> None:
     limits = HeadLimits(head=20, fields=2)
     assert decode([b"0\r\nA: 1\r\nB: 2\r\n\r\n"], limits)[1]
     assert decode([b"0\r\nA: 1234567890123\r\n\r\n"], limits)[1]
-    for trailers in (b"A: 1\r\nB: 2\r\nC: 3\r\n", b"A: 12345678901234\r\n\r\n", b"A: 123456789012345678"):
-        with pytest.raises(RejectedError):
+    assert decode([b"0\r\nA: 12345678901234567\r\n\r\n"], limits)[1], "20 bytes and the blank line"
+    assert decode([b"0\r\nA: 123456\r\nB: 123456\r\n\r\n"], limits)[1], "9 bytes twice, and a CRLF between"
+    for trailers in (
+        b"A: 1\r\nB: 2\r\nC: 3\r\n",
+        b"A: 123456789012345678\r\n\r\n",
+        b"A: 123456\r\nB: 1234567\r\n\r\n",
+        b"A: 12345678901234567890",
+    ):
+        with pytest.raises(RejectedError) as refusal:
             decode([b"0\r\n" + trailers], limits)
+        assert refusal.value.status == 431, "as a head"
+        with pytest.raises(UpstreamError) as fault:
+            ChunkedDecoder(create_response_error, limits).feed(b"0\r\n" + trailers)
+        assert (fault.value.error, fault.value.is_local) == ("http_response_trailer_section_size", True)
 
 
 NEVER_TRAILERS = [

@@ -111,6 +111,9 @@ class Recorder(Stream):
         self.peer.events.append(("trailers", self.number, lines))
         self._answer()
 
+    def on_oversized_trailers(self) -> None:
+        self.peer.events.append(("oversized trailers", self.number))
+
     def on_reset(self, code: int) -> None:
         self.peer.events.append(("reset", self.number, ErrorCode(code).name if code < 14 else code))
 

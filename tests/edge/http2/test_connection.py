@@ -520,7 +520,7 @@ def test_a_block_of_any_length_fails_its_stream_alone_and_fills_the_table() -> N
 def test_trailers_that_are_too_long_fail_their_stream_alone() -> None:
     peer = Peer().send(post(), get(3))
     peer.send(frame(HEADERS, END_STREAM, 1), *[LONG] * 7, frame(CONTINUATION, END_HEADERS, 1))
-    assert peer.events[-1] == ("reset", 1, "PROTOCOL_ERROR")
+    assert peer.events[-1] == ("oversized trailers", 1)
     assert 3 in peer.connection.streams
 
 

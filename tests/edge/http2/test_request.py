@@ -2,6 +2,7 @@
 
 import pytest
 
+from edgeproxy.edge.http1.grammar import HeadLimits
 from edgeproxy.edge.http2.errors import ErrorCode, Http2StreamError
 from edgeproxy.edge.http2.hpack import HpackDecoder
 from edgeproxy.edge.http2.lines import PREFIXES_MAX, _prefixes, format_line
@@ -156,8 +157,8 @@ def test_extended_connect_needs_a_stream_that_is_open() -> None:
         read(CONNECT, websockets=True)
 
 
-def trailers(fields: Fields, fields_max: int = 100) -> list[bytes]:
-    return get_trailers(HpackDecoder(fields_max, 16384).decode(block(fields)))
+def trailers(fields: Fields) -> list[bytes] | None:
+    return get_trailers(HpackDecoder(100, 16384).decode(block(fields)), HeadLimits(head=16384, fields=100))
 
 
 def test_trailers_pass_but_for_those_that_may_not_come_there() -> None:
@@ -167,12 +168,24 @@ def test_trailers_pass_but_for_those_that_may_not_come_there() -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [[(b":path", b"/")], [(b"X-Sum", b"1")], [(b"te", b"trailers")], [(b"connection", b"te")], [(b"a", b"b")] * 101],
+    [[(b":path", b"/")], [(b"X-Sum", b"1")], [(b"te", b"trailers")], [(b"connection", b"te")]],
 )
 def test_trailers_that_are_malformed_are_refused(fields: Fields) -> None:
     with pytest.raises(Http2StreamError) as refusal:
         trailers(fields)
     assert refusal.value.section == "RFC 9113 section 8.1"
+
+
+def test_trailers_are_bounded_as_lines_of_http1_are() -> None:
+    for fits, excess in (
+        ([(b"a", b"b")] * 100, [(b"a", b"b")] * 101),
+        ([(b"a", b"b" * (16384 - 3))], [(b"a", b"b" * (16384 - 2))]),
+        ([(b"a", b"b" * 8188)] * 2, [(b"a", b"b" * 8188), (b"a", b"b" * 8189)]),
+    ):
+        lines = trailers(fits)
+        assert lines is not None
+        assert len(lines) == len(fits)
+        assert trailers(excess) is None
 
 
 def test_names_are_remembered_up_to_a_bound() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.edge.http1.grammar import LIMITS
+from edgeproxy.edge.http1.grammar import LIMITS, create_answer_limits
 from edgeproxy.edge.http2.errors import ErrorCode
 from edgeproxy.edge.http2.frames import STREAM_MASK
 from edgeproxy.edge.http2.lines import Line
@@ -33,6 +33,7 @@ from tests.edge.http2.peer import (
 )
 
 STATUS = (b":status", b"200")
+ANSWERS = create_answer_limits(LIMITS.head)
 
 
 class Call(AnsweredStream):
@@ -53,6 +54,9 @@ class Call(AnsweredStream):
     def on_trailers(self, lines: list[bytes]) -> None:
         self.events.append(lines)
 
+    def on_oversized_trailers(self) -> None:
+        self.events.append("oversized trailers")
+
     def on_reset(self, code: int) -> None:
         self.events.append(ErrorCode(code).name)
 
@@ -60,7 +64,7 @@ class Call(AnsweredStream):
 def opened(calls: int = 1) -> tuple[Requester, list[Call], bytearray]:
     """A connection with so many requests under way, and what it has written."""
     written = bytearray()
-    http2 = Requester(written.extend, lambda parts: [written.extend(part) for part in parts] and None, LIMITS)
+    http2 = Requester(written.extend, lambda parts: [written.extend(part) for part in parts] and None, ANSWERS)
     streams = [Call() for _ in range(calls)]
     for stream in streams:
         http2.open(stream, encode_pseudo_fields(b"GET", b"http", b"/", b"a"), ended=True)
@@ -185,7 +189,7 @@ def test_a_head_or_trailers_of_any_length_fail_their_stream_alone(name: str) -> 
     http2.receive(settings() + long_head(1, [STATUS, *fields], ended=False))
     assert first.events[-1] == "PROTOCOL_ERROR"  # The test's own stream makes a malformed head of OVERSIZED.
     http2.receive(head(3) + long_head(3, fields, ended=True))
-    assert second.events[-1] == "PROTOCOL_ERROR"
+    assert second.events[-1] == "oversized trailers"
     http2.receive(frame(HEADERS, END_HEADERS | END_STREAM, 5, block([STATUS]) + b"\xbe"))
     assert other.events == [b"HTTP/1.1 200 \r\nknown: 1\r\ncontent-length: 0\r\n\r\n"]
     assert not http2.is_over
@@ -223,6 +227,7 @@ def test_a_broken_connection_ends_all_its_streams(name: str) -> None:
     http2, calls, _ = opened(2)
     http2.receive(BROKEN[name])
     assert http2.is_over
+    assert http2.breach is not None, "the edge has ended it, not the upstream"
     assert all(isinstance(call.events[-1], str) for call in calls)
 
 
@@ -317,6 +322,13 @@ def test_an_answer_that_nobody_waits_for_is_dropped_as_it_comes() -> None:
     http2.receive(frame(GOAWAY, 0, 0, word(0) + word(0)))
     assert not http2.streams
     assert not http2.unread
+
+
+def test_an_empty_head_of_an_answer_that_nobody_waits_for_raises_nothing() -> None:
+    http2, streams, _, _ = abandoned(44)
+    number = streams[-1].number
+    http2.receive(settings() + frame(HEADERS, END_HEADERS, number))
+    assert not http2.is_over
 
 
 def test_a_whole_request_that_nobody_waits_for_ends_with_its_answer() -> None:

@@ -258,3 +258,18 @@ async def test_a_connection_that_says_nothing_behind_its_preface_ends(edge: Edge
     await client.sends(PREFACE)
     await client.gets_rest()
     client.closes()
+
+
+async def test_a_field_block_has_the_time_of_a_head_and_its_bytes_count_as_held(edge: Edge) -> None:
+    edge.config["limits"] = {"header_timeout": "1s"}
+    client = await http2(edge)
+    number = await client.begins_request("GET", "/public/")
+    upstream = await edge.upstream.takes()
+    part = block(GET) + b"\x00\x01a\x7f" + b"\xff" * 2
+    await client.wire.sends(frame(HEADERS, END_STREAM, number + 2, part))
+    await edge.until(lambda: edge.runtime.held.held_bytes >= len(part), "the beginning of the block is held")
+    goaway = await client.goaway()
+    assert goaway.error_code == CALM
+    assert goaway.additional_data == b"a field block did not arrive in time"
+    await upstream.gets_cut()
+    await edge.until(lambda: not edge.runtime.held.held_bytes, "nothing is held any more")

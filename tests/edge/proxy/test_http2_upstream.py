@@ -1,17 +1,19 @@
 """Upstreams that speak HTTP/2: what an exchange is over streams that many share."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 from h2.errors import ErrorCodes
-from h2.events import InformationalResponseReceived, StreamReset
+from h2.events import DataReceived, InformationalResponseReceived, StreamReset
 
 from edgeproxy.edge.proxy import upstream_stream
 from loadtest.testbed.customers import key_of
+from tests.edge.http2.peer import DATA, frame
 from tests.support.http2_server import Http2Server
 from tests.support.http2_wire import http2
 from tests.support.transcript import KEY, Edge, get, head
-from tests.support.wire import PATIENCE, Wire
+from tests.support.wire import PATIENCE, Message, Wire
 
 POST = head("POST /public/ HTTP/1.1", "Host: edge.test", "Content-Length: 5") + b"hello"
 
@@ -164,12 +166,18 @@ async def test_answers_without_a_body(edge: Edge, method: str, status: int, ende
     ],
     ids=["101", "of a connection", "a line break", "a name with a space", "no status", "reset"],
 )
-async def test_a_malformed_answer_is_a_fault(edge: Edge, answer: object) -> None:
+async def test_a_malformed_answer_is_a_fault(
+    edge: Edge, answer: Callable[[Http2Server], Awaitable[None]], request: pytest.FixtureRequest
+) -> None:
+    is_reset = request.node.callspec.id == "reset"
     client, upstream = await asked(edge, POST)
     await upstream.gets_request(1)
-    await answer(upstream)  # type: ignore[operator]
+    await answer(upstream)
     fault = await client.gets_answer()
-    assert (fault.status, fault["Proxy-Status"]) == (502, "edgeproxy; error=connection_terminated")
+    error = "connection_terminated" if is_reset else "http_protocol_error"
+    assert (fault.status, fault["Proxy-Status"]) == (502, f"edgeproxy; error={error}")
+    assert ("The upstream reset" if is_reset else "The upstream's answer is malformed") in fault.body.decode()
+    assert edge.endpoint().errors == 1
     await client.sends(POST)
     await upstream.gets_request(3)
     await upstream.sends_head(3, 200, ended=True)
@@ -196,6 +204,20 @@ async def test_a_head_that_is_too_long_is_502_for_its_request_alone(edge: Edge) 
     await upstream.sends_head(3, 200, ("content-length", "2"))
     await upstream.sends_data(3, b"ok", ended=True)
     assert (await other.gets_answer()).body == b"ok"
+
+
+async def test_a_body_beyond_its_window_is_a_fault_of_the_upstream(edge: Edge) -> None:
+    client = await http2(edge)
+    client.window = False
+    number = await client.begins_request("GET", "/public/")
+    upstream = await accepts(edge)
+    await upstream.gets_request(1)
+    await upstream.sends_head(1, 200)
+    await upstream.wire.sends(frame(DATA, 0, 1, bytes(16384)) * 24)
+    assert (await upstream.next_event(1, StreamReset)).error_code == ErrorCodes.FLOW_CONTROL_ERROR
+    assert await client.reset_of(number) == ErrorCodes.INTERNAL_ERROR
+    assert edge.count("edge_upstream_errors_total", "api", "http_protocol_error") == 1
+    assert edge.endpoint().errors == 1
 
 
 async def test_an_answer_that_breaks_off_passes_for_no_whole(edge: Edge) -> None:
@@ -298,10 +320,56 @@ async def test_refused_streams_are_sent_again_a_bounded_number_of_times_and_ejec
     for number in (1, 3, 5, 7):
         await upstream.gets_request(number)
         await upstream.resets(number, ErrorCodes.REFUSED_STREAM)
-    assert (await client.gets_answer()).status == 502
+    answer = await client.gets_answer()
+    assert (answer.status, answer["Retry-After"]) == (503, "1")
+    assert answer["Proxy-Status"] == "edgeproxy; error=destination_unavailable"
     assert edge.count("edge_upstream_retries_total", "api") == 3
     assert edge.count("edge_upstream_ejections_total", "api") == 0
     assert edge.endpoint().errors == 0
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+async def test_a_stream_refused_within_its_body_is_sent_again_while_the_request_is_small(
+    edge: Edge, version: str
+) -> None:
+    edge.config["upstreams"]["api"]["eject"] = {"errors": 1}
+    if version == "HTTP/2":
+        http2_client = await http2(edge)
+        stream = await http2_client.begins_request("POST", "/public/", ended=False)
+    else:
+        client = await edge.client()
+        await client.sends(head("POST /public/ HTTP/1.1", "Host: edge.test", "Transfer-Encoding: chunked"))
+
+    async def sends(data: bytes, *, ended: bool = False) -> None:
+        if version == "HTTP/2":
+            await http2_client.sends_data(stream, data, ended=ended)
+        else:
+            await client.sends(b"%x\r\n%b\r\n" % (len(data), data), b"0\r\n\r\n" if ended else b"")
+
+    async def gets_answer() -> Message:
+        return await (http2_client.answer_of(stream) if version == "HTTP/2" else client.gets_answer())
+
+    upstream = await accepts(edge)
+    await upstream.gets_head(1)
+    first = b"a" * 20_000
+    await sends(first)
+    received = b""
+    while len(received) < len(first):
+        received += (await upstream.next_event(1, DataReceived)).data
+    await upstream.resets(1, ErrorCodes.REFUSED_STREAM)
+    await upstream.gets_head(3)
+    await sends(b"b" * 20_000)
+    received = b""
+    while len(received) < 40_000:
+        received += (await upstream.next_event(3, DataReceived)).data
+    assert received == first + b"b" * 20_000
+    await sends(b"c" * 40_000)
+    while len(received) < 80_000:
+        received += (await upstream.next_event(3, DataReceived)).data
+    await upstream.resets(3, ErrorCodes.REFUSED_STREAM)
+    answer = await gets_answer()
+    assert (answer.status, answer["Proxy-Status"]) == (503, "edgeproxy; error=destination_unavailable")
+    assert edge.count("edge_upstream_ejections_total", "api") == 0
 
 
 async def test_a_burst_waits_for_the_settings_of_a_new_connection(edge: Edge) -> None:
@@ -474,6 +542,9 @@ async def test_a_refused_call_has_its_status_in_one_block(edge: Edge) -> None:
     assert answer.body == b""
     plain = await client.asks("/v1/x", ("x-api-key", key_of("nobody")))
     assert plain.status == 401
+    number = await client.begins_request("POST", "/v1/a.B/C", *call, *[("x-a", "b" * 10_000)] * 4)
+    answer = await client.answer_of(number)
+    assert (answer.status, answer["grpc-status"]) == (200, "8"), "a head beyond its bound, which is read no further"
 
 
 async def test_a_client_that_asks_for_an_upgrade_and_ends_its_side_breaks_nothing(edge: Edge) -> None:

@@ -15,6 +15,7 @@ from edgeproxy.edge.supervisor.health import ProbeTarget, ProbeTerms
 from edgeproxy.edge.supervisor.probe import PEER, Prober, probe_address
 from loadtest.testbed.authority import Authority
 from loadtest.testbed.waiting import within
+from tests.edge.http2.peer import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, block, frame, settings
 from tests.edge.supervisor.certified import serving, tls_upstream
 from tests.support.logs import capture_logs
 
@@ -287,3 +288,63 @@ def test_after_a_reload_both_old_and_new_terms_hold_until_the_old_are_forgotten(
         assert await prober(targets[1]) is None
 
     play(scene, context=serving(authority.issue("127.0.0.1")))
+
+
+# ---- bounds: those of the upstream's other answers
+
+
+HEAD_BYTES = 16 << 10
+"""The upstream's setting `head`."""
+
+
+def answer_of(size: int) -> bytes:
+    """An answer whose head has so many bytes."""
+    start = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A: "
+    return start + b"a" * (size - len(start)) + b"\r\n\r\n"
+
+
+def call_of(size: int, trailers_size: int = 0) -> bytes:
+    """An answer of SERVING whose head, or trailers, have so many bytes and some."""
+    head = block([(b":status", b"200"), (b"content-type", b"application/grpc"), *[(b"x", b"~" * 97)] * (size // 100)])
+    trailers = block([(b"grpc-status", b"0"), *[(b"x", b"~" * 97)] * (trailers_size // 100)])
+    body = frame(DATA, 0, 1, b"\0\0\0\0\2\x08\x01")
+    return settings() + framed(head, 0) + body + framed(trailers, END_STREAM)
+
+
+def framed(whole: bytes, flags: int) -> bytes:
+    """A field block in as many frames as it needs."""
+    first, *rest = [whole[start : start + 16384] for start in range(0, len(whole), 16384)]
+    frames = [frame(HEADERS, flags, 1, first), *[frame(CONTINUATION, 0, 1, part) for part in rest]]
+    return b"".join(frames) + frame(CONTINUATION, END_HEADERS, 1)
+
+
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nX-A: " + b"a" * 15_000 + b"\r\n\r\n"
+FIELDS = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + b"a:\r\n" * 3000 + b"\r\n"
+PROBES = {
+    "head": ("", answer_of(HEAD_BYTES), answer_of(HEAD_BYTES + 1), "a head of more than 16384 bytes"),
+    "many fields": ("", FIELDS, answer_of(HEAD_BYTES + 9000), "a head of more than 16384 bytes"),
+    "interim answers": ("", INTERIM * 32 + OK, INTERIM * 33 + OK, "more than 32 interim answers"),
+    "head of a call": ("a", call_of(HEAD_BYTES - 300), call_of(HEAD_BYTES + 300), "a head of more than 16384 bytes"),
+    "trailers of a call": (
+        "a",
+        call_of(100, HEAD_BYTES - 800),
+        call_of(100, HEAD_BYTES + 300),
+        "trailers of more than 16384 bytes",
+    ),
+}
+"""The service that is asked for, an answer just below a bound, one above it, and what the second one is said to be."""
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_an_answer_to_a_probe_has_the_bounds_of_the_upstream(name: str) -> None:
+    service, below, above, excess = PROBES[name]
+    terms = ProbeTerms("/", 5.0, UpstreamTls(), service=service or None, head_bytes_max=HEAD_BYTES)
+    prober = Prober({})
+
+    async def scene(server: Server) -> None:
+        target = ProbeTarget("api", f"http://127.0.0.1:{server.port}", "127.0.0.1", terms)
+        assert await prober(target) is None
+        server.answer = above
+        assert await prober(target) == f"the health check's answer had {excess}"
+
+    play(scene, Server(below))

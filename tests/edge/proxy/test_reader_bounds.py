@@ -142,12 +142,13 @@ def edge(edge: Edge) -> Edge:
 
 
 async def find_log_line(edge: Edge, status: int, path: str) -> dict[str, Any]:
-    """The line of the access log of the request with this status, once it is there."""
+    """The line of the access log of the request that failed with this status, once it is there."""
     file = edge._folder / "access.log"
 
     def find() -> list[dict[str, Any]]:
         lines = map(orjson.loads, file.read_bytes().splitlines()) if file.exists() else ()
-        return [line for line in lines if line["status"] == status and (line.get("path") or path).startswith(path)]
+        failed = [line for line in lines if line["status"] == status and "error" in line]
+        return [line for line in failed if (line.get("path") or path).startswith(path)]
 
     await edge.until(find, f"a line of the log with {status}")
     return find()[-1]

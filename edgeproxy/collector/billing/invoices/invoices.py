@@ -291,6 +291,15 @@ async def create_invoice(
     return str(row["id"])
 
 
+async def choose_kind(connection: AsyncConnection, customer: str, period: Span, kind: str) -> str:
+    """Return the kind of the next such invoice of a customer's period: `change`, `change-2`, and so on."""
+    columns = invoices.c
+    of_period = (columns.customer == customer, columns.period == periods.format_period(period))
+    is_such = (columns.kind == kind) | columns.kind.startswith(f"{kind}-")
+    count = (await connection.execute(sa.select(sa.func.count()).where(*of_period, is_such))).scalar_one()
+    return f"{kind}-{count + 1}" if count else kind
+
+
 async def write_lines(connection: AsyncConnection, number: str, lines: Sequence[RatedLine], currency: str) -> None:
     """Write the lines of a draft, and close it. From here on they stay; what comes later is on the next invoice."""
     await line_rows.insert_lines(connection, number, lines, currency)

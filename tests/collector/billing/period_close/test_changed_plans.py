@@ -88,7 +88,7 @@ def test_a_return_within_the_period_pays_no_fee_twice_and_shares_included_amount
             assert totals["2027-01-01 period"] + totals["2027-01-01 period-2"] == 3100 + 2000 + 3 * 500, totals
             assert totals["2027-01-01 period-2"] == sum(line.amount for line in upcoming)
             there = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
-            assert sorted(one["total"] for one in there if one["total"]) == [3100, totals["2027-01-01 period-2"]]
+            assert sorted(one["total"] for one in there if one["total"]) == sorted(filter(None, totals.values()))
 
     asyncio.run(work())
 

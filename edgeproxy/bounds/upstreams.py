@@ -352,7 +352,7 @@ ESTIMATED: Final = "[the usage is estimated](../edge/ai.md#what-is-not-stated)"
 USAGE: Final = (
     _bound_usage(
         "text",
-        f"a JSON text or event that is read whole; of a longer one, this and its last {json_text.END_BYTES_MAX >> 10} KiB",
+        f"a JSON text or event, read whole; of a longer one, this and its last {json_text.END_BYTES_MAX >> 10} KiB",
         json_text.WHOLE_BYTES_MAX,
         Unit.BYTES,
         "memory",

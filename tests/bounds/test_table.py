@@ -10,7 +10,7 @@ import pytest
 from edgeproxy.bounds.bound import BOTH, Bound, Reader, Side, Unit
 from edgeproxy.bounds.clients import CLIENTS
 from edgeproxy.bounds.services import CALLED, LISTENERS, SERVICES
-from edgeproxy.bounds.table import BOUNDS, format_effect, format_number
+from edgeproxy.bounds.table import BOUNDS, format_effect, format_number, render_tables
 from edgeproxy.bounds.upstreams import UPSTREAMS
 from tests.bounds.test_services import BODIES, SLOW_BODIES
 from tests.edge.proxy.test_reader_bounds import CLIENT_CASES, CONNECTION_CASES, OTHER_NAMES, UPSTREAM_CASES
@@ -118,6 +118,12 @@ def test_page_is_up_to_date() -> None:
     command = [sys.executable, ROOT / "scripts" / "bounds-page", "--check"]
     written = subprocess.run(command, capture_output=True, text=True, check=False)
     assert written.returncode == 0, written.stdout
+
+
+def test_page_has_each_row_once() -> None:
+    lines = list(render_tables())
+    assert len(lines) == len(Reader) + len(BOUNDS)
+    assert all(line.count(" | ") == 5 for line in lines if line.startswith("| "))
 
 
 def test_each_row_is_walked_or_has_a_test_of_its_own() -> None:

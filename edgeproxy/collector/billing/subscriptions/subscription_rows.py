@@ -1,6 +1,6 @@
 """Subscriptions and their segments as rows.
 
-    active ◀─▶ canceled, and back within the period
+    active ──▶ canceled
        ▲          ▲
     trialing ─────┘
 
@@ -31,7 +31,7 @@ ACTIVE, TRIALING = "active", "trialing"
 TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
     TRIALING: frozenset({TRIALING, ACTIVE, CANCELED}),
     ACTIVE: frozenset({ACTIVE, CANCELED}),
-    CANCELED: frozenset({ACTIVE}),
+    CANCELED: frozenset(),
 }
 """The states that each state may become."""
 NO_SUBSCRIPTION = "there is no subscription"
@@ -71,8 +71,6 @@ class SubscriptionRow(NamedTuple):
     version: int = 1
     next_version: str | None = None
     cancel_at: int | None = None
-    next_is_yearly: int | None = None
-    """Whether it is paid by the year when the paid time ends; None where that stays."""
     trial_ends_at: int | None = None
     """The end of its trial, also of one that is over; None where it had none."""
     stripe_id: str | None = None
@@ -166,8 +164,7 @@ async def _load_subscription(connection: AsyncConnection, row: SubscriptionRow) 
         for segment in rows
     ]
     current = SubscriptionState(
-        *(loaded_segments, Span(row.period_start, row.period_end), row.anchor, row.next_version, row.cancel_at, moves),
-        next_is_yearly=None if row.next_is_yearly is None else bool(row.next_is_yearly),
+        loaded_segments, Span(row.period_start, row.period_end), row.anchor, row.next_version, row.cancel_at, moves
     )
     discounts = await coupon_rows.fetch_discounts(connection, row.id)
     return LoadedSubscription(row, subscriber, current, plans, discounts)

@@ -11,6 +11,7 @@ class Reader(Enum):
 
     CLIENTS = "Clients"
     UPSTREAMS = "Upstreams"
+    USAGE = "Usage that answers state"
     HEALTH_CHECKS = "Health checks"
     ISSUERS = "Issuers: metadata and key sets"
     DISCOVERY = "Discovery: names of upstreams"

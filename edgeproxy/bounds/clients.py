@@ -369,7 +369,7 @@ TUNNELS: Final = (
         Unit.SECONDS,
         Side.EDGE,
         "a connection whose ends are gone holds memory and a place in `concurrency`",
-        setting="timeouts.tunnel",
+        setting="upstreams.NAME.timeouts.tunnel",
         effect="both sides get a close frame (1001)",
     ),
     Bound(

@@ -46,53 +46,30 @@ CALLED: Final = (
 """The servers that are called over HTTP, and what their bodies are."""
 
 
-def _bound_listener(reader: Reader, name: str, bounds: web_listener.Bounds) -> tuple[Bound, ...]:
-    def bound(
-        what: str, subject: str, number: float, unit: Unit, reason: str, status: int | None = None, effect: str = ""
-    ) -> Bound:
-        return Bound(
-            f"{name} {what}",
-            reader,
-            (HTTP1,),
-            subject,
-            number,
-            unit,
-            Side.CLIENT,
-            reason,
-            status=status,
-            effect=effect,
-        )
+CLOSES: Final = "the connection closes"
+FULL: Final = "the connection that is idle for longest closes, else the new one"
+SILENT: Final = "silent clients must not keep others out"
 
-    full = "the connection that is idle for longest closes, else the new one"
-    return (
-        bound("target", "a request target", web_listener.TARGET_BYTES_MAX, Unit.BYTES, "RFC 9112 section 3", 414),
-        bound("field", "a field's value", web_listener.FIELD_BYTES_MAX, Unit.BYTES, "RFC 6585 section 5", 431),
-        bound("fields", "fields of a head", web_listener.FIELDS_MAX, Unit.FIELDS, "RFC 6585 section 5", 431),
-        bound("connections", "connections", bounds.all, Unit.ITEMS, "descriptors", effect=full),
-        bound(
-            "connections of an address",
-            "connections of an address, or of a /64 of IPv6",
-            bounds.per_address,
-            Unit.ITEMS,
-            "one address must not take all",
-            effect=full,
-        ),
-        bound(
-            "head time",
-            "the time from accept to the first head",
-            web_listener.HEAD_SECONDS,
-            Unit.SECONDS,
-            "silent clients must not keep others out",
-            effect="the connection closes",
-        ),
-        bound(
-            "idle connection",
-            "the time between two requests",
-            web_listener.IDLE_SECONDS,
-            Unit.SECONDS,
-            "silent clients must not keep others out",
-            effect="the connection closes",
-        ),
+OF_LISTENERS: Final[tuple[tuple[str, str, float, Unit, str, int | None, str], ...]] = (
+    ("target", "a request target", web_listener.TARGET_BYTES_MAX, Unit.BYTES, "RFC 9112 section 3", 414, ""),
+    ("field", "a field's value", web_listener.FIELD_BYTES_MAX, Unit.BYTES, "RFC 6585 section 5", 431, ""),
+    ("fields", "fields of a head", web_listener.FIELDS_MAX, Unit.FIELDS, "RFC 6585 section 5", 431, ""),
+    ("head time", "the time to the first head", web_listener.HEAD_SECONDS, Unit.SECONDS, SILENT, None, CLOSES),
+    ("idle connection", "the time between requests", web_listener.IDLE_SECONDS, Unit.SECONDS, SILENT, None, CLOSES),
+)
+"""The bounds that all listeners have: name, subject, number, unit, reason, status and effect."""
+
+
+def _bound_listener(reader: Reader, name: str, bounds: web_listener.Bounds) -> tuple[Bound, ...]:
+    by_address = "connections of an address, or of a /64 of IPv6"
+    rows = (
+        *OF_LISTENERS,
+        ("connections", "connections", bounds.all, Unit.ITEMS, "descriptors", None, FULL),
+        ("connections of an address", by_address, bounds.per_address, Unit.ITEMS, "shares", None, FULL),
+    )
+    return tuple(
+        Bound(f"{name} {what}", reader, (HTTP1,), subject, number, unit, Side.CLIENT, why, status=status, effect=effect)
+        for what, subject, number, unit, why, status, effect in rows
     )
 
 

@@ -4,8 +4,10 @@ from typing import Final
 
 from edgeproxy.base import http_peer
 from edgeproxy.bounds.bound import BOTH, HTTP1, HTTP2, Bound, Protocol, Reader, Side, Unit, get_default
+from edgeproxy.config.edge.response_usage import ResponseUsage
 from edgeproxy.config.edge.timeouts import Timeouts
 from edgeproxy.config.edge.upstreams import Upstream
+from edgeproxy.edge.body_usage import content_coding, json_text
 from edgeproxy.edge.http1 import chunked
 from edgeproxy.edge.http2 import connection, frames, requester, reset_budget, sender
 from edgeproxy.edge.proxy import forwarding, http2_upstream, response_relay
@@ -53,7 +55,7 @@ def _bound_time(name: str, setting: str, subject: str, status: int | None, error
         Unit.SECONDS,
         Side.UPSTREAM,
         "requests hold a connection and memory",
-        setting=f"timeouts.{setting}",
+        setting=f"upstreams.NAME.timeouts.{setting}",
         status=status,
         error=error,
         effect=effect,
@@ -335,4 +337,55 @@ DISCOVERY: Final = (
     ),
 )
 
-UPSTREAMS: Final = (*ANSWERS, *REQUESTS, *TIMES, *HEALTH_CHECKS, *DISCOVERY)
+
+def _bound_usage(
+    name: str, subject: str, number: float | None, unit: Unit, reason: str, effect: str, setting: str | None = None
+) -> Bound:
+    """Return a bound of the reader of usage: the answer passes whatever its usage is."""
+    return Bound(
+        f"usage {name}", Reader.USAGE, BOTH, subject, number, unit, Side.EDGE, reason, setting=setting, effect=effect
+    )
+
+
+ESTIMATED: Final = "[the usage is estimated](../edge/ai.md#what-is-not-stated)"
+
+USAGE: Final = (
+    _bound_usage(
+        "text",
+        f"a JSON text or event, read whole; of a longer one, this and its last {json_text.END_BYTES_MAX >> 10} KiB",
+        json_text.WHOLE_BYTES_MAX,
+        Unit.BYTES,
+        "memory",
+        "a number elsewhere is not seen",
+    ),
+    _bound_usage(
+        "decompression",
+        "bytes for each compressed byte",
+        content_coding.RATIO_MAX,
+        Unit.ITEMS,
+        "decompression bombs",
+        ESTIMATED,
+    ),
+    _bound_usage(
+        "window",
+        "the window of zstd",
+        content_coding.ZSTD_WINDOW_BYTES_MAX,
+        Unit.BYTES,
+        "memory",
+        ESTIMATED,
+    ),
+    _bound_usage(
+        "members", "members of gzip", content_coding.MEMBERS_MAX, Unit.ITEMS, "members of nothing cost CPU", ESTIMATED
+    ),
+    _bound_usage(
+        "read on",
+        "the rest of an answer whose client has left",
+        get_default(ResponseUsage, "read_on_size"),
+        Unit.BYTES,
+        "an upstream may never end",
+        ESTIMATED,
+        setting="routes.response_usage.read_on_size",
+    ),
+)
+
+UPSTREAMS: Final = (*ANSWERS, *REQUESTS, *TIMES, *HEALTH_CHECKS, *DISCOVERY, *USAGE)

@@ -50,8 +50,8 @@ class UpstreamError(EdgeError):
     """An upstream failed the request.
 
     `error` is a proxy error type of RFC 9209 section 2.3 (`connection_refused`, `http_protocol_error`, …), shown
-    in Proxy-Status and counted in `edge_upstream_errors_total`. `status` is 502, 503 or 504. `ours`: the
-    upstream is not to blame.
+    in Proxy-Status and counted in `edge_upstream_errors_total`. `status` is 502, 503 or 504. `is_local`:
+    the upstream is not to blame.
     """
 
     def __init__(self, error: str, detail: str, *, status: int = 502, is_local: bool = False) -> None:

@@ -10,7 +10,7 @@ import pytest
 from edgeproxy.bounds.bound import BOTH, Bound, Reader, Side, Unit
 from edgeproxy.bounds.clients import CLIENTS
 from edgeproxy.bounds.services import CALLED, LISTENERS, SERVICES
-from edgeproxy.bounds.table import BOUNDS, format_effect, format_number
+from edgeproxy.bounds.table import BOUNDS, format_effect, format_number, render_tables
 from edgeproxy.bounds.upstreams import UPSTREAMS
 from tests.bounds.test_services import BODIES, SLOW_BODIES
 from tests.edge.proxy.test_reader_bounds import CLIENT_CASES, CONNECTION_CASES, OTHER_NAMES, UPSTREAM_CASES
@@ -31,6 +31,7 @@ HELD, REFUSED = (
     "edge/proxy/test_held_budget.py",
     "test_refused_streams_are_sent_again_a_bounded_number_of_times_and_eject_nobody",
 )
+CODING = "edge/body_usage/test_content_coding.py"
 RESOLVER, STRIPE = "edge/supervisor/test_resolver.py", "collector/api/test_billing_delivery.py"
 TUNNEL, TLS = "edge/proxy/test_tunnel.py", "edge/proxy/test_server_tls.py"
 
@@ -79,6 +80,11 @@ TESTS = {
     "health check time": PEERS,
     "health check body": "edge/supervisor/test_probe.py::test_a_body_is_read_up_to_a_bound",
     "discovery look-up": f"{RESOLVER}::test_a_look_up_without_end_counts_as_failed_and_holds_up_no_other",
+    "usage text": "edge/body_usage/test_body_usage.py::test_the_ends_of_a_long_text_are_read",
+    "usage decompression": f"{CODING}::test_a_bomb_does_not_go_off",
+    "usage window": f"{CODING}::test_what_is_not_zstd_is_told",
+    "usage members": f"{CODING}::test_members_of_nothing_are_not_decoded_for_long",
+    "usage read on": "edge/proxy/test_body_metering.py::test_it_is_read_on_within_bounds",
     "issuer keys": f"{SERVICES_WALK}::test_a_key_set_has_so_many_keys_that_count",
     "collector batch": "collector/ledger/test_batches.py::test_a_body_that_is_too_long_does_not_stop_its_edge",
     "collector events": "collector/events/test_event.py::test_bodies_without_events",
@@ -114,6 +120,12 @@ def test_page_is_up_to_date() -> None:
     assert written.returncode == 0, written.stdout
 
 
+def test_page_has_each_row_once() -> None:
+    lines = list(render_tables())
+    assert len(lines) == len(Reader) + len(BOUNDS)
+    assert all(line.count(" | ") == 5 for line in lines if line.startswith("| "))
+
+
 def test_each_row_is_walked_or_has_a_test_of_its_own() -> None:
     assert len(BOUNDS) == len(CLIENTS) + len(UPSTREAMS) + len(SERVICES), "two rows have one name"
     assert BOUNDS.keys() == WALKED | TESTS.keys()
@@ -132,9 +144,7 @@ def test_settings_of_rows_are_on_the_page_of_settings() -> None:
     for bound in BOUNDS.values():
         if bound.setting is not None:
             place, _, setting = bound.setting.rpartition(".")
-            section = CONFIGURATION.partition(f"## `{place if place != 'timeouts' else 'upstreams.NAME.timeouts'}`\n")[
-                2
-            ]
+            section = CONFIGURATION.partition(f"## `{place}`\n")[2]
             assert f"\n| `{setting}` |" in section.partition("\n## ")[0], bound.setting
 
 

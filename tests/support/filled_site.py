@@ -7,6 +7,10 @@ from datetime import UTC, datetime
 from functools import partial
 from math import sin
 
+import sqlalchemy as sa
+
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.page_tables import checks
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages.availability import DAYS
@@ -18,6 +22,7 @@ from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN, EDGE, SERVICE, Collector
 from loadtest.testbed.waiting import until
 from tests.support.site import PLACES, PagesStage
+from tests.support.used_database import use_database
 from tests.support.visitor import Visitor
 
 ELSEWHERE = ("/receipt", "/pdf", "/csv", "/{change}", "/{edge}", "/residencies")
@@ -84,12 +89,18 @@ def fill(stage: PagesStage) -> None:
     assert made.status == 201
     over = {"state": "resolved", "message": "A disk was full. It has been replaced."}
     assert stage.collector.send("POST", f"/v1/incidents/{made.json()['id']}/updates", over).status == 201
-    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        for region, failed in (("eu-west", 1), ("us-east", 4)):
-            for age in range(1, DAYS):
-                results = {"50": 2600, "100": 270, "fast": 2850, "failed": failed if age % 9 == 3 else 0}
-                rows = [(region, today - age * DAY, result, count) for result, count in results.items()]
-                database.executemany("INSERT INTO checks VALUES (?, ?, ?, ?)", rows)
+    rows: list[tuple[str, int, str, int]] = []
+    for region, failed in (("eu-west", 1), ("us-east", 4)):
+        for age in range(1, DAYS):
+            results = {"50": 2600, "100": 270, "fast": 2850, "failed": failed if age % 9 == 3 else 0}
+            rows += [(region, today - age * DAY, result, count) for result, count in results.items()]
+
+    async def insert(database: Database) -> None:
+        async with database.writing() as connection:
+            columns = [column.name for column in checks.columns]
+            await connection.execute(sa.insert(checks), [dict(zip(columns, row, strict=True)) for row in rows])
+
+    use_database(stage.collector.settings["database"], insert)
     until(lambda: b"eu-west" in Visitor(stage.site).client.get("/status").content, "the status is there", seconds=60)
 
 

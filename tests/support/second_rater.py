@@ -6,8 +6,9 @@ It shares no code with the product. A plan here is what its YAML says, as plain 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
+from itertools import pairwise
 from math import floor
-from typing import Any
+from typing import Any, NamedTuple
 
 Where = tuple[str, str, int]
 """Meter, dimension value, number of the price: 0 is what is included, tiers count from 1."""
@@ -160,3 +161,92 @@ def invoice_totals(
         start = month = end
         end = first_of_next_month(start)
     return totals
+
+
+class PlanPart(NamedTuple):
+    """A part of a subscription with one plan, in a period, and paid with all of a month or a year."""
+
+    version: str
+    is_yearly: bool
+    start: int
+    end: int
+    period_start: int
+    period_end: int
+    paid_start: int
+    paid_end: int
+
+
+def changed_totals(
+    plans: Mapping[str, Mapping[str, Any]],
+    parts: Sequence[PlanPart],
+    usage: Mapping[int, Mapping[str, Mapping[str, int]]],
+    currency: str,
+) -> list[int]:
+    """The totals of all invoices of a subscription whose plan changes within periods: the first fee, what each change
+    costs at once, and at the end of each period its usage and the next fee. The last part has just begun.
+
+    `usage` is by the start of the part in which it was. A plan includes its amounts once in a period, in whatever
+    versions and parts it is held.
+    """
+    totals = [_rest(plans, parts[0], parts[0], currency)]
+    period: list[PlanPart] = [parts[0]]
+    for before, part in pairwise(parts):
+        due = 0
+        if (before.version, before.paid_start, before.paid_end) != (part.version, part.paid_start, part.paid_end):
+            due = _rest(plans, part, part, currency)
+            if before.paid_end > part.start:
+                unused = _rest(plans, before, part, currency)
+                due -= min(due, unused) if before.end < part.start else unused
+        if part.period_start != period[0].period_start:
+            due += _used_in_period(plans, period, usage, currency)
+            period = []
+        period.append(part)
+        totals.append(due)
+    return totals
+
+
+def _rest(plans: Mapping[str, Mapping[str, Any]], paid: PlanPart, begun: PlanPart, currency: str) -> int:
+    """The part of what is paid in advance for the time from which another part begins."""
+    whole = nearest(smallest(plans[paid.version]["fee"], currency), currency)
+    if paid.is_yearly:
+        off = Fraction(plans[paid.version]["annual"]["discount"].rstrip("%")) / 100
+        whole = nearest(12 * whole * (1 - off), currency)
+    left = Fraction(paid.paid_end - begun.start, paid.paid_end - paid.paid_start)
+    return nearest(whole * left, currency)
+
+
+def _used_in_period(
+    plans: Mapping[str, Mapping[str, Any]],
+    period: Sequence[PlanPart],
+    usage: Mapping[int, Mapping[str, Mapping[str, int]]],
+    currency: str,
+) -> int:
+    """What the usage of a period costs: each part goes on at the price at which its plan was left before."""
+    total = 0
+    known: dict[str, dict[str, dict[str, int]]] = {}
+    for part in period:
+        counted = known.setdefault(part.version.partition("@")[0], {})
+        own = usage[part.start]
+        for meter in plans[part.version]["meters"]:
+            if meter not in own:
+                continue
+            before = dict(counted.get(meter, {}))
+            after = {value: before.get(value, 0) + own[meter].get(value, 0) for value in {*before, *own[meter]}}
+            whole = {"meters": {meter: plans[part.version]["meters"][meter]}}
+            now = usage_charges(whole, {meter: after}, currency)
+            earlier = usage_charges(whole, {meter: before}, currency)
+            for where in {*now, *earlier}:
+                units = now.get(where, (0, 0))[0] - earlier.get(where, (0, 0))[0]
+                price = _price_of(whole["meters"][meter], where, currency)
+                total += nearest(units * price, currency)
+            counted[meter] = after
+    return total
+
+
+def _price_of(meter_plan: Mapping[str, Any], where: Where, currency: str) -> Fraction:
+    """The price of a unit, or package, at a place."""
+    _, value, number = where
+    if meter_plan.get("tiers_mode") == "volume":
+        return smallest(meter_plan["tiers"][number - 1]["price"], currency)
+    own = meter_plan.get("by", {}).get("prices", {}).get(value)
+    return next(price for one, _, _, price in intervals(meter_plan, own, currency) if one == number)

@@ -4,16 +4,16 @@ import asyncio
 import base64
 import itertools
 import re
-import sqlite3
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
 import orjson
+import sqlalchemy as sa
 
+from edgeproxy.collector.database.credit_tables import credit_grants
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.pages import sessions
 from edgeproxy.collector.pages.sessions import Link
@@ -23,6 +23,7 @@ from loadtest.testbed.ports import HOST
 from loadtest.testbed.waiting import until
 from tests.support.mailbox import Mailbox, text_of
 from tests.support.stripe_sandbox import KEY, Sandbox
+from tests.support.used_database import use_database
 from tests.support.visitor import Visitor
 
 LINK = re.compile(r"http://\S+/sign-in/link\?token=\S+")
@@ -199,9 +200,13 @@ class PagesStage:
         (url,) = [link for link in visitor.read.links if link.startswith(self.sandbox.url)]
         session = url.rpartition("/")[2]
         assert visitor.client.post(f"{url}/pay", json={"card": "pm_card_visa"}).status_code == 200
-        with closing(sqlite3.connect(self.collector.database, timeout=30)) as database:
-            there = "SELECT id FROM credit_grants WHERE id = ?"
-            until(lambda: database.execute(there, [session]).fetchone(), "the purchase is booked")
+        booked = sa.select(credit_grants.c.id).where(credit_grants.c.id == session)
+
+        async def is_booked(database: Database) -> bool:
+            async with database.reading() as connection:
+                return (await connection.execute(booked)).first() is not None
+
+        until(lambda: use_database(self.collector.settings["database"], is_booked), "the purchase is booked")
         return session
 
     def customer(self, name: str) -> Visitor:

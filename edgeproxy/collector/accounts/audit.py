@@ -22,7 +22,7 @@ from edgeproxy.collector.accounts.audit_details import Details, hide_contact, op
 from edgeproxy.collector.database.database import Database, add_last_step
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import audit, audit_head
-from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.database.unreadable_rows import parse_object, parse_rows
 
 FIRST_HASH = "0" * 64
 """The hash before that of the first entry."""
@@ -184,7 +184,7 @@ async def list_actors(connection: AsyncConnection) -> list[str]:
 
 
 def _to_response(row: sa.Row[tuple[object, ...]], details: Details) -> dict[str, object]:
-    before, after = (None if text is None else orjson.loads(text) for text in (details.before, details.after))
+    before, after = (None if text is None else parse_object(text) for text in (details.before, details.after))
     values = {name: getattr(row, name) for name in (*HASHED_COLUMNS, "hash")}
     return {**values, "at": format_timestamp(row.at), "before": before, "after": after}
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.encryption_tables import data_keys
 from edgeproxy.collector.database.schema import customers
-from edgeproxy.collector.database.unreadable_rows import set_aside
+from edgeproxy.collector.database.unreadable_rows import hash_unreadable, set_aside
 from edgeproxy.collector.encryption.data_keys import (
     CIPHERTEXT,
     DataKeys,
@@ -24,7 +24,7 @@ from edgeproxy.collector.encryption.data_keys import (
     unwrap_data_keys,
 )
 from edgeproxy.collector.encryption.keyring import find_keyring
-from edgeproxy.collector.encryption.rows import hash_unreadable, hash_value
+from edgeproxy.collector.encryption.rows import hash_value
 
 CONTACT = "contact:"
 """The prefix of contacts' names in the audit log."""

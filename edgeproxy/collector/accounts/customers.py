@@ -39,7 +39,7 @@ from edgeproxy.collector.database.residency_tables import customer_moves
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.statements import AnyColumn, AnySelect, lock_rows
-from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.database.unreadable_rows import parse_object, parse_rows, reading_row
 from edgeproxy.collector.encryption.rows import match_value
 from edgeproxy.config.collector.alerts import MAIL_ADDRESS
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -68,7 +68,13 @@ Columns = dict[str, str | int | None]
 
 
 def to_response(row: CustomerRow) -> CustomerResponse:
-    """Return a customer as the API does."""
+    """Return a customer as the API does; raises UnreadableRowError."""
+    with reading_row(customers.name, row.id):
+        return _build_response(row)
+
+
+def _build_response(row: CustomerRow) -> CustomerResponse:
+    Customer.model_validate_json(row.settings)  # Readers rely on its fields.
     values = {
         "id": row.id,
         "name": row.name,
@@ -76,7 +82,7 @@ def to_response(row: CustomerRow) -> CustomerResponse:
         "flags": [],
         **orjson.loads(row.settings),
         "external_id": row.external_id,
-        "metadata": orjson.loads(row.metadata),
+        "metadata": parse_object(row.metadata),
         "rotate_every": None if row.rotate_every is None else f"{row.rotate_every}s",
         "created_at": format_timestamp(row.created_at),
         "state": compute_customer_state(row).value,

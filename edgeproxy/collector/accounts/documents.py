@@ -17,7 +17,7 @@ from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.delivery_tables import rollout, waivers
 from edgeproxy.collector.database.quota_tables import entitlements, limit_raises
 from edgeproxy.collector.database.schema import customers, directory_outbox, flags, keys
-from edgeproxy.collector.database.unreadable_rows import UnreadableRowError, parse_rows
+from edgeproxy.collector.database.unreadable_rows import UnreadableRowError, parse_rows, reading_row
 from edgeproxy.config.collector.credits import parse_meters
 from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.customers import Customer, DirectoryKey, Flag, LimitRaise, Paused, Subscriber
@@ -154,10 +154,11 @@ async def stream_lines(connection: AsyncConnection, *, for_files: bool = False) 
 
 
 async def find_customer(connection: AsyncConnection, name: str) -> Customer | None:
-    """Return the customer of this name as edge.yaml has it, or None."""
+    """Return the customer of this name as edge.yaml has it, or None; raises UnreadableRowError."""
     is_current = (customers.c.name == name) & customers.c.deleting_since.is_(None)
     settings = (await connection.execute(sa.select(customers.c.settings).where(is_current))).scalar_one_or_none()
-    return None if settings is None else Customer.model_validate_json(settings)
+    with reading_row(customers.name, name):
+        return None if settings is None else Customer.model_validate_json(settings)
 
 
 async def fetch_flags(connection: AsyncConnection) -> dict[str, Flag]:

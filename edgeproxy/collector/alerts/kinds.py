@@ -56,6 +56,8 @@ class AlertKind(StrEnum):
     INVOICE_PAID_TWICE = "invoice_paid_twice"
     INVOICE_DRAFT_MISSING = "invoice_draft_missing"
     CREDIT_NOTE_FAILED = "credit_note_failed"
+    DECISION_FAILED = "decision_failed"
+    REFUND_FAILED = "refund_failed"
     PAYMENT_DISPUTED = "payment_disputed"
     DISPUTE_CLOSED = "dispute_closed"
     CHARGING_STOPPED = "charging_stopped"
@@ -240,6 +242,14 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         N_("a credit note was not made at Stripe"),
         N_("Read the reason. A refused credit note is not tried again; any other one is."),
         "docs/billing/billing.md#invoices"),
+    AlertKind.DECISION_FAILED: AlertPolicy(("page",), False,
+        N_("an invoice did not become what a person has decided"),
+        N_("Look at the invoice at Stripe, and decide again."),
+        "docs/billing/operators-day.md#what-fails"),
+    AlertKind.REFUND_FAILED: AlertPolicy(("page",), False,
+        N_("the money of a refund did not reach the customer"),
+        N_("Send the money in another way, or credit it; the reason is at Stripe."),
+        "docs/billing/operators-day.md#what-fails"),
     AlertKind.PAYMENT_DISPUTED: AlertPolicy(("warn", "page"), False,
         N_("a bank has taken a payment back, or asks about it"),
         N_("Answer with evidence in Stripe's dashboard before the day that the alert names, or accept the loss."),

@@ -13,6 +13,7 @@ from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.alerts import words
 from edgeproxy.collector.alerts.kinds import Severity, find_policy
+from edgeproxy.collector.database.unreadable_rows import parse_object
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.languages.invisible import format_line
 from edgeproxy.collector.languages.marks import N_
@@ -68,7 +69,7 @@ class ServiceSite(NamedTuple):
 def parse_message(row: sa.Row[tuple[object, ...]]) -> AlertMessage:
     """Return the message of a row of `alerts`."""
     columns = (row.id, row.key, row.kind, row.severity, row.customer, row.title)
-    return AlertMessage(*columns, orjson.loads(row.details), row.at)
+    return AlertMessage(*columns, parse_object(row.details), row.at)
 
 
 def format_webhook(message: AlertMessage) -> bytes:

@@ -43,12 +43,15 @@ from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
 from edgeproxy.collector.database.read_once import reading_once
 from edgeproxy.collector.database.row_security import serving
+from edgeproxy.collector.database.unreadable_rows import UnreadableRowError
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.batch_writer import DatabaseUnavailableError
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.regions.networks import find_client, mask_address
 from edgeproxy.tracing.recorder import trace
 
+UNREADABLE = "a row of the database that this needs cannot be read; operators have an alert about it"
+"""The detail of a response that fails because of an unreadable row."""
 UNKNOWN_ACTOR = "unknown"
 UNKNOWN_ORIGIN = "an unknown address"
 PROBE_PATHS = ("/healthz", "/readyz")
@@ -345,6 +348,9 @@ class Service:
         if isinstance(error, CONNECTION_ERRORS):
             log.get_logger().error("the database cannot be used", path=request.path, why=format_reason(error))
             return problem(503, "the database cannot be used now", RETRY_LATER)
+        if isinstance(error, UnreadableRowError):  # The alert about it names the row, which may be another customer's.
+            log.get_logger().error("a request needs a row that cannot be read", path=request.path, why=str(error))
+            return problem(500, UNREADABLE)
         log.get_logger().error("a request failed", path=request.path, exc_info=error)
         return problem(500, "the collector failed to answer; its log says more")
 

@@ -8,11 +8,13 @@ from typing import Generic, NamedTuple, TypeVar
 
 from aiohttp import web
 
+from edgeproxy.base import log
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.database.precedence import giving_way
+from edgeproxy.collector.database.unreadable_rows import UnreadableRowError
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -50,11 +52,13 @@ class ReportCache(Generic[K, V]):
         self._seconds = seconds
         self._reports: OrderedDict[K, CachedReport[V]] = OrderedDict()
         self._under_way: dict[K, asyncio.Task[None]] = {}
+        self._unreadable: dict[K, UnreadableRowError] = {}
+        """The errors of reports that cannot be computed, as they need a row that cannot be read."""
         self._tasks = Tasks()
         self._computing = asyncio.Lock()  # One at a time: each has a connection of jobs.
 
     async def get(self, key: K) -> CachedReport[V]:
-        """Return the latest report; raises ReportNotReadyError where there is none yet."""
+        """Return the latest report; raises ReportNotReadyError where there is none yet, and UnreadableRowError."""
         report = self._reports.get(key)
         if (report is None or time.time() - report.at >= report.seconds) and key not in self._under_way:
             task = self._under_way[key] = self._tasks.start(self._name, self._run(key))
@@ -62,7 +66,7 @@ class ReportCache(Generic[K, V]):
                 await asyncio.wait([task], timeout=WAIT_SECONDS)
                 report = self._reports.get(key)
         if report is None:
-            raise ReportNotReadyError
+            raise self._unreadable.get(key) or ReportNotReadyError
         return report
 
     async def end(self) -> None:
@@ -75,11 +79,15 @@ class ReportCache(Generic[K, V]):
                 at, began = time.time(), time.monotonic()
                 with giving_way(after=WAIT_SECONDS):  # From then on nobody waits for it.
                     value = await self._compute(key)
+            self._unreadable.pop(key, None)
             seconds = max(self._seconds, REST_FACTOR * (time.monotonic() - began))
             self._reports[key] = CachedReport(value, at, seconds)
             self._reports.move_to_end(key)
             while len(self._reports) > REPORTS_MAX:
                 self._reports.popitem(last=False)
+        except UnreadableRowError as error:
+            self._unreadable[key] = error
+            log.get_logger().error("a report needs a row that cannot be read", report=self._name, why=str(error))
         finally:
             del self._under_way[key]
 

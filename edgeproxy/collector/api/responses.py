@@ -7,6 +7,8 @@ import orjson
 from aiohttp import web
 from typing_extensions import TypedDict
 
+from edgeproxy.collector.database.unreadable_rows import format_unreadable
+
 PROBLEM = "application/problem+json"
 RETRY_LATER = {"Retry-After": "1"}
 TITLES = {
@@ -75,8 +77,10 @@ class ProblemError(Exception):
 
 
 def answer(status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> web.Response:
-    """Answer with JSON."""
-    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json", headers=headers)
+    """Answer with JSON; an unreadable value of the books is UNREADABLE_TEXT in it."""
+    return web.Response(
+        status=status, body=orjson.dumps(body, format_unreadable), content_type="application/json", headers=headers
+    )
 
 
 def problem(

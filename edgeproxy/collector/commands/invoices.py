@@ -6,13 +6,14 @@ Each returns an exit code and a text, as those of database.py do.
 import asyncio
 import time
 from collections import Counter
+from operator import itemgetter
 
 import sqlalchemy as sa
 
 from edgeproxy.base.plural import format_count
 from edgeproxy.collector.accounts.customer_refs import resolve_customer
 from edgeproxy.collector.billing.invoices import invoices
-from edgeproxy.collector.billing.invoices.invoices import Invoice
+from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceRow
 from edgeproxy.collector.billing.jobs.period_close import JOB, PeriodCloseJob
 from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.rollout import charging
@@ -21,6 +22,7 @@ from edgeproxy.collector.commands.database import CommandError, CommandResult, r
 from edgeproxy.collector.database.billing_tables import invoices as table
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.single_runner import try_exclusive
+from edgeproxy.collector.database.unreadable_rows import UNREADABLE_TEXT, parse_rows
 from edgeproxy.config.collector.settings import CollectorSettings
 
 LISTED_MAX = 1000
@@ -86,8 +88,14 @@ async def _format_invoices(database: Database, of_period: sa.ColumnElement[bool]
         rows = await invoices.fetch_invoices(connection, of_period)
     states = Counter(row.state for row in rows)
     lines = [f"{format_count(count, 'invoice')} {state}" for state, count in sorted(states.items())]
-    lines += [f"held: {row.id} of {row.name}: {row.held_why}" for row in rows if row.state == invoices.HELD]
+    held = [row for row in rows if row.state == invoices.HELD]
+    lines += [f"held: {row.id} of {row.name}: {_format_why(row)}" for row in held]
     return "\n".join(lines) or "there is no invoice of this period"
+
+
+def _format_why(row: InvoiceRow) -> str:
+    """Return the reason why an invoice is held; its row is in the list even if the reason cannot be read."""
+    return row.held_why if isinstance(row.held_why, str) else UNREADABLE_TEXT
 
 
 def list_invoices(
@@ -101,7 +109,8 @@ def list_invoices(
             invoice_rows = await invoices.list_invoices(
                 connection, None, LISTED_MAX, customer=number, period=period, state=state
             )
-        return "\n".join(map(_format_invoice, invoice_rows)) or "there is no such invoice"
+        lines = parse_rows(table.name, invoice_rows, _format_invoice, itemgetter("id"))
+        return "\n".join(lines) or "there is no such invoice"
 
     return run_on_database(settings, look)
 

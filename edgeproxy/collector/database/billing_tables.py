@@ -107,6 +107,7 @@ subscriptions = Table(
     Column("period_start", INTEGER, nullable=False),
     Column("period_end", INTEGER, nullable=False),
     Column("next_version", Text, ForeignKey("plan_versions.version")),  # What it changes to when what is paid ends.
+    Column("next_is_yearly", INTEGER),  # Whether it is paid by the year from then on; None: as before.
     Column("cancel_at", INTEGER),  # When it ends, or ended.
     Column("trial_ends_at", INTEGER),  # When its trial ends, or ended.
     Column("tier_before", Text, nullable=False),  # The customer's tier without it.

@@ -4,10 +4,12 @@ A value is sealed when it goes into a statement and opened when it is read, by t
 (`set_book_cipher`; encryption/book_keys.py has it), so that no statement that reads or writes such a column says so.
 What has no cipher, as `encryption` is not set, and what is still in the clear, is stored and read as it is. Rows are
 found by `match_book_text`: any other comparison would miss values that are sealed, and is an error.
+
+A damaged value is read as an `UnreadableValue`: its row is set aside, and the rows beside it are read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
@@ -16,12 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import operators
 
 from edgeproxy.collector.database.statements import AnyColumn
+from edgeproxy.collector.database.unreadable_rows import UnreadableRowError, set_aside_value
 
 SEALED = "book1:"
 """The beginning of a sealed value, before the year of its key."""
 
 
-class BookValueError(Exception):
+class BookValueError(UnreadableRowError):
     """A value of the books cannot be decrypted: it was changed, or there is no key of its year."""
 
 
@@ -57,7 +60,11 @@ def set_book_cipher(engine: sa.Engine, cipher: BookCipher) -> None:
 def _unwrap(context: sa.engine.ExceptionContext) -> Exception | None:
     """Return why a value could not be sealed, before its statement was sent, as the cipher has raised it; else None."""
     original = context.original_exception
-    if isinstance(original, OSError) and context.execution_context is None and context.statement is not None:
+    if (
+        isinstance(original, OSError | UnreadableRowError)
+        and context.execution_context is None
+        and context.statement is not None
+    ):
         return type(original)(*original.args)
     return None
 
@@ -98,10 +105,16 @@ class BookText(sa.types.TypeDecorator[str]):
         return f" {value}" if value.startswith(SEALED) else value  # Somebody's text must not become a sealed one.
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        """Return a value as it is meant."""
+        """Return a value as it is meant, or an UnreadableValue, which no type says: each use of it is an error."""
         if not value or not value.startswith(SEALED) or (cipher := _ciphers.get(dialect)) is None:
             return value
-        return cipher.open(value, self.column, is_looked_up=self.is_looked_up)
+        try:
+            return cipher.open(value, self.column, is_looked_up=self.is_looked_up)
+        except BookValueError as error:
+            return self._read_damaged(value, error)
+
+    def _read_damaged(self, value: str, error: BookValueError) -> str:
+        return cast(str, set_aside_value(self.column, value, error))
 
 
 class JournalText(BookText):
@@ -116,12 +129,8 @@ class JournalText(BookText):
         """Return a value as it is given."""
         return value
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        """Return a value as it is meant."""
-        try:
-            return super().process_result_value(value, dialect)
-        except BookKeyEndedError:
-            return "{}"
+    def _read_damaged(self, value: str, error: BookValueError) -> str:
+        return "{}" if isinstance(error, BookKeyEndedError) else super()._read_damaged(value, error)
 
 
 def list_book_columns(metadata: sa.MetaData) -> Mapping[str, Mapping[str, BookText]]:

@@ -4,12 +4,20 @@ A row is unreadable if one of its values was damaged, or changed by another prog
 ciphertext that cannot be decrypted, and a value of another type. A function that reads many rows calls `parse_rows`,
 or calls `set_aside` for a single row and continues. The row stays in its table, because it may be repaired.
 `jobs/operator_alerts.py` raises the alerts. An alert has the table and the key of the row, but none of its content.
+
+A column type that decrypts values (book_text.py) returns an `UnreadableValue` for a damaged one. The statement still
+returns every row, and only the code that uses the damaged value fails.
 """
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeVar
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, NoReturn, TypeVar
+
+import orjson
 
 from edgeproxy.base import log
+from edgeproxy.base.json_values import JsonObject
 
 Row = TypeVar("Row")
 Parsed = TypeVar("Parsed")
@@ -26,14 +34,55 @@ UNREADABLE = (UnreadableRowError, ArithmeticError, AttributeError, LookupError, 
 """The errors of a function that only parses a row."""
 
 
+class UnreadableValue:
+    """The value of a column that cannot be decrypted. Every use of it raises UnreadableRowError.
+
+    `is None` is false, as a value is stored. The API writes UNREADABLE_TEXT in its place. Nothing else may format it,
+    so that it never becomes part of an id, a URL or a sum.
+    """
+
+    __slots__ = ("_column",)
+
+    def __init__(self, column: str) -> None:
+        self._column = column
+
+    def __repr__(self) -> str:
+        return f"<unreadable {self._column}>"
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise UnreadableRowError(f"{self._column} of a row cannot be decrypted")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):  # Libraries probe for such names, and expect this error.
+            raise AttributeError(name)
+        self._refuse()
+
+    __str__ = __format__ = __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = __add__ = __radd__ = _refuse
+    __eq__ = __ne__ = __lt__ = __gt__ = __le__ = __ge__ = __hash__ = _refuse
+
+
+UNREADABLE_TEXT = "(unreadable)"
+"""The text that the API writes in the place of an unreadable value."""
+
+
+def format_unreadable(value: object) -> str:
+    """Return UNREADABLE_TEXT for an unreadable value: the `default` of orjson, which raises TypeError for others."""
+    if isinstance(value, UnreadableValue):
+        return UNREADABLE_TEXT
+    raise TypeError
+
+
 class UnreadableRow(NamedTuple):
     """A row that was set aside."""
 
     table: str
     key: str
-    """The values of its primary key."""
+    """The values of its primary key, or a hash of the stored value if the reader does not know the key."""
     why: str
     """The name of the error's class. The error's text is left out because it may quote the row."""
+    column: str = ""
+    stored: str = ""
+    """The column of the unreadable value and the value as stored, by which the row is found if its key is unknown."""
 
 
 _remembered: dict[tuple[str, str], None] = {}
@@ -42,12 +91,57 @@ _untold: list[UnreadableRow] = []
 
 def set_aside(table: str, key: str, error: Exception) -> None:
     """Log an unreadable row, and store it for an alert to operators. The caller continues without the row."""
-    if (table, key) in _remembered or len(_remembered) >= REMEMBERED_MAX:
+    _remember(UnreadableRow(table, key, type(error).__name__))
+
+
+def set_aside_value(name: str, stored: str, error: Exception) -> UnreadableValue:
+    """Set the row of a stored value aside, and return what stands for it. `name` is `table.column`."""
+    table, _, column = name.partition(".")
+    key = f"{column} {hash_unreadable(stored)}"
+    _remember(UnreadableRow(table, key, type(error).__name__, column, stored))
+    return UnreadableValue(name)
+
+
+def hash_unreadable(value: str) -> str:
+    """Return by what operators can tell a row whose key is unknown: the beginning of the hash of a stored value."""
+    return hashlib.sha256(value.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def reading_row(table: str, key: str) -> Iterator[None]:
+    """Read one row in a block. An error of its content sets the row aside, and becomes an UnreadableRowError.
+
+    It is for a row without which there is no result: that of one customer, or one that a sum of money needs.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        set_aside(table, key, error)
+        raise UnreadableRowError(f"the row {key} of {table} cannot be read") from error
+
+
+def parse_object(stored: str) -> JsonObject:
+    """Return a JSON object; raises ValueError for any other JSON."""
+    parsed: JsonObject = orjson.loads(stored)
+    if not isinstance(parsed, dict):
+        raise ValueError("it is no JSON object")  # noqa: TRY004  # As for JSON that is cut off.
+    return parsed
+
+
+def parse_texts(stored: str) -> list[str]:
+    """Return the texts of a JSON list; raises ValueError for any other JSON."""
+    texts: list[str] = orjson.loads(stored)
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("it is no list of texts")
+    return texts
+
+
+def _remember(row: UnreadableRow) -> None:
+    if (row.table, row.key) in _remembered or len(_remembered) >= REMEMBERED_MAX:
         return
-    _remembered[table, key] = None
-    row = UnreadableRow(table, key, type(error).__name__)
+    _remembered[row.table, row.key] = None
     _untold.append(row)
-    log.get_logger().error("a row cannot be read, and is set aside", table=table, key=key, why=row.why)
+    log.get_logger().error("a row cannot be read, and is set aside", table=row.table, key=row.key, why=row.why)
 
 
 def take_untold() -> list[UnreadableRow]:

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.database.sealed_columns import BARE, SEALED, SealedTable
 from edgeproxy.collector.database.statements import AnySelect
-from edgeproxy.collector.database.unreadable_rows import set_aside
+from edgeproxy.collector.database.unreadable_rows import hash_unreadable, set_aside
 from edgeproxy.collector.encryption.data_keys import (
     CIPHERTEXT,
     Ciphertext,
@@ -216,11 +216,6 @@ def _open_readable(
             key = [str(row[name]) for name in SEALED[table].key if name not in SEALED[table].looked_up]
             set_aside(table, ",".join(key) or hash_unreadable(value), error)
     return [row for row in rows if id(row) not in unreadable]
-
-
-def hash_unreadable(value: str) -> str:
-    """Return by what operators can tell a row whose key is encrypted: the beginning of the hash of its ciphertext."""
-    return sha256(value.encode()).hexdigest()[:16]
 
 
 @cache

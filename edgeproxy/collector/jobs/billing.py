@@ -22,7 +22,7 @@ from edgeproxy.collector.billing.jobs.price_changes import PriceChangeJob
 from edgeproxy.collector.billing.jobs.spend_breaker import SpendBreaker
 from edgeproxy.collector.billing.meter_export import meter_reports
 from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
-from edgeproxy.collector.billing.reconciliation import credits
+from edgeproxy.collector.billing.reconciliation import credits, stored_words
 from edgeproxy.collector.billing.reconciliation import payments as reconcile_payments
 from edgeproxy.collector.billing.reports import revenue, spend_alerts
 from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
@@ -346,8 +346,10 @@ class BillingJobs:
                 self._limited_log.error(failed, repr(error), customer=customer, exc_info=error)
 
     async def _reconcile_credits(self) -> None:
-        """Hold credit entries against balances."""
+        """Hold credit entries against balances, and look for words that no sum knows."""
         if self._known().billing is not None:
+            async with self._database.reading() as connection:
+                await stored_words.set_aside_unknown_words(connection)
             await credits.reconcile_balances(self._database, time.time())
 
     async def _fetch_revenue(self) -> None:

@@ -61,13 +61,13 @@ class LimitEvents:
         """Return the names of the customers with an endpoint that wants the event."""
         columns = webhook_endpoints.c
         statement = (
-            sa.select(customers.c.name, columns.types)
+            sa.select(customers.c.name, columns.id, columns.types)
             .join_from(webhook_endpoints, customers, customers.c.id == columns.customer)
             .where(columns.state == ENABLED)
         )
         async with self._database.reading() as connection:
             rows = await connection.execute(statement)
-            return sorted({row.name for row in rows if includes_type(row.types, EventType.LIMIT_EXCEEDED)})
+            return sorted({row.name for row in rows if includes_type(row.id, row.types, EventType.LIMIT_EXCEEDED)})
 
     async def _enqueue(self, counts: Sequence[RefusalCount], hour: int, now: float) -> None:
         async with self._database.writing() as connection:

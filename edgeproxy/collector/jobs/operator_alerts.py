@@ -8,12 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from edgeproxy.base import log
 from edgeproxy.collector.accounts.audit_details import CONTACT
 from edgeproxy.collector.alerts.alert import Alert, raise_alerts
 from edgeproxy.collector.alerts.kinds import AlertKind, Severity
+from edgeproxy.collector.database.book_text import as_stored
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, repeat
+from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.database.unreadable_rows import UnreadableRow, take_untold
 from edgeproxy.config.collector.alerts import Alerts
 
@@ -62,7 +67,8 @@ class OperatorAlerts:
             self._raised.update(one.key for one in expiring)
         if unreadable := take_untold():
             async with self._database.writing() as connection:
-                await raise_alerts(connection, [make_unreadable_alert(row, now) for row in unreadable])
+                named = [one for row in unreadable for one in await find_keys(connection, row)]
+                await raise_alerts(connection, [make_unreadable_alert(row, now) for row in named])
 
     async def denied(self, counts: Counter[DeniedRequest], now: float) -> None:
         """Raise an alert if too much of it was denied in the last minute."""
@@ -92,6 +98,15 @@ def make_certificate_alerts(expiry: Mapping[str, float], now: float) -> list[Ale
                 )
             )
     return alerts
+
+
+async def find_keys(connection: AsyncConnection, row: UnreadableRow) -> list[UnreadableRow]:
+    """Return an unreadable row with its primary key; a value that was read without it is looked up as it is stored."""
+    if not row.stored:
+        return [row]
+    table = metadata.tables[row.table]
+    keys = sa.select(*table.primary_key).where(as_stored(table.c[row.column]) == row.stored)
+    return [row._replace(key=",".join(map(str, key))) for key in await connection.execute(keys)] or [row]
 
 
 def make_unreadable_alert(row: UnreadableRow, now: float) -> Alert:

@@ -18,7 +18,7 @@ from edgeproxy.collector.accounts.fields import Text
 from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.database.page_tables import incident_updates, incidents
-from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.database.unreadable_rows import parse_rows, parse_texts
 from edgeproxy.config.collector.regions import REGIONS_MAX
 from edgeproxy.config.field_types import Name
 
@@ -210,7 +210,7 @@ async def _to_responses(connection: AsyncConnection, rows: Sequence[IncidentRow]
             "id": row.id,
             "severity": row.severity,
             "title": row.title,
-            "regions": orjson.loads(row.regions),
+            "regions": parse_texts(row.regions),
             "began_at": format_timestamp(row.began_at * 1000),
             "ended_at": None if row.ended_at is None else format_timestamp(row.ended_at * 1000),
             "state": updates[row.id][0].state,

@@ -24,7 +24,7 @@ from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.database.page_tables import incidents
 from edgeproxy.collector.database.schema import DAY
-from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.database.unreadable_rows import parse_rows, parse_texts
 from edgeproxy.collector.pages.incidents import (
     DAYS,
     LISTED_MAX,
@@ -265,7 +265,7 @@ def _to_response(row: sa.Row[tuple[object, ...]], updates: list[UpdateRow], now:
     return {
         "id": row.id,
         "title": row.title,
-        "regions": orjson.loads(row.regions),
+        "regions": parse_texts(row.regions),
         "begins_at": format_timestamp(plan.begins * 1000),
         "ends_at": format_timestamp(plan.ends * 1000),
         "state": compute_state(plan, updates[0].state == CANCELLED, now),

@@ -160,7 +160,7 @@ def parse_change(visit: Visit, held: SubscriptionView | None) -> dict[str, str]:
     body = {"plan": visit.form.get("plan", "")}
     if currency := visit.form.get("currency"):
         body["currency"] = currency
-    if held is None and (interval := visit.form.get("interval")):
+    if interval := visit.form.get("interval"):
         body["interval"] = interval
     if held is None and (coupon := visit.form.get("coupon", "").strip()):
         body["coupon"] = coupon

@@ -6,6 +6,7 @@ SECONDS_MAX after it began.
 
 import hashlib
 import secrets
+from functools import partial
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.accounts.contact_roles import BUILDERS, OWNER, PAYERS, ContactRole, parse_role
 from edgeproxy.collector.database.page_tables import sessions, sign_in_links
 from edgeproxy.collector.database.statements import AnySelect
+from edgeproxy.collector.database.unreadable_rows import parse_rows, parse_texts
 from edgeproxy.collector.encryption.rows import fetch_rows, match_value, open_rows, seal_rows
 
 SECONDS_MAX = 8 * 3600
@@ -26,6 +28,8 @@ RECORD_USE_SECONDS = 60
 """Seconds between two records of a session's use, so that reading a page is no transaction."""
 SESSIONS_PER_PERSON_MAX = 10
 """Sessions of one person at most; a further one ends the oldest."""
+KEY_CHARACTERS = 16
+"""Characters of a session's hash that alerts about its row have."""
 LINK_SECONDS = 900
 LINKS_MAX = 3
 """Usable links of one person and customer at most; further ones are not sent."""
@@ -141,11 +145,15 @@ async def find_session(connection: AsyncConnection, secret: str, now: float) -> 
     alive = (columns.created_at >= int(now) - SECONDS_MAX) & (columns.seen_at >= int(now) - IDLE_SECONDS)
     statement = sa.select(sessions).where(columns.sha256 == compute_digest(secret), alive)
     row = await _find_row(connection, sessions.name, statement)
-    if row is None:
-        return None
+    rows = () if row is None else (row,)
+    # One that cannot be read has ended: its person signs in again.
+    found = parse_rows(sessions.name, rows, partial(_parse_session, secret), lambda row: row.sha256[:KEY_CHARACTERS])
+    return found[0] if found else None
+
+
+def _parse_session(secret: str, row: SimpleNamespace) -> Session:
     role = None if row.customer is None else parse_role(row.contact_role)
-    roles = frozenset(orjson.loads(row.roles))
-    who = SignedIn(row.label, roles, row.customer, row.factor_at, bool(row.by_issuer), role)
+    who = SignedIn(row.label, frozenset(parse_texts(row.roles)), row.customer, row.factor_at, bool(row.by_issuer), role)
     return Session(row.sha256, who, row.created_at, row.seen_at, compute_digest(f"form {secret}"))
 
 
@@ -160,7 +168,7 @@ async def find_sender(connection: AsyncConnection, secret: str, form: str) -> Si
         return None
     statement = sa.select(sessions).where(sessions.c.sha256 == compute_digest(secret))
     row = await _find_row(connection, sessions.name, statement)
-    return None if row is None else SignedIn(row.label, frozenset(orjson.loads(row.roles)), row.customer)
+    return None if row is None else SignedIn(row.label, frozenset(parse_texts(row.roles)), row.customer)
 
 
 async def record_use(connection: AsyncConnection, session: Session, now: float) -> None:

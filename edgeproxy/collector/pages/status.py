@@ -118,6 +118,11 @@ class StatusPages:
     async def refresh(self, now: float) -> None:
         """Read the database and render all responses; while it is away, those of the last snapshot."""
         await run_guarded(self._log, "the status cannot be read, and is shown as it was", self._fetch_snapshot(now))
+        await run_guarded(
+            self._log, "the status cannot be rendered, and is shown as it was", self._replace_answers(now)
+        )
+
+    async def _replace_answers(self, now: float) -> None:
         last, since = dict(self._checks.last), dict(self._checks.failing_since)  # Copies: a thread reads them.
         self.answers = await asyncio.to_thread(self._render, last, since, now)
 

@@ -25,7 +25,7 @@ from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.personal_marks import Subject
 from edgeproxy.collector.database.schema import audit, dead_letters, metadata, tokens
 from edgeproxy.collector.database.sealed_columns import SEALED
-from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.database.unreadable_rows import UnreadableValue, format_unreadable, parse_rows
 from edgeproxy.collector.encryption.data_keys import DataKeys, fetch_data_keys
 from edgeproxy.collector.encryption.owners import DATABASE, has_owner_id
 from edgeproxy.collector.encryption.rows import open_row
@@ -261,7 +261,9 @@ class _Files:
     def add(self, rows: Sequence[Sequence[object]]) -> None:
         """Add rows."""
         if rows:
-            objects = (orjson.dumps(dict(zip(self._columns, row, strict=True)), default=bytes.hex) for row in rows)
+            objects = (
+                orjson.dumps(dict(zip(self._columns, row, strict=True)), default=_format_unusual) for row in rows
+            )
             self._json.write(self._separator + b",\n".join(objects))
             self._separator = b",\n"
             self._csv.write(render_csv([[_to_cell(value) for value in row] for row in rows]).encode())
@@ -287,4 +289,11 @@ def _to_cell(value: object) -> int | str:
     """Return a value as it is in a CSV file."""
     if isinstance(value, int | str):
         return value
-    return "" if value is None else value.hex() if isinstance(value, bytes) else str(value)
+    if isinstance(value, bytes | UnreadableValue):
+        return _format_unusual(value)
+    return "" if value is None else str(value)
+
+
+def _format_unusual(value: object) -> str:
+    """Return bytes in hex, and a text for a value that cannot be read; raises TypeError for all others."""
+    return value.hex() if isinstance(value, bytes) else format_unreadable(value)

@@ -11,7 +11,7 @@ from edgeproxy.collector.accounts import customers, documents, limit_raises
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.quota_tables import entitlements
-from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.database.unreadable_rows import UnreadableRowError, parse_rows
 from edgeproxy.config.allowance import Allowance, apply_caps, compute_allowance, raise_allowance
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Customer, Subscriber
@@ -56,7 +56,7 @@ async def get_quotas(connection: AsyncConnection, ref: str, settings: CollectorS
     name = ref if row is None else str(row.name)
     if row is None and name not in settings.customers:
         raise ChangeRejectedError(404, customers.NOT_FOUND)
-    known = (await _fetch_customers(connection, [name], settings))[name]
+    known = await _get_customer(connection, name, settings)
     since = 0 if row is None else row.created_at // 1000
     is_leaving = row is not None and row.deleting_since is not None
     return CustomerQuotas(name, resolve_quotas(known, settings), is_leaving, since)
@@ -67,7 +67,7 @@ async def get_allowance(connection: AsyncConnection, ref: str, settings: Collect
     ChangeRejectedError."""
     row = None if ref in settings.customers else await customers.get_row(connection, ref)
     name = ref if row is None else row.name
-    customer = (await _fetch_customers(connection, [name], settings))[name]
+    customer = await _get_customer(connection, name, settings)
     tier = settings.tiers.get(customer.tier)
     if tier is None:
         raise ChangeRejectedError(409, f"tiers of collector.yaml has no {customer.tier}: its limits are not known")
@@ -87,6 +87,13 @@ async def fetch_quotas(
         except ChangeRejectedError:
             continue  # Its tier is not here.
     return quotas_by_customer
+
+
+async def _get_customer(connection: AsyncConnection, name: str, settings: CollectorSettings) -> Customer:
+    """Return a customer that is there; raises UnreadableRowError where its row cannot be read."""
+    if (customer := (await _fetch_customers(connection, [name], settings)).get(name)) is None:
+        raise UnreadableRowError("the row of this customer cannot be read")
+    return customer
 
 
 async def _fetch_customers(

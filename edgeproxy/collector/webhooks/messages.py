@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.database.unreadable_rows import UNREADABLE, parse_texts, set_aside
 from edgeproxy.collector.database.webhook_tables import webhook_deliveries, webhook_endpoints, webhook_messages
 from edgeproxy.collector.encryption.rows import seal_rows
 from edgeproxy.collector.webhooks.deliveries import WebhookState
@@ -67,14 +68,21 @@ async def enqueue_event(
         columns.customer == customer, columns.state == ENABLED
     )
     rows = (await connection.execute(statement.order_by(columns.id))).all()
-    endpoints = [row.id for row in rows if includes_type(row.types, event_type)]
+    endpoints = [row.id for row in rows if includes_type(row.id, row.types, event_type)]
     if endpoints:
         await insert_message(connection, rows[0].customer, endpoints, event_type, at, await build_data(), once)
 
 
-def includes_type(types: str | None, event_type: EventType) -> bool:
-    """Return whether the types of an endpoint, as its row has them, include a type."""
-    return types is None or event_type in orjson.loads(types)
+def includes_type(endpoint: str, types: str | None, event_type: EventType) -> bool:
+    """Return whether the types of an endpoint, as its row has them, include a type.
+
+    An endpoint whose types cannot be read is set aside, and gets no messages.
+    """
+    try:
+        return types is None or event_type in parse_texts(types)
+    except UNREADABLE as error:
+        set_aside(webhook_endpoints.name, endpoint, error)
+        return False
 
 
 async def insert_message(

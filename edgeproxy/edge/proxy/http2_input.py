@@ -83,7 +83,6 @@ class Http2Input(Stream, ClientInput):
     _trailers: tuple[bytes, ...] = ()
     _has_oversized_trailers = False
     _websocket_key = b""
-    backlog = None
 
     address: "Address"
     forwarded_lines: bytes

@@ -113,5 +113,5 @@ class UpstreamBody(UpstreamTransport):
 
 def create_head_too_long_error() -> UpstreamError:
     """Return the error of an answer whose head is longer than any that is read."""
-    detail = "The upstream's answer has a head that is too long"
+    detail = "The answer has a longer head than this edge reads of its upstream"
     return UpstreamError("http_response_header_section_size", detail, is_local=True)

@@ -119,7 +119,8 @@ def _check_amounts(tx: Transaction, invoice: Fields, params: Fields, total: int)
     """Raise the refusal of a credit note above what is left of its invoice, or whose parts are not its total."""
     refund, credit, outside = (params.get(name, 0) for name in ("refund_amount", "credit_amount", "out_of_band_amount"))
     if invoice["status"] == "paid":
-        left = invoice["amount_paid"] - invoice["post_payment_credit_notes_amount"]
+        # The part that the customer's balance has paid can be credited to the balance again.
+        left = invoice["total"] - sum(invoice[f"{name}_payment_credit_notes_amount"] for name in ("pre", "post"))
         if total > left:
             raise invalid_request(
                 f"The amount of the credit note is more than what is left of the invoice, {left}.", "amount"

@@ -20,10 +20,10 @@ from edgeproxy.collector.billing.jobs.ended_books import EndedBooks, destroy_end
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import plain_entries
 from edgeproxy.collector.billing.journal.verification import verify_journal
+from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import credit_notes, disputes, dunning, invoices
 from edgeproxy.collector.database.book_text import (
     SEALED,
-    BookValueError,
     as_stored,
     list_book_columns,
     match_book_text,
@@ -32,6 +32,7 @@ from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.encryption_tables import book_keys, data_keys, encryption_keys
 from edgeproxy.collector.database.schema import customers, metadata
+from edgeproxy.collector.database.unreadable_rows import UnreadableRowError, UnreadableValue
 from edgeproxy.collector.encryption import book_keys as book_keys_module
 from edgeproxy.collector.encryption import migration
 from edgeproxy.collector.encryption.keyring import (
@@ -41,7 +42,9 @@ from edgeproxy.collector.encryption.keyring import (
     open_keyring,
     refresh_keyring,
 )
+from edgeproxy.collector.jobs.operator_alerts import OperatorAlerts
 from edgeproxy.collector.privacy.erasure import erase_customers
+from edgeproxy.config.collector.alerts import Alerts
 from edgeproxy.config.collector.encryption import Encryption
 from tests.collector.encryption.test_rows import make_key
 from tests.support.credited import ALICE, write
@@ -154,14 +157,30 @@ def test_rows_in_the_clear_are_read_and_found_and_sealed_by_the_keys_of_their_ye
     run(database, key, seal)
 
 
-def test_a_value_that_was_changed_or_moved_to_another_column_is_an_error(database: str, tmp_path: Path) -> None:
+def test_damaged_value_is_unreadable_alone_and_the_alert_names_its_row(database: str, tmp_path: Path) -> None:
     async def do(opened: Database) -> None:
         await fill(opened)
+        acme = str(find_value("invoices", "id", "acme"))
         for target, source in ((invoices.c.pdf, invoices.c.url), (invoices.c.url, invoices.c.held_why)):
-            with pytest.raises(BookValueError, match=f"invoices.{target.name} of a row was changed"):  # noqa: PT012
+            async with opened.writing() as connection:
+                moved = sa.update(invoices).where(invoices.c.id == acme)
+                await connection.execute(moved.values({target: as_stored(source)}))
+            async with opened.reading() as connection:
+                rows = (await connection.execute(sa.select(invoices.c.id, target))).all()
+            values = {row[0]: row[1] for row in rows}
+            damaged = values.pop(acme)
+            assert list(values.values()) == [find_value("invoices", target.name, "bolt")]
+            assert damaged is not None
+            for use in (str, bool, hash, len, "{}".format, lambda value: value == "x", lambda value: value.startswith):
+                with pytest.raises(UnreadableRowError, match=f"invoices.{target.name} of a row cannot be decrypted"):
+                    use(damaged)
+            with pytest.raises(UnreadableRowError):  # Else the placeholder would replace what may be repaired.
                 async with opened.writing() as connection:
-                    await connection.execute(sa.update(invoices).values({target: as_stored(source)}))
-                    (await connection.execute(sa.select(target))).all()
+                    await connection.execute(sa.update(invoices).values({target: damaged}))
+        await OperatorAlerts(opened, Alerts(), dict).step(1.0)
+        async with opened.reading() as connection:
+            keys = set((await connection.execute(sa.select(alerts.c.key))).scalars())
+        assert f"row_unreadable:invoices:{acme}" in keys
 
     run(database, make_key(tmp_path / "key"), do)
 
@@ -365,8 +384,8 @@ def test_the_key_of_a_year_is_destroyed_with_its_end_and_a_copy_of_its_rows_open
         async with opened.writing() as connection:  # What somebody has copied before.
             copied = before["invoices", "stripe_id"][0]
             await connection.execute(sa.update(invoices).values(stripe_id=None, url=sa.literal(copied, sa.Text())))
-            with pytest.raises(BookValueError, match="there is no key of the books of 2020"):
-                (await connection.execute(sa.select(invoices.c.url))).scalars().all()
+            values = (await connection.execute(sa.select(invoices.c.url))).scalars().all()
+            assert {type(value) for value in values} == {UnreadableValue}
 
     run(database, key, do)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.edge.http1.grammar import HeadLimits
 from edgeproxy.edge.http2.connection import STREAMS_MAX
+from edgeproxy.edge.http2.errors import format_code
 from tests.edge.http2.peer import (
     ACK,
     CONTINUATION,
@@ -522,6 +523,17 @@ def test_trailers_that_are_too_long_fail_their_stream_alone() -> None:
     peer.send(frame(HEADERS, END_STREAM, 1), *[LONG] * 7, frame(CONTINUATION, END_HEADERS, 1))
     assert peer.events[-1] == ("oversized trailers", 1)
     assert 3 in peer.connection.streams
+
+
+def test_a_block_that_has_not_come_whole_is_known_by_its_stream_and_bytes() -> None:
+    peer = Peer()
+    assert (peer.connection.partial_block, peer.connection.partial_bytes) == (0, 0)
+    peer.send(frame(HEADERS, END_STREAM, 7, b"\x82" * 50), frame(CONTINUATION, 0, 7, b"\x82" * 20)[:-5])
+    assert (peer.connection.partial_block, peer.connection.partial_bytes) == (7, 50 + 9 + 15)
+
+
+def test_codes_that_nobody_has_registered_have_one_label() -> None:
+    assert [format_code(code) for code in (0, 13, 14)] == ["NO_ERROR", "HTTP_1_1_REQUIRED", "_OTHER"]
 
 
 def test_a_block_that_is_not_of_a_stream_any_more_still_fills_the_table() -> None:

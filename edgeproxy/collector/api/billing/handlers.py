@@ -1,6 +1,7 @@
 """Plans, subscriptions and billed usage."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -58,9 +59,9 @@ from edgeproxy.collector.billing.subscriptions import (
     subscription_rows,
     subscriptions,
 )
-from edgeproxy.collector.billing.subscriptions.changes import SubscriptionState
+from edgeproxy.collector.billing.subscriptions.changes import PlanChange, SubscriptionState
 from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedError
-from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription, Subscriber
+from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription, Subscriber, SubscriptionRow
 from edgeproxy.config.collector.catalog import (
     Plan,
     find_newest_versions,
@@ -176,7 +177,9 @@ class BillingHandlers(CancellationHandlers):
             check_plan_sold(call.holder, call.body.plan, plans, loaded.customer.name, loaded.current.last.version)
             return call.body.plan
 
-        return await self._change_plan(call, choose_plan, call.body.when, call.body.currency)
+        interval = call.body.interval
+        is_yearly = None if interval is None else interval == "year"
+        return await self._change_plan(call, choose_plan, call.body.when, call.body.currency, is_yearly=is_yearly)
 
     async def upgrade_subscription(self, call: Call[UpgradeQuery, Nothing]) -> web.Response:
         """Change a subscription at once to the plan with a tier."""
@@ -192,6 +195,8 @@ class BillingHandlers(CancellationHandlers):
         choose_plan: Callable[[LoadedSubscription, Mapping[str, Plan]], str],
         when: changes.When | None,
         currency: str | None = None,
+        *,
+        is_yearly: bool | None = None,
     ) -> web.Response:
         customer = self._get_customer(call.holder, call.query)
         await self._check_selling(call.holder)
@@ -211,6 +216,7 @@ class BillingHandlers(CancellationHandlers):
                 now=time.time(),
                 match=parse_if_match(call.request),
                 currency=currency,
+                is_yearly=is_yearly,
             )
             return ChangeResult(200, subscription, version)
 
@@ -229,8 +235,8 @@ class BillingHandlers(CancellationHandlers):
             customer = await subscription_rows.get_subscriber(connection, name)
             row = await subscription_rows.find_live(connection, customer.id)
             plans = await self._fetch_plans_on_sale(connection)
-            if row is None:
-                await eligibility.check_may_subscribe(connection, customer, now)
+            ended = None if row is not None else await eligibility.check_may_subscribe(connection, customer, now)
+            if row is None and ended is None:
                 check_plan_sold(call.holder, body.plan, plans, customer.name, None)
                 prepared, lines = await self._prepare_new(connection, call, customer, now)
                 currency = prepared.last.plan.currency
@@ -239,12 +245,7 @@ class BillingHandlers(CancellationHandlers):
             else:
                 if body.coupon is not None:
                     raise ProblemError(409, "a coupon comes with a new subscription, and there is one already")
-                trial_ends_at = row.trial_ends_at
-                loaded = await subscription_rows.load_subscription(connection, row)
-                check_plan_sold(call.holder, body.plan, plans, customer.name, loaded.current.last.version)
-                planned = await subscriptions.prepare_change(
-                    connection, loaded, body.plan, body.when, plans=plans, now=now, currency=body.currency
-                )
+                planned, trial_ends_at = await self._prepare_change(connection, call, row, ended, plans, now)
                 version = plans_on_sale.resolve_version(body.plan, plans, customer.name)
                 currency = body.currency or customer.currency or plans[version].currency
                 when, at, lines = planned.when, planned.at, planned.lines
@@ -252,6 +253,40 @@ class BillingHandlers(CancellationHandlers):
         preview["trial_ends_at"] = None if trial_ends_at is None else format_timestamp(trial_ends_at * 1000)
         responses = [line_to_response(line, currency) for line in lines]
         return answer(200, {**preview, "currency": currency, "lines": responses})
+
+    async def _prepare_change(
+        self,
+        connection: AsyncConnection,
+        call: Call[CustomerQuery, PreviewSubscriptionRequest],
+        live: SubscriptionRow | None,
+        ended: SubscriptionRow | None,
+        plans: Mapping[str, Plan],
+        now: float,
+    ) -> tuple[PlanChange, int | None]:
+        """Return the effects of a change of a live subscription, or of going on with one that `ended` within its
+        period, and the end of its trial."""
+        body, row = call.body, live or ended
+        assert row is not None
+        loaded = await subscription_rows.load_subscription(connection, row)
+        held = loaded.current.last.version if live is not None else None
+        check_plan_sold(call.holder, body.plan, plans, loaded.customer.name, held)
+        is_yearly = None if body.interval is None else body.interval == "year"
+        if live is None:
+            planned = await subscriptions.prepare_resumption(
+                connection, loaded, body.plan, is_yearly=bool(is_yearly), plans=plans, now=now, currency=body.currency
+            )
+        else:
+            planned = await subscriptions.prepare_change(
+                connection,
+                loaded,
+                body.plan,
+                body.when,
+                plans=plans,
+                now=now,
+                currency=body.currency,
+                is_yearly=is_yearly,
+            )
+        return planned, row.trial_ends_at
 
     async def _prepare_new(
         self,
@@ -335,17 +370,21 @@ class BillingHandlers(CancellationHandlers):
         customer = self._get_customer(call.holder, call.query)
         async with self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
+            current = loaded.current
             last, terms = loaded.current.last, quantities.QuantityTerms(self._settings.meters, loaded.current.anchor)
             name = loaded.customer.name
             try:
-                used = await quantities.fetch_quantities(connection, name, loaded.current.segments, last, terms)
-                waived = await quantities.fetch_waived(connection, name, last.span)
+                used = await quantities.fetch_quantities(connection, name, current.segments, last, terms)
+                waived = Counter(await quantities.fetch_waived(connection, name, last.span))
+                for earlier in current.allowance_segments[:-1]:  # They share the included amounts.
+                    used |= await quantities.fetch_quantities(connection, name, current.segments, earlier, terms)
+                    waived.update(await quantities.fetch_waived(connection, name, earlier.span))
             except (quantities.QuantityTooLargeError, quantities.UsageNotStoredError) as error:
                 raise ProblemError(422, str(error)) from None
         about: JsonObject = {
             "customer": name,
             "plan": last.version,
-            "period_start": format_timestamp(last.span.start * 1000),
+            "period_start": format_timestamp(current.allowance_segments[0].span.start * 1000),
             "period_end": format_timestamp(last.span.end * 1000),
         }
         return about, quantities.plan_usage_to_response(last.plan, used, waived)

@@ -81,15 +81,15 @@ class UpdateSubscriptionRequest(Body):
     """The plan by its name, which is its newest version, or by a version such as `standard@3`."""
     when: Literal["now", "period_end"] | None = None
     """The time of the change; by default `now` for a plan that costs more, `period_end` for one that costs less."""
+    interval: Literal["month", "year"] | None = None
+    """The interval for which the fee is paid in advance; by default it stays."""
     currency: Currency | None = None
     """The currency in which the customer is charged for good, where none was chosen yet; by default the plan's."""
 
 
 class PreviewSubscriptionRequest(UpdateSubscriptionRequest):
-    """A change of plan, or a new subscription, to preview."""
+    """A change of plan, or a new subscription, to preview. A new one is by the month by default."""
 
-    interval: Literal["month", "year"] = "month"
-    """The interval for which the fee is paid in advance; it counts where there is no subscription yet."""
     coupon: CouponCode | None = None
     """The code of a coupon, in capital or small letters; it comes with a new subscription alone."""
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-import sqlalchemy as sa
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,7 +11,6 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.change import INVALID_FIELDS, ChangeRejectedError, reject_field
-from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.changes import ChangeResult, answer_page
@@ -32,8 +30,9 @@ from edgeproxy.collector.api.invoices.models import (
 )
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing import discrepancies
-from edgeproxy.collector.billing.invoices import credit_notes, disputes, invoices, receivables
+from edgeproxy.collector.billing.invoices import credit_notes, disputes, invoices, note_requests, receivables
 from edgeproxy.collector.billing.invoices.acceptance import build_acceptance, has_total_of_stripe
+from edgeproxy.collector.billing.invoices.credit_decision import NoteRefusedError
 from edgeproxy.collector.billing.invoices.invoice_order import ENDED
 from edgeproxy.collector.billing.invoices.invoice_parties import build_seller, find_parties
 from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceRow
@@ -51,10 +50,8 @@ from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
 from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
-from edgeproxy.collector.database.billing_tables import credit_notes as credit_notes_table
 from edgeproxy.collector.database.page_order import parse_sort
 from edgeproxy.config.collector.billing import Billing
-from edgeproxy.config.collector.currency_units import get_payable_unit
 
 LINE_DIGITS_MAX = 9
 ACCEPT = "invoice.accept"
@@ -237,18 +234,12 @@ class InvoiceHandlers(CustomerBillingHandlers):
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
-            if row.state not in (invoices.OPEN, invoices.PAID) or row.stripe_id is None:
-                refuse_decision(row, "some can be taken back of one that is open or paid")
-            notes = await credit_notes.list_of_invoice(connection, row.id)
-            left = row.total - sum(note["amount"] for note in notes if note["state"] in credit_notes.COUNTED)
-            if call.body.amount > left:
-                raise reject_field("amount", f"is above the {left} left")
-            step = get_payable_unit(row.currency)
-            if call.body.amount % step:
-                raise reject_field("amount", f"is no multiple of {step}, as all payments in {row.currency} are")
-            note = {"id": generate_id(), "invoice": row.id, "amount": call.body.amount, "why": call.body.why}
-            note["state"] = credit_notes.REQUESTED
-            await connection.execute(sa.insert(credit_notes_table), [{**note, "tries": 0, "created_at": now_ms()}])
+            try:
+                note = await note_requests.request_note(connection, row, call.body.amount, call.body.why)
+            except NoteRefusedError as error:
+                if error.is_amount:
+                    raise reject_field("amount", str(error)) from None
+                raise ChangeRejectedError(409, f"the invoice {error}") from None
             await audit.append_entry(
                 connection, call.caller, AuditEntry("invoice.credit", row.id, None, note, row.customer)
             )

@@ -13,6 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field
+from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.journal import postings
 from edgeproxy.collector.billing.journal.journal import (
     TRANSACTION_FIELDS,
@@ -31,8 +34,10 @@ from edgeproxy.collector.billing.journal.postings import (
     JournalEntry,
     TransactionKind,
 )
+from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_grants, credit_transactions
 from edgeproxy.collector.database.residency_tables import customer_moves
+from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.collector.currency_units import get_payable_unit
 
 P = ParamSpec("P")
@@ -194,6 +199,8 @@ async def settle_refund(connection: AsyncConnection, id_: str, *, paid: bool, re
         refund_row = await books.find_transaction("refund", id_)
         if refund_row is None or await books.find_transaction(kind, id_) is not None:
             return None
+        if not paid:
+            await _report_failed_refund(books, refund_row, refund)
         if not paid and await books.find_transaction("refund_paid", id_) is not None:
             return await _book_bounced_refund(books, refund_row, refund)
         if paid and await books.find_transaction("refund_failed", id_) is not None:
@@ -208,6 +215,23 @@ async def settle_refund(connection: AsyncConnection, id_: str, *, paid: bool, re
         return books.book(
             Posting(refund_row.customer, kind, id_, booked, refund_row.original, details={"refund": refund})
         )
+
+
+async def _report_failed_refund(books: Journal, refund_row: TransactionRow, refund: str) -> None:
+    """Raise the alert that the money of a refund did not reach its customer, who has the credits again."""
+    await books.fetch_credit_balance(refund_row.customer)
+    cents = _refund_cents(await fetch_entries(books.connection, [refund_row.seq]))
+    amount = format_amount(cents, books.get_currency(refund_row.customer))
+    statement = sa.select(customers.c.name).where(customers.c.id == refund_row.customer)
+    name = (await books.connection.execute(statement)).scalar_one()
+    alert = Alert(
+        key=f"refund-failed:{refund_row.source}",
+        kind=AlertKind.REFUND_FAILED,
+        title=f"A refund of {amount} to {name} failed: the credits can be spent again",
+        details={"refund": refund_row.source, "purchase": refund_row.original, "amount": amount, "stripe_id": refund},
+        at=now_ms() / 1000,
+    )
+    await raise_once(books.connection, alert)
 
 
 async def _book_bounced_refund(books: Journal, refund_row: TransactionRow, refund: str) -> int:

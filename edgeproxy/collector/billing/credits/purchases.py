@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
-from edgeproxy.collector.billing.invoices.disputes import apply_stripe_dispute
+from edgeproxy.collector.billing.invoices.disputes import apply_stripe_dispute, report_failed_refund
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.credit_tables import credit_grants
@@ -102,8 +102,8 @@ async def apply_charge(connection: AsyncConnection, charge: StripeObject) -> Non
 
 
 async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> None:
-    """Book the state of a refund: of one that was held here, or of one that was made elsewhere. Raises
-    UnbookedPurchaseError where that comes before its purchase."""
+    """Book the state of a refund: of one that was held here, or of one that was made elsewhere. A failed refund of an
+    invoice is an alert. Raises UnbookedPurchaseError where that comes before its purchase."""
     status = refund.get("status")
     refund_id = _get_metadata(refund).get(REFUND)
     if refund_id is not None:
@@ -112,6 +112,8 @@ async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> Non
         return
     intent = await _find_purchase(connection, refund)
     if intent is None:
+        if status in FAILED:
+            await report_failed_refund(connection, refund)
         return
     if status == "succeeded":
         await credits.book_chargeback(connection, intent, refund["id"], refund["amount"] * CENT)

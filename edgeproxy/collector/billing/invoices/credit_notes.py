@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.ids import generate_id
+from edgeproxy.collector.billing.invoices.credit_decision import NoteParts
 from edgeproxy.collector.billing.invoices.foreign_balance import book_foreign_change
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.billing_tables import credit_notes, invoices
@@ -74,14 +75,6 @@ class InvoiceCreditNote(TypedDict):
     """The time at which the credit note was requested."""
 
 
-class NoteParts(NamedTuple):
-    """How the amount of a credit note went back, in smallest units, by the names of the columns."""
-
-    to_balance: int
-    off_stripe: int
-    refunded: int
-
-
 FIELDS = [credit_notes.c[name] for name in CreditNote._fields]
 
 
@@ -100,19 +93,6 @@ async def list_of_invoice(connection: AsyncConnection, invoice: str) -> list[Inv
         }
         for row in await connection.execute(statement)
     ]
-
-
-def split_note(amount: int, paid_by_stripe: int, paid_off_stripe: int, before: NoteParts) -> dict[str, int]:
-    """Return the parameters by which Stripe gives back an amount of a paid invoice, of which `before` went back
-    already: a refund of what came through Stripe, then out of band what came elsewhere, and the rest as credit."""
-    refund = min(amount, max(paid_by_stripe - before.refunded, 0))
-    off_stripe = min(amount - refund, max(paid_off_stripe - before.off_stripe, 0))
-    parts = {
-        "refund_amount": refund,
-        "out_of_band_amount": off_stripe,
-        "credit_amount": amount - refund - off_stripe,
-    }
-    return {name: part for name, part in parts.items() if part}
 
 
 def parse_parts(stripe_note: StripeObject) -> NoteParts:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.ids import generate_id, now_ms
-from edgeproxy.collector.alerts.alert import Alert, raise_alerts
+from edgeproxy.collector.alerts.alert import Alert, raise_alerts, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind, Severity
 from edgeproxy.collector.billing.invoices import invoices as states
 from edgeproxy.collector.billing.invoices.credit_notes import COUNTED
@@ -29,6 +29,7 @@ from edgeproxy.collector.billing.invoices.dispute_states import (
     advance,
     to_response,
 )
+from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.billing_tables import credit_notes, disputes, invoices
 from edgeproxy.collector.database.book_text import match_book_text
@@ -51,6 +52,15 @@ class DisputeSubject(NamedTuple):
     customer: str
     invoice: str | None
     purchase: str | None
+
+
+class PaidInvoice(NamedTuple):
+    """An invoice of ours whose payment a dispute or a refund is about."""
+
+    id: str
+    customer: str
+    name: str
+    """The name of the customer."""
 
 
 FIELDS = [disputes.c[name] for name in Dispute._fields]
@@ -98,13 +108,20 @@ async def _find_subject(
         purchase = sa.select(credit_grants.c.customer, credit_grants.c.id).where(credit_grants.c.payment == intent)
         grant = (await connection.execute(purchase)).first()
         return None if grant is None else DisputeSubject(grant.customer, None, grant.id)
-    stripe_invoice = stripe_dispute.get(PAID_INVOICE)
+    invoice = await _find_paid_invoice(connection, stripe_dispute)
+    return None if invoice is None else DisputeSubject(invoice.customer, invoice.id, None)
+
+
+async def _find_paid_invoice(connection: AsyncConnection, payment_part: StripeObject) -> PaidInvoice | None:
+    """Return the invoice whose payment a dispute or a refund is about; None if it is not ours."""
+    stripe_invoice = payment_part.get(PAID_INVOICE)
     if stripe_invoice is None:
         return None
     by_id = match_book_text(connection, invoices.c.stripe_id, str(stripe_invoice))
-    paid = sa.select(invoices.c.customer, invoices.c.id).where(by_id, states.IS_WRITTEN)
-    invoice = (await connection.execute(paid)).first()
-    return None if invoice is None else DisputeSubject(invoice.customer, invoice.id, None)
+    statement = sa.select(invoices.c.id, invoices.c.customer, customers.c.name)
+    statement = statement.join_from(invoices, customers, customers.c.id == invoices.c.customer)
+    row = (await connection.execute(statement.where(by_id, states.IS_WRITTEN))).first()
+    return None if row is None else PaidInvoice(*row)
 
 
 async def _compute_left(connection: AsyncConnection, dispute: Dispute) -> int:
@@ -193,3 +210,19 @@ async def count_by_state(connection: AsyncConnection) -> dict[str, int]:
     """Return the number of disputes in each state."""
     counted = await connection.execute(sa.select(disputes.c.state, sa.func.count()).group_by(disputes.c.state))
     return dict.fromkeys(map(str, DisputeState), 0) | {row[0]: row[1] for row in counted}
+
+
+async def report_failed_refund(connection: AsyncConnection, refund: StripeObject) -> None:
+    """Raise the alert that the money of an invoice's refund came back to us; ignore refunds of foreign invoices."""
+    invoice = await _find_paid_invoice(connection, refund)
+    if invoice is None:
+        return
+    amount = format_amount(int(refund["amount"]), str(refund["currency"]))
+    alert = Alert(
+        key=f"refund-failed:{refund['id']}",
+        kind=AlertKind.REFUND_FAILED,
+        title=f"A refund of {amount} of an invoice of {invoice.name} failed: {refund.get('failure_reason')}",
+        details={"invoice": invoice.id, "amount": amount, "stripe_id": refund["id"]},
+        at=now_ms() / 1000,
+    )
+    await raise_once(connection, alert)

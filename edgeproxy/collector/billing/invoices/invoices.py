@@ -23,6 +23,8 @@ from typing_extensions import TypedDict
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
+from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import line_rows
 from edgeproxy.collector.billing.invoices.acceptance import Acceptance
 from edgeproxy.collector.billing.invoices.credit_notes import MADE, InvoiceCreditNote
@@ -65,6 +67,8 @@ TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
 
 A settled invoice is never open again, whichever event of Stripe's comes last.
 """
+DECIDED: Final[Mapping[str, str]] = {VOIDING: VOID, SETTLING: PAID, WRITING_OFF: UNCOLLECTIBLE}
+"""The state that a person has decided on, by the state until Stripe has it."""
 EVENT_TYPES: Final[Mapping[str, EventType]] = {
     PAID: EventType.INVOICE_PAID,
     VOID: EventType.INVOICE_VOIDED,
@@ -291,6 +295,15 @@ async def create_invoice(
     return str(row["id"])
 
 
+async def choose_kind(connection: AsyncConnection, customer: str, period: Span, kind: str) -> str:
+    """Return the kind of the next such invoice of a customer's period: `change`, `change-2`, and so on."""
+    columns = invoices.c
+    of_period = (columns.customer == customer, columns.period == periods.format_period(period))
+    is_such = (columns.kind == kind) | columns.kind.startswith(f"{kind}-")
+    count = (await connection.execute(sa.select(sa.func.count()).where(*of_period, is_such))).scalar_one()
+    return f"{kind}-{count + 1}" if count else kind
+
+
 async def write_lines(connection: AsyncConnection, number: str, lines: Sequence[RatedLine], currency: str) -> None:
     """Write the lines of a draft, and close it. From here on they stay; what comes later is on the next invoice."""
     await line_rows.insert_lines(connection, number, lines, currency)
@@ -312,6 +325,9 @@ async def transition(connection: AsyncConnection, number: str, before: str, afte
     customer = await connection.scalar(statement.values(state=after, **values).returning(invoices.c.customer))
     if customer is None:
         raise InvoiceStateError(f"the invoice {number} is not {before} any more")
+    if after not in (before, DECIDED.get(before, after)):
+        row = await get_invoice(connection, number)
+        await raise_once(connection, build_decision_alert(row, DECIDED[before], f"it is {after} at Stripe"))
 
     async def build_data() -> Mapping[str, object]:
         row = await get_invoice(connection, number)
@@ -321,6 +337,17 @@ async def transition(connection: AsyncConnection, number: str, before: str, afte
         await enqueue_event(connection, customer, event_type, now_ms(), build_data)
         if event_type is EventType.INVOICE_CREATED:
             await notify_payers(connection, await get_invoice(connection, number))
+
+
+def build_decision_alert(row: InvoiceRow, decided: str, why: str) -> Alert:
+    """Return the alert that an invoice did not get the state on which a person has decided."""
+    return Alert(
+        key=f"decision-failed:{row.id}:{decided}",
+        kind=AlertKind.DECISION_FAILED,
+        title=f"The invoice of {row.name} for {row.period} was to become {decided}: {why}",
+        details={"invoice": row.id, "decided": decided, "why": why},
+        at=now_ms() / 1000,
+    )
 
 
 def list_event_types(before: str, after: str) -> list[EventType]:

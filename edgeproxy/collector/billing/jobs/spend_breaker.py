@@ -28,6 +28,8 @@ from edgeproxy.collector.billing.subscriptions import plan_versions, subscriptio
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import HOUR, ledger, series
+from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.collector.database.unreadable_rows import UNREADABLE, set_aside
 from edgeproxy.config.collector.billing import BreakerThresholds
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.currency_units import USD
@@ -93,8 +95,12 @@ class SpendBreaker:
             names = await list_candidates(connection, plans, breaker.least, hour)
         spikes = []
         for name in names:
-            async with self._database.reading(whole=True) as connection:
-                spike = await _compute_spike(connection, name, breaker, hour)
+            try:
+                async with self._database.reading(whole=True) as connection:
+                    spike = await _compute_spike(connection, name, breaker, hour)
+            except UNREADABLE as error:  # A row of this customer must not hide what others spend.
+                set_aside(customers_table.name, name, error)
+                continue
             if spike is not None:
                 spikes.append(spike)
         return spikes

@@ -16,6 +16,7 @@ from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.invoices import credit_notes, dunning, invoices, line_rows, shadow_log, stripe_reports
 from edgeproxy.collector.billing.invoices.acceptance import has_total_of_stripe
+from edgeproxy.collector.billing.invoices.credit_decision import NoteRefusedError
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.meter_export import metered_segments
@@ -240,6 +241,8 @@ class InvoiceDelivery:
             stripe_invoice = await self._collection.fetch_invoice(row)
             parts = credit_notes.parse_parts(stripe_note)._asdict()
             values = {"stripe_id": stripe_note["id"], "error": None, **parts}
+        except NoteRefusedError as error:  # It was paid, disputed or credited after the request.
+            state, values = credit_notes.REFUSED, {"error": f"the invoice {error}"}
         except StripeCallError as error:
             if self._is_denied(error, now):
                 return
@@ -252,7 +255,7 @@ class InvoiceDelivery:
             await credit_notes.transition(connection, note, state, **values)
             if state == credit_notes.REFUSED:
                 await raise_once(
-                    connection, build_note_alert(note, "Stripe refuses a credit note", values["error"], now)
+                    connection, build_note_alert(note, "A credit note cannot be made", values["error"], now)
                 )
             if stripe_invoice is not None:
                 await stripe_reports.apply_stripe_invoice(connection, stripe_invoice)
@@ -320,6 +323,8 @@ class InvoiceDelivery:
             if error.outcome is CallOutcome.REFUSED and invoices.HELD in invoices.TRANSITIONS[row.state]:
                 await self._hold_invoice(connection, row, f"{invoices.STRIPE_REFUSES} {error}", now)
                 return
+            if error.outcome is CallOutcome.REFUSED and (decided := invoices.DECIDED.get(row.state)) is not None:
+                await raise_once(connection, invoices.build_decision_alert(row, decided, f"Stripe refuses: {error}"))
             retry_values = {"tries": row.tries + 1} if error.outcome in NEW_KEY else {}
             pauses = WAIT_SECONDS if isinstance(error, InvoiceNotReadyError) else RETRY_SECONDS
             await invoices.update_invoice(

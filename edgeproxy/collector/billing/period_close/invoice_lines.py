@@ -90,7 +90,8 @@ async def compute_period_lines(
     """
     loaded = await subscription_rows.get_by_id(connection, row.subscription)
     segments = [segment for segment in loaded.current.segments if segment.span.start <= row.period_end]
-    ended = [segment for segment in segments if segment.span.end <= row.period_end]
+    # A subscription that ended early has an invoice that closes early, and may go on in the same period.
+    ended = [segment for segment in segments if segment.span.end <= min(row.period_end, row.closes_at)]
     is_accepted = row.accepted_why is not None
     known = await _fetch_usage(connection, loaded, segments, ended, row.period_start, meters, is_accepted=is_accepted)
     lines = _rate_lines(segments, known, row.period_start, is_accepted=is_accepted)
@@ -123,10 +124,10 @@ async def compute_upcoming(
     """Return the lines of a subscription's next invoice; with the time `now`, also projected to the end of the period.
     Raises QuantityTooLargeError and UsageNotStoredError."""
     current = loaded.current
-    statement = sa.select(invoices_table.c.period_start).where(
+    statement = sa.select(invoices_table.c.period_start, invoices_table.c.closes_at).where(
         invoices_table.c.subscription == loaded.row.id, invoices_table.c.state == invoices.DRAFT
     )
-    waiting = set((await connection.execute(statement)).scalars())
+    waiting = [Span(*row) for row in await connection.execute(statement)]
     ended = [
         segment for segment in current.segments if not _is_on_waiting_invoice(segment, waiting, current.period.start)
     ]
@@ -184,10 +185,16 @@ async def _fetch_day(
     return await usage.fetch_quantities(connection, loaded.customer.name, [recent], recent, terms)
 
 
-def _is_on_waiting_invoice(segment: Segment, waiting: set[int], current: int) -> bool:
-    """Return whether a segment's usage is on an invoice that waits to be closed: of an earlier period than the current
-    one."""
-    return segment.span.start < current and any(start <= segment.span.start for start in waiting)
+def _is_on_waiting_invoice(segment: Segment, waiting: Sequence[Span], current: int) -> bool:
+    """Return whether a segment that is over is on an invoice that waits to be closed.
+
+    `waiting` are the spans from the beginning of their periods until they close. A subscription that ended within its
+    `current` period, and goes on, has one of that period.
+    """
+    return any(
+        start <= segment.span.start < current or (start == current and segment.span.end <= closes_at)
+        for start, closes_at in waiting
+    )
 
 
 async def _fetch_usage(

@@ -76,9 +76,9 @@ async def fetch_quantities(
     for meter, price in segment.plan.meters.items():
         by = None if price.by is None else price.by.dimension
         if not is_sum(terms.meters, meter):
-            if gauge_span is None:
-                continue  # A later segment of the period has it.
-            values = await _fetch_gauge(connection, customer, meter, *gauge_span, terms.meters[meter].aggregate, by)
+            values = {}  # A later segment of the period has it.
+            if gauge_span is not None:
+                values = await _fetch_gauge(connection, customer, meter, *gauge_span, terms.meters[meter].aggregate, by)
         elif by is None:
             values = {OTHER: summed[meter]}
         else:

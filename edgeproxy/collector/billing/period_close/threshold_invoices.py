@@ -20,7 +20,6 @@ from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.subscriptions import plan_versions, subscription_rows
 from edgeproxy.collector.billing.subscriptions.changes import THRESHOLD
 from edgeproxy.collector.billing.subscriptions.subscription_rows import ACTIVE, LoadedSubscription
-from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.billing_tables import subscriptions
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.collector.database.schema import customers
@@ -76,7 +75,7 @@ class ThresholdInvoices:
             await self._database.lock_rollup(connection)  # Else what is rolled up meanwhile counts twice.
             lines = await _compute_reached(connection, loaded, meters)
             if lines:
-                kind = await _choose_kind(connection, loaded)
+                kind = await invoices.choose_kind(connection, loaded.row.customer, loaded.current.period, THRESHOLD)
                 await invoices.create_invoice(
                     connection,
                     loaded.row.customer,
@@ -117,12 +116,3 @@ async def _compute_reached(
     if sum_amounts(lines) < last.plan.threshold:
         return []
     return [*lines, *rate_discounts(lines, known.invoiced, loaded.current.segments, loaded.discounts)]
-
-
-async def _choose_kind(connection: AsyncConnection, loaded: LoadedSubscription) -> str:
-    """Return the kind of the next such invoice of the running period: `threshold`, `threshold-2`, and so on."""
-    columns = invoices_table.c
-    of_period = (columns.customer == loaded.row.customer, columns.period_start == loaded.current.period.start)
-    count = sa.select(sa.func.count()).where(*of_period, columns.kind.startswith(THRESHOLD))
-    number = int((await connection.execute(count)).scalar_one()) + 1
-    return THRESHOLD if number == 1 else f"{THRESHOLD}-{number}"

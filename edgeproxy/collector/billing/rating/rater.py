@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 
 from edgeproxy.collector.billing.rating.money import compute_amount, compute_share
 from edgeproxy.collector.billing.rating.owed_amount import compute_due
-from edgeproxy.config.collector.catalog import MeterPrice, Plan
+from edgeproxy.config.collector.catalog import MeterPrice, Plan, get_plan_name
 
 OTHER = ""
 """The dimension value of usage that has none, or one without a price of its own."""
@@ -140,21 +140,25 @@ def _rate_fees(
     segments: Sequence[Segment], before: Mapping[tuple[object, ...], Sequence[RatedLine]]
 ) -> Iterator[RatedLine]:
     """Yield the lines of fees. They are paid in advance: a change within the paid time gives back the rest of what
-    stands of the fee `before`."""
+    stands of the fee `before`. After a time without a plan, whose end gave nothing back, no more than the new fee is.
+    """
     last: Segment | None = None
     charged: RatedLine | None = None
     for segment in segments:
         if last is None or (last.version, last.paid) != (segment.version, segment.paid):
             start = segment.span.start
             is_change = last is not None and last.paid.end > start
+            new = _rate_fee(segment, "proration" if is_change else "fee", 1, segment.span)
             if last is not None and charged is not None and is_change:
                 unused, fee = _rate_fee(last, "proration", -1, segment.span), before.get(identify_line(charged), ())
                 if taken_off := sum(line.taken_off for line in fee):
                     whole = sum_amounts(fee)
                     share = compute_share(unused.amount, whole - taken_off, whole, last.plan.currency)
                     unused = unused._replace(amount=share)
+                if last.span.end < start:
+                    unused = unused._replace(amount=max(unused.amount, -new.amount))
                 yield unused
-            charged = _rate_fee(segment, "proration" if is_change else "fee", 1, segment.span)
+            charged = new
             yield charged
         last = segment
 
@@ -172,20 +176,51 @@ def _rate_fee(paid_segment: Segment, kind: LineKind, sign: int, segment: Span) -
 
 
 def _rate_usage(segments: Sequence[Segment], usage: Mapping[UsageKey, int]) -> Iterator[RatedLine]:
-    """Yield the usage lines of each segment, in the order of its plan."""
+    """Yield the usage lines of each segment, in the order of its plan.
+
+    The included amounts and price steps of a plan are those of a period: a later segment of the same plan goes on where
+    the earlier one was.
+    """
     by_segment: dict[tuple[Span, str], dict[str, int]] = {}
     for key, quantity in usage.items():
         by_segment.setdefault((key.segment, key.meter), {})[key.value] = quantity
+    earlier: dict[tuple[str, Span, str], dict[str, int]] = {}
     for segment in segments:
         for meter, price in segment.plan.meters.items():
             values = by_segment.get((segment.span, meter))
-            if values is not None:
-                for step, value, quantity in split_by_steps(price, values):
-                    cents = compute_amount(quantity, step.price, segment.plan.currency)
-                    yield RatedLine(
-                        *("usage", segment.version, segment.span, meter, value, step.tier),
-                        *(quantity, step.price, cents, segment.span, step.package),
-                    )
+            if values is None:
+                continue
+            before = earlier.setdefault((get_plan_name(segment.version), segment.period, meter), {})
+            for step, value, quantity in _split_further(price, before, values):
+                cents = compute_amount(quantity, step.price, segment.plan.currency)
+                yield RatedLine(
+                    *("usage", segment.version, segment.span, meter, value, step.tier),
+                    *(quantity, step.price, cents, segment.span, step.package),
+                )
+            _add_values(before, values)
+
+
+def _split_further(
+    price: MeterPrice, before: Mapping[str, int], values: Mapping[str, int]
+) -> Iterator[tuple[PriceStep, str, int]]:
+    """Divide usage among the steps of a price, after usage `before` in the same period has filled the first ones."""
+    if not before:
+        yield from split_by_steps(price, values)
+        return
+    whole = dict(before)
+    _add_values(whole, values)
+    parts: dict[tuple[PriceStep, str], int] = {}
+    for sign, quantities in ((1, whole), (-1, before)):
+        for step, value, quantity in split_by_steps(price, quantities):
+            part = step._replace(width=None), value
+            parts[part] = parts.get(part, 0) + sign * quantity
+    yield from ((step, value, quantity) for (step, value), quantity in parts.items() if quantity)
+
+
+def _add_values(sums: dict[str, int], values: Mapping[str, int]) -> None:
+    """Add quantities by value to others."""
+    for value, quantity in values.items():
+        sums[value] = sums.get(value, 0) + quantity
 
 
 def _rate_minimums(

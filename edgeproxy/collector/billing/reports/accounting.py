@@ -20,8 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base.spreadsheet import render_csv
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.rating.money import compute_share, divide_rounded
-from edgeproxy.collector.database.credit_tables import credit_entries, credit_head, credit_transactions
+from edgeproxy.collector.database.credit_tables import DETAILS, credit_entries, credit_head, credit_transactions
 from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.database.unreadable_rows import UNREADABLE, UnreadableRowError, set_aside_value
 from edgeproxy.config.collector.currency_units import DECIMALS, USD, to_decimal
 
 ACCOUNTS: Final[Mapping[str, str]] = MappingProxyType(
@@ -287,6 +288,15 @@ def _build_fee_condition(begin: int, end: int, currency: str) -> sa.ColumnElemen
 
 
 def parse_fees(details: str, booked: int, customer: str) -> Iterator[Fee]:
-    """Return the fees of an invoice, by the details of its transaction."""
-    for amount, start, end in orjson.loads(details).get("fees", ()):
+    """Return the fees of an invoice, by the details of its transaction.
+
+    Raises UnreadableRowError where they cannot be read: no sum may leave a transaction out.
+    """
+    try:
+        fees = [(int(amount), int(start), int(end)) for amount, start, end in orjson.loads(details).get("fees", ())]
+    except UNREADABLE as error:
+        if isinstance(details, str):  # An UnreadableValue is set aside already.
+            set_aside_value(DETAILS, details, error)
+        raise UnreadableRowError("the fees of a credit transaction cannot be read") from error
+    for amount, start, end in fees:
         yield Fee(amount, start, end, booked, customer)

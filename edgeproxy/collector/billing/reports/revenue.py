@@ -119,12 +119,13 @@ async def _count_held(connection: AsyncConnection) -> dict[str, int]:
     statement = sa.select(invoices.c.held_why, has_lines).where(invoices.c.state == HELD_STATE)
     counts = dict.fromkeys(HELD, 0)
     for row in await connection.execute(statement):
-        counts[_classify_held(str(row.held_why), has_lines=row.has_lines)] += 1
+        counts[_classify_held(row.held_why, has_lines=row.has_lines)] += 1
     return counts
 
 
-def _classify_held(why: str, *, has_lines: bool) -> str:
-    """Return the reason of HELD for which an invoice is held."""
+def _classify_held(stored_why: object, *, has_lines: bool) -> str:
+    """Return the reason of HELD for which an invoice is held; one that is unreadable is counted by the lines alone."""
+    why = stored_why if isinstance(stored_why, str) else ""
     if why.startswith(STRIPE_REFUSES):
         return "refused"
     if why.startswith(NO_TAX):

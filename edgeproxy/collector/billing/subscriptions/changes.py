@@ -1,7 +1,7 @@
 """Changes of a subscription: from when on, to what, and what is due. Pure.
 
-Upgrades are immediate, downgrades come when the paid time ends. A period has one immediate change at most, as each
-segment has its whole included amounts.
+Upgrades are immediate, downgrades come when the paid time ends. A change from months to years is an upgrade, and one
+from years to months a downgrade. A subscription that ended within its period can be resumed in it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import FEES, RatedLine, Segment, Span, rate_segments
 from edgeproxy.collector.billing.subscriptions.price_moves import PriceMove, find_moved_version
-from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.catalog import Plan, get_plan_name
 
 When = Literal["now", "period_end"]
 START, CHANGE, PERIOD, THRESHOLD = "start", "change", "period", "threshold"
@@ -47,6 +47,8 @@ class SubscriptionState(NamedTuple):
     cancel_at: int | None = None
     moves: Sequence[PriceMove] = ()
     """The changes of prices that are ahead of it."""
+    next_is_yearly: bool | None = None
+    """Whether it is paid by the year when the paid time ends; None where that stays."""
 
     @property
     def last(self) -> Segment:
@@ -75,6 +77,12 @@ class SubscriptionState(NamedTuple):
         """Whether there was an immediate change in this period."""
         return sum(segment.period == self.period for segment in self.segments) > 1
 
+    @property
+    def allowance_segments(self) -> list[Segment]:
+        """The segments of this period that share the included amounts of the plan in force."""
+        plan, period = get_plan_name(self.last.version), self.last.period
+        return [one for one in self.segments if (get_plan_name(one.version), one.period) == (plan, period)]
+
 
 class PlanChange(NamedTuple):
     """The effects of a change: the segment that begins now, or the version that begins when the paid time ends."""
@@ -87,6 +95,8 @@ class PlanChange(NamedTuple):
     next_version: str | None
     lines: list[RatedLine]
     """The lines that are due at once."""
+    next_is_yearly: bool | None = None
+    """Whether it is paid by the year from then on; None where that stays."""
 
 
 def begin_subscription(
@@ -111,42 +121,82 @@ def begin_subscription(
 
 
 def change_plan(
-    current: SubscriptionState, version: str, plan: Plan, when: When | None, now: float, invoiced: Sequence[RatedLine]
+    current: SubscriptionState,
+    version: str,
+    plan: Plan,
+    when: When | None,
+    now: float,
+    invoiced: Sequence[RatedLine],
+    *,
+    is_yearly: bool | None = None,
 ) -> PlanChange:
-    """Return the change to another version; `invoiced` are the invoiced fees of this period's segments. Raises
-    PlanChangeError.
+    """Return the change to another version, or from months to years or back; without `is_yearly` that stays.
+    `invoiced` are the invoiced fees of this period's segments. Raises PlanChangeError.
 
-    By default `when` is now for a plan that costs more, and the end of the paid time for one that costs less.
+    By default `when` is now for a change that costs more, and the end of the paid time for one that costs less.
     """
     last = current.last
-    if version == last.version:
+    is_yearly = last.is_yearly if is_yearly is None else is_yearly
+    if (version, is_yearly) == (last.version, last.is_yearly):
         if current.next_version is None and current.cancel_at is None:
             raise PlanChangeError(409, f"the plan is {version} already")
         # The change, or the end, that was to come is taken back.
         return PlanChange("period_end", last.paid.end, None, None, [])
     if current.cancel_at is not None:
         raise PlanChangeError(409, f"the subscription is ending: have it go on first, by a change to {last.version}")
-    _check_sold_yearly(version, plan, last.is_yearly)
-    is_upgrade = plan.fee > last.plan.fee
+    _check_sold_yearly(version, plan, is_yearly)
+    is_upgrade = _costs_more(last, plan, is_yearly=is_yearly)
     when = when or ("now" if is_upgrade and not last.is_trial else "period_end")
     if last.is_trial and when == "now":
         raise PlanChangeError(409, f"the trial is of {last.version}: another plan can begin when it ends")
     if when == "period_end":
-        return PlanChange(when, last.paid.end, None, version, [])
+        next_is_yearly = None if is_yearly == last.is_yearly else is_yearly
+        return PlanChange(when, last.paid.end, None, version, [], next_is_yearly)
     if not is_upgrade:
         raise PlanChangeError(
             422, f"{version} does not cost more than {last.version}: it can begin when what is paid ends"
         )
-    if current.has_changed:
-        raise PlanChangeError(
-            409, "the plan was changed in this period already: the next change can begin when it ends"
-        )
     at = periods.compute_boundary(now, last.span.start)
-    if at >= current.period.end:
+    return _begin_now(current, version, plan, at, invoiced, is_yearly=is_yearly)
+
+
+def resume_plan(
+    current: SubscriptionState, version: str, plan: Plan, now: float, invoiced: Sequence[RatedLine], *, is_yearly: bool
+) -> PlanChange:
+    """Return the effects of a subscription that ended within its period and goes on in it now; raises PlanChangeError.
+
+    The time that is paid stays paid. Another plan costs its fee less the unused part of the one before, never below
+    nothing: the end gave nothing back.
+    """
+    _check_sold_yearly(version, plan, is_yearly)
+    last = current.last
+    at = max(periods.compute_boundary(now, last.span.start), last.span.end)
+    is_same = (version, is_yearly) == (last.version, last.is_yearly)
+    if at == last.span.end and not is_same and not _costs_more(last, plan, is_yearly=is_yearly):
+        raise PlanChangeError(409, f"{last.version} ended in this minute: ask again in the next one")
+    return _begin_now(current, version, plan, at, invoiced, is_yearly=is_yearly)
+
+
+def _begin_now(
+    current: SubscriptionState, version: str, plan: Plan, at: int, invoiced: Sequence[RatedLine], *, is_yearly: bool
+) -> PlanChange:
+    """Return the change to a segment that begins at this second of the period; raises PlanChangeError."""
+    last, period = current.last, current.period
+    if at >= period.end:
         raise PlanChangeError(409, "the period ends in this minute: ask again in the next one")
-    paid = last.paid if last.is_yearly else current.period
-    new = Segment(version, plan, Span(at, current.period.end), paid, last.is_yearly, current.period)
-    return PlanChange(when, at, new, None, compute_fees([*end_segments(current.segments, at), new], invoiced))
+    paid = period
+    if is_yearly:
+        paid = last.paid if last.is_yearly else periods.year_of_period(period, current.anchor)
+    new = Segment(version, plan, Span(at, period.end), paid, is_yearly, period)
+    before = current.segments if last.span.end <= at else end_segments(current.segments, at)
+    return PlanChange("now", at, new, None, compute_fees([*before, new], invoiced))
+
+
+def _costs_more(last: Segment, plan: Plan, *, is_yearly: bool) -> bool:
+    """Return whether a plan, paid by the year or by the month, can begin before the end of the paid time."""
+    if is_yearly == last.is_yearly:
+        return (plan.year_fee or 0) > last.fee if is_yearly else plan.fee > last.fee
+    return is_yearly and plan.fee >= last.fee
 
 
 def end_segments(segments: Sequence[Segment], at: int) -> list[Segment]:
@@ -170,7 +220,8 @@ def next_segment(current: SubscriptionState, plans: Mapping[str, Plan]) -> Segme
         return last._replace(span=period, month=period)
     version = find_moved_version(current.next_version or last.version, current.moves, last.paid.end)
     plan = plans[version]
-    is_yearly = last.is_yearly and plan.year_fee is not None
+    is_yearly = last.is_yearly if current.next_is_yearly is None else current.next_is_yearly
+    is_yearly = is_yearly and plan.year_fee is not None
     paid = periods.year_of_period(period, current.anchor) if is_yearly else period
     return Segment(version, plan, Span(last.period.end, period.end), paid, is_yearly, period)
 

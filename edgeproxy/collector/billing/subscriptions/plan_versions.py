@@ -3,6 +3,7 @@ here.
 """
 
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -23,6 +24,7 @@ from edgeproxy.collector.database.billing_tables import (
     segments,
     subscriptions,
 )
+from edgeproxy.collector.database.unreadable_rows import parse_rows, reading_row
 from edgeproxy.config.collector.catalog import Plan, parse_plan, serialize_plan
 
 
@@ -46,12 +48,16 @@ def can_cost(plan: Plan) -> bool:
 
 
 async def record_plans(connection: AsyncConnection, plans: Mapping[str, Plan]) -> None:
-    """Record the plans that are sold; raises PlanEditedError where a version that a customer has, or had, was
-    edited."""
+    """Record the plans that are sold; raises PlanEditedError where a version that a customer has, or had, was edited.
+
+    A version that cannot be read is set aside: it was damaged, not edited, and a collector must start.
+    """
     stored = {row.version: row.settings for row in await connection.execute(sa.select(plan_versions))}
     changed = {
         version for version, plan in plans.items() if stored.get(version, serialize_plan(plan)) != serialize_plan(plan)
     }
+    readable = parse_rows(plan_versions.name, changed, lambda version: (version, parse_plan(stored[version])), str)
+    changed = {version for version, _ in readable}
     sold = await list_sold_versions(connection, changed)
     if sold:
         first = min(sold)
@@ -88,10 +94,15 @@ async def fetch_plans(
     connection: AsyncConnection, versions: Iterable[str], currency: str | None = None
 ) -> dict[str, Plan]:
     """Return these versions as they were sold, with prices in a currency, by default their own first; raises ValueError
-    where one has none in it."""
+    where one has none in it, and UnreadableRowError."""
     rows = await connection.execute(sa.select(plan_versions).where(plan_versions.c.version.in_(set(versions))))
-    plans = {row.version: parse_plan(row.settings) for row in rows}
+    plans = {row.version: _parse_row(row.version, row.settings) for row in rows}
     return plans if currency is None else {version: plan.in_currency(currency) for version, plan in plans.items()}
+
+
+def _parse_row(version: str, settings: str) -> Plan:
+    with reading_row(plan_versions.name, version):
+        return parse_plan(settings)
 
 
 async def fetch_recorded(connection: AsyncConnection) -> list[RecordedVersion]:
@@ -102,10 +113,12 @@ async def fetch_recorded(connection: AsyncConnection) -> list[RecordedVersion]:
         .select_from(plan_versions.outerjoin(subscriptions, live))
         .group_by(plan_versions.c.version)
     )
-    recorded = [
-        RecordedVersion(row.version, parse_plan(row.settings), row.created_at, row.subscribers)
-        for row in await connection.execute(statement)
-    ]
+    recorded = parse_rows(
+        plan_versions.name,
+        await connection.execute(statement),
+        lambda row: RecordedVersion(row.version, parse_plan(row.settings), row.created_at, row.subscribers),
+        attrgetter("version"),
+    )
     return sorted(recorded, key=lambda one: (get_moving_plan(one.version), order_version(one.version)))
 
 

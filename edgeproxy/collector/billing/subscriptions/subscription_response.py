@@ -32,6 +32,8 @@ class Subscription(TypedDict):
     """The end of the period."""
     next_plan: str | None
     """The version of the plan after this period; null where it stays."""
+    next_interval: Literal["month", "year"] | None
+    """The interval after the paid time; null where it stays."""
     cancel_at: str | None
     """The time at which the subscription ends; null where it goes on."""
     trial_ends_at: str | None
@@ -52,6 +54,7 @@ def to_response(row: SubscriptionRow, customer: str, currency: str) -> Subscript
         "period_start": format_timestamp(row.period_start * 1000),
         "period_end": format_timestamp(row.period_end * 1000),
         "next_plan": row.next_version,
+        "next_interval": None if row.next_is_yearly is None else "year" if row.next_is_yearly else "month",
         "cancel_at": None if row.cancel_at is None else format_timestamp(row.cancel_at * 1000),
         "trial_ends_at": None if row.trial_ends_at is None else format_timestamp(row.trial_ends_at * 1000),
         "created_at": format_timestamp(row.created_at),

@@ -1,6 +1,6 @@
 """Subscriptions and their segments as rows.
 
-    active ──▶ canceled
+    active ◀─▶ canceled, and back within the period
        ▲          ▲
     trialing ─────┘
 
@@ -25,13 +25,15 @@ from edgeproxy.collector.database.billing_tables import CANCELED, segments, subs
 from edgeproxy.collector.database.read_once import fetch_once
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.statements import lock_rows
+from edgeproxy.collector.database.unreadable_rows import reading_row
 from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.currency_units import DECIMALS
 
 ACTIVE, TRIALING = "active", "trialing"
 TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
     TRIALING: frozenset({TRIALING, ACTIVE, CANCELED}),
     ACTIVE: frozenset({ACTIVE, CANCELED}),
-    CANCELED: frozenset(),
+    CANCELED: frozenset({ACTIVE}),
 }
 """The states that each state may become."""
 NO_SUBSCRIPTION = "there is no subscription"
@@ -71,6 +73,8 @@ class SubscriptionRow(NamedTuple):
     version: int = 1
     next_version: str | None = None
     cancel_at: int | None = None
+    next_is_yearly: int | None = None
+    """Whether it is paid by the year when the paid time ends; None where that stays."""
     trial_ends_at: int | None = None
     """The end of its trial, also of one that is over; None where it had none."""
     stripe_id: str | None = None
@@ -164,7 +168,8 @@ async def _load_subscription(connection: AsyncConnection, row: SubscriptionRow) 
         for segment in rows
     ]
     current = SubscriptionState(
-        loaded_segments, Span(row.period_start, row.period_end), row.anchor, row.next_version, row.cancel_at, moves
+        *(loaded_segments, Span(row.period_start, row.period_end), row.anchor, row.next_version, row.cancel_at, moves),
+        next_is_yearly=None if row.next_is_yearly is None else bool(row.next_is_yearly),
     )
     discounts = await coupon_rows.fetch_discounts(connection, row.id)
     return LoadedSubscription(row, subscriber, current, plans, discounts)
@@ -188,6 +193,9 @@ async def get_by_customer(connection: AsyncConnection, ref: str, *, lock: bool =
 async def get_subscriber(connection: AsyncConnection, ref: str, *, lock: bool = False) -> Subscriber:
     """Return a customer by id or name; raises ChangeRejectedError where there is none."""
     row = await customers.get_row(connection, ref, lock=lock)
+    with reading_row(customers_table.name, row.id):
+        if row.currency is not None and row.currency not in DECIMALS:
+            raise ValueError("there is no such currency")
     return Subscriber(row.id, row.name, row.tier, row.created_at, row.deleting_since, row.currency)
 
 

@@ -3,6 +3,7 @@ leads to, and the audit entry. `changes.py` decides what a change does.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,7 +15,7 @@ from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.billing.invoices import invoiced_lines, invoices
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.discounts import Discount, rate_discounts
-from edgeproxy.collector.billing.rating.rater import Segment, Span
+from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, Span
 from edgeproxy.collector.billing.subscriptions import (
     cancellations,
     changes,
@@ -58,9 +59,14 @@ async def create_subscription(
     currency: str | None = None,
 ) -> tuple[Subscription, int]:
     """Create a subscription that begins now, with the plan's trial where the customer has had none, with a coupon by
-    its code, and in a currency where none was chosen yet; raises ChangeRejectedError and CouponRejectedError."""
+    its code, and in a currency where none was chosen yet. One that ended within its period goes on instead. Raises
+    ChangeRejectedError and CouponRejectedError."""
     customer = await get_subscriber(connection, ref, lock=True)
-    await eligibility.check_may_subscribe(connection, customer, now)
+    ended = await eligibility.check_may_subscribe(connection, customer, now)
+    if ended is not None:
+        loaded = await subscription_rows.get_by_id(connection, ended.id)
+        terms = _ResumptionTerms(plan, is_yearly, coupon, currency)
+        return await _resume_subscription(connection, caller, loaded, terms, settings=settings, now=now)
     current, base = await prepare_subscription(
         connection, plan, customer, is_yearly=is_yearly, settings=settings, now=now, currency=currency
     )
@@ -68,6 +74,99 @@ async def create_subscription(
         customer = await customer_currency.fix_currency(connection, caller, customer, currency, before=base)
     response = await begin_prepared(connection, caller, customer, current, settings=settings, now=now, coupon=coupon)
     return response, 1
+
+
+class _ResumptionTerms(NamedTuple):
+    """The terms on which a subscription that ended within its period goes on."""
+
+    plan: str
+    is_yearly: bool
+    coupon: str | None
+    currency: str | None
+
+
+async def prepare_resumption(
+    connection: AsyncConnection,
+    loaded: LoadedSubscription,
+    plan: str,
+    *,
+    is_yearly: bool,
+    plans: Mapping[str, Plan],
+    now: float,
+    currency: str | None = None,
+) -> PlanChange:
+    """Return the effects of a subscription that ended within its period and goes on now, by one of the `plans` on sale,
+    without writing anything; raises ChangeRejectedError."""
+    version = plans_on_sale.resolve_version(plan, plans, loaded.customer.name)
+    terms = await customer_currency.choose_plan_currency(connection, loaded.customer, version, plans[version], currency)
+    invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id)
+    try:
+        change = changes.resume_plan(loaded.current, version, terms, now, invoiced, is_yearly=is_yearly)
+    except PlanChangeError as error:
+        raise ChangeRejectedError(error.status, error.why) from None
+    return discount_change(loaded, change, invoiced, loaded.discounts)
+
+
+def discount_change(
+    loaded: LoadedSubscription, change: PlanChange, invoiced: Sequence[RatedLine], discounts: Sequence[Discount]
+) -> PlanChange:
+    """Return a change at once with the lines of discounts."""
+    if change.begun is None:
+        return change
+    segments = [*loaded.current.segments, change.begun]
+    return change._replace(lines=[*change.lines, *rate_discounts(change.lines, invoiced, segments, discounts)])
+
+
+async def _resume_subscription(
+    connection: AsyncConnection,
+    caller: Caller,
+    loaded: LoadedSubscription,
+    terms: _ResumptionTerms,
+    *,
+    settings: CollectorSettings,
+    now: float,
+) -> tuple[Subscription, int]:
+    """Have a subscription that ended within its period go on; raises ChangeRejectedError and CouponRejectedError."""
+    plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now)
+    change = await prepare_resumption(
+        connection,
+        loaded,
+        terms.plan,
+        is_yearly=terms.is_yearly,
+        plans=plans,
+        now=now,
+        currency=terms.currency,
+    )
+    begun, row, current = change.begun, loaded.row, loaded.current
+    assert begun is not None
+    customer = await _fix_currency(connection, caller, loaded.customer, begun.plan, terms.currency)
+    after = current._replace(segments=[*current.segments, begun], cancel_at=None, next_version=None)
+    if terms.coupon is not None:
+        before = loaded.discounts
+        of = (customer, row.id, after, before, terms.coupon, settings, now)
+        discount = await coupons.redeem(connection, caller, *of)
+        invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, row.id)
+        fees = changes.compute_fees(after.segments, invoiced)
+        change = discount_change(loaded, change._replace(lines=fees), invoiced, [*before, discount])
+    # Stripe's subscription has ended, or ends now.
+    await subscription_rows.begin_segment(connection, row.id, begun, current.period, "invoice_items")
+    await _apply_plan(connection, caller, customer, begun, current.anchor, settings)
+    await _invoice_change(connection, row, change, now)
+    await cancellations.drop_feedback(connection, row.id)
+    values: dict[str, object] = {"plan_version": begun.version, "is_yearly": int(begun.is_yearly), "cancel_at": None}
+    values |= {"next_version": None, "next_is_yearly": None, "tier_before": customer.tier}
+    return await _write_change(connection, caller, loaded._replace(customer=customer), values, state=ACTIVE)
+
+
+async def _invoice_change(connection: AsyncConnection, row: SubscriptionRow, change: PlanChange, now: float) -> None:
+    """Create the invoice of a change at once: it closes now. A resumption within the paid time has none."""
+    begun = change.begun
+    assert begun is not None
+    if not change.lines:
+        return
+    kind = await invoices.choose_kind(connection, row.customer, begun.period, changes.CHANGE)
+    of = (row.customer, row.id, kind, begun.period)
+    await invoices.create_invoice(connection, *of, change.lines, currency=begun.plan.currency, now=now)
 
 
 async def begin_prepared(
@@ -174,20 +273,18 @@ async def prepare_change(
     plans: Mapping[str, Plan],
     now: float,
     currency: str | None = None,
+    is_yearly: bool | None = None,
 ) -> PlanChange:
-    """Return the effects of a change to one of the `plans` on sale, in a currency where none was chosen yet, without
-    writing anything; raises ChangeRejectedError."""
+    """Return the effects of a change to one of the `plans` on sale, or to another interval, in a currency where none
+    was chosen yet, without writing anything; raises ChangeRejectedError."""
     version = plans_on_sale.resolve_version(plan, plans, loaded.customer.name)
     terms = await customer_currency.choose_plan_currency(connection, loaded.customer, version, plans[version], currency)
     invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id)
     try:
-        change = changes.change_plan(loaded.current, version, terms, when, now, invoiced)
+        change = changes.change_plan(loaded.current, version, terms, when, now, invoiced, is_yearly=is_yearly)
     except PlanChangeError as error:
         raise ChangeRejectedError(error.status, error.why) from None
-    if change.begun is None:
-        return change
-    segments = [*loaded.current.segments, change.begun]
-    return change._replace(lines=[*change.lines, *rate_discounts(change.lines, invoiced, segments, loaded.discounts)])
+    return discount_change(loaded, change, invoiced, loaded.discounts)
 
 
 async def change_subscription(
@@ -201,27 +298,32 @@ async def change_subscription(
     now: float,
     match: frozenset[int] | None = None,
     currency: str | None = None,
+    is_yearly: bool | None = None,
 ) -> tuple[Subscription, int]:
-    """Change to another plan, at once or when the paid time ends, in a currency where none was chosen yet; raises
-    ChangeRejectedError."""
+    """Change to another plan or interval, at once or when the paid time ends, in a currency where none was chosen yet;
+    raises ChangeRejectedError."""
     loaded = await subscription_rows.get_by_customer(connection, ref, lock=True)
     row, current = loaded.row, loaded.current
     require_version(row.version, match)
     plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now)
-    plan_change = await prepare_change(connection, loaded, plan, when, plans=plans, now=now, currency=currency)
+    plan_change = await prepare_change(
+        connection, loaded, plan, when, plans=plans, now=now, currency=currency, is_yearly=is_yearly
+    )
     sold = plans[plans_on_sale.resolve_version(plan, plans, loaded.customer.name)]
     loaded = loaded._replace(customer=await _fix_currency(connection, caller, loaded.customer, sold, currency))
     values: dict[str, object] = {"next_version": plan_change.next_version, "cancel_at": None}
+    values["next_is_yearly"] = None if plan_change.next_is_yearly is None else int(plan_change.next_is_yearly)
     if (begun := plan_change.begun) is not None:
-        values["plan_version"] = begun.version
+        values |= {"plan_version": begun.version, "is_yearly": int(begun.is_yearly)}
         await subscription_rows.end_segment(connection, row.id, current.last, plan_change.at)
-        # How usage is collected changes at a period's end alone, unless Stripe's meters cannot charge it.
+        # How usage is collected changes at a period's end alone, unless Stripe's meters cannot charge it: Stripe has
+        # one change of prices in a period, and knows nothing of what a plan includes in all of it.
         same = await subscription_rows.get_collection(connection, row.id, current.last)
-        collection = same if begun.plan.fits_stripe_meters else "invoice_items"
+        is_plain = begun.plan.fits_stripe_meters and not current.has_changed and begun.version != current.last.version
+        collection = same if is_plain else "invoice_items"
         await subscription_rows.begin_segment(connection, row.id, begun, current.period, collection)
         await _apply_plan(connection, caller, loaded.customer, begun, current.anchor, settings)
-        of = (row.customer, row.id, changes.CHANGE, current.period)
-        await invoices.create_invoice(connection, *of, plan_change.lines, currency=begun.plan.currency, now=now)
+        await _invoice_change(connection, row, plan_change, now)
     await cancellations.drop_feedback(connection, row.id)
     return await _write_change(connection, caller, loaded, values)
 
@@ -250,7 +352,8 @@ async def cancel_subscription(
         await _end_subscription(connection, caller, loaded, at, settings)
     if feedback is not None:
         await cancellations.record_feedback(connection, loaded.row.id, loaded.row.customer, feedback, now)
-    return await _write_change(connection, caller, loaded, {"cancel_at": at, "next_version": None}, state=state)
+    ended: dict[str, object] = {"cancel_at": at, "next_version": None, "next_is_yearly": None}
+    return await _write_change(connection, caller, loaded, ended, state=state)
 
 
 async def roll_period(
@@ -269,15 +372,16 @@ async def roll_period(
         begun = None
     if begun is None:
         await _end_subscription(connection, RUNNER, loaded, current.period.end, settings)
-        ended = {"next_version": None, "cancel_at": current.period.end}
+        ended = {"next_version": None, "next_is_yearly": None, "cancel_at": current.period.end}
         await _write_change(connection, RUNNER, loaded, ended, state=CANCELED)
         return True
     period = periods.period_after(current.period, current.anchor)
     await _fix_currency(connection, RUNNER, loaded.customer, begun.plan)
     await subscription_rows.begin_segment(connection, row.id, begun, period, choose_collection(begun, settings))
     values: dict[str, object] = {"period_start": period.start, "period_end": period.end}
-    if begun.version != current.last.version:
+    if (begun.version, begun.is_yearly) != (current.last.version, current.last.is_yearly):
         values |= {"plan_version": begun.version, "next_version": None, "is_yearly": int(begun.is_yearly)}
+        values["next_is_yearly"] = None
         await _apply_plan(connection, RUNNER, loaded.customer, begun, current.anchor, settings)
     is_trial = current.last.is_trial
     if is_trial:
@@ -372,7 +476,7 @@ async def _create_period_invoice(
         connection,
         loaded.row.customer,
         loaded.row.id,
-        changes.PERIOD,
+        await invoices.choose_kind(connection, loaded.row.customer, loaded.current.period, changes.PERIOD),
         loaded.current.period,
         None,
         currency=[loaded.current.last, *begun][-1].plan.currency,

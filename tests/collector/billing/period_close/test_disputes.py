@@ -8,11 +8,15 @@ import orjson
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.collector.billing.invoices import disputes
+from edgeproxy.collector.billing.invoices import credit_notes, disputes, invoices, note_requests
 from edgeproxy.collector.billing.invoices.bookings import book_invoices
+from edgeproxy.collector.billing.invoices.credit_decision import NoteRefusedError
 from edgeproxy.collector.billing.invoices.dispute_states import Dispute, DisputeState, advance
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.journal.verification import verify_journal
+from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.stripe.customers import StripeCustomers
+from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import disputes as disputes_table
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
@@ -53,6 +57,20 @@ async def pay_start(sandbox: Sandbox, of: Sold, name: str, card: str = DISPUTED_
     )
     assert answer.status == 200, answer
     await apply_stripe_events(of)
+
+
+async def enter_card(of: Sold, name: str, card: str = "pm_card_visa") -> str:
+    """Have a customer enter a card at Stripe, which is charged from now on; return its id there."""
+    assert of.known.billing is not None
+    stripe = Stripe(of.known.billing.stripe, KEY)
+    try:
+        async with of.database.reading() as connection:
+            customer = await subscription_rows.get_subscriber(connection, name)
+        stripe_id = await StripeCustomers(of.database, stripe).get_or_create(customer.id, name)
+        await stripe.call("v1.customers.update", stripe_id, invoice_settings={"default_payment_method": card})
+        return stripe_id
+    finally:
+        await stripe.close()
 
 
 async def find_dispute(sandbox: Sandbox, of: Sold) -> str:
@@ -199,6 +217,86 @@ def test_operators_are_paged_once_two_days_before_the_last_answer(
                 async with of.database.writing() as connection:
                     await disputes.raise_reminders(connection, now)
             assert [(one[0], one[1]) for one in await fetch_alerts(of)][1:] == [("payment_disputed", "page")]
+
+    asyncio.run(work())
+
+
+def test_a_disputed_payment_is_not_refunded_by_any_entrance(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str
+) -> None:
+    """A request is refused at once. One that was accepted before the dispute is refused with an alert."""
+    name = f"{database.partition(':')[0]}-refunds"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
+            await of.customer(name, "small", now=JANUARY)
+            await closing.step(JANUARY + 5)
+            number = (await fetch_invoices(of, name))[START]["id"]
+
+            async def request(amount: int) -> None:
+                async with of.database.writing() as connection:
+                    row = await invoices.get_invoice(connection, number, lock=True)
+                    await note_requests.request_note(connection, row, amount, "sorry")
+
+            await request(4000)  # Before it is paid: less is due, and Stripe does not have it yet.
+            await pay_start(stripe_sandbox, of, name)
+            with pytest.raises(NoteRefusedError, match="has a disputed payment"):
+                await request(1000)
+            await closing.step(JANUARY + 10)
+            async with of.database.reading() as connection:
+                (note,) = await credit_notes.list_of_invoice(connection, number)
+                kinds = list((await connection.execute(sa.select(alerts.c.kind).order_by(alerts.c.id))).scalars())
+            assert (note["state"], kinds) == ("refused", ["payment_disputed", "credit_note_failed"])
+            await decide(stripe_sandbox, of, "winning")
+            await request(4000)
+            await closing.step(JANUARY + 20)
+            assert (await fetch_invoices(of, name))[START]["amount_refunded"] == 4000, "the bank has decided for us"
+
+    asyncio.run(work())
+
+
+def test_a_credit_note_gives_back_to_the_balance_what_the_balance_has_paid(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str
+) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, plans=plans) as (of, closing):
+            await of.customer("balance-paid", "small", now=JANUARY)
+            customer = await enter_card(of, "balance-paid")
+            path = f"/v1/customers/{customer}/balance_transactions"
+            await asyncio.to_thread(stripe_sandbox.call, "POST", path, "amount=-3000&currency=usd")
+            await closing.step(JANUARY + 5)
+            invoice = (await fetch_invoices(of, "balance-paid"))[START]
+            assert (invoice["state"], invoice["amount_paid"], invoice["balance_applied"]) == ("paid", 7000, 3000)
+            async with of.database.writing() as connection:
+                row = await invoices.get_invoice(connection, invoice["id"], lock=True)
+                await note_requests.request_note(connection, row, 8000, "an outage")
+            await closing.step(JANUARY + 10)
+            invoice = (await fetch_invoices(of, "balance-paid"))[START]
+            assert (invoice["amount_credited"], invoice["amount_refunded"]) == (8000, 7000)
+            answer = await asyncio.to_thread(stripe_sandbox.call, "GET", f"/v1/customers/{customer}")
+            assert answer.json()["balance"] == -1000
+
+    asyncio.run(work())
+
+
+def test_a_refund_whose_bank_sends_it_back_is_an_alert(
+    new_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str
+) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, sqlite_database, new_sandbox.url, plans=plans) as (of, closing):
+            await of.customer("sent-back", "small", now=JANUARY)
+            await closing.step(JANUARY + 5)
+            await pay_start(new_sandbox, of, "sent-back", "pm_card_refundFail")
+            number = (await fetch_invoices(of, "sent-back"))[START]["id"]
+            async with of.database.writing() as connection:
+                row = await invoices.get_invoice(connection, number, lock=True)
+                await note_requests.request_note(connection, row, 2500, "sorry")
+            await closing.step(JANUARY + 10)
+            await asyncio.to_thread(new_sandbox.advance, 61)
+            await apply_stripe_events(of)
+            async with of.database.reading() as connection:
+                (alert,) = (await connection.execute(sa.select(alerts).where(alerts.c.kind == "refund_failed"))).all()
+            assert (orjson.loads(alert.details)["invoice"], "$25.00" in alert.title) == (number, True)
 
     asyncio.run(work())
 

@@ -13,7 +13,6 @@ import sqlalchemy as sa
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import contacts, customers
-from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.invoices import invoices, stripe_reports
 from edgeproxy.collector.billing.invoices.invoices import Invoice
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
@@ -503,11 +502,6 @@ def test_the_end_of_a_subscription_is_invoiced_and_the_tier_is_what_it_was(
                 "basic",
                 "enterprise",
             ]
-            async with of.database.writing() as connection:
-                with pytest.raises(ChangeRejectedError, match="within its period"):
-                    await subscriptions.create_subscription(
-                        connection, CALLER, "flees", "standard", is_yearly=False, settings=of.known, now=NOON + 60
-                    )
             await run(closing, NOON + FREEZE, NOON + FREEZE + 60, FEBRUARY, FEBRUARY + FREEZE)
             assert [await tier(of, name) for name in ("leaves", "flees", "shrinks")] == ["basic", "basic", "standard"]
             fled = (await fetch_invoices(of, "flees"))["2027-01-01 period"]
@@ -740,7 +734,7 @@ def test_a_credit_note_that_stripe_refuses_raises_an_alert(
             async with of.database.reading() as connection:
                 assert (await connection.execute(sa.select(credit_notes.c.state))).scalar_one() == "refused"
                 (alert,) = await connection.execute(sa.select(alerts))
-            assert (alert.kind, alert.title[:28]) == ("credit_note_failed", "Stripe refuses a credit note")
+            assert (alert.kind, alert.title[:27]) == ("credit_note_failed", "A credit note cannot be mad")
 
     asyncio.run(work())
 

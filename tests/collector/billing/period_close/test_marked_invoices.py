@@ -9,7 +9,6 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import bookings, invoices, stripe_reports
-from edgeproxy.collector.billing.invoices.credit_notes import NoteParts, split_note
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.billing.period_close import invoice_delivery
@@ -24,22 +23,6 @@ from tests.support.stripe_sandbox import Sandbox
 
 START = "2027-01-01 start"
 NAMES = ("transfers", "fails", "recovers", "half-back", "card-first")
-
-
-@pytest.mark.parametrize(
-    ("amount", "paid", "before", "parts"),
-    [
-        (60, (100, 0), (0, 0, 0), {"refund_amount": 60}),
-        (60, (0, 100), (0, 0, 0), {"out_of_band_amount": 60}),
-        (60, (0, 100), (0, 50, 0), {"out_of_band_amount": 50, "credit_amount": 10}),
-        (60, (50, 50), (0, 0, 20), {"refund_amount": 30, "out_of_band_amount": 30}),
-        (60, (50, 0), (0, 0, 0), {"refund_amount": 50, "credit_amount": 10}),
-    ],
-)
-def test_money_goes_back_the_way_it_came(
-    amount: int, paid: tuple[int, int], before: tuple[int, int, int], parts: dict[str, int]
-) -> None:
-    assert split_note(amount, *paid, NoteParts(*before)) == parts
 
 
 async def sums(connection: Any) -> dict[str, int]:
@@ -149,3 +132,31 @@ def test_what_stripe_refuses_is_tried_again_by_another_key_and_holds_nothing_up(
 
     asyncio.run(work())
     assert len(keys) == len(set(keys)) == 4
+
+
+@pytest.mark.parametrize(("state", "decided"), [(invoices.VOIDING, "void"), (invoices.WRITING_OFF, "uncollectible")])
+@pytest.mark.parametrize("is_reported", [True, False])
+def test_a_decision_that_comes_too_late_raises_an_alert(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, state: str, decided: str, is_reported: bool
+) -> None:
+    """The customer pays by card before Stripe hears of the decision; the webhook or the job learns it first."""
+    name = f"late-{decided}-{is_reported}"
+
+    async def work() -> None:
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (of, closing):
+            await of.customer(name, "standard", now=JANUARY)
+            await closing.step(JANUARY + 60)
+            row = (await fetch_invoices(of, name))[START]
+            await write(of.database, invoices.transition, row["id"], row["state"], state, try_at=0, tries=1)
+            path = f"/v1/invoices/{row['stripe_id']}/pay"
+            await asyncio.to_thread(stripe_sandbox.call, "POST", path, "payment_method=pm_card_visa")
+            if is_reported:
+                (paid,) = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
+                await write(of.database, stripe_reports.apply_stripe_invoice, paid)
+            await closing.step(JANUARY + 70)
+            assert (await fetch_invoices(of, name))[START]["state"] == "paid"
+            async with of.database.reading() as connection:
+                (alert,) = (await connection.execute(sa.select(alerts))).all()
+            assert (alert.kind, f"to become {decided}: it is paid" in alert.title) == ("decision_failed", True)
+
+    asyncio.run(work())

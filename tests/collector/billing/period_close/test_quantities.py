@@ -55,8 +55,9 @@ def test_a_period_of_which_a_part_was_subscribed_is_read_whole_and_rounded_once(
             ]
         await database.close()
         # 8.5 days at 1 and 12.5 days at 2, of 31 days: 1.08, and not what is left of 1.6 without its fraction.
-        of = segments[1].span
-        assert billed == [{}, {UsageKey(of, "max"): 2, UsageKey(of, "average"): 1}]
+        first, of = (segment.span for segment in segments)
+        nothing = {UsageKey(first, "max"): 0, UsageKey(first, "average"): 0}
+        assert billed == [nothing, {UsageKey(of, "max"): 2, UsageKey(of, "average"): 1}]
 
     asyncio.run(work())
 

@@ -89,13 +89,18 @@ def test_what_cannot_be_changed_says_why(version: str, when: changes.When | None
     assert no.value.status == status
 
 
-def test_there_is_one_immediate_change_in_a_period() -> None:
+def test_a_second_upgrade_in_a_period_costs_the_rest_of_it() -> None:
     of = held(FREE)
-    first = changes.change_plan(of, STANDARD, PLANS[STANDARD], None, NOON, ())
+    fee = changes.compute_fees(of.segments, ())
+    first = changes.change_plan(of, STANDARD, PLANS[STANDARD], None, NOON, fee)
     assert first.begun is not None
     again = of._replace(segments=[*changes.end_segments(of.segments, first.at), first.begun])
-    with pytest.raises(PlanChangeError, match="already"):
-        changes.change_plan(again, ENTERPRISE, PLANS[ENTERPRISE], None, NOON + 3600, ())
+    assert again.has_changed
+    invoiced = [*fee, *first.lines]
+    at = NOON + 5 * 86400
+    second = changes.change_plan(again, ENTERPRISE, PLANS[ENTERPRISE], None, at, invoiced)
+    left = (JANUARY.end - at) / (JANUARY.end - JANUARY.start)
+    assert [line.amount for line in second.lines] == [-round(9900 * left), round(49900 * left)]
     later = changes.change_plan(again, ENTERPRISE, PLANS[ENTERPRISE], "period_end", NOON + 3600, ())
     assert later.next_version == ENTERPRISE
     ending = of._replace(cancel_at=JANUARY.end)
@@ -103,6 +108,33 @@ def test_there_is_one_immediate_change_in_a_period() -> None:
     assert (back.begun, back.next_version, back.lines) == (None, None, [])
     with pytest.raises(PlanChangeError, match="is ending"):
         changes.change_plan(again._replace(cancel_at=JANUARY.end), ENTERPRISE, PLANS[ENTERPRISE], None, NOON, ())
+
+
+def test_a_month_becomes_a_year_at_once_and_a_year_a_month_when_it_ends() -> None:
+    month = held(STANDARD)
+    fees = changes.compute_fees(month.segments, ())
+    change = changes.change_plan(month, STANDARD, PLANS[STANDARD], None, NOON, fees, is_yearly=True)
+    assert change.begun is not None
+    year = Span(JANUARY.start, timegm((2028, 1, 1, 0, 0, 0)))
+    assert (change.when, change.begun.paid, change.begun.span) == ("now", year, Span(NOON, JANUARY.end))
+    share = (year.end - NOON) / (year.end - year.start)
+    assert [line.amount for line in change.lines] == [-4950, round(95040 * share)]
+
+    paid = month._replace(segments=[*changes.end_segments(month.segments, NOON), change.begun])
+    back = changes.change_plan(paid, STANDARD, PLANS[STANDARD], None, NOON + 60, fees, is_yearly=False)
+    assert (back.when, back.at, back.next_version, back.next_is_yearly) == ("period_end", year.end, STANDARD, False)
+    with pytest.raises(PlanChangeError, match="when what is paid ends"):
+        changes.change_plan(paid, STANDARD, PLANS[STANDARD], "now", NOON + 60, fees, is_yearly=False)
+    waiting = paid._replace(next_version=STANDARD, next_is_yearly=False)
+    kept = changes.change_plan(waiting, STANDARD, PLANS[STANDARD], None, NOON + 60, fees, is_yearly=True)
+    assert (kept.next_version, kept.next_is_yearly, kept.begun) == (None, None, None)
+    december = Span(timegm((2027, 12, 1, 0, 0, 0)), year.end)
+    last = change.begun._replace(span=december, month=december)
+    following = changes.next_segment(waiting._replace(segments=[last], period=december), PLANS)
+    assert following is not None
+    assert (following.is_yearly, following.fee) == (False, 9900)
+    with pytest.raises(PlanChangeError, match="by the year"):
+        changes.change_plan(held(FREE), FREE, PLANS[FREE], None, NOON, (), is_yearly=True)
 
 
 def test_what_is_not_sold_by_the_year_is_not() -> None:

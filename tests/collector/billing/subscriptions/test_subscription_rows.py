@@ -20,7 +20,7 @@ def test_a_subscription_takes_no_step_that_the_table_has_not(sqlite_database: st
     assert {state: set(after) for state, after in TRANSITIONS.items()} == {
         "trialing": {"trialing", "active", "canceled"},
         "active": {"active", "canceled"},
-        "canceled": set(),
+        "canceled": {"active"},
     }
 
     async def work() -> None:
@@ -33,7 +33,7 @@ def test_a_subscription_takes_no_step_that_the_table_has_not(sqlite_database: st
                 with pytest.raises(SubscriptionStateError, match="has changed meanwhile"):
                     await transition(connection, row, "canceled")
                 over = await transition(connection, changed, "canceled")
-                for state in TRANSITIONS:
+                for state in ("trialing", "canceled"):
                     with pytest.raises(SubscriptionStateError, match=f"from canceled to {state}"):
                         await transition(connection, over, state)
 

@@ -35,4 +35,4 @@ class Collection(Protocol):
         """Return an invoice as Stripe has it now."""
 
     async def create_credit_note(self, note: CreditNote, row: InvoiceRow) -> StripeObject:
-        """Create a credit note, and return it."""
+        """Create a credit note, and return it. Raises NoteRefusedError."""

@@ -9,7 +9,15 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
-from edgeproxy.collector.billing.invoices import credit_notes, invoices, line_rows, stripe_payments, stripe_reports
+from edgeproxy.collector.billing.invoices import (
+    credit_decision,
+    credit_notes,
+    invoices,
+    line_rows,
+    note_requests,
+    stripe_payments,
+    stripe_reports,
+)
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.mismatch import Comparison
@@ -157,18 +165,14 @@ class InvoiceItems:
         return await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
 
     async def create_credit_note(self, note: CreditNote, row: InvoiceRow) -> StripeObject:
-        """Create a credit note, and return it: of a paid invoice the money goes back the way it came, what came through
-        Stripe first. Raises StripeCallError."""
+        """Create a credit note, and return it: the money of a paid invoice goes back by the way it came. Raises
+        NoteRefusedError and StripeCallError."""
         notes = await self._stripe.list_all("v1.credit_notes.list", invoice=row.stripe_id)
         for existing in notes:
             if (existing.get("metadata") or {}).get(credit_notes.METADATA) == note.id:
                 return existing
-        parts = {}
-        if row.state == invoices.PAID:
-            async with self._database.reading() as connection:
-                before = await credit_notes.sum_parts(connection, row.id)
-            paid_by_stripe = row.amount_paid - row.paid_off_stripe
-            parts = credit_notes.split_note(note.amount, paid_by_stripe, row.paid_off_stripe, before)
+        async with self._database.reading() as connection:
+            parts = await note_requests.decide_request(connection, row, note.amount, note.id)
         return await self._stripe.call(
             "v1.credit_notes.create",
             key=f"{note.id}_{note.tries}",
@@ -176,7 +180,7 @@ class InvoiceItems:
             amount=note.amount,
             memo=note.why,
             metadata={credit_notes.METADATA: note.id},
-            **parts,
+            **({} if parts is None else credit_decision.to_stripe(parts)),
         )
 
     async def _find_invoice(self, row: InvoiceRow, customer: str) -> tuple[InvoiceRow, StripeObject | None]:

@@ -1,0 +1,50 @@
+"""Requests for credit notes: each is decided (credit_decision.py) before it is stored, and again before it is made."""
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts.ids import generate_id, now_ms
+from edgeproxy.collector.billing.invoices.credit_decision import CreditableInvoice, NoteParts, decide_note
+from edgeproxy.collector.billing.invoices.credit_notes import REQUESTED, sum_parts
+from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.database.billing_tables import credit_notes
+from edgeproxy.collector.database.schema import INTEGER
+from edgeproxy.config.collector.currency_units import get_payable_unit
+
+
+async def request_note(connection: AsyncConnection, row: InvoiceRow, amount: int, why: str) -> dict[str, object]:
+    """Store the request for a credit note over an amount, and return it. The caller has locked the invoice. Raises
+    NoteRefusedError."""
+    await decide_request(connection, row, amount)
+    note = {"id": generate_id(), "invoice": row.id, "amount": amount, "why": why, "state": REQUESTED}
+    await connection.execute(sa.insert(credit_notes), [{**note, "tries": 0, "created_at": now_ms()}])
+    return note
+
+
+async def decide_request(
+    connection: AsyncConnection, row: InvoiceRow, amount: int, note: str | None = None
+) -> NoteParts | None:
+    """Return the ways by which an amount of an invoice goes back; None if less is due instead. Raises NoteRefusedError.
+
+    `note` is the id of the credit note itself if it is stored: requests behind it do not count.
+    """
+    columns = credit_notes.c
+    requested = sa.select(sa.cast(sa.func.coalesce(sa.func.sum(columns.amount), 0), INTEGER))
+    requested = requested.where(columns.invoice == row.id, columns.state == REQUESTED)
+    if note is not None:
+        requested = requested.where(columns.id < note)
+    invoice = CreditableInvoice(
+        row.state,
+        row.stripe_id is not None,
+        row.total,
+        row.amount_due,
+        row.amount_paid - row.paid_off_stripe,
+        row.paid_off_stripe,
+        row.credited,
+        (await connection.execute(requested)).scalar_one(),
+        row.lost,
+        row.disputed > 0,
+        await sum_parts(connection, row.id),
+        get_payable_unit(row.currency),
+    )
+    return decide_note(invoice, amount)

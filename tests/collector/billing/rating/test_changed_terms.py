@@ -1,0 +1,176 @@
+"""Random changes of a plan within its periods, as a second rater has them: plans, intervals, ends and returns."""
+
+import random
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pytest
+
+from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, UsageKey, rate_segments, sum_amounts
+from edgeproxy.collector.billing.subscriptions import changes
+from edgeproxy.collector.billing.subscriptions.changes import PlanChange, PlanChangeError, SubscriptionState
+from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.money import reading_in
+from tests.support import second_rater
+from tests.support.random_plans import CURRENCIES, draw_plan, draw_usage, to_keys
+from tests.support.second_rater import PlanPart
+
+JANUARY = 1_798_761_600
+PERIODS = 3
+Quantities = Mapping[str, Mapping[str, int]]
+
+
+class PlanCatalog(NamedTuple):
+    """Plans by version: as the file has them, and as the product reads them."""
+
+    currency: str
+    terms: dict[str, dict[str, Any]]
+    plans: dict[str, Plan]
+
+
+def draw_catalog(chance: random.Random) -> PlanCatalog:
+    """Three plans, some of which are sold by the year too, one of them in two versions."""
+    currency = chance.choice(CURRENCIES)
+    terms = {}
+    for version in ("a@1", "b@1", "b@2", "c@1"):
+        drawn = draw_plan(chance, currency)
+        drawn.pop("minimum", None)
+        if chance.randrange(3) and float(drawn["fee"]):
+            drawn["annual"] = {"discount": f"{chance.randrange(60)}%"}
+        terms[version] = drawn
+    with reading_in(currency):
+        plans = {version: Plan.model_validate(drawn) for version, drawn in terms.items()}
+    return PlanCatalog(currency, terms, plans)
+
+
+class Life:
+    """A subscription and its invoices by the product's rules, beside the parts that a second rater charges."""
+
+    def __init__(self, chance: random.Random, catalog: PlanCatalog) -> None:
+        self.chance, self.catalog = chance, catalog
+        version, begun = chance.choice(list(catalog.plans)), JANUARY + chance.randrange(20 * 86400)
+        is_yearly = catalog.plans[version].year_fee is not None and bool(chance.randrange(2))
+        self.current = changes.begin_subscription(
+            version, catalog.plans[version], now=begun, anchor=None, is_yearly=is_yearly
+        )
+        self.used: dict[UsageKey, int] = {}
+        self.invoiced: list[RatedLine] = []
+        self.totals: list[int] = []
+        self.parts: list[PlanPart] = []
+        self.use_of: dict[int, Quantities] = {}
+        self.events: list[str] = []
+        self.add_part()
+        self.invoice(changes.compute_fees(self.current.segments, ()))
+
+    def invoice(self, lines: list[RatedLine]) -> None:
+        self.invoiced += lines
+        self.totals.append(sum_amounts(lines))
+
+    def add_part(self) -> None:
+        """Note the segment in force for the second rater, and what is used of it."""
+        last = self.current.last
+        self.parts.append(PlanPart(last.version, last.is_yearly, *last.span, *last.period, *last.paid))
+        quantities = draw_usage(self.chance, self.catalog.terms[last.version])
+        self.use_of[last.span.start] = quantities
+        self.events.append(f"{last.version} {'year' if last.is_yearly else 'month'} from {last.span.start}")
+
+    def record_usage(self) -> None:
+        last = self.current.last
+        self.used |= to_keys(last, self.use_of[last.span.start])
+
+    def apply(self, change: PlanChange) -> None:
+        """Have a change begin, or wait."""
+        if change.begun is None:
+            self.current = self.current._replace(
+                next_version=change.next_version, next_is_yearly=change.next_is_yearly, cancel_at=None
+            )
+            return
+        if self.current.last.span.end > change.at:
+            self.current = self.current._replace(segments=changes.end_segments(self.current.segments, change.at))
+        self.parts[-1] = self.parts[-1]._replace(end=self.current.last.span.end)
+        self.record_usage()
+        self.current = self.current._replace(
+            segments=[*self.current.segments, change.begun], next_version=None, next_is_yearly=None, cancel_at=None
+        )
+        self.add_part()
+        self.invoice(change.lines)
+
+    def change_at(self, now: int) -> None:
+        """Ask for a random change; what is refused changes nothing."""
+        version = self.chance.choice(list(self.catalog.plans))
+        plan, is_yearly = self.catalog.plans[version], self.chance.choice([None, True, False])
+        fees = [line for line in self.invoiced if not line.meter]
+        try:
+            if self.chance.randrange(4):
+                when = self.chance.choice([None, "now", "period_end"])
+                self.apply(changes.change_plan(self.current, version, plan, when, now, fees, is_yearly=is_yearly))
+                return
+            at = min(max(now // 60 * 60, self.current.last.span.start + 60), self.current.period.end - 60)
+            if at <= self.current.last.span.start:
+                return
+            ended = self.current._replace(segments=changes.end_segments(self.current.segments, at))
+            back = at + self.chance.randrange(3 * 86400)
+            change = changes.resume_plan(ended, version, plan, back, fees, is_yearly=bool(is_yearly))
+            self.current = ended
+            self.apply(change)
+        except PlanChangeError:
+            return
+
+    def end_period(self) -> None:
+        self.record_usage()
+        following = changes.next_segment(self.current, self.catalog.plans)
+        assert following is not None
+        is_new = (following.version, following.is_yearly) != (self.current.last.version, self.current.last.is_yearly)
+        self.current = SubscriptionState([*self.current.segments, following], following.period, None)
+        assert is_new or following.version == self.current.last.version
+        self.invoice(rate_segments(self.current.segments, self.used, self.invoiced))
+        self.add_part()
+
+
+@pytest.mark.parametrize("number", [500, pytest.param(20_000, marks=(pytest.mark.soak, pytest.mark.timeout(1800)))])
+def test_a_second_rater_agrees_on_changes_within_a_period(number: int, seed: int) -> None:
+    chance = random.Random(seed)
+    kinds: set[bool] = set()
+    for _ in range(number):
+        catalog = draw_catalog(chance)
+        life = Life(chance, catalog)
+        for _ in range(PERIODS):
+            times = sorted(chance.randrange(life.current.last.span.start, life.current.period.end) for _ in range(4))
+            for now in times[: chance.randrange(5)]:
+                if now >= life.current.last.span.start:
+                    life.change_at(now)
+            life.end_period()
+        expected = second_rater.changed_totals(catalog.terms, life.parts, life.use_of, catalog.currency)
+        assert life.totals == expected, (catalog.currency, catalog.terms, life.events, life.use_of)
+        kinds |= {part.is_yearly for part in life.parts}
+    assert kinds == {True, False}
+
+
+def test_a_return_to_the_same_plan_in_a_paid_period_costs_nothing_and_renews_no_included_amount() -> None:
+    plan = Plan.model_validate({"fee": "31", "meters": {"calls": {"included": "100", "price": "1"}}})
+    current = changes.begin_subscription("x@1", plan, now=JANUARY, anchor=None, is_yearly=False)
+    fees = changes.compute_fees(current.segments, ())
+    ended = current._replace(segments=changes.end_segments(current.segments, JANUARY + 86400))
+    change = changes.resume_plan(ended, "x@1", plan, JANUARY + 2 * 86400, fees, is_yearly=False)
+    assert change.begun is not None
+    assert change.lines == []
+    segments: list[Segment] = [*ended.segments, change.begun]
+    used = {UsageKey(one.span, "calls"): 80 for one in segments}
+    lines = rate_segments(segments, used, fees)
+    assert [(line.segment.start, line.tier, line.quantity, line.amount) for line in lines] == [
+        (JANUARY, 0, 80, 0),
+        (JANUARY + 2 * 86400, 0, 20, 0),
+        (JANUARY + 2 * 86400, 1, 60, 6000),
+    ]
+
+
+def test_a_return_by_a_cheaper_plan_gives_nothing_back() -> None:
+    large, small = (Plan.model_validate({"fee": fee}) for fee in ("310", "31"))
+    current = changes.begin_subscription("large@1", large, now=JANUARY, anchor=None, is_yearly=False)
+    fees = changes.compute_fees(current.segments, ())
+    ended = current._replace(segments=changes.end_segments(current.segments, JANUARY + 86400))
+    with pytest.raises(PlanChangeError, match="in this minute"):
+        changes.resume_plan(ended, "small@1", small, JANUARY + 86400, fees, is_yearly=False)
+    change = changes.resume_plan(ended, "small@1", small, JANUARY + 86460, fees, is_yearly=False)
+    assert [line.amount for line in change.lines] == [-3000, 3000], "100 a day, less a minute"
+    assert (change.at, change.when) == (JANUARY + 86460, "now")

@@ -107,15 +107,19 @@ class Forwarding(ResponseRelay):
     def keep_piece(self, data: bytes) -> None:
         """Keep a piece of the body that goes to the upstream while the stream may still be refused, and the request is
         small: so it can be sent again."""
-        assert self.binding is not None
-        may_be_refused = self.binding.route.service.speaks_http2 and not self.has_begun_response
-        size = len(self.message) + len(data)
-        if self.streamed_body or not may_be_refused or size > KEPT_BYTES_MAX or self.client.is_pressed():
-            self.streamed_body = True
+        if self.streamed_body:
             return
-        self.message += data
-        if size > UNCOUNTED_BYTES:
+        assert self.binding is not None
+        size = len(self.message) + len(data)
+        if not self.binding.route.service.speaks_http2:
+            self.streamed_body = True
+        elif self.has_begun_response or size > KEPT_BYTES_MAX or self.client.is_pressed():
+            self.streamed_body, self.message = True, self.request_line
             self.client.update_held()
+        else:
+            self.message += data
+            if size > UNCOUNTED_BYTES:
+                self.client.update_held()
 
     def _is_safe_on(self, server: "UpstreamSide[Forwarding]") -> bool:
         """Return whether a kept connection may have a request that, once lost, could not be sent again."""

@@ -7,7 +7,7 @@ import orjson
 import pytest
 from h2.errors import ErrorCodes
 
-from edgeproxy.bounds.bound import HTTP1, HTTP2, Bound, Protocol, Side
+from edgeproxy.bounds.bound import BOTH, HTTP1, HTTP2, Bound, Protocol, Side
 from edgeproxy.bounds.table import BOUNDS
 from edgeproxy.edge.http1.chunked import LINE_BYTES_FREE
 from tests.edge.http2.peer import (
@@ -23,7 +23,7 @@ from tests.edge.http2.peer import (
 from tests.support.http2_server import Http2Server
 from tests.support.http2_wire import Http2Wire, http2
 from tests.support.transcript import Edge, get, head, ok
-from tests.support.wire import Cut, Message
+from tests.support.wire import Cut, Message, Wire
 
 LIMITS = {"head": 4 << 10, "fields": 20, "body": 8 << 10}
 UPSTREAM_HEAD = 16 << 10
@@ -294,14 +294,45 @@ CONNECTION_CASES: dict[str, Callable[[int], tuple[bytes, int]]] = {
 """By row: frames of the upstream beyond whose bound the connection ends, and the status of the answer below it."""
 
 
-async def _ask(edge: Edge, client: Http2Wire, server: Http2Server | None) -> tuple[int, Any, int]:
-    """Send a POST; return its stream, and the upstream's side of it: a connection, and a stream."""
-    number = await client.begins_request("POST", "/public/x", ("content-length", "0"))
+class Asker:
+    """A client of either protocol, which asks for paths. Over HTTP/1.1 each path has a connection of its own."""
+
+    def __init__(self, edge: Edge, connection: Http2Wire | None) -> None:
+        self._edge, self._http2 = edge, connection
+        self._wires: dict[str, Wire] = {}
+        self._streams: dict[str, int] = {}
+
+    async def asks(self, path: str, method: str = "POST") -> None:
+        fields = (("content-length", "0"),) if method == "POST" else ()
+        if self._http2 is not None:
+            self._streams[path] = await self._http2.begins_request(method, path, *fields)
+            return
+        if path not in self._wires:
+            self._wires[path] = await self._edge.client()
+        await self._wires[path].sends(head(f"{method} {path} HTTP/1.1", "Host: edge.test", *map(": ".join, fields)))
+
+    async def gets_answer(self, path: str) -> Message:
+        """The final answer. Raises Cut or ConnectionError where it is cut off."""
+        if self._http2 is not None:
+            return await self._http2.answer_of(self._streams[path])
+        answer = await self._wires[path].gets_answer()
+        while answer.status < 200:
+            answer = await self._wires[path].gets_answer()
+        return answer
+
+
+async def create_asker(edge: Edge, protocol: Protocol) -> Asker:
+    return Asker(edge, await http2(edge) if protocol is HTTP2 else None)
+
+
+async def _ask(edge: Edge, client: Asker, server: Http2Server | None) -> tuple[Any, int]:
+    """Send a POST; return the upstream's side of it: a connection, and a stream."""
+    await client.asks("/public/x")
     if server is None:
-        return number, await edge.upstream.takes(), 0
+        return await edge.upstream.takes(), 0
     stream = max(server.protocol.streams, default=-1) + 2
     await server.gets_request(stream)
-    return number, server, stream
+    return server, stream
 
 
 async def _send(answer: Answer, side: Any, stream: int) -> None:
@@ -318,29 +349,30 @@ def check_edge_is_blamed(edge: Edge, row: Bound, line: dict[str, Any]) -> None:
     assert edge.count("edge_upstream_ejections_total", "api") == 0
 
 
+@pytest.mark.parametrize("clients", BOTH, ids=lambda protocol: f"a client over {protocol.value}")
 @pytest.mark.parametrize(("name", "protocol"), list_cases(UPSTREAM_CASES))
-async def test_a_bound_of_upstreams(edge: Edge, name: str, protocol: Protocol) -> None:
+async def test_a_bound_of_upstreams(edge: Edge, name: str, protocol: Protocol, clients: Protocol) -> None:
     row, create = BOUNDS[name], UPSTREAM_CASES[name]
     edge.config["upstreams"]["api"]["protocol"] = "http/1.1" if protocol is HTTP1 else "h2c"
-    client = await http2(edge)
-    other = await client.begins_request("GET", "/public/other")
+    client = await create_asker(edge, clients)
+    await client.asks("/public/other", "GET")
     accepted = await edge.upstream.accepts()
     server = await Http2Server(accepted).begins() if protocol is HTTP2 else None
     await (accepted.gets_request() if server is None else server.gets_request(1))
-    number, side, stream = await _ask(edge, client, server)
+    side, stream = await _ask(edge, client, server)
     await _send(create(get_number(row), protocol), side, stream)
-    assert (await client.answer_of(number)).status == 200
+    assert (await client.gets_answer("/public/x")).status == 200
     if protocol is HTTP1:
         side.closes()
         await edge.settles()
-    number, side, stream = await _ask(edge, client, server)
+    side, stream = await _ask(edge, client, server)
     await _send(create(get_number(row) + 1, protocol), side, stream)
     if name in BEGUN:
-        with pytest.raises(Cut):
-            await client.answer_of(number)
+        with pytest.raises((Cut, ConnectionError)):
+            await client.gets_answer("/public/x")
         check_edge_is_blamed(edge, row, await find_log_line(edge, 200, "/public/x"))
     else:
-        answer = await client.answer_of(number)
+        answer = await client.gets_answer("/public/x")
         assert (answer.status, answer["Proxy-Status"]) == (row.status, f"edgeproxy; error={row.error}")
         assert "closed the connection" not in answer.body.decode()
         check_edge_is_blamed(edge, row, await find_log_line(edge, answer.status, "/public/x"))
@@ -348,26 +380,27 @@ async def test_a_bound_of_upstreams(edge: Edge, name: str, protocol: Protocol) -
             reset = frame(RST_STREAM, 0, stream, ErrorCodes.CANCEL.to_bytes(4, "big"))
             assert await server.wire.gets_bytes(len(reset)) == reset
     await _send(Answer(), accepted if server is None else server, 0 if server is None else 1)
-    assert (await client.answer_of(other)).status == 200, "another request of the client, and of the service, goes on"
+    assert (await client.gets_answer("/public/other")).status == 200, "another request of the service goes on"
 
 
+@pytest.mark.parametrize("clients", BOTH, ids=lambda protocol: f"a client over {protocol.value}")
 @pytest.mark.parametrize("name", CONNECTION_CASES)
-async def test_a_bound_of_a_connection_to_an_upstream(edge: Edge, name: str) -> None:
+async def test_a_bound_of_a_connection_to_an_upstream(edge: Edge, name: str, clients: Protocol) -> None:
     row, create = BOUNDS[name], CONNECTION_CASES[name]
     assert row.error is not None
     edge.config["upstreams"]["api"]["protocol"] = "h2c"
-    client = await http2(edge)
-    other = await client.begins_request("GET", "/public/other")
+    client = await create_asker(edge, clients)
+    await client.asks("/public/other", "GET")
     server = await Http2Server(await edge.upstream.accepts()).begins()
     await server.gets_request(1)
-    number, _, stream = await _ask(edge, client, server)
+    _, stream = await _ask(edge, client, server)
     frames, status = create(get_number(row))
     await _send(Answer(raw=frames), server, stream)
-    assert (await client.answer_of(number)).status == status, "its connection goes on"
+    assert (await client.gets_answer("/public/x")).status == status, "its connection goes on"
     is_counted = edge.count("edge_upstream_errors_total", "api", row.error)
-    number, _, stream = await _ask(edge, client, server)
+    _, stream = await _ask(edge, client, server)
     await _send(Answer(raw=create(get_number(row) + 1)[0]), server, stream)
-    answer = await client.answer_of(number)
+    answer = await client.gets_answer("/public/x")
     assert (answer.status, answer["Proxy-Status"]) == (row.status, f"edgeproxy; error={row.error}")
     detail = orjson.loads(answer.body)["detail"]
     assert ("The upstream breaks" if row.side is Side.UPSTREAM else "a bound of its own") in detail
@@ -378,4 +411,4 @@ async def test_a_bound_of_a_connection_to_an_upstream(edge: Edge, name: str) -> 
     again = await Http2Server(await edge.upstream.accepts()).begins()
     await again.gets_request(1)
     await again.sends_head(1, 200, ended=True)
-    assert (await client.answer_of(other)).status == 200, "on another connection"
+    assert (await client.gets_answer("/public/other")).status == 200, "over another connection"

@@ -24,12 +24,14 @@ from edgeproxy.collector.accounts import audit, contacts, customers, notices
 from edgeproxy.collector.accounts.end_users import is_hashing
 from edgeproxy.collector.accounts.last_used import WRITE_SECONDS
 from edgeproxy.collector.accounts.pseudonyms import fetch_display_names, require_pseudonyms
+from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.delivery import AlertSender
 from edgeproxy.collector.anomalies.job import AnomalyJob
 from edgeproxy.collector.api.app import Service
 from edgeproxy.collector.api.group import Resources
 from edgeproxy.collector.api.listener import Listener, Listeners
 from edgeproxy.collector.billing.credits.refunds import RefundSender
+from edgeproxy.collector.billing.invoices.invoiced_usage import find_invoiced
 from edgeproxy.collector.billing.jobs.credits import CreditsJob
 from edgeproxy.collector.billing.jobs.ended_books import destroy_ended_keys
 from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
@@ -197,7 +199,11 @@ async def collect(
             logger.error("customers could not be looked up, and are looked up again later", why=format_reason(error))
             return set()
 
-    names = KnownNames(settings.customers, settings.meters, metrics, find_customers)
+    async def raise_alert(alert: Alert) -> None:
+        async with database.writing() as connection:
+            await raise_once(connection, alert)
+
+    names = KnownNames(settings.customers, settings.meters, metrics, find_customers, raise_alert)
     if settings.billing is not None:
         await record_plans(settings, database)
     await require_pseudonyms(database, are_on=customers.has_pseudonyms(settings))
@@ -211,7 +217,9 @@ async def collect(
     quota_watch = QuotaMonitor(database, metrics)
     ingest = BatchWriter(database, names, metrics, quota_watch.counted)
     settling = tasks.start("ingest", ingest.run())
-    intake = EventWriter(database, names, metrics, quota_watch.counted, quota_watch.find_refused_readings)
+    intake = EventWriter(
+        database, names, metrics, quota_watch.counted, quota_watch.find_refused_readings, find_invoiced
+    )
     counting = tasks.start("events", intake.run())
     processor = (
         None

@@ -44,6 +44,7 @@ class AlertKind(StrEnum):
     BATCHES_QUARANTINED = "batches_quarantined"
     TOKEN_EDGE_LIMIT_REACHED = "token_edge_limit_reached"
     EVENTS_REJECTED = "events_rejected"
+    CUSTOMERS_UNKNOWN = "customers_unknown"
     REQUESTS_DENIED = "requests_denied"
     CERTIFICATE_EXPIRING = "certificate_expiring"
     PRIVACY_REQUEST_DUE = "privacy_request_due"
@@ -194,6 +195,10 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         N_("reported events are rejected"),
         N_("Correct and replay the dead letters, or discard them."),
         "docs/usage/events.md#dead-letters"),
+    AlertKind.CUSTOMERS_UNKNOWN: AlertPolicy(("warn",), False,
+        N_("usage is counted for customers that nobody knows"),
+        N_("Create the customers, or take the usage back and report it under the right names."),
+        "docs/usage/events.md#corrections"),
     AlertKind.REQUESTS_DENIED: AlertPolicy(("warn",), False,
         N_("many requests are denied within a minute"),
         N_("Look at who is denied most: an edge after a change of tokens, or an attacker."),

@@ -198,6 +198,7 @@ TABLES: Mapping[str, TableEntry] = {
             "customer": CUSTOMER_NAME,
             "request_id": END_USER_ID,
             "upstream_request_id": END_USER_ID,
+            "replaces": END_USER_ID,
             "item": END_USER_ID,
             **dict.fromkeys(("dimensions", "folded"), DIMENSION),
         },

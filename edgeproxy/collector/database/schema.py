@@ -199,6 +199,8 @@ checkpoints = Table(
 )
 dropped = build_sums_table("dropped", "day", postgresql_with={"fillfactor": 70})
 
+CORRECTIONS = "is_summed > 1 OR value < 0"
+"""Condition of events that were taken back, or take usage back."""
 # What services reported, each event once: the rows of the ledger whose edge is EVENTS are made of these.
 events = Table(
     "events",
@@ -214,8 +216,9 @@ events = Table(
     Column("dimensions", Text, nullable=False, server_default=""),  # As they were sent, as those of series.
     Column("folded", Text),  # As they count, where that is something else.
     Column("item", Text),  # What counts once, where the meter is `unique`.
-    Column("is_summed", INTEGER, nullable=False, server_default="1"),  # 0: a reading, which is in no sum.
+    Column("is_summed", INTEGER, nullable=False, server_default="1"),  # 0: a reading; 2, 3: such, taken back.
     Column("upstream_request_id", Text),
+    Column("replaces", Text),  # The id of the event that this one takes back.
     Index("events_time", "time"),
     Index(
         "events_readings",
@@ -225,6 +228,7 @@ events = Table(
         sqlite_where=text("is_summed = 0"),
         postgresql_where=text("is_summed = 0"),
     ),
+    Index("events_corrections", "time", sqlite_where=text(CORRECTIONS), postgresql_where=text(CORRECTIONS)),
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )

@@ -1,8 +1,8 @@
 """An event, and the forms in which it comes: ours, and CloudEvents 1.0. Pure.
 
-`{id, source, customer, meter, value, time, dimensions, request_id, upstream_request_id}`; of a CloudEvent `type` is the
-meter, `subject` the customer, and the others but `time` are in `data`. `source` and `id` together say which event it
-is.
+`{id, source, customer, meter, value, time, dimensions, request_id, upstream_request_id, replaces}`; of a CloudEvent
+`type` is the meter, `subject` the customer, and the others but `time` are in `data`. `source` and `id` together say
+which event it is.
 """
 
 import re
@@ -34,11 +34,16 @@ KEPT_SECONDS = 400 * 86400
 AHEAD_SECONDS = 300
 """Seconds that an event's time may be ahead of ours."""
 
+SUM_TAKEN_BACK, READING_TAKEN_BACK = 2, 3
+"""The values of the column `is_summed` of events that another event has replaced."""
+LEAP_SECOND = re.compile(r"T(\d\d):(\d\d):60")
+"""The second that is inserted at the end of a day of UTC (RFC 3339 section 5.7)."""
+
 TEXT = re.compile(rf"[!-~](?:[ -~]{{0,{CHARACTERS_MAX - 1}}})")
 REQUEST_ID_FIELDS = ("request_id", "upstream_request_id")
-FIELDS = ("id", "source", "customer", "meter", "value", "time", "dimensions", *REQUEST_ID_FIELDS)
+FIELDS = ("id", "source", "customer", "meter", "value", "time", "dimensions", *REQUEST_ID_FIELDS, "replaces")
 CLOUD_FIELDS = ("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data")
-DATA_FIELDS = ("value", "dimensions", *REQUEST_ID_FIELDS)
+DATA_FIELDS = ("value", "dimensions", *REQUEST_ID_FIELDS, "replaces")
 
 
 class InvalidEventError(ValueError):
@@ -81,11 +86,18 @@ class UsageEvent(NamedTuple):
     """Whether its meter adds up what is reported; else it is a reading, of which the last one or the highest counts."""
     upstream_request_id: str | None = None
     """The id that another company's API gave to the request: it is what their support and their invoice go by."""
+    replaces: str | None = None
+    """The id of an earlier event of the same source that is taken back, as this one counts in its place."""
 
     @property
     def minute(self) -> int:
         """The Unix second at which the minute begins that it counts in."""
         return self.time - self.time % 60
+
+    @property
+    def is_correction(self) -> bool:
+        """Whether it takes usage back, which not every token may."""
+        return self.value < 0 or self.replaces is not None
 
 
 def parse_objects(body: bytes) -> list[JsonValue]:
@@ -126,7 +138,7 @@ def parse_event(document: JsonValue, meters: Mapping[str, Meter], now: float) ->
         id=id_,
         customer=customer,
         meter=name,
-        value=1 if item is not None else parse_value(fields.get("value")),
+        value=1 if item is not None else parse_value(fields.get("value"), least=_get_least(meter)),
         time=int(now) if fields.get("time") is None else parse_second(fields["time"], now),
         is_dated=fields.get("time") is not None,
         request_id=_parse_optional_text(fields, "request_id"),
@@ -134,7 +146,13 @@ def parse_event(document: JsonValue, meters: Mapping[str, Meter], now: float) ->
         item=item,
         is_summed=meter.aggregate == "sum",
         upstream_request_id=_parse_optional_text(fields, "upstream_request_id"),
+        replaces=_parse_optional_text(fields, "replaces"),
     )
+
+
+def _get_least(meter: Meter) -> int:
+    """Return the least value of an event of a meter: what is added up can be corrected downwards."""
+    return -VALUE_MAX if meter.aggregate == "sum" else 0
 
 
 def _convert_cloud_event(document: dict[str, object]) -> dict[str, object]:
@@ -185,10 +203,10 @@ def _parse_name(fields: dict[str, object], name: str) -> str:
     return text
 
 
-def parse_value(value: object) -> int:
+def parse_value(value: object, *, least: int = 0) -> int:
     """Parse the amount to add up, or the level of a gauge; raises InvalidEventError."""
-    if type(value) is not int or not 0 <= value <= VALUE_MAX:
-        raise InvalidEventError(f"value: is not a whole number from 0 to {VALUE_MAX}")
+    if type(value) is not int or not least <= value <= VALUE_MAX:
+        raise InvalidEventError(f"value: is not a whole number from {least} to {VALUE_MAX}")
     return value
 
 
@@ -224,10 +242,13 @@ def parse_second(text: object, now: float) -> int:
     try:
         if not isinstance(text, str) or len(text) > 40 or "T" not in (upper := text.upper()):
             raise ValueError
-        at = datetime.fromisoformat(upper)
+        # A leap second belongs to the day, and so to the period, that ends with it.
+        at = datetime.fromisoformat(LEAP_SECOND.sub(r"T\1:\2:59", upper))
         if at.tzinfo is None:
             raise ValueError
         second = int(at.timestamp() // 1)
+        if LEAP_SECOND.search(upper) and second % 86400 != 86399:
+            raise ValueError
     except (ValueError, OverflowError):
         raise InvalidEventError("time: is not a time such as 2027-01-01T12:00:00Z") from None
     if second > now + AHEAD_SECONDS:
@@ -244,6 +265,8 @@ def list_differences(counted: UsageEvent, sent: UsageEvent) -> list[str]:
     differing += [name for name in REQUEST_ID_FIELDS if getattr(counted, name) not in (None, getattr(sent, name))]
     if not _have_same_dimensions(counted.dimensions, sent.dimensions):
         differing.append("dimensions")
+    if counted.replaces != sent.replaces:
+        differing.append("replaces")
     if counted.item != sent.item and "value" not in differing and _is_hashed(counted) == _is_hashed(sent):
         differing.append("value")
     if counted.is_dated and sent.is_dated and counted.time != sent.time:

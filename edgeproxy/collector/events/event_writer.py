@@ -19,12 +19,24 @@ from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.base.scarce_goods import ScarceGood
 from edgeproxy.base.shares import Claim, Places, Share, compute_room
 from edgeproxy.base.timestamps import format_timestamp as moment_ms
+from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.alerts.alert import Alert, raise_alerts
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.database.group_commit import GroupCommit
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, MINUTE, dead_letters, edges, events
+from edgeproxy.collector.events.corrections import (
+    Correction,
+    FindInvoiced,
+    Identity,
+    fetch_counted,
+    find_callers,
+    find_corrections,
+    find_nothing_invoiced,
+    record_corrections,
+    take_back,
+)
 from edgeproxy.collector.events.event import Rejection, UsageEvent, list_differences
 from edgeproxy.collector.ledger.aggregates import Reading
 from edgeproxy.collector.ledger.batch_writer import DatabaseUnavailableError
@@ -43,14 +55,11 @@ TOKEN_SHARE = 1 / 2
 """The fraction of waiting events, and of dead letters, that one token gets at most."""
 DEAD_LETTERS_MAX = 100_000
 """Dead letters that are kept; what is rejected beyond is told to its sender alone."""
-LOOKED_UP_MAX = 5_000
-"""Events that one statement looks up."""
 LETTER_CHARACTERS_MAX = 10_000
 """Characters of an event that a dead letter keeps."""
 OTHER_CONTENT = "id: was counted with another {}"
 TOO_LARGE = "makes a sum that is more than the ledger can hold"
 
-Identity = tuple[str, str]
 FindRefusedReadings = Callable[
     [AsyncConnection, Mapping[tuple[str, str], Sequence[Reading]]], Awaitable[dict[tuple[str, str], dict[int, str]]]
 ]
@@ -70,6 +79,8 @@ class EventRequest(NamedTuple):
     rejected: Sequence[Rejection]
     is_replay: bool = False
     """Whether there is a dead letter of it already."""
+    caller: Caller | None = None
+    """The caller in the audit log, where it may take usage back."""
 
 
 class Receipt(NamedTuple):
@@ -124,10 +135,12 @@ class EventWriter:
         metrics: EventMetrics,
         on_counted: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
         find_refused_readings: FindRefusedReadings = find_no_refused_readings,
+        find_invoiced: FindInvoiced = find_nothing_invoiced,
     ) -> None:
         """`on_counted` is called with the customers and meters of which something was counted."""
         self._on_counted = on_counted
         self._find_refused_readings = find_refused_readings
+        self._find_invoiced = find_invoiced
         self._database = database
         self._names = names
         self._metrics = metrics
@@ -202,22 +215,32 @@ class EventWriter:
         async with self._database.writing() as connection:
             passed: list[Alert] = []
             refused: dict[Identity, str] = {}
+            replaced: dict[Identity, Correction] = {}
+            taken: dict[DimensionUse, int] = {}
+            callers = find_callers((sent.caller, [event for _, event in sent.events]) for sent in group)
             if first:
                 await self._lock_events(connection)
                 refused = await self._find_refused(connection, first.values())
+                corrections = await find_corrections(connection, first.values(), callers, self._find_invoiced)
+                refused |= corrections.refused
                 first = {one: event for one, event in first.items() if one not in refused}
             if first:
                 there = await self._database.insert_events(connection, sorted(first.values()))
-                counted = await self._fetch_counted(connection, sorted(there))
+                counted = await fetch_counted(connection, sorted(there))
                 new = [event for one, event in first.items() if one not in there]
                 grown = sum_events(new)
                 folded, passed = await self._fold_dimensions(connection, grown, new)
-                begun = await self._ledger.add_batches(connection, build_batches(grown.sums, folded))
+                replaced = {one: both for one, both in corrections.replaced.items() if one in first}
+                taken = await take_back(connection, replaced)
+                batches = [*build_batches(grown.sums, folded), *build_batches(taken, {})]
+                begun = await self._ledger.add_batches(connection, batches)
             known = {**first, **counted}
             fresh = first.keys() - counted.keys()
             receipts = [build_receipt(sent, fresh, known, refused) for sent in group]
             await raise_alerts(connection, [*await self._store_dead_letters(connection, group, receipts), *passed])
-        self._on_counted({(use.customer, use.meter) for use in (*grown.sums, *grown.read)})
+            await record_corrections(connection, replaced, callers)
+        uses = (*grown.sums, *grown.read, *taken)
+        self._on_counted({(use.customer, use.meter) for use in uses})
         customers = {customer for customer, *_ in begun} | {use.customer for use in grown.read}
         await self._names.record_names(customers, (meter for _, meter, *_ in begun))
         return receipts
@@ -239,7 +262,7 @@ class EventWriter:
             for index, reason in reasons.items():
                 event = by_gauge[gauge][index]
                 refused[event.source, event.id] = reason
-        counted = await self._fetch_counted(connection, sorted(refused)) if refused else {}
+        counted = await fetch_counted(connection, sorted(refused)) if refused else {}
         return {identity: reason for identity, reason in refused.items() if identity not in counted}
 
     async def _fold_dimensions(
@@ -266,18 +289,6 @@ class EventWriter:
         row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
         await self._database.insert_edges(connection, [row])
         await connection.execute(sa.select(edges.c.edge).where(edges.c.edge == EVENTS).with_for_update())
-
-    async def _fetch_counted(
-        self, connection: AsyncConnection, identities: Sequence[Identity]
-    ) -> dict[Identity, UsageEvent]:
-        """Return the events that were counted before under these identities."""
-        counted: dict[Identity, UsageEvent] = {}
-        for begin in range(0, len(identities), LOOKED_UP_MAX):
-            some = identities[begin : begin + LOOKED_UP_MAX]
-            statement = sa.select(events).where(sa.tuple_(events.c.source, events.c.id).in_(some))
-            for row in await connection.execute(statement):
-                counted[row.source, row.id] = UsageEvent(*row)
-        return counted
 
     async def _store_dead_letters(
         self, connection: AsyncConnection, group: Sequence[EventRequest], receipts: Sequence[Receipt]

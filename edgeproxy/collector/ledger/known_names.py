@@ -4,10 +4,14 @@ Usage of an unknown name is stored like any other. Such names are logged once ea
 responses about usage.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from edgeproxy.base import log
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.alerts.alert import Alert
+from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.periodic import Job, repeat
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.config.meters import OVER_CAP
@@ -15,6 +19,8 @@ from edgeproxy.wire.batch import ANONYMOUS
 
 REFRESH_SECONDS = 60.0
 """Seconds between two looks whether names are known by now."""
+ALERT_SECONDS = 300.0
+"""Seconds for which a customer is unknown until an alert is raised: it may be created a moment after its usage."""
 REMEMBERED_MAX = 10_000
 """Unknown names of each kind that are remembered."""
 NAMES_LOGGED_MAX = 5
@@ -27,6 +33,13 @@ FindCustomers = Callable[[Iterable[str]], Awaitable[set[str]]]
 async def find_no_customers(_: Iterable[str]) -> set[str]:
     """Return no name: without a database, customers of the configuration are the only ones."""
     return set()
+
+
+RaiseAlert = Callable[[Alert], Awaitable[None]]
+
+
+async def raise_no_alert(_: Alert) -> None:
+    """Raise no alert."""
 
 
 class NamesMetrics(Protocol):
@@ -48,8 +61,12 @@ class KnownNames:
         meters: Iterable[str],
         metrics: NamesMetrics,
         find_customers: FindCustomers = find_no_customers,
+        raise_alert: RaiseAlert = raise_no_alert,
     ) -> None:
         self._find_customers = find_customers
+        self._raise_alert = raise_alert
+        self._alert_at: dict[str, float] = {}
+        """The time, by the monotonic clock, at which each unknown customer is worth an alert."""
         self._known: dict[str, frozenset[str]] = {}
         self._unknown: dict[str, set[str]] = {"customer": set(), "meter": set()}
         self._metrics = metrics
@@ -73,6 +90,8 @@ class KnownNames:
             new = sorted(missing)[: REMEMBERED_MAX - len(unknown)]
             if new:
                 unknown.update(new)
+                if kind == "customer":
+                    self._alert_at |= dict.fromkeys(new, time.monotonic() + ALERT_SECONDS)
                 self._metrics.unknown_names(kind, len(unknown))
                 details = {"kind": kind, "names": new[:NAMES_LOGGED_MAX], "more": max(0, len(new) - NAMES_LOGGED_MAX)}
                 self._log.warning("usage of names that the configuration lacks", **details)
@@ -83,6 +102,11 @@ class KnownNames:
         if unknown:
             unknown -= await self._find_customers(list(unknown))
             self._metrics.unknown_names("customer", len(unknown))
+        now = time.monotonic()
+        due = sorted(name for name, at in self._alert_at.items() if at <= now and name in unknown)
+        if due:
+            await self._raise_alert(make_unknown_alert(due, time.time()))
+        self._alert_at = {name: at for name, at in self._alert_at.items() if at > now and name in unknown}
 
     async def run(self) -> None:
         """Look now and then whether names are known by now that were not, until cancelled."""
@@ -101,3 +125,16 @@ class KnownNames:
         if unknown["customer"]:
             unknown["customer"] -= await self._find_customers(unknown["customer"])
         return {kind: sorted(names) for kind, names in unknown.items() if names}
+
+
+def make_unknown_alert(names: Sequence[str], now: float) -> Alert:
+    """Return the alert about customers of whom nobody knows, by name."""
+    day = format_timestamp(round(now * 1000))[:10]
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return Alert(
+        key=f"customers_unknown:{names[0]}:{day}",
+        kind=AlertKind.CUSTOMERS_UNKNOWN,
+        title=f"usage is counted for {names[0]}{more}, whom nobody knows",
+        details={"names": list(names[:NAMES_LOGGED_MAX]), "more": max(0, len(names) - NAMES_LOGGED_MAX)},
+        at=now,
+    )

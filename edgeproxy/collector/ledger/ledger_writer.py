@@ -59,7 +59,7 @@ class LedgerWriter:
         highest = max((max(values.values()) for values in grown.values() if values), default=0)
         if highest > MINUTE_VALUE_MAX:
             raise SumTooLargeError
-        if highest:
+        if any(any(values.values()) for values in grown.values()):  # Corrections are below zero.
             rolled = await rollup.lock_state(self._database, connection)
             for table, grows in zip((ledger, hours, days), rolled.split_increments(grown), strict=True):
                 await self._database.add(connection, table, grows)

@@ -165,10 +165,11 @@ class EdgeVerifier:
         columns = events.c
         minute = (columns.time - columns.time % MINUTE).label("minute")
         split = sa.func.coalesce(columns.folded, columns.dimensions).label("split")
-        value = sa.cast(sa.func.sum(columns.value), sa.BigInteger)
+        counts = sa.case((columns.is_summed == 1, columns.value), else_=0)  # 2: it was taken back.
+        value = sa.cast(sa.func.sum(counts), sa.BigInteger)
         statement = (
             sa.select(minute, columns.customer, columns.meter, split, value, sa.func.count())
-            .where(columns.is_summed == 1)
+            .where(columns.is_summed.in_((1, 2)))
             .group_by(minute, columns.customer, columns.meter, split)
             .order_by(minute)
         )

@@ -114,7 +114,7 @@ def test_without_a_time_it_is_of_now_and_the_same_when_it_is_sent_again() -> Non
         ({"customer": "a b"}, "customer: is not a name"),
         ({"customer": "~events"}, "customer: is not a name"),
         ({"meter": "disks"}, "meter: disks is no meter that counts events"),
-        ({"value": -1}, "value: is not a whole number from 0"),
+        ({"value": -(10**12) - 1}, "value: is not a whole number from -10"),
         ({"value": 1.0}, "value: is not a whole number"),
         ({"value": True}, "value: is not a whole number"),
         ({"value": 10**12 + 1}, "value: is not a whole number"),

@@ -10,10 +10,11 @@ from edgeproxy.base import log
 from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, customers
-from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.customers import has_pseudonyms
 from edgeproxy.collector.accounts.end_users import is_hashing
 from edgeproxy.collector.accounts.pseudonyms import resolve_names
+from edgeproxy.collector.api.auth import DeniedError, require_consent
 from edgeproxy.collector.api.endpoint import AnyCall, Call, Nothing, Query
 from edgeproxy.collector.api.events.models import DeadLettersQuery, DiscardQuery
 from edgeproxy.collector.api.group import Handlers
@@ -63,6 +64,7 @@ class EventHandlers(Handlers):
             event_request = self._parse_events(body, coding, call.holder.label)
         else:
             event_request = await asyncio.to_thread(self._parse_events, body, coding, call.holder.label)
+        event_request = event_request._replace(caller=find_correcting_caller(call))
         receipt = await self._resources.events.write_events(await self._replace_names(event_request))
         rejected = [{"index": rejection.position, "error": rejection.error} for rejection in receipt.rejected]
         return answer(202, {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": rejected})
@@ -122,7 +124,8 @@ class EventHandlers(Handlers):
             raise ProblemError(422, f"the event {error}") from None
         except ValueError:
             raise ProblemError(422, "send one event") from None
-        request = EventRequest(call.holder.label, [(0, event)], (), is_replay=True)
+        caller = find_correcting_caller(call)
+        request = EventRequest(call.holder.label, [(0, event)], (), is_replay=True, caller=caller)
         receipt = await self._resources.events.write_events(await self._replace_names(request))
         if receipt.rejected:
             raise ProblemError(409, f"the event {receipt.rejected[0].error}")
@@ -177,3 +180,12 @@ def name_by_pseudonyms(sent: EventRequest, known_by: Mapping[str, str]) -> Event
 def letter_to_response(letter: DeadLetter) -> dict[str, object]:
     """Return a rejected event as the API shows it."""
     return {**letter._asdict(), "received": format_timestamp(letter.received)}
+
+
+def find_correcting_caller(call: AnyCall) -> Caller | None:
+    """Return the caller for the audit log where it may take usage back, which is sensitive; else None."""
+    try:
+        require_consent(call.holder, "take usage back", time.time())
+    except DeniedError:
+        return None
+    return call.caller

@@ -5,7 +5,7 @@ that reads the ledger. A later comparison with the ledger finds what came late, 
 Nothing is booked twice: a customer, an hour and a revision have one transaction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -21,7 +21,7 @@ from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.database.credit_tables import credit_balances, credit_entries, credit_head, credit_transactions
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.schema import DAY, HOUR, customers
+from edgeproxy.collector.database.schema import CORRECTIONS, DAY, HOUR, customers, events
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.config.collector.currency_units import USD
@@ -107,10 +107,16 @@ def _select_payers(payers: Mapping[str, CreditCustomer], currency: str) -> dict[
 
 
 async def revise_day(database: Database, meters: CreditMeters, day: int) -> int:
-    """Book late usage of the hours of a day; return the number of hours that had some."""
+    """Book late usage of the hours of a day, and usage that was taken back; return the number of hours that had
+    some."""
     async with database.reading(whole=True) as connection:
         late = await _list_late_hours(connection, meters, day)
+        corrected = await _list_corrected_hours(connection, meters, day)
     revised = 0
+    for hour, amount in corrected.items():
+        async with database.writing() as connection, open_journal(connection) as books:
+            await database.lock_rollup(connection)
+            revised += await _refund_hour(books, meters, hour, amount)
     for hour in late:
         async with database.writing() as connection, open_journal(connection) as books:
             await database.lock_rollup(connection)
@@ -173,7 +179,7 @@ async def _revise_hour(books: Journal, meters: CreditMeters, late: LateHour) -> 
     id_, span = payers[customer].id, Span(hour, hour + HOUR)
     meters = meters.by_currency[payers[customer].currency]
     used = (await _fetch_totals(books.connection, meters.cost, span, payers, MODEL)).get(customer, {})
-    booked = await _fetch_booked_entries(books.connection, id_, hour, "consumption", "revenue")
+    booked = await _fetch_booked_entries(books.connection, id_, hour, ("consumption", "usage_refund"), "revenue")
     booked_by_model: dict[str, int] = {}
     for (_, model), amount in booked.items():
         booked_by_model[model] = booked_by_model.get(model, 0) - amount
@@ -182,7 +188,7 @@ async def _revise_hour(books: Journal, meters: CreditMeters, late: LateHour) -> 
     quantities = {}
     for name in meters.cogs:
         quantities[name] = (await _fetch_totals(books.connection, name, span, payers, MODEL)).get(customer, {})
-    costs = await _fetch_booked_entries(books.connection, id_, hour, "cost", "cogs")
+    costs = await _fetch_booked_entries(books.connection, id_, hour, ("cost",), "cogs")
     dearer: dict[tuple[str, str], int] = {}
     for name in meters.cogs:
         now = _compute_costs(meters, {name: quantities[name]})
@@ -193,6 +199,47 @@ async def _revise_hour(books: Journal, meters: CreditMeters, late: LateHour) -> 
     await credits.reverse_expiry(books, id_, hour, late_amount, format_source(id_, hour, revision))
     _book_usage(books, meters, id_, (hour, revision), growth, dearer)
     return 1
+
+
+async def _list_corrected_hours(connection: AsyncConnection, meters: CreditMeters, day: int) -> dict[LateHour, int]:
+    """Return the millicredits that were taken back of each booked hour of a day."""
+    booked_until = (await connection.execute(sa.select(credit_head.c.slice))).scalar_one()
+    columns, costs = events.c, [of_currency.cost for of_currency in meters.by_currency.values()]
+    statement = sa.select(columns.customer, columns.time, columns.value).where(
+        columns.time >= day,
+        columns.time < min(day + DAY, booked_until),
+        sa.text(CORRECTIONS),
+        columns.meter.in_(costs),
+    )
+    corrected: dict[LateHour, int] = {}
+    for customer, time, value in await connection.execute(statement):
+        hour = LateHour(customer, time - time % HOUR)
+        corrected[hour] = corrected.get(hour, 0) + abs(value)
+    return corrected
+
+
+async def _refund_hour(books: Journal, meters: CreditMeters, corrected: LateHour, most: int) -> int:
+    """Give back what is booked of an hour and was taken back since, at most so much; return whether anything was."""
+    customer, hour = corrected
+    payers = await _fetch_payers(books.connection, hour + HOUR, customer)
+    if customer not in payers:
+        return 0
+    payer, span = payers[customer], Span(hour, hour + HOUR)
+    cost = meters.by_currency[payer.currency].cost
+    used = sum((await _fetch_totals(books.connection, cost, span, payers)).get(customer, {}).values())
+    booked = (await _fetch_booked(books.connection, hour, hour + HOUR)).get(payer.id, {}).get(hour, 0)
+    left = min(booked - max(used, 0), most)
+    refunded = 0
+    for consumption in await credits.fetch_consumptions(books.connection, payer.id, hour):
+        if left <= 0:
+            break
+        amount = min(left, consumption.rest)
+        if amount > 0:
+            source = f"{consumption.row.source}/correction/{booked}"
+            why = {"why": "usage was taken back"}
+            await credits.refund_consumption(books, consumption.row, source, amount, why, slice_=hour)
+            left, refunded = left - amount, 1
+    return refunded
 
 
 def _compute_costs(meters: CreditMeters, quantities: Mapping[str, Amounts]) -> dict[tuple[str, str], int]:
@@ -319,12 +366,13 @@ async def _compare_hours(
 
 
 async def _fetch_booked(connection: AsyncConnection, start: int, until: int) -> dict[str, dict[int, int]]:
-    """Return the millicredits that are booked of each customer's hours, by customer id."""
+    """Return the millicredits that are booked of each customer's hours, by customer id, less what was taken back of
+    them."""
     columns = credit_transactions.c
     total = sa.cast(sa.func.sum(-columns.amount), sa.BigInteger)
     statement = (
         sa.select(columns.customer, columns.slice, total)
-        .where(columns.kind == "consumption", columns.slice >= start, columns.slice < until)
+        .where(columns.kind.in_(("consumption", "usage_refund")), columns.slice >= start, columns.slice < until)
         .group_by(columns.customer, columns.slice)
     )
     booked: dict[str, dict[int, int]] = {}
@@ -344,14 +392,14 @@ async def _find_last_revision(connection: AsyncConnection, customer: str, hour: 
 
 
 async def _fetch_booked_entries(
-    connection: AsyncConnection, customer: str, hour: int, kind: TransactionKind, account: str
+    connection: AsyncConnection, customer: str, hour: int, kinds: Sequence[TransactionKind], account: str
 ) -> dict[tuple[str, str], int]:
     """Return the sum of an hour's entries on an account, by meter and model."""
     columns, entries = credit_transactions.c, credit_entries.c
     statement = (
         sa.select(entries.meter, entries.model, sa.cast(sa.func.sum(entries.amount), sa.BigInteger))
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
-        .where(columns.kind == kind, columns.slice == hour, columns.customer == customer, entries.account == account)
+        .where(columns.kind.in_(kinds), columns.slice == hour, columns.customer == customer, entries.account == account)
         .group_by(entries.meter, entries.model)
     )
     return {(meter, model): amount for meter, model, amount in await connection.execute(statement)}

@@ -18,6 +18,7 @@ from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.journal import postings
 from edgeproxy.collector.billing.journal.journal import (
+    NO_SLICE,
     TRANSACTION_FIELDS,
     GrantRow,
     Journal,
@@ -131,10 +132,38 @@ async def book_usage_refund(
     return number
 
 
+class OpenConsumption(NamedTuple):
+    """A consumption, and the millicredits of it that were not refunded."""
+
+    row: TransactionRow
+    rest: int
+
+
+async def fetch_consumptions(connection: AsyncConnection, customer: str, hour: int) -> list[OpenConsumption]:
+    """Return the consumptions of a customer's hour, the latest revision first."""
+    columns, refunds = credit_transactions.c, credit_transactions.alias()
+    is_refund = (refunds.c.kind == "usage_refund") & (refunds.c.original == columns.source)
+    refunded = sa.select(sa.func.coalesce(sa.func.sum(refunds.c.amount), 0)).where(is_refund).scalar_subquery()
+    statement = (
+        sa.select(*TRANSACTION_FIELDS, sa.cast(refunded, sa.BigInteger).label("refunded"))
+        .where(columns.kind == "consumption", columns.slice == hour, columns.customer == customer)
+        .order_by(columns.seq.desc())
+    )
+    rows = (await connection.execute(statement)).all()
+    return [OpenConsumption(TransactionRow(*row[:-1]), -row.amount - row.refunded) for row in rows]
+
+
 async def refund_consumption(
-    books: Journal, original: TransactionRow, id_: str, amount: int, details: Mapping[str, str]
+    books: Journal,
+    original: TransactionRow,
+    id_: str,
+    amount: int,
+    details: Mapping[str, str],
+    *,
+    slice_: int = NO_SLICE,
 ) -> int:
-    """Book a refund of usage, whose transaction is `original`; raises ChangeRejectedError."""
+    """Book a refund of usage, whose transaction is `original`; with a `slice_` its hour is booked with less from then
+    on. Raises ChangeRejectedError."""
     customer, connection = original.customer, books.connection
     transactions = credit_transactions.c
     before = sa.select(transactions.seq).where(
@@ -147,7 +176,7 @@ async def refund_consumption(
     entries = _build_entries(postings.usage_refund_entries, balance, id_, amount, consumed, refunded, books.at)
     if any(entry.grant == id_ for entry in entries):
         books.create_grant(customer, Grant(id_, 0))
-    return books.book(Posting(customer, "usage_refund", id_, entries, original.source, details=details))
+    return books.book(Posting(customer, "usage_refund", id_, entries, original.source, slice_, details))
 
 
 async def get_buyer(connection: AsyncConnection, grant: str) -> str:

@@ -205,6 +205,29 @@ def changed_totals(
     return totals
 
 
+def period_costs(
+    plans: Mapping[str, Mapping[str, Any]],
+    parts: Sequence[PlanPart],
+    usage: Mapping[int, Mapping[str, Mapping[str, int]]],
+    currency: str,
+) -> dict[int, int]:
+    """What each period of a subscription costs, before discounts, by its beginning: usage, fees, and what changes give
+    back of a fee, which belongs to the period in which its time begins."""
+    costs = {parts[0].period_start: _rest(plans, parts[0], parts[0], currency)}
+    for before, part in pairwise(parts):
+        costs.setdefault(part.period_start, 0)
+        if (before.version, before.paid_start, before.paid_end) != (part.version, part.paid_start, part.paid_end):
+            due = _rest(plans, part, part, currency)
+            costs[part.period_start] += due
+            if before.paid_end > part.start:
+                unused = _rest(plans, before, part, currency)
+                costs[before.paid_start] -= min(due, unused) if before.end < part.start else unused
+    for start in costs:
+        period = [part for part in parts if part.period_start == start]
+        costs[start] += _used_in_period(plans, period, usage, currency)
+    return costs
+
+
 def _rest(plans: Mapping[str, Mapping[str, Any]], paid: PlanPart, begun: PlanPart, currency: str) -> int:
     """The part of what is paid in advance for the time from which another part begins."""
     whole = nearest(smallest(plans[paid.version]["fee"], currency), currency)

@@ -5,7 +5,7 @@ Each run is in the `JobLog` that `report_runs` named in the context in which the
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import nullcontext
 from contextvars import ContextVar
 from enum import StrEnum
@@ -17,6 +17,9 @@ from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, f
 from edgeproxy.collector.database.precedence import giving_way
 from edgeproxy.collector.database.single_runner import JobLock, LockLostError, acquire_lock
 from edgeproxy.tracing.recorder import trace
+
+FOLLOW_SECONDS = 60.0
+"""The most seconds that a job waits after a start for those that it follows."""
 
 
 async def run_guarded(
@@ -68,6 +71,8 @@ class Job(NamedTuple):
     """The lock under which one collector of several runs the job; None where each runs it."""
     gives_way: bool = True
     """Whether it gives way to who waits for a page; not where somebody waits for the job itself."""
+    follows: tuple[str, ...] = ()
+    """The names of the jobs whose first run after a start comes before that of this one, which needs their results."""
 
 
 class JobRun(NamedTuple):
@@ -97,6 +102,16 @@ class JobLog:
     def __init__(self, on_run: Callable[[JobRun], None] = lambda _: None) -> None:
         self._on_run = on_run
         self._statuses: dict[str, JobStatus] = {}
+        self._run_ended = asyncio.Event()
+
+    async def wait_for_runs(self, names: Collection[str]) -> None:
+        """Wait until each of these jobs has had a run here, for FOLLOW_SECONDS: another collector may run them."""
+        try:
+            async with asyncio.timeout(FOLLOW_SECONDS):
+                while not all(name in self._statuses and self._statuses[name].last for name in names):
+                    await self._run_ended.wait()
+        except TimeoutError:
+            pass
 
     def begin_run(self, job: Job) -> None:
         """Record that a run begins."""
@@ -108,6 +123,8 @@ class JobLog:
         now, before = time.time(), self._statuses[run.job.name]
         succeeded_at = now if run.result is JobResult.SUCCEEDED else before.succeeded_at
         self._statuses[run.job.name] = JobStatus(run.job, None, run, now, succeeded_at)
+        ended, self._run_ended = self._run_ended, asyncio.Event()
+        ended.set()
         self._on_run(run)
 
     def remove_job(self, job: Job) -> None:
@@ -133,6 +150,7 @@ async def repeat(job: Job, limited_log: log.RateLimitedLog) -> None:
     """Do a job with a rest after each run, until cancelled."""
     job_log = _JOB_LOG.get() or JobLog()
     try:
+        await job_log.wait_for_runs(job.follows)
         while True:
             job_log.begin_run(job)
             began = time.monotonic()

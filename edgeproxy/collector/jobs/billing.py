@@ -46,7 +46,7 @@ from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Apply, 
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.collector.database.encryption import ColumnCipher
-from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively
+from edgeproxy.collector.database.periodic import Job, Rest, repeat, run_exclusively
 from edgeproxy.collector.pages.urls import build_url, select_listener
 from edgeproxy.config.collector.catalog import get_default_currency
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -87,6 +87,10 @@ PRICES_SECONDS = 30.0
 """Seconds between two looks for changes of prices whose time has come, and whose prices Stripe lacks."""
 NOTICES_SECONDS = 600.0
 """Seconds between two looks for customers who are to be told of a change of prices."""
+EVENT_JOBS = ("webhook-poll", "webhook-events")
+"""The names of the jobs that apply Stripe's events."""
+INCOMPLETE_SECONDS = 60.0
+"""Seconds until payments are compared whose events were not applied yet."""
 REVENUE_SECONDS = 300.0
 """Seconds between two times that the metrics of money are read."""
 ANSWERS_SECONDS = 60.0
@@ -205,7 +209,9 @@ class BillingJobs:
             balance = StripeBalance(self._database, stripe)
             payments = (
                 build_job("stripe-balance", BALANCE_SECONDS, lambda: self._sync_balance(balance)),
-                build_job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe)),
+                build_job(
+                    "payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe, processor)
+                )._replace(follows=("stripe-balance", *(() if processor is None else EVENT_JOBS))),
                 build_job("erased-customers", ERASED_SECONDS, lambda: delete_erased(self._database, stripe)),
             )
             tasks.start("payments", self._run_exclusively("billing-payments", payments))
@@ -233,7 +239,7 @@ class BillingJobs:
             build_job("meter-events", SEND_SECONDS, exports.send_rows),
             build_job("meter-event-doubts", DOUBTS_SECONDS, exports.resolve_doubts),
             build_job("meter-event-revisions", COMPARE_SECONDS, exports.compare_outbox),
-            build_job("stripe-sums", COMPARE_SECONDS, exports.reconcile_days),
+            build_job("stripe-sums", COMPARE_SECONDS, exports.reconcile_days)._replace(follows=("usage-slices",)),
         )
 
     async def _raise_reminders(self) -> None:
@@ -366,11 +372,18 @@ class BillingJobs:
         if billing is not None and billing.mode != "off":
             await balance.sync(time.time())
 
-    async def _reconcile_payments(self, stripe: Stripe) -> None:
-        """Hold the days that are over of Stripe's payments against the journal."""
+    async def _reconcile_payments(self, stripe: Stripe, processor: Processor | None) -> Rest | None:
+        """Hold the days that are over of Stripe's payments against the journal, once our side is complete."""
         billing = self._known().billing
-        if billing is not None and billing.mode != "off":
-            await reconcile_payments.reconcile_days(self._database, stripe, time.time())
+        if billing is None or billing.mode == "off":
+            return None
+        complete = reconcile_payments.complete_nothing if processor is None else processor.complete
+        try:
+            await reconcile_payments.reconcile_days(self._database, stripe, time.time(), complete)
+        except reconcile_payments.BooksIncompleteError as error:
+            self._log.info("payments are compared later", why=str(error))
+            return Rest(INCOMPLETE_SECONDS)
+        return None
 
     async def _run_exclusively(
         self, lock: str, jobs: tuple[Job, ...], begin: Callable[[], Awaitable[None]] | None = None

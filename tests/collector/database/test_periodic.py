@@ -3,7 +3,10 @@
 import asyncio
 from contextlib import suppress
 
+import pytest
+
 from edgeproxy.base import log
+from edgeproxy.collector.database import periodic
 from edgeproxy.collector.database.periodic import (
     STANDBY,
     Job,
@@ -82,3 +85,35 @@ def test_a_rest_is_as_long_as_the_work_says() -> None:
 
     asyncio.run(play())
     assert count == 3, "the rest of the job begins once the work returns none of its own"
+
+
+def test_job_runs_first_after_the_jobs_that_it_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> list[str]:
+        report_runs(JobLog())
+        runs: asyncio.Queue[str] = asyncio.Queue()
+        may_end = asyncio.Event()
+
+        async def lead() -> None:
+            await may_end.wait()
+            await runs.put("leader")
+
+        def build(name: str, *follows: str) -> Job:
+            return Job(name, 60.0, "it failed", lambda: runs.put(name), follows=follows)
+
+        leader = Job("leader", 60.0, "it failed", lead)
+        limited_log = log.RateLimitedLog(60.0)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(repeat(job, limited_log)) for job in (build("follower", "leader"), leader)]
+            tasks.append(group.create_task(repeat(build("free"), limited_log)))
+            order = [await runs.get()]
+            may_end.set()
+            order += [await runs.get(), await runs.get()]
+            # A job that another collector runs holds nobody up for ever.
+            monkeypatch.setattr(periodic, "FOLLOW_SECONDS", 0.001)
+            tasks.append(group.create_task(repeat(build("alone", "elsewhere"), limited_log)))
+            order.append(await runs.get())
+            for task in tasks:
+                task.cancel()
+        return order
+
+    assert asyncio.run(play()) == ["free", "leader", "follower", "alone"]

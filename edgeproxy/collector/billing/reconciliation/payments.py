@@ -1,6 +1,8 @@
 """Reconciliation D: the balance at Stripe against the journal, a day at a time, to the cent.
 
-First all balance transactions of the day are booked, also those that an earlier look has missed. Then the balance of
+First both sides are completed: Stripe's events are read and applied, the steps of invoices are booked, and all balance
+transactions of the day, also those that an earlier look has missed. As long as events of the time wait, as after a
+pause of the collector, nothing is compared. Then the balance of
 both books has changed by the same amount, and each purchase and invoice of which something moved has nothing left in
 clearing: negative invoices, amounts too small to charge and payments elsewhere never enter it. These are in the balance
 of the customer, which is compared as it is now.
@@ -24,6 +26,7 @@ from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
 from edgeproxy.collector.billing.stripe_balance import clearing
 from edgeproxy.collector.billing.stripe_balance.customer_balances import CustomerBalances
 from edgeproxy.collector.billing.stripe_balance.sync import StripeBalance
+from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.billing.webhooks.stripe_objects import PAYMENT_PARTS, find_paid_invoice
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR
@@ -54,13 +57,32 @@ class Repair(NamedTuple):
     """The reasons why objects of Stripe's could not be applied."""
 
 
-async def reconcile_days(database: Database, stripe: Stripe, now: float) -> int:
+class BooksIncompleteError(Exception):
+    """The books cannot be compared yet, as our side is not complete: a sentence why."""
+
+
+async def complete_nothing() -> None:
+    """Leave Stripe's events as they are."""
+
+
+async def reconcile_days(
+    database: Database, stripe: Stripe, now: float, complete_events: Callable[[], Awaitable[object]] = complete_nothing
+) -> int:
     """Compare each day that is over and was not compared yet; return how many. Raises StripeCallError; what was done
-    until then is recorded."""
+    until then is recorded. `complete_events` reads and applies the events of Stripe. Raises BooksIncompleteError where
+    some of them wait all the same."""
     end = int(now - SETTLED_SECONDS) // DAY * DAY
     async with database.reading() as connection:
         reconciled_until = await discrepancies.find_reconciled_until(connection, "D")
     first = end - DAY if reconciled_until is None else max(reconciled_until, end - DAYS_MAX * DAY)
+    if first < end:
+        await complete_events()
+        while await book_invoices(database):
+            pass
+        async with database.reading() as connection:
+            waiting = await receiver.count_waiting(connection, int(now - SETTLED_SECONDS))
+        if waiting:
+            raise BooksIncompleteError(f"{waiting} events of Stripe are not applied yet")
     for start in range(first, end, DAY):
         # The balances of customers are those of now, whatever day is compared.
         await reconcile_span(database, stripe, Span(start, start + DAY), now, has_balances=start + DAY == end)

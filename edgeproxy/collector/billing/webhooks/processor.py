@@ -29,6 +29,8 @@ from edgeproxy.collector.database.encryption import ColumnCipher
 
 OBJECTS_AT_ONCE_MAX = 16
 ROUND_OBJECTS_MAX = 200
+COMPLETE_ROUNDS_MAX = 1000
+"""Rounds of events that are applied in a row, so that objects that change all the time hold nobody up."""
 POLL_SECONDS = 600.0
 """Seconds between two polls for events that were lost on their way."""
 OVERLAP_SECONDS = 3600
@@ -254,6 +256,13 @@ class Processor:
         async with self._database.writing() as connection:
             await receiver.record_read(connection, name, until, int(began * 1000))
         return stored_count
+
+    async def complete(self) -> None:
+        """Read the events that were lost on their way, and apply all that are due. Raises StripeUnavailableError."""
+        await self.poll()
+        for _ in range(COMPLETE_ROUNDS_MAX):
+            if not await self.step():
+                break
 
     async def replay(self, event: str) -> bool:
         """Apply an event once more, from this database or else from Stripe; return False where neither has it.

@@ -140,6 +140,12 @@ async def find_read_began(connection: AsyncConnection, name: str) -> int | None:
     return (await connection.execute(sa.select(reads.began).where(reads.list == name))).scalar_one_or_none()
 
 
+async def count_waiting(connection: AsyncConnection, until: int) -> int:
+    """Return the number of events that wait, and that Stripe made before this Unix second."""
+    waiting = (columns.state == EventState.WAITING, columns.created < until)
+    return int((await connection.execute(sa.select(sa.func.count()).where(*waiting))).scalar_one())
+
+
 async def is_waiting(connection: AsyncConnection, object_type: str) -> bool:
     """Return whether an event about such an object waits to be applied."""
     waiting = sa.select(columns.id).where(columns.state == EventState.WAITING, columns.object_type == object_type)

@@ -3,11 +3,14 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.credits import credits
@@ -16,6 +19,7 @@ from edgeproxy.collector.billing.credits.purchases import CUSTOMER, UnexpectedOb
 from edgeproxy.collector.billing.credits.refunds import RefundSender
 from edgeproxy.collector.billing.invoices import credit_notes, foreign_balance, stripe_reports
 from edgeproxy.collector.billing.invoices.bookings import book_invoices
+from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.journal.verification import list_differences, verify_journal
 from edgeproxy.collector.billing.period_close.collection.invoice_items import INVOICE_METADATA
@@ -32,9 +36,11 @@ from edgeproxy.collector.database.billing_tables import invoices as invoices_tab
 from edgeproxy.collector.database.book_text import match_book_text
 from edgeproxy.collector.database.credit_tables import credit_entries
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.database.schema import DAY, HOUR
+from edgeproxy.collector.jobs.billing import build_processor
 from edgeproxy.config.collector.billing import Stripe as Settings
 from tests.support.credited import ALICE, opened, read, write
+from tests.support.sold import settings
 from tests.support.stripe_sandbox import KEY, Sandbox
 
 ACME = "id-acme"
@@ -399,3 +405,63 @@ def test_a_repair_books_what_lost_webhooks_have_missed_and_nothing_twice(databas
             assert accounts["deferred"] == -2_750
 
     play(database, own_sandbox, work)
+
+
+def test_payments_agree_at_whatever_step_a_collector_stopped_for_days(
+    database: str, own_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each round the collector hears of one step more, stops for days, and compares as soon as it is back."""
+    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY)
+    rows_of_rounds: list[list[Any]] = []
+
+    async def work(company: Company) -> None:
+        now = float(company.began)
+        monkeypatch.setattr(journal, "now_ms", lambda: int(now * 1000))
+        known = settings(tmp_path, database, own_sandbox.url)
+        processor = build_processor(known, company.database, company.stripe, lambda seconds: None)
+        processor._clock = lambda: now
+        invoices: list[str] = []
+        monkeypatch.setattr(company, "refresh", lambda invoice: asyncio.sleep(0))
+
+        async def pay() -> None:
+            invoices.append(await company.invoice(4_000))
+
+        async def refund() -> None:
+            intent = await company.find_intent(invoices[-1])
+            await company.call("v1.refunds.create", payment_intent=intent, amount=500)
+
+        async def credit() -> None:
+            invoices.append(await company.invoice(1_500))
+            await company.call("v1.credit_notes.create", invoice=invoices[-1], amount=200, refund_amount=200)
+
+        async def owe() -> None:
+            invoices.append(await company.invoice(700, by="nobody"))
+
+        steps = (pay, refund, credit, owe)
+        for heard in range(len(steps) + 1):
+            for number, step in enumerate(steps):
+                await step()
+                if number < heard:
+                    await processor.complete()
+            now += 3 * DAY
+            own_sandbox.advance(3 * DAY)
+            with pytest.raises(payments.BooksIncompleteError) if heard == 1 else nullcontext():
+                # Events that could not be applied now are no difference yet.
+                kept = processor._table
+                processor._table = {**kept, "invoice": fail} if heard == 1 else kept
+                try:
+                    await payments.reconcile_days(company.database, company.stripe, now, processor.complete)
+                finally:
+                    processor._table = kept
+            if heard == 1:
+                now += HOUR
+                await payments.reconcile_days(company.database, company.stripe, now, processor.complete)
+            async with company.database.reading() as connection:
+                compared = await discrepancies.list_reconciliations(connection, "D", 100)
+            rows_of_rounds.append([row["rows"] for row in compared if row["rows"]])
+
+    async def fail(_: AsyncConnection, __: object) -> None:
+        raise UnexpectedObjectError("it cannot be applied now")
+
+    play(database, own_sandbox, work)
+    assert rows_of_rounds == [[]] * 5

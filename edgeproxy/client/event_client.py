@@ -85,8 +85,11 @@ class EventClient:
         upstream_request_id: str | None = None,
         at: datetime | None = None,
         id: str | None = None,
+        replaces: str | None = None,
     ) -> str:
         """Add an event to the queue and return its id. From then on the event outlives this process.
+
+        An event that `replaces` the id of an earlier one counts in its place; the token needs the right to do so.
 
         The call is one write to a file, without fsync. Raises ValueError for arguments that make no event, and
         QueueFullError or OSError where the queue cannot store it: the event was not accepted then.
@@ -107,6 +110,8 @@ class EventClient:
             event["request_id"] = request_id
         if upstream_request_id is not None:
             event["upstream_request_id"] = upstream_request_id
+        if replaces is not None:
+            event["replaces"] = replaces
         self._queue.add(json.dumps(event, separators=(",", ":")).encode() + b"\n")
         return event_id
 

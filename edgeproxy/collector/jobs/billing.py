@@ -209,9 +209,9 @@ class BillingJobs:
             balance = StripeBalance(self._database, stripe)
             payments = (
                 build_job("stripe-balance", BALANCE_SECONDS, lambda: self._sync_balance(balance)),
-                build_job(
-                    "payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe, processor)
-                )._replace(follows=("stripe-balance", *(() if processor is None else EVENT_JOBS))),
+                build_job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe, processor))._replace(
+                    follows=("stripe-balance", *(() if processor is None else EVENT_JOBS))
+                ),
                 build_job("erased-customers", ERASED_SECONDS, lambda: delete_erased(self._database, stripe)),
             )
             tasks.start("payments", self._run_exclusively("billing-payments", payments))

@@ -240,6 +240,7 @@ def test_random_lives_cost_what_a_second_rater_says(tmp_path: Path, database: st
 
     async def work() -> int:
         settings: dict[str, Any] = {"plans": str(file), "meters": meters, "coupons": {"THIRD": COUPON}}
+        settings["breaker"] = {"enabled": False}
         async with sold(tmp_path, database, "http://127.0.0.1:9", **settings) as (of, _):
             count, until = 0, time.monotonic() + seconds
             while count < len(KEPT) or time.monotonic() < until:

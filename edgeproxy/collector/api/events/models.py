@@ -23,8 +23,9 @@ class Event(TypedDict):
     """The customer, by name."""
     meter: str
     """The meter, one with `count: events`."""
-    value: NotRequired[Annotated[int, Field(ge=0, le=VALUE_MAX)] | str]
-    """The units used, in the meter's own unit; of a meter with `aggregate: unique`, the text that is counted."""
+    value: NotRequired[Annotated[int, Field(ge=-VALUE_MAX, le=VALUE_MAX)] | str]
+    """The units used, in the meter's own unit, below 0 to take some back; of a meter with `aggregate: unique`, the text
+    that is counted."""
     time: NotRequired[str | None]
     """The time of the usage (RFC 3339); by default now."""
     dimensions: NotRequired[dict[str, str] | None]
@@ -33,19 +34,24 @@ class Event(TypedDict):
     """The id of the request that caused the usage."""
     upstream_request_id: NotRequired[str | None]
     """The id that another company's API gave to that request, such as a model's provider."""
+    replaces: NotRequired[str | None]
+    """The id of an earlier event of the source that this one takes back; the token needs `sensitive: true`."""
 
 
 class CloudEventData(TypedDict):
     """The data of a CloudEvent."""
 
-    value: NotRequired[Annotated[int, Field(ge=0, le=VALUE_MAX)] | str]
-    """The units used, in the meter's own unit; of a meter with `aggregate: unique`, the text that is counted."""
+    value: NotRequired[Annotated[int, Field(ge=-VALUE_MAX, le=VALUE_MAX)] | str]
+    """The units used, in the meter's own unit, below 0 to take some back; of a meter with `aggregate: unique`, the text
+    that is counted."""
     dimensions: NotRequired[dict[str, str] | None]
     """The values of the meter's dimensions, by their names."""
     request_id: NotRequired[str | None]
     """The id of the request that caused the usage."""
     upstream_request_id: NotRequired[str | None]
     """The id that another company's API gave to that request, such as a model's provider."""
+    replaces: NotRequired[str | None]
+    """The id of an earlier event of the source that this one takes back; the token needs `sensitive: true`."""
 
 
 class CloudEvent(TypedDict):

@@ -88,7 +88,7 @@ async def explain_line(
         formula += f"; less {sum(other.line.amount for other in before)} on earlier lines"
     taken_off = rated - sum(other.line.amount for other in before) - line.amount
     if taken_off:
-        formula += f"; less {taken_off} that does not stand, as an invoice was void or credited"
+        formula += f"; less {taken_off} that does not stand: an invoice was void or credited, or the plan had ended"
     hours = None
     if line.meter and is_sum(meters, line.meter):
         hours = await _fetch_hours(connection, row.name, line, segments)

@@ -5,7 +5,6 @@ There is one acceptor for each listening socket, and nothing in it for each conn
 """
 
 import asyncio
-import socket
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
@@ -32,9 +31,6 @@ WITHOUT_TLS = "This port speaks TLS, and this is HTTP without it: ask for https:
 HANDSHAKE_BYTES_MAX = 20 << 10
 """Maximum bytes of a client's handshake: its first message, and then a certificate chain. Each certificate of the chain
 costs a verification. Four RSA 4096 certificates take about 7 KiB."""
-
-GONE = (7, 8)
-"""TCP states after the peer has closed its side: CLOSE and CLOSE_WAIT of linux/tcp_states.h."""
 
 
 class Acceptor(asyncio.Protocol):
@@ -132,11 +128,7 @@ class TlsHandshake(TlsTransport):
             if protocols is not None and self._spoken.isdisjoint(protocols):
                 self.send_alert(NO_APPLICATION_PROTOCOL, "no application protocol in common")
                 return False
-            # Handshakes of clients that have gone must not delay the other handshakes. The edge cannot read the end of
-            # the stream behind the waiting bytes, so it asks for the TCP state. A client that has closed its sending
-            # side can never finish a handshake.
-            state: bytes = self._plain.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-            if state[0] in GONE:
+            if self.has_peer_gone():
                 self._fail(None)
                 return False
         return True

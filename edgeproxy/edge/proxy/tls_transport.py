@@ -9,8 +9,11 @@ with no `eof_received` before it.
 """
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.turns import InputBacklog, Turns
@@ -27,9 +30,9 @@ UNASKED_BYTES_MAX = 1 << 20
 RECORDS_BYTES_MAX = 4 << 10
 """Reads of at most this many bytes are decrypted at once. Even the shortest records take only about 0.2 ms then."""
 
-TLS_PIECE_BYTES_MAX = 24 << 10
-"""Maximum bytes that are decrypted at a time. OpenSSL processes all messages before the next data in one call. Key
-updates of this many bytes take it about 40 ms."""
+TLS_PIECE_BYTES, TLS_PIECE_BYTES_MAX = 2 << 10, 24 << 10
+"""Bytes that are decrypted at a time: at first, and at most. OpenSSL processes all messages before the next data in one
+call. Key updates take it about 4 ms for 2 KiB, and 40 ms for 24 KiB."""
 
 RECORD_OVERHEAD_BYTES = 29
 """Bytes of a TLS 1.2 record besides its content: header, explicit nonce and tag. A TLS 1.3 record has 22."""
@@ -37,6 +40,17 @@ RECORD_OVERHEAD_BYTES = 29
 EMPTY_BYTES_MAX, EMPTY_BYTES_PER_SECOND = 24 << 10, 16 << 10
 """Bytes without content that a connection may send at once, and per second. The second bound allows 600 key updates per
 second. Empty records and padding count too. An incomplete record counts for the first bound."""
+
+
+GONE = (7, 8)
+"""TCP states after the peer has closed its side: CLOSE and CLOSE_WAIT of linux/tcp_states.h."""
+
+
+@cache
+def certificate_thread() -> ThreadPoolExecutor:
+    """Return the thread that verifies certificates. OpenSSL needs up to 40 ms for the chain of one handshake."""
+    return ThreadPoolExecutor(1, "certificates")
+
 
 _room = memoryview(bytearray(READ_BYTES_MAX + 4 * RECORD_BYTES_MAX))
 """The bytes to which the records of all connections are decrypted: they leave it before the next one is read."""
@@ -60,6 +74,8 @@ class TlsTransport(asyncio.Protocol):
         "_protocol",
         "_tls",
         "_turns",
+        "_verification",
+        "_verifies_next",
         "backlog",
         "deadline",
     )
@@ -87,6 +103,10 @@ class TlsTransport(asyncio.Protocol):
         """The error that broke it."""
         self._paused = False
         self._turns = turns
+        self._verifies_next = False
+        """True if the peer's next flight of the handshake has certificates that must be verified."""
+        self._verification: asyncio.Future[None] | None = None
+        """The step of the handshake that runs in a thread. Nothing else may use OpenSSL's objects meanwhile."""
         self.backlog: InputBacklog | None = None
         """Records and handshake messages that wait for a slice."""
         self._empty_bytes, self._empty_since = 0.0, 0.0
@@ -112,23 +132,53 @@ class TlsTransport(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._plain = transport
         if not self._tls.server_side:
-            self._do_handshake()
+            self._finish_step(self._tls.do_handshake)
 
-    def _do_handshake(self) -> bool:
-        """Go on with the handshake; True once it is done."""
+    def _finish_step(self, step: Callable[[], None]) -> None:
+        """Process the result of a step of the handshake: `step` raises what OpenSSL raised."""
         try:
-            self._tls.do_handshake()
+            step()
         except ssl.SSLWantReadError:
+            # The peer sends its certificates after this side's first flight.
+            if self._outgoing.pending and self._tls.context.verify_mode != ssl.CERT_NONE:
+                self._verifies_next = True
             self._flush()
-            return False
-        except ssl.SSLError as error:
+            return
+        except OSError as error:
             # What OpenSSL has to say to the peer about it, an alert, goes out before the end.
             self._fail(error)
-            return False
+            return
         self._flush()
         app = self._protocol = self.on_handshake_done()
         app.connection_made(self)  # type: ignore[arg-type]
-        return True
+        self._read(0)
+
+    def _verify(self) -> None:
+        """Make the next step of the handshake in a thread. The socket is not read until then."""
+        self.pause_reading()
+        self._verification = asyncio.get_running_loop().run_in_executor(certificate_thread(), self._verify_in_thread)
+        self._verification.add_done_callback(self._on_verified)
+
+    def _verify_in_thread(self) -> None:
+        if self.has_peer_gone():
+            raise ConnectionResetError("the peer has closed the connection")
+        self._tls.do_handshake()
+
+    def has_peer_gone(self) -> bool:
+        """Return whether the peer has closed its side, so that it can never finish the handshake.
+
+        Handshakes of peers that have gone must not delay the other handshakes. The edge has stopped reading, so it asks
+        for the state of the TCP connection.
+        """
+        state: bytes = self._plain.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        return state[0] in GONE
+
+    def _on_verified(self, verification: "asyncio.Future[None]") -> None:
+        self._verification = None
+        if verification.cancelled() or self._is_closed:
+            return
+        self.resume_reading()
+        self._finish_step(verification.result)
 
     def send_alert(self, alert: bytes, why: str) -> None:
         """End the handshake with this record."""
@@ -137,10 +187,17 @@ class TlsTransport(asyncio.Protocol):
 
     def _fail(self, why: BaseException | None) -> None:
         if not self._is_closed:
-            self._flush()
+            if self._verification is None:
+                self._flush()
+            self._stop_verification()
             self._is_closed = True
             self._plain.close()
             self.on_handshake_failed(why)
+
+    def _stop_verification(self) -> None:
+        """Take the step out of the thread's queue. If it runs already, its result is dropped."""
+        if self._verification is not None:
+            self._verification.cancel()
 
     def on_timeout(self) -> None:
         """End a handshake that takes too long."""
@@ -154,6 +211,8 @@ class TlsTransport(asyncio.Protocol):
         # A step of a handshake takes a millisecond, and a record may carry only one byte.
         if (self._protocol is None or len(data) > RECORDS_BYTES_MAX) and self._take_in_slices(data):
             return
+        if self._verification is not None:
+            return  # The connection was lost during the handshake.
         if self._protocol is None and (self._is_closed or not self.on_handshake_data(data)):
             return
         if self._is_half_closed:
@@ -161,20 +220,17 @@ class TlsTransport(asyncio.Protocol):
         self._incoming.write(data)
         if self._protocol is not None:
             self._read(len(data))
-        elif self._do_handshake():
-            if self.backlog is not None:
-                self.backlog.is_costly = False
-            self._read(0)
-        elif self.backlog is not None and self._tls.context.verify_mode == ssl.CERT_REQUIRED:
-            # The client's next flight has certificates, and each certificate costs a verification.
-            self.backlog.is_costly = self._tls.server_side
+        elif self._verifies_next:
+            self._verify()
+        else:
+            self._finish_step(self._tls.do_handshake)
 
     def _take_in_slices(self, data: bytes) -> bool:
         """Process input in slices. Return False if the caller must process it at once, as on a lost connection."""
         if self._plain.is_closing():
             return False
         if self.backlog is None:
-            self.backlog = InputBacklog(self._turns, self)
+            self.backlog = InputBacklog(self._turns, self, TLS_PIECE_BYTES)
         return self.backlog.receive(data)
 
     def describe(self) -> tuple[str, str]:
@@ -282,6 +338,7 @@ class TlsTransport(asyncio.Protocol):
             self._is_closed = True
             app.connection_lost(self._error or exc)  # type: ignore[arg-type]
         elif not self._is_closed:
+            self._stop_verification()
             self._is_closed = True
             self.on_handshake_failed(exc)
 

@@ -5,7 +5,7 @@ chunks and frames cost far more CPU than their size suggests. So the worker proc
 is a single ordinary request. Each slice has a time limit, and all slices of a turn share another one, however many
 connections wait. Unprocessed input waits in a queue. The queue is served round robin, after the new input of a turn:
 uvloop runs callbacks first and then reads sockets, so the queue's callback runs after the reads. Connections that have
-had no slice yet get every second slice. At most one costly step runs in a turn.
+had no slice yet get every second slice.
 
 A connection whose input waits pauses its transport within `data_received`. This ends libuv's loop of reads.
 """
@@ -19,7 +19,7 @@ from typing import Final, Protocol
 SLICE_SECONDS: Final = 0.001
 """Seconds that one connection may spend on its input in a turn."""
 
-TURN_SECONDS: Final = 0.004
+TURN_SECONDS: Final = 0.002
 """Seconds for all slices of one turn together: once for new input, and once more for the queue after it."""
 
 SMALL_BYTES: Final = 1024
@@ -68,7 +68,6 @@ class Turns:
     __slots__ = (
         "_began",
         "_call_soon",
-        "_costly",
         "_ends",
         "_longest",
         "_newcomers",
@@ -104,13 +103,11 @@ class Turns:
         time."""
         self._queue: deque[QueuedInput] = deque()
         """Connections whose last slice ended before their input did."""
-        self._costly: deque[QueuedInput] = deque()
-        """Connections whose next step cannot be divided and is known to take long."""
 
     @property
     def waiting(self) -> int:
         """The number of connections whose input waits."""
-        return len(self._newcomers) + len(self._queue) + len(self._costly)
+        return len(self._newcomers) + len(self._queue)
 
     def open(self) -> float:
         """Begin a slice for new input. Return the end of the slice, or 0.0 if the input must wait.
@@ -119,7 +116,7 @@ class Turns:
         """
         if self.until:
             return self.until
-        if self._queue or self._newcomers or self._costly:
+        if self._queue or self._newcomers:
             return 0.0
         now = self.clock()
         if not self._ends:
@@ -134,13 +131,10 @@ class Turns:
             data = step(data)
         return data
 
-    def wait(self, waiter: QueuedInput, *, costly: bool = False) -> None:
-        """Queue `waiter` for a slice in one of the next turns. The caller must not queue a waiter twice.
-
-        `costly`: the next step of `waiter` cannot be divided and takes long. Only one such step runs in a turn.
-        """
+    def wait(self, waiter: QueuedInput) -> None:
+        """Queue `waiter` for a slice in one of the next turns. The caller must not queue a waiter twice."""
         # If a slice is running, it is usually the waiter's own, and it ended before the waiter's input did.
-        (self._costly if costly else self._queue if self.until else self._newcomers).append(waiter)
+        (self._queue if self.until else self._newcomers).append(waiter)
         if not self._ends:
             self._ends = self.clock()  # New input of this turn must not overtake it.
             self._schedule()
@@ -200,9 +194,6 @@ class Turns:
                 is_newcomers = not is_newcomers
                 self.grant(waiter, min(now + SLICE_SECONDS, ends))
                 now = clock()
-            if self._costly:
-                self.grant(self._costly.popleft(), now + SLICE_SECONDS)
-                now = clock()
         finally:
             if not self.waiting:
                 self._began = 0.0  # The loop may sleep before its next turn.
@@ -249,20 +240,19 @@ class InputBacklog:
     the two objects refer to each other.
     """
 
-    __slots__ = ("_at", "_data", "_feeds", "_piece_bytes", "_side", "_turns", "is_costly", "is_queued")
+    __slots__ = ("_at", "_data", "_feeds", "_piece_bytes", "_side", "_turns", "is_queued")
 
-    def __init__(self, turns: Turns, side: InputSide) -> None:
+    def __init__(self, turns: Turns, side: InputSide, piece_bytes: int = PIECE_BYTES) -> None:
+        """`piece_bytes` is the length of the first piece."""
         self._turns = turns
         self._side: InputSide | None = side
         self._data, self._at = b"", 0
         """The bytes, and the number of them that have been processed."""
-        self._piece_bytes = PIECE_BYTES
+        self._piece_bytes = piece_bytes
         self._feeds = False
         """True while the connection processes a piece."""
         self.is_queued = False
         """True while the backlog is queued for a slice."""
-        self.is_costly = False
-        """True if the next step of the connection cannot be divided and takes long."""
 
     def __len__(self) -> int:
         """Return the number of waiting bytes."""
@@ -297,7 +287,7 @@ class InputBacklog:
         if not self.is_queued and self._side is not None:
             self.is_queued = True
             self._side.hold_input()
-            self._turns.wait(self, costly=self.is_costly)
+            self._turns.wait(self)
 
     def blocks_reading(self) -> bool:
         """Return whether input waits that must be processed before any further read. Queue it, as there is room now."""

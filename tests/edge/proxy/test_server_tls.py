@@ -6,6 +6,7 @@ import json
 import random
 import socket
 import ssl
+import threading
 import weakref
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from edgeproxy.edge.proxy.acceptor import TlsHandshake
 from edgeproxy.edge.proxy.client_hello import NO_APPLICATION_PROTOCOL
+from edgeproxy.edge.proxy.tls_transport import certificate_thread
 from loadtest.neighbours.kinds.tls import client_hello, key_updates
 from tests.edge.proxy.authority import Authority
 from tests.support.transcript import Edge, get, head, ok, post
@@ -253,6 +255,24 @@ async def test_who_may_come_changes_with_the_files(secure: Edge, authority: Auth
     await exchanged(secure, await secure.secure_client(context), get(), ok())
 
 
+async def test_certificates_are_verified_beside_the_loop(secure: Edge, authority: Authority, tmp_path: Path) -> None:
+    clients = Authority(tmp_path, "clients")
+    secure.config["listen"]["tls"]["client_ca"] = str(clients.file)
+    context = authority.trusted()
+    context.load_cert_chain(*clients.issues("customer"))
+    await secure.starts()
+    is_free = threading.Event()
+    try:
+        certificate_thread().submit(is_free.wait)
+        client, gone = await secure.secure_client(context), await secure.secure_client(context)
+        gone.closes()
+        assert len(await guests(secure)) == 2
+    finally:
+        is_free.set()
+    await secure.until(lambda: secure.count("edge_tls_handshake_failures_total") == 1)
+    await exchanged(secure, client, get(), ok())
+
+
 async def test_flood_of_key_updates_ends_its_connection_and_a_few_do_not(secure: Edge) -> None:
     client, inbox = await secure.client(), bytearray()
     pieces = key_updates(inbox)
@@ -359,7 +379,7 @@ async def test_handshake_of_a_client_that_has_gone_costs_no_signature(
 ) -> None:
     await secure.starts()
     steps: list[TlsHandshake] = []
-    monkeypatch.setattr(TlsHandshake, "_do_handshake", steps.append)
+    monkeypatch.setattr(TlsHandshake, "_finish_step", lambda handshake, step: steps.append(handshake))
     with socket.create_connection(secure.address) as gone:
         gone.sendall(client_hello())
     await secure.until(lambda: secure.count("edge_tls_handshake_failures_total") == 1)

@@ -173,10 +173,11 @@ def test_the_queue_is_served_round_robin():
     sides = [Side(loop, COSTLY, name, log) for name in "abcdef"]
     for side in sides:
         side.receive(INPUT)
-    loop.turn()  # Now each of them has had its first slice.
+    while set(log) != set("abcdef"):
+        loop.turn()  # Until each of them has had its first slice.
     log.clear()
     order: list[str] = []
-    for _ in range(9):
+    for _ in range(12):
         loop.turn()
     for name in log:
         if not order or order[-1] != name:
@@ -321,7 +322,7 @@ def test_newcomer_waits_for_one_slice_and_not_for_a_round():
     log: list[str] = []
     for _ in range(50):
         Side(loop, COSTLY, "hostile", log).receive(INPUT)
-    for _ in range(30):
+    for _ in range(60):
         loop.turn()  # Now all of them have had their first slices.
     polite = Side(loop, COSTLY, "polite", log)
     polite.receive(INPUT[:2000])
@@ -341,19 +342,3 @@ def test_newcomers_leave_every_second_slice_to_those_that_wait_longer():
         loop.turn()
         turns += 1
         assert turns < 30
-
-
-def test_one_costly_step_runs_in_a_turn_after_the_others():
-    loop = Loop()
-    log: list[str] = []
-    costly = [Side(loop, 0.015 / 2000, "costly", log) for _ in range(5)]
-    Side(loop, COSTLY, "first", log).receive(INPUT)
-    for side in costly:
-        side.backlog.is_costly = True
-        side.receive(INPUT[:2000])
-    Side(loop, COSTLY, "polite", log).receive(INPUT[:2000])
-    log.clear()
-    for _ in range(5):
-        assert loop.turn() <= 0.015 + TURN_SECONDS + SLICE_SECONDS
-        assert log.index("polite") < log.index("costly")
-    assert log.count("costly") == 5

@@ -182,7 +182,7 @@ CONNECTIONS: Final = (
     _bound_by_setting(
         "held bytes",
         "held",
-        "bytes held for all clients of a worker; an address has half, an HTTP/2 connection a quarter",
+        "bytes held for all clients of a worker; an address and an HTTP/2 connection have half",
         Unit.BYTES,
         503,
         "[memory](bounds.md#memory)",

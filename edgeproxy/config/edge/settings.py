@@ -104,8 +104,8 @@ class Limits(Part):
     held: Annotated[int, BeforeValidator(units.Size(1 << 20, 1 << 40))] = Field(
         default=units.HELD_BYTES,
         description="Bytes that each worker holds in memory for clients: bodies and requests read ahead, answers that "
-        "clients do not take. From half of it on bodies for upstreams with [`buffer`](#upstreamsname) go to disk. An "
-        "address may hold half, an HTTP/2 connection a quarter; whoever holds most beyond that gets 503, or a reset "
+        "clients do not take. From a quarter of it on bodies for upstreams with [`buffer`](#upstreamsname) go to disk. "
+        "An address or an HTTP/2 connection may hold half; whoever holds most beyond that gets 503, or a reset "
         "within an answer. More if many clients are slow: see [memory](bounds.md#memory).",
     )
     header_timeout: Duration = Field(default=10.0, description="Time for the whole head to arrive; then 408.")

@@ -8,12 +8,12 @@ is exceeded, the budget tells the largest holders to release their bytes. The bu
 
 from typing import Final, Protocol
 
-CONNECTION_SHARE: Final = 4
-"""A divisor of the budget: an HTTP/2 connection may hold a quarter."""
+CONNECTION_SHARE: Final = 2
+"""A divisor of the budget: an HTTP/2 connection may hold a half."""
 ADDRESS_SHARE: Final = 2
 """A divisor of the budget: an address may hold a half."""
-PRESSED_SHARE: Final = 2
-"""A divisor of a bound: beyond a half of it the worker saves memory, and bodies go to disk."""
+PRESSED_SHARE: Final = 4
+"""A divisor of a bound: beyond a quarter of it the worker saves memory, and bodies go to disk."""
 RELIEF_SHARE: Final = 8
 """A divisor of a bound: when the bound is exceeded, an eighth of it is freed as well. Otherwise each further byte would
 trigger another search for the largest holders."""
@@ -102,7 +102,7 @@ class HeldBudget:
     def is_pressed(self, holder: Holder) -> bool:
         """Return whether the worker must save memory for this holder.
 
-        It must if the worker, the holder's address or the holder's connection has more than half of its bound.
+        It must if the worker, the holder's address or the holder's connection has more than a quarter of its bound.
         """
         if self.held_bytes > self.bytes_max // PRESSED_SHARE:
             return True

@@ -59,9 +59,8 @@ CONTINUATIONS_MAX: Final = 8
 CONTINUATION_BYTES: Final = 1024
 """CONTINUATION frames that a block may have whatever their size. Further ones must have this many bytes on average."""
 
-SLICE_STEPS: Final = 64
-HEADERS_STEPS: Final = 4
-"""The frames that are read in one slice, each of which is a step, and what a stream costs that begins."""
+SLICE_BYTES: Final = 256
+"""A slice reads the frames that begin in this many bytes: at most 28 empty frames, or 18 requests of 14 bytes each."""
 
 SETTINGS_MAX: Final = 32
 """Settings in a frame."""
@@ -158,7 +157,7 @@ class Http2Connection(Sender):
             data = self.receive_slice(data)
 
     def receive_slice(self, data: bytes) -> bytes:
-        """Take bytes of the peer up to the cost of a slice, SLICE_STEPS; return the bytes that were not read."""
+        """Read the frames that begin in the first SLICE_BYTES of the peer's bytes. Return the bytes behind them."""
         if self.is_over:
             return b""
         if self._rest:
@@ -166,8 +165,9 @@ class Http2Connection(Sender):
         try:
             position = 0 if self._has_settings else self._read_preface(data)
             if position or self._has_settings:
-                position, steps = self._read_frames(data, position)
-                if steps <= 0:
+                stop = position + SLICE_BYTES
+                position = self._read_frames(data, position, stop)
+                if position > stop:
                     return data[position:]
             self._rest = data[position:]
         except Http2ConnectionError as error:
@@ -188,10 +188,13 @@ class Http2Connection(Sender):
         self._has_settings = True
         return len(PREFACE)
 
-    def _read_frames(self, data: bytes, position: int) -> tuple[int, int]:
-        """Read whole frames; return where the next one begins, and how many of SLICE_STEPS are left."""
-        end, steps = len(data), SLICE_STEPS
-        while end - position >= HEADER_BYTES and steps > 0 and not self.is_over:
+    def _read_frames(self, data: bytes, position: int, stop: int) -> int:
+        """Read whole frames that begin at most at `stop`. Return the position of the next frame."""
+        end = len(data)
+        last = end - HEADER_BYTES
+        if last > stop:
+            last = stop
+        while position <= last and not self.is_over:
             high, length, kind, flags, number = HEADER.unpack_from(data, position)
             if high or length > FRAME_BYTES_MAX:
                 raise create_size_error("a frame is longer than SETTINGS_MAX_FRAME_SIZE", "4.2")
@@ -199,7 +202,6 @@ class Http2Connection(Sender):
             if start + length > end:
                 break
             position = start + length
-            steps -= HEADERS_STEPS if kind == HEADERS else 1
             payload = data[start:position]
             number &= STREAM_MASK
             try:
@@ -209,7 +211,7 @@ class Http2Connection(Sender):
                     self._read_frame(kind, flags, number, payload)
             except Http2StreamError as error:
                 self._end_stream(number, error)
-        return position, steps
+        return position
 
     def _read_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """Read any frame but a whole field block without padding and priority."""
@@ -288,8 +290,6 @@ class Http2Connection(Sender):
             return
         if len(self.streams) >= STREAMS_MAX:
             raise Http2StreamError(ErrorCode.REFUSED_STREAM, "more streams than were allowed", "5.1.2")
-        if length == OVERSIZED_LENGTH:
-            self.patience.spend_reset()  # Such a request costs its client nothing else.
         stream = self.streams[number] = self._create_stream(number, self.initial_window, STREAM_WINDOW)
         if ended:
             stream.request_ended = True
@@ -298,6 +298,7 @@ class Http2Connection(Sender):
         if length == OVERSIZED_LENGTH:
             stream.body_left = -1
             stream.on_oversized_request(head)
+            self.patience.spend_reset()  # Such a request costs its client nothing else.
         else:
             stream.on_request(head)
 

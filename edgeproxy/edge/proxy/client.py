@@ -90,6 +90,7 @@ class Client(ClientInput):
         """Whether `update_configuration` has to wait for the end of the exchange under way."""
         self._probes: ProbeSchedule | None = None
         self._certificate: ClientCertificate | None = None
+        self.backlog = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
@@ -148,9 +149,11 @@ class Client(ClientInput):
         else:
             self._serve(data)
 
-    def _serve(self, data: bytes, deadline: float = 0.0) -> None:
-        """Serve the request that `data` begins with; `deadline` is that of a head whose first part came earlier."""
-        served = 0
+    def _serve(self, data: bytes, deadline: float = 0.0, served: int = 0) -> None:
+        """Serve the request that `data` begins with.
+
+        `deadline` is the deadline of a head whose first part came earlier. `served` counts the requests of this read.
+        """
         while True:
             snapshot = self.runtime.snapshot
             # A whole head that was seen before has one blank line, at its end.

@@ -46,6 +46,8 @@ class ClientInput(ClientTransport):
 
     address: "Address"
     """The limits of the address that asks."""
+    backlog: InputBacklog | None
+    """Input behind `buffer` that waits for slices. Always None for a stream of HTTP/2."""
     _body_size_due: int
     """Bytes that the body has to have for its deadline to be put off."""
 
@@ -57,8 +59,6 @@ class ClientInput(ClientTransport):
         """The body of the request under way, while some of it is still to come."""
         self.buffer = b""
         """Bytes that were read and belong to no request yet."""
-        self.backlog: InputBacklog | None = None
-        """Input behind `buffer` that waits for its turns."""
         self.holding: Holding | None = None
         """Its entry in the worker's memory budget, while anything is held for it (held_budget.py)."""
 

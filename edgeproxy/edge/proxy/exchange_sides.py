@@ -82,6 +82,9 @@ class UpstreamSide(IdleConnection, TunnelUpstream, Protocol[E]):
     def tunnel(self) -> Tunnel | None:
         """The tunnel that it is a part of once it has left HTTP behind."""
 
+    def begin_answer(self, data: bytes, end: int) -> None:
+        """Begin an answer that is relayed piece by piece. Its head ends at `end`."""
+
     def learn_idle_timeout(self, block: bytes) -> None:
         """Take from the first answer's head for how long this server keeps a connection that is idle."""
 

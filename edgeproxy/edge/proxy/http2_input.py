@@ -83,6 +83,7 @@ class Http2Input(Stream, ClientInput):
     _trailers: tuple[bytes, ...] = ()
     _has_oversized_trailers = False
     _websocket_key = b""
+    backlog = None
 
     address: "Address"
     forwarded_lines: bytes

@@ -17,6 +17,7 @@ from edgeproxy.edge.proxy.exchange_record import ExchangeRecord
 from edgeproxy.edge.proxy.exchange_states import ANSWERING, OVER, TUNNEL
 from edgeproxy.edge.proxy.message_metering import MeteredTransport
 from edgeproxy.edge.proxy.reverse_mapping import SAME
+from edgeproxy.edge.proxy.turns import PIECE_BYTES
 
 if TYPE_CHECKING:
     from edgeproxy.edge.http1.response import PlainResponse, ResponseHead
@@ -52,6 +53,9 @@ class ResponseRelay(ExchangeRecord):
         client, binding, endpoint = self.client, self.binding, self.endpoint
         assert binding is not None
         assert endpoint is not None
+        if binding.body_metering is not None and len(data) > PIECE_BYTES:
+            server.begin_answer(data, end)  # The usage that a long answer states is read in slices.
+            return
         arrived = monotonic()
         status, _, keep, rate, flags, _ = plain
         for counter in binding.status_counters[status]:
@@ -101,8 +105,6 @@ class ResponseRelay(ExchangeRecord):
             self._record_whole(endpoint, data[: end + 2])
         self.state = OVER
         client.exchange = None
-        if client.holding is not None:
-            client.update_held()
         client.deadline = written + self.snapshot.keepalive_idle
         if client.buffer or client.write_paused:
             client.serve_next()
@@ -260,11 +262,6 @@ class ResponseRelay(ExchangeRecord):
         return head if self.shown_policy is None else remove_legacy(head)
 
     # ---- what the answer may be
-
-    @property
-    def reads_usage(self) -> bool:
-        """Whether the usage that the answer's body states is read."""
-        return self.binding is not None and self.binding.body_metering is not None
 
     def is_bodiless(self, status: int) -> bool:
         """Return whether an answer of this status has no body, whatever its fields say (RFC 9112 section 6.3)."""

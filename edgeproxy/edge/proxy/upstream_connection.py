@@ -18,7 +18,7 @@ from edgeproxy.edge.proxy.plain_responses import PLAIN_RESPONSES, read_plain_hea
 from edgeproxy.edge.proxy.reset import was_reset
 from edgeproxy.edge.proxy.socket_input import read_remaining
 from edgeproxy.edge.proxy.tunnel import Tunnel
-from edgeproxy.edge.proxy.turns import PACKED_PIECE_BYTES_MAX, PIECE_BYTES, PIECE_BYTES_MAX, SMALL_BYTES, InputBacklog
+from edgeproxy.edge.proxy.turns import PACKED_PIECE_BYTES_MAX, PIECE_BYTES_MAX, SMALL_BYTES, InputBacklog
 from edgeproxy.edge.proxy.upstream_body import (
     CHUNKED,
     FILTERED,
@@ -78,14 +78,11 @@ class UpstreamConnection(UpstreamBody):
             else:
                 plain = endpoint.latest_meaning = known
                 endpoint.latest_head = data[: end + 4]
-        if exchange.accepts_whole and end + 4 + plain[1] == (size := len(data)):
+        if exchange.accepts_whole and end + 4 + plain[1] == len(data):
             client = exchange.client
             # An answer in one piece does not say that the connection ends, and does not come by `Client.next`, where
-            # the end of the client's side, another configuration and a client that is not read are seen to. The usage
-            # that a long one states is read in slices.
-            if (size <= PIECE_BYTES or not exchange.reads_usage) and not (
-                client.state or client.half_closed or client.is_outdated or self.write_paused
-            ):
+            # the end of the client's side, another configuration and a client that is not read are seen to.
+            if not (client.state or client.half_closed or client.is_outdated or self.write_paused):
                 exchange.respond_whole(self, plain, data, end)
                 return
         self.begin_answer(data, end)

@@ -101,7 +101,7 @@ async def test_a_flood_ends_with_its_connection_and_others_are_served(
 
 async def test_rapid_reset_within_one_slice_reaches_no_upstream(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     """And every slot of it is given back, as the stage checks."""
-    monkeypatch.setattr(connection, "SLICE_STEPS", 1 << 20)
+    monkeypatch.setattr(connection, "SLICE_BYTES", 1 << 20)
     await edge.starts()
     data = b"".join(
         frame(HEADERS, END_HEADERS | END_STREAM, number, block([*GET[:1], (b":path", b"/public/"), *GET[2:]]))

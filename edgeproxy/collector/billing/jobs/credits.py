@@ -21,7 +21,7 @@ LOOK_SECONDS = 10.0
 LATE_DAYS = 35
 """Days for which late usage is looked for: at once where it is noted, and all of them each hour."""
 BOOKING_RESTS = 20.0
-"""Reading all unbooked invoices is repeated after so many times its own duration."""
+"""Reading all unbooked invoices, or late usage, is repeated after so many times its own duration."""
 HELD_SECONDS = 60
 """Seconds after which a held refund without a result is sent again."""
 
@@ -34,6 +34,8 @@ class CreditsJob:
         self._billing = billing
         self._refunds = refunds
         self._revised = 0.0
+        self._look_at = 0.0
+        """The time of the next look at late usage, by the monotonic clock."""
         self._late_counts: dict[int, int] = {}
         """The additions to each closed hour at the last round."""
         self._book_at = 0.0
@@ -69,12 +71,15 @@ class CreditsJob:
 
     async def _revise_days(self, meters: CreditMeters, now: float) -> None:
         """Book the late usage of days that had some since the last round, and each hour of all days, newest first."""
+        is_due, began = now - self._revised >= HOUR, time.monotonic()
+        if not is_due and began < self._look_at:
+            return
         today = int(now) // DAY * DAY
         days = range(today, today - LATE_DAYS * DAY, -DAY)
         async with self._database.reading() as connection:
             late_counts = await rollup.fetch_late_counts(connection, days[-1], today + DAY)
+        self._look_at = time.monotonic() + BOOKING_RESTS * (time.monotonic() - began)
         grown = {hour // DAY * DAY for hour, count in late_counts.items() if count != self._late_counts.get(hour, 0)}
-        is_due = now - self._revised >= HOUR
         for day in days if is_due else sorted(grown, reverse=True):
             await consumption.revise_day(self._database, meters, day)
         self._late_counts = late_counts

@@ -296,3 +296,16 @@ def test_whatever_happens_in_whatever_order(steps: list[tuple[str, int, int, int
         assert all(grant.rest >= 0 for grant in balance.grants)
         assert balance.overdraft == 0 or not any(grant.rest for grant in balance.grants)
         assert balance.overdraft >= 0
+
+
+def test_late_usage_takes_from_expired_grants_as_much_as_it_would_have_spent() -> None:
+    balance = CreditBalance((Grant("paid", 50, paid=100), Grant("gone", 0, NOW), Grant("later", 10, NOW + 1)))
+    expired = {"gone": 30, "later": 5}
+    for amount, parts in (
+        (20, [("gone", 20)]),
+        (30, [("gone", 30)]),
+        (38, [("gone", 30)]),
+        (43, [("gone", 30), ("later", 3)]),
+        (90, [("gone", 30), ("later", 5)]),
+    ):
+        assert postings.split_expired(balance, expired, amount) == parts

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, UsageKey, rate_segments, sum_amounts
+from edgeproxy.collector.billing.rating.rater import RatedLine, UsageKey, rate_segments, sum_amounts
 from edgeproxy.collector.billing.subscriptions import changes
 from edgeproxy.collector.billing.subscriptions.changes import PlanChange, PlanChangeError, SubscriptionState
 from edgeproxy.config.collector.catalog import Plan
@@ -144,33 +144,3 @@ def test_a_second_rater_agrees_on_changes_within_a_period(number: int, seed: int
         assert life.totals == expected, (catalog.currency, catalog.terms, life.events, life.use_of)
         kinds |= {part.is_yearly for part in life.parts}
     assert kinds == {True, False}
-
-
-def test_a_return_to_the_same_plan_in_a_paid_period_costs_nothing_and_renews_no_included_amount() -> None:
-    plan = Plan.model_validate({"fee": "31", "meters": {"calls": {"included": "100", "price": "1"}}})
-    current = changes.begin_subscription("x@1", plan, now=JANUARY, anchor=None, is_yearly=False)
-    fees = changes.compute_fees(current.segments, ())
-    ended = current._replace(segments=changes.end_segments(current.segments, JANUARY + 86400))
-    change = changes.resume_plan(ended, "x@1", plan, JANUARY + 2 * 86400, fees, is_yearly=False)
-    assert change.begun is not None
-    assert change.lines == []
-    segments: list[Segment] = [*ended.segments, change.begun]
-    used = {UsageKey(one.span, "calls"): 80 for one in segments}
-    lines = rate_segments(segments, used, fees)
-    assert [(line.segment.start, line.tier, line.quantity, line.amount) for line in lines] == [
-        (JANUARY, 0, 80, 0),
-        (JANUARY + 2 * 86400, 0, 20, 0),
-        (JANUARY + 2 * 86400, 1, 60, 6000),
-    ]
-
-
-def test_a_return_by_a_cheaper_plan_gives_nothing_back() -> None:
-    large, small = (Plan.model_validate({"fee": fee}) for fee in ("310", "31"))
-    current = changes.begin_subscription("large@1", large, now=JANUARY, anchor=None, is_yearly=False)
-    fees = changes.compute_fees(current.segments, ())
-    ended = current._replace(segments=changes.end_segments(current.segments, JANUARY + 86400))
-    with pytest.raises(PlanChangeError, match="in this minute"):
-        changes.resume_plan(ended, "small@1", small, JANUARY + 86400, fees, is_yearly=False)
-    change = changes.resume_plan(ended, "small@1", small, JANUARY + 86460, fees, is_yearly=False)
-    assert [line.amount for line in change.lines] == [-3000, 3000], "100 a day, less a minute"
-    assert (change.at, change.when) == (JANUARY + 86460, "now")

@@ -236,3 +236,21 @@ def test_however_usage_is_split_it_costs_the_same(seed: int) -> None:
                 assert sum_amounts(invoiced) >= before, "more usage never costs less"
         at_once = rate_segments([segment], to_keys(segment, whole), settled={segment.span})
         assert (charges(invoiced), sum_amounts(invoiced)) == (charges(at_once), sum_amounts(at_once))
+
+
+def test_a_plan_that_is_taken_again_goes_on_with_its_included_amounts_and_gives_no_more_back_than_it_costs() -> None:
+    price = {"included": "100", "price": "1", "by": {"dimension": "model", "prices": {"dear": "2"}}}
+    plan = Plan.model_validate({"fee": "310", "meters": {"calls": price, "free": {"included": "unlimited"}}})
+    small = Plan.model_validate({"fee": "31"})
+    first, back = Span(JANUARY.start, JANUARY.start + 86400), Span(CHANGE, JANUARY.end)
+    segments = [Segment("x@1", plan, first, JANUARY), Segment("x@2", plan, back, JANUARY)]
+    used = {UsageKey(first, "calls", "other"): 80, UsageKey(back, "calls", "dear"): 40, UsageKey(back, "free"): 7}
+    lines = [line for line in rate_segments(segments, used) if line.meter == "calls"]
+    assert [(line.segment.start, line.value, line.tier, line.quantity, line.amount) for line in lines] == [
+        (first.start, "", 0, 80, 0),
+        (back.start, "dear", 0, 40, 0),
+        (back.start, "", 0, -20, 0),
+        (back.start, "", 1, 20, 2000),
+    ]
+    segments[1] = Segment("small@1", small, back, JANUARY)
+    assert [line.amount for line in rate_segments(segments, {})] == [31000, -1550, 1550]

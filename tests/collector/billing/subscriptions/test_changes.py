@@ -195,3 +195,25 @@ def test_a_price_change_is_met_when_the_paid_time_ends_after_it(is_yearly: bool,
     following = changes.next_segment(moved, PLANS | {"standard@2": PLANS[STANDARD]})
     assert following is not None
     assert (following.version == "standard@2") == (met == JANUARY.end)
+
+
+def test_a_return_by_a_cheaper_plan_gives_nothing_back_and_waits_for_the_minute() -> None:
+    current = held(ENTERPRISE)
+    fees = changes.compute_fees(current.segments, ())
+    ended = current._replace(segments=changes.end_segments(current.segments, NOON))
+    terms = (STANDARD, PLANS[STANDARD])
+    with pytest.raises(PlanChangeError, match="in this minute"):
+        changes.resume_plan(ended, *terms, NOON, fees, is_yearly=False)
+    change = changes.resume_plan(ended, *terms, NOON + 60, fees, is_yearly=False)
+    assert [line.amount for line in change.lines] == [-4950, 4950]
+    year = changes.resume_plan(ended, *terms, NOON + 60, fees, is_yearly=True)
+    assert year.begun is not None
+    assert year.begun.paid.end == timegm((2028, 1, 1, 0, 0, 0))
+    again = changes.resume_plan(ended, ENTERPRISE, PLANS[ENTERPRISE], NOON, fees, is_yearly=False)
+    assert again.begun is not None
+    assert (again.at, again.lines) == (NOON, [])
+    resumed = ended._replace(segments=[*ended.segments, again.begun])
+    assert [one.span.start for one in resumed.allowance_segments] == [JANUARY.start, NOON]
+    paid = held(STANDARD, is_yearly=True)
+    dearer = changes.change_plan(paid, ENTERPRISE, PLANS[ENTERPRISE], "period_end", NOON, ())
+    assert dearer.next_version == ENTERPRISE

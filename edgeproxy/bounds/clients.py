@@ -9,6 +9,8 @@ from edgeproxy.edge.http1 import chunked, grammar
 from edgeproxy.edge.http2 import connection, frames, hpack, patience, sender
 from edgeproxy.edge.proxy import acceptor, client_input, http2_client, tls_transport, token_verifier, tunnel
 
+HELD: Final = http2_client.HELD_BYTES_MAX >> 20
+SHARE: Final = http2_client.STREAM_SHARE_BYTES >> 10
 CALM: Final = "the connection ends with ENHANCE_YOUR_CALM"
 
 
@@ -342,7 +344,7 @@ FRAMES: Final = (
     _bound(
         "unread answer",
         (HTTP2,),
-        "bytes of an answer that wait for a window; 16 KiB if the connection holds 1 MiB",
+        f"bytes of an answer that wait for a window; {SHARE} KiB beyond {HELD} MiB of the connection",
         http2_client.STREAM_BYTES_MAX,
         Unit.BYTES,
         "CVE-2019-9517",

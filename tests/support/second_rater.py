@@ -174,6 +174,8 @@ class PlanPart(NamedTuple):
     period_end: int
     paid_start: int
     paid_end: int
+    is_resting: bool = False
+    """Nothing is charged in advance for it."""
 
 
 def changed_totals(
@@ -192,7 +194,8 @@ def changed_totals(
     period: list[PlanPart] = [parts[0]]
     for before, part in pairwise(parts):
         due = 0
-        if (before.version, before.paid_start, before.paid_end) != (part.version, part.paid_start, part.paid_end):
+        is_same = (before.version, before.paid_start, before.paid_end) == (part.version, part.paid_start, part.paid_end)
+        if not is_same or before.is_resting != part.is_resting:
             due = _rest(plans, part, part, currency)
             if before.paid_end > part.start:
                 unused = _rest(plans, before, part, currency)
@@ -230,6 +233,8 @@ def period_costs(
 
 def _rest(plans: Mapping[str, Mapping[str, Any]], paid: PlanPart, begun: PlanPart, currency: str) -> int:
     """The part of what is paid in advance for the time from which another part begins."""
+    if paid.is_resting:
+        return 0
     whole = nearest(smallest(plans[paid.version]["fee"], currency), currency)
     if paid.is_yearly:
         off = Fraction(plans[paid.version]["annual"]["discount"].rstrip("%")) / 100

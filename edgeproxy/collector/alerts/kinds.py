@@ -57,6 +57,7 @@ class AlertKind(StrEnum):
     INVOICE_PAID_TWICE = "invoice_paid_twice"
     INVOICE_DRAFT_MISSING = "invoice_draft_missing"
     CREDIT_NOTE_FAILED = "credit_note_failed"
+    PLAN_STOPPED = "plan_stopped"
     DECISION_FAILED = "decision_failed"
     REFUND_FAILED = "refund_failed"
     PAYMENT_DISPUTED = "payment_disputed"
@@ -247,6 +248,10 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         N_("a credit note was not made at Stripe"),
         N_("Read the reason. A refused credit note is not tried again; any other one is."),
         "docs/billing/billing.md#invoices"),
+    AlertKind.PLAN_STOPPED: AlertPolicy(("warn",), False,
+        N_("a plan has ended, or its fees rest, as its invoices stay unpaid"),
+        N_("Nothing, or ask the customer: a payment of all that is open starts the fees again."),
+        "docs/billing/runbook.md#somebody-has-not-paid"),
     AlertKind.DECISION_FAILED: AlertPolicy(("page",), False,
         N_("an invoice did not become what a person has decided"),
         N_("Look at the invoice at Stripe, and decide again."),

@@ -154,6 +154,7 @@ segments = Table(
     Column("stripe_price", Text),
     # How usage of it is collected: as it was configured when it began.
     Column("collection", Text, nullable=False, server_default="invoice_items"),
+    Column("is_resting", INTEGER, nullable=False, server_default="0"),  # Whether its fee rests.
     Column("told_from", INTEGER),  # From when on Stripe counts events for it; None: it is told of none.
     Column("told_until", INTEGER),  # When what Stripe has counted for it became final; None: it may still grow.
     sqlite_strict=True,

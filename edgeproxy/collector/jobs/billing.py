@@ -41,7 +41,13 @@ from edgeproxy.collector.billing.stripe.customers import record_deleted
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT
 from edgeproxy.collector.billing.stripe_balance.sync import StripeBalance
 from edgeproxy.collector.billing.stripe_sync.customer_deletion import delete_erased
-from edgeproxy.collector.billing.subscriptions import entitlements, subscription_rows, trial_alerts
+from edgeproxy.collector.billing.subscriptions import (
+    entitlements,
+    subscription_rows,
+    subscriptions,
+    trial_alerts,
+    unpaid_plans,
+)
 from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Apply, Processor, StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
@@ -221,6 +227,7 @@ class BillingJobs:
         prices = PriceChangeJob(self._database, self._known, lambda: find_plan_page(self._known()))
         return (
             build_job("unpaid-invoices", UNPAID_SECONDS, self._pause_unpaid),
+            build_job("unpaid-plans", UNPAID_SECONDS, self._follow_unpaid_plans),
             build_job("credit-balances", BALANCES_SECONDS, self._reconcile_credits),
             build_job("plan-graces", PASSES_SECONDS, self._follow_passes),
             build_job("plans", PLANS_SECONDS, self._follow_plans),
@@ -291,6 +298,21 @@ class BillingJobs:
                 if (await charging.fetch_charging(connection, settings.billing)).is_on:
                     some = names[first : first + dunning.TAKEN_MAX]
                     await dunning.pause_and_release(connection, settings, now, some)
+
+    async def _follow_unpaid_plans(self) -> None:
+        """Charge fees again whose customers have paid all; write off what those whose plan has ended do not pay."""
+        settings, now = self._known(), time.time()
+        if settings.billing is None or settings.billing.mode == "off":
+            return
+        async with self._database.reading() as connection:
+            paid = await unpaid_plans.list_paid(connection, now, PLANS_MAX)
+        for customer in paid:
+            async with self._database.writing() as connection:
+                await subscriptions.resume_fees(connection, customer, settings=settings, now=now)
+        if settings.billing.unpaid.after == "uncollectible":
+            async with self._database.writing() as connection:
+                if (await charging.fetch_charging(connection, settings.billing)).is_on:
+                    await unpaid_plans.write_off_ended(connection, PLANS_MAX)
 
     async def _follow_passes(self) -> None:
         """Cap customers whose grace is over; lift the caps once their period is over."""

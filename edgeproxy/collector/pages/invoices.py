@@ -104,7 +104,9 @@ async def open_customer_portal(visit: Visit) -> web.Response:
     """Open a session at Stripe, where cards are entered; the page links to it."""
     body = {"return_url": f"{visit.site.url}{INVOICES}"}
     session = await visit.fetch("POST", "/billing/portal", body=body)
-    return visit.render("payment_details.html", url=session["url"])
+    opened = await visit.fetch("GET", "/billing/invoices", query={"limit": str(INVOICES_MAX), "state": "open"})
+    owed = find_owed(opened["invoices"], time.time(), find_stripe_base(visit))
+    return visit.render("payment_details.html", url=session["url"], owed=owed)
 
 
 def to_row(invoice: JsonDocument) -> tuple[str, ...]:

@@ -122,6 +122,20 @@ class Tax(Part):
     business_id_required: Switch = Field(default=False, description="Businesses without a valid tax id cannot buy.")
 
 
+class Unpaid(Part):
+    """The end of service to a customer who does not pay: see [unpaid plans](runbook.md#somebody-has-not-paid)."""
+
+    after: Literal["pause", "cancel", "uncollectible", "keep"] = Field(
+        default="pause",
+        description="What becomes of a plan at the end of its period if its customer is refused for unpaid invoices "
+        "and the last retry is over. `pause`: its fees rest until all is paid. `cancel`: it ends. `uncollectible`: it "
+        "ends, and the invoices are written off. `keep`: its fees are invoiced further on.",
+    )
+    periods: Annotated[int, BeforeValidator(Whole(1, 120))] = Field(
+        default=2, description="Open invoices of a customer from which on `after` holds."
+    )
+
+
 class Billing(Part):
     """Plans and charging: see [what usage costs](billing.md)."""
 
@@ -168,6 +182,9 @@ class Billing(Part):
         default=tuple(days * DAY_SECONDS for days in (1, 3, 5, 7)),
         description="Times after a payment was first declined at which it is tried again, by default 1, 3, 5 and 7 "
         "days. With another payment method it is tried at once.",
+    )
+    unpaid: Unpaid = Field(
+        default=Unpaid(), description="What becomes of a plan whose invoices stay unpaid after the last retry."
     )
     price_notice: Annotated[float, BeforeValidator(Time(0.0, 365 * DAY_SECONDS))] = Field(
         default=30 * DAY_SECONDS,

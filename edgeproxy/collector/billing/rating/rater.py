@@ -42,6 +42,8 @@ class Segment(NamedTuple):
     """The period in which it is; None where that is all of `paid`."""
     is_trial: bool = False
     """Whether it is a trial, of which nothing is charged."""
+    is_resting: bool = False
+    """Whether its fee rests, as the customer is refused for unpaid invoices. Usage is charged."""
 
     @property
     def period(self) -> Span:
@@ -50,7 +52,9 @@ class Segment(NamedTuple):
 
     @property
     def fee(self) -> int:
-        """The fee of all of `paid`, in the plan's currency; raises ValueError where it is not sold by the year."""
+        """The fee of all of `paid`, 0 if it rests, in the plan's currency; raises ValueError if it has no yearly fee."""
+        if self.is_resting:
+            return 0
         fee = self.plan.year_fee if self.is_yearly else self.plan.fee
         if fee is None:
             raise ValueError(f"{self.version} is not sold by the year")
@@ -145,7 +149,7 @@ def _rate_fees(
     last: Segment | None = None
     charged: RatedLine | None = None
     for segment in segments:
-        if last is None or (last.version, last.paid) != (segment.version, segment.paid):
+        if last is None or _get_terms(last) != _get_terms(segment):
             start = segment.span.start
             is_change = last is not None and last.paid.end > start
             new = _rate_fee(segment, "proration" if is_change else "fee", 1, segment.span)
@@ -161,6 +165,11 @@ def _rate_fees(
             charged = new
             yield charged
         last = segment
+
+
+def _get_terms(segment: Segment) -> tuple[str, Span, bool]:
+    """Return the terms of a fee: segments with the same terms share one fee."""
+    return segment.version, segment.paid, segment.is_resting
 
 
 def _rate_fee(paid_segment: Segment, kind: LineKind, sign: int, segment: Span) -> RatedLine:
@@ -231,7 +240,7 @@ def _rate_minimums(
     Their fees count, in the same proportion, and their usage. Periods with segments that are not settled have none.
     """
     for period, of_period in groupby(segments, key=lambda segment: segment.period):
-        committed = [segment for segment in of_period if segment.plan.minimum is not None]
+        committed = [one for one in of_period if one.plan.minimum is not None and not one.is_resting]
         spans = {segment.span for segment in committed}
         if not committed or not spans <= set(settled):
             continue

@@ -164,6 +164,7 @@ async def _load_subscription(connection: AsyncConnection, row: SubscriptionRow) 
             bool(segment.is_yearly),
             Span(segment.period_start, segment.period_end),
             is_trial=segment.start < (row.trial_ends_at or 0),
+            is_resting=bool(segment.is_resting),
         )
         for segment in rows
     ]
@@ -254,6 +255,7 @@ async def begin_segment(
         "paid_start": segment.paid.start,
         "paid_end": segment.paid.end,
         "collection": collection,
+        "is_resting": int(segment.is_resting),
     }
     await connection.execute(sa.insert(segments), [row])
 
@@ -262,6 +264,12 @@ async def end_segment(connection: AsyncConnection, subscription: str, segment: S
     """Write that a segment ends earlier than planned."""
     condition = (segments.c.subscription == subscription) & (segments.c.start == segment.span.start)
     await connection.execute(sa.update(segments).where(condition).values(end=at))
+
+
+async def set_fee_charged(connection: AsyncConnection, subscription: str, segment: Segment) -> None:
+    """Write that the fee of a segment does not rest."""
+    condition = (segments.c.subscription == subscription) & (segments.c.start == segment.span.start)
+    await connection.execute(sa.update(segments).where(condition).values(is_resting=0))
 
 
 async def list_subscribed_customers(connection: AsyncConnection, after: str, limit: int) -> list[str]:

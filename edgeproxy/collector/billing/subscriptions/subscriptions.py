@@ -26,6 +26,7 @@ from edgeproxy.collector.billing.subscriptions import (
     plan_versions,
     plans_on_sale,
     subscription_rows,
+    unpaid_plans,
 )
 from edgeproxy.collector.billing.subscriptions.cancellations import Feedback
 from edgeproxy.collector.billing.subscriptions.changes import PlanChange, PlanChangeError, SubscriptionState, When
@@ -370,6 +371,8 @@ async def roll_period(
     begun = changes.next_segment(current, loaded.plans)
     if begun is not None and not can_pay and changes.needs_payment_method(current, begun):
         begun = None
+    if begun is not None:
+        begun = await _stop_unpaid(connection, loaded, begun, settings, now)
     if begun is None:
         await _end_subscription(connection, RUNNER, loaded, current.period.end, settings)
         ended = {"next_version": None, "next_is_yearly": None, "cancel_at": current.period.end}
@@ -391,6 +394,44 @@ async def roll_period(
     is_recorded = is_trial or "next_version" in values
     await _write_change(connection, RUNNER, loaded, values, state=ACTIVE, is_recorded=is_recorded)
     return True
+
+
+async def _stop_unpaid(
+    connection: AsyncConnection, loaded: LoadedSubscription, begun: Segment, settings: CollectorSettings, now: float
+) -> Segment | None:
+    """Return the segment that begins, with a fee that rests if the customer does not pay; None if the plan ends."""
+    assert settings.billing is not None
+    if begun.paid == loaded.current.last.paid:
+        return begun  # The fee of the year is invoiced.
+    unpaid = await unpaid_plans.fetch_unpaid(connection, loaded.customer.id)
+    step = unpaid_plans.decide_step(unpaid, settings.billing.unpaid)
+    if step is None:
+        return begun
+    await unpaid_plans.raise_stopped(connection, loaded, step, now)
+    return begun._replace(is_resting=True) if step == "pause" else None
+
+
+async def resume_fees(connection: AsyncConnection, customer: str, *, settings: CollectorSettings, now: float) -> None:
+    """Charge a fee that rested again from this Unix second on, by an invoice over the rest of the paid time."""
+    loaded = await subscription_rows.get_by_customer(connection, customer, lock=True)
+    row, last = loaded.row, loaded.current.last
+    if not last.is_resting:
+        return
+    at = max(periods.floor_to_minute(now), last.span.start)
+    resumed = last._replace(span=Span(at, last.span.end), is_resting=False)
+    ended = changes.end_segments(loaded.current.segments, at)
+    if at == last.span.start:
+        ended.pop()
+        await subscription_rows.set_fee_charged(connection, row.id, resumed)
+    else:
+        await subscription_rows.end_segment(connection, row.id, last, at)
+        await subscription_rows.begin_segment(connection, row.id, resumed, last.period, "invoice_items")
+    invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, row.id)
+    lines = changes.compute_fees([*ended, resumed], invoiced)
+    change = PlanChange("now", at, resumed, None, lines)
+    loaded = loaded._replace(current=loaded.current._replace(segments=ended))
+    await _invoice_change(connection, row, discount_change(loaded, change, invoiced, loaded.discounts), now)
+    await _write_change(connection, RUNNER, loaded._replace(row=row), {})
 
 
 async def _end_subscription(

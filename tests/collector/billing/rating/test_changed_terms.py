@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from edgeproxy.collector.billing.rating.rater import RatedLine, UsageKey, rate_segments, sum_amounts
+from edgeproxy.collector.billing.rating.rater import RatedLine, Span, UsageKey, rate_segments, sum_amounts
 from edgeproxy.collector.billing.subscriptions import changes
 from edgeproxy.collector.billing.subscriptions.changes import PlanChange, PlanChangeError, SubscriptionState
 from edgeproxy.config.collector.catalog import Plan
@@ -69,7 +69,7 @@ class Life:
     def add_part(self) -> None:
         """Note the segment in force for the second rater, and what is used of it."""
         last = self.current.last
-        self.parts.append(PlanPart(last.version, last.is_yearly, *last.span, *last.period, *last.paid))
+        self.parts.append(PlanPart(last.version, last.is_yearly, *last.span, *last.period, *last.paid, last.is_resting))
         quantities = draw_usage(self.chance, self.catalog.terms[last.version])
         self.use_of[last.span.start] = quantities
         self.events.append(f"{last.version} {'year' if last.is_yearly else 'month'} from {last.span.start}")
@@ -116,11 +116,28 @@ class Life:
         except PlanChangeError:
             return
 
+    def resume_fees(self) -> None:
+        """Have a fee that rested charged again within its period."""
+        last = self.current.last
+        at = last.span.start + 60 * self.chance.randrange(1, 20_000)
+        if not last.is_resting or at >= last.span.end:
+            return
+        self.parts[-1] = self.parts[-1]._replace(end=at)
+        segments = changes.end_segments(self.current.segments, at)
+        self.current = self.current._replace(segments=segments)
+        self.record_usage()
+        resumed = last._replace(span=Span(at, last.span.end), is_resting=False)
+        self.current = self.current._replace(segments=[*segments, resumed])
+        self.add_part()
+        self.invoice(changes.compute_fees(self.current.segments, self.invoiced))
+
     def end_period(self) -> None:
         self.record_usage()
         following = changes.next_segment(self.current, self.catalog.plans)
         assert following is not None
         is_new = (following.version, following.is_yearly) != (self.current.last.version, self.current.last.is_yearly)
+        if following.paid != self.current.last.paid and not self.chance.randrange(4):
+            following = following._replace(is_resting=True)  # The customer does not pay.
         self.current = SubscriptionState([*self.current.segments, following], following.period, None)
         assert is_new or following.version == self.current.last.version
         self.invoice(rate_segments(self.current.segments, self.used, self.invoiced))
@@ -139,6 +156,8 @@ def test_a_second_rater_agrees_on_changes_within_a_period(number: int, seed: int
             for now in times[: chance.randrange(5)]:
                 if now >= life.current.last.span.start:
                     life.change_at(now)
+            if chance.randrange(2):
+                life.resume_fees()
             life.end_period()
         expected = second_rater.changed_totals(catalog.terms, life.parts, life.use_of, catalog.currency)
         assert life.totals == expected, (catalog.currency, catalog.terms, life.events, life.use_of)

@@ -1,0 +1,104 @@
+"""Plans of customers who are refused for unpaid invoices: their fees rest, or they end, as `billing.unpaid` says.
+
+A plan is looked at when its period ends. Fees that rest begin again once nothing is unpaid.
+"""
+
+from typing import Final, Literal, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.billing.invoices import dunning, invoices
+from edgeproxy.collector.billing.invoices.dunning import EXHAUSTED
+from edgeproxy.collector.billing.rating.periods import format_period
+from edgeproxy.collector.billing.rating.rater import Span
+from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
+from edgeproxy.collector.database.billing_tables import CANCELED, segments, subscriptions
+from edgeproxy.collector.database.billing_tables import dunning as dunning_table
+from edgeproxy.collector.database.billing_tables import invoices as invoices_table
+from edgeproxy.collector.database.schema import customers
+from edgeproxy.config.collector.billing import Unpaid
+
+UnpaidStep = Literal["pause", "cancel", "uncollectible"]
+RESULTS: Final[dict[UnpaidStep, str]] = {
+    "pause": "its fees rest until all is paid",
+    "cancel": "it has ended",
+    "uncollectible": "it has ended, and the invoices are written off",
+}
+_IS_UNPAID = (invoices_table.c.state == invoices.OPEN) & (invoices_table.c.total > 0)
+
+
+class UnpaidInvoices(NamedTuple):
+    """The unpaid invoices of a customer."""
+
+    number: int
+    is_exhausted: bool
+    """Whether the last retry of one of them is over, or it is paid by hand."""
+    is_refused: bool
+    """Whether edges refuse the customer for them."""
+
+
+def decide_step(unpaid: UnpaidInvoices, settings: Unpaid) -> UnpaidStep | None:
+    """Return what becomes of the plan of a customer; None if it goes on. Pure."""
+    if settings.after == "keep" or not (unpaid.is_refused and unpaid.is_exhausted):
+        return None
+    return settings.after if unpaid.number >= settings.periods else None
+
+
+async def fetch_unpaid(connection: AsyncConnection, customer: str) -> UnpaidInvoices:
+    """Return the unpaid invoices of a customer, by id."""
+    state = dunning_table.c.state
+    is_over = sa.case((sa.or_(state.is_(None), state == EXHAUSTED), 1), else_=0)
+    joined = sa.outerjoin(invoices_table, dunning_table, dunning_table.c.invoice == invoices_table.c.id)
+    statement = sa.select(sa.func.count(), sa.func.coalesce(sa.func.max(is_over), 0)).select_from(joined)
+    count, exhausted = (
+        await connection.execute(statement.where(_IS_UNPAID, invoices_table.c.customer == customer))
+    ).one()
+    is_refused = customers.c.settings.like(f'%"why":"{dunning.WHY}"%')
+    refused = sa.select(sa.literal(1)).where(customers.c.id == customer, is_refused)
+    return UnpaidInvoices(count, bool(exhausted), (await connection.execute(refused)).first() is not None)
+
+
+async def raise_stopped(connection: AsyncConnection, loaded: LoadedSubscription, step: UnpaidStep, now: float) -> None:
+    """Raise the alert that a plan has ended, or its fees rest, since the end of its period."""
+    row, end = loaded.row, loaded.current.period.end
+    if step == "pause" and loaded.current.last.is_resting:
+        return  # The fees rest already.
+    alert = Alert(
+        key=f"plan-stopped:{row.id}:{end}",
+        kind=AlertKind.PLAN_STOPPED,
+        title=f"The plan {row.plan_version} of {loaded.customer.name} is not paid: {RESULTS[step]}",
+        details={
+            "subscription": row.id,
+            "of": loaded.customer.name,
+            "after": step,
+            "since": format_period(Span(end, end)),
+        },
+        at=now,
+    )
+    await raise_once(connection, alert)
+
+
+async def list_paid(connection: AsyncConnection, now: float, limit: int) -> list[str]:
+    """Return the ids of customers whose fees rest though nothing is unpaid any more, at most `limit`."""
+    columns = subscriptions.c
+    is_resting = sa.exists().where(
+        segments.c.subscription == columns.id, segments.c.is_resting == 1, segments.c.end > int(now)
+    )
+    has_unpaid = sa.exists().where(_IS_UNPAID, invoices_table.c.customer == columns.customer)
+    statement = sa.select(columns.customer).where(columns.state != CANCELED, columns.period_end > int(now))
+    rows = await connection.execute(statement.where(is_resting, ~has_unpaid).order_by(columns.customer).limit(limit))
+    return list(rows.scalars())
+
+
+async def write_off_ended(connection: AsyncConnection, limit: int) -> None:
+    """Write off the unpaid invoices, at most `limit`, of refused customers whose plan has ended."""
+    ended = sa.exists().where(subscriptions.c.id == invoices_table.c.subscription, subscriptions.c.state == CANCELED)
+    is_refused = customers.c.settings.like(f'%"why":"{dunning.WHY}"%')
+    rows = await invoices.fetch_invoices(
+        connection, _IS_UNPAID & ended, dunning_table.c.state == EXHAUSTED, is_refused, limit=limit, lock=True
+    )
+    for row in rows:
+        await invoices.transition(connection, row.id, row.state, invoices.WRITING_OFF, try_at=0, tries=row.tries + 1)

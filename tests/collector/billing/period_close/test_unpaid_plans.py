@@ -1,0 +1,152 @@
+"""Plans of customers who are refused for unpaid invoices, against the Stripe sandbox."""
+
+import asyncio
+from pathlib import Path
+
+import orjson
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.billing.invoices import dunning, invoices
+from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
+from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.stripe.customers import StripeCustomers
+from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions, unpaid_plans
+from edgeproxy.collector.billing.subscriptions.unpaid_plans import UnpaidInvoices, decide_step
+from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
+from edgeproxy.config.collector.billing import Unpaid
+from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, amounts, apply_stripe_events, at, fetch_invoices
+from tests.support.sold import KEY, Sold, sold
+from tests.support.stripe_sandbox import Sandbox
+
+DAY = 86400
+APRIL = at(2027, 4, 1)
+PLANS = 'plans:\n  small@1: {fee: "100", tier: standard, meters: {calls: {included: 0, price: "1"}}}\n'
+DECLINED, GOOD = "pm_card_chargeCustomerFail", "pm_card_visa"
+NOON = at(2027, 3, 16, 12)
+"""Half of March."""
+
+
+@pytest.fixture(autouse=True)
+def secret_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
+
+
+@pytest.fixture
+def plans(tmp_path: Path) -> str:
+    file = tmp_path / "plans.yaml"
+    file.write_text(PLANS)
+    return str(file)
+
+
+async def enter_card(of: Sold, name: str, card: str) -> None:
+    """Have a customer enter a card at Stripe, which is charged from now on."""
+    assert of.known.billing is not None
+    stripe = Stripe(of.known.billing.stripe, KEY)
+    try:
+        async with of.database.reading() as connection:
+            customer = await subscription_rows.get_subscriber(connection, name)
+        stripe_id = await StripeCustomers(of.database, stripe).get_or_create(customer.id, name)
+        await stripe.call("v1.customers.update", stripe_id, invoice_settings={"default_payment_method": card})
+    finally:
+        await stripe.close()
+
+
+async def pause_and_release(of: Sold, name: str, now: int) -> tuple[list[str], list[str]]:
+    async with of.database.writing() as connection:
+        return await dunning.pause_and_release(connection, of.known, now, [name])
+
+
+async def stay_unpaid(of: Sold, closing: PeriodCloseJob, name: str, until: int) -> None:
+    """Have a card declined for good, the customer paused, and months pass."""
+    await of.customer(name, "small", now=JANUARY)
+    await enter_card(of, name, DECLINED)
+    for days in (0, 1, 3, 5, 7):
+        await closing.step(JANUARY + 5 + days * DAY)
+    assert await pause_and_release(of, name, JANUARY + 22 * DAY) == ([name], [])
+    for month in (FEBRUARY, MARCH, APRIL):
+        if month <= until:
+            await closing.step(month)
+            await closing.step(month + FREEZE)
+
+
+async def fetch_stopped(of: Sold) -> list[str]:
+    async with of.database.reading() as connection:
+        rows = await connection.execute(sa.select(alerts.c.details).where(alerts.c.kind == "plan_stopped"))
+        return [orjson.loads(details)["after"] for details in rows.scalars()]
+
+
+def test_fees_rest_after_two_unpaid_periods_and_begin_again_with_a_new_card(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str
+) -> None:
+    name = f"{database.partition(':')[0]}-rests"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
+            await stay_unpaid(of, closing, name, MARCH)
+            of_customer = await fetch_invoices(of, name)
+            totals = {period: one["total"] for period, one in of_customer.items()}
+            assert totals == {"2027-01-01 start": 10000, "2027-01-01 period": 10000, "2027-02-01 period": 0}
+            assert await fetch_stopped(of) == ["pause"]
+            await of.use(name, {"calls": 3}, at=MARCH + DAY)  # Reported by a service that did not refuse it.
+            async with of.database.reading() as connection:
+                assert await unpaid_plans.list_paid(connection, NOON, 10) == [], "two invoices are open"
+
+            await enter_card(of, name, GOOD)
+            await apply_stripe_events(of)
+            await closing.step(NOON)
+            assert {one["state"] for one in (await fetch_invoices(of, name)).values()} == {"paid"}
+            assert await pause_and_release(of, name, NOON) == ([], [name])
+            async with of.database.writing() as connection:
+                (customer,) = await unpaid_plans.list_paid(connection, NOON, 10)
+                for _ in range(2):
+                    await subscriptions.resume_fees(connection, customer, settings=of.known, now=NOON)
+            assert amounts((await fetch_invoices(of, name))["2027-03-01 change"])[-1] == 5000, "the rest of March"
+            for time in (APRIL, APRIL + FREEZE):
+                await closing.step(time)
+            march = (await fetch_invoices(of, name))["2027-03-01 period"]
+            assert (march["total"], sum(amounts(march))) == (10300, 10300), "April's fee, and the usage of March"
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("after", ["cancel", "uncollectible", "keep"])
+def test_a_plan_that_nobody_pays_ends_or_goes_on_as_the_setting_says(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str, after: str
+) -> None:
+    async def work() -> None:
+        more = {"plans": plans, "unpaid": {"after": after, "periods": 2}}
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **more) as (of, closing):
+            await stay_unpaid(of, closing, after, APRIL)
+            async with of.database.writing() as connection:
+                state = (await connection.execute(sa.select(subscriptions_table.c.state))).scalar_one()
+                if after == "uncollectible":
+                    await unpaid_plans.write_off_ended(connection, 10)
+            await closing.step(APRIL + FREEZE + 5)
+            of_customer = await fetch_invoices(of, after)
+            charged = [one for one in of_customer.values() if one["total"]]
+            assert (state, len(charged)) == (("active", 4) if after == "keep" else ("canceled", 2))
+            expected = invoices.UNCOLLECTIBLE if after == "uncollectible" else invoices.OPEN
+            # The retries of the second invoice are not over: it is written off once they are.
+            assert of_customer["2027-01-01 start"]["state"] == expected
+            assert await fetch_stopped(of) == ([] if after == "keep" else [after])
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("unpaid", "settings", "step"),
+    [
+        (UnpaidInvoices(2, True, True), Unpaid(), "pause"),
+        (UnpaidInvoices(1, True, True), Unpaid(), None),
+        (UnpaidInvoices(2, False, True), Unpaid(), None),
+        (UnpaidInvoices(2, True, False), Unpaid(), None),
+        (UnpaidInvoices(1, True, True), Unpaid(after="cancel", periods=1), "cancel"),
+        (UnpaidInvoices(9, True, True), Unpaid(after="keep"), None),
+    ],
+)
+def test_a_plan_goes_on_until_retries_are_over_and_its_customer_is_refused(
+    unpaid: UnpaidInvoices, settings: Unpaid, step: str | None
+) -> None:
+    assert decide_step(unpaid, settings) == step

@@ -43,8 +43,8 @@ from edgeproxy.collector.billing.stripe_balance.sync import StripeBalance
 from edgeproxy.collector.billing.stripe_sync.customer_deletion import delete_erased
 from edgeproxy.collector.billing.subscriptions import (
     entitlements,
+    resumed_fees,
     subscription_rows,
-    subscriptions,
     trial_alerts,
     unpaid_plans,
 )
@@ -305,10 +305,10 @@ class BillingJobs:
         if settings.billing is None or settings.billing.mode == "off":
             return
         async with self._database.reading() as connection:
-            paid = await unpaid_plans.list_paid(connection, now, PLANS_MAX)
+            paid = await resumed_fees.list_paid(connection, now, PLANS_MAX)
         for customer in paid:
             async with self._database.writing() as connection:
-                await subscriptions.resume_fees(connection, customer, settings=settings, now=now)
+                await resumed_fees.resume_fees(connection, customer, now)
         if settings.billing.unpaid.after == "uncollectible":
             async with self._database.writing() as connection:
                 if (await charging.fetch_charging(connection, settings.billing)).is_on:

@@ -52,7 +52,7 @@ class Segment(NamedTuple):
 
     @property
     def fee(self) -> int:
-        """The fee of all of `paid`, 0 if it rests, in the plan's currency; raises ValueError if it has no yearly fee."""
+        """The fee of all of `paid`, in the plan's currency; 0 if it rests. Raises ValueError without a yearly fee."""
         if self.is_resting:
             return 0
         fee = self.plan.year_fee if self.is_yearly else self.plan.fee

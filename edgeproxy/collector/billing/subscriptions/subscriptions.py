@@ -152,14 +152,14 @@ async def _resume_subscription(
     # Stripe's subscription has ended, or ends now.
     await subscription_rows.begin_segment(connection, row.id, begun, current.period, "invoice_items")
     await _apply_plan(connection, caller, customer, begun, current.anchor, settings)
-    await _invoice_change(connection, row, change, now)
+    await invoice_change(connection, row, change, now)
     await cancellations.drop_feedback(connection, row.id)
     values: dict[str, object] = {"plan_version": begun.version, "is_yearly": int(begun.is_yearly), "cancel_at": None}
     values |= {"next_version": None, "next_is_yearly": None, "tier_before": customer.tier}
-    return await _write_change(connection, caller, loaded._replace(customer=customer), values, state=ACTIVE)
+    return await write_change(connection, caller, loaded._replace(customer=customer), values, state=ACTIVE)
 
 
-async def _invoice_change(connection: AsyncConnection, row: SubscriptionRow, change: PlanChange, now: float) -> None:
+async def invoice_change(connection: AsyncConnection, row: SubscriptionRow, change: PlanChange, now: float) -> None:
     """Create the invoice of a change at once: it closes now. A resumption within the paid time has none."""
     begun = change.begun
     assert begun is not None
@@ -324,9 +324,9 @@ async def change_subscription(
         collection = same if is_plain else "invoice_items"
         await subscription_rows.begin_segment(connection, row.id, begun, current.period, collection)
         await _apply_plan(connection, caller, loaded.customer, begun, current.anchor, settings)
-        await _invoice_change(connection, row, plan_change, now)
+        await invoice_change(connection, row, plan_change, now)
     await cancellations.drop_feedback(connection, row.id)
-    return await _write_change(connection, caller, loaded, values)
+    return await write_change(connection, caller, loaded, values)
 
 
 async def cancel_subscription(
@@ -354,7 +354,7 @@ async def cancel_subscription(
     if feedback is not None:
         await cancellations.record_feedback(connection, loaded.row.id, loaded.row.customer, feedback, now)
     ended: dict[str, object] = {"cancel_at": at, "next_version": None, "next_is_yearly": None}
-    return await _write_change(connection, caller, loaded, ended, state=state)
+    return await write_change(connection, caller, loaded, ended, state=state)
 
 
 async def roll_period(
@@ -372,11 +372,12 @@ async def roll_period(
     if begun is not None and not can_pay and changes.needs_payment_method(current, begun):
         begun = None
     if begun is not None:
-        begun = await _stop_unpaid(connection, loaded, begun, settings, now)
+        assert settings.billing is not None
+        begun = await unpaid_plans.stop_unpaid(connection, loaded, begun, settings.billing.unpaid, now)
     if begun is None:
         await _end_subscription(connection, RUNNER, loaded, current.period.end, settings)
         ended = {"next_version": None, "next_is_yearly": None, "cancel_at": current.period.end}
-        await _write_change(connection, RUNNER, loaded, ended, state=CANCELED)
+        await write_change(connection, RUNNER, loaded, ended, state=CANCELED)
         return True
     period = periods.period_after(current.period, current.anchor)
     await _fix_currency(connection, RUNNER, loaded.customer, begun.plan)
@@ -392,46 +393,8 @@ async def roll_period(
     else:
         await _create_period_invoice(connection, loaded, now, settings, begun)
     is_recorded = is_trial or "next_version" in values
-    await _write_change(connection, RUNNER, loaded, values, state=ACTIVE, is_recorded=is_recorded)
+    await write_change(connection, RUNNER, loaded, values, state=ACTIVE, is_recorded=is_recorded)
     return True
-
-
-async def _stop_unpaid(
-    connection: AsyncConnection, loaded: LoadedSubscription, begun: Segment, settings: CollectorSettings, now: float
-) -> Segment | None:
-    """Return the segment that begins, with a fee that rests if the customer does not pay; None if the plan ends."""
-    assert settings.billing is not None
-    if begun.paid == loaded.current.last.paid:
-        return begun  # The fee of the year is invoiced.
-    unpaid = await unpaid_plans.fetch_unpaid(connection, loaded.customer.id)
-    step = unpaid_plans.decide_step(unpaid, settings.billing.unpaid)
-    if step is None:
-        return begun
-    await unpaid_plans.raise_stopped(connection, loaded, step, now)
-    return begun._replace(is_resting=True) if step == "pause" else None
-
-
-async def resume_fees(connection: AsyncConnection, customer: str, *, settings: CollectorSettings, now: float) -> None:
-    """Charge a fee that rested again from this Unix second on, by an invoice over the rest of the paid time."""
-    loaded = await subscription_rows.get_by_customer(connection, customer, lock=True)
-    row, last = loaded.row, loaded.current.last
-    if not last.is_resting:
-        return
-    at = max(periods.floor_to_minute(now), last.span.start)
-    resumed = last._replace(span=Span(at, last.span.end), is_resting=False)
-    ended = changes.end_segments(loaded.current.segments, at)
-    if at == last.span.start:
-        ended.pop()
-        await subscription_rows.set_fee_charged(connection, row.id, resumed)
-    else:
-        await subscription_rows.end_segment(connection, row.id, last, at)
-        await subscription_rows.begin_segment(connection, row.id, resumed, last.period, "invoice_items")
-    invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, row.id)
-    lines = changes.compute_fees([*ended, resumed], invoiced)
-    change = PlanChange("now", at, resumed, None, lines)
-    loaded = loaded._replace(current=loaded.current._replace(segments=ended))
-    await _invoice_change(connection, row, discount_change(loaded, change, invoiced, loaded.discounts), now)
-    await _write_change(connection, RUNNER, loaded._replace(row=row), {})
 
 
 async def _end_subscription(
@@ -467,7 +430,7 @@ async def _set_tier(
     )
 
 
-async def _write_change(
+async def write_change(
     connection: AsyncConnection,
     caller: Caller,
     loaded: LoadedSubscription,

@@ -13,9 +13,9 @@ from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import dunning, invoices
 from edgeproxy.collector.billing.invoices.dunning import EXHAUSTED
 from edgeproxy.collector.billing.rating.periods import format_period
-from edgeproxy.collector.billing.rating.rater import Span
+from edgeproxy.collector.billing.rating.rater import Segment, Span
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
-from edgeproxy.collector.database.billing_tables import CANCELED, segments, subscriptions
+from edgeproxy.collector.database.billing_tables import CANCELED, subscriptions
 from edgeproxy.collector.database.billing_tables import dunning as dunning_table
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.schema import customers
@@ -27,7 +27,7 @@ RESULTS: Final[dict[UnpaidStep, str]] = {
     "cancel": "it has ended",
     "uncollectible": "it has ended, and the invoices are written off",
 }
-_IS_UNPAID = (invoices_table.c.state == invoices.OPEN) & (invoices_table.c.total > 0)
+IS_UNPAID = (invoices_table.c.state == invoices.OPEN) & (invoices_table.c.total > 0)
 
 
 class UnpaidInvoices(NamedTuple):
@@ -54,7 +54,7 @@ async def fetch_unpaid(connection: AsyncConnection, customer: str) -> UnpaidInvo
     joined = sa.outerjoin(invoices_table, dunning_table, dunning_table.c.invoice == invoices_table.c.id)
     statement = sa.select(sa.func.count(), sa.func.coalesce(sa.func.max(is_over), 0)).select_from(joined)
     count, exhausted = (
-        await connection.execute(statement.where(_IS_UNPAID, invoices_table.c.customer == customer))
+        await connection.execute(statement.where(IS_UNPAID, invoices_table.c.customer == customer))
     ).one()
     is_refused = customers.c.settings.like(f'%"why":"{dunning.WHY}"%')
     refused = sa.select(sa.literal(1)).where(customers.c.id == customer, is_refused)
@@ -81,16 +81,17 @@ async def raise_stopped(connection: AsyncConnection, loaded: LoadedSubscription,
     await raise_once(connection, alert)
 
 
-async def list_paid(connection: AsyncConnection, now: float, limit: int) -> list[str]:
-    """Return the ids of customers whose fees rest though nothing is unpaid any more, at most `limit`."""
-    columns = subscriptions.c
-    is_resting = sa.exists().where(
-        segments.c.subscription == columns.id, segments.c.is_resting == 1, segments.c.end > int(now)
-    )
-    has_unpaid = sa.exists().where(_IS_UNPAID, invoices_table.c.customer == columns.customer)
-    statement = sa.select(columns.customer).where(columns.state != CANCELED, columns.period_end > int(now))
-    rows = await connection.execute(statement.where(is_resting, ~has_unpaid).order_by(columns.customer).limit(limit))
-    return list(rows.scalars())
+async def stop_unpaid(
+    connection: AsyncConnection, loaded: LoadedSubscription, begun: Segment, settings: Unpaid, now: float
+) -> Segment | None:
+    """Return the segment that begins, with a fee that rests if the customer does not pay; None if the plan ends."""
+    if begun.paid == loaded.current.last.paid:
+        return begun  # The fee of the year is invoiced.
+    step = decide_step(await fetch_unpaid(connection, loaded.customer.id), settings)
+    if step is None:
+        return begun
+    await raise_stopped(connection, loaded, step, now)
+    return begun._replace(is_resting=True) if step == "pause" else None
 
 
 async def write_off_ended(connection: AsyncConnection, limit: int) -> None:
@@ -98,7 +99,7 @@ async def write_off_ended(connection: AsyncConnection, limit: int) -> None:
     ended = sa.exists().where(subscriptions.c.id == invoices_table.c.subscription, subscriptions.c.state == CANCELED)
     is_refused = customers.c.settings.like(f'%"why":"{dunning.WHY}"%')
     rows = await invoices.fetch_invoices(
-        connection, _IS_UNPAID & ended, dunning_table.c.state == EXHAUSTED, is_refused, limit=limit, lock=True
+        connection, IS_UNPAID & ended, dunning_table.c.state == EXHAUSTED, is_refused, limit=limit, lock=True
     )
     for row in rows:
         await invoices.transition(connection, row.id, row.state, invoices.WRITING_OFF, try_at=0, tries=row.tries + 1)

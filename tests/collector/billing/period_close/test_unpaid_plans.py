@@ -11,7 +11,7 @@ from edgeproxy.collector.billing.invoices import dunning, invoices
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers
-from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions, unpaid_plans
+from edgeproxy.collector.billing.subscriptions import resumed_fees, subscription_rows, unpaid_plans
 from edgeproxy.collector.billing.subscriptions.unpaid_plans import UnpaidInvoices, decide_step
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
@@ -91,7 +91,7 @@ def test_fees_rest_after_two_unpaid_periods_and_begin_again_with_a_new_card(
             assert await fetch_stopped(of) == ["pause"]
             await of.use(name, {"calls": 3}, at=MARCH + DAY)  # Reported by a service that did not refuse it.
             async with of.database.reading() as connection:
-                assert await unpaid_plans.list_paid(connection, NOON, 10) == [], "two invoices are open"
+                assert await resumed_fees.list_paid(connection, NOON, 10) == [], "two invoices are open"
 
             await enter_card(of, name, GOOD)
             await apply_stripe_events(of)
@@ -99,9 +99,9 @@ def test_fees_rest_after_two_unpaid_periods_and_begin_again_with_a_new_card(
             assert {one["state"] for one in (await fetch_invoices(of, name)).values()} == {"paid"}
             assert await pause_and_release(of, name, NOON) == ([], [name])
             async with of.database.writing() as connection:
-                (customer,) = await unpaid_plans.list_paid(connection, NOON, 10)
+                (customer,) = await resumed_fees.list_paid(connection, NOON, 10)
                 for _ in range(2):
-                    await subscriptions.resume_fees(connection, customer, settings=of.known, now=NOON)
+                    await resumed_fees.resume_fees(connection, customer, NOON)
             assert amounts((await fetch_invoices(of, name))["2027-03-01 change"])[-1] == 5000, "the rest of March"
             for time in (APRIL, APRIL + FREEZE):
                 await closing.step(time)

@@ -27,7 +27,7 @@ COUNT_MAX = (1 << 28) - 1
 SIZE_BYTES_MAX = 1 << 50
 BUFFERED_BYTES = 1 << 30
 """Bytes of bodies that each worker may have on disk at once, where nothing else is said."""
-HELD_BYTES = 64 << 20
+HELD_BYTES = 56 << 20
 """Bytes that each worker may hold in memory for clients, where nothing else is said."""
 
 NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,20})?(?:[eE]\+?[0-9]{1,2})?"

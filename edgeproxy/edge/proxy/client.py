@@ -15,7 +15,7 @@ from edgeproxy.edge.http1.request_line import check_unfinished
 from edgeproxy.edge.proxy import client_certificate
 from edgeproxy.edge.proxy.body import SizedBody
 from edgeproxy.edge.proxy.client_input import BLANK, ClientInput
-from edgeproxy.edge.proxy.client_states import CLOSED, LAST, RESETTING
+from edgeproxy.edge.proxy.client_states import CLOSED, LAST, LINGERING, RESETTING
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.exchange import Exchange
 from edgeproxy.edge.proxy.exchange_states import AWAITS_BODY, FORWARDED, WAITING
@@ -223,7 +223,7 @@ class Client(ClientInput):
         if self.holding is not None:
             self.update_held()
         if self.state > LAST:
-            if not self.transport.is_closing():
+            if self.state != LINGERING and not self.transport.is_closing():
                 self.transport.resume_reading()
             return
         self.resume_reading()

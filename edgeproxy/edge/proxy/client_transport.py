@@ -27,6 +27,9 @@ LINGER_SECONDS_MAX: Final = 30.0
 """Seconds for which it does so as long as the client sends: who is in the middle of an upload reads the answer only
 after that."""
 
+LINGER_READ_SECONDS = 0.01
+"""Seconds between two reads of a lingering connection. So it may send 25 MB/s, which are dropped."""
+
 
 class ClientTransport:
     """The stream below a client's requests, an asyncio.Protocol by its methods. `deadline` is in seconds of the
@@ -151,9 +154,19 @@ class ClientTransport:
             self.transport.close()
 
     def linger_on(self) -> None:
-        """Put off the end of a lingering connection: its client still sends."""
+        """Put off the end of a lingering connection: its client still sends. Pause before the next read.
+
+        libuv reads a socket up to 32 times in a turn. So clients that flood closed connections would take much of it.
+        """
         if self.state == LINGERING:
             self.deadline = max(self.deadline, min(monotonic() + LINGER_SECONDS, self._linger_until))
+            if not self.transport.is_closing():
+                self.transport.pause_reading()
+                asyncio.get_running_loop().call_later(LINGER_READ_SECONDS, self._resume_lingering)
+
+    def _resume_lingering(self) -> None:
+        if self.state == LINGERING and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def reset_when_sent(self) -> None:
         """Reset the connection within an answer, once what was written before has arrived.

@@ -97,7 +97,7 @@ async def _delete_dead_letters(connection: AsyncConnection, customer: str, items
     written = [orjson.dumps(item).decode()[1:-1] for item in items]  # As in the event's JSON.
     has_one = sa.or_(*(columns.event.contains(one, autoescape=True) for one in written))
     rows = await connection.execute(sa.select(columns.id, columns.event).where(match_events([customer]) & has_one))
-    ids = [row.id for row in rows if names_one(row.event, [customer], if_cut_off=True)]
+    ids = [row.id for row in rows if names_one(row.event, [customer], if_doubtful=True)]
     if ids:
         await connection.execute(sa.delete(dead_letters).where(columns.id.in_(ids)))
     return len(ids)

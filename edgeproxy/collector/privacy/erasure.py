@@ -127,6 +127,9 @@ async def erase_customers(connection: AsyncConnection, caller: Caller, rows: Seq
     if not rows:
         return Counter()
     counts = await _erase_rows(connection, [row.id for row in rows], [row.name for row in rows])
+    # Of a customer with a pseudonym a service may have written the name where nothing replaces it.
+    shown = frozenset(row.display_name for row in rows if row.display_name)
+    counts["dead_letters"] += await _delete_dead_letters(connection, shown)
     await documents.enqueue_changes(connection, documents.ERASED, [""])
     forget_data_keys(connection)
     for row in rows:
@@ -240,8 +243,10 @@ async def end_allocations(connection: AsyncConnection, ending: sa.ColumnElement[
 async def _delete_dead_letters(connection: AsyncConnection, names: frozenset[str]) -> int:
     """Delete rejected events that name one of these customers, and return their number."""
     columns = dead_letters.c
+    if not names:
+        return 0
     rows = await connection.execute(sa.select(columns.id, columns.event).where(match_events(names)))
-    ids = [row.id for row in rows if names_one(row.event, names, if_cut_off=True)]
+    ids = [row.id for row in rows if names_one(row.event, names, if_doubtful=True)]
     if ids:
         await connection.execute(sa.delete(dead_letters).where(columns.id.in_(ids)))
     return len(ids)

@@ -238,7 +238,7 @@ def _is_own(table: str, row: Mapping[str, object], name: str) -> bool:
     event = row["event"] if table == dead_letters.name else None
     if table == audit.name and str(row["action"]).startswith(REJECTED) and not is_sealed(str(row["before"])):
         event = orjson.dumps(orjson.loads(str(row["before"]))["event"]).decode()
-    return event is None or names_one(str(event), [name], if_cut_off=False)
+    return event is None or names_one(str(event), [name], if_doubtful=False)
 
 
 class _Files:

@@ -36,6 +36,10 @@ COMMANDS = {
 
 GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     "key": ("API keys for files.", {"add": "keys.add"}),
+    "usage": (
+        "Usage that models' answers state.",
+        {"explain": "model_usage.explain", "dialects": "model_usage.dialects"},
+    ),
     "spool": (
         "Sealed usage that waits for the collector.",
         {

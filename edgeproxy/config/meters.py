@@ -29,6 +29,13 @@ CountName = Literal[
     "uncached_tokens",
     "output_tokens",
     "total_tokens",
+    "cache_write_tokens",
+    "fresh_tokens",
+    "reasoning_tokens",
+    "audio_input_tokens",
+    "audio_output_tokens",
+    "image_input_tokens",
+    "image_output_tokens",
     "response_json",
 ]
 AggregateName = Literal["sum", "max", "last", "average", "unique"]
@@ -51,6 +58,13 @@ DEFAULT_UNITS: Final[dict[CountName, UnitName]] = {
     "uncached_tokens": "tokens",
     "output_tokens": "tokens",
     "total_tokens": "tokens",
+    "cache_write_tokens": "tokens",
+    "fresh_tokens": "tokens",
+    "reasoning_tokens": "tokens",
+    "audio_input_tokens": "tokens",
+    "audio_output_tokens": "tokens",
+    "image_input_tokens": "tokens",
+    "image_output_tokens": "tokens",
 }
 """The unit of what a meter counts, where its settings say none."""
 
@@ -91,6 +105,11 @@ class Measure(NamedTuple):
         return self.in_head or self.in_trailers
 
 
+PARTS: Final[tuple[CountName, ...]] = (
+    *("cached_tokens", "cache_write_tokens", "reasoning_tokens", "audio_input_tokens", "audio_output_tokens"),
+    *("image_input_tokens", "image_output_tokens"),
+)
+"""Counts that are parts of others: bytes tell nothing of them."""
 MEASURES: Final[dict[CountName, Measure]] = {
     "requests": Measure(per_request=lambda cost: 1),
     "cost": Measure(per_request=lambda cost: cost),
@@ -102,7 +121,8 @@ MEASURES: Final[dict[CountName, Measure]] = {
     "response_header": Measure(in_head=True),
     "response_trailer": Measure(in_trailers=True),
     "input_tokens": Measure(in_body=lambda inward, outward: inward),
-    "cached_tokens": Measure(in_body=lambda inward, outward: 0),
+    **dict.fromkeys(PARTS, Measure(in_body=lambda inward, outward: 0)),
+    "fresh_tokens": Measure(in_body=lambda inward, outward: inward),
     "uncached_tokens": Measure(in_body=lambda inward, outward: inward),
     "output_tokens": Measure(in_body=lambda inward, outward: outward),
     "total_tokens": Measure(in_body=lambda inward, outward: inward + outward),
@@ -210,6 +230,9 @@ class Meter(Part):
     - `input_tokens`, `cached_tokens`, `uncached_tokens`, `output_tokens`, `total_tokens`: what the body of a model's
       answer states, on routes with [`response_usage`](#routesresponse_usage): [which numbers these are](ai.md). They
       are counted with the last bytes of the answer, and only of a 2xx.
+    - `cache_write_tokens`, `fresh_tokens` (neither read from a cache nor written to one), `reasoning_tokens`,
+      `audio_input_tokens`, `audio_output_tokens`, `image_input_tokens`, `image_output_tokens`: parts of these, which
+      can have prices of their own. They are never estimated, but for `fresh_tokens`.
     - `response_json`: the whole number at the path `json` of the answer's JSON, or of the last event of its stream that
       has one there, on the same routes.
     - `events`: nothing at the edge; services report it to the collector ([events](events.md)).

@@ -82,6 +82,9 @@ METRICS: dict[str, Metric] = {
     "edge_usage_missing_total": Metric(
         "counter", ("route", "reason"), "Answers whose bodies do not state the usage that they should"
     ),
+    "edge_usage_disagreements_total": Metric(
+        "counter", ("route", "rule"), "Answers whose stated parts and total disagree, by the rule that decides"
+    ),
     "edge_usage_unreadable_total": Metric("counter", ("meter",), "Reports of upstreams that are no whole number"),
     "edge_usage_unshipped": Metric("gauge", (), "Units counted that the collector has not acknowledged"),
     "edge_usage_unshipped_seconds": Metric("gauge", (), "Age of the oldest of these"),

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from edgeproxy.config.edge.response_usage import FORMATS, FormatName
-from edgeproxy.config.meters import MEASURES, CountName, Dimension, compute_request_amount, is_by_key
+from edgeproxy.config.meters import MEASURES, PARTS, CountName, Dimension, compute_request_amount, is_by_key
 
 
 def test_whatever_may_be_written_is_in_the_table() -> None:
@@ -113,8 +113,9 @@ def test_an_estimate_is_of_the_bodies_that_have_the_text():
     assert sizes == {
         "input_tokens": 3,
         "uncached_tokens": 3,
-        "cached_tokens": 0,
         "output_tokens": 5,
         "response_json": 5,
         "total_tokens": 8,
+        "fresh_tokens": 3,
+        **dict.fromkeys(PARTS, 0),
     }

@@ -1,22 +1,101 @@
 """Usage that the bodies of a route's answers state."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from edgeproxy.config.field_types import Switch
-from edgeproxy.config.forms import build_any_of, build_words, written
+from edgeproxy.config import parsers
+from edgeproxy.config.edge.compression import ON
+from edgeproxy.config.forms import OFF, build_any_of, build_words, written
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import Size, Time
+from edgeproxy.config.units import Size, Time, format_value, value_error
 
-FormatName = Literal["openai", "anthropic", "gemini", "json"]
-FORMATS = ("openai", "anthropic", "gemini", "json")
+FormatName = Literal["openai", "anthropic", "gemini", "bedrock", "cohere", "ollama", "llamacpp", "json"]
+FORMATS: Final[tuple[FormatName, ...]] = get_args(FormatName)
+
+
+CountedPart = Literal["cached", "cache_written", "reasoning"]
+Paths = Annotated[
+    tuple[Annotated[str, BeforeValidator(parsers.read_json_path)], ...], BeforeValidator(parsers.read_list)
+]
+
+
+class OwnFormat(Part):
+    """A format of your own: where the answers of a service state their numbers, where no format of the table does.
+
+    ```yaml
+    response_usage: {format: {input: meta.tokens.in, output: [meta.tokens.out, tokens_out], model: meta.model}}
+    ```
+
+    Each is a path, whose keys have dots between them, or a list of paths: the first that has a number counts. They are
+    looked for in JSON and in each event of a stream.
+    """
+
+    like: FormatName = Field(
+        default="json", description="Format of the table that is read as well, after these paths: `json` reads no more."
+    )
+    model: Paths = Field(default=(), description="Name of the model. `model` is read as well.")
+    input: Paths = Field(default=(), description="Tokens of the prompt.")
+    output: Paths = Field(default=(), description="Tokens of the answer.")
+    total: Paths = Field(default=(), description="Input and output.")
+    cached: Paths = Field(default=(), description="Tokens of the prompt that were read from a cache.")
+    cache_written: Paths = Field(default=(), description="Tokens of the prompt that were written to a cache.")
+    reasoning: Paths = Field(default=(), description="Tokens of reasoning.")
+    beside: tuple[CountedPart, ...] = Field(
+        default=(),
+        description="Numbers that stand beside others: `cached` and `cache_written` beside `input`, `reasoning` beside "
+        "`output`. By default they are parts of these.",
+    )
+
+
+A_FORMAT = "write openai, for one"
+NAMED, GIVEN = "named", "given"
+
+
+def get_format_tag(value: object) -> str:
+    """Return which of the two forms a format has: the name of one, or an operator's own."""
+    return NAMED if isinstance(value, str) else GIVEN
+
+
+@written(lambda inner: inner)
+def read_format(value: object) -> object:
+    """Read a format, of which one form is a name."""
+    if isinstance(value, str) and value not in FORMATS:
+        from edgeproxy.config.nearest import format_suggestion  # Not at the top: what workers read is right already.
+
+        raise value_error(f"{format_value(value)} is not known here", format_suggestion(value, FORMATS, A_FORMAT))
+    return value
 
 
 @written(lambda inner: build_any_of(build_words(*FORMATS), inner))
 def read_response_usage(value: object) -> object:
     """Read the name of a format, or a mapping with it."""
     return {"format": value} if isinstance(value, str) else value
+
+
+@written(lambda inner: build_any_of(build_words("on", True), OFF, inner), lambda _: "off")
+def read_ask_for_usage(value: object) -> object:
+    """Read a switch, or a mapping."""
+    if value is True or (isinstance(value, str) and value.lower() in ON):
+        return {}
+    return None if value is False else parsers.read_unless_off(value)
+
+
+class AskForUsage(Part):
+    """Streams whose usage the edge asks for, in the place of their clients.
+
+    ```yaml
+    response_usage: {format: openai, ask_for_usage: {else: refuse}}
+    ```
+    """
+
+    else_: Literal["pass", "refuse"] = Field(
+        default="pass",
+        alias="else",
+        description="Requests whose body cannot be changed, as it is chunked, longer than 128 KiB, compressed, no JSON, "
+        "or vouched for by a digest: `pass` lets them pass, and estimates their streams; `refuse` answers 400, 411, 413, "
+        "415 or 505.",
+    )
 
 
 class ResponseUsage(Part):
@@ -29,10 +108,15 @@ class ResponseUsage(Part):
     ```
     """
 
-    format: FormatName = Field(
-        description="Format of the answers: that of OpenAI's API (chat completions, responses, embeddings), of "
-        "Anthropic's or of Gemini's, in JSON and in server-sent events; `json` knows no tokens, and is for meters with "
-        "`count: response_json`."
+    format: Annotated[
+        Annotated[FormatName, Tag(NAMED)] | Annotated[OwnFormat, Tag(GIVEN)],
+        Discriminator(get_format_tag),
+        BeforeValidator(read_format),
+    ] = Field(
+        description="Format of the answers: that of OpenAI's API and of the many that are like it, of Anthropic's, "
+        "Gemini's, Bedrock's, Cohere's, Ollama's or llama.cpp's own ([the table](dialects.md) has all of them), in "
+        "JSON, in server-sent events and in lines; `json` knows no tokens, and is for meters with `count: "
+        "response_json`. A mapping is [a format of your own](#routesresponse_usageformat)."
     )
     read_on: Annotated[float, BeforeValidator(Time(0.0, 600.0))] = Field(
         default=30.0,
@@ -42,8 +126,13 @@ class ResponseUsage(Part):
     read_on_size: Annotated[int, BeforeValidator(Size(0, 1 << 30))] = Field(
         default=1 << 20, description="Size that is read of such an answer at most."
     )
-    ask_for_usage: Switch = Field(
-        default=False,
+    ask_for_usage: Annotated[AskForUsage | None, BeforeValidator(read_ask_for_usage)] = Field(
+        default=None,
         description="Asks for the usage of streams whose clients forget it, with `format: openai`: [what changes for "
         "that](ai.md#streams-without-usage).",
     )
+
+    @property
+    def refuses_unasked(self) -> bool:
+        """Whether requests are refused whose streams cannot be asked for their usage."""
+        return self.ask_for_usage is not None and self.ask_for_usage.else_ == "refuse"

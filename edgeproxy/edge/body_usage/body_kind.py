@@ -9,12 +9,29 @@ TYPE: Final = b"\r\ncontent-type:"
 CODING: Final = b"\r\ncontent-encoding:"
 
 
+LINES: Final = frozenset(
+    (
+        *(b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/x-jsonlines"),
+        *(b"application/jsonlines", b"application/json-seq", b"application/stream+json", b"text/jsonl"),
+    )
+)
+"""Types of JSON texts in lines."""
+UNTYPED: Final = frozenset((b"", b"application/octet-stream", b"binary/octet-stream"))
+"""Types that say nothing of a body."""
+
+
 class BodyKind(Enum):
     """What can be read of a body."""
 
     JSON = auto()
     STREAM = auto()
     """Server-sent events."""
+    LINES = auto()
+    """JSON texts, one a line."""
+    AMAZON = auto()
+    """Messages of Amazon's event streams, whose payload is JSON."""
+    TEXT = auto()
+    """Text or bytes of no known type, which may be one of the above: their beginning tells."""
     NEITHER = auto()
     """A body of another type, such as speech."""
     ENCODED = auto()
@@ -30,8 +47,14 @@ def describe_body(head: bytes) -> tuple[BodyKind, bytes]:
     media_type = _find_value(lines, TYPE).partition(b";")[0].rstrip()
     if media_type == b"text/event-stream":
         kind = BodyKind.STREAM
+    elif media_type in LINES:
+        kind = BodyKind.LINES
     elif media_type.endswith(b"json"):
         kind = BodyKind.JSON
+    elif media_type == b"application/vnd.amazon.eventstream":
+        kind = BodyKind.AMAZON
+    elif media_type.startswith(b"text/") or media_type in UNTYPED:
+        kind = BodyKind.TEXT
     else:
         return BodyKind.NEITHER, b""
     coding = _find_value(lines, CODING)

@@ -1,214 +1,196 @@
-"""The formats in which models' answers state usage, and what their numbers come to.
+"""The formats of models' answers: what a route's `response_usage` looks for, and the readers that find it."""
 
-The counts are the same for all: `input_tokens` are those of the whole prompt, `cached_tokens` those among them that
-were read from a cache, `uncached_tokens` the others, `output_tokens` all that the model made, thinking included, and
-`total_tokens` input and output. That is how OpenTelemetry's conventions for generative AI count, too.
-"""
-
-from collections.abc import Collection, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache, partial
+from typing import Final, cast
 
 import msgspec
 
-from edgeproxy.config.edge.response_usage import FormatName
+from edgeproxy.config.edge.response_usage import FormatName, OwnFormat
+from edgeproxy.edge.body_usage import dialects
+from edgeproxy.edge.body_usage.body_kind import BodyKind
 from edgeproxy.edge.body_usage.json_fields import JsonFields, Path
-from edgeproxy.edge.body_usage.readers import BOM, EventStreamReader, JsonReader
-
-MODEL, PROMPT, CACHED, CACHE_WRITTEN, TOOLS, OUTPUT, THOUGHTS = (
-    *("model", "prompt", "cached", "cache written", "tools", "output", "thoughts"),
+from edgeproxy.edge.body_usage.readers import (
+    BOM,
+    EVENT_BEGINS,
+    AmazonReader,
+    BodyReader,
+    EventStreamReader,
+    IgnoringReader,
+    JsonReader,
+    LinesReader,
+    Reader,
+    read_json,
 )
-"""Names of what formats state."""
+from edgeproxy.edge.body_usage.statement import COUNTS, StatedCounts, parse_whole_number
 
 ANY: Final = b""
 """The marker that every event has."""
-NUMBER_MAX: Final = 10**12
-"""The largest number that is taken from an answer: a service that errs by more must not fill up a counter."""
-DIGITS_MAX: Final = len(str(NUMBER_MAX))
-
-
-class Sum(NamedTuple):
-    """A count: numbers added, others subtracted, and those without which it is not stated; the rest are 0 if absent."""
-
-    needs: tuple[str, ...]
-    plus: tuple[str, ...]
-    minus: tuple[str, ...] = ()
-
-
-def build_sums(
-    prompt: tuple[str, ...], output: tuple[str, ...], uncached: Sum, output_needs: str = PROMPT
-) -> Mapping[str, Sum]:
-    """Build the counts of a format from its numbers of input and of output."""
-    return {
-        "input_tokens": Sum((PROMPT,), prompt),
-        "cached_tokens": Sum((PROMPT,), (CACHED,)),
-        "uncached_tokens": uncached,
-        "output_tokens": Sum((output_needs,), output),
-        "total_tokens": Sum((PROMPT, output_needs), (*prompt, *output)),
-    }
-
-
-class Format(NamedTuple):
-    """A format: where it has what, and what its numbers come to."""
-
-    paths: Mapping[str, str]
-    """The name of what stands at a path, whose keys have dots between them."""
-    markers: tuple[bytes, ...] = ()
-    """Bytes of which an event that states numbers has one at least."""
-    sums: Mapping[str, Sum] = {}
-
-
-FORMATS: Final[Mapping[FormatName, Format]] = {
-    # Chat completions, embeddings and the Responses API.
-    "openai": Format(
-        {
-            "model": MODEL,
-            "usage.prompt_tokens": PROMPT,
-            "usage.prompt_tokens_details.cached_tokens": CACHED,
-            "usage.completion_tokens": OUTPUT,
-            "usage.input_tokens": PROMPT,
-            "usage.input_tokens_details.cached_tokens": CACHED,
-            "usage.output_tokens": OUTPUT,
-            "response.model": MODEL,
-            "response.usage.input_tokens": PROMPT,
-            "response.usage.input_tokens_details.cached_tokens": CACHED,
-            "response.usage.output_tokens": OUTPUT,
-        },
-        (b'_tokens"',),
-        build_sums((PROMPT,), (OUTPUT,), Sum((PROMPT,), (PROMPT,), (CACHED,))),
-    ),
-    # Messages: `message_start` has the input, and each `message_delta` all output so far. What was read from a cache,
-    # or written to it, is not among the input tokens.
-    "anthropic": Format(
-        {
-            "model": MODEL,
-            "usage.input_tokens": PROMPT,
-            "usage.cache_read_input_tokens": CACHED,
-            "usage.cache_creation_input_tokens": CACHE_WRITTEN,
-            "usage.output_tokens": OUTPUT,
-            "message.model": MODEL,
-            "message.usage.input_tokens": PROMPT,
-            "message.usage.cache_read_input_tokens": CACHED,
-            "message.usage.cache_creation_input_tokens": CACHE_WRITTEN,
-        },
-        (b'_tokens"',),
-        build_sums((PROMPT, CACHED, CACHE_WRITTEN), (OUTPUT,), Sum((PROMPT,), (PROMPT, CACHE_WRITTEN)), OUTPUT),
-    ),
-    # Each part of a stream has all so far.
-    "gemini": Format(
-        {
-            "modelVersion": MODEL,
-            "usageMetadata.promptTokenCount": PROMPT,
-            "usageMetadata.toolUsePromptTokenCount": TOOLS,
-            "usageMetadata.cachedContentTokenCount": CACHED,
-            "usageMetadata.candidatesTokenCount": OUTPUT,
-            "usageMetadata.thoughtsTokenCount": THOUGHTS,
-        },
-        (b'TokenCount"',),
-        build_sums((PROMPT, TOOLS), (OUTPUT, THOUGHTS), Sum((PROMPT,), (PROMPT, TOOLS), (CACHED,))),
-    ),
-    "json": Format({"model": MODEL}),
-}
-
-
-class StatedCounts:
-    """What an answer states, by the name of a count, or by `format_path` of what is asked for by its path."""
-
-    __slots__ = ("_sums", "_values")
-
-    def __init__(self, sums: Mapping[str, Sum], values: Mapping[str, bytes]) -> None:
-        self._sums, self._values = sums, values
-
-    def find_number(self, count: str) -> int | None:
-        """Return the number of a count; None where it is not stated, or is no whole number from 0 to NUMBER_MAX."""
-        values = self._values
-        needs, plus, minus = self._sums[count]
-        for name in needs:
-            if name not in values:
-                return None
-        total = 0
-        for name in plus:
-            if name in values:
-                number = parse_whole_number(values[name])
-                if number is None:
-                    return None
-                total += number
-        for name in minus:
-            if name in values:
-                number = parse_whole_number(values[name])
-                if number is None:
-                    return None
-                total -= number
-        # More may be cached than the prompt had, in an answer that contradicts itself.
-        return total if total > 0 else 0
-
-    def find_unreadable(self, count: str) -> bytes | None:
-        """Return what is written in the place of a number of this count, where that is none."""
-        _, plus, minus = self._sums[count]
-        written = (self._values.get(name) for name in (*plus, *minus))
-        return next((one for one in written if one is not None and parse_whole_number(one) is None), None)
-
-    @property
-    def model(self) -> bytes | None:
-        """The model, as UTF-8 if it is a text; None: not stated."""
-        return parse_text(self._values.get(MODEL))
+EMPTY: Final = frozenset((b"null", b'""', b"{}", b"[]"))
+"""Values with which nothing is stated."""
+ZERO: Final = b"0"
+OnLine = Callable[[dict[str, bytes]], None]
+FORMATS_CACHED_MAX: Final = 64
+STATES_OUTPUT: Final = frozenset(("anthropic", "bedrock"))
+"""Formats whose whole answers always state their output."""
+INPUT: Final = (dialects.PROMPT, dialects.CACHED_BESIDE, dialects.WRITTEN_BESIDE)
+"""Facts that make one prompt, each of which may become smaller where another grows."""
 
 
 class UsageFormat:
     """A format, with further numbers that are asked for by their paths, such as `usage.total_tokens`."""
 
-    __slots__ = ("_fields", "_markers", "_sums")
+    __slots__ = ("_facts", "_fields", "_markers", "_may_lack_output", "_states_tokens")
 
-    def __init__(self, name: FormatName, paths: Collection[str] = ()) -> None:
-        own = FORMATS[name]
+    def __init__(self, settings: FormatName | OwnFormat, paths: Collection[str] = ()) -> None:
+        name: FormatName = settings if isinstance(settings, str) else settings.like
+        own = {} if isinstance(settings, str) else list_own_paths(settings)
+        # Paths of one's own go first, and hide those of the table at the same place.
+        places = {**own, **{path: what for path, what in dialects.list_paths(name).items() if path not in own}}
         names: dict[Path, tuple[str, ...]] = {}
-        for path, what in (*own.paths.items(), *[(path, format_path(path)) for path in paths]):
+        for path, what in [*[(path, path) for path in places], *[(path, format_path(path)) for path in paths]]:
             keys = tuple(path.split("."))
             names[keys] = (*names.get(keys, ()), what)
-        self._fields = JsonFields(names)
-        last_keys = [path.rpartition(".")[2] for path in paths]
-        self._markers = (*own.markers, *map(msgspec.json.encode, last_keys)) or (ANY,)
+        self._facts = {**places, **{format_path(path): (format_path(path), 0) for path in paths}}
+        """The fact that stands at a path, and its rank."""
+        self._fields = JsonFields(names, self.take)
+        last_keys = [path.rpartition(".")[2] for path in (*paths, *own)]
+        self._markers = (*dialects.MARKERS[name], *map(msgspec.json.encode, last_keys)) or (ANY,)
         """A key of one's own is found as JSON is usually written, without escapes."""
-        self._sums = {**own.sums, **{path: Sum((path,), (path,)) for path in map(format_path, paths)}}
+        self._may_lack_output = name not in STATES_OUTPUT
+        self._states_tokens = name != "json" or bool(own)
 
     def states(self, count: str) -> bool:
         """Return whether answers of this format may state a count, or have a number at a path."""
-        return count in self._sums
+        return count in self._facts or (count in COUNTS and self._states_tokens)
 
-    def create_reader(self, *, is_stream: bool) -> JsonReader | EventStreamReader:
-        """Return a reader of a body: of server-sent events, or of JSON."""
-        return EventStreamReader(self._fields, self._markers, MODEL) if is_stream else JsonReader(self._fields)
+    def create_reader(self, kind: BodyKind, on_line: OnLine | None = None) -> BodyReader:
+        """Return a reader of a body of this kind.
 
-    def read_json(self, body: bytes) -> tuple[StatedCounts, bool]:
+        `on_line` is called with the facts of each line, where the body is JSON texts in lines, each of which is a
+        statement of its own.
+        """
+        if kind is BodyKind.LINES:
+            return BodyReader(lambda first, is_all: self._create_lines_reader(on_line))
+        if kind is BodyKind.AMAZON:
+            return BodyReader(lambda first, is_all: AmazonReader(self._fields, self._markers))
+        return BodyReader(partial(self._create_by_beginning, kind, on_line))
+
+    def _create_lines_reader(self, on_line: OnLine | None) -> LinesReader:
+        return LinesReader(self._fields, self._markers, dialects.MODEL, on_line)
+
+    def _create_by_beginning(self, kind: BodyKind, on_line: OnLine | None, first: bytes, is_all: bool) -> Reader | None:
+        """Return the reader of a body that begins with these bytes; None where more of them have to come."""
+        if first.startswith((b"{", b"[")):
+            return JsonReader(self._fields, self._markers) if on_line is None else self._create_lines_reader(on_line)
+        if kind is BodyKind.STREAM or first.startswith(EVENT_BEGINS):
+            return EventStreamReader(self._fields, self._markers, dialects.MODEL)
+        if not is_all and any(begin.startswith(first) for begin in EVENT_BEGINS):
+            return None
+        return JsonReader(self._fields, self._markers) if kind is BodyKind.JSON else IgnoringReader()
+
+    def read_json(self, body: bytes, *, has_output: bool = True) -> tuple[StatedCounts, bool]:
         """Return what a JSON body states that is all there, and whether it can be read."""
         values: dict[str, bytes] = {}
-        is_readable = self._fields.read(body.removeprefix(BOM), values)
-        return StatedCounts(self._sums, values), is_readable
+        is_readable = read_json(self._fields, body.removeprefix(BOM), values)
+        return self.compute_counts(values, has_output=has_output), is_readable
 
-    def compute_counts(self, values: Mapping[str, bytes]) -> StatedCounts:
-        """Return what the values that a reader has found come to."""
-        return StatedCounts(self._sums, values)
+    def compute_counts(self, values: dict[str, bytes], *, has_output: bool = True) -> StatedCounts:
+        """Return what the facts that a reader has found come to."""
+        return StatedCounts(values, may_lack_output=self._may_lack_output, has_output=has_output)
+
+    def read_message(self, text: bytes | bytearray, *, is_named: bool) -> StatedCounts | None:
+        """Return what a message of a WebSocket states; None where it has no marker, and the model `is_named` already."""
+        if is_named and not any(marker in text for marker in self._markers):
+            return None
+        values: dict[str, bytes] = {}
+        self._fields.read(text, values)
+        return self.compute_counts(values)
+
+    def has_marker(self, body: bytes) -> bool:
+        """Return whether a body has what numbers of this format stand beside."""
+        return self._markers[0] in body
+
+    def take(self, found: Mapping[str, bytes], values: dict[str, bytes]) -> None:
+        """Put what stands at the paths of one text into `values`, by fact.
+
+        Numbers of a stream are those so far: a number does not become zero, unless what it counted is counted elsewhere
+        in the same text. Values that state nothing are left out.
+        """
+        stated: dict[str, bytes] = {}
+        facts, paths = self._facts, dict[str, str]()
+        for path, written in found.items():
+            if written in EMPTY:
+                continue
+            fact, rank = facts[path]
+            if fact in paths and not is_preferred((rank, written), (facts[paths[fact]][1], stated[fact])):
+                continue
+            stated[fact], paths[fact] = written, path
+        if values and ZERO in stated.values():
+            drop_zeros(stated, values)
+        values.update(stated)
+
+
+def get_usage_format(settings: FormatName | OwnFormat, paths: Collection[str] = ()) -> UsageFormat:
+    """Return a format with further paths. Routes of all customers share those that are the same."""
+    key = settings if isinstance(settings, str) else settings.model_dump_json()
+    return _create_usage_format(key, tuple(sorted(set(paths))))
+
+
+@lru_cache(maxsize=FORMATS_CACHED_MAX)
+def _create_usage_format(key: str, paths: tuple[str, ...]) -> UsageFormat:
+    return UsageFormat(OwnFormat.model_validate_json(key) if key.startswith("{") else cast("FormatName", key), paths)
+
+
+def is_preferred(new: tuple[int, bytes], old: tuple[int, bytes]) -> bool:
+    """Return whether one statement of a fact is preferred to another of the same text; each a rank and what is written.
+
+    A number above zero is preferred, then the lower rank.
+    """
+    new_is_more, old_is_more = bool(parse_whole_number(new[1])), bool(parse_whole_number(old[1]))
+    return new_is_more > old_is_more or (new_is_more == old_is_more and new[0] < old[0])
+
+
+def drop_zeros(stated: dict[str, bytes], values: Mapping[str, bytes]) -> None:
+    """Remove the zeros that stand behind a number, but for those of a prompt whose other tokens have grown by as
+    many."""
+    gone = {fact: number for fact, written in stated.items() if written == ZERO and (number := _read(values, fact))}
+    of_input = {fact: number for fact, number in gone.items() if fact in INPUT}
+    grown = sum([max(0, _read(stated, fact) - _read(values, fact)) for fact in INPUT if fact in stated])
+    moved = of_input if grown >= sum(of_input.values()) else {}
+    for fact in gone.keys() - moved.keys():
+        if not fact.startswith("$"):
+            del stated[fact]
+
+
+def _read(values: Mapping[str, bytes], fact: str) -> int:
+    return parse_whole_number(values.get(fact, b"")) or 0
+
+
+def list_own_paths(settings: OwnFormat) -> Mapping[str, tuple[str, int]]:
+    """Return each path of an operator's own format, with its fact and rank."""
+    beside = {
+        "cached": dialects.CACHED_BESIDE,
+        "cache_written": dialects.WRITTEN_BESIDE,
+        "reasoning": dialects.THOUGHTS_BESIDE,
+    }
+    within = {
+        "model": dialects.MODEL,
+        "input": dialects.PROMPT,
+        "output": dialects.OUTPUT,
+        "total": dialects.TOTAL,
+        "cached": dialects.CACHED,
+        "cache_written": dialects.WRITTEN,
+        "reasoning": dialects.THOUGHTS,
+    }
+    return {
+        path: (beside[name] if name in settings.beside else fact, rank - len(paths))
+        for name, fact in within.items()
+        for paths in [getattr(settings, name)]
+        for rank, path in enumerate(paths)
+    }
 
 
 def format_path(path: str) -> str:
     """Return the name of what stands at a path, as JSONPath (RFC 9535) writes it: no count has such a name."""
     return f"$.{path}"
-
-
-def parse_whole_number(written: bytes) -> int | None:
-    """Return a number of JSON; None where it is no whole number from 0 to NUMBER_MAX, such as `12.0` or `"12"`."""
-    if not written.isdigit() or len(written) > DIGITS_MAX:
-        return None
-    number = int(written)
-    return number if number <= NUMBER_MAX else None
-
-
-def parse_text(written: bytes | None) -> bytes | None:
-    """Return a text of JSON in UTF-8; what is no text as it is written, and None where there is nothing."""
-    if written is None or not written.startswith(b'"'):
-        return written
-    if b"\\" not in written and written.isascii():
-        return written[1:-1]
-    try:
-        return msgspec.json.decode(written, type=str).encode(errors="replace")
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return written

@@ -4,13 +4,16 @@ A key that is escaped (`"us\\u0061ge"`) is the key that it spells. Of a key that
 in the JSON readers of Python and JavaScript.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
 
 Path = tuple[str, ...]
 """The keys from the top of a text to a value."""
+
+Merge = Callable[[Mapping[str, bytes], dict[str, bytes]], None]
+"""Puts the values of one object, by name, into those of all."""
 
 NULL: Final = b"null"
 LISTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
@@ -25,9 +28,11 @@ class JsonFields:
     such as `"usage": []`, it is read once more, level by level, so that the rest of it is found.
     """
 
-    __slots__ = ("_decode_level", "_decode_whole", "_members", "struct")
+    __slots__ = ("_decode_level", "_decode_whole", "_members", "_merge", "struct")
 
-    def __init__(self, names: Mapping[Path, tuple[str, ...]]) -> None:
+    def __init__(self, names: Mapping[Path, tuple[str, ...]], merge: Merge | None = None) -> None:
+        """`merge` puts the values of one object into those of all; by default a later value replaces an earlier one."""
+        self._merge = merge
         below: dict[str, dict[Path, tuple[str, ...]]] = {}
         for path, own in names.items():
             below.setdefault(path[0], {})[path[1:]] = own
@@ -59,23 +64,43 @@ class JsonFields:
             try:
                 read = self._decode_whole(text)
             except msgspec.ValidationError:
-                self._read_members([text] if text.lstrip()[:1] == b"{" else LISTS.decode(text)[-MEMBERS_MAX:], values)
+                for member in [text] if text.lstrip()[:1] == b"{" else LISTS.decode(text)[-MEMBERS_MAX:]:
+                    self._read_object(member, values)
             else:
-                self._take(read, values)
+                found: dict[str, bytes] = {}
+                self._take(read, found)
+                self._put(found, values)
         except (msgspec.DecodeError, RecursionError):
             return False
         return True
 
-    def _take(self, read: object, values: dict[str, bytes]) -> None:
+    def _read_object(self, text: bytes | bytearray | msgspec.Raw, values: dict[str, bytes]) -> None:
+        """Read one object of a list, or one that has something else in the place of an object."""
+        found: dict[str, bytes] = {}
+        self._read_members(text, found)
+        self._put(found, values)
+
+    def _put(self, found: dict[str, bytes], values: dict[str, bytes]) -> None:
+        if self._merge is None:
+            values.update(found)
+        elif found:
+            self._merge(found, values)
+
+    def _take(self, read: msgspec.Struct, values: dict[str, bytes]) -> None:
         """Take the values of an object that is read."""
-        for attribute, names, deeper in self._members:
-            value = getattr(read, attribute)
+        # Most members are absent: all are fetched by one call.
+        for value, (_, names, deeper) in zip(msgspec.structs.astuple(read), self._members, strict=True):
             if not value:
                 continue
-            if not names and deeper is not None:
-                deeper._take(value, values)
-            else:
+            if deeper is None:
+                written = bytes(value)
+                if written != NULL:
+                    for name in names:
+                        values[name] = written
+            elif names:
                 self._take_member(value, names, deeper, values)
+            else:
+                deeper._take(value, values)
 
     def _take_member(
         self, raw: msgspec.Raw, names: tuple[str, ...], deeper: "JsonFields | None", values: dict[str, bytes]
@@ -86,16 +111,15 @@ class JsonFields:
             for name in names:
                 values[name] = value
         if deeper is not None:
-            deeper._read_members([raw], values)
+            deeper._read_members(raw, values)
 
-    def _read_members(self, members: Iterable[bytes | bytearray | msgspec.Raw], values: dict[str, bytes]) -> None:
-        """Read texts, one level of each at a time; those that are no objects have nothing."""
-        for member in members:
-            try:
-                read = self._decode_level(member)
-            except msgspec.ValidationError:
-                continue
-            for attribute, names, deeper in self._members:
-                raw = getattr(read, attribute)
-                if raw:
-                    self._take_member(raw, names, deeper, values)
+    def _read_members(self, text: bytes | bytearray | msgspec.Raw, values: dict[str, bytes]) -> None:
+        """Read a text, one level of it at a time; one that is no object has nothing."""
+        try:
+            read = self._decode_level(text)
+        except msgspec.ValidationError:
+            return
+        for attribute, names, deeper in self._members:
+            raw = getattr(read, attribute)
+            if raw:
+                self._take_member(raw, names, deeper, values)

@@ -20,7 +20,7 @@ LEVELS: Final = 2
 
 TOKENS_MAX: Final = 8_000
 """Tokens that are looked at from each end of a long text. A text of nothing but brackets has more in what is kept, and
-would hold up everybody else; then only members of the first level are read, and those nearest to its end."""
+would hold up everybody else; then only those members are read that are nearest to its ends."""
 
 STRING: Final = rb'"(?:[^"\\]++|\\.)*+("?)'
 """A string, with its closing quote if it has one."""
@@ -94,14 +94,13 @@ def close_beginning(begin: bytes | bytearray) -> tuple[bytes, list[Container]]:
     """Return the beginning of a text as a text of its own, and the containers that are open where it breaks off.
 
     Of the text there is all up to the last member that is whole on one of the first LEVELS. Where TOKENS_MAX end it
-    before, nothing is known of the containers.
+    before, the containers are those that are open there.
     """
     containers: list[Container] = []
     string = key = b""
-    stop, open_there, tokens = 0, b"", 0
+    stop, open_there = 0, b""
     for match in _list_tokens(TOKENS, begin, containers):
         token = match[0]
-        tokens += 1
         if token[:1] == b'"':
             if not match[1]:
                 break
@@ -119,7 +118,7 @@ def close_beginning(begin: bytes | bytearray) -> tuple[bytes, list[Container]]:
         else:
             stop, open_there = match.start(), _list_brackets(containers)
     closing = b"".join([CLOSING[open_there[at : at + 1]] for at in reversed(range(len(open_there)))])
-    return bytes(begin[:stop]) + closing, containers if tokens < TOKENS_MAX else []
+    return bytes(begin[:stop]) + closing, containers
 
 
 def _list_tokens(

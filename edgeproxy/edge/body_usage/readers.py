@@ -2,11 +2,14 @@
 
 Both are fed the body in any pieces, as it passes, and keep no more of it than `JsonText` does. Server-sent events are
 read as https://html.spec.whatwg.org/multipage/server-sent-events.html says: a line ends with CR, LF or both, data of
-several lines are joined, and what is not ended by an empty line is no event.
+several lines are joined. The last event may lack its empty line: the SDKs of models' makers read it all the same.
 """
 
 import re
-from typing import Final
+from base64 import b64decode
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Protocol
 
 from edgeproxy.edge.body_usage.json_fields import JsonFields
 from edgeproxy.edge.body_usage.json_text import JsonText
@@ -17,17 +20,64 @@ DATA: Final = b"data"
 FIELD_BYTES_MAX: Final = len(b"data: ")
 """Bytes of a line by which it is known whether it has data, and where they begin."""
 LINE: Final = re.compile(rb"([^\r\n]*+)(\r\n|\r|\n)?")
+NEUTRAL: Final = re.compile(
+    rb'"type"\s*:\s*"(?:ping|error|message_start|response\.(?:created|queued|in_progress|failed))"|"error"\s*:\s*[{"]'
+)
+"""Events with which nothing is generated."""
+NEUTRAL_BYTES_MAX: Final = 200
+"""Bytes of an event by which its type is told."""
+DONE: Final = b"[DONE]"
+EVENT_BEGINS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+BLANKS: Final = b" \t\r\n"
+LEAD_BYTES: Final = max(map(len, EVENT_BEGINS))
+RECORD_SEPARATOR: Final = b"\x1e"
+"""The byte before each text of a sequence (RFC 7464)."""
+LINES_MAX: Final = 4096
+"""Lines that are read of a body that says it is one JSON text, from its end."""
+AMAZON_PRELUDE_BYTES: Final = 12
+"""Bytes before the headers of a message: its length, that of its headers, and a checksum."""
+AMAZON_CHECKSUM_BYTES: Final = 4
+AMAZON_MESSAGE_BYTES_MAX: Final = 24 << 20
+"""The longest message of an event stream (AWS, event stream encoding: 24 MiB)."""
+PAYLOAD: Final = re.compile(rb'\s*\{\s*"bytes"\s*:\s*"([A-Za-z0-9+/=]*)"')
 EVENTS_WITHOUT_MODEL_MAX: Final = 16
 """Events at the beginning of a stream that are read for the model; few streams name it later, and then with usage."""
+
+
+class Reader(Protocol):
+    """Reads the values that a body states."""
+
+    values: dict[str, bytes]
+
+    def feed(self, data: bytes) -> None:
+        """Read the next piece of the body."""
+
+    def finish(self) -> None:
+        """Read what was kept: the body has ended."""
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether what has come can be read."""
+
+    @property
+    def has_content(self) -> bool:
+        """Whether anything has come in events that a model may have generated."""
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether anything has come that numbers stand beside, be they found or not."""
 
 
 class JsonReader:
     """Reads the values that a JSON body states."""
 
-    __slots__ = ("_fields", "_text", "is_readable", "values")
+    has_content = False
 
-    def __init__(self, fields: JsonFields) -> None:
-        self._fields, self._text = fields, JsonText()
+    __slots__ = ("_fields", "_marker", "_text", "is_marked", "is_readable", "values")
+
+    def __init__(self, fields: JsonFields, markers: tuple[bytes, ...]) -> None:
+        self._fields, self._marker, self._text = fields, markers[0], JsonText()
+        self.is_marked = False
         self.values: dict[str, bytes] = {}
         """What was found, by name, as it is written; there once the body has ended."""
         self.is_readable = True
@@ -40,7 +90,17 @@ class JsonReader:
     def finish(self) -> None:
         """Read what was kept: the body has ended."""
         for text in self._text.list_texts():
-            self.is_readable = self._fields.read(text.removeprefix(BOM), self.values)
+            self.is_readable = read_json(self._fields, text.removeprefix(BOM), self.values)
+            self.is_marked = self.is_marked or self._marker in text
+
+
+def read_json(fields: JsonFields, text: bytes | bytearray, values: dict[str, bytes]) -> bool:
+    """Read the values of a text, or of its last lines where each is a text of its own; return whether it is either."""
+    if fields.read(text, values):
+        return True
+    lines = text.strip(BLANKS).rsplit(b"\n", LINES_MAX)
+    results = [fields.read(line, values) for line in lines if line.strip(BLANKS)] if len(lines) > 1 else []
+    return any(results)
 
 
 class EventStreamReader:
@@ -51,6 +111,7 @@ class EventStreamReader:
     """
 
     __slots__ = (
+        "_content_events",
         "_ended_with_cr",
         "_event",
         "_fields",
@@ -62,6 +123,7 @@ class EventStreamReader:
         "_other_markers",
         "_unnamed",
         "_value",
+        "is_marked",
         "values",
     )
 
@@ -83,6 +145,9 @@ class EventStreamReader:
         """The data of the event under way, if it has any."""
         self._unnamed = EVENTS_WITHOUT_MODEL_MAX
         """Events that are still to be read for the model."""
+        self.is_marked = False
+        self._content_events = 0
+        """Events with which something may have been generated; those that are passed over count once a piece."""
 
     def feed(self, data: bytes) -> None:
         """Read the next piece of the body."""
@@ -91,6 +156,7 @@ class EventStreamReader:
                 if marker in data:
                     break
             else:
+                self._content_events += 1
                 return
         if self._is_between:
             data = self._skip_events(data)
@@ -105,10 +171,19 @@ class EventStreamReader:
             if begin >= 0:
                 at = begin
         end = data.rfind(b"\n\n", 0, at)
-        return data if end < 0 else data[end + 2 :]
+        if end < 0:
+            return data
+        self._content_events += 1
+        return data[end + 2 :]
 
     def finish(self) -> None:
-        """The body has ended. An event without an empty line behind it is none, so that nothing is left to be read."""
+        """Read the last event, which may lack its empty line. One that is cut off is no JSON, and states nothing."""
+        self._end_event()
+
+    @property
+    def has_content(self) -> bool:
+        """Whether a model may have generated anything: the first event of a chat has none of its text."""
+        return self._content_events > 1
 
     @property
     def is_readable(self) -> bool:
@@ -159,8 +234,260 @@ class EventStreamReader:
         event, self._event = self._event, None
         if event is None:
             return
+        self._content_events += 1
         for text in event.list_texts():
-            if self._unnamed or self._marker in text or any(marker in text for marker in self._other_markers):
+            if text == DONE or NEUTRAL.search(text, 0, NEUTRAL_BYTES_MAX):
+                self._content_events -= 1
+            is_marked = self._marker in text
+            self.is_marked = self.is_marked or is_marked
+            if self._unnamed or is_marked or any(marker in text for marker in self._other_markers):
                 self._fields.read(text, self.values)
         if self._unnamed:
             self._unnamed = 0 if self._model in self.values else self._unnamed - 1
+
+
+class LinesReader:
+    """Reads the values of JSON texts, one a line; of a value that several state the last one counts.
+
+    With `on_line` each line is a statement of its own, and is passed on.
+    """
+
+    __slots__ = (
+        "_content_lines",
+        "_fields",
+        "_line",
+        "_markers",
+        "_model",
+        "_on_line",
+        "_unnamed",
+        "is_marked",
+        "values",
+    )
+
+    is_readable = True
+
+    def __init__(
+        self,
+        fields: JsonFields,
+        markers: tuple[bytes, ...],
+        model: str,
+        on_line: Callable[[dict[str, bytes]], None] | None = None,
+    ) -> None:
+        self._fields, self._markers, self._model, self._on_line = fields, markers, model, on_line
+        self.values: dict[str, bytes] = {}
+        self._line: JsonText | None = None
+        """The line under way."""
+        self._unnamed = EVENTS_WITHOUT_MODEL_MAX
+        self._content_lines = 0
+        self.is_marked = False
+
+    def feed(self, data: bytes) -> None:
+        """Read the next piece of the body."""
+        if self._line is None and not self._unnamed and data.endswith(b"\n"):
+            for marker in self._markers:
+                if marker in data:
+                    break
+            else:
+                self._content_lines += 1
+                return
+        *whole, rest = data.split(b"\n")
+        for part in whole:
+            self._add(part)
+            self._end_line()
+        if rest:
+            self._add(rest)
+
+    def finish(self) -> None:
+        """Read the last line, which may lack its end."""
+        self._end_line()
+
+    @property
+    def has_content(self) -> bool:
+        """Whether a model may have generated anything."""
+        return self._content_lines > 1
+
+    def _add(self, part: bytes) -> None:
+        if self._line is None:
+            self._line = JsonText()
+        self._line.add(part)
+
+    def _end_line(self) -> None:
+        line, self._line = self._line, None
+        if line is None or not len(line):
+            return
+        for text in line.list_texts():
+            if NEUTRAL.search(text, 0, NEUTRAL_BYTES_MAX) is None:
+                self._content_lines += 1
+            self.is_marked = self.is_marked or self._markers[0] in text
+            if self._unnamed or any(marker in text for marker in self._markers):
+                values = self.values if self._on_line is None else {}
+                self._fields.read(text.strip(RECORD_SEPARATOR + BLANKS).removeprefix(BOM), values)
+                if self._on_line is not None:
+                    self._on_line(values)
+                    return
+        if self._unnamed:
+            self._unnamed = 0 if self._model in self.values else self._unnamed - 1
+
+
+class AmazonReader:
+    """Reads the values of messages of Amazon's event streams: of JSON, or of the JSON in their `bytes`, in base64.
+
+    A message is its length and that of its headers, of four bytes each, a checksum, headers, payload and a checksum
+    (AWS, event stream encoding). Checksums are not looked at.
+    """
+
+    __slots__ = (
+        "_fields",
+        "_left",
+        "_marker",
+        "_messages",
+        "_payload",
+        "_prelude",
+        "_skip",
+        "is_marked",
+        "is_readable",
+        "values",
+    )
+
+    def __init__(self, fields: JsonFields, markers: tuple[bytes, ...]) -> None:
+        self._fields, self._marker, self.is_marked = fields, markers[0], False
+        self.values: dict[str, bytes] = {}
+        self.is_readable = True
+        self._prelude = b""
+        self._skip = self._left = 0
+        """Bytes of headers, and of the payload, that are still to come."""
+        self._payload: JsonText | None = None
+        self._messages = 0
+
+    def feed(self, data: bytes) -> None:
+        """Read the next piece of the body."""
+        position = 0
+        while position < len(data) and self.is_readable:
+            if self._payload is None and not self._skip:
+                part = data[position : position + AMAZON_PRELUDE_BYTES - len(self._prelude)]
+                self._prelude += part
+                position += len(part)
+                if len(self._prelude) == AMAZON_PRELUDE_BYTES:
+                    self._begin_message()
+            elif self._left > AMAZON_CHECKSUM_BYTES and not self._skip:
+                assert self._payload is not None
+                part = data[position : position + self._left - AMAZON_CHECKSUM_BYTES]
+                self._payload.add(part)
+                position += len(part)
+                self._left -= len(part)
+                if self._left == AMAZON_CHECKSUM_BYTES:
+                    self._end_message()
+            else:
+                size = min(len(data) - position, self._skip)
+                position += size
+                self._skip -= size
+
+    def _begin_message(self) -> None:
+        size, headers = int.from_bytes(self._prelude[:4], "big"), int.from_bytes(self._prelude[4:8], "big")
+        self._prelude, self._skip = b"", headers
+        self._left = size - headers - AMAZON_PRELUDE_BYTES
+        self.is_readable = AMAZON_CHECKSUM_BYTES <= self._left <= AMAZON_MESSAGE_BYTES_MAX
+        self._payload = JsonText()
+        if self._left == AMAZON_CHECKSUM_BYTES:
+            self._end_message()
+
+    def _end_message(self) -> None:
+        payload, self._payload = self._payload, None
+        self._skip, self._left = self._skip + AMAZON_CHECKSUM_BYTES, 0
+        assert payload is not None
+        self._messages += 1
+        for text in payload.list_texts():
+            packed = PAYLOAD.match(text)
+            self.is_marked = self.is_marked or self._marker in text
+            if packed is not None:
+                with suppress(ValueError):
+                    self._fields.read(b64decode(packed[1]), self.values)
+            else:
+                self._fields.read(text, self.values)
+
+    def finish(self) -> None:
+        """End the body: a message that is cut off states nothing."""
+
+    @property
+    def has_content(self) -> bool:
+        """Whether a model may have generated anything."""
+        return self._messages > 1
+
+
+class IgnoringReader:
+    """Reads nothing of a body that is no text of any known form, such as speech."""
+
+    has_content = is_marked = is_readable = False
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+
+    def feed(self, data: bytes) -> None:
+        """Ignore the next piece of the body."""
+
+    def finish(self) -> None:
+        """Ignore the end of the body."""
+
+
+class BodyReader:
+    """Reads a body whose beginning tells how it is read: events that are said to be JSON or text, or JSON that is said
+    to be events."""
+
+    __slots__ = ("_create_inner", "_lead", "inner")
+
+    def __init__(self, create_inner: Callable[[bytes, bool], Reader | None]) -> None:
+        """`create_inner` creates the reader by the first bytes of a body that are no blanks, and by whether these are
+        all; it returns None where it needs more of them."""
+        self._create_inner = create_inner
+        self._lead = b""
+        self.inner: Reader | None = None
+        """The reader, once it is chosen."""
+
+    def feed(self, data: bytes) -> None:
+        """Read the next piece of the body."""
+        if self.inner is None:
+            self._choose(self._lead + data, is_all=False)
+        else:
+            self.inner.feed(data)
+
+    def _choose(self, lead: bytes, *, is_all: bool) -> None:
+        first = lead.removeprefix(BOM).lstrip(BLANKS)
+        if first and (is_all or not BOM.startswith(first)):
+            self.inner = self._create_inner(first, is_all)
+        if self.inner is None:
+            self._lead = lead.lstrip(BLANKS)
+        else:
+            self._lead = b""
+            self.inner.feed(lead)
+
+    def finish(self) -> None:
+        """Read what was kept: the body has ended."""
+        if self.inner is None:
+            self._choose(self._lead, is_all=True)
+        if self.inner is not None:
+            self.inner.finish()
+
+    @property
+    def values(self) -> dict[str, bytes]:
+        """The values that were found so far."""
+        return {} if self.inner is None else self.inner.values
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether what has come can be read."""
+        return self.inner is not None and self.inner.is_readable
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the body is, or may be, of a form that is read."""
+        return not isinstance(self.inner, IgnoringReader)
+
+    @property
+    def has_content(self) -> bool:
+        """Whether a model may have generated anything."""
+        return self.inner is not None and self.inner.has_content
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether anything has come that numbers stand beside."""
+        return self.inner is not None and self.inner.is_marked

@@ -3,6 +3,7 @@
 What is asked for so comes in an event of its own, which can be taken out of the stream again.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Final
@@ -20,6 +21,9 @@ Members = dict[str, msgspec.Raw]
 """The members of an object, each as it is written."""
 
 MEMBERS: Final = msgspec.json.Decoder(Members)
+NO_STREAM: Final = (b"", b"false", b"null")
+FALSE_WORDS: Final = ("", "0", "false", "f", "no", "n", "off")
+"""Texts that pydantic takes for false."""
 TRUE: Final = msgspec.Raw(b"true")
 OPTIONS: Final = b',"stream_options":{"include_usage":true}}'
 MARKER: Final = b'_tokens"'
@@ -43,12 +47,16 @@ def ask_for_usage(body: bytes) -> bytes | None:
     """Return a request as it asks for a stream with its usage; None where it does already, or asks for no stream, or is
     no request that can be read.
 
-    Where nothing is said of `stream_options` the rest stays as it is, byte for byte.
+    Where nothing is said of `stream_options` the rest stays as it is, byte for byte. A body that services read more
+    kindly than the standard does, such as one with `"stream": 1` or a byte order mark, is written anew.
     """
     try:
         members = MEMBERS.decode(body)
-        if bytes(members.get("stream", b"")) != b"true":
-            return None
+        if any(key != "stream" and key.lower() == "stream" for key in members):
+            return _rewrite_odd(body)
+        stream = bytes(members.get("stream", b""))
+        if stream != b"true":
+            return _rewrite_odd(body) if stream not in NO_STREAM else None
         if "stream_options" not in members:
             return body.rstrip()[:-1] + OPTIONS
         options = _read_options(members["stream_options"])
@@ -58,7 +66,49 @@ def ask_for_usage(body: bytes) -> bytes | None:
         members["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
         return msgspec.json.encode(members)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return _rewrite_odd(body)
+
+
+def is_readable(body: bytes) -> bool:
+    """Return whether a body is JSON, as strict or as kind readers take it."""
+    try:
+        MEMBERS.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        try:
+            return isinstance(json.loads(body), dict)
+        except (ValueError, RecursionError):
+            return False
+    return True
+
+
+def _rewrite_odd(body: bytes) -> bytes | None:
+    """Return a body as it asks for a stream with its usage; None where it is no stream, or cannot be read.
+
+    It is read as Python's `json` and pydantic read it: with NaN, lone surrogates, a byte order mark, UTF-16, and texts
+    and numbers in the place of true. `stream` is true or false then for every service.
+    """
+    try:
+        members = json.loads(body)
+        if not isinstance(members, dict):
+            return None
+        streams = [members.pop(key) for key in list(members) if key.lower() == "stream"]
+        if all(stream is False or stream is None for stream in streams):
+            return None
+        is_stream = any(_is_true(stream) for stream in streams)
+        members["stream"] = is_stream
+        options = members.get("stream_options")
+        if options is not None and not isinstance(options, dict):
+            return None  # No service takes that.
+        if is_stream:
+            members["stream_options"] = {**(options or {}), "include_usage": True}
+        return json.dumps(members, separators=(",", ":")).encode()
+    except (ValueError, RecursionError):
         return None
+
+
+def _is_true(stream: object) -> bool:
+    """Return whether pydantic, or Python itself, takes a value for true."""
+    return stream.strip().lower() not in FALSE_WORDS if isinstance(stream, str) else bool(stream)
 
 
 def _read_options(written: msgspec.Raw) -> Members:

@@ -29,6 +29,13 @@ PARTS: Final[Mapping[str, tuple[bool, bool]]] = {
     "uncached_tokens": (True, False),
     "output_tokens": (False, True),
     "total_tokens": (True, True),
+    "cache_write_tokens": (True, False),
+    "fresh_tokens": (True, False),
+    "reasoning_tokens": (False, True),
+    "audio_input_tokens": (True, False),
+    "audio_output_tokens": (False, True),
+    "image_input_tokens": (True, False),
+    "image_output_tokens": (False, True),
 }
 """Whether the count of a meter has the tokens of input, and those of output."""
 

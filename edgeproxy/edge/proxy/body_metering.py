@@ -13,20 +13,40 @@ from edgeproxy.config.dimensions import OTHER
 from edgeproxy.config.meters import BODY_DIMENSIONS, MEASURES
 from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
 from edgeproxy.edge.body_usage.content_coding import create_decoder
-from edgeproxy.edge.body_usage.formats import StatedCounts, UsageFormat, format_path
+from edgeproxy.edge.body_usage.dialects import BACKGROUND, FILE, KIND
+from edgeproxy.edge.body_usage.dialects import ID as ANSWER_ID
+from edgeproxy.edge.body_usage.dialects import MODEL as MODEL_FACT
+from edgeproxy.edge.body_usage.formats import format_path, get_usage_format
+from edgeproxy.edge.body_usage.messages import MessageReader
+from edgeproxy.edge.body_usage.operations import (
+    ASYNCHRONOUS,
+    NEVER_ASYNCHRONOUS,
+    Work,
+    find_results,
+    find_work,
+    generates_output,
+    is_failure,
+    is_pending,
+)
+from edgeproxy.edge.body_usage.readers import EVENTS_WITHOUT_MODEL_MAX
+from edgeproxy.edge.body_usage.statement import StatedCounts
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.chunked import DONE, ChunkedDecoder, create_response_error
 from edgeproxy.edge.http1.grammar import HeadLimits
+from edgeproxy.edge.limits.unit_limit import UnitLimit
 from edgeproxy.edge.proxy.metering import Clock, Countable, Metered, QuotaCharge
 from edgeproxy.edge.proxy.split_metering import DAY_SECONDS, DimensionValues
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.response_usage import ResponseUsage
     from edgeproxy.config.meters import Meter
-    from edgeproxy.edge.body_usage.readers import EventStreamReader, JsonReader
+    from edgeproxy.edge.body_usage.readers import BodyReader
+    from edgeproxy.edge.counters.counted_ids import CountedIds
 
 ABSENT: Final = "absent"
 """Why a number is missing: the answer is whole, and does not state it."""
+DIALECT: Final = "dialect"
+"""The answer is whole, and states something like usage in a shape that no row of the table has."""
 UNREADABLE: Final = "unreadable"
 """What stands there is no number, or the body is not the JSON that it says it is."""
 CODING: Final = "coding"
@@ -53,6 +73,13 @@ class BodyMetrics(Protocol):
     def count_missing(self, route: str, reason: str) -> None:
         """Count an answer that does not state what it should."""
 
+    def report_disagreement(self, route: str, rule: str) -> None:
+        """Report an answer whose parts and total disagree; `rule` decides."""
+
+    @property
+    def counted_ids(self) -> "CountedIds | None":
+        """The ids of stored answers that are counted; None where there is no file for them."""
+
     def observe_first_token(self, route: str, seconds: float) -> None:
         """Observe how long after its request a stream began."""
 
@@ -70,6 +97,8 @@ class MeteredExchange(Protocol):
     """An exchange whose answer's body is read."""
 
     bytes_in: int
+    method: bytes
+    path: bytes
     started: float
     """The time at which its request began, of the monotonic clock."""
 
@@ -112,8 +141,12 @@ class BodyMetering:
     ) -> None:
         """`names`: of the customer and of the route. `counter`: of a meter and the text of dimensions."""
         self._customer, self._route = names
+        self._owner = f"{self._customer}\n{self._route}".encode()
+        """The owner of the ids of stored answers."""
         self._counter, self._metrics, self._values = counter, metrics, values
-        self.usage_format = UsageFormat(usage.format, [meter.json_path for meter in meters.values() if meter.json_path])
+        self.usage_format = get_usage_format(
+            usage.format, [meter.json_path for meter in meters.values() if meter.json_path]
+        )
         self.read_on_seconds, self.read_on_bytes = usage.read_on, usage.read_on_size
         self._meters = [
             BodyMeter(name, count, meter, counter(name, ""), MODEL in meter.dimensions)
@@ -134,12 +167,15 @@ class BodyMetering:
         if not 200 <= status < 300 or not body:
             return
         kind, coding = describe_body(head)
-        if kind is BodyKind.JSON and not coding:
-            counts, is_readable = self.usage_format.read_json(body)
+        if kind is BodyKind.JSON and not coding and body.startswith((b"{", b"[")):
+            answer = Answer(exchange)
+            answer.size = len(body)
+            counts, is_readable = self.usage_format.read_json(body, has_output=answer.has_output)
             if exchange.span is not None:
                 exchange.span.usage = counts
             reason = ABSENT if is_readable else UNREADABLE
-            self.count(counts, reason, (exchange.bytes_in, len(body)), exchange.get_metered_quotas(), exchange.runtime)
+            is_marked = not counts.has_numbers and self.usage_format.has_marker(body)
+            self.judge(answer, counts, reason, has_content=False, is_marked=is_marked)
         else:
             usage = BodyUsage(self, exchange, kind, coding)
             usage.feed(body)
@@ -149,11 +185,82 @@ class BodyMetering:
         """Return what reads an answer piece by piece; None where nothing of it counts."""
         return BodyUsage(self, exchange, *describe_body(head)) if 200 <= status < 300 else None
 
+    def judge(
+        self, answer: "Answer", counts: StatedCounts | None, reason: str, *, has_content: bool, is_marked: bool
+    ) -> None:
+        """Count an answer as far as a model has worked for it.
+
+        `reason`: why a number may be missing. `has_content`: a model may have generated something. `is_marked`: usage
+        may be stated in a way that is not known.
+        """
+        if counts is not None:
+            if is_failure(counts, has_content=has_content) or is_pending(counts):
+                return
+            if answer.work is Work.STORED and not (counts.has_numbers and self._claim(counts)):
+                return
+            if counts.find_text(KIND) in ASYNCHRONOUS and answer.work is Work.GENERATES:
+                self._claim(counts)
+            if counts.rule:
+                self._metrics.report_disagreement(self._route, counts.rule)
+            if reason == ABSENT and is_marked and not counts.has_numbers:
+                reason = DIALECT
+        elif answer.work is Work.STORED:
+            return
+        self.count(
+            counts, reason, answer.sizes, answer.metered, answer.clock, is_estimable=answer.work is Work.GENERATES
+        )
+
+    def _claim(self, counts: StatedCounts) -> bool:
+        """Claim the id of a stored answer; return whether its usage is to be counted, as nobody has yet."""
+        kind, name = counts.find_text(KIND), counts.find_text(ANSWER_ID)
+        ids, file = self._metrics.counted_ids, counts.find_text(FILE)
+        if kind in NEVER_ASYNCHRONOUS or counts.find_text(BACKGROUND) == b"false" or name is None or ids is None:
+            return False
+        if file is not None:
+            # A batch: its usage is that of the lines of its file.
+            return self._results_key(file) not in ids and ids.claim((self._owner, file))
+        return ids.claim((self._owner, name))
+
+    def _results_key(self, file: bytes) -> tuple[bytes, ...]:
+        return (self._owner, file, b"lines")
+
+    def count_line(self, answer: "Answer", results: bytes, number: int, values: dict[str, bytes]) -> None:
+        """Count a line of the results of a batch, once; `number` is its own, for a line without an id."""
+        ids = self._metrics.counted_ids
+        counts = self.usage_format.compute_counts(values)
+        if ids is None or not counts.has_numbers or (self._owner, results) in ids:
+            return
+        ids.claim(self._results_key(results))
+        name = counts.find_text(ANSWER_ID) or b"%b:%d" % (results, number)
+        if ids.claim((self._owner, name)):
+            self.count(counts, ABSENT, (0, 0), answer.metered, answer.clock, is_estimable=False)
+
+    def open_session(self, exchange: MeteredExchange, head: bytes) -> "SessionUsage":
+        """Return what reads the messages of a WebSocket; `head`: the lines of the answer that has opened it."""
+        return SessionUsage(self, exchange, head)
+
+    def count_message(self, answer: "Answer", counts: StatedCounts) -> None:
+        """Count what a message of a WebSocket states."""
+        if counts.rule:
+            self._metrics.report_disagreement(self._route, counts.rule)
+        self.count(counts, ABSENT, (0, 0), answer.metered, answer.clock, is_estimable=False)
+
+    def count_unread_session(self) -> None:
+        """Count a WebSocket whose messages cannot be read any more."""
+        self._metrics.count_missing(self._route, UNREADABLE)
+
     def count(
-        self, counts: StatedCounts | None, reason: str, sizes: tuple[int, int], metered: Metered, clock: Clock
+        self,
+        counts: StatedCounts | None,
+        reason: str,
+        sizes: tuple[int, int],
+        metered: Metered,
+        clock: Clock,
+        *,
+        is_estimable: bool = True,
     ) -> None:
         """Count what an answer states, or what counts instead. `reason`: why a number may be missing. `sizes`: the
-        bytes of the request's body and of the answer's."""
+        bytes of the request's body and of the answer's. `is_estimable`: whether a missing number is estimated."""
         model = None if counts is None else counts.model
         self._begin_day()
         missing = ""
@@ -161,6 +268,8 @@ class BodyMetering:
             number = None if counts is None else counts.find_number(meter.stated)
             is_estimated = number is None
             if number is None:
+                if not is_estimable:
+                    continue
                 missing = self._find_reason(meter, counts, reason)
                 number = estimate_number(meter.settings, sizes) if missing != TYPE else 0
             if number:
@@ -223,20 +332,41 @@ class BodyMetering:
         return counter
 
 
+class Answer:
+    """The facts of a request on which it depends how its answer counts."""
+
+    __slots__ = ("_bytes_in", "_exchange", "clock", "has_output", "metered", "size", "work")
+
+    def __init__(self, exchange: MeteredExchange) -> None:
+        self._exchange = exchange
+        self.metered, self.clock = exchange.get_metered_quotas(), exchange.runtime
+        self.work, self.has_output = find_work(exchange.method, exchange.path), generates_output(exchange.path)
+        self.size = 0
+        """Bytes of the answer's body so far."""
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The bytes of the request's body, and of the answer's."""
+        return self._exchange.bytes_in, self.size
+
+
 class BodyUsage:
     """The usage that one answer's body states, while the body passes."""
 
     __slots__ = (
+        "_answer",
         "_began",
         "_bytes_left",
         "_decoder",
         "_exchange",
         "_first_bytes",
+        "_is_stream",
         "_kind",
-        "_metered",
+        "_lines",
         "_metering",
         "_read_on",
         "_reader",
+        "_results",
         "read",
         "size",
     )
@@ -245,16 +375,19 @@ class BodyUsage:
         self._metering, self._kind = metering, kind
         self._exchange: MeteredExchange | None = exchange
         """The exchange, until all is counted."""
-        self._metered = exchange.get_metered_quotas()
-        self._reader: JsonReader | EventStreamReader | None = None
+        self._answer = Answer(exchange)
+        self._results, self._lines = find_results(exchange.method, exchange.path), 0
+        """The id of the file or batch whose results these are, and how many lines have come."""
+        self._reader: BodyReader | None = None
         self.read: Callable[[bytes], object] = len
         """Reads the next piece of the body; of one that cannot be read it looks at nothing."""
-        if kind in (BodyKind.JSON, BodyKind.STREAM):
-            self._reader = metering.usage_format.create_reader(is_stream=kind is BodyKind.STREAM)
-            self.read = self._read_packed if coding else self._reader.feed
         self._read_on, self._began, self._first_bytes = self.read, 0.0, 0
-        if kind is BodyKind.STREAM:
+        self._is_stream = kind not in (BodyKind.JSON, BodyKind.TEXT)
+        if kind not in (BodyKind.NEITHER, BodyKind.ENCODED):
+            on_line = None if self._results is None else self._count_line
+            self._reader = metering.usage_format.create_reader(kind, on_line)
             self.read = self._read_first
+            self._read_on = self._read_packed if coding else self._reader.feed
         self._decoder = create_decoder(coding)
         self.size = 0
         """Bytes of the body so far."""
@@ -292,11 +425,15 @@ class BodyUsage:
         self.read(data)
 
     def _read_first(self, data: bytes) -> None:
-        """Read the first piece of a stream; all others are read without a look at the clock."""
-        self.read, self._first_bytes = self._read_on, self.size
-        if self._exchange is not None:
-            self._began = self._metering.begin_stream(self._exchange.started)
-        self.read(data)
+        """Read the first pieces, by which the reader is chosen; all others are read without a look at the clock."""
+        reader = self._reader
+        assert reader is not None
+        if self._is_stream and not self._began and self._exchange is not None:
+            self._first_bytes, self._began = self.size, self._metering.begin_stream(self._exchange.started)
+        self._read_on(data)
+        if reader.inner is not None:
+            # Most of a body is read without a call between.
+            self.read = self._read_on if self._decoder is not None else reader.inner.feed
 
     def _read_packed(self, data: bytes) -> None:
         assert self._decoder is not None
@@ -304,26 +441,86 @@ class BodyUsage:
         for piece in self._decoder.feed(data):
             self._reader.feed(piece)
 
+    def _count_line(self, values: dict[str, bytes]) -> None:
+        """Count a line of the results of a batch."""
+        assert self._results is not None
+        self._lines += 1
+        self._metering.count_line(self._answer, self._results, self._lines, values)
+
     def finish(self, reason: str) -> None:
         """Count what the body has stated, once; `reason`: why numbers that it has not may be missing."""
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return
-        counts, reader = None, self._reader
+        counts, reader, answer = None, self._reader, self._answer
+        answer.size = self.size
         if reader is not None:
             reader.finish()
-            counts = self._metering.usage_format.compute_counts(reader.values)
+            counts = self._metering.usage_format.compute_counts(reader.values, has_output=answer.has_output)
             if exchange.span is not None:
                 exchange.span.usage = counts
             if reason == ABSENT and self.size > self._first_bytes > 0 and self._bytes_left is None:
                 self._metering.end_stream(counts, self._began)  # What came at once tells nothing of its tokens.
+        if self._results is not None:
+            return  # Its lines are counted.
         if (self._decoder is not None and self._decoder.is_broken) or self._kind is BodyKind.ENCODED:
             reason = CODING
-        elif reader is None:
+        elif reader is None or not reader.is_text:
             reason = TYPE
         elif reason == ABSENT and not reader.is_readable:
             reason = UNREADABLE
-        self._metering.count(counts, reason, (exchange.bytes_in, self.size), self._metered, exchange.runtime)
+        has_content, is_marked = reader is not None and reader.has_content, reader is not None and reader.is_marked
+        self._metering.judge(answer, counts, reason, has_content=has_content, is_marked=is_marked)
+
+
+class SessionUsage:
+    """The usage that the messages of a WebSocket state, while they pass: each is a statement of its own."""
+
+    __slots__ = ("_answer", "_has_counted", "_metering", "_model", "_reader", "_unnamed")
+
+    def __init__(self, metering: BodyMetering, exchange: MeteredExchange, head: bytes) -> None:
+        self._metering, self._answer = metering, Answer(exchange)
+        self._reader = MessageReader(head, self._read_message)
+        self._has_counted = False
+        """Whether anything has counted since the last bytes."""
+        self._model = b""
+        """The model as it is written, once a message has named it."""
+        self._unnamed = EVENTS_WITHOUT_MODEL_MAX
+        """Messages that are still to be read for the model."""
+
+    def feed(self, data: bytes) -> bool:
+        """Read the next bytes of the service; return whether nothing is left of a limit that they are charged to."""
+        if not self._reader.is_readable:
+            return False
+        self._has_counted = False
+        self._reader.feed(data)
+        if not self._reader.is_readable:
+            self._metering.count_unread_session()
+        return self._has_counted and self._is_over_limit()
+
+    def _read_message(self, text: bytes | bytearray) -> None:
+        counts = self._metering.usage_format.read_message(text, is_named=not self._unnamed)
+        if counts is None:
+            return
+        if MODEL_FACT in counts.values:
+            self._model, self._unnamed = counts.values[MODEL_FACT], 0
+        elif self._unnamed:
+            self._unnamed -= 1
+        if counts.has_numbers and not is_pending(counts):
+            if self._model and MODEL_FACT not in counts.values:
+                counts.values[MODEL_FACT] = self._model
+            self._metering.count_message(self._answer, counts)
+            self._has_counted = True
+
+    def _is_over_limit(self) -> bool:
+        """Return whether a limit or a quota of what is counted leaves no further request."""
+        now = monotonic() + self._answer.clock.offset
+        return any(
+            limit.left(now) <= 0
+            for limits in self._answer.metered.values()
+            for limit in limits
+            if isinstance(limit, UnitLimit) or limit.hard
+        )
 
 
 class ReadChunks(ChunkedDecoder):

@@ -372,7 +372,8 @@ class Forwarding(ResponseRelay):
         return False
 
     def _ask_for_usage(self) -> None:
-        stream_usage.ask(self)
+        assert self.binding is not None
+        stream_usage.ask(self, refuses=self.binding.refuses_unasked)
         if self.usage_requested and self.head is PLAIN:
             self.head = ALTERED
 
@@ -381,7 +382,11 @@ class Forwarding(ResponseRelay):
         assert self.buffered_body is not None
         assert self.binding is not None
         if self.binding.asks_for_usage and not self.buffered_body.is_on_disk and stream_usage.may_request_usage(self):
-            self._ask_for_usage()
+            try:
+                self._ask_for_usage()
+            except RejectedError as error:
+                self.fail(error)
+                return
         now = monotonic()
         self.waiting_seconds += now - self.waiting_since
         self.waiting_since = now

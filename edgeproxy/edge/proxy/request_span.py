@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from edgeproxy.edge.http1.field_values import find_value
 
 if TYPE_CHECKING:
-    from edgeproxy.edge.body_usage.formats import StatedCounts
+    from edgeproxy.edge.body_usage.statement import StatedCounts
     from edgeproxy.edge.http1.grammar import TraceParent
     from edgeproxy.edge.limits.policy import Policy
     from edgeproxy.edge.proxy.address import Address

@@ -15,7 +15,7 @@ from edgeproxy.edge.proxy.labels import NO_LABEL
 
 if TYPE_CHECKING:
     from edgeproxy.config.tracing import Tracing
-    from edgeproxy.edge.body_usage.formats import StatedCounts
+    from edgeproxy.edge.body_usage.statement import StatedCounts
     from edgeproxy.edge.proxy.pool import Endpoint
     from edgeproxy.edge.proxy.request_span import TracedExchange
     from edgeproxy.edge.proxy.route_binding import RouteBinding

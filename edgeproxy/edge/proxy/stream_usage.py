@@ -6,7 +6,13 @@ import re
 from typing import TYPE_CHECKING, Final, Protocol
 
 from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
-from edgeproxy.edge.body_usage.stream_options import REQUEST_BYTES_MAX, UsageEventFilter, ask_for_usage
+from edgeproxy.edge.body_usage.stream_options import (
+    REQUEST_BYTES_MAX,
+    UsageEventFilter,
+    ask_for_usage,
+    is_readable,
+)
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.field_values import remove_fields
 from edgeproxy.edge.http1.request import RequestHead
 from edgeproxy.edge.proxy.compression import INVALID_WHEN_CHANGED
@@ -18,6 +24,7 @@ BLANK: Final = b"\r\n\r\n"
 COMPLETIONS: Final = b"/completions"
 """The end of the paths whose streams know `stream_options`: of chats, and of texts."""
 LENGTH_LINE: Final = re.compile(rb"(?im)^content-length:[^\r\n]*")
+PACKED_LINE: Final = re.compile(rb"(?im)^content-encoding:[ \t]*(?!identity)\S")
 DIGEST_LINE: Final = re.compile(rb"(?im)^(?:content-digest|repr-digest|digest|content-md5):")
 """A field with which the client vouches for its body: such a request goes on as it is."""
 
@@ -46,11 +53,31 @@ def may_request_usage(exchange: StreamedExchange) -> bool:
     return bool(is_read and is_of_streams and exchange.minor) and DIGEST_LINE.search(exchange.keep) is None
 
 
-def ask(exchange: StreamedExchange) -> None:
-    """Change the whole message of a request that asks for a stream without its usage."""
+def check_request(exchange: StreamedExchange) -> None:
+    """Raise RejectedError for a request of a stream's path whose body cannot be changed, where the route refuses
+    these."""
+    if exchange.method != b"POST" or not exchange.path.endswith(COMPLETIONS):
+        return
+    if exchange.head.chunked or exchange.length < 0:
+        raise RejectedError(411, "Requests of this service need a Content-Length")
+    if exchange.length > REQUEST_BYTES_MAX:
+        raise RejectedError(413, f"The body is larger than the {REQUEST_BYTES_MAX} bytes that this service accepts")
+    if not exchange.minor:
+        raise RejectedError(505, "Requests of this service need HTTP/1.1")
+    if PACKED_LINE.search(exchange.keep) is not None:
+        raise RejectedError(415, "Requests of this service cannot be compressed")
+    if DIGEST_LINE.search(exchange.keep) is not None:
+        raise RejectedError(400, "Requests of this service cannot have a digest of their body")
+
+
+def ask(exchange: StreamedExchange, *, refuses: bool = False) -> None:
+    """Change the whole message of a request that asks for a stream without its usage. Raises RejectedError where its
+    body is no JSON, with `refuses`."""
     head, _, body = exchange.message.partition(BLANK)
     asking = ask_for_usage(body)
     if asking is None:
+        if refuses and not is_readable(body):
+            raise RejectedError(400, "The body is no JSON object", close=False)
         return
     exchange.message = replace_length(head, len(asking)) + BLANK + asking
     exchange.usage_requested = True

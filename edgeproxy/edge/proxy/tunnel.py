@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Protocol
 
 from edgeproxy.edge.proxy.metering import Countable
-from edgeproxy.edge.proxy.websocket import GOING_AWAY, FrameRelay, format_close_frame
+from edgeproxy.edge.proxy.websocket import GOING_AWAY, POLICY_VIOLATION, FrameRelay, format_close_frame
 
 CLOSE_SECONDS = 2.0
 """Seconds for both sides to close their connections: once both have closed the WebSocket, once the edge has sent both a
@@ -57,6 +57,13 @@ class TunnelUpstream(TunnelEnd, Protocol):
     """The upstream's connection."""
 
 
+class SessionReader(Protocol):
+    """A reader of the usage that the messages of a WebSocket state."""
+
+    def feed(self, data: bytes) -> bool:
+        """Read the next bytes of the upstream; return whether nothing is left of a limit that they are charged to."""
+
+
 class Tunnel:
     """The two directions of an exchange that has switched protocols."""
 
@@ -70,6 +77,7 @@ class Tunnel:
         "_traffic",
         "_up",
         "_upstream",
+        "messages",
     )
 
     def __init__(
@@ -90,6 +98,8 @@ class Tunnel:
         self._up, self._down = FrameRelay(), FrameRelay()
         self._up.is_opaque = self._down.is_opaque = not framed
         self._leaving = False
+        self.messages: SessionReader | None = None
+        """The reader of the usage that the upstream's messages state, where it is counted."""
 
     @property
     def is_opaque(self) -> bool:
@@ -116,6 +126,8 @@ class Tunnel:
         traffic = self._traffic
         if not self._is_ending:
             self._client.deadline = monotonic() + self._idle_seconds
+        # It counts before the last of a message is passed on, and the session ends behind that.
+        is_last = self.messages is not None and self.messages.feed(data)
         passed = self._down.relay(data)
         if passed:
             size = len(passed) - self._down.own_bytes
@@ -123,6 +135,8 @@ class Tunnel:
             for counter in traffic.response_counters:
                 counter.add(size)
             self._client.write(passed)
+        if is_last:
+            self.send_close(POLICY_VIOLATION)
         if self._leaving:
             self._close_when_answered()
 

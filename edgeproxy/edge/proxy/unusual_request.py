@@ -10,7 +10,7 @@ from edgeproxy.edge.http1.grammar import parse_host
 from edgeproxy.edge.http1.path import normalize_target
 from edgeproxy.edge.http1.request import PLAIN, check_host, read_head
 from edgeproxy.edge.http1.request_line import check_sizes, read_request_line
-from edgeproxy.edge.proxy import grpc_status
+from edgeproxy.edge.proxy import grpc_status, stream_usage
 from edgeproxy.edge.proxy.response_relay import ALTERED, LOCALHOST
 from edgeproxy.edge.proxy.upstream_request import rewrite_lines
 
@@ -64,6 +64,8 @@ def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: 
             exchange.head = ALTERED  # Messages are counted of answers that come piece by piece.
     if route.settings.response_usage is not None:
         exchange.usage_requested = False
+        if binding.refuses_unasked:
+            stream_usage.check_request(exchange)
     if binding.fallback is not None:
         exchange.received_lines, exchange.is_patient = (exchange.request_line, exchange.keep), False
     body = None

@@ -336,6 +336,9 @@ class UpstreamConnection(UpstreamBody):
         assert exchange.route is not None
         idle_seconds = exchange.route.tunnel_timeout
         tunnel = self.tunnel = Tunnel(exchange, client, self, idle_seconds, framed=spoken == b"websocket")
+        assert exchange.binding is not None
+        if exchange.binding.body_metering is not None and spoken == b"websocket":
+            tunnel.messages = exchange.binding.body_metering.open_session(exchange, head.keep)
         self.runtime.connections.tunnels += 1
         exchange.switch_protocols(head)
         if client.buffer:

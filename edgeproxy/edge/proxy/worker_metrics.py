@@ -1,6 +1,7 @@
 """The counters of a worker, under the names that metrics and invoices know."""
 
 from edgeproxy.base import log
+from edgeproxy.edge.counters.counted_ids import CountedIds
 from edgeproxy.edge.counters.index import RowUnavailableError, TableBusyError
 from edgeproxy.edge.counters.meters import Counter, Histogram, Metrics, SharedGauge, UsageMeters
 from edgeproxy.edge.counters.store import Store
@@ -11,6 +12,10 @@ from edgeproxy.edge.proxy.split_metering import DimensionValues
 
 LOG_SECONDS = 60.0
 """Seconds between two log lines about one full table."""
+
+COUNTED_IDS = "counted.ids"
+"""The file of the ids of stored answers that are counted."""
+UNKNOWN_DIALECT = "dialect"
 
 SHOWN_BYTES_MAX = 80
 """Bytes of what an upstream said that are logged."""
@@ -46,6 +51,8 @@ class WorkerMetrics:
         self._metrics: Metrics = store.meters
         self._billing: UsageMeters = store.billing
         self._billing.full = lambda: self.report_full_table("usage")
+        self._folder = store.folder
+        self._counted_ids: CountedIds | None = None
         self._log = log.RateLimitedLog(LOG_SECONDS)
         self.values = DimensionValues()
         """The values of customers' dimensions that this worker has counted."""
@@ -160,6 +167,23 @@ class WorkerMetrics:
     def count_missing(self, route: str, reason: str) -> None:
         """Count an answer whose body does not state the usage that it should."""
         self._counter("edge_usage_missing_total", route, reason).add(1)
+        if reason == UNKNOWN_DIALECT:
+            self._log.error("an answer states usage in a shape that is not known", route, then="it is estimated")
+
+    def report_disagreement(self, route: str, rule: str) -> None:
+        """Report an answer whose numbers of parts and total disagree; `rule` has decided."""
+        self._counter("edge_usage_disagreements_total", route, rule).add(1)
+        self._log.info("an answer states parts and a total that disagree", f"{route}: {rule}", rule=rule)
+
+    @property
+    def counted_ids(self) -> CountedIds | None:
+        """The ids of stored answers that are counted; None where their file cannot be used."""
+        if self._counted_ids is None:
+            try:
+                self._counted_ids = CountedIds(self._folder / COUNTED_IDS)
+            except OSError as error:
+                self._log.error("stored answers cannot be counted", str(error), then="they count nothing")
+        return self._counted_ids
 
     def observe_first_token(self, route: str, seconds: float) -> None:
         """Observe how long after its request a stream of a model began."""

@@ -4,7 +4,7 @@ import pytest
 
 from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
 
-JSON, STREAM, NEITHER, ENCODED = BodyKind
+JSON, STREAM, LINES, AMAZON, TEXT, NEITHER, ENCODED = BodyKind
 
 
 @pytest.mark.parametrize(
@@ -18,9 +18,14 @@ JSON, STREAM, NEITHER, ENCODED = BodyKind
         (["Content-Type: application/json", "Content-Encoding: zstd"], (JSON, b"zstd")),
         (["Content-Type: application/json", "Content-Encoding: br"], (ENCODED, b"")),
         (["Content-Type: application/json", "Content-Encoding: gzip, gzip"], (ENCODED, b"")),
-        (["Content-Type: text/plain", "Content-Encoding: br"], (NEITHER, b"")),
-        (["X-Content-Type: application/json"], (NEITHER, b"")),
-        ([], (NEITHER, b"")),
+        (["Content-Type: text/plain", "Content-Encoding: br"], (ENCODED, b"")),
+        (["X-Content-Type: application/json"], (TEXT, b"")),
+        ([], (TEXT, b"")),
+        (["Content-Type: application/octet-stream"], (TEXT, b"")),
+        (["Content-Type: application/x-ndjson; charset=utf-8"], (LINES, b"")),
+        (["Content-Type: application/json-seq"], (LINES, b"")),
+        (["Content-Type: application/vnd.amazon.eventstream"], (AMAZON, b"")),
+        (["Content-Type: audio/mpeg"], (NEITHER, b"")),
     ],
 )
 def test_a_body_is_what_its_head_says(lines: list[str], kind: tuple[BodyKind, bytes]) -> None:

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.edge.body_usage.formats import NUMBER_MAX, FormatName, StatedCounts, UsageFormat
+from edgeproxy.config.edge.response_usage import FormatName
+from edgeproxy.edge.body_usage.body_kind import BodyKind
+from edgeproxy.edge.body_usage.formats import UsageFormat
 from edgeproxy.edge.body_usage.json_text import TOKENS_MAX, JsonText
 from edgeproxy.edge.body_usage.readers import EVENTS_WITHOUT_MODEL_MAX, EventStreamReader
+from edgeproxy.edge.body_usage.statement import NUMBER_MAX, StatedCounts
 from tests.edge.body_usage.transcripts import (
     ANTHROPIC_STREAM,
     CHAT_STREAM,
@@ -27,7 +30,7 @@ NOTHING = (None,) * 5
 
 def read(format_: FormatName, *pieces: bytes, is_stream: bool, paths: tuple[str, ...] = ()) -> StatedCounts:
     usage_format = UsageFormat(format_, paths)
-    reader = usage_format.create_reader(is_stream=is_stream)
+    reader = usage_format.create_reader(BodyKind.STREAM if is_stream else BodyKind.JSON)
     for piece in pieces:
         reader.feed(piece)
     reader.finish()
@@ -95,11 +98,11 @@ def test_lines_may_end_as_they_like_and_pieces_anywhere(name: str, data: st.Data
 
 
 def test_a_stream_that_breaks_off_states_what_has_come() -> None:
-    """Each proper beginning of a stream: an event is one once its empty line has come, and output is stated last."""
-    done = len(CHAT_STREAM) - len(b"data: [DONE]\n\n")
+    """Each proper beginning of a stream: an event counts once its JSON is whole, and output is stated last."""
+    done = len(CHAT_STREAM) - len(b"\n\ndata: [DONE]\n\n")
     for end in range(len(CHAT_STREAM)):
         assert read_stream(CHAT_STREAM[:end]) == (NOTHING if end < done else (19, 7, 12, 10, 29))
-    started, stated = ANTHROPIC_STREAM.index(b"\n\n") + 2, ANTHROPIC_STREAM.rindex(b"event: message_stop")
+    started, stated = ANTHROPIC_STREAM.index(b"\n\n"), ANTHROPIC_STREAM.rindex(b"\n\nevent: message_stop")
     for end in range(len(ANTHROPIC_STREAM)):
         counts = (20, 3, 17, None, None) if end < stated else (20, 3, 17, 15, 35)
         assert read_stream(ANTHROPIC_STREAM[:end], format_="anthropic") == (NOTHING if end < started else counts)
@@ -118,7 +121,8 @@ def test_the_model_is_known_of_a_stream_that_states_no_usage() -> None:
         (b'"a\\/b"', b"a/b"),
         (b'"\\ud83d\\ude42"', "🙂".encode()),
         (b"5", b"5"),
-        (b"{}", b"{}"),
+        (b"{}", None),
+        (b'""', None),
         (b"null", None),
         (b'"\xff"', b'"\xff"'),
     ],
@@ -169,7 +173,7 @@ def test_what_stands_beside_an_odd_member_is_read(odd: bytes) -> None:
 
 
 NO_NUMBERS = (
-    *(b"-1", b"1.0", b"1e3", b"1e30", b'"12"', b"true", b"[1]", b"{}", b'{"prompt_tokens":5}'),
+    *(b"-1", b"1.0", b"1e3", b"1e30", b'"12"', b"true", b"[1]", b'{"prompt_tokens":5}'),
     *(str(NUMBER_MAX + 1).encode(), b"9" * 5000),
 )
 
@@ -241,15 +245,14 @@ def test_what_users_make_models_say_is_no_usage() -> None:
 
 def test_a_million_events_keep_nothing() -> None:
     usage_format = UsageFormat("openai")
-    reader = usage_format.create_reader(is_stream=True)
-    assert isinstance(reader, EventStreamReader)
+    reader = usage_format.create_reader(BodyKind.STREAM)
     piece = events(*[chat_chunk({"content": "x"})] * 1000)
     for _ in range(1000):
         reader.feed(piece)
     reader.feed(events({"usage": CHAT_USAGE}))
     assert usage_format.compute_counts(reader.values).find_number("total_tokens") == 29
     assert reader.is_readable
-    assert len(reader.values) == 4
+    assert len(reader.values) == 10
 
 
 def test_a_stream_may_begin_with_a_mark_in_pieces_and_have_empty_lines() -> None:
@@ -265,24 +268,25 @@ def test_after_an_empty_piece_a_line_goes_on_where_it_was() -> None:
 
 
 def test_a_line_that_does_not_end_is_not_kept() -> None:
-    reader = UsageFormat("openai").create_reader(is_stream=True)
-    assert isinstance(reader, EventStreamReader)
+    reader = UsageFormat("openai").create_reader(BodyKind.STREAM)
     reader.feed(b": ")
+    inner = reader.inner
+    assert isinstance(inner, EventStreamReader)
     for _ in range(50):
         reader.feed(b"x" * 100_000)
-    assert reader._event is None
+    assert inner._event is None
     reader.feed(b"\ndata: ")
     for _ in range(50):
         reader.feed(b"x" * 100_000)
-    assert reader._event is not None
-    assert len(reader._event) <= 1 << 20
+    assert inner._event is not None
+    assert len(inner._event) <= 1 << 20
 
 
 def test_json_that_is_none_is_not_readable() -> None:
     for body, is_readable in ((b"{}", True), (b"[]", True), (b"<html>", False), (b"{", False)):
         usage_format = UsageFormat("json")
         assert usage_format.read_json(body)[1] == is_readable
-        reader = usage_format.create_reader(is_stream=False)
+        reader = usage_format.create_reader(BodyKind.JSON)
         reader.feed(body)
         reader.finish()
         assert reader.is_readable == is_readable
@@ -330,16 +334,16 @@ json_values = st.recursive(
 
 
 def test_a_long_text_of_brackets_is_looked_at_so_far() -> None:
-    """Its first level can be read, and what stands below that only where few tokens are before it."""
+    """The members of its first two levels can be read that are nearest to its ends."""
     dense = [[]] * (15 * TOKENS_MAX)
     for body, tokens in (
         ({"model": "m", "choices": dense, "usage": {"prompt_tokens": 4}}, 4),
-        ({"model": "m", "response": {"output": dense, "usage": {"input_tokens": 4}}}, None),
+        ({"model": "m", "response": {"output": dense, "usage": {"input_tokens": 4}}}, 4),
         ({"model": "m", "response": {"output": "x" * 10**6, "usage": {"input_tokens": 4}}}, 4),
         ({"model": "m", "usage": {"prompt_tokens": 4}, "choices": [dense, dense]}, 4),
     ):
         usage_format = UsageFormat("openai")
-        reader = usage_format.create_reader(is_stream=False)
+        reader = usage_format.create_reader(BodyKind.JSON)
         reader.feed(json.dumps(body).encode())
         reader.finish()
         counts = usage_format.compute_counts(reader.values)
@@ -393,6 +397,8 @@ def test_numbers_are_where_another_reader_finds_them(body: dict[str, object], is
     counts = read("json", b"data: %b\n\n" % written if is_stream else written, is_stream=is_stream, paths=PATHS)
     for path in PATHS:
         value = look_up(body, path)
+        if value in ([], {}, ""):
+            value = None  # Nothing is stated with it.
         number = value if type(value) is int and value >= 0 else None
         assert counts.find_number(f"$.{path}") == number
         assert (counts.find_unreadable(f"$.{path}") is None) == (value is None or number is not None)

@@ -56,8 +56,6 @@ def test_options_that_stand_there_are_kept_and_no_key_is_there_twice(options: st
         b"{}",
         b"[]",
         b'{"stream":false}',
-        b'{"stream":"true"}',
-        b'{"stream":1}',
         b'{"x":{"stream":true}}',
         b'{"stream":true,"stream_options":{"include_usage":true}}',
         b'{"stream":true,"stream_options":[]}',
@@ -65,13 +63,41 @@ def test_options_that_stand_there_are_kept_and_no_key_is_there_twice(options: st
         b'{"stream":true',
         b'{"stream":true}}',
         b'{"stream":true,"x":"\xff"}x',
-        b'\xef\xbb\xbf{"stream":true}',
         b'{"stream":true,"x":' + b"[" * 100_000,
         b"\x1f\x8b\x08\x00",
     ],
 )
 def test_any_other_request_stays_as_it_is(body: bytes) -> None:
     assert ask_for_usage(body) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *[b'{"stream":%b}' % true for true in (b'"true"', b"1", b"1.0", b'"on"', b'" YES "', b"[0]", b"2")],
+        b'\xef\xbb\xbf{"stream":true}',
+        '{"stream":true}'.encode("utf-16"),
+        b'{"stream":true,"x":NaN}',
+        b'{"stream":true,"x":-Infinity,"user":"\\ud800"}',
+        b'{"STREAM":true}',
+        b'{"stream":false,"Stream":1}',
+        b'{"stream":1,"stream_options":{"include_usage":0,"y":2}}',
+    ],
+)
+def test_stream_in_a_form_that_services_read_asks_for_its_usage(body: bytes) -> None:
+    asking = ask_for_usage(body)
+    assert asking is not None
+    members = json.loads(asking)
+    assert (members["stream"], members["stream_options"]["include_usage"]) == (True, True)
+    assert [key for key in members if key.lower() == "stream"] == ["stream"]
+    assert ask_for_usage(asking) is None
+
+
+@pytest.mark.parametrize("false", ['"false"', "0", '"no"', '""'])
+def test_stream_in_a_form_of_false_is_false_for_every_service(false: str) -> None:
+    asking = ask_for_usage(b'{"stream":%b,"a":1}' % false.encode())
+    assert asking is not None
+    assert json.loads(asking) == {"stream": False, "a": 1}
 
 
 @given(st.binary(max_size=60), st.integers(0, 15))

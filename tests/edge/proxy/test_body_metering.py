@@ -217,7 +217,7 @@ async def test_what_is_not_stated_is_estimated(
         (302, CHAT, (JSON,), {}),
         (200, b"", (JSON,), {}),
         (200, b"RIFF" * 1000, ("Content-Type: audio/mpeg",), {"type": 1}),
-        (200, CHAT, (), {"type": 1}),
+        (200, b"no model speaks here" * 10, (), {"type": 1}),
     ],
 )
 async def test_of_what_no_model_says_nothing_is_counted(

@@ -18,7 +18,7 @@ from edgeproxy.collector.accounts.audit import Denials
 from edgeproxy.collector.events.body import _parse_split
 from edgeproxy.config.edge.response_usage import ResponseUsage
 from edgeproxy.config.meters import Meter
-from edgeproxy.edge.body_usage.formats import StatedCounts
+from edgeproxy.edge.body_usage.statement import StatedCounts
 from edgeproxy.edge.http2 import answer, hpack, lines
 from edgeproxy.edge.proxy import address
 from edgeproxy.edge.proxy.body_metering import ABSENT, BodyMetering

@@ -1,0 +1,142 @@
+"""The table of dialects, row by row, with recorded answers: whole, and cut at each byte."""
+
+import json
+import subprocess
+import sys
+from base64 import b64decode
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeproxy.config.edge.response_usage import FORMATS, ResponseUsage
+from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
+from edgeproxy.edge.body_usage.dialects import NUMBERS, ROWS, list_paths
+from edgeproxy.edge.body_usage.formats import get_usage_format
+from edgeproxy.edge.body_usage.operations import generates_output
+from edgeproxy.edge.body_usage.statement import StatedCounts
+
+ANSWERS = [json.loads(line) for line in (Path(__file__).parent / "answers.jsonl").read_text().splitlines()]
+
+
+def name(answer: dict[str, Any]) -> str:
+    return f"{ANSWERS.index(answer)} {answer['provider']} {answer['operation']} {answer['type']}"
+
+
+def get_body(answer: dict[str, Any]) -> bytes:
+    return b64decode(answer["base64"]) if "base64" in answer else answer["body"].encode()
+
+
+def read(answer: dict[str, Any], *pieces: bytes) -> StatedCounts:
+    usage_format = get_usage_format(answer["format"])
+    kind, _ = describe_body(b"\r\ncontent-type: %b\r\n" % answer["type"].encode())
+    reader = usage_format.create_reader(BodyKind.JSON if answer["type"] == "websocket" else kind)
+    for piece in pieces:
+        reader.feed(piece)
+    reader.finish()
+    return usage_format.compute_counts(reader.values, has_output=generates_output(answer["path"].encode()))
+
+
+def list_counts(answer: dict[str, Any], counts: StatedCounts) -> dict[str, int | None]:
+    return {count: counts.find_number(count) for count in answer["counts"]}
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=name)
+def test_recorded_answer_counts_the_same_however_it_is_cut(answer: dict[str, Any]) -> None:
+    body = get_body(answer)
+    # JSON is read at its end, wherever it was cut.
+    step = 1 if "event-stream" in answer["type"] or "base64" in answer else 29
+    pieces = [(body,), *[(body[:at], body[at:]) for at in range(1, len(body), step)], [bytes([byte]) for byte in body]]
+    for each in pieces:
+        counts = read(answer, *each)
+        assert list_counts(answer, counts) == answer["counts"]
+    assert counts.rule == answer.get("rule", "")
+    assert (counts.model or b"").decode() == (answer["model"] or "")
+
+
+def test_each_row_has_a_recorded_answer_and_a_source() -> None:
+    rows = {(row.provider, row.operation, row.format) for row in ROWS}
+    assert rows == {(answer["provider"], answer["operation"], answer["format"]) for answer in ANSWERS}
+    assert len(ANSWERS) >= 80
+    assert all(row.source.startswith("https://") for row in ROWS)
+    assert {row.format for row in ROWS} == set(FORMATS) - {"json"}
+
+
+@pytest.mark.parametrize("answer", [each for each in ANSWERS if "event-stream" in each["type"]], ids=name)
+def test_cut_stream_never_states_more_than_the_whole(answer: dict[str, Any]) -> None:
+    body = get_body(answer)
+    for at in range(len(body)):
+        for count, number in list_counts(answer, read(answer, body[:at])).items():
+            assert number is None or number <= answer["counts"][count]
+
+
+@pytest.mark.parametrize("label", ["application/json", "text/plain", "text/event-stream", ""])
+def test_events_and_json_are_told_apart_by_their_beginning(label: str) -> None:
+    """Services label events as JSON or text, and errors of streams as events."""
+    for answer in [each for each in ANSWERS if "json" in each["type"] or "event-stream" in each["type"]]:
+        if answer["type"] in ("application/x-ndjson", "application/x-jsonl"):
+            continue
+        assert list_counts(answer, read({**answer, "type": label}, get_body(answer))) == answer["counts"]
+
+
+def test_format_of_an_operator_is_read_with_its_parts_beside() -> None:
+    settings = ResponseUsage.model_validate(
+        {
+            "format": {
+                "input": "meta.in",
+                "output": ["meta.out", "tokens_out"],
+                "cached": "meta.cached",
+                "reasoning": "meta.thoughts",
+                "beside": ["cached", "reasoning"],
+                "model": "meta.name",
+            }
+        }
+    )
+    usage_format = get_usage_format(settings.format)
+    body = b'{"model": "m", "meta": {"in": 3, "cached": 4, "thoughts": 5, "name": "x"}, "tokens_out": 6}'
+    for kind, written in (
+        (BodyKind.JSON, body),
+        (BodyKind.STREAM, b"data: {}\n\ndata: " + body),
+        (BodyKind.LINES, body),
+    ):
+        reader = usage_format.create_reader(kind)
+        reader.feed(written)
+        reader.finish()
+        counts = usage_format.compute_counts(reader.values)
+        numbers = [counts.find_number(f"{count}_tokens") for count in ("input", "cached", "output", "total")]
+        assert (numbers, counts.model) == ([7, 4, 11, 18], b"x")
+
+
+@pytest.mark.parametrize(
+    ("usage", "numbers", "rule"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 0}, (10, 5, 15), ""),
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": None}, (10, 5, 15), ""),
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 12}, (10, 5, 15), "parts"),
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 22}, (10, 12, 22), "surplus"),
+        ({"completion_tokens": 5, "total_tokens": 22}, (17, 5, 22), ""),
+        (
+            {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 15, "cached_tokens": 7},
+            (10, 5, 15),
+            "input beside",
+        ),
+        ({"prompt_tokens": "10", "completion_tokens": 5, "total_tokens": 15}, (None, 5, None), ""),
+        ({"prompt_tokens": -10, "completion_tokens": 5.5, "total_tokens": 15}, (None, None, None), ""),
+        ({"total_tokens": 15}, (None, None, 15), ""),
+    ],
+)
+def test_total_and_parts_are_checked(usage: object, numbers: tuple[int | None, ...], rule: str) -> None:
+    counts, _ = get_usage_format("openai").read_json(json.dumps({"usage": usage}).encode())
+    assert tuple(counts.find_number(f"{count}_tokens") for count in ("input", "output", "total")) == numbers
+    assert counts.rule == rule
+
+
+def test_no_path_has_two_meanings() -> None:
+    for name in FORMATS:
+        paths = list_paths(name)
+        assert all(not path.startswith(f"{other}.") for path in paths for other in paths if paths[other][0] in NUMBERS)
+
+
+def test_page_of_dialects_is_made_of_the_table() -> None:
+    page = Path(__file__).parents[3] / "scripts/dialect-page"
+    assert subprocess.run([sys.executable, page, "--check"], check=False, timeout=30).returncode == 0

@@ -1,0 +1,79 @@
+"""Messages of a WebSocket: put together of frames that come in any pieces, compressed or not."""
+
+import json
+import zlib
+from struct import pack
+
+import pytest
+
+from edgeproxy.edge.body_usage.messages import MessageReader
+
+DONE = json.dumps({"type": "response.done", "response": {"usage": {"input_tokens": 1}}}).encode()
+DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n"
+
+
+def frame(payload: bytes, first: int = 0x81, mask: bytes = b"") -> bytes:
+    size = len(payload)
+    length = bytes([size]) if size < 126 else pack(">BH", 126, size) if size < 1 << 16 else pack(">BQ", 127, size)
+    length = bytes([length[0] | (0x80 if mask else 0)]) + length[1:]
+    return bytes([first]) + length + mask + bytes(b ^ mask[i % 4] if mask else b for i, b in enumerate(payload))
+
+
+def packed(*messages: bytes, takeover: bool) -> bytes:
+    coder, frames = zlib.compressobj(wbits=-15), b""
+    for message in messages:
+        data = (coder.compress(message) + coder.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        frames += frame(data, 0xC1)
+        if not takeover:
+            coder = zlib.compressobj(wbits=-15)
+    return frames
+
+
+STREAMS = {
+    "text": (b"", frame(DONE) + frame(b"{}") + frame(DONE)),
+    "binary": (b"", frame(DONE, 0x82) + frame(b"{}", 0x82) + frame(DONE, 0x82)),
+    "masked": (b"", frame(DONE, mask=b"abcd") + frame(b"{}", mask=b"\0\1\2\3") + frame(DONE, mask=b"xyzw")),
+    "in frames, with a ping between": (
+        b"",
+        frame(DONE[:9], 0x01)
+        + frame(b"hi", 0x89)
+        + frame(DONE[9:20], 0x00)
+        + frame(DONE[20:], 0x80)
+        + frame(b"{}")
+        + frame(b"", 0x01)
+        + frame(DONE, 0x80),
+    ),
+    "packed": (DEFLATE, packed(DONE, b"{}", DONE, takeover=False)),
+    "packed with one window": (
+        DEFLATE.replace(b"; server_no_context_takeover", b""),
+        packed(DONE, b"{}", DONE, takeover=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_messages_are_the_same_however_they_are_cut(name: str) -> None:
+    head, data = STREAMS[name]
+    for pieces in [(data,), *[(data[:at], data[at:]) for at in range(1, len(data))], [bytes([b]) for b in data]]:
+        messages: list[bytes] = []
+        reader = MessageReader(
+            b"HTTP/1.1 101 Switching Protocols\r\n" + head, lambda text: messages.append(bytes(text))
+        )
+        for piece in pieces:
+            reader.feed(piece)
+        assert messages == [DONE, b"{}", DONE]
+        assert reader.is_readable
+
+
+def test_message_of_many_bytes_keeps_its_ends() -> None:
+    messages: list[bytes] = []
+    reader = MessageReader(b"", lambda text: messages.append(bytes(text)))
+    reader.feed(frame(json.dumps({"a": "x" * 3_000_000, "usage": {"input_tokens": 7}}).encode()))
+    assert json.loads(messages[-1]) == {"usage": {"input_tokens": 7}}
+    assert sum(map(len, messages)) < 1 << 20
+
+
+def test_bomb_of_compression_ends_the_reading() -> None:
+    reader = MessageReader(DEFLATE, lambda text: None)
+    reader.feed(packed(b"0" * (8 << 20), takeover=False))
+    assert not reader.is_readable

@@ -92,9 +92,9 @@ class AskForUsage(Part):
     else_: Literal["pass", "refuse"] = Field(
         default="pass",
         alias="else",
-        description="Requests whose body cannot be changed, as it is chunked, longer than 128 KiB, compressed, no JSON, "
-        "or vouched for by a digest: `pass` lets them pass, and estimates their streams; `refuse` answers 400, 411, 413, "
-        "415 or 505.",
+        description="Requests whose body cannot be changed, as it is chunked, longer than 128 KiB, compressed, no "
+        "JSON, or vouched for by a digest: `pass` lets them pass, and estimates their streams; `refuse` answers 400, "
+        "411, 413, 415 or 505.",
     )
 
 

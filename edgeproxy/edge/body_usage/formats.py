@@ -30,6 +30,8 @@ EMPTY: Final = frozenset((b"null", b'""', b"{}", b"[]"))
 """Values with which nothing is stated."""
 ZERO: Final = b"0"
 OnLine = Callable[[dict[str, bytes]], None]
+MEDIA: Final = (dialects.AUDIO_IN, dialects.AUDIO_OUT, dialects.IMAGE_IN, dialects.IMAGE_OUT, dialects.TIER)
+"""Facts that no other number depends on, and few routes count."""
 FORMATS_CACHED_MAX: Final = 64
 STATES_OUTPUT: Final = frozenset(("anthropic", "bedrock"))
 """Formats whose whole answers always state their output."""
@@ -40,19 +42,32 @@ INPUT: Final = (dialects.PROMPT, dialects.CACHED_BESIDE, dialects.WRITTEN_BESIDE
 class UsageFormat:
     """A format, with further numbers that are asked for by their paths, such as `usage.total_tokens`."""
 
-    __slots__ = ("_facts", "_fields", "_markers", "_may_lack_output", "_states_tokens")
+    __slots__ = ("_alternatives", "_counts", "_fields", "_markers", "_may_lack_output", "_states_tokens")
 
-    def __init__(self, settings: FormatName | OwnFormat, paths: Collection[str] = ()) -> None:
+    def __init__(
+        self, settings: FormatName | OwnFormat, paths: Collection[str] = (), media: Collection[str] = MEDIA
+    ) -> None:
+        """`media`: the facts of MEDIA that are read. Each member that is read costs time."""
         name: FormatName = settings if isinstance(settings, str) else settings.like
         own = {} if isinstance(settings, str) else list_own_paths(settings)
+        unread = set(MEDIA).difference(media)
         # Paths of one's own go first, and hide those of the table at the same place.
         places = {**own, **{path: what for path, what in dialects.list_paths(name).items() if path not in own}}
+        places = {path: what for path, what in places.items() if what[0] not in unread}
         names: dict[Path, tuple[str, ...]] = {}
-        for path, what in [*[(path, path) for path in places], *[(path, format_path(path)) for path in paths]]:
+        alternatives: dict[str, tuple[str, int]] = {}
+        named = []
+        for path, (fact, rank) in sorted(places.items(), key=lambda place: place[1][1]):
+            name_ = fact if all(fact != one for _, one in named) else f"{fact} {rank}"
+            if name_ != fact:
+                alternatives[name_] = fact, rank
+            named.append((path, name_))
+        for path, what in [*named, *[(path, format_path(path)) for path in paths]]:
             keys = tuple(path.split("."))
             names[keys] = (*names.get(keys, ()), what)
-        self._facts = {**places, **{format_path(path): (format_path(path), 0) for path in paths}}
-        """The fact that stands at a path, and its rank."""
+        self._alternatives = alternatives
+        """The facts, and their ranks, of names that are other paths of a fact."""
+        self._counts = frozenset(map(format_path, paths))
         self._fields = JsonFields(names, self.take)
         last_keys = [path.rpartition(".")[2] for path in (*paths, *own)]
         self._markers = (*dialects.MARKERS[name], *map(msgspec.json.encode, last_keys)) or (ANY,)
@@ -62,7 +77,7 @@ class UsageFormat:
 
     def states(self, count: str) -> bool:
         """Return whether answers of this format may state a count, or have a number at a path."""
-        return count in self._facts or (count in COUNTS and self._states_tokens)
+        return count in self._counts or (count in COUNTS and self._states_tokens)
 
     def create_reader(self, kind: BodyKind, on_line: OnLine | None = None) -> BodyReader:
         """Return a reader of a body of this kind.
@@ -100,7 +115,7 @@ class UsageFormat:
         return StatedCounts(values, may_lack_output=self._may_lack_output, has_output=has_output)
 
     def read_message(self, text: bytes | bytearray, *, is_named: bool) -> StatedCounts | None:
-        """Return what a message of a WebSocket states; None where it has no marker, and the model `is_named` already."""
+        """Return what a message of a WebSocket states; None where it has no marker, and the model `is_named`."""
         if is_named and not any(marker in text for marker in self._markers):
             return None
         values: dict[str, bytes] = {}
@@ -117,29 +132,38 @@ class UsageFormat:
         Numbers of a stream are those so far: a number does not become zero, unless what it counted is counted elsewhere
         in the same text. Values that state nothing are left out.
         """
+        if not EMPTY.isdisjoint(found.values()):
+            found = {name: written for name, written in found.items() if written not in EMPTY}
+        if not found.keys().isdisjoint(self._alternatives):
+            found = self._choose(found)
+        if values and ZERO in found.values():
+            found = drop_zeros(found, values)
+        values.update(found)
+
+    def _choose(self, found: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Return one statement of each fact of a text: the preferred one of those at several paths."""
         stated: dict[str, bytes] = {}
-        facts, paths = self._facts, dict[str, str]()
-        for path, written in found.items():
-            if written in EMPTY:
-                continue
-            fact, rank = facts[path]
-            if fact in paths and not is_preferred((rank, written), (facts[paths[fact]][1], stated[fact])):
-                continue
-            stated[fact], paths[fact] = written, path
-        if values and ZERO in stated.values():
-            drop_zeros(stated, values)
-        values.update(stated)
+        ranks: dict[str, int] = {}
+        for name, written in found.items():
+            fact, rank = self._alternatives.get(name, (name, -1))
+            if fact not in stated or is_preferred((rank, written), (ranks[fact], stated[fact])):
+                stated[fact], ranks[fact] = written, rank
+        return stated
 
 
-def get_usage_format(settings: FormatName | OwnFormat, paths: Collection[str] = ()) -> UsageFormat:
-    """Return a format with further paths. Routes of all customers share those that are the same."""
+def get_usage_format(
+    settings: FormatName | OwnFormat, paths: Collection[str] = (), counts: Collection[str] = tuple(COUNTS)
+) -> UsageFormat:
+    """Return a format for these counts, with further paths. Routes of all customers share those that are the same."""
     key = settings if isinstance(settings, str) else settings.model_dump_json()
-    return _create_usage_format(key, tuple(sorted(set(paths))))
+    media = tuple([fact for fact in MEDIA if any(fact in COUNTS.get(count, ()) for count in counts)])
+    return _create_usage_format(key, tuple(sorted(set(paths))), media)
 
 
 @lru_cache(maxsize=FORMATS_CACHED_MAX)
-def _create_usage_format(key: str, paths: tuple[str, ...]) -> UsageFormat:
-    return UsageFormat(OwnFormat.model_validate_json(key) if key.startswith("{") else cast("FormatName", key), paths)
+def _create_usage_format(key: str, paths: tuple[str, ...], media: tuple[str, ...]) -> UsageFormat:
+    settings = OwnFormat.model_validate_json(key) if key.startswith("{") else cast("FormatName", key)
+    return UsageFormat(settings, paths, media)
 
 
 def is_preferred(new: tuple[int, bytes], old: tuple[int, bytes]) -> bool:
@@ -151,16 +175,18 @@ def is_preferred(new: tuple[int, bytes], old: tuple[int, bytes]) -> bool:
     return new_is_more > old_is_more or (new_is_more == old_is_more and new[0] < old[0])
 
 
-def drop_zeros(stated: dict[str, bytes], values: Mapping[str, bytes]) -> None:
-    """Remove the zeros that stand behind a number, but for those of a prompt whose other tokens have grown by as
-    many."""
+def drop_zeros(stated: Mapping[str, bytes], values: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return what is stated without the zeros that stand behind a number.
+
+    Zeros of a prompt stay where its other tokens have grown by as many.
+    """
     gone = {fact: number for fact, written in stated.items() if written == ZERO and (number := _read(values, fact))}
     of_input = {fact: number for fact, number in gone.items() if fact in INPUT}
     grown = sum([max(0, _read(stated, fact) - _read(values, fact)) for fact in INPUT if fact in stated])
     moved = of_input if grown >= sum(of_input.values()) else {}
-    for fact in gone.keys() - moved.keys():
-        if not fact.startswith("$"):
-            del stated[fact]
+    return {
+        fact: written for fact, written in stated.items() if fact not in gone or fact in moved or fact.startswith("$")
+    }
 
 
 def _read(values: Mapping[str, bytes], fact: str) -> int:

@@ -15,6 +15,7 @@ Path = tuple[str, ...]
 Merge = Callable[[Mapping[str, bytes], dict[str, bytes]], None]
 """Puts the values of one object, by name, into those of all."""
 
+astuple = msgspec.structs.astuple
 NULL: Final = b"null"
 LISTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 MEMBERS_MAX: Final = 4096
@@ -28,7 +29,7 @@ class JsonFields:
     such as `"usage": []`, it is read once more, level by level, so that the rest of it is found.
     """
 
-    __slots__ = ("_decode_level", "_decode_whole", "_members", "_merge", "struct")
+    __slots__ = ("_decode_level", "_decode_whole", "_members", "_merge", "_single_names", "struct")
 
     def __init__(self, names: Mapping[Path, tuple[str, ...]], merge: Merge | None = None) -> None:
         """`merge` puts the values of one object into those of all; by default a later value replaces an earlier one."""
@@ -42,6 +43,8 @@ class JsonFields:
             deeper = {path: own for path, own in below[key].items() if path}
             members.append((attribute, below[key].get((), ()), JsonFields(deeper) if deeper else None))
         self._members = tuple(members)
+        self._single_names = [names[0] if len(names) == 1 and deeper is None else "" for _, names, deeper in members]
+        """The names of members that have one name and no members of their own."""
         whole: list[tuple[str, object, object]] = [
             (attribute, msgspec.Raw, msgspec.Raw())
             if deeper is None or own
@@ -81,25 +84,30 @@ class JsonFields:
         self._put(found, values)
 
     def _put(self, found: dict[str, bytes], values: dict[str, bytes]) -> None:
-        if self._merge is None:
-            values.update(found)
-        elif found:
+        if self._merge is not None:
             self._merge(found, values)
+            return
+        for name, value in found.items():
+            if value != NULL:
+                values[name] = value
 
     def _take(self, read: msgspec.Struct, values: dict[str, bytes]) -> None:
         """Take the values of an object that is read."""
         # Most members are absent: all are fetched by one call.
-        for value, (_, names, deeper) in zip(msgspec.structs.astuple(read), self._members, strict=True):
+        index = -1
+        for value in astuple(read):
+            index += 1
             if not value:
                 continue
-            if deeper is None:
-                written = bytes(value)
-                if written != NULL:
-                    for name in names:
-                        values[name] = written
-            elif names:
+            name = self._single_names[index]
+            if name:
+                values[name] = bytes(value)
+                continue
+            _, names, deeper = self._members[index]
+            if names:
                 self._take_member(value, names, deeper, values)
             else:
+                assert deeper is not None
                 deeper._take(value, values)
 
     def _take_member(

@@ -144,9 +144,8 @@ class BodyMetering:
         self._owner = f"{self._customer}\n{self._route}".encode()
         """The owner of the ids of stored answers."""
         self._counter, self._metrics, self._values = counter, metrics, values
-        self.usage_format = get_usage_format(
-            usage.format, [meter.json_path for meter in meters.values() if meter.json_path]
-        )
+        paths = [meter.json_path for meter in meters.values() if meter.json_path]
+        self.usage_format = get_usage_format(usage.format, paths, {meter.count for meter in meters.values()})
         self.read_on_seconds, self.read_on_bytes = usage.read_on, usage.read_on_size
         self._meters = [
             BodyMeter(name, count, meter, counter(name, ""), MODEL in meter.dimensions)

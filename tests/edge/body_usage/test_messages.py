@@ -56,9 +56,7 @@ def test_messages_are_the_same_however_they_are_cut(name: str) -> None:
     head, data = STREAMS[name]
     for pieces in [(data,), *[(data[:at], data[at:]) for at in range(1, len(data))], [bytes([b]) for b in data]]:
         messages: list[bytes] = []
-        reader = MessageReader(
-            b"HTTP/1.1 101 Switching Protocols\r\n" + head, lambda text: messages.append(bytes(text))
-        )
+        reader = MessageReader(b"HTTP/1.1 101 Switching Protocols\r\n" + head, messages.append)
         for piece in pieces:
             reader.feed(piece)
         assert messages == [DONE, b"{}", DONE]

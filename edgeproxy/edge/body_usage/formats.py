@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache, partial
-from typing import Final, cast
+from typing import Final
 
 import msgspec
 
@@ -155,14 +155,14 @@ def get_usage_format(
     settings: FormatName | OwnFormat, paths: Collection[str] = (), counts: Collection[str] = tuple(COUNTS)
 ) -> UsageFormat:
     """Return a format for these counts, with further paths. Routes of all customers share those that are the same."""
-    key = settings if isinstance(settings, str) else settings.model_dump_json()
     media = tuple([fact for fact in MEDIA if any(fact in COUNTS.get(count, ()) for count in counts)])
-    return _create_usage_format(key, tuple(sorted(set(paths))), media)
+    return _create_usage_format(settings, tuple(sorted(set(paths))), media)
 
 
 @lru_cache(maxsize=FORMATS_CACHED_MAX)
-def _create_usage_format(key: str, paths: tuple[str, ...], media: tuple[str, ...]) -> UsageFormat:
-    settings = OwnFormat.model_validate_json(key) if key.startswith("{") else cast("FormatName", key)
+def _create_usage_format(
+    settings: FormatName | OwnFormat, paths: tuple[str, ...], media: tuple[str, ...]
+) -> UsageFormat:
     return UsageFormat(settings, paths, media)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from edgeproxy.config.edge.response_usage import FormatName
+from edgeproxy.config.edge.response_usage import FormatName, OwnFormat
 from edgeproxy.edge.body_usage.json_fields import JsonFields
 
 PROMPT_BYTES_MAX: Final = 64 << 10
@@ -22,6 +22,10 @@ PATHS: Final[Mapping[FormatName, Mapping[tuple[str, ...], tuple[str, ...]]]] = {
         ("n",): (CHOICES,),
     },
     "anthropic": {("max_tokens",): ("max_tokens",)},
+    "bedrock": {("inferenceConfig", "maxTokens"): ("max_tokens",), ("max_tokens",): ("max_tokens",)},
+    "cohere": {("max_tokens",): ("max_tokens",)},
+    "ollama": {("options", "num_predict"): ("max_tokens",)},
+    "llamacpp": {("n_predict",): ("max_tokens",)},
     "gemini": {
         ("generationConfig", "maxOutputTokens"): ("max_tokens",),
         ("generationConfig", "candidateCount"): (CHOICES,),
@@ -44,8 +48,8 @@ UNKNOWN: Final = Prompt(None, None)
 class PromptReader:
     """Reads the requests of one format."""
 
-    def __init__(self, name: FormatName) -> None:
-        paths = PATHS.get(name)
+    def __init__(self, settings: FormatName | OwnFormat) -> None:
+        paths = PATHS.get(settings if isinstance(settings, str) else settings.like)
         self._fields = None if paths is None else JsonFields(paths)
 
     def read(self, body: bytes) -> Prompt:

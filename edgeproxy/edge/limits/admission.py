@@ -8,7 +8,7 @@ from edgeproxy.edge.limits.gate import Gate
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Quota
-from edgeproxy.edge.limits.unit_limit import UnitLimit
+from edgeproxy.edge.limits.unit_limit import BudgetReservation, UnitLimit
 
 
 class AdmissionNotes(NamedTuple):
@@ -242,7 +242,7 @@ def notify_totals(limit_set: LimitSet, now: float) -> None:
         total.used(now)
 
 
-def _acquire_slots(slots: tuple[Concurrency | UnitLimit, ...], now: float) -> bool:
+def _acquire_slots(slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...], now: float) -> bool:
     """Acquire a slot of each, or of none."""
     for slot in slots:
         if not slot.acquire(now):

@@ -10,7 +10,7 @@ from edgeproxy.edge.limits.gate import Gate
 from edgeproxy.edge.limits.policies import Total
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Quota
-from edgeproxy.edge.limits.unit_limit import RequestTokens, UnitLimit
+from edgeproxy.edge.limits.unit_limit import BudgetReservation, RequestTokens, UnitLimit
 
 NOTHING: Mapping[str, tuple[Quota | UnitLimit, ...]] = MappingProxyType({})
 NO_GATES: Mapping[Policy, Gate] = MappingProxyType({})
@@ -79,7 +79,7 @@ class LimitSet:
         reported: tuple[Policy, ...] = (),
         shadows: tuple[Policy, ...] = (),
         trials: tuple[Policy, ...] = (),
-        slots: tuple[Concurrency | UnitLimit, ...] = (),
+        slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...] = (),
         quotas: tuple[Quota, ...] = (),
         units: tuple[UnitLimit, ...] = (),
         metered: Mapping[str, tuple[Quota | UnitLimit, ...]] = NOTHING,
@@ -96,7 +96,7 @@ class LimitSet:
         """The policies, each with its gate if it has one."""
         self.policies = policies
         """Rates that are charged at admission, each its cost."""
-        self.slots: tuple[Concurrency | UnitLimit, ...] = (*slots, *units)
+        self.slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...] = (*slots, *units)
         self.other_rates = OtherRates(reported, shadows, units, trials)
         self.quotas = quotas
         """Quotas. Each is charged its cost at admission; the cost is refunded where the request is not counted after
@@ -136,7 +136,12 @@ class LimitSet:
             reported=other.reported,
             shadows=other.shadows,
             trials=other.trials,
-            slots=self.slots[: len(self.slots) - len(units)],
+            slots=tuple(
+                [
+                    slot.with_request(request) if isinstance(slot, BudgetReservation) else slot
+                    for slot in self.slots[: len(self.slots) - len(units)]
+                ]
+            ),
             quotas=self.quotas,
             units=units,
             metered=self.metered,

@@ -14,7 +14,7 @@ from edgeproxy.edge.limits.quota import Balance, Quota, QuotaCounts, quota_key
 from edgeproxy.edge.limits.rate_terms import Mode
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.slots import Slots
-from edgeproxy.edge.limits.unit_limit import RequestReserve, UnitLimit
+from edgeproxy.edge.limits.unit_limit import BudgetReservation, RequestReserve, UnitLimit
 
 
 class Sharing(Protocol):
@@ -72,7 +72,7 @@ class Policies:
         assert isinstance(counts, Counts)
         return self._sharing.gate(self._table, rule, subject, counts, mode)
 
-    def total(self, of: Concurrency | Quota | UnitLimit) -> Total | None:
+    def total(self, of: Concurrency | Quota | UnitLimit | BudgetReservation) -> Total | None:
         """Return the object that reports it to other hosts; None where no other host shares it."""
         return None if self._sharing is None else self._sharing.total(self._table, of.counts, of.limit)
 

@@ -17,7 +17,7 @@ from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import RequestCap
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.limits.unit_limit import PARTS, RequestReserve
+from edgeproxy.edge.limits.unit_limit import OUTPUT_RESERVED, PARTS, BudgetReservation, RequestReserve
 
 if TYPE_CHECKING:
     from edgeproxy.config.allowance import Allowance
@@ -100,7 +100,20 @@ class RouteLimits:
     @property
     def reads_prompts(self) -> bool:
         """Whether a request has to tell what it will take before it is admitted."""
-        return any(limit.reserve == "request" for _, limit in self._limits)
+        return bool(self._token_budgets) or any(limit.reserve == "request" for _, limit in self._limits)
+
+    @property
+    def _token_budgets(self) -> "list[KeyBudget]":
+        """The budgets of a key that answers on this route are charged to when they state their usage."""
+        if self._allowance is None or self._route.response_usage is None:
+            return []
+        return [
+            quota
+            for quota in self._allowance.quotas
+            if isinstance(quota, KeyBudget)
+            and not quota.is_of_money
+            and MEASURES[self._meters[quota.meter].count].in_body is not None
+        ]
 
     @property
     def request_most(self) -> int | None:
@@ -121,7 +134,7 @@ class RouteLimits:
         charged = [each for each in held if not (each.is_shadow or each.is_reported or each.limit.of)]
         name, scope, subject = self._resolve_subject("customer", address)
         table: Policies = getattr(tables, name)
-        slots: list[Concurrency] = []
+        slots: list[Concurrency | BudgetReservation] = []
         quotas: list[Quota] = []
         metered: dict[str, tuple[Quota | UnitLimit, ...]] = {}
         credits, credits_gate = None, None
@@ -132,7 +145,10 @@ class RouteLimits:
             # Anonymous quotas are counted where all addresses are, so that a flood of these takes no payer's row.
             counting = tables.addresses if self._customer is None else tables.quotas
             quotas, metered = self._get_quotas(allowance, counting, subject)
+            reservations = [*self._reserve_budgets(quotas)]
             totals = [*map(table.total, slots), *map(counting.total, quotas)]
+            totals += map(tables.customers.total, reservations)
+            slots += reservations
             if allowance.burst_credits is not None:
                 rule = credits_rule(allowance.burst_credits, scope)
                 credits = table.get_policy(rule, subject, self._route.cost)
@@ -192,6 +208,17 @@ class RouteLimits:
         if limit.reserve != "request" or limit.of is None:
             return None
         return RequestReserve(*PARTS[self._meters[limit.of].count], limit.reserved, limit.reserved_most)
+
+    def _reserve_budgets(self, quotas: "Iterable[Quota]") -> "Iterator[BudgetReservation]":
+        """Yield the reservations of a request in the budgets of its key, of which `quotas` are the counts."""
+        for budget in self._token_budgets:
+            count = next((quota for quota in quotas if quota.name == budget.name), None)
+            parts = PARTS.get(self._meters[budget.meter].count)
+            if count is not None and parts is not None:
+                rule = Rule(budget.name, budget.included, 0.0, "key", "concurrency")
+                slots = self._tables.customers.get_concurrency(rule, budget.subject.encode()).counts
+                reserve = RequestReserve(*parts, OUTPUT_RESERVED, budget.included)
+                yield BudgetReservation(count, slots, reserve, budget.included)
 
     def _get_quotas(
         self, allowance: "Allowance", counting: Policies, subject: bytes

@@ -60,6 +60,64 @@ class RequestReserve(NamedTuple):
         return max(1, min(units, self.most))
 
 
+OUTPUT_RESERVED: Final = 4096
+"""Tokens of output that a request reserves of a budget where it does not say how many there may be."""
+
+
+class Budget(Protocol):
+    """A hard quota that is charged when answers state their usage."""
+
+    limit: int
+    name: str
+
+    def left(self, now: float) -> int:
+        """Return the units that are left at edge time `now`."""
+
+    def retry_after(self, now: float, cost: int = 1) -> int:
+        """Return the whole seconds until the next period begins; 0 where `cost` passes now."""
+
+
+class BudgetReservation:
+    """The reservation of one request in a budget, whose units are charged when the answer states them.
+
+    A request reserves at most the units that are left, so that a large one passes while no other is under way. All
+    requests together overrun the budget by at most one reservation.
+    """
+
+    __slots__ = ("_budget", "_by_request", "_reserved", "_slots", "_units", "limit", "name")
+
+    def __init__(self, budget: Budget, slots: Slots, by_request: RequestReserve, units: int) -> None:
+        self._budget, self._slots, self._by_request, self._units = budget, slots, by_request, units
+        self._reserved = 0
+        self.limit, self.name = budget.limit, budget.name
+
+    @property
+    def counts(self) -> Slots:
+        """The gauge of the units that are reserved."""
+        return self._slots
+
+    def with_request(self, request: RequestTokens) -> "BudgetReservation":
+        """Return the reservation of one request."""
+        return BudgetReservation(self._budget, self._slots, self._by_request, self._by_request.compute(request))
+
+    def acquire(self, now: float) -> bool:
+        """Reserve the units of a request; return False where they do not fit."""
+        left = self._budget.left(now)
+        self._reserved = min(self._units, left)
+        return left > 0 and self._slots.acquire(left, now, self._reserved)
+
+    def release(self) -> None:
+        """Release the reservation of a request that has ended."""
+        self._slots.release(self._reserved)
+
+    def retry_after(self, now: float, cost: int = 1) -> int:
+        """Return one second while requests under way reserve the units that are left; 0 where there is room."""
+        left = self._budget.left(now)
+        if left <= 0:
+            return self._budget.retry_after(now, cost)
+        return 1 if self._slots.is_full(left, now, min(self._units, left)) else 0
+
+
 class UnitLimit:
     """A limit of units as it applies to one subject. `policy` is the rate, whose gate reports to other hosts."""
 

@@ -9,7 +9,7 @@ from edgeproxy.edge.limits.denial import compute_denial
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.limits.unit_limit import PARTS, RequestReserve, UnitLimit
+from edgeproxy.edge.limits.unit_limit import PARTS, BudgetReservation, RequestReserve, UnitLimit
 from tests.edge.limits.conftest import Worker
 
 START = 51_000_000.0
@@ -120,3 +120,30 @@ def test_a_set_for_a_request_has_all_other_limits_as_well(table: LimitTable) -> 
     assert slot.counts.used == 1
     own.release()
     assert slot.counts.used == limit.counts.used == 0
+
+
+class TokenBudget:
+    """A hard quota of 1,000 tokens, charged when answers end."""
+
+    name, limit, used = "key-budget", 1000, 0
+
+    def left(self, now: float) -> int:
+        return self.limit - self.used
+
+    def retry_after(self, now: float, cost: int = 1) -> int:
+        return 0 if self.used < self.limit else 3600
+
+
+@pytest.mark.parametrize("prompt", [Prompt(100, 300), Prompt(100, None), UNKNOWN])
+def test_requests_at_once_overrun_a_budget_by_at_most_one_reservation(table: LimitTable, prompt: Prompt) -> None:
+    budget = TokenBudget()
+    slots = Policies(table).get_concurrency(Rule("key-budget", 1000, 0.0, "key", "concurrency"), b"budget:1").counts
+    reserve = RequestReserve(*PARTS["total_tokens"], 4096, 1000)
+    whole = LimitSet(slots=(BudgetReservation(budget, slots, reserve, 1000),))
+    for _ in range(10):
+        requests = [limits for _ in range(20) if admit(limits := whole.with_request(prompt), START)[0]]
+        for limits in requests:
+            budget.used += 400  # Each answer states what it took, and ends.
+            limits.release()
+    assert 1000 <= budget.used <= 1000 + 400
+    assert not slots.used

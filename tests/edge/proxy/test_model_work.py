@@ -1,0 +1,130 @@
+"""Only work of a model counts, and each once: operations, stored answers, errors within a 200, and sessions."""
+
+import json
+from base64 import b64encode
+from typing import Any
+
+import pytest
+
+from tests.edge.body_usage.test_messages import frame
+from tests.support.transcript import KEY, Edge, get, head, ok, post
+
+METERS: dict[str, Any] = {
+    "in": {"count": "input_tokens", "missing": "bytes/4"},
+    "out": {"count": "output_tokens", "missing": "bytes/10"},
+    "all": {"count": "total_tokens"},
+}
+JSON, STREAM = "Content-Type: application/json", "Content-Type: text/event-stream"
+NAMED = f"X-API-Key: {KEY}"
+USAGE = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+PROMPT = b'{"model": "m", "messages": []}' + b" " * 4000
+ERROR = {"error": {"message": "overloaded", "code": 529}}
+
+
+@pytest.fixture
+def edge(edge: Edge) -> Edge:
+    edge.config["meters"] = METERS
+    (route,) = (route for route in edge.config["routes"] if route["path"] == "/v1/*")
+    route["response_usage"] = "openai"
+    return edge
+
+
+def counted(edge: Edge) -> dict[str, int]:
+    assert edge._supervisor is not None
+    return {row[1]: row[3] for row in edge._supervisor.usage_totals() if row[0] == "acme" and row[3]}
+
+
+async def pass_each(edge: Edge, *calls: tuple[bytes, object]) -> None:
+    for request, body in calls:
+        written = body if isinstance(body, bytes) else json.dumps(body).encode()
+        await edge.passes(request, ok(written, STREAM if written.startswith((b"data", b"event")) else JSON))
+
+
+@pytest.mark.parametrize(
+    ("request_", "body"),
+    [
+        (post(PROMPT, "/v1/messages/count_tokens", NAMED), {"input_tokens": 20007}),
+        (post(PROMPT, "/v1/responses/input_tokens", NAMED), {"object": "response.input_tokens", "input_tokens": 7}),
+        (post(b"x" * 4000, "/v1/files", NAMED), {"id": "file_1", "object": "file", "bytes": 4000}),
+        (post(PROMPT, "/v1/batches", NAMED), {"id": "b", "object": "batch", "status": "validating", "usage": None}),
+        (get("/v1/models", NAMED), {"object": "list", "data": [{"id": "m" * 1000}]}),
+        (post(PROMPT, "/v1/chat/completions", NAMED), ERROR),
+        (post(PROMPT, "/v1/chat/completions", NAMED), b"data: " + json.dumps(ERROR).encode() + b"\n\ndata: [DONE]\n\n"),
+        (post(PROMPT, "/v1/responses", NAMED), {"id": "r", "object": "response", "status": "queued", "usage": None}),
+    ],
+    ids=range(8),
+)
+async def test_call_without_model_work_counts_nothing(edge: Edge, request_: bytes, body: object) -> None:
+    await pass_each(edge, (request_, body))
+    assert counted(edge) == {}
+    assert edge.metrics("edge_usage_missing_total") == {}
+
+
+async def test_error_after_content_is_estimated(edge: Edge) -> None:
+    content = b"".join(b'data: {"model": "m", "choices": [{"delta": {"content": "x"}}]}\n\n' for _ in range(20))
+    error = b"data: " + json.dumps(ERROR).encode() + b"\n\n"
+    await pass_each(edge, (post(PROMPT, "/v1/chat/completions", NAMED), content + error))
+    assert counted(edge)["out"] > 100
+
+
+def response(name: str, **more: object) -> dict[str, object]:
+    return {"id": name, "object": "response", "status": "completed", "model": "m", "usage": USAGE, **more}
+
+
+async def test_stored_answer_counts_once_by_whatever_call_it_is_returned(edge: Edge) -> None:
+    read = get("/v1/responses/resp_1", NAMED)
+    await pass_each(edge, (post(PROMPT, "/v1/responses", NAMED), response("resp_1")), *[(read, response("resp_1"))] * 3)
+    assert counted(edge)["all"] == 15
+    await pass_each(edge, (post(b"{}", "/v1/responses/resp_1/cancel", NAMED), response("resp_1")))
+    assert counted(edge)["all"] == 15
+
+
+async def test_background_answer_counts_once_when_it_is_finished(edge: Edge) -> None:
+    create, read = post(PROMPT, "/v1/responses", NAMED), get("/v1/responses/resp_2", NAMED)
+    waiting = response("resp_2", status="in_progress", usage=None)
+    done = response("resp_2", background=True)
+    await pass_each(edge, (create, {**waiting, "status": "queued"}), (read, waiting), (read, done), (read, done))
+    assert counted(edge) == {"in": 10, "out": 5, "all": 15}
+
+
+async def test_results_of_a_batch_count_by_line_or_with_the_batch(edge: Edge) -> None:
+    def line(name: str) -> bytes:
+        usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        body = {"id": name, "response": {"status_code": 200, "body": {"model": "m", "usage": usage}}}
+        return json.dumps(body).encode() + b"\n"
+
+    lines = [line(f"batch_req_{number}") for number in range(4)]
+    for file, batch in (("file-1", "batch_1"), ("file-2", "batch_2")):
+        content = get(f"/v1/files/{file}/content", NAMED)
+        status = get(f"/v1/batches/{batch}", NAMED)
+        whole = {"id": batch, "object": "batch", "status": "completed", "output_file_id": file, "usage": USAGE}
+        before = counted(edge).get("all", 0)
+        if file == "file-1":
+            await edge.passes(content, ok(b"".join(lines[:2]), "Content-Type: application/octet-stream"))
+            await edge.passes(content, ok(b"".join(lines[:2]), "Content-Type: application/octet-stream"))
+            await pass_each(edge, (status, whole))
+            assert counted(edge)["all"] - before == 30
+        else:
+            await pass_each(edge, (status, whole), (status, whole))
+            await edge.passes(content, ok(b"".join(lines[2:]), "Content-Type: application/octet-stream"))
+            assert counted(edge)["all"] - before == 15
+
+
+async def test_messages_of_a_session_count_and_end_it_at_its_limit(edge: Edge) -> None:
+    edge.config["tiers"]["basic"]["quotas"] = [{"meter": "out", "per": "day", "included": 12, "cap": "hard"}]
+    client = await edge.client()
+    key = b64encode(b"0" * 16).decode()
+    fields = ("Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13")
+    await client.sends(get("/v1/realtime?model=m", NAMED, *fields))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_request()
+    await upstream.sends(head("HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"))
+    assert (await client.gets_head()).status == 101
+    done = frame(json.dumps({"type": "response.done", "response": {"status": "completed", "usage": USAGE}}).encode())
+    for number in (1, 2):
+        await upstream.sends(done)
+        assert await client.gets_bytes(len(done)) == done
+        assert counted(edge)["out"] == 5 * number
+    await upstream.sends(done)
+    close = b"\x88\x02\x03\xf0"
+    assert await client.gets_bytes(len(done + close)) == done + close, "1008: policy violation"

@@ -99,6 +99,8 @@ def _rewrite_odd(body: bytes) -> bytes | None:
         options = members.get("stream_options")
         if options is not None and not isinstance(options, dict):
             return None  # No service takes that.
+        if streams == [True] and (options or {}).get("include_usage") is True:
+            return None
         if is_stream:
             members["stream_options"] = {**(options or {}), "include_usage": True}
         return json.dumps(members, separators=(",", ":")).encode()

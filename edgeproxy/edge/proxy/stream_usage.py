@@ -77,7 +77,7 @@ def ask(exchange: StreamedExchange, *, refuses: bool = False) -> None:
     asking = ask_for_usage(body)
     if asking is None:
         if refuses and not is_readable(body):
-            raise RejectedError(400, "The body is no JSON object", close=False)
+            raise RejectedError(400, "The body is no JSON object")
         return
     exchange.message = replace_length(head, len(asking)) + BLANK + asking
     exchange.usage_requested = True

@@ -192,3 +192,23 @@ async def test_over_http2_to_either_kind_of_upstream(edge: Edge) -> None:
     await server.sends_data(1, CHAT_STREAM, ended=True)
     assert await gets(number) == WITHOUT
     assert counted(edge) == 58
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (REQUEST.replace(b"Content-Length: %d" % len(BODY), b"Transfer-Encoding: chunked"), 411),
+        (REQUEST.replace(b"\r\n\r\n", b"\r\nContent-Digest: sha-256=:AAAA:\r\n\r\n", 1), 400),
+        (REQUEST.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n", 1), 415),
+        (REQUEST.replace(BODY, b"x" * len(BODY)), 400),
+    ],
+    ids=["chunked", "digest", "packed", "no JSON"],
+)
+async def test_request_that_cannot_be_changed_is_refused_where_the_route_says_so(
+    edge: Edge, request_: bytes, status: int
+) -> None:
+    find_route(edge)["response_usage"]["ask_for_usage"] = {"else": "refuse"}
+    client = await edge.client()
+    await client.sends(request_)
+    assert (await client.gets_answer()).status == status
+    assert counted(edge) == 0

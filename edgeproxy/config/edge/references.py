@@ -167,7 +167,7 @@ def _find_response_usage_faults(tree: Table) -> Iterator[Fault]:
         if not isinstance(usage, Table) or usage.get("ask_for_usage") in (None, *parsers.OFF):
             continue
         where = (*where, "ask_for_usage")
-        if usage.get("format") != "openai":
+        if usage.get("format") not in ("openai", "any"):
             yield Fault(where, f"is of OpenAI's streams, not of {usage.get('format')}", "leave it out")
         if tree.get("stamp_signature") == "v2":
             yield Fault(where, "changes bodies, which stamp_signature: v2 signs as they came", "leave out one of them")

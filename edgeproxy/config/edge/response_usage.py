@@ -10,7 +10,7 @@ from edgeproxy.config.forms import OFF, build_any_of, build_words, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.units import Size, Time, format_value, value_error
 
-FormatName = Literal["openai", "anthropic", "gemini", "bedrock", "cohere", "ollama", "llamacpp", "json"]
+FormatName = Literal["openai", "anthropic", "gemini", "bedrock", "cohere", "ollama", "llamacpp", "any", "json"]
 FORMATS: Final[tuple[FormatName, ...]] = get_args(FormatName)
 
 
@@ -115,8 +115,9 @@ class ResponseUsage(Part):
     ] = Field(
         description="Format of the answers: that of OpenAI's API and of the many that are like it, of Anthropic's, "
         "Gemini's, Bedrock's, Cohere's, Ollama's or llama.cpp's own ([the table](dialects.md) has all of them), in "
-        "JSON, in server-sent events and in lines; `json` knows no tokens, and is for meters with `count: "
-        "response_json`. A mapping is [a format of your own](#routesresponse_usageformat)."
+        "JSON, in server-sent events and in lines. `any` reads all of these, where upstreams differ. `json` "
+        "knows no tokens, and is for meters with `count: response_json`. A mapping is [a format of your own]"
+        "(#routesresponse_usageformat).",
     )
     read_on: Annotated[float, BeforeValidator(Time(0.0, 600.0))] = Field(
         default=30.0,

@@ -153,6 +153,10 @@ def _list_certificate_warnings(settings: EdgeSettings) -> Iterator[str]:
 def _list_meter_warnings(settings: EdgeSettings) -> Iterator[str]:
     """List meters of what bodies state that no route reads, and meters of messages that no service sends."""
     speaks_grpc = any(upstream.protocol != "http/1.1" for upstream in settings.upstreams.values())
+    for number, route in enumerate(settings.routes):
+        unread = [protocol for protocol in route.upgrade if protocol != "websocket"]
+        if route.response_usage is not None and unread:
+            yield f"routes.{number}.upgrade: lets {unread[0]} through, whose usage is not read: leave it out"
     formats = {route.response_usage.format for route in settings.routes if route.response_usage is not None}
     for name, meter in settings.meters.items():
         if MEASURES[meter.count].is_of_messages and not speaks_grpc:

@@ -11,7 +11,7 @@ answers for its rows.
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from edgeproxy.config.edge.response_usage import FORMATS, FormatName
+from edgeproxy.config.edge.response_usage import FormatName
 
 # ---- facts
 
@@ -510,6 +510,7 @@ TEXTS: Final[Mapping[FormatName, Members]] = {
     "cohere": {MODEL: ("model",), ID: ("id",), ERROR: ("error",)},
     "ollama": {MODEL: ("model",), ERROR: ("error",)},
     "llamacpp": {MODEL: ("model",), ID: ("id",), ERROR: ("error",)},
+    "any": {},
     "json": {MODEL: ("model",)},
 }
 """Where answers of a format name their model, and what tells whether they count: their paths from the top."""
@@ -522,6 +523,7 @@ MARKERS: Final[Mapping[FormatName, tuple[bytes, ...]]] = {
     "cohere": (b'_tokens"', b'"billed_units"', b'"error"'),
     "ollama": (b'eval_count"', b'"error"'),
     "llamacpp": (b'"tokens_predicted"', b'"error"'),
+    "any": (),
     "json": (),
 }
 """Bytes of which each event has one at least that states numbers of a format, or an error."""
@@ -532,10 +534,11 @@ def list_paths(name: FormatName) -> Mapping[str, tuple[str, int]]:
     that fact: the lowest is preferred."""
     paths: dict[str, tuple[str, int]] = {}
     ranks: dict[str, int] = {}
-    rows = [row for row in ROWS if row.format == name]
+    rows = [row for row in ROWS if name in (row.format, "any")]
+    texts = [*TEXTS.values()] if name == "any" else [TEXTS[name]]
     for place, members in [
         *[(place, row.members) for row in rows for place in (*row.json, *row.events, *row.messages)],
-        ("", TEXTS[name]),
+        *[("", members) for members in texts],
     ]:
         for fact, alternatives in members.items():
             for member in alternatives:
@@ -546,6 +549,8 @@ def list_paths(name: FormatName) -> Mapping[str, tuple[str, int]]:
     return paths
 
 
-def list_formats() -> tuple[FormatName, ...]:
-    """Return the names of the formats of the table, and `json`."""
-    return FORMATS
+def list_markers(name: FormatName) -> tuple[bytes, ...]:
+    """Return the bytes of which each event of a format has one at least that states numbers, or an error."""
+    if name != "any":
+        return MARKERS[name]
+    return tuple(dict.fromkeys([marker for markers in MARKERS.values() for marker in markers]))

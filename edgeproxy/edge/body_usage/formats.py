@@ -33,7 +33,7 @@ OnLine = Callable[[dict[str, bytes]], None]
 MEDIA: Final = (dialects.AUDIO_IN, dialects.AUDIO_OUT, dialects.IMAGE_IN, dialects.IMAGE_OUT, dialects.TIER)
 """Facts that no other number depends on, and few routes count."""
 FORMATS_CACHED_MAX: Final = 64
-STATES_OUTPUT: Final = frozenset(("anthropic", "bedrock"))
+STATES_OUTPUT: Final = frozenset(("anthropic", "bedrock", "any"))
 """Formats whose whole answers always state their output."""
 INPUT: Final = (dialects.PROMPT, dialects.CACHED_BESIDE, dialects.WRITTEN_BESIDE)
 """Facts that make one prompt, each of which may become smaller where another grows."""
@@ -70,7 +70,7 @@ class UsageFormat:
         self._counts = frozenset(map(format_path, paths))
         self._fields = JsonFields(names, self.take)
         last_keys = [path.rpartition(".")[2] for path in (*paths, *own)]
-        self._markers = (*dialects.MARKERS[name], *map(msgspec.json.encode, last_keys)) or (ANY,)
+        self._markers = (*dialects.list_markers(name), *map(msgspec.json.encode, last_keys)) or (ANY,)
         """A key of one's own is found as JSON is usually written, without escapes."""
         self._may_lack_output = name not in STATES_OUTPUT
         self._states_tokens = name != "json" or bool(own)

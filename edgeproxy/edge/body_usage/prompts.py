@@ -49,7 +49,10 @@ class PromptReader:
     """Reads the requests of one format."""
 
     def __init__(self, settings: FormatName | OwnFormat) -> None:
-        paths = PATHS.get(settings if isinstance(settings, str) else settings.like)
+        name = settings if isinstance(settings, str) else settings.like
+        paths = (
+            {path: what for each in PATHS.values() for path, what in each.items()} if name == "any" else PATHS.get(name)
+        )
         self._fields = None if paths is None else JsonFields(paths)
 
     def read(self, body: bytes) -> Prompt:

@@ -77,7 +77,7 @@ class Resolved:
             output += thoughts_beside
         self.rule = ""
         if total is None:
-            if input_ is not None and output is None and may_lack_output:
+            if input_ is not None and output is None and (may_lack_output or not has_output):
                 output = 0
             if input_ is not None and output is not None:
                 total = input_ + output
@@ -85,8 +85,11 @@ class Resolved:
             input_, output, self.rule = _reconcile(stated, (prompt, input_, output), total, has_output=has_output)
             total = max(total, (input_ or 0) + (output or 0))
         self.stated, self.input, self.output, self.total = stated, input_, output, total
-        self.cached = get(facts.CACHED, 0) + cached_beside
-        self.written = get(facts.WRITTEN, 0) + written_beside
+        cached, written = get(facts.CACHED, 0), get(facts.WRITTEN, 0)
+        # Gateways state the tokens of a cache twice, in the forms of two providers.
+        is_twice = self.rule == WITHIN
+        self.cached = max(cached, cached_beside) if is_twice else cached + cached_beside
+        self.written = max(written, written_beside) if is_twice else written + written_beside
         self.reasoning = get(facts.THOUGHTS, 0) + thoughts_beside
 
 

@@ -59,7 +59,7 @@ def test_each_row_has_a_recorded_answer_and_a_source() -> None:
     assert rows == {(answer["provider"], answer["operation"], answer["format"]) for answer in ANSWERS}
     assert len(ANSWERS) >= 80
     assert all(row.source.startswith("https://") for row in ROWS)
-    assert {row.format for row in ROWS} == set(FORMATS) - {"json"}
+    assert {row.format for row in ROWS} == set(FORMATS) - {"any", "json"}
 
 
 @pytest.mark.parametrize("answer", [each for each in ANSWERS if "event-stream" in each["type"]], ids=name)
@@ -68,6 +68,12 @@ def test_cut_stream_never_states_more_than_the_whole(answer: dict[str, Any]) -> 
     for at in range(len(body)):
         for count, number in list_counts(answer, read(answer, body[:at])).items():
             assert number is None or number <= answer["counts"][count]
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=name)
+def test_any_format_reads_each_answer_as_its_own_does(answer: dict[str, Any]) -> None:
+    counts = read({**answer, "format": "any"}, get_body(answer))
+    assert list_counts(answer, counts) == answer["counts"]
 
 
 @pytest.mark.parametrize("label", ["application/json", "text/plain", "text/event-stream", ""])

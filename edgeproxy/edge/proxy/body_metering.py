@@ -5,6 +5,7 @@ read. What is counted instead of a number that is not stated is the meter's `mis
 """
 
 from collections.abc import Callable
+from hashlib import blake2b
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -60,6 +61,9 @@ LEFT: Final = "client"
 
 MODEL, ESTIMATED = BODY_DIMENSIONS
 OUTPUT_TOKENS: Final = "output_tokens"
+MODEL_BYTES_MAX: Final = 64
+"""Bytes of the value of a dimension."""
+MODEL_HASH_BYTES: Final = 8
 OTHER_MODEL: Final = OTHER.encode()
 """The model in place of those that are no value of a dimension, or one too many."""
 
@@ -261,6 +265,8 @@ class BodyMetering:
         """Count what an answer states, or what counts instead. `reason`: why a number may be missing. `sizes`: the
         bytes of the request's body and of the answer's. `is_estimable`: whether a missing number is estimated."""
         model = None if counts is None else counts.model
+        if model is not None and len(model) > MODEL_BYTES_MAX:
+            model = shorten_model(model)
         self._begin_day()
         missing = ""
         for meter in self._meters:
@@ -569,6 +575,12 @@ class ReadBytes:
         if not self._left:
             self._usage.finish(ABSENT)
         return [data]
+
+
+def shorten_model(model: bytes) -> bytes:
+    """Return the name under which a model with a long name is counted: its beginning and a hash of all."""
+    digest = blake2b(model, digest_size=MODEL_HASH_BYTES).hexdigest().encode()
+    return model[: MODEL_BYTES_MAX - len(digest) - 1] + b"~" + digest
 
 
 def estimate_number(meter: "Meter", sizes: tuple[int, int]) -> int:

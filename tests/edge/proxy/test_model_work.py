@@ -60,6 +60,17 @@ async def test_call_without_model_work_counts_nothing(edge: Edge, request_: byte
     assert edge.metrics("edge_usage_missing_total") == {}
 
 
+async def test_models_with_long_names_are_told_apart(edge: Edge) -> None:
+    edge.config["meters"] = {"all": {"count": "total_tokens", "dimensions": {"model": 5}}}
+    names = ["accounts/fireworks/models/" + "x" * 80 + end for end in "ab"]
+    chat = post(PROMPT, "/v1/chat/completions", NAMED)
+    await pass_each(edge, *[(chat, {"model": name, "usage": {"prompt_tokens": 9}}) for name in names])
+    assert edge._supervisor is not None
+    splits = [json.loads(row[4])["model"] for row in edge._supervisor.usage_totals() if row[3] and len(row) == 5]
+    assert len(set(splits)) == 2
+    assert all(len(split) == 64 and split.startswith(names[0][:40]) for split in splits)
+
+
 async def test_error_after_content_is_estimated(edge: Edge) -> None:
     content = b"".join(b'data: {"model": "m", "choices": [{"delta": {"content": "x"}}]}\n\n' for _ in range(20))
     error = b"data: " + json.dumps(ERROR).encode() + b"\n\n"

@@ -131,9 +131,11 @@ MEASURES: Final[dict[CountName, Measure]] = {
     "holdings": Measure(is_of_services=True),
     "refusals": Measure(is_of_refusals=True),
 }
-BODY_DIMENSIONS: Final = ("model", "estimated")
-"""Dimensions of what bodies state: the model that the body names, and whether the number is an estimate, `yes` or
-`no`."""
+BODY_DIMENSIONS: Final = ("model", "estimated", "service_tier", "prompt_size")
+"""Dimensions of what bodies state: the model that the body names, whether the number is an estimate (`yes` or `no`),
+the service tier that the body names, and the size of the prompt, one of PROMPT_SIZES."""
+PROMPT_SIZES: Final = ((32_000, "32k"), (128_000, "128k"), (200_000, "200k"), (256_000, "256k"), (272_000, "272k"))
+"""The most tokens of a prompt, and the value of its size: providers' prices change there. A longer one is `more`."""
 KEY: Final = "key"
 """The dimension of the API key by which a request came, where no field has it."""
 OVER_CAP: Final = "cost-over-cap"
@@ -181,7 +183,8 @@ class Dimension(Part):
         default=None,
         description="Field in the head of the upstream's answer with the value: 1 to 64 visible ASCII characters, the "
         "first not `~`; anything else counts as `~other`. Required, but for events, which have the value themselves, "
-        "for meters of what bodies state, which have `model` and `estimated` alone, and for `key`: the [API key]"
+        "for meters of what bodies state, which have `model`, `estimated`, `service_tier` and `prompt_size` alone, and "
+        "for `key`: the [API key]"
         "(usage.md#by-key) by which the request came.",
     )
     person: Switch = Field(

@@ -152,10 +152,18 @@ class UsageFormat:
 
 
 def get_usage_format(
-    settings: FormatName | OwnFormat, paths: Collection[str] = (), counts: Collection[str] = tuple(COUNTS)
+    settings: FormatName | OwnFormat,
+    paths: Collection[str] = (),
+    counts: Collection[str] = tuple(COUNTS),
+    *,
+    has_tier: bool = False,
 ) -> UsageFormat:
-    """Return a format for these counts, with further paths. Routes of all customers share those that are the same."""
+    """Return a format for these counts, with further paths. Routes of all customers share those that are the same.
+
+    `has_tier`: whether the service tier is read.
+    """
     media = tuple([fact for fact in MEDIA if any(fact in COUNTS.get(count, ()) for count in counts)])
+    media += (dialects.TIER,) if has_tier else ()
     return _create_usage_format(settings, tuple(sorted(set(paths))), media)
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from edgeproxy.config import dimensions
 from edgeproxy.config.dimensions import OTHER
-from edgeproxy.config.meters import BODY_DIMENSIONS, MEASURES
+from edgeproxy.config.meters import BODY_DIMENSIONS, MEASURES, PROMPT_SIZES
 from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
 from edgeproxy.edge.body_usage.content_coding import create_decoder
-from edgeproxy.edge.body_usage.dialects import BACKGROUND, FILE, KIND
+from edgeproxy.edge.body_usage.dialects import BACKGROUND, FILE, KIND, TIER
 from edgeproxy.edge.body_usage.dialects import ID as ANSWER_ID
 from edgeproxy.edge.body_usage.dialects import MODEL as MODEL_FACT
 from edgeproxy.edge.body_usage.formats import format_path, get_usage_format
@@ -59,13 +59,18 @@ CUT: Final = "cut"
 LEFT: Final = "client"
 """The client has left, and the rest of the answer was not read, or not to its end."""
 
-MODEL, ESTIMATED = BODY_DIMENSIONS
+MODEL, ESTIMATED, SERVICE_TIER, PROMPT_SIZE = BODY_DIMENSIONS
 OUTPUT_TOKENS: Final = "output_tokens"
 MODEL_BYTES_MAX: Final = 64
 """Bytes of the value of a dimension."""
 MODEL_HASH_BYTES: Final = 8
 OTHER_MODEL: Final = OTHER.encode()
 """The model in place of those that are no value of a dimension, or one too many."""
+
+
+PromptSplit = tuple[bytes | None, bytes | None]
+"""The service tier of an answer, and the size of its prompt."""
+NO_PROMPT: Final[PromptSplit] = (None, None)
 
 
 class BodyMetrics(Protocol):
@@ -129,6 +134,8 @@ class BodyMeter(NamedTuple):
     """The counter without dimensions."""
     is_by_model: bool
     """Whether it is split by the model that answers state."""
+    is_by_prompt: bool
+    """Whether it is split by the service tier or the size of the prompt."""
 
 
 class BodyMetering:
@@ -149,14 +156,23 @@ class BodyMetering:
         """The owner of the ids of stored answers."""
         self._counter, self._metrics, self._values = counter, metrics, values
         paths = [meter.json_path for meter in meters.values() if meter.json_path]
-        self.usage_format = get_usage_format(usage.format, paths, {meter.count for meter in meters.values()})
+        has_tier = any(SERVICE_TIER in meter.dimensions for meter in meters.values())
+        counts = {meter.count for meter in meters.values()}
+        self.usage_format = get_usage_format(usage.format, paths, counts, has_tier=has_tier)
         self.read_on_seconds, self.read_on_bytes = usage.read_on, usage.read_on_size
         self._meters = [
-            BodyMeter(name, count, meter, counter(name, ""), MODEL in meter.dimensions)
+            BodyMeter(
+                name,
+                count,
+                meter,
+                counter(name, ""),
+                MODEL in meter.dimensions,
+                not meter.dimensions.keys().isdisjoint((SERVICE_TIER, PROMPT_SIZE)),
+            )
             for name, meter in meters.items()
             if self.usage_format.states(count := format_path(meter.json_path) if meter.json_path else meter.count)
         ]
-        self._counters: dict[tuple[str, bytes | None, bool], Countable] = {}
+        self._counters: dict[tuple[str, bytes | None, bool, PromptSplit], Countable] = {}
         self._day = 0
 
     def __bool__(self) -> bool:
@@ -279,8 +295,9 @@ class BodyMetering:
                 number = estimate_number(meter.settings, sizes) if missing != TYPE else 0
             if number:
                 own_model = model if meter.is_by_model else None
-                counter = self._counters.get((meter.name, own_model, is_estimated))
-                (counter or self._create_counter(meter, own_model, is_estimated=is_estimated)).add(number)
+                prompt = get_prompt_split(counts) if meter.is_by_prompt else NO_PROMPT
+                counter = self._counters.get((meter.name, own_model, is_estimated, prompt))
+                (counter or self._create_counter(meter, own_model, prompt, is_estimated=is_estimated)).add(number)
                 if meter.name in metered:
                     QuotaCharge(metered[meter.name], clock).add(number)
         if missing:
@@ -314,19 +331,24 @@ class BodyMetering:
             self._counters.clear()
             self._day = day
 
-    def _create_counter(self, meter: BodyMeter, model: bytes | None, *, is_estimated: bool) -> Countable:
+    def _create_counter(
+        self, meter: BodyMeter, model: bytes | None, prompt: PromptSplit, *, is_estimated: bool
+    ) -> Countable:
         """Return the counter of a meter for a model, and for whether the number is an estimate.
 
         Models that count as `~other` share one entry: anybody may invent names, of any length.
         """
         reported = {MODEL: model, ESTIMATED: b"yes" if is_estimated else b"no"}
+        reported[SERVICE_TIER], reported[PROMPT_SIZE] = prompt
         split = {
             name: value
             for name, each in meter.settings.dimensions.items()
             if name in reported
             and (value := self._values.count_value(self._customer, meter.name, name, reported[name], each.values))
         }
-        key = meter.name, OTHER_MODEL if split.get(MODEL) == OTHER else model, is_estimated
+        if split.get(SERVICE_TIER) == OTHER:
+            prompt = OTHER_MODEL, prompt[1]
+        key = meter.name, OTHER_MODEL if split.get(MODEL) == OTHER else model, is_estimated, prompt
         counter = self._counters.get(key)
         if counter is None:
             try:
@@ -575,6 +597,18 @@ class ReadBytes:
         if not self._left:
             self._usage.finish(ABSENT)
         return [data]
+
+
+def get_prompt_split(counts: StatedCounts | None) -> PromptSplit:
+    """Return the service tier of an answer, and the size of its prompt; None where it does not state them."""
+    if counts is None:
+        return NO_PROMPT
+    tier, tokens = counts.find_text(TIER), counts.find_number("input_tokens")
+    if tier is not None and len(tier) > MODEL_BYTES_MAX:
+        tier = OTHER_MODEL
+    if tokens is None:
+        return tier, None
+    return tier, next((size for most, size in PROMPT_SIZES if tokens <= most), "more").encode()
 
 
 def shorten_model(model: bytes) -> bytes:

@@ -71,6 +71,22 @@ async def test_models_with_long_names_are_told_apart(edge: Edge) -> None:
     assert all(len(split) == 64 and split.startswith(names[0][:40]) for split in splits)
 
 
+async def test_usage_is_split_by_service_tier_and_size_of_the_prompt(edge: Edge) -> None:
+    split = {"service_tier": 5, "prompt_size": 7}
+    edge.config["meters"] = {"all": {"count": "total_tokens", "dimensions": split}}
+    chat = post(PROMPT, "/v1/chat/completions", NAMED)
+    for tier, tokens in (("flex", 32_000), ("flex", 32_001), ("default", 999_999), (None, 1)):
+        await pass_each(edge, (chat, {"service_tier": tier, "usage": {"prompt_tokens": tokens}}))
+    assert edge._supervisor is not None
+    counts = {row[4]: row[3] for row in edge._supervisor.usage_totals() if row[3]}
+    assert counts == {
+        '{"prompt_size":"32k","service_tier":"flex"}': 32_000,
+        '{"prompt_size":"128k","service_tier":"flex"}': 32_001,
+        '{"prompt_size":"more","service_tier":"default"}': 999_999,
+        '{"prompt_size":"32k"}': 1,
+    }
+
+
 async def test_error_after_content_is_estimated(edge: Edge) -> None:
     content = b"".join(b'data: {"model": "m", "choices": [{"delta": {"content": "x"}}]}\n\n' for _ in range(20))
     error = b"data: " + json.dumps(ERROR).encode() + b"\n\n"

@@ -230,10 +230,15 @@ class BodyMetering:
         )
 
     def _claim(self, counts: StatedCounts) -> bool:
-        """Claim the id of a stored answer; return whether its usage is to be counted, as nobody has yet."""
+        """Claim the id of a stored answer; return whether its usage is to be counted, as nobody has yet.
+
+        An answer without an id is not stored: a model has worked for it, whatever the method.
+        """
         kind, name = counts.find_text(KIND), counts.find_text(ANSWER_ID)
         ids, file = self._metrics.counted_ids, counts.find_text(FILE)
-        if kind in NEVER_ASYNCHRONOUS or counts.find_text(BACKGROUND) == b"false" or name is None or ids is None:
+        if name is None:
+            return True
+        if kind in NEVER_ASYNCHRONOUS or counts.find_text(BACKGROUND) == b"false" or ids is None:
             return False
         if file is not None:
             # A batch: its usage is that of the lines of its file.

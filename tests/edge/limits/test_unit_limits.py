@@ -141,7 +141,7 @@ def test_requests_at_once_overrun_a_budget_by_at_most_one_reservation(table: Lim
     reserve = RequestReserve(*PARTS["total_tokens"], 4096, 1000)
     whole = LimitSet(slots=(BudgetReservation(budget, slots, reserve, 1000),))
     for _ in range(10):
-        requests = [limits for _ in range(20) if admit(limits := whole.with_request(prompt), START)[0]]
+        requests = [limits for _ in range(20) if not admit(limits := whole.with_request(prompt), START)[0]]
         for limits in requests:
             budget.used += 400  # Each answer states what it took, and ends.
             limits.release()

@@ -240,7 +240,8 @@ class Client(ClientInput):
             exchange.request_line = data  # It may still tell what was asked for.
         plain = head is PLAIN  # Its class says all of it, and is slow to look into.
         unclear = len(data) < after or (not plain and (head.chunked or head.expect))
-        close = unclear or self.state >= LAST or (not plain and head.close)
+        # A client that has offered another protocol may send what is no request.
+        close = unclear or self.state >= LAST or (not plain and bool(head.close or head.upgrade))
         close = close or (isinstance(refusal, RejectedError) and refusal.close)
         self.respond(exchange.format_own_response(refusal, close=close), close=close)
         return b"" if close or len(data) == after else data[after:]

@@ -147,8 +147,8 @@ async def find_session(connection: AsyncConnection, secret: str, now: float) -> 
     row = await _find_row(connection, sessions.name, statement)
     rows = () if row is None else (row,)
     # One that cannot be read has ended: its person signs in again.
-    found = parse_rows(sessions.name, rows, partial(_parse_session, secret), lambda row: row.sha256[:KEY_CHARACTERS])
-    return found[0] if found else None
+    parsed = parse_rows(sessions.name, rows, partial(_parse_session, secret), lambda row: row.sha256[:KEY_CHARACTERS])
+    return parsed[0] if parsed else None
 
 
 def _parse_session(secret: str, row: SimpleNamespace) -> Session:

@@ -75,27 +75,29 @@ async def find_corrections(
     find_invoiced: FindInvoiced,
 ) -> Corrections:
     """Return the corrections among events that were `sent`, without those that were counted before."""
-    corrections = {(event.source, event.id): event for event in sent if event.is_correction}
-    if not corrections:
+    sent_by_identity = {(event.source, event.id): event for event in sent if event.is_correction}
+    if not sent_by_identity:
         return Corrections({}, {})
-    replaced_names = {(event.source, event.replaces) for event in corrections.values() if event.replaces is not None}
-    stored = await fetch_counted(connection, sorted({*corrections, *replaced_names}))
-    new = {identity: event for identity, event in corrections.items() if identity not in stored}
+    replaced_names = {
+        (event.source, event.replaces) for event in sent_by_identity.values() if event.replaces is not None
+    }
+    stored = await fetch_counted(connection, sorted({*sent_by_identity, *replaced_names}))
+    new = {identity: event for identity, event in sent_by_identity.items() if identity not in stored}
     before = {identity: stored.get((event.source, event.replaces or "")) for identity, event in new.items()}
     uses = {(one.customer, one.time) for one in (*new.values(), *before.values()) if one is not None}
     invoiced = await find_invoiced(connection, uses)
-    found = Corrections({}, {})
+    corrections = Corrections({}, {})
     taken: set[Identity] = set()
     for identity, event in new.items():
         old = before[identity]
         why = NO_RIGHT if identity not in callers else _find_fault(event, old, taken, invoiced)
         if why is not None:
-            found.refused[identity] = why
+            corrections.refused[identity] = why
             continue
-        found.replaced[identity] = Correction(event, old)
+        corrections.replaced[identity] = Correction(event, old)
         if old is not None:
             taken.add((old.source, old.id))
-    return found
+    return corrections
 
 
 def _find_fault(

@@ -220,9 +220,8 @@ class EventWriter:
             callers = find_callers((sent.caller, [event for _, event in sent.events]) for sent in group)
             if first:
                 await self._lock_events(connection)
-                refused = await self._find_refused(connection, first.values())
                 corrections = await find_corrections(connection, first.values(), callers, self._find_invoiced)
-                refused |= corrections.refused
+                refused = await self._find_refused(connection, first.values()) | corrections.refused
                 first = {one: event for one, event in first.items() if one not in refused}
             if first:
                 there = await self._database.insert_events(connection, sorted(first.values()))
@@ -239,11 +238,15 @@ class EventWriter:
             receipts = [build_receipt(sent, fresh, known, refused) for sent in group]
             await raise_alerts(connection, [*await self._store_dead_letters(connection, group, receipts), *passed])
             await record_corrections(connection, replaced, callers)
+        await self._announce(grown, taken, begun)
+        return receipts
+
+    async def _announce(self, grown: UsageIncrements, taken: Iterable[DimensionUse], begun: set[CountKey]) -> None:
+        """Announce what was counted and taken back, and the names in it."""
         uses = (*grown.sums, *grown.read, *taken)
         self._on_counted({(use.customer, use.meter) for use in uses})
         customers = {customer for customer, *_ in begun} | {use.customer for use in grown.read}
         await self._names.record_names(customers, (meter for _, meter, *_ in begun))
-        return receipts
 
     async def _find_refused(self, connection: AsyncConnection, sent: Iterable[UsageEvent]) -> dict[Identity, str]:
         """Return the events, not counted before, whose readings a cap refuses, and why."""

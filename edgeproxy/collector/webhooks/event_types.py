@@ -25,6 +25,8 @@ class EventType(StrEnum):
     INVOICE_UNCOLLECTIBLE = "invoice.uncollectible"
     INVOICE_OVERDUE = "invoice.overdue"
     PAYMENT_FAILED = "payment.failed"
+    CREDIT_NOTE_CREATED = "credit_note.created"
+    CREDIT_NOTE_VOIDED = "credit_note.voided"
     DISPUTE_OPENED = "dispute.opened"
     DISPUTE_CLOSED = "dispute.closed"
     PLAN_PRICE_CHANGE = "plan.price_change"
@@ -56,6 +58,8 @@ SUMMARIES: Final[Mapping[EventType, str]] = {
     EventType.INVOICE_UNCOLLECTIBLE: "an invoice is written off",
     EventType.INVOICE_OVERDUE: "the customer is paused because an invoice is not paid",
     EventType.PAYMENT_FAILED: "the payment of an invoice is declined",
+    EventType.CREDIT_NOTE_CREATED: "a part of an invoice is taken back, or paid back",
+    EventType.CREDIT_NOTE_VOIDED: "a credit note is void",
     EventType.DISPUTE_OPENED: "a bank takes a payment back, or asks about it",
     EventType.DISPUTE_CLOSED: "a dispute of a payment is won or lost, or ends",
     EventType.PLAN_PRICE_CHANGE: "the price of the customer's plan is to change, or is not after all",

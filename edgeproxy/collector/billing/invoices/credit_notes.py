@@ -15,13 +15,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.accounts.ids import generate_id
+from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.billing.invoices.credit_decision import NoteParts
 from edgeproxy.collector.billing.invoices.foreign_balance import book_foreign_change
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.billing_tables import credit_notes, invoices
 from edgeproxy.collector.database.book_text import match_book_text
-from edgeproxy.collector.database.schema import INTEGER
+from edgeproxy.collector.database.schema import INTEGER, customers
+from edgeproxy.collector.webhooks.event_types import EventType
+from edgeproxy.collector.webhooks.messages import enqueue_event
 
 REQUESTED, MADE, REFUSED, VOID = "requested", "made", "refused", "void"
 COUNTED = frozenset({REQUESTED, MADE})
@@ -35,6 +37,11 @@ TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
     REFUSED: frozenset(),
 }
 """The states that each state may become."""
+EVENT_TYPES: Final[Mapping[str, EventType]] = {
+    MADE: EventType.CREDIT_NOTE_CREATED,
+    VOID: EventType.CREDIT_NOTE_VOIDED,
+}
+"""The type of the message to webhooks that each state is."""
 
 
 class CreditNoteStateError(Exception):
@@ -123,7 +130,21 @@ async def transition(connection: AsyncConnection, note: CreditNote, state: str, 
         raise CreditNoteStateError(f"a credit note cannot go from {note.state} to {state}")
     columns = credit_notes.c
     statement = sa.update(credit_notes).where(columns.id == note.id, columns.state == note.state)
-    await connection.execute(statement.values(state=state, **values))
+    if (await connection.execute(statement.values(state=state, **values))).rowcount and state in EVENT_TYPES:
+        await _enqueue_event(connection, note, EVENT_TYPES[state])
+
+
+async def _enqueue_event(connection: AsyncConnection, note: CreditNote, event_type: EventType) -> None:
+    """Tell the webhooks of the customer of a credit note that was made or voided."""
+    of_invoice = sa.select(invoices.c.customer, invoices.c.currency, customers.c.name)
+    of_invoice = of_invoice.join_from(invoices, customers, customers.c.id == invoices.c.customer)
+    row = (await connection.execute(of_invoice.where(invoices.c.id == note.invoice))).one()
+
+    async def build_data() -> Mapping[str, object]:
+        (response,) = [one for one in await list_of_invoice(connection, note.invoice) if one["id"] == note.id]
+        return {"customer": row.name, "invoice": note.invoice, "currency": row.currency, **response}
+
+    await enqueue_event(connection, row.customer, event_type, now_ms(), build_data)
 
 
 async def apply_stripe_note(connection: AsyncConnection, stripe_note: StripeObject) -> None:
@@ -162,4 +183,5 @@ async def _insert_stripe_note(connection: AsyncConnection, stripe_note: StripeOb
         "created_at": int(stripe_note["created"]) * 1000,
     }
     await connection.execute(sa.insert(credit_notes).values(**note._asdict(), **parts))
+    await _enqueue_event(connection, note, EventType.CREDIT_NOTE_CREATED)
     return note

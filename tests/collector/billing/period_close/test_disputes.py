@@ -96,10 +96,10 @@ async def fetch_alerts(of: Sold) -> list[tuple[str, str, dict[str, Any]]]:
         return [(row[0], row[1], orjson.loads(row[2])) for row in await connection.execute(statement)]
 
 
-async def fetch_messages(of: Sold) -> list[tuple[str, dict[str, Any]]]:
+async def fetch_messages(of: Sold, types: str = "dispute.%") -> list[tuple[str, dict[str, Any]]]:
     columns = webhook_messages.c
     async with of.database.reading() as connection:
-        statement = sa.select(columns.type, columns.body).where(columns.type.like("dispute.%")).order_by(columns.id)
+        statement = sa.select(columns.type, columns.body).where(columns.type.like(types)).order_by(columns.id)
         return [(row[0], orjson.loads(row[1])["data"]) for row in await connection.execute(statement)]
 
 
@@ -261,6 +261,7 @@ def test_a_credit_note_gives_back_to_the_balance_what_the_balance_has_paid(
     async def work() -> None:
         async with sold(tmp_path, sqlite_database, stripe_sandbox.url, plans=plans) as (of, closing):
             await of.customer("balance-paid", "small", now=JANUARY)
+            await listen(of, "balance-paid")
             customer = await enter_card(of, "balance-paid")
             path = f"/v1/customers/{customer}/balance_transactions"
             await asyncio.to_thread(stripe_sandbox.call, "POST", path, "amount=-3000&currency=usd")
@@ -275,6 +276,9 @@ def test_a_credit_note_gives_back_to_the_balance_what_the_balance_has_paid(
             assert (invoice["amount_credited"], invoice["amount_refunded"]) == (8000, 7000)
             answer = await asyncio.to_thread(stripe_sandbox.call, "GET", f"/v1/customers/{customer}")
             assert answer.json()["balance"] == -1000
+            await apply_stripe_events(of)  # Stripe reports it too.
+            ((type_, data),) = await fetch_messages(of, "credit_note.%")
+            assert (type_, data["invoice"], data["refunded"]) == ("credit_note.created", invoice["id"], 7000)
 
     asyncio.run(work())
 

@@ -165,7 +165,9 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
          "meters.m.count: is not a single value, write 'requests', 'bytes_in', 'bytes_out', 'grpc_messages', "
          "'grpc_messages_in', 'grpc_messages_out', 'cost', 'response_header', "
          "'response_trailer', 'events', 'holdings', 'refusals', 'input_tokens', 'cached_tokens', 'uncached_tokens', "
-         "'output_tokens', 'total_tokens' or 'response_json'"),
+         "'output_tokens', 'total_tokens', 'cache_write_tokens', 'fresh_tokens', 'reasoning_tokens', "
+         "'audio_input_tokens', 'audio_output_tokens', 'image_input_tokens', 'image_output_tokens' or "
+         "'response_json'"),
         ("meters: {m: {count: bytes}}", "meters.m.count: 'bytes' is not known here, did you mean bytes_in?"),
         ("meters: {m: {count: response_header, header: 'X Tokens'}}",
          "meters.m.header: 'X Tokens' is not the name of a field, letters, digits and - such as X-Cost"),

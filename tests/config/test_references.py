@@ -731,7 +731,7 @@ def test_the_key_is_a_dimension_of_whatever_edges_count_and_no_field(problems):
     (problem,) = problems(LEAST + "meters: {m: {count: requests, dimensions: {keys: 50}}}\n")
     assert "lacks the field in which upstreams report it" in problem
     (problem,) = problems(LEAST + "meters: {m: {count: total_tokens, dimensions: {keys: 50}}}\n")
-    assert "write model, estimated or key" in problem
+    assert "write model, estimated, service_tier, prompt_size or key" in problem
 
 
 def test_refusals_are_split_by_themselves_and_bound_nothing(problems):

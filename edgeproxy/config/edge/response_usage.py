@@ -24,7 +24,8 @@ class OwnFormat(Part):
     """A format of your own: where the answers of a service state their numbers, where no format of the table does.
 
     ```yaml
-    response_usage: {format: {input: meta.tokens.in, output: [meta.tokens.out, tokens_out], model: meta.model}}
+    routes: [{path: /v1/*, upstream: api, response_usage: {format: {input: meta.in, output: [meta.out, tokens_out]}}}]
+    meters: {output: {count: output_tokens}}
     ```
 
     Each is a path, whose keys have dots between them, or a list of paths: the first that has a number counts. They are
@@ -85,7 +86,8 @@ class AskForUsage(Part):
     """Streams whose usage the edge asks for, in the place of their clients.
 
     ```yaml
-    response_usage: {format: openai, ask_for_usage: {else: refuse}}
+    routes: [{path: /v1/*, upstream: api, response_usage: {format: openai, ask_for_usage: {else: refuse}}}]
+    meters: {output: {count: output_tokens}}
     ```
     """
 

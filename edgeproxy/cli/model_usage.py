@@ -10,7 +10,8 @@ from edgeproxy.cli.outcome import fail
 from edgeproxy.config.edge.response_usage import FormatName
 from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
 from edgeproxy.edge.body_usage.content_coding import create_decoder
-from edgeproxy.edge.body_usage.dialects import NUMBERS, ROWS, list_paths
+from edgeproxy.edge.body_usage.dialects import NUMBERS, ROWS
+from edgeproxy.edge.body_usage.format_paths import list_paths
 from edgeproxy.edge.body_usage.formats import get_usage_format
 from edgeproxy.edge.body_usage.operations import (
     Work,
@@ -48,17 +49,11 @@ def explain(
     method, _, path = request.partition(" ")
     if not path.startswith("/"):
         fail(f"--request: {request!r} is no method and path, such as 'POST /v1/chat/completions'", 2)
-    try:
-        recorded = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        fail(f"{file} cannot be read: {error.strerror}", 2)
-    head, body = split_head(recorded)
+    head, body = split_head(read_recorded(file))
     kind, coding = describe_body(head)
     usage_format = get_usage_format(format_name)  # type: ignore[arg-type]  # It is one of them.
-    texts = [body]
     decoder = create_decoder(coding)
-    if decoder is not None:
-        texts = list(decoder.feed(body))
+    texts = [body] if decoder is None else list(decoder.feed(body))
     operation = method.encode(), path.partition("?")[0].encode()
     lines: list[dict[str, bytes]] = []
     on_line = lines.append if find_results(*operation) is not None else None
@@ -72,6 +67,14 @@ def explain(
         print_counts(format_name, counts, has_content=reader.has_content)
     if not any(usage_format.compute_counts(values).has_numbers for values in lines or [reader.values]):
         fail("no usage is stated in a way that this format knows", 1)
+
+
+def read_recorded(file: str) -> bytes:
+    """Return the bytes of a file, or of the standard input for `-`. Exit with 2 if they cannot be read."""
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}", 2)
 
 
 def split_head(recorded: bytes) -> tuple[bytes, bytes]:
@@ -90,7 +93,7 @@ def print_counts(format_name: str, counts: StatedCounts, *, has_content: bool) -
     if is_pending(counts):
         print("  it is not finished: it counts nothing yet")
     print(f"  model: {(counts.model or b'not stated').decode(errors='replace')}")
-    facts = {fact: path for path, (fact, _) in reversed(list_paths(format_name).items())}  # type: ignore[arg-type]
+    facts = {fact: path for path, (fact, _) in reversed([*list_paths(format_name).items()])}  # type: ignore[arg-type]
     for fact, written in counts.values.items():
         if fact in NUMBERS:
             print(f"  stated: {fact} {written.decode(errors='replace')} (such as {facts.get(fact, fact)})")

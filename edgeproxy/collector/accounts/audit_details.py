@@ -34,7 +34,7 @@ SEALED_ACTIONS = frozenset(
         *("customer.currency", "key.create", "key.change", "key.revoke", "key.restore", "key.rotate"),
         *("webhook.create", "webhook.change", "webhook.delete", "limits.raise", "limits.revert"),
         *("subscription.create", "subscription.change", "subscription.coupon", "subscription.import"),
-        "subscription.import_dropped",
+        *("subscription.import_dropped", "usage.correct"),
     )
 )
 """Actions on a target that begins with the name of a customer, with details about it. Other details of a customer are

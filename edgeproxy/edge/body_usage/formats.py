@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from edgeproxy.config.edge.response_usage import FormatName, OwnFormat
-from edgeproxy.edge.body_usage import dialects
+from edgeproxy.edge.body_usage import dialects, format_paths
 from edgeproxy.edge.body_usage.body_kind import BodyKind
 from edgeproxy.edge.body_usage.json_fields import JsonFields, Path
 from edgeproxy.edge.body_usage.readers import (
@@ -19,7 +19,7 @@ from edgeproxy.edge.body_usage.readers import (
     IgnoringReader,
     JsonReader,
     LinesReader,
-    Reader,
+    StatementReader,
     read_json,
 )
 from edgeproxy.edge.body_usage.statement import COUNTS, StatedCounts, parse_whole_number
@@ -52,11 +52,11 @@ class UsageFormat:
         own = {} if isinstance(settings, str) else list_own_paths(settings)
         unread = set(MEDIA).difference(media)
         # Paths of one's own go first, and hide those of the table at the same place.
-        places = {**own, **{path: what for path, what in dialects.list_paths(name).items() if path not in own}}
+        places = {**own, **{path: what for path, what in format_paths.list_paths(name).items() if path not in own}}
         places = {path: what for path, what in places.items() if what[0] not in unread}
         names: dict[Path, tuple[str, ...]] = {}
         alternatives: dict[str, tuple[str, int]] = {}
-        named = []
+        named: list[tuple[str, str]] = []
         for path, (fact, rank) in sorted(places.items(), key=lambda place: place[1][1]):
             name_ = fact if all(fact != one for _, one in named) else f"{fact} {rank}"
             if name_ != fact:
@@ -70,8 +70,8 @@ class UsageFormat:
         self._counts = frozenset(map(format_path, paths))
         self._fields = JsonFields(names, self.take)
         last_keys = [path.rpartition(".")[2] for path in (*paths, *own)]
-        self._markers = (*dialects.list_markers(name), *map(msgspec.json.encode, last_keys)) or (ANY,)
-        """A key of one's own is found as JSON is usually written, without escapes."""
+        self._markers = (*format_paths.list_markers(name), *map(msgspec.json.encode, last_keys)) or (ANY,)
+        """A key of one's own is stated_values as JSON is usually written, without escapes."""
         self._may_lack_output = name not in STATES_OUTPUT
         self._states_tokens = name != "json" or bool(own)
 
@@ -94,7 +94,9 @@ class UsageFormat:
     def _create_lines_reader(self, on_line: OnLine | None) -> LinesReader:
         return LinesReader(self._fields, self._markers, dialects.MODEL, on_line)
 
-    def _create_by_beginning(self, kind: BodyKind, on_line: OnLine | None, first: bytes, is_all: bool) -> Reader | None:
+    def _create_by_beginning(
+        self, kind: BodyKind, on_line: OnLine | None, first: bytes, is_all: bool
+    ) -> StatementReader | None:
         """Return the reader of a body that begins with these bytes; None where more of them have to come."""
         if first.startswith((b"{", b"[")):
             return JsonReader(self._fields, self._markers) if on_line is None else self._create_lines_reader(on_line)
@@ -111,7 +113,7 @@ class UsageFormat:
         return self.compute_counts(values, has_output=has_output), is_readable
 
     def compute_counts(self, values: dict[str, bytes], *, has_output: bool = True) -> StatedCounts:
-        """Return what the facts that a reader has found come to."""
+        """Return what the facts that a reader has stated_values come to."""
         return StatedCounts(values, may_lack_output=self._may_lack_output, has_output=has_output)
 
     def read_message(self, text: bytes | bytearray, *, is_named: bool) -> StatedCounts | None:
@@ -126,25 +128,25 @@ class UsageFormat:
         """Return whether a body has what numbers of this format stand beside."""
         return self._markers[0] in body
 
-    def take(self, found: Mapping[str, bytes], values: dict[str, bytes]) -> None:
+    def take(self, stated_values: Mapping[str, bytes], values: dict[str, bytes]) -> None:
         """Put what stands at the paths of one text into `values`, by fact.
 
         Numbers of a stream are those so far: a number does not become zero, unless what it counted is counted elsewhere
         in the same text. Values that state nothing are left out.
         """
-        if not EMPTY.isdisjoint(found.values()):
-            found = {name: written for name, written in found.items() if written not in EMPTY}
-        if not found.keys().isdisjoint(self._alternatives):
-            found = self._choose(found)
-        if values and ZERO in found.values():
-            found = drop_zeros(found, values)
-        values.update(found)
+        if not EMPTY.isdisjoint(stated_values.values()):
+            stated_values = {name: written for name, written in stated_values.items() if written not in EMPTY}
+        if not stated_values.keys().isdisjoint(self._alternatives):
+            stated_values = self._choose(stated_values)
+        if values and ZERO in stated_values.values():
+            stated_values = drop_zeros(stated_values, values)
+        values.update(stated_values)
 
-    def _choose(self, found: Mapping[str, bytes]) -> dict[str, bytes]:
+    def _choose(self, stated_values: Mapping[str, bytes]) -> dict[str, bytes]:
         """Return one statement of each fact of a text: the preferred one of those at several paths."""
         stated: dict[str, bytes] = {}
         ranks: dict[str, int] = {}
-        for name, written in found.items():
+        for name, written in stated_values.items():
             fact, rank = self._alternatives.get(name, (name, -1))
             if fact not in stated or is_preferred((rank, written), (ranks[fact], stated[fact])):
                 stated[fact], ranks[fact] = written, rank

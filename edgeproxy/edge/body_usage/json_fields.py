@@ -1,4 +1,4 @@
-"""Values at given paths of JSON texts, found without building anything else of them.
+"""Values at given paths of JSON texts, stated_values without building anything else of them.
 
 A key that is escaped (`"us\\u0061ge"`) is the key that it spells. Of a key that is there twice the last one counts, as
 in the JSON readers of Python and JavaScript.
@@ -26,7 +26,7 @@ class JsonFields:
     """The values that are looked for: their paths, and the names of each.
 
     A text is read in one pass as the type that it should have. Where something else stands in the place of an object,
-    such as `"usage": []`, it is read once more, level by level, so that the rest of it is found.
+    such as `"usage": []`, it is read once more, level by level, so that the rest of it is stated_values.
     """
 
     __slots__ = ("_decode_level", "_decode_whole", "_members", "_merge", "_single_names", "struct")
@@ -70,24 +70,24 @@ class JsonFields:
                 for member in [text] if text.lstrip()[:1] == b"{" else LISTS.decode(text)[-MEMBERS_MAX:]:
                     self._read_object(member, values)
             else:
-                found: dict[str, bytes] = {}
-                self._take(read, found)
-                self._put(found, values)
+                stated_values: dict[str, bytes] = {}
+                self._take(read, stated_values)
+                self._put(stated_values, values)
         except (msgspec.DecodeError, RecursionError):
             return False
         return True
 
     def _read_object(self, text: bytes | bytearray | msgspec.Raw, values: dict[str, bytes]) -> None:
         """Read one object of a list, or one that has something else in the place of an object."""
-        found: dict[str, bytes] = {}
-        self._read_members(text, found)
-        self._put(found, values)
+        stated_values: dict[str, bytes] = {}
+        self._read_members(text, stated_values)
+        self._put(stated_values, values)
 
-    def _put(self, found: dict[str, bytes], values: dict[str, bytes]) -> None:
+    def _put(self, stated_values: dict[str, bytes], values: dict[str, bytes]) -> None:
         if self._merge is not None:
-            self._merge(found, values)
+            self._merge(stated_values, values)
             return
-        for name, value in found.items():
+        for name, value in stated_values.items():
             if value != NULL:
                 values[name] = value
 

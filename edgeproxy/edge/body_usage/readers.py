@@ -44,7 +44,7 @@ EVENTS_WITHOUT_MODEL_MAX: Final = 16
 """Events at the beginning of a stream that are read for the model; few streams name it later, and then with usage."""
 
 
-class Reader(Protocol):
+class StatementReader(Protocol):
     """Reads the values that a body states."""
 
     values: dict[str, bytes]
@@ -435,12 +435,12 @@ class BodyReader:
 
     __slots__ = ("_create_inner", "_lead", "inner")
 
-    def __init__(self, create_inner: Callable[[bytes, bool], Reader | None]) -> None:
+    def __init__(self, create_inner: Callable[[bytes, bool], StatementReader | None]) -> None:
         """`create_inner` creates the reader by the first bytes of a body that are no blanks, and by whether these are
         all; it returns None where it needs more of them."""
         self._create_inner = create_inner
         self._lead = b""
-        self.inner: Reader | None = None
+        self.inner: StatementReader | None = None
         """The reader, once it is chosen."""
 
     def feed(self, data: bytes) -> None:

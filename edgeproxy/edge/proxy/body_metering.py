@@ -13,51 +13,35 @@ from edgeproxy.config import dimensions
 from edgeproxy.config.dimensions import OTHER
 from edgeproxy.config.meters import BODY_DIMENSIONS, MEASURES, PROMPT_SIZES
 from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
-from edgeproxy.edge.body_usage.content_coding import create_decoder
 from edgeproxy.edge.body_usage.dialects import BACKGROUND, FILE, KIND, TIER
 from edgeproxy.edge.body_usage.dialects import ID as ANSWER_ID
-from edgeproxy.edge.body_usage.dialects import MODEL as MODEL_FACT
 from edgeproxy.edge.body_usage.formats import format_path, get_usage_format
-from edgeproxy.edge.body_usage.messages import MessageReader
 from edgeproxy.edge.body_usage.operations import (
     ASYNCHRONOUS,
     NEVER_ASYNCHRONOUS,
     Work,
-    find_results,
-    find_work,
-    generates_output,
     is_failure,
     is_pending,
 )
-from edgeproxy.edge.body_usage.readers import EVENTS_WITHOUT_MODEL_MAX
 from edgeproxy.edge.body_usage.statement import StatedCounts
 from edgeproxy.edge.errors import RejectedError
-from edgeproxy.edge.http1.chunked import DONE, ChunkedDecoder, create_response_error
-from edgeproxy.edge.http1.grammar import HeadLimits
-from edgeproxy.edge.limits.unit_limit import UnitLimit
+from edgeproxy.edge.proxy.answer_usage import (
+    ABSENT,
+    DIALECT,
+    TYPE,
+    UNREADABLE,
+    Answer,
+    BodyUsage,
+    MeteredExchange,
+    SessionUsage,
+)
 from edgeproxy.edge.proxy.metering import Clock, Countable, Metered, QuotaCharge
 from edgeproxy.edge.proxy.split_metering import DAY_SECONDS, DimensionValues
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.response_usage import ResponseUsage
     from edgeproxy.config.meters import Meter
-    from edgeproxy.edge.body_usage.readers import BodyReader
     from edgeproxy.edge.counters.counted_ids import CountedIds
-
-ABSENT: Final = "absent"
-"""Why a number is missing: the answer is whole, and does not state it."""
-DIALECT: Final = "dialect"
-"""The answer is whole, and states something like usage in a shape that no row of the table has."""
-UNREADABLE: Final = "unreadable"
-"""What stands there is no number, or the body is not the JSON that it says it is."""
-CODING: Final = "coding"
-"""The body is compressed, though it was asked for as it is, and cannot be decoded."""
-TYPE: Final = "type"
-"""The body is neither JSON nor a stream of events. Of such answers nothing is estimated: their bytes are no text."""
-CUT: Final = "cut"
-"""The upstream has broken the answer off."""
-LEFT: Final = "client"
-"""The client has left, and the rest of the answer was not read, or not to its end."""
 
 MODEL, ESTIMATED, SERVICE_TIER, PROMPT_SIZE = BODY_DIMENSIONS
 OUTPUT_TOKENS: Final = "output_tokens"
@@ -94,33 +78,6 @@ class BodyMetrics(Protocol):
 
     def observe_output_token(self, route: str, seconds: float) -> None:
         """Observe how long a stream took for each output token after the first."""
-
-
-class UsageRecord(Protocol):
-    """A record of what an answer states."""
-
-    usage: StatedCounts | None
-
-
-class MeteredExchange(Protocol):
-    """An exchange whose answer's body is read."""
-
-    bytes_in: int
-    method: bytes
-    path: bytes
-    started: float
-    """The time at which its request began, of the monotonic clock."""
-
-    @property
-    def span(self) -> "UsageRecord | None":
-        """Where it is recorded what the answer states, if the request is traced."""
-
-    @property
-    def runtime(self) -> Clock:
-        """The clock."""
-
-    def get_metered_quotas(self) -> Metered:
-        """Return the customer's quotas that are charged what meters count."""
 
 
 class BodyMeter(NamedTuple):
@@ -362,246 +319,6 @@ class BodyMetering:
                 return meter.counter  # Its table is busy, and the answer has passed: it counts without dimensions.
             self._counters[key] = counter
         return counter
-
-
-class Answer:
-    """The facts of a request on which it depends how its answer counts."""
-
-    __slots__ = ("_bytes_in", "_exchange", "clock", "has_output", "metered", "size", "work")
-
-    def __init__(self, exchange: MeteredExchange) -> None:
-        self._exchange = exchange
-        self.metered, self.clock = exchange.get_metered_quotas(), exchange.runtime
-        self.work, self.has_output = find_work(exchange.method, exchange.path), generates_output(exchange.path)
-        self.size = 0
-        """Bytes of the answer's body so far."""
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """The bytes of the request's body, and of the answer's."""
-        return self._exchange.bytes_in, self.size
-
-
-class BodyUsage:
-    """The usage that one answer's body states, while the body passes."""
-
-    __slots__ = (
-        "_answer",
-        "_began",
-        "_bytes_left",
-        "_decoder",
-        "_exchange",
-        "_first_bytes",
-        "_is_stream",
-        "_kind",
-        "_lines",
-        "_metering",
-        "_read_on",
-        "_reader",
-        "_results",
-        "read",
-        "size",
-    )
-
-    def __init__(self, metering: BodyMetering, exchange: MeteredExchange, kind: BodyKind, coding: bytes) -> None:
-        self._metering, self._kind = metering, kind
-        self._exchange: MeteredExchange | None = exchange
-        """The exchange, until all is counted."""
-        self._answer = Answer(exchange)
-        self._results, self._lines = find_results(exchange.method, exchange.path), 0
-        """The id of the file or batch whose results these are, and how many lines have come."""
-        self._reader: BodyReader | None = None
-        self.read: Callable[[bytes], object] = len
-        """Reads the next piece of the body; of one that cannot be read it looks at nothing."""
-        self._read_on, self._began, self._first_bytes = self.read, 0.0, 0
-        self._is_stream = kind not in (BodyKind.JSON, BodyKind.TEXT)
-        if kind not in (BodyKind.NEITHER, BodyKind.ENCODED):
-            on_line = None if self._results is None else self._count_line
-            self._reader = metering.usage_format.create_reader(kind, on_line)
-            self.read = self._read_first
-            self._read_on = self._read_packed if coding else self._reader.feed
-        self._decoder = create_decoder(coding)
-        self.size = 0
-        """Bytes of the body so far."""
-        self._bytes_left: int | None = None
-        """Bytes that may still be read for the usage alone, once the client has left."""
-
-    @property
-    def is_packed(self) -> bool:
-        """Whether the body is decoded in order to be read."""
-        return self._decoder is not None
-
-    @property
-    def read_on_seconds(self) -> float:
-        """Seconds for which the answer is read on once its client has left; 0 where that would tell nothing."""
-        return 0.0 if self._reader is None else self._metering.read_on_seconds
-
-    def begin_rest(self) -> None:
-        """Record that the client has left: what follows is read for the usage alone."""
-        self._bytes_left = self._metering.read_on_bytes
-
-    def take_rest(self, data: bytes) -> bool:
-        """Take note of a piece of the rest; returns whether more of it may be read."""
-        assert self._bytes_left is not None
-        self._bytes_left -= len(data)
-        return self._bytes_left > 0
-
-    @property
-    def cut_reason(self) -> str:
-        """The reason why a number is missing of a body whose connection was lost."""
-        return CUT if self._bytes_left is None else LEFT
-
-    def feed(self, data: bytes) -> None:
-        """Count and read the next piece of the body."""
-        self.size += len(data)
-        self.read(data)
-
-    def _read_first(self, data: bytes) -> None:
-        """Read the first pieces, by which the reader is chosen; all others are read without a look at the clock."""
-        reader = self._reader
-        assert reader is not None
-        if self._is_stream and not self._began and self._exchange is not None:
-            self._first_bytes, self._began = self.size, self._metering.begin_stream(self._exchange.started)
-        self._read_on(data)
-        if reader.inner is not None:
-            # Most of a body is read without a call between.
-            self.read = self._read_on if self._decoder is not None else reader.inner.feed
-
-    def _read_packed(self, data: bytes) -> None:
-        assert self._decoder is not None
-        assert self._reader is not None
-        for piece in self._decoder.feed(data):
-            self._reader.feed(piece)
-
-    def _count_line(self, values: dict[str, bytes]) -> None:
-        """Count a line of the results of a batch."""
-        assert self._results is not None
-        self._lines += 1
-        self._metering.count_line(self._answer, self._results, self._lines, values)
-
-    def finish(self, reason: str) -> None:
-        """Count what the body has stated, once; `reason`: why numbers that it has not may be missing."""
-        exchange, self._exchange = self._exchange, None
-        if exchange is None:
-            return
-        counts, reader, answer = None, self._reader, self._answer
-        answer.size = self.size
-        if reader is not None:
-            reader.finish()
-            counts = self._metering.usage_format.compute_counts(reader.values, has_output=answer.has_output)
-            if exchange.span is not None:
-                exchange.span.usage = counts
-            if reason == ABSENT and self.size > self._first_bytes > 0 and self._bytes_left is None:
-                self._metering.end_stream(counts, self._began)  # What came at once tells nothing of its tokens.
-        if self._results is not None:
-            return  # Its lines are counted.
-        if (self._decoder is not None and self._decoder.is_broken) or self._kind is BodyKind.ENCODED:
-            reason = CODING
-        elif reader is None or not reader.is_text:
-            reason = TYPE
-        elif reason == ABSENT and not reader.is_readable:
-            reason = UNREADABLE
-        has_content, is_marked = reader is not None and reader.has_content, reader is not None and reader.is_marked
-        self._metering.judge(answer, counts, reason, has_content=has_content, is_marked=is_marked)
-
-
-class SessionUsage:
-    """The usage that the messages of a WebSocket state, while they pass: each is a statement of its own."""
-
-    __slots__ = ("_answer", "_has_counted", "_metering", "_model", "_reader", "_unnamed")
-
-    def __init__(self, metering: BodyMetering, exchange: MeteredExchange, head: bytes) -> None:
-        self._metering, self._answer = metering, Answer(exchange)
-        self._reader = MessageReader(head, self._read_message)
-        self._has_counted = False
-        """Whether anything has counted since the last bytes."""
-        self._model = b""
-        """The model as it is written, once a message has named it."""
-        self._unnamed = EVENTS_WITHOUT_MODEL_MAX
-        """Messages that are still to be read for the model."""
-
-    def feed(self, data: bytes) -> bool:
-        """Read the next bytes of the service; return whether nothing is left of a limit that they are charged to."""
-        if not self._reader.is_readable:
-            return False
-        self._has_counted = False
-        self._reader.feed(data)
-        if not self._reader.is_readable:
-            self._metering.count_unread_session()
-        return self._has_counted and self._is_over_limit()
-
-    def _read_message(self, text: bytes | bytearray) -> None:
-        counts = self._metering.usage_format.read_message(text, is_named=not self._unnamed)
-        if counts is None:
-            return
-        if MODEL_FACT in counts.values:
-            self._model, self._unnamed = counts.values[MODEL_FACT], 0
-        elif self._unnamed:
-            self._unnamed -= 1
-        if counts.has_numbers and not is_pending(counts):
-            if self._model and MODEL_FACT not in counts.values:
-                counts.values[MODEL_FACT] = self._model
-            self._metering.count_message(self._answer, counts)
-            self._has_counted = True
-
-    def _is_over_limit(self) -> bool:
-        """Return whether a limit or a quota of what is counted leaves no further request."""
-        now = monotonic() + self._answer.clock.offset
-        return any(
-            limit.left(now) <= 0
-            for limits in self._answer.metered.values()
-            for limit in limits
-            if isinstance(limit, UnitLimit) or limit.hard
-        )
-
-
-class ReadChunks(ChunkedDecoder):
-    """The decoder of a chunked body whose usage is read: counted before the last of it is passed on."""
-
-    __slots__ = ("_usage",)
-
-    def __init__(self, usage: BodyUsage, limits: HeadLimits) -> None:
-        super().__init__(create_response_error, limits)
-        self._usage = usage
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the pieces of payload in `data`. Raises UpstreamError."""
-        pieces = ChunkedDecoder.feed(self, data)
-        usage = self._usage
-        for piece in pieces:
-            usage.size += len(piece)
-            usage.read(piece)
-        if self._state is DONE:
-            usage.finish(ABSENT)
-        return pieces
-
-
-class ReadBytes:
-    """The bytes of a body of known length whose usage is read, as if they were decoded."""
-
-    __slots__ = ("_left", "_usage", "rest")
-
-    trailers: Final[list[bytes]] = []
-
-    def __init__(self, usage: BodyUsage, length: int) -> None:
-        self._usage, self._left = usage, length
-        self.rest = b""
-        """The bytes behind the body."""
-
-    @property
-    def done(self) -> bool:
-        """Whether the body is complete."""
-        return not self._left
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return what of `data` belongs to the body."""
-        if len(data) > self._left:
-            data, self.rest = data[: self._left], data[self._left :]
-        self._left -= len(data)
-        self._usage.feed(data)
-        if not self._left:
-            self._usage.finish(ABSENT)
-        return [data]
 
 
 def get_prompt_split(counts: StatedCounts | None) -> PromptSplit:

@@ -275,7 +275,7 @@ class RouteBinding:
             self.body_metering = BodyMetering(usage, names, stated, counter, metrics, metrics.values) or None
         self.asks_for_usage = usage is not None and usage.ask_for_usage and self.body_metering is not None
         """Whether requests are made to ask for the usage of streams."""
-        self.refuses_unasked = self.asks_for_usage and usage is not None and usage.refuses_unasked
+        self.refuses_unasked = bool(self.asks_for_usage) and usage is not None and usage.refuses_unasked
         """Whether requests are refused that cannot be made to ask."""
         self.takes_whole_bodies = self.asks_for_usage or self.fallback is not None
         """Whether there is a reason to have bodies whole before the upstream gets them, but for its own `buffer`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1.chunked import ChunkedDecoder, create_response_error
 from edgeproxy.edge.http1.grammar import create_answer_limits
-from edgeproxy.edge.proxy.body_metering import ABSENT, BodyUsage, ReadBytes, ReadChunks
+from edgeproxy.edge.proxy.answer_usage import ABSENT, BodyUsage, ReadBytes, ReadChunks
 from edgeproxy.edge.proxy.forwarding import Forwarding
 from edgeproxy.edge.proxy.upstream_transport import UpstreamTransport
 

@@ -84,7 +84,7 @@ BY_READER, BY_ADMIN = (f"Host: a\r\nAuthorization: Bearer {token}\r\n" for token
         # What aiohttp answers itself.
         ("GET /?\xff HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("nonsense\r\n\r\n", 400),
-        (f"GET / HTTP/1.1\r\nHost: a\r\nLong: {'a' * 20_000}\r\n\r\n", 400),
+        (f"GET / HTTP/1.1\r\nHost: a\r\nLong: {'a' * 20_000}\r\n\r\n", 431),
         ("POST /v1/events HTTP/1.1\r\nHost: a\r\nContent-Encoding: zstd\r\n\r\n", 401),
         ("POST /v1/events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", 400),
     ],

@@ -21,7 +21,8 @@ from edgeproxy.config.meters import Meter
 from edgeproxy.edge.body_usage.statement import StatedCounts
 from edgeproxy.edge.http2 import answer, hpack, lines
 from edgeproxy.edge.proxy import address
-from edgeproxy.edge.proxy.body_metering import ABSENT, BodyMetering
+from edgeproxy.edge.proxy.answer_usage import ABSENT
+from edgeproxy.edge.proxy.body_metering import BodyMetering
 from edgeproxy.edge.proxy.error_counts import ErrorCounts
 from edgeproxy.edge.proxy.key_lookup import KeyLookup
 from edgeproxy.edge.proxy.span_buffer import SpanBuffer

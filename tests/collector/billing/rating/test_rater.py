@@ -102,6 +102,11 @@ def test_a_year_is_paid_once_and_in_advance() -> None:
         rate_segments([Segment("free@1", PLANS["free@1"], JANUARY, year, is_yearly=True)], {})
 
 
+def test_no_fee_is_charged_while_it_rests() -> None:
+    resting = Segment("standard@1", PLANS["standard@1"], JANUARY, JANUARY, is_resting=True)
+    assert sum_amounts(rate_segments([resting], {})) == 0
+
+
 def test_who_joins_in_the_middle_pays_for_the_rest() -> None:
     joined = month("standard@1", span=Span(CHANGE, JANUARY.end))
     assert [(line.kind, line.amount) for line in rate_segments([joined], {})] == [("fee", 4950)]

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from edgeproxy.config.edge.response_usage import FORMATS, FormatName
+from edgeproxy.config.edge.response_usage import FORMATS, FormatName, ResponseUsage
 from edgeproxy.config.meters import MEASURES, PARTS, CountName, Dimension, compute_request_amount, is_by_key
 
 
@@ -119,3 +119,9 @@ def test_an_estimate_is_of_the_bodies_that_have_the_text():
         "fresh_tokens": 3,
         **dict.fromkeys(PARTS, 0),
     }
+
+
+@pytest.mark.parametrize(("ask", "refuses"), [(None, False), (True, False), ({"else": "refuse"}, True)])
+def test_a_route_may_refuse_streams_that_cannot_be_asked(ask: object, refuses: bool) -> None:
+    usage = ResponseUsage.model_validate({"format": "openai", "ask_for_usage": ask})
+    assert usage.refuses_unasked is refuses

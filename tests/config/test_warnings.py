@@ -47,6 +47,7 @@ def warned(tmp_path, text, rest=LEAST, read=edge_load.load_edge, of=list_edge_wa
         ("rules: [{name: a, field: Upgrade}]", "rules.0.field"),
         ("rules: [{name: a, field: Cookie}]", None),
         ("meters: {t: {count: output_tokens}}", "meters.t"),
+        (TOKENS + READS % "openai, upgrade: [websocket, mqtt]", "routes.0.upgrade"),
         (f"meters: {{t: {{count: output_tokens}}}}\n{READS % 'json'}", "meters.t"),
         ("meters: {m: {count: grpc_messages_in}, r: {count: requests}}", "meters.m"),
         (f"meters: {{m: {{count: grpc_messages}}}}\n{UPSTREAM.replace('1]}', '1], protocol: h2c}')}", None),

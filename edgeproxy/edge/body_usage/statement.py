@@ -119,7 +119,10 @@ OF_OUTPUT: Final[Mapping[str, Callable[[Resolved], int | None]]] = {
 def _reconcile(
     stated: Mapping[str, int], parts: tuple[int | None, int | None, int | None], total: int, *, has_output: bool
 ) -> tuple[int | None, int | None, str]:
-    """Return input and output as a total decides, and the rule. `parts`: the prompt alone, input and output."""
+    """Return input and output as a total decides that is not their sum, and the rule.
+
+    `parts`: the prompt alone, input and output.
+    """
     prompt, input_, output = parts
     if input_ is None and output is None:
         # Rerankers and embedders state a total alone.
@@ -131,8 +134,6 @@ def _reconcile(
         surplus = max(0, total - input_)
         return (input_, surplus, SURPLUS if surplus else "") if has_output else (input_ + surplus, 0, "")
     surplus = total - input_ - output
-    if not surplus:
-        return input_, output, ""
     assert prompt is not None
     if surplus < 0:
         within = prompt + stated.get(facts.OUTPUT, 0)

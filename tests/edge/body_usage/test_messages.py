@@ -75,3 +75,29 @@ def test_bomb_of_compression_ends_the_reading() -> None:
     reader = MessageReader(DEFLATE, lambda text: None)
     reader.feed(packed(b"0" * (8 << 20), takeover=False))
     assert not reader.is_readable
+
+
+@pytest.mark.parametrize("mask", [b"", b"abcd"])
+def test_long_frames_may_be_cut_within_their_heads(mask: bytes) -> None:
+    messages: list[bytes] = []
+    reader = MessageReader(b"", lambda text: messages.append(bytes(text)))
+    for byte in frame(DONE + b" " * 200, mask=mask):
+        reader.feed(bytes([byte]))
+    assert messages == [DONE + b" " * 200]
+
+
+def test_frames_that_no_message_began_are_ignored() -> None:
+    messages: list[bytes] = []
+    reader = MessageReader(b"", lambda text: messages.append(bytes(text)))
+    reader.feed(frame(b"lost", 0x80) + frame(DONE))
+    assert messages == [DONE]
+    reader = MessageReader(DEFLATE, lambda text: messages.append(bytes(text)))
+    message = packed(DONE, takeover=False)
+    reader.feed(message + bytes([0x80]) + message[1:] + message)
+    assert messages == [DONE] * 3
+
+
+def test_broken_compression_ends_the_reading() -> None:
+    reader = MessageReader(DEFLATE, lambda text: None)
+    reader.feed(frame(b"\xff\xff\xff", 0xC1) + frame(DONE))
+    assert not reader.is_readable

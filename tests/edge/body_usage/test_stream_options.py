@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.edge.body_usage.stream_options import EVENT_BYTES_MAX, UsageEventFilter, ask_for_usage
+from edgeproxy.edge.body_usage.stream_options import EVENT_BYTES_MAX, UsageEventFilter, ask_for_usage, is_readable
 from tests.edge.body_usage.transcripts import CHAT_STREAM, CHAT_USAGE, chat_chunk, events
 
 USAGE_EVENT = events(chat_chunk({}, choices=[], usage=CHAT_USAGE))
@@ -174,3 +174,17 @@ def test_data_over_several_lines_are_one_text() -> None:
     assert filtered(b'event: message\ndata:{"choices":[],\ndata: "usage":{"prompt_tokens":1}}\n\ndata: 1\n\n') == (
         b"data: 1\n\n"
     )
+
+
+def test_bodies_are_readable_as_strict_or_kind_readers_take_them() -> None:
+    bodies = (b'{"stream": true}', b'{"n": NaN}', b"[NaN]", b"no JSON", b'{"a":' * 5000)
+    assert [is_readable(body) for body in bodies] == [True, True, False, False, False]
+
+
+def test_stream_of_a_body_that_is_no_object_is_not_asked() -> None:
+    assert ask_for_usage(b"[1]") is None
+    assert ask_for_usage(b"[NaN]") is None
+
+
+def test_odd_body_that_wants_no_stream_is_not_asked() -> None:
+    assert ask_for_usage(b'{"stream": false, "n": NaN}') is None

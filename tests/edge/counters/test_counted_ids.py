@@ -1,9 +1,11 @@
 """The ids of stored answers: each is claimed once, by whichever worker comes first."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from edgeproxy.edge.counters import counted_ids
 from edgeproxy.edge.counters.counted_ids import MAP_BYTES, WAYS, CountedIds, _locate
 
 
@@ -28,3 +30,11 @@ def test_full_set_forgets_its_oldest_id(tmp_path: Path) -> None:
 def test_file_that_cannot_be_used_raises(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nowhere"):
         CountedIds(tmp_path / "nowhere" / "ids")
+
+
+def test_map_that_cannot_be_made_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counted_ids, "MAP_BYTES", -1)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Invalid argument"):
+        CountedIds(tmp_path / "ids")
+    assert len(os.listdir("/proc/self/fd")) == before

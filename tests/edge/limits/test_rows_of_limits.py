@@ -1,6 +1,7 @@
 """Plans and routes as rows: whom each limit counts by, which are one, and what a head says of a cost."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from edgeproxy.config.allowance import apply_caps, compute_allowance
 from edgeproxy.config.customers import Subscriber
 from edgeproxy.config.edge.routes import Route, RouteLimit
 from edgeproxy.config.end_users import EndUser
-from edgeproxy.config.limits import BurstCredits, Entitlement, Limit
+from edgeproxy.config.limits import BurstCredits, Entitlement, KeyBudget, Limit
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.tiers import Tier
 from edgeproxy.config.units import COUNT_MAX
@@ -359,6 +360,22 @@ def test_what_exists_is_no_matter_of_requests(tables: PolicyTables) -> None:
     (tokens,) = held.build_limit_set().quotas
     assert (tokens.name, tokens.cost, tokens.needs) == ("tokens-day", 0, 1)
     assert held.build_limit_set().metered == {}, "nothing of it is counted here"
+
+
+def test_requests_reserve_tokens_of_their_keys_budget_where_answers_state_them(tables: PolicyTables) -> None:
+    terms = {"per": "day", "included": 1000, "id": "0" * 36, "why": "The budget of the key is used up."}
+    budgets = [KeyBudget.model_validate({**terms, "meter": meter}) for meter in ("all", "json")]
+    plan = replace(compute_allowance(Tier(), None), quotas=tuple(budgets))
+    counts = {"all": {"count": "total_tokens"}, "json": {"count": "response_json", "json": "a"}}
+    meters = {name: Meter.model_validate(count) for name, count in counts.items()}
+
+    def build(**settings: Any) -> LimitSet:
+        route = Route.model_validate({"path": "/v1/*", "upstream": "api", **settings})
+        return RouteLimits(tables, route, plan, meters, b"acme", DIGEST).build_limit_set()
+
+    assert build().slots == ()
+    (reservation,) = build(response_usage="openai").slots
+    assert (reservation.name, reservation.limit) == ("key-budget", 1000)
 
 
 @pytest.mark.parametrize("tables", [Sharing], indirect=True)

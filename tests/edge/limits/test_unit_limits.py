@@ -147,3 +147,16 @@ def test_requests_at_once_overrun_a_budget_by_at_most_one_reservation(table: Lim
             limits.release()
     assert 1000 <= budget.used <= 1000 + 400
     assert not slots.used
+
+
+def test_reservation_of_a_budget_waits_for_others_and_then_for_the_period(table: LimitTable) -> None:
+    budget = TokenBudget()
+    slots = Policies(table).get_concurrency(Rule("key-budget", 1000, 0.0, "key", "concurrency"), b"budget:2").counts
+    one, other = (BudgetReservation(budget, slots, RequestReserve(True, True, 10, 1000), 1000) for _ in range(2))
+    assert one.counts is slots
+    assert one.retry_after(START) == 0
+    assert [one.acquire(START), other.acquire(START)] == [True, False]
+    assert other.retry_after(START) == 1
+    one.release()
+    budget.used = 1000
+    assert other.retry_after(START) == 3600

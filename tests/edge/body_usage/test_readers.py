@@ -1,0 +1,98 @@
+"""Readers of bodies: what they say beside the values, and forms of bodies that providers do not send whole."""
+
+from base64 import b64encode
+from struct import pack
+
+import pytest
+
+from edgeproxy.edge.body_usage.body_kind import BodyKind
+from edgeproxy.edge.body_usage.formats import get_usage_format
+from edgeproxy.edge.body_usage.json_fields import JsonFields
+from edgeproxy.edge.body_usage.readers import (
+    AmazonReader,
+    BodyReader,
+    EventStreamReader,
+    IgnoringReader,
+    LinesReader,
+)
+
+FIELDS = JsonFields({("model",): ("model",), ("usage", "n"): ("n",)})
+MARKERS = (b'"n"',)
+CONTENT = b'{"model": "m", "text": "a"}'
+USAGE = b'{"usage": {"n": 7}}'
+BOM = b"\xef\xbb\xbf"
+
+
+def test_events_behind_a_cut_byte_order_mark_are_read() -> None:
+    reader = EventStreamReader(FIELDS, MARKERS, "model")
+    for piece in (BOM[:1], BOM[1:], b"data: " + CONTENT + b"\n\ndata: " + USAGE):
+        reader.feed(piece)
+    reader.finish()
+    assert reader.values == {"model": b'"m"', "n": b"7"}
+    assert (reader.has_content, reader.is_readable, reader.is_marked) == (True, True, True)
+
+
+def test_events_without_a_marker_are_passed_over_up_to_one_that_has_it() -> None:
+    reader = EventStreamReader(FIELDS, MARKERS, "model")
+    content = b"data: " + CONTENT + b"\n\n"
+    for piece in (content, content, content + b"data: " + USAGE + b"\n\n"):
+        reader.feed(piece)
+    assert reader.values["n"] == b"7"
+    assert reader.has_content
+
+
+def test_lines_are_statements_of_their_own_or_one_together() -> None:
+    lines: list[dict[str, bytes]] = []
+    for on_line, values in ((lines.append, {}), (None, {"model": b'"m"', "n": b"7"})):
+        reader = LinesReader(FIELDS, MARKERS, "model", on_line)
+        for piece in (CONTENT[:5], CONTENT[5:] + b"\n", CONTENT + b"\n", b'{"type":"ping"}\n\n', USAGE + b"\n", USAGE):
+            reader.feed(piece)
+        reader.finish()
+        assert reader.values == values
+        assert reader.has_content
+        assert reader.is_marked
+    assert lines[-1] == {"n": b"7"}
+
+
+def test_message_of_amazon_with_broken_or_no_payload_states_nothing() -> None:
+    def message(payload: bytes) -> bytes:
+        return pack(">II", 16 + len(payload), 0) + bytes(4) + payload + bytes(4)
+
+    reader = AmazonReader(FIELDS, MARKERS)
+    for payload in (b"", b'{"bytes":"%b"}' % b64encode(USAGE), b'{"bytes":"x"}', CONTENT):
+        reader.feed(message(payload))
+    reader.finish()
+    assert reader.values == {"n": b"7", "model": b'"m"'}
+    assert reader.has_content
+    assert reader.is_readable
+
+
+def test_speech_is_not_read() -> None:
+    reader = IgnoringReader()
+    reader.feed(b"ID3")
+    reader.finish()
+    assert reader.values == {}
+
+
+@pytest.mark.parametrize("body", [b"", b" "])
+def test_body_without_a_beginning_states_nothing(body: bytes) -> None:
+    reader = BodyReader(lambda first, is_all: None)
+    reader.feed(body)
+    reader.finish()
+    assert (reader.values, reader.is_readable, reader.has_content, reader.is_marked) == ({}, False, False, False)
+    assert reader.is_text
+
+
+def test_beginning_chooses_the_reader() -> None:
+    reader = get_usage_format("openai").create_reader(BodyKind.TEXT, None)
+    reader.feed(b" \nda")
+    reader.feed(b'ta: {"model": "m", "usage": {"prompt_tokens": 1}}\n\n')
+    reader.finish()
+    assert reader.values["prompt"] == b"1"
+    assert (reader.is_readable, reader.has_content, reader.is_marked, reader.is_text) == (True, False, True, True)
+
+
+def test_total_is_the_sum_of_parts_that_stand_beside_each_other() -> None:
+    parts = b'"promptTokenCount": 5, "toolUsePromptTokenCount": 2, "candidatesTokenCount": 3, "totalTokenCount": 10'
+    counts, _ = get_usage_format("gemini").read_json(b'{"usageMetadata": {%b}}' % parts)
+    assert (counts.find_number("input_tokens"), counts.find_number("output_tokens"), counts.rule) == (7, 3, "")

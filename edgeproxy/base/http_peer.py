@@ -218,6 +218,19 @@ class BoundedResponseHandler(ResponseHandler):
         super().connection_lost(exc)
 
 
+class _Response(aiohttp.ClientResponse):
+    """A response that frees its bytes when its body fails."""
+
+    async def read(self) -> bytes:
+        """Return the whole body. Raises AnswerBoundError and other errors of aiohttp."""
+        try:
+            return await super().read()
+        except aiohttp.ClientError as error:
+            # The body's stream refers to the error. The frames of the traceback would keep all bytes that were read
+            # until the next garbage collection.
+            raise error.with_traceback(None)  # noqa: B904
+
+
 class _Connector(aiohttp.TCPConnector):
     """Creates connections that are read within bounds."""
 
@@ -251,6 +264,7 @@ def open_session(
         timeout=timeout,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,
+        response_class=_Response,
         auto_decompress=auto_decompress,
         max_headers=peer.fields_max,
         max_line_size=peer.field_bytes_max,

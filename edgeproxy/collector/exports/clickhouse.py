@@ -25,7 +25,8 @@ from edgeproxy.config import addresses
 URL_FORM = "https://HOST:8443/DATABASE"
 TABLES = (files.FOLDER, reading_files.FOLDER)
 """The tables, which have the names of the folders of their files."""
-PEER = HttpPeer("ClickHouse", 300.0, 64 << 20, 10.0)
+PEER = HttpPeer("ClickHouse", 300.0, 16 << 20, 10.0)
+"""The largest body is the list of all files of a table: about 80 bytes for each hour, so the bound is 20 years."""
 REASON_CHARS_MAX = 300
 
 

@@ -105,11 +105,12 @@ class Process:
             self.wait(seconds)
 
     def kill_all(self) -> None:
-        """kill -9 of its family: itself first, as it would replace the others."""
+        """kill -9 of its family: itself first, as it would replace the others; and children that others made meanwhile."""
         if self.running:
             kill(self.pid)
-        for pid in self.family():
-            kill(pid)
+        while members := self.family():
+            for pid in members:
+                kill(pid)
 
 
 def family(name: str) -> set[int]:

@@ -26,7 +26,6 @@ from loadtest.testbed.customers import TIERS, key_line, key_of
 from loadtest.testbed.edge import Edge, total
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.postgresql import Postgresql
-from loadtest.testbed.process import kill
 from loadtest.testbed.redis import Redis
 from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
@@ -255,8 +254,7 @@ def test_whatever_is_killed_between_two_seals_each_row_is_counted_in_one_chain(w
         for _ in range(10):
             world.ask(NAMES[turn % 2], ANNA, "eu")
             world.ask(NAMES[turn % 2], "bob", "us")
-        for pid in edge.supervisor.family():
-            kill(pid)
+        edge.supervisor.kill_all()
         edge.supervisor.wait(10)
         if turn == 1:
             world.collectors["us"].kill()

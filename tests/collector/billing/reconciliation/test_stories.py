@@ -313,7 +313,13 @@ async def check_repair(run: Run) -> None:
     async with run.database.reading() as connection:
         raised = {row[0]: row[1] for row in await connection.execute(kinds)}
     print(raised)
-    assert not raised.keys() & {"webhook_event_failed", "invoice_failed", "credit_note_failed"}
+    assert not raised.keys() & {"webhook_event_failed", "invoice_failed"}
+    # Stripe refunds no charge that its card holder has disputed meanwhile.
+    failed_notes = sa.select(alerts.c.title).where(
+        alerts.c.kind == "credit_note_failed", alerts.c.title.not_like("%has been charged back%")
+    )
+    async with run.database.reading() as connection:
+        assert (await connection.execute(failed_notes)).scalars().all() == []
 
 
 @pytest.fixture
@@ -350,6 +356,7 @@ def build_company(tmp_path: Path) -> Iterator[Callable[..., Company]]:
         yield build
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("collection", "customers", "months"),
     [

@@ -93,15 +93,27 @@ def test_items_of_an_invoice(stripe_sandbox: Sandbox) -> None:
     assert {one["id"] for one in pending} == {one["id"] for one in halves.values()}
 
 
-@pytest.mark.difference("an invoice below 50 cents", "is paid; the customer owes the amount from then on")
+@pytest.mark.difference(
+    "an invoice below 50 cents", "is paid, also one that is sent; the customer owes the amount from then on"
+)
+@pytest.mark.difference("an open invoice of which a credit note leaves less than 50 cents", "cannot be charged")
 def test_an_amount_that_is_too_small_to_charge(stripe_sandbox: Sandbox) -> None:
     shop = Shop(stripe_sandbox)
-    draft = shop.post("invoices", customer=shop.customer)["id"]
-    shop.post("invoiceitems", customer=shop.customer, currency="usd", amount=49, invoice=draft)
-    shop.post(f"invoices/{draft}/finalize")
-    small = shop.get(f"invoices/{draft}")
-    assert (small["status"], small["total"], small["amount_paid"]) == ("paid", 49, 0)
+
+    def finalize(amount: int, **more: object) -> dict[str, Any]:
+        draft = shop.post("invoices", customer=shop.customer, **more)["id"]
+        shop.post("invoiceitems", customer=shop.customer, currency="usd", amount=amount, invoice=draft)
+        return dict(shop.post(f"invoices/{draft}/finalize"))
+
+    small = finalize(20)
+    assert (small["status"], small["total"], small["amount_paid"]) == ("paid", 20, 0)
+    assert finalize(29, collection_method="send_invoice", days_until_due=1)["status"] == "paid"
     assert shop.get(f"customers/{shop.customer}")["balance"] == 49
+    large = finalize(30)
+    assert (large["status"], large["amount_due"]) == ("open", 79)
+    shop.post("credit_notes", invoice=large["id"], amount=30)
+    refused = stripe_sandbox.call("POST", f"/v1/invoices/{large['id']}/pay", "payment_method=pm_card_visa")
+    assert (refused.status, refused.json()["error"]["code"]) == (400, "amount_too_small")
 
 
 @pytest.mark.difference("items of two intervals", "each has its own period, counted from the subscription's anchor")

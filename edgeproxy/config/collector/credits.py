@@ -5,8 +5,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 
-from edgeproxy.config.collector.currency_units import USD, Currency
-from edgeproxy.config.collector.money import CENTS, DECIMAL, find_currency, read_fee, read_unit_costs, reading_in
+from edgeproxy.config.collector.currency_units import CHARGE_MAX, USD, Currency, get_least_charge
+from edgeproxy.config.collector.money import (
+    CENTS,
+    DECIMAL,
+    find_currency,
+    get_reading,
+    read_fee,
+    read_unit_costs,
+    reading_in,
+)
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
@@ -67,9 +75,9 @@ def read_package(value: object) -> int:
 @written(build_text("amount", DECIMAL.pattern, "25"), lambda _: None)
 def read_foreign_package(value: object) -> int:
     """Read the price of a package of credits in the currency that is being read, in its smallest units."""
-    amount = read_fee(value)
-    if amount <= 0:
-        raise value_error("is nothing", 'an amount above zero, such as "25"')
+    amount, least = read_fee(value), get_least_charge(get_reading().currency)
+    if not least <= amount <= CHARGE_MAX:
+        raise value_error("is no amount that Stripe charges", f"from {least} to {CHARGE_MAX} of the smallest unit")
     return amount
 
 

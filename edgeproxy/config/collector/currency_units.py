@@ -23,6 +23,14 @@ PAYABLE_DECIMALS = 2
 (docs.stripe.com/currencies, three-decimal currencies)."""
 AMOUNT_MAX: Final = Decimal(10) ** 13
 """The largest amount that is read, in whole units of a currency: more than any, and quick to convert."""
+LEAST_CHARGES: Final = dict.fromkeys(
+    ("aud", "brl", "cad", "chf", "eur", "inr", "jpy", "nzd", "sgd", "usd"), 50
+) | dict.fromkeys(("aed", "myr", "pln", "ron"), 200)
+LEAST_CHARGES.update(bgn=100, czk=1500, dkk=250, gbp=30, hkd=400, huf=17500, mxn=1000, nok=300, sek=300, thb=1000)
+"""The smallest units of the least amount that Stripe charges in each currency; others have none of their own
+(docs.stripe.com/currencies, minimum and maximum charge amounts)."""
+CHARGE_MAX = 99_999_999
+"""The smallest units of the largest amount that Stripe charges at once: eight digits."""
 A_CURRENCY = "the code of a currency in lower case, such as usd, eur or jpy (ISO 4217)"
 
 
@@ -46,6 +54,11 @@ def get_unit_count(currency: str) -> int:
 def get_payable_unit(currency: str) -> int:
     """Return the smallest units of the least amount of which payments are multiples: 1 cent, 1 yen, 10 fils."""
     return int(10 ** max(0, DECIMALS[currency] - PAYABLE_DECIMALS))
+
+
+def get_least_charge(currency: str) -> int:
+    """Return the smallest units of the least amount that can be charged in a currency."""
+    return LEAST_CHARGES.get(currency, get_payable_unit(currency))
 
 
 def to_decimal(amount: int, currency: str) -> Decimal:

@@ -10,7 +10,7 @@ from edgeproxy.stripe_sandbox.objects import (
     payments,
     subscription_state,
 )
-from edgeproxy.stripe_sandbox.objects.currencies import get_minimum
+from edgeproxy.stripe_sandbox.objects.currencies import get_minimum, require_minimum
 from edgeproxy.stripe_sandbox.objects.fields import require_supported
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
@@ -105,8 +105,8 @@ def _settle_balance(tx: Transaction, invoice: Body, customer: Body) -> None:
     elif total < 0:
         customers.add_to_balance(tx, customer, total, invoice["currency"], "credit_note", invoice=invoice["id"])
         due = 0
-    # The customer's balance gets what is too little to be charged.
-    if 0 < due < get_minimum(invoice["currency"]) and invoice["collection_method"] == "charge_automatically":
+    # The customer's balance gets an amount that is too small to be charged, also of an invoice that is sent.
+    if 0 < due < get_minimum(invoice["currency"]):
         customers.add_to_balance(tx, customer, due, invoice["currency"], "invoice_too_small", invoice=invoice["id"])
         due = 0
     invoice["ending_balance"] = customer["balance"]
@@ -191,6 +191,7 @@ def collect_payment(tx: Transaction, invoice: Body, method: str | None, *, off_s
         )
         raise record_failure(tx, invoice, ApiError(400, message, code="resource_missing", commits=True))
     intent = tx.get("payment_intent", invoice["_intent"])
+    require_minimum(intent["amount"], intent["currency"])  # A credit note may have lowered it.
     payments.require_confirmable(tx, intent)  # Another payment may be under way.
     invoice["attempt_count"] += 1
     try:

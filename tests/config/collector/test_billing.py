@@ -197,6 +197,10 @@ plans:
     assert loaded.billing.collection == "meters"
     assert loaded.plans["bounded@1"].threshold == 50_000
     assert [name for name, plan in loaded.plans.items() if plan.fits_stripe_meters] == ["plain@1", "tiers@1"]
+    for usd, gbp in (("0.49", "1"), ("0.5", "0.29"), ("1000000", "1")):
+        terms = f"{{fee: {{usd: '9', gbp: '8'}}, threshold: {{usd: '{usd}', gbp: '{gbp}'}}}}"
+        with pytest.raises(ConfigError, match=r"has small@1, whose threshold of .* cannot be charged"):
+            load(tmp_path, {"mode": "off"}, f"plans: {{small@1: {terms}}}")
     loaded = load(tmp_path, {"breaker": {"enabled": False}}, f"currency: eur{plans}")
     assert not any(plan.fits_stripe_meters for plan in loaded.plans.values())
 
@@ -231,7 +235,8 @@ def test_credits_of_other_currencies(tmp_path: Path) -> None:
         ([euros, euros], "has a currency twice"),
         ([{**euros, "currency": "usd"}], "has a currency twice"),
         ([{**yen, "packages": ["1.5"]}], "has more than the 0 places that payments in jpy can have"),
-        ([{**yen, "packages": ["0"]}], "is nothing"),
+        ([{**yen, "packages": ["49"]}], "is no amount that Stripe charges"),
+        ([{**euros, "packages": ["1000000"]}], "is no amount that Stripe charges"),
         ([{**yen, "currency": "xyz"}], "is no currency"),
     ):
         with pytest.raises(ConfigError, match=wrong):

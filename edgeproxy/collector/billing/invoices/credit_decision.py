@@ -38,6 +38,8 @@ class CreditableInvoice(NamedTuple):
     """The amounts that went back by credit notes so far."""
     unit: int
     """All payments in the currency are multiples of this amount."""
+    least_charge: int
+    """Stripe charges no smaller amount."""
 
 
 class NoteRefusedError(Exception):
@@ -65,6 +67,9 @@ def decide_note(invoice: CreditableInvoice, amount: int) -> NoteParts | None:
     if amount % invoice.unit:
         raise NoteRefusedError(f"is no multiple of {invoice.unit}, as all payments are", is_amount=True)
     if invoice.state == OPEN:
+        if 0 < left - amount < invoice.least_charge:  # Nobody could pay the rest by Stripe.
+            why = f"would leave {left - amount}, below the least charge of {invoice.least_charge}: credit all {left}"
+            raise NoteRefusedError(f"{why} or leave {invoice.least_charge}", is_amount=True)
         return None
     # Requested credit notes are made before this one.
     before = _split(invoice, invoice.requested, invoice.back)

@@ -9,7 +9,7 @@ from edgeproxy.collector.billing.invoices.credit_notes import REQUESTED, sum_par
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.database.billing_tables import credit_notes
 from edgeproxy.collector.database.schema import INTEGER
-from edgeproxy.config.collector.currency_units import get_payable_unit
+from edgeproxy.config.collector.currency_units import get_least_charge, get_payable_unit
 
 
 async def request_note(connection: AsyncConnection, row: InvoiceRow, amount: int, why: str) -> dict[str, object]:
@@ -46,5 +46,6 @@ async def decide_request(
         row.disputed > 0,
         await sum_parts(connection, row.id),
         get_payable_unit(row.currency),
+        get_least_charge(row.currency),
     )
     return decide_note(invoice, amount)

@@ -10,7 +10,7 @@ from edgeproxy.collector.billing.invoices.credit_decision import (
     to_stripe,
 )
 
-PAID = CreditableInvoice("paid", True, 100, 0, 100, 0, 0, 0, 0, False, NoteParts(0, 0, 0), 1)
+PAID = CreditableInvoice("paid", True, 100, 0, 100, 0, 0, 0, 0, False, NoteParts(0, 0, 0), 1, 20)
 OPEN = PAID._replace(state="open", paid_by_stripe=0, amount_due=100)
 
 
@@ -46,6 +46,7 @@ def test_money_goes_back_the_way_it_came(
         (PAID._replace(state="void"), 1, "is void: some can be taken back"),
         (OPEN._replace(amount_due=70), 80, "is above the 70 left"),
         (OPEN._replace(amount_due=70, requested=30), 50, "is above the 40 left"),
+        (OPEN._replace(amount_due=70, requested=30), 21, "would leave 19, below the least charge of 20"),
     ],
 )
 def test_a_credit_note_that_stripe_would_refuse_is_refused_at_once(
@@ -57,6 +58,7 @@ def test_a_credit_note_that_stripe_would_refuse_is_refused_at_once(
 
 def test_less_is_due_of_an_unpaid_invoice_and_no_card_is_refunded_after_a_lost_dispute() -> None:
     assert decide_note(OPEN, 100) is None
+    assert decide_note(OPEN, 80) is None
     assert decide_note(PAID._replace(lost=40), 60) == NoteParts(60, 0, 0)
     transferred = PAID._replace(paid_by_stripe=0, paid_off_stripe=100, is_disputed=True)
     assert decide_note(transferred, 100) == NoteParts(0, 100, 0)

@@ -29,13 +29,12 @@ from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, Strip
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers, find_payment_method
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.currency_units import CHARGE_MAX
 
 INVOICE_METADATA, POSITION = "edgeproxy_invoice", "edgeproxy_line"
 """The metadata keys of Stripe's objects that hold our id and position."""
 DAYS_UNTIL_DUE = 14
 """Days that customers have to pay an invoice that is sent to them."""
-CHARGE_MAX = 99_999_999
-"""The most of the smallest unit of a currency that Stripe charges at once."""
 DRAFT = "draft"
 """The state of a draft at Stripe."""
 

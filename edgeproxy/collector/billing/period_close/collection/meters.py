@@ -39,6 +39,7 @@ from edgeproxy.collector.database.billing_tables import CANCELED, segments
 from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.currency_units import CHARGE_MAX
 from edgeproxy.config.collector.settings import CollectorSettings
 
 DRAFTED_TRIES = 7
@@ -181,6 +182,8 @@ class MeteredInvoices(InvoiceItems):
         StripeCallError."""
         if row.stripe_id is not None and await self._list_charged_segments(row):
             invoice = await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
+            if invoice["status"] == DRAFT and invoice["total"] > CHARGE_MAX:
+                return None  # Stripe finalizes no such amount. The draft stays there, and nothing advances it.
             if invoice["status"] == DRAFT:
                 await self._finalize(row, invoice)
         return await super().void_invoice(row)

@@ -6,8 +6,9 @@ from typing import Literal, TypeVar
 
 from edgeproxy.config.customers import Customer, DirectoryKey, Flag, Key, Subscriber
 from edgeproxy.config.directory import FREE
-from edgeproxy.config.limits import BurstCredits, Caps, Entitlement, Limit, Quota
-from edgeproxy.config.meters import Meter
+from edgeproxy.config.limits import BurstCredits, Caps, ConcurrencyLimit, Entitlement, Limit, Quota
+from edgeproxy.config.meters import MEASURES, Meter
+from edgeproxy.config.selection import ANY_ROUTES, RouteSelector, SelectableRoute, Selecting, is_of_all
 from edgeproxy.config.tiers import Tier
 from edgeproxy.config.units import COUNT_MAX, Rate
 
@@ -26,8 +27,8 @@ class Allowance:
     """The limits of a customer, with nothing left to look up elsewhere."""
 
     limits: tuple[Limit, ...]
-    concurrency: int | None
-    """Requests at once; None: any number."""
+    concurrency: ConcurrencyLimit | None
+    """The limit of requests at once; None: any number."""
     quotas: tuple[Quota, ...]
     burst_credits: BurstCredits | None
     caps: Caps | None
@@ -65,7 +66,7 @@ def raise_allowance(allowance: Allowance, factor: int) -> Allowance:
     """
     limits = (limit if limit.scope == "route" else _raise_limit(limit, factor) for limit in allowance.limits)
     concurrency = allowance.concurrency
-    raised = None if concurrency is None else min(concurrency * factor, COUNT_MAX)
+    raised = concurrency and concurrency.model_copy(update={"max": min(concurrency.max * factor, COUNT_MAX)})
     return replace(allowance, limits=tuple(limits), concurrency=raised)
 
 
@@ -98,16 +99,24 @@ def apply_key_limits(allowance: Allowance, key: Key, flags: Mapping[str, Flag]) 
         allowance = replace(allowance, quotas=(*allowance.quotas, budget))
     if not key.limits:
         return allowance
-    own = {_limit_identity(limit) for limit in key.limits}
+    own = [_limit_identity(limit) for limit in key.limits]
     return replace(
         allowance, limits=(*(limit for limit in allowance.limits if _limit_identity(limit) not in own), *key.limits)
     )
 
 
 class Spending(Limit):
-    """A limit of what is spent, beside those of how often somebody asks in as long a time."""
+    """A limit of what is spent, beside those of how often somebody asks in as long a time.
+
+    Everything that is spent counts; `routes` and `scopes` name the requests that it refuses.
+    """
 
     scope: Literal["spending"] = "spending"  # type: ignore[assignment]
+
+    @property
+    def counts_all(self) -> bool:
+        """Whether requests count that it does not hold."""
+        return True
 
 
 def apply_caps(allowance: Allowance, meters: Mapping[str, Meter]) -> Allowance:
@@ -119,16 +128,38 @@ def apply_caps(allowance: Allowance, meters: Mapping[str, Meter]) -> Allowance:
     caps, meter = allowance.caps, meters.get(COST)
     if caps is None or meter is None:  # Where nobody counts it nothing is spent.
         return allowance
-    limits, quotas = allowance.limits, allowance.quotas
+    limits, quotas, held = allowance.limits, allowance.quotas, get_selection(caps, meter)
+    named = {"routes": held.routes, "scopes": held.scopes}
     if caps.session is not None:
-        limits = (*limits, Spending(name=SESSION, rate=caps.session, cost_header=meter.header))
+        limits = (*limits, Spending(name=SESSION, rate=caps.session, cost_header=meter.header, **named))
     if caps.day is not None:
-        quotas = (*quotas, Quota(meter=COST, per="day", included=caps.day, cap="hard"))
-    return replace(allowance, limits=limits, quotas=quotas)
+        quotas = (*quotas, Quota(meter=COST, per="day", included=caps.day, cap="hard", **named))
+    return replace(allowance, limits=limits, quotas=quotas, caps=caps.model_copy(update=named))
 
 
-def _limit_identity(limit: Limit) -> tuple[str, float, str, str]:
-    return limit.scope, limit.window, limit.algorithm, limit.mode
+def get_concurrency(allowance: Allowance) -> int | None:
+    """Return the number of requests at once; None: any number."""
+    return None if allowance.concurrency is None else allowance.concurrency.max
+
+
+def get_selection(part: Selecting, meter: Selecting) -> Selecting:
+    """Return which requests a quota or a cap of a meter names: by default those that feed the meter."""
+    return meter if is_of_all(part) else part
+
+
+def feeds_meter(meter: Meter, route: SelectableRoute, selector: RouteSelector = ANY_ROUTES) -> bool:
+    """Return whether requests of this route feed a meter. Bodies state usage where the route says how."""
+    states_usage = MEASURES[meter.count].in_body is None or route.response_usage is not None
+    return states_usage and selector.selects(meter, route)
+
+
+def holds_route(quota: Quota, meter: Meter, route: SelectableRoute, selector: RouteSelector = ANY_ROUTES) -> bool:
+    """Return whether a quota of a meter refuses requests of this route: by default those that feed the meter."""
+    return feeds_meter(meter, route, selector) if is_of_all(quota) else selector.selects(quota, route)
+
+
+def _limit_identity(limit: Limit) -> tuple[object, ...]:
+    return limit.scope, limit.window, limit.algorithm, limit.mode, sorted(limit.routes), sorted(limit.scopes)
 
 
 def find_missing_reference(

@@ -3,14 +3,15 @@
 from functools import lru_cache
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag, model_validator
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.certificate_names import add_certificate_digest, read_certificate_name
 from edgeproxy.config.field_types import Moment, Name, Priority, ResidencyName, Scope, Sentence
-from edgeproxy.config.limits import BurstCredits, Caps, Entitlement, KeyBudget, KeyLimit, Limit, Quota
+from edgeproxy.config.limits import BurstCredits, Caps, ConcurrencyLimit, Entitlement, KeyBudget, KeyLimit, Limit, Quota
 from edgeproxy.config.networks import Networks
 from edgeproxy.config.part import FieldMark, Part
+from edgeproxy.config.selection import is_of_all
 
 
 class Paused(Part):
@@ -35,7 +36,20 @@ class Regions(Part):
     )
 
 
-OwnConcurrency = Annotated[int | Literal["none"], BeforeValidator(units.read_own_concurrency)]
+def dump_concurrency(limit: ConcurrencyLimit | Literal["none"] | None) -> object:
+    """Return a limit of requests at once as directories have it: a number alone where it is of all requests, which
+    edges of earlier versions understand."""
+    if limit is None or limit == "none" or not is_of_all(limit):
+        return limit if limit is None or limit == "none" else limit.model_dump(mode="json", exclude_defaults=True)
+    return limit.max
+
+
+OwnConcurrency = Annotated[
+    Annotated[ConcurrencyLimit, Tag(parsers.GIVEN)] | Annotated[Literal["none"], Tag("none")],
+    Discriminator(lambda value: "none" if value == "none" else parsers.GIVEN),
+    BeforeValidator(units.read_own_concurrency),
+    PlainSerializer(dump_concurrency),
+]
 OwnCredits = Annotated[
     Annotated[BurstCredits, Tag(parsers.GIVEN)] | Annotated[Literal["off"], Tag(parsers.OFF[0])],
     Discriminator(parsers.get_union_tag),

@@ -9,6 +9,7 @@ from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, Algor
 from edgeproxy.config.end_users import Per
 from edgeproxy.config.field_types import Count, FieldName, Name, Rate, Sentence
 from edgeproxy.config.part import FieldMark, Part
+from edgeproxy.config.selection import HeldRoutes, HeldScopes
 
 CREDITS = "credits"
 """Name of prepaid credits for clients."""
@@ -42,8 +43,8 @@ class Limit(Rated):
           - {rate: 1000/day, mode: shadow}                               # how many would be refused?
     ```
 
-    Two limits with equal scope, `per`, window, algorithm and mode are an error. Usage survives another name, order or
-    tier.
+    Two limits with equal scope, `per`, window, algorithm, mode, `routes` and `scopes` are an error. Usage survives
+    another name, order or tier.
     """
 
     rate: Rate = Field(
@@ -75,6 +76,8 @@ class Limit(Rated):
         "X-End-User}`, `{query: user}`, `{claim: sub}` of a token, or `ip`. Requests that name nobody count together, "
         "as one end user.",
     )
+    routes: HeldRoutes = ()
+    scopes: HeldScopes = ()
     mode: Literal["enforce", "shadow"] = Field(
         default="enforce",
         description="`enforce` refuses requests above the limit with 429. `shadow` refuses nothing: the answer has "
@@ -111,6 +114,11 @@ class Limit(Rated):
         "well beyond the limit. `strict`: requests pass only on what the hub has granted, and most wait for it; "
         "without the hub nothing passes. For prepaid usage; not with `cost_header` or `of`.",
     )
+
+    @property
+    def counts_all(self) -> bool:
+        """Whether requests count that it does not hold, as what they cost is spent."""
+        return False
 
     @property
     def counts_requests(self) -> bool:
@@ -160,7 +168,8 @@ class KeyLimit(Limit):
 class Quota(Part):
     """A quota of a meter, in a time and a time zone. Clients see it as `requests-month`.
 
-    Usage that services report counts too: see [quotas](quotas.md).
+    Usage that services report counts too: see [quotas](quotas.md). All usage of the meter counts; a quota that is used
+    up refuses [the requests that it names](quotas.md#which-requests-a-quota-holds), and no others.
     """
 
     meter: Name = Field(description="Meter of the quota.")
@@ -180,6 +189,8 @@ class Quota(Part):
     timezone: Annotated[str, BeforeValidator(parsers.read_timezone)] = Field(
         default="UTC", description="IANA time zone whose midnight begins the period."
     )
+    routes: HeldRoutes = ()
+    scopes: HeldScopes = ()
 
     @property
     def name(self) -> str:
@@ -272,6 +283,24 @@ class Caps(Part):
         description="Spending of a customer in any time of that length: `100000/60min`. It is a limit, `session`, "
         "which is charged what the upstream reports.",
     )
+    routes: HeldRoutes = ()
+    scopes: HeldScopes = ()
+
+
+class ConcurrencyLimit(Part):
+    """A limit of requests at once. A number alone is its `max`.
+
+    ```yaml
+    tiers:
+      basic: {concurrency: 2}
+      pro:   {concurrency: {max: 10, routes: [chat]}}
+    routes: [{name: chat, path: /v1/chat, upstream: api}]
+    ```
+    """
+
+    max: Count = Field(description="Requests that may be under way.")
+    routes: HeldRoutes = ()
+    scopes: HeldScopes = ()
 
 
 class BurstCredits(Part):

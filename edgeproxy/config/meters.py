@@ -10,6 +10,7 @@ from edgeproxy.config.dimensions import VALUES_MAX
 from edgeproxy.config.field_types import DimensionName, FieldName, Switch
 from edgeproxy.config.forms import written
 from edgeproxy.config.part import Part
+from edgeproxy.config.selection import HeldRoutes, HeldScopes
 
 CountName = Literal[
     "requests",
@@ -245,6 +246,10 @@ class Meter(Part):
       the hub was away, late or out of date. No quota can be of such a meter. [The console](pages.md) shows whose
       requests are refused.
 
+    With `routes` or `scopes` only requests of these routes feed the meter. Of `events` they are the routes whose
+    requests make services report: [quotas](quotas.md#which-requests-a-quota-holds) of the meter hold them, and no
+    others.
+
     With dimensions everything that an answer counts is counted under the values in its head. They are known only with
     the answer, so `when: admitted` allows no dimensions but `key`. After a 101 the bytes of the tunnel count, with the
     heads of WebSocket frames and without close frames of the edge; 101 is an answer, and no success.
@@ -287,6 +292,8 @@ class Meter(Part):
         description="How [events](events.md#what-events-come-to) add up; all but `sum` need `count: events`, or, but "
         "for `unique`, [`holdings`](billing.md#places).",
     )
+    routes: HeldRoutes = ()
+    scopes: HeldScopes = ()
     label: Annotated[str, BeforeValidator(parsers.read_label)] | None = Field(
         default=None,
         description="What pages call the meter, in the language of the customers. By default its name: `llm_tokens` is "

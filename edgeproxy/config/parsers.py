@@ -31,6 +31,7 @@ NO_TIMEZONES = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*")
 """Names of zones that hosts have beside those of IANA: they differ between hosts, or count leap seconds."""
 JSON_PATH = re.compile(r"[A-Za-z0-9_$@-]{1,64}(?:\.[A-Za-z0-9_$@-]{1,64}){0,7}")
 ESTIMATE = re.compile(r"bytes/([1-9][0-9]{0,3}|10000)")
+ROUTE_PATTERN = re.compile(r"[!-~]{1,100}")
 SCOPE = re.compile(r"[!#-\[\]-~]{1,64}")
 TOKEN = re.compile(r"[!-~]{1,1000}")
 DIGEST = re.compile(r"[0-9a-fA-F]{64}")
@@ -46,6 +47,7 @@ LABEL_CHARACTERS_MAX = 60
 A_RESIDENCY = "a lower-case letter, then such letters and digits, 16 at most"
 A_NAME = "1 to 64 letters, digits, - or _, the first a letter or a digit"
 A_LISTENER = "HOST:PORT such as 127.0.0.1:8080, or {address: HOST:PORT, tls: {cert: FILE, key: FILE}}"
+A_ROUTE = "the name of a route such as chat, or a pattern such as chat-*"
 A_SCOPE = "1 to 64 characters of ASCII without spaces, quotes and backslashes"
 A_FILE = "a file such as certs/edge.pem"
 A_TARGET = "a path such as /healthz or /status?quick=1"
@@ -84,6 +86,15 @@ def read_dimension_value(value: object) -> str:
     if not COUNTED_VALUE.fullmatch(text):
         raise value_error(f"{format_value(text)} is not a value of a dimension", A_VALUE)
     return text
+
+
+@written(build_text("name of a route, or pattern", ROUTE_PATTERN.pattern, "chat", "chat-*"))
+def read_route_pattern(value: object) -> str:
+    """Read the name of a route, or a pattern of names in which `*` stands for any characters."""
+    pattern = read_text(value, A_ROUTE)
+    if not ROUTE_PATTERN.fullmatch(pattern):
+        raise value_error(f"{format_value(pattern)} is not the name of a route", A_ROUTE)
+    return pattern
 
 
 @written(build_text("scope", SCOPE.pattern, "read"))

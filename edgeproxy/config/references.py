@@ -17,6 +17,7 @@ from edgeproxy.config.certificate_names import compute_certificate_digest
 from edgeproxy.config.directory import FREE
 from edgeproxy.config.nearest import format_suggestion
 from edgeproxy.config.problems import Steps
+from edgeproxy.config.selection import matches_pattern
 from edgeproxy.config.tree import Items, Table, Value
 
 NAMES = (
@@ -71,6 +72,7 @@ def find_unknown_names(tree: Table) -> Iterator[Fault]:
         if isinstance(known, Table) and isinstance(name, str) and name not in known and parsers.NAME.fullmatch(name):
             hint = format_suggestion(name, known, f"define it in {defined}")
             yield Fault(path, f"there is no {defined[:-1]} {name}", hint)
+    yield from _find_unknown_routes(tree)
 
 
 def _list_references(tree: Table) -> Iterator[tuple[Steps, Value, str]]:
@@ -95,6 +97,41 @@ def _list_references(tree: Table) -> Iterator[tuple[Steps, Value, str]]:
     for path, limit in list_limits(tree):
         if "of" in limit:
             yield (*path, "of"), limit["of"], "meters"
+
+
+def _find_unknown_routes(tree: Table) -> Iterator[Fault]:
+    """Yield routes and scopes that limits or meters name, and no route has. Only edges know of routes."""
+    routes = [route for _, route in list_members(tree, "routes")]
+    if not routes:
+        return
+    labels = [str(route.get("name") or f"{route.get('host') or ''}{route.get('path')}") for route in routes]
+    scopes = {scope for route in routes for scope in _list_texts(route.get("scopes"))}
+    for path, part in list_selections(tree):
+        for index, pattern in enumerate(_list_texts(part.get("routes"))):
+            if not any(matches_pattern(pattern, label) for label in labels):
+                hint = format_suggestion(pattern, labels, "name a route of this file, as it is called now")
+                yield Fault((*path, "routes", index), f"there is no route {pattern}", hint)
+        for index, scope in enumerate(_list_texts(part.get("scopes"))):
+            if scope not in scopes:
+                hint = format_suggestion(scope, scopes, "write it in the scopes of a route")
+                yield Fault((*path, "scopes", index), f"no route asks for the scope {scope}", hint)
+
+
+def _list_texts(value: Value) -> list[str]:
+    return [each for each in value if isinstance(each, str)] if isinstance(value, Items) else []
+
+
+def list_selections(tree: Table) -> Iterator[tuple[Steps, Table]]:
+    """Yield the parts that may name routes, each with its path: limits but those of routes, quotas, caps, concurrency
+    and meters."""
+    yield from ((path, limit) for path, limit in list_limits(tree) if path[0] != "routes")
+    yield from _list_in_allowances(tree, "quotas")
+    for section in ("tiers", "customers"):
+        for path, part in list_members(tree, section):
+            for field in ("caps", "concurrency"):
+                if isinstance(value := part.get(field), Table):
+                    yield (*path, field), value
+    yield from list_members(tree, "meters")
 
 
 def list_members(tree: Table, section: str) -> Iterator[tuple[Steps, Table]]:
@@ -199,6 +236,10 @@ def _find_limit_faults(tree: Table) -> Iterator[Fault]:
                 if isinstance(per, str | Table) and isinstance(subject, str):
                     subject = f"{subject} and {per if isinstance(per, str) else sorted(per.items())}"
                 yield from _find_duplicate_limit(where, limit, subject, limits, names)
+                for name in [name for name in ("routes", "scopes") if name in limit and section == "routes"]:
+                    yield Fault(
+                        (*where, name), "is of limits of tiers and customers", "leave it out: it is of its route"
+                    )
                 algorithm = limit.get("algorithm", DEFAULT_ALGORITHM)
                 if "burst" in limit and algorithm in BUCKETLESS:
                     what = f"is the depth of a bucket, which a {algorithm} has not"
@@ -217,6 +258,7 @@ def _find_duplicate_limit(
     if isinstance(name, str) and (first := names.find_earlier(name, path)):
         yield Fault(path, f"is called {name} like the one at", "give one of them another name", first)
     kind = [subject, limit.get("algorithm", DEFAULT_ALGORITHM), limit.get("mode", "enforce"), limit.get("of", "")]
+    kind += [" ".join(sorted(_list_texts(limit.get(field)))) for field in ("routes", "scopes")]
     try:
         window = units.read_rate(limit.get("rate")).seconds
     except PydanticCustomError:

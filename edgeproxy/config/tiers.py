@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.field_types import Priority, Sentence
-from edgeproxy.config.limits import BurstCredits, Caps, Limit, Quota
+from edgeproxy.config.limits import BurstCredits, Caps, ConcurrencyLimit, Limit, Quota
 from edgeproxy.config.part import Part
 
 
@@ -27,7 +27,7 @@ class Tier(Part):
     """
 
     limits: tuple[Limit, ...] = Field(default=(), description="Rate limits of each customer. All must hold.")
-    concurrency: Annotated[int | None, BeforeValidator(units.read_concurrency)] = Field(
+    concurrency: Annotated[ConcurrencyLimit | None, BeforeValidator(units.read_concurrency_limit)] = Field(
         default=None,
         description="Requests that a customer may have under way, until the answer has ended or the client has left; "
         "beyond it 429. For long work, which a rate does not see.",

@@ -352,10 +352,19 @@ def read_reserve(value: object) -> int | str | None:
     return "request" if value == "request" else None if value is None else some_or_as_requested(value)
 
 
-@written(NONE_OR_COUNT)
-def read_own_concurrency(value: object) -> int | str:
-    """Read a number of requests at once, or `none` as it is: for who has a number, to have it no longer."""
-    return "none" if value == "none" else some_at_once(value)
+@written(lambda inner: build_any_of({"const": "none"}, build_number(1, COUNT_MAX), inner), lambda _: "none")
+def read_concurrency_limit(value: object) -> object:
+    """Read a limit of requests at once: a number alone, or a mapping with it; `none`: any number."""
+    if value is None or value == "none":
+        return None
+    return {"max": some_at_once(value)} if isinstance(value, str | int | list) else value
+
+
+@written(lambda inner: build_any_of({"const": "none"}, build_number(1, COUNT_MAX), inner))
+def read_own_concurrency(value: object) -> object:
+    """Read a limit of requests at once as `read_concurrency_limit`, or `none` as it is: for who has a limit, to have it
+    no longer."""
+    return "none" if value == "none" else read_concurrency_limit(value)
 
 
 analytics_time = Time(DAY_SECONDS, TIME_SECONDS_MAX)

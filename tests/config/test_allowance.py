@@ -13,10 +13,11 @@ from edgeproxy.config.allowance import (
     compute_allowance,
     compute_effective_allowance,
     find_missing_reference,
+    get_concurrency,
 )
 from edgeproxy.config.customers import Customer, DirectoryKey, Flag, LimitRaise, Subscriber
 from edgeproxy.config.directory import FREE
-from edgeproxy.config.limits import SPEND, BurstCredits, Entitlement, KeyBudget, Quota
+from edgeproxy.config.limits import SPEND, BurstCredits, ConcurrencyLimit, Entitlement, KeyBudget, Quota
 from edgeproxy.config.units import COUNT_MAX, Rate
 
 TIERS = """\
@@ -44,7 +45,7 @@ def allowance(loaded, tier, own=""):
 def test_a_customer_without_anything_of_their_own_has_what_the_tier_says(loaded):
     result = allowance(loaded, "pro")
     assert [limit.count for limit in result.limits] == [600]
-    assert result == Allowance(result.limits, 10, (MONTHLY,), CREDITS, None, 3, "Call us")
+    assert result == Allowance(result.limits, ConcurrencyLimit(max=10), (MONTHLY,), CREDITS, None, 3, "Call us")
     assert allowance(loaded, "free") == Allowance((), None, (), None, None, 0, None)
 
 
@@ -57,7 +58,7 @@ def test_who_is_no_customer_has_what_the_tier_says(loaded, tier):
     ("own", "field", "value"),
     [
         ("limits: []", "limits", ()),
-        ("concurrency: 99", "concurrency", 99),
+        ("concurrency: 99", "concurrency", ConcurrencyLimit(max=99)),
         ("concurrency: none", "concurrency", None),
         ("quotas: []", "quotas", ()),
         (
@@ -190,8 +191,8 @@ meters: {requests: {count: requests}, cost: {count: response_header, header: X-C
         (5, 1.0, 0),
         (COUNT_MAX, 86400.0, 0),
     ], "routes that customers share stay, and no count is larger than one can be"
-    assert (usual.concurrency, result.concurrency) == (10, 50)
-    assert dataclasses.replace(result, limits=usual.limits, concurrency=10) == usual
+    assert (get_concurrency(usual), get_concurrency(result)) == (10, 50)
+    assert dataclasses.replace(result, limits=usual.limits, concurrency=usual.concurrency) == usual
     spending = [limit for limit in apply_caps(result, settings.meters).limits if limit.name == "session"]
     assert [limit.count for limit in spending] == [100_000]
     free = Subscriber(tier="pro", concurrency="none", limits=(), raised=raised)

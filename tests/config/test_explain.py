@@ -10,6 +10,8 @@ from edgeproxy.config.edge.settings import EdgeFile
 from edgeproxy.config.explain import EXAMPLES, explain_errors, list_fields
 from edgeproxy.config.part import Part
 
+QUOTA = ("meter", "per", "included", "cap", "timezone")
+
 
 def test_fields_are_located_behind_every_kind_of_container():
     limit = {
@@ -22,6 +24,8 @@ def test_fields_are_located_behind_every_kind_of_container():
         "of",
         "reserve",
         "reserve_max",
+        "routes",
+        "scopes",
         "mode",
         "cost_header",
         "sync",
@@ -31,7 +35,7 @@ def test_fields_are_located_behind_every_kind_of_container():
     assert list_fields(EdgeFile, ("routes", 2, "limits", 0)) == limit
     assert list_fields(EdgeFile, ("tiers", "basic", "burst_credits")) == {"earn", "max"}
     assert list_fields(EdgeFile, ("customers", "acme", "burst_credits")) == {"earn", "max"}
-    assert list_fields(EdgeFile, ("customers", "acme", "quotas", 0)) == {"meter", "per", "included", "cap", "timezone"}
+    assert list_fields(EdgeFile, ("customers", "acme", "quotas", 0)) == {*QUOTA, "routes", "scopes"}
     assert list_fields(EdgeFile, ("customers", "acme", "regions")) == {"allow", "prefer"}
     assert list_fields(EdgeFile, ("flags", "new")) == {"percent", "tiers", "customers"}
     assert list_fields(EdgeFile, ("listen", 0)) == {"address", "tls", "authorize", "http2"}

@@ -386,7 +386,7 @@ def test_limits_of_units_have_nothing_beside_them_that_counts_otherwise(problems
 def test_limits_of_another_shape_are_left_to_the_models(problems):
     assert problems(LEAST + "tiers: {t: {limits: [x, {rate: y}]}, u: {limits: z}}\n") == [
         "edge.yaml:3: tiers.t.limits.0: is not a mapping, its fields are algorithm, burst, cost_header, mode, name, "
-        "of, per, rate, reserve, reserve_max, scope, sync",
+        "of, per, rate, reserve, reserve_max, routes, scope, scopes, sync",
         "edge.yaml:3: tiers.t.limits.1.rate: 'y' is not a rate, N/UNIT such as 60/min, 200/s or 100/10s",
         "edge.yaml:3: tiers.u.limits: is not a list, write [ ] around it",
     ]  # fmt: skip

@@ -226,7 +226,7 @@ def test_whole_numbers_have_bounds():
 
 def test_requests_at_once_are_a_number_or_none():
     assert [units.read_concurrency(value) for value in ("1", 5, "none", None)] == [1, 5, None, None]
-    assert [units.read_own_concurrency(value) for value in ("1", 5, "none")] == [1, 5, "none"]
+    assert [units.read_own_concurrency(value) for value in ("1", 5, "none")] == [{"max": 1}, {"max": 5}, "none"]
     for reader in (units.read_concurrency, units.read_own_concurrency):
         hint = "none, or a whole number from 1 to 268435455"
         assert refusal(reader, "0") == ("0 is out of range", hint)

@@ -65,7 +65,7 @@ def test_a_plan_has_the_numbers_that_were_asked_for(name: str) -> None:
     daily, workflows = quotas.get("agent_executions"), quotas.get("workflows")
     assert {
         "rate": next((limit.count for limit in tier.limits if limit.window == 60), None),
-        "at_once": tier.concurrency,
+        "at_once": None if tier.concurrency is None else tier.concurrency.max,
         "daily": None if daily is None else daily.included,
         "workflows": None if workflows is None else workflows.included,
         "days": (tier.analytics or 0) / 86400,

@@ -5,7 +5,7 @@ another has the same budget, and goes on from what the other has used.
 """
 
 import re
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, NotRequired, Self
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema, model_validator
@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.config.collector.currency_units import DECIMALS, Currency, parse_amount
-from edgeproxy.config.field_types import Name
+from edgeproxy.config.field_types import Name, RoutePattern, Scope
 from edgeproxy.config.limits import SPEND, KeyBudget
 from edgeproxy.config.units import Whole, format_value, value_error
 
@@ -21,6 +21,7 @@ AMOUNT_MAX = (1 << 53) - 1
 WRITTEN = re.compile(r"([$€£]?) ?([0-9]{1,16}(?:\.[0-9]{1,4})?) ?([A-Za-z0-9_-]*) ?/ ?(day|month)")
 SYMBOLS = {"$": "usd", "€": "eur", "£": "gbp"}
 A_BUDGET = "$50/month, 50 eur/month or 1000000 tokens/day"
+PATTERNS = WithJsonSchema({"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 100}})
 Amount = Annotated[
     int, BeforeValidator(Whole(1, AMOUNT_MAX)), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": AMOUNT_MAX})
 ]
@@ -58,6 +59,11 @@ class KeyBudgetRequest(BaseModel):
     """The meter, which must have the dimension `key`; by default the budget is in money."""
     currency: Currency | None = None
     """The currency, in which the customer's plan must have prices; by default that of the plan."""
+    routes: Annotated[tuple[RoutePattern, ...], PATTERNS] = ()
+    """The routes whose requests a budget that is used up refuses: names, or patterns such as `chat-*`. By default those
+    that feed the meter, and all for a budget in money."""
+    scopes: Annotated[tuple[Scope, ...], PATTERNS] = ()
+    """Scopes: requests of each route that asks for one of them are refused, too."""
 
     @model_validator(mode="before")
     @classmethod
@@ -84,6 +90,10 @@ class KeyBudgetTerms(TypedDict):
     """The meter that is counted; null for a budget in money."""
     currency: str | None
     """The currency; null for a budget in units of a meter."""
+    routes: NotRequired[list[str]]
+    """The routes whose requests the budget refuses once it is used up, where it names some."""
+    scopes: NotRequired[list[str]]
+    """The scopes of routes whose requests it refuses, where it names some."""
 
 
 class StoredBudget(NamedTuple):
@@ -94,6 +104,8 @@ class StoredBudget(NamedTuple):
     per: Literal["day", "month"]
     meter: str | None
     currency: str | None
+    routes: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
 
     @property
     def counted(self) -> str:
@@ -102,7 +114,17 @@ class StoredBudget(NamedTuple):
 
     def to_response(self) -> KeyBudgetTerms:
         """Return the budget as the API does."""
-        return {"amount": self.amount, "per": self.per, "meter": self.meter, "currency": self.currency}
+        terms: KeyBudgetTerms = {
+            "amount": self.amount,
+            "per": self.per,
+            "meter": self.meter,
+            "currency": self.currency,
+        }
+        if self.routes:
+            terms["routes"] = list(self.routes)
+        if self.scopes:
+            terms["scopes"] = list(self.scopes)
+        return terms
 
     def to_directory(self, start: str) -> KeyBudget:
         """Return the budget as edges get it; `start` are the first characters of its key."""
@@ -112,6 +134,8 @@ class StoredBudget(NamedTuple):
             is_of_money=self.meter is None,
             per=self.per,
             included=self.amount,
+            routes=self.routes,
+            scopes=self.scopes,
             why=f"The budget of the API key {start} for the {self.per} is used up",
         )
 
@@ -122,14 +146,18 @@ class StoredBudget(NamedTuple):
 
 def parse_budget(stored: str | None) -> StoredBudget | None:
     """Return the budget in the column of a key."""
-    return None if stored is None else StoredBudget(**orjson.loads(stored))
+    if stored is None:
+        return None
+    fields = orjson.loads(stored)
+    return StoredBudget(**{**fields, **{name: tuple(fields.get(name, ())) for name in ("routes", "scopes")}})
 
 
 def dump_budget(requested: KeyBudgetRequest | None, before: StoredBudget | None = None) -> str | None:
     """Return the column of a key with this budget, which goes on counting where the one `before` counted the same."""
     if requested is None:
         return None
-    budget = StoredBudget(generate_id(), requested.amount, requested.per, requested.meter, requested.currency)
-    if before is not None and before[2:] == budget[2:]:
+    terms = requested.amount, requested.per, requested.meter, requested.currency
+    budget = StoredBudget(generate_id(), *terms, requested.routes, requested.scopes)
+    if before is not None and before[2:5] == budget[2:5]:
         budget = budget._replace(id=before.id)
     return orjson.dumps(budget._asdict()).decode()

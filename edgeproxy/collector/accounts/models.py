@@ -229,6 +229,10 @@ class LimitSettings(TypedDict):
     """The header field of answers that says what a request costs."""
     of: NotRequired[str]
     """The meter whose units are limited, in place of requests."""
+    routes: NotRequired[list[str]]
+    """The routes whose requests count: names, or patterns such as `chat-*`; by default all."""
+    scopes: NotRequired[list[str]]
+    """Scopes: requests of each route that asks for one of them count, too."""
     reserve: NotRequired[int]
     """The units that a request reserves until its answer has stated what it took."""
 
@@ -248,6 +252,10 @@ class QuotaSettings(TypedDict):
     """The time zone whose midnight begins a period, such as Europe/Berlin; by default UTC."""
     name: NotRequired[str]
     """The name of the quota."""
+    routes: NotRequired[list[str]]
+    """The routes whose requests the quota refuses or marks once it is used up; by default those that feed its meter."""
+    scopes: NotRequired[list[str]]
+    """Scopes: requests of each route that asks for one of them, too."""
 
 
 class CustomerResponse(TypedDict):

@@ -13,6 +13,7 @@ from edgeproxy.collector.database.schema import DAY, MINUTE, ledger, series, ser
 from edgeproxy.collector.ledger.queries import LedgerQuery, fetch_usage, parse_time
 from edgeproxy.config.limits import Limit
 from edgeproxy.config.meters import CERTAIN, LIMIT
+from edgeproxy.config.selection import is_of_all
 
 RECENT_SECONDS = 5 * MINUTE
 """The time within which a refusal is one of now."""
@@ -78,7 +79,7 @@ def compute_use(limit: Limit, minutes: Mapping[int, int] | None, until: int) -> 
     requests of the customer together.
     """
     window = round(limit.window)
-    counts_all = limit.scope == "customer" and limit.per is None and limit.counts_requests
+    counts_all = limit.scope == "customer" and limit.per is None and limit.counts_requests and is_of_all(limit)
     if minutes is None or not counts_all or window % MINUTE or not MINUTE <= window <= DAY:
         return LimitUse(None, None)
     end = until // MINUTE * MINUTE

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.terms import TierTerms, compute_terms
+from edgeproxy.config.allowance import get_concurrency
 from edgeproxy.config.tiers import Tier
 
 LossKind = Literal["rate", "concurrency", "quota", "included", "price", "history", "feature"]
@@ -63,8 +64,9 @@ def _list_tier_losses(before: TierTerms, after: TierTerms, used: Mapping[str, in
     for limit in after.allowance.limits:
         if limit.mode == "enforce" and _is_less(limit.count, rates.get(limit.window)):
             yield Loss("rate", limit.name or "", rates.get(limit.window), limit.count, span=limit.window)
-    if _is_less(after.allowance.concurrency, before.allowance.concurrency):
-        yield Loss("concurrency", "", before.allowance.concurrency, after.allowance.concurrency)
+    at_once, was = get_concurrency(after.allowance), get_concurrency(before.allowance)
+    if _is_less(at_once, was):
+        yield Loss("concurrency", "", was, at_once)
     quotas = {(quota.meter, quota.per): quota.included for quota in before.allowance.quotas}
     for quota in after.allowance.quotas:
         if _is_less(quota.included, quotas.get((quota.meter, quota.per))):

@@ -25,6 +25,7 @@ from edgeproxy.config.collector.money import Price, find_currency, get_reading, 
 from edgeproxy.config.field_types import DimensionValue, Name
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
+from edgeproxy.config.selection import HeldRoutes, HeldScopes, is_of_all
 from edgeproxy.config.tree import Table
 from edgeproxy.config.units import Whole, format_value, read_duration, read_share, read_text, value_error
 
@@ -131,6 +132,8 @@ class MeterPrice(Part):
         "tier of the last one says.",
     )
     by: PricesBy | None = Field(default=None, description="Prices that differ by a dimension.")
+    routes: HeldRoutes = ()
+    scopes: HeldScopes = ()
 
     @property
     def has_prices(self) -> bool:
@@ -156,6 +159,10 @@ class MeterPrice(Part):
         is_billed = self.price is not None or bool(self.tiers)
         if self.cap == "hard" and is_billed:
             raise value_error("has a price above a hard cap, which lets nothing through", "leave out one of them")
+        if self.cap is None and not is_of_all(self):
+            raise value_error(
+                "names the requests of a cap that is not there", "write cap: hard or soft, or leave it out"
+            )
         if self.included is None and (is_billed or self.cap is not None):
             raise value_error("has a price or a cap for what is unlimited", "leave it out")
         if self.included is not None and not is_billed and self.cap is None:

@@ -58,6 +58,9 @@ def _write_meter(plan: Plan, meter: str) -> Terms:
         terms["cap"] = price.cap
     if price.price is not None:
         terms["price"] = write(lambda one: one.price or 0)
+    for field, named in (("routes", price.routes), ("scopes", price.scopes)):
+        if named:
+            terms[field] = list(named)
     if price.package is not None:
         terms["package"] = str(price.package)
     if price.by is not None:

@@ -6,7 +6,7 @@ Each warning is a sentence that begins with its field, names the danger, and say
 from collections.abc import Iterable, Iterator, Sequence
 
 from edgeproxy.config.algorithms import DEFAULT_DEPTHS
-from edgeproxy.config.allowance import ANONYMOUS, compute_allowance
+from edgeproxy.config.allowance import ANONYMOUS, compute_allowance, holds_route
 from edgeproxy.config.edge.residency import list_usages
 from edgeproxy.config.edge.routes import Route
 from edgeproxy.config.edge.rules import UNSEEN_FIELDS
@@ -14,6 +14,7 @@ from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.hub_settings import has_password, is_local_hub
 from edgeproxy.config.limits import BurstCredits, Limit, Quota
 from edgeproxy.config.meters import MEASURES, compute_request_amount
+from edgeproxy.config.selection import ANY_ROUTES
 from edgeproxy.config.warnings import DEMONSTRATION, list_tracing_warnings, list_trusted_proxies_warnings
 
 SECRET_CHARACTERS_MIN = 32
@@ -201,8 +202,10 @@ def _list_cost_warnings(settings: EdgeSettings) -> Iterator[str]:
         for where, tier, allowance in allowances:
             if route.auth != "optional" and (route.auth == "none") != (tier == ANONYMOUS):
                 continue
-            yield from _list_limit_cost_warnings(index, route, where, allowance.limits, allowance.burst_credits)
-            yield from _list_quota_cost_warnings(index, route, where, allowance.quotas, settings)
+            limits = [limit for limit in allowance.limits if ANY_ROUTES.selects(limit, route)]
+            yield from _list_limit_cost_warnings(index, route, where, limits, allowance.burst_credits)
+            quotas = [quota for quota in allowance.quotas if holds_route(quota, settings.meters[quota.meter], route)]
+            yield from _list_quota_cost_warnings(index, route, where, quotas, settings)
 
 
 def _list_limit_cost_warnings(

@@ -211,7 +211,7 @@ def _notify_reporting_gates(limit_set: LimitSet, now: float, notes: AdmissionNot
         for policy in limit_set.other_rates.shadows:
             if policy not in notes.shadows:
                 limit_set.sharing.reporting_gates[policy].record_late_charge(now)
-        for policy in (*_list_later(limit_set), *limit_set.other_rates.trials):
+        for policy in (*_list_later(limit_set), *limit_set.other_rates.spending, *limit_set.other_rates.trials):
             limit_set.sharing.reporting_gates[policy].request_count(now)
     if notes.paid:
         return (*[each for each in limit_set.sharing.gates if each[0] not in notes.paid], *limit_set.sharing.paying)
@@ -255,18 +255,16 @@ def _acquire_slots(slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...
 def charge_reported_costs(limit_set: LimitSet, now: float, costs: Sequence[int | None]) -> dict[Policy, int]:
     """Charge the costs that the upstream reports, whatever is left; return what each policy then has left.
 
-    `costs` are those of `reported`, then of `trials`; None where the answer has none. A trial without anything left is
-    not charged, as it would not have passed the request.
+    `costs` are those of `reported`, then of `spending` and of `trials`; None where the answer has none. A trial
+    without anything left is not charged, as it would not have passed the request.
     """
-    left = {}
-    for policy, reported_cost in zip(
-        (*limit_set.other_rates.reported, *limit_set.other_rates.trials), costs, strict=True
-    ):
+    left, other = {}, limit_set.other_rates
+    for policy, reported_cost in zip((*other.reported, *other.spending, *other.trials), costs, strict=True):
         cost = policy.cost if reported_cost is None else reported_cost
         before = policy.left(now)
-        if policy not in limit_set.other_rates.trials:
+        if policy in other.reported:
             left[policy] = max(0, before - cost)
-        elif before < 1:
+        elif before < 1 and policy in other.trials:
             continue
         if cost:
             policy.charge(cost)

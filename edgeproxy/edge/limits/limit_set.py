@@ -22,6 +22,8 @@ class OtherRates:
 
     reported: tuple[Policy, ...]
     """Rates that are charged the cost that the upstream reports in its answer; their debt is remembered."""
+    spending: tuple[Policy, ...]
+    """Rates that are charged so, and hold requests of other routes alone: here they refuse nothing."""
     shadows: tuple[Policy, ...]
     """Shadow rates: they refuse no request, and only report the requests that they would refuse."""
     units: tuple[UnitLimit, ...]
@@ -77,6 +79,7 @@ class LimitSet:
         credits: Policy | None = None,
         credits_gate: Gate | None = None,
         reported: tuple[Policy, ...] = (),
+        spending: tuple[Policy, ...] = (),
         shadows: tuple[Policy, ...] = (),
         trials: tuple[Policy, ...] = (),
         slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...] = (),
@@ -89,7 +92,7 @@ class LimitSet:
     ) -> None:
         if credits is not None and credits.cost > credits.most:
             credits = None  # There are never enough of them for such a request.
-        self.simple = not (credits or reported or shadows or trials or quotas or units)
+        self.simple = not (credits or reported or spending or shadows or trials or quotas or units)
         """Whether there are only rates and concurrency, so that `admit_fast` may decide."""
         before = dict(gates)
         self.gated = tuple([(policy, before.get(policy)) for policy in policies])
@@ -97,7 +100,7 @@ class LimitSet:
         self.policies = policies
         """Rates that are charged at admission, each its cost."""
         self.slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...] = (*slots, *units)
-        self.other_rates = OtherRates(reported, shadows, units, trials)
+        self.other_rates = OtherRates(reported, spending, shadows, units, trials)
         self.quotas = quotas
         """Quotas. Each is charged its cost at admission; the cost is refunded where the request is not counted after
         all.
@@ -121,7 +124,7 @@ class LimitSet:
         """Whether a request may have to ask the hub first, or be refused while the hub is away."""
         self.shares = bool(gates or paying or reporting_gates or totals)
         """Whether charges are reported to other hosts."""
-        self.has_end_work = bool(self.slots or quotas or reported or trials)
+        self.has_end_work = bool(self.slots or quotas or reported or spending or trials)
         """Whether the end of a request releases or charges something."""
 
     def with_request(self, request: RequestTokens) -> "LimitSet":
@@ -134,6 +137,7 @@ class LimitSet:
             credits=self.credits,
             credits_gate=sharing.paying[0][1] if sharing.paying else None,
             reported=other.reported,
+            spending=other.spending,
             shadows=other.shadows,
             trials=other.trials,
             slots=tuple(

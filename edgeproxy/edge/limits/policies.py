@@ -121,16 +121,18 @@ class Policies:
         count_name: str | None = None,
         why: str | None = None,
         is_balance: bool = False,
+        holds: bool = True,
     ) -> Quota:
         """Return the quota of `subject`: what is `included` of `name` in each `day` or `month` of a time zone; `when`
         is of its meter.
 
         `cost` is what a request is charged at admission, 0 where its meter counts later. `count_name` is the name of
         its count, by default `name`. `why` is the reason in refusals. `is_balance`: it is what was paid in advance.
+        `holds`: whether it holds the requests that it is charged for.
         """
         key = quota_key(count_name or name, zone, subject)
         counts = self._table.readers.get(key)
         if not isinstance(counts, QuotaCounts):
             counts = self._table.readers[key] = QuotaCounts(self._table, key, per, zone, self._locals)
         kind = Balance if is_balance else Quota
-        return kind(name, included, hard=hard, when=when, counts=counts, cost=cost, why=why)
+        return kind(name, included, hard=hard, when=when, counts=counts, cost=cost, why=why, holds=holds)

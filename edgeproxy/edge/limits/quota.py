@@ -18,6 +18,8 @@ from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError, TableF
 from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS
 from edgeproxy.edge.limits.local import Locals
 
+ANY_LEFT = -(1 << 63)
+"""The amount left with which a quota marks nothing: it never has less."""
 NO_PERIOD = Period(-1, 0.0, 0.0)
 
 
@@ -224,17 +226,19 @@ class Quota:
         counts: QuotaCounts,
         cost: int = 1,
         why: str | None = None,
+        holds: bool = True,
     ) -> None:
+        """`holds`: whether it holds the requests that it is charged for; else it neither refuses nor marks them."""
         self.name = name
         self.limit = included
-        self.hard = hard
+        self.hard = hard and holds
         """Whether requests above it are refused; else they are marked."""
         self.when = when
         """The condition on requests that its meter counts."""
         self.cost = cost
         """The charge at admission; 0 where its meter counts later."""
-        self.needs = max(1, cost)
-        """The amount that must be left to admit a request."""
+        self.needs = max(1, cost) if holds else ANY_LEFT
+        """The amount that must be left to admit a request, or to admit it without a mark."""
         self.why = why
         """A further reason in refusals."""
         self._counts = counts
@@ -279,7 +283,7 @@ class Balance(Quota):
 
     def retry_after(self, now: float, cost: int = 1) -> int:
         """Return a second, though no wait helps; 0 where there are credits."""
-        return 1 if self.left(now) < max(cost, self.needs) else 0
+        return 1 if self.hard and self.left(now) < max(cost, self.needs) else 0
 
 
 class RequestCap(Quota):

@@ -3,14 +3,17 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
+from edgeproxy.config.allowance import feeds_meter, holds_route
 from edgeproxy.config.end_users import IP, EndUser
 from edgeproxy.config.limits import KeyBudget
 from edgeproxy.config.meters import MEASURES, Meter, compute_request_amount
+from edgeproxy.config.selection import ANY_ROUTES, RouteSelector
 from edgeproxy.config.units import COUNT_MAX
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
@@ -65,23 +68,27 @@ class RouteLimits:
         customer: bytes | None,
         key: bytes = b"",
         claims: Mapping[str, bytes] = NO_CLAIMS,
+        selector: RouteSelector = ANY_ROUTES,
     ) -> None:
         """`allowance` is the customer's, or that of anonymous requests; None where none applies. `customer` is None for
         anonymous requests, which are limited by their address. `key` is the digest of the key. `claims` are those of a
-        token.
+        token. `selector` decides which limits of the allowance name the route.
         """
         self._tables = tables
-        self._route, self._allowance, self._meters = route, allowance, meters
+        self._route, self._selector = route, selector
+        self._allowance = None if allowance is None else self._select(allowance)
+        self._meters = meters
         self._customer, self.key, self._claims = customer, key, claims
-        own = () if allowance is None else allowance.limits
+        own = () if self._allowance is None else self._allowance.limits
         limits = (*[(True, limit) for limit in own], *[(False, limit) for limit in route.limits])
         # Where answers state nothing there are no units.
         self._limits = tuple([each for each in limits if each[1].of is None or route.response_usage is not None])
         """The limits, each with whether it is of the allowance."""
         held = [each for each in self._apply_limits() if each.is_reported]
-        held.sort(key=lambda each: each.is_shadow)
+        held.sort(key=self._rank_reported)
         self.headers = tuple([cost_pattern(each.limit.cost_header or "") for each in held])
-        """The fields of an answer that report the cost for each of the set's `reported`, and then of its `trials`."""
+        """The fields of an answer that report the cost for each of the set's `reported`, then of its `spending`, and
+        then of its `trials`."""
         self.by_address = (customer is None and bool(self)) or any(
             IP in (limit.scope, limit.per) for _, limit in self._limits
         )
@@ -96,6 +103,22 @@ class RouteLimits:
             return bool(self._limits)
         more = allowance.concurrency or allowance.burst_credits or self._request_cap
         return bool(more) or any(quota.per is not None for quota in allowance.quotas)
+
+    def _select(self, allowance: "Allowance") -> "Allowance":
+        """Return what an allowance has for requests of this route. What they cost is spent whether a cap holds them or
+        not."""
+        is_held = partial(self._selector.selects, route=self._route)
+        concurrency, caps = allowance.concurrency, allowance.caps
+        return replace(
+            allowance,
+            limits=tuple([limit for limit in allowance.limits if limit.counts_all or is_held(limit)]),
+            concurrency=concurrency if concurrency is not None and is_held(concurrency) else None,
+            caps=caps if caps is not None and is_held(caps) else None,
+        )
+
+    def _rank_reported(self, each: "AppliedLimit") -> int:
+        """Return the order of a limit of reported costs: those that refuse, those that only count, those on trial."""
+        return 2 if each.is_shadow else 0 if self._selector.selects(each.limit, self._route) else 1
 
     @property
     def reads_prompts(self) -> bool:
@@ -141,7 +164,7 @@ class RouteLimits:
         totals: list[Total | None] = []
         if allowance is not None:
             if allowance.concurrency is not None:
-                slots.append(table.get_concurrency(concurrency_rule(allowance.concurrency, scope), subject))
+                slots.append(table.get_concurrency(concurrency_rule(allowance.concurrency.max, scope), subject))
             # Anonymous quotas are counted where all addresses are, so that a flood of these takes no payer's row.
             counting = tables.addresses if self._customer is None else tables.quotas
             quotas, metered = self._get_quotas(allowance, counting, subject)
@@ -155,13 +178,17 @@ class RouteLimits:
                 credits_gate = table.gate(rule, subject, credits_sync(allowance))
         units = self._get_unit_limits(held, metered, totals)
         policies = self._policies(charged)
-        reported = [each for each in held if each.is_reported and not each.is_shadow]
+        by_rank: tuple[list[AppliedLimit], ...] = ([], [], [])
+        for each in held:
+            if each.is_reported:
+                by_rank[self._rank_reported(each)].append(each)
         shadows = [each for each in held if each.is_shadow and not each.is_reported]
-        trials = [each for each in held if each.is_reported and each.is_shadow]
-        later = self._policies([*reported, *shadows, *trials])
+        reported, spending, trials = map(self._policies, by_rank)
+        shadow_policies = self._policies(shadows)
         # Nobody asks at their gates.
+        later = [*by_rank[0], *by_rank[1], *shadows, *by_rank[2]]
         reporting_gates = {
-            **dict(self._gates([*reported, *shadows, *trials], later, "eventual")),
+            **dict(self._gates(later, (*reported, *spending, *shadow_policies, *trials), "eventual")),
             **{each.policy: each.gate for each in units if each.gate is not None},
         }
         if (most := self._request_cap) is not None:
@@ -171,9 +198,10 @@ class RouteLimits:
             plan_policies=sum(each.is_own for each in charged),
             credits=credits,
             credits_gate=credits_gate,
-            reported=later[: len(reported)],
-            shadows=later[len(reported) : len(reported) + len(shadows)],
-            trials=later[len(reported) + len(shadows) :],
+            reported=reported,
+            spending=spending,
+            shadows=shadow_policies,
+            trials=trials,
             slots=tuple(slots),
             units=tuple(units),
             quotas=tuple(quotas),
@@ -212,7 +240,7 @@ class RouteLimits:
     def _reserve_budgets(self, quotas: "Iterable[Quota]") -> "Iterator[BudgetReservation]":
         """Yield the reservations of a request in the budgets of its key, of which `quotas` are the counts."""
         for budget in self._token_budgets:
-            count = next((quota for quota in quotas if quota.name == budget.name), None)
+            count = next((quota for quota in quotas if quota.name == budget.name and quota.hard), None)
             parts = PARTS.get(self._meters[budget.meter].count)
             if count is not None and parts is not None:
                 rule = Rule(budget.name, budget.included, 0.0, "key", "concurrency")
@@ -232,6 +260,12 @@ class RouteLimits:
             budget = quota if isinstance(quota, KeyBudget) else None
             is_of_money = budget is not None and budget.is_of_money
             meter = SPEND_METER if is_of_money else self._meters[quota.meter]
+            is_fed = feeds_meter(meter, self._route, self._selector)
+            is_held = holds_route(quota, meter, self._route, self._selector)
+            amount = compute_request_amount(meter.count, self._route.cost) if is_fed else 0
+            is_counted_later = is_fed and not (amount or MEASURES[meter.count].is_of_services)
+            if not (is_held or amount or is_counted_later):
+                continue
             policy = counting.get_quota(
                 quota.name,
                 quota.included,
@@ -240,14 +274,15 @@ class RouteLimits:
                 subject if budget is None else budget.subject.encode(),
                 hard=quota.cap == "hard",
                 when=meter.when,
-                cost=compute_request_amount(meter.count, self._route.cost),
+                holds=is_held,
+                cost=amount,
                 count_name=quota.count_name,
                 why=getattr(quota, "why", None),
                 is_balance=getattr(quota, "is_credits", False),
             )
             if any(policy.counts is other.counts for other in quotas):
                 policy.cost = 0  # A count is charged once, by its first quota; the others hold it to their amounts.
-            elif not (policy.cost or MEASURES[meter.count].is_of_services):
+            elif is_counted_later:
                 metered[quota.meter] = (*metered.get(quota.meter, ()), policy)
             quotas.append(policy)
         return quotas, metered
@@ -363,7 +398,18 @@ def apply_limits(limits: "Iterable[tuple[bool, Limit]]", by: "Callable[[Limit], 
 
 def build_rule(limit: "Limit", scope: str) -> Rule:
     """Return the rule of a configured limit."""
-    return Rule(limit.name, limit.count, limit.window, scope, limit.algorithm, limit.mode, limit.depth, limit.of or "")
+    named = () if limit.counts_all else (*sorted(limit.routes), "", *sorted(limit.scopes))
+    return Rule(
+        limit.name,
+        limit.count,
+        limit.window,
+        scope,
+        limit.algorithm,
+        limit.mode,
+        limit.depth,
+        limit.of or "",
+        " ".join(named) if any(named) else "",
+    )
 
 
 def concurrency_rule(limit: int, scope: str) -> Rule:

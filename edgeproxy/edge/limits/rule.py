@@ -1,6 +1,7 @@
 """The rule of one limit: its terms, its letter in a row's key, its RateLimit text."""
 
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from edgeproxy.edge.limits.kinds import KINDS, Kind
 
@@ -20,6 +21,9 @@ SCOPES = {
 address: the coarse limit, connections, and requests that look in a certain way. `end_user` is within another scope.
 """
 
+REQUESTS_BYTES = 8
+"""Bytes of the digest of the requests that a limit is of, in a row's key."""
+
 MODES = {"enforce": b"e", "shadow": b"s"}
 
 
@@ -31,7 +35,8 @@ class Rule:
 
     `name` is a label (letters, digits, `_`, `-`). A limit is identified by its scope, window, algorithm and mode, and
     the subject it is applied to: so a limit that is renamed, or whose count is changed, keeps its usage, and another
-    window starts at zero. A window shorter than 280 ms (130 ms by address) is enforced as if it were that long.
+    window starts at zero, and so does a limit of other requests. A window shorter than 280 ms (130 ms by address) is
+    enforced as if it were that long.
     """
 
     name: str
@@ -43,6 +48,8 @@ class Rule:
     depth: int = 0
     of: str = ""
     """The meter whose units are counted; empty for requests and their costs."""
+    requests: str = ""
+    """The requests that it is of, by routes and scopes, as text; empty for all. Limits of others have other rows."""
     prefix: bytes = field(init=False, repr=False, compare=False)
     """The RateLimit lines up to the number that is left: draft-ietf-httpapi-ratelimit-headers-10."""
     stem: bytes = field(init=False, repr=False, compare=False)
@@ -58,9 +65,11 @@ class Rule:
         prefix = b'RateLimit-Policy: "%b";q=%d;w=%d\r\nRateLimit: "%b";r=' % (name, self.limit, seconds, name)
         letters = SCOPES[self.scope] + self.kind.letter + MODES[self.mode]
         object.__setattr__(self, "prefix", prefix)
-        stem = b"%b%d:" % (letters, round(self.window * 1_000_000))
-        if self.of:
-            stem = b"%b;%b\0" % (stem[:-1], self.of.encode())
+        stem = b"%b%d" % (letters, round(self.window * 1_000_000))
+        if self.requests:
+            digest = blake2b(self.requests.encode(), digest_size=REQUESTS_BYTES)
+            stem = b"%b@%b" % (stem, digest.hexdigest().encode())
+        stem = b"%b;%b\0" % (stem, self.of.encode()) if self.of else stem + b":"
         object.__setattr__(self, "stem", stem)
 
     @property

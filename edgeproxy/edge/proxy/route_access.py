@@ -17,6 +17,7 @@ from edgeproxy.config.allowance import (
 )
 from edgeproxy.config.directory import KeyOwner, parse_customer
 from edgeproxy.config.edge.auth import AUTHORIZATION
+from edgeproxy.config.selection import RouteSelector, is_of_all
 from edgeproxy.edge.counters.usage_key import qualify_customer
 from edgeproxy.edge.errors import RejectedCustomerError, RejectedError
 from edgeproxy.edge.http1 import stamps
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.allowance import Allowance
     from edgeproxy.config.customers import Customer, Key
     from edgeproxy.config.edge.settings import EdgeSettings
+    from edgeproxy.config.meters import Meter
     from edgeproxy.edge.limits.route_limits import PolicyTables
     from edgeproxy.edge.proxy.key_lookup import KeyLookup
     from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
@@ -58,6 +60,8 @@ class RouteAccess:
         self._tables = tables
         self._metrics = metrics
         self._tiers, self._meters, self._flags = settings.tiers, settings.meters, settings.flags
+        self._selector = RouteSelector(settings.routes, self._report_unknown_route)
+        self._has_fed_routes = not all(map(is_of_all, settings.meters.values()))
         self._edge_region = settings.region
         self._key_lookup = None if settings.directory is None else key_lookup
         self._stamps_each = settings.stamp_secret is not None or settings.auth.query is not None
@@ -124,7 +128,9 @@ class RouteAccess:
         self._check_region(key, customer, residency)
         allowance = self._compute_allowance(key, customer, residency)
         name, digest = key.customer.encode(), bytes.fromhex(key.sha256)
-        limits = RouteLimits(self._tables, route.settings, allowance, self._meters, name, digest, claims)
+        limits = RouteLimits(
+            self._tables, route.settings, allowance, self._meters, name, digest, claims, self._selector
+        )
         prefer = None if customer.regions is None else customer.regions.prefer
         networks = None if customer.networks is None else NetworkFilter(customer.networks)
         return self._create_binding(route, key.customer, customer.tier, allowance, limits, prefer, networks, residency)
@@ -134,6 +140,17 @@ class RouteAccess:
         flags = {} if self._key_lookup is None else self._key_lookup.flags.get(residency, {})
         allowance = compute_effective_allowance(self._tiers[customer.tier], customer, flags)
         return apply_key_limits(apply_caps(allowance, self._meters), key, flags)
+
+    def _report_unknown_route(self, name: str) -> None:
+        """Report a name of the directory that no route has."""
+        self._log.error("limits of the directory hold all requests", f"there is no {name} here")
+
+    def _get_meters(self, route: Route) -> "dict[str, Meter]":
+        """Return the meters that requests of a route feed."""
+        if not self._has_fed_routes:
+            return self._meters
+        selects = self._selector.selects
+        return {name: meter for name, meter in self._meters.items() if selects(meter, route.settings)}
 
     def _check_flag(self, route: Route, tier: str, customer: str | None, residency: str = "") -> None:
         """Raise RejectedError(404) where a route has a flag, and this customer (None: nobody) of this tier has not."""
@@ -182,7 +199,7 @@ class RouteAccess:
         tier = NO_LABEL if settings is None else ANONYMOUS
         self._check_flag(route, tier, None)
         allowance = None if settings is None else compute_allowance(settings, None)
-        limits = RouteLimits(self._tables, route.settings, allowance, self._meters, None)
+        limits = RouteLimits(self._tables, route.settings, allowance, self._meters, None, selector=self._selector)
         return self._create_binding(route, NO_LABEL, tier, allowance, limits)
 
     def _create_binding(
@@ -210,7 +227,7 @@ class RouteAccess:
             limits,
             stamps.format_lines(who),
             self._metrics,
-            self._meters,
+            self._get_meters(route),
             priority=0 if allowance is None else allowance.priority,
             message=None if allowance is None else allowance.message,
             prefer=prefer,

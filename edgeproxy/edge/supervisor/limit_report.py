@@ -9,13 +9,21 @@ from zoneinfo import ZoneInfo
 
 from edgeproxy.base.calendar import period_of
 from edgeproxy.base.json_values import JsonObject
-from edgeproxy.config.allowance import Allowance, apply_caps, compute_effective_allowance, find_missing_reference
+from edgeproxy.config.allowance import (
+    Allowance,
+    apply_caps,
+    compute_effective_allowance,
+    find_missing_reference,
+    get_selection,
+)
 from edgeproxy.config.customers import Customer, Flag
 from edgeproxy.config.directory import KnownCustomer
 from edgeproxy.config.edge.routes import Route
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.end_users import IP, EndUser
 from edgeproxy.config.limits import Limit, Quota
+from edgeproxy.config.meters import Meter
+from edgeproxy.config.selection import RouteSelector, Selecting
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.route_limits import (
     AppliedLimit,
@@ -80,22 +88,28 @@ def list_policies(
     routes = [route for route in settings.routes if _can_use(flags, route, known, customer)]
     name = customer.encode()
     return [
-        *_list_everywhere(tables, allowance, name, keys, now),
-        *_list_by_route(tables, allowance, routes, name, keys, now),
+        *_list_everywhere(tables, allowance, settings.meters, name, keys, now),
+        *_list_by_route(tables, allowance, routes, RouteSelector(settings.routes), name, keys, now),
     ]
 
 
 def _list_everywhere(
-    tables: Mapping[str, LimitTable], allowance: Allowance, customer: bytes, keys: list[bytes], now: float
+    tables: Mapping[str, LimitTable],
+    allowance: Allowance,
+    meters: Mapping[str, Meter],
+    customer: bytes,
+    keys: list[bytes],
+    now: float,
 ) -> Iterator[Policy]:
     limits = [(True, limit) for limit in allowance.limits if limit.scope not in BY_ROUTE]
     for each, key in _apply_to_customer(limits, "", customer, keys):
         yield _rate_line(tables, each, now, key)
     table, scope, subject = resolve_subject("customer", "", customer)
     if allowance.concurrency is not None:
-        rule = concurrency_rule(allowance.concurrency, scope)
+        rule = concurrency_rule(allowance.concurrency.max, scope)
         usage = _compute_remaining(tables[table], rule, subject, now)
-        yield _line(rule.name, scope, rule.limit, 0, usage, rule.algorithm)
+        line = _line(rule.name, scope, rule.limit, 0, usage, rule.algorithm)
+        yield {**line, **_name_requests(allowance.concurrency)}
     if allowance.burst_credits is not None:
         rule = credits_rule(allowance.burst_credits, scope)
         usage = _compute_remaining(tables[table], rule, subject, now, credits_sync(allowance))
@@ -104,13 +118,15 @@ def _list_everywhere(
         yield _line(rule.name, scope, rule.depth, window, usage, rule.algorithm)
     for quota in allowance.quotas:
         if quota.per is not None:
-            yield _quota_line(tables["quotas"], quota, quota.per, scope, subject, now)
+            line = _quota_line(tables["quotas"], quota, quota.per, scope, subject, now)
+            yield {**line, **_name_requests(get_selection(quota, meters[quota.meter]))}
 
 
 def _list_by_route(
     tables: Mapping[str, LimitTable],
     allowance: Allowance,
     routes: Iterable[Route],
+    selector: RouteSelector,
     customer: bytes,
     keys: list[bytes],
     now: float,
@@ -118,7 +134,8 @@ def _list_by_route(
     # Routes that differ by their methods alone may share a label, and so their lines.
     lines: dict[tuple[Rule, bytes, str], Policy] = {}
     for route in routes:
-        limits = [*((True, limit) for limit in allowance.limits), *((False, limit) for limit in route.limits)]
+        own = (limit for limit in allowance.limits if selector.selects(limit, route))
+        limits = [*((True, limit) for limit in own), *((False, limit) for limit in route.limits)]
         for each, key in _apply_to_customer(limits, route.label, customer, keys):
             if each.limit.scope in BY_ROUTE or not each.is_own:
                 line = _rate_line(tables, each, now, key)
@@ -174,7 +191,7 @@ def _rate_line(tables: Mapping[str, LimitTable], each: AppliedLimit, now: float,
         line["burst"] = rule.depth
     if key is not None:
         line["key"] = key.hex()[:8]
-    return line
+    return {**line, **_name_requests(limit)}
 
 
 def _compute_remaining(table: LimitTable, rule: Rule, subject: bytes, now: float, sync: str = "bounded") -> Usage:
@@ -190,6 +207,12 @@ def _quota_line(table: LimitTable, quota: Quota, per: str, scope: str, subject: 
     _, since, until = period_of(now, per, zone)
     usage = compute_quota_usage(table, quota.count_name, quota.included, per, zone, subject, now)
     return {**_line(quota.name, scope, quota.included, until - since, usage, "quota"), "cap": quota.cap}
+
+
+def _name_requests(part: Selecting) -> Policy:
+    """Return the fields of a line that name the requests which a limit holds; none where it holds all."""
+    named = {"routes": list(part.routes), "scopes": list(part.scopes)}
+    return {field: names for field, names in named.items() if names}
 
 
 def _line(

@@ -62,7 +62,7 @@ stamp_secret: ${SECRET}
     assert {name: value for name, value in vars(limit).items() if name != "rate"} == {
         "name": "basic", "algorithm": "sliding_window", "burst": None, "scope": "customer", "mode": "enforce",
         "per": None, "of": None, "reserve": None, "reserve_max": None,
-        "cost_header": None, "sync": "bounded",
+        "cost_header": None, "sync": "bounded", "routes": (), "scopes": (),
     }  # fmt: skip
     assert vars(settings.tiers["none"]) == {
         "limits": (), "concurrency": None, "quotas": (), "burst_credits": None, "caps": None, "priority": 0,
@@ -255,7 +255,7 @@ tiers:
       for more
 """
     ).tiers["t"]
-    assert (tier.concurrency, tier.priority, tier.message) == (2, 1, "Write to us for more")
+    assert (tier.concurrency.max, tier.priority, tier.message) == (2, 1, "Write to us for more")
     assert tier.burst_credits == BurstCredits(earn=Rate(10, 1.0), max=600)
     assert tier.quotas == (
         Quota(meter="requests", per="day", included=0, cap="soft", timezone="UTC"),

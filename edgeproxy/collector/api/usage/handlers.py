@@ -43,6 +43,7 @@ from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.collector.ledger.refusals import RefusalReport
 from edgeproxy.collector.quotas import customer_quotas
 from edgeproxy.collector.traffic import limit_usage
+from edgeproxy.config.allowance import get_concurrency
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.limits import Limit
 from edgeproxy.config.meters import MEASURES, AggregateName
@@ -220,7 +221,7 @@ class UsageHandlers(Handlers):
                 "customer": name,
                 "as_of": format_timestamp(until * 1000),
                 "limits": [to_rate_use(limit, use) for limit, use in uses],
-                "concurrency": allowance.concurrency,
+                "concurrency": get_concurrency(allowance),
                 "live": await self._fetch_live(name, until, modes, call.holder),
                 "is_counted": bool(refused),
                 "refusals": [

@@ -6,6 +6,7 @@ more for so long, whichever ends first, and then acts as a hard one.
 
 import time
 from collections.abc import Iterator, Mapping
+from typing import TypedDict
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -30,6 +31,13 @@ COUNTABLE = ("sum", "max", "unique")
 UTC = ZoneInfo("UTC")
 
 
+class _Named(TypedDict):
+    """The requests that a quota names."""
+
+    routes: tuple[str, ...]
+    scopes: tuple[str, ...]
+
+
 def get_quota_period(anchor: int | None) -> str:
     """Return the period after which the counts of a subscription restart, whose months are counted from `anchor`."""
     return "month" if anchor is None else f"month@{anchor}"
@@ -51,15 +59,16 @@ def build_quotas(
             continue
         is_level = meter.count == "holdings" or meter.aggregate not in COUNTABLE
         per = None if is_level else get_quota_period(anchor)
+        named: _Named = {"routes": price.routes, "scopes": price.scopes}
         included, grace = price.included, None if price.price is not None or price.tiers else plan.grace
         if price.cap == "hard" or grace is None or (is_level and meter.count != "holdings"):
-            yield Entitlement(meter=name, per=per, included=included, cap=price.cap)
+            yield Entitlement(meter=name, per=per, included=included, cap=price.cap, **named)
         elif name in passed and now >= passed[name] + int(grace.for_):
-            yield Entitlement(meter=name, per=per, included=included, cap="hard", why=UPGRADE)
+            yield Entitlement(meter=name, per=per, included=included, cap="hard", why=UPGRADE, **named)
         else:
-            yield Entitlement(meter=name, per=per, included=included, grace=int(grace.for_))
+            yield Entitlement(meter=name, per=per, included=included, grace=int(grace.for_), **named)
             most = included + int(included * round(grace.percent * 10**10)) // 10**10
-            yield Entitlement(meter=name, per=per, included=most, cap="hard", why=UPGRADE)
+            yield Entitlement(meter=name, per=per, included=most, cap="hard", why=UPGRADE, **named)
 
 
 async def update_entitlements(

@@ -25,6 +25,8 @@ NOT_FOUND, UNIMPLEMENTED = b"5", b"12"
 ANSWER_BYTES_MAX: Final = 64
 WIRE_BYTES_MAX: Final = 32 << 10
 """Bytes of all frames that are read beside a head and trailers. A service that answers sends a few hundred."""
+PIECE_BYTES: Final = 8 << 10
+"""Bytes that are parsed in one turn of the event loop. All of it as small frames takes 50 ms of CPU."""
 
 
 class HealthCall(AnsweredStream):
@@ -80,18 +82,32 @@ class GrpcProbe(asyncio.Protocol):
         self._service, self._limits = service, create_answer_limits(head_bytes_max)
         self._call = HealthCall()
         self._bytes_max = self._left = WIRE_BYTES_MAX + 2 * head_bytes_max
-        self.verdict: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._rest = b""
+        """Received bytes that wait for their turn. Meanwhile the transport does not read."""
+        self._is_lost = False
+        self._loop = asyncio.get_running_loop()
+        self.verdict: asyncio.Future[str | None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
         self._http2 = Requester(transport.write, transport.writelines, self._limits)
         self._http2.open(self._call, self._head, ended=False)
         self._http2.send_data(self._call, format_request(self._service), ended=True)
 
     def data_received(self, data: bytes) -> None:
+        is_waiting = bool(self._rest)  # A transport may deliver more while it is paused.
+        self._rest += data
+        if not is_waiting:
+            self._transport.pause_reading()
+            self._parse_piece()
+
+    def _parse_piece(self) -> None:
+        """Parse a piece of the received bytes, and the next piece in the next turn of the event loop."""
         if self.verdict.done():
             return
-        self._http2.receive(data[: self._left])
-        self._left -= len(data)
+        piece, self._rest = self._rest[:PIECE_BYTES], self._rest[PIECE_BYTES:]
+        self._http2.receive(piece[: self._left])
+        self._left -= len(piece)
         if self._call.excess is not None:
             self._settle(f"the health check's answer had {self._call.excess} of more than {self._limits.head} bytes")
         elif self._call.is_reset or self._http2.is_over:
@@ -100,9 +116,17 @@ class GrpcProbe(asyncio.Protocol):
             self._settle(self._call.describe(self._service))
         elif self._left < 0:
             self._settle(f"the health check's answer had more than {self._bytes_max} bytes")
+        elif self._rest:
+            self._loop.call_soon(self._parse_piece)
+        elif self._is_lost:
+            self._settle("it closed the connection")
+        else:
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._settle("it closed the connection")
+        self._is_lost = True
+        if not self._rest:
+            self._settle("it closed the connection")
 
     def _settle(self, verdict: str | None) -> None:
         if not self.verdict.done():

@@ -128,10 +128,12 @@ def test_each_endpoint_is_answered_where_its_group_is_served_and_elsewhere_is_no
     served = dict.fromkeys(GROUPS, 0)
     for group, port in parted.ports.items():
         with closing(Asking(port)) as listener:
-            for (method, path), groups in table.items():
+            for number, ((method, path), groups) in enumerate(table.items()):
                 at = path.format(**SOMETHING)
                 unknown = known(listener("LOCK", at))
-                for token in (None, "made-up", *ROLES):
+                # A listener that does not serve an endpoint does not read tokens: one role at each is enough.
+                roles = ROLES if group in groups else [list(ROLES)[number % len(ROLES)]]
+                for token in (None, "made-up", *roles):
                     answer = listener(method, at, token)
                     about = (group, method, path, token, answer)
                     if group not in groups:

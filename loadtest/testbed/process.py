@@ -105,7 +105,7 @@ class Process:
             self.wait(seconds)
 
     def kill_all(self) -> None:
-        """kill -9 of its family: itself first, as it would replace the others; and children that others made meanwhile."""
+        """kill -9 of its family: itself first, as it would replace the others, and what they started meanwhile."""
         if self.running:
             kill(self.pid)
         while members := self.family():

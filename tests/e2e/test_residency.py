@@ -31,6 +31,8 @@ from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
 
 NAMES = ("eu", "us")
+PAUSE_SECONDS = 0.02
+"""Between two rounds of requests during a move: without it they take a core from the move itself."""
 KILLS = 16
 """The calls of a move behind each of which its command is killed, one after the other; the last ones wait for edges."""
 KILLED_COMMAND = """
@@ -319,7 +321,7 @@ def asking(world: World, customer: str, *others: tuple[str, str]) -> Iterator[Co
     statuses, stop = Counter[int](), Event()
 
     def ask_on() -> None:
-        while not stop.is_set():
+        while not stop.wait(PAUSE_SECONDS):
             for region in NAMES:
                 statuses[world.ask(region, customer, "moving")] += 1
                 for name, residency in others:

@@ -41,7 +41,9 @@ class Prometheus:
         self._ports = Ports(1)
         (self.port,) = self._ports.numbers
         storage, listen = f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={HOST}:{self.port}"
-        self._process = Process([SERVER, f"--config.file={file}", storage, listen], folder / "log")
+        # An alert that fires before Alertmanager is known is sent a minute later by default.
+        resend = "--rules.alert.resend-delay=1s"
+        self._process = Process([SERVER, f"--config.file={file}", storage, listen, resend], folder / "log")
         self._jobs = set(targets)
         until(lambda: not self._process.running or self._ready(), "Prometheus is ready", seconds=START)
         assert self._process.running, self._process.output

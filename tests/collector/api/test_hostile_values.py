@@ -57,8 +57,8 @@ JSON: tuple[bytes, ...] = (
     ),
     *(orjson.dumps(value) for value in DATES),
 )
-PART = 4
-"""One in so many values is tried with a parameter that another operation has as well."""
+PART = 16
+"""One in so many values, which the seed decides, is tried with a parameter that another operation has as well."""
 REFUSED = (400, 422)
 """The statuses of a value that no database has had: an error of a database is none of them."""
 WEBHOOKS = {"encryption": "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=", "networks": ["127.0.0.0/8"]}

@@ -42,6 +42,7 @@ def site(tmp_path: Path, seed: int, request: pytest.FixtureRequest, monkeypatch:
 def soak(site: Site, seed: int, seconds: float, weights: dict[Deed, int]) -> Outcome:
     """Load, the course, and all that was written down."""
     before = descriptors(site)
+    idle = min(held.memory for pid in site.kin() if (held := vitals(pid)) is not None)
     watch, course = Watch(site), Course(site, seed, seconds, weights)
     site.load()
     watch.start()
@@ -61,6 +62,7 @@ def soak(site: Site, seed: int, seconds: float, weights: dict[Deed, int]) -> Out
         met=site.edge.relay.met,
         watch=watch,
         calm=course.calm,
+        idle=idle,
     )
 
 

@@ -146,7 +146,7 @@ def outcome() -> Outcome:
         verdicts={"edgeproxy verify": (0, "OK")},
     )
     return Outcome(
-        1, 100.0, frozenset(Deed), list(FAULTS.values()), held, [sums], Counter(arrives=9), watch, Calm(10, 90)
+        1, 100.0, frozenset(Deed), list(FAULTS.values()), held, [sums], Counter(arrives=9), watch, Calm(10, 90), 30_000
     )
 
 
@@ -299,8 +299,10 @@ def test_processes_that_grow_are_found() -> None:
     wrong.watch.connections = {look: float(look) for look in range(100)}
     assert wrong.complaints() == []
     wrong = outcome()
-    wrong.watch.vitals[2][50] = Vitals(50, 50.0, 50, 1 << 18)
+    wrong.watch.vitals[2][50] = Vitals(50, 50.0, 50, 130_000)
     assert "supervisor 2 held" in complaint(wrong)
+    wrong.idle = 120_000
+    assert wrong.complaints() == []
 
 
 def test_a_line_through_points_says_where_they_begin_and_end() -> None:

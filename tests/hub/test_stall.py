@@ -28,6 +28,9 @@ MANY = 1_000_000
 AT_ONCE = 100_000
 LONGEST_MS = 150
 """Milliseconds of CPU that one command may take of Redis, on a machine that is busy; it was more than a second."""
+READS = ("HGETALL", "SMEMBERS", "GET", "GETRANGE", "LRANGE", "ZRANGE", "LINDEX")
+"""Commands that can be repeated: other processes on the machine make one take more CPU, but not each time."""
+TRIES = 3
 TEXT_BYTES = 15 << 20
 """Nearly what `proto-max-bulk-len` of the documentation lets a user write at once."""
 
@@ -109,9 +112,12 @@ def find_costliest(operator: Client, user: Client, commands: Sequence[tuple[Argu
     """Return the milliseconds of CPU of the costliest of these commands by this user, and the command."""
     costs = []
     for command in commands:
-        before = cpu_ms(operator)
-        send(user, [command])
-        costs.append((cpu_ms(operator) - before, str(command)[:200]))
+        tries: list[float] = []
+        while not tries or (tries[-1] >= LONGEST_MS and command[0] in READS and len(tries) < TRIES):
+            before = cpu_ms(operator)
+            send(user, [command])
+            tries.append(cpu_ms(operator) - before)
+        costs.append((min(tries), str(command)[:200]))
     return max(costs)
 
 

@@ -1,13 +1,14 @@
 """The booking of invoices and credit notes in the journal.
 
-An invoice is booked when it is open, and again when it is paid or void; each step is booked once. A lost dispute is
-booked as less revenue. Fees are deferred,
-and earned over the days that they pay for (accounting.py).
+An invoice is booked when it is open, and again when it is paid or void; each step is booked once. Fees are deferred,
+and earned over the days that they pay for (accounting.py). A credit note and a lost dispute take a share off each line
+(reductions.py).
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,6 +16,13 @@ from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.invoices.credit_notes import MADE, VOID
 from edgeproxy.collector.billing.invoices.foreign_balance import UNDONE
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.invoices.reductions import (
+    FeeSpan,
+    ReducedInvoice,
+    Reduction,
+    compute_reduction,
+    is_fee,
+)
 from edgeproxy.collector.billing.journal.journal import (
     Journal,
     Posting,
@@ -100,10 +108,39 @@ async def _book_disputes(database: Database) -> int:
                 credit_transactions.c.kind == kind, credit_transactions.c.source.startswith(f"{row.id}/")
             )
             source = f"{row.id}/{(await connection.execute(times)).scalar_one()}"  # A bank may decide several times.
-            entries = plain_entries(kind, CENT * abs(change))
-            books.book(Posting(row.customer, kind, source, entries, row.invoice, currency=row.currency))
+            reduction = await _reduce_invoice(books, row.invoice, change, has_tax=False)
+            entries = (*reduction.entries, JournalEntry("chargebacks", -CENT * change))
+            books.book(await _build_reduction(books, kind, source, row, entries, reduction.fees))
             await connection.execute(sa.update(disputes).where(columns.id == row.id).values(booked=row.taken_off))
     return len(ids)
+
+
+async def _reduce_invoice(books: Journal, number: str, amount: int, *, has_tax: bool) -> Reduction:
+    """Return the booking that takes an amount off an invoice, after the reductions that are booked."""
+    sums = sa.select(invoices_table.c.subtotal, invoices_table.c.total).where(invoices_table.c.id == number)
+    subtotal, total = (await books.connection.execute(sums)).one()
+    notes = sa.select(sa.func.coalesce(sa.func.sum(credit_notes.c.amount), 0))
+    notes = notes.where(credit_notes.c.invoice == number, credit_notes.c.booked == MADE)
+    lost = sa.select(sa.func.coalesce(sa.func.sum(disputes.c.booked), 0)).where(disputes.c.invoice == number)
+    reduced = int((await books.connection.execute(notes)).scalar_one())
+    reduced += int((await books.connection.execute(lost)).scalar_one())
+    lines = await line_rows.fetch_lines(books.connection, number)
+    return compute_reduction(ReducedInvoice(lines, subtotal, total, reduced), amount, has_tax=has_tax)
+
+
+async def _build_reduction(
+    books: Journal,
+    kind: TransactionKind,
+    source: str,
+    row: NoteRow | sa.Row[tuple[object, ...]],
+    entries: tuple[JournalEntry, ...],
+    fees: Sequence[FeeSpan],
+) -> Posting:
+    """Build the transaction of a credit note or a dispute, with the fees that are earned less or more."""
+    opened = await books.find_transaction("invoice", row.invoice)
+    until = {} if opened is None else {"slice": opened.slice}
+    details = {"fees": fees} if fees else {}
+    return Posting(row.customer, kind, source, entries, row.invoice, details=details, currency=row.currency, **until)
 
 
 async def _record_booked(connection: AsyncConnection, table: sa.Table, number: str, state: str) -> None:
@@ -146,11 +183,6 @@ async def _reverse_foreign(books: Journal, row: InvoiceRow) -> None:
         entries = await _reverse_transactions(books, [foreign.seq])
         source = foreign.source + UNDONE
         books.book(Posting(row.customer, "foreign_balance", source, entries, foreign.source, currency=row.currency))
-
-
-def is_fee(line: RatedLine) -> bool:
-    """Return whether a line is earned over the days that it pays for."""
-    return not line.meter and line.kind != DISCOUNT
 
 
 def invoice_entries(
@@ -237,8 +269,7 @@ async def _book_void(books: Journal, row: InvoiceRow) -> None:
         return
     later = await _list_transactions(books, row.id, *NOTE_KINDS, "invoice_uncollectible")
     reversed_entries = await _reverse_transactions(books, [opened.seq, *later])
-    lines = await line_rows.fetch_lines(books.connection, row.id)
-    fees = [[-line.amount, line.span.start, line.span.end] for line in lines if is_fee(line)]
+    fees = await _reverse_fees(books, [opened.seq, *later])
     books.book(
         Posting(
             *(row.customer, "invoice_void", row.id, reversed_entries, row.id),
@@ -286,20 +317,20 @@ async def _book_note(books: Journal, row: NoteRow) -> None:
     booked = await books.find_transaction("credit_note", row.id)
     if row.state == MADE and booked is None:
         was_written_off = await books.find_transaction("invoice_uncollectible", row.invoice) is not None
-        entries = note_entries(row, was_written_off=was_written_off)
-        books.book(Posting(row.customer, "credit_note", row.id, entries, row.invoice, currency=row.currency))
+        reduction = await _reduce_invoice(books, row.invoice, row.amount, has_tax=True)
+        entries = (*reduction.entries, *note_entries(row, was_written_off=was_written_off))
+        books.book(await _build_reduction(books, "credit_note", row.id, row, entries, reduction.fees))
     if row.state == VOID and booked is not None and await books.find_transaction("credit_note_void", row.id) is None:
         reversed_entries = await _reverse_transactions(books, [booked.seq])
-        books.book(
-            Posting(row.customer, "credit_note_void", row.id, reversed_entries, row.invoice, currency=row.currency)
-        )
+        fees = await _reverse_fees(books, [booked.seq])
+        books.book(await _build_reduction(books, "credit_note_void", row.id, row, reversed_entries, fees))
 
 
 def note_entries(row: NoteRow, *, was_written_off: bool) -> tuple[JournalEntry, ...]:
-    """Return the entries of a credit note: what a paid invoice gives back, and the rest as less that is owed."""
+    """Return the entries of the money of a credit note: what a paid invoice gives back, and the rest as less that is
+    owed."""
     given_back = row.refunded + row.to_balance + row.off_stripe
     booked = (
-        JournalEntry("revenue", CENT * row.amount),
         JournalEntry("clearing", -CENT * row.refunded),
         JournalEntry("customer_balance", -CENT * row.to_balance),
         JournalEntry("bank", -CENT * row.off_stripe),
@@ -311,3 +342,14 @@ def note_entries(row: NoteRow, *, was_written_off: bool) -> tuple[JournalEntry, 
 async def _reverse_transactions(books: Journal, seqs: Sequence[int]) -> tuple[JournalEntry, ...]:
     """Return the entries that reverse these transactions."""
     return tuple(entry._replace(amount=-entry.amount) for entry in await fetch_entries(books.connection, seqs))
+
+
+async def _reverse_fees(books: Journal, seqs: Sequence[int]) -> list[FeeSpan]:
+    """Return the fees that reverse those of these transactions."""
+    columns = credit_transactions.c
+    statement = sa.select(columns.details).where(columns.seq.in_(seqs)).order_by(columns.seq)
+    return [
+        (-amount, start, end)
+        for details in (await books.connection.execute(statement)).scalars()
+        for amount, start, end in orjson.loads(details).get("fees", ())
+    ]

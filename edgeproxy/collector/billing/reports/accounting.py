@@ -53,6 +53,8 @@ ACCOUNTS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Every account, and its name in books unless the configuration has another one."""
+WITH_FEES: Final = ("invoice", "invoice_void", "credit_note", "credit_note_void", "dispute_lost", "dispute_won")
+"""The kinds of transactions whose details have fees: those of an invoice, or the part that is taken off them."""
 Format = Literal["csv", "quickbooks", "xero"]
 FORMATS: Final[tuple[Format, ...]] = ("csv", "quickbooks", "xero")
 
@@ -284,7 +286,7 @@ def _build_fee_condition(begin: int, end: int, currency: str) -> sa.ColumnElemen
     """Return the condition for transactions in a currency with fees that become revenue between these Unix seconds."""
     columns = credit_transactions.c
     is_in_time = (columns.at < end * 1000) & ((columns.slice >= begin) | (columns.at >= begin * 1000))
-    return columns.kind.in_(("invoice", "invoice_void")) & (columns.currency == currency) & is_in_time
+    return columns.kind.in_(WITH_FEES) & (columns.currency == currency) & is_in_time
 
 
 def parse_fees(details: str, booked: int, customer: str) -> Iterator[Fee]:

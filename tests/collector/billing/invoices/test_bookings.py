@@ -1,6 +1,7 @@
 """Invoices of plans are in the journal: owed, earned over their days, paid, void or noted, each once."""
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from edgeproxy.collector.billing.invoices import bookings, invoices, line_rows, 
 from edgeproxy.collector.billing.invoices.bookings import invoice_entries
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNoteStateError, list_due, transition
 from edgeproxy.collector.billing.invoices.invoices import InvoiceStateError
+from edgeproxy.collector.billing.invoices.reductions import ReducedInvoice, compute_reduction
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
-from edgeproxy.collector.billing.reports.accounting import parse_fees
+from edgeproxy.collector.billing.reports.accounting import fetch_fees_between, parse_fees
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import credit_notes, invoice_lines
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
@@ -124,9 +126,9 @@ def test_each_thing_that_becomes_of_an_invoice_is_booked_once(database: str, mon
             assert await read(there, sums) == {
                 "receivable": 6171 - 100,
                 "clearing": 6171 - 100,
-                "deferred_fees": -2 * 4950,
-                "revenue": -2 * 235 + 200,
-                "tax": -2 * 986,
+                "deferred_fees": -2 * 4950 + 2 * 80,
+                "revenue": -2 * 235 + 2 * 4,
+                "tax": -2 * 986 + 2 * 16,
             }
             booked = await read(there, transactions)
             fees = {
@@ -186,13 +188,40 @@ def test_what_was_noted_of_an_open_invoice_is_neither_paid_nor_owed(database: st
                 await bookings.book_invoices(there)
             assert await read(there, sums) == {
                 "clearing": 6171 - 100,
-                "deferred_fees": -2 * 4950,
-                "revenue": -2 * 235 + 100 + 6171,
-                "tax": -2 * 986,
+                "deferred_fees": -(4950 - 80),
+                "revenue": -(235 - 4),
+                "tax": -(986 - 16),
             }
             assert await read(there, verify_journal) == 9
+            async with there.reading() as connection:
+                fees = await fetch_fees_between(connection, MONTH.start, MONTH.end)
+            for part in (0, 1, 2):  # Revenue of fees is that of the lines that stand, on each day.
+                second = MONTH.start + part * (MONTH.end - MONTH.start) // 2
+                earned = sum(fee.compute_earned(second) for fee in fees)
+                assert earned == pytest.approx((4950 - 80) * part / 2, abs=2)
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("has_tax", [True, False])
+def test_reductions_come_to_the_whole_invoice_and_back(has_tax: bool) -> None:
+    """A third, then the rest; both end, in either order: each account is what it was, to the cent."""
+    lines = [*LINES, RatedLine("discount", "standard@1", MONTH, "", "OFF", 0, 1, None, -333, MONTH)]
+    invoice = ReducedInvoice(lines, 4852, 5838, 0)
+    accounts: Counter[str] = Counter()
+    for reduced, amount in ((0, 1946), (1946, 3892), (5838, -1946), (3892, -3892)):
+        reduction = compute_reduction(invoice._replace(reduced=reduced), amount, has_tax=has_tax)
+        assert sum(entry.amount for entry in reduction.entries) == CENT * amount
+        for entry in reduction.entries:
+            accounts[entry.account] += entry.amount
+        if reduced + amount == 5838:
+            taxed = {"tax": 986, "revenue": 235} if has_tax else {"revenue": 235 + 986}
+            assert {name: n // CENT for name, n in accounts.items()} == {
+                "deferred_fees": 4950,
+                "discounts": -333,
+                **taxed,
+            }
+    assert not any(accounts.values())
 
 
 STORIES: dict[str, tuple[list[tuple[str, dict[str, int]]], dict[str, int]]] = {

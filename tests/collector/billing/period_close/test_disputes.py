@@ -156,7 +156,7 @@ def test_a_dispute_is_an_alert_a_state_of_the_invoice_and_a_message_and_takes_li
             assert [(one[0], one[1]) for one in await fetch_alerts(of)][1:] == [("dispute_closed", "warn")]
             (_, (type_, data)) = await fetch_messages(of)
             assert (type_, data["state"], data["amount_lost"]) == ("dispute.closed", "lost", 10000)
-            assert await fetch_accounts(of) == {"revenue": 10000, "chargebacks": -10000}
+            assert await fetch_accounts(of) == {"deferred_fees": 10000, "chargebacks": -10000}
             await of.change(name, "large", now=NOON)
             assert amounts((await fetch_invoices(of, name))["2027-01-01 change"]) == [0, 25000], "no unused fee is left"
             await apply_stripe_events(of)
@@ -182,7 +182,7 @@ def test_a_won_dispute_leaves_the_lines_and_a_decision_that_is_reversed_puts_the
             assert await fetch_accounts(of) == {}
             stripe_id = await find_dispute(stripe_sandbox, of)
             there = {"id": stripe_id, "amount": 4000, "currency": "usd", "evidence_details": {}, "reason": "fraudulent"}
-            expected = {"lost": ({"revenue": 4000, "chargebacks": -4000}, -3000), "won": ({}, -5000)}
+            expected = {"lost": ({"deferred_fees": 4000, "chargebacks": -4000}, -3000), "won": ({}, -5000)}
             for status in ("lost", "won", "lost", "won"):
                 async with of.database.writing() as connection:
                     await disputes.apply_stripe_dispute(connection, {**there, "status": status}, None)

@@ -1,0 +1,71 @@
+"""The part of an invoice that a credit note or a lost dispute takes off, as entries of the journal. Pure.
+
+Each line loses the same share. So a fee that is credited is deferred no more and earned no more, and its revenue until
+now is taken back. The sums of several reductions are exact to the smallest unit, in any order.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from edgeproxy.collector.billing.invoices.invoiced_lines import take_off
+from edgeproxy.collector.billing.journal.postings import CENT, JournalEntry
+from edgeproxy.collector.billing.rating.rater import DISCOUNT, RatedLine
+
+FeeSpan = tuple[int, int, int]
+"""The amount of a fee in smallest units, and the Unix seconds between which it is earned."""
+
+
+class ReducedInvoice(NamedTuple):
+    """An invoice of which a part is taken off. Amounts are smallest units of its currency."""
+
+    lines: Sequence[RatedLine]
+    subtotal: int
+    total: int
+    """The sum with tax."""
+    reduced: int
+    """The sum of the reductions that are booked so far."""
+
+
+class Reduction(NamedTuple):
+    """A reduction as it is booked."""
+
+    entries: tuple[JournalEntry, ...]
+    """The entries without those for the money that goes back. Debits are above zero."""
+    fees: Sequence[FeeSpan]
+    """The fees that are earned less, below zero."""
+
+
+def is_fee(line: RatedLine) -> bool:
+    """Return whether a line is earned over the days that it pays for."""
+    return not line.meter and line.kind != DISCOUNT
+
+
+def compute_reduction(invoice: ReducedInvoice, amount: int, *, has_tax: bool) -> Reduction:
+    """Return the entries that take an amount off an invoice; below zero, a reduction ends.
+
+    The entries sum up to `amount`. Without `has_tax` the tax stays, and all of the amount is taken off the revenue.
+    """
+    before, after = (_share(invoice, reduced) for reduced in (invoice.reduced, invoice.reduced + amount))
+    changes = [
+        (line, line.taken_off - earlier.taken_off)
+        for line, earlier in zip(take_off(invoice.lines, after), take_off(invoice.lines, before), strict=True)
+    ]
+    fees = [(-change, line.span.start, line.span.end) for line, change in changes if is_fee(line) and change]
+    discounts = sum(change for line, change in changes if line.kind == DISCOUNT)
+    tax = invoice.total - invoice.subtotal if has_tax else 0
+    taxed = round(tax * after) - round(tax * before)
+    rest = amount - taxed - sum(change for _, change in changes)
+    entries = (
+        JournalEntry("deferred_fees", -CENT * sum(change for change, _, _ in fees)),
+        *(JournalEntry("revenue", CENT * change, "", line.meter, line.value) for line, change in changes if line.meter),
+        JournalEntry("revenue", CENT * rest),
+        JournalEntry("discounts", CENT * discounts),
+        JournalEntry("tax", CENT * taxed),
+    )
+    return Reduction(tuple(entry for entry in entries if entry.amount), fees)
+
+
+def _share(invoice: ReducedInvoice, reduced: int) -> Fraction:
+    """Return the share of an invoice that is taken off, from 0 to 1."""
+    return Fraction(min(max(reduced, 0), invoice.total), invoice.total) if invoice.total > 0 else Fraction(0)

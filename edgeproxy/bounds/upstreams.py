@@ -335,6 +335,17 @@ DISCOVERY: Final = (
         "names are looked up in a thread",
         effect="the last known addresses stay; a name without any is 502, `dns_error`",
     ),
+    Bound(
+        "discovery addresses",
+        Reader.DISCOVERY,
+        (Protocol.DNS,),
+        "the addresses of a name",
+        resolver.ADDRESSES_MAX,
+        Unit.ITEMS,
+        Side.PEER,
+        "each address has health checks, and a place in every worker",
+        effect="the first ones in numeric order are used, and the log has a line",
+    ),
 )
 
 

@@ -40,7 +40,9 @@ class GrpcTransport:
             if self._channel is None:
                 self._channel = await self._open()
             stub = TraceServiceStub(self._channel)
-            return accept(await stub.Export(request, timeout=self._settings.timeout, metadata=self._metadata))
+            response = await stub.Export(request, timeout=self._settings.timeout, metadata=self._metadata)
+            # grpcio returns None for an answer that is no message. The receiver has accepted the request nevertheless.
+            return Outcome(True) if response is None else accept(response)
         except grpc.aio.AioRpcError as error:
             name, details = error.code().name, str(error.details())[:WHY_CHARACTERS_MAX]
             return Outcome(False, name in RETRIED_CODES, f"it answers {name}: {details}")

@@ -79,6 +79,7 @@ TESTS = {
     "health check call bytes": PEERS,
     "health check time": PEERS,
     "health check body": "edge/supervisor/test_probe.py::test_a_body_is_read_up_to_a_bound",
+    "discovery addresses": f"{RESOLVER}::test_long_answer_of_a_name_server_is_cut_and_logged_once",
     "discovery look-up": f"{RESOLVER}::test_a_look_up_without_end_counts_as_failed_and_holds_up_no_other",
     "usage text": "edge/body_usage/test_body_usage.py::test_the_ends_of_a_long_text_are_read",
     "usage decompression": f"{CODING}::test_a_bomb_does_not_go_off",

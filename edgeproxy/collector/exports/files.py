@@ -71,7 +71,7 @@ def parse_columns(path: str, body: bytes, schema: pa.Schema) -> list[list[Any]]:
         if not table.schema.equals(schema):
             raise DamagedExportError(f"{path}: has other columns than such files have")
         return [column.to_pylist() for column in table.columns]
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # Of texts and times that are none.
         raise DamagedExportError(f"{path}: cannot be read: {str(error).partition(chr(10))[0]}") from None
 
 

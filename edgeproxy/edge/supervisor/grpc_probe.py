@@ -23,6 +23,7 @@ SERVING: Final = b"\x08\x01"
 STATUSES: Final = {b"": "UNKNOWN", b"\x08\x00": "UNKNOWN", b"\x08\x02": "NOT_SERVING", b"\x08\x03": "SERVICE_UNKNOWN"}
 NOT_FOUND, UNIMPLEMENTED = b"5", b"12"
 ANSWER_BYTES_MAX: Final = 64
+STATUS_DIGITS_MAX: Final = 3
 WIRE_BYTES_MAX: Final = 32 << 10
 """Bytes of all frames that are read beside a head and trailers. A service that answers sends a few hundred."""
 PIECE_BYTES: Final = 8 << 10
@@ -69,7 +70,7 @@ class HealthCall(AnsweredStream):
         if codes == [UNIMPLEMENTED]:
             return "it has no health service, grpc.health.v1"
         if codes != [b"0"]:
-            return f"grpc-status {codes[0].decode()}" if codes else "no answer of gRPC"
+            return describe_status(codes[0]) if codes else "no answer of gRPC"
         status = self.message[5:]
         return None if status == SERVING else STATUSES.get(status, "no status of grpc.health.v1")
 
@@ -131,6 +132,11 @@ class GrpcProbe(asyncio.Protocol):
     def _settle(self, verdict: str | None) -> None:
         if not self.verdict.done():
             self.verdict.set_result(verdict)
+
+
+def describe_status(code: bytes) -> str:
+    """Describe a status of gRPC; a service may send any bytes, and as many as its head may have."""
+    return f"grpc-status {int(code)}" if code.isdigit() and len(code) <= STATUS_DIGITS_MAX else "no status of gRPC"
 
 
 def format_request(service: str) -> bytes:

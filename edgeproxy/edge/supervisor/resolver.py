@@ -22,6 +22,10 @@ FIRST_RETRY_SECONDS = 1.0
 """Seconds between two look-ups of a name that has no address yet."""
 LOOKUP_TIMEOUT = 10.0
 """Seconds after which a look-up counts as failed."""
+ADDRESSES_MAX = 1024
+"""Addresses of a name. A name server can send some 4,000, and each has probes and a place in every worker."""
+LOGGED_MAX = 16
+"""Addresses in a log line."""
 LOG_QUIET_SECONDS = 60.0
 """Seconds between two log lines about one name that cannot be looked up."""
 
@@ -124,7 +128,7 @@ class Resolver:
         name.failures += 1
         self._on_failure(name.host)
         name.why = why
-        addresses = list(name.addresses)
+        addresses = list(name.addresses[:LOGGED_MAX])
         self._rare_log.error("upstream name cannot be looked up", name.host, why=why, addresses_kept=addresses)
         if not name.is_looked_up:
             name.is_looked_up = True
@@ -132,10 +136,19 @@ class Resolver:
 
     def _record_addresses(self, name: HostName, addresses: tuple[str, ...]) -> None:
         name.why = ""
+        if len(addresses) > ADDRESSES_MAX:
+            self._rare_log.error(
+                "upstream name has more addresses than are used",
+                name.host,
+                addresses=len(addresses),
+                used=ADDRESSES_MAX,
+            )
+            addresses = addresses[:ADDRESSES_MAX]
         if name.is_looked_up and addresses == name.addresses:
             return
         if name.addresses or name.failures:
-            self._log.info("upstream addresses changed", host=name.host, addresses=addresses, before=name.addresses)
+            after, before = addresses[:LOGGED_MAX], name.addresses[:LOGGED_MAX]
+            self._log.info("upstream addresses changed", host=name.host, addresses=after, before=before)
         name.addresses, name.is_looked_up = addresses, True
         self._on_change()
 

@@ -14,6 +14,8 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.regions.latencies import Report
 
 REPORTS_AT_ONCE = 500
+REJECTED_STATUSES = (400, 413, 422)
+"""Statuses of a batch that the collector will never accept: it is malformed or too large."""
 QUEUED_MAX = 5_000
 """Queued reports; beyond them the oldest are dropped: later ones say the same."""
 PEER = HttpPeer("the collector", 5.0, 1 << 20)
@@ -26,6 +28,10 @@ class CollectorUnavailableError(Exception):
     """The collector does not answer, or with an error; the text says why."""
 
 
+class RejectedReportsError(CollectorUnavailableError):
+    """The collector rejects the reports of a batch, and would reject them again."""
+
+
 class Collector:
     """A client of one collector, over persistent connections."""
 
@@ -35,6 +41,8 @@ class Collector:
         self._server_name = server_name
         self._session = open_session(PEER, tls=tls, limit=8)
         self._queue: deque[Report] = deque(maxlen=QUEUED_MAX)
+        self._at_once = REPORTS_AT_ONCE
+        """The size of the next batch: half as many after a rejection, twice as many after a success."""
         self._cache: OrderedDict[tuple[str, str | None], tuple[float, JsonObject]] = OrderedDict()
         self._log = log.RateLimitedLog(60.0)
 
@@ -49,18 +57,31 @@ class Collector:
             await self.send()
 
     async def send(self) -> None:
-        """Send the queued reports; those that cannot be sent stay queued."""
+        """Send the queued reports; those that cannot be sent stay queued. A report that the collector rejects by itself
+        is dropped, so that it does not stop the others."""
         while self._queue:
-            batch = [self._queue.popleft() for _ in range(min(REPORTS_AT_ONCE, len(self._queue)))]
+            batch = [self._queue.popleft() for _ in range(min(self._at_once, len(self._queue)))]
             try:
                 await self._request(
                     "POST", "/v1/regions/reports", orjson.dumps({"reports": [report._asdict() for report in batch]})
                 )
+            except RejectedReportsError as error:
+                if len(batch) == 1:
+                    self._log.error("a report is dropped", "rejected", why=str(error))
+                    continue
+                self._at_once = len(batch) // 2
+                self._put_back(batch)
             except CollectorUnavailableError as error:
                 self._log.error("reports cannot be sent on", "reports", why=str(error))
-                for report in reversed(batch[: QUEUED_MAX - len(self._queue)]):
-                    self._queue.appendleft(report)
+                self._put_back(batch)
                 return
+            else:
+                self._at_once = min(2 * self._at_once, REPORTS_AT_ONCE)
+
+    def _put_back(self, batch: list[Report]) -> None:
+        """Queue these reports before all others, as far as there is room."""
+        for report in reversed(batch[: QUEUED_MAX - len(self._queue)]):
+            self._queue.appendleft(report)
 
     def find_cached_best(self, network: str, country: str | None, now: float) -> JsonObject | None:
         """Return the cached best region of a network; None where there is none, or it is too old."""
@@ -88,7 +109,8 @@ class Collector:
             ) as answer:
                 content = await answer.read()
                 if answer.status != 200:
-                    raise CollectorUnavailableError(f"the collector answered {answer.status}: {format_detail(content)}")
+                    kind = RejectedReportsError if answer.status in REJECTED_STATUSES else CollectorUnavailableError
+                    raise kind(f"the collector answered {answer.status}: {format_detail(content)}")
                 document = orjson.loads(content)
         except (OSError, aiohttp.ClientError, ValueError) as error:  # TimeoutError is the first, bad JSON the last.
             raise CollectorUnavailableError(str(error) or "no answer in time") from None

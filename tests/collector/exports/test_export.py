@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,7 +16,8 @@ from loadtest.testbed.batch_chains import NOON, Chain
 from tests.support.books import Books, Clock, clock, of_days  # noqa: F401
 
 duckdb = pytest.importorskip("duckdb", reason="there is no duckdb on this machine")
-pytest.importorskip("pyarrow", reason="there is no pyarrow on this machine")
+pa = pytest.importorskip("pyarrow", reason="there is no pyarrow on this machine")
+pq = pytest.importorskip("pyarrow.parquet", reason="there is no pyarrow on this machine")
 from edgeproxy.collector.exports import exporter, files, manifest, verification  # noqa: E402
 from edgeproxy.collector.exports.storage import Storage  # noqa: E402
 
@@ -322,3 +324,17 @@ def test_hours_that_are_dropped_before_they_are_exported_are_told(
         await books.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("meter", pa.array([b"\xb9"]).view(pa.string())), ("hour", pa.array([2**62]).cast(pa.timestamp("ms", tz="UTC")))],
+    ids=["text", "time"],
+)
+def test_file_with_a_value_that_python_cannot_hold_is_named(field: str, value: Any) -> None:
+    body = files.format_file(HOURS, {("acme", "tokens", "eu", "edge-1", "v1", ""): 1})
+    table = pq.read_table(pa.BufferReader(body))
+    number = table.schema.get_field_index(field)
+    damaged = files.encode_table(table.set_column(number, table.schema.field(number), value))
+    with pytest.raises(manifest.DamagedExportError, match=r"^usage/1\.parquet: cannot be read: "):
+        files.parse_file("usage/1.parquet", HOURS, damaged)

@@ -11,6 +11,7 @@ import uvloop
 
 from edgeproxy.config.edge.upstreams import Endpoint, Health, Upstream
 from edgeproxy.config.tls import UpstreamTls
+from edgeproxy.edge.supervisor.grpc_probe import STATUS, HealthCall
 from edgeproxy.edge.supervisor.health import ProbeTarget, ProbeTerms
 from edgeproxy.edge.supervisor.probe import PEER, Prober, probe_address
 from loadtest.testbed.authority import Authority
@@ -348,3 +349,10 @@ def test_an_answer_to_a_probe_has_the_bounds_of_the_upstream(name: str) -> None:
         assert await prober(target) == f"the health check's answer had {excess}"
 
     play(scene, Server(below))
+
+
+@pytest.mark.parametrize("code", [b"\xff\xfe", b"", b"-1", b"9" * 60_000])
+def test_status_that_is_none_of_grpc_is_a_short_reason(code: bytes) -> None:
+    call = HealthCall()
+    call.on_trailers([STATUS + code])
+    assert call.describe("api") == "no status of gRPC"

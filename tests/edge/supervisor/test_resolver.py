@@ -124,6 +124,28 @@ def test_a_look_up_without_end_counts_as_failed_and_holds_up_no_other(monkeypatc
     play(Names(a=None, b=["10.0.0.1"]), ["a", "b"], scene)
 
 
+def test_long_answer_of_a_name_server_is_cut_and_logged_once() -> None:
+    def answer(network: int) -> list[str]:
+        return [f"10.{network}.{number >> 8}.{number & 255}" for number in range(resolver.ADDRESSES_MAX + 1)]
+
+    names = Names(a=answer(0))
+
+    async def scene(made: Resolver, learned: list[int]) -> None:
+        await turned(lambda: made["a"].addresses, "it was looked up")
+        assert made["a"].addresses == tuple(answer(0)[: resolver.ADDRESSES_MAX])
+        looked_up = len(names.asked)
+        await turned(lambda: len(names.asked) > looked_up + 2, "it is looked up again")
+        assert len(learned) == 1, "the same answer changes nothing"
+        names.answers["a"] = answer(1)
+        await turned(lambda: len(learned) == 2, "it has changed")
+
+    with capture_logs() as logs:
+        play(names, ["a"], scene)
+    cut = [log for log in logs if log["event"] == "upstream name has more addresses than are used"]
+    assert [(log["addresses"], log["used"]) for log in cut] == [(resolver.ADDRESSES_MAX + 1, resolver.ADDRESSES_MAX)]
+    assert max(len(str(log)) for log in logs) < 2000
+
+
 # ---- the system's resolver
 
 

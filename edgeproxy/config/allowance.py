@@ -6,7 +6,7 @@ from typing import Literal, TypeVar
 
 from edgeproxy.config.customers import Customer, DirectoryKey, Flag, Key, Subscriber
 from edgeproxy.config.directory import FREE
-from edgeproxy.config.limits import BurstCredits, Caps, ConcurrencyLimit, Entitlement, Limit, Quota
+from edgeproxy.config.limits import BurstCredits, Caps, ConcurrencyLimit, Entitlement, Limit, Messages, Quota
 from edgeproxy.config.meters import MEASURES, Meter
 from edgeproxy.config.selection import ANY_ROUTES, RouteSelector, SelectableRoute, Selecting, is_of_all
 from edgeproxy.config.tiers import Tier
@@ -34,8 +34,8 @@ class Allowance:
     caps: Caps | None
     priority: int
     """The larger, the later shed."""
-    message: str | None
-    """Text for refused clients beside the reason."""
+    message: str | Messages | None
+    """Text for refused clients behind the reason, for all kinds of limits or by kind."""
 
 
 def compute_allowance(tier: Tier, customer: Customer | None) -> Allowance:
@@ -119,6 +119,10 @@ class Spending(Limit):
         return True
 
 
+class SpendingCap(Quota):
+    """A quota of what is spent in a day: a cap."""
+
+
 def apply_caps(allowance: Allowance, meters: Mapping[str, Meter]) -> Allowance:
     """Return the allowance with its caps as the limit and the quota that they are; those of a request stay. Without
     entitlements to what is not counted here."""
@@ -133,7 +137,7 @@ def apply_caps(allowance: Allowance, meters: Mapping[str, Meter]) -> Allowance:
     if caps.session is not None:
         limits = (*limits, Spending(name=SESSION, rate=caps.session, cost_header=meter.header, **named))
     if caps.day is not None:
-        quotas = (*quotas, Quota(meter=COST, per="day", included=caps.day, cap="hard", **named))
+        quotas = (*quotas, SpendingCap(meter=COST, per="day", included=caps.day, cap="hard", **named))
     return replace(allowance, limits=limits, quotas=quotas, caps=caps.model_copy(update=named))
 
 

@@ -8,7 +8,17 @@ from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag
 from edgeproxy.config import parsers, units
 from edgeproxy.config.certificate_names import add_certificate_digest, read_certificate_name
 from edgeproxy.config.field_types import Moment, Name, Priority, ResidencyName, Scope, Sentence
-from edgeproxy.config.limits import BurstCredits, Caps, ConcurrencyLimit, Entitlement, KeyBudget, KeyLimit, Limit, Quota
+from edgeproxy.config.limits import (
+    BurstCredits,
+    Caps,
+    ConcurrencyLimit,
+    Entitlement,
+    KeyBudget,
+    KeyLimit,
+    Limit,
+    Message,
+    Quota,
+)
 from edgeproxy.config.networks import Networks
 from edgeproxy.config.part import FieldMark, Part
 from edgeproxy.config.selection import is_of_all
@@ -85,7 +95,7 @@ class Customer(Part):
     )
     caps: Caps | None = Field(default=None, description="Caps in place of the tier's; an empty mapping is none.")
     priority: Priority | None = Field(default=None, description="Priority in place of the tier's.")
-    message: Sentence | None = Field(default=None, description="Message in place of the tier's.")
+    message: Message | None = Field(default=None, description="Message in place of the tier's.")
     revoked: tuple[str, ...] = Field(
         default=(), description="Tokens of [issuers](jwt.md) that are no longer valid, by their claim `jti`."
     )

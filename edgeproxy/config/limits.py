@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, AlgorithmName
@@ -301,6 +301,30 @@ class ConcurrencyLimit(Part):
     max: Count = Field(description="Requests that may be under way.")
     routes: HeldRoutes = ()
     scopes: HeldScopes = ()
+
+
+class Messages(Part):
+    """Texts for refused clients, by the kind of limit. A text alone is for all kinds.
+
+    ```yaml
+    tiers:
+      basic: {message: {rate: "Pro allows 600 requests in a minute", quota: "Write to sales@example.com for more"}}
+    ```
+    """
+
+    rate: Sentence | None = Field(default=None, description="Text behind refusals by rates.")
+    concurrency: Sentence | None = Field(default=None, description="Text behind refusals by concurrency.")
+    quota: Sentence | None = Field(default=None, description="Text behind refusals by quotas of tiers and customers.")
+    plan: Sentence | None = Field(default=None, description="Text behind refusals by amounts that a plan includes.")
+    cap: Sentence | None = Field(default=None, description="Text behind refusals by caps.")
+    budget: Sentence | None = Field(default=None, description="Text behind refusals by budgets of keys.")
+    credits: Sentence | None = Field(default=None, description="Text behind refusals as credits are spent.")
+
+
+Message = Annotated[
+    Annotated[Messages, Tag(parsers.GIVEN)] | Annotated[Sentence, Tag("text")],
+    Discriminator(lambda value: "text" if isinstance(value, str) else parsers.GIVEN),
+]
 
 
 class BurstCredits(Part):

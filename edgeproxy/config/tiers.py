@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers, units
-from edgeproxy.config.field_types import Priority, Sentence
-from edgeproxy.config.limits import BurstCredits, Caps, ConcurrencyLimit, Limit, Quota
+from edgeproxy.config.field_types import Priority
+from edgeproxy.config.limits import BurstCredits, Caps, ConcurrencyLimit, Limit, Message, Quota
 from edgeproxy.config.part import Part
 
 
@@ -42,8 +42,8 @@ class Tier(Part):
     priority: Priority = Field(
         default=0, description="Order of [shedding](#overload): requests of the lowest priority get 503 first."
     )
-    message: Sentence | None = Field(
-        default=None, description="Text for refused clients beside the reason, such as whom to ask for more."
+    message: Message | None = Field(
+        default=None, description="Text for refused clients behind the reason, such as whom to ask for more."
     )
     analytics: Annotated[float | None, BeforeValidator(units.read_analytics)] = Field(
         default=None,

@@ -54,6 +54,9 @@ CREDITS_SPENT: Final = "urn:edgeproxy:problem:credits-spent"
 """The problem type of a 402 to whom has spent what was paid in advance."""
 
 
+LimitMembers = tuple[tuple[str, object], ...]
+"""The members of a problem's `limit`: the limit that refused, each with its name."""
+
 QUOTE, BACKSLASH = b'"\\'
 """The bytes that would have to be escaped in a JSON string; as integers, which bytes are searched for at once."""
 
@@ -94,28 +97,35 @@ def format_limited(
     instance: bytes,
     *,
     detail: str | None = None,
+    limit: LimitMembers = (),
     close: bool = False,
     head_only: bool = False,
 ) -> bytes:
     """Format a whole 429, with draft-ietf-httpapi-ratelimit-headers-10's problem type and the names of the policies.
 
     `fields` and `instance` as in `format_response` and `format_problem`; X-Request-Id is added. `detail`: what is said
-    instead of which limits were passed.
+    instead of which limits were passed. `limit`: the members of `limit`, which is left out without any.
     """
     if head_only or QUOTE in instance or BACKSLASH in instance:
-        body = _append_instance(_format_quota_opening(violated, detail), instance)
+        body = _append_instance(_format_quota_opening(violated, detail, limit), instance)
         fields = b"%b%bX-Request-Id: %b\r\n" % (PROBLEM, fields, instance)
         return format_response(429, fields, body, close=close, head_only=head_only)
-    before, between = split_limited(fields, violated, len(instance), detail=detail, close=close)
+    before, between = split_limited(fields, violated, len(instance), detail=detail, limit=limit, close=close)
     return b"".join((before, instance, between, instance, LIMITED_END))
 
 
 def split_limited(
-    fields: bytes, violated: tuple[str, ...], instance: int, *, detail: str | None, close: bool
+    fields: bytes,
+    violated: tuple[str, ...],
+    instance: int,
+    *,
+    detail: str | None,
+    limit: LimitMembers = (),
+    close: bool,
 ) -> tuple[bytes, bytes]:
     """Format a 429 for ids of `instance` bytes that JSON need not escape: what stands before the first, and between
     the two. Behind the second comes LIMITED_END. Other arguments are those of `format_limited`."""
-    return LIMITED + fields + b"X-Request-Id: ", _format_limited_middle(violated, detail, instance, close)
+    return LIMITED + fields + b"X-Request-Id: ", _format_limited_middle(violated, detail, limit, instance, close)
 
 
 def format_credits_spent(
@@ -124,11 +134,12 @@ def format_credits_spent(
     instance: bytes,
     *,
     detail: str | None = None,
+    limit: LimitMembers = (),
     close: bool = False,
     head_only: bool = False,
 ) -> bytes:
     """Format a whole 402: what was paid in advance is spent. Arguments are those of `format_limited`."""
-    body = _append_instance(_format_spent_opening(violated, detail), instance)
+    body = _append_instance(_format_spent_opening(violated, detail, limit), instance)
     fields = b"%b%bX-Request-Id: %b\r\n" % (PROBLEM, fields, instance)
     return format_response(402, fields, body, close=close, head_only=head_only)
 
@@ -139,24 +150,29 @@ LIMITED_END: Final = b'"}'
 
 
 @lru_cache(maxsize=1024)
-def _format_limited_middle(violated: tuple[str, ...], detail: str | None, instance: int, close: bool) -> bytes:
+def _format_limited_middle(
+    violated: tuple[str, ...], detail: str | None, limit: LimitMembers, instance: int, close: bool
+) -> bytes:
     """Format the bytes between the two places where the request id, of `instance` bytes, stands."""
-    opening = _format_quota_opening(violated, detail) + b',"instance":"'
+    opening = _format_quota_opening(violated, detail, limit) + b',"instance":"'
     ending = b"Connection: close\r\n" if close else b""
     return b"\r\nContent-Length: %d\r\n%b\r\n%b" % (len(opening) + instance + len(LIMITED_END), ending, opening)
 
 
 @lru_cache(maxsize=1024)
-def _format_spent_opening(violated: tuple[str, ...], detail: str | None) -> bytes:
-    why = "The credits that were paid in advance are spent; service goes on once there are more"
+def _format_spent_opening(violated: tuple[str, ...], detail: str | None, limit: LimitMembers) -> bytes:
     members = {
         "type": CREDITS_SPENT,
         "title": "Prepaid credits are spent",
         "status": 402,
-        "detail": f"{why}. {detail}" if detail else why,
+        "detail": detail or "Prepaid credits are spent",
         "violated-policies": violated,
     }
-    return orjson.dumps(members)[:-1]
+    return _dump_opening(members, limit)
+
+
+def _dump_opening(members: dict[str, object], limit: LimitMembers) -> bytes:
+    return orjson.dumps({**members, "limit": dict(limit)} if limit else members)[:-1]
 
 
 # All of a problem but its instance is the same again and again while a limit refuses or an upstream is down.
@@ -169,7 +185,7 @@ def _format_problem_opening(status: int, detail: str) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _format_quota_opening(violated: tuple[str, ...], detail: str | None) -> bytes:
+def _format_quota_opening(violated: tuple[str, ...], detail: str | None, limit: LimitMembers) -> bytes:
     members = {
         "type": QUOTA_EXCEEDED,
         "title": QUOTA_EXCEEDED_TITLE,
@@ -177,7 +193,7 @@ def _format_quota_opening(violated: tuple[str, ...], detail: str | None) -> byte
         "detail": detail or f"Over the limit {', '.join(violated)}",
         "violated-policies": violated,
     }
-    return orjson.dumps(members)[:-1]
+    return _dump_opening(members, limit)
 
 
 def format_upgrade(protocols: Sequence[bytes]) -> bytes:

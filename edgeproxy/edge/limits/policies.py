@@ -10,7 +10,7 @@ from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.gate import Gate
 from edgeproxy.edge.limits.local import Locals
 from edgeproxy.edge.limits.policy import Policy
-from edgeproxy.edge.limits.quota import Balance, Quota, QuotaCounts, quota_key
+from edgeproxy.edge.limits.quota import Balance, Quota, QuotaCounts, QuotaKind, quota_key
 from edgeproxy.edge.limits.rate_terms import Mode
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.slots import Slots
@@ -122,6 +122,7 @@ class Policies:
         why: str | None = None,
         is_balance: bool = False,
         holds: bool = True,
+        kind: QuotaKind = "quota",
     ) -> Quota:
         """Return the quota of `subject`: what is `included` of `name` in each `day` or `month` of a time zone; `when`
         is of its meter.
@@ -134,5 +135,5 @@ class Policies:
         counts = self._table.readers.get(key)
         if not isinstance(counts, QuotaCounts):
             counts = self._table.readers[key] = QuotaCounts(self._table, key, per, zone, self._locals)
-        kind = Balance if is_balance else Quota
-        return kind(name, included, hard=hard, when=when, counts=counts, cost=cost, why=why, holds=holds)
+        made = Balance if is_balance else Quota
+        return made(name, included, hard=hard, when=when, counts=counts, cost=cost, why=why, holds=holds, kind=kind)

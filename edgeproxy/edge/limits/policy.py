@@ -15,6 +15,14 @@ class RuleTerms(Protocol):
         """The limit, a count ≥ 1."""
 
     @property
+    def scope(self) -> str:
+        """The subject that is counted, one of SCOPES (rule.py)."""
+
+    @property
+    def of(self) -> str:
+        """The meter whose units are counted; empty for requests and their costs."""
+
+    @property
     def window(self) -> float:
         """The seconds of its window; 0 for requests at once."""
 
@@ -33,6 +41,10 @@ class Policy(Protocol):
     @property
     def name(self) -> str:
         """The label of the limit, which refusals name."""
+
+    @property
+    def rule(self) -> RuleTerms:
+        """The terms of its decisions."""
 
     @property
     def cost(self) -> int:

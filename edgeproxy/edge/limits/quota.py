@@ -7,6 +7,7 @@ hard quota by one each, less one.
 """
 
 from collections.abc import Iterable
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from edgeproxy.base.calendar import Period, period_of
@@ -18,6 +19,8 @@ from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError, TableF
 from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS
 from edgeproxy.edge.limits.local import Locals
 
+QuotaKind = Literal["quota", "plan", "cap", "budget", "credits"]
+"""The kinds of quotas: of a tier or a customer, of a plan, of spending, of a key, of what was paid in advance."""
 ANY_LEFT = -(1 << 63)
 """The amount left with which a quota marks nothing: it never has less."""
 NO_PERIOD = Period(-1, 0.0, 0.0)
@@ -214,7 +217,7 @@ class QuotaCounts:
 class Quota:
     """One quota as it applies to one subject. Costs are units of its meter."""
 
-    __slots__ = ("_counts", "cost", "hard", "limit", "name", "needs", "when", "why")
+    __slots__ = ("_counts", "cost", "hard", "kind", "limit", "name", "needs", "when", "why")
 
     def __init__(
         self,
@@ -227,6 +230,7 @@ class Quota:
         cost: int = 1,
         why: str | None = None,
         holds: bool = True,
+        kind: QuotaKind = "quota",
     ) -> None:
         """`holds`: whether it holds the requests that it is charged for; else it neither refuses nor marks them."""
         self.name = name
@@ -239,6 +243,7 @@ class Quota:
         """The charge at admission; 0 where its meter counts later."""
         self.needs = max(1, cost) if holds else ANY_LEFT
         """The amount that must be left to admit a request, or to admit it without a mark."""
+        self.kind: QuotaKind = kind
         self.why = why
         """A further reason in refusals."""
         self._counts = counts
@@ -294,6 +299,7 @@ class RequestCap(Quota):
     def __init__(self, cost: int, most: int) -> None:
         self.name, self.limit, self.hard, self.when, self.cost, self.needs = "request", most, True, "admitted", 0, cost
         self.why = None
+        self.kind = "cap"
 
     def left(self, now: float) -> int:
         """Return the highest cost, at any time."""

@@ -104,6 +104,10 @@ class Slots:
         if self._row >= 0:
             self._table.words[self._own_at] = self._owner | used
 
+    def count_used(self) -> int:
+        """Return the number of slots that all processes use, as it was when they were last looked at."""
+        return self.used if self._row < 0 else self._count_living()
+
     def is_full(self, limit: int, now: float, amount: int = 1) -> bool:
         """Return whether `amount` more would be too many: for all processes together, or for this one's share."""
         words = self._table.words

@@ -96,6 +96,11 @@ class BudgetReservation:
         """The gauge of the units that are reserved."""
         return self._slots
 
+    @property
+    def budget(self) -> Budget:
+        """The budget in which it reserves."""
+        return self._budget
+
     def with_request(self, request: RequestTokens) -> "BudgetReservation":
         """Return the reservation of one request."""
         return BudgetReservation(self._budget, self._slots, self._by_request, self._by_request.compute(request))

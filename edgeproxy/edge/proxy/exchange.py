@@ -9,7 +9,7 @@ called once there is an answer of the hub or of the supervisor. The rest of its 
 """
 
 from time import monotonic
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.edge.errors import EdgeError, RejectedError
@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 
 Outcome = Progress | Refusal
 """The outcome of a request so far."""
+
+OVERLOADED: Final = "There is more to do than this edge can"
 
 
 class Exchange(Forwarding):
@@ -294,7 +296,7 @@ class Exchange(Forwarding):
             if can_afford(limit_set, self.now, alone=runtime.claim_waiter.is_orphaned):
                 return True
         runtime.metrics.count_shed(binding.priority)
-        why = binding.message or "There is more to do than this edge can"
+        why = OVERLOADED if not isinstance(binding.message, str) else f"{OVERLOADED}. {binding.message}"
         raise RejectedError(503, why, close=False, fields=b"Retry-After: 1\r\n")
 
     # ---- requests that wait

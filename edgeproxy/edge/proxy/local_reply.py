@@ -55,8 +55,6 @@ def compute_body_size(answer: bytes) -> int:
     return len(answer) - answer.index(b"\r\n\r\n") - 4
 
 
-def describe_impossible_cost(limit: ImpossibleCost, message: str | None) -> str:
-    """Return the detail of a 429 after which no retry can succeed. `message`: what the plan says to those who are
-    refused."""
-    why = f"Such a request counts for {limit.cost}, and {limit.name} never lets more than {limit.most} pass"
-    return why if message is None else f"{why}. {message}"
+def describe_impossible_cost(limit: ImpossibleCost) -> str:
+    """Return the first sentence of a 429 after which no retry can succeed."""
+    return f"Such a request counts for {limit.cost}, and {limit.name} never lets more than {limit.most} pass"

@@ -17,8 +17,9 @@ from edgeproxy.edge.limits.denial import (
     find_impossible_costs,
     is_certain,
 )
-from edgeproxy.edge.limits.limit_set import LimitSet
+from edgeproxy.edge.limits.limit_set import Bound, LimitSet
 from edgeproxy.edge.limits.quota import Balance
+from edgeproxy.edge.limits.refusal import add_message, describe_refusal, find_stated_bound, list_members
 from edgeproxy.edge.proxy import local_reply
 from edgeproxy.edge.proxy.cors import ORIGIN
 from edgeproxy.edge.proxy.exchange_record import ExchangeRecord
@@ -66,16 +67,17 @@ def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, close: bool) -
     violated, retry_after = denial
     own_fields = _format_own_fields(exchange) if snapshot.has_own_fields else b""
     is_ordinary = retry_after and not limit_set.quotas and exchange.head is PLAIN and exchange.method != b"HEAD"
+    bound = find_stated_bound(denial, exchange.now) if len(violated) > 1 else violated[0]
     if binding is None or not is_ordinary:
-        names, counters, answer = _format_refusal(exchange, limit_set, denial, own_fields, close)
+        names, counters, answer = _format_refusal(exchange, limit_set, denial, bound, own_fields, close)
     else:
         # Who does not heed it gets the same a thousand times a second, but for the request id.
         shown = exchange.shown_policy
-        left, tail = (0, b"") if shown is None else (exchange.shown_left, shown.tail(exchange.now))
-        key = (exchange.runtime.date_line, violated, retry_after, shown, left, tail, own_fields, close)
+        left, tail = (exchange.shown_left, shown.tail(exchange.now)) if shown is bound else (0, b"")
+        key = (exchange.runtime.date_line, violated, retry_after, bound, left, tail, own_fields, close)
         latest = binding.latest_refusal
         if latest is None or latest[0] != key:
-            binding.latest_refusal = latest = (key, *_prepare_refusal(exchange, denial, own_fields, close))
+            binding.latest_refusal = latest = (key, *_prepare_refusal(exchange, denial, bound, own_fields, close))
         _, names, counters, before, between = latest
         rid = exchange.get_request_id()
         answer = b"".join((before, rid, between, rid, message.LIMITED_END))
@@ -91,7 +93,7 @@ def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, close: bool) -
 
 
 def _prepare_refusal(
-    exchange: ExchangeRecord, denial: Denial, own_fields: bytes, close: bool
+    exchange: ExchangeRecord, denial: Denial, bound: Bound, own_fields: bytes, close: bool
 ) -> "tuple[tuple[str, ...], tuple[Countable, ...], bytes, bytes]":
     """Prepare the 429 of a customer on a route: the names of the limits that refuse, the counters of such an answer,
     and the answer but for its ids (see `message.split_limited`)."""
@@ -99,42 +101,49 @@ def _prepare_refusal(
     assert binding is not None
     violated, retry_after = denial
     names = tuple([policy.name for policy in violated])
-    fields = b"%bRetry-After: %d\r\n%b%b" % (
-        runtime.date_line,
-        retry_after,
-        exchange.format_rate_fields(),
-        own_fields,
+    refusal = describe_refusal(bound, exchange.now, retry_after, legacy=exchange.snapshot.legacy_headers)
+    fields = b"%bRetry-After: %d\r\n%b%b" % (runtime.date_line, retry_after, refusal.lines, own_fields)
+    before, between = message.split_limited(
+        fields,
+        names,
+        ID_BYTES,
+        detail=add_message(refusal.sentence, binding.message, refusal.limit.kind),
+        limit=list_members(refusal.limit),
+        close=close,
     )
-    before, between = message.split_limited(fields, names, ID_BYTES, detail=binding.message, close=close)
     return names, runtime.metrics.get_refusal_counters(*exchange.get_labels(), names), before, between
 
 
 def _format_refusal(
-    exchange: ExchangeRecord, limit_set: LimitSet, denial: Denial, own_fields: bytes, close: bool
+    exchange: ExchangeRecord, limit_set: LimitSet, denial: Denial, bound: Bound, own_fields: bytes, close: bool
 ) -> "tuple[tuple[str, ...], tuple[Countable, ...], bytes]":
     """Format any refusal; return the names of the limits that refuse, the counters of such an answer, and itself."""
     binding, runtime = exchange.binding, exchange.runtime
     violated, retry_after = denial
     names = tuple([policy.name for policy in violated])
-    status, why = 429, None
-    for quota in limit_set.quotas:
-        if quota in violated:
-            status, why = (402 if isinstance(quota, Balance) else status), why or quota.why
-    fields = exchange.format_rate_fields() + own_fields
-    detail = None if binding is None else binding.message
+    status = 402 if isinstance(bound, Balance) else 429
+    impossible = None
+    if status == 429 and not retry_after:
+        impossible = find_impossible_costs(limit_set)[0]
+        bound = next((each for each in violated if each.name == impossible.name), bound)
+    refusal = describe_refusal(bound, exchange.now, retry_after, legacy=exchange.snapshot.legacy_headers)
+    fields = runtime.date_line
     if status == 402:
-        fields = runtime.date_line + fields
         if binding is not None:
             runtime.metrics.errors.count_own(binding.counted_as, binding.route.label, status)
     elif retry_after:
-        fields = b"%bRetry-After: %d\r\n%b" % (runtime.date_line, retry_after, fields)
-        detail = detail if why is None else f"{why}. {detail}" if detail else why
-    else:
-        fields = runtime.date_line + fields
-        detail = local_reply.describe_impossible_cost(find_impossible_costs(limit_set)[0], detail)
+        fields += b"Retry-After: %d\r\n" % retry_after
+    sentence = refusal.sentence if impossible is None else local_reply.describe_impossible_cost(impossible)
     format_answer = message.format_credits_spent if status == 402 else message.format_limited
-    head_only = exchange.method == b"HEAD"
-    answer = format_answer(fields, names, exchange.get_request_id(), detail=detail, close=close, head_only=head_only)
+    answer = format_answer(
+        fields + refusal.lines + own_fields,
+        names,
+        exchange.get_request_id(),
+        detail=add_message(sentence, None if binding is None else binding.message, refusal.limit.kind),
+        limit=list_members(refusal.limit),
+        close=close,
+        head_only=exchange.method == b"HEAD",
+    )
     return names, runtime.metrics.get_refusal_counters(*exchange.get_labels(), names, status), answer
 
 

@@ -29,6 +29,7 @@ from edgeproxy.wire.key_uses import format_usage_key
 if TYPE_CHECKING:
     from edgeproxy.config.edge.routes import Route as RouteSettings
     from edgeproxy.config.edge.rules import RequestRule
+    from edgeproxy.config.limits import Messages
     from edgeproxy.config.meters import Meter
     from edgeproxy.edge.counters.meters import Histogram
     from edgeproxy.edge.limits.limit_set import LimitSet
@@ -191,7 +192,7 @@ class RouteBinding:
         meters: dict[str, "Meter"],
         *,
         priority: int = 0,
-        message: str | None = None,
+        message: "str | Messages | None" = None,
         prefer: str | None = None,
         forwards_key: bool = False,
         is_stamped_per_request: bool = False,

@@ -32,6 +32,8 @@ class CreditableInvoice(NamedTuple):
     """The sum of other credit notes that are requested and not made yet."""
     lost: int
     """The sum that lost disputes took back."""
+    refunded_without_note: int
+    """The sum of refunds that somebody made at Stripe without a credit note."""
     is_disputed: bool
     """Whether a bank holds a payment until it decides."""
     back: NoteParts
@@ -59,7 +61,7 @@ def decide_note(invoice: CreditableInvoice, amount: int) -> NoteParts | None:
     """
     if invoice.state not in (OPEN, PAID) or not invoice.is_at_stripe:
         raise NoteRefusedError(f"is {invoice.state}: some can be taken back of one that is open or paid")
-    left = invoice.total - invoice.credited - invoice.requested - invoice.lost
+    left = invoice.total - invoice.credited - invoice.requested - invoice.lost - invoice.refunded_without_note
     if invoice.state == OPEN:  # A part that the balance has paid stays: Stripe lowers the amount due only.
         left = min(left, invoice.amount_due - invoice.requested)
     if amount > left:
@@ -82,7 +84,7 @@ def decide_note(invoice: CreditableInvoice, amount: int) -> NoteParts | None:
 
 def _split(invoice: CreditableInvoice, amount: int, back: NoteParts) -> NoteParts:
     """Return the ways of an amount, after `back` went back. A payment whose dispute was lost cannot be refunded."""
-    by_stripe = 0 if invoice.lost else invoice.paid_by_stripe
+    by_stripe = 0 if invoice.lost else invoice.paid_by_stripe - invoice.refunded_without_note
     refund = min(amount, max(by_stripe - back.refunded, 0))
     off_stripe = min(amount - refund, max(invoice.paid_off_stripe - back.off_stripe, 0))
     return NoteParts(amount - refund - off_stripe, off_stripe, refund)

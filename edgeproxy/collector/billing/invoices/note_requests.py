@@ -7,7 +7,9 @@ from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.billing.invoices.credit_decision import CreditableInvoice, NoteParts, decide_note
 from edgeproxy.collector.billing.invoices.credit_notes import REQUESTED, sum_parts
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.database.billing_tables import credit_notes
+from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.collector.database.schema import INTEGER
 from edgeproxy.config.collector.currency_units import get_least_charge, get_payable_unit
 
@@ -43,9 +45,26 @@ async def decide_request(
         row.credited,
         (await connection.execute(requested)).scalar_one(),
         row.lost,
+        await _sum_refunds_without_note(connection, row.id),
         row.disputed > 0,
         await sum_parts(connection, row.id),
         get_payable_unit(row.currency),
         get_least_charge(row.currency),
     )
     return decide_note(invoice, amount)
+
+
+async def _sum_refunds_without_note(connection: AsyncConnection, invoice: str) -> int:
+    """Return the smallest units of an invoice that somebody refunded at Stripe without a credit note.
+
+    The journal has them by their balance transactions, within five minutes, as less revenue
+    (stripe_balance/entries.py).
+    """
+    columns, entries = credit_transactions.c, credit_entries.c
+    statement = (
+        sa.select(sa.cast(sa.func.coalesce(sa.func.sum(entries.amount), 0), INTEGER))
+        .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
+        .where(columns.kind == "balance_transaction", columns.original == invoice)
+        .where(entries.account == "revenue")
+    )
+    return int((await connection.execute(statement)).scalar_one()) // CENT

@@ -10,7 +10,7 @@ from edgeproxy.collector.billing.invoices.credit_decision import (
     to_stripe,
 )
 
-PAID = CreditableInvoice("paid", True, 100, 0, 100, 0, 0, 0, 0, False, NoteParts(0, 0, 0), 1, 20)
+PAID = CreditableInvoice("paid", True, 100, 0, 100, 0, 0, 0, 0, 0, False, NoteParts(0, 0, 0), 1, 20)
 OPEN = PAID._replace(state="open", paid_by_stripe=0, amount_due=100)
 
 
@@ -40,6 +40,7 @@ def test_money_goes_back_the_way_it_came(
     [
         (PAID._replace(credited=30, requested=20, lost=10), 41, "is above the 40 left"),
         (PAID._replace(credited=90, lost=100), 1, "is above the 0 left"),
+        (PAID._replace(credited=30, refunded_without_note=50), 21, "is above the 20 left"),
         (PAID._replace(unit=5), 12, "is no multiple of 5"),
         (PAID._replace(is_disputed=True), 1, "has a disputed payment"),
         (PAID._replace(is_at_stripe=False), 1, "is paid: some can be taken back"),
@@ -60,5 +61,6 @@ def test_less_is_due_of_an_unpaid_invoice_and_no_card_is_refunded_after_a_lost_d
     assert decide_note(OPEN, 100) is None
     assert decide_note(OPEN, 80) is None
     assert decide_note(PAID._replace(lost=40), 60) == NoteParts(60, 0, 0)
+    assert decide_note(PAID._replace(refunded_without_note=60), 40) == NoteParts(0, 0, 40)
     transferred = PAID._replace(paid_by_stripe=0, paid_off_stripe=100, is_disputed=True)
     assert decide_note(transferred, 100) == NoteParts(0, 100, 0)

@@ -17,8 +17,9 @@ from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.billing.credits.purchases import CUSTOMER, UnexpectedObjectError, apply_dispute, apply_refund
 from edgeproxy.collector.billing.credits.refunds import RefundSender
-from edgeproxy.collector.billing.invoices import credit_notes, foreign_balance, stripe_reports
+from edgeproxy.collector.billing.invoices import credit_notes, foreign_balance, invoices, note_requests, stripe_reports
 from edgeproxy.collector.billing.invoices.bookings import book_invoices
+from edgeproxy.collector.billing.invoices.credit_decision import NoteParts, NoteRefusedError
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.journal.verification import list_differences, verify_journal
@@ -349,6 +350,12 @@ def test_the_journals_cash_is_stripes_balance_whatever_moved_it(database: str, o
         assert not accounts.keys() & {"clearing", "receivable", "refunds", "bad_debt"}
         customer = await company.stripe.call("v1.customers.retrieve", company._customer)
         assert accounts.get("customer_balance", 0) == customer["balance"]
+        async with company.database.reading() as connection:  # A refund without a credit note leaves less to credit.
+            by_id = match_book_text(connection, invoices_table.c.stripe_id, paid)
+            (row,) = await invoices.fetch_invoices(connection, by_id)
+            with pytest.raises(NoteRefusedError, match="is above the 41976 left"):
+                await note_requests.decide_request(connection, row, 41_977)
+            assert await note_requests.decide_request(connection, row, 41_976) == NoteParts(0, 0, 41_976)
 
     play(database, own_sandbox, work)
 

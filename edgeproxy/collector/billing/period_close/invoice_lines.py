@@ -134,7 +134,8 @@ async def compute_upcoming(
     segments = list(current.segments)
     next_segment = changes.next_segment(current, loaded.plans)
     if next_segment is not None:
-        segments.append(next_segment)
+        # A fee that rests does so until all is paid.
+        segments.append(next_segment._replace(is_resting=next_segment.is_resting or current.last.is_resting))
     known = await _fetch_usage(connection, loaded, segments, ended, current.period.start, meters)
 
     def compute_due(used: Mapping[UsageKey, int]) -> list[RatedLine]:

@@ -9,6 +9,8 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.billing.invoices import dunning, invoices
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
+from edgeproxy.collector.billing.period_close import invoice_lines
+from edgeproxy.collector.billing.rating.rater import sum_amounts
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers
 from edgeproxy.collector.billing.subscriptions import resumed_fees, subscription_rows, unpaid_plans
@@ -92,6 +94,10 @@ def test_fees_rest_after_two_unpaid_periods_and_begin_again_with_a_new_card(
             await of.use(name, {"calls": 3}, at=MARCH + DAY)  # Reported by a service that did not refuse it.
             async with of.database.reading() as connection:
                 assert await resumed_fees.list_paid(connection, NOON, 10) == [], "two invoices are open"
+            async with of.database.reading(whole=True) as connection:
+                loaded = await subscription_rows.get_by_customer(connection, name)
+                upcoming = await invoice_lines.compute_upcoming(connection, loaded, of.known.meters)
+                assert sum_amounts(upcoming.lines) == 300, "the next fee rests too"
 
             await enter_card(of, name, GOOD)
             await apply_stripe_events(of)

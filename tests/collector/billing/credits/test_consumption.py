@@ -25,6 +25,7 @@ from edgeproxy.config.collector.money import PRICE_SCALE
 from loadtest.testbed.batch_chains import NOON, Chain
 from loadtest.testbed.postgresql import Postgresql
 from tests.support.books import Books, Clock, clock
+from tests.support.collector_fixtures import only_sqlite
 from tests.support.credited import ALICE, read, with_customers, write
 
 __all__ = ["clock"]
@@ -347,6 +348,7 @@ def test_late_usage_spends_the_credits_that_were_valid_at_its_time(
     play(database, clock, monkeypatch, work)
 
 
+@only_sqlite("database")
 def test_usage_after_an_expiry_is_not_paid_by_what_expired(
     database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from edgeproxy.collector.database.credit_tables import credit_balances, credit_e
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY
 from loadtest.testbed.tables_ready import put_tables
+from tests.support.collector_fixtures import only_sqlite
 from tests.support.credited import opened, read, write
 
 MONTH = Span(1_800_000_000, 1_800_000_000 + 30 * DAY)
@@ -146,6 +147,7 @@ def test_each_thing_that_becomes_of_an_invoice_is_booked_once(database: str, mon
     asyncio.run(work())
 
 
+@only_sqlite("database")
 def test_an_invoice_that_a_credit_note_takes_off_wholly_is_paid_by_nothing(database: str) -> None:
     """Its payment has no entries, and nothing else is booked beside it."""
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from edgeproxy.collector.billing.jobs.spend_breaker import WEEK, SpendBreaker
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.schema import HOUR, customers
+from tests.support.collector_fixtures import only_sqlite
 from tests.support.invoiced import FEBRUARY, JANUARY
 from tests.support.sold import Sold, sold
 
@@ -63,6 +64,7 @@ def test_spending_of_many_times_what_is_usual_raises_an_alert_at_the_second_look
     asyncio.run(work())
 
 
+@only_sqlite("database")
 def test_it_pauses_only_where_the_file_says_so(tmp_path: Path, database: str) -> None:
     async def work() -> None:
         async with sold(tmp_path, database, NOWHERE, breaker={"pause": "on"}) as (of, _):

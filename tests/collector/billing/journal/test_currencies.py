@@ -18,6 +18,7 @@ from edgeproxy.collector.billing.stripe_balance import clearing
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, customers
+from tests.support.collector_fixtures import only_sqlite
 from tests.support.credited import read, run, write
 
 ACME = "id-acme"
@@ -52,6 +53,7 @@ def at_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "now_ms", lambda: (BEGIN + 60) * 1000)
 
 
+@only_sqlite("database")
 def test_each_currency_has_books_of_its_own(database: str) -> None:
     async def work(opened: Database) -> None:
         for currency, amount in AMOUNTS.items():

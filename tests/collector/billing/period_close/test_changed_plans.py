@@ -12,6 +12,7 @@ from edgeproxy.collector.billing.subscriptions import subscription_rows, subscri
 from edgeproxy.collector.billing.subscriptions.subscription_rows import SubscriptionRow
 from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
 from edgeproxy.collector.events.event import UsageEvent
+from tests.support.collector_fixtures import only_sqlite
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, at, at_stripe, fetch_invoices
 from tests.support.sold import CALLER, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
@@ -143,6 +144,7 @@ def test_second_upgrade_is_invoiced_at_once(stripe_sandbox: Sandbox, tmp_path: P
     asyncio.run(work())
 
 
+@only_sqlite("database")
 def test_month_becomes_a_year_now_and_a_month_again_when_it_ends(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:

@@ -19,6 +19,7 @@ from edgeproxy.collector.billing.subscriptions import coupons, subscription_rows
 from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedError
 from edgeproxy.collector.billing.subscriptions.customer_currency import choose_credit_currency
 from edgeproxy.collector.database.alert_tables import alerts
+from tests.support.collector_fixtures import only_sqlite
 from tests.support.invoiced import (
     FEBRUARY,
     FREEZE,
@@ -112,6 +113,7 @@ def enter_card(sandbox: Sandbox, name: str) -> None:
     sandbox.run(enter)
 
 
+@only_sqlite("database")
 @pytest.mark.parametrize("worked", WORKED, ids=[worked.currency for worked in WORKED])
 def test_a_customer_is_charged_in_its_currency_from_plan_to_payment(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, worked: Worked, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,7 @@ from edgeproxy.collector.database.billing_tables import disputes as disputes_tab
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.webhook_tables import webhook_endpoints, webhook_messages
+from tests.support.collector_fixtures import only_sqlite
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, amounts, apply_stripe_events, at, fetch_invoices
 from tests.support.sold import KEY, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
@@ -165,6 +166,7 @@ def test_a_dispute_is_an_alert_a_state_of_the_invoice_and_a_message_and_takes_li
     asyncio.run(work())
 
 
+@only_sqlite("database")
 def test_a_won_dispute_leaves_the_lines_and_a_decision_that_is_reversed_puts_them_back(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str
 ) -> None:

@@ -30,6 +30,7 @@ from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import credit_notes
 from edgeproxy.collector.database.billing_tables import invoices as table
 from edgeproxy.collector.database.schema import rollup
+from tests.support.collector_fixtures import only_sqlite
 from tests.support.invoiced import (
     FEBRUARY,
     FREEZE,
@@ -71,6 +72,7 @@ def kind(database: str) -> str:
     return database.partition(":")[0]
 
 
+@only_sqlite("database")
 def test_the_worked_months_come_to_the_cent(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     worked_, large_, grows_, nothing_ = (f"{kind(database)}-{name}" for name in ("worked", "large", "grows", "nothing"))
 
@@ -774,6 +776,7 @@ def test_a_credit_note_that_fails_unexpectedly_does_not_block_those_behind_it(
     asyncio.run(work())
 
 
+@only_sqlite("database")
 def test_due_paid_credited_and_refunded_are_what_stripe_has(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:

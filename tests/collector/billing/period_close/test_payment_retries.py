@@ -16,6 +16,7 @@ from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import dunning as dunning_table
 from edgeproxy.collector.database.billing_tables import invoices
+from tests.support.collector_fixtures import only_sqlite
 from tests.support.invoiced import (
     FEBRUARY,
     FREEZE,
@@ -89,6 +90,7 @@ async def close_declined(
     return times
 
 
+@only_sqlite("database")
 def test_a_declined_payment_is_an_alert_with_a_link_and_is_tried_after_1_3_5_and_7_days(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:

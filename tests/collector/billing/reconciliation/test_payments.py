@@ -40,6 +40,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR
 from edgeproxy.collector.jobs.billing import build_processor
 from edgeproxy.config.collector.billing import Stripe as Settings
+from tests.support.collector_fixtures import only_sqlite
 from tests.support.credited import ALICE, opened, read, write
 from tests.support.sold import settings
 from tests.support.stripe_sandbox import KEY, Sandbox
@@ -148,6 +149,7 @@ def play(url: str, sandbox: Sandbox, work: Callable[[Company], Awaitable[None]])
     asyncio.run(do())
 
 
+@only_sqlite("database")
 def test_a_customers_balance_is_stripes_whoever_has_credited_it(database: str, own_sandbox: Sandbox) -> None:
     """Somebody bills our customer in the dashboard, and credits a part of that, which pays invoices of ours, too."""
 
@@ -251,6 +253,7 @@ def test_a_balance_that_somebody_has_set_at_stripe_is_in_the_books(database: str
     play(database, own_sandbox, work)
 
 
+@only_sqlite("database")
 def test_what_the_balance_takes_of_an_invoice_is_owed_by_nobody_from_the_start(
     database: str, own_sandbox: Sandbox
 ) -> None:

@@ -15,6 +15,7 @@ from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedEr
 from edgeproxy.collector.billing.subscriptions.price_changes import PreparedChange, PriceChangeRow
 from edgeproxy.collector.database.billing_tables import segments
 from edgeproxy.config.collector.load import load_plans_text
+from tests.support.collector_fixtures import only_sqlite
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, at, fetch_invoices
 from tests.support.sold import CALLER, Sold, sold
 
@@ -137,6 +138,7 @@ def test_a_dry_run_is_what_is_charged_later_to_the_cent(tmp_path: Path, database
     run(tmp_path, database, work)
 
 
+@only_sqlite("database")
 def test_subscribers_move_with_their_next_period_and_new_ones_begin_with_the_new_version(
     tmp_path: Path, database: str
 ) -> None:

@@ -1,7 +1,7 @@
 """The part of an invoice that a credit note or a lost dispute takes off, as entries of the journal. Pure.
 
-Each line loses the same share. So a fee that is credited is deferred no more and earned no more, and its revenue until
-now is taken back. The sums of several reductions are exact to the smallest unit, in any order.
+Each line loses the same share. The books defer and earn less of a credited fee, and take back its revenue until now.
+The sums of several reductions are exact to the smallest unit.
 """
 
 from collections.abc import Sequence

@@ -20,9 +20,9 @@ from tests.support.stripe_sandbox import Sandbox
 PLANS = 'plans: {small@1: {fee: "0", tier: standard, meters: {calls: {price: "0.01"}}}}'
 DAY = 86400
 SIZES = {"below the least charge": 30, "above 99,999,999": 100_000_500, "below zero": -1000}
-"""What is due of the second month, in cents, by the rows of the table."""
+"""The amount due of the second month, in cents, by the rows of the table."""
 CREDIT = 700
-"""What the balance of customers has that pays a part."""
+"""The cents that the balance of a customer has for the invoice."""
 
 
 def read_table() -> dict[str, dict[str, str]]:
@@ -34,13 +34,13 @@ def read_table() -> dict[str, dict[str, str]]:
 
 
 async def use_for(of: Sold, name: str, size: str, paid_by_balance: int = 0) -> None:
-    """Use as much as makes this amount due; a sum below zero takes back usage of a month that was invoiced."""
+    """Report usage that makes this amount due. An amount below zero takes back usage that was invoiced."""
     due = SIZES[size]
     await of.use(name, {"calls": due if due < 0 else due + paid_by_balance}, at=JANUARY + DAY if due < 0 else FEBRUARY)
 
 
 def classify(invoice: invoices.Invoice, due: int, balance: int) -> str:
-    """Return the word of the table for what became of an invoice; balances owe above zero."""
+    """Return the word of the table for the outcome of an invoice. A balance above zero is a debt."""
     settles = invoices.SETTLING in invoices.TRANSITIONS[invoice["state"]]
     if invoice["state"] == "held" and "at most" in str(invoice["held_why"]):
         return "held"
@@ -50,7 +50,7 @@ def classify(invoice: invoices.Invoice, due: int, balance: int) -> str:
 
 
 async def prepare_customer(of: Sold, sandbox: Sandbox, stripe: Stripe, name: str, way: str) -> str:
-    """Create a customer who pays in this way, and who has used something in January. Return its id at Stripe."""
+    """Create a customer with this way of payment and with usage in January. Return its id at Stripe."""
     await of.customer(name, "small", now=JANUARY)
     await of.use(name, {"calls": 5000}, at=JANUARY + DAY)
     async with of.database.reading() as connection:

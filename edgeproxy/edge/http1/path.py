@@ -15,9 +15,9 @@ FORBIDDEN: Final = frozenset(b"\\\0")
 ESCAPED_SLASH: Final = b"%2F"
 """Data to us and to some servers, as in the names of GitLab's and RabbitMQ's APIs; a separator to others."""
 
-ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
+ESCAPE: Final = re.compile(rb"(%[0-9A-Fa-f]{2})")
 SLASHES: Final = re.compile(rb"/{2,}")
-DOTS_AND_MORE: Final = re.compile(rb"\.\.?(?:;|%3B).*")
+DOTS_AND_MORE: Final = re.compile(rb"/\.\.?(?:;|%3B)")
 """A dot segment with parameters: a plain segment by RFC 3986, a dot segment to servers that drop parameters first, some
 of which undo escapes before."""
 
@@ -48,33 +48,47 @@ def normalize_target(target: bytes) -> bytes:
         raise RejectedError(400, "The path is malformed")
     if is_plain(path):
         return target
-    return _remove_dot_segments(ESCAPE.sub(_unescape, path)) + question + query
+    return _remove_dot_segments(_unescape(path)) + question + query
 
 
-def _unescape(match: re.Match[bytes]) -> bytes:
-    digits: bytes | None = match[1]
-    if digits is None:
+def _normalize_escapes() -> dict[bytes, bytes]:
+    """Return the normal form of each escape, in all spellings. Escapes of FORBIDDEN have none."""
+    forms = {}
+    for code in frozenset(range(256)) - FORBIDDEN:
+        form = bytes((code,)) if code in UNRESERVED else b"%%%02X" % code
+        for digits in {b"%02x" % code, b"%02X" % code, b"%x%X" % divmod(code, 16), b"%X%x" % divmod(code, 16)}:
+            forms[b"%" + digits] = form
+    return forms
+
+
+ESCAPES: Final = _normalize_escapes()
+
+
+def _unescape(path: bytes) -> bytes:
+    parts = ESCAPE.split(path)  # The escapes are every second part.
+    if path.count(b"%") != len(parts) // 2:
         raise RejectedError(400, "The path has a percent sign without two hex digits")
-    code = int(digits, 16)
-    if code in FORBIDDEN:
-        raise RejectedError(400, "The path has an escaped backslash or NUL")
-    return bytes((code,)) if code in UNRESERVED else match[0].upper()
+    try:
+        parts[1::2] = [ESCAPES[escape] for escape in parts[1::2]]
+    except KeyError:
+        raise RejectedError(400, "The path has an escaped backslash or NUL") from None
+    return b"".join(parts)
 
 
 def _remove_dot_segments(path: bytes) -> bytes:
     """Remove dot segments (RFC 3986 section 5.2.4); to climb above the root is refused, not ignored."""
-    remaining: list[bytes] = []
+    if DOTS_AND_MORE.search(path):
+        raise RejectedError(400, "The path has a dot segment with parameters")
     segments = path.split(b"/")[1:]
+    if path.find(ESCAPED_SLASH) >= 0 and any(map(_has_hidden_dots, segments)):
+        raise RejectedError(400, "The path has a dot segment beside an escaped slash")
+    remaining: list[bytes] = []
     for segment in segments:
         if segment == b"..":
             if not remaining:
                 raise RejectedError(400, "The path climbs above its root")
             remaining.pop()
-        elif DOTS_AND_MORE.fullmatch(segment):
-            raise RejectedError(400, "The path has a dot segment with parameters")
         elif segment != b".":
-            if ESCAPED_SLASH in segment and _has_hidden_dots(segment):
-                raise RejectedError(400, "The path has a dot segment beside an escaped slash")
             remaining.append(segment)
     if segments[-1] in (b".", b".."):
         remaining.append(b"")
@@ -83,7 +97,10 @@ def _remove_dot_segments(path: bytes) -> bytes:
 
 def _has_hidden_dots(segment: bytes) -> bool:
     """Return whether a dot segment appears where escaped slashes are taken for slashes, with parameters or without."""
-    return any(part in (b".", b"..") or DOTS_AND_MORE.fullmatch(part) for part in segment.split(ESCAPED_SLASH))
+    if segment.find(ESCAPED_SLASH) < 0:
+        return False
+    parts = segment.split(ESCAPED_SLASH)
+    return b"." in parts or b".." in parts or DOTS_AND_MORE.search(segment.replace(ESCAPED_SLASH, b"/")) is not None
 
 
 def list_readings(path: bytes) -> tuple[bytes, bytes]:

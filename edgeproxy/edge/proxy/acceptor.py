@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 WITHOUT_TLS = "This port speaks TLS, and this is HTTP without it: ask for https://"
 
+BURST_SECONDS, BURST_ACCEPTED = 0.001, 16
+"""If two connections arrive within so many seconds, at most so many more are accepted at once. The loop itself accepts
+one in a turn. A flood of connections that end at once would fill the kernel's queue, and all clients wait behind it."""
+
 HANDSHAKE_BYTES_MAX = 20 << 10
 """Maximum bytes of a client's handshake: its first message, and then a certificate chain. Each certificate of the chain
 costs a verification. Four RSA 4096 certificates take about 7 KiB."""
@@ -48,6 +52,8 @@ class Acceptor(asyncio.Protocol):
         connect. `http2`: it is spoken as well."""
         self._runtime = runtime
         self._server_tls = server_tls
+        self._accepted_at = self._burst_at = 0.0
+        """The times of the last connection and of the last burst."""
         self._kind: type[Client] = CLIENTS[authorize]
         if http2 and server_tls is None:
             self._kind = PlainClient
@@ -57,7 +63,8 @@ class Acceptor(asyncio.Protocol):
         return self
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        runtime, server_tls = self._runtime, self._server_tls
+        runtime, server_tls, now = self._runtime, self._server_tls, monotonic()
+        self._accept_burst(now)
         peername = transport.get_extra_info("peername")
         if peername is None:
             # Gone already. Nobody would read an answer, and nobody could be told who had asked.
@@ -66,7 +73,7 @@ class Acceptor(asyncio.Protocol):
         peer = peername[0]
         protocol: asyncio.Protocol
         try:
-            subject = runtime.connections.limits.admit(peer, runtime.snapshot, monotonic() + runtime.offset)
+            subject = runtime.connections.limits.admit(peer, runtime.snapshot, now + runtime.offset)
         except TooManyConnectionsError as error:
             if server_tls is not None:
                 # Nothing can be said without a handshake, which is what is to be saved.
@@ -83,6 +90,13 @@ class Acceptor(asyncio.Protocol):
             runtime.write_batching.add(transport)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
+
+    def _accept_burst(self, now: float) -> None:
+        """Accept more connections at once if this one came soon after the last one."""
+        if now - self._accepted_at < BURST_SECONDS <= now - self._burst_at:
+            self._burst_at = now
+            self._runtime.turns.accept(BURST_ACCEPTED)
+        self._accepted_at = now
 
 
 class TlsHandshake(TlsTransport):

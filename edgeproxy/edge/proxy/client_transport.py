@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from edgeproxy.edge.proxy.client_states import CLOSED, CLOSING, LAST, LINGERING, RESETTING, SERVING
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.reset import count_unacknowledged, reset_connection, was_reset
+from edgeproxy.edge.proxy.socket_input import discard_input
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.runtime import Runtime
@@ -27,8 +28,8 @@ LINGER_SECONDS_MAX: Final = 30.0
 """Seconds for which it does so as long as the client sends: who is in the middle of an upload reads the answer only
 after that."""
 
-LINGER_READ_SECONDS = 0.01
-"""Seconds between two reads of a lingering connection. So it may send 25 MB/s, which are dropped."""
+DROP_SECONDS, DROP_SECONDS_MAX = 0.01, 0.64
+"""Seconds between two discards of a lingering connection's input. The second holds where nothing came for long."""
 
 
 class ClientTransport:
@@ -154,19 +155,32 @@ class ClientTransport:
             self.transport.close()
 
     def linger_on(self) -> None:
-        """Put off the end of a lingering connection: its client still sends. Pause before the next read.
+        """Put off the end of a lingering connection, because its client still sends. From now on the kernel discards
+        what comes.
 
-        libuv reads a socket up to 32 times in a turn. So clients that flood closed connections would take much of it.
+        Clients that flood closed connections would take much of each turn if the loop read their input.
         """
         if self.state == LINGERING:
-            self.deadline = max(self.deadline, min(monotonic() + LINGER_SECONDS, self._linger_until))
+            self._put_off_end()
             if not self.transport.is_closing():
                 self.transport.pause_reading()
-                asyncio.get_running_loop().call_later(LINGER_READ_SECONDS, self._resume_lingering)
+                asyncio.get_running_loop().call_later(DROP_SECONDS, self._drop_input_again, DROP_SECONDS)
 
-    def _resume_lingering(self) -> None:
-        if self.state == LINGERING and not self.transport.is_closing():
+    def _drop_input_again(self, pause: float) -> None:
+        """Discard what has come in the last `pause` seconds. Resume reading once the client has closed its side."""
+        if self.state != LINGERING or self.transport.is_closing():
+            return
+        count = discard_input(self.transport)
+        if count is None:
             self.transport.resume_reading()
+            return
+        if count:
+            self._put_off_end()
+        pause = DROP_SECONDS if count else min(2 * pause, DROP_SECONDS_MAX)
+        asyncio.get_running_loop().call_later(pause, self._drop_input_again, pause)
+
+    def _put_off_end(self) -> None:
+        self.deadline = max(self.deadline, min(monotonic() + LINGER_SECONDS, self._linger_until))
 
     def reset_when_sent(self) -> None:
         """Reset the connection within an answer, once what was written before has arrived.

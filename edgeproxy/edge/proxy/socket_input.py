@@ -3,9 +3,17 @@
 import asyncio
 import os
 import select
+import socket
 
 READ_BYTES_MAX = 64 << 10
 """Bytes of one read."""
+
+DISCARDED_BYTES_MAX = 256 << 10
+"""Maximum bytes that one call discards."""
+
+_UNTOUCHED = bytearray(DISCARDED_BYTES_MAX)
+"""A buffer as long as the input that is discarded. The kernel writes nothing to it (tcp(7), MSG_TRUNC), so it takes no
+memory."""
 
 
 def is_readable(transport: asyncio.Transport) -> bool:
@@ -27,6 +35,32 @@ def read_remaining(transport: asyncio.Transport) -> bytes:
     except OSError:
         pass  # There is no more of it.
     return b"".join(pieces)
+
+
+def has_left(sock: socket.socket) -> bool:
+    """Return whether the peer has closed or reset the connection and left nothing to read. `sock` does not block."""
+    try:
+        return not sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def discard_input(transport: asyncio.Transport) -> int | None:
+    """Let the kernel discard what has come, so that no byte is copied. The transport must have paused reading.
+
+    Return the number of bytes, or None if the peer has closed or reset the connection.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, _get_descriptor(transport))  # Of any family.
+    try:
+        return sock.recv_into(_UNTOUCHED, DISCARDED_BYTES_MAX, socket.MSG_TRUNC | socket.MSG_DONTWAIT) or None
+    except BlockingIOError:
+        return 0
+    except OSError:
+        return None
+    finally:
+        sock.detach()
 
 
 def _get_descriptor(transport: asyncio.Transport) -> int:

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, Protocol
 
-SLICE_SECONDS: Final = 0.001
+SLICE_SECONDS: Final = 0.0005
 """Seconds that one connection may spend on its input in a turn."""
 
-TURN_SECONDS: Final = 0.002
+TURN_SECONDS: Final = 0.001
 """Seconds for all slices of one turn together: once for new input, and once more for the queue after it."""
 
 SMALL_BYTES: Final = 1024
@@ -37,6 +37,10 @@ PACKED_PIECE_BYTES_MAX: Final = 512
 
 BULK_BYTES: Final = 64 << 10
 """Reads of at most this many plain bytes need no slice. The bytes of a body of known length are plain, for example."""
+
+ACCEPTED_PER_TURN: Final = 8
+"""Maximum number of connections that a listener accepts in a turn while input waits, beside the loop's own one. The
+loop accepts one in a turn (libuv 1.48), so new clients would wait for one turn per connection before theirs."""
 
 LONG_TURN_SECONDS: Final = 0.05
 """Turns that take longer than this many seconds are reported."""
@@ -74,6 +78,7 @@ class Turns:
         "_observe",
         "_queue",
         "_report",
+        "accept",
         "clock",
         "until",
     )
@@ -89,6 +94,8 @@ class Turns:
         connection that had the longest slice."""
         self.clock = clock
         self._observe, self._report = observe, report
+        self.accept: Callable[[int], None] = lambda _: None
+        """Accepts at most so many waiting connections of each listener."""
         self._began = 0.0
         """The start of the current turn if the whole turn is measured, else 0.0."""
         self._longest = (0.0, UNKNOWN)
@@ -177,6 +184,7 @@ class Turns:
         now = clock()
         if self._began:
             self.record(now - self._began)
+            self.accept(ACCEPTED_PER_TURN)
         elif self._longest[0]:
             self.report_long(self._longest[0])
         self._began = now

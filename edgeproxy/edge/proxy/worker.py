@@ -37,6 +37,7 @@ from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
 from edgeproxy.edge.proxy.runtime import Runtime
 from edgeproxy.edge.proxy.server_tls import ServerTls
 from edgeproxy.edge.proxy.snapshot import Snapshot
+from edgeproxy.edge.proxy.socket_input import has_left
 from edgeproxy.edge.proxy.span_buffer import SpanBuffer
 
 ORPHAN_CHECK_SECONDS = 0.25
@@ -52,6 +53,8 @@ SWITCH_SECONDS = 0.0005
 """Seconds that a thread may run while the loop waits for its turn; a configuration is prepared in one."""
 
 BACKLOG = 4096
+LEFT_PER_TAKEN = 8
+"""Connections that are looked at for each one that is accepted, because their clients may have left."""
 """Connections that may wait to be accepted."""
 
 
@@ -71,6 +74,7 @@ class Worker:
             runtime.write_batching.time_turn,
             self._observe_lag,
         )
+        runtime.turns.accept = self.take_queued
         self._listening: list[tuple[asyncio.Server, socket.socket, Acceptor]] = []
         self._inward: list[ServerTls] = []
         self._lag_seconds = runtime.metrics.loop_lag_seconds()
@@ -112,17 +116,25 @@ class Worker:
         return [queue for _, queue, _ in self._listening]
 
     def take_queued(self, most: int) -> None:
-        """Take so many of the connections that wait to be accepted, of each listener.
+        """Accept at most `most` of the connections that wait, for each listener.
 
-        The loop itself takes one of them in a turn (libuv 1.48), which is slow where turns are long.
+        The loop itself accepts one connection in a turn (libuv 1.48). That is slow where turns are long. Connections
+        whose clients have already left are closed and do not count.
         """
         loop = asyncio.get_running_loop()
         for _, queue, acceptor in self._listening:
-            for _ in range(most):
+            taken = 0
+            for _ in range(LEFT_PER_TAKEN * most):
                 accepted = _accept_next(queue)
                 if accepted is None:
                     break
+                if has_left(accepted):
+                    accepted.close()
+                    continue
                 self.runtime.tasks.start("accept", loop.connect_accepted_socket(acceptor.build_protocol, accepted))
+                taken += 1
+                if taken == most:
+                    break
 
     async def drain(self, seconds: float) -> None:
         """Take what is queued, finish what has begun, accept nothing new; what is left after `seconds` is cut."""

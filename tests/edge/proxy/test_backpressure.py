@@ -134,7 +134,14 @@ async def test_a_client_is_read_no_further_than_a_bound_while_its_upstream_is_co
     connect(exchange)
     upstream = await edge.upstream.accepts()
     await upstream.gets_head()
-    await edge.until(lambda: upstream.takes_all() > 2 * MIB)
+    taken = 0
+
+    def has_taken() -> bool:
+        nonlocal taken
+        taken += upstream.takes_all()
+        return taken > 2 * MIB
+
+    await edge.until(has_taken)
     client.aborts()
     await upstream.gets_cut()
     edge.runtime.connector.connect = connect

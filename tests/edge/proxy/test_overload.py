@@ -536,3 +536,15 @@ async def test_where_turns_are_long_all_that_wait_to_be_accepted_are_taken_in_on
             await asyncio.sleep(0)
         assert len(edge.runtime.connections.clients) == len(waiting)
     await edge.until(lambda: not edge.runtime.connections.clients, "they have all left")
+
+
+async def test_clients_that_left_while_they_waited_take_no_place_of_others(edge: Edge) -> None:
+    await edge.starts()
+    for _ in range(7):
+        socket.create_connection(edge.address, timeout=PATIENCE).close()
+    with socket.create_connection(edge.address, timeout=PATIENCE):
+        edge.worker.take_queued(1)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(edge.runtime.connections.clients) == 1
+    await edge.until(lambda: not edge.runtime.connections.clients, "all have left")

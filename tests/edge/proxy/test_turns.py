@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from edgeproxy.edge.proxy.turns import (
+    ACCEPTED_PER_TURN,
     BULK_BYTES,
     PIECE_BYTES,
     PIECE_BYTES_MAX,
@@ -342,3 +343,13 @@ def test_newcomers_leave_every_second_slice_to_those_that_wait_longer():
         loop.turn()
         turns += 1
         assert turns < 30
+
+
+def test_waiting_clients_are_accepted_in_each_turn_in_which_input_waits() -> None:
+    loop, accepted = Loop(), []
+    loop.turns.accept = accepted.append
+    side = Side(loop, SLICE_SECONDS / PIECE_BYTES_MIN)
+    side.receive(bytes(PIECE_BYTES * 5))
+    loop.finish()
+    assert len(accepted) >= 2
+    assert set(accepted) == {ACCEPTED_PER_TURN}

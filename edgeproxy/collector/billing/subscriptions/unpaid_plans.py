@@ -40,8 +40,13 @@ class UnpaidInvoices(NamedTuple):
     """Whether edges refuse the customer for them."""
 
 
-def decide_step(unpaid: UnpaidInvoices, settings: Unpaid) -> UnpaidStep | None:
-    """Return what becomes of the plan of a customer; None if it goes on. Pure."""
+def decide_step(unpaid: UnpaidInvoices, settings: Unpaid, *, is_resting: bool = False) -> UnpaidStep | None:
+    """Return what becomes of the plan of a customer; None if it goes on. Pure.
+
+    `is_resting`: the fee rests already. It does so until all is paid, although a part of the invoices is.
+    """
+    if is_resting and settings.after == "pause":
+        return "pause" if unpaid.number else None
     if settings.after == "keep" or not (unpaid.is_refused and unpaid.is_exhausted):
         return None
     return settings.after if unpaid.number >= settings.periods else None
@@ -85,9 +90,10 @@ async def stop_unpaid(
     connection: AsyncConnection, loaded: LoadedSubscription, begun: Segment, settings: Unpaid, now: float
 ) -> Segment | None:
     """Return the segment that begins, with a fee that rests if the customer does not pay; None if the plan ends."""
-    if begun.paid == loaded.current.last.paid:
+    last = loaded.current.last
+    if begun.paid == last.paid:
         return begun  # The fee of the year is invoiced.
-    step = decide_step(await fetch_unpaid(connection, loaded.customer.id), settings)
+    step = decide_step(await fetch_unpaid(connection, loaded.customer.id), settings, is_resting=last.is_resting)
     if step is None:
         return begun
     await raise_stopped(connection, loaded, step, now)

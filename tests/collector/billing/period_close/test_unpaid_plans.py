@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Literal
 
 import orjson
 import pytest
@@ -117,6 +118,24 @@ def test_fees_rest_after_two_unpaid_periods_and_begin_again_with_a_new_card(
     asyncio.run(work())
 
 
+def test_fee_rests_at_the_next_period_until_the_last_invoice_is_paid(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str
+) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, plans=plans) as (of, closing):
+            await stay_unpaid(of, closing, "part", MARCH)
+            first = (await fetch_invoices(of, "part"))["2027-01-01 start"]
+            async with of.database.writing() as connection:
+                await invoices.transition(connection, first["id"], invoices.OPEN, invoices.PAID)
+            for time in (APRIL, APRIL + FREEZE):
+                await closing.step(time)
+            of_customer = await fetch_invoices(of, "part")
+            assert of_customer["2027-01-01 period"]["state"] == invoices.OPEN
+            assert of_customer["2027-03-01 period"]["total"] == 0, "April's fee rests too"
+
+    asyncio.run(work())
+
+
 @pytest.mark.parametrize("after", ["cancel", "uncollectible", "keep"])
 def test_a_plan_that_nobody_pays_ends_or_goes_on_as_the_setting_says(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str, after: str
@@ -156,3 +175,12 @@ def test_a_plan_goes_on_until_retries_are_over_and_its_customer_is_refused(
     unpaid: UnpaidInvoices, settings: Unpaid, step: str | None
 ) -> None:
     assert decide_step(unpaid, settings) == step
+
+
+@pytest.mark.parametrize(
+    ("number", "after", "step"), [(1, "pause", "pause"), (0, "pause", None), (1, "keep", None), (1, "cancel", None)]
+)
+def test_fee_that_rests_does_so_until_all_is_paid(
+    number: int, after: Literal["pause", "cancel", "keep"], step: str | None
+) -> None:
+    assert decide_step(UnpaidInvoices(number, False, False), Unpaid(after=after), is_resting=True) == step

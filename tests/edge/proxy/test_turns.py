@@ -346,7 +346,8 @@ def test_newcomers_leave_every_second_slice_to_those_that_wait_longer():
 
 
 def test_waiting_clients_are_accepted_in_each_turn_in_which_input_waits() -> None:
-    loop, accepted = Loop(), []
+    loop = Loop()
+    accepted: list[int] = []
     loop.turns.accept = accepted.append
     side = Side(loop, SLICE_SECONDS / PIECE_BYTES_MIN)
     side.receive(bytes(PIECE_BYTES * 5))

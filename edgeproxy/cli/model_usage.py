@@ -13,11 +13,11 @@ from edgeproxy.edge.body_usage.content_coding import create_decoder
 from edgeproxy.edge.body_usage.dialects import NUMBERS, ROWS
 from edgeproxy.edge.body_usage.format_paths import list_paths
 from edgeproxy.edge.body_usage.formats import get_usage_format
+from edgeproxy.edge.body_usage.json_fields import Value
 from edgeproxy.edge.body_usage.operations import (
     Work,
     find_results,
     find_work,
-    generates_output,
     is_failure,
     is_pending,
 )
@@ -55,15 +55,16 @@ def explain(
     decoder = create_decoder(coding)
     texts = [body] if decoder is None else list(decoder.feed(body))
     operation = method.encode(), path.partition("?")[0].encode()
-    lines: list[dict[str, bytes]] = []
+    lines: list[dict[str, Value]] = []
     on_line = lines.append if find_results(*operation) is not None else None
     reader = usage_format.create_reader(kind if head else BodyKind.TEXT, on_line)
     for text in texts:
         reader.feed(text)
     reader.finish()
-    print(f"{request}: {WORKS[find_work(*operation)]}")
+    work, has_output = find_work(*operation)
+    print(f"{request}: {WORKS[work]}")
     for values in lines or [dict(reader.values)]:
-        counts = usage_format.compute_counts(values, has_output=generates_output(operation[1]))
+        counts = usage_format.compute_counts(values, has_output=has_output)
         print_counts(format_name, counts, has_content=reader.has_content)
     if not any(usage_format.compute_counts(values).has_numbers for values in lines or [reader.values]):
         fail("no usage is stated in a way that this format knows", 1)
@@ -92,11 +93,12 @@ def print_counts(format_name: str, counts: StatedCounts, *, has_content: bool) -
         print("  it is an error and nothing else: it counts nothing")
     if is_pending(counts):
         print("  it is not finished: it counts nothing yet")
-    print(f"  model: {(counts.model or b'not stated').decode(errors='replace')}")
+    print(f"  model: {counts.model or 'not stated'}")
     facts = {fact: path for path, (fact, _) in reversed([*list_paths(format_name).items()])}  # type: ignore[arg-type]
-    for fact, written in counts.values.items():
+    for fact, value in counts.values.items():
         if fact in NUMBERS:
-            print(f"  stated: {fact} {written.decode(errors='replace')} (such as {facts.get(fact, fact)})")
+            stated = value.decode(errors="replace") if isinstance(value, bytes) else value
+            print(f"  stated: {fact} {stated} (such as {facts.get(fact, fact)})")
     for count in COUNTS:
         unreadable, number = counts.find_unreadable(count), counts.find_number(count)
         if unreadable is not None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from loadtest.bench.people import ACME, TINY, Customer
 
 SMALL_ANSWER = b'{"orders": [{"id": 1042, "state": "shipped", "total": "18.90"}, {"id": 1043, "state": "open"}]}\n'
+PROMPT = b'{"model":"gpt-4.1","messages":[{"role":"user","content":"Write some words."}]}'
+"""The request of a chat completion."""
 COMPLETION_BYTES, EVENTS = 2 << 10, 50
 _STATED = b'"usage":{"prompt_tokens":19,"completion_tokens":50,"total_tokens":69}}'
 _OPENING = (
@@ -94,14 +96,18 @@ SCENARIOS = {
         Scenario(
             "completion",
             "2 KiB of JSON from a model, its tokens not counted",
-            target="/v1/completion.json",
+            target="/v1/chat/completions",
+            method="POST",
+            body=PROMPT,
             answer=len(COMPLETION),
             content=(COMPLETION,),
         ),
         Scenario(
             "tokens",
             "the same, its tokens counted by model",
-            target="/v2/completion.json",
+            target="/v2/chat/completions",
+            method="POST",
+            body=PROMPT,
             answer=len(COMPLETION),
             content=(COMPLETION,),
         ),
@@ -117,14 +123,18 @@ STREAMS = {
         Scenario(
             "stream",
             "50 events of a model, each in a chunk of its own, their tokens not counted",
-            target="/v1/stream",
+            target="/v1/stream/chat/completions",
+            method="POST",
+            body=PROMPT,
             content=STREAM,
             media="text/event-stream",
         ),
         Scenario(
             "stream-tokens",
             "the same, their tokens counted by model",
-            target="/v2/stream",
+            target="/v2/stream/chat/completions",
+            method="POST",
+            body=PROMPT,
             content=STREAM,
             media="text/event-stream",
         ),

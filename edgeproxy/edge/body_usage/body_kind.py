@@ -38,12 +38,18 @@ class BodyKind(Enum):
     """One of these in a coding that is not decoded here."""
 
 
+JSON_LINE: Final = b"\r\ncontent-type: application/json\r\n"
+USUAL: Final = (BodyKind.JSON, b"")
+
+
 def describe_body(head: bytes) -> tuple[BodyKind, bytes]:
     """Return the kind of the body behind a head, and the coding that it is to be decoded from first, empty for none.
 
     `head`: the status line and field lines, each with its CRLF.
     """
     lines = head.lower()
+    if JSON_LINE in lines and CODING not in lines:
+        return USUAL  # As most are.
     media_type = _find_value(lines, TYPE).partition(b";")[0].rstrip()
     if media_type == b"text/event-stream":
         kind = BodyKind.STREAM

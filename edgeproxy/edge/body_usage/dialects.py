@@ -28,6 +28,8 @@ MODEL, TIER, ID, KIND, STATUS, ERROR, BACKGROUND, FILE = (
     *("model", "tier", "id", "kind", "status", "error", "background", "file"),
 )
 """Facts that are no numbers."""
+TEXTS: Final = (MODEL, TIER, ID, KIND, STATUS, FILE)
+"""Those among them that are texts; an error may be anything."""
 
 NUMBERS: Final = (
     *(PROMPT, CACHED, CACHED_BESIDE, WRITTEN, WRITTEN_BESIDE, TOOLS_BESIDE),

@@ -9,7 +9,7 @@ import msgspec
 from edgeproxy.config.edge.response_usage import FormatName, OwnFormat
 from edgeproxy.edge.body_usage import dialects, format_paths
 from edgeproxy.edge.body_usage.body_kind import BodyKind
-from edgeproxy.edge.body_usage.json_fields import JsonFields, Path
+from edgeproxy.edge.body_usage.json_fields import NUMBER, TEXT, JsonFields, Path, Value
 from edgeproxy.edge.body_usage.readers import (
     BOM,
     EVENT_BEGINS,
@@ -22,14 +22,13 @@ from edgeproxy.edge.body_usage.readers import (
     StatementReader,
     read_json,
 )
-from edgeproxy.edge.body_usage.statement import COUNTS, StatedCounts, parse_whole_number
+from edgeproxy.edge.body_usage.statement import COUNTS, StatedCounts
 
 ANY: Final = b""
 """The marker that every event has."""
-EMPTY: Final = frozenset((b"null", b'""', b"{}", b"[]"))
-"""Values with which nothing is stated."""
-ZERO: Final = b"0"
-OnLine = Callable[[dict[str, bytes]], None]
+OnLine = Callable[[dict[str, Value]], None]
+TYPES: Final[Mapping[str, object]] = {**dict.fromkeys(dialects.NUMBERS, NUMBER), **dict.fromkeys(dialects.TEXTS, TEXT)}
+"""The types of facts; any other is what is written there."""
 MEDIA: Final = (dialects.AUDIO_IN, dialects.AUDIO_OUT, dialects.IMAGE_IN, dialects.IMAGE_OUT, dialects.TIER)
 """Facts that no other number depends on, and few routes count."""
 FORMATS_CACHED_MAX: Final = 64
@@ -57,21 +56,24 @@ class UsageFormat:
         names: dict[Path, tuple[str, ...]] = {}
         alternatives: dict[str, tuple[str, int]] = {}
         named: list[tuple[str, str]] = []
+        types: dict[str, object] = {}
         for path, (fact, rank) in sorted(places.items(), key=lambda place: place[1][1]):
             name_ = fact if all(fact != one for _, one in named) else f"{fact} {rank}"
             if name_ != fact:
                 alternatives[name_] = fact, rank
             named.append((path, name_))
+            if fact in TYPES:
+                types[name_] = TYPES[fact]
         for path, what in [*named, *[(path, format_path(path)) for path in paths]]:
             keys = tuple(path.split("."))
             names[keys] = (*names.get(keys, ()), what)
         self._alternatives = alternatives
         """The facts, and their ranks, of names that are other paths of a fact."""
         self._counts = frozenset(map(format_path, paths))
-        self._fields = JsonFields(names, self.take)
+        self._fields = JsonFields(names, self.take, types)
         last_keys = [path.rpartition(".")[2] for path in (*paths, *own)]
         self._markers = (*format_paths.list_markers(name), *map(msgspec.json.encode, last_keys)) or (ANY,)
-        """A key of one's own is stated_values as JSON is usually written, without escapes."""
+        """A key of one's own is found as JSON is usually written, without escapes."""
         self._may_lack_output = name not in STATES_OUTPUT
         self._states_tokens = name != "json" or bool(own)
 
@@ -108,19 +110,23 @@ class UsageFormat:
 
     def read_json(self, body: bytes, *, has_output: bool = True) -> tuple[StatedCounts, bool]:
         """Return what a JSON body states that is all there, and whether it can be read."""
-        values: dict[str, bytes] = {}
-        is_readable = read_json(self._fields, body.removeprefix(BOM), values)
-        return self.compute_counts(values, has_output=has_output), is_readable
+        values, is_readable = self._fields.find_values(body), True
+        if values is None:
+            values = {}
+            is_readable = read_json(self._fields, body.removeprefix(BOM), values)
+        elif not self._alternatives.keys().isdisjoint(values):
+            values = self._choose(values)
+        return StatedCounts(values, self._may_lack_output, has_output), is_readable
 
-    def compute_counts(self, values: dict[str, bytes], *, has_output: bool = True) -> StatedCounts:
-        """Return what the facts that a reader has stated_values come to."""
-        return StatedCounts(values, may_lack_output=self._may_lack_output, has_output=has_output)
+    def compute_counts(self, values: dict[str, Value], *, has_output: bool = True) -> StatedCounts:
+        """Return what the facts that a reader has found come to."""
+        return StatedCounts(values, self._may_lack_output, has_output)
 
     def read_message(self, text: bytes | bytearray, *, is_named: bool) -> StatedCounts | None:
         """Return what a message of a WebSocket states; None where it has no marker, and the model `is_named`."""
         if is_named and not any(marker in text for marker in self._markers):
             return None
-        values: dict[str, bytes] = {}
+        values: dict[str, Value] = {}
         self._fields.read(text, values)
         return self.compute_counts(values)
 
@@ -128,28 +134,26 @@ class UsageFormat:
         """Return whether a body has what numbers of this format stand beside."""
         return self._markers[0] in body
 
-    def take(self, stated_values: Mapping[str, bytes], values: dict[str, bytes]) -> None:
+    def take(self, stated_values: dict[str, Value], values: dict[str, Value]) -> None:
         """Put what stands at the paths of one text into `values`, by fact.
 
         Numbers of a stream are those so far: a number does not become zero, unless what it counted is counted elsewhere
-        in the same text. Values that state nothing are left out.
+        in the same text.
         """
-        if not EMPTY.isdisjoint(stated_values.values()):
-            stated_values = {name: written for name, written in stated_values.items() if written not in EMPTY}
-        if not stated_values.keys().isdisjoint(self._alternatives):
+        if not self._alternatives.keys().isdisjoint(stated_values):
             stated_values = self._choose(stated_values)
-        if values and ZERO in stated_values.values():
+        if values and 0 in stated_values.values():
             stated_values = drop_zeros(stated_values, values)
         values.update(stated_values)
 
-    def _choose(self, stated_values: Mapping[str, bytes]) -> dict[str, bytes]:
+    def _choose(self, stated_values: Mapping[str, Value]) -> dict[str, Value]:
         """Return one statement of each fact of a text: the preferred one of those at several paths."""
-        stated: dict[str, bytes] = {}
+        stated: dict[str, Value] = {}
         ranks: dict[str, int] = {}
-        for name, written in stated_values.items():
+        for name, value in stated_values.items():
             fact, rank = self._alternatives.get(name, (name, -1))
-            if fact not in stated or is_preferred((rank, written), (ranks[fact], stated[fact])):
-                stated[fact], ranks[fact] = written, rank
+            if fact not in stated or is_preferred((rank, value), (ranks[fact], stated[fact])):
+                stated[fact], ranks[fact] = value, rank
         return stated
 
 
@@ -176,31 +180,30 @@ def _create_usage_format(
     return UsageFormat(settings, paths, media)
 
 
-def is_preferred(new: tuple[int, bytes], old: tuple[int, bytes]) -> bool:
-    """Return whether one statement of a fact is preferred to another of the same text; each a rank and what is written.
+def is_preferred(new: tuple[int, Value], old: tuple[int, Value]) -> bool:
+    """Return whether one statement of a fact is preferred to another of the same text; each a rank and a value.
 
     A number above zero is preferred, then the lower rank.
     """
-    new_is_more, old_is_more = bool(parse_whole_number(new[1])), bool(parse_whole_number(old[1]))
+    new_is_more, old_is_more = (isinstance(value, int) and value > 0 for value in (new[1], old[1]))
     return new_is_more > old_is_more or (new_is_more == old_is_more and new[0] < old[0])
 
 
-def drop_zeros(stated: Mapping[str, bytes], values: Mapping[str, bytes]) -> dict[str, bytes]:
+def drop_zeros(stated: Mapping[str, Value], values: Mapping[str, Value]) -> dict[str, Value]:
     """Return what is stated without the zeros that stand behind a number.
 
     Zeros of a prompt stay where its other tokens have grown by as many.
     """
-    gone = {fact: number for fact, written in stated.items() if written == ZERO and (number := _read(values, fact))}
+    gone = {fact: number for fact, value in stated.items() if value == 0 and (number := _get_number(values, fact))}
     of_input = {fact: number for fact, number in gone.items() if fact in INPUT}
-    grown = sum([max(0, _read(stated, fact) - _read(values, fact)) for fact in INPUT if fact in stated])
+    grown = sum([max(0, _get_number(stated, fact) - _get_number(values, fact)) for fact in INPUT if fact in stated])
     moved = of_input if grown >= sum(of_input.values()) else {}
-    return {
-        fact: written for fact, written in stated.items() if fact not in gone or fact in moved or fact.startswith("$")
-    }
+    return {fact: value for fact, value in stated.items() if fact not in gone or fact in moved}
 
 
-def _read(values: Mapping[str, bytes], fact: str) -> int:
-    return parse_whole_number(values.get(fact, b"")) or 0
+def _get_number(values: Mapping[str, Value], fact: str) -> int:
+    number = values.get(fact)
+    return number if isinstance(number, int) else 0
 
 
 def list_own_paths(settings: OwnFormat) -> Mapping[str, tuple[str, int]]:

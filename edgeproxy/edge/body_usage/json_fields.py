@@ -1,127 +1,180 @@
-"""Values at given paths of JSON texts, stated_values without building anything else of them.
+"""Values at given paths of JSON texts, found without building anything else of them.
 
-A key that is escaped (`"us\\u0061ge"`) is the key that it spells. Of a key that is there twice the last one counts, as
-in the JSON readers of Python and JavaScript.
+The paths are compiled once into the type of an object with these members, which msgspec decodes a text as. A key that
+is escaped (`"us\\u0061ge"`) is the key that it spells. Of a key that is there twice the last one counts, as in the JSON
+readers of Python and JavaScript.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from itertools import compress, repeat
+from operator import is_not
+from typing import Annotated, Final, cast
 
 import msgspec
 
 Path = tuple[str, ...]
 """The keys from the top of a text to a value."""
 
-Merge = Callable[[Mapping[str, bytes], dict[str, bytes]], None]
+Value = int | str | bytes
+"""A number or a text that is what its name stands for; anything else as it is written."""
+
+Merge = Callable[[dict[str, Value], dict[str, Value]], None]
 """Puts the values of one object, by name, into those of all."""
 
 astuple = msgspec.structs.astuple
-NULL: Final = b"null"
+EMPTY: Final = frozenset((b"null", b'""', b"{}", b"[]"))
+"""Values with which nothing is stated."""
 LISTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+STATE_NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
+"""Values that state nothing, where a number, a text or an object should be."""
+NOTHING: Final = repeat(None)
 MEMBERS_MAX: Final = 4096
 """Members of a list that are read, from its end: a list of numbers has a hundred thousand in 256 KiB."""
+NUMBER_MAX: Final = 10**12
+"""The largest number that is taken from an answer: a service that errs by more must not fill up a counter."""
+DIGITS_MAX: Final = len(str(NUMBER_MAX))
+NUMBER: Final = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)] | None
+"""The type of whole numbers from 0 to NUMBER_MAX."""
+TEXT: Final = str | None
+"""The type of texts."""
+FAILURES: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+Plan = dict[str, tuple[str, object, "Plan"]]
+"""The members of an object that are looked for: the name of each, its class, and the plan of one that is an object."""
+
+Member = tuple[str, tuple[str, ...], "JsonFields | None", object]
+"""The key of a member, its names, what is looked for in it, and the type of a value that has one name alone."""
 
 
 class JsonFields:
     """The values that are looked for: their paths, and the names of each.
 
-    A text is read in one pass as the type that it should have. Where something else stands in the place of an object,
-    such as `"usage": []`, it is read once more, level by level, so that the rest of it is stated_values.
+    A text is read in one pass as the type that it should have. Objects of numbers, such as `usage`, are short, and read
+    whole; of all others only the members are read that are looked for. Where something else stands in the place of an
+    object, a number or a text, such as `"usage": []`, the text is read once more, level by level, so that the rest of
+    it is found.
     """
 
-    __slots__ = ("_decode_level", "_decode_whole", "_members", "_merge", "_single_names", "struct")
+    __slots__ = (
+        "_decode_level",
+        "_decode_whole",
+        "_members",
+        "_merge",
+        "_others",
+        "_text_names",
+        "_types",
+        "plan",
+        "struct",
+    )
 
-    def __init__(self, names: Mapping[Path, tuple[str, ...]], merge: Merge | None = None) -> None:
-        """`merge` puts the values of one object into those of all; by default a later value replaces an earlier one."""
+    def __init__(
+        self,
+        names: Mapping[Path, tuple[str, ...]],
+        merge: Merge | None = None,
+        types: Mapping[str, object] | None = None,
+        *,
+        is_top: bool = True,
+    ) -> None:
+        """`merge` puts the values of one object into those of all; by default a later value replaces an earlier one.
+        `types`: NUMBER or TEXT by name; a value of any other name is what is written there."""
         self._merge = merge
-        below: dict[str, dict[Path, tuple[str, ...]]] = {}
-        for path, own in names.items():
-            below.setdefault(path[0], {})[path[1:]] = own
-        attributes = {f"m{index}": key for index, key in enumerate(below)}
-        members: list[tuple[str, tuple[str, ...], JsonFields | None]] = []
-        for attribute, key in attributes.items():
-            deeper = {path: own for path, own in below[key].items() if path}
-            members.append((attribute, below[key].get((), ()), JsonFields(deeper) if deeper else None))
-        self._members = tuple(members)
-        self._single_names = [names[0] if len(names) == 1 and deeper is None else "" for _, names, deeper in members]
-        """The names of members that have one name and no members of their own."""
-        whole: list[tuple[str, object, object]] = [
-            (attribute, msgspec.Raw, msgspec.Raw())
-            if deeper is None or own
-            else (attribute, deeper.struct | None, None)
-            for attribute, own, deeper in members
+        self._types = types = types or {}
+        members = list_members(names, types)
+        self.plan = None if is_top else build_plan(members)
+        """How the members of an object of numbers are taken; None of any other object."""
+        members.sort(key=lambda member: member[3] is not TEXT)
+        self._text_names = [own[0] for _, own, _, type_ in members if type_ is TEXT]
+        others = [(own, deeper) for _, own, deeper, type_ in members if type_ is not TEXT]
+        # A member without a name has members of its own.
+        self._others = cast("list[tuple[tuple[str, ...], JsonFields]]", others)
+        whole: list[tuple[str, object, object]] = []
+        rename: dict[str, str] = {}
+        for index, (key, own, deeper, type_) in enumerate(members):
+            rename[f"m{index}"] = key
+            if deeper is None or own:
+                whole.append((f"m{index}", type_, None))
+            else:
+                whole.append((f"m{index}", (deeper.struct if deeper.plan is None else dict[str, object]) | None, None))
+        self._members = [
+            (attribute, own, deeper) for attribute, (_, own, deeper, _) in zip(rename, members, strict=True)
         ]
-        self.struct: type[msgspec.Struct] = msgspec.defstruct("Members", whole, rename=attributes, gc=False)
+        self.struct: type[msgspec.Struct] = msgspec.defstruct("Members", whole, rename=rename, gc=False)
         """The type of an object with these members; one that has a value and members is read as it is written."""
         self._decode_whole = msgspec.json.Decoder(self.struct).decode
-        level = [(attribute, msgspec.Raw, msgspec.Raw()) for attribute in attributes]
-        self._decode_level = msgspec.json.Decoder(msgspec.defstruct("Level", level, rename=attributes)).decode
+        level = [(attribute, msgspec.Raw, None) for attribute in rename]
+        self._decode_level = msgspec.json.Decoder(msgspec.defstruct("Level", level, rename=rename)).decode
 
-    def read(self, text: bytes | bytearray, values: dict[str, bytes]) -> bool:
-        """Put the values of a text into `values` by name, each as it is written; `null` is no value.
+    def read(self, text: bytes | bytearray, values: dict[str, Value]) -> bool:
+        """Put the values of a text into `values` by name. What states nothing, such as `null`, is no value.
 
         Of a list the last MEMBERS_MAX members are read, the last one last. Returns False where the text is no object or
         list of JSON, or is nested too deeply to be read.
         """
+        stated_values = self.find_values(text)
+        if stated_values is None:
+            return self._read_again(text, values)
+        if self._merge is None:
+            values.update(stated_values)
+        else:
+            self._merge(stated_values, values)
+        return True
+
+    def find_values(self, text: bytes | bytearray) -> dict[str, Value] | None:
+        """Return the values of a text by name; None where it is no object, or has a value that is not of its type."""
+        values: dict[str, Value] = {}
         try:
-            try:
-                read = self._decode_whole(text)
-            except msgspec.ValidationError:
-                for member in [text] if text.lstrip()[:1] == b"{" else LISTS.decode(text)[-MEMBERS_MAX:]:
-                    self._read_object(member, values)
-            else:
-                stated_values: dict[str, bytes] = {}
-                self._take(read, stated_values)
-                self._put(stated_values, values)
-        except (msgspec.DecodeError, RecursionError):
+            return values if self._take(self._decode_whole(text), values) else None
+        except FAILURES:
+            return None
+
+    def _read_again(self, text: bytes | bytearray, values: dict[str, Value]) -> bool:
+        """Read a text that is a list, or has a value that is not of its type; False where it is neither."""
+        try:
+            objects = [text] if text.lstrip()[:1] == b"{" else LISTS.decode(text)[-MEMBERS_MAX:]
+            for each in objects:
+                stated_values: dict[str, Value] = {}
+                self._read_members(each, stated_values)
+                if self._merge is None:
+                    values.update(stated_values)
+                else:
+                    self._merge(stated_values, values)
+        except FAILURES:
             return False
         return True
 
-    def _read_object(self, text: bytes | bytearray | msgspec.Raw, values: dict[str, bytes]) -> None:
-        """Read one object of a list, or one that has something else in the place of an object."""
-        stated_values: dict[str, bytes] = {}
-        self._read_members(text, stated_values)
-        self._put(stated_values, values)
-
-    def _put(self, stated_values: dict[str, bytes], values: dict[str, bytes]) -> None:
-        if self._merge is not None:
-            self._merge(stated_values, values)
-            return
-        for name, value in stated_values.items():
-            if value != NULL:
-                values[name] = value
-
-    def _take(self, read: msgspec.Struct, values: dict[str, bytes]) -> None:
-        """Take the values of an object that is read."""
-        # Most members are absent: all are fetched by one call.
-        index = -1
-        for value in astuple(read):
-            index += 1
-            if not value:
-                continue
-            name = self._single_names[index]
-            if name:
-                values[name] = bytes(value)
-                continue
-            _, names, deeper = self._members[index]
-            if names:
-                self._take_member(value, names, deeper, values)
-            else:
-                assert deeper is not None
-                deeper._take(value, values)
+    def _take(self, read: msgspec.Struct, values: dict[str, Value]) -> bool:
+        """Take the values of an object that is read; return False where one is not of its type."""
+        # Most members are absent: all are fetched by one call, and those that are there chosen by another.
+        stated = astuple(read)
+        names = self._text_names
+        values.update(compress(zip(names, stated), stated))  # noqa: B905  # A keyword would cost time.
+        others = stated[len(names) :]
+        for (own, deeper), value in compress(zip(self._others, others), map(is_not, others, NOTHING)):  # noqa: B905
+            if own:
+                if value.__class__ is int:
+                    values[own[0]] = value
+                else:
+                    self._take_member(value, own, deeper, values)
+            elif deeper.plan is None:
+                if not deeper._take(value, values):
+                    return False
+            elif not take_members(value, deeper.plan, values):
+                return False
+        return True
 
     def _take_member(
-        self, raw: msgspec.Raw, names: tuple[str, ...], deeper: "JsonFields | None", values: dict[str, bytes]
+        self, raw: msgspec.Raw, names: tuple[str, ...], deeper: "JsonFields | None", values: dict[str, Value]
     ) -> None:
-        """Take a value as it is written, and what is looked for in it."""
-        value = bytes(raw)
-        if value != NULL:
+        """Take a value that is written, and what is looked for in it."""
+        written = bytes(raw)
+        if written not in EMPTY:
             for name in names:
-                values[name] = value
+                values[name] = parse_value(written, self._types.get(name))
         if deeper is not None:
             deeper._read_members(raw, values)
 
-    def _read_members(self, text: bytes | bytearray | msgspec.Raw, values: dict[str, bytes]) -> None:
+    def _read_members(self, text: bytes | bytearray | msgspec.Raw, values: dict[str, Value]) -> None:
         """Read a text, one level of it at a time; one that is no object has nothing."""
         try:
             read = self._decode_level(text)
@@ -129,5 +182,85 @@ class JsonFields:
             return
         for attribute, names, deeper in self._members:
             raw = getattr(read, attribute)
-            if raw:
+            if raw is not None:
                 self._take_member(raw, names, deeper, values)
+
+
+def list_members(names: Mapping[Path, tuple[str, ...]], types: Mapping[str, object]) -> "list[Member]":
+    """List the members of an object in which values are looked for at these paths."""
+    below: dict[str, dict[Path, tuple[str, ...]]] = {}
+    for path, own in names.items():
+        below.setdefault(path[0], {})[path[1:]] = own
+    members: list[Member] = []
+    for key, paths in below.items():
+        own = paths.get((), ())
+        rest = {path: each for path, each in paths.items() if path}
+        deeper = JsonFields(rest, types=types, is_top=False) if rest else None
+        type_ = types.get(own[0], msgspec.Raw) if len(own) == 1 and deeper is None else msgspec.Raw
+        members.append((key, own, deeper, type_))
+    return members
+
+
+def build_plan(members: "list[Member]") -> Plan | None:
+    """Return the plan of an object of numbers; None of one without a number, or with what is no number or text."""
+    plan: Plan = {}
+    for key, own, deeper, type_ in members:
+        if deeper is not None:
+            if own or deeper.plan is None:
+                return None
+            plan[key] = "", dict, deeper.plan
+        elif type_ is NUMBER or type_ is TEXT:
+            plan[key] = own[0], int if type_ is NUMBER else str, {}
+        else:
+            return None
+    return plan if any(class_ is int for _, class_, _ in plan.values()) else None
+
+
+def take_members(members: dict[str, object], plan: Plan, values: dict[str, Value]) -> bool:
+    """Take the values of an object of numbers; return False where one is not of its type."""
+    for key, value in members.items():
+        if key not in plan:
+            continue
+        name, class_, deeper = plan[key]
+        if value.__class__ is not class_:
+            if value not in STATE_NOTHING:
+                return False
+        elif isinstance(value, int):
+            if not 0 <= value <= NUMBER_MAX:
+                return False
+            values[name] = value
+        elif isinstance(value, str):
+            if value:
+                values[name] = value
+        elif not take_members(cast("dict[str, object]", value), deeper, values):
+            return False
+    return True
+
+
+def parse_value(written: bytes, type_: object) -> Value:
+    """Return a value of JSON as the number or the text that it should be; as it is written where it is none.
+
+    The text of a name that is no text is what is written, such as `5`.
+    """
+    if type_ is NUMBER:
+        number = parse_whole_number(written)
+        return written if number is None else number
+    return parse_text(written) if type_ is TEXT else written
+
+
+def parse_whole_number(written: bytes) -> int | None:
+    """Return a number of JSON; None where it is no whole number from 0 to NUMBER_MAX, such as `12.0` or `"12"`."""
+    if not written.isdigit() or len(written) > DIGITS_MAX:
+        return None
+    number = int(written)
+    return number if number <= NUMBER_MAX else None
+
+
+def parse_text(written: bytes) -> str:
+    """Return a text of JSON; what is no text as it is written, with U+FFFD for bytes that are no UTF-8."""
+    if written.startswith(b'"'):
+        try:
+            return msgspec.json.decode(written, type=str)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
+    return written.decode(errors="replace")

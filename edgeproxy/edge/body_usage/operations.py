@@ -118,32 +118,39 @@ RESULTS: Final = re.compile(rb"/(?:files/([^/]+)/content|batches/([^/]+)/results
 
 PENDING: Final = frozenset(
     (
-        *(b"queued", b"in_progress", b"requires_action", b"cancelling", b"validating", b"finalizing", b"pending"),
-        *(b"running", b"canceling", b"in_queue", b"submitted", b"processing"),
+        *("queued", "in_progress", "requires_action", "cancelling", "validating", "finalizing", "pending"),
+        *("running", "canceling", "in_queue", "submitted", "processing"),
     )
 )
 """Statuses of an answer that is not finished: its usage counts once it is."""
-ASYNCHRONOUS: Final = frozenset((b"response", b"thread.run", b"batch"))
+ASYNCHRONOUS: Final = frozenset(("response", "thread.run", "batch"))
 """Objects that may be finished after the request that has caused them."""
-NEVER_ASYNCHRONOUS: Final = frozenset((b"chat.completion", b"list"))
+NEVER_ASYNCHRONOUS: Final = frozenset(("chat.completion", "list"))
 """Objects that are only returned once they are whole: their usage counts with the request that has caused them."""
 
 
-def find_work(method: bytes, path: bytes) -> Work:
-    """Return the work that a request causes; `path` has no query."""
+USUAL_WORK: Final = (Work.GENERATES, True)
+NO_ERROR: Final = (None, b"false", b"0")
+"""Errors that are none."""
+
+
+def find_work(method: bytes, path: bytes) -> tuple[Work, bool]:
+    """Return the work that a request causes, and whether its answer has output, without which a total alone is input.
+
+    `path` has no query.
+    """
+    if path.endswith(GENERATING):
+        return USUAL_WORK if method == b"POST" else (Work.STORED, True)
+    return _find_unusual_work(method, path), WITHOUT_OUTPUT.search(path) is None
+
+
+def _find_unusual_work(method: bytes, path: bytes) -> Work:
     if method != b"POST":
         return Work.STORED
-    if path.endswith(GENERATING):
-        return Work.GENERATES
     for operation in OPERATIONS:
         if method in operation.methods and operation.path.search(path):
             return operation.work
     return Work.GENERATES
-
-
-def generates_output(path: bytes) -> bool:
-    """Return whether answers at a path have output."""
-    return path.endswith(GENERATING) or WITHOUT_OUTPUT.search(path) is None
 
 
 def find_results(method: bytes, path: bytes) -> bytes | None:
@@ -154,12 +161,20 @@ def find_results(method: bytes, path: bytes) -> bytes | None:
 
 def is_failure(counts: StatedCounts, *, has_content: bool) -> bool:
     """Return whether an answer is an error and nothing else. `has_content`: a model may have generated something."""
-    error, kind = counts.find_text(facts.ERROR), counts.find_text(facts.KIND)
-    if (error is None or error in (b"false", b"0")) and kind != b"error":
+    values = counts.values
+    if values.get(facts.ERROR) in NO_ERROR and values.get(facts.KIND) != "error":
         return False
     return not has_content and not counts.find_number("output_tokens")
 
 
+def counts_nothing(counts: StatedCounts, *, has_content: bool) -> bool:
+    """Return whether an answer is an error and nothing else, or is not finished."""
+    values = counts.values
+    if facts.STATUS in values and is_pending(counts):
+        return True
+    return (facts.ERROR in values or values.get(facts.KIND) == "error") and is_failure(counts, has_content=has_content)
+
+
 def is_pending(counts: StatedCounts) -> bool:
     """Return whether an answer is not finished."""
-    return counts.find_text(facts.STATUS) in PENDING
+    return counts.values.get(facts.STATUS) in PENDING

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from edgeproxy.config.edge.response_usage import FormatName, OwnFormat
-from edgeproxy.edge.body_usage.json_fields import JsonFields
+from edgeproxy.edge.body_usage.json_fields import JsonFields, Value
 
 PROMPT_BYTES_MAX: Final = 64 << 10
 """Bytes of a request's body up to which it is read before the request is admitted: what is read ahead of any client."""
@@ -57,7 +57,7 @@ class PromptReader:
 
     def read(self, body: bytes) -> Prompt:
         """Return what a body says. Whatever is no JSON, or has no number there, tells its length alone."""
-        values: dict[str, bytes] = {}
+        values: dict[str, Value] = {}
         if self._fields is not None:
             self._fields.read(body, values)
         choices = _read_number(values.pop(CHOICES, b""))
@@ -66,8 +66,8 @@ class PromptReader:
         return Prompt(-(-len(body) // BYTES_PER_TOKEN), output)
 
 
-def _read_number(value: bytes) -> int | None:
+def _read_number(value: Value) -> int | None:
     """Return a whole number; a larger one than can be is as large as none other."""
-    if not value.isdigit():
+    if not isinstance(value, bytes) or not value.isdigit():
         return None
     return int(value) if len(value) <= NUMBER_DIGITS_MAX else 10**NUMBER_DIGITS_MAX

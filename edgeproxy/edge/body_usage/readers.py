@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
-from edgeproxy.edge.body_usage.json_fields import JsonFields
+from edgeproxy.edge.body_usage.json_fields import JsonFields, Value
 from edgeproxy.edge.body_usage.json_text import JsonText
 
 BOM: Final = b"\xef\xbb\xbf"
@@ -47,7 +47,7 @@ EVENTS_WITHOUT_MODEL_MAX: Final = 16
 class StatementReader(Protocol):
     """Reads the values that a body states."""
 
-    values: dict[str, bytes]
+    values: dict[str, Value]
 
     def feed(self, data: bytes) -> None:
         """Read the next piece of the body."""
@@ -78,8 +78,8 @@ class JsonReader:
     def __init__(self, fields: JsonFields, markers: tuple[bytes, ...]) -> None:
         self._fields, self._marker, self._text = fields, markers[0], JsonText()
         self.is_marked = False
-        self.values: dict[str, bytes] = {}
-        """What was found, by name, as it is written; there once the body has ended."""
+        self.values: dict[str, Value] = {}
+        """What was found, by name; there once the body has ended."""
         self.is_readable = True
         """Whether what has come is JSON that can be read."""
 
@@ -94,7 +94,7 @@ class JsonReader:
             self.is_marked = self.is_marked or self._marker in text
 
 
-def read_json(fields: JsonFields, text: bytes | bytearray, values: dict[str, bytes]) -> bool:
+def read_json(fields: JsonFields, text: bytes | bytearray, values: dict[str, Value]) -> bool:
     """Read the values of a text, or of its last lines where each is a text of its own; return whether it is either."""
     if fields.read(text, values):
         return True
@@ -132,8 +132,8 @@ class EventStreamReader:
         self._fields, self._model = fields, model
         # One at least is asked of every piece, without a loop.
         self._marker, self._other_markers = markers[0], markers[1:]
-        self.values: dict[str, bytes] = {}
-        """What was found so far, by name, as it is written."""
+        self.values: dict[str, Value] = {}
+        """What was found so far, by name."""
         self._is_between = False
         """Whether nothing has come of the next event, and pieces are read for their markers alone."""
         self._is_first_line, self._ended_with_cr = True, False
@@ -271,10 +271,10 @@ class LinesReader:
         fields: JsonFields,
         markers: tuple[bytes, ...],
         model: str,
-        on_line: Callable[[dict[str, bytes]], None] | None = None,
+        on_line: Callable[[dict[str, Value]], None] | None = None,
     ) -> None:
         self._fields, self._markers, self._model, self._on_line = fields, markers, model, on_line
-        self.values: dict[str, bytes] = {}
+        self.values: dict[str, Value] = {}
         self._line: JsonText | None = None
         """The line under way."""
         self._unnamed = EVENTS_WITHOUT_MODEL_MAX
@@ -351,7 +351,7 @@ class AmazonReader:
 
     def __init__(self, fields: JsonFields, markers: tuple[bytes, ...]) -> None:
         self._fields, self._marker, self.is_marked = fields, markers[0], False
-        self.values: dict[str, bytes] = {}
+        self.values: dict[str, Value] = {}
         self.is_readable = True
         self._prelude = b""
         self._skip = self._left = 0
@@ -420,7 +420,7 @@ class IgnoringReader:
     has_content = is_marked = is_readable = False
 
     def __init__(self) -> None:
-        self.values: dict[str, bytes] = {}
+        self.values: dict[str, Value] = {}
 
     def feed(self, data: bytes) -> None:
         """Ignore the next piece of the body."""
@@ -468,7 +468,7 @@ class BodyReader:
             self.inner.finish()
 
     @property
-    def values(self) -> dict[str, bytes]:
+    def values(self) -> dict[str, Value]:
         """The values that were found so far."""
         return {} if self.inner is None else self.inner.values
 

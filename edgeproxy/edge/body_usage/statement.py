@@ -8,15 +8,20 @@ Parts and total are checked against each other. Where they disagree, a rule deci
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
-
-import msgspec
+from typing import Final, cast
 
 from edgeproxy.edge.body_usage import dialects as facts
-
-NUMBER_MAX: Final = 10**12
-"""The largest number that is taken from an answer: a service that errs by more must not fill up a counter."""
-DIGITS_MAX: Final = len(str(NUMBER_MAX))
+from edgeproxy.edge.body_usage.dialects import (
+    CACHED,
+    CACHED_BESIDE,
+    OUTPUT,
+    PROMPT,
+    THOUGHTS_BESIDE,
+    TOOLS_BESIDE,
+    TOTAL,
+    WRITTEN_BESIDE,
+)
+from edgeproxy.edge.body_usage.json_fields import Value, parse_whole_number
 
 COUNTS: Final[Mapping[str, tuple[str, ...]]] = {
     "input_tokens": (facts.PROMPT, facts.CACHED_BESIDE, facts.WRITTEN_BESIDE, facts.TOOLS_BESIDE),
@@ -56,66 +61,6 @@ BESIDE_INPUT: Final = ((facts.CACHED,), (facts.WRITTEN,), (facts.CACHED, facts.W
 """Parts of the prompt that may turn out to stand beside it."""
 
 
-class Resolved:
-    """The numbers that facts come to. `input` is the whole prompt; `cached` and `written` are parts of it."""
-
-    __slots__ = ("cached", "input", "output", "reasoning", "rule", "stated", "total", "written")
-
-    def __init__(self, stated: Mapping[str, int], *, may_lack_output: bool, has_output: bool) -> None:
-        """`may_lack_output`: an answer with a prompt and no output has generated nothing. `has_output`: its operation
-        generates something; where it does not, a total alone is input."""
-        get = stated.get
-        prompt, output, total = get(facts.PROMPT), get(facts.OUTPUT), get(facts.TOTAL) or None
-        cached_beside, written_beside = get(facts.CACHED_BESIDE, 0), get(facts.WRITTEN_BESIDE, 0)
-        thoughts_beside = get(facts.THOUGHTS_BESIDE, 0)
-        if prompt is None and output is None and total is None and facts.UNITS in stated:
-            prompt = output = 0  # It is charged by something else.
-        if output is None and thoughts_beside:
-            output = 0
-        input_ = None if prompt is None else prompt + cached_beside + written_beside + get(facts.TOOLS_BESIDE, 0)
-        if output is not None:
-            output += thoughts_beside
-        self.rule = ""
-        if total is None:
-            if input_ is not None and output is None and (may_lack_output or not has_output):
-                output = 0
-            if input_ is not None and output is not None:
-                total = input_ + output
-        elif input_ is None or output is None or input_ + output != total:
-            input_, output, self.rule = _reconcile(stated, (prompt, input_, output), total, has_output=has_output)
-            total = max(total, (input_ or 0) + (output or 0))
-        self.stated, self.input, self.output, self.total = stated, input_, output, total
-        cached, written = get(facts.CACHED, 0), get(facts.WRITTEN, 0)
-        # Gateways state the tokens of a cache twice, in the forms of two providers.
-        is_twice = self.rule == WITHIN
-        self.cached = max(cached, cached_beside) if is_twice else cached + cached_beside
-        self.written = max(written, written_beside) if is_twice else written + written_beside
-        self.reasoning = get(facts.THOUGHTS, 0) + thoughts_beside
-
-
-def _get_part(fact: str) -> Callable[[Resolved], int]:
-    return lambda resolved: resolved.stated.get(fact, 0)
-
-
-OF_INPUT: Final[Mapping[str, Callable[[Resolved], int | None]]] = {
-    "input_tokens": lambda resolved: resolved.input,
-    "cached_tokens": lambda resolved: resolved.cached,
-    "cache_write_tokens": lambda resolved: resolved.written,
-    # More may be cached than the prompt had, in an answer that contradicts itself.
-    "uncached_tokens": lambda resolved: max(0, (resolved.input or 0) - resolved.cached),
-    "fresh_tokens": lambda resolved: max(0, (resolved.input or 0) - resolved.cached - resolved.written),
-    "audio_input_tokens": _get_part(facts.AUDIO_IN),
-    "image_input_tokens": _get_part(facts.IMAGE_IN),
-}
-OF_OUTPUT: Final[Mapping[str, Callable[[Resolved], int | None]]] = {
-    "output_tokens": lambda resolved: resolved.output,
-    "reasoning_tokens": lambda resolved: resolved.reasoning,
-    "audio_output_tokens": _get_part(facts.AUDIO_OUT),
-    "image_output_tokens": _get_part(facts.IMAGE_OUT),
-}
-"""The numbers of counts that are stated with the input, and with the output."""
-
-
 def _reconcile(
     stated: Mapping[str, int], parts: tuple[int | None, int | None, int | None], total: int, *, has_output: bool
 ) -> tuple[int | None, int | None, str]:
@@ -149,94 +94,183 @@ def _reconcile(
 class StatedCounts:
     """The counts that an answer states, by name, or by `format_path` where they are asked for by their path."""
 
-    __slots__ = ("_has_output", "_may_lack_output", "_resolved", "_unreadable", "values")
+    __slots__ = (
+        "_has_output",
+        "_is_resolved",
+        "_may_lack_output",
+        "input",
+        "output",
+        "rule",
+        "total",
+        "unreadable",
+        "values",
+    )
 
-    def __init__(self, values: dict[str, bytes], *, may_lack_output: bool = True, has_output: bool = True) -> None:
+    input: int | None
+    """The whole prompt; there once `resolve` was called, as the three below."""
+    output: int | None
+    total: int | None
+    rule: str
+    """The rule by which parts and total agree; empty where they do as they are stated."""
+
+    # Keywords would cost time.
+    def __init__(
+        self,
+        values: dict[str, Value],
+        may_lack_output: bool = True,
+        has_output: bool = True,
+    ) -> None:
+        """`may_lack_output`: an answer with a prompt and no output has generated nothing. `has_output`: its operation
+        generates something; where it does not, a total alone is input."""
         self.values = values
-        """The facts that were found, as they are written."""
+        """The facts that were found: numbers and texts, or what is written in their place."""
         self._may_lack_output, self._has_output = may_lack_output, has_output
-        self._resolved: Resolved | None = None
-        self._unreadable: dict[str, bytes] | None = None
+        self._is_resolved = False
+        self.unreadable: dict[str, bytes] | None = None
+        """What is written in the place of numbers, once it is resolved."""
 
-    def _resolve(self) -> Resolved:
-        """Return the numbers, computed once."""
-        if self._resolved is not None:
-            return self._resolved
+    def resolve(self) -> "StatedCounts":
+        """Compute the numbers, once; return the counts themselves."""
+        if self._is_resolved:
+            return self
+        self._is_resolved = True
+        stated: Mapping[str, int] = self.values  # type: ignore[assignment]  # Texts among them are no numbers' facts.
+        if bytes in map(type, self.values.values()):
+            stated = self._list_readable()
+        get = stated.get
+        prompt, output, total = get(PROMPT), get(OUTPUT), get(TOTAL)
+        if prompt is None and output is None and not total and facts.UNITS in stated:
+            prompt = output = 0  # It is charged by something else.
+        thoughts_beside = get(THOUGHTS_BESIDE)
+        if thoughts_beside:
+            output = (output or 0) + thoughts_beside
+        input_ = prompt
+        if prompt is not None:
+            input_ = prompt + get(CACHED_BESIDE, 0) + get(WRITTEN_BESIDE, 0) + get(TOOLS_BESIDE, 0)
+        self.rule = ""
+        if not total:
+            total = None
+            if input_ is not None and output is None and (self._may_lack_output or not self._has_output):
+                output = 0
+            if input_ is not None and output is not None:
+                total = input_ + output
+        elif input_ is None or output is None or input_ + output != total:
+            parts = prompt, input_, output
+            input_, output, self.rule = _reconcile(stated, parts, total, has_output=self._has_output)
+            total = max(total, (input_ or 0) + (output or 0))
+        self.input, self.output, self.total = input_, output, total
+        return self
+
+    def _list_readable(self) -> dict[str, int]:
+        """Return the numbers, and note what is written in the place of one."""
         stated: dict[str, int] = {}
-        for fact, written in self.values.items():
-            if fact in NUMBERS:
-                number = parse_whole_number(written)
-                if number is None:
-                    self._unreadable = {**(self._unreadable or {}), fact: written}
-                    number = 0
-                stated[fact] = number
-        if self._unreadable is not None and not self._unreadable.keys().isdisjoint(CHECKED):
-            stated.pop(facts.TOTAL, None)  # It can be checked against nothing.
-        self._resolved = Resolved(stated, may_lack_output=self._may_lack_output, has_output=self._has_output)
-        return self._resolved
+        unreadable: dict[str, bytes] = {}
+        for fact in NUMBERS.intersection(self.values):
+            value = self.values[fact]
+            stated[fact] = value if isinstance(value, int) else 0
+            if isinstance(value, bytes):
+                unreadable[fact] = value
+        if not unreadable.keys().isdisjoint(CHECKED):
+            stated.pop(TOTAL, None)  # It can be checked against nothing.
+        self.unreadable = unreadable or None
+        return stated
 
     def find_number(self, count: str) -> int | None:
         """Return the number of a count; None where it is not stated, or is no whole number from 0 to NUMBER_MAX."""
-        if count not in COUNTS:
+        find = FIND.get(count)
+        if find is None:
             written = self.values.get(count)
-            return None if written is None else parse_whole_number(written)
-        resolved = self._resolve()
-        if self._unreadable is not None and self.find_unreadable(count) is not None:
+            return parse_whole_number(written) if isinstance(written, bytes) else None
+        if not self._is_resolved:
+            self.resolve()
+        if self.unreadable is not None and self.find_unreadable(count) is not None:
             return None
-        if count in OF_OUTPUT:
-            return None if resolved.output is None else OF_OUTPUT[count](resolved)
-        if count in OF_INPUT:
-            return None if resolved.input is None else OF_INPUT[count](resolved)
-        return resolved.total
+        return find(self)
 
     def find_unreadable(self, count: str) -> bytes | None:
         """Return what is written in the place of a number of this count, where that is none."""
         if count not in COUNTS:
             written = self.values.get(count)
-            return None if written is None or parse_whole_number(written) is not None else written
-        self._resolve()
-        unreadable = self._unreadable
-        return (
-            None
-            if unreadable is None
-            else next((unreadable[fact] for fact in COUNTS[count] if fact in unreadable), None)
-        )
+            return written if isinstance(written, bytes) and parse_whole_number(written) is None else None
+        unreadable = self.resolve().unreadable
+        if unreadable is None:
+            return None
+        return next((unreadable[fact] for fact in COUNTS[count] if fact in unreadable), None)
 
     @property
-    def rule(self) -> str:
-        """The rule by which parts and total agree; empty where they do as they are stated."""
-        return self._resolve().rule
+    def model(self) -> str | None:
+        """The model; None: not stated."""
+        return self.find_text(facts.MODEL)
 
-    @property
-    def model(self) -> bytes | None:
-        """The model, as UTF-8 if it is a text; None: not stated."""
-        return parse_text(self.values.get(facts.MODEL))
-
-    def find_text(self, fact: str) -> bytes | None:
-        """Return a fact that is no number, as UTF-8 if it is a text; None: not stated."""
-        return parse_text(self.values.get(fact))
+    def find_text(self, fact: str) -> str | None:
+        """Return a fact that is no number, as it is written if it is no text; None: not stated."""
+        value = self.values.get(fact)
+        return value.decode(errors="replace") if isinstance(value, bytes) else cast("str | None", value)
 
     @property
     def has_numbers(self) -> bool:
         """Whether any number of tokens, or another amount, is stated."""
-        return any(fact in self.values for fact in facts.NUMBERS)
+        return not NUMBERS.isdisjoint(self.values)
 
 
-def parse_whole_number(written: bytes) -> int | None:
-    """Return a number of JSON; None where it is no whole number from 0 to NUMBER_MAX, such as `12.0` or `"12"`."""
-    if not written.isdigit() or len(written) > DIGITS_MAX:
+def _get_part(counts: StatedCounts, fact: str) -> int:
+    """Return a number that is a part of another, 0 where it is not stated."""
+    part = counts.values.get(fact, 0)
+    return part if isinstance(part, int) else 0
+
+
+def _sum_parts(counts: StatedCounts, within: str, beside: str) -> int:
+    """Return tokens that are stated as a part of the prompt or beside it."""
+    parts = _get_part(counts, within), _get_part(counts, beside)
+    # Gateways state the tokens of a cache twice, in the forms of two providers.
+    return max(parts) if counts.rule == WITHIN else sum(parts)
+
+
+def _find_cached(counts: StatedCounts) -> int | None:
+    if counts.input is None:
         return None
-    number = int(written)
-    return number if number <= NUMBER_MAX else None
+    values = counts.values
+    return _sum_parts(counts, CACHED, CACHED_BESIDE) if CACHED in values or CACHED_BESIDE in values else 0
 
 
-def parse_text(written: bytes | None) -> bytes | None:
-    """Return a text of JSON in UTF-8; what is no text as it is written, and None where there is nothing."""
-    if written is None or not written.startswith(b'"'):
-        return written
-    if b"\\" not in written and written.isascii():
-        return written[1:-1]
-    try:
-        return msgspec.json.decode(written, type=str).encode(errors="replace")
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return written
+def _find_rest(counts: StatedCounts, *taken: int | None) -> int | None:
+    """Return the rest of the input; more may be taken than there was, in an answer that contradicts itself."""
+    return None if counts.input is None else max(0, counts.input - sum([each or 0 for each in taken]))
+
+
+def _find_written(counts: StatedCounts) -> int | None:
+    return None if counts.input is None else _sum_parts(counts, facts.WRITTEN, WRITTEN_BESIDE)
+
+
+Find = Callable[[StatedCounts], int | None]
+
+
+def _find_input_part(fact: str) -> Find:
+    return lambda counts: None if counts.input is None else _get_part(counts, fact)
+
+
+def _find_output_part(*parts: str) -> Find:
+    return lambda counts: None if counts.output is None else sum([_get_part(counts, fact) for fact in parts])
+
+
+FIND: Final[Mapping[str, Find]] = {
+    "input_tokens": lambda counts: counts.input,
+    "cached_tokens": _find_cached,
+    "cache_write_tokens": _find_written,
+    "uncached_tokens": lambda counts: _find_rest(counts, _find_cached(counts)),
+    "fresh_tokens": lambda counts: _find_rest(counts, _find_cached(counts), _find_written(counts)),
+    "audio_input_tokens": _find_input_part(facts.AUDIO_IN),
+    "image_input_tokens": _find_input_part(facts.IMAGE_IN),
+    "output_tokens": lambda counts: counts.output,
+    "reasoning_tokens": _find_output_part(facts.THOUGHTS, THOUGHTS_BESIDE),
+    "audio_output_tokens": _find_output_part(facts.AUDIO_OUT),
+    "image_output_tokens": _find_output_part(facts.IMAGE_OUT),
+    "total_tokens": lambda counts: counts.total,
+}
+"""The number of each count, once it is resolved and all of its facts are readable; None where it is not stated."""
+
+
+def get_finder(count: str) -> Find:
+    """Return what finds a count, or the number at a path, in counts that are resolved."""
+    find = FIND.get(count)
+    return (lambda counts: counts.find_number(count)) if find is None else find

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 from edgeproxy.edge.body_usage.body_kind import BodyKind
 from edgeproxy.edge.body_usage.content_coding import create_decoder
 from edgeproxy.edge.body_usage.dialects import MODEL as MODEL_FACT
+from edgeproxy.edge.body_usage.json_fields import Value
 from edgeproxy.edge.body_usage.messages import MessageReader
-from edgeproxy.edge.body_usage.operations import find_results, find_work, generates_output, is_pending
+from edgeproxy.edge.body_usage.operations import find_results, find_work, is_pending
 from edgeproxy.edge.body_usage.readers import EVENTS_WITHOUT_MODEL_MAX
 from edgeproxy.edge.body_usage.statement import StatedCounts
 from edgeproxy.edge.http1.chunked import DONE, ChunkedDecoder, create_response_error
@@ -54,7 +55,7 @@ class UsageMetering(Protocol):
     ) -> None:
         """Count an answer as far as a model has worked for it."""
 
-    def count_line(self, answer: "Answer", results: bytes, number: int, values: dict[str, bytes]) -> None:
+    def count_line(self, answer: "Answer", results: bytes, number: int, values: dict[str, Value]) -> None:
         """Count a line of the results of a batch, once."""
 
     def count_message(self, answer: "Answer", counts: StatedCounts) -> None:
@@ -99,7 +100,7 @@ class Answer:
     def __init__(self, exchange: MeteredExchange) -> None:
         self._exchange = exchange
         self.metered, self.clock = exchange.get_metered_quotas(), exchange.runtime
-        self.work, self.has_output = find_work(exchange.method, exchange.path), generates_output(exchange.path)
+        self.work, self.has_output = find_work(exchange.method, exchange.path)
         self.size = 0
         """Bytes of the answer's body so far."""
 
@@ -201,7 +202,7 @@ class BodyUsage:
         for piece in self._decoder.feed(data):
             self._reader.feed(piece)
 
-    def _count_line(self, values: dict[str, bytes]) -> None:
+    def _count_line(self, values: dict[str, Value]) -> None:
         """Count a line of the results of a batch."""
         assert self._results is not None
         self._lines += 1
@@ -243,8 +244,8 @@ class SessionUsage:
         self._reader = MessageReader(head, self._read_message)
         self._has_counted = False
         """Whether anything has counted since the last bytes."""
-        self._model = b""
-        """The model as it is written, once a message has named it."""
+        self._model: Value = ""
+        """The model, once a message has named it."""
         self._unnamed = EVENTS_WITHOUT_MODEL_MAX
         """Messages that are still to be read for the model."""
 

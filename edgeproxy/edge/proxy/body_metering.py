@@ -5,9 +5,10 @@ read. What is counted instead of a number that is not stated is the meter's `mis
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import blake2b
 from time import monotonic, time
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edgeproxy.config import dimensions
 from edgeproxy.config.dimensions import OTHER
@@ -15,15 +16,16 @@ from edgeproxy.config.meters import BODY_DIMENSIONS, MEASURES, PROMPT_SIZES
 from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
 from edgeproxy.edge.body_usage.dialects import BACKGROUND, FILE, KIND, TIER
 from edgeproxy.edge.body_usage.dialects import ID as ANSWER_ID
+from edgeproxy.edge.body_usage.dialects import MODEL as MODEL_FACT
 from edgeproxy.edge.body_usage.formats import format_path, get_usage_format
+from edgeproxy.edge.body_usage.json_fields import Value
 from edgeproxy.edge.body_usage.operations import (
     ASYNCHRONOUS,
     NEVER_ASYNCHRONOUS,
     Work,
-    is_failure,
-    is_pending,
+    counts_nothing,
 )
-from edgeproxy.edge.body_usage.statement import StatedCounts
+from edgeproxy.edge.body_usage.statement import Find, StatedCounts, get_finder
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.answer_usage import (
     ABSENT,
@@ -35,7 +37,7 @@ from edgeproxy.edge.proxy.answer_usage import (
     MeteredExchange,
     SessionUsage,
 )
-from edgeproxy.edge.proxy.metering import Clock, Countable, Metered, QuotaCharge
+from edgeproxy.edge.proxy.metering import Countable, QuotaCharge
 from edgeproxy.edge.proxy.split_metering import DAY_SECONDS, DimensionValues
 
 if TYPE_CHECKING:
@@ -44,16 +46,17 @@ if TYPE_CHECKING:
     from edgeproxy.edge.counters.counted_ids import CountedIds
 
 MODEL, ESTIMATED, SERVICE_TIER, PROMPT_SIZE = BODY_DIMENSIONS
+PROMPT_DIMENSIONS: Final = (SERVICE_TIER, PROMPT_SIZE)
 OUTPUT_TOKENS: Final = "output_tokens"
 MODEL_BYTES_MAX: Final = 64
 """Bytes of the value of a dimension."""
 MODEL_HASH_BYTES: Final = 8
-OTHER_MODEL: Final = OTHER.encode()
-"""The model in place of those that are no value of a dimension, or one too many."""
 
 
-PromptSplit = tuple[bytes | None, bytes | None]
+PromptSplit = tuple[str | None, str | None]
 """The service tier of an answer, and the size of its prompt."""
+CounterKey = tuple[Value | None, bool, PromptSplit]
+"""The model, whether the number is an estimate, and the prompt."""
 NO_PROMPT: Final[PromptSplit] = (None, None)
 
 
@@ -80,7 +83,8 @@ class BodyMetrics(Protocol):
         """Observe how long a stream took for each output token after the first."""
 
 
-class BodyMeter(NamedTuple):
+@dataclass(slots=True)
+class BodyMeter:
     """A meter of what bodies state."""
 
     name: str
@@ -89,10 +93,16 @@ class BodyMeter(NamedTuple):
     settings: "Meter"
     counter: Countable
     """The counter without dimensions."""
+    find: Find
+    """Finds its number."""
     is_by_model: bool
     """Whether it is split by the model that answers state."""
+    is_by_model_alone: bool
+    """Whether it is, and by nothing else of what they state."""
     is_by_prompt: bool
     """Whether it is split by the service tier or the size of the prompt."""
+    counters: "dict[CounterKey, Countable]"
+    """The counters of this day with dimensions."""
 
 
 class BodyMetering:
@@ -123,13 +133,15 @@ class BodyMetering:
                 count,
                 meter,
                 counter(name, ""),
+                get_finder(count),
                 MODEL in meter.dimensions,
-                not meter.dimensions.keys().isdisjoint((SERVICE_TIER, PROMPT_SIZE)),
+                MODEL in meter.dimensions and meter.dimensions.keys().isdisjoint(PROMPT_DIMENSIONS),
+                not meter.dimensions.keys().isdisjoint(PROMPT_DIMENSIONS),
+                {},
             )
             for name, meter in meters.items()
             if self.usage_format.states(count := format_path(meter.json_path) if meter.json_path else meter.count)
         ]
-        self._counters: dict[tuple[str, bytes | None, bool, PromptSplit], Countable] = {}
         self._day = 0
 
     def __bool__(self) -> bool:
@@ -150,7 +162,7 @@ class BodyMetering:
             if exchange.span is not None:
                 exchange.span.usage = counts
             reason = ABSENT if is_readable else UNREADABLE
-            is_marked = not counts.has_numbers and self.usage_format.has_marker(body)
+            is_marked = counts.resolve().total is None and not counts.has_numbers and self.usage_format.has_marker(body)
             self.judge(answer, counts, reason, has_content=False, is_marked=is_marked)
         else:
             usage = BodyUsage(self, exchange, kind, coding)
@@ -170,51 +182,51 @@ class BodyMetering:
         may be stated in a way that is not known.
         """
         if counts is not None:
-            if is_failure(counts, has_content=has_content) or is_pending(counts):
+            if counts_nothing(counts, has_content=has_content):
                 return
             if answer.work is Work.STORED and not (counts.has_numbers and self._claim(counts)):
                 return
-            if counts.find_text(KIND) in ASYNCHRONOUS and answer.work is Work.GENERATES:
+            if counts.values.get(KIND) in ASYNCHRONOUS and answer.work is Work.GENERATES:
                 self._claim(counts)
-            if counts.rule:
-                self._metrics.report_disagreement(self._route, counts.rule)
+            rule = counts.resolve().rule
+            if rule:
+                self._metrics.report_disagreement(self._route, rule)
             if reason == ABSENT and is_marked and not counts.has_numbers:
                 reason = DIALECT
         elif answer.work is Work.STORED:
             return
-        self.count(
-            counts, reason, answer.sizes, answer.metered, answer.clock, is_estimable=answer.work is Work.GENERATES
-        )
+        self.count(answer, counts, reason, is_estimable=answer.work is Work.GENERATES)
 
     def _claim(self, counts: StatedCounts) -> bool:
         """Claim the id of a stored answer; return whether its usage is to be counted, as nobody has yet.
 
         An answer without an id is not stored: a model has worked for it, whatever the method.
         """
-        kind, name = counts.find_text(KIND), counts.find_text(ANSWER_ID)
+        kind, name = counts.values.get(KIND), counts.find_text(ANSWER_ID)
         ids, file = self._metrics.counted_ids, counts.find_text(FILE)
         if name is None:
             return True
-        if kind in NEVER_ASYNCHRONOUS or counts.find_text(BACKGROUND) == b"false" or ids is None:
+        if kind in NEVER_ASYNCHRONOUS or counts.values.get(BACKGROUND) == b"false" or ids is None:
             return False
         if file is not None:
             # A batch: its usage is that of the lines of its file.
-            return self._results_key(file) not in ids and ids.claim((self._owner, file))
-        return ids.claim((self._owner, name))
+            results = file.encode()
+            return self._results_key(results) not in ids and ids.claim((self._owner, results))
+        return ids.claim((self._owner, name.encode()))
 
     def _results_key(self, file: bytes) -> tuple[bytes, ...]:
         return (self._owner, file, b"lines")
 
-    def count_line(self, answer: "Answer", results: bytes, number: int, values: dict[str, bytes]) -> None:
+    def count_line(self, answer: "Answer", results: bytes, number: int, values: dict[str, Value]) -> None:
         """Count a line of the results of a batch, once; `number` is its own, for a line without an id."""
         ids = self._metrics.counted_ids
         counts = self.usage_format.compute_counts(values)
         if ids is None or not counts.has_numbers or (self._owner, results) in ids:
             return
         ids.claim(self._results_key(results))
-        name = counts.find_text(ANSWER_ID) or b"%b:%d" % (results, number)
-        if ids.claim((self._owner, name)):
-            self.count(counts, ABSENT, (0, 0), answer.metered, answer.clock, is_estimable=False)
+        name = counts.find_text(ANSWER_ID)
+        if ids.claim((self._owner, b"%b:%d" % (results, number) if name is None else name.encode())):
+            self.count(answer, counts, ABSENT, is_estimable=False)
 
     def open_session(self, exchange: MeteredExchange, head: bytes) -> "SessionUsage":
         """Return what reads the messages of a WebSocket; `head`: the lines of the answer that has opened it."""
@@ -222,48 +234,50 @@ class BodyMetering:
 
     def count_message(self, answer: "Answer", counts: StatedCounts) -> None:
         """Count what a message of a WebSocket states."""
-        if counts.rule:
-            self._metrics.report_disagreement(self._route, counts.rule)
-        self.count(counts, ABSENT, (0, 0), answer.metered, answer.clock, is_estimable=False)
+        rule = counts.resolve().rule
+        if rule:
+            self._metrics.report_disagreement(self._route, rule)
+        self.count(answer, counts, ABSENT, is_estimable=False)
 
     def count_unread_session(self) -> None:
         """Count a WebSocket whose messages cannot be read any more."""
         self._metrics.count_missing(self._route, UNREADABLE)
 
-    def count(
-        self,
-        counts: StatedCounts | None,
-        reason: str,
-        sizes: tuple[int, int],
-        metered: Metered,
-        clock: Clock,
-        *,
-        is_estimable: bool = True,
-    ) -> None:
-        """Count what an answer states, or what counts instead. `reason`: why a number may be missing. `sizes`: the
-        bytes of the request's body and of the answer's. `is_estimable`: whether a missing number is estimated."""
-        model = None if counts is None else counts.model
-        if model is not None and len(model) > MODEL_BYTES_MAX:
-            model = shorten_model(model)
-        self._begin_day()
-        missing = ""
-        for meter in self._meters:
-            number = None if counts is None else counts.find_number(meter.stated)
-            is_estimated = number is None
-            if number is None:
-                if not is_estimable:
-                    continue
-                missing = self._find_reason(meter, counts, reason)
-                number = estimate_number(meter.settings, sizes) if missing != TYPE else 0
+    def count(self, answer: "Answer", counts: StatedCounts | None, reason: str, *, is_estimable: bool) -> None:
+        """Count what an answer states, or what counts instead. `reason`: why a number may be missing. `is_estimable`:
+        whether a missing number is estimated."""
+        if self._day != int(time()) // DAY_SECONDS:
+            self._begin_day()
+        missing: list[BodyMeter] = []
+        if counts is None:
+            missing = self._meters
+        else:
+            is_readable = counts.resolve().unreadable is None
+            stated = counts.values.get(MODEL_FACT), False, NO_PROMPT
+            for meter in self._meters:
+                number = meter.find(counts) if is_readable else counts.find_number(meter.stated)
+                if number:
+                    key = stated if meter.is_by_model_alone else build_key(meter, counts, is_estimated=False)
+                    (meter.counters.get(key) or self._create_counter(meter, key)).add(number)
+                    if meter.name in answer.metered:
+                        QuotaCharge(answer.metered[meter.name], answer.clock).add(number)
+                elif number is None:
+                    missing.append(meter)
+        if missing and is_estimable:
+            self._estimate(answer, counts, reason, missing)
+
+    def _estimate(self, answer: "Answer", counts: StatedCounts | None, reason: str, meters: "list[BodyMeter]") -> None:
+        """Count what stands in for the numbers of these meters, which an answer does not state."""
+        missing = reason
+        for meter in meters:
+            missing = self._find_reason(meter, counts, reason)
+            number = estimate_number(meter.settings, answer.sizes) if missing != TYPE else 0
             if number:
-                own_model = model if meter.is_by_model else None
-                prompt = get_prompt_split(counts) if meter.is_by_prompt else NO_PROMPT
-                counter = self._counters.get((meter.name, own_model, is_estimated, prompt))
-                (counter or self._create_counter(meter, own_model, prompt, is_estimated=is_estimated)).add(number)
-                if meter.name in metered:
-                    QuotaCharge(metered[meter.name], clock).add(number)
-        if missing:
-            self._metrics.count_missing(self._route, missing)
+                key = build_key(meter, counts, is_estimated=True)
+                (meter.counters.get(key) or self._create_counter(meter, key)).add(number)
+                if meter.name in answer.metered:
+                    QuotaCharge(answer.metered[meter.name], answer.clock).add(number)
+        self._metrics.count_missing(self._route, missing)
 
     def begin_stream(self, started: float) -> float:
         """Observe how long after its request a stream begins; return the time, of the monotonic clock."""
@@ -287,38 +301,42 @@ class BodyMetering:
 
     def _begin_day(self) -> None:
         """Forget the counters of a day that is over: what values there may be begins anew."""
-        day = int(time()) // DAY_SECONDS
-        if self._day != day:
-            self._values.begin_day(day)
-            self._counters.clear()
-            self._day = day
+        self._day = int(time()) // DAY_SECONDS
+        self._values.begin_day(self._day)
+        for meter in self._meters:
+            meter.counters.clear()
 
-    def _create_counter(
-        self, meter: BodyMeter, model: bytes | None, prompt: PromptSplit, *, is_estimated: bool
-    ) -> Countable:
+    def _create_counter(self, meter: BodyMeter, key: "CounterKey") -> Countable:
         """Return the counter of a meter for a model, and for whether the number is an estimate.
 
         Models that count as `~other` share one entry: anybody may invent names, of any length.
         """
-        reported = {MODEL: model, ESTIMATED: b"yes" if is_estimated else b"no"}
-        reported[SERVICE_TIER], reported[PROMPT_SIZE] = prompt
-        split = {
-            name: value
-            for name, each in meter.settings.dimensions.items()
-            if name in reported
-            and (value := self._values.count_value(self._customer, meter.name, name, reported[name], each.values))
-        }
+        model, is_estimated, (tier, size) = key
+        name = None if model is None else shorten_model(model)
+        reported = {MODEL: name, ESTIMATED: "yes" if is_estimated else "no", SERVICE_TIER: tier, PROMPT_SIZE: size}
+        split: dict[str, str] = {}
+        for dimension, each in meter.settings.dimensions.items():
+            text = reported.get(dimension)
+            if text is not None:
+                written = text.encode("latin-1", "replace")
+                split[dimension] = self._values.count_value(self._customer, meter.name, dimension, written, each.values)
         if split.get(SERVICE_TIER) == OTHER:
-            prompt = OTHER_MODEL, prompt[1]
-        key = meter.name, OTHER_MODEL if split.get(MODEL) == OTHER else model, is_estimated, prompt
-        counter = self._counters.get(key)
+            tier = OTHER
+        own = OTHER if split.get(MODEL) == OTHER else name, is_estimated, (tier, size)
+        counter = meter.counters.get(own)
         if counter is None:
             try:
                 counter = self._counter(meter.name, dimensions.format_dimensions(split)) if split else meter.counter
             except RejectedError:
                 return meter.counter  # Its table is busy, and the answer has passed: it counts without dimensions.
-            self._counters[key] = counter
+            meter.counters[own] = counter
         return counter
+
+
+def build_key(meter: BodyMeter, counts: StatedCounts | None, *, is_estimated: bool) -> "CounterKey":
+    """Return the key of the counter of a meter for an answer."""
+    model = counts.values.get(MODEL_FACT) if counts is not None and meter.is_by_model else None
+    return model, is_estimated, get_prompt_split(counts) if meter.is_by_prompt else NO_PROMPT
 
 
 def get_prompt_split(counts: StatedCounts | None) -> PromptSplit:
@@ -327,16 +345,19 @@ def get_prompt_split(counts: StatedCounts | None) -> PromptSplit:
         return NO_PROMPT
     tier, tokens = counts.find_text(TIER), counts.find_number("input_tokens")
     if tier is not None and len(tier) > MODEL_BYTES_MAX:
-        tier = OTHER_MODEL
+        tier = OTHER
     if tokens is None:
         return tier, None
-    return tier, next((size for most, size in PROMPT_SIZES if tokens <= most), "more").encode()
+    return tier, next((size for most, size in PROMPT_SIZES if tokens <= most), "more")
 
 
-def shorten_model(model: bytes) -> bytes:
-    """Return the name under which a model with a long name is counted: its beginning and a hash of all."""
-    digest = blake2b(model, digest_size=MODEL_HASH_BYTES).hexdigest().encode()
-    return model[: MODEL_BYTES_MAX - len(digest) - 1] + b"~" + digest
+def shorten_model(model: Value) -> str:
+    """Return the name under which a model is counted: of a long one the beginning and a hash of all."""
+    written = model if isinstance(model, bytes) else str(model).encode(errors="replace")
+    if len(written) > MODEL_BYTES_MAX:
+        digest = blake2b(written, digest_size=MODEL_HASH_BYTES).hexdigest().encode()
+        written = written[: MODEL_BYTES_MAX - len(digest) - 1] + b"~" + digest
+    return written.decode("latin-1")
 
 
 def estimate_number(meter: "Meter", sizes: tuple[int, int]) -> int:

@@ -174,7 +174,7 @@ def list_model_attributes(exchange: "TracedExchange", usage: "StatedCounts") -> 
     operation = next((name for end, name in OPERATIONS if exchange.path.endswith(end)), "chat")
     attributes: Attributes = {"gen_ai.operation.name": operation}
     if usage.model is not None:
-        attributes["gen_ai.response.model"] = usage.model.decode("utf-8", "replace")[:MODEL_CHARACTERS_MAX]
+        attributes["gen_ai.response.model"] = usage.model[:MODEL_CHARACTERS_MAX]
     if settings is not None and settings.format in PROVIDERS:
         attributes["gen_ai.provider.name"] = PROVIDERS[settings.format]
         for count, name in COUNTS.items():

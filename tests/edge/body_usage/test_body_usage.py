@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from edgeproxy.config.edge.response_usage import FormatName
 from edgeproxy.edge.body_usage.body_kind import BodyKind
 from edgeproxy.edge.body_usage.formats import UsageFormat
+from edgeproxy.edge.body_usage.json_fields import NUMBER_MAX
 from edgeproxy.edge.body_usage.json_text import TOKENS_MAX, JsonText
 from edgeproxy.edge.body_usage.readers import EVENTS_WITHOUT_MODEL_MAX, EventStreamReader
-from edgeproxy.edge.body_usage.statement import NUMBER_MAX, StatedCounts
+from edgeproxy.edge.body_usage.statement import StatedCounts
 from tests.edge.body_usage.transcripts import (
     ANTHROPIC_STREAM,
     CHAT_STREAM,
@@ -109,25 +110,25 @@ def test_a_stream_that_breaks_off_states_what_has_come() -> None:
 
 
 def test_the_model_is_known_of_a_stream_that_states_no_usage() -> None:
-    assert read("openai", events(chat_chunk({})), is_stream=True).model == b"gpt-4o-2024-08-06"
+    assert read("openai", events(chat_chunk({})), is_stream=True).model == "gpt-4o-2024-08-06"
     unnamed = [{"type": "ping"}] * (EVENTS_WITHOUT_MODEL_MAX - 1)
-    assert read("openai", events(*unnamed, {"model": "late"}), is_stream=True).model == b"late"
+    assert read("openai", events(*unnamed, {"model": "late"}), is_stream=True).model == "late"
     assert read("openai", events({}, *unnamed, {"model": "late"}), is_stream=True).model is None
 
 
 @pytest.mark.parametrize(
     ("written", "model"),
     [
-        (b'"a\\/b"', b"a/b"),
-        (b'"\\ud83d\\ude42"', "🙂".encode()),
-        (b"5", b"5"),
+        (b'"a\\/b"', "a/b"),
+        (b'"\\ud83d\\ude42"', "🙂"),
+        (b"5", "5"),
         (b"{}", None),
         (b'""', None),
         (b"null", None),
-        (b'"\xff"', b'"\xff"'),
+        (b'"\xff"', '"\ufffd"'),
     ],
 )
-def test_a_model_is_text_or_what_is_written_there(written: bytes, model: bytes | None) -> None:
+def test_a_model_is_text_or_what_is_written_there(written: bytes, model: str | None) -> None:
     assert read("openai", b'{"model":%b}' % written, is_stream=False).model == model
 
 
@@ -141,7 +142,7 @@ def test_numbers_by_path() -> None:
         assert {path: counts.find_number(f"$.{path}") for path in paths} == numbers
         assert counts.find_unreadable("$.usage.units") == (b'{"a":3}' if stream else b'{"a": 3}')
         assert counts.find_unreadable("$.nothing") is None
-        assert counts.model == b"m"
+        assert counts.model == "m"
     counts = read("openai", compact({"usage": CHAT_USAGE}), is_stream=False, paths=("usage.prompt_tokens",))
     assert (counts.find_number("$.usage.prompt_tokens"), counts.find_number("input_tokens")) == (19, 19)
 
@@ -166,7 +167,7 @@ def test_what_stands_beside_an_odd_member_is_read(odd: bytes) -> None:
     for before, after in ((b"", b',"response":%b' % odd), (b'"message":%b,' % odd, b""), (b'"usage":%b,' % odd, b"")):
         body = b'{%b"model":"m","usage":{"prompt_tokens":4,"prompt_tokens_details":%b}%b}' % (before, odd, after)
         counts = read("openai", body, is_stream=False)
-        assert (list_counts(counts), counts.model) == ((4, 0, 4, 0, 4), b"m")
+        assert (list_counts(counts), counts.model) == ((4, 0, 4, 0, 4), "m")
 
 
 # ---- what others write
@@ -317,10 +318,10 @@ def test_the_ends_of_a_long_text_are_read(size: int, begin: int) -> None:
     assert json.loads(compact(LONG))
     counts = read_long(compact({**LONG, **AFTER}), size=size, begin=begin, end=500)
     assert list_counts(counts) == (19, 7, 12, 10, 29)
-    assert counts.model == (b"m" if begin >= 30 else None)
+    assert counts.model == ("m" if begin >= 30 else None)
     nested = compact({"type": "response.completed", "response": {**LONG, **AFTER}, "sequence_number": 1})
     counts = read_long(nested, size=size, begin=begin + 60, end=500)
-    assert counts.model == b"m" if begin >= 30 else counts.model in (b"m", None)
+    assert counts.model == "m" if begin >= 30 else counts.model in ("m", None)
     parts = compact([{"candidates": ["x" * 1500]}, {"usageMetadata": {"promptTokenCount": 5}, "x": 1}])
     assert list_counts(read_long(parts, size=size, begin=begin, end=500, format_="gemini"))[0] == 5
 
@@ -347,7 +348,7 @@ def test_a_long_text_of_brackets_is_looked_at_so_far() -> None:
         reader.feed(json.dumps(body).encode())
         reader.finish()
         counts = usage_format.compute_counts(reader.values)
-        assert (list_counts(counts)[0], counts.model) == (tokens, b"m")
+        assert (list_counts(counts)[0], counts.model) == (tokens, "m")
 
 
 @pytest.mark.parametrize("body", [b"}" * 100 + b"{" * 100, b"x" * 200, b'"' + b"x" * 200, b"{" * 200, b"," * 200])

@@ -5,9 +5,9 @@ import pytest
 from edgeproxy.edge.body_usage.formats import get_usage_format
 from edgeproxy.edge.body_usage.operations import (
     Work,
+    counts_nothing,
     find_results,
     find_work,
-    generates_output,
     is_failure,
     is_pending,
 )
@@ -27,12 +27,12 @@ OPENAI = get_usage_format("openai")
     ],
 )
 def test_work_is_told_by_method_and_path(method: bytes, path: bytes, work: Work) -> None:
-    assert find_work(method, path) is work
+    assert find_work(method, path)[0] is work
 
 
 def test_embeddings_and_ranks_have_no_output() -> None:
     paths = (b"/v1/chat/completions", b"/v1/new", b"/v1/embeddings", b"/v2/rerank")
-    assert [generates_output(path) for path in paths] == [True, True, False, False]
+    assert [find_work(b"POST", path)[1] for path in paths] == [True, True, False, False]
 
 
 def test_results_of_a_batch_are_told_by_their_path() -> None:
@@ -56,11 +56,13 @@ def test_results_of_a_batch_are_told_by_their_path() -> None:
 def test_an_error_and_nothing_else_is_a_failure(body: bytes, has_content: bool, fails: bool) -> None:
     counts, _ = OPENAI.read_json(body, has_output=True)
     assert is_failure(counts, has_content=has_content) is fails
+    assert counts_nothing(counts, has_content=has_content) is fails
 
 
 def test_an_answer_is_pending_until_its_status_is_final() -> None:
     states = [OPENAI.read_json(b'{"status": "%b"}' % state, has_output=True)[0] for state in (b"queued", b"completed")]
     assert [is_pending(counts) for counts in states] == [True, False]
+    assert [counts_nothing(counts, has_content=True) for counts in states] == [True, False]
 
 
 def test_messages_are_read_for_their_markers_once_the_model_is_named() -> None:
@@ -68,6 +70,6 @@ def test_messages_are_read_for_their_markers_once_the_model_is_named() -> None:
     assert OPENAI.read_message(text, is_named=True) is None
     counts = OPENAI.read_message(text, is_named=False)
     assert counts is not None
-    assert (counts.find_text("model"), counts.model, counts.rule, counts.has_numbers) == (b"m", b"m", "", False)
+    assert (counts.find_text("model"), counts.model, counts.resolve().rule, counts.has_numbers) == ("m", "m", "", False)
     assert OPENAI.has_marker(b'{"usage": {"prompt_tokens": 1}}')
     assert not OPENAI.has_marker(b"{}")

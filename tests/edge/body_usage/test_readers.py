@@ -15,6 +15,7 @@ from edgeproxy.edge.body_usage.readers import (
     IgnoringReader,
     LinesReader,
 )
+from edgeproxy.edge.body_usage.statement import get_finder
 
 FIELDS = JsonFields({("model",): ("model",), ("usage", "n"): ("n",)})
 MARKERS = (b'"n"',)
@@ -88,7 +89,7 @@ def test_beginning_chooses_the_reader() -> None:
     reader.feed(b" \nda")
     reader.feed(b'ta: {"model": "m", "usage": {"prompt_tokens": 1}}\n\n')
     reader.finish()
-    assert reader.values["prompt"] == b"1"
+    assert reader.values["prompt"] == 1
     assert (reader.is_readable, reader.has_content, reader.is_marked, reader.is_text) == (True, False, True, True)
 
 
@@ -96,3 +97,20 @@ def test_total_is_the_sum_of_parts_that_stand_beside_each_other() -> None:
     parts = b'"promptTokenCount": 5, "toolUsePromptTokenCount": 2, "candidatesTokenCount": 3, "totalTokenCount": 10'
     counts, _ = get_usage_format("gemini").read_json(b'{"usageMetadata": {%b}}' % parts)
     assert (counts.find_number("input_tokens"), counts.find_number("output_tokens"), counts.rule) == (7, 3, "")
+
+
+def test_member_of_another_type_leaves_the_rest_to_be_read() -> None:
+    """Within an object of numbers, and within one that is found in another."""
+    usage_format = get_usage_format("anthropic", has_tier=True)
+    usage = b'"usage": {"input_tokens": %b, "cache_read_input_tokens": 2, "service_tier": ""}'
+    for text in (b"{%b}", b'{"message": {"model": "m", %b}}'):
+        for written, number in ((b"5", 7), (b'"5"', None), (b"5.0", None), (b"true", None), (b"[]", None)):
+            counts, _ = usage_format.read_json(text % (usage % written))
+            assert (counts.find_number("input_tokens"), counts.values["cached beside"]) == (number, 2)
+            assert counts.find_text("tier") is None
+
+
+def test_number_at_a_path_is_found_beside_the_counts() -> None:
+    counts, _ = get_usage_format("openai", ("usage.prompt_tokens",)).read_json(b'{"usage": {"prompt_tokens": 4}}')
+    finders = [get_finder(count) for count in ("$.usage.prompt_tokens", "input_tokens")]
+    assert [find(counts.resolve()) for find in finders] == [4, 4]

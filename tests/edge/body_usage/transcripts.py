@@ -13,7 +13,7 @@ class Transcript(NamedTuple):
     is_stream: bool
     body: bytes
     counts: tuple[int | None, ...]
-    model: bytes
+    model: str
 
 
 TEXT = 'Größe 🙂 says {"usage": {"prompt_tokens": 9999}}, "usage":{"total_tokens":1}\n\ndata: "'
@@ -119,9 +119,9 @@ TRANSCRIPTS = {
             }
         ),
         (19, 7, 12, 10, 29),
-        b"gpt-4o-2024-08-06",
+        "gpt-4o-2024-08-06",
     ),
-    "openai chat, streamed": Transcript("openai", True, CHAT_STREAM, (19, 7, 12, 10, 29), b"gpt-4o-2024-08-06"),
+    "openai chat, streamed": Transcript("openai", True, CHAT_STREAM, (19, 7, 12, 10, 29), "gpt-4o-2024-08-06"),
     "openai embeddings": Transcript(
         "openai",
         False,
@@ -134,10 +134,10 @@ TRANSCRIPTS = {
             }
         ),
         (8, 0, 8, 0, 8),
-        b"text-embedding-3-small",
+        "text-embedding-3-small",
     ),
     "openai response": Transcript(
-        "openai", False, compact(response("completed", RESPONSE_USAGE)), (36, 30, 6, 87, 123), b"gpt-4.1-2025-04-14"
+        "openai", False, compact(response("completed", RESPONSE_USAGE)), (36, 30, 6, 87, 123), "gpt-4.1-2025-04-14"
     ),
     "openai response, streamed": Transcript(
         "openai",
@@ -149,7 +149,7 @@ TRANSCRIPTS = {
             named=True,
         ),
         (36, 30, 6, 87, 123),
-        b"gpt-4.1-2025-04-14",
+        "gpt-4.1-2025-04-14",
     ),
     "anthropic": Transcript(
         "anthropic",
@@ -158,14 +158,14 @@ TRANSCRIPTS = {
             {**MESSAGE, "content": [{"type": "text", "text": TEXT}], "usage": {**MESSAGE_USAGE, "output_tokens": 15}}
         ),
         (20, 3, 17, 15, 35),
-        b"claude-sonnet-4-20250514",
+        "claude-sonnet-4-20250514",
     ),
     "anthropic, streamed": Transcript(
-        "anthropic", True, ANTHROPIC_STREAM, (20, 3, 17, 15, 35), b"claude-sonnet-4-20250514"
+        "anthropic", True, ANTHROPIC_STREAM, (20, 3, 17, 15, 35), "claude-sonnet-4-20250514"
     ),
-    "gemini": Transcript("gemini", False, compact(GEMINI_PARTS[-1]), GEMINI_COUNTS, b"gemini-2.5-flash"),
-    "gemini, streamed": Transcript("gemini", True, events(*GEMINI_PARTS), GEMINI_COUNTS, b"gemini-2.5-flash"),
+    "gemini": Transcript("gemini", False, compact(GEMINI_PARTS[-1]), GEMINI_COUNTS, "gemini-2.5-flash"),
+    "gemini, streamed": Transcript("gemini", True, events(*GEMINI_PARTS), GEMINI_COUNTS, "gemini-2.5-flash"),
     "gemini, streamed as a list": Transcript(
-        "gemini", False, compact(list(GEMINI_PARTS)), GEMINI_COUNTS, b"gemini-2.5-flash"
+        "gemini", False, compact(list(GEMINI_PARTS)), GEMINI_COUNTS, "gemini-2.5-flash"
     ),
 }

@@ -4,6 +4,7 @@ A refusal is decided here and nowhere else: by credentials, flags, pauses, scope
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edgeproxy.base import log
@@ -60,7 +61,6 @@ class RouteAccess:
         self._tables = tables
         self._metrics = metrics
         self._tiers, self._meters, self._flags = settings.tiers, settings.meters, settings.flags
-        self._selector = RouteSelector(settings.routes, self._report_unknown_route)
         self._has_fed_routes = not all(map(is_of_all, settings.meters.values()))
         self._edge_region = settings.region
         self._key_lookup = None if settings.directory is None else key_lookup
@@ -71,6 +71,8 @@ class RouteAccess:
         self._scheme = "Bearer" if bearer else "ApiKey"
         self._end_user_sets = create_limit_set_cache()
         self._log = log.RateLimitedLog(LOG_SECONDS)
+        # Not a method of this object: the two would keep each other, and the old configuration with them.
+        self._selector = RouteSelector(settings.routes, partial(_report_unknown_route, self._log))
 
     def bind_directory_customer(
         self, person: KeyOwner, key: "Key | None", route: Route, at: float, by: str = "key"
@@ -140,10 +142,6 @@ class RouteAccess:
         flags = {} if self._key_lookup is None else self._key_lookup.flags.get(residency, {})
         allowance = compute_effective_allowance(self._tiers[customer.tier], customer, flags)
         return apply_key_limits(apply_caps(allowance, self._meters), key, flags)
-
-    def _report_unknown_route(self, name: str) -> None:
-        """Report a name of the directory that no route has."""
-        self._log.error("limits of the directory hold all requests", f"there is no {name} here")
 
     def _get_meters(self, route: Route) -> "dict[str, Meter]":
         """Return the meters that requests of a route feed."""
@@ -244,3 +242,8 @@ class RouteAccess:
 def list_accepted_credentials(route: Route) -> tuple[str, ...]:
     """Return the credentials that a route takes."""
     return ACCEPTED_CREDENTIALS.get(route.auth) or tuple(route.auth.split(" or "))
+
+
+def _report_unknown_route(to: log.RateLimitedLog, name: str) -> None:
+    """Report a name of the directory that no route has."""
+    to.error("limits of the directory hold all requests", f"there is no {name} here")

@@ -8,6 +8,7 @@ from edgeproxy.config import limits, meters
 from edgeproxy.config.allowance import (
     ANONYMOUS,
     Allowance,
+    Spending,
     apply_caps,
     apply_key_limits,
     compute_allowance,
@@ -215,3 +216,9 @@ def test_while_no_one_is_charged_credits_and_caps_in_money_hold_no_one(loaded):
     assert apply_caps(
         compute_effective_allowance(tier, who, {}), {"requests": meters.Meter(count="requests")}
     ).quotas == (plan,), "nobody counts cost or seats here"
+
+
+def test_a_cap_of_a_session_counts_requests_that_it_does_not_refuse():
+    terms = {"rate": Rate(600, 3600.0), "cost_header": "X-Cost", "routes": ("chat",)}
+    assert Spending(name="session", **terms).counts_all
+    assert not limits.Limit(name="plain", **terms).counts_all

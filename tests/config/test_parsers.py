@@ -43,6 +43,13 @@ def test_what_usage_cannot_have_is_no_value_of_a_dimension(value):
     assert hint == A_VALUE
 
 
+@pytest.mark.parametrize("pattern", ["", "a b", "a\n"])
+def test_text_with_spaces_is_no_pattern_of_routes(pattern):
+    what, hint = refusal(parsers.read_route_pattern, pattern)
+    assert what.endswith("is not the name of a route")
+    assert hint == parsers.A_ROUTE
+
+
 def test_scopes_may_have_signs_in_them():
     assert parsers.read_scope("orders:read/all") == "orders:read/all"
     assert refusal(parsers.read_scope, "a b") == ("'a b' is not a scope", parsers.A_SCOPE)

@@ -194,3 +194,8 @@ def test_prices_without_a_currency_are_in_that_of_their_file_or_dollars(tmp_path
     assert get_default_currency({}) == "usd"
     plans = read(tmp_path, 'currency: eur\nplans: {basic@1: {fee: "9"}}\n').plans
     assert get_default_currency(plans) == "eur"
+
+
+def test_routes_without_a_cap_are_refused(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, of_meter("{included: 5, routes: [chat]}"))
+    assert problem.endswith("names the requests of a cap that is not there, write cap: hard or soft, or leave it out")

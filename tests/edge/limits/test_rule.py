@@ -73,3 +73,8 @@ def test_the_policy_is_shown_with_its_window_in_whole_seconds(window: float, sec
 def test_what_passes_at_once_where_nothing_is_used(algorithm: str, depth: int, most: int) -> None:
     window = 0.0 if algorithm == "concurrency" else 60.0
     assert Rule("basic", 60, window, algorithm=algorithm, depth=depth).most == most
+
+
+def test_a_limit_of_other_requests_is_another_limit() -> None:
+    keys = {Rule("basic", 60, 60.0, requests=requests).key(b"acme") for requests in ("", "chat", "chat,run")}
+    assert len(keys) == 3

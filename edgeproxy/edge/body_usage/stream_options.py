@@ -151,7 +151,8 @@ class UsageEventFilter:
                 passing.append(b"\n")
             data, self._passes_line_feed = data.removeprefix(b"\n"), None
         text = self._held + data
-        for match in EVENT_END.finditer(text):
+        # What is held has no end in it, but may have the beginning of one: three bytes of CR LF CR LF.
+        for match in EVENT_END.finditer(text, max(0, len(self._held) - 3)):
             event, position = text[position : match.end()], match.end()
             passes = self._is_long or not is_usage_event(event)
             if passes:

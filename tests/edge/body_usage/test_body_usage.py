@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from hypothesis import given
@@ -29,8 +30,14 @@ NAMES = ("input_tokens", "cached_tokens", "uncached_tokens", "output_tokens", "t
 NOTHING = (None,) * 5
 
 
+@cache
+def usage_format_of(format_: FormatName, paths: tuple[str, ...]) -> UsageFormat:
+    """Return the format as an edge has it: made once, and used for all answers."""
+    return UsageFormat(format_, paths)
+
+
 def read(format_: FormatName, *pieces: bytes, is_stream: bool, paths: tuple[str, ...] = ()) -> StatedCounts:
-    usage_format = UsageFormat(format_, paths)
+    usage_format = usage_format_of(format_, paths)
     reader = usage_format.create_reader(BodyKind.STREAM if is_stream else BodyKind.JSON)
     for piece in pieces:
         reader.feed(piece)

@@ -59,6 +59,8 @@ JSON: tuple[bytes, ...] = (
 )
 PART = 16
 """One in so many values, which the seed decides, is tried with a parameter that another operation has as well."""
+DESCRIBING = ("title", "description", "default", "examples")
+"""The parts of a schema that refuse no value."""
 REFUSED = (400, 422)
 """The statuses of a value that no database has had: an error of a database is none of them."""
 WEBHOOKS = {"encryption": "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=", "networks": ["127.0.0.0/8"]}
@@ -115,7 +117,8 @@ class Asker:
         self.faults: list[str] = []
         self.count = 0
 
-    def ask(self, method: str, path: str, body: bytes = b"", token: str = ADMIN, **fields: str) -> None:
+    def ask(self, method: str, path: str, body: bytes = b"", token: str = ADMIN, **fields: str) -> bytes:
+        """Ask each collector, until one refuses; return the refusal, if any."""
         head = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", **fields}
         self.count += 1
         for connection in self._connections:
@@ -125,7 +128,8 @@ class Asker:
             if answer.status >= 500:
                 self.faults.append(f"{answer.status} {method} {path[:200]} {body[:200]!r}: {content[:120]!r}")
             if answer.status in REFUSED:
-                break
+                return content
+        return b""
 
 
 def drawn(rng: random.Random) -> Iterator[str]:
@@ -138,13 +142,15 @@ def drawn(rng: random.Random) -> Iterator[str]:
         yield str(rng.choice((-1, 1)) * rng.getrandbits(rng.randrange(8, 200)))
 
 
-def numbers_and_dates(
-    schema: Any, schemas: dict[str, Any], path: tuple[str | int, ...] = ()
-) -> set[tuple[str | int, ...]]:
-    """Return where in JSON of a schema there are numbers and dates."""
+Place = tuple[str | int, ...]
+"""The steps to a value in JSON."""
+
+
+def numbers_and_dates(schema: Any, schemas: dict[str, Any], path: Place = ()) -> dict[Place, bytes]:
+    """Return where in JSON of a schema there are numbers and dates, and the schema of each."""
     if "$ref" in schema:
         return numbers_and_dates(schemas[schema["$ref"].rpartition("/")[2]], schemas, path)
-    found: set[tuple[str | int, ...]] = set()
+    found: dict[Place, bytes] = {}
     for one in itertools.chain.from_iterable(schema.get(name, ()) for name in ("anyOf", "oneOf", "allOf")):
         found |= numbers_and_dates(one, schemas, path)
     for name, one in schema.get("properties", {}).items():
@@ -152,11 +158,12 @@ def numbers_and_dates(
     if "items" in schema:
         found |= numbers_and_dates(schema["items"], schemas, (*path, 0))
     if schema.get("type") in ("integer", "number") or schema.get("format") in ("date", "date-time"):
-        found.add(path)
+        bounds = {name: value for name, value in schema.items() if name not in DESCRIBING}
+        found[path] = orjson.dumps(bounds, option=orjson.OPT_SORT_KEYS)
     return found
 
 
-def nested(path: tuple[str | int, ...], body: dict[str, Any], value: object) -> dict[str, Any]:
+def nested(path: Place, body: dict[str, Any], value: object) -> dict[str, Any]:
     """Return JSON like `body` that has the value at a path."""
     made: Any = value
     for step in reversed(path[1:]):
@@ -200,6 +207,19 @@ class Values:
         self._rng = rng
         self._is_whole = is_whole
         self._tried: set[bytes] = set()
+        self._refused: set[tuple[bytes, bytes]] = set()
+
+    def draw_json(self, schema: bytes) -> list[bytes]:
+        """Draw values for JSON of a schema: all that it does not refuse, and a part of those that it does."""
+        refused = [value for value in JSON if (schema, value) in self._refused]
+        part = refused if self._is_whole else self._rng.sample(refused, len(refused) // PART)
+        return [value for value in JSON if (schema, value) not in self._refused or value in part]
+
+    def note(self, schema: bytes, value: bytes, place: Place, refusal: bytes) -> None:
+        """Note a value that a schema refused: a refusal names the field, unless it is for another reason."""
+        (*_, name) = (step for step in place if isinstance(step, str))
+        if any(name in error["field"] for error in orjson.loads(refusal or b"{}").get("errors", ())):
+            self._refused.add((schema, value))
 
     def draw(self, parameter: dict[str, Any]) -> list[str]:
         values = list(values_of(parameter, self._rng))
@@ -239,9 +259,11 @@ def test_no_value_is_a_fault(unlimited: list[Collector], seed: int, request: pyt
             places = numbers_and_dates(content.get("schema", {}), described["components"]["schemas"])
             if places:
                 bodies.add(operation["operationId"])
-            for place, value in itertools.product(sorted(places, key=str), JSON):
+            for place, schema in sorted(places.items(), key=str):
                 sent = orjson.dumps(nested(place, BODIES[operation["operationId"]], "VALUE"))
-                asker.ask(method, filled(path), sent.replace(b'"VALUE"', value))
+                for value in values.draw_json(schema):
+                    refusal = asker.ask(method, filled(path), sent.replace(b'"VALUE"', value))
+                    values.note(schema, value, place, refusal)
     for name, value in itertools.product(("value", "time"), JSON):
         event = {"id": "1", "customer": "acme", "meter": "llm_tokens", "value": 1, name: "VALUE"}
         asker.ask("post", "/v1/events", orjson.dumps(event).replace(b'"VALUE"', value), SERVICE)

@@ -30,6 +30,8 @@ ROLES = {
     "customer": "customers",
 }
 """Who is answered at listeners of which group."""
+TOKENS = (None, "made-up", *ROLES)
+"""The tokens with which an endpoint is asked for: none, one that nobody has, and one of each role."""
 OPEN = {
     "/healthz": set(GROUPS),
     "/readyz": set(GROUPS),
@@ -131,9 +133,9 @@ def test_each_endpoint_is_answered_where_its_group_is_served_and_elsewhere_is_no
             for number, ((method, path), groups) in enumerate(table.items()):
                 at = path.format(**SOMETHING)
                 unknown = known(listener("LOCK", at))
-                # A listener that does not serve an endpoint does not read tokens: one role at each is enough.
-                roles = ROLES if group in groups else [list(ROLES)[number % len(ROLES)]]
-                for token in (None, "made-up", *roles):
+                # A listener that does not serve an endpoint reads no token: one at each is enough.
+                tokens = TOKENS if group in groups else [TOKENS[number % len(TOKENS)]]
+                for token in tokens:
                     answer = listener(method, at, token)
                     about = (group, method, path, token, answer)
                     if group not in groups:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from tests.contract.case import FROM_ANYBODY
 from tests.contract.upstream import Endpoint, check_fields
 from tests.support.http2_wire import compute_accept
-from tests.support.wire import Message, Wire
+from tests.support.wire import PATIENCE, Message, Wire
 
 MOST = 64 << 20
 """Bytes after which somebody who should have stopped has not."""
@@ -137,6 +137,22 @@ class Side:
             raise AssertionError("everything was taken")
 
         return self._step(f"sends {piece[:20]!r} over and over", act)
+
+    def sends_until_answered(self, piece: bytes) -> Step:
+        """It sends this over and over until something comes back. It never stops, so that it is never late itself."""
+
+        async def act(scene: Scene, wire: Wire) -> None:
+            own = scene.adapt(self.name, piece)
+            taken = 0
+            async with asyncio.timeout(PATIENCE):
+                while not wire.has():
+                    try:
+                        taken += len(own) * await wire.sends_within(own, FULL)
+                    except ConnectionError:
+                        return
+                    assert taken < MOST, "everything was taken"
+
+        return self._step(f"sends {piece[:20]!r} until it is answered", act)
 
     def gets(self, data: bytes) -> Step:
         """The next bytes that it gets are these."""

@@ -69,6 +69,7 @@ async def work(
     return faults
 
 
+@pytest.mark.timeout(300)
 def test_each_everyday_task_takes_four_clicks_at_most_and_as_many_as_the_page_of_pages_says(
     stage: PagesStage,  # noqa: F811
     credited: str,

@@ -183,7 +183,7 @@ SLOW: tuple[Play, ...] = (
         "an upstream that takes no body",
         "docs/design/contract.md#connections",
         client.sends(lines("POST / HTTP/1.1", H, "Content-Length: 1000000000")),
-        client.sends_until_full(b"x" * 65536),
+        client.sends_until_answered(b"x" * 65536),
         client.gets_answer(504),
         upstream.gets_head("POST / HTTP/1.1"),
         upstream.gets_cut_anywhere(),

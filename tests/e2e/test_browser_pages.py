@@ -1,9 +1,10 @@
 """Chromium at the pages: by keyboard alone, narrow and wide, light and dark, in each language, without scripts.
 
-axe-core finds nothing.
+axe-core finds nothing. Pages are light, and nothing on them jumps while they load.
 """
 
 import asyncio
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from edgeproxy.collector.pages.site import Audience
 from loadtest.testbed.collector import ADMIN, SERVICE
 from tests.collector.pages.test_operators import Stage
 from tests.e2e.browser import Chromium, Tab, tab
+from tests.e2e.page_budget import BYTES_MAX, LCP_MS_MAX, OFTEN, SLOWER, list_pages, visit_pages
 from tests.support.filled_site import fill, held, invoice_of, key_of, pages_of
 from tests.support.fourth_language import CODE, add_language
 from tests.support.oidc import THERE
@@ -459,3 +461,40 @@ def test_an_operator_signs_in_at_the_issuer_and_flips_the_kill_switch_by_keyboar
 
     with closing(Stage(tmp_path)) as stage:
         asyncio.run(asyncio.wait_for(visit(stage), SECONDS))
+
+
+# ---- what pages weigh, and how they load
+
+
+def test_pages_are_light_and_nothing_on_them_jumps(
+    stage: PagesStage,
+    invoice: str,
+    browser: Chromium,
+    request: pytest.FixtureRequest,
+) -> None:
+    audiences = list_pages(stage, invoice)
+    if not request.config.getoption("--soak"):
+        often = {path.format(customer="acme") for path in OFTEN} | {"/status"}
+        audiences = [(visitor, [path for path in paths if path in often]) for visitor, paths in audiences]
+    seen = asyncio.run(asyncio.wait_for(visit_pages(stage, browser, audiences), SECONDS))
+    print("\n".join(f"{path}: {size:,} bytes" for path, (size, _, _) in seen.items()))
+    assert {path: size for path, (size, _, _) in seen.items() if size > BYTES_MAX} == {}
+    jumps = {path: shift for path, (_, shift, _) in seen.items() if shift}
+    assert jumps == {}
+
+
+@pytest.mark.soak
+def test_pages_are_painted_within_a_second_on_a_processor_that_is_four_times_slower(
+    stage: PagesStage,
+    invoice: str,
+    browser: Chromium,
+) -> None:
+    busy = os.getloadavg()[0]
+    # What a browser takes for the first page after its own start, in a tab of its own, is no page's.
+    asyncio.run(asyncio.wait_for(visit_pages(stage, browser, [(None, ["/status"])]), SECONDS))
+    seen = asyncio.run(asyncio.wait_for(visit_pages(stage, browser, list_pages(stage, invoice), SLOWER), SECONDS))
+    painted = {path: largest for path, (_, _, largest) in seen.items()}
+    print("\n".join(f"{path}: {largest:.0f} ms" for path, largest in painted.items()))
+    if busy > (os.cpu_count() or 1):
+        pytest.skip(f"a quiet processor is not on this machine: its load is {busy:.1f}, and the times mean nothing")
+    assert {path: largest for path, largest in painted.items() if largest > LCP_MS_MAX} == {}

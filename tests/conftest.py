@@ -58,6 +58,7 @@ GARBAGE = 10_000
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long tests too")
+    parser.addoption("--both-databases", action="store_true", help="run each test on SQLite and on PostgreSQL")
     parser.addoption("--properties", action="store_true", help="run only what draws its cases by the seed of the run")
 
 

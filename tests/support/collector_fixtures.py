@@ -1,5 +1,11 @@
-"""Fixtures: collectors on both databases."""
+"""Fixtures: collectors and databases, and on which kind of database a test runs.
 
+A test that uses `collector`, `database` or `empty_database` runs on one kind, by its file, so each kind runs half of
+the files. A test that is marked `both_databases` runs on both: its SQL, its locks or its types differ, or no other test
+runs its SQL on the other kind. With `--both-databases`, as each night, all tests run on both.
+"""
+
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -13,6 +19,8 @@ from loadtest.testbed.tables_ready import put_tables
 
 StartCollector = Callable[..., Collector]
 KINDS = ("sqlite", "postgresql")
+FIXTURES = ("collector", "database", "empty_database")
+"""The fixtures that have a database of each kind."""
 
 
 METERS = {"requests": {"count": "requests"}, "keyed": {"count": "requests", "dimensions": {"key": 100}}}
@@ -24,6 +32,30 @@ def only_sqlite(fixture: str) -> pytest.MarkDecorator:
     one is `collector` or `database`.
     """
     return pytest.mark.parametrize(fixture, ["sqlite"], indirect=True)
+
+
+def database_of(file: str) -> str:
+    """Return the kind of database that runs a file's tests, by its path in the project.
+
+    Of the bits of the checksum this one leaves PostgreSQL with most of the SQL: it refuses more than SQLite.
+    """
+    return KINDS[zlib.crc32(file.encode()) >> 11 & 1]
+
+
+def runs(item: pytest.Item) -> bool:
+    """Return whether a test runs on the kind of database that its parameters name."""
+    callspec = getattr(item, "callspec", None)
+    kinds = {callspec.params.get(fixture) for fixture in FIXTURES}.intersection(KINDS) if callspec else ()
+    named = {mark.args[0] for mark in item.iter_markers("parametrize")}
+    if not kinds or item.get_closest_marker("both_databases") or named.intersection(FIXTURES):
+        return True
+    return database_of(item.nodeid.partition("::")[0]) in kinds
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.option.both_databases:
+        config.hook.pytest_deselected(items=[item for item in items if not runs(item)])
+        items[:] = filter(runs, items)
 
 
 @pytest.fixture(scope="session")

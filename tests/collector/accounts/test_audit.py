@@ -198,6 +198,7 @@ async def after(connection: Any, statement: Any) -> None:
     await audit.verify_chain(connection)
 
 
+@pytest.mark.both_databases
 def test_what_was_changed_or_taken_out_is_named(database: str) -> None:
     async def tamper() -> None:
         opened = await filled(database)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 import sqlalchemy as sa
 
 from edgeproxy.collector.accounts import customers, keys
@@ -82,6 +83,7 @@ def test_keys_are_alerted_of_a_week_before_they_are_due_or_in_the_last_fifth_of_
     run(database, work)
 
 
+@pytest.mark.both_databases
 def test_two_collectors_remind_once_at_each_time_until_the_key_is_rotated(database: str) -> None:
     rotation = Rotation.model_validate({"deliver": "portal", "remind": ["2d", "5d"], "overlap": "1d"})
 

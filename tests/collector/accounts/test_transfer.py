@@ -63,6 +63,7 @@ def same(one: CollectorSettings, other: CollectorSettings) -> bool:
     return (one.customers, by_digest(one), one.flags) == (other.customers, by_digest(other), other.flags)
 
 
+@pytest.mark.both_databases
 def test_import_and_export_are_each_others_inverse(database: str, tmp_path: Path) -> None:
     async def work(opened: Database) -> None:
         files = settings(tmp_path, ACCOUNTS)

@@ -19,6 +19,7 @@ def test_each_state_has_its_row() -> None:
     assert set(TRANSITIONS) == set(DeliveryState)
 
 
+@pytest.mark.both_databases
 def test_other_steps_are_refused_and_so_is_one_from_a_state_that_is_over(database: str) -> None:
     async def work(database: Database) -> None:
         for before, after in itertools.product(DeliveryState, DeliveryState):

@@ -179,6 +179,7 @@ def test_operators_are_told_while_the_keys_of_customers_are_away_and_customers_a
     assert len(mail.to(f"{name}@customer.test")) == 1
 
 
+@pytest.mark.both_databases
 def test_what_is_not_taken_is_tried_again_given_up_and_replayed(
     database: str, hooks: Receiver, mail: MailTaker
 ) -> None:

@@ -152,6 +152,7 @@ def test_each_is_found_and_told_once_and_gets_louder_only_where_it_does(
     run(database, work)
 
 
+@pytest.mark.both_databases
 def test_a_pause_is_made_once_a_day_and_taken_back_by_a_person(database: str) -> None:
     async def work(opened: Database) -> None:
         books = Books(opened, pause="5")

@@ -28,6 +28,8 @@ from loadtest.testbed.postgresql import Postgresql
 from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import StartCollector
 
+pytestmark = pytest.mark.both_databases
+
 ROUNDS = 2
 STEPS_MIN = 7
 """Statements that making a customer takes at least, with its commit."""

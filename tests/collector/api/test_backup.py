@@ -22,6 +22,8 @@ from loadtest.testbed.postgresql import Postgresql
 from tests.support.collector_fixtures import StartCollector, only_sqlite
 from tests.support.spooled_edge import SpooledEdge
 
+pytestmark = pytest.mark.both_databases
+
 Restore = Callable[[], None]
 
 

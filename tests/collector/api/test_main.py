@@ -120,6 +120,7 @@ async def differences(database: str) -> list[object]:
     return found
 
 
+@pytest.mark.both_databases
 def test_migrations_make_what_the_schema_says(database: str) -> None:
     assert asyncio.run(differences(database)) == []
 

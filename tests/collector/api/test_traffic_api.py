@@ -19,6 +19,8 @@ from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN, EDGE, ONE, OWN, READ, SERVICE, Collector
 from loadtest.testbed.http_client import Answer
 
+pytestmark = pytest.mark.both_databases
+
 BEGIN = (int(time.time()) - 600) // 3600 * 3600
 """The beginning of an hour, 10 to 70 minutes ago: its first minutes are over, and not too old to be reported."""
 

@@ -19,6 +19,8 @@ from loadtest.testbed.waiting import until
 from tests.support.books import Books, Cell, Clock, clock, of_days
 from tests.support.collector_fixtures import StartCollector, only_sqlite
 
+pytestmark = pytest.mark.both_databases
+
 __all__ = ["clock"]
 FORK = multiprocessing.get_context("fork")
 STEP = 4

@@ -21,6 +21,8 @@ from loadtest.testbed.ports import HOST
 from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import only_sqlite
 
+pytestmark = pytest.mark.both_databases
+
 DAY = "2026-03-10"
 """A day of which only these tests ship anything, like the one after it."""
 NOON = calendar.timegm((2026, 3, 10, 12, 0, 0))

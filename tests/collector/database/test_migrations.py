@@ -26,6 +26,8 @@ from loadtest.testbed.batch_chains import NOON, Chain
 from loadtest.testbed.process import ROOT
 from tests.support.books import Books, Cell, Clock, clock
 
+pytestmark = pytest.mark.both_databases
+
 __all__ = ["clock"]
 
 VERSIONS = ROOT / "edgeproxy/collector/database/migrations/versions"

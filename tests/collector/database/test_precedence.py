@@ -18,6 +18,8 @@ from edgeproxy.collector.database.read_once import ReadValues, fetch_once, readi
 from edgeproxy.collector.pages.sessions import Session, SignedIn
 from tests.support.credited import run
 
+pytestmark = pytest.mark.both_databases
+
 ONE = sa.select(sa.literal(1))
 READS = 20
 

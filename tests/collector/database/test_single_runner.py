@@ -15,6 +15,8 @@ from edgeproxy.collector.database.single_runner import LockLostError, try_exclus
 from loadtest.testbed.postgresql import Postgresql
 from loadtest.testbed.waiting import STEP
 
+pytestmark = pytest.mark.both_databases
+
 FORK = multiprocessing.get_context("fork")
 
 

@@ -132,6 +132,7 @@ def test_each_column_of_the_books_is_sealed_and_read_and_found_as_ever(database:
     run(database, make_key(tmp_path / "key"), do)
 
 
+@pytest.mark.both_databases
 def test_rows_in_the_clear_are_read_and_found_and_sealed_by_the_keys_of_their_years(
     database: str, tmp_path: Path
 ) -> None:
@@ -157,6 +158,7 @@ def test_rows_in_the_clear_are_read_and_found_and_sealed_by_the_keys_of_their_ye
     run(database, key, seal)
 
 
+@pytest.mark.both_databases
 def test_damaged_value_is_unreadable_alone_and_the_alert_names_its_row(database: str, tmp_path: Path) -> None:
     async def do(opened: Database) -> None:
         await fill(opened)
@@ -283,6 +285,7 @@ async def fetch_details(opened: Database) -> tuple[list[str], list[str]]:
     return list(read), list(stored)
 
 
+@pytest.mark.both_databases
 def test_details_of_the_journal_are_sealed_before_they_are_hashed_and_verify_needs_no_key(
     database: str, tmp_path: Path
 ) -> None:
@@ -365,6 +368,7 @@ def prepare(database: str, key: Encryption) -> None:
     run(database, key, begin_end)
 
 
+@pytest.mark.both_databases
 def test_the_key_of_a_year_is_destroyed_with_its_end_and_a_copy_of_its_rows_opens_no_more(
     database: str, tmp_path: Path
 ) -> None:

@@ -19,6 +19,8 @@ from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
 from edgeproxy.config.collector.encryption import Encryption
 from tests.support.killed import die, run_and_die
 
+pytestmark = pytest.mark.both_databases
+
 Result = TypeVar("Result")
 NOTES = {name: f'{{"note":"of {name}"}}' for name in ("acme", "bolt", "cone")}
 

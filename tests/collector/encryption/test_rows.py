@@ -138,6 +138,7 @@ def test_values_are_read_and_found_as_ever_and_none_is_stored(database: str, tmp
     run(database, make_key(tmp_path / "key"), do)
 
 
+@pytest.mark.both_databases
 def test_the_domain_of_an_address_is_found_and_is_a_hash(database: str, tmp_path: Path) -> None:
     key = make_key(tmp_path / "key")
 
@@ -202,6 +203,7 @@ def test_a_value_is_bound_to_its_row_and_column(database: str, tmp_path: Path) -
     run(database, make_key(tmp_path / "key"), do)
 
 
+@pytest.mark.both_databases
 def test_each_column_is_stored_encrypted_read_as_ever_and_bound_to_its_row(database: str, tmp_path: Path) -> None:
     async def do(opened: Database, _: Keyring | None) -> None:
         async with opened.writing() as connection:
@@ -264,6 +266,7 @@ def test_a_list_is_opened_without_a_call_for_each_of_its_values(database: str, t
     run(database, make_key(tmp_path / "key"), do)
 
 
+@pytest.mark.both_databases
 def test_people_who_sign_in_and_subscribe_are_found_as_ever_and_none_is_stored(database: str, tmp_path: Path) -> None:
     label, now = f"contact:{EMAIL}", 1_800_000_000
 
@@ -403,6 +406,7 @@ def test_no_byte_of_a_key_that_is_gone_is_left_in_a_file_of_postgresql(
     run(database, make_key(tmp_path / "key"), do)
 
 
+@pytest.mark.both_databases
 def test_a_transaction_that_serves_a_customer_reads_and_writes_its_own(database: str, tmp_path: Path) -> None:
     async def do(opened: Database, _: Keyring | None) -> None:
         async with opened.writing() as connection:
@@ -533,6 +537,7 @@ def test_an_alert_is_raised_while_keys_are_away_and_no_webhook_is_told_in_the_cl
     run(database, settings, do)
 
 
+@pytest.mark.both_databases
 def test_secrets_of_end_users_are_stored_encrypted_those_of_before_too_and_hash_as_ever(
     database: str, tmp_path: Path
 ) -> None:
@@ -683,6 +688,7 @@ def test_a_data_key_that_is_made_beside_a_rotation_is_wrapped_anew_too(database:
 # ---- the audit log
 
 
+@pytest.mark.both_databases
 def test_the_audit_log_says_nothing_of_a_customer_once_its_key_is_gone(database: str, tmp_path: Path) -> None:
     person = Caller(f"contact:{EMAIL}")
 

@@ -78,6 +78,7 @@ def run(url: str, clock: Clock, work: Callable[[Reporter], Awaitable[None]], fin
     asyncio.run(do())
 
 
+@pytest.mark.both_databases
 def test_replacement_counts_in_the_place_of_the_event_before_and_after_its_hour_is_rolled_up(
     database: str, clock: Clock
 ) -> None:

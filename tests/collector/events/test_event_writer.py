@@ -32,6 +32,8 @@ from loadtest.testbed.waiting import turned, until
 from tests.collector.accounts.test_audit import entries
 from tests.support.collector_fixtures import StartCollector, only_sqlite
 
+pytestmark = pytest.mark.both_databases
+
 METERS = {"tokens": {"count": "events"}, "runs": {"count": "events"}, "requests": {"count": "requests"}}
 
 

@@ -21,6 +21,8 @@ pq = pytest.importorskip("pyarrow.parquet", reason="there is no pyarrow on this 
 from edgeproxy.collector.exports import exporter, files, manifest, verification  # noqa: E402
 from edgeproxy.collector.exports.storage import Storage  # noqa: E402
 
+pytestmark = pytest.mark.both_databases
+
 HOURS = NOON // HOUR * HOUR + 7 * DAY
 """Noon of the 28th of a month of 30 days."""
 STEPS = (0, 1, 4, 30, 24 * 3)

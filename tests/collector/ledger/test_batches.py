@@ -21,6 +21,8 @@ from loadtest.testbed.http_client import Wire
 from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import StartCollector
 
+pytestmark = pytest.mark.both_databases
+
 
 def test_the_same_batch_again_is_counted_once(collector: Collector) -> None:
     chain = Chain()

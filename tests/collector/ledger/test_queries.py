@@ -99,6 +99,7 @@ def test_what_was_dropped_is_not_answered(seconds: int, since: int, until: int, 
 # ---- what it comes to
 
 
+@pytest.mark.both_databases
 def test_any_question_at_any_moment_is_answered_as_it_was_counted(
     database: str,
     clock: Clock,  # noqa: F811

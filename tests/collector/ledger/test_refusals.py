@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import HOUR, ledger, series
 from edgeproxy.collector.ledger.refusals import RefusalCount, fetch_refusals
@@ -11,6 +13,7 @@ NOON = 1_790_000_040 - 1_790_000_040 % 86400 + 43200
 YES, NO = (f'{{"certain":"{word}","limit":"basic"}}' for word in ("yes", "no"))
 
 
+@pytest.mark.both_databases
 def test_refusals_are_ranked_by_customer_and_by_limit(database: str) -> None:
     counted = {
         ("acme", "refused", YES): 5,

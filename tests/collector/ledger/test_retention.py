@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 import sqlalchemy as sa
 
 from edgeproxy.collector.database.schema import (
@@ -21,6 +22,8 @@ from edgeproxy.collector.ledger.retention import Sweep
 from edgeproxy.wire.batch import Gap
 from loadtest.testbed.batch_chains import NOON, Chain
 from tests.support.books import Books, Clock, clock, of_days  # noqa: F401
+
+pytestmark = pytest.mark.both_databases
 
 MIDNIGHT = NOON // DAY * DAY
 PARTITIONS = "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE relkind = 'r' ORDER BY 1"

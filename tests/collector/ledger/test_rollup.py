@@ -24,6 +24,8 @@ from loadtest.testbed.postgresql import Postgresql
 from tests.support.books import Books, Cell, Clock, clock, of_days  # noqa: F401
 from tests.support.collector_fixtures import only_sqlite
 
+pytestmark = pytest.mark.both_databases
+
 HOURS = NOON // HOUR * HOUR
 T = TypeVar("T")
 

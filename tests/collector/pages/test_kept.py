@@ -102,6 +102,7 @@ class Away:
         yield
 
 
+@pytest.mark.both_databases
 def test_the_status_is_told_as_it_was_and_with_its_age_while_the_database_is_away(database: str) -> None:
     settings = StatusPage.model_validate({"regions": {"eu": {"url": "http://127.0.0.1:1/x"}}})
 

@@ -95,6 +95,7 @@ def at_work(database: str) -> Any:
     return start
 
 
+@pytest.mark.both_databases
 def test_a_contact_who_is_removed_while_their_link_is_used_has_no_session(
     at_work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,6 +154,7 @@ def test_a_mail_that_one_address_does_not_take_keeps_nobody_from_theirs(
     run(database, work)
 
 
+@pytest.mark.both_databases
 def test_an_address_that_is_never_ready_is_given_up(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tries = [0]
 

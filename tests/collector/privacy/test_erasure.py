@@ -145,6 +145,7 @@ def test_an_erasure_is_whole_or_not_at_all_and_nothing_takes_it_back(database: s
     use_database(database, do)
 
 
+@pytest.mark.both_databases
 def test_what_comes_of_a_customer_after_the_erasure_goes_too_and_what_operators_need_stays(database: str) -> None:
     """Every row comes anew: of transactions that were under way, cut-off edges, webhooks and sign-in pages."""
 
@@ -212,6 +213,7 @@ def test_a_transaction_that_an_erasure_does_not_see_leaves_nothing_for_long(data
     use_database(database, do)
 
 
+@pytest.mark.both_databases
 def test_events_are_cleared_some_at_a_time_by_an_index(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An erasure that reads all events of everybody times out once there are many, and is never done."""
     monkeypatch.setattr(erasure, "EVENTS_MAX", 2)

@@ -24,6 +24,8 @@ from loadtest.testbed.collector import Collector
 from tests.support.killed import die, run_and_die
 from tests.support.used_database import use_database
 
+pytestmark = pytest.mark.both_databases
+
 NAMES = ("acme", "bolt")
 EMAIL = "ada@acme.example"
 

@@ -65,6 +65,7 @@ def list_timed() -> set[str]:
     return {name for name, entry in TABLES.items() if TIMED.match(entry.retention)} - OTHERWISE.keys()
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("is_failing", [False, True], ids=["all", "but for erasures and roll-up"])
 def test_rows_whose_time_is_over_are_gone_though_nobody_comes(
     is_failing: bool, database: str, monkeypatch: pytest.MonkeyPatch

@@ -23,6 +23,8 @@ from loadtest.testbed.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collecto
 from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import StartCollector
 
+pytestmark = pytest.mark.both_databases
+
 SETTINGS: dict[str, Any] = {
     "meters": {"seats": {"count": "holdings"}, "flows": {"count": "holdings"}, "requests": {"count": "requests"}},
     "tiers": {

@@ -141,6 +141,7 @@ def test_usage_is_paid_by_the_meter_of_the_customer_s_currency(
     play(database, clock, monkeypatch, work)
 
 
+@pytest.mark.both_databases
 def test_an_hour_is_booked_when_it_is_complete_and_what_comes_late_once(
     database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

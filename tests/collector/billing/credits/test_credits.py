@@ -199,6 +199,7 @@ TAMPERING = [
 ]
 
 
+@pytest.mark.both_databases
 def test_what_was_changed_in_the_journal_is_named(database: str) -> None:
     async def work(opened: Database) -> None:
         await write(opened, credits.book_purchase, ACME, PAID)

@@ -63,6 +63,7 @@ async def list_by_pages(database: Database, month: CalendarMonth) -> list[PaidUs
     return usage
 
 
+@pytest.mark.both_databases
 def test_opening_and_lines_come_to_the_closing_in_every_month(database: str, calendar: Calendar) -> None:
     async def work(opened: Database) -> None:
         assert await read(opened, statements.list_months, ACME) == []

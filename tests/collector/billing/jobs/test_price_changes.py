@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from edgeproxy.collector.billing.jobs.price_changes import PriceChangeJob
@@ -33,6 +34,7 @@ async def fetch_notices(of: Sold) -> list[tuple[str, str]]:
         return [(row.customer, row.title) for row in await connection.execute(statement.order_by(alerts.c.id))]
 
 
+@pytest.mark.both_databases
 def test_customers_are_told_once_in_time_and_again_of_what_is_withdrawn(tmp_path: Path, database: str) -> None:
     async def work() -> None:
         async with sold(tmp_path, database, "http://127.0.0.1:1", price_notice="10day") as (of, _):

@@ -87,7 +87,9 @@ def test_what_is_marked_here_is_so_at_stripe_once_and_in_the_books(
             # Of five, three came by transfer, of which half of one went back; one by card; and one is lost.
             booked = await read(of.database, sums)
             assert (booked.pop("bank"), booked.pop("clearing"), booked.pop("bad_debt")) == (24750, 9900, 9900)
-            assert booked == {"deferred_fees": -44550}, "a note takes its share off the fee, of which nothing is earned yet"
+            assert booked == {"deferred_fees": -44550}, (
+                "a note takes its share off the fee, of which nothing is earned yet"
+            )
             async with of.database.reading() as connection:
                 kinds = list((await connection.execute(sa.select(alerts.c.kind))).scalars())
             assert kinds == [AlertKind.INVOICE_PAID_TWICE]

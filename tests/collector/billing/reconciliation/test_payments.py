@@ -196,6 +196,7 @@ def test_a_customers_balance_is_stripes_whoever_has_credited_it(database: str, o
     play(database, own_sandbox, work)
 
 
+@pytest.mark.both_databases
 def test_a_balance_that_somebody_has_set_at_stripe_is_in_the_books(database: str, own_sandbox: Sandbox) -> None:
     """A former system has left a credit, and a person adds to it, owes it, and finalizes a draft of ours."""
 

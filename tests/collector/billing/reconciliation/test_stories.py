@@ -48,6 +48,8 @@ from tests.support.moved_clock import write_offset
 from tests.support.stories import Company, Story
 from tests.support.stripe_sandbox import KEY, Sandbox
 
+pytestmark = pytest.mark.both_databases
+
 DAY = 86400
 APRIL = at(2027, 4, 1)
 SECRET = "whsec_stories"

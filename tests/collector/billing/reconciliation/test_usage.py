@@ -93,6 +93,7 @@ async def raised(database: Database) -> list[tuple[str, str]]:
         return [(row[0], row[1]) for row in rows]
 
 
+@pytest.mark.both_databases
 def test_each_day_is_compared_once_and_what_is_in_doubt_again(database: str) -> None:
     async def work(of: Database) -> None:
         accepted, unknown = RowState.ACCEPTED, RowState.UNKNOWN

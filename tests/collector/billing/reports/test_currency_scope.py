@@ -31,6 +31,7 @@ BILLING = Billing.model_validate(
 PAID = {"fee": {"usd": "31", "jpy": "3100"}}
 
 
+@pytest.mark.both_databases
 def test_a_report_is_of_the_books_and_the_customers_of_its_currency(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

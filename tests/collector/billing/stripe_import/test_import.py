@@ -37,6 +37,8 @@ from tests.support.invoiced import FREEZE, fetch_invoices
 from tests.support.sold import CALLER, KEY, Killed, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
+pytestmark = pytest.mark.both_databases
+
 DAY = 86400
 
 

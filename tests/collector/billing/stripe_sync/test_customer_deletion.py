@@ -87,6 +87,7 @@ async def set_invoice(database: Database, state: str) -> None:
         await connection.execute(sa.insert(invoices), [{**row, "subtotal": 1, "total": 1, "currency": "usd"}])
 
 
+@pytest.mark.both_databases
 def test_who_is_erased_goes_once_all_is_settled_and_nobody_else(database: str, own_sandbox: Sandbox) -> None:
     async def work(opened_database: Database, stripe: Stripe) -> None:
         acme = await create(opened_database, stripe, "acme")

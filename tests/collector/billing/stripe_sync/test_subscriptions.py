@@ -245,6 +245,7 @@ def test_nothing_more_is_sent_once_charging_is_off(own_sandbox: Sandbox, tmp_pat
     asyncio.run(work())
 
 
+@pytest.mark.both_databases
 @ON_BOTH_IF_SOAKED
 def test_a_draft_of_stripes_stays_one_while_charging_is_off(
     new_sandbox: Sandbox, tmp_path: Path, database: str

@@ -227,6 +227,7 @@ def test_other_modes_and_other_types_are_stored_and_not_applied(sqlite_database:
     play(sqlite_database, work)
 
 
+@pytest.mark.both_databases
 def test_what_cannot_be_applied_is_tried_five_times_and_then_a_dead_letter_until_it_is_replayed(database: str) -> None:
     async def work(own: Books) -> None:
         upstream = own.upstream

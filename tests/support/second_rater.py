@@ -3,7 +3,7 @@
 It shares no code with the product. A plan here is what its YAML says, as plain values.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 from itertools import pairwise
@@ -176,6 +176,10 @@ class PlanPart(NamedTuple):
     paid_end: int
     is_resting: bool = False
     """Nothing is charged in advance for it."""
+    is_trial: bool = False
+    """Nothing is charged for it."""
+    quantity: int = 1
+    """How many of the plan it has."""
 
 
 def changed_totals(
@@ -190,15 +194,15 @@ def changed_totals(
     `usage` is by the start of the part in which it was. A plan includes its amounts once in a period, in whatever
     versions and parts it is held.
     """
-    totals = [_rest(plans, parts[0], parts[0], currency)]
+    totals = [rest_of_fee(plans, parts[0], parts[0], currency)]
     period: list[PlanPart] = [parts[0]]
     for before, part in pairwise(parts):
         due = 0
         is_same = (before.version, before.paid_start, before.paid_end) == (part.version, part.paid_start, part.paid_end)
         if not is_same or before.is_resting != part.is_resting:
-            due = _rest(plans, part, part, currency)
+            due = rest_of_fee(plans, part, part, currency)
             if before.paid_end > part.start:
-                unused = _rest(plans, before, part, currency)
+                unused = rest_of_fee(plans, before, part, currency)
                 due -= min(due, unused) if before.end < part.start else unused
         if part.period_start != period[0].period_start:
             due += _used_in_period(plans, period, usage, currency)
@@ -208,30 +212,7 @@ def changed_totals(
     return totals
 
 
-def period_costs(
-    plans: Mapping[str, Mapping[str, Any]],
-    parts: Sequence[PlanPart],
-    usage: Mapping[int, Mapping[str, Mapping[str, int]]],
-    currency: str,
-) -> dict[int, int]:
-    """What each period of a subscription costs, before discounts, by its beginning: usage, fees, and what changes give
-    back of a fee, which belongs to the period in which its time begins."""
-    costs = {parts[0].period_start: _rest(plans, parts[0], parts[0], currency)}
-    for before, part in pairwise(parts):
-        costs.setdefault(part.period_start, 0)
-        if (before.version, before.paid_start, before.paid_end) != (part.version, part.paid_start, part.paid_end):
-            due = _rest(plans, part, part, currency)
-            costs[part.period_start] += due
-            if before.paid_end > part.start:
-                unused = _rest(plans, before, part, currency)
-                costs[before.paid_start] -= min(due, unused) if before.end < part.start else unused
-    for start in costs:
-        period = [part for part in parts if part.period_start == start]
-        costs[start] += _used_in_period(plans, period, usage, currency)
-    return costs
-
-
-def _rest(plans: Mapping[str, Mapping[str, Any]], paid: PlanPart, begun: PlanPart, currency: str) -> int:
+def rest_of_fee(plans: Mapping[str, Mapping[str, Any]], paid: PlanPart, begun: PlanPart, currency: str) -> int:
     """The part of what is paid in advance for the time from which another part begins."""
     if paid.is_resting:
         return 0
@@ -239,6 +220,7 @@ def _rest(plans: Mapping[str, Mapping[str, Any]], paid: PlanPart, begun: PlanPar
     if paid.is_yearly:
         off = Fraction(plans[paid.version]["annual"]["discount"].rstrip("%")) / 100
         whole = nearest(12 * whole * (1 - off), currency)
+    whole *= paid.quantity
     left = Fraction(paid.paid_end - begun.start, paid.paid_end - paid.paid_start)
     return nearest(whole * left, currency)
 
@@ -249,8 +231,18 @@ def _used_in_period(
     usage: Mapping[int, Mapping[str, Mapping[str, int]]],
     currency: str,
 ) -> int:
-    """What the usage of a period costs: each part goes on at the price at which its plan was left before."""
-    total = 0
+    """What the usage of a period costs."""
+    return sum(amount for _, amount in usage_items(plans, period, usage, currency))
+
+
+def usage_items(
+    plans: Mapping[str, Mapping[str, Any]],
+    period: Sequence[PlanPart],
+    usage: Mapping[int, Mapping[str, Mapping[str, int]]],
+    currency: str,
+) -> Iterator[tuple[tuple[object, ...], int]]:
+    """What each price of each part of a period costs: each part goes on at the price at which its plan was left
+    before."""
     known: dict[str, dict[str, dict[str, int]]] = {}
     for part in period:
         counted = known.setdefault(part.version.partition("@")[0], {})
@@ -263,12 +255,11 @@ def _used_in_period(
             whole = {"meters": {meter: plans[part.version]["meters"][meter]}}
             now = usage_charges(whole, {meter: after}, currency)
             earlier = usage_charges(whole, {meter: before}, currency)
-            for where in {*now, *earlier}:
+            for where in {**now, **earlier}:
                 units = now.get(where, (0, 0))[0] - earlier.get(where, (0, 0))[0]
                 price = _price_of(whole["meters"][meter], where, currency)
-                total += nearest(units * price, currency)
+                yield ("usage", part.version, part.start, *where), nearest(units * price, currency)
             counted[meter] = after
-    return total
 
 
 def _price_of(meter_plan: Mapping[str, Any], where: Where, currency: str) -> Fraction:

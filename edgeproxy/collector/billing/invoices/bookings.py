@@ -51,6 +51,7 @@ from edgeproxy.collector.database.statements import lock_rows
 PAGE = 20
 """The most invoices or credit notes that one database transaction books: who changes something waits for its end."""
 NOTE_KINDS: tuple[TransactionKind, ...] = ("credit_note", "credit_note_void")
+REDUCTION_KINDS: tuple[TransactionKind, ...] = (*NOTE_KINDS, "dispute_lost", "dispute_won")
 OPENED = (invoices.OPEN, invoices.PAID, invoices.UNCOLLECTIBLE)
 
 
@@ -94,7 +95,13 @@ async def book_invoices(database: Database) -> bool:
 async def _book_disputes(database: Database) -> int:
     """Book the parts of invoices that disputes have taken off or put back since the last time; return their number."""
     columns = disputes.c
-    unbooked = sa.select(columns.id).where(sa.text(UNBOOKED_DISPUTES)).order_by(columns.id).limit(PAGE)
+    unbooked = (
+        sa.select(columns.id)
+        .join_from(disputes, invoices_table, invoices_table.c.id == columns.invoice)
+        .where(sa.text(UNBOOKED_DISPUTES), invoices_table.c.booked != "")
+        .order_by(columns.id)
+        .limit(PAGE)
+    )
     async with database.reading() as connection:
         ids = list((await connection.execute(unbooked)).scalars())
     if not ids:
@@ -103,6 +110,10 @@ async def _book_disputes(database: Database) -> int:
         statement = sa.select(disputes).where(columns.id.in_(ids), sa.text(UNBOOKED_DISPUTES)).order_by(columns.id)
         for row in (await connection.execute(lock_rows(statement))).all():
             change = row.taken_off - row.booked
+            update = sa.update(disputes).where(columns.id == row.id).values(booked=row.taken_off)
+            if await books.find_transaction("invoice_void", row.invoice) is not None:
+                await connection.execute(update)  # A void invoice has no lines any more that could be lost.
+                continue
             kind: TransactionKind = "dispute_lost" if change > 0 else "dispute_won"
             times = sa.select(sa.func.count()).where(
                 credit_transactions.c.kind == kind, credit_transactions.c.source.startswith(f"{row.id}/")
@@ -111,7 +122,7 @@ async def _book_disputes(database: Database) -> int:
             reduction = await _reduce_invoice(books, row.invoice, change, has_tax=False)
             entries = (*reduction.entries, JournalEntry("chargebacks", -CENT * change))
             books.book(await _build_reduction(books, kind, source, row, entries, reduction.fees))
-            await connection.execute(sa.update(disputes).where(columns.id == row.id).values(booked=row.taken_off))
+            await connection.execute(update)
     return len(ids)
 
 
@@ -150,25 +161,27 @@ async def _record_booked(connection: AsyncConnection, table: sa.Table, number: s
 
 async def _book_state(books: Journal, row: InvoiceRow) -> None:
     """Book that an invoice was opened, and what has become of it by now."""
-    if not row.total:
-        return
     if row.state in OPENED and await books.find_transaction("invoice", row.id) is None:
         await _book_invoice(books, row)
         await _reverse_foreign(books, row)
-    step = STEPS.get(row.state)
+    step = STEPS.get(row.state) if row.total or row.state == invoices.VOID else None
     if step is not None and await books.find_transaction(step.kind, row.id) is None:
         await step.book(books, row)
 
 
 async def _book_invoice(books: Journal, row: InvoiceRow) -> None:
-    """Book the total of an invoice, with the spans of its fees."""
+    """Book the total of an invoice, with the spans of its fees. Lines that sum up to nothing are booked too: a coupon
+    may take all of a fee, or usage be given back beside a new fee."""
     lines = await line_rows.fetch_lines(books.connection, row.id)
+    entries = invoice_entries(row.total, lines, row.balance_applied, row.subtotal)
+    if not entries:
+        return
     fees = [line for line in lines if is_fee(line)]
     details = {"fees": [[line.amount, line.span.start, line.span.end] for line in fees]}
     until = max((line.span.end for line in fees), default=0)
     books.book(
         Posting(
-            *(row.customer, "invoice", row.id, invoice_entries(row.total, lines, row.balance_applied, row.subtotal)),
+            *(row.customer, "invoice", row.id, entries),
             slice=until,
             details=details,
             currency=row.currency,
@@ -262,12 +275,12 @@ async def _list_transactions(books: Journal, invoice: str, *kinds: TransactionKi
 
 
 async def _book_void(books: Journal, row: InvoiceRow) -> None:
-    """Reverse the entries of an invoice, its credit notes and its loss, and the revenue of its fees, past and future.
-    One that was never open has nothing to reverse."""
+    """Reverse the entries of an invoice, its credit notes, its lost disputes and its loss, and the revenue of its fees,
+    past and future. One that was never open has nothing to reverse."""
     opened = await books.find_transaction("invoice", row.id)
     if opened is None:
         return
-    later = await _list_transactions(books, row.id, *NOTE_KINDS, "invoice_uncollectible")
+    later = await _list_transactions(books, row.id, *REDUCTION_KINDS, "invoice_uncollectible")
     reversed_entries = await _reverse_transactions(books, [opened.seq, *later])
     fees = await _reverse_fees(books, [opened.seq, *later])
     books.book(

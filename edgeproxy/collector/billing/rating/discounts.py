@@ -1,7 +1,7 @@
 """Discounts of coupons: the amounts that they take off the lines of each period. Pure.
 
 A discount applies to the whole cost of a period, on all of its invoices. The cost consists of the fee, its prorations,
-the usage (late usage, too) and the minimum fee. A yearly fee belongs to the first period of its year, and so does the
+the usage (late usage, too) and the minimum fee. A yearly fee belongs to the period in which it begins, and so does the
 part of the fee that a change of plan gives back. The discount on an invoice is a difference: the discount of all
 lines invoiced so far, less the discounts on earlier invoices. A line that was taken off completely, for example by a
 void invoice, does not count, and neither does its discount. A credit note for a part of an invoice does not change the
@@ -91,8 +91,14 @@ def _rate_period(
 
 
 def find_period(line: RatedLine, segments: Sequence[Segment]) -> Span:
-    """Return the period of a line."""
-    if line.kind not in FEES:
-        return next(one.period for one in segments if one.span.start == line.segment.start)
-    start = next(one.paid.start for one in segments if (one.version, one.paid.end) == (line.version, line.span.end))
-    return next(one.period for one in segments if one.period.start == start and not one.is_trial)
+    """Return the period of a line. An unused fee belongs to the period in which that fee began."""
+    begun = next(one for one in segments if one.span.start == line.segment.start)
+    if line.kind not in FEES or line.quantity > 0:
+        return begun.period
+    paid = begun
+    for segment in reversed(segments[: segments.index(begun)]):
+        if (segment.version, segment.paid.end) == (line.version, line.span.end):
+            paid = segment
+        elif paid is not begun:
+            break
+    return paid.period

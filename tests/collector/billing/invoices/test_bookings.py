@@ -58,7 +58,7 @@ async def invoice(database: Database, number: str, state: str, total: int = 6171
         "period": number,
         "kind": "period",
         "state": state,
-        "subtotal": 5185,
+        "subtotal": 5185 if total else 0,
         "total": total,
         "amount_paid": total if state == "paid" else 0,
         "currency": "usd",
@@ -73,7 +73,8 @@ async def invoice(database: Database, number: str, state: str, total: int = 6171
     rows = [{"invoice": number, "position": at, **line_rows.line_to_row(one, "usd")} for at, one in enumerate(LINES)]
     async with database.writing() as connection:
         await connection.execute(sa.insert(invoices_table), [row])
-        await connection.execute(sa.insert(invoice_lines), rows)
+        if total:
+            await connection.execute(sa.insert(invoice_lines), rows)
 
 
 async def sums(connection: Any) -> dict[str, int]:

@@ -1,0 +1,167 @@
+"""A second opinion on invoices of which something is taken off: void ones, credit notes, lost disputes and others.
+
+It follows *Standing lines* and *Coupons* of docs/billing/billing.md alone, and shares no code with the product. It
+keeps each cent of a charge in a set, by its number: usage that costs $1.00 reaches the cents 1 to 100.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from tests.support.second_rater import (
+    PlanPart,
+    discount,
+    discounted_periods,
+    nearest,
+    rest_of_fee,
+    usage_items,
+)
+
+
+class Charge(NamedTuple):
+    """A line of an invoice."""
+
+    item: tuple[object, ...]
+    """The fee, unused fee, usage of one price, or discount that it is of."""
+    amount: int
+    period: int
+    """The beginning of the period with whose coupon it counts."""
+
+
+class WrittenInvoice:
+    """An invoice of this opinion, and what was taken off it."""
+
+    def __init__(self, lines: Sequence[Charge]) -> None:
+        self.lines = lines
+        self.is_off = False
+        """Whether it is void or uncollectible."""
+        self.amount_off = 0
+        """The sum of its credit notes and lost disputes."""
+
+    @property
+    def total(self) -> int:
+        """The sum of its lines."""
+        return sum(line.amount for line in self.lines)
+
+    @property
+    def share_off(self) -> Fraction:
+        """The share of each line that does not stand."""
+        if self.is_off:
+            return Fraction(1)
+        return Fraction(self.amount_off, self.total) if self.total > 0 else Fraction(0)
+
+    def amounts_off(self) -> list[int]:
+        """The part of each line that does not stand. Their sums, from the first line on, are rounded."""
+        sums, whole = [0], 0
+        for line in self.lines:
+            whole += line.amount
+            sums.append(round(whole * self.share_off))
+        return [after - before for before, after in pairwise(sums)]
+
+
+class Account:
+    """A subscription by this opinion: its invoices, in the order in which their lines were written."""
+
+    def __init__(self, plans: Mapping[str, Any], currency: str, coupon: Mapping[str, Any] | None) -> None:
+        self._plans, self._currency, self._coupon = plans, currency, coupon
+        self.invoices: list[WrittenInvoice] = []
+
+    def write(
+        self,
+        parts: Sequence[PlanPart],
+        ended: Sequence[PlanPart] = (),
+        usage: Mapping[int, Mapping[str, Mapping[str, int]]] | None = None,
+    ) -> WrittenInvoice:
+        """Return the next invoice: all fees of `parts`, and the `usage` by now of the parts that have `ended`."""
+        parts = [part for part in parts if not part.is_trial]
+        now = [*self._fees(parts)]
+        for period in sorted({part.period_start for part in parts}):
+            # Parts before which one of the same plan goes on have to be known, too.
+            own = [part for part in parts if part.period_start == period and part in ended]
+            items = usage_items(self._plans, own, usage or {}, self._currency)
+            now += [Charge(item, amount, period) for item, amount in items]
+        before = self._known_items()
+        rated_starts = {part.start for part in ended}
+        current = {charge.item for charge in now}
+        for item, (_, period) in before.items():
+            if item[0] == "usage" and item[2] in rated_starts and item not in current:
+                now.append(Charge(item, 0, period))  # It was corrected to nothing.
+        lines = []
+        for charge in now:
+            known = before.get(charge.item)
+            if due := _due(charge.amount, [] if known is None else known[0]):
+                lines.append(charge._replace(amount=due))
+        invoice = WrittenInvoice([*lines, *self._discounts(parts, lines)])
+        self.invoices.append(invoice)
+        return invoice
+
+    def _known_items(self) -> dict[tuple[object, ...], tuple[list[tuple[int, int]], int]]:
+        """The (amount, part off) of all lines until now, and the period, by item."""
+        items: dict[tuple[object, ...], tuple[list[tuple[int, int]], int]] = {}
+        for invoice in self.invoices:
+            for line, off in zip(invoice.lines, invoice.amounts_off(), strict=True):
+                items.setdefault(line.item, ([], line.period))[0].append((line.amount, off))
+        return items
+
+    def _fees(self, parts: Sequence[PlanPart]) -> Iterator[Charge]:
+        """The fees of all parts. A change gives back the unused time of what stands of the fee before."""
+        items = self._known_items()
+        last: PlanPart | None = None
+        fee = Charge((), 0, 0)
+        for part in parts:
+            terms = (part.version, part.paid_start, part.paid_end, part.is_resting, part.quantity)
+            if last is None or terms != (
+                *(last.version, last.paid_start, last.paid_end, last.is_resting, last.quantity),
+            ):
+                whole = rest_of_fee(self._plans, part, part, self._currency)
+                if last is not None and last.paid_end > part.start:
+                    unused = rest_of_fee(self._plans, last, part, self._currency)
+                    charged = items.get(fee.item, ([], 0))[0]
+                    off, sum_charged = sum(off for _, off in charged), sum(amount for amount, _ in charged)
+                    if off:
+                        unused = nearest(Fraction(unused * (sum_charged - off), sum_charged), self._currency)
+                    if last.end < part.start:  # The end gave nothing back.
+                        unused = min(unused, whole)
+                    yield Charge(("unused", part.start), -unused, fee.period)
+                fee = Charge(("fee", part.start), whole, part.period_start)
+                yield fee
+            last = part
+
+    def _discounts(self, parts: Sequence[PlanPart], lines: Sequence[Charge]) -> Iterator[Charge]:
+        """What the coupon takes off each of its periods, less what it took off before."""
+        if self._coupon is None:
+            return
+        periods = sorted({part.period_start for part in parts})[: discounted_periods(self._coupon)]
+        stand = [line for invoice in self.invoices if invoice.share_off < 1 for line in invoice.lines]
+        for period in periods:
+            of_period = [line for line in (*stand, *lines) if line.period == period]
+            cost = sum(line.amount for line in of_period if line.item[0] != "discount")
+            before = sum(line.amount for line in of_period if line.item[0] == "discount")
+            if due := -discount(self._coupon, cost, self._currency) - before:
+                yield Charge(("discount", period), due, period)
+
+
+def _due(amount: int, lines: Sequence[tuple[int, int]]) -> int:
+    """What has to be charged if an item costs so much by now, after lines of (amount, part off). Cents that were taken
+    off are neither charged nor given back again."""
+    if not any(off for _, off in lines):
+        return amount - sum(charged for charged, _ in lines)
+    if amount < 0 or sum(charged for charged, _ in lines) < 0:
+        return -_due(-amount, [(-charged, -off) for charged, off in lines])
+    owed: set[int] = set()
+    dead: set[int] = set()
+    for charged, off in lines:
+        if charged < 0:
+            back = sorted(owed)[charged:]
+            owed -= set(back[-off:])  # Of a line that gave something back, what is off is owed again.
+            continue
+        new, cent = [], 0
+        while len(new) < charged:
+            cent += 1
+            if cent not in owed and cent not in dead:
+                new.append(cent)
+        gone = set(new[charged - off :])
+        dead |= gone
+        owed |= set(new) - gone
+    return len(set(range(1, amount + 1)) - dead) - len(owed)

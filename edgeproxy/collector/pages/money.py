@@ -12,11 +12,11 @@ from edgeproxy.collector.pages.api import JsonDocument, RequestOptions
 from edgeproxy.collector.pages.list_pages import fetch_from, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, read_query, sort_by
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
-from edgeproxy.collector.pages.words import INVOICE_STATES, RECONCILED
+from edgeproxy.collector.pages.words import DISPUTE_STATES, INVOICE_STATES, RECONCILED
 from edgeproxy.config.collector.currency_units import DECIMALS, USD, get_payable_unit, parse_amount, to_decimal
 
 ROLLOUT, INVOICES, RECONCILIATION = "/console/rollout", "/console/invoices", "/console/reconciliation"
-BUSINESS_METRICS = "/console/business-metrics"
+DISPUTES, BUSINESS_METRICS = "/console/disputes", "/console/business-metrics"
 INVOICE = f"{INVOICES}/{{invoice}}"
 ENDED = frozenset({"paid", "void", "waived", "uncollectible"})
 """The states in which invoices stay, of which the API sorts none by amounts."""
@@ -44,6 +44,25 @@ INVOICE_LIST = Listing(
         ),
     ),
 )
+DISPUTE_LIST = Listing(
+    "disputes",
+    (
+        Column("customer", N_("Customer")),
+        Column("state", N_("State")),
+        Column("reason", N_("Why")),
+        Column("answer_by", N_("Answer by")),
+        Column("amount", N_("Disputed"), is_number=True, is_amount=True),
+        Column("amount_lost", N_("Taken back by the bank"), is_number=True, is_amount=True),
+    ),
+    sort_by("-created_at"),
+    (
+        Filter("state", N_("State"), {"open": N_("not decided"), **DISPUTE_STATES}, default="open"),
+        Filter("customer", N_("Customer")),
+    ),
+    tuple(
+        Column(name, "") for name in ("id", "stripe_id", "invoice", "purchase", "currency", "created_at", "closed_at")
+    ),
+)
 RECONCILIATIONS_MAX = 100
 """Reconciliations that are fetched to find the latest of each kind."""
 SHOWN_MAX = 30
@@ -66,6 +85,7 @@ def list_pages() -> list[Page]:
         ("POST", f"{ROLLOUT}/resume", resume_charging),
         ("POST", f"{ROLLOUT}/percent", change_percent),
         ("GET", INVOICES, show_invoices),
+        ("GET", DISPUTES, show_disputes),
         ("GET", INVOICE, show_invoice),
         ("GET", f"{INVOICE}/lines/{{line}}", explain_line),
         ("POST", f"{INVOICE}/hold", hold_invoice),
@@ -132,6 +152,15 @@ async def show_invoices(visit: Visit) -> web.Response:
         return visit.render("customer_invoices.html", view=view)
 
     return await respond_list(visit, listing, fetch_from(visit, listing, "/billing/invoices"), show)
+
+
+async def show_disputes(visit: Visit) -> web.Response:
+    """Show the disputed payments of all customers; by default those that no bank has decided."""
+
+    async def show(view: ListView) -> web.Response:
+        return visit.render("disputes.html", view=view)
+
+    return await respond_list(visit, DISPUTE_LIST, fetch_from(visit, DISPUTE_LIST, "/billing/disputes"), show)
 
 
 async def show_invoice(visit: Visit) -> web.Response:

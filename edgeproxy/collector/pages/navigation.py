@@ -105,6 +105,7 @@ CONSOLE: Mapping[str, Mapping[str, Rule]] = {
     "customers": {"/console/customers": _always, "/console/audit": _for_admins},
     "money": {
         "/console/invoices": _for_invoices,
+        "/console/disputes": _for_invoices,
         "/console/price-changes": _for_invoices,
         "/console/rollout": _for_billing,
         "/console/reconciliation": _for_billing,

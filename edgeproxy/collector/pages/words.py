@@ -92,6 +92,7 @@ NAVIGATION_LINKS = {
     "/console/customers": N_("Customers"),
     "/console/audit": N_("Audit log"),
     "/console/invoices": N_("Invoices"),
+    "/console/disputes": N_("Disputes"),
     "/console/price-changes": N_("Prices"),
     "/console/rollout": N_("Charging"),
     "/console/reconciliation": N_("Reconciliation"),

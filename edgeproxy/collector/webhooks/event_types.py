@@ -27,6 +27,14 @@ class EventType(StrEnum):
     PAYMENT_FAILED = "payment.failed"
     CREDIT_NOTE_CREATED = "credit_note.created"
     CREDIT_NOTE_VOIDED = "credit_note.voided"
+    REFUND_PAID = "refund.paid"
+    REFUND_FAILED = "refund.failed"
+    CREDITS_PURCHASED = "credits.purchased"
+    CREDITS_GRANTED = "credits.granted"
+    CREDITS_WITHDRAWN = "credits.withdrawn"
+    CREDITS_RETURNED = "credits.returned"
+    CREDITS_EXPIRED = "credits.expired"
+    CREDITS_RESTORED = "credits.restored"
     DISPUTE_OPENED = "dispute.opened"
     DISPUTE_CLOSED = "dispute.closed"
     PLAN_PRICE_CHANGE = "plan.price_change"
@@ -60,6 +68,14 @@ SUMMARIES: Final[Mapping[EventType, str]] = {
     EventType.PAYMENT_FAILED: "the payment of an invoice is declined",
     EventType.CREDIT_NOTE_CREATED: "a part of an invoice is taken back, or paid back",
     EventType.CREDIT_NOTE_VOIDED: "a credit note is void",
+    EventType.REFUND_PAID: "money of an invoice or of a purchase of credits is paid back",
+    EventType.REFUND_FAILED: "money that was to be paid back has not arrived",
+    EventType.CREDITS_PURCHASED: "credits are bought and paid",
+    EventType.CREDITS_GRANTED: "credits are given",
+    EventType.CREDITS_WITHDRAWN: "credits that were given are withdrawn",
+    EventType.CREDITS_RETURNED: "credits for usage are given back",
+    EventType.CREDITS_EXPIRED: "credits expire",
+    EventType.CREDITS_RESTORED: "credits that expired pay for usage of before",
     EventType.DISPUTE_OPENED: "a bank takes a payment back, or asks about it",
     EventType.DISPUTE_CLOSED: "a dispute of a payment is won or lost, or ends",
     EventType.PLAN_PRICE_CHANGE: "the price of the customer's plan is to change, or is not after all",

@@ -7,6 +7,7 @@ from edgeproxy.collector.api.invoices.handlers import InvoiceHandlers
 from edgeproxy.collector.api.invoices.models import (
     CreateCreditNoteRequest,
     CreditNoteResponse,
+    DisputesQuery,
     InvoicesQuery,
     InvoiceWithParties,
     LineExplanationResponse,
@@ -17,6 +18,7 @@ from edgeproxy.collector.api.invoices.models import (
 )
 from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices.dispute_states import DisputeList
 from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceList
 from edgeproxy.collector.billing.invoices.receivables import ReceivableList
 
@@ -45,6 +47,17 @@ GROUP = Group(
             roles=MONEY_READERS,
             response=ReceivableList,
             errors={404: "Nothing is sold here."},
+            rate=RequestRate(100, "customer"),
+        ),
+        Endpoint(
+            "GET",
+            "/billing/disputes",
+            InvoiceHandlers.list_disputes,
+            "List disputed payments of invoices and credits, newest first, with the last time for an answer.",
+            roles=MONEY_READERS,
+            query=DisputesQuery,
+            response=DisputeList,
+            errors={404: "Nothing is sold here, or the customer does not exist."},
             rate=RequestRate(100, "customer"),
         ),
         Endpoint(

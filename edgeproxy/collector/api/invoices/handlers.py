@@ -19,6 +19,7 @@ from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.invoices.models import (
     CreateCreditNoteRequest,
+    DisputesQuery,
     InvoiceAmounts,
     InvoicesQuery,
     InvoiceWithParties,
@@ -82,6 +83,18 @@ class InvoiceHandlers(CustomerBillingHandlers):
         get_billing(self._settings)
         async with self._database.reading() as connection:
             return answer(200, {"receivables": await receivables.sum_receivables(connection, time.time())})
+
+    async def list_disputes(self, call: Call[DisputesQuery, Nothing]) -> web.Response:
+        """List disputed payments: of a customer or of everybody."""
+        get_billing(self._settings)
+        query = call.query
+        async with self._database.reading() as connection:
+            name = query.customer
+            customer = None if name is None else (await customers.get_row(connection, name)).id
+            rows = await disputes.list_disputes(
+                connection, query.cursor, query.limit + 1, customer=customer, state=query.state
+            )
+        return answer_page("disputes", rows, query.limit)
 
     async def preview_invoice(self, call: Call[UpcomingQuery, Nothing]) -> web.Response:
         """Preview the next invoice as of now and, if the query asks, at the pace of the last seven days."""

@@ -55,6 +55,19 @@ class InvoicesQuery(CustomerQuery):
     which invoices do not stay, such as `open`. Invoices that are not due yet are before all others."""
 
 
+class DisputesQuery(CustomerQuery):
+    """Filters of disputes, and the page."""
+
+    limit: PageLimit = 100
+    """The number of disputes on the page, at most."""
+    cursor: Cursor | None = None
+    """The `next` of the page before; by default the first page."""
+    state: Literal["open", "inquiry", "needs_response", "under_review", "won", "lost", "closed"] | None = None
+    """Only disputes in this state; `open` are those that the bank has not decided."""
+    sort: Literal["-created_at"] = "-created_at"
+    """The order of disputes: newest first."""
+
+
 class ReasonRequest(Body):
     """The reason of a change by a person."""
 

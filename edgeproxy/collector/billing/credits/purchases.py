@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.billing.invoices.disputes import apply_stripe_dispute, report_failed_refund
+from edgeproxy.collector.billing.invoices.refund_events import enqueue_refund_event
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.credit_tables import credit_grants
@@ -106,11 +107,12 @@ async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> Non
     invoice is an alert. Raises UnbookedPurchaseError where that comes before its purchase."""
     status = refund.get("status")
     refund_id = _get_metadata(refund).get(REFUND)
+    intent = await _find_purchase(connection, refund)
+    await enqueue_refund_event(connection, refund, intent)
     if refund_id is not None:
         if status == "succeeded" or status in FAILED:
             await credits.settle_refund(connection, refund_id, paid=status == "succeeded", refund=refund["id"])
         return
-    intent = await _find_purchase(connection, refund)
     if intent is None:
         if status in FAILED:
             await report_failed_refund(connection, refund)

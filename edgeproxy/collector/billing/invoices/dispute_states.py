@@ -9,7 +9,7 @@ the invoice, as a credit note does. A won one puts that back.
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -95,6 +95,30 @@ class InvoiceDispute(TypedDict):
     """The time at which the dispute was opened."""
     closed_at: str | None
     """The time at which the collector learnt the decision; null until then."""
+
+
+class ListedDispute(InvoiceDispute):
+    """A dispute in the list of all disputes, with its payment."""
+
+    customer: str
+    """The name of the customer."""
+    invoice: str | None
+    """The id of the invoice that was paid; null if the payment bought credits."""
+    purchase: str | None
+    """The id of the purchase of credits that was paid; null if the payment was for an invoice."""
+    currency: str
+    """The currency of the amounts."""
+    stripe_id: str | None
+    """The id of the dispute at Stripe, where it is answered."""
+
+
+class DisputeList(TypedDict):
+    """A page of disputes, newest first."""
+
+    disputes: list[ListedDispute]
+    """The disputes of this page, newest first."""
+    next: NotRequired[str]
+    """The `cursor` of the next page; missing on the last one."""
 
 
 def advance(before: Dispute, stripe_dispute: StripeObject, left: int, now: int) -> Dispute:

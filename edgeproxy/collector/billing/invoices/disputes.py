@@ -26,6 +26,7 @@ from edgeproxy.collector.billing.invoices.dispute_states import (
     Dispute,
     DisputeState,
     InvoiceDispute,
+    ListedDispute,
     advance,
     to_response,
 )
@@ -42,12 +43,14 @@ from edgeproxy.config.collector.currency_units import to_decimal
 
 PAID_INVOICE: Final = "paid_invoice"
 """The key of a fetched dispute or refund with the id at Stripe of the invoice that was paid."""
+OPEN: Final = "open"
+"""The name of all states in which the bank has not decided, as a filter."""
 REMINDER_SECONDS = 2 * DAY
 """Operators are paged this many seconds before the last answer, if none was sent."""
 
 
-class DisputeSubject(NamedTuple):
-    """The payment that a dispute is about."""
+class PaymentSubject(NamedTuple):
+    """The payment that a dispute or a refund is about."""
 
     customer: str
     invoice: str | None
@@ -76,7 +79,7 @@ async def apply_stripe_dispute(connection: AsyncConnection, stripe_dispute: Stri
     row = (await connection.execute(lock_rows(sa.select(*FIELDS).where(by_id), of=disputes))).first()
     before = None if row is None else _parse_row(row)
     if before is None:
-        subject = await _find_subject(connection, stripe_dispute, intent)
+        subject = await find_subject(connection, stripe_dispute, intent)
         if subject is None:
             return
         created_at = int(stripe_dispute.get("created") or 0) * 1000 or now_ms()
@@ -100,16 +103,16 @@ def _parse_row(row: Iterable[object]) -> Dispute:
     return dispute._replace(state=DisputeState(dispute.state))
 
 
-async def _find_subject(
-    connection: AsyncConnection, stripe_dispute: StripeObject, intent: str | None
-) -> DisputeSubject | None:
-    """Return the disputed payment; None if it paid nothing of ours."""
+async def find_subject(
+    connection: AsyncConnection, payment_part: StripeObject, intent: str | None
+) -> PaymentSubject | None:
+    """Return the payment of a dispute or a refund; None if it paid nothing of ours."""
     if intent is not None:
         purchase = sa.select(credit_grants.c.customer, credit_grants.c.id).where(credit_grants.c.payment == intent)
         grant = (await connection.execute(purchase)).first()
-        return None if grant is None else DisputeSubject(grant.customer, None, grant.id)
-    invoice = await _find_paid_invoice(connection, stripe_dispute)
-    return None if invoice is None else DisputeSubject(invoice.customer, invoice.id, None)
+        return None if grant is None else PaymentSubject(grant.customer, None, grant.id)
+    invoice = await _find_paid_invoice(connection, payment_part)
+    return None if invoice is None else PaymentSubject(invoice.customer, invoice.id, None)
 
 
 async def _find_paid_invoice(connection: AsyncConnection, payment_part: StripeObject) -> PaidInvoice | None:
@@ -136,6 +139,35 @@ async def list_of_invoice(connection: AsyncConnection, invoice: str) -> list[Inv
     """Return the disputes of an invoice as the API shows them, oldest first."""
     statement = sa.select(*FIELDS).where(disputes.c.invoice == invoice).order_by(disputes.c.id)
     return [to_response(_parse_row(row)) for row in await connection.execute(statement)]
+
+
+async def list_disputes(
+    connection: AsyncConnection, after: str | None, limit: int, *, customer: str | None = None, state: str | None = None
+) -> list[ListedDispute]:
+    """Return at most `limit` disputes before the id `after`, newest first: of a customer, by id, and in a state.
+
+    The state `open` stands for all states in which the bank has not decided.
+    """
+    statement = sa.select(*FIELDS, disputes.c.stripe_id, customers.c.name)
+    statement = statement.join_from(disputes, customers, customers.c.id == disputes.c.customer)
+    if customer is not None:
+        statement = statement.where(disputes.c.customer == customer)
+    if state is not None:
+        statement = statement.where(disputes.c.state.in_(OPEN_STATES if state == OPEN else [state]))
+    if after is not None:
+        statement = statement.where(disputes.c.id < after)
+    rows = await connection.execute(statement.order_by(disputes.c.id.desc()).limit(limit))
+    return [
+        {
+            **to_response(_parse_row(row)),
+            "customer": row.name,
+            "invoice": row.invoice,
+            "purchase": row.purchase,
+            "currency": row.currency,
+            "stripe_id": row.stripe_id,
+        }
+        for row in rows
+    ]
 
 
 # ---- alerts and messages

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import documents
 from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.billing.journal.credit_events import enqueue_credit_events
 from edgeproxy.collector.billing.journal.postings import (
     CreditBalance,
     Grant,
@@ -285,6 +286,7 @@ class Journal:
             changed_columns = statement.values(rest=sa.bindparam("left"), returned=sa.bindparam("back"))
             await self.connection.execute(changed_columns, rows)
         await self._write_balances(self._changed)
+        await enqueue_credit_events(self.connection, self._transactions)
 
     async def _write_balances(self, customers: Iterable[str]) -> None:
         """Write the balances of these customers."""

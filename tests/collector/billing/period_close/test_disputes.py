@@ -89,6 +89,13 @@ async def decide(sandbox: Sandbox, of: Sold, result: str) -> None:
     await apply_stripe_events(of)
 
 
+async def list_disputes(of: Sold, state: str) -> list[tuple[str, str | None, str, str | None]]:
+    """Return the disputes as the console lists them."""
+    async with of.database.reading() as connection:
+        listed = await disputes.list_disputes(connection, None, 10, state=state)
+    return [(one["customer"], one["invoice"], one["state"], one["answer_by"]) for one in listed]
+
+
 async def fetch_alerts(of: Sold) -> list[tuple[str, str, dict[str, Any]]]:
     columns = alerts.c
     about = columns.kind.in_(("payment_disputed", "dispute_closed"))
@@ -146,6 +153,8 @@ def test_a_dispute_is_an_alert_a_state_of_the_invoice_and_a_message_and_takes_li
             async with of.database.reading() as connection:
                 (dispute,) = await disputes.list_of_invoice(connection, invoice["id"])
             assert (dispute["state"], dispute["answer_by"]) == ("needs_response", details["answer_by"])
+            assert await list_disputes(of, "open") == [(name, invoice["id"], "needs_response", dispute["answer_by"])]
+            assert await list_disputes(of, "lost") == []
             ((type_, data),) = await fetch_messages(of)
             assert (type_, data["invoice"], data["amount"]) == ("dispute.opened", invoice["id"], 10000)
             assert data["answer_by"] is None, "the time for our answer is no matter of the customer's"
@@ -154,6 +163,8 @@ def test_a_dispute_is_an_alert_a_state_of_the_invoice_and_a_message_and_takes_li
             await decide(stripe_sandbox, of, "losing")
             invoice = (await fetch_invoices(of, name))[START]
             assert (invoice["state"], invoice["amount_disputed"], invoice["amount_lost"]) == ("paid", 0, 10000)
+            assert await list_disputes(of, "open") == []
+            assert await list_disputes(of, "lost") == [(name, invoice["id"], "lost", None)]
             assert [(one[0], one[1]) for one in await fetch_alerts(of)][1:] == [("dispute_closed", "warn")]
             (_, (type_, data)) = await fetch_messages(of)
             assert (type_, data["state"], data["amount_lost"]) == ("dispute.closed", "lost", 10000)

@@ -62,8 +62,11 @@ def parse_currency(written: str) -> str:
 
 
 def get_minimum(currency: str) -> int:
-    """Return the least amount that can be charged in a currency; those without one of their own have 1."""
-    return MINIMUMS.get(currency, 1)
+    """Return the least amount that can be charged in a currency; those without one of their own have 1.
+
+    Payments in currencies of three places are multiples of ten (docs.stripe.com/currencies).
+    """
+    return MINIMUMS.get(currency, 10 if PLACES.get(currency) == 3 else 1)
 
 
 def require_minimum(amount: int, currency: str) -> None:

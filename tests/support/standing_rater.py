@@ -156,7 +156,7 @@ def _due(amount: int, lines: Sequence[tuple[int, int]]) -> int:
             back = sorted(owed)[charged:]
             owed -= set(back[-off:])  # Of a line that gave something back, what is off is owed again.
             continue
-        new, cent = [], 0
+        new, cent = list[int](), 0
         while len(new) < charged:
             cent += 1
             if cent not in owed and cent not in dead:

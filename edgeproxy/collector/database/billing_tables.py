@@ -107,6 +107,8 @@ subscriptions = Table(
     Column("period_start", INTEGER, nullable=False),
     Column("period_end", INTEGER, nullable=False),
     Column("next_version", Text, ForeignKey("plan_versions.version")),  # What it changes to when what is paid ends.
+    Column("quantity", INTEGER, nullable=False, server_default="1"),  # How many of the plan there are.
+    Column("next_quantity", INTEGER),  # How many there are from then on; None: as before.
     Column("next_is_yearly", INTEGER),  # Whether it is paid by the year from then on; None: as before.
     Column("cancel_at", INTEGER),  # When it ends, or ended.
     Column("trial_ends_at", INTEGER),  # When its trial ends, or ended.
@@ -155,6 +157,7 @@ segments = Table(
     # How usage of it is collected: as it was configured when it began.
     Column("collection", Text, nullable=False, server_default="invoice_items"),
     Column("is_resting", INTEGER, nullable=False, server_default="0"),  # Whether its fee rests.
+    Column("quantity", INTEGER, nullable=False, server_default="1"),  # How many of the plan there are.
     Column("told_from", INTEGER),  # From when on Stripe counts events for it; None: it is told of none.
     Column("told_until", INTEGER),  # When what Stripe has counted for it became final; None: it may still grow.
     sqlite_strict=True,

@@ -29,10 +29,11 @@ def find_fee_share(plans: Mapping[str, Plan], line: JsonDocument, currency: str)
     if plan is None or currency not in plan.currencies:
         return None
     plan = plan.in_currency(currency)
+    quantity = abs(line["quantity"])
     left = Fraction((parse_time(line["end"]) - parse_time(line["start"])).total_seconds()) / Fraction(DAY_SECONDS)
     shares = [
         FeeShare(round(float(left), 1), days, fee)
-        for fee, lengths in ((plan.fee, MONTHS), (plan.year_fee or 0, YEARS))
+        for fee, lengths in ((plan.fee * quantity, MONTHS), ((plan.year_fee or 0) * quantity, YEARS))
         for days in lengths
         if 0 < left <= days and fee and abs(abs(line["amount"]) - fee * left / days) <= 1
     ]

@@ -155,13 +155,17 @@ async def keep_plan(visit: Visit) -> web.Response:
     return visit.redirect(PLAN, done="kept")
 
 
-def parse_change(visit: Visit, held: SubscriptionView | None) -> dict[str, str]:
-    """Return the body of the change that a form asks for."""
-    body = {"plan": visit.form.get("plan", "")}
+def parse_change(visit: Visit, held: SubscriptionView | None) -> JsonObject:
+    """Return the body of the change that a form asks for; raises PageError."""
+    body: JsonObject = {"plan": visit.form.get("plan", "")}
     if currency := visit.form.get("currency"):
         body["currency"] = currency
     if interval := visit.form.get("interval"):
         body["interval"] = interval
+    if quantity := visit.form.get("quantity", "").strip():
+        if not (quantity.isascii() and quantity.isdigit()):
+            raise PageError(422, "the quantity is a whole number from 1")
+        body["quantity"] = int(quantity[:9])
     if held is None and (coupon := visit.form.get("coupon", "").strip()):
         body["coupon"] = coupon
     return body

@@ -32,6 +32,8 @@ from edgeproxy.config.units import Whole, format_value, read_duration, read_shar
 QUANTITY_MAX = 10**15
 """The largest included amount, or end of a tier."""
 MONTHS = 12
+PLAN_QUANTITY_MAX = 10_000
+"""The largest quantity of a plan that a subscription can have."""
 TRIAL_DAYS_MAX = 730
 """The most days of a trial: as many as Stripe allows."""
 
@@ -199,6 +201,14 @@ class Trial(Part):
     )
 
 
+class PlanQuantity(Part):
+    """How many of a plan a subscription can have, such as seats."""
+
+    max: Annotated[int, BeforeValidator(Whole(1, PLAN_QUANTITY_MAX))] = Field(
+        default=1000, description="The largest quantity."
+    )
+
+
 class Plan(Part):
     """A version of a plan."""
 
@@ -206,6 +216,11 @@ class Plan(Part):
     fee: Annotated[int, BeforeValidator(read_fee)] = Field(
         description='Fee for a month: `"99"`, or in several [currencies](billing.md#currencies) `{usd: "99", jpy: '
         '"14800"}`.'
+    )
+    quantity: PlanQuantity | None = Field(
+        default=None,
+        description="Subscriptions choose a quantity, such as seats: the fee is for each. What meters include is for "
+        "all together. By default the quantity is 1.",
     )
     minimum: Annotated[int, BeforeValidator(read_fee)] | None = Field(
         default=None,

@@ -23,6 +23,8 @@ def write_terms(plan: Plan) -> Terms:
             terms[field] = _write_money(plan, lambda one, field=field: getattr(one, field), format_amount)  # type: ignore[misc]
     if plan.annual is not None:
         terms["annual"] = {"discount": format_share(plan.annual.discount)}
+    if plan.quantity is not None:
+        terms["quantity"] = {"max": str(plan.quantity.max)}
     if plan.tier is not None:
         terms["tier"] = plan.tier
     if plan.meters:

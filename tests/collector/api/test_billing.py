@@ -5,6 +5,8 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime
+from fractions import Fraction
 from http.client import HTTPConnection
 from typing import Any
 
@@ -35,6 +37,7 @@ def charging(tmp_path_factory: pytest.TempPathFactory, own_sandbox: Sandbox) -> 
     (folder / "key").write_text(f"{KEY}\n")
     stripe = {"base": own_sandbox.url, "key": str(folder / "key")}
     older = "  team@1: {fee: '10', tier: basic}\n  team@2: {fee: '20', tier: basic}\n"
+    older += "  crew@1: {fee: '10', tier: basic, annual: {discount: 10%}, quantity: {max: 20}}\n"
     older += "  tried@1: {fee: '10', tier: basic, trial: {days: 7, card: required}}\n"
     (folder / "plans.yaml").write_text(f"{(ROOT / 'loadtest/testbed/plans.yaml').read_text()}\n{older}")
     billing = {"plans": str(folder / "plans.yaml"), "mode": "live", "freeze": "0s", "stripe": stripe}
@@ -113,7 +116,7 @@ def test_from_a_plan_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox
     plans = {one["plan"]: one for one in sold["plans"]}
     assert sold["meters"]["llm_tokens"] == {"label": "LLM tokens", "unit": None, "scale": None}
     fees = {name: plan["fee"] for name, plan in plans.items()}
-    assert fees == {"free": 0, "standard": 9900, "enterprise": 49900, "team": 2000, "tried": 1000}
+    assert fees == {"free": 0, "standard": 9900, "enterprise": 49900, "team": 2000, "crew": 1000, "tried": 1000}
     assert (plans["standard"]["trial"], plans["tried"]["trial"]) == (None, {"days": 7, "card": "required"})
     assert plans["standard"]["meters"]["llm_tokens"] == {"included": 1_000_000, "cap": None, "price": "0.001"}
     assert call(charging, "GET", "/billing/status", token=None).json()["charging"] is True
@@ -402,6 +405,9 @@ def test_a_version_that_is_not_sold_any_more_is_for_staff_to_give(charging: Coll
         ("POST", "subscription", {"plan": "../etc"}, 422),
         ("POST", "subscription", {"plan": "free", "interval": "year"}, 422),
         ("POST", "subscription", {"plan": "free", "interval": "week"}, 422),
+        ("POST", "subscription", {"plan": "free", "quantity": 2}, 422),
+        ("POST", "subscription", {"plan": "crew", "quantity": 21}, 422),
+        ("POST", "subscription", {"plan": "crew", "quantity": 0}, 422),
         ("POST", "subscription", {"plan": 10**15}, 422),
         ("POST", "subscription", {}, 422),
         ("PUT", "subscription", {"plan": "standard"}, 404),
@@ -434,3 +440,95 @@ def test_changes_may_be_asked_for_ten_times_a_minute(charging: Collector) -> Non
 
 
 OF_NOBODY = {"Authorization": f"Bearer {OWN}"}
+
+
+def subscribe(charging: Collector, **terms: Any) -> tuple[str, dict[str, Any]]:
+    """A token of a new customer who has a subscription, and the subscription."""
+    token = own(charging, customer(charging))
+    made = call(charging, "POST", "/billing/subscription", terms, token=token)
+    assert made.status == 201, made
+    return token, made.json()
+
+
+def preview_and_change(charging: Collector, token: str, method: str = "PUT", **terms: Any) -> tuple[Any, Any]:
+    """The preview of a change, and the subscription after it: the invoice of the change is that of the preview."""
+    before = len(call(charging, "GET", "/billing/invoices", token=token).json()["invoices"])
+    preview = call(charging, "POST", "/billing/subscription/preview", terms, token=token).json()
+    changed = call(charging, method, "/billing/subscription", terms, token=token)
+    assert changed.status in (200, 201), changed
+    listed = call(charging, "GET", "/billing/invoices", token=token).json()["invoices"]
+    new = [invoice["total"] for invoice in listed[: len(listed) - before]]
+    assert new == ([preview["due_now"]] if preview["lines"] else []), (preview, listed)
+    return preview, changed.json()
+
+
+def compute_rest(line: Any, fee: int) -> int:
+    """The part of a month's fee for the rest of the month."""
+    start, end = (datetime.fromisoformat(line[name]) for name in ("start", "end"))
+    month = period_at(start.timestamp(), None)
+    return nearest(fee * Fraction(int((end - start).total_seconds()), month.end - month.start), "usd")
+
+
+def test_more_seats_cost_the_rest_of_the_month_and_fewer_come_when_it_ends(charging: Collector) -> None:
+    token, begun = subscribe(charging, plan="crew", quantity=3)
+    assert (begun["quantity"], begun["next_quantity"]) == (3, None)
+    preview, changed = preview_and_change(charging, token, plan="crew", quantity=5)
+    unused, rest = preview["lines"]
+    assert (unused["quantity"], unused["amount"]) == (-3, -compute_rest(unused, 3000))
+    assert (rest["quantity"], rest["amount"], changed["quantity"]) == (5, compute_rest(rest, 5000), 5)
+    assert rest["text"].startswith("Remaining time of 5 × crew@1")
+    refused = call(
+        charging, "PUT", "/billing/subscription", {"plan": "crew", "quantity": 1, "when": "now"}, token=token
+    )
+    assert refused.status == 422, refused
+    preview, changed = preview_and_change(charging, token, plan="crew", quantity=1)
+    assert (preview["when"], changed["quantity"], changed["next_quantity"]) == ("period_end", 5, 1)
+    upcoming = call(charging, "GET", "/billing/invoices/upcoming", token=token).json()
+    assert [(line["quantity"], line["amount"]) for line in upcoming["lines"]] == [(1, 1000)]
+    _, changed = preview_and_change(charging, token, plan="crew", quantity=5)
+    assert (changed["quantity"], changed["next_plan"], changed["next_quantity"]) == (5, None, None), "it is taken back"
+    _, changed = preview_and_change(charging, token, plan="standard")
+    assert (changed["plan"], changed["quantity"]) == ("standard@1", 1), "standard has no quantity"
+
+
+def test_a_plan_changes_twice_in_a_period_and_each_change_is_one_invoice(charging: Collector) -> None:
+    token, _ = subscribe(charging, plan="crew", quantity=2)
+    _, changed = preview_and_change(charging, token, plan="standard")
+    assert changed["plan"] == "standard@1"
+    preview, changed = preview_and_change(charging, token, plan="enterprise")
+    amounts_due = [(line["plan"], line["amount"]) for line in preview["lines"]]
+    first, second = preview["lines"]
+    assert amounts_due == [("standard@1", -compute_rest(first, 9900)), ("enterprise@1", compute_rest(second, 49900))]
+    _, changed = preview_and_change(charging, token, plan="standard")
+    assert (changed["plan"], changed["next_plan"]) == ("enterprise@1", "standard@1")
+    _, changed = preview_and_change(charging, token, plan="enterprise")
+    assert changed["next_plan"] is None
+
+
+def test_months_become_years_at_once_and_years_become_months_when_they_end(charging: Collector) -> None:
+    token, begun = subscribe(charging, plan="crew", quantity=2)
+    assert begun["interval"] == "month"
+    preview, changed = preview_and_change(charging, token, plan="crew", interval="year")
+    unused, year = preview["lines"]
+    assert (changed["interval"], changed["quantity"], unused["amount"]) == ("year", 2, -compute_rest(unused, 2000))
+    start, end = (datetime.fromisoformat(year[name]) for name in ("start", "end"))
+    whole = (end - datetime.fromisoformat(changed["period_start"])).total_seconds()
+    share = Fraction(int((end - start).total_seconds()), int(whole))
+    assert (year["quantity"], year["amount"]) == (2, nearest(2 * 12 * 900 * share, "usd"))
+    _, changed = preview_and_change(charging, token, plan="crew", interval="month")
+    assert (changed["interval"], changed["next_interval"]) == ("year", "month")
+    _, changed = preview_and_change(charging, token, plan="crew", interval="year")
+    assert (changed["interval"], changed["next_interval"]) == ("year", None)
+
+
+def test_a_subscription_begins_again_in_the_period_in_which_it_ended(charging: Collector) -> None:
+    token, begun = subscribe(charging, plan="crew", quantity=4)
+    assert call(charging, "DELETE", "/billing/subscription?when=now", token=token).status == 200
+    assert call(charging, "GET", "/billing/subscription", token=token).status == 404
+    preview, again = preview_and_change(charging, token, "POST", plan="crew", quantity=4)
+    assert (preview["due_now"], preview["lines"]) == (0, []), "the month is paid"
+    assert (again["id"], again["quantity"], again["cancel_at"]) == (begun["id"], 4, None)
+    preview, changed = preview_and_change(charging, token, plan="crew", quantity=6)
+    unused, rest = preview["lines"]
+    assert preview["due_now"] == compute_rest(rest, 6000) - compute_rest(unused, 4000)
+    assert changed["quantity"] == 6

@@ -18,6 +18,8 @@ from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 import yaml
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import generate_id
@@ -32,6 +34,7 @@ from edgeproxy.collector.billing.subscriptions.subscription_rows import Subscrib
 from edgeproxy.collector.database.billing_tables import credit_notes, disputes
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
+from tests.support.books import hurry
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, at
 from tests.support.second_rater import PlanPart
 from tests.support.sold import CALLER, Sold, sold
@@ -40,7 +43,12 @@ from tests.support.standing_rater import Account, WrittenInvoice
 MONTHS = (JANUARY, FEBRUARY, MARCH, at(2027, 4, 1))
 """The beginnings of the months of a life, and the end of the last one."""
 PLANS = {
-    "small@1": {"fee": {"usd": "3.1", "eur": "2.95"}, "annual": {"discount": "20%"}, "tier": "standard"},
+    "small@1": {
+        "fee": {"usd": "3.1", "eur": "2.95"},
+        "annual": {"discount": "20%"},
+        "tier": "standard",
+        "quantity": {"max": 9},
+    },
     "middle@1": {"fee": {"usd": "6.2", "eur": "5.99"}, "tier": "standard", "trial": {"days": "10"}},
     "large@1": {"fee": {"usd": "31", "eur": "30.1"}, "annual": {"discount": "7%"}, "tier": "enterprise"},
 }
@@ -90,6 +98,7 @@ class Step(NamedTuple):
     invoice: float = 0.0
     """Which of the invoices so far it is about, and which part of its total, as shares."""
     part: float = 0.0
+    quantity: int | None = None
 
 
 class Life(NamedTuple):
@@ -118,9 +127,9 @@ def draw_life(chance: random.Random) -> Life:
         interval = chance.choice(["month", "year", ""]) if kind in ("change", "return") else ""
         share = chance.random() * (0.08 if chance.random() < 0.3 else 1)  # Drafts wait for two days of a month.
         calls = chance.randrange(-60, 400)
-        part = chance.choice([1.0, chance.random()])
-        return Step(  # type: ignore[arg-type]
-            kind, chance.randrange(3), share, chance.choice(plans), interval, calls, chance.random(), part
+        part, quantity = chance.choice([1.0, chance.random()]), chance.choice([None, None, chance.randrange(1, 10)])
+        return Step(
+            *(kind, chance.randrange(3), share, chance.choice(plans), interval, calls, chance.random(), part, quantity)
         )
 
     plan = chance.choice(plans)
@@ -145,28 +154,35 @@ class LifePlayer:
         """The invoices of the second rater, by id."""
         self._used: Counter[int] = Counter()
         self._customer: Subscriber
+        self._begun = JANUARY + life.share * (FEBRUARY - JANUARY)
 
     async def play(self) -> None:
         """Live through all months; raises DifferenceError."""
-        life, of = self._life, self._of
-        begun = JANUARY + life.share * (FEBRUARY - JANUARY)
-        more = {"is_yearly": life.is_yearly, "currency": life.currency, "coupon": life.coupon}
-        await of.customer(self._name, life.plan, now=begun, **more)
-        async with of.database.reading() as connection:
-            self._customer = await subscription_rows.get_subscriber(connection, self._name)
+        begun, steps = self.plan_steps()
+        await self.begin(begun)
         await self._issue()
-        # Late usage is reported a month after its time.
-        steps = [(self._get_time(step, begun), step) for step in life.steps]
-        steps = [(time + 28 * 86400 if step.kind == "late" else time, step) for time, step in steps]
-        for now, step in sorted(steps):
-            if begun + 60 < now < MONTHS[-1]:
-                await self._pass_time(now)
-                await self._do(step, now, begun)
-                await self._issue()
+        for now, step in steps:
+            await self._pass_time(now)
+            await self.do(step, now)
+            await self._issue()
         await self._pass_time(MONTHS[-1] + FREEZE)
         await self._check_books()
 
-    def _get_time(self, step: Step, begun: float) -> float:
+    def plan_steps(self) -> tuple[float, list[tuple[float, Step]]]:
+        """The beginning of the life, and its steps by time. Late usage is reported a month after its time."""
+        steps = [(self._get_time(step), step) for step in self._life.steps]
+        steps = [(time + 28 * 86400 if step.kind == "late" else time, step) for time, step in steps]
+        return self._begun, sorted(one for one in steps if self._begun + 60 < one[0] < MONTHS[-1])
+
+    async def begin(self, now: float) -> None:
+        """Have the customer subscribe."""
+        life, of = self._life, self._of
+        more = {"is_yearly": life.is_yearly, "currency": life.currency, "coupon": life.coupon}
+        await of.customer(self._name, life.plan, now=now, **more)
+        async with of.database.reading() as connection:
+            self._customer = await subscription_rows.get_subscriber(connection, self._name)
+
+    def _get_time(self, step: Step) -> float:
         start, end = MONTHS[step.month], MONTHS[step.month + 1]
         return start + step.share * (end - start)
 
@@ -192,13 +208,14 @@ class LifePlayer:
                     await invoices.write_lines(connection, row.id, rated.lines, row.currency)
             await self._issue()
 
-    async def _do(self, step: Step, now: float, begun: float) -> None:
+    async def do(self, step: Step, now: float) -> None:
+        """Do a step. A refused one changes nothing."""
         is_yearly = {"month": False, "year": True, "": None}[step.interval]
         known, name = self._of.known, self._name
         if step.kind == "use":
             return await self._use(now, step.calls)
         if step.kind == "late":
-            return await self._use(max(self._get_time(step, begun), begun + 60), step.calls)
+            return await self._use(max(self._get_time(step), self._begun + 60), step.calls)
         if step.kind == "book":
             while await book_invoices(self._of.database):
                 pass
@@ -209,23 +226,32 @@ class LifePlayer:
             async with self._of.database.writing() as connection:
                 if step.kind == "change":
                     await subscriptions.change_subscription(
-                        connection, CALLER, name, step.plan, None, settings=known, now=now, is_yearly=is_yearly
+                        *(connection, CALLER, name, step.plan, None),
+                        settings=known,
+                        now=now,
+                        is_yearly=is_yearly,
+                        quantity=step.quantity,
                     )
                 elif step.kind == "end":
                     await subscriptions.cancel_subscription(connection, CALLER, name, "now", settings=known, now=now)
                 else:
                     await subscriptions.create_subscription(
-                        *(connection, CALLER, name, step.plan), is_yearly=bool(is_yearly), settings=known, now=now
+                        *(connection, CALLER, name, step.plan),
+                        is_yearly=bool(is_yearly),
+                        settings=known,
+                        now=now,
+                        quantity=step.quantity or 1,
                     )
         except ChangeRejectedError:
-            pass  # A refused step changes nothing.
+            pass
 
     async def _use(self, when: float, calls: int) -> None:
         if calls:
             await self._of.use(self._name, {"calls": calls}, at=when)
             self._used[int(when) // 60 * 60] += calls
 
-    async def _fetch_invoices(self, *conditions: Any) -> list[InvoiceRow]:
+    async def fetch_rows(self, *conditions: Any) -> list[InvoiceRow]:
+        """The invoices of the customer."""
         async with self._of.database.reading() as connection:
             return await invoices.fetch_invoices(
                 connection, invoices_table.c.customer == self._customer.id, *conditions, sort="created_at"
@@ -233,44 +259,49 @@ class LifePlayer:
 
     async def _issue(self) -> None:
         """Issue the invoices whose lines are written, and have the second rater write them, too."""
-        for row in await self._fetch_invoices(invoices_table.c.state == invoices.CLOSING):
+        for row in await self.fetch_rows(invoices_table.c.state == invoices.CLOSING):
             async with self._of.database.writing() as connection:
                 state = invoices.OPEN if row.total > 0 else invoices.PAID
                 values = {"amount_due": max(row.total, 0), "balance_applied": min(row.total, 0)}
                 await invoices.transition(connection, row.id, row.state, state, **values)
-                loaded = await subscription_rows.get_by_id(connection, row.subscription)
-            parts = [
-                PlanPart(one.version, one.is_yearly, *one.span, *one.period, *one.paid, one.is_resting, one.is_trial)
-                for one in loaded.current.segments
-            ]
-            account = self._accounts.get(row.subscription)
-            if account is None:
-                coupon = None if self._accounts else choose(COUPONS.get(self._life.coupon or ""), self._life.currency)
-                account = self._accounts[row.subscription] = Account(
-                    build_plans(self._life), self._life.currency, coupon
-                )
-            if row.kind.startswith("period"):
-                parts = [part for part in parts if part.start <= row.period_end]
-                ended = [part for part in parts if part.end <= min(row.period_end, row.closes_at)]
-                usage = {part.start: {"calls": {"": self._count(part)}} for part in ended}
-                invoice = account.write(parts, ended, usage)
-            else:
-                invoice = account.write(parts)
-            self._written[row.id] = invoice
-            if invoice.total != row.total:
-                async with self._of.database.reading() as connection:
-                    lines = await invoices.line_rows.fetch_lines(connection, row.id)
-                ours = "\n".join(f"  {line.kind} {line.version} {line.quantity} {line.amount}" for line in lines)
-                theirs = "\n".join(f"  {line}" for line in invoice.lines)
-                message = f"{row.period} {row.kind}: {row.total} and not {invoice.total}\n{ours}\nand not\n{theirs}"
-                raise DifferenceError(message)
+            await self._write(row)
+
+    async def _write(self, row: InvoiceRow) -> None:
+        """Have the second rater write an invoice; raises DifferenceError where its total is another."""
+        async with self._of.database.writing() as connection:
+            loaded = await subscription_rows.get_by_id(connection, row.subscription)
+            lines = await invoices.line_rows.fetch_lines(connection, row.id)
+        parts = [
+            PlanPart(
+                *(one.version, one.is_yearly, *one.span, *one.period, *one.paid),
+                *(one.is_resting, one.is_trial, one.quantity),
+            )
+            for one in loaded.current.segments
+        ]
+        account = self._accounts.get(row.subscription)
+        if account is None:
+            coupon = None if self._accounts else choose(COUPONS.get(self._life.coupon or ""), self._life.currency)
+            account = self._accounts[row.subscription] = Account(build_plans(self._life), self._life.currency, coupon)
+        if row.kind.startswith("period"):
+            parts = [part for part in parts if part.start <= row.period_end]
+            ended = [part for part in parts if part.end <= min(row.period_end, row.closes_at)]
+            usage = {part.start: {"calls": {"": self._count(part)}} for part in ended}
+            invoice = account.write(parts, ended, usage)
+        else:
+            invoice = account.write(parts)
+        self._written[row.id] = invoice
+        if invoice.total != row.total:
+            ours = "\n".join(f"  {line.kind} {line.version} {line.quantity} {line.amount}" for line in lines)
+            theirs = "\n".join(f"  {line}" for line in invoice.lines)
+            message = f"{row.period} {row.kind}: {row.total} and not {invoice.total}\n{ours}\nand not\n{theirs}"
+            raise DifferenceError(message)
 
     def _count(self, part: PlanPart) -> int:
         return sum(calls for minute, calls in self._used.items() if part.start <= minute < part.end)
 
     async def _settle(self, step: Step) -> None:
         """Pay an invoice, or take something off it, as Stripe allows."""
-        rows = [row for row in await self._fetch_invoices() if row.id in self._written and row.total > 0]
+        rows = [row for row in await self.fetch_rows() if row.id in self._written and row.total > 0]
         if not rows:
             return
         row = sorted(rows, key=lambda row: row.id)[int(step.invoice * len(rows))]
@@ -317,15 +348,25 @@ class LifePlayer:
         """Raise DifferenceError unless the journal has what stands of the invoices, and no more."""
         while await book_invoices(self._of.database):
             pass
-        total = sa.cast(sa.func.sum(credit_entries.c.amount), sa.BigInteger)
-        joined = sa.join(credit_transactions, credit_entries, credit_entries.c.seq == credit_transactions.c.seq)
-        of_customer = credit_transactions.c.customer == self._customer.id
-        statement = sa.select(credit_entries.c.account, total).select_from(joined).where(of_customer)
         async with self._of.database.reading(whole=True) as connection:
-            rows = await connection.execute(statement.group_by(credit_entries.c.account))
-            ours = {account: amount // CENT for account, amount in rows if amount}
+            ours = await fetch_accounts(connection, self._customer.id)
+        rows = await self.fetch_rows()
+        expected = self.compute_standing(rows)
+        for row in rows:
+            if row.state == invoices.UNCOLLECTIBLE:
+                expected["bad_debt"] += row.total - self._written[row.id].amount_off
+            elif row.state == invoices.OPEN:
+                expected["receivable"] += row.total - self._written[row.id].amount_off
+            if row.state != invoices.VOID:
+                expected["customer_balance"] += row.balance_applied
+        for account in {*expected, *ours} - {"bank", "chargebacks"}:
+            if ours.get(account, 0) != expected[account]:
+                raise DifferenceError(f"{account}: {ours.get(account, 0)} and not {expected[account]} in the books")
+
+    def compute_standing(self, rows: Sequence[InvoiceRow]) -> Counter[str]:
+        """What the lines of these invoices that stand come to in each account."""
         expected: Counter[str] = Counter()
-        for row in await self._fetch_invoices():
+        for row in rows:
             written = self._written.get(row.id)
             if written is None or row.state == invoices.VOID:
                 continue
@@ -335,14 +376,16 @@ class LifePlayer:
                 account = {"fee": "deferred_fees", "unused": "deferred_fees", "discount": "discounts"}
                 expected[account.get(str(line.item[0]), "revenue")] -= line.amount - off
             written.is_off = is_off
-            if row.state == invoices.UNCOLLECTIBLE:
-                expected["bad_debt"] += row.total - written.amount_off
-            elif row.state == invoices.OPEN:
-                expected["receivable"] += row.total - written.amount_off
-            expected["customer_balance"] += row.balance_applied
-        for account in {*expected, *ours} - {"bank", "chargebacks"}:
-            if ours.get(account, 0) != expected[account]:
-                raise DifferenceError(f"{account}: {ours.get(account, 0)} and not {expected[account]} in the books")
+        return expected
+
+
+async def fetch_accounts(connection: AsyncConnection, customer: str) -> dict[str, int]:
+    """What each account of the journal comes to for a customer, by id, in smallest units."""
+    total = sa.cast(sa.func.sum(credit_entries.c.amount), sa.BigInteger)
+    joined = sa.join(credit_transactions, credit_entries, credit_entries.c.seq == credit_transactions.c.seq)
+    statement = sa.select(credit_entries.c.account, total).select_from(joined)
+    statement = statement.where(credit_transactions.c.customer == customer).group_by(credit_entries.c.account)
+    return {account: amount // CENT for account, amount in await connection.execute(statement) if amount}
 
 
 def build_plans(life: Life) -> dict[str, Any]:
@@ -403,6 +446,8 @@ def test_random_lives_cost_what_a_second_rater_says(tmp_path: Path, database: st
         settings: dict[str, Any] = {"plans": str(file), "meters": meters, "coupons": COUPONS}
         settings["breaker"] = {"enabled": False}
         async with sold(tmp_path, database, "http://127.0.0.1:9", **settings) as (of, _):
+            if database.startswith("sqlite"):
+                event.listen(of.database._writer.sync_engine.pool, "checkout", hurry)
             count, until = 0, time.monotonic() + seconds
             while count < len(KEPT) or time.monotonic() < until:
                 life = KEPT[count] if count < len(KEPT) else draw_life(random.Random(seed + count))

@@ -26,7 +26,7 @@ def test_plans_of_files_are_written_as_they_are_meant(file: str) -> None:
 
 
 def test_a_plan_that_counts_nothing_is_written_too() -> None:
-    plan = read({"fee": "9"})
+    plan = read({"fee": "9", "quantity": {"max": "12"}})
     assert serialize_plan(read(write_terms(plan))) == serialize_plan(plan)
 
 

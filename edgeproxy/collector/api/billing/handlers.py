@@ -165,6 +165,7 @@ class BillingHandlers(CancellationHandlers):
                     now=time.time(),
                     coupon=body.coupon,
                     currency=body.currency,
+                    quantity=body.quantity,
                 )
             return ChangeResult(201, subscription, version)
 
@@ -179,7 +180,10 @@ class BillingHandlers(CancellationHandlers):
 
         interval = call.body.interval
         is_yearly = None if interval is None else interval == "year"
-        return await self._change_plan(call, choose_plan, call.body.when, call.body.currency, is_yearly=is_yearly)
+        body = call.body
+        return await self._change_plan(
+            call, choose_plan, body.when, body.currency, is_yearly=is_yearly, quantity=body.quantity
+        )
 
     async def upgrade_subscription(self, call: Call[UpgradeQuery, Nothing]) -> web.Response:
         """Change a subscription at once to the plan with a tier."""
@@ -197,6 +201,7 @@ class BillingHandlers(CancellationHandlers):
         currency: str | None = None,
         *,
         is_yearly: bool | None = None,
+        quantity: int | None = None,
     ) -> web.Response:
         customer = self._get_customer(call.holder, call.query)
         await self._check_selling(call.holder)
@@ -217,6 +222,7 @@ class BillingHandlers(CancellationHandlers):
                 match=parse_if_match(call.request),
                 currency=currency,
                 is_yearly=is_yearly,
+                quantity=quantity,
             )
             return ChangeResult(200, subscription, version)
 
@@ -273,7 +279,14 @@ class BillingHandlers(CancellationHandlers):
         is_yearly = None if body.interval is None else body.interval == "year"
         if live is None:
             planned = await subscriptions.prepare_resumption(
-                connection, loaded, body.plan, is_yearly=bool(is_yearly), plans=plans, now=now, currency=body.currency
+                connection,
+                loaded,
+                body.plan,
+                is_yearly=bool(is_yearly),
+                plans=plans,
+                now=now,
+                currency=body.currency,
+                quantity=body.quantity or 1,
             )
         else:
             planned = await subscriptions.prepare_change(
@@ -285,6 +298,7 @@ class BillingHandlers(CancellationHandlers):
                 now=now,
                 currency=body.currency,
                 is_yearly=is_yearly,
+                quantity=body.quantity,
             )
         return planned, row.trial_ends_at
 
@@ -305,6 +319,7 @@ class BillingHandlers(CancellationHandlers):
             settings=self._settings,
             now=now,
             currency=body.currency,
+            quantity=body.quantity or 1,
         )
         lines = changes.compute_fees(prepared.segments, ())
         if body.coupon is not None:
@@ -427,6 +442,7 @@ def plan_to_response(version: str, plan: Plan) -> PlanResponse:
         "tier": get_plan_tier(version, plan),
         "fee": plan.fee,
         "year_fee": plan.year_fee,
+        "max_quantity": None if plan.quantity is None else plan.quantity.max,
         "minimum": plan.minimum,
         "threshold": plan.threshold,
         "trial": None if plan.trial is None else {"days": plan.trial.days, "card": plan.trial.card},

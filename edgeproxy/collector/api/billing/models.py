@@ -11,11 +11,12 @@ from edgeproxy.collector.api.coupons.models import CouponCode
 from edgeproxy.collector.api.credits.models import Url
 from edgeproxy.collector.api.customer_billing import CustomerChangeQuery
 from edgeproxy.collector.api.endpoint import Query
+from edgeproxy.collector.api.field_types import exact
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine, format_unit_price
 from edgeproxy.collector.billing.rollout.gates import Mode
 from edgeproxy.collector.billing.subscriptions.changes import When
 from edgeproxy.collector.languages.meter_display import find_display
-from edgeproxy.config.collector.catalog import VERSION, MeterPrice, Plan
+from edgeproxy.config.collector.catalog import PLAN_QUANTITY_MAX, VERSION, MeterPrice, Plan
 from edgeproxy.config.collector.currency_units import Currency
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.meters import Meter, UnitName
@@ -47,6 +48,13 @@ class PlansQuery(Query):
     """The currency of the prices, such as `eur`; by default that of the file of plans."""
 
 
+Quantity = Annotated[
+    int,
+    exact(int, f"a whole number from 1 to {PLAN_QUANTITY_MAX}", 1, PLAN_QUANTITY_MAX),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": PLAN_QUANTITY_MAX}),
+]
+
+
 class UpgradeQuery(CustomerChangeQuery):
     """The tier of the edge that is bought."""
 
@@ -68,6 +76,8 @@ class CreateSubscriptionRequest(Body):
     """The plan by its name, which is its newest version, or by a version such as `standard@3`."""
     interval: Literal["month", "year"] = "month"
     """The interval for which the fee is paid in advance."""
+    quantity: Quantity = 1
+    """How many of the plan there are, such as seats, of a plan that is sold by quantity."""
     coupon: CouponCode | None = None
     """The code of a coupon, in capital or small letters."""
     currency: Currency | None = None
@@ -75,7 +85,7 @@ class CreateSubscriptionRequest(Body):
 
 
 class UpdateSubscriptionRequest(Body):
-    """A change to another plan."""
+    """A change to another plan, interval or quantity."""
 
     plan: PlanName
     """The plan by its name, which is its newest version, or by a version such as `standard@3`."""
@@ -83,6 +93,8 @@ class UpdateSubscriptionRequest(Body):
     """The time of the change; by default `now` for a plan that costs more, `period_end` for one that costs less."""
     interval: Literal["month", "year"] | None = None
     """The interval for which the fee is paid in advance; by default it stays."""
+    quantity: Quantity | None = None
+    """How many of the plan there are; by default as many as before, of a plan that is sold by quantity."""
     currency: Currency | None = None
     """The currency in which the customer is charged for good, where none was chosen yet; by default the plan's."""
 
@@ -173,6 +185,8 @@ class PlanResponse(TypedDict):
     """The fee of a month."""
     year_fee: int | None
     """The fee of a year; null where the plan is not sold by the year."""
+    max_quantity: int | None
+    """The largest quantity of it, such as seats, each of which costs the fee; null where it is sold once."""
     minimum: int | None
     """The least that a month costs, fee and usage together; null where there is no minimum."""
     threshold: int | None

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.rating import periods
-from edgeproxy.collector.billing.rating.rater import DISCOUNT, LineKind, RatedLine, Span
+from edgeproxy.collector.billing.rating.rater import DISCOUNT, FEES, LineKind, RatedLine, Span
 from edgeproxy.collector.database.billing_tables import invoice_lines
 from edgeproxy.config.collector.currency_units import USD, to_decimal
 from edgeproxy.config.collector.money import PRICE_PLACES, PRICE_SCALE
@@ -29,7 +29,8 @@ class InvoiceLine(TypedDict):
     tier: int
     """The number of the price tier, from 0."""
     quantity: int
-    """The units billed by this line, or the packages of units; of a discount, the amount that it is of."""
+    """The units billed by this line, or the packages of units; of a fee, the quantity of the plan, below zero where it
+    is given back; of a discount, the amount that it is of."""
     package: int
     """The units of a package; 1 where units are billed one by one."""
     unit_price: str | None
@@ -120,6 +121,8 @@ def describe_line(line: RatedLine, currency: str) -> str:
     """Return the text of a line of an invoice in this currency."""
     span = f"{periods.format_period(line.span)} to {periods.format_period(Span(line.span.end, line.span.end))}"
     plan = line.version.partition("+")[0]
+    if line.kind in FEES and abs(line.quantity) > 1:
+        plan = f"{abs(line.quantity):,} × {plan}"
     if line.kind == "fee":
         return f"{plan}, {span}"
     if line.kind == DISCOUNT:

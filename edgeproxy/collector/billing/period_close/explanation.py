@@ -97,7 +97,8 @@ async def explain_line(
 
 def find_share(line: RatedLine, segments: Sequence[Segment]) -> PaidShare:
     """Return the fee, and its time, of which a line has a share."""
-    segment = next(one for one in segments if (one.version, one.paid.end) == (line.version, line.span.end))
+    terms = (line.version, line.span.end, abs(line.quantity))
+    segment = next(one for one in segments if (one.version, one.paid.end, one.quantity) == terms)
     return PaidShare(segment.fee, segment.paid)
 
 

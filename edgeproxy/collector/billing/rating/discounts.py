@@ -97,8 +97,7 @@ def find_period(line: RatedLine, segments: Sequence[Segment]) -> Span:
         return begun.period
     paid = begun
     for segment in reversed(segments[: segments.index(begun)]):
-        if (segment.version, segment.paid.end) == (line.version, line.span.end):
-            paid = segment
-        elif paid is not begun:
+        if (segment.version, segment.paid.end, segment.quantity) != (line.version, line.span.end, -line.quantity):
             break
+        paid = segment
     return paid.period

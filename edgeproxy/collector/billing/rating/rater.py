@@ -44,6 +44,8 @@ class Segment(NamedTuple):
     """Whether it is a trial, of which nothing is charged."""
     is_resting: bool = False
     """Whether its fee rests, as the customer is refused for unpaid invoices. Usage is charged."""
+    quantity: int = 1
+    """How many of the plan there are: each costs the fee."""
 
     @property
     def period(self) -> Span:
@@ -52,13 +54,14 @@ class Segment(NamedTuple):
 
     @property
     def fee(self) -> int:
-        """The fee of all of `paid`, in the plan's currency; 0 if it rests. Raises ValueError without a yearly fee."""
+        """The fee of the quantity for all of `paid`, in the plan's currency; 0 if it rests. Raises ValueError without a
+        yearly fee."""
         if self.is_resting:
             return 0
         fee = self.plan.year_fee if self.is_yearly else self.plan.fee
         if fee is None:
             raise ValueError(f"{self.version} is not sold by the year")
-        return fee
+        return fee * self.quantity
 
 
 class UsageKey(NamedTuple):
@@ -71,7 +74,8 @@ class UsageKey(NamedTuple):
 
 class RatedLine(NamedTuple):
     """A line of an invoice. Amounts are smallest units of a currency, such as cents; `unit_price` is 10⁻¹² of them for
-    each of `quantity`, None of fees. Of a discount, `quantity` is what it is of, and `unit_price` its share."""
+    each of `quantity`, None of fees. The quantity of a fee is that of the plan, below zero of an unused fee. Of a
+    discount, `quantity` is what it is of, and `unit_price` its share."""
 
     kind: LineKind
     version: str
@@ -167,9 +171,9 @@ def _rate_fees(
         last = segment
 
 
-def _get_terms(segment: Segment) -> tuple[str, Span, bool]:
+def _get_terms(segment: Segment) -> tuple[str, Span, bool, int]:
     """Return the terms of a fee: segments with the same terms share one fee."""
-    return segment.version, segment.paid, segment.is_resting
+    return segment.version, segment.paid, segment.is_resting, segment.quantity
 
 
 def _rate_fee(paid_segment: Segment, kind: LineKind, sign: int, segment: Span) -> RatedLine:
@@ -181,7 +185,8 @@ def _rate_fee(paid_segment: Segment, kind: LineKind, sign: int, segment: Span) -
         paid_segment.paid.end - paid_segment.paid.start,
         paid_segment.plan.currency,
     )
-    return RatedLine(kind, paid_segment.version, segment, "", "", 0, sign, None, cents, left)
+    quantity = sign * paid_segment.quantity
+    return RatedLine(kind, paid_segment.version, segment, "", "", 0, quantity, None, cents, left)
 
 
 def _rate_usage(segments: Sequence[Segment], usage: Mapping[UsageKey, int]) -> Iterator[RatedLine]:

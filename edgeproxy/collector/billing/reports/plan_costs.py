@@ -36,7 +36,10 @@ async def compute_costs(
     The connection must read one moment. Raises UsageNotStoredError.
     """
     last, period = loaded.current.last, loaded.current.period
-    segments = [Segment(version, plan, last.span, period) for version, plan in plans.items()]
+    segments = [
+        Segment(version, plan, last.span, period, quantity=1 if plan.quantity is None else last.quantity)
+        for version, plan in plans.items()
+    ]
     if not segments:
         return []
     terms = QuantityTerms(meters, loaded.current.anchor)
@@ -50,5 +53,5 @@ def _rate(segment: Segment, usage: Mapping[UsageKey, int]) -> PlanCost:
     for line in lines:
         if line.meter:
             by_meter[line.meter] += line.amount
-    total = segment.plan.fee + sum_amounts(line for line in lines if line.kind not in FEES)
+    total = segment.fee + sum_amounts(line for line in lines if line.kind not in FEES)
     return PlanCost(segment.version, max(total, segment.plan.minimum or 0), by_meter)

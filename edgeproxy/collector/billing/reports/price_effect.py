@@ -115,7 +115,7 @@ def _build_segment(loaded: LoadedSubscription, version: str, plan: Plan, period:
     """Return a period of a subscription as if it had a version."""
     is_yearly = loaded.current.last.is_yearly and plan.year_fee is not None
     paid = periods.year_of_period(period, loaded.current.anchor) if is_yearly else period
-    return Segment(version, plan, period, paid, is_yearly, period)
+    return Segment(version, plan, period, paid, is_yearly, period, quantity=loaded.current.last.quantity)
 
 
 async def fetch_usage_of_plans(

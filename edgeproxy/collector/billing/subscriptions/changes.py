@@ -49,6 +49,8 @@ class SubscriptionState(NamedTuple):
     """The changes of prices that are ahead of it."""
     next_is_yearly: bool | None = None
     """Whether it is paid by the year when the paid time ends; None where that stays."""
+    next_quantity: int | None = None
+    """The quantity of the plan when the paid time ends; None where that stays."""
 
     @property
     def last(self) -> Segment:
@@ -97,27 +99,36 @@ class PlanChange(NamedTuple):
     """The lines that are due at once."""
     next_is_yearly: bool | None = None
     """Whether it is paid by the year from then on; None where that stays."""
+    next_quantity: int | None = None
+    """The quantity from then on; None where that stays."""
 
 
 def begin_subscription(
-    version: str, plan: Plan, *, now: float, anchor: int | None, is_yearly: bool, has_trial: bool = False
+    version: str,
+    plan: Plan,
+    *,
+    now: float,
+    anchor: int | None,
+    is_yearly: bool,
+    has_trial: bool = False,
+    quantity: int = 1,
 ) -> SubscriptionState:
     """Return a subscription that begins now, with the plan's trial where it `has_trial`; raises PlanChangeError.
 
     A trial is a period of its own. The first one that is paid begins at its end, and so does an `anchor`.
     """
     _check_sold_yearly(version, plan, is_yearly)
+    _check_quantity(version, plan, quantity)
     if has_trial and plan.trial is not None:
         trial = periods.compute_trial(now, plan.trial.days)
-        segment = Segment(version, plan, trial, trial, is_yearly, trial, is_trial=True)
+        segment = Segment(version, plan, trial, trial, is_yearly, trial, is_trial=True, quantity=quantity)
         return SubscriptionState([segment], trial, None if anchor is None else trial.end)
     period = periods.period_at(now, anchor)
     paid = periods.year_of_period(period, anchor) if is_yearly else period
-    return SubscriptionState(
-        [Segment(version, plan, Span(periods.floor_to_minute(now), period.end), paid, is_yearly, period)],
-        period,
-        anchor,
+    begun = Segment(
+        version, plan, Span(periods.floor_to_minute(now), period.end), paid, is_yearly, period, quantity=quantity
     )
+    return SubscriptionState([begun], period, anchor)
 
 
 def change_plan(
@@ -129,39 +140,53 @@ def change_plan(
     invoiced: Sequence[RatedLine],
     *,
     is_yearly: bool | None = None,
+    quantity: int | None = None,
 ) -> PlanChange:
-    """Return the change to another version, or from months to years or back; without `is_yearly` that stays.
+    """Return the change to another version or quantity, or from months to years or back; without `is_yearly` that
+    stays, as does the quantity, of a plan that has one.
     `invoiced` are the invoiced fees of this period's segments. Raises PlanChangeError.
 
     By default `when` is now for a change that costs more, and the end of the paid time for one that costs less.
     """
     last = current.last
     is_yearly = last.is_yearly if is_yearly is None else is_yearly
-    if (version, is_yearly) == (last.version, last.is_yearly):
+    if quantity is None:
+        quantity = 1 if plan.quantity is None and version != last.version else last.quantity
+    if (version, is_yearly, quantity) == (last.version, last.is_yearly, last.quantity):
         if current.next_version is None and current.cancel_at is None:
-            raise PlanChangeError(409, f"the plan is {version} already")
+            raise PlanChangeError(409, f"the plan is {'' if quantity == 1 else f'{quantity} × '}{version} already")
         # The change, or the end, that was to come is taken back.
         return PlanChange("period_end", last.paid.end, None, None, [])
     if current.cancel_at is not None:
         raise PlanChangeError(409, f"the subscription is ending: have it go on first, by a change to {last.version}")
     _check_sold_yearly(version, plan, is_yearly)
-    is_upgrade = _costs_more(last, plan, is_yearly=is_yearly)
+    if quantity != last.quantity or version != last.version:
+        _check_quantity(version, plan, quantity)
+    is_upgrade = _costs_more(last, plan, quantity, is_yearly=is_yearly)
     when = when or ("now" if is_upgrade and not last.is_trial else "period_end")
     if last.is_trial and when == "now":
         raise PlanChangeError(409, f"the trial is of {last.version}: another plan can begin when it ends")
     if when == "period_end":
         next_is_yearly = None if is_yearly == last.is_yearly else is_yearly
-        return PlanChange(when, last.paid.end, None, version, [], next_is_yearly)
+        next_quantity = None if quantity == last.quantity else quantity
+        return PlanChange(when, last.paid.end, None, version, [], next_is_yearly, next_quantity)
     if not is_upgrade:
         raise PlanChangeError(
             422, f"{version} does not cost more than {last.version}: it can begin when what is paid ends"
         )
     at = periods.compute_boundary(now, last.span.start)
-    return _begin_now(current, version, plan, at, invoiced, is_yearly=is_yearly)
+    return _begin_now(current, version, plan, at, invoiced, is_yearly=is_yearly, quantity=quantity)
 
 
 def resume_plan(
-    current: SubscriptionState, version: str, plan: Plan, now: float, invoiced: Sequence[RatedLine], *, is_yearly: bool
+    current: SubscriptionState,
+    version: str,
+    plan: Plan,
+    now: float,
+    invoiced: Sequence[RatedLine],
+    *,
+    is_yearly: bool,
+    quantity: int = 1,
 ) -> PlanChange:
     """Return the effects of a subscription that ended within its period and goes on in it now; raises PlanChangeError.
 
@@ -169,16 +194,24 @@ def resume_plan(
     nothing: the end gave nothing back.
     """
     _check_sold_yearly(version, plan, is_yearly)
+    _check_quantity(version, plan, quantity)
     last = current.last
     at = max(periods.compute_boundary(now, last.span.start), last.span.end)
-    is_same = (version, is_yearly) == (last.version, last.is_yearly)
-    if at == last.span.end and not is_same and not _costs_more(last, plan, is_yearly=is_yearly):
+    is_same = (version, is_yearly, quantity) == (last.version, last.is_yearly, last.quantity)
+    if at == last.span.end and not is_same and not _costs_more(last, plan, quantity, is_yearly=is_yearly):
         raise PlanChangeError(409, f"{last.version} ended in this minute: ask again in the next one")
-    return _begin_now(current, version, plan, at, invoiced, is_yearly=is_yearly)
+    return _begin_now(current, version, plan, at, invoiced, is_yearly=is_yearly, quantity=quantity)
 
 
 def _begin_now(
-    current: SubscriptionState, version: str, plan: Plan, at: int, invoiced: Sequence[RatedLine], *, is_yearly: bool
+    current: SubscriptionState,
+    version: str,
+    plan: Plan,
+    at: int,
+    invoiced: Sequence[RatedLine],
+    *,
+    is_yearly: bool,
+    quantity: int,
 ) -> PlanChange:
     """Return the change to a segment that begins at this second of the period; raises PlanChangeError."""
     last, period = current.last, current.period
@@ -187,16 +220,17 @@ def _begin_now(
     paid = period
     if is_yearly:
         paid = last.paid if last.is_yearly else periods.year_of_period(period, current.anchor)
-    new = Segment(version, plan, Span(at, period.end), paid, is_yearly, period)
+    new = Segment(version, plan, Span(at, period.end), paid, is_yearly, period, quantity=quantity)
     before = current.segments if last.span.end <= at else end_segments(current.segments, at)
     return PlanChange("now", at, new, None, compute_fees([*before, new], invoiced))
 
 
-def _costs_more(last: Segment, plan: Plan, *, is_yearly: bool) -> bool:
-    """Return whether a plan, paid by the year or by the month, can begin before the end of the paid time."""
+def _costs_more(last: Segment, plan: Plan, quantity: int, *, is_yearly: bool) -> bool:
+    """Return whether a quantity of a plan, paid by the year or by the month, can begin before the end of the paid
+    time."""
     if is_yearly == last.is_yearly:
-        return (plan.year_fee or 0) > last.fee if is_yearly else plan.fee > last.fee
-    return is_yearly and plan.fee >= last.fee
+        return quantity * ((plan.year_fee or 0) if is_yearly else plan.fee) > last.fee
+    return is_yearly and quantity * plan.fee >= last.fee
 
 
 def end_segments(segments: Sequence[Segment], at: int) -> list[Segment]:
@@ -223,7 +257,8 @@ def next_segment(current: SubscriptionState, plans: Mapping[str, Plan]) -> Segme
     is_yearly = last.is_yearly if current.next_is_yearly is None else current.next_is_yearly
     is_yearly = is_yearly and plan.year_fee is not None
     paid = periods.year_of_period(period, current.anchor) if is_yearly else period
-    return Segment(version, plan, Span(last.period.end, period.end), paid, is_yearly, period)
+    quantity = last.quantity if current.next_quantity is None else current.next_quantity
+    return Segment(version, plan, Span(last.period.end, period.end), paid, is_yearly, period, quantity=quantity)
 
 
 def needs_payment_method(current: SubscriptionState, begun: Segment) -> bool:
@@ -235,3 +270,9 @@ def needs_payment_method(current: SubscriptionState, begun: Segment) -> bool:
 def _check_sold_yearly(version: str, plan: Plan, is_yearly: bool) -> None:
     if is_yearly and plan.year_fee is None:
         raise PlanChangeError(422, f"{version} is not sold by the year")
+
+
+def _check_quantity(version: str, plan: Plan, quantity: int) -> None:
+    most = 1 if plan.quantity is None else plan.quantity.max
+    if quantity > most:
+        raise PlanChangeError(422, f"a subscription has {most} × {version} at most")

@@ -22,6 +22,8 @@ class Subscription(TypedDict):
     """The version of the plan, such as `standard@3`."""
     interval: Literal["month", "year"]
     """`month` or `year`: the time for which the fee is paid in advance."""
+    quantity: int
+    """How many of the plan there are: the fee is for each."""
     currency: str
     """The currency of its prices (ISO 4217), such as `usd`."""
     state: str
@@ -34,6 +36,8 @@ class Subscription(TypedDict):
     """The version of the plan after this period; null where it stays."""
     next_interval: Literal["month", "year"] | None
     """The interval after the paid time; null where it stays."""
+    next_quantity: int | None
+    """The quantity after the paid time; null where it stays."""
     cancel_at: str | None
     """The time at which the subscription ends; null where it goes on."""
     trial_ends_at: str | None
@@ -49,12 +53,14 @@ def to_response(row: SubscriptionRow, customer: str, currency: str) -> Subscript
         "customer": customer,
         "plan": row.plan_version,
         "interval": "year" if row.is_yearly else "month",
+        "quantity": row.quantity,
         "currency": currency,
         "state": CHANGING if row.stripe_version not in (None, row.plan_version) else row.state,
         "period_start": format_timestamp(row.period_start * 1000),
         "period_end": format_timestamp(row.period_end * 1000),
         "next_plan": row.next_version,
         "next_interval": None if row.next_is_yearly is None else "year" if row.next_is_yearly else "month",
+        "next_quantity": row.next_quantity,
         "cancel_at": None if row.cancel_at is None else format_timestamp(row.cancel_at * 1000),
         "trial_ends_at": None if row.trial_ends_at is None else format_timestamp(row.trial_ends_at * 1000),
         "created_at": format_timestamp(row.created_at),

@@ -75,6 +75,10 @@ class SubscriptionRow(NamedTuple):
     cancel_at: int | None = None
     next_is_yearly: int | None = None
     """Whether it is paid by the year when the paid time ends; None where that stays."""
+    quantity: int = 1
+    """How many of the plan there are."""
+    next_quantity: int | None = None
+    """The quantity when the paid time ends; None where that stays."""
     trial_ends_at: int | None = None
     """The end of its trial, also of one that is over; None where it had none."""
     stripe_id: str | None = None
@@ -165,12 +169,14 @@ async def _load_subscription(connection: AsyncConnection, row: SubscriptionRow) 
             Span(segment.period_start, segment.period_end),
             is_trial=segment.start < (row.trial_ends_at or 0),
             is_resting=bool(segment.is_resting),
+            quantity=segment.quantity,
         )
         for segment in rows
     ]
     current = SubscriptionState(
         *(loaded_segments, Span(row.period_start, row.period_end), row.anchor, row.next_version, row.cancel_at, moves),
         next_is_yearly=None if row.next_is_yearly is None else bool(row.next_is_yearly),
+        next_quantity=row.next_quantity,
     )
     discounts = await coupon_rows.fetch_discounts(connection, row.id)
     return LoadedSubscription(row, subscriber, current, plans, discounts)
@@ -256,6 +262,7 @@ async def begin_segment(
         "paid_end": segment.paid.end,
         "collection": collection,
         "is_resting": int(segment.is_resting),
+        "quantity": segment.quantity,
     }
     await connection.execute(sa.insert(segments), [row])
 

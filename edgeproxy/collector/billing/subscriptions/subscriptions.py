@@ -58,6 +58,7 @@ async def create_subscription(
     now: float,
     coupon: str | None = None,
     currency: str | None = None,
+    quantity: int = 1,
 ) -> tuple[Subscription, int]:
     """Create a subscription that begins now, with the plan's trial where the customer has had none, with a coupon by
     its code, and in a currency where none was chosen yet. One that ended within its period goes on instead. Raises
@@ -66,10 +67,17 @@ async def create_subscription(
     ended = await eligibility.check_may_subscribe(connection, customer, now)
     if ended is not None:
         loaded = await subscription_rows.get_by_id(connection, ended.id)
-        terms = _ResumptionTerms(plan, is_yearly, coupon, currency)
+        terms = _ResumptionTerms(plan, is_yearly, coupon, currency, quantity)
         return await _resume_subscription(connection, caller, loaded, terms, settings=settings, now=now)
     current, base = await prepare_subscription(
-        connection, plan, customer, is_yearly=is_yearly, settings=settings, now=now, currency=currency
+        connection,
+        plan,
+        customer,
+        is_yearly=is_yearly,
+        settings=settings,
+        now=now,
+        currency=currency,
+        quantity=quantity,
     )
     if currency is not None:
         customer = await customer_currency.fix_currency(connection, caller, customer, currency, before=base)
@@ -84,6 +92,7 @@ class _ResumptionTerms(NamedTuple):
     is_yearly: bool
     coupon: str | None
     currency: str | None
+    quantity: int
 
 
 async def prepare_resumption(
@@ -95,6 +104,7 @@ async def prepare_resumption(
     plans: Mapping[str, Plan],
     now: float,
     currency: str | None = None,
+    quantity: int = 1,
 ) -> PlanChange:
     """Return the effects of a subscription that ended within its period and goes on now, by one of the `plans` on sale,
     without writing anything; raises ChangeRejectedError."""
@@ -102,7 +112,9 @@ async def prepare_resumption(
     terms = await customer_currency.choose_plan_currency(connection, loaded.customer, version, plans[version], currency)
     invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id)
     try:
-        change = changes.resume_plan(loaded.current, version, terms, now, invoiced, is_yearly=is_yearly)
+        change = changes.resume_plan(
+            loaded.current, version, terms, now, invoiced, is_yearly=is_yearly, quantity=quantity
+        )
     except PlanChangeError as error:
         raise ChangeRejectedError(error.status, error.why) from None
     return discount_change(loaded, change, invoiced, loaded.discounts)
@@ -137,6 +149,7 @@ async def _resume_subscription(
         plans=plans,
         now=now,
         currency=terms.currency,
+        quantity=terms.quantity,
     )
     begun, row, current = change.begun, loaded.row, loaded.current
     assert begun is not None
@@ -156,6 +169,7 @@ async def _resume_subscription(
     await cancellations.drop_feedback(connection, row.id)
     values: dict[str, object] = {"plan_version": begun.version, "is_yearly": int(begun.is_yearly), "cancel_at": None}
     values |= {"next_version": None, "next_is_yearly": None, "tier_before": customer.tier}
+    values |= {"quantity": begun.quantity, "next_quantity": None}
     return await write_change(connection, caller, loaded._replace(customer=customer), values, state=ACTIVE)
 
 
@@ -211,6 +225,7 @@ async def _insert_subscription(
         period_start=current.period.start,
         period_end=current.period.end,
         tier_before=customer.tier,
+        quantity=segment.quantity,
         trial_ends_at=segment.span.end if segment.is_trial else None,
         created_at=now_ms(),
     )
@@ -247,6 +262,7 @@ async def prepare_subscription(
     settings: CollectorSettings,
     now: float,
     currency: str | None = None,
+    quantity: int = 1,
 ) -> tuple[SubscriptionState, str]:
     """Return a subscription that would begin now, in a currency where none was chosen yet, and the currency that the
     plan has else; raises ChangeRejectedError."""
@@ -258,7 +274,7 @@ async def prepare_subscription(
     terms = await customer_currency.choose_plan_currency(connection, customer, version, plans[version], currency)
     try:
         prepared = changes.begin_subscription(
-            version, terms, now=now, anchor=anchor, is_yearly=is_yearly, has_trial=has_trial
+            version, terms, now=now, anchor=anchor, is_yearly=is_yearly, has_trial=has_trial, quantity=quantity
         )
     except PlanChangeError as error:
         raise ChangeRejectedError(error.status, error.why) from None
@@ -275,14 +291,17 @@ async def prepare_change(
     now: float,
     currency: str | None = None,
     is_yearly: bool | None = None,
+    quantity: int | None = None,
 ) -> PlanChange:
-    """Return the effects of a change to one of the `plans` on sale, or to another interval, in a currency where none
-    was chosen yet, without writing anything; raises ChangeRejectedError."""
+    """Return the effects of a change to one of the `plans` on sale, or to another interval or quantity, in a currency
+    where none was chosen yet, without writing anything; raises ChangeRejectedError."""
     version = plans_on_sale.resolve_version(plan, plans, loaded.customer.name)
     terms = await customer_currency.choose_plan_currency(connection, loaded.customer, version, plans[version], currency)
     invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id)
     try:
-        change = changes.change_plan(loaded.current, version, terms, when, now, invoiced, is_yearly=is_yearly)
+        change = changes.change_plan(
+            loaded.current, version, terms, when, now, invoiced, is_yearly=is_yearly, quantity=quantity
+        )
     except PlanChangeError as error:
         raise ChangeRejectedError(error.status, error.why) from None
     return discount_change(loaded, change, invoiced, loaded.discounts)
@@ -300,22 +319,32 @@ async def change_subscription(
     match: frozenset[int] | None = None,
     currency: str | None = None,
     is_yearly: bool | None = None,
+    quantity: int | None = None,
 ) -> tuple[Subscription, int]:
-    """Change to another plan or interval, at once or when the paid time ends, in a currency where none was chosen yet;
-    raises ChangeRejectedError."""
+    """Change to another plan, interval or quantity, at once or when the paid time ends, in a currency where none was
+    chosen yet; raises ChangeRejectedError."""
     loaded = await subscription_rows.get_by_customer(connection, ref, lock=True)
     row, current = loaded.row, loaded.current
     require_version(row.version, match)
     plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now)
     plan_change = await prepare_change(
-        connection, loaded, plan, when, plans=plans, now=now, currency=currency, is_yearly=is_yearly
+        connection,
+        loaded,
+        plan,
+        when,
+        plans=plans,
+        now=now,
+        currency=currency,
+        is_yearly=is_yearly,
+        quantity=quantity,
     )
     sold = plans[plans_on_sale.resolve_version(plan, plans, loaded.customer.name)]
     loaded = loaded._replace(customer=await _fix_currency(connection, caller, loaded.customer, sold, currency))
     values: dict[str, object] = {"next_version": plan_change.next_version, "cancel_at": None}
     values["next_is_yearly"] = None if plan_change.next_is_yearly is None else int(plan_change.next_is_yearly)
+    values["next_quantity"] = plan_change.next_quantity
     if (begun := plan_change.begun) is not None:
-        values |= {"plan_version": begun.version, "is_yearly": int(begun.is_yearly)}
+        values |= {"plan_version": begun.version, "is_yearly": int(begun.is_yearly), "quantity": begun.quantity}
         await subscription_rows.end_segment(connection, row.id, current.last, plan_change.at)
         # How usage is collected changes at a period's end alone, unless Stripe's meters cannot charge it: Stripe has
         # one change of prices in a period, and knows nothing of what a plan includes in all of it.
@@ -353,7 +382,7 @@ async def cancel_subscription(
         await _end_subscription(connection, caller, loaded, at, settings)
     if feedback is not None:
         await cancellations.record_feedback(connection, loaded.row.id, loaded.row.customer, feedback, now)
-    ended: dict[str, object] = {"cancel_at": at, "next_version": None, "next_is_yearly": None}
+    ended: dict[str, object] = {"cancel_at": at, "next_version": None, "next_is_yearly": None, "next_quantity": None}
     return await write_change(connection, caller, loaded, ended, state=state)
 
 
@@ -383,9 +412,10 @@ async def roll_period(
     await _fix_currency(connection, RUNNER, loaded.customer, begun.plan)
     await subscription_rows.begin_segment(connection, row.id, begun, period, choose_collection(begun, settings))
     values: dict[str, object] = {"period_start": period.start, "period_end": period.end}
-    if (begun.version, begun.is_yearly) != (current.last.version, current.last.is_yearly):
+    last = current.last
+    if (begun.version, begun.is_yearly, begun.quantity) != (last.version, last.is_yearly, last.quantity):
         values |= {"plan_version": begun.version, "next_version": None, "is_yearly": int(begun.is_yearly)}
-        values["next_is_yearly"] = None
+        values |= {"next_is_yearly": None, "quantity": begun.quantity, "next_quantity": None}
         await _apply_plan(connection, RUNNER, loaded.customer, begun, current.anchor, settings)
     is_trial = current.last.is_trial
     if is_trial:

@@ -94,6 +94,21 @@ def test_a_change_takes_back_of_a_year_what_was_paid_for_it() -> None:
     assert told(rate_discounts(fees[1:], [fees[0], *first], months, [half])) == [(-109_808, 54_904)]
 
 
+def test_an_unused_yearly_fee_counts_for_the_period_in_which_it_began() -> None:
+    year = Span(JANUARY.start, JANUARY.start + 365 * 86400)
+    march = Span(FEBRUARY.end, FEBRUARY.end + 31 * 86400)
+    small, large, huge = (plan(fee, annual={"discount": "0%"}) for fee in ("100", "200", "300"))
+    months = [
+        Segment("a@1", small, JANUARY, year, is_yearly=True, month=JANUARY),
+        Segment("b@1", large, FEBRUARY, year, is_yearly=True, month=FEBRUARY),
+        Segment("c@1", huge, march, year, is_yearly=True, month=march),
+    ]
+    fees = rate_segments(months, {})
+    february = off(5 * TENTH, starts=FEBRUARY.start, until=march.start)
+    rated = rate_discounts(fees, (), months, [february])
+    assert told(rated) == [(fees[2].amount + fees[3].amount, -(fees[2].amount + fees[3].amount) // 2)]
+
+
 def test_a_correction_below_zero_takes_nothing_off() -> None:
     segment = month("a@1", plan("1"))
     back = RatedLine("late", "a@1", JANUARY, "calls", "", 1, -5, 10**14, -500, JANUARY)

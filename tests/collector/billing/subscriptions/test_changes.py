@@ -10,7 +10,7 @@ from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.subscriptions import changes
 from edgeproxy.collector.billing.subscriptions.changes import PlanChangeError, SubscriptionState
 from edgeproxy.collector.billing.subscriptions.price_moves import PriceMove
-from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.catalog import Plan, PlanQuantity
 from edgeproxy.config.collector.load import load_plans
 
 PLANS = load_plans(Path(__file__).parents[4] / "loadtest/testbed/plans.yaml", os.environ).plans
@@ -217,3 +217,52 @@ def test_a_return_by_a_cheaper_plan_gives_nothing_back_and_waits_for_the_minute(
     paid = held(STANDARD, is_yearly=True)
     dearer = changes.change_plan(paid, ENTERPRISE, PLANS[ENTERPRISE], "period_end", NOON, ())
     assert dearer.next_version == ENTERPRISE
+
+
+SEATS = PLANS[STANDARD].model_copy(update={"quantity": PlanQuantity(max=5)})
+
+
+def held_seats(quantity: int, *, is_yearly: bool = False) -> SubscriptionState:
+    return changes.begin_subscription(
+        STANDARD, SEATS, now=JANUARY.start, anchor=None, is_yearly=is_yearly, quantity=quantity
+    )
+
+
+def test_more_seats_begin_at_once_and_fewer_when_what_is_paid_ends() -> None:
+    seats = held_seats(2)
+    fees = changes.compute_fees(seats.segments, ())
+    assert [(line.quantity, line.amount) for line in fees] == [(2, 19800)]
+    more = changes.change_plan(seats, STANDARD, SEATS, None, NOON, fees, quantity=3)
+    assert [(line.quantity, line.amount) for line in more.lines] == [(-2, -9900), (3, 14850)]
+    fewer = changes.change_plan(seats, STANDARD, SEATS, None, NOON, fees, quantity=1)
+    assert (fewer.when, fewer.next_quantity, fewer.lines) == ("period_end", 1, [])
+    waiting = seats._replace(next_version=STANDARD, next_quantity=1)
+    following = changes.next_segment(waiting, {STANDARD: SEATS})
+    assert following is not None
+    assert (following.quantity, following.fee) == (1, 9900)
+    assert changes.change_plan(waiting, STANDARD, SEATS, None, NOON, fees).next_quantity is None, "it is taken back"
+
+
+def test_another_plan_keeps_the_quantity_or_has_one() -> None:
+    seats, large = held_seats(3), PLANS[ENTERPRISE].model_copy(update={"quantity": PlanQuantity(max=5)})
+    for plan, quantity in ((large, 3), (PLANS[ENTERPRISE], 1)):
+        changed = changes.change_plan(seats, ENTERPRISE, plan, "now", NOON, ())
+        assert changed.begun is not None
+        assert changed.begun.quantity == quantity
+    year = changes.change_plan(seats, STANDARD, SEATS, None, NOON, (), is_yearly=True)
+    assert year.begun is not None
+    assert (year.begun.quantity, year.begun.fee) == (3, 3 * 95040)
+    ended = seats._replace(segments=changes.end_segments(seats.segments, NOON), cancel_at=NOON)
+    again = changes.resume_plan(
+        ended, STANDARD, SEATS, NOON + 600, changes.compute_fees(seats.segments, ()), is_yearly=False, quantity=4
+    )
+    assert [line.quantity for line in again.lines] == [-3, 4]
+
+
+def test_a_quantity_above_that_of_the_plan_is_refused() -> None:
+    with pytest.raises(PlanChangeError, match="a subscription has 5 × standard@1 at most"):
+        held_seats(6)
+    with pytest.raises(PlanChangeError, match="a subscription has 1 × enterprise@1 at most"):
+        changes.change_plan(held_seats(2), ENTERPRISE, PLANS[ENTERPRISE], None, NOON, (), quantity=2)
+    with pytest.raises(PlanChangeError, match="the plan is 2 × standard@1 already"):
+        changes.change_plan(held_seats(2), STANDARD, SEATS, None, NOON, ())

@@ -18,7 +18,7 @@ END_BYTES_MAX: Final = 128 << 10
 LEVELS: Final = 2
 """How deep the members of a long text may stand: `usage` on the first level, `response.usage` on the second."""
 
-TOKENS_MAX: Final = 8_000
+TOKENS_MAX: Final = 2_000
 """Tokens that are looked at from each end of a long text. A text of nothing but brackets has more in what is kept, and
 would hold up everybody else; then only those members are read that are nearest to its ends."""
 

@@ -343,7 +343,7 @@ json_values = st.recursive(
 
 def test_a_long_text_of_brackets_is_looked_at_so_far() -> None:
     """The members of its first two levels can be read that are nearest to its ends."""
-    dense = [[]] * (15 * TOKENS_MAX)
+    dense = [[]] * (60 * TOKENS_MAX)
     for body, tokens in (
         ({"model": "m", "choices": dense, "usage": {"prompt_tokens": 4}}, 4),
         ({"model": "m", "response": {"output": dense, "usage": {"input_tokens": 4}}}, 4),

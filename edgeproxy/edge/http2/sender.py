@@ -312,8 +312,14 @@ class Sender:
         """End all streams: the connection is gone, or about to be."""
         self.is_over = True
         self.write = self.write_many = _drop
-        for stream in tuple(self.streams.values()):
+        streams = list(self.streams.values())
+        for stream in streams:
             self._close_stream(stream)
+        self.on_abandoned(streams)
+
+    def on_abandoned(self, streams: "list[Stream]") -> None:
+        """End the requests of streams that are closed because the connection is over."""
+        for stream in streams:
             stream.on_reset(ErrorCode.NO_ERROR)
 
 

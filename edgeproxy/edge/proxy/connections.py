@@ -7,6 +7,7 @@ from typing import Protocol
 from edgeproxy.base import log
 from edgeproxy.edge.proxy.connection_limits import ConnectionLimits
 from edgeproxy.edge.proxy.deadlines import Deadlines, Timed
+from edgeproxy.edge.proxy.lost_streams import LOST_MAX, LostStreams
 from edgeproxy.edge.proxy.reset_watcher import ResetWatcher
 
 READERS_MAX = 256
@@ -122,6 +123,7 @@ class Connections:
         "handshakes",
         "http2_clients",
         "limits",
+        "lost",
         "readers",
         "request_deadlines",
         "reset_watcher",
@@ -141,6 +143,8 @@ class Connections:
         """Those of clients that speak HTTP/2."""
         self.streams = 0
         """Their streams."""
+        self.lost: set[LostStreams] = set()
+        """Those that are lost, and whose requests are being ended."""
         self.half_closed: set[ClientConnection] = set()
         """Clients that have closed their side, and may or may not still wait for an answer."""
         self.reset_watcher = ResetWatcher()
@@ -174,6 +178,13 @@ class Connections:
             self.reset_watcher.unwatch(client.descriptor)
         self._deadlines.timed.discard(client)
         self._untrack(client.subject)
+
+    def add_lost(self, lost: LostStreams) -> bool:
+        """Let the requests of a lost connection end in slices; False if they must end at once."""
+        if self.draining or len(self.lost) >= LOST_MAX:
+            return False
+        lost.begin()
+        return True
 
     def hand_over(self, client: ClientConnection) -> None:
         """Remove a client whose connection goes on as that of another one, for which it counts."""
@@ -264,6 +275,8 @@ class Connections:
         WebSockets are notified one by one over most of that time. Event streams continue almost to its end.
         """
         begun = asyncio.get_running_loop().time()
+        for lost in tuple(self.lost):
+            lost.end()
         for each in self._downstreams():
             each.drain()
         tunnels = [client for client in self.clients if client.tunnel is not None]

@@ -20,6 +20,7 @@ from edgeproxy.edge.proxy.frame_writer import FrameWriter
 from edgeproxy.edge.proxy.held_budget import Account
 from edgeproxy.edge.proxy.http2_input import Http2Input
 from edgeproxy.edge.proxy.http2_stream import Http2Stream
+from edgeproxy.edge.proxy.lost_streams import STREAMS_AT_ONCE, LostStreams
 from edgeproxy.edge.proxy.reset import was_reset
 from edgeproxy.edge.proxy.turns import SMALL_BYTES
 
@@ -63,6 +64,10 @@ class ClientHttp2Connection(Http2Connection):
     def on_goaway_sent(self, code: int) -> None:
         if self.client is not None:
             self.client.runtime.metrics.count_http2_goaway(format_code(code))
+
+    def on_abandoned(self, streams: list[Stream]) -> None:
+        if self.client is None or len(streams) <= STREAMS_AT_ONCE or not self.client.end_later(streams):
+            super().on_abandoned(streams)
 
     def on_closed(self, code: ErrorCode, detail: str) -> None:
         if self.client is not None:
@@ -178,6 +183,11 @@ class Http2Client(Client):
         self.runtime.connections.streams += 1
         self.runtime.overload.check_clients()
         self.deadline = NEVER
+
+    def end_later(self, streams: list[Stream]) -> bool:
+        """End the requests of these streams in slices; False if they must end at once."""
+        runtime = self.runtime
+        return runtime.connections.add_lost(LostStreams(runtime.turns, runtime.connections.lost, streams, self.peer))
 
     def on_stream_reset(self, stream: Http2Input, code: int) -> None:
         """Take note of a stream that has ended before its answer had, by whomever."""

@@ -14,6 +14,7 @@ from edgeproxy.edge.proxy import turns
 from tests.edge.proxy import tunnels
 from tests.edge.proxy.authority import Authority
 from tests.edge.proxy.test_server_tls import listens
+from tests.support.http2_wire import http2
 from tests.support.transcript import KEY, Edge, get, head, ok
 from tests.support.wire import Wire
 
@@ -188,6 +189,34 @@ async def test_lost_connection_leaves_nothing_that_waits(edge: Edge) -> None:
     client.aborts()
     await edge.until(lambda: not edge.runtime.connections.clients)
     await edge.until(lambda: not edge.runtime.turns.waiting, "nothing waits")
+
+
+async def loses_a_client_with_thirty_requests(edge: Edge) -> None:
+    """Thirty requests over HTTP/2 wait for their answers when the client leaves; some have not ended yet."""
+    edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
+    client = await http2(edge)
+    for _ in range(30):
+        await client.begins_request("GET", "/public/")
+    for _ in range(30):
+        await edge.upstream.takes()
+    client.wire.aborts()
+    await edge.until(lambda: edge.runtime.connections.lost, "the connection is lost")
+
+
+async def test_requests_of_a_lost_connection_end_in_slices(edge: Edge) -> None:
+    await loses_a_client_with_thirty_requests(edge)
+    polite = await edge.client()
+    await polite.sends(NOWHERE)
+    assert edge.runtime.connections.upstreams > 20
+    assert (await polite.gets_answer()).status == 404
+    await edge.until(lambda: not edge.runtime.connections.upstreams, "all connections to upstreams are closed")
+    assert not edge.runtime.connections.lost
+
+
+async def test_draining_worker_ends_the_requests_of_a_lost_connection(edge: Edge) -> None:
+    await loses_a_client_with_thirty_requests(edge)
+    await edge.worker.drain(5.0)
+    assert not edge.runtime.connections.lost
 
 
 async def test_bytes_behind_an_answer_are_no_next_answer(edge: Edge) -> None:

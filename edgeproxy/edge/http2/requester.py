@@ -82,6 +82,7 @@ class Requester(Http2Connection):
         "_limits",
         "_resets",
         "_send_window_max",
+        "goaway_code",
         "has_announced",
         "is_leaving",
         "streams_max",
@@ -107,6 +108,8 @@ class Requester(Http2Connection):
         self._has_settings = True
         self.is_leaving = False
         """Whether the upstream takes no further streams (section 6.8)."""
+        self.goaway_code: int | None = None
+        """The error code of the upstream's last GOAWAY."""
         self.has_announced = False
         """Whether the upstream's first SETTINGS have come."""
         self.streams_max = 1
@@ -224,6 +227,7 @@ class Requester(Http2Connection):
         if kind == FrameType.SETTINGS and not flags & ACK:
             self._apply_settings(payload)
         elif kind == FrameType.GOAWAY:
+            self.goaway_code = int.from_bytes(payload[4:8], "big")
             self._leave(parse_word(payload))
         elif kind == FrameType.WINDOW_UPDATE and self.send_window > self._send_window_max:
             self._send_window_max = self.send_window

@@ -15,6 +15,7 @@ from edgeproxy.edge.http2.requester import Requester
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.dial import dial
 from edgeproxy.edge.proxy.frame_writer import FrameWriter
+from edgeproxy.edge.proxy.socket_input import read_remaining
 from edgeproxy.edge.proxy.turns import PIECE_BYTES_MAX, SMALL_BYTES, InputBacklog
 from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
 from edgeproxy.edge.proxy.upstream_stream import UpstreamStream
@@ -178,6 +179,9 @@ class Http2Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._runtime.deadlines.timed.discard(self)
         self.http2.receive(self._backlog.close())  # It came before the end.
+        if isinstance(exc, OSError) and self._endpoint.scheme == "http":
+            # Writing failed. The answers, and the reason in a GOAWAY, may be among the bytes that nobody has read.
+            self.http2.receive(read_remaining(self.transport))
         self.http2.abandon()
         self._announced.set()
         self._writer.drop()

@@ -268,12 +268,17 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
             if exchange is not None:
                 exchange.on_upstream_refused()
             return
-        breach = self._connection.http2.breach
-        if code:
-            error = "http_response_incomplete" if self.has_head else "connection_terminated"
+        http2 = self._connection.http2
+        error = "http_response_incomplete" if self.has_head else "connection_terminated"
+        if not http2.is_over:
             self._lose(UpstreamError(error, f"The upstream reset the request's stream ({format_code(code)})"))
+        elif http2.breach is not None:
+            self._lose(create_breach_error(http2.breach))
+        elif http2.goaway_code is not None:
+            reason = format_code(http2.goaway_code)
+            self._lose(UpstreamError(error, f"The upstream ended the HTTP/2 connection with GOAWAY ({reason})"))
         else:
-            self._lose(None if breach is None else create_breach_error(breach))
+            self._lose()
 
     def on_closed(self) -> None:
         if self._end_timer is not None:

@@ -8,8 +8,19 @@ from h2.errors import ErrorCodes
 from h2.events import DataReceived, InformationalResponseReceived, StreamReset
 
 from edgeproxy.edge.proxy import upstream_stream
+from edgeproxy.edge.proxy.forwarding import KEPT_BYTES_MAX
 from loadtest.testbed.customers import key_of
-from tests.edge.http2.peer import DATA, frame
+from tests.edge.http2.peer import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    RST_STREAM,
+    block,
+    frame,
+    settings,
+)
 from tests.support.http2_server import Http2Server
 from tests.support.http2_wire import http2
 from tests.support.transcript import KEY, Edge, get, head
@@ -370,6 +381,89 @@ async def test_a_stream_refused_within_its_body_is_sent_again_while_the_request_
     answer = await gets_answer()
     assert (answer.status, answer["Proxy-Status"]) == (503, "edgeproxy; error=destination_unavailable")
     assert edge.count("edge_upstream_ejections_total", "api") == 0
+
+
+def goaway(last: int, code: ErrorCodes) -> bytes:
+    return frame(GOAWAY, 0, 0, last.to_bytes(4, "big") + code.to_bytes(4, "big"))
+
+
+SERVED = frame(HEADERS, END_HEADERS | END_STREAM, 1, block([(b":status", b"413")]))
+BYES: dict[str, tuple[bytes, int, str | None, str, int]] = {
+    "GOAWAY below the stream": (
+        goaway(0, ErrorCodes.ENHANCE_YOUR_CALM),
+        503,
+        "destination_unavailable",
+        "has begun nothing of it",
+        0,
+    ),
+    "GOAWAY with a reason": (
+        goaway(1, ErrorCodes.ENHANCE_YOUR_CALM),
+        502,
+        "connection_terminated",
+        "GOAWAY (ENHANCE_YOUR_CALM)",
+        1,
+    ),
+    "answer and GOAWAY": (SERVED + goaway(1, ErrorCodes.NO_ERROR), 413, None, "", 0),
+    "reset without an error": (
+        frame(RST_STREAM, 0, 1, bytes(4)),
+        502,
+        "connection_terminated",
+        "reset the request's stream (NO_ERROR)",
+        1,
+    ),
+    "REFUSED_STREAM": (
+        frame(RST_STREAM, 0, 1, ErrorCodes.REFUSED_STREAM.to_bytes(4, "big")),
+        503,
+        "destination_unavailable",
+        "has begun nothing of it",
+        0,
+    ),
+    "bound of the edge": (settings(*[(1, 4096)] * 33), 502, "http_protocol_error", "a bound of its own", 0),
+}
+"""Last frames of a service: status, error and detail at the client, and failures that the endpoint is charged with."""
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["connection is ended", "connection is reset"])
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+@pytest.mark.parametrize("name", BYES)
+async def test_last_frames_of_a_service_decide_the_answer_within_a_body(
+    edge: Edge, name: str, version: str, is_lost: bool
+) -> None:
+    """So much of the body has gone that the request cannot be sent again. Where the connection is reset, the edge
+    learns that while it writes, and these frames are still unread."""
+    frames, status, error, detail, charged = BYES[name]
+    edge.config["upstreams"]["api"]["eject"] = {"errors": 5}
+    body, last = b"a" * (KEPT_BYTES_MAX + 1), b"b" * 100
+    if version == "HTTP/2":
+        http2_client = await http2(edge)
+        stream = await http2_client.begins_request("POST", "/public/", ended=False)
+        wire = http2_client.wire
+    else:
+        wire = await edge.client()
+        await wire.sends(head("POST /public/ HTTP/1.1", "Host: edge.test", f"Content-Length: {len(body) + 200}"))
+    upstream = await accepts(edge)
+    await upstream.gets_head(1)
+    await (http2_client.sends_data(stream, body) if version == "HTTP/2" else wire.sends(body))
+    received = 0
+    while received < len(body):
+        received += len((await upstream.next_event(1, DataReceived)).data)
+    if version == "HTTP/2":
+        http2_client.protocol.send_data(stream, last)
+        last = http2_client.protocol.data_to_send()
+    if is_lost:
+        wire.sends_now(last)  # The edge reads this first.
+    upstream.wire.sends_now(frames)
+    if is_lost:
+        upstream.wire.aborts()
+    else:
+        upstream.wire.sends_eof()
+    answer = await (http2_client.answer_of(stream) if version == "HTTP/2" else wire.gets_answer())
+    assert answer.status == status
+    assert answer.all("Proxy-Status") == ([] if error is None else [f"edgeproxy; error={error}"])
+    assert detail.encode() in answer.body
+    assert edge.endpoint().errors == charged
+    assert edge.count("edge_upstream_ejections_total", "api") == 0
+    upstream.wire.closes()  # What the edge says to it at the end is of no matter here.
 
 
 async def test_a_burst_waits_for_the_settings_of_a_new_connection(edge: Edge) -> None:

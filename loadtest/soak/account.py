@@ -38,6 +38,8 @@ class Trouble:
     detail: str = ""
     new: bool = False
     """Whether nothing was ever answered over this connection."""
+    idle: float = 0.0
+    """Seconds from the end of the answer before on this connection to this request; 0 where there was none."""
 
 
 @dataclass

@@ -50,6 +50,8 @@ class Line:
         self._reader, self._writer = reader, writer
         self.port: int = writer.get_extra_info("sockname")[1]
         self.requests = 0
+        self.idle_since = 0.0
+        """When the last answer ended, in seconds of the monotonic clock; 0 before the first one."""
         self._frames = b""
 
     @classmethod

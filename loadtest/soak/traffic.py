@@ -118,6 +118,7 @@ class Client:
         except TimeoutError:
             self._went_wrong(Broken("timeout"), began, line)
         else:
+            line.idle_since = monotonic()
             account.whole[name] += bool(self._heard and self._heard.endpoint)
         heard = self._heard
         if heard is not None:
@@ -149,6 +150,8 @@ class Client:
         port = broken.port if line is None else line.port
         trouble = Trouble(self.kind.name, broken.how, began, monotonic(), port, endpoint, self.status, broken.detail)
         trouble.new = self._heard is None and (line is None or line.requests <= 1)
+        if line is not None and line.idle_since:
+            trouble.idle = began - line.idle_since
         self._account.troubles.append(trouble)
 
     # ---- what conducts are made of

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeproxy.edge.proxy.client import LAST_REQUEST_SECONDS
 from loadtest.soak.account import Account, How, Trouble
 from loadtest.soak.course import Calm
 from loadtest.soak.fault import Deed, Fault, Held
@@ -21,6 +22,8 @@ MIGRATES = Path("/proc/sys/net/ipv4/tcp_migrate_req").read_text().strip() == "1"
 them: of 35,500 connections 5, while a socket was replaced 66 times; of 32,200 none where it does."""
 LOST = 3
 """Handshakes that a drain may lose at most where they are not handed over."""
+LATENESS_SECONDS = 0.2
+"""Seconds for which an answer, and the next request, may be on their way together."""
 MEMORY = 8 << 10
 """KiB by which a process may grow in the calm: what is remembered of heads and answers, and pieces of bodies."""
 GAIN_KIB_MAX = 94 << 10
@@ -51,13 +54,24 @@ def by_outage(fault: Fault, trouble: Trouble) -> bool:
 
 
 def by_drain(_: Fault, trouble: Trouble) -> bool:
-    """Old workers leave: WebSockets are told, some kernels reset handshakes, and nobody else notices."""
-    return trouble.how == "told" or is_handshake(trouble)
+    """Old workers leave: WebSockets are told, some kernels reset handshakes, a request that comes to an idle connection
+    after its last moment meets its end, and nobody else notices."""
+    return trouble.how == "told" or is_handshake(trouble) or is_late(trouble)
 
 
 def is_handshake(trouble: Trouble) -> bool:
     """Return whether a handshake may have been lost with its listening socket."""
     return not MIGRATES and trouble.new and trouble.how in ("unconnected", "reset", "closed")
+
+
+def is_late(trouble: Trouble) -> bool:
+    """Return whether a client was idle for as long as a draining worker waits for its next request.
+
+    Such a request crosses the end of its connection (RFC 9112 section 9.5). Clients pause for less, but a busy machine
+    makes them late.
+    """
+    is_idle = trouble.idle >= LAST_REQUEST_SECONDS - LATENESS_SECONDS
+    return is_idle and trouble.how in ("reset", "closed") and not trouble.new and not trouble.endpoint
 
 
 def by_death(_: Fault, trouble: Trouble) -> bool:

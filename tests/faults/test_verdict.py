@@ -90,6 +90,14 @@ def test_an_edge_that_is_ended_breaks_off_nothing(how: How) -> None:
     assert explanation(trouble(how), [FAULTS[Deed.END], FAULTS[Deed.MOVE]]) is None
 
 
+@pytest.mark.parametrize(("idle", "is_explained"), [(0.6, False), (1.1, True)])
+def test_a_drain_explains_the_end_of_a_connection_that_was_idle_too_long(idle: float, is_explained: bool) -> None:
+    late = replace(trouble("closed", endpoint=""), idle=idle)
+    assert (explanation(late, [FAULTS[Deed.ROLL]]) is not None) is is_explained
+    assert explanation(replace(late, how="cut"), [FAULTS[Deed.ROLL]]) is None
+    assert explanation(late, [FAULTS[Deed.RELOAD]]) is None
+
+
 @pytest.mark.parametrize("migrates", [False, True])
 def test_a_drain_loses_few_handshakes_and_none_where_they_are_handed_over(
     migrates: bool, monkeypatch: pytest.MonkeyPatch

@@ -3,7 +3,6 @@ report and of places, by one worker, by two, and by two hosts."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from loadtest.testbed.http_client import Answer
 from loadtest.testbed.redis import SERVER, Redis
 from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
-from tests.support.collector_fixtures import StartCollector
 
 INCLUDED = 10
 SERVED = {"hard": INCLUDED, "grace": 12, "soft": 14}
@@ -36,13 +34,13 @@ def build_plan(cap: str) -> dict[str, Any]:
 class Capped:
     """Edges that follow a collector, and customers with a plan whose caps are all of a kind."""
 
-    def __init__(self, collector: Collector, edges: list[Edge], cap: str) -> None:
-        self.collector, self.edges, self.cap = collector, edges, cap
+    def __init__(self, collector: Collector, edges: list[Edge]) -> None:
+        self.collector, self.edges = collector, edges
 
-    def add(self, name: str) -> None:
+    def add(self, name: str, cap: str) -> None:
         """A customer whom each edge knows, with a first request at each."""
         assert self.collector.send("POST", "/v1/customers", {"name": name, "tier": "basic"}).status == 201
-        answer = self.collector.send("POST", f"/billing/subscription?customer={name}", {"plan": self.cap})
+        answer = self.collector.send("POST", f"/billing/subscription?customer={name}", {"plan": cap})
         assert answer.status == 201, answer
         key = {"sha256": sha256(key_of(name)), "name": "key"}
         assert self.collector.send("POST", f"/v1/customers/{name}/keys", key).status == 201
@@ -65,28 +63,33 @@ class Capped:
         assert self.collector.send("POST", "/v1/events", event, token=SERVICE).status == 202
 
 
-@pytest.fixture(params=[(1, 1), (1, 2), (2, 2)], ids=["one worker", "two workers", "two hosts"])
+@pytest.fixture(scope="module", params=[(1, 1), (1, 2), (2, 2)], ids=["one worker", "two workers", "two hosts"])
 def capped(
-    request: pytest.FixtureRequest, tmp_path: Path, start_collector: StartCollector, upstream: Upstream, cap: str
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
 ) -> Iterator[Capped]:
+    """Hosts with so many workers each, for customers with each of the caps."""
     hosts, workers = request.param
     if hosts > 1 and SERVER is None:
         pytest.skip("there is no redis-server on this machine")
-    directory_signatures.create_key_file(tmp_path / "directory.key")
-    trust = Signer.load(tmp_path / "directory.key").public_key
-    (tmp_path / "plans.yaml").write_text(yaml.safe_dump({"plans": {f"{cap}@1": build_plan(cap) for cap in SERVED}}))
-    collector = start_collector(
-        directory={"key": str(tmp_path / "directory.key")},
-        billing={"plans": str(tmp_path / "plans.yaml")},
+    folder = tmp_path_factory.mktemp("capped")
+    directory_signatures.create_key_file(folder / "directory.key")
+    trust = Signer.load(folder / "directory.key").public_key
+    (folder / "plans.yaml").write_text(yaml.safe_dump({"plans": {f"{cap}@1": build_plan(cap) for cap in SERVED}}))
+    collector = Collector(
+        folder / "collector",
+        f"sqlite:///{folder}/ledger.db",
+        directory={"key": str(folder / "directory.key")},
+        billing={"plans": str(folder / "plans.yaml")},
         tiers=TIERS,
         meters=METERS,
     )
     with ExitStack() as ends:
-        hub = {"hub": ends.enter_context(Redis(tmp_path)).url} if hosts > 1 else {}
+        ends.enter_context(closing(collector)).start()
+        hub = {"hub": ends.enter_context(Redis(folder)).url} if hosts > 1 else {}
         edges = []
         for number in range(hosts):
             edge = Edge(
-                tmp_path / f"edge-{number}",
+                folder / f"edge-{number}",
                 upstream.port,
                 usage={"collector": f"http://127.0.0.1:{collector.port}", "token": EDGE, "every": "200ms"},
                 directory={"from": "collector", "trust": trust},
@@ -100,33 +103,31 @@ def capped(
             edges.append(ends.enter_context(closing(edge)).start())
         for edge in edges:
             until(lambda edge=edge: hosts == 1 or edge.status()["hub"].get("hosts") == hosts, "all are on the hub")
-        yield Capped(collector, edges, cap)
+        yield Capped(collector, edges)
 
 
 def is_marked(answer: Answer, meter: str) -> bool:
     return answer.all("x-quota") == [f'"{meter}-month";over']
 
 
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("cap", SERVED)
 def test_a_cap_serves_what_it_says_to_the_unit(capped: Capped, cap: str) -> None:
     first, last = capped.edges[0], capped.edges[-1]
+    counting, reporting = f"counting-{cap}", f"reporting-{cap}"
     most, why = SERVED[cap], "upgrade is required" if cap == "grace" else ""
     # What the edge counts: the last two units are of another host, or by any worker.
-    capped.add("counting")
+    capped.add(counting, cap)
     served = len(capped.edges)
     # Whose request came second at the hub knows of both; the other host hears of it with its next one.
-    until(
-        lambda: any(capped.knows(edge, "counting", "requests", served) for edge in capped.edges), "all are at the hub"
-    )
+    until(lambda: any(capped.knows(edge, counting, "requests", served) for edge in capped.edges), "all are at the hub")
     while served < most - 2:
-        answer = capped.ask("counting", first)
+        answer = capped.ask(counting, first)
         served += 1
         assert (answer.status, is_marked(answer, "requests")) == (200, served > INCLUDED), served
         if served == len(capped.edges) + 1:
-            until(lambda: capped.knows(first, "counting", "requests", len(capped.edges) + 1), "the first host knows")
-    capped.hear("counting", "requests", served)
-    answers = [capped.ask("counting", last) for _ in range(4)]
+            until(lambda: capped.knows(first, counting, "requests", len(capped.edges) + 1), "the first host knows")
+    capped.hear(counting, "requests", served)
+    answers = [capped.ask(counting, last) for _ in range(4)]
     over = [200, 200] if cap == "soft" else [429, 429]
     assert [answer.status for answer in answers] == [200, 200, *over]
     assert [is_marked(answer, "requests") for answer in answers] == [n > INCLUDED for n in (most - 1, most)] + [
@@ -134,19 +135,19 @@ def test_a_cap_serves_what_it_says_to_the_unit(capped: Capped, cap: str) -> None
     ] * 2
     if cap != "soft":
         assert why in answers[-1].json().get("detail", "")
-        capped.hear("counting", "requests", most)
-        assert [capped.ask("counting", edge).status for edge in capped.edges] == [429] * len(capped.edges)
+        capped.hear(counting, "requests", most)
+        assert [capped.ask(counting, edge).status for edge in capped.edges] == [429] * len(capped.edges)
     # What services report.
-    capped.add("reporting")
+    capped.add(reporting, cap)
     for used in range(1, most + 1):
-        capped.report("reporting", used)
+        capped.report(reporting, used)
         if used >= most - 1:
-            capped.hear("reporting", "tokens", used)
-            answers = [capped.ask("reporting", edge) for edge in capped.edges for _ in range(2)]
+            capped.hear(reporting, "tokens", used)
+            answers = [capped.ask(reporting, edge) for edge in capped.edges for _ in range(2)]
             expected = 429 if cap != "soft" and used == most else 200
             assert {answer.status for answer in answers} == {expected}, used
             assert {is_marked(answer, "tokens") for answer in answers} == {expected == 200 and used >= INCLUDED}
     # Places, which the collector gives.
-    path = "/v1/customers/counting/holdings/seats"
+    path = f"/v1/customers/{counting}/holdings/seats"
     statuses = [capped.collector.send("PUT", f"{path}/{n}", token=SERVICE).status for n in range(most + 2)]
     assert statuses == [201] * most + ([201] * 2 if cap == "soft" else [409] * 2)

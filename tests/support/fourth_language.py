@@ -31,11 +31,14 @@ def translate(text: Text) -> Text:
     return (write_in_arabic(text[0]),) if len(text) == 1 else (write_in_arabic(text[1]),) * PLURAL.num_plurals
 
 
-def add_language(folder: Path) -> tuple[str, ...]:
-    """Make the copy in a folder; return the command that starts a collector of it."""
-    shutil.copytree(ROOT / "edgeproxy", folder / "edgeproxy", ignore=shutil.ignore_patterns("__pycache__"))
+def add_language(folder: Path, first: str = "pass") -> tuple[str, ...]:
+    """Make the copy in a folder; return the command that starts a collector of it, and runs a line before it serves.
+
+    The copy has what the modules were compiled to: to compile them takes seconds of CPU.
+    """
+    shutil.copytree(ROOT / "edgeproxy", folder / "edgeproxy")
     entries = [write_entry(text, translate(text), PLURAL.num_plurals) for text in sorted(texts())]
     file = folder / "edgeproxy/collector/languages/locale" / f"{CODE}{SUFFIX}"
     file.write_text("\n".join([HEADER.format(CODE, PLURAL.plural_forms.rstrip(";")), *entries]), encoding="utf-8")
-    start = f"import sys; sys.path.insert(0, {str(folder)!r}); from edgeproxy.cli import main; main()"
+    start = f"import sys; sys.path.insert(0, {str(folder)!r}); {first}; from edgeproxy.cli import main; main()"
     return (sys.executable, "-c", start, "collector", "-c")

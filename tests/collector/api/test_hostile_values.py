@@ -7,7 +7,6 @@ sent to one collector, any other to that of each database.
 
 import itertools
 import random
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
@@ -21,13 +20,8 @@ import pytest
 from loadtest.testbed.collector import ADMIN, OWN, SERVICE, Collector
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.postgresql import programs
+from tests.support.unlimited import UNLIMITED_COMMAND
 
-WITHOUT_RATES = """
-from edgeproxy.cli import main
-from edgeproxy.collector.api.request_limits import RequestLimits
-RequestLimits.wait = lambda *_: 0
-main()
-"""
 DATES = (
     *("0001-01-01", "0000-01-01", "9999-12-31", "10000-01-01", "1969-12-31", "2027-02-30", "2027-00-00", "-2027-01-01"),
     *("0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59.5Z"),
@@ -103,7 +97,7 @@ def unlimited(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[C
         for kind, url in urls.items():
             made = Collector(tmp_path / kind, url, regions=regions, customers={}, webhooks=WEBHOOKS)
             collectors.append(ends.enter_context(closing(made)))
-            made.command = (sys.executable, "-c", WITHOUT_RATES, "collector", "-c")
+            made.command = UNLIMITED_COMMAND
             made.start()
             assert made.send("POST", "/v1/customers", {"name": "acme", "tier": "basic"}).status == 201
         yield collectors

@@ -1,0 +1,14 @@
+"""A collector that answers however often it is asked, for tests that ask for everything at once."""
+
+import sys
+
+WITHOUT_RATES = "from edgeproxy.collector.api.request_limits import RequestLimits; RequestLimits.wait = lambda *_: 0"
+"""What lifts the limits of requests, in the process of a collector."""
+UNLIMITED_COMMAND = (
+    sys.executable,
+    "-c",
+    f"{WITHOUT_RATES}; from edgeproxy.cli import main; main()",
+    "collector",
+    "-c",
+)
+"""What starts the collector."""

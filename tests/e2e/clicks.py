@@ -4,9 +4,11 @@ A click is one on a link, a button or a heading that opens, or Enter in the sear
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from tests.e2e.browser import Tab
+from tests.e2e.browser import Chromium, Tab, tab
+from tests.support.site import PagesStage
 
 CLICKS_MAX = 4
 LOAD_SECONDS = 30.0
@@ -281,10 +283,16 @@ async def _press(page: Tab, key: str, code: int, text: str = "") -> None:
 
 
 async def _click(page: Tab, click: Click) -> None:
+    # A page may still be laid out, and live parts of it are replaced: the element is clicked once it stands still.
     place = await page.run(
-        "const it = [...document.querySelectorAll('a, button, summary')].find("
-        f"it => it.checkVisibility({{visibilityProperty: true}}) && ({click.on})); if (!it) return null;"
-        "it.scrollIntoView({block: 'center'}); const box = it.getClientRects()[0];"
+        "const find = () => [...document.querySelectorAll('a, button, summary')].find("
+        f"it => it.checkVisibility({{visibilityProperty: true}}) && ({click.on}));"
+        "let it = find(); it?.scrollIntoView({block: 'center'});"
+        "for (let still = 0, last = ''; it && still < 2; it = find()) {"
+        "await new Promise(requestAnimationFrame);"
+        "const now = Object.values(it.getBoundingClientRect().toJSON()).join();"
+        "still = now === last ? still + 1 : 0; last = now; }"
+        "if (!it) return null; const box = it.getClientRects()[0];"
         "return [box.x + Math.min(20, box.width / 2), box.y + box.height / 2]"
     )
     assert place is not None, f"{click.on} is not on {await page.run('return location.href')}"
@@ -295,7 +303,44 @@ async def _click(page: Tab, click: Click) -> None:
             await page.call("Input.dispatchMouseEvent", type=kind, **mouse)
 
     if click.leads:
-        async with page.loading():
+        async with asyncio.timeout(LOAD_SECONDS), page.loading():
             await press()
     else:
         await press()
+
+
+def prepare_tasks(stage: PagesStage, credited: str, hands: str) -> list[Task]:
+    """Return the tasks as they are done with a mouse or a keyboard, with what one of each kind uses up."""
+    kept, leaked = (stage.collector.send("POST", "/v1/customers/acme/keys", {}).json() for _ in range(2))
+    return list_tasks("acme", kept["start"], leaked["secret"], credited, f"{hands}@example.com")
+
+
+async def do_tasks(
+    stage: PagesStage,
+    browser: Chromium,
+    tasks: list[Task],
+    width: int,
+    do_step: Callable[[Tab, Step], Awaitable[object]],
+) -> list[str]:
+    """Do all tasks; return what could not be done."""
+    faults = []
+    async with tab(browser) as page:
+        await page.look(width, "light")
+        for who, home, visitor in (
+            ("customer", "/account", stage.customer("acme")),
+            ("operator", "/console", stage.operator),
+        ):
+            await page.lend(visitor)
+            for task in [task for task in tasks if task.who == who]:
+                # The navigation is the same on each page, and the first one asks much of what is limited.
+                if not task.steps or not await page.run(f"return location.pathname.startsWith('{home}')"):
+                    await page.goto(f"{stage.site}{home}?lang=en")
+                try:
+                    for step in task.steps:
+                        await do_step(page, step)
+                    if not await page.run(f"return Boolean({task.done})"):
+                        faults.append(f"{task.name}: {await page.run('return location.href')}")
+                except (AssertionError, TimeoutError) as error:
+                    seen = await page.run("return document.querySelector('main').innerText.slice(0, 200)")
+                    faults.append(f"{task.name}: {error!r}: {seen}")
+    return faults

@@ -1,6 +1,6 @@
 """Chromium at the pages: by keyboard alone, narrow and wide, light and dark, in each language, without scripts.
 
-axe-core finds nothing. Pages are light, and nothing on them jumps while they load.
+axe-core finds nothing. Pages are light, nothing on them jumps while they load, and everyday tasks take few clicks.
 """
 
 import asyncio
@@ -17,8 +17,11 @@ import pytest
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.pages.site import Audience
 from loadtest.testbed.collector import ADMIN, SERVICE
+from loadtest.testbed.process import ROOT
+from loadtest.testbed.waiting import until
 from tests.collector.pages.test_operators import Stage
 from tests.e2e.browser import Chromium, Tab, tab
+from tests.e2e.clicks import CLICKS_MAX, do, do_by_keys, do_tasks, prepare_tasks
 from tests.e2e.page_budget import BYTES_MAX, LCP_MS_MAX, OFTEN, SLOWER, list_pages, visit_pages
 from tests.support.filled_site import fill, held, invoice_of, key_of, pages_of
 from tests.support.fourth_language import CODE, add_language
@@ -500,3 +503,44 @@ def test_pages_are_painted_within_a_second_on_a_processor_that_is_four_times_slo
     if busy > (os.cpu_count() or 1):
         pytest.skip(f"a quiet processor is not on this machine: its load is {busy:.1f}, and the times mean nothing")
     assert {path: largest for path, largest in painted.items() if largest > LCP_MS_MAX} == {}
+
+
+# ---- how many clicks everyday tasks take
+
+
+@pytest.fixture(scope="module")
+def credited(stage: PagesStage, invoice: str) -> str:
+    """The id of an open invoice, of which $1.00 was credited."""
+    assert invoice, "some of what operators look at is there"
+    credited = invoice_of(stage, "acme")
+    path = f"/billing/invoices/{credited}"
+    until(lambda: stage.collector.get(path, token=ADMIN).json()["state"] == "open", "it can be credited")
+    note = {"amount": 100, "why": "an outage"}
+    assert stage.collector.send("POST", f"{path}/credit", note).status == 201
+    return credited
+
+
+@pytest.mark.timeout(300)
+def test_each_everyday_task_takes_four_clicks_at_most_and_as_many_as_the_page_of_pages_says(
+    stage: PagesStage,
+    credited: str,
+    browser: Chromium,
+) -> None:
+    tasks = prepare_tasks(stage, credited, "mouse")
+    faults = asyncio.run(asyncio.wait_for(do_tasks(stage, browser, tasks, WIDE, do), 2 * SECONDS))
+    assert not faults, "\n".join(faults)
+    assert max(task.clicks for task in tasks) <= CLICKS_MAX
+    told = re.findall(r"^\| (.+?) \| (customer|operator) \| (\d) \|$", (ROOT / "docs/pages/pages.md").read_text(), re.M)
+    assert told == [(task.name, task.who, str(task.clicks)) for task in tasks]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_each_everyday_task_can_be_done_by_keyboard_alone_on_a_telephone(
+    stage: PagesStage,
+    credited: str,
+    browser: Chromium,
+) -> None:
+    tasks = prepare_tasks(stage, credited, "keyboard")
+    faults = asyncio.run(asyncio.wait_for(do_tasks(stage, browser, tasks, 360, do_by_keys), 8 * SECONDS))
+    assert not faults, "\n".join(faults)

@@ -14,7 +14,7 @@ from loadtest.bench import ports
 from loadtest.bench.child import Child
 from loadtest.neighbours import peers, turns
 from loadtest.neighbours.attacker import Attackers, Target
-from loadtest.neighbours.client import Client, Door, first_request
+from loadtest.neighbours.client import Client, Door, first_request, run_first
 from loadtest.neighbours.events import EVENTS
 from loadtest.neighbours.kinds.tls import context
 from loadtest.neighbours.materials import Materials
@@ -66,6 +66,7 @@ def _measure(name: str, kind: Neighbour, bench: Bench, folder: Path) -> Row:
         for child, port in zip(children, (services.good, services.bad), strict=True):
             stack.callback(child.stop)
             child.wait_until(partial(_answers, port), _START_SECONDS, "answered")
+        run_first(children[0].pid)
         with suppress(OSError):
             # A child has a session of its own, and the kernel may share its time by session (sched(7), autogroup).
             Path(f"/proc/{child.pid}/autogroup").write_text(str(_SESSION_NICER))

@@ -1,6 +1,7 @@
 """Paths and fields as a route changes them: pure functions of what came and what is configured."""
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.field_values import find_value, find_values
@@ -10,13 +11,20 @@ from edgeproxy.edge.http1.grammar import parse_field_name, parse_host
 if TYPE_CHECKING:
     from edgeproxy.config.edge.rewrites import Redirect, RequestFields, ResponseFields, Rewrite
 
+DESTINATION: Final = re.compile(
+    rb"(^destination:[ \t]*(?:https?://[^/?#\s]*)?)(/[^?#\s]*)([?#][^\s]*)?", re.IGNORECASE | re.MULTILINE
+)
+"""The line that says where WebDAV copies or moves something: what stands before the path, the path, and the query."""
+
 
 class FieldEdit:
     """Fields that are set and removed, in every spelling that some server may take for the same name."""
 
-    def __init__(self, settings: "RequestFields | ResponseFields") -> None:
-        self._gone = frozenset(fold_name(name.encode()) for name in (*settings.set, *settings.remove))
-        self.added = b"".join([f"{name}: {content}\r\n".encode() for name, content in settings.set.items()])
+    def __init__(self, settings: "RequestFields | ResponseFields", **own: str) -> None:
+        """`own`: further fields that are set, by their names with underscores."""
+        added = settings.set | {name.replace("_", "-"): content for name, content in own.items()}
+        self._gone = frozenset(fold_name(name.encode()) for name in (*added, *settings.remove))
+        self.added = b"".join([f"{name}: {content}\r\n".encode() for name, content in added.items()])
 
     def __bool__(self) -> bool:
         """Return whether it changes anything."""
@@ -37,9 +45,20 @@ class Rewriter:
     """The rewriting of a route's requests. `base` is the path of its upstream's endpoints."""
 
     def __init__(self, settings: "Rewrite | None", base: str) -> None:
-        self._strip = 0 if settings is None or settings.strip is None else len(settings.strip)
-        self._prefix = (base + ("" if settings is None else settings.prefix or "")).encode()
-        self._edit = None if settings is None or not FieldEdit(settings.request) else FieldEdit(settings.request)
+        self._prefix = base.encode()
+        self._strip = 0
+        """The number of bytes that are removed from a path."""
+        self._public = b""
+        """These bytes."""
+        self._edit: FieldEdit | None = None
+        if settings is not None:
+            self._prefix += (settings.prefix or "").encode()
+            edit = FieldEdit(settings.request)
+            if settings.strip:
+                self._strip, self._public = len(settings.strip), settings.strip.encode()
+                # As Traefik says it: FastAPI, Flask and others make their links with it.
+                edit = FieldEdit(settings.request, X_Forwarded_Prefix=settings.strip)
+            self._edit = edit or None
 
     def __bool__(self) -> bool:
         """Return whether it changes anything."""
@@ -65,7 +84,15 @@ class Rewriter:
 
     def rewrite_fields(self, lines: bytes) -> bytes:
         """Rewrite the fields that are kept of a request."""
+        if self._public:
+            lines = DESTINATION.sub(self._rewrite_destination, lines)
         return lines if self._edit is None else self._edit(lines)
+
+    def _rewrite_destination(self, match: re.Match[bytes]) -> bytes:
+        """Return the line of a Destination (RFC 4918 section 10.3). One that the route does not reach stays."""
+        before, path, rest = match.groups(b"")
+        is_below = path == self._public or path.startswith(self._public + b"/")
+        return before + (self.rewrite_target(path) if is_below else path) + rest
 
 
 def compute_location(settings: "Redirect", prefix: str | None, first: bytes, lines: bytes) -> bytes:

@@ -43,6 +43,30 @@ def test_the_path_of_the_endpoint_stands_first() -> None:
     assert rewritten("/x?y", "/base") == "/base/x?y"
 
 
+@pytest.mark.parametrize(
+    ("destination", "expected"),
+    [
+        ("/shop/b?c", "/in/b?c"),
+        ("https://edge.test/shop/b%20c", "https://edge.test/in/b%20c"),
+        ("https://edge.test/shop", "https://edge.test/in"),
+        ("/shopping/b", "/shopping/b"),
+        ("https://shop/shop//evil.example", "https://shop/in/evil.example"),
+        ("b", "b"),
+    ],
+)
+def test_destination_is_rewritten_like_the_path(destination: str, expected: str) -> None:
+    rewriter = Rewriter(Rewrite.model_validate({"strip": "/shop", "prefix": "/in"}), "")
+    lines = rewriter.rewrite_fields(f"Host: h\r\nDESTINATION: {destination}\r\nX: /shop/b\r\n".encode())
+    assert lines.decode().startswith(f"Host: h\r\nDESTINATION: {expected}\r\nX: /shop/b\r\n")
+
+
+def test_stripped_path_is_stated_once() -> None:
+    """A trusted proxy in front may have stated its own, and a server behind may take it in another spelling."""
+    came = b"Host: h\r\nx_forwarded.prefix: /a\r\nX-Forwarded-Prefix: /b\r\n"
+    for strip, expected in (("/shop", b"Host: h\r\nX-Forwarded-Prefix: /shop\r\n"), ("/", came)):
+        assert Rewriter(Rewrite.model_validate({"strip": strip}), "").rewrite_fields(came) == expected
+
+
 def led(path: str, to: str, target: str, host: str = "edge.test") -> str:
     route = Route.model_validate({"path": path, "redirect": to})
     assert route.redirect is not None

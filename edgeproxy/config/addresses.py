@@ -173,17 +173,6 @@ INTERNAL = tuple(
 """Networks that the internet does not reach: loopback, RFC 1918, link-local, RFC 6598, and RFC 4193 of IPv6."""
 
 
-def is_internal(host: str) -> bool:
-    """Return whether a host is an address that the internet does not reach, or a name of loopback. All addresses are
-    not.
-    """
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return is_loopback(host)
-    return any(address in network for network in INTERNAL)
-
-
 def is_internal_network(network: Network) -> bool:
     """Return whether the internet reaches no address of a network."""
     return any(network.subnet_of(other) for other in INTERNAL if other.version == network.version)  # type: ignore[arg-type]

@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from edgeproxy.config import addresses, parsers
-from edgeproxy.config.addresses import is_internal, is_internal_network
 from edgeproxy.config.field_types import Address, File, Network, Switch
 from edgeproxy.config.part import Part
 from edgeproxy.config.problems import Steps
@@ -75,8 +74,9 @@ class CollectorListener(Part):
     tls: OwnTls | None = Field(default=None, description="TLS of this listener alone. By default that at the top.")
     behind_tls: Switch = Field(
         default=False,
-        description="States that a proxy in front ends TLS, and that the listener is reached only through it: `check` "
-        "then accepts HTTP.",
+        description="States that a proxy in front ends TLS, or that the network is one of containers on one host, and "
+        "that the listener is reached only so. Without it a listener in clear text on an address that other hosts "
+        "reach is refused.",
     )
     url: Annotated[str, BeforeValidator(addresses.read_collector)] | None = Field(
         default=None,
@@ -88,16 +88,6 @@ class CollectorListener(Part):
     def groups(self) -> frozenset[str]:
         """The groups that it serves."""
         return GROUPS if self.serve is None else expand_groups(self.serve)
-
-    @property
-    def is_public(self) -> bool:
-        """Whether the internet may reach it: by its address, and as far as it does not turn others away.
-
-        A name, but for those of loopback, may be that of any address.
-        """
-        return not is_internal(self.address.host) and not (
-            self.allow and all(is_internal_network(network) for network in self.allow)
-        )
 
     def resolve_tls(self, default: Tls | None) -> Tls | None:
         """Return its TLS where that of the collector is `default`; None: HTTP."""
@@ -116,6 +106,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions in `listen` of a collector.yaml, and what no listener serves though something needs it."""
     served: set[str] = set()
     for path, listener in list_listeners(tree):
+        yield from _find_clear_text(path, listener, tree)
         if not isinstance(listener, Table):
             served |= GROUPS
             continue
@@ -132,6 +123,20 @@ def find_faults(tree: Table) -> Iterator[Fault]:
         if not groups & served:
             what = " or ".join(sorted(groups))
             yield Fault(("listen",), f"serves no {what}, and {why}", f"write {what} in the serve of a listener")
+
+
+def _find_clear_text(path: Steps, listener: Value, tree: Table) -> Iterator[Fault]:
+    """Find a listener that other hosts reach in the clear: everybody on the way could read tokens and sessions."""
+    written, tls, behind = listener, tree.get("tls"), None
+    if isinstance(listener, Table):
+        written, tls, behind = listener.get("address"), listener.get("tls", tls), listener.get("behind_tls")
+        path = (*path, "address")
+    if isinstance(tls, Table) or (isinstance(behind, str) and is_switched_on(behind)):
+        return
+    address = addresses.split_address(written) if isinstance(written, str) else None
+    if address is not None and not addresses.is_loopback(address.host):
+        hint = "write tls: {cert: FILE, key: FILE}, or behind_tls: true where a proxy in front of it ends TLS"
+        yield Fault(path, "is reached by other hosts in clear text", hint)
 
 
 def _read_groups(serve: Value) -> frozenset[str]:

@@ -77,15 +77,10 @@ def _list_listener_warnings(settings: CollectorSettings) -> Iterator[str]:
         where = f"listen.{index}"
         served |= listener.groups
         tls = listener.resolve_tls(settings.tls)
-        if tls is None and listener.is_public and not listener.behind_tls:
-            yield (
-                f"{where}: {listener.address} may be reached from outside and has no TLS: tokens and sessions can be "
-                "read by all on the way: write tls, an internal address, or behind_tls: true where a proxy ends TLS"
-            )
         has_pages = settings.pages is not None and listener.groups & (PAGE_GROUPS - {"status"})
         url = listener.url or (settings.pages and settings.pages.url)
         if has_pages and url is None and tls is None and not is_loopback(listener.address.host):
-            yield "pages: browsers reach them in the clear, and sessions with them: write url: https://HOST, or tls"
+            yield "pages: browsers reach them at another URL, which mails and sign-in need: write url: https://HOST"
         if settings.pages is None and set(listener.serve or ()) & (PAGE_GROUPS | {"pages"}):
             yield f"{where}.serve: has pages, and there are none: write pages: {{}}"
     if any(tls is not None and tls.client_ca is not None for tls in certified):

@@ -336,11 +336,24 @@ def test_another_residency_that_cannot_be_asked_is_reported_with_its_place(repor
         ("{address: '127.0.0.1:1', serve: [edges], url: 'https://a.b'}", "listen.url: is for pages"),
         ("{address: '127.0.0.1:1', url: 'http://a.b'}", "listen.url: is reached in the clear"),
         ("{address: '127.0.0.1:1', tls: off, behind_tls: maybe}", "listen.behind_tls: 'maybe'"),
+        ("0.0.0.0:9100", "listen: is reached by other hosts in clear text"),
+        ("{address: '[::]:1', serve: [pages, edges]}", "listen.address: is reached by other hosts in clear text"),
+        ("['127.0.0.1:1', '[::1]:1', 'localhost:1', 10.0.0.5:1]", "listen.3: is reached by other hosts in clear text"),
+        ("{address: '10.0.0.5:1', allow: [10.0.0.0/8]}", "listen.address: is reached by other hosts in clear text"),
     ],
 )
 def test_a_listener_that_cannot_be_meant_is_reported_with_its_place(reported, listen, problem):
     (line,) = reported(f"{TOKENS}listen: {listen}\n")
     assert line.startswith(f"collector.yaml:2: {problem}")
+
+
+def test_a_listener_in_clear_text_is_for_this_host_or_behind_a_proxy_with_tls(reported):
+    for listen in (
+        "127.0.0.9:1",
+        "{address: '0.0.0.0:1', behind_tls: true}",
+        "{address: '10.0.0.5:1', tls: off, behind_tls: yes}",
+    ):
+        assert reported(f"{TOKENS}listen: {listen}\n") == []
 
 
 def test_what_is_needed_is_served_somewhere(reported):

@@ -13,7 +13,7 @@ from edgeproxy.config.edge.issuers import RouteAuth, read_auth
 from edgeproxy.config.edge.response_usage import ResponseUsage, read_response_usage
 from edgeproxy.config.edge.rewrites import Redirect, Respond, Rewrite, read_redirect
 from edgeproxy.config.edge.timeouts import RouteTimeouts
-from edgeproxy.config.field_types import Count, Name, Scope
+from edgeproxy.config.field_types import Count, Name, Scope, Switch
 from edgeproxy.config.limits import Limit
 from edgeproxy.config.networks import Networks
 from edgeproxy.config.part import FieldMark, Part
@@ -125,6 +125,13 @@ class Route(Part):
         default=None,
         description="Pages of other origins that may call this route, in place of `cors` at the top. `off`: the edge "
         "adds nothing, and upstreams may. Routes of one host and path must have the same.",
+    )
+    isolation_headers: Switch = Field(
+        default=False,
+        description="Adds to answers of the upstream the fields of `security_headers` at the top, and "
+        "[`Permissions-Policy`, `Cross-Origin-Opener-Policy` and `Cross-Origin-Resource-Policy`](security-headers.md), "
+        "each unless the upstream has set it. For APIs, and pages that need no camera, open no windows of other "
+        "origins and are loaded by none.",
     )
     upgrade: tuple[Protocol, ...] = Field(
         default=("websocket",),

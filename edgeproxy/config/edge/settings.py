@@ -258,11 +258,13 @@ class EdgeFile(Part):
         description="Coarse limit for each address, before any key is looked up: against floods of wrong keys. By "
         "default none.",
     )
-    security_headers: Switch = Field(
-        default=False,
-        description="Adds to answers the fields by which browsers protect their users, each unless the upstream has "
-        "set it: `X-Content-Type-Options`, `X-Frame-Options`, `Content-Security-Policy` (`frame-ancestors` only), "
-        "`X-XSS-Protection`, `Referrer-Policy`, and over TLS `Strict-Transport-Security`.",
+    security_headers: Switch | None = Field(
+        default=None,
+        description="Adds to answers of upstreams the [fields by which browsers protect their users]"
+        "(security-headers.md), each unless the upstream has set it: `X-Content-Type-Options`, `X-Frame-Options`, "
+        "`Content-Security-Policy` (`frame-ancestors` only), `X-XSS-Protection`, `Referrer-Policy`, and over TLS "
+        "`Strict-Transport-Security`. By default the edge's own answers alone have them, and `false` leaves them out "
+        "there, too.",
     )
     networks: Networks | None = Field(
         default=None,

@@ -4,8 +4,11 @@ The values are those that no page and no API notices, so they may be added to wh
 a page loads and runs is its own affair, only who may frame it is settled, as X-Frame-Options always did.
 """
 
+from functools import cache
 from typing import Final
 
+SecurityLines = tuple[tuple[bytes, ...], ...]
+"""The lines to add to an answer, by whether its client came over TLS, and by the flags of the answer."""
 HSTS: Final = b"Strict-Transport-Security: max-age=31536000\r\n"
 """RFC 6797, a year. Neither other hosts of the domain are bound by it, nor is anybody asked to preload it."""
 NO_SNIFFING: Final = b"X-Content-Type-Options: nosniff\r\n"
@@ -13,13 +16,18 @@ NO_AUDITOR: Final = b"X-XSS-Protection: 0\r\n"
 """The filters of old browsers could be turned against the pages that they were to protect."""
 REFERRER: Final = b"Referrer-Policy: strict-origin-when-cross-origin\r\n"
 """The policy of today's browsers where nothing is said; older ones sent whole URLs."""
+PERMISSIONS: Final = b"Permissions-Policy: camera=(), geolocation=(), microphone=(), payment=(), usb=()\r\n"
+OPENER: Final = b"Cross-Origin-Opener-Policy: same-origin\r\n"
+RESOURCE: Final = b"Cross-Origin-Resource-Policy: same-origin\r\n"
+"""These three break pages that use a camera, open windows of others, or are loaded by others: a route asks for them."""
 
 SET_HSTS, SET_SNIFFING, SET_AUDITOR, SET_REFERRER, SET_POLICY, FRAMED_BY_NONE, FRAMED_BY_SELF = (
     1 << bit for bit in range(7)
 )
+SET_PERMISSIONS, SET_OPENER, SET_RESOURCE = (1 << bit for bit in range(7, 10))
 FRAMED: Final = FRAMED_BY_NONE | FRAMED_BY_SELF
 """Flags of an answer that says who may frame it, in words that cannot be said in the other field as well."""
-ALL: Final = (1 << 7) - 1
+ALL: Final = (1 << 10) - 1
 """The flags of an answer to which nothing is to be added."""
 NAMES_PLACES: Final = ALL + 1
 """The flag of an answer that names places of its service, in one of `PLACES`. In one number with what is said to
@@ -37,6 +45,9 @@ BITS: Final[dict[bytes, int]] = {
     b"referrer-policy": SET_REFERRER,
     b"content-security-policy": SET_POLICY,
     b"x-frame-options": FRAMED,
+    b"permissions-policy": SET_PERMISSIONS,
+    b"cross-origin-opener-policy": SET_OPENER,
+    b"cross-origin-resource-policy": SET_RESOURCE,
     b"x-edge-region": NAMES_REGION,
 }
 """The flags of an answer that has a field of this name."""
@@ -77,17 +88,38 @@ POLICIES: Final[dict[int, bytes]] = {
     FRAMED: b"",
 }
 
-MISSING_LINES: Final = tuple(
-    tuple(_format_missing(flags, secure) for flags in range(ALL + 1)) * 4 for secure in (False, True)
+BASIC: Final = SET_PERMISSIONS - 1
+"""The flags of all fields but those of isolation."""
+_BASIC_LINES: Final = tuple(
+    tuple(_format_missing(flags, secure) for flags in range(BASIC + 1)) for secure in (False, True)
 )
+MISSING_LINES: Final[SecurityLines] = tuple(lines * ((ALL + 1) // (BASIC + 1) * 4) for lines in _BASIC_LINES)
 """The lines to add to an upstream's answer: `MISSING_LINES[secure][flags]`, whatever places and region it names. HSTS
 over TLS alone (RFC 6797 section 7.2)."""
+
+
+@cache
+def build_isolation_lines() -> SecurityLines:
+    """Build the lines as `MISSING_LINES` has them, with those of isolation. Few configurations need them."""
+    isolated = [
+        b"".join(
+            line
+            for bit, line in ((SET_PERMISSIONS, PERMISSIONS), (SET_OPENER, OPENER), (SET_RESOURCE, RESOURCE))
+            if not flags & bit
+        )
+        for flags in range(0, ALL + 1, BASIC + 1)
+    ]
+    return tuple(tuple(line + more for more in isolated for line in lines) * 4 for lines in _BASIC_LINES)
+
 
 _OWN: Final = (
     NO_SNIFFING
     + b"X-Frame-Options: DENY\r\nContent-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
     + NO_AUDITOR
     + b"Referrer-Policy: no-referrer\r\n"
+    + PERMISSIONS
+    + OPENER
+    + RESOURCE
 )
 OWN_LINES: Final = (_OWN, HSTS + _OWN)
 """The lines of the edge's own answers, which are no pages: `OWN_LINES[secure]`."""

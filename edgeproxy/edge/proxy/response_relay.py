@@ -4,7 +4,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from edgeproxy.edge.errors import UpstreamError
-from edgeproxy.edge.http1 import message, security_fields
+from edgeproxy.edge.http1 import message
 from edgeproxy.edge.http1.field_values import find_value, find_values
 from edgeproxy.edge.http1.region_fields import remove_region
 from edgeproxy.edge.http1.request import RequestHead
@@ -78,8 +78,9 @@ class ResponseRelay(ExchangeRecord):
         rate = (self.format_rate_fields() or rate) + self.notes
         if self.snapshot.legacy_headers:
             keep = self.remove_legacy_fields(keep)
-        if self.snapshot.security_headers:
-            rate += security_fields.MISSING_LINES[self.is_secure()][flags]
+        security_lines = binding.route.security_lines
+        if security_lines is not None:
+            rate += security_lines[self.is_secure()][flags]
         # Before the write: a client that takes no more must not stop a connection that is about to be another's.
         self.server = server.exchange = None
         if len(data) - end <= client.copied_bytes_max:
@@ -237,8 +238,9 @@ class ResponseRelay(ExchangeRecord):
         assert self.endpoint is not None
         fields = (self.format_rate_fields() or head.rate) + self.notes
         keep = self.remove_legacy_fields(head.keep) if self.snapshot.legacy_headers else head.keep
-        if self.snapshot.security_headers and head.status != 101:
-            fields += security_fields.MISSING_LINES[self.is_secure()][head.flags]
+        security_lines = None if self.route is None else self.route.security_lines
+        if security_lines is not None and head.status != 101:
+            fields += security_lines[self.is_secure()][head.flags]
         if head.flags >= NAMES_REGION and self.snapshot.sets_region:
             keep = remove_region(keep)
         return b"".join((keep, framing, fields, self.endpoint.answer_lines, self.rid, b"\r\n\r\n"))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.limits import Messages
     from edgeproxy.config.meters import Meter
     from edgeproxy.edge.counters.meters import Histogram
+    from edgeproxy.edge.http1.security_fields import SecurityLines
     from edgeproxy.edge.limits.limit_set import LimitSet
     from edgeproxy.edge.limits.route_limits import RouteLimits
     from edgeproxy.edge.proxy.cors import CrossOrigin
@@ -69,6 +70,7 @@ class Route:
         "reverse_mapping",
         "rewriter",
         "scopes",
+        "security_lines",
         "service",
         "settings",
         "takes_certificate",
@@ -86,6 +88,7 @@ class Route:
         base: str = "",
         rules: "Sequence[RequestRule]" = (),
         fallback: "Route | None" = None,
+        security_lines: "SecurityLines | None" = None,
     ) -> None:
         """`service`: None where nothing is forwarded. `cors`: which pages of other origins may call it; None where the
         edge says nothing of that. `base`: the path of the endpoints. `rules`: about anybody's requests. `fallback`: the
@@ -105,7 +108,7 @@ class Route:
         self.service = cast("Service", service)  # The policy before lets nobody in where there is none.
         self.request_seconds: Histogram = metrics.request_seconds(self.label)
         self.overhead_seconds: Histogram = metrics.overhead_seconds()
-        self.cors, self.fallback = cors, fallback
+        self.cors, self.fallback, self.security_lines = cors, fallback, security_lines
         self.preauth_policy = (
             PreAuthPolicy(settings, cors, select_conditions(rules, settings.path), metrics.count_rule) or None
         )

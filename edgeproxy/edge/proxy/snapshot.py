@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeproxy.base.lru_cache import BytesCache
 from edgeproxy.edge.errors import RejectedError
-from edgeproxy.edge.http1 import grammar, lines
+from edgeproxy.edge.http1 import grammar, lines, security_fields
 from edgeproxy.edge.http1.changing_lines import Changing, cut_lines, find_changing, fits_rest
 from edgeproxy.edge.http1.fields import FieldRules
 from edgeproxy.edge.http1.lines import VIA_LINE
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.edge.upstreams import Upstream
     from edgeproxy.config.tracing import Tracing
     from edgeproxy.edge.counters.store import Store
+    from edgeproxy.edge.http1.security_fields import SecurityLines
     from edgeproxy.edge.limits.policies import Sharing
     from edgeproxy.edge.messages import Services
     from edgeproxy.edge.proxy.exchange_sides import ClientSide
@@ -102,6 +103,7 @@ class Snapshot:
         self.services = {
             name: self._create_service(name, upstream, before) for name, upstream in settings.upstreams.items()
         }
+        self._has_security_fields = bool(settings.security_headers)
         self.cors = None if settings.cors is None else CrossOrigin(settings.cors)
         """The pages that may call routes that say nothing of it."""
         self.router = Router(map(self._create_route, settings.routes))
@@ -117,8 +119,9 @@ class Snapshot:
             None if secret is None else Signature(secret, settings.region, whole=settings.stamp_signature == "v2")
         )
         self.legacy_headers = settings.legacy_headers
-        self.security_headers = settings.security_headers
-        speaks = settings.security_headers or self.cors is not None or any(route.cors for route in settings.routes)
+        self.security_headers = settings.security_headers is not False
+        """Whether the edge's own answers have fields for browsers."""
+        speaks = self.security_headers or self.cors is not None or any(route.cors for route in settings.routes)
         self.has_own_fields = speaks or bool(self.region_lines)
         """Whether any of the edge's own answers has fields for browsers alone, or names the region."""
         self._access_log_settings = settings.access_log
@@ -161,7 +164,22 @@ class Snapshot:
         base = "" if upstream is None else upstream.endpoints[0].path or ""
         cors = self._create_cross_origin(route)
         fallback = None if route.fallback is None else self._create_route(lead_to_fallback(route, route.fallback))
-        return Route(route, service, self._metrics, cors=cors, base=base, rules=self._rules, fallback=fallback)
+        return Route(
+            route,
+            service,
+            self._metrics,
+            cors=cors,
+            base=base,
+            rules=self._rules,
+            fallback=fallback,
+            security_lines=self._find_security_lines(route),
+        )
+
+    def _find_security_lines(self, route: "RouteSettings") -> "SecurityLines | None":
+        """Return the lines to add to answers of a route's upstream; None: none."""
+        if route.isolation_headers:
+            return security_fields.build_isolation_lines()
+        return security_fields.MISSING_LINES if self._has_security_fields else None
 
     def _create_cross_origin(self, route: "RouteSettings") -> CrossOrigin | None:
         if route.cors is None:

@@ -2,7 +2,16 @@
 
 import pytest
 
-from edgeproxy.edge.http1.security_fields import ALL, BITS, MISSING_LINES, OWN_LINES, parse_flags
+from edgeproxy.edge.http1.security_fields import (
+    ALL,
+    BITS,
+    MISSING_LINES,
+    NAMES_PLACES,
+    NAMES_REGION,
+    OWN_LINES,
+    build_isolation_lines,
+    parse_flags,
+)
 
 NAMES = {
     "strict-transport-security",
@@ -12,6 +21,7 @@ NAMES = {
     "x-xss-protection",
     "referrer-policy",
 }
+ISOLATION = {"permissions-policy", "cross-origin-opener-policy", "cross-origin-resource-policy"}
 
 
 def fields(lines: bytes) -> dict[str, str]:
@@ -21,13 +31,13 @@ def fields(lines: bytes) -> dict[str, str]:
     return {name.lower(): value for name, value in pairs}
 
 
-def added(*upstream: str, secure: bool = True) -> dict[str, str]:
+def added(*upstream: str, secure: bool = True, isolates: bool = False) -> dict[str, str]:
     """What is added to an answer with these lines."""
     said = 0
     for line in upstream:
         name, value = line.split(": ", 1)
         said |= parse_flags(name.lower().encode(), value.encode())
-    return fields(MISSING_LINES[secure][said])
+    return fields((build_isolation_lines() if isolates else MISSING_LINES)[secure][said])
 
 
 def test_an_answer_without_any_gets_them_all() -> None:
@@ -50,6 +60,22 @@ def test_a_field_that_the_upstream_set_is_not_added(name: str) -> None:
     assert rest.keys() == NAMES - {name} - unsaid
 
 
+@pytest.mark.parametrize("name", sorted(NAMES | ISOLATION))
+def test_a_route_that_isolates_adds_each_field_that_the_upstream_has_not_set(name: str) -> None:
+    assert added(isolates=True).keys() == NAMES | ISOLATION
+    rest = added(f"{name}: whatever they say", isolates=True)
+    unsaid = {"content-security-policy"} if name == "x-frame-options" else set()
+    assert rest.keys() == (NAMES | ISOLATION) - {name} - unsaid
+    if name in ISOLATION:
+        assert added(f"{name}: whatever they say") == added(), "a route that does not isolate says nothing of it"
+
+
+@pytest.mark.parametrize("lines", [MISSING_LINES, build_isolation_lines()])
+def test_places_and_regions_that_an_answer_names_change_nothing(lines: tuple[tuple[bytes, ...], ...]) -> None:
+    for more in (NAMES_PLACES, NAMES_REGION, NAMES_PLACES | NAMES_REGION):
+        assert [lines[False][flags | more] for flags in range(ALL + 1)] == list(lines[False][: ALL + 1])
+
+
 @pytest.mark.parametrize(("options", "ancestors"), [("DENY", "'none'"), ("deny", "'none'"), ("SAMEORIGIN", "'self'")])
 def test_the_policy_says_what_the_upstreams_frame_options_say(options: str, ancestors: str) -> None:
     """Browsers heed frame-ancestors and no longer look at X-Frame-Options (CSP level 3 section 6.4.2.1)."""
@@ -62,10 +88,11 @@ def test_frame_options_that_no_policy_can_repeat_stand_alone() -> None:
 
 
 def test_nothing_is_added_where_all_is_said() -> None:
-    assert MISSING_LINES[False][ALL] == MISSING_LINES[True][ALL] == b""
+    for lines in (MISSING_LINES, build_isolation_lines()):
+        assert lines[False][ALL] == lines[True][ALL] == b""
 
 
 def test_the_edges_own_answers_have_every_field_and_are_no_pages() -> None:
     own = fields(OWN_LINES[True])
-    assert own.keys() == NAMES == {name.decode() for name in BITS} - {"x-edge-region"}
+    assert own.keys() == NAMES | ISOLATION == {name.decode() for name in BITS} - {"x-edge-region"}
     assert own["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"

@@ -13,7 +13,12 @@ PLAIN = {
     "Referrer-Policy": "strict-origin-when-cross-origin",
 }
 HSTS = "Strict-Transport-Security"
-NAMES = (HSTS, *PLAIN)
+ISOLATED = {
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+NAMES = (HSTS, *PLAIN, *ISOLATED)
 
 
 @pytest.fixture
@@ -56,6 +61,31 @@ async def test_none_is_sent_unless_it_is_asked_for(edge: Edge) -> None:
         _, answer = await edge.passes(get(), answered)
         assert said(answer) == {}
     assert said(await edge.refuses(get("/nowhere"))) == {}
+
+
+async def test_the_edges_own_answers_have_them_by_default_and_an_upstreams_have_none(edge: Edge) -> None:
+    del edge.config["security_headers"]
+    for answered in (ok(), CHUNKED):
+        _, answer = await edge.passes(get(), answered)
+        assert said(answer) == {}
+    assert said(await edge.refuses(get("/nowhere"))) == OWN
+
+
+@pytest.mark.parametrize("at_top", [True, False, None])
+async def test_a_route_asks_for_the_fields_of_isolation_and_those_of_the_upstream_stay(
+    edge: Edge, at_top: bool | None
+) -> None:
+    edge.config["security_headers"] = at_top
+    if at_top is None:
+        del edge.config["security_headers"]
+    (route,) = [route for route in edge.config["routes"] if route["path"].startswith("/public")]
+    route["isolation_headers"] = True
+    for answered in ANSWERS.values():
+        _, answer = await edge.passes(get(), answered)
+        assert said(answer) == PLAIN | ISOLATED
+    theirs = {"Cross-Origin-Resource-Policy": "cross-origin", "Permissions-Policy": "camera=(self)"}
+    _, answer = await edge.passes(get(), ok(b"", *map(": ".join, theirs.items())))
+    assert said(answer) == PLAIN | ISOLATED | theirs
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 0", "Transfer-Encoding: chunked"])
@@ -117,6 +147,7 @@ async def test_head_gets_what_get_gets(edge: Edge) -> None:
 
 OWN = {
     **PLAIN,
+    **ISOLATED,
     "X-Frame-Options": "DENY",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",

@@ -68,6 +68,7 @@ CLEAR_ACTIONS: Mapping[str, str] = {
     "maintenance.update": "published",
     "edge.change": "about an edge",
     "quarantine.replay": "about an edge",
+    "checks.run": "states and a count",
     "directory.back": "it has no details",
     "encryption.destroy_book_keys": "years",
     "encryption.rotate": "counts",

@@ -7,6 +7,7 @@ from edgeproxy.collector.api.audit.endpoints import GROUP as AUDIT
 from edgeproxy.collector.api.billing.endpoints import GROUP as BILLING
 from edgeproxy.collector.api.billing_details.endpoints import GROUP as BILLING_DETAILS
 from edgeproxy.collector.api.cancellations.endpoints import GROUP as CANCELLATIONS
+from edgeproxy.collector.api.checks.endpoints import GROUP as CHECKS
 from edgeproxy.collector.api.coupons.endpoints import GROUP as COUPONS
 from edgeproxy.collector.api.credits.endpoints import GROUP as CREDITS
 from edgeproxy.collector.api.customers.endpoints import GROUP as CUSTOMERS
@@ -54,6 +55,7 @@ GROUPS: tuple[AnyGroup, ...] = (
         EDGES,
         TRAFFIC,
         QUARANTINE,
+        CHECKS,
         DIRECTORY,
         REGIONS,
         ALERTS,

@@ -5,7 +5,6 @@ Each returns an exit code and a text, as those of database.py do.
 
 import asyncio
 import time
-from collections import Counter
 from operator import itemgetter
 
 import sqlalchemy as sa
@@ -13,7 +12,8 @@ import sqlalchemy as sa
 from edgeproxy.base.plural import format_count
 from edgeproxy.collector.accounts.customer_refs import resolve_customer
 from edgeproxy.collector.billing.invoices import invoices
-from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceRow
+from edgeproxy.collector.billing.invoices.closing_preview import match_period, preview_close
+from edgeproxy.collector.billing.invoices.invoices import Invoice
 from edgeproxy.collector.billing.jobs.period_close import JOB, PeriodCloseJob
 from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.rollout import charging
@@ -22,7 +22,7 @@ from edgeproxy.collector.commands.database import CommandError, CommandResult, r
 from edgeproxy.collector.database.billing_tables import invoices as table
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.single_runner import try_exclusive
-from edgeproxy.collector.database.unreadable_rows import UNREADABLE_TEXT, parse_rows
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.config.collector.settings import CollectorSettings
 
 LISTED_MAX = 1000
@@ -43,9 +43,9 @@ def close_invoices(settings: CollectorSettings, period: str, *, dry: bool) -> Co
             who = await charging.fetch_charging(connection, settings.billing)
         if not who.is_on:
             raise CommandError(f"nobody is charged: {who.stopped_by or 'the configuration'} has stopped it")
-        of_period = table.c.period.like(f"{period}%") if len(period) < len("2027-01-01") else table.c.period == period
+        of_period = match_period(period)
         if dry:
-            return await _format_invoices(database, of_period)
+            return await _format_invoices(database, period)
         try:
             stripe = Stripe(settings.billing.stripe)
         except StripeConfigurationError as error:
@@ -54,7 +54,7 @@ def close_invoices(settings: CollectorSettings, period: str, *, dry: bool) -> Co
             await _close(database, PeriodCloseJob(database, stripe, lambda: settings), of_period)
         finally:
             await stripe.close()
-        text = await _format_invoices(database, of_period)
+        text = await _format_invoices(database, period)
         async with database.reading() as connection:
             left = sa.select(table.c.id).where(of_period, table.c.state.in_(UNSETTLED)).limit(1)
             if (await connection.execute(left)).first() is not None:
@@ -82,20 +82,13 @@ async def _close(database: Database, closing: PeriodCloseJob, of_period: sa.Colu
             await asyncio.sleep(0.2)
 
 
-async def _format_invoices(database: Database, of_period: sa.ColumnElement[bool]) -> str:
+async def _format_invoices(database: Database, period: str) -> str:
     """Format a period's invoices: their number in each state, and those that are held."""
     async with database.reading() as connection:
-        rows = await invoices.fetch_invoices(connection, of_period)
-    states = Counter(row.state for row in rows)
-    lines = [f"{format_count(count, 'invoice')} {state}" for state, count in sorted(states.items())]
-    held = [row for row in rows if row.state == invoices.HELD]
-    lines += [f"held: {row.id} of {row.name}: {_format_why(row)}" for row in held]
+        preview = await preview_close(connection, period)
+    lines = [f"{format_count(count, 'invoice')} {state}" for state, count in preview["invoices"].items()]
+    lines += [f"held: {one['invoice']} of {one['customer']}: {one['why']}" for one in preview["held"]]
     return "\n".join(lines) or "there is no invoice of this period"
-
-
-def _format_why(row: InvoiceRow) -> str:
-    """Return the reason why an invoice is held; its row is in the list even if the reason cannot be read."""
-    return row.held_why if isinstance(row.held_why, str) else UNREADABLE_TEXT
 
 
 def list_invoices(

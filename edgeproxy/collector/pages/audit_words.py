@@ -23,6 +23,7 @@ AUDIT_ACTIONS = {
     "customer.restore": N_("Deletion taken back"),
     "customer.spend_alerts": N_("Spending alerts changed"),
     "denied": N_("Requests to the API denied"),
+    "checks.run": N_("Checks of usage and spending run"),
     "edge.change": N_("Edge changed"),
     "incident.create": N_("Incident opened"),
     "incident.update": N_("Incident updated"),

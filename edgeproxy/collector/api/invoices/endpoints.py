@@ -5,6 +5,7 @@ from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Group, PathParameter
 from edgeproxy.collector.api.invoices.handlers import InvoiceHandlers
 from edgeproxy.collector.api.invoices.models import (
+    ClosingQuery,
     CreateCreditNoteRequest,
     CreditNoteResponse,
     DisputesQuery,
@@ -18,6 +19,7 @@ from edgeproxy.collector.api.invoices.models import (
 )
 from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices.closing_preview import ClosingPreview
 from edgeproxy.collector.billing.invoices.dispute_states import DisputeList
 from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceList
 from edgeproxy.collector.billing.invoices.receivables import ReceivableList
@@ -58,6 +60,17 @@ GROUP = Group(
             query=DisputesQuery,
             response=DisputeList,
             errors={404: "Nothing is sold here, or the customer does not exist."},
+            rate=RequestRate(100, "customer"),
+        ),
+        Endpoint(
+            "GET",
+            "/billing/invoices/closing",
+            InvoiceHandlers.preview_close,
+            "Show what closing a period would close, as `edgeproxy billing close --dry-run` does; nothing is closed.",
+            roles=MONEY_READERS,
+            query=ClosingQuery,
+            response=ClosingPreview,
+            errors={404: "Nothing is sold here."},
             rate=RequestRate(100, "customer"),
         ),
         Endpoint(

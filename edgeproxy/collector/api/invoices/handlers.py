@@ -18,6 +18,7 @@ from edgeproxy.collector.api.customer_billing import CustomerBillingHandlers, ge
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.invoices.models import (
+    ClosingQuery,
     CreateCreditNoteRequest,
     DisputesQuery,
     InvoiceAmounts,
@@ -31,7 +32,14 @@ from edgeproxy.collector.api.invoices.models import (
 )
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing import discrepancies
-from edgeproxy.collector.billing.invoices import credit_notes, disputes, invoices, note_requests, receivables
+from edgeproxy.collector.billing.invoices import (
+    closing_preview,
+    credit_notes,
+    disputes,
+    invoices,
+    note_requests,
+    receivables,
+)
 from edgeproxy.collector.billing.invoices.acceptance import build_acceptance, has_total_of_stripe
 from edgeproxy.collector.billing.invoices.credit_decision import NoteRefusedError
 from edgeproxy.collector.billing.invoices.invoice_order import ENDED
@@ -83,6 +91,12 @@ class InvoiceHandlers(CustomerBillingHandlers):
         get_billing(self._settings)
         async with self._database.reading() as connection:
             return answer(200, {"receivables": await receivables.sum_receivables(connection, time.time())})
+
+    async def preview_close(self, call: Call[ClosingQuery, Nothing]) -> web.Response:
+        """Show what closing a period would close."""
+        get_billing(self._settings)
+        async with self._database.reading() as connection:
+            return answer(200, await closing_preview.preview_close(connection, call.query.period))
 
     async def list_disputes(self, call: Call[DisputesQuery, Nothing]) -> web.Response:
         """List disputed payments: of a customer or of everybody."""

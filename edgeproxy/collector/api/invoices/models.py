@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 from edgeproxy.collector.accounts.fields import Text
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.api.customer_billing import CustomerQuery
+from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.field_types import Cursor, PageLimit, Printed, Truth, exact
 from edgeproxy.collector.billing.invoices.invoice_parties import InvoiceBuyer, InvoiceSeller
 from edgeproxy.collector.billing.invoices.invoices import Invoice
@@ -26,6 +27,13 @@ class UpcomingQuery(CustomerQuery):
 
     projected: Truth = False
     """True adds the amounts that the period ends with at the pace of the last seven days, low and high."""
+
+
+class ClosingQuery(Query):
+    """The period that would be closed."""
+
+    period: Printed
+    """The period: a month such as 2027-03, or the day on which it begins, such as 2027-03-01."""
 
 
 class InvoiceWithParties(Invoice):

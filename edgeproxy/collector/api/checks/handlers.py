@@ -1,0 +1,63 @@
+"""Checks of usage and spending that an operator runs now, and baselines of customers."""
+
+import time
+
+from aiohttp import web
+
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts import audit, customers
+from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.anomalies import store
+from edgeproxy.collector.anomalies.baseline import Baseline, unroot
+from edgeproxy.collector.anomalies.job import AnomalyJob
+from edgeproxy.collector.api.checks.models import CheckResult, MeterBaseline
+from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.group import Handlers
+from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.billing.jobs.spend_breaker import SpendBreaker
+from edgeproxy.collector.database.periodic import STANDBY
+
+LOOKS = 2
+"""Looks in a row in which the breaker has to find a customer; an operator waits for no second one."""
+
+
+class CheckHandlers(Handlers):
+    """Handlers of checks and baselines."""
+
+    async def run_checks(self, call: Call[Query, Nothing]) -> web.Response:
+        """Run the checks of usage and spending, as their jobs do."""
+        settings, now = self._settings, time.time()
+        result: CheckResult = {"usage": "off", "spending": "off", "alerted": []}
+        if settings.anomalies.enabled:
+            is_standby = await AnomalyJob(self._database, settings).step(now) is STANDBY
+            result["usage"] = "standby" if is_standby else "run"
+        billing = settings.billing
+        if billing is not None and billing.mode != "off" and billing.breaker.enabled:
+            breaker = SpendBreaker(self._database, lambda: settings)
+            for _ in range(LOOKS):
+                result["alerted"] = await breaker.step(now)
+            result["spending"] = "run"
+        after = {**result, "alerted": len(result["alerted"])}  # Their alerts name the customers.
+        async with self._database.writing() as connection:
+            await audit.append_entry(connection, call.caller, AuditEntry("checks.run", "checks", None, after))
+        return answer(200, result)
+
+    async def list_baselines(self, call: Call[Query, Nothing]) -> web.Response:
+        """List the baselines of a customer by meter."""
+        async with self._database.reading(whole=True) as connection:
+            name = (await customers.get_row(connection, call.path("customer"))).name
+            baselines = await store.fetch_baselines(connection, [name])
+            built_at = (await store.fetch_build_times(connection, [name])).get(name)
+        rows = [to_meter_baseline(meter, baseline) for (_, meter), baseline in sorted(baselines.items())]
+        built = None if built_at is None else format_timestamp(built_at * 1000)
+        return answer(200, {"customer": name, "built_at": built, "baselines": rows})
+
+
+def to_meter_baseline(meter: str, baseline: Baseline) -> MeterBaseline:
+    """Return a baseline as the API does: its roots as units."""
+    return {
+        "meter": meter,
+        "hours": [round(unroot(middle), 2) for middle in baseline.middles],
+        "days": [round(unroot(day), 2) for day in baseline.days],
+        "likeness": round(baseline.likeness, 4),
+    }

@@ -1,0 +1,58 @@
+"""What closing a period would close, for commands and the API: the invoices of the period, by state."""
+
+from collections import Counter
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import TypedDict
+
+from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.database.billing_tables import invoices as table
+from edgeproxy.collector.database.unreadable_rows import UNREADABLE_TEXT
+
+DAY = "2027-01-01"
+"""A period as a day; a shorter text is the beginning of one, such as a month."""
+
+
+class HeldInvoice(TypedDict):
+    """An invoice that is held until a person decides."""
+
+    invoice: str
+    """The invoice, by id."""
+    customer: str
+    """The customer, by name."""
+    why: str
+    """The reason."""
+
+
+class ClosingPreview(TypedDict):
+    """The invoices that closing a period is about."""
+
+    period: str
+    """The period, as the query has it."""
+    invoices: dict[str, int]
+    """The number of invoices by state; those in `draft` would be closed."""
+    held: list[HeldInvoice]
+    """The invoices that are held: closing leaves them as they are."""
+
+
+def match_period(period: str) -> sa.ColumnElement[bool]:
+    """Return the condition of the invoices of a period, a month or a day."""
+    return table.c.period.like(f"{period}%") if len(period) < len(DAY) else table.c.period == period
+
+
+async def preview_close(connection: AsyncConnection, period: str) -> ClosingPreview:
+    """Return the invoices of a period by state, and those that are held."""
+    rows = await invoices.fetch_invoices(connection, match_period(period))
+    held = [row for row in rows if row.state == invoices.HELD]
+    return {
+        "period": period,
+        "invoices": dict(sorted(Counter(row.state for row in rows).items())),
+        "held": [{"invoice": str(row.id), "customer": row.name, "why": _format_why(row)} for row in held],
+    }
+
+
+def _format_why(row: InvoiceRow) -> str:
+    """Return the reason why an invoice is held; its row is in the list even if the reason cannot be read."""
+    return row.held_why if isinstance(row.held_why, str) else UNREADABLE_TEXT

@@ -32,6 +32,7 @@ from loadtest.testbed.http_client import ask
 from loadtest.testbed.ports import HOST, Ports
 from loadtest.testbed.process import Process
 from loadtest.testbed.waiting import until
+from tests.support import absent_alerts
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "deploy" / "compose.yaml"
@@ -543,6 +544,43 @@ def test_an_alert_asks_for_what_is_told_and_says_what_to_do(rule: dict[str, Any]
     assert f"`{rule['alert']}`" in PAGE or rule["alert"] in headings()
 
 
+ABSENT = [rule for group in yaml.safe_load(absent_alerts.FILE.read_text())["groups"] for rule in group["rules"]]
+
+
+@needs_promtool
+def test_each_alert_for_an_absent_metric_fires_and_ends_and_one_of_a_target_that_is_down_does_not(
+    tmp_path: Path,
+) -> None:
+    """The metrics are away for 25 minutes and then there. Another pair of targets is down, and sells nothing."""
+    there = dict.fromkeys(('up{job="edgeproxy", instance="a"}', 'up{job="collector", instance="a"}'), "1x60")
+    there |= {name.replace('"a"', '"b"'): "0x60" for name in there}
+    for guard in set(absent_alerts.GUARDS.values()):
+        job = "edgeproxy" if guard.startswith("edge_") else "collector"
+        there[f'{guard}{{job="{job}", instance="a"}}'] = "1x60"
+    for rule in ABSENT:
+        metric, job = re.search(r"unless on \(job, instance\) (\w+)\{(job=\"\w+\")", rule["expr"]).groups()  # type: ignore[union-attr]
+        there.setdefault(f'{metric}{{{job}, instance="a"}}', "_x25 1x35")
+    firing = 'count(ALERTS{alertname="MetricAbsent", alertstate="firing"}) or vector(0)'
+    looks = [
+        {"expr": firing, "eval_time": f"{minutes}m", "exp_samples": [{"value": count}]}
+        for minutes, count in ((14, 0), (20, len(ABSENT)), (40, 0))
+    ]
+    series = [{"series": name, "values": values} for name, values in there.items()]
+    trial = {"interval": "1m", "input_series": series, "promql_expr_test": looks}
+    file = tmp_path / "absent.yml"
+    settings = {"rule_files": [str(absent_alerts.FILE)], "evaluation_interval": "1m", "tests": [trial]}
+    file.write_text(yaml.safe_dump(settings))
+    done = subprocess.run(["promtool", "test", "rules", file], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_metric_that_is_read_has_an_alert_for_its_absence() -> None:
+    assert absent_alerts.FILE.read_text() == absent_alerts.render(), "python -m tests.support.absent_alerts writes it"
+    read = absent_alerts.list_metrics()
+    assert set(absent_alerts.SOMETIMES) <= set(read)
+    assert all(absent_alerts.SOMETIMES.values())
+
+
 def headings() -> list[str]:
     """Those of the page of alerts."""
     return re.findall(r"^#+ (.*)$", PAGE, re.MULTILINE)
@@ -553,6 +591,8 @@ def test_every_alert_is_tried_and_its_job_is_the_one_that_is_scraped() -> None:
     for rule in ALERTS:
         if rule["alert"] == "Watchdog":
             continue  # e2e/test_alertmanager.py has seen it arrive.
+        if rule in ABSENT:
+            continue  # Each of these is tried below.
         assert f'alertname="{rule["alert"]}"' in tried, rule["alert"]
     jobs = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
     scraped = {job["job_name"] for job in jobs}

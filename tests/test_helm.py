@@ -86,6 +86,8 @@ def test_its_configurations_pass_check(tmp_path: Path, component: str) -> None:
         ({"region": ""}, "region names the region"),
         ({"trust": ""}, "edgeproxy directory keygen"),
         ({"edge": {"admin": {"tokens": ""}}}, "edge.admin.tokens"),
+        ({"collector": {"metrics": {"tokens": ""}}}, "collector.metrics.tokens"),
+        ({"collector": {"settings": {"metrics": {}}}}, "collector.settings.metrics: the chart sets it"),
         ({"image": {"digest": "", "tag": ""}}, "image.digest says which image"),
         ({"collector": {"enabled": False}}, "collector.url says where edges ship to"),
         ({"jobs": {"enabled": True, "image": {"tag": "1"}}}, "jobs.claim names the volume of backups"),
@@ -171,9 +173,27 @@ def test_edges_scale_by_the_lag_of_their_loops_where_an_adapter_serves_it(tmp_pa
 
 def test_its_rules_are_those_that_were_tried_out(tmp_path: Path) -> None:
     manifests = render(tmp_path)
-    for name in ("alerts", "objectives"):
+    for name in ("alerts", "objectives", "absent"):
         written = yaml.safe_load((ROOT / "config" / "prometheus" / f"{name}.yml").read_text())
         assert manifests["PrometheusRule", f"acme-{name}"]["spec"] == written
+
+
+@pytest.mark.parametrize(
+    ("kind", "endpoints"), [("PodMonitor", "podMetricsEndpoints"), ("ServiceMonitor", "endpoints")]
+)
+def test_prometheus_sends_the_token_by_which_the_collector_tells_money(
+    tmp_path: Path, kind: str, endpoints: str
+) -> None:
+    manifests = render(tmp_path, monitoring={"kind": kind})
+    spec = manifests[kind, "acme-collector"]["spec"]
+    (scraped,) = spec[endpoints]
+    assert scraped["authorization"] == {"credentials": {"name": "edgeproxy-metrics", "key": "token"}}
+    assert "authorization" not in manifests["PodMonitor", "acme-edge"]["spec"]["podMetricsEndpoints"][0]
+    collector = yaml.safe_load(manifests["ConfigMap", "acme-collector"]["data"]["collector.yaml"])
+    assert collector["metrics"]["tokens"].startswith("prometheus:")
+    service = manifests["Service", "acme-collector"]
+    assert spec["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert scraped["port"] in [port["name"] for port in service["spec"]["ports"]]
 
 
 def counted(collector: Collector) -> int:

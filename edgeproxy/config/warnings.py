@@ -15,6 +15,7 @@ DEMONSTRATION = frozenset(
         "d2771ba6a5ce166531a002e101dc6f4259fe1926281ac28f9bdaedf21e381866",  # demo-read-token
         "20f4dc1d72e43ab98230c82437018b295d220d05ba6108242d1a164c0b5f1b22",  # demo-service-token
         "9b734e0b3098355db9451c34595db8184a64c0976abc7fc88ae1a428ec48bdc5",  # demo-pro-token
+        "7db5cc1a8926c21400b54e1ba69bc6cac9b3bb916ce8df7afdea3d9aca466cf0",  # demo-metrics-token
     )
 )
 """The SHA-256 of keys and tokens of the files in config/, which everybody can read there."""

@@ -35,6 +35,10 @@ class Prometheus:
         settings["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = addresses
         settings["rule_files"] = [str(PROVIDED.parent / name) for name in settings["rule_files"]]
         for job in settings["scrape_configs"]:
+            if "authorization" in job:
+                job["authorization"]["credentials_file"] = str(
+                    PROVIDED.parent / job["authorization"]["credentials_file"]
+                )
             job["static_configs"][0]["targets"] = [f"{HOST}:{targets[job['job_name']]}"]
         file = folder / "prometheus.yml"
         file.write_text(yaml.safe_dump(settings))

@@ -92,13 +92,16 @@ http://{{ .Release.Name }}-collector:{{ .Values.collector.service.port }}
 
 {{- define "edgeproxy.collectorSettings" -}}
 {{- $settings := .Values.collector.settings -}}
-{{- range $name := list "listen" "database" "directory" "include" -}}
+{{- range $name := list "listen" "database" "directory" "include" "metrics" -}}
 {{- if hasKey $settings $name }}{{ fail (printf "collector.settings.%s: the chart sets it" $name) }}{{ end -}}
 {{- end -}}
 {{- $own := dict
-  "listen" "0.0.0.0:9100"
+  "listen" (dict "address" "0.0.0.0:9100" "behind_tls" true)
   "database" "${DATABASE_URL}"
   "directory" (dict "key" "/var/run/secrets/edgeproxy/directory.key")
   "include" (list "tiers.yaml") -}}
+{{- $readers := .Values.collector.metrics.tokens -}}
+{{- if and .Values.monitoring.enabled (not $readers) }}{{ fail "collector.metrics.tokens says who may read metrics, money among them: NAME:SHA256 of the token in secrets.metricsToken" }}{{ end -}}
+{{- if $readers }}{{ $own = merge $own (dict "metrics" (dict "tokens" $readers)) }}{{ end -}}
 {{- toYaml (merge $own $settings) -}}
 {{- end }}

@@ -15,7 +15,8 @@ import typer
 
 from edgeproxy.cli.outcome import fail
 
-EDGE, COLLECTOR, TIERS, KEY, OPERATOR = "edge.yaml", "collector.yaml", "tiers.yaml", "directory.key", "operator.env"
+EDGE, COLLECTOR, TIERS, PLANS = "edge.yaml", "collector.yaml", "tiers.yaml", "plans.yaml"
+KEY, OPERATOR = "directory.key", "operator.env"
 """Names of the files, none of which may be there yet."""
 
 REFUSED = frozenset("$?#%")
@@ -32,22 +33,63 @@ admin: 127.0.0.1:9090                     # health, metrics, status, usage and l
 state: {state}  # the tables with all counts: keep it between restarts
 include: [tiers.yaml]
 per_ip: {{rate: 200/s}}                     # a coarse first layer, before any key is looked at
+security_headers: true                    # on answers of the API, as far as it sets none itself
+access_log: {log}  # a line of JSON for each request; rotate it by moving it away
 usage: {{collector: "http://127.0.0.1:9100", token: "{token}"}}
 directory: {{from: collector, trust: "{trust}"}}
 upstreams:
   api: {{endpoints: [{upstream}]}}
-routes:
-  - {{path: /v1/*, upstream: api}}
-  - {{path: /public/*, upstream: api, auth: none}}
+routes:                                   # limits in tiers.yaml and plans.yaml name `api`
+  - {{name: api, path: /v1/*, upstream: api}}
+  - {{name: public, path: /public/*, upstream: api, auth: none}}
 """
 
 TIERS_TEXT = """\
-# What is counted, and the limits of each tier of customers: edge.yaml and collector.yaml both include this file.
+# What is counted, and the limits of each tier of customers: edge.yaml and collector.yaml both include this file. Each
+# plan of plans.yaml gives its customers the tier with its name. A limit with `routes` holds these routes alone.
 
-meters: {requests: {count: requests}}
+meters:
+  requests: {count: requests}             # answers below 500
+  api_calls: {count: requests, when: success, routes: [api]}  # what plans price
+  refusals: {count: refusals}             # requests that limits refused, by limit: for the pages
 tiers:
-  basic: {limits: [{rate: 60/min}]}
-  pro: {limits: [{rate: 600/min}]}
+  anonymous: {limits: [{rate: 60/min}]}   # requests without a key on open routes, by address
+  free:
+    limits: [{rate: 60/min}]              # in any minute
+    concurrency: {max: 2, routes: [api]}  # requests at once
+    analytics: 7day                       # how far back customers see their usage in detail
+  pro:
+    limits: [{rate: 600/min}]
+    concurrency: {max: 10, routes: [api]}
+    analytics: 30day
+  enterprise:                             # no limit of requests
+    priority: 1                           # under overload the others are turned away first
+    analytics: 365day
+"""
+
+PLANS_TEXT = """\
+# What is sold, for a month, in US dollars. A version is never edited: a change is a new version, pro@2.
+# docs/billing/billing.md has every setting.
+
+plans:
+  free@1:
+    name: Free
+    fee: "0"
+    meters: {api_calls: {included: 1000, cap: soft}}  # soft: refuses once the grace is over
+    grace: {percent: 20%, for: 3day}
+    entitlements: {support: Community}
+  pro@1:
+    name: Pro
+    fee: "99"
+    annual: {discount: 20%}
+    meters: {api_calls: {included: 100000, price: "0.001"}}
+    entitlements: {support: Priority}
+  enterprise@1:
+    name: Enterprise
+    fee: "499"
+    annual: {discount: 20%}
+    meters: {api_calls: {included: 1000000, price: "0.0005"}}
+    entitlements: {support: 24/7 Dedicated}
 """
 
 COLLECTOR_TEXT = """\
@@ -61,6 +103,11 @@ include: [tiers.yaml]
 # What edges and usage say of customers is a pseudonym, X-Customer-Id too, and people whom services name are stored
 # hashed. Both can be false, before the first customer is there: docs/privacy/privacy.md.
 privacy: {{pseudonyms: true, hash_end_users: true}}
+billing:                                  # nothing is invoiced until `mode` is live: docs/operations/going-live.md
+  plans: {plans}
+  mode: off
+pages:                                    # for operators and customers: `edgeproxy sign-in`; for everybody at /status
+  status: {{regions: {{{region}: {{url: "http://127.0.0.1:9090/readyz"}}}}}}
 tokens:                                   # the hashes of tokens; `edgeproxy tokens add` makes more
   - {{name: me, role: admin, sha256: {admin}}}   # of the token in operator.env
   - {{name: edges, role: edge, sha256: {edge}}}  # of the token in edge.yaml
@@ -87,15 +134,11 @@ def init(
     try:
         with _new_files(folder) as write:
             write(TIERS, TIERS_TEXT)
+            write(PLANS, PLANS_TEXT)
             trust = create_key_file(write(KEY, None))
-            collector = COLLECTOR_TEXT.format(
-                database=json.dumps(f"sqlite:///{folder / 'ledger.db'}"),
-                key=json.dumps(str(folder / KEY)),
-                admin=hashlib.sha256(admin_token.encode()).hexdigest(),
-                edge=hashlib.sha256(edge_token.encode()).hexdigest(),
-            )
-            write(COLLECTOR, collector)
+            write(COLLECTOR, _format_collector(folder, region, admin_token, edge_token))
             quoted = {"region": region, "state": str(folder / "state"), "upstream": upstream}
+            quoted["log"] = str(folder / "access.log")
             edge = EDGE_TEXT.format(token=edge_token, trust=trust, **{n: json.dumps(v) for n, v in quoted.items()})
             for path in (write(EDGE, edge), folder / COLLECTOR):
                 file_kinds.check_file(path, os.environ)
@@ -107,8 +150,20 @@ def init(
     _print_next_steps(folder)
 
 
+def _format_collector(folder: Path, region: str, admin_token: str, edge_token: str) -> str:
+    """Format the file of the collector, with the hashes of its tokens."""
+    return COLLECTOR_TEXT.format(
+        database=json.dumps(f"sqlite:///{folder / 'ledger.db'}"),
+        key=json.dumps(str(folder / KEY)),
+        plans=json.dumps(str(folder / PLANS)),
+        region=json.dumps(region),
+        admin=hashlib.sha256(admin_token.encode()).hexdigest(),
+        edge=hashlib.sha256(edge_token.encode()).hexdigest(),
+    )
+
+
 def _print_next_steps(folder: Path) -> None:
-    typer.echo(f"written to {folder}, for you alone: {', '.join((EDGE, COLLECTOR, TIERS, KEY, OPERATOR))}")
+    typer.echo(f"written to {folder}, for you alone: {', '.join((EDGE, COLLECTOR, TIERS, PLANS, KEY, OPERATOR))}")
     typer.echo(f"  edgeproxy collector -c {shlex.quote(str(folder / COLLECTOR))}")
     typer.echo(f"  edgeproxy edge -c {shlex.quote(str(folder / EDGE))}")
     typer.echo(f"  . {shlex.quote(str(folder / OPERATOR))}   # then: edgeproxy customers add NAME --tier pro")

@@ -14,7 +14,7 @@ from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.edge.load import load_edge
 from edgeproxy.wire.directory_signatures import Signer
 
-FILES = {"edge.yaml", "collector.yaml", "tiers.yaml", "directory.key", "operator.env"}
+FILES = {"edge.yaml", "collector.yaml", "tiers.yaml", "plans.yaml", "directory.key", "operator.env"}
 
 
 def run(*arguments: str | Path) -> Result:
@@ -41,6 +41,14 @@ def test_the_files_fit_together_and_are_their_owners_alone(tmp_path: Path, name:
     assert (edge.region, edge.upstreams["api"].endpoints[0].url) == ("eu-west", "https://10.0.0.5:9443")
     assert edge.directory.trust == (Signer.load(collector.directory.key).public_key,)
     assert edge.tiers == collector.tiers
+    assert {
+        name: (plan.name, (plan.tier or name.partition("@")[0]) in edge.tiers) for name, plan in collector.plans.items()
+    } == {
+        "free@1": ("Free", True),
+        "pro@1": ("Pro", True),
+        "enterprise@1": ("Enterprise", True),
+    }
+    assert (edge.security_headers, edge.access_log is not None, collector.pages is not None) == (True, True, True)
     match = re.search(r"EDGEPROXY_TOKEN=(\w+)", (folder / "operator.env").read_text())
     assert match is not None
     secrets = {"admin": match[1], "edge": edge.usage.token}

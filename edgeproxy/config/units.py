@@ -252,7 +252,11 @@ class Rate:
     seconds: float
 
     def __str__(self) -> str:
-        return f"{self.count}/{self.seconds!r}s"
+        """Format the rate as it would be written: `60/min`, `100/10s`. Reading it gives the same number of seconds."""
+        window = format_seconds(self.seconds)
+        if read_quantity(window, SECONDS, A_TIME) != self.seconds:
+            window = f"{self.seconds!r}s"  # 0.7 is not 700 * 0.001.
+        return f"{self.count}/{re.sub('^1(?=[a-z])', '', window)}"
 
 
 @written(build_text("rate", rf"{NUMBER} ?/ ?({NUMBER} ?)?({'|'.join(SECONDS)})", "60/min", "100/10s"))

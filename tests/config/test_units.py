@@ -168,6 +168,11 @@ def test_what_is_no_rate_is_refused_with_the_reason(written, what, hint):
     assert refusal(units.read_rate, written) == (what, hint)
 
 
+@pytest.mark.parametrize("written", ["60/min", "5000/min", "10/s", "100/10s", "1000/day", "2/h", "5/300ms", "7/90s"])
+def test_a_rate_is_printed_in_the_notation_of_files(written):
+    assert str(units.read_rate(written)) == written
+
+
 @given(st.integers(1, units.COUNT_MAX), st.floats(units.WINDOW_SECONDS_MIN, units.TIME_SECONDS_MAX))
 def test_a_rate_is_read_as_it_was_written(count, seconds):
     rate = units.Rate(count, seconds)

@@ -212,7 +212,7 @@ class LimitSettings(TypedDict):
     name: str
     """The name of the limit."""
     rate: str
-    """The number of requests and the time for which it counts, such as `60/60.0s`."""
+    """The number of requests and the time for which it counts, such as `60/min`."""
     algorithm: NotRequired[AlgorithmName]
     """The algorithm; by default `sliding_window`."""
     burst: NotRequired[int]

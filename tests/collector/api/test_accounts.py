@@ -76,7 +76,7 @@ def test_the_life_of_a_customer(collector: Collector) -> None:
     one = made(collector.send("POST", "/v1/customers", new))
     assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", one["id"])
     assert (one["name"], one["state"], one["metadata"]) == (new["name"], "active", {"plan": "2"})
-    assert [(limit["name"], limit["rate"]) for limit in one["limits"]] == [("basic", "60/60.0s")]
+    assert [(limit["name"], limit["rate"]) for limit in one["limits"]] == [("basic", "60/min")]
     for ref in (one["id"], one["name"]):
         answer = collector.get(f"/v1/customers/{ref}")
         assert (answer.json(), answer["etag"]) == (one, '"1"')

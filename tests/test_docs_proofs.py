@@ -47,3 +47,16 @@ def test_each_thing_that_works_as_asked_names_its_proof() -> None:
         files = re.findall(r"tests/[\w/]+\.py", proof)
         assert files or proof == "a text, nothing to run", row
         assert all((ROOT / file).is_file() for file in files), row
+
+
+def test_each_row_of_what_was_asked_for_has_a_place_in_the_product() -> None:
+    """A link to a file that is there, a setting or path in the words of the product, or a test."""
+    lost = []
+    for line in ASKED.read_text().splitlines():
+        if not line.startswith("| ") or line.startswith(("| asked ", "|---")):
+            continue
+        links = [target.partition("#")[0] for target in re.findall(r"\]\(([^)]+)\)", line)]
+        missing = [target for target in links if target and not (ASKED.parent / target).exists()]
+        if missing or not (links or "`" in line or TEST.search(line)):
+            lost.append((line.split(" | ")[0], missing))
+    assert lost == []

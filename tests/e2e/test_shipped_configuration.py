@@ -1,6 +1,7 @@
 """The files of config/ as they are shipped: two edges of two regions, their hub, the collector, a Stripe sandbox."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,7 +13,10 @@ from typing import Any
 import orjson
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
+from edgeproxy.collector.api.examples import read_examples
+from edgeproxy.collector.pages.job_groups import group_jobs
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.edge.load import load_edge
@@ -24,6 +28,7 @@ from loadtest.testbed.ports import HOST, Ports
 from loadtest.testbed.process import ROOT, Process
 from loadtest.testbed.redis import SERVER, Redis
 from loadtest.testbed.waiting import until
+from tests.support import absent_alerts
 from tests.support.services import Httpbin
 from tests.support.stripe_sandbox import KEY, Sandbox
 from tests.support.visitor import Visitor
@@ -32,6 +37,7 @@ CONFIG = ROOT / "config"
 COMMAND = (sys.executable, "-m", "edgeproxy")
 REGIONS = ("eu-west", "us-east")
 ADMIN = "admin-token"
+METRICS = "demo-metrics-token"
 LIFTED_SECONDS = 2.0
 """Within which another plan holds at every edge; in a run with others, ten times that."""
 
@@ -121,18 +127,20 @@ class Company:
             "DIRECTORY_TRUST": trust,
             "PLANS": str(CONFIG / "plans.yaml"),
             "BILLING_MODE": "live",
+            "METRICS_TOKENS": f"prometheus:{sha256(METRICS)}",
             "STRIPE_BASE": sandbox.url,
             "STRIPE_SECRET_KEY": KEY,
             "HUB_URL": redis.url,
             "API_URL": f"http://{HOST}:{api}",
         }
         self._start(ends, folder, self.port, "collector", "-c", str(self.file))
-        self.edges = {}
+        self.edges: dict[str, int] = {}
+        self.admins: dict[str, int] = {}
         for region, port, admin in zip(REGIONS, rest[::2], rest[1::2], strict=True):
             where = {"EDGE_LISTEN": f"{HOST}:{port}", "EDGE_ADMIN": f"{HOST}:{admin}", "REGION": region}
             where["EDGE_STATE"] = str(folder / region)
             self._start(ends, folder, admin, "edge", "-c", str(CONFIG / "edge.yaml"), **where)
-            self.edges[region] = port
+            self.edges[region], self.admins[region] = port, admin
 
     def _start(self, ends: ExitStack, folder: Path, port: int, *command: str, **environ: str) -> None:
         process = Process([*COMMAND, *command], folder / f"log-{port}", environ={**self.environ, **environ})
@@ -296,3 +304,117 @@ def test_what_a_tier_says_its_customers_see(company: Company) -> None:
         plans = visitor.get("/account/plan").text
         for shown in ("Community", "Priority", "24/7 Dedicated", "600 requests in 1 minute", "30 days back", "large: "):
             assert shown in plans, shown
+
+
+def test_a_customer_whose_allowances_are_spent_still_reads_usage_invoices_and_data(company: Company) -> None:
+    company.join("fay", "free")
+    for meter, value in (("agent_executions", 200), ("llm_tokens", 13_000)):
+        assert company.report("fay", meter, value) == []
+
+    def execute(region: str) -> Answer:
+        return ask(company.edges[region], "/post", method="POST", key=key_of("fay"), body=b"{}")
+
+    for region in REGIONS:
+        until(lambda region=region: execute(region).status == 429, "work is refused")  # type: ignore[misc]
+        kinds = {execute(region).json()["limit"]["kind"] for _ in range(3)}
+        assert kinds <= {"quota", "plan"}
+        for path in ("/get", "/status/200"):
+            assert company.send(region, "fay", path).status == 200, (region, path)
+    token = company.call("POST", "/v1/tokens", {"name": "fay-ci", "customer": "fay"})["secret"]
+    for path in ("/v1/usage?by=meter", "/billing/invoices", "/billing/invoices/upcoming", "/v1/customers/fay/quotas"):
+        assert company.call("GET", path, token=token), path
+    with company.pages("fay") as visitor:
+        for path in ("/account", "/account/usage", "/account/month", "/account/invoices", "/account/data"):
+            visitor.get(path)
+            assert visitor.status == 200, path
+        limits = visitor.get("/account/limits").text
+        assert "Routes: post, anything, stream, priced" in limits
+        assert "Routes: post, anything, stream, priced" in visitor.get("/account/plan").text
+
+
+def test_pages_of_a_customer_have_a_budget_of_their_own_and_are_in_its_language(company: Company) -> None:
+    company.join("gijs", "standard")
+    assert company.report("gijs", "llm_tokens", 10, model="large") == []
+    with company.pages("gijs") as visitor:
+        visitor.get("/account/month?lang=nl")
+        began, pages = time.monotonic(), 0
+        while visitor.status == 200 and pages < 30:
+            visitor.get("/account/month")
+            pages += 1
+        assert (visitor.status, pages) == (200, 30), "a page makes several calls, of which the API allows 100 a minute"
+        assert time.monotonic() - began < 60
+        text = visitor.read.text
+        assert "LLM-tokens" in text
+        assert "LLM tokens" not in text
+        limits = visitor.get("/account/limits").text
+        assert "Uitvoeringen van agents" in limits
+        assert "Agent executions" not in limits
+
+
+def test_upgrades_propose_tiers_that_plans_on_sale_have(company: Company) -> None:
+    company.join("hans", "free")
+    assert read_examples().fields["tier"] in shipped().tiers, "the description proposes it"
+    answer = ask(
+        company.port,
+        "/billing/upgrade?customer=hans&tier=gold",
+        method="POST",
+        fields={"Authorization": f"Bearer {ADMIN}"},
+    )
+    assert answer.status == 422
+    assert answer.json()["errors"][0]["detail"] == "no plan on sale has it; write one of free, pro, enterprise"
+    upgraded = company.call("POST", "/billing/upgrade?customer=hans&tier=pro")
+    assert upgraded["plan"] == "standard@1"
+
+
+def test_jobs_that_run_for_as_long_as_their_lock_is_held_say_so(company: Company) -> None:
+    def list_running() -> set[str]:
+        jobs = company.call("GET", "/v1/jobs")["jobs"]
+        return {job["name"] for job in jobs if job["running_since"] is not None and not job["holds_jobs"]}
+
+    until(lambda: not list_running(), "all jobs rest but those that hold others")
+    jobs = company.call("GET", "/v1/jobs")["jobs"]
+    assert any(job["running_since"] for job in jobs if job["holds_jobs"])
+    holders = [job for job in jobs if job["holds_jobs"]]
+    assert group_jobs(holders, time.time() + 86_400).late == []
+
+
+def scrape(port: int, host: str, token: str = "") -> tuple[int, set[str]]:
+    """What a Prometheus at another host gets: the status, and the names of the samples."""
+    fields = {"Host": host, **({"Authorization": f"Bearer {token}"} if token else {})}
+    answer = ask(port, "/metrics", fields=fields)
+    families = text_string_to_metric_families(answer.body.decode()) if answer.status == 200 else ()
+    return answer.status, {sample.name for family in families for sample in family.samples}
+
+
+def test_a_prometheus_elsewhere_gets_each_metric_that_alerts_need_by_the_shipped_token(company: Company) -> None:
+    company.join("iris", "standard")
+    until(lambda: "billing_liability_usd" in scrape(company.port, "collector:9100", METRICS)[1], "figures are computed")
+    assert scrape(company.port, "collector:9100")[0] == 401
+    assert scrape(company.port, "collector:9100", "demo-read-token")[0] == 401
+    status, collector = scrape(company.port, "collector:9100", METRICS)
+    assert status == 200
+    edge = scrape(company.admins["eu-west"], f"{HOST}:{company.admins['eu-west']}")[1]
+    missing = [name for name in absent_alerts.list_required() if name not in collector | edge]
+    assert missing == [], "an alert would fire at an edge or a collector that is well"
+
+
+def test_an_operator_runs_checks_sees_baselines_and_previews_a_close_over_http(company: Company) -> None:
+    company.call("POST", "/v1/customers", {"name": "jan", "tier": "free"})
+    result = company.call("POST", "/v1/checks")
+    assert (result["usage"], result["spending"]) == ("run", "run")
+    alerts = {alert["customer"] for alert in company.call("GET", "/v1/alerts?kind=spend_spike")["alerts"]}
+    assert set(result["alerted"]) <= alerts
+    assert company.call("POST", "/v1/checks")["alerted"] == [], "a customer has one alert a day"
+    (entry, *_) = company.call("GET", "/v1/audit?action=checks.run")["entries"]
+    assert (entry["target"], entry["after"]["usage"]) == ("checks", "run")
+    baselines = company.call("GET", "/v1/customers/jan/baselines")
+    assert baselines == {"customer": "jan", "built_at": None, "baselines": []}, "three weeks of usage are needed"
+    month = time.strftime("%Y-%m", time.gmtime())
+    closing = company.call("GET", f"/billing/invoices/closing?period={month}")
+    printed = company.command("billing", "close", "--period", month, "--dry-run", "-c", str(company.file))
+    counts = {state: int(count) for count, state in re.findall(r"^(\d+) invoices? (\w+)$", printed, re.MULTILINE)}
+    assert counts == closing["invoices"], "the command shows the same"
+    for path in ("/v1/checks", "/v1/customers/jan/baselines", f"/billing/invoices/closing?period={month}"):
+        method = "POST" if path == "/v1/checks" else "GET"
+        fields = {"Authorization": "Bearer demo-service-token"}
+        assert ask(company.port, path, method=method, fields=fields).status == 403, path

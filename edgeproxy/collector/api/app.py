@@ -64,6 +64,14 @@ REASONS = {
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+PAGES_PER_MINUTE = 300
+"""Pages that a visitor who signed in may open in a minute, parts that refresh themselves among them."""
+
+
+RARE_PER_MINUTE = 30
+"""Endpoints with a lower rate answer at some cost, such as an export: their rate holds for pages, too."""
+
+
 class RequestParts(NamedTuple):
     """A request without its head: that of an HTTP request, or of an inner call."""
 
@@ -73,6 +81,15 @@ class RequestParts(NamedTuple):
     """The JSON of an inner call; None: it is that of the request."""
     inner_body: bytes | None = None
     """The bytes of an inner call, likewise."""
+
+
+def is_within_page(endpoint: AnyEndpoint, parts: RequestParts) -> bool:
+    """Return whether a page reads this for its visitor, and the budget of pages bounds it.
+
+    A page reads several facts, so it would use up the rate of the API. Reads that are rarer than pages keep their rate.
+    """
+    is_rare = endpoint.rate is not None and endpoint.rate.requests < RARE_PER_MINUTE
+    return parts.inner_body is not None and endpoint.method == "GET" and not is_rare
 
 
 class Service:
@@ -177,7 +194,7 @@ class Service:
                         await contacts.require_trusted(connection, holder.customer, holder.label, time.time())
         if holder is not None and endpoint.is_change:
             self._check_change_rate(holder)
-        if endpoint.rate is not None:
+        if endpoint.rate is not None and not is_within_page(endpoint, parts):
             self._check_request_rate(endpoint.path, endpoint.rate, holder, request, parts)
         query = parse_query(endpoint.query, parts.query)
         request[SHOWN_TO] = find_readers(holder)
@@ -241,6 +258,10 @@ class Service:
         """Count a visit of a client, as an endpoint's rate does; return 0, or the seconds until it may come again."""
         rate = RequestRate(per_minute, "address")
         return self._limits.wait(f"pages {what}", rate, format_subject(request[CLIENT]), time.time())
+
+    def count_page(self, visitor: str) -> int:
+        """Count a page of a visitor who signed in; return 0, or the seconds until the next one."""
+        return self._limits.wait("own pages", RequestRate(PAGES_PER_MINUTE, "customer"), visitor, time.time())
 
     def _check_change_rate(self, holder: Holder) -> None:
         """Raise ProblemError where a caller makes more changes than it may.

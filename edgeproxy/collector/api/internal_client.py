@@ -1,6 +1,7 @@
 """The API for pages: what somebody who signed in asks for is answered as if it came over HTTP."""
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import Unpack
 from urllib.parse import urlencode
 
@@ -17,9 +18,34 @@ from edgeproxy.collector.pages.api import ApiResponse, RequestOptions
 from edgeproxy.collector.pages.sessions import Session
 from edgeproxy.collector.pages.site import format_path
 
+
+@dataclass(slots=True)
+class Fact:
+    """An answer that a page has read, for whatever else of the page reads it."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    answer: web.StreamResponse | None = None
+
+
+FACTS = web.RequestKey("facts", dict[str, Fact])
+"""Answers to reads by their URL, since the last change."""
 CALLS = web.RequestKey("calls", asyncio.Semaphore)
 CALLS_MAX = READERS - 1
 """Calls that a page makes at once: one page does not take all connections."""
+
+
+def create_holder(session: Session) -> Holder:
+    """Return the holder with the rights of a session."""
+    who = session.who
+    return Holder(
+        who.label,
+        who.roles,
+        who.customer,
+        is_person=True,
+        factor_at=who.factor_at,
+        signed_in_at=session.signed_in_at,
+        contact_role=who.contact_role,
+    )
 
 
 class Inside:
@@ -45,16 +71,7 @@ class Inside:
     ) -> ApiResponse:
         """Call an endpoint with the rights of a session; see collector/pages/api.py."""
         names, once, body = options.get("names", {}), options.get("once"), options.get("body")
-        who = session.who
-        holder = Holder(
-            who.label,
-            who.roles,
-            who.customer,
-            is_person=True,
-            factor_at=who.factor_at,
-            signed_in_at=session.signed_in_at,
-            contact_role=who.contact_role,
-        )
+        holder = create_holder(session)
         fields = {"Accept": "application/json", **({"Idempotency-Key": once} if once else {})}
         query = options.get("query", {})
         endpoint = self._endpoints[method, path]
@@ -64,14 +81,34 @@ class Inside:
         inner = request.clone(method=method, rel_url=url, headers=fields)
         sent = None if body is None else dict(body)
         parts = RequestParts(names, query, sent, options.get("given", b""))
-        if CALLS not in request:
-            request[CALLS] = asyncio.Semaphore(CALLS_MAX)
-        async with request[CALLS]:
-            answer = await self._service.answer_inner_call(inner, holder, endpoint, parts)
+        if endpoint.is_change or FACTS not in request:
+            request[FACTS] = {}
+        if endpoint.method == "GET":
+            fact = request[FACTS].setdefault(url, Fact())
+            async with fact.lock:  # A second reader waits for the answer of the first.
+                if fact.answer is None:
+                    fact.answer = await self._answer(request, inner, holder, endpoint, parts)
+            answer = fact.answer
+        else:
+            answer = await self._answer(request, inner, holder, endpoint, parts)
         assert isinstance(answer, web.Response), "an export is no answer for a page"
         content = answer.body if isinstance(answer.body, bytes) else b""
         document = orjson.loads(content) if content and "json" in answer.content_type else None
         return ApiResponse(answer.status, document, content, answer.headers)
+
+    async def _answer(
+        self,
+        request: web.Request,
+        inner: web.BaseRequest,
+        holder: Holder,
+        endpoint: AnyEndpoint,
+        parts: RequestParts,
+    ) -> web.StreamResponse:
+        """Answer a call of a page, with CALLS_MAX at once."""
+        if CALLS not in request:
+            request[CALLS] = asyncio.Semaphore(CALLS_MAX)
+        async with request[CALLS]:
+            return await self._service.answer_inner_call(inner, holder, endpoint, parts)
 
     def deny(self, request: web.Request, actor: str | None, status: int, why: str) -> None:
         """Put on record that a page was denied."""
@@ -80,6 +117,10 @@ class Inside:
     def count_visit(self, request: web.Request, what: str, per_minute: int) -> int:
         """Count a visit of a client; see collector/pages/api.py."""
         return self._service.count_visit(request, what, per_minute)
+
+    def count_page(self, session: Session) -> int:
+        """Count a page of a session's visitor; see collector/pages/api.py."""
+        return self._service.count_page(f"{session.who.customer or ''} {session.who.label}")
 
     def show_names(self, request: web.Request, session: Session | None) -> None:
         """Let the page of a request have names in the place of pseudonyms; see collector/pages/api.py."""

@@ -71,6 +71,8 @@ class Job(NamedTuple):
     """The lock under which one collector of several runs the job; None where each runs it."""
     gives_way: bool = True
     """Whether it gives way to who waits for a page; not where somebody waits for the job itself."""
+    holds_jobs: bool = False
+    """Whether a run of it is other jobs, under its lock, and goes on until the lock is lost."""
     follows: tuple[str, ...] = ()
     """The names of the jobs whose first run after a start comes before that of this one, which needs their results."""
 

@@ -420,5 +420,5 @@ class BillingJobs:
         async def try_lock() -> object:
             return await run_exclusively(self._database, lock, work)
 
-        bearer = Job(lock, STAND_BY_SECONDS, "the lock of a job cannot be had", try_lock, lock=lock)
+        bearer = Job(lock, STAND_BY_SECONDS, "the lock of a job cannot be had", try_lock, lock=lock, holds_jobs=True)
         await repeat(bearer, self._limited_log)

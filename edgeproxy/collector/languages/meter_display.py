@@ -1,6 +1,6 @@
 """How people read a meter: what it is called, its unit, and for how many units its price is. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from edgeproxy.config.meters import DEFAULT_UNITS, Meter, UnitName
@@ -31,6 +31,12 @@ def find_display(meters: Mapping[str, Meter], name: str) -> MeterDisplay:
         return MeterDisplay(format_label(name), "", None)
     unit: UnitName | Literal[""] = meter.unit or DEFAULT_UNITS.get(meter.count) or ""
     return MeterDisplay(meter.label or format_label(name), unit, meter.scale)
+
+
+def find_worded_display(meters: Mapping[str, Meter], name: str, say: Callable[[str], str]) -> MeterDisplay:
+    """Return how a meter is written for a reader, by whose language `say` translates labels that it knows."""
+    display = find_display(meters, name)
+    return display._replace(label=say(display.label))
 
 
 def format_label(name: str) -> str:

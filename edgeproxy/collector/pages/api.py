@@ -60,6 +60,9 @@ class ApiClient(Protocol):
     def count_visit(self, request: web.Request, what: str, per_minute: int) -> int:
         """Count a visit of a client; return 0, or the seconds until it may come again, and then it is not counted."""
 
+    def count_page(self, session: Session) -> int:
+        """Count a page of a session's visitor; return 0, or the seconds until the next one, and it is not counted."""
+
     def show_names(self, request: web.Request, session: Session | None) -> None:
         """Let the page of a request have names in the place of pseudonyms, as far as its visitor may see them."""
 

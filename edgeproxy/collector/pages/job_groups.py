@@ -35,7 +35,12 @@ def group_jobs(jobs: Sequence[JsonDocument], now: float) -> JobGroups:
 
 
 def is_late(job: JsonDocument, now: float) -> bool:
-    """Return whether the last thing that a job did, to begin or to end a run, is too long ago."""
+    """Return whether the last thing that a job did, to begin or to end a run, is too long ago.
+
+    A run that holds other jobs goes on for as long as this collector has their lock.
+    """
+    if job["holds_jobs"] and job["running_since"] is not None:
+        return False
     written = job["running_since"] or job["ended_at"]
     if written is None:
         return False

@@ -101,6 +101,8 @@ async def show_limits(visit: Visit) -> web.Response:
         terms=None if tier is None else compute_terms(tier, body),
         rates=limits.body["limits"] if limits.is_success else [],
         concurrency=limits.body["concurrency"] if limits.is_success else None,
+        concurrency_routes=limits.body["concurrency_routes"] if limits.is_success else [],
+        concurrency_scopes=limits.body["concurrency_scopes"] if limits.is_success else [],
         live_uses=compute_live_uses(limits.body["live"]) if is_limited else None,
         features=features,
         quotas=[(one, home.build_quota_bar(one)) for one in quotas["quotas"]],

@@ -109,7 +109,8 @@ def create_environment(language: str) -> Environment:
         bytecode_cache=COMPILED,
     )
     templates.install_gettext_translations(load_catalog(language), newstyle=True)  # type: ignore[attr-defined]
-    templates.filters |= {"shown": show_text, "label": format_label}
+    say = load_catalog(language).gettext
+    templates.filters |= {"shown": show_text, "label": partial(show_label, say=say), "worded": say}
     templates.globals |= {"describe_alert": describe, "describe_own_alert": describe_own, "find_button": find_button}
     templates.globals |= {
         "place_of": find_static_path,
@@ -118,10 +119,15 @@ def create_environment(language: str) -> Environment:
         "parse_time": parse_time,
     }
     templates.globals |= {name: getattr(charts, name) for name in CHARTS} | {"now": time.time}
-    say = load_catalog(language).gettext
     templates.globals["explain_why"] = partial(explain_why, say=say)
     templates.globals |= {name: {key: say(text) for key, text in words.items()} for name, words in WORDS.items()}
     return templates
+
+
+def show_label(name: str, say: Callable[[str], str]) -> str:
+    """Return the name of a meter, a limit or a feature as a label, in the reader's language where it has the word."""
+    label = format_label(name)
+    return say(label) if label else label
 
 
 def show_text(value: object, most: int = TEXT_CHARACTERS_MAX) -> str:

@@ -16,7 +16,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.languages import currencies
 from edgeproxy.collector.languages.catalogs import load_catalog
-from edgeproxy.collector.languages.meter_display import find_display
+from edgeproxy.collector.languages.meter_display import find_worded_display
 from edgeproxy.collector.languages.reader import Reader, choose_reader
 from edgeproxy.collector.mails.letter import render_links
 from edgeproxy.collector.pages import choices, forms, navigation, refusals, rendering, sessions
@@ -187,7 +187,7 @@ class Visit:
             build_link=self.build_link,
             step_up=self.step_up,
             has_status="status" in self.site.groups,
-            find_display=partial(find_display, settings.meters),
+            find_display=partial(find_worded_display, settings.meters, say=say),
             find_fee_share=partial(find_fee_share, settings.plans),
             currencies=[CHARGED, *rates] if rates else [],
             beside=currencies.choose_currency(rates, self.currency, self.reader.locale),
@@ -337,6 +337,9 @@ class Site:
                         401, "the session has to be confirmed: open the page again, and send the form again"
                     )
                 return visit.redirect(way, next=request.path_qs)
+            # Whoever has used up the budget can still sign out.
+            if page.who != "someone" and (seconds := self.api.count_page(visit.session)):
+                raise PageError(429, "you have opened too many pages in a minute", retry_after=str(seconds))
         if is_form:
             visit.form = await forms.parse_form(request)
             if page.who != "anyone" and not hmac.compare_digest(

@@ -142,7 +142,24 @@ FAULTS = {
     500: N_("Something went wrong here"),
     503: N_("The data cannot be had now. Try again in a minute."),
 }
+LABELS = (
+    N_("API calls"),
+    N_("Agent executions"),
+    N_("Cached tokens"),
+    N_("Concurrency"),
+    N_("Input tokens"),
+    N_("LLM tokens"),
+    N_("Output tokens"),
+    N_("Refusals"),
+    N_("Seats"),
+    N_("Session"),
+    N_("Storage GB"),
+    N_("Support"),
+    N_("Workflows"),
+)
+"""Labels of the meters, limits and features of the shipped files. Other names are shown as they are."""
 REASONS = {
+    "you have opened too many pages in a minute": N_("You have opened too many pages. Wait a minute."),
     "the session has ended: sign in, and send the form again": N_("The session has ended."),
     "the session has to be confirmed: open the page again, and send the form again": N_(
         "The session has to be confirmed."

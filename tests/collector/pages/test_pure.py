@@ -272,10 +272,13 @@ def test_values_with_links_can_be_followed_and_a_chart_without_is_a_picture() ->
 def test_jobs_that_failed_or_are_late_come_first_and_all_others_are_folded_by_their_rest() -> None:
     now = 1_784_160_000.0
 
-    def job(name: str, rest: float, ago: float, result: str = "succeeded", *, runs: bool = False) -> Any:
+    def job(
+        name: str, rest: float, ago: float, result: str = "succeeded", *, runs: bool = False, holds: bool = False
+    ) -> Any:
         at = format_timestamp(int((now - ago) * 1000))
         running, ended = (at, None) if runs else (None, at)
-        return {"name": name, "period_s": rest, "result": result, "ended_at": ended, "running_since": running}
+        of = {"holds_jobs": holds}
+        return {"name": name, "period_s": rest, "result": result, "ended_at": ended, "running_since": running, **of}
 
     jobs = [
         job("a", 30, 9000, "failed"),
@@ -285,11 +288,13 @@ def test_jobs_that_failed_or_are_late_come_first_and_all_others_are_folded_by_th
         job("e", 300, 1201, runs=True),
         job("f", 300, 60, runs=True),
         {**job("g", 86400, 0), "ended_at": None},
+        job("h", 5, 9000, runs=True, holds=True),
+        job("i", 5, 9000, holds=True),
     ]
     groups = group_jobs(jobs, now)
     named = [(rest, [one["name"] for one in some]) for rest, some in groups.others]
-    assert named == [("seconds", ["c"]), ("minutes", ["f"]), ("hours", ["d", "g"])]
-    assert [[one["name"] for one in some] for some in groups[:2]] == [["a"], ["b", "e"]]
+    assert named == [("seconds", ["c", "h"]), ("minutes", ["f"]), ("hours", ["d", "g"])]
+    assert [[one["name"] for one in some] for some in groups[:2]] == [["a"], ["b", "e", "i"]]
 
 
 def test_a_line_is_interrupted_where_nothing_was_measured() -> None:

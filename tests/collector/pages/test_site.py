@@ -14,6 +14,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.api.app import PAGES_PER_MINUTE
 from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages import sign_in
 from edgeproxy.collector.pages.sessions import Link
@@ -433,20 +434,26 @@ def test_alerts_are_mailed_to_a_contact_whom_the_customer_chooses(stage: PagesSt
     stage.collector.send("PUT", contacts, {"emails": emails})
 
 
-def test_alerts_are_shown_to_a_customer_who_has_asked_too_often_what_is_spent(stage: PagesStage) -> None:
+def test_pages_are_bounded_by_visitor_and_not_by_what_the_api_was_asked(stage: PagesStage) -> None:
     assert stage.collector.send("POST", "/v1/customers", {"name": "busy", "tier": "basic"}).status == 201
     contacts = "/v1/customers/busy/contacts"
     assert stage.collector.send("PUT", contacts, {"emails": ["busy@example.com"]}).status == 200
+    token = stage.collector.send("POST", "/v1/tokens", {"name": "busy", "customer": "busy"}).json()["secret"]
+    while stage.collector.get("/billing/status", token=token).status == 200:
+        pass
     with stage.customer("busy") as busy:
-        busy.get("/account/alerts")
-        assert "Spending" in busy.read.text
-        for _ in range(100):
-            busy.get("/account/alerts")
-            assert busy.status == 200
-            if "Spending" not in busy.read.text:
-                break
-        else:
-            raise AssertionError("nothing bounds it")
+        assert "Spending" in busy.get("/account/alerts").text
+        opened = 1
+        while busy.status != 429:
+            busy.get("/account/docs/nothing")
+            opened += 1
+            assert opened <= PAGES_PER_MINUTE + 1, "nothing bounds it"
+        assert opened > PAGES_PER_MINUTE - 5, "signing in opens some, too"
+        assert "retry-after" in busy.answer.headers
+        assert "You have opened too many pages." in busy.read.text
+    with stage.customer("acme") as acme:
+        acme.get("/account/alerts")
+        assert acme.status == 200
 
 
 def test_a_customer_chooses_the_region_that_executes_its_requests(stage: PagesStage) -> None:

@@ -1,5 +1,7 @@
 """Quotas of customers, and the items that are allocated of them."""
 
+from collections.abc import Mapping
+
 import orjson
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,6 +15,7 @@ from edgeproxy.collector.api.group import Handlers
 from edgeproxy.collector.api.quotas.models import (
     AllocateItemRequest,
     AllocationsQuery,
+    HeldQuota,
     QuotaCountsQuery,
 )
 from edgeproxy.collector.api.request_reader import JSON_BYTES_MAX, parse_body, read_body
@@ -20,7 +23,10 @@ from edgeproxy.collector.api.responses import answer, problem
 from edgeproxy.collector.quotas import allocations, customer_quotas, usage
 from edgeproxy.collector.quotas.allocations import ITEM, AllocationRow
 from edgeproxy.collector.quotas.customer_quotas import CustomerQuotas
+from edgeproxy.collector.quotas.quota_status import QuotaProjection, QuotaUsage
+from edgeproxy.config.allowance import get_selection
 from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.config.meters import Meter
 
 
 class QuotaHandlers(Handlers):
@@ -39,7 +45,7 @@ class QuotaHandlers(Handlers):
             responses = []
             for status in (await usage.fetch_statuses(connection, [quotas], meters, now))[quotas.customer]:
                 projected = await usage.fetch_projection(connection, quotas.customer, status, meters, quotas.since, now)
-                responses.append(status.to_response(projected))
+                responses.append(_to_held_quota(status, projected, meters))
         return answer(200, {"customer": quotas.customer, "quotas": responses})
 
     async def fetch_counts(self, call: Call[QuotaCountsQuery, Nothing]) -> web.Response:
@@ -130,6 +136,13 @@ async def _read_allocation_request(request: web.Request) -> AllocateItemRequest:
     except orjson.JSONDecodeError as error:
         raise ChangeRejectedError(400, f"the body is not JSON: {error}") from None
     return parse_body(AllocateItemRequest, fields)
+
+
+def _to_held_quota(status: QuotaUsage, projected: QuotaProjection | None, meters: Mapping[str, Meter]) -> HeldQuota:
+    """Return a quota with its usage and the requests that it holds, as the API does."""
+    quota, meter = status.quota, meters.get(status.quota.meter)
+    held = quota if meter is None else get_selection(quota, meter)
+    return {**status.to_response(projected), "routes": list(held.routes), "scopes": list(held.scopes)}
 
 
 def allocation_to_response(allocation: AllocationRow) -> JsonObject:

@@ -14,12 +14,22 @@ from edgeproxy.collector.quotas.quota_status import QuotaStatus
 from edgeproxy.config.units import Whole
 
 
+class HeldQuota(QuotaStatus):
+    """A quota, what is used of it, and the requests that it holds."""
+
+    routes: list[str]
+    """The routes whose requests the quota holds: names, or patterns such as `chat-*`. By default those of its meter;
+    where `scopes` is empty, too, all requests that feed the meter."""
+    scopes: list[str]
+    """The scopes by which the quota holds the requests of routes."""
+
+
 class QuotaList(TypedDict):
     """The quotas of a customer, and what is used of them."""
 
     customer: str
     """The customer, by name."""
-    quotas: list[QuotaStatus]
+    quotas: list[HeldQuota]
     """The status of each quota."""
 
 

@@ -137,6 +137,7 @@ def _job_to_response(status: JobStatus) -> JobResponse:
         "name": job.name,
         "period_s": job.seconds,
         "lock": job.lock,
+        "holds_jobs": job.holds_jobs,
         "running_since": running_since,
         "result": None if last is None else last.result,
         "ended_at": ended_at,

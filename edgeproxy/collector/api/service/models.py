@@ -24,6 +24,8 @@ class JobResponse(TypedDict):
     """The seconds of rest after each run; a job that has work left may rest for less."""
     lock: str | None
     """The lock under which one collector of several runs the job; null where each collector runs it."""
+    holds_jobs: bool
+    """Whether a run is other jobs under this lock: it goes on until the lock is lost or the collector stops."""
     running_since: str | None
     """The time at which the present run began; null where the job rests."""
     result: JobResult | None

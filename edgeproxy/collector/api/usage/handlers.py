@@ -222,6 +222,8 @@ class UsageHandlers(Handlers):
                 "as_of": format_timestamp(until * 1000),
                 "limits": [to_rate_use(limit, use) for limit, use in uses],
                 "concurrency": get_concurrency(allowance),
+                "concurrency_routes": [] if allowance.concurrency is None else list(allowance.concurrency.routes),
+                "concurrency_scopes": [] if allowance.concurrency is None else list(allowance.concurrency.scopes),
                 "live": await self._fetch_live(name, until, modes, call.holder),
                 "is_counted": bool(refused),
                 "refusals": [
@@ -284,6 +286,8 @@ def to_rate_use(limit: Limit, use: customer_limits.LimitUse) -> RateUse:
         "mode": limit.mode,
         "count": limit.count,
         "window_s": limit.window,
+        "routes": list(limit.routes),
+        "scopes": list(limit.scopes),
         "used": use.used,
         "peak": use.peak,
     }

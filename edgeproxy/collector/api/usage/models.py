@@ -199,6 +199,10 @@ class RateUse(TypedDict):
     """The number of requests in a window, raised for a while as it may be."""
     window_s: float
     """The length of the window in seconds."""
+    routes: list[str]
+    """The routes whose requests the rate holds: names, or patterns such as `chat-*`; all if `scopes` is empty, too."""
+    scopes: list[str]
+    """The scopes by which the rate holds the requests of routes."""
     used: int | None
     """The requests in the last window of whole minutes; null where they are not known: for rates that do not count all
     requests of the customer, whose window is no whole minutes or above a day, or without a meter of requests."""
@@ -266,6 +270,10 @@ class CustomerLimits(TypedDict):
     """The rates that apply, in the order of the tier."""
     concurrency: int | None
     """The requests at once that are allowed; null where any number is."""
+    concurrency_routes: list[str]
+    """The routes whose requests count as requests at once; all where `concurrency_scopes` is empty, too."""
+    concurrency_scopes: list[str]
+    """The scopes by which the requests of routes count as requests at once."""
     live: list[LiveEdge]
     """What is used at each edge now. Edges report it while somebody asks, the first time within 20 seconds; of so many
     customers at a time, operators' first. Those of earlier versions report nothing."""

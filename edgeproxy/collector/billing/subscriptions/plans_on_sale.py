@@ -38,7 +38,10 @@ def build_not_sold_error(plans: Mapping[str, Plan], customer: str) -> ChangeReje
 
 def get_version_of_tier(tier: str, plans: Mapping[str, Plan], customer: str) -> str:
     """Return the newest version of the plan with this tier at the edge; raises ChangeRejectedError."""
-    for version in find_newest_versions(plans, customer).values():
+    sold = find_newest_versions(plans, customer).values()
+    tiers = {get_plan_tier(version, plans[version]): version for version in sold}
+    for version in sold:
         if tier in (get_plan_tier(version, plans[version]), get_plan_name(version)):
             return version
-    raise ChangeRejectedError(422, "some fields cannot be used", [("tier", "no plan on sale has it")])
+    why = f"no plan on sale has it; write one of {', '.join(tiers)}"
+    raise ChangeRejectedError(422, "some fields cannot be used", [("tier", why)])

@@ -20,7 +20,11 @@ from loadtest.testbed.http_client import Answer
 BEACON = "beacon-token"
 KEY = base64.b64encode(b"k" * 32).decode()
 METERS = {"requests": {"count": "requests"}, "places": {"count": "holdings"}}
-QUERIES = {"delete_dead_letters_letter": "why=test", "get_customers_customer_move": "residency=us"}
+QUERIES = {
+    "delete_dead_letters_letter": "why=test",
+    "get_customers_customer_move": "residency=us",
+    "get_billing_invoices_closing": "period=2027-03",
+}
 """What queries must have."""
 REFUSED = {
     # Without Stripe there are no invoices, purchases and events of its own.

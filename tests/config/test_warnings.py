@@ -209,6 +209,34 @@ def test_customers_of_files_are_beyond_the_reach_of_plans(tmp_path):
     assert "acme: an edge that has them in files too" in reported
 
 
+@pytest.mark.parametrize(
+    ("terms", "obstacle"),
+    [
+        ("meters: {requests: {price: '1'}}", None),
+        (
+            "meters: {requests: {price: '1', by: {dimension: model, prices: {large: '2'}}}}",
+            "prices of requests by model",
+        ),
+        ("meters: {requests: {price: '1/100', package: 100}}", "prices of requests by package"),
+        ("meters: {requests: {price: '1'}}, threshold: '500'", "a threshold"),
+    ],
+)
+def test_plans_that_meters_of_stripe_cannot_charge_are_named_with_the_reason(tmp_path, terms, obstacle):
+    (tmp_path / "plans.yaml").write_text(f"plans: {{basic@1: {{fee: '9', tier: t, {terms}}}}}\n")
+    meters = "meters: {requests: {count: events, dimensions: {model: 5}}}"
+    text = f"tiers: {{t: {{}}}}\n{meters}\nbilling: {{plans: {tmp_path}/plans.yaml, "
+    for collection, expected in (("invoice_items", False), ("meters", obstacle is not None)):
+        fields, reported = warned(
+            tmp_path,
+            text + f"collection: {collection}}}",
+            COLLECTOR,
+            collector_load.load_collector,
+            list_collector_warnings,
+        )
+        assert fields == ["billing.plans"] * expected
+        assert not expected or f"basic@1 has {obstacle}, which" in reported
+
+
 def test_what_is_reported_of_an_edge_that_need_not_show_a_certificate_everywhere(tmp_path):
     authority = Authority(tmp_path)
     pair = authority.issue("collector.test")

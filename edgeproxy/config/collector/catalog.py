@@ -318,9 +318,18 @@ class Plan(Part):
     @property
     def fits_stripe_meters(self) -> bool:
         """Whether prices of Stripe's meters can charge its usage: by tiers, once a period, in US dollars."""
-        prices = self.meters.values()
-        is_tiered = all(price.package is None and price.by is None for price in prices)
-        return self._currency == USD and self.threshold is None and is_tiered
+        return self.find_meters_obstacle() is None
+
+    def find_meters_obstacle(self) -> str | None:
+        """Find the first of its terms that prices of Stripe's meters cannot have; None where they can charge all."""
+        for name, price in self.meters.items():
+            if price.by is not None:
+                return f"prices of {name} by {price.by.dimension}"
+            if price.package is not None:
+                return f"prices of {name} by package"
+        if self.threshold is not None:
+            return "a threshold"
+        return None if self._currency == USD else f"prices in {self._currency}"
 
     @property
     def has_prices(self) -> bool:

@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from edgeproxy.config.addresses import is_local_url, is_loopback
 from edgeproxy.config.collector.alerts import is_in_clear
+from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.collector.listeners import GROUPS, PAGE_GROUPS
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.warnings import DEMONSTRATION, list_tracing_warnings, list_trusted_proxies_warnings
@@ -40,6 +41,7 @@ def list_collector_warnings(settings: CollectorSettings) -> Iterator[str]:
                 f"database: with sslmode={mode} anybody on the way can answer in PostgreSQL's place: "
                 "write ?sslmode=verify-full"
             )
+    yield from _list_meter_warnings(settings)
     yield from _list_privacy_warnings(settings)
     yield from list_trusted_proxies_warnings(settings.trusted_proxies)
     yield from _list_listener_warnings(settings)
@@ -53,6 +55,19 @@ def list_collector_warnings(settings: CollectorSettings) -> Iterator[str]:
             )
     for name in alerts.channels.keys() - named:
         yield f"alerts.channels.{name}: no route names it: it gets nothing but pages that nobody else has taken"
+
+
+def _list_meter_warnings(settings: CollectorSettings) -> Iterator[str]:
+    """List plans that Stripe's meters cannot charge, where they are to."""
+    if settings.billing is None or settings.billing.collection != "meters":
+        return
+    for version, plan in settings.plans.items():
+        obstacle = plan.in_currency(USD).find_meters_obstacle() if USD in plan.currencies else "no prices in usd"
+        if obstacle is not None:
+            yield (
+                f"billing.plans: {version} has {obstacle}, which Stripe's meters cannot have: its usage is "
+                "invoiced by items, as with collection: invoice_items"
+            )
 
 
 def _list_privacy_warnings(settings: CollectorSettings) -> Iterator[str]:

@@ -215,7 +215,7 @@ TABLES: Mapping[str, TableEntry] = {
             "event": PersonalData("a rejected event", Subject.END_USER, "correcting it"),
         },
         "id",
-        copies="backups; erasure deletes those that name the customer, also in Base64, gzip or an escape of URLs",
+        copies="backups; erasure deletes those that name the customer, also encoded or compressed",
     ),
     # ---- quotas
     "holdings": TableEntry(

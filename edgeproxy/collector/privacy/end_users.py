@@ -6,7 +6,6 @@ An erasure puts a random item into the place of the end user's, so that what was
 from collections import Counter
 from collections.abc import Sequence
 
-import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -25,7 +24,7 @@ from edgeproxy.collector.database.privacy_tables import end_users
 from edgeproxy.collector.database.quota_tables import holdings
 from edgeproxy.collector.database.schema import dead_letters, events
 from edgeproxy.collector.privacy.erasure import end_allocations, has_cleared
-from edgeproxy.collector.privacy.rejected_events import match_events, names_one
+from edgeproxy.collector.privacy.rejected_events import has_text, match_events, names_one
 
 ROWS_AT_ONCE = 500
 """Rows that one transaction hashes."""
@@ -89,15 +88,14 @@ async def erase_end_user(connection: AsyncConnection, caller: Caller, customer: 
 
 
 async def _delete_dead_letters(connection: AsyncConnection, customer: str, items: Sequence[str]) -> int:
-    """Delete rejected events of a customer that have one of these names of an end user anywhere; return their number.
+    """Delete rejected events of a customer that have one of these names of an end user anywhere, encoded or not; return
+    their number.
 
     Those that were rejected after their end users were hashed have the hash.
     """
     columns = dead_letters.c
-    written = [orjson.dumps(item).decode()[1:-1] for item in items]  # As in the event's JSON.
-    has_one = sa.or_(*(columns.event.contains(one, autoescape=True) for one in written))
-    rows = await connection.execute(sa.select(columns.id, columns.event).where(match_events([customer]) & has_one))
-    ids = [row.id for row in rows if names_one(row.event, [customer], if_doubtful=True)]
+    rows = await connection.execute(sa.select(columns.id, columns.event).where(match_events([customer])))
+    ids = [row.id for row in rows if has_text(row.event, items) and names_one(row.event, [customer], if_doubtful=True)]
     if ids:
         await connection.execute(sa.delete(dead_letters).where(columns.id.in_(ids)))
     return len(ids)

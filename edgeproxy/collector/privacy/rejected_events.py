@@ -4,32 +4,50 @@ import base64
 import binascii
 import re
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from urllib.parse import unquote
 
 import orjson
 import sqlalchemy as sa
+import zstandard
 
 from edgeproxy.collector.database.schema import dead_letters
 from edgeproxy.config.parsers import NAME
 
 BASE64_RUN = re.compile(r"[A-Za-z0-9+/_-]{4,}")
-GZIP, GZIP_BASE64 = b"\x1f\x8b\x08", "H4sI"
-"""The beginning of what gzip writes, and of its Base64."""
-DEPTH_MAX = 3
+HEX_RUN = re.compile(r"(?:[0-9a-fA-F]{2}){4,}")
+JSON_ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/]))')
+BINARY = re.compile(r"[\x00-\x08\x0e-\x1f\x80-\x9f]")
+"""A character of bytes that are no text, such as MessagePack."""
+ZSTD = b"\x28\xb5\x2f\xfd"
+PACKED = (b"\x1f\x8b\x08", ZSTD, b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+"""The beginnings of what gzip, Zstandard and zlib write."""
+DEPTH_MAX = 4
 """Forms within forms, such as JSON that is compressed and in Base64."""
+FORMS_CHARACTERS_MAX = 8 << 20
+"""Characters of all forms of an event that are searched. An event with more is made to cost time: it is taken for
+anybody's."""
 INFLATED_BYTES_MAX = 1 << 20
+ZSTD_WINDOW_BYTES_MAX = 8 << 20
 
 
 def match_events(names: Collection[str]) -> sa.ColumnElement[bool]:
     """Return the condition that a rejected event may have one of these names anywhere; `names_one` says whether.
 
-    A name may be in the clear, in Base64, or behind an escape of URLs or in something compressed, which only
-    `names_one` reads.
+    A name may be in the clear, in Base64, in hexadecimal, or behind an escape of URLs or JSON or in something
+    compressed, which only `names_one` reads.
     """
-    event = dead_letters.c.event
-    texts = {text for name in names for text in (name, *_encode_base64(name))}
-    return sa.or_(*(event.contains(text, autoescape=True) for text in sorted({*texts, GZIP_BASE64, "%"})))
+    contents = [name.encode(encoding) for name in names for encoding in ("utf-8", "utf-16-le", "utf-16-be")]
+    contents.append(b"\\u00")  # An escape of JSON within Base64.
+    texts = {form for one in contents for form in (*_encode_base64(one), *_encode_hex(one))} | set(names)
+    texts |= {form for begin in PACKED for form in (*_encode_begin(begin), *_encode_hex(begin))}
+    return sa.or_(*(dead_letters.c.event.contains(one, autoescape=True) for one in sorted({*texts, "%", "\\u"})))
+
+
+def has_text(event: str, texts: Collection[str]) -> bool:
+    """Return whether a rejected event has one of these texts anywhere, encoded or not."""
+    written = {form for text in texts for form in (text, orjson.dumps(text).decode()[1:-1], _as_bytes(text))}
+    return _search(event, lambda form: any(one in form for one in written))
 
 
 def names_one(event: str, names: Collection[str], *, if_doubtful: bool) -> bool:
@@ -47,8 +65,13 @@ def names_one(event: str, names: Collection[str], *, if_doubtful: bool) -> bool:
         return True
     if isinstance(named, str) and NAME.fullmatch(named):
         return False  # It is somebody else's.
-    word = re.compile(rf"(?<![A-Za-z0-9_-])({'|'.join(map(re.escape, names))})(?![A-Za-z0-9_-])")
-    return if_doubtful and any(word.search(text) for text in _list_forms(event))
+    if not if_doubtful:
+        return False
+    any_name = "|".join(map(re.escape, names))
+    word = re.compile(rf"(?<![A-Za-z0-9_-])({any_name})(?![A-Za-z0-9_-])")
+    # In bytes that are no text a name may stand beside a length or a number that looks like a letter.
+    part = re.compile(any_name)
+    return _search(event, lambda form: (part if BINARY.search(form) else word).search(form) is not None)
 
 
 def _names_one(value: object, names: Collection[str]) -> bool:
@@ -58,35 +81,75 @@ def _names_one(value: object, names: Collection[str]) -> bool:
     return isinstance(value, str) and value in names
 
 
-def _encode_base64(name: str) -> Iterator[str]:
-    """Yield what Base64 makes of a name after 0, 1 or 2 bytes, without the letters that its neighbours decide."""
+def _encode_base64(content: bytes) -> Iterator[str]:
+    """Yield what Base64 makes of bytes after 0, 1 or 2 bytes, without the letters that its neighbours decide."""
     for offset in range(3):
-        begin, end = -(-offset * 8 // 6), (offset + len(name)) * 8 // 6
-        yield base64.b64encode(bytes(offset) + name.encode()).decode()[begin:end]
+        begin, end = -(-offset * 8 // 6), (offset + len(content)) * 8 // 6
+        yield base64.b64encode(bytes(offset) + content).decode()[begin:end]
+
+
+def _encode_begin(begin: bytes) -> Iterator[str]:
+    """Yield the beginnings that Base64 has of content that begins with these bytes, in both alphabets."""
+    whole = len(begin) * 8 // 6
+    written = {base64.b64encode(begin + bytes((following, 0))).decode()[: whole + 1] for following in range(256)}
+    yield from (form for one in written for form in (one, one.replace("+", "-").replace("/", "_")))
+
+
+def _encode_hex(content: bytes) -> tuple[str, str]:
+    return content.hex(), content.hex().upper()
+
+
+def _as_bytes(text: str) -> str:
+    """Return a text as it is within bytes of UTF-8 that are read as Latin-1, as those of `_list_forms` are."""
+    return text.encode("utf-8", "surrogatepass").decode("latin-1")
+
+
+def _search(event: str, is_found: Callable[[str], bool]) -> bool:
+    """Return whether one form of an event is found, or it has more forms than are searched."""
+    characters = 0
+    for form in _list_forms(event):
+        characters += len(form)
+        if characters > FORMS_CHARACTERS_MAX or is_found(form):
+            return True
+    return False
 
 
 def _list_forms(text: str, depth: int = DEPTH_MAX) -> Iterator[str]:
-    """Yield a text, and what is encoded in it: escapes of URLs, Base64, and gzip in Base64."""
+    """Yield a text, and what is encoded in it: escapes of URLs and JSON, Base64, hexadecimal, UTF-16, and what is
+    compressed in these."""
     yield text
     if not depth:
         return
     if "%" in text and (plain := unquote(text)) != text:
         yield from _list_forms(plain, depth - 1)
-    for run in BASE64_RUN.findall(text):
-        if (content := _decode_base64(run)) is not None:
-            yield from _list_forms(content.decode("latin-1"), depth - 1)
+    if JSON_ESCAPE.search(text):
+        plain = JSON_ESCAPE.sub(lambda found: found[2] or chr(int(found[1], 16)), text)
+        yield from _list_forms(plain, depth - 1)
+    if "\0" in text:
+        yield from _list_forms(text.replace("\0", ""), depth - 1)
+    decoded = [content for run in BASE64_RUN.findall(text) if (content := _decode_base64(run)) is not None]
+    decoded += [bytes.fromhex(run) for run in HEX_RUN.findall(text)]
+    for content in decoded:
+        yield from _list_forms(_unpack(content).decode("latin-1"), depth - 1)
 
 
 def _decode_base64(run: str) -> bytes | None:
-    """Return what is in Base64, uncompressed as far as it is whole; None for other text."""
+    """Return what is in Base64; None for other text."""
     padded = run.translate(str.maketrans("-_", "+/")) + "=" * (-len(run) % 4)
     try:
-        content = base64.b64decode(padded)
+        return base64.b64decode(padded)
     except binascii.Error:
         return None
-    if not content.startswith(GZIP):
+
+
+def _unpack(content: bytes) -> bytes:
+    """Return bytes uncompressed, as far as they are whole; other bytes as they are."""
+    if not content.startswith(PACKED):
         return content
     try:
-        return zlib.decompressobj(wbits=31).decompress(content, INFLATED_BYTES_MAX)
-    except zlib.error:
-        return None
+        if content.startswith(ZSTD):
+            reader = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES_MAX).stream_reader(content)
+            return reader.read(INFLATED_BYTES_MAX)
+        return zlib.decompressobj(wbits=47).decompress(content, INFLATED_BYTES_MAX)  # gzip or zlib.
+    except (zlib.error, zstandard.ZstdError):
+        return content

@@ -14,6 +14,7 @@ from botocore.session import get_session
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.collector.encryption.key_services import REASON_CHARACTERS_MAX, KeyServiceError
 
+NO_ANSWER = "does not answer as AWS KMS does: is its endpoint a proxy, or another service?"
 CALL_SECONDS = 20.0
 """Seconds that a call has with all its attempts, and with what fetches credentials."""
 CLIENT = Config(connect_timeout=3, read_timeout=4, retries={"mode": "standard", "total_max_attempts": 3})
@@ -75,7 +76,9 @@ class AwsKmsKeyService:
             if self._client is None:
                 region = self._arn.split(":")[3]
                 self._client = get_session().create_client("kms", region_name=region, config=CLIENT)
-            return bytes(call(self._client))
+            if answer := bytes(call(self._client)):
+                return answer
+            reason = NO_ANSWER
         except ClientError as error:
             code, message = (str(error.response["Error"].get(name)) for name in ("Code", "Message"))
             reason = f"{REASONS.get(code, f'answers {code}')}: {message}"
@@ -83,4 +86,6 @@ class AwsKmsKeyService:
             reason = "cannot be asked: there are no credentials of AWS (environment, profile or role)"
         except BotoCoreError as error:
             reason = f"cannot be asked: {error}"
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError):  # Of botocore, within the answer.
+            reason = NO_ANSWER
         raise KeyServiceError(f"{self.name} {' '.join(reason.split())[:REASON_CHARACTERS_MAX]}")

@@ -95,8 +95,9 @@ class Refusing(BaseHTTPRequestHandler):
         if (code := self.server.code) == "hang":  # type: ignore[attr-defined]
             self.server.ended.wait(30.0)  # type: ignore[attr-defined]
             return
-        body = json.dumps({"__type": code, "message": "as the test says"}).encode()
-        self.send_response(400)
+        is_answer = isinstance(code, bytes)
+        body = code if is_answer else json.dumps({"__type": code, "message": "as the test says"}).encode()
+        self.send_response(200 if is_answer else 400)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -137,6 +138,30 @@ def test_each_refusal_says_what_to_do_and_only_a_throttled_call_is_made_again(
     with pytest.raises(KeyServiceError, match=f"alias/keys {reason}"):
         asyncio.run(service.unwrap(b"wrapped"))
     assert refusing.calls == calls  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"<html>sign in to this network</html>",
+        b"",
+        b"[]",
+        b"[" * 100_000,
+        b'{"Plaintext":null,"CiphertextBlob":null}',
+        b'{"Plaintext":7,"CiphertextBlob":7}',
+        b'{"Plaintext":"***","CiphertextBlob":"***"}',
+        b'{"Plaintext":"abc","CiphertextBlob":"abc"}',
+        b'{"Plaintext":"\xff"}',
+    ],
+    ids=lambda answer: repr(answer[:20]),
+)
+def test_answer_that_is_none_of_kms_is_a_failure_of_the_service(refusing: ThreadingHTTPServer, answer: bytes) -> None:
+    """So that a collector goes on with the keys in memory, and stores no key that nobody can unwrap."""
+    refusing.code = answer  # type: ignore[attr-defined]
+    service = open_key_service(settings(f"arn:aws:kms:{REGION}:123456789012:alias/keys"))
+    for call in (service.wrap, service.unwrap):
+        with pytest.raises(KeyServiceError, match="does not answer as AWS KMS does"):
+            asyncio.run(call(b"key"))
 
 
 def test_a_service_that_hangs_is_given_up_and_one_that_is_away_is_said_to_be(

@@ -4,11 +4,14 @@ import asyncio
 import socket
 
 import uvloop
+from h2.errors import ErrorCodes
 
 from edgeproxy.edge.messages import Drain, EndpointAddresses, Ready, SetEndpoints
 from tests.edge.proxy.failing import is_fault
 from tests.edge.proxy.process import Process
-from tests.support.transcript import Edge, get, ok, post
+from tests.support.http2_server import Http2Server
+from tests.support.transcript import Edge, get, head, ok, post
+from tests.support.wire import Wire
 
 
 def named(edge: Edge) -> None:
@@ -90,6 +93,45 @@ async def test_a_connection_in_use_to_an_address_that_is_gone_serves_its_request
     await upstream.gets_eof()
     assert (retired.idle, retired.outstanding) == ([], 0)
     is_fault(await client.asks(get()), 502, "dns_error")
+
+
+async def test_streams_to_an_address_that_is_gone_end_there_and_new_ones_go_to_the_new_address(edge: Edge) -> None:
+    """A name that changes its address while a stream of each kind is open: an answer under way, a body under way, and
+    one that the old address then refuses."""
+    named(edge)
+    edge.config["upstreams"]["api"]["protocol"] = "h2c"
+    answered, uploading, refused, later = [await edge.client() for _ in range(4)]
+    await edge.starts()
+    tell(edge, ("127.0.0.1", "127.0.0.1"))
+    await answered.sends(get("/public/answered"))
+    old = await Http2Server(await edge.upstream.accepts()).begins()
+    await old.gets_request(1)
+    await old.sends_head(1, 200, ("content-length", "10"))
+    await old.sends_data(1, b"first")
+    await uploading.sends(head("POST /public/up HTTP/1.1", "Host: edge.test", "Content-Length: 10"), b"first")
+    await old.gets_head(3)
+    await refused.sends(post(b"refused"))
+    await old.gets_request(5)
+    with another_address(edge) as listening:
+        tell(edge, ("127.0.0.2", "127.0.0.2"))
+        await later.sends(get("/public/later"))
+        async with asyncio.timeout(5):
+            end, _ = await asyncio.get_running_loop().sock_accept(listening)
+        new = await Http2Server(Wire(end)).begins()
+        assert (await new.gets_request(1))[0][":path"] == "/public/later"
+        await old.resets(5, ErrorCodes.REFUSED_STREAM)
+        assert (await new.gets_request(3))[1] == b"refused"
+        for stream, client in ((1, later), (3, refused)):
+            await new.sends_head(stream, 204, ended=True)
+            assert (await client.gets_answer()).status == 204
+        await old.sends_data(1, b" last", ended=True)
+        assert (await answered.gets_answer()).body == b"first last"
+        await uploading.sends(b" last")
+        assert (await old.gets_body(3))[0] == b"first last"
+        await old.sends_head(3, 204, ended=True)
+        assert (await uploading.gets_answer()).status == 204
+        new.closes()
+    assert edge.metrics("edge_upstream_ejections_total") == {}
 
 
 async def test_what_is_told_of_services_that_are_not_configured_is_ignored(edge: Edge) -> None:

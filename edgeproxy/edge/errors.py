@@ -38,6 +38,14 @@ class RejectedCustomerError(RejectedError):
         self.customer, self.tier, self.counted_as = customer, tier, counted_as
 
 
+class UnidentifiedError(RejectedError):
+    """A request without a key that would be known, on a route that needs one. `reason` is the metric's."""
+
+    def __init__(self, reason: str, detail: str, *, fields: bytes) -> None:
+        super().__init__(401, detail, close=False, fields=fields)
+        self.reason = reason
+
+
 class DirectResponseError(RejectedError):
     """The configuration has the answer, and no upstream is asked. `content` is its body, `fields` have its type."""
 

@@ -25,7 +25,6 @@ from edgeproxy.edge.proxy.request_wait import Wait
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.preauth_policy import PreAuthPolicy
-    from edgeproxy.edge.proxy.route_binding import Route
 
 PATH: Final = b"/v1/authorize"
 
@@ -96,6 +95,8 @@ def check_fields(head: bytes, foreign: tuple[bytes, ...], rules: FieldRules) -> 
 class AuthorizationCheck(Exchange):
     """A question about a request. A subclass knows where proxies of one kind state that request."""
 
+    answers_preflights = False
+
     __slots__ = ("own_method",)
 
     foreign: tuple[bytes, ...]
@@ -140,10 +141,6 @@ class AuthorizationCheck(Exchange):
     def apply_preauth_policy(self, policy: "PreAuthPolicy") -> None:
         """Decide who may come; redirects, fixed answers and preflights are the proxy's affair."""
         policy.admit(self)
-
-    def find_preflight_route(self, refusal: RejectedError) -> "Route":
-        """Raise the refusal: nobody answers a preflight here."""
-        raise refusal
 
     def proceed(self, data: bytes, end: int) -> Outcome:
         """Admit the request, and no more. It is counted as if it had been answered with 200; no concurrency is held."""

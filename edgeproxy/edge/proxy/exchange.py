@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal
 
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.edge.errors import EdgeError, RejectedError
+from edgeproxy.edge.errors import EdgeError, RejectedError, UnidentifiedError
 from edgeproxy.edge.http1.grammar import METHODS
 from edgeproxy.edge.http1.path import is_plain, normalize_target
 from edgeproxy.edge.http1.request import PLAIN
@@ -56,7 +56,7 @@ from edgeproxy.edge.proxy.unusual_request import prepare_unusual_head, read_unus
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.identity import Identity
     from edgeproxy.edge.proxy.preauth_policy import PreAuthPolicy
-    from edgeproxy.edge.proxy.route_binding import Route
+    from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
 
 Outcome = Progress | Refusal
 """The outcome of a request so far."""
@@ -66,6 +66,9 @@ OVERLOADED: Final = "There is more to do than this edge can"
 
 class Exchange(Forwarding):
     """A request and its answer, and the steps by which the request is decided."""
+
+    answers_preflights = True
+    """Whether browsers' preflights are answered here, or by the service."""
 
     __slots__ = ()
 
@@ -188,8 +191,19 @@ class Exchange(Forwarding):
                 self._look_up_key(self.identity)
                 return False
             identity = refreshed
-        self.binding = identity.bindings[route]
+        try:
+            self.binding = identity.bindings[route]
+        except UnidentifiedError as error:
+            self.binding = self._bind_preflight(route, error)
         return True
+
+    def _bind_preflight(self, route: "Route", error: UnidentifiedError) -> "RouteBinding":
+        """Return the binding of a preflight for a service that says itself which pages may call: browsers send
+        preflights without a key. Raises the error for other requests."""
+        if error.reason == "missing" and route.cors is None and self._is_own_preflight():
+            return self.snapshot.directory.browsers.bindings[route]
+        self.runtime.metrics.count_auth_failure(error.reason)
+        raise error
 
     def admit(self) -> LimitSet | Literal[Progress.WAITING, Unread.UNREAD] | None:
         """Charge all that holds the route binding, or nothing: None where the request goes on.
@@ -259,12 +273,14 @@ class Exchange(Forwarding):
 
     def find_preflight_route(self, refusal: RejectedError) -> "Route":
         """Find the route that a preflight asks about, where its own method has none; raises the refusal for others."""
-        if refusal.status != 405 or not is_preflight(self):
+        if refusal.status != 405 or not self._is_own_preflight():
             raise refusal
-        route = self.site.match(self.path, find_requested_method(self) or b"")
-        if route.cors is None:
-            raise refusal
-        return route
+        return self.site.match(self.path, find_requested_method(self) or b"")
+
+    def _is_own_preflight(self) -> bool:
+        """Return whether a browser asks here what a page may do. It sends no body with it."""
+        has_more = self.length or self.head.chunked or self.head.upgrade
+        return self.answers_preflights and not has_more and is_preflight(self)
 
     def _identify(self, identity: "Identity", route: "Route") -> "Identity | None":
         """Find who asks, where the field lines do not settle it: by the query, by a certificate, or once more.

@@ -20,7 +20,7 @@ from edgeproxy.config.directory import KeyOwner, parse_customer
 from edgeproxy.config.edge.auth import AUTHORIZATION
 from edgeproxy.config.selection import RouteSelector, is_of_all
 from edgeproxy.edge.counters.usage_key import qualify_customer
-from edgeproxy.edge.errors import RejectedCustomerError, RejectedError
+from edgeproxy.edge.errors import RejectedCustomerError, RejectedError, UnidentifiedError
 from edgeproxy.edge.http1 import stamps
 from edgeproxy.edge.limits.route_limits import NO_CLAIMS, RouteLimits
 from edgeproxy.edge.proxy.end_users import create_limit_set_cache
@@ -178,7 +178,7 @@ class RouteAccess:
     def bind_without_key(self, route: Route, reason: str, why: str) -> RouteBinding:
         """Return the route binding without a key.
 
-        Raises RejectedError: 401 where the route wants one, 404 where it has a flag.
+        Raises UnidentifiedError where the route wants one, RejectedError(404) where it has a flag.
         """
         # A route that asks for scopes asks for a key that has them, so `optional` leaves nobody out of it.
         keyless = route.auth == "optional" and reason == "missing" and not route.scopes
@@ -186,10 +186,13 @@ class RouteAccess:
             return self._bind_anonymous(route)
         if route.settings.flag is not None:
             raise create_no_route_error()
-        self._metrics.count_auth_failure(reason)
         challenge = f'{self._scheme} realm="edgeproxy"' + ("" if reason == "missing" else ', error="invalid_token"')
         fields = f"WWW-Authenticate: {challenge}\r\n".encode()
-        raise RejectedError(401, why, close=False, fields=fields)
+        raise UnidentifiedError(reason, why, fields=fields)
+
+    def bind_preflight(self, route: Route) -> RouteBinding:
+        """Return the route binding of preflights that the service answers. Raises RejectedError(404) for a flag."""
+        return self._bind_anonymous(route)
 
     def _bind_anonymous(self, route: Route) -> RouteBinding:
         """Return the route binding of those who need no key: held by address where there is a tier for them."""

@@ -17,6 +17,7 @@ def edge(edge: Edge) -> Edge:
     edge.config["routes"] += [
         {"name": "posts", "path": "/posts", "upstream": "api", "methods": ["POST"]},
         {"name": "silent", "path": "/silent/*", "upstream": "api", "auth": "none", "cors": "off"},
+        {"name": "own", "path": "/own/*", "upstream": "api", "cors": "off", "methods": ["POST"]},
         {"name": "any", "path": "/any/*", "upstream": "api", "cors": {"origins": ["*"], "headers": ["*"]}},
     ]
     return edge
@@ -51,6 +52,24 @@ async def test_a_route_that_says_nothing_of_origins_leaves_it_to_its_upstream(ed
     said = head("HTTP/1.1 204 Fine", f"{ALLOWED}: https://elsewhere.example")
     _, answer = await edge.passes(preflight("/silent/x"), said, "OPTIONS")
     assert answer.all(ALLOWED) == ["https://elsewhere.example"]
+
+
+async def test_preflight_reaches_a_service_that_answers_it_itself(edge: Edge) -> None:
+    """Browsers send no key with it. The key that they send afterwards is asked for, and so is that of other OPTIONS."""
+    said = head("HTTP/1.1 204 Fine", f"{ALLOWED}: https://elsewhere.example")
+    request, answer = await edge.passes(preflight("/own/x"), said, "OPTIONS")
+    assert answer.all(ALLOWED) == ["https://elsewhere.example"]
+    assert "X-Customer-Id" not in request
+    assert edge.count("edge_auth_failures_total", "missing") == 0
+    posted = head("POST /own/x HTTP/1.1", "Host: h", f"Origin: {PAGE}", "Content-Length: 0")
+    assert (await edge.refuses(posted, "POST")).status == 401
+    assert edge.count("edge_auth_failures_total", "missing") == 1
+    for more in ("Content-Length: 1", "Transfer-Encoding: chunked"):
+        client = await edge.client()
+        await client.sends(preflight("/own/x", more))
+        assert (await client.gets_answer("OPTIONS")).status == 405
+    with_key = preflight("/own/x", "X-API-Key: ek_nobody")
+    assert (await edge.refuses(with_key, "OPTIONS")).status == 401
 
 
 ANSWERS = {

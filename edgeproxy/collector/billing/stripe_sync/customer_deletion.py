@@ -15,7 +15,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.billing.invoices.invoices import PAID, UNCOLLECTIBLE, VOID, WAIVED
-from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
 from edgeproxy.collector.database.billing_tables import CANCELED, billing_customers, invoices, subscriptions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
@@ -30,6 +30,7 @@ CLOSED_DISPUTES = frozenset({"lost", "prevented", "warning_closed", "won"})
 """States of disputes in which nothing is to be answered any more."""
 PLAN, INVOICE = "a plan has not ended", "an invoice is not settled"
 INVOICE_AT_STRIPE, DISPUTE = "an invoice at Stripe is not settled", "a payment is disputed"
+CALL_FAILED = "a call to Stripe failed, and is made again"
 NOT_THERE = "Stripe has no such customer: is the key one of another account?"
 
 
@@ -61,13 +62,20 @@ async def list_waiting(connection: AsyncConnection, *, is_live: bool | None = No
 
 
 async def delete_erased(database: Database, stripe: Stripe) -> None:
-    """Delete erased customers at Stripe who wait for nothing, DELETED_MAX at most; raises StripeCallError."""
+    """Delete erased customers at Stripe who wait for nothing, DELETED_MAX at most; raises StripeCallError.
+
+    A customer whose call fails is put on record like one who waits, so the next round begins with the others.
+    """
     async with database.reading() as connection:
         waiting = (await list_waiting(connection, is_live=stripe.is_live))[:DELETED_MAX]
     for one in waiting:
         async with database.reading() as connection:
             reason = await _find_reason(connection, one.customer)
-        reason = reason or await _delete(stripe, one.stripe_id)
+        try:
+            reason = reason or await _delete(stripe, one.stripe_id)
+        except StripeCallError:
+            await _record(database, one, CALL_FAILED)
+            raise
         await _record(database, one, reason)
 
 

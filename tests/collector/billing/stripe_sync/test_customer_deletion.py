@@ -17,6 +17,7 @@ from edgeproxy.collector.accounts.audit import list_entries
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers, find_stripe_id, record_deleted
 from edgeproxy.collector.billing.stripe_sync.customer_deletion import (
+    CALL_FAILED,
     DISPUTE,
     INVOICE,
     INVOICE_AT_STRIPE,
@@ -137,10 +138,30 @@ def test_a_deletion_whose_answer_is_lost_is_found_by_the_next_look(
         own_sandbox.control("faults", {"faults": [{"kind": kind, "method": "DELETE", "count": 1}]})
         with pytest.raises(StripeCallError):
             await delete_erased(opened_database, stripe)
-        assert await find_reason(opened_database) is None
+        assert await find_reason(opened_database) == CALL_FAILED
         assert await is_deleted(stripe, acme)
         await delete_erased(opened_database, stripe)
         assert await find_reason(opened_database) == ""
+
+    play(sqlite_database, own_sandbox, work)
+
+
+def test_customer_whose_call_fails_for_good_keeps_no_other_from_being_deleted(
+    sqlite_database: str, own_sandbox: Sandbox
+) -> None:
+    async def work(opened_database: Database, stripe: Stripe) -> None:
+        acme, bolt = [await create(opened_database, stripe, name) for name in ("acme", "bolt")]
+        fault = {"kind": "refused", "method": "DELETE", "path": f"/v1/customers/{acme}"}
+        own_sandbox.control("faults", {"faults": [fault]})
+        with pytest.raises(StripeCallError):
+            await delete_erased(opened_database, stripe)
+        with pytest.raises(StripeCallError):  # The other one comes first, and then this one again.
+            await delete_erased(opened_database, stripe)
+        assert await is_deleted(stripe, bolt)
+        assert await find_reason(opened_database) == CALL_FAILED
+        own_sandbox.control("faults", {"faults": []})
+        await delete_erased(opened_database, stripe)
+        assert await is_deleted(stripe, acme)
 
     play(sqlite_database, own_sandbox, work)
 

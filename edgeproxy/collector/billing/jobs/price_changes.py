@@ -132,7 +132,7 @@ class PriceChangeJob:
             return
         async with self._database.reading() as connection:
             moves = await plan_versions.fetch_moves(connection)
-            plans = await plan_versions.fetch_plans(connection, {move.after for move in moves} - self._synced)
+            plans = await plan_versions.fetch_readable_plans(connection, {move.after for move in moves} - self._synced)
         if not plans:
             return
         lacking = [step for step in await catalog.sync_catalog(stripe, plans) if not step.call]

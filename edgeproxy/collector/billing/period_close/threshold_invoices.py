@@ -94,7 +94,7 @@ async def _list_charged(connection: AsyncConnection, billing: Billing, now: floa
     charging_state = await charging.fetch_charging(connection, billing)
     is_running = (subscriptions.c.state == ACTIVE, subscriptions.c.period_end > now)
     versions = await connection.execute(sa.select(subscriptions.c.plan_version).distinct().where(*is_running))
-    plans = await plan_versions.fetch_plans(connection, versions.scalars())
+    plans = await plan_versions.fetch_readable_plans(connection, versions.scalars())
     bounded = [version for version, plan in plans.items() if plan.threshold is not None]
     statement = (
         sa.select(subscriptions.c.id, customers.c.name)

@@ -211,10 +211,11 @@ async def _fetch_prices(connection: AsyncConnection) -> dict[Pair, int]:
         subscriptions, customers, customers.c.id == subscriptions.c.customer
     )
     rows = (await connection.execute(joined.where(subscriptions.c.state != CANCELED))).all()
-    plans = await plan_versions.fetch_plans(connection, {row.plan_version for row in rows})
+    plans = await plan_versions.fetch_readable_plans(connection, {row.plan_version for row in rows})
     return {
         (row.name, meter): price.price
         for row in rows
+        if row.plan_version in plans
         for meter, price in plans[row.plan_version].meters.items()
         if price.price is not None
     }

@@ -99,13 +99,14 @@ class MeterSubscriptions:
         async with self._database.reading() as connection:
             charging_state = await charging.fetch_charging(connection, billing)
             rows = await self._list_due(connection, self._clock()) if charging_state.is_on else []
-            plans = await plan_versions.fetch_plans(connection, {row.plan_version for row in rows})
+            plans = await plan_versions.fetch_readable_plans(connection, {row.plan_version for row in rows})
         self._after = rows[-1].id if len(rows) == ROUND_MAX else ""
         now = self._clock()
         due = [
             row
             for row in rows
-            if self._failed.get(row.id, (0, 0.0))[1] <= now and is_concerned(row, plans, charging_state)
+            if row.plan_version in plans and self._failed.get(row.id, (0, 0.0))[1] <= now
+            if is_concerned(row, plans, charging_state)
         ]
         await asyncio.gather(*(self._follow_safely(row.id, billing) for row in due))
         return len(due)

@@ -100,6 +100,16 @@ async def fetch_plans(
     return plans if currency is None else {version: plan.in_currency(currency) for version, plan in plans.items()}
 
 
+async def fetch_readable_plans(connection: AsyncConnection, versions: Iterable[str]) -> dict[str, Plan]:
+    """Return these versions as they were sold, for work on all customers: versions that cannot be read are set aside
+    and left out, so that the customers of others have their result."""
+    rows = await connection.execute(sa.select(plan_versions).where(plan_versions.c.version.in_(set(versions))))
+    parsed = parse_rows(
+        plan_versions.name, rows, lambda row: (row.version, parse_plan(row.settings)), attrgetter("version")
+    )
+    return dict(parsed)
+
+
 def _parse_row(version: str, settings: str) -> Plan:
     with reading_row(plan_versions.name, version):
         return parse_plan(settings)

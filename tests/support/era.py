@@ -52,6 +52,7 @@ class Era:
         self.of = Sold(database, known)
         self.closing = PeriodCloseJob(database, stripe, lambda: known)
         self._offset = 0.0
+        self.collection = "meters"
         self.exports = MeterExportJob(database, stripe, lambda: known, Heard(), self.now)
         self.exports.bucket = Bucket(1e6, 0.0)
 
@@ -94,9 +95,9 @@ class Era:
 async def era(
     folder: Path, url: str, sandbox: Clocked, begin: float | None, client_of: type[Stripe] = Stripe, **billing: Any
 ) -> AsyncIterator[Era]:
-    """Plans that are sold by meters from a moment on; None: by others as well, at the time that the sandbox has. Slices
-    are a day: a month of them is soon cut."""
-    known = settings(folder, url, sandbox.url, collection="meters", **billing)
+    """Plans that are sold by meters, unless `collection` says otherwise, from a moment on; None: by others as well, at
+    the time that the sandbox has. Slices are a day: a month of them is soon cut."""
+    known = settings(folder, url, sandbox.url, **{"collection": "meters", **billing})
     database = await Database.connect(url)
     assert known.billing is not None
     stripe = client_of(known.billing.stripe, KEY)

@@ -15,6 +15,7 @@ from tests.support.second_rater import (
     discounted_periods,
     nearest,
     rest_of_fee,
+    smallest,
     usage_items,
 )
 
@@ -81,11 +82,15 @@ class Account:
             own = [part for part in parts if part.period_start == period and part in ended]
             items = usage_items(self._plans, own, usage or {}, self._currency)
             now += [Charge(item, amount, period) for item, amount in items]
+        settled = [
+            part for part in parts if all(one in ended for one in parts if one.period_start == part.period_start)
+        ]
+        now += self._minimums(settled, now)
         before = self._known_items()
-        rated_starts = {part.start for part in ended}
+        rated = {"usage": {part.start for part in ended}, "minimum": {part.start for part in settled}}
         current = {charge.item for charge in now}
         for item, (_, period) in before.items():
-            if item[0] == "usage" and item[2] in rated_starts and item not in current:
+            if item[2:] and item[2] in rated.get(str(item[0]), ()) and item not in current:
                 now.append(Charge(item, 0, period))  # It was corrected to nothing.
         lines = []
         for charge in now:
@@ -95,6 +100,23 @@ class Account:
         invoice = WrittenInvoice([*lines, *self._discounts(parts, lines)])
         self.invoices.append(invoice)
         return invoice
+
+    def _minimums(self, settled: Sequence[PlanPart], charges: Sequence[Charge]) -> Iterator[Charge]:
+        """What each period lacks of the minimum fees of its parts, each by its time, as are their fees."""
+        for period in sorted({part.period_start for part in settled}):
+            parts = [part for part in settled if part.period_start == period and not part.is_resting]
+            parts = [part for part in parts if "minimum" in self._plans[part.version]]
+            starts = {part.start for part in parts}
+            missing = -sum(one.amount for one in charges if one.item[0] == "usage" and one.item[2] in starts)
+            for part in parts:
+                least = smallest(self._plans[part.version]["minimum"], self._currency)
+                share = Fraction(part.end - part.start, part.period_end - part.period_start)
+                missing += nearest(least * share, self._currency)
+                fee = rest_of_fee(self._plans, part, part._replace(start=part.paid_start), self._currency)
+                share = Fraction(part.end - part.start, part.paid_end - part.paid_start)
+                missing -= nearest(fee * share, self._currency)
+            if missing > 0:
+                yield Charge(("minimum", parts[-1].version, parts[-1].start), missing, period)
 
     def _known_items(self) -> dict[tuple[object, ...], tuple[list[tuple[int, int]], int]]:
         """The (amount, part off) of all lines until now, and the period, by item."""

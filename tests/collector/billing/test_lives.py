@@ -49,7 +49,12 @@ PLANS = {
         "tier": "standard",
         "quantity": {"max": 9},
     },
-    "middle@1": {"fee": {"usd": "6.2", "eur": "5.99"}, "tier": "standard", "trial": {"days": "10"}},
+    "middle@1": {
+        "fee": {"usd": "6.2", "eur": "5.99"},
+        "tier": "standard",
+        "trial": {"days": "10"},
+        "minimum": {"usd": "9", "eur": "8.7"},
+    },
     "large@1": {"fee": {"usd": "31", "eur": "30.1"}, "annual": {"discount": "7%"}, "tier": "enterprise"},
 }
 METERS = {
@@ -66,6 +71,12 @@ COUPONS = {
     "THIRD": {"percent_off": "33%", "duration": "repeating", "periods": 2},
     "AMOUNT": {"amount_off": {"usd": "2", "eur": "1.9"}, "duration": "forever"},
 }
+ACCOUNTS = {
+    **dict.fromkeys(("fee", "unused", "minimum"), "deferred_fees"),
+    "usage": "revenue",
+    "discount": "discounts",
+}
+"""The account of each kind of line."""
 TAKEN_OFF = ("void", "uncollectible", "credit", "uncredit", "lose", "win")
 KINDS = (*("use",) * 4, *("late",) * 3, *("change",) * 3, "end", "return", "return", "pay", "pay", "book", *TAKEN_OFF)
 
@@ -125,7 +136,8 @@ def draw_life(chance: random.Random) -> Life:
     def draw_step() -> Step:
         kind = chance.choice(KINDS)
         interval = chance.choice(["month", "year", ""]) if kind in ("change", "return") else ""
-        share = chance.random() * (0.08 if chance.random() < 0.3 else 1)  # Drafts wait for two days of a month.
+        # Drafts wait for two days of a month; a few steps are at the second at which a period ends.
+        share = chance.random() * chance.choices((0, 0.08, 1), (5, 30, 65))[0]
         calls = chance.randrange(-60, 400)
         part, quantity = chance.choice([1.0, chance.random()]), chance.choice([None, None, chance.randrange(1, 10)])
         return Step(
@@ -373,8 +385,7 @@ class LifePlayer:
             # A written-off invoice has its revenue; the loss is a bad debt.
             is_off, written.is_off = written.is_off, False
             for line, off in zip(written.lines, written.amounts_off(), strict=True):
-                account = {"fee": "deferred_fees", "unused": "deferred_fees", "discount": "discounts"}
-                expected[account.get(str(line.item[0]), "revenue")] -= line.amount - off
+                expected[ACCOUNTS[str(line.item[0])]] -= line.amount - off
             written.is_off = is_off
         return expected
 

@@ -123,6 +123,42 @@ def test_invoices_are_sorted_by_what_is_due_where_they_are_few(stage: PagesStage
     assert (own["id"], round(float(own["total"]) * 100)) == (invoice["id"], invoice["total"])
 
 
+def test_open_disputes_are_listed_with_the_last_time_for_an_answer(stage: PagesStage) -> None:
+    stage.join("elm")
+    assert stage.collector.send("POST", "/billing/subscription?customer=elm", {"plan": "standard"}).status == 201
+    (invoice,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="elm").json()["invoices"]
+    dispute_id = "00000000-0000-7000-8000-00000000000{}"
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        of = "(SELECT customer FROM invoices WHERE id = ?)"
+        columns = "id, customer, invoice, state, amount, currency, reason, answer_by, taken_off, created_at"
+        for number, state, answer_by, lost in ((1, "lost", None, 9900), (2, "needs_response", 1_900_000_000, 0)):
+            row = (
+                dispute_id.format(number),
+                invoice["id"],
+                invoice["id"],
+                state,
+                9900,
+                "usd",
+                "fraudulent",
+                answer_by,
+                lost,
+                0,
+            )
+            database.execute(f"INSERT INTO disputes ({columns}) VALUES (?, {of}, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    listed = " ".join(stage.operator.get("/console/disputes").text.split())
+    assert "elm" in listed
+    assert "2030" in listed, "the last time for an answer"
+    assert f"/console/invoices/{invoice['id']}" in stage.operator.get("/console/disputes").links
+    rows = rows_of(stage, "/console/disputes?format=csv&state=&customer=elm")
+    assert [(row["state"], row["amount"], row["amount_lost"]) for row in rows] == [
+        ("needs_response", "99.00", "0.00"),
+        ("lost", "99.00", "99.00"),
+    ]
+    first = stage.collector.get("/billing/disputes", token=ADMIN, limit=1).json()
+    rest = stage.collector.get("/billing/disputes", token=ADMIN, limit=1, cursor=first["next"]).json()
+    assert [one["disputes"][0]["id"] for one in (first, rest)] == [dispute_id.format(2), dispute_id.format(1)]
+
+
 def test_a_held_invoice_has_a_table_of_what_differs_which_its_customer_does_not_see(stage: PagesStage) -> None:
     stage.join("dune")
     assert stage.collector.send("POST", "/billing/subscription?customer=dune", {"plan": "standard"}).status == 201

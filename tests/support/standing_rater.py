@@ -173,17 +173,24 @@ def _due(amount: int, lines: Sequence[tuple[int, int]]) -> int:
         return -_due(-amount, [(-charged, -off) for charged, off in lines])
     owed: set[int] = set()
     dead: set[int] = set()
+    too_much = 0
+    """Cents that were given back of what is not owed any more, as it was taken off."""
     for charged, off in lines:
         if charged < 0:
             back = sorted(owed)[charged:]
-            owed -= set(back[-off:])  # Of a line that gave something back, what is off is owed again.
+            too_much += -charged - len(back)
+            restored = min(-off, too_much)  # Of a line that gave something back, what is off is owed again.
+            too_much -= restored
+            owed -= set(back[-off - restored :])
             continue
+        returned = min(charged, too_much)
+        too_much -= returned
         new, cent = list[int](), 0
-        while len(new) < charged:
+        while len(new) < charged - returned:
             cent += 1
             if cent not in owed and cent not in dead:
                 new.append(cent)
-        gone = set(new[charged - off :])
+        gone = set(new[max(0, len(new) - off) :])
         dead |= gone
         owed |= set(new) - gone
-    return len(set(range(1, amount + 1)) - dead) - len(owed)
+    return len(set(range(1, amount + 1)) - dead) - len(owed) + too_much

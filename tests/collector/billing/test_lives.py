@@ -126,6 +126,14 @@ class Life(NamedTuple):
 KEPT: Sequence[Life] = (
     Life("small@1", True, "eur", "THIRD", 0.35, (Step("change", 2, 0.08, "large@1"),)),
     Life("small@1", False, "usd", "AMOUNT", 0.37, ()),
+    Life(
+        *("large@1", False, "eur", "AMOUNT", 0.2),
+        (
+            Step("use", 0, 0.3, calls=336),
+            Step("credit", 2, 0.009, invoice=0.09, part=1.0),
+            Step("credit", 2, 0.64, invoice=0.38, part=1.0),
+        ),
+    ),
 )
 """The smallest lives that failed once."""
 

@@ -68,7 +68,8 @@ def rate_discounts(
     charged = [(line, find_period(line, segments)) for line in (*before, *lines) if line.kind != DISCOUNT]
     rated = []
     for discount in discounts:
-        bases: Counter[Span] = Counter()
+        # Discounts remain of periods whose lines were all taken off.
+        bases = Counter({line.segment: 0 for line in before if (line.kind, line.value) == (DISCOUNT, discount.code)})
         for line, period in charged:
             if discount.covers(period.start) and (not discount.plans or get_plan_name(line.version) in discount.plans):
                 bases[period] += line.amount

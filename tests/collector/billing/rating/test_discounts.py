@@ -109,6 +109,16 @@ def test_an_unused_yearly_fee_counts_for_the_period_in_which_it_began() -> None:
     assert told(rated) == [(fees[2].amount + fees[3].amount, -(fees[2].amount + fees[3].amount) // 2)]
 
 
+def test_a_discount_of_a_period_whose_lines_are_all_taken_off_is_taken_back() -> None:
+    """The fee is credited after a later invoice had its discount."""
+    segment = month("a@1", plan("10"))
+    (fee,) = rate_segments([segment], {})
+    (discount,) = rate_discounts([fee], (), [segment], [off()])
+    assert told(rate_discounts((), [fee, discount], [segment], [off()])) == []
+    credited = fee._replace(taken_off=fee.amount)
+    assert told(rate_discounts((), [credited, discount], [segment], [off()])) == [(-1000, 100)]
+
+
 def test_a_correction_below_zero_takes_nothing_off() -> None:
     segment = month("a@1", plan("1"))
     back = RatedLine("late", "a@1", JANUARY, "calls", "", 1, -5, 10**14, -500, JANUARY)

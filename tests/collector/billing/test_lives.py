@@ -126,6 +126,7 @@ class Life(NamedTuple):
 KEPT: Sequence[Life] = (
     Life("small@1", True, "eur", "THIRD", 0.35, (Step("change", 2, 0.08, "large@1"),)),
     Life("small@1", False, "usd", "AMOUNT", 0.37, ()),
+    Life("small@1", False, "eur", "THIRD", 0.38, (Step("credit", 0, 0.57, invoice=0.7, part=0.99),)),
     Life(
         *("large@1", False, "eur", "AMOUNT", 0.2),
         (
@@ -174,6 +175,8 @@ class LifePlayer:
         """The invoices of the second rater, by id."""
         self._used: Counter[int] = Counter()
         self._customer: Subscriber
+        self._first = ""
+        """The id of the subscription that has the coupon."""
         self._begun = JANUARY + life.share * (FEBRUARY - JANUARY)
 
     async def play(self) -> None:
@@ -201,6 +204,7 @@ class LifePlayer:
         await of.customer(self._name, life.plan, now=now, **more)
         async with of.database.reading() as connection:
             self._customer = await subscription_rows.get_subscriber(connection, self._name)
+            self._first = (await subscription_rows.get_by_customer(connection, self._name)).row.id
 
     def _get_time(self, step: Step) -> float:
         start, end = MONTHS[step.month], MONTHS[step.month + 1]
@@ -300,8 +304,10 @@ class LifePlayer:
         ]
         account = self._accounts.get(row.subscription)
         if account is None:
-            coupon = None if self._accounts else choose(COUPONS.get(self._life.coupon or ""), self._life.currency)
-            account = self._accounts[row.subscription] = Account(build_plans(self._life), self._life.currency, coupon)
+            coupon = COUPONS.get(self._life.coupon or "") if row.subscription == self._first else None
+            account = self._accounts[row.subscription] = Account(
+                build_plans(self._life), self._life.currency, choose(coupon, self._life.currency)
+            )
         if row.kind.startswith("period"):
             parts = [part for part in parts if part.start <= row.period_end]
             ended = [part for part in parts if part.end <= min(row.period_end, row.closes_at)]

@@ -59,6 +59,6 @@ def take_off(lines: Iterable[RatedLine], share: Fraction) -> Sequence[RatedLine]
     for line in lines:
         amount += line.amount
         sum_taken = round(amount * share)
-        taken_off.append(line._replace(taken_off=sum_taken - before))
+        taken_off.append(line._replace(taken_off=sum_taken - before, stands=share < 1))
         before = sum_taken
     return taken_off

@@ -98,11 +98,8 @@ class RatedLine(NamedTuple):
     taken_off: int = 0
     """The part of `amount` that does not stand any more, with the same sign: its invoice is void or uncollectible, or
     a credit note took it off."""
-
-    @property
-    def stands(self) -> bool:
-        """Whether any of it stands."""
-        return not self.taken_off or self.taken_off != self.amount
+    stands: bool = True
+    """Whether any of its invoice stands. A credit note of nearly all may take all of a small line off."""
 
 
 class PriceStep(NamedTuple):
@@ -351,7 +348,7 @@ def _subtract(line: RatedLine, quantity: int, amount: int, earlier: Sequence[Rat
         return None
     # The sign of a fee's quantity says whether it is charged or unused, also on a line that corrects it.
     more = line.quantity if line.kind in FEES else more
-    return line._replace(quantity=more, amount=due, taken_off=0)
+    return line._replace(quantity=more, amount=due, taken_off=0, stands=True)
 
 
 def identify_line(line: RatedLine) -> tuple[object, ...]:

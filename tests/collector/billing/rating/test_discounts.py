@@ -115,7 +115,7 @@ def test_a_discount_of_a_period_whose_lines_are_all_taken_off_is_taken_back() ->
     (fee,) = rate_segments([segment], {})
     (discount,) = rate_discounts([fee], (), [segment], [off()])
     assert told(rate_discounts((), [fee, discount], [segment], [off()])) == []
-    credited = fee._replace(taken_off=fee.amount)
+    credited = fee._replace(taken_off=fee.amount, stands=False)
     assert told(rate_discounts((), [credited, discount], [segment], [off()])) == [(-1000, 100)]
 
 

@@ -169,8 +169,10 @@ def _due(amount: int, lines: Sequence[tuple[int, int]]) -> int:
     off are neither charged nor given back again."""
     if not any(off for _, off in lines):
         return amount - sum(charged for charged, _ in lines)
-    if amount < 0 or sum(charged for charged, _ in lines) < 0:
-        return -_due(-amount, [(-charged, -off) for charged, off in lines])
+    first = next(charged for charged, _ in lines if charged)
+    if amount < 0 or (amount == 0 and first < 0):
+        # What is given back of a fee: a charge of before that corrected it, and was taken off, is not charged again.
+        return -_due(-amount, [(-charged, -off if off < 0 else 0) for charged, off in lines])
     owed: set[int] = set()
     dead: set[int] = set()
     too_much = 0

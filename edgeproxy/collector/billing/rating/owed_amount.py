@@ -21,12 +21,13 @@ def compute_due(amount: int, lines: Sequence[tuple[int, int]]) -> int:
     """Return the amount to charge if all usage so far costs `amount`. A negative result is an amount to give back.
 
     `lines` has two numbers for each line of this price: its amount, and the part of the amount that was taken off. The
-    order is the order of creation. `amount` and the sum of the lines have equal signs.
+    order is the order of creation.
     """
     if not any(taken_off for _, taken_off in lines):
         return amount - sum(charged for charged, _ in lines)
-    if amount < 0 or sum(charged for charged, _ in lines) < 0:
-        return -compute_due(-amount, [(-charged, -taken_off) for charged, taken_off in lines])
+    if amount < 0 or (amount == 0 and next(charged for charged, _ in lines if charged) < 0):
+        # The price is an amount to give back. A charge that corrected it, and was taken off, is not charged again.
+        return -compute_due(-amount, [(-charged, max(-taken_off, 0)) for charged, taken_off in lines])
     owed, reached = 0, 0
     taken: list[CentRange] = []
     for charged, taken_off in lines:

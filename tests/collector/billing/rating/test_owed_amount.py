@@ -24,6 +24,10 @@ from edgeproxy.collector.billing.rating.owed_amount import compute_due
         (-50, [(-50, -50)], 0),
         (0, [(-50, 0)], 50),
         (-50, [(-50, 0), (50, 0)], -50),
+        (-32, [(-158, 0), (126, 126)], 0),
+        (-32, [(-158, 0), (126, 126), (126, 126)], 0),
+        (0, [(-158, 0), (126, 126)], 32),
+        (20, [(100, 100), (-80, 0), (-60, 0)], 140),
     ],
     ids=[
         "nothing invoiced",
@@ -38,6 +42,10 @@ from edgeproxy.collector.billing.rating.owed_amount import compute_due
         "a void change of plans",
         "unused time of a fee that became void later",
         "that fee is paid after all",
+        "a credited correction of unused time",
+        "two credited corrections of unused time",
+        "less unused time after a credited correction",
+        "more was given back than was charged and stands",
     ],
 )
 def test_due_amount_of_lines_that_were_taken_off(amount: int, lines: list[tuple[int, int]], due: int) -> None:

@@ -55,12 +55,14 @@ from edgeproxy.collector.billing.subscriptions import (
     eligibility,
     plan_versions,
     plans_on_sale,
+    prepared_changes,
     subscription_response,
     subscription_rows,
     subscriptions,
 )
 from edgeproxy.collector.billing.subscriptions.changes import PlanChange, SubscriptionState
 from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedError
+from edgeproxy.collector.billing.subscriptions.prepared_changes import PlanTerms
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription, Subscriber, SubscriptionRow
 from edgeproxy.config.collector.catalog import (
     Plan,
@@ -276,29 +278,14 @@ class BillingHandlers(CancellationHandlers):
         loaded = await subscription_rows.load_subscription(connection, row)
         held = loaded.current.last.version if live is not None else None
         check_plan_sold(call.holder, body.plan, plans, loaded.customer.name, held)
-        is_yearly = None if body.interval is None else body.interval == "year"
+        terms = get_terms(body)
         if live is None:
-            planned = await subscriptions.prepare_resumption(
-                connection,
-                loaded,
-                body.plan,
-                is_yearly=bool(is_yearly),
-                plans=plans,
-                now=now,
-                currency=body.currency,
-                quantity=body.quantity or 1,
+            planned = await prepared_changes.prepare_resumption(
+                connection, loaded, body.plan, terms, plans=plans, now=now
             )
         else:
-            planned = await subscriptions.prepare_change(
-                connection,
-                loaded,
-                body.plan,
-                body.when,
-                plans=plans,
-                now=now,
-                currency=body.currency,
-                is_yearly=is_yearly,
-                quantity=body.quantity,
+            planned = await prepared_changes.prepare_change(
+                connection, loaded, body.plan, body.when, terms, plans=plans, now=now
             )
         return planned, row.trial_ends_at
 
@@ -310,16 +297,9 @@ class BillingHandlers(CancellationHandlers):
         now: float,
     ) -> tuple[SubscriptionState, list[RatedLine]]:
         """Return a subscription that would begin now, and the lines that it would cost at once."""
-        body, is_yearly = call.body, call.body.interval == "year"
-        prepared, _ = await subscriptions.prepare_subscription(
-            connection,
-            body.plan,
-            customer,
-            is_yearly=is_yearly,
-            settings=self._settings,
-            now=now,
-            currency=body.currency,
-            quantity=body.quantity or 1,
+        body = call.body
+        prepared, _ = await prepared_changes.prepare_subscription(
+            connection, body.plan, customer, get_terms(body), settings=self._settings, now=now
         )
         lines = changes.compute_fees(prepared.segments, ())
         if body.coupon is not None:
@@ -430,6 +410,12 @@ def rejecting_coupons(holder: Holder) -> Iterator[None]:
     except CouponRejectedError as error:
         fault = "is not a code that can be used here" if holder.customer is not None else str(error)
         raise reject_field("coupon", fault) from None
+
+
+def get_terms(body: UpdateSubscriptionRequest) -> PlanTerms:
+    """Return the terms beside the plan that a change asks for."""
+    is_yearly = None if body.interval is None else body.interval == "year"
+    return PlanTerms(is_yearly, body.quantity, body.currency)
 
 
 def plan_to_response(version: str, plan: Plan) -> PlanResponse:

@@ -49,8 +49,8 @@ REMINDER_SECONDS = 2 * DAY
 """Operators are paged this many seconds before the last answer, if none was sent."""
 
 
-class PaymentSubject(NamedTuple):
-    """The payment that a dispute or a refund is about."""
+class ReturnedPayment(NamedTuple):
+    """A payment that a dispute or a refund is about."""
 
     customer: str
     invoice: str | None
@@ -105,14 +105,14 @@ def _parse_row(row: Iterable[object]) -> Dispute:
 
 async def find_subject(
     connection: AsyncConnection, payment_part: StripeObject, intent: str | None
-) -> PaymentSubject | None:
+) -> ReturnedPayment | None:
     """Return the payment of a dispute or a refund; None if it paid nothing of ours."""
     if intent is not None:
         purchase = sa.select(credit_grants.c.customer, credit_grants.c.id).where(credit_grants.c.payment == intent)
         grant = (await connection.execute(purchase)).first()
-        return None if grant is None else PaymentSubject(grant.customer, None, grant.id)
+        return None if grant is None else ReturnedPayment(grant.customer, None, grant.id)
     invoice = await _find_paid_invoice(connection, payment_part)
-    return None if invoice is None else PaymentSubject(invoice.customer, invoice.id, None)
+    return None if invoice is None else ReturnedPayment(invoice.customer, invoice.id, None)
 
 
 async def _find_paid_invoice(connection: AsyncConnection, payment_part: StripeObject) -> PaidInvoice | None:

@@ -150,8 +150,7 @@ def change_plan(
     """
     last = current.last
     is_yearly = last.is_yearly if is_yearly is None else is_yearly
-    if quantity is None:
-        quantity = 1 if plan.quantity is None and version != last.version else last.quantity
+    quantity = _choose_quantity(last, version, plan, quantity)
     if (version, is_yearly, quantity) == (last.version, last.is_yearly, last.quantity):
         if current.next_version is None and current.cancel_at is None:
             raise PlanChangeError(409, f"the plan is {'' if quantity == 1 else f'{quantity} × '}{version} already")
@@ -160,22 +159,25 @@ def change_plan(
     if current.cancel_at is not None:
         raise PlanChangeError(409, f"the subscription is ending: have it go on first, by a change to {last.version}")
     _check_sold_yearly(version, plan, is_yearly)
-    if quantity != last.quantity or version != last.version:
-        _check_quantity(version, plan, quantity)
     is_upgrade = _costs_more(last, plan, quantity, is_yearly=is_yearly)
     when = when or ("now" if is_upgrade and not last.is_trial else "period_end")
     if last.is_trial and when == "now":
         raise PlanChangeError(409, f"the trial is of {last.version}: another plan can begin when it ends")
     if when == "period_end":
-        next_is_yearly = None if is_yearly == last.is_yearly else is_yearly
-        next_quantity = None if quantity == last.quantity else quantity
-        return PlanChange(when, last.paid.end, None, version, [], next_is_yearly, next_quantity)
+        return _change_later(last, version, quantity, is_yearly=is_yearly)
     if not is_upgrade:
         raise PlanChangeError(
             422, f"{version} does not cost more than {last.version}: it can begin when what is paid ends"
         )
     at = periods.compute_boundary(now, last.span.start)
     return _begin_now(current, version, plan, at, invoiced, is_yearly=is_yearly, quantity=quantity)
+
+
+def _change_later(last: Segment, version: str, quantity: int, *, is_yearly: bool) -> PlanChange:
+    """Return a change when the paid time ends."""
+    next_is_yearly = None if is_yearly == last.is_yearly else is_yearly
+    next_quantity = None if quantity == last.quantity else quantity
+    return PlanChange("period_end", last.paid.end, None, version, [], next_is_yearly, next_quantity)
 
 
 def resume_plan(
@@ -270,6 +272,15 @@ def needs_payment_method(current: SubscriptionState, begun: Segment) -> bool:
 def _check_sold_yearly(version: str, plan: Plan, is_yearly: bool) -> None:
     if is_yearly and plan.year_fee is None:
         raise PlanChangeError(422, f"{version} is not sold by the year")
+
+
+def _choose_quantity(last: Segment, version: str, plan: Plan, quantity: int | None) -> int:
+    """Return the quantity of a change: by default it stays, of a plan that has one. Raises PlanChangeError."""
+    if quantity is None:
+        quantity = 1 if plan.quantity is None and version != last.version else last.quantity
+    if quantity != last.quantity or version != last.version:
+        _check_quantity(version, plan, quantity)
+    return quantity
 
 
 def _check_quantity(version: str, plan: Plan, quantity: int) -> None:

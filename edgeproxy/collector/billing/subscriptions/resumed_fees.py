@@ -8,9 +8,9 @@ from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.subscriptions import changes, subscription_rows
 from edgeproxy.collector.billing.subscriptions.changes import PlanChange
+from edgeproxy.collector.billing.subscriptions.prepared_changes import discount_change
 from edgeproxy.collector.billing.subscriptions.subscriptions import (
     RUNNER,
-    discount_change,
     invoice_change,
     write_change,
 )

@@ -3,19 +3,18 @@ leads to, and the audit entry. `changes.py` decides what a change does.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
-from edgeproxy.collector.accounts.change import ChangeRejectedError, compute_difference, require_version
+from edgeproxy.collector.accounts.change import compute_difference, require_version
 from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.billing.invoices import invoiced_lines, invoices
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.discounts import Discount, rate_discounts
-from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, Span
+from edgeproxy.collector.billing.rating.rater import Segment, Span
 from edgeproxy.collector.billing.subscriptions import (
     cancellations,
     changes,
@@ -25,11 +24,13 @@ from edgeproxy.collector.billing.subscriptions import (
     entitlements,
     plan_versions,
     plans_on_sale,
+    prepared_changes,
     subscription_rows,
     unpaid_plans,
 )
 from edgeproxy.collector.billing.subscriptions.cancellations import Feedback
-from edgeproxy.collector.billing.subscriptions.changes import PlanChange, PlanChangeError, SubscriptionState, When
+from edgeproxy.collector.billing.subscriptions.changes import PlanChange, SubscriptionState, When
+from edgeproxy.collector.billing.subscriptions.prepared_changes import PlanTerms
 from edgeproxy.collector.billing.subscriptions.subscription_response import Subscription, to_response
 from edgeproxy.collector.billing.subscriptions.subscription_rows import (
     ACTIVE,
@@ -64,20 +65,15 @@ async def create_subscription(
     its code, and in a currency where none was chosen yet. One that ended within its period goes on instead. Raises
     ChangeRejectedError and CouponRejectedError."""
     customer = await get_subscriber(connection, ref, lock=True)
+    terms = PlanTerms(is_yearly, quantity, currency)
     ended = await eligibility.check_may_subscribe(connection, customer, now)
     if ended is not None:
         loaded = await subscription_rows.get_by_id(connection, ended.id)
-        terms = _ResumptionTerms(plan, is_yearly, coupon, currency, quantity)
-        return await _resume_subscription(connection, caller, loaded, terms, settings=settings, now=now)
-    current, base = await prepare_subscription(
-        connection,
-        plan,
-        customer,
-        is_yearly=is_yearly,
-        settings=settings,
-        now=now,
-        currency=currency,
-        quantity=quantity,
+        return await _resume_subscription(
+            connection, caller, loaded, plan, terms, settings=settings, now=now, coupon=coupon
+        )
+    current, base = await prepared_changes.prepare_subscription(
+        connection, plan, customer, terms, settings=settings, now=now
     )
     if currency is not None:
         customer = await customer_currency.fix_currency(connection, caller, customer, currency, before=base)
@@ -85,83 +81,32 @@ async def create_subscription(
     return response, 1
 
 
-class _ResumptionTerms(NamedTuple):
-    """The terms on which a subscription that ended within its period goes on."""
-
-    plan: str
-    is_yearly: bool
-    coupon: str | None
-    currency: str | None
-    quantity: int
-
-
-async def prepare_resumption(
-    connection: AsyncConnection,
-    loaded: LoadedSubscription,
-    plan: str,
-    *,
-    is_yearly: bool,
-    plans: Mapping[str, Plan],
-    now: float,
-    currency: str | None = None,
-    quantity: int = 1,
-) -> PlanChange:
-    """Return the effects of a subscription that ended within its period and goes on now, by one of the `plans` on sale,
-    without writing anything; raises ChangeRejectedError."""
-    version = plans_on_sale.resolve_version(plan, plans, loaded.customer.name)
-    terms = await customer_currency.choose_plan_currency(connection, loaded.customer, version, plans[version], currency)
-    invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id)
-    try:
-        change = changes.resume_plan(
-            loaded.current, version, terms, now, invoiced, is_yearly=is_yearly, quantity=quantity
-        )
-    except PlanChangeError as error:
-        raise ChangeRejectedError(error.status, error.why) from None
-    return discount_change(loaded, change, invoiced, loaded.discounts)
-
-
-def discount_change(
-    loaded: LoadedSubscription, change: PlanChange, invoiced: Sequence[RatedLine], discounts: Sequence[Discount]
-) -> PlanChange:
-    """Return a change at once with the lines of discounts."""
-    if change.begun is None:
-        return change
-    segments = [*loaded.current.segments, change.begun]
-    return change._replace(lines=[*change.lines, *rate_discounts(change.lines, invoiced, segments, discounts)])
-
-
 async def _resume_subscription(
     connection: AsyncConnection,
     caller: Caller,
     loaded: LoadedSubscription,
-    terms: _ResumptionTerms,
+    plan: str,
+    terms: PlanTerms,
     *,
     settings: CollectorSettings,
     now: float,
+    coupon: str | None,
 ) -> tuple[Subscription, int]:
     """Have a subscription that ended within its period go on; raises ChangeRejectedError and CouponRejectedError."""
     plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now)
-    change = await prepare_resumption(
-        connection,
-        loaded,
-        terms.plan,
-        is_yearly=terms.is_yearly,
-        plans=plans,
-        now=now,
-        currency=terms.currency,
-        quantity=terms.quantity,
-    )
+    change = await prepared_changes.prepare_resumption(connection, loaded, plan, terms, plans=plans, now=now)
     begun, row, current = change.begun, loaded.row, loaded.current
     assert begun is not None
     customer = await _fix_currency(connection, caller, loaded.customer, begun.plan, terms.currency)
     after = current._replace(segments=[*current.segments, begun], cancel_at=None, next_version=None)
-    if terms.coupon is not None:
+    if coupon is not None:
         before = loaded.discounts
-        of = (customer, row.id, after, before, terms.coupon, settings, now)
+        of = (customer, row.id, after, before, coupon, settings, now)
         discount = await coupons.redeem(connection, caller, *of)
         invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, row.id)
         fees = changes.compute_fees(after.segments, invoiced)
-        change = discount_change(loaded, change._replace(lines=fees), invoiced, [*before, discount])
+        change = change._replace(lines=fees)
+        change = prepared_changes.discount_change(loaded, change, invoiced, [*before, discount])
     # Stripe's subscription has ended, or ends now.
     await subscription_rows.begin_segment(connection, row.id, begun, current.period, "invoice_items")
     await _apply_plan(connection, caller, customer, begun, current.anchor, settings)
@@ -253,60 +198,6 @@ async def _fix_currency(
     return await customer_currency.fix_currency(connection, caller, customer, chosen, before=plan.currency)
 
 
-async def prepare_subscription(
-    connection: AsyncConnection,
-    plan: str,
-    customer: Subscriber,
-    *,
-    is_yearly: bool,
-    settings: CollectorSettings,
-    now: float,
-    currency: str | None = None,
-    quantity: int = 1,
-) -> tuple[SubscriptionState, str]:
-    """Return a subscription that would begin now, in a currency where none was chosen yet, and the currency that the
-    plan has else; raises ChangeRejectedError."""
-    plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now)
-    version = plans_on_sale.resolve_version(plan, plans, customer.name)
-    has_trial = not await subscription_rows.has_had_trial(connection, customer.id)
-    assert settings.billing is not None
-    anchor = periods.floor_to_minute(now) if settings.billing.anchor == "signup" else None
-    terms = await customer_currency.choose_plan_currency(connection, customer, version, plans[version], currency)
-    try:
-        prepared = changes.begin_subscription(
-            version, terms, now=now, anchor=anchor, is_yearly=is_yearly, has_trial=has_trial, quantity=quantity
-        )
-    except PlanChangeError as error:
-        raise ChangeRejectedError(error.status, error.why) from None
-    return prepared, plans[version].currency
-
-
-async def prepare_change(
-    connection: AsyncConnection,
-    loaded: LoadedSubscription,
-    plan: str,
-    when: When | None,
-    *,
-    plans: Mapping[str, Plan],
-    now: float,
-    currency: str | None = None,
-    is_yearly: bool | None = None,
-    quantity: int | None = None,
-) -> PlanChange:
-    """Return the effects of a change to one of the `plans` on sale, or to another interval or quantity, in a currency
-    where none was chosen yet, without writing anything; raises ChangeRejectedError."""
-    version = plans_on_sale.resolve_version(plan, plans, loaded.customer.name)
-    terms = await customer_currency.choose_plan_currency(connection, loaded.customer, version, plans[version], currency)
-    invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id)
-    try:
-        change = changes.change_plan(
-            loaded.current, version, terms, when, now, invoiced, is_yearly=is_yearly, quantity=quantity
-        )
-    except PlanChangeError as error:
-        raise ChangeRejectedError(error.status, error.why) from None
-    return discount_change(loaded, change, invoiced, loaded.discounts)
-
-
 async def change_subscription(
     connection: AsyncConnection,
     caller: Caller,
@@ -327,17 +218,8 @@ async def change_subscription(
     row, current = loaded.row, loaded.current
     require_version(row.version, match)
     plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now)
-    plan_change = await prepare_change(
-        connection,
-        loaded,
-        plan,
-        when,
-        plans=plans,
-        now=now,
-        currency=currency,
-        is_yearly=is_yearly,
-        quantity=quantity,
-    )
+    terms = PlanTerms(is_yearly, quantity, currency)
+    plan_change = await prepared_changes.prepare_change(connection, loaded, plan, when, terms, plans=plans, now=now)
     sold = plans[plans_on_sale.resolve_version(plan, plans, loaded.customer.name)]
     loaded = loaded._replace(customer=await _fix_currency(connection, caller, loaded.customer, sold, currency))
     values: dict[str, object] = {"next_version": plan_change.next_version, "cancel_at": None}

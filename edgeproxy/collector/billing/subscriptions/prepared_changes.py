@@ -1,0 +1,128 @@
+"""Changes of subscriptions that are decided and rated without writing anything, for previews and before each change."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.billing.invoices import invoiced_lines
+from edgeproxy.collector.billing.rating import periods
+from edgeproxy.collector.billing.rating.discounts import Discount, rate_discounts
+from edgeproxy.collector.billing.rating.rater import RatedLine
+from edgeproxy.collector.billing.subscriptions import (
+    changes,
+    customer_currency,
+    plan_versions,
+    plans_on_sale,
+    subscription_rows,
+)
+from edgeproxy.collector.billing.subscriptions.changes import PlanChange, PlanChangeError, SubscriptionState, When
+from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription, Subscriber
+from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.settings import CollectorSettings
+
+
+class PlanTerms(NamedTuple):
+    """The terms beside the plan that somebody asks for; None where they stay, or are those of a new subscription."""
+
+    is_yearly: bool | None = None
+    quantity: int | None = None
+    currency: str | None = None
+    """The currency, where none was chosen yet."""
+
+
+async def prepare_subscription(
+    connection: AsyncConnection,
+    plan: str,
+    customer: Subscriber,
+    terms: PlanTerms,
+    *,
+    settings: CollectorSettings,
+    now: float,
+) -> tuple[SubscriptionState, str]:
+    """Return a subscription that would begin now, in a currency where none was chosen yet, and the currency that the
+    plan has else; raises ChangeRejectedError."""
+    plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now)
+    version = plans_on_sale.resolve_version(plan, plans, customer.name)
+    has_trial = not await subscription_rows.has_had_trial(connection, customer.id)
+    assert settings.billing is not None
+    anchor = periods.floor_to_minute(now) if settings.billing.anchor == "signup" else None
+    sold = await customer_currency.choose_plan_currency(connection, customer, version, plans[version], terms.currency)
+    try:
+        prepared = changes.begin_subscription(
+            version,
+            sold,
+            now=now,
+            anchor=anchor,
+            is_yearly=bool(terms.is_yearly),
+            has_trial=has_trial,
+            quantity=terms.quantity or 1,
+        )
+    except PlanChangeError as error:
+        raise ChangeRejectedError(error.status, error.why) from None
+    return prepared, plans[version].currency
+
+
+async def prepare_resumption(
+    connection: AsyncConnection,
+    loaded: LoadedSubscription,
+    plan: str,
+    terms: PlanTerms,
+    *,
+    plans: Mapping[str, Plan],
+    now: float,
+) -> PlanChange:
+    """Return the effects of a subscription that ended within its period and goes on now, by one of the `plans` on sale,
+    without writing anything; raises ChangeRejectedError."""
+    version = plans_on_sale.resolve_version(plan, plans, loaded.customer.name)
+    sold = await customer_currency.choose_plan_currency(
+        connection, loaded.customer, version, plans[version], terms.currency
+    )
+    is_yearly, quantity = bool(terms.is_yearly), terms.quantity or 1
+    invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id)
+    try:
+        change = changes.resume_plan(
+            loaded.current, version, sold, now, invoiced, is_yearly=is_yearly, quantity=quantity
+        )
+    except PlanChangeError as error:
+        raise ChangeRejectedError(error.status, error.why) from None
+    return discount_change(loaded, change, invoiced, loaded.discounts)
+
+
+async def prepare_change(
+    connection: AsyncConnection,
+    loaded: LoadedSubscription,
+    plan: str,
+    when: When | None,
+    terms: PlanTerms,
+    *,
+    plans: Mapping[str, Plan],
+    now: float,
+) -> PlanChange:
+    """Return the effects of a change to one of the `plans` on sale, or to another interval or quantity, in a currency
+    where none was chosen yet, without writing anything; raises ChangeRejectedError."""
+    version = plans_on_sale.resolve_version(plan, plans, loaded.customer.name)
+    sold = await customer_currency.choose_plan_currency(
+        connection, loaded.customer, version, plans[version], terms.currency
+    )
+    invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id)
+    try:
+        change = changes.change_plan(
+            *(loaded.current, version, sold, when, now, invoiced),
+            is_yearly=terms.is_yearly,
+            quantity=terms.quantity,
+        )
+    except PlanChangeError as error:
+        raise ChangeRejectedError(error.status, error.why) from None
+    return discount_change(loaded, change, invoiced, loaded.discounts)
+
+
+def discount_change(
+    loaded: LoadedSubscription, change: PlanChange, invoiced: Sequence[RatedLine], discounts: Sequence[Discount]
+) -> PlanChange:
+    """Return a change at once with the lines of discounts."""
+    if change.begun is None:
+        return change
+    segments = [*loaded.current.segments, change.begun]
+    return change._replace(lines=[*change.lines, *rate_discounts(change.lines, invoiced, segments, discounts)])

@@ -171,8 +171,12 @@ def _due(amount: int, lines: Sequence[tuple[int, int]]) -> int:
         return amount - sum(charged for charged, _ in lines)
     first = next(charged for charged, _ in lines if charged)
     if amount < 0 or (amount == 0 and first < 0):
-        # What is given back of a fee: a charge of before that corrected it, and was taken off, is not charged again.
-        return -_due(-amount, [(-charged, -off if off < 0 else 0) for charged, off in lines])
+        return -_due_of_cents(-amount, [(-charged, -off) for charged, off in lines], is_given=True)
+    return _due_of_cents(amount, lines, is_given=False)
+
+
+def _due_of_cents(amount: int, lines: Sequence[tuple[int, int]], *, is_given: bool) -> int:
+    """The cents that are due. A customer keeps what `is_given` to it, once a charge that corrected it is credited."""
     owed: set[int] = set()
     dead: set[int] = set()
     too_much = 0
@@ -181,6 +185,12 @@ def _due(amount: int, lines: Sequence[tuple[int, int]]) -> int:
         if charged < 0:
             back = sorted(owed)[charged:]
             too_much += -charged - len(back)
+            if is_given:
+                kept = back[max(0, len(back) + off) :] if off else []
+                dead |= set(kept)
+                owed -= set(back)
+                too_much -= -off - len(kept)
+                continue
             restored = min(-off, too_much)  # Of a line that gave something back, what is off is owed again.
             too_much -= restored
             owed -= set(back[-off - restored :])

@@ -26,18 +26,27 @@ def compute_due(amount: int, lines: Sequence[tuple[int, int]]) -> int:
     if not any(taken_off for _, taken_off in lines):
         return amount - sum(charged for charged, _ in lines)
     if amount < 0 or (amount == 0 and next(charged for charged, _ in lines if charged) < 0):
-        # The price is an amount to give back. A charge that corrected it, and was taken off, is not charged again.
-        return -compute_due(-amount, [(-charged, max(-taken_off, 0)) for charged, taken_off in lines])
+        return -_compute_due(-amount, [(-charged, -taken_off) for charged, taken_off in lines], is_given=True)
+    return _compute_due(amount, lines, is_given=False)
+
+
+def _compute_due(amount: int, lines: Sequence[tuple[int, int]], *, is_given: bool) -> int:
+    """Return the amount to charge; if it is an amount `is_given` to the customer, the amount to give.
+
+    A line below zero corrects earlier lines. If it was taken off, the corrected cents are owed again. But cents that a
+    customer keeps after a credited correction are dead: they are neither charged nor given again.
+    """
     owed, reached = 0, 0
     taken: list[CentRange] = []
     for charged, taken_off in lines:
         owed += charged
         before, reached = reached, _find_reached(owed, taken)
-        if charged < 0:
-            owed -= taken_off  # The amount that this line gave back is owed again.
+        if charged < 0 and not is_given:
+            owed -= taken_off
             continue
-        off = _cut_last(CentRange(before, reached), taken, taken_off)
-        owed -= sum(last - after for after, last in off)
+        off = _cut_last(CentRange(min(before, reached), max(before, reached)), taken, abs(taken_off))
+        number = sum(last - after for after, last in off)
+        owed += -taken_off - number if charged < 0 else -number
         taken = sorted([*taken, *off])
     return _count_owed(amount, taken) - owed
 

@@ -27,6 +27,7 @@ from edgeproxy.collector.billing.rating.owed_amount import compute_due
         (-32, [(-158, 0), (126, 126)], 0),
         (-32, [(-158, 0), (126, 126), (126, 126)], 0),
         (0, [(-158, 0), (126, 126)], 32),
+        (-100, [(-158, 0), (126, 126)], 0),
         (20, [(100, 100), (-80, 0), (-60, 0)], 140),
     ],
     ids=[
@@ -45,6 +46,7 @@ from edgeproxy.collector.billing.rating.owed_amount import compute_due
         "a credited correction of unused time",
         "two credited corrections of unused time",
         "less unused time after a credited correction",
+        "more unused time after a credited correction",
         "more was given back than was charged and stands",
     ],
 )

@@ -6,6 +6,7 @@ so what the edge forwards is read by somebody else. A request's query steers its
     status=503    of this status              wait=20       after so many milliseconds
     size=1000     with so many bytes          chunked=1     in chunks
     echo=1        with what was received, as JSON
+    held=1        once the test releases it
 
 Paths under /-/ are the tests' own questions, asked directly and not counted.
 """
@@ -14,6 +15,7 @@ import asyncio
 import hashlib
 import sys
 from collections import Counter
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from loadtest.testbed.process import Process
 from loadtest.testbed.waiting import until
 
 OWN = "/-/"
+RELEASE = "/-/release"
 SINGLE = (b"x-request-id", b"host", b"content-length", b"transfer-encoding", b"x-customer-id")
 """Fields of which a request may have one at most; the first two it must have."""
 
@@ -48,6 +51,14 @@ class Log:
         """Requests that the edge must never forward, and why."""
         self.requests: Counter[str] = Counter()
         """How often each request id was seen."""
+        self.held: list[Callable[[], None]] = []
+        """Give the answers that wait for the test."""
+
+    def release(self) -> None:
+        """Give all answers that wait for the test."""
+        held, self.held = self.held, []
+        for answer in held:
+            answer()
 
     def shown(self) -> dict[str, Any]:
         twice = {rid: count for rid, count in self.requests.items() if count > 1}
@@ -111,6 +122,8 @@ class Connection(asyncio.Protocol):
         path = urlsplit(self._target).path.decode("latin-1")
         query = dict(parse_qsl(urlsplit(self._target).query.decode("latin-1")))
         if path.startswith(OWN):
+            if path == RELEASE:
+                self._log.release()
             self._answer(200, orjson.dumps(self._log.shown()))
         else:
             self._serve(path, query)
@@ -138,7 +151,10 @@ class Connection(asyncio.Protocol):
                 log.billable[customer] += 1
             self._answer(status, body, chunked="chunked" in query)
 
-        if "wait" in query:
+        if "held" in query:
+            self._busy = True
+            self._log.held.append(answer)
+        elif "wait" in query:
             self._busy = True
             asyncio.get_running_loop().call_later(int(query["wait"]) / 1000, answer)
         else:
@@ -205,6 +221,10 @@ class Upstream(Process):
         """`received` and `billable` by customer, `paths`, `odd` requests, request ids seen `twice`."""
         told: dict[str, Any] = ask(self.port, "/-/seen").json()
         return told
+
+    def release(self) -> None:
+        """Have it give the answers to all requests that are held."""
+        ask(self.port, RELEASE)
 
 
 if __name__ == "__main__":

@@ -191,7 +191,8 @@ class Services:
 
     def _start(self, name: str, command: Sequence[str | Path], *, stdin: bytes = b"") -> Process:
         # What configures the shipped files elsewhere must not configure these.
-        environ = {"no_proxy": HOST, "EDGEPROXY_COLLECTOR": self.collector, "STRIPE_SECRET_KEY": ""}
+        environ = {"no_proxy": HOST, "EDGEPROXY_COLLECTOR": self.collector}
+        environ |= dict.fromkeys(("METRICS_TOKENS", "STRIPE_SECRET_KEY"), "")
         return Process(name, command, log=self._log(name), environ=environ, stdin=stdin)
 
     def _log(self, name: str) -> Path:

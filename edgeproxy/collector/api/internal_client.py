@@ -99,7 +99,7 @@ class Inside:
     async def _answer(
         self,
         request: web.Request,
-        inner: web.BaseRequest,
+        inner: web.Request,
         holder: Holder,
         endpoint: AnyEndpoint,
         parts: RequestParts,

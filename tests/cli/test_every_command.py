@@ -1,24 +1,28 @@
 """Every command of the table with good and bad input: each ends with a documented code, and no traceback."""
 
-import importlib
 import inspect
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import pytest
 from click.testing import Result
+from typer import Exit
 from typer.models import OptionInfo
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from edgeproxy.cli import api, commands
+from edgeproxy.cli import api
+from edgeproxy.cli import running as running_commands
+from edgeproxy.collector.accounts.ids import build_pseudonym
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.key_form import generate_key
-from loadtest.testbed.collector import PLANS
+from loadtest.testbed.collector import ADMIN, PLANS, Collector
 from loadtest.testbed.ports import HOST
+from tests.support.command_table import find_functions
 from tests.support.used_database import use_database
 
 SERVE_FOR_EVER = frozenset({"quick", "demo", "stripe-sandbox"})
@@ -33,18 +37,6 @@ ENVIRON = {
 CODES = (0, 1, 2)
 """The exit codes that `edgeproxy.cli.outcome` documents."""
 CONFIG = ("config", "file", "path")
-
-
-def find_functions() -> dict[str, Callable[..., None]]:
-    """Return the function of each command, by the words that call it."""
-    places = dict(commands.COMMANDS)
-    for group, (_, functions) in commands.GROUPS.items():
-        places |= {f"{group} {name}": place for name, place in functions.items()}
-    found = {}
-    for words, place in places.items():
-        module, _, name = place.partition(".")
-        found[words] = getattr(importlib.import_module(f"edgeproxy.cli.{module}"), name)
-    return found
 
 
 FUNCTIONS = find_functions()
@@ -94,8 +86,9 @@ async def _do_nothing(_: Database) -> None:
     pass
 
 
-def list_words(words: str, file: Path, text: str) -> list[str]:
-    """Return the words that give each parameter a value of its type; options that can be left out are."""
+def list_words(words: str, file: Path, text: str, **values: str) -> list[str]:
+    """Return the words that give each parameter a value of its type; options that can be left out are, unless they are
+    in `values`."""
     given = []
     function = FUNCTIONS[words]
     hints = get_type_hints(function, include_extras=True)
@@ -106,11 +99,11 @@ def list_words(words: str, file: Path, text: str) -> list[str]:
         is_config = is_path and name in CONFIG
         if name == "yes":
             given.append("--yes")
-        elif parameter.default is inspect.Parameter.empty or is_config:
-            value = str(file) if is_path else "1" if kind in (int, float) else text
-            option = next(
-                (one for one in getattr(about, "param_decls", None) or () if one.startswith("-")), f"--{name}"
-            )
+        elif parameter.default is inspect.Parameter.empty or is_config or name in values:
+            value = values.get(name, str(file) if is_path else "1" if kind in (int, float) else text)
+            # In Annotated the first name of an option is its default.
+            names = (getattr(about, "default", None), *(getattr(about, "param_decls", None) or ()))
+            option = next((one for one in names if isinstance(one, str) and one.startswith("-")), f"--{name}")
             given += [option, value] if is_option else [value]
     return given
 
@@ -136,3 +129,115 @@ def test_command_ends_in_a_sentence(
             assert "Traceback" not in result.output, (about, text, result.output)
             if about in ("bytes", "a list") and "config" in inspect.signature(FUNCTIONS[words]).parameters:
                 assert result.exit_code in (1, 2), (about, text, result.output)
+
+
+# ---- commands beside a collector that runs
+
+NO_REFS = {
+    "key add": "it writes a key of a customer of files, who has a name alone",
+    "residency move": "it needs collectors of two residencies; it finds the customer as the others do",
+    "limits": "it asks an edge first: test_edge_is_asked_by_the_name_that_it_knows",
+}
+"""Commands that take a customer and are not held to take each name and id of it here, with the reason."""
+
+
+def takes_customer(words: str) -> bool:
+    """Whether a command has a parameter for a customer."""
+    return "customer" in inspect.signature(FUNCTIONS[words]).parameters
+
+
+class Running(NamedTuple):
+    """A collector that runs, and its configuration with a database of its own that nobody else uses."""
+
+    collector: Collector
+    file: Path
+    refs: tuple[str, ...]
+    """The name, id, external id and pseudonym of one customer."""
+
+    @property
+    def environ(self) -> dict[str, str]:
+        url = f"http://{HOST}:{self.collector.port}"
+        return ENVIRON | {"EDGEPROXY_COLLECTOR": url, "EDGEPROXY_TOKEN": ADMIN, "EDGEPROXY_FROM_TOKEN": ADMIN}
+
+    def copy_database(self, folder: Path) -> Path:
+        """Return a configuration with a copy of the database."""
+        shutil.copy(self.file, folder / "copy.db")
+        settings = self.collector.settings | {"database": f"sqlite:///{folder}/copy.db"}
+        (folder / "copy.yaml").write_text(json.dumps(settings))
+        return folder / "copy.yaml"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("running")
+    settings = {"privacy": {"pseudonyms": True}, "residency": "eu", "pages": {"url": "https://edge.example.com"}}
+    with closing(Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", **settings)) as collector:
+        collector.start()
+        for name in ("planted", "victim"):
+            body = {"name": name, "tier": "basic", "external_id": f"crm-{name}"}
+            assert collector.send("POST", "/v1/customers", body).status == 201
+        id_ = collector.get("/v1/customers/planted").json()["id"]
+        collector.end()
+        shutil.copy(folder / "ledger.db", folder / "copy.db")
+        collector.start()
+        yield Running(collector, folder / "copy.db", ("planted", id_, "crm-planted", build_pseudonym(id_)))
+
+
+@pytest.mark.parametrize("words", sorted(filter(takes_customer, FUNCTIONS.keys() - NO_REFS.keys())))
+def test_customer_is_found_by_each_name_and_id(
+    words: str, running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A command of the API does the same calls for each, of which this sends no change; one of the database does the
+    same to a copy of it."""
+    calls: list[object] = []
+    send = api.Api.call
+
+    def call(self: api.Api, method: str, path: str, body: object = None, **options: Any) -> Any:
+        query = options.get("query") or {}
+        if "ref" not in query:
+            calls.append((method, path, body, query))
+        if method != "GET":
+            raise Exit(0)
+        return send(self, method, path, body, **options)
+
+    monkeypatch.setattr(api.Api, "call", call)
+    url = running.environ["EDGEPROXY_COLLECTOR"]
+    outcomes = []
+    for number, ref in enumerate(running.refs):
+        calls.clear()
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        values = {"customer": ref, "to": str(folder / "out.zip"), "source": url, "target": url, "fields": "tier=free"}
+        given = list_words(words, running.copy_database(folder), "1", **values)
+        result = CliRunner().invoke(cli.app, [*words.split(), *given], env=running.environ)
+        assert "no customer" not in result.output, (ref, result.output)
+        outcomes.append((result.exit_code, list(calls)))
+        assert calls or result.exit_code == 0, (ref, result.output)
+    assert outcomes == outcomes[:1] * len(outcomes)
+    if calls:
+        assert "planted" in str(calls)
+
+
+@pytest.mark.parametrize(
+    "words", sorted(words for words, one in FUNCTIONS.items() if "collector" in inspect.signature(one).parameters)
+)
+def test_command_beside_a_collector_ends_in_a_sentence(
+    words: str, running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list").write_text("one\n")
+    for text in ("victim", "nobody", "a=1", "\udcff/\x01 ", generate_key()):
+        given = list_words(words, tmp_path / "list", text)
+        result = CliRunner().invoke(cli.app, [*words.split(), *given], env=running.environ)
+        ended = result.exception is None or isinstance(result.exception, SystemExit)
+        assert ended, (text, repr(result.exception), result.exc_info)
+        assert result.exit_code in CODES, (text, result.output)
+        assert "Traceback" not in result.output, (text, result.output)
+        assert " answered 500" not in result.output, (text, result.output)
+
+
+def test_edge_is_asked_by_the_name_that_it_knows(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in running.environ.items():
+        monkeypatch.setenv(name, value)
+    assert {running_commands._fetch_edge_name(ref) for ref in running.refs} == {running.refs[-1]}
+    assert running_commands._fetch_edge_name("nobody") == "nobody"

@@ -88,8 +88,8 @@ class Measure(NamedTuple):
     in_trailers: bool = False
     """The number is counted that the upstream reports there among the trailers of its answer."""
     in_body: Callable[[int, int], int] | None = None
-    """The number is counted that the body of the answer states, on routes that say its format; where it does not, by
-    which bytes it is estimated, of those of the request's body and of the answer's."""
+    """The number is counted that the body of the answer states, on routes that say its format; where it does not, it is
+    estimated from what is estimated of input and of output."""
     is_of_refusals: bool = False
     """Whether refused requests are counted, by REFUSAL_DIMENSIONS, instead of served ones."""
     is_of_services: bool = False
@@ -210,7 +210,7 @@ class Meter(Part):
       egress:   {count: bytes_out}
       credits:  {count: cost, when: success}
       tokens:   {count: response_header, header: X-Usage-Tokens}
-      output:   {count: output_tokens, missing: bytes/250, dimensions: {model: 50, estimated: 2}}
+      output:   {count: output_tokens, missing: text/4, dimensions: {model: 50, estimated: 2}}
       units:    {count: response_json, json: usage.units}
       compute:  {count: events, label: Build time, unit: seconds, scale: 3600}
     ```
@@ -281,11 +281,12 @@ class Meter(Part):
         description="Path of the number in the answer's JSON: the keys from its top, such as `usage.total_tokens`. "
         "Required with `response_json`, and only with it.",
     )
-    missing: Annotated[int, BeforeValidator(parsers.read_estimate)] = Field(
-        default=0,
+    missing: Annotated[str, BeforeValidator(parsers.read_estimate)] = Field(
+        default="0",
         description="Count of an answer whose body should state the number and does not: nothing (`0`), or an estimate "
-        "by bytes, such as `bytes/4`: of the request's body for input, of the answer's for output and "
-        "`response_json`, of both for `total_tokens`. [When that is](ai.md#what-is-not-stated).",
+        "by its text, such as `text/4`: of the request for input, of the answer for output and `response_json`, of "
+        "both for `total_tokens`. `bytes/250` takes all bytes of the answer in the place of its text, those around the "
+        "text included, and its text alone as the most. [How it is estimated](ai.md#what-is-not-stated).",
     )
     aggregate: AggregateName = Field(
         default="sum",

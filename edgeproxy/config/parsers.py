@@ -30,7 +30,7 @@ TIMEZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}")
 NO_TIMEZONES = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*")
 """Names of zones that hosts have beside those of IANA: they differ between hosts, or count leap seconds."""
 JSON_PATH = re.compile(r"[A-Za-z0-9_$@-]{1,64}(?:\.[A-Za-z0-9_$@-]{1,64}){0,7}")
-ESTIMATE = re.compile(r"bytes/([1-9][0-9]{0,3}|10000)")
+ESTIMATE = re.compile(r"(text|bytes)/([1-9][0-9]{0,3}|10000)")
 ROUTE_PATTERN = re.compile(r"[!-~]{1,100}")
 SCOPE = re.compile(r"[!#-\[\]-~]{1,64}")
 TOKEN = re.compile(r"[!-~]{1,1000}")
@@ -52,7 +52,7 @@ A_SCOPE = "1 to 64 characters of ASCII without spaces, quotes and backslashes"
 A_FILE = "a file such as certs/edge.pem"
 A_TARGET = "a path such as /healthz or /status?quick=1"
 A_JSON_PATH = "one to eight keys with dots between them, such as usage.total_tokens"
-AN_ESTIMATE = "0, or bytes/4 with a number up to 10000"
+AN_ESTIMATE = "0, or text/4 with a number up to 10000"
 A_FOLDER = "a directory such as var/edge"
 A_FIELD_NAME = "letters, digits and - such as X-Cost"
 A_SENTENCE = "one to 500 characters of text"
@@ -255,19 +255,13 @@ def read_json_path(value: object) -> str:
     return path
 
 
-@written(
-    build_text("`0` or `bytes/4`", f"0|{ESTIMATE.pattern}", "bytes/4"),
-    lambda bytes_each: f"bytes/{bytes_each}" if bytes_each else "0",
-)
-def read_estimate(value: object) -> int:
-    """Read by how many bytes one is estimated, `bytes/4`; 0 where nothing is."""
-    if isinstance(value, int):
-        return value
-    text = read_text(value, AN_ESTIMATE)
-    match = ESTIMATE.fullmatch(text)
-    if match is None and text != "0":
+@written(build_text("`0`, `text/4` or `bytes/4`", f"0|{ESTIMATE.pattern}", "text/4"))
+def read_estimate(value: object) -> str:
+    """Read by how many bytes, of text or of all, one is estimated; `0` where nothing is."""
+    text = str(value) if value == 0 else read_text(value, AN_ESTIMATE)
+    if ESTIMATE.fullmatch(text) is None and text != "0":
         raise value_error(f"{format_value(text)} is no estimate", AN_ESTIMATE)
-    return 0 if match is None else int(match[1])
+    return text
 
 
 @written(build_text("name", NAME.pattern))

@@ -11,8 +11,14 @@ CODING: Final = b"\r\ncontent-encoding:"
 
 LINES: Final = frozenset(
     (
-        *(b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/x-jsonlines"),
-        *(b"application/jsonlines", b"application/json-seq", b"application/stream+json", b"text/jsonl"),
+        *(b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/x-jsonl"),
+        *(
+            b"application/x-jsonlines",
+            b"application/jsonlines",
+            b"application/json-seq",
+            b"application/stream+json",
+            b"text/jsonl",
+        ),
     )
 )
 """Types of JSON texts in lines."""

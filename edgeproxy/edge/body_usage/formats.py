@@ -8,12 +8,13 @@ import msgspec
 
 from edgeproxy.config.edge.response_usage import FormatName, OwnFormat
 from edgeproxy.edge.body_usage import dialects, format_paths
+from edgeproxy.edge.body_usage.amazon_reader import AmazonReader
+from edgeproxy.edge.body_usage.answer_text import AnswerText
 from edgeproxy.edge.body_usage.body_kind import BodyKind
 from edgeproxy.edge.body_usage.json_fields import NUMBER, TEXT, JsonFields, Path, Value
 from edgeproxy.edge.body_usage.readers import (
     BOM,
     EVENT_BEGINS,
-    AmazonReader,
     BodyReader,
     EventStreamReader,
     IgnoringReader,
@@ -81,32 +82,36 @@ class UsageFormat:
         """Return whether answers of this format may state a count, or have a number at a path."""
         return count in self._counts or (count in COUNTS and self._states_tokens)
 
-    def create_reader(self, kind: BodyKind, on_line: OnLine | None = None) -> BodyReader:
-        """Return a reader of a body of this kind.
+    def create_reader(
+        self, kind: BodyKind, on_line: OnLine | None = None, text: AnswerText | None = None
+    ) -> BodyReader:
+        """Return a reader of a body of this kind, which has its text measured by `text`.
 
         `on_line` is called with the facts of each line, where the body is JSON texts in lines, each of which is a
         statement of its own.
         """
         if kind is BodyKind.LINES:
-            return BodyReader(lambda first, is_all: self._create_lines_reader(on_line))
+            return BodyReader(lambda first, is_all: self._create_lines_reader(on_line, text))
         if kind is BodyKind.AMAZON:
-            return BodyReader(lambda first, is_all: AmazonReader(self._fields, self._markers))
-        return BodyReader(partial(self._create_by_beginning, kind, on_line))
+            return BodyReader(lambda first, is_all: AmazonReader(self._fields, self._markers, text))
+        return BodyReader(partial(self._create_by_beginning, kind, on_line, text))
 
-    def _create_lines_reader(self, on_line: OnLine | None) -> LinesReader:
-        return LinesReader(self._fields, self._markers, dialects.MODEL, on_line)
+    def _create_lines_reader(self, on_line: OnLine | None, text: AnswerText | None) -> LinesReader:
+        return LinesReader(self._fields, self._markers, dialects.MODEL, on_line, text)
 
     def _create_by_beginning(
-        self, kind: BodyKind, on_line: OnLine | None, first: bytes, is_all: bool
+        self, kind: BodyKind, on_line: OnLine | None, text: AnswerText | None, first: bytes, is_all: bool
     ) -> StatementReader | None:
         """Return the reader of a body that begins with these bytes; None where more of them have to come."""
         if first.startswith((b"{", b"[")):
-            return JsonReader(self._fields, self._markers) if on_line is None else self._create_lines_reader(on_line)
+            if on_line is not None:
+                return self._create_lines_reader(on_line, text)
+            return JsonReader(self._fields, self._markers, text)
         if kind is BodyKind.STREAM or first.startswith(EVENT_BEGINS):
-            return EventStreamReader(self._fields, self._markers, dialects.MODEL)
+            return EventStreamReader(self._fields, self._markers, dialects.MODEL, text)
         if not is_all and any(begin.startswith(first) for begin in EVENT_BEGINS):
             return None
-        return JsonReader(self._fields, self._markers) if kind is BodyKind.JSON else IgnoringReader()
+        return JsonReader(self._fields, self._markers, text) if kind is BodyKind.JSON else IgnoringReader()
 
     def read_json(self, body: bytes, *, has_output: bool = True) -> tuple[StatedCounts, bool]:
         """Return what a JSON body states that is all there, and whether it can be read."""

@@ -77,6 +77,11 @@ class JsonText:
                 del end[:-most]
         end += piece
 
+    @property
+    def beginning(self) -> bytearray:
+        """All of the text, or of a long one its beginning."""
+        return self._begin if self._has_gap or not self._end else self._begin + self._end
+
     def list_texts(self) -> Iterator[bytes | bytearray]:
         """Yield the text, or the two that are left of a long one: the beginning, and the end if it can be read."""
         begin, end = self._begin, self._end

@@ -1,37 +1,18 @@
-"""Requests to models, as far as they tell the tokens that they will take: by their length, and that of the answer."""
+"""Requests to models, as far as they tell the tokens that they will take: by their text, and the most of an answer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from edgeproxy.config.edge.response_usage import FormatName, OwnFormat
-from edgeproxy.edge.body_usage.json_fields import JsonFields, Value
+from edgeproxy.edge.body_usage.json_fields import JsonFields, Path, Value
+from edgeproxy.edge.body_usage.prompt_text import measure_prompt
+from edgeproxy.edge.body_usage.request_table import CHOICES, MAXIMA, MAXIMUM
 
 PROMPT_BYTES_MAX: Final = 64 << 10
 """Bytes of a request's body up to which it is read before the request is admitted: what is read ahead of any client."""
 BYTES_PER_TOKEN: Final = 4
-"""Bytes of a request that are taken for a token of input: OpenAI's rule of thumb for English, JSON included."""
+"""Bytes of text that are taken for a token of input: OpenAI's rule of thumb for English."""
 NUMBER_DIGITS_MAX: Final = 12
-
-CHOICES: Final = "choices"
-
-PATHS: Final[Mapping[FormatName, Mapping[tuple[str, ...], tuple[str, ...]]]] = {
-    "openai": {
-        ("max_tokens",): ("max_tokens",),
-        ("max_completion_tokens",): ("max_completion_tokens",),
-        ("max_output_tokens",): ("max_output_tokens",),
-        ("n",): (CHOICES,),
-    },
-    "anthropic": {("max_tokens",): ("max_tokens",)},
-    "bedrock": {("inferenceConfig", "maxTokens"): ("max_tokens",), ("max_tokens",): ("max_tokens",)},
-    "cohere": {("max_tokens",): ("max_tokens",)},
-    "ollama": {("options", "num_predict"): ("max_tokens",)},
-    "llamacpp": {("n_predict",): ("max_tokens",)},
-    "gemini": {
-        ("generationConfig", "maxOutputTokens"): ("max_tokens",),
-        ("generationConfig", "candidateCount"): (CHOICES,),
-    },
-}
-"""Where the requests of a format say how many tokens an answer may have, and how many answers there are to be."""
 
 
 class Prompt(NamedTuple):
@@ -50,20 +31,27 @@ class PromptReader:
 
     def __init__(self, settings: FormatName | OwnFormat) -> None:
         name = settings if isinstance(settings, str) else settings.like
-        paths = (
-            {path: what for each in PATHS.values() for path, what in each.items()} if name == "any" else PATHS.get(name)
-        )
-        self._fields = None if paths is None else JsonFields(paths)
+        tables = MAXIMA.values() if name == "any" else [MAXIMA.get(name, {})]
+        self._maxima = tuple({path for table in tables for path in table.get(MAXIMUM, ())})
+        choices = tuple({path for table in tables for path in table.get(CHOICES, ())})
+        names: dict[Path, tuple[str, ...]] = {tuple(path.split(".")): (path,) for path in (*self._maxima, *choices)}
+        self._choices = choices
+        self._fields = JsonFields(names) if names else None
 
     def read(self, body: bytes) -> Prompt:
-        """Return what a body says. Whatever is no JSON, or has no number there, tells its length alone."""
+        """Return what a body says. Whatever is no JSON, or has no number there, tells its text alone."""
+        return Prompt(measure_prompt(body).estimate(BYTES_PER_TOKEN), self.find_maximum([body]))
+
+    def find_maximum(self, texts: Iterable[bytes | bytearray]) -> int | None:
+        """Return the tokens of output that a request allows at most; None where it does not say. `texts`: its body, or
+        the two ends of a long one."""
         values: dict[str, Value] = {}
         if self._fields is not None:
-            self._fields.read(body, values)
-        choices = _read_number(values.pop(CHOICES, b""))
-        numbers = [number for value in values.values() if (number := _read_number(value)) is not None]
-        output = max(numbers) * max(1, choices or 1) if numbers else None
-        return Prompt(-(-len(body) // BYTES_PER_TOKEN), output)
+            for text in texts:
+                self._fields.read(text, values)
+        numbers = {path: number for path, value in values.items() if (number := _read_number(value)) is not None}
+        most = max([numbers[path] for path in self._maxima if path in numbers], default=None)
+        return None if most is None else most * max([1, *[numbers[path] for path in self._choices if path in numbers]])
 
 
 def _read_number(value: Value) -> int | None:

@@ -6,11 +6,10 @@ several lines are joined. The last event may lack its empty line: the SDKs of mo
 """
 
 import re
-from base64 import b64decode
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final, Protocol
 
+from edgeproxy.edge.body_usage.answer_text import AnswerText
 from edgeproxy.edge.body_usage.json_fields import JsonFields, Value
 from edgeproxy.edge.body_usage.json_text import JsonText
 
@@ -34,12 +33,6 @@ RECORD_SEPARATOR: Final = b"\x1e"
 """The byte before each text of a sequence (RFC 7464)."""
 LINES_MAX: Final = 4096
 """Lines that are read of a body that says it is one JSON text, from its end."""
-AMAZON_PRELUDE_BYTES: Final = 12
-"""Bytes before the headers of a message: its length, that of its headers, and a checksum."""
-AMAZON_CHECKSUM_BYTES: Final = 4
-AMAZON_MESSAGE_BYTES_MAX: Final = 24 << 20
-"""The longest message of an event stream (AWS, event stream encoding: 24 MiB)."""
-PAYLOAD: Final = re.compile(rb'\s*\{\s*"bytes"\s*:\s*"([A-Za-z0-9+/=]*)"')
 EVENTS_WITHOUT_MODEL_MAX: Final = 16
 """Events at the beginning of a stream that are read for the model; few streams name it later, and then with usage."""
 
@@ -73,10 +66,11 @@ class JsonReader:
 
     has_content = False
 
-    __slots__ = ("_fields", "_marker", "_text", "is_marked", "is_readable", "values")
+    __slots__ = ("_answer_text", "_fields", "_marker", "_text", "is_marked", "is_readable", "values")
 
-    def __init__(self, fields: JsonFields, markers: tuple[bytes, ...]) -> None:
-        self._fields, self._marker, self._text = fields, markers[0], JsonText()
+    def __init__(self, fields: JsonFields, markers: tuple[bytes, ...], answer_text: AnswerText | None = None) -> None:
+        """`answer_text` measures the text of what is read, for an estimate."""
+        self._fields, self._marker, self._text, self._answer_text = fields, markers[0], JsonText(), answer_text
         self.is_marked = False
         self.values: dict[str, Value] = {}
         """What was found, by name; there once the body has ended."""
@@ -92,6 +86,8 @@ class JsonReader:
         for text in self._text.list_texts():
             self.is_readable = read_json(self._fields, text.removeprefix(BOM), self.values)
             self.is_marked = self.is_marked or self._marker in text
+            if self._answer_text is not None and not self.values:
+                self._answer_text.add(text)
 
 
 def read_json(fields: JsonFields, text: bytes | bytearray, values: dict[str, Value]) -> bool:
@@ -111,6 +107,7 @@ class EventStreamReader:
     """
 
     __slots__ = (
+        "_answer_text",
         "_content_events",
         "_ended_with_cr",
         "_event",
@@ -127,9 +124,11 @@ class EventStreamReader:
         "values",
     )
 
-    def __init__(self, fields: JsonFields, markers: tuple[bytes, ...], model: str) -> None:
-        """`model`: the name that the model has among the values."""
-        self._fields, self._model = fields, model
+    def __init__(
+        self, fields: JsonFields, markers: tuple[bytes, ...], model: str, answer_text: AnswerText | None = None
+    ) -> None:
+        """`model`: the name that the model has among the values. `answer_text`: as of JsonReader."""
+        self._fields, self._model, self._answer_text = fields, model, answer_text
         # One at least is asked of every piece, without a loop.
         self._marker, self._other_markers = markers[0], markers[1:]
         self.values: dict[str, Value] = {}
@@ -157,6 +156,8 @@ class EventStreamReader:
                     break
             else:
                 self._content_events += 1
+                if self._answer_text is not None:
+                    self._answer_text.add(data)
                 return
         if self._is_between:
             data = self._skip_events(data)
@@ -174,6 +175,8 @@ class EventStreamReader:
         if end < 0:
             return data
         self._content_events += 1
+        if self._answer_text is not None:
+            self._answer_text.add(data[: end + 2])
         return data[end + 2 :]
 
     def finish(self) -> None:
@@ -240,6 +243,8 @@ class EventStreamReader:
                 self._content_events -= 1
             is_marked = self._marker in text
             self.is_marked = self.is_marked or is_marked
+            if self._answer_text is not None:
+                self._answer_text.add(text)
             if self._unnamed or is_marked or any(marker in text for marker in self._other_markers):
                 self._fields.read(text, self.values)
         if self._unnamed:
@@ -253,6 +258,7 @@ class LinesReader:
     """
 
     __slots__ = (
+        "_answer_text",
         "_content_lines",
         "_fields",
         "_line",
@@ -272,7 +278,9 @@ class LinesReader:
         markers: tuple[bytes, ...],
         model: str,
         on_line: Callable[[dict[str, Value]], None] | None = None,
+        answer_text: AnswerText | None = None,
     ) -> None:
+        self._answer_text = answer_text
         self._fields, self._markers, self._model, self._on_line = fields, markers, model, on_line
         self.values: dict[str, Value] = {}
         self._line: JsonText | None = None
@@ -289,6 +297,8 @@ class LinesReader:
                     break
             else:
                 self._content_lines += 1
+                if self._answer_text is not None:
+                    self._answer_text.add(data)
                 return
         *whole, rest = data.split(b"\n")
         for part in whole:
@@ -318,6 +328,8 @@ class LinesReader:
         for text in line.list_texts():
             if NEUTRAL.search(text, 0, NEUTRAL_BYTES_MAX) is None:
                 self._content_lines += 1
+            if self._answer_text is not None:
+                self._answer_text.add(text)
             self.is_marked = self.is_marked or self._markers[0] in text
             if self._unnamed or any(marker in text for marker in self._markers):
                 values = self.values if self._on_line is None else {}
@@ -327,91 +339,6 @@ class LinesReader:
                     return
         if self._unnamed:
             self._unnamed = 0 if self._model in self.values else self._unnamed - 1
-
-
-class AmazonReader:
-    """Reads the values of messages of Amazon's event streams: of JSON, or of the JSON in their `bytes`, in base64.
-
-    A message is its length and that of its headers, of four bytes each, a checksum, headers, payload and a checksum
-    (AWS, event stream encoding). Checksums are not looked at.
-    """
-
-    __slots__ = (
-        "_fields",
-        "_left",
-        "_marker",
-        "_messages",
-        "_payload",
-        "_prelude",
-        "_skip",
-        "is_marked",
-        "is_readable",
-        "values",
-    )
-
-    def __init__(self, fields: JsonFields, markers: tuple[bytes, ...]) -> None:
-        self._fields, self._marker, self.is_marked = fields, markers[0], False
-        self.values: dict[str, Value] = {}
-        self.is_readable = True
-        self._prelude = b""
-        self._skip = self._left = 0
-        """Bytes of headers, and of the payload, that are still to come."""
-        self._payload: JsonText | None = None
-        self._messages = 0
-
-    def feed(self, data: bytes) -> None:
-        """Read the next piece of the body."""
-        position = 0
-        while position < len(data) and self.is_readable:
-            if self._payload is None and not self._skip:
-                part = data[position : position + AMAZON_PRELUDE_BYTES - len(self._prelude)]
-                self._prelude += part
-                position += len(part)
-                if len(self._prelude) == AMAZON_PRELUDE_BYTES:
-                    self._begin_message()
-            elif self._left > AMAZON_CHECKSUM_BYTES and not self._skip:
-                assert self._payload is not None
-                part = data[position : position + self._left - AMAZON_CHECKSUM_BYTES]
-                self._payload.add(part)
-                position += len(part)
-                self._left -= len(part)
-                if self._left == AMAZON_CHECKSUM_BYTES:
-                    self._end_message()
-            else:
-                size = min(len(data) - position, self._skip)
-                position += size
-                self._skip -= size
-
-    def _begin_message(self) -> None:
-        size, headers = int.from_bytes(self._prelude[:4], "big"), int.from_bytes(self._prelude[4:8], "big")
-        self._prelude, self._skip = b"", headers
-        self._left = size - headers - AMAZON_PRELUDE_BYTES
-        self.is_readable = AMAZON_CHECKSUM_BYTES <= self._left <= AMAZON_MESSAGE_BYTES_MAX
-        self._payload = JsonText()
-        if self._left == AMAZON_CHECKSUM_BYTES:
-            self._end_message()
-
-    def _end_message(self) -> None:
-        payload, self._payload = self._payload, None
-        self._skip, self._left = self._skip + AMAZON_CHECKSUM_BYTES, 0
-        assert payload is not None
-        self._messages += 1
-        for text in payload.list_texts():
-            packed = PAYLOAD.match(text)
-            self.is_marked = self.is_marked or self._marker in text
-            if packed is not None:
-                with suppress(ValueError):
-                    self._fields.read(b64decode(packed[1]), self.values)
-            else:
-                self._fields.read(text, self.values)
-
-    def finish(self) -> None:
-        """End the body: a message that is cut off states nothing."""
-
-    @property
-    def has_content(self) -> bool:
-        """Whether a model may have generated anything."""
-        return self._messages > 1
 
 
 class IgnoringReader:

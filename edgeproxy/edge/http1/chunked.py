@@ -231,6 +231,12 @@ def encode_chunk(parts: Iterable[bytes]) -> bytes:
     return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
 
 
+def decode_chunk(framed: bytes) -> bytes:
+    """Return the payload of what `encode_chunk` has made, whatever follows it."""
+    size, _, payload = framed.partition(b"\r\n")
+    return payload[: int(size, 16)] if size else b""
+
+
 def encode_last_chunk(trailers: Iterable[bytes] = ()) -> bytes:
     """Encode the end of a chunked body, with these trailer lines (each without CRLF)."""
     return b"".join([b"0\r\n", *(line + b"\r\n" for line in trailers), b"\r\n"])

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
+from edgeproxy.edge.body_usage.answer_text import AnswerText
 from edgeproxy.edge.body_usage.body_kind import BodyKind
+from edgeproxy.edge.body_usage.collected_request import CollectedRequest
 from edgeproxy.edge.body_usage.content_coding import create_decoder
 from edgeproxy.edge.body_usage.dialects import MODEL as MODEL_FACT
 from edgeproxy.edge.body_usage.json_fields import Value
@@ -15,6 +17,7 @@ from edgeproxy.edge.body_usage.statement import StatedCounts
 from edgeproxy.edge.http1.chunked import DONE, ChunkedDecoder, create_response_error
 from edgeproxy.edge.http1.grammar import HeadLimits
 from edgeproxy.edge.limits.unit_limit import UnitLimit
+from edgeproxy.edge.proxy.estimates import AnswerSize, EstimatedRequest, measure_answer
 from edgeproxy.edge.proxy.metering import Clock, Metered
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ class UsageMetering(Protocol):
     """The meters that an answer's usage counts for; see `BodyMetering`."""
 
     usage_format: "UsageFormat"
+    is_estimated: bool
     read_on_seconds: float
     read_on_bytes: int
 
@@ -75,6 +79,9 @@ class MeteredExchange(Protocol):
     """An exchange whose answer's body is read."""
 
     bytes_in: int
+    collected: CollectedRequest | None
+    keep: bytes
+    message: bytes
     method: bytes
     path: bytes
     started: float
@@ -95,19 +102,18 @@ class MeteredExchange(Protocol):
 class Answer:
     """The facts of a request on which it depends how its answer counts."""
 
-    __slots__ = ("_bytes_in", "_exchange", "clock", "has_output", "metered", "size", "work")
+    __slots__ = ("clock", "has_output", "metered", "request", "size", "work")
 
     def __init__(self, exchange: MeteredExchange) -> None:
-        self._exchange = exchange
+        self.request: EstimatedRequest = exchange
         self.metered, self.clock = exchange.get_metered_quotas(), exchange.runtime
         self.work, self.has_output = find_work(exchange.method, exchange.path)
-        self.size = 0
-        """Bytes of the answer's body so far."""
+        self.size: AnswerSize | bytes = b""
+        """The size of the answer's body, or the body."""
 
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """The bytes of the request's body, and of the answer's."""
-        return self._exchange.bytes_in, self.size
+    def measure(self) -> AnswerSize:
+        """Return the size of the answer's body."""
+        return self.size if isinstance(self.size, AnswerSize) else measure_answer(self.size)
 
 
 class BodyUsage:
@@ -115,6 +121,7 @@ class BodyUsage:
 
     __slots__ = (
         "_answer",
+        "_answer_text",
         "_began",
         "_bytes_left",
         "_decoder",
@@ -139,6 +146,7 @@ class BodyUsage:
         self._results, self._lines = find_results(exchange.method, exchange.path), 0
         """The id of the file or batch whose results these are, and how many lines have come."""
         self._reader: BodyReader | None = None
+        self._answer_text: AnswerText | None = None
         self.read: Callable[[bytes], object] = len
         """Reads the next piece of the body; of one that cannot be read it looks at nothing."""
         self._read_on: Callable[[bytes], object] = len
@@ -146,7 +154,8 @@ class BodyUsage:
         self._is_stream = kind not in (BodyKind.JSON, BodyKind.TEXT)
         if kind not in (BodyKind.NEITHER, BodyKind.ENCODED):
             on_line = None if self._results is None else self._count_line
-            self._reader = metering.usage_format.create_reader(kind, on_line)
+            self._answer_text = AnswerText() if metering.is_estimated else None
+            self._reader = metering.usage_format.create_reader(kind, on_line, self._answer_text)
             self.read = self._read_first
             self._read_on = self._read_packed if coding else self._reader.feed
         self._decoder = create_decoder(coding)
@@ -214,7 +223,6 @@ class BodyUsage:
         if exchange is None:
             return
         counts, reader, answer = None, self._reader, self._answer
-        answer.size = self.size
         if reader is not None:
             reader.finish()
             counts = self._metering.usage_format.compute_counts(reader.values, has_output=answer.has_output)
@@ -230,6 +238,8 @@ class BodyUsage:
             reason = TYPE
         elif reason == ABSENT and not reader.is_readable:
             reason = UNREADABLE
+        text = None if self._answer_text is None or reason == CODING else self._answer_text.size
+        answer.size = AnswerSize(self.size, text)
         has_content, is_marked = reader is not None and reader.has_content, reader is not None and reader.is_marked
         self._metering.judge(answer, counts, reason, has_content=has_content, is_marked=is_marked)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from edgeproxy.config import dimensions
 from edgeproxy.config.dimensions import OTHER
-from edgeproxy.config.meters import BODY_DIMENSIONS, MEASURES, PROMPT_SIZES
+from edgeproxy.config.meters import BODY_DIMENSIONS, PROMPT_SIZES
 from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
 from edgeproxy.edge.body_usage.dialects import BACKGROUND, FILE, KIND, TIER
 from edgeproxy.edge.body_usage.dialects import ID as ANSWER_ID
@@ -25,6 +25,7 @@ from edgeproxy.edge.body_usage.operations import (
     Work,
     counts_nothing,
 )
+from edgeproxy.edge.body_usage.prompts import PromptReader
 from edgeproxy.edge.body_usage.statement import Find, StatedCounts, get_finder
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.answer_usage import (
@@ -37,6 +38,7 @@ from edgeproxy.edge.proxy.answer_usage import (
     MeteredExchange,
     SessionUsage,
 )
+from edgeproxy.edge.proxy.estimates import AnswerSize, RequestSize, estimate_number, read_request
 from edgeproxy.edge.proxy.metering import Countable, QuotaCharge
 from edgeproxy.edge.proxy.split_metering import DAY_SECONDS, DimensionValues
 
@@ -142,6 +144,9 @@ class BodyMetering:
             for name, meter in meters.items()
             if self.usage_format.states(count := format_path(meter.json_path) if meter.json_path else meter.count)
         ]
+        self.is_estimated = any(meter.settings.missing != "0" for meter in self._meters)
+        """Whether a number that is missing is estimated."""
+        self._prompts = PromptReader(usage.format)
         self._day = 0
 
     def __bool__(self) -> bool:
@@ -157,7 +162,7 @@ class BodyMetering:
         kind, coding = describe_body(head)
         if kind is BodyKind.JSON and not coding and body.startswith((b"{", b"[")):
             answer = Answer(exchange)
-            answer.size = len(body)
+            answer.size = body
             counts, is_readable = self.usage_format.read_json(body, has_output=answer.has_output)
             if exchange.span is not None:
                 exchange.span.usage = counts
@@ -269,9 +274,13 @@ class BodyMetering:
     def _estimate(self, answer: "Answer", counts: StatedCounts | None, reason: str, meters: "list[BodyMeter]") -> None:
         """Count what stands in for the numbers of these meters, which an answer does not state."""
         missing = reason
+        sizes: tuple[RequestSize, AnswerSize] | None = None
         for meter in meters:
             missing = self._find_reason(meter, counts, reason)
-            number = estimate_number(meter.settings, answer.sizes) if missing != TYPE else 0
+            number = 0
+            if missing != TYPE and meter.settings.missing != "0":
+                sizes = sizes or (read_request(answer.request, self._prompts), answer.measure())
+                number = estimate_number(meter.settings, *sizes, has_output=answer.has_output)
             if number:
                 key = build_key(meter, counts, is_estimated=True)
                 (meter.counters.get(key) or self._create_counter(meter, key)).add(number)
@@ -358,9 +367,3 @@ def shorten_model(model: Value) -> str:
         digest = blake2b(written, digest_size=MODEL_HASH_BYTES).hexdigest().encode()
         written = written[: MODEL_BYTES_MAX - len(digest) - 1] + b"~" + digest
     return written.decode("latin-1")
-
-
-def estimate_number(meter: "Meter", sizes: tuple[int, int]) -> int:
-    """Return what counts where a number is missing, of bodies of these sizes, rounded up."""
-    measure = MEASURES[meter.count].in_body
-    return -(-measure(*sizes) // meter.missing) if meter.missing and measure is not None else 0

@@ -8,12 +8,15 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy.edge.body_usage.collected_request import CollectedRequest
 from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.http1.chunked import decode_chunk
 from edgeproxy.edge.proxy.body import ChunkedBody, RequestBody, SizedBody
 from edgeproxy.edge.proxy.client_states import CLOSED, LAST
 from edgeproxy.edge.proxy.client_transport import ClientTransport
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.exchange_states import AWAITS_BODY, GATHERING, OVER
+from edgeproxy.edge.proxy.held_budget import UNCOUNTED_BYTES
 from edgeproxy.edge.proxy.turns import SMALL_BYTES, InputBacklog
 
 if TYPE_CHECKING:
@@ -101,6 +104,7 @@ class ClientInput(ClientTransport):
             self.buffer = data
             return
         self._body_size_due = exchange.snapshot.body_idle_bytes
+        self.collect_body(exchange, is_whole=not head.chunked and len(data) >= exchange.length)
         rest = b""
         if head.chunked and len(data) > SMALL_BYTES and not self.runtime.turns.open():
             data, rest = data[:SMALL_BYTES], data[SMALL_BYTES:]
@@ -109,6 +113,18 @@ class ClientInput(ClientTransport):
             self.buffer += rest
         elif rest:
             self.take_in_slices(rest)
+
+    def collect_body(self, exchange: "Forwarding", *, is_whole: bool) -> None:
+        """Have a body that is not all here be collected as it passes, where its tokens may have to be estimated."""
+        binding = exchange.binding
+        if binding is not None and binding.body_metering is not None and binding.body_metering.is_estimated:
+            exchange.collected = None if is_whole else CollectedRequest(exchange.keep)
+
+    def add_collected(self, collected: CollectedRequest, data: bytes) -> None:
+        """Collect a piece of the body."""
+        collected.feed(data)
+        if len(collected) > UNCOUNTED_BYTES:
+            self.update_held()
 
     def _read_body(self, data: bytes) -> bytes:
         """Return the client's bytes of a body as the upstream is to get them, and count them."""
@@ -120,6 +136,8 @@ class ClientInput(ClientTransport):
             for counter in exchange.request_counters:
                 counter.add(body.size - exchange.bytes_in)
             exchange.bytes_in = body.size
+            if exchange.collected is not None:
+                self.add_collected(exchange.collected, decode_chunk(framed) if exchange.head.chunked else framed)
         if body.done:
             self.body = None
             self.buffer = body.rest
@@ -265,6 +283,8 @@ class ClientInput(ClientTransport):
         exchange = self.exchange
         if exchange is not None and exchange.state is not OVER:
             held += len(exchange.message)
+            if exchange.collected is not None:
+                held += len(exchange.collected)
             if exchange.wait is not None:
                 held += len(exchange.wait.data)
             if exchange.buffered_body is not None:

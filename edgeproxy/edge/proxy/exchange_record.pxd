@@ -11,7 +11,7 @@ from edgeproxy.edge.proxy.upstream_transport cimport UpstreamTransport as CServe
 
 cdef class ExchangeRecord:
     cdef public double arrived, idle_timeout, now, sent_at, started, waiting_seconds, waiting_since
-    cdef public object buffered_body, bytes_in, bytes_out, credentials, exhausted_policies, head, interim_count, keep, refusals
+    cdef public object buffered_body, bytes_in, bytes_out, collected, credentials, exhausted_policies, head, interim_count, keep, refusals
     cdef public object length, message, metering, method, minor, notes, path, received_lines, request_counters, request_line
     cdef public object response_counters, rid, site, span, state, status, trace, tried_endpoints, upstream_request_id, wait
     cdef public long long shown_left

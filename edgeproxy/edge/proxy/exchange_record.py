@@ -23,6 +23,7 @@ from edgeproxy.edge.proxy.metering import is_billed
 from edgeproxy.edge.proxy.router import NO_SITE
 
 if TYPE_CHECKING:
+    from edgeproxy.edge.body_usage.collected_request import CollectedRequest
     from edgeproxy.edge.http1.grammar import TraceParent
     from edgeproxy.edge.limits.limit_set import LimitSet
     from edgeproxy.edge.limits.policy import Policy
@@ -53,6 +54,7 @@ class ExchangeRecord:
         "bytes_in",
         "bytes_out",
         "client",
+        "collected",
         "credentials",
         "endpoint",
         "exhausted_policies",
@@ -140,6 +142,8 @@ class ExchangeRecord:
         """Seconds between two pieces of its answer; known with its head."""
         self.buffered_body: BufferedBody | None = None
         """The body, where the upstream gets requests whole and this one was not."""
+        self.collected: CollectedRequest | None = None
+        """The body as far as an estimate needs it, where one may be made and the body was not all here at once."""
         self.streamed_body = False
         """Whether some of the body was sent after the head: then the request cannot be sent again."""
         self.accepts_whole = False

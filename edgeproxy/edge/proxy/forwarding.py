@@ -94,13 +94,17 @@ class Forwarding(ResponseRelay):
         self._connect()
 
     def forget_message(self) -> bool:
-        """Drop what is kept of a request that was sent, as memory is short; it cannot be sent again then.
+        """Drop what is kept of a request that was sent, as memory is short; it cannot be sent again then, and what was
+        collected for an estimate is lost.
 
         Return False where there is nothing worth dropping.
         """
-        body = self.buffered_body
+        body, collected = self.buffered_body, self.collected
+        is_collected = collected is not None and len(collected) > UNCOUNTED_BYTES
+        if is_collected:
+            self.collected = None
         if self.server is None or len(self.message) <= UNCOUNTED_BYTES or (body is not None and body.is_on_disk):
-            return False
+            return is_collected
         self.message, self.streamed_body = self.request_line, True
         return True
 

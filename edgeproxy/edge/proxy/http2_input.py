@@ -137,6 +137,7 @@ class Http2Input(Stream, ClientInput):
             return
         self.body = StreamBody()
         self._body_size_due = exchange.snapshot.body_idle_bytes
+        self.collect_body(exchange, is_whole=not head.chunked and len(data) >= exchange.length)
         exchange.message += self._read_body(data)
 
     def _read_body(self, data: bytes) -> bytes:
@@ -149,6 +150,8 @@ class Http2Input(Stream, ClientInput):
         for counter in exchange.request_counters:
             counter.add(len(data))
         exchange.bytes_in = body.size
+        if exchange.collected is not None:
+            self.add_collected(exchange.collected, data)
         if self.request_ended:
             if self._has_oversized_trailers:
                 raise create_request_error(TRAILERS_TOO_LARGE, ChunkedFault.TRAILERS)

@@ -1,4 +1,4 @@
-"""What requests to models tell of the tokens that they will take."""
+"""Requests tell the tokens that they will take: those of their text, and the most of an answer."""
 
 import pytest
 
@@ -25,8 +25,22 @@ from edgeproxy.edge.body_usage.prompts import Prompt, PromptReader
         ("anthropic", b'{"max_tokens": 64, "n": 9}', 64),
         ("gemini", b'{"generationConfig": {"maxOutputTokens": 20, "candidateCount": 2}}', 40),
         ("gemini", b'{"generationConfig": []}', None),
+        ("gemini", b'{"generation_config": {"max_output_tokens": 20}}', 20),
+        ("bedrock", b'{"inferenceConfig": {"maxTokens": 9}}', 9),
+        ("bedrock", b'{"textGenerationConfig": {"maxTokenCount": 8}}', 8),
+        ("cohere", b'{"max_tokens": 7}', 7),
+        ("ollama", b'{"options": {"num_predict": 6}}', 6),
+        ("ollama", b'{"options": {"num_predict": -1}}', None),
+        ("llamacpp", b'{"n_predict": 5}', 5),
+        ("openai", b'{"max_tokens": 10, "n": 2, "best_of": 3}', 30),
+        ("any", b'{"generationConfig": {"maxOutputTokens": 20}, "n": 2}', 40),
         ("json", b'{"max_tokens": 100}', None),
     ],
 )
 def test_the_length_of_the_answer_is_read_where_the_format_has_it(name, body, output):
-    assert PromptReader(name).read(body) == Prompt(-(-len(body) // 4), output)
+    assert PromptReader(name).read(body).output == output
+
+
+def test_input_is_that_of_the_text_and_of_the_media():
+    body = b'{"model": "' + b"m" * 400 + b'", "messages": [{"role": "user", "content": "12345678"}]}'
+    assert PromptReader("openai").read(body) == Prompt(2, None)

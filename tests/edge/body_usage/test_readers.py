@@ -5,11 +5,12 @@ from struct import pack
 
 import pytest
 
+from edgeproxy.edge.body_usage.amazon_reader import AmazonReader
+from edgeproxy.edge.body_usage.answer_text import AnswerText
 from edgeproxy.edge.body_usage.body_kind import BodyKind
 from edgeproxy.edge.body_usage.formats import get_usage_format
 from edgeproxy.edge.body_usage.json_fields import JsonFields
 from edgeproxy.edge.body_usage.readers import (
-    AmazonReader,
     BodyReader,
     EventStreamReader,
     IgnoringReader,
@@ -55,13 +56,15 @@ def test_lines_are_statements_of_their_own_or_one_together() -> None:
     assert lines[-1] == {"n": b"7"}
 
 
-def test_message_of_amazon_with_broken_or_no_payload_states_nothing() -> None:
-    def message(payload: bytes) -> bytes:
-        return pack(">II", 16 + len(payload), 0) + bytes(4) + payload + bytes(4)
+def build_message(payload: bytes) -> bytes:
+    """A message of Amazon's event streams."""
+    return pack(">II", 16 + len(payload), 0) + bytes(4) + payload + bytes(4)
 
+
+def test_message_of_amazon_with_broken_or_no_payload_states_nothing() -> None:
     reader = AmazonReader(FIELDS, MARKERS)
     for payload in (b"", b'{"bytes":"%b"}' % b64encode(USAGE), b'{"bytes":"x"}', CONTENT):
-        reader.feed(message(payload))
+        reader.feed(build_message(payload))
     reader.finish()
     assert reader.values == {"n": b"7", "model": b'"m"'}
     assert reader.has_content
@@ -114,3 +117,27 @@ def test_number_at_a_path_is_found_beside_the_counts() -> None:
     counts, _ = get_usage_format("openai", ("usage.prompt_tokens",)).read_json(b'{"usage": {"prompt_tokens": 4}}')
     finders = [get_finder(count) for count in ("$.usage.prompt_tokens", "input_tokens")]
     assert [find(counts.resolve()) for find in finders] == [4, 4]
+
+
+def test_text_of_a_body_is_measured_in_each_form() -> None:
+    usage_format = get_usage_format("any")
+
+    def measure(kind: BodyKind, *pieces: bytes) -> int:
+        text = AnswerText()
+        reader = usage_format.create_reader(kind, None, text)
+        for piece in pieces:
+            reader.feed(piece)
+        reader.finish()
+        return text.size
+
+    named, other = b'{"model": "m", "content": "one"}', b'{"content": "three"}'
+    usage = b'{"usage": {"prompt_tokens": 1}}'
+    event = b"data: %b\n\n"
+    assert (
+        measure(BodyKind.STREAM, event % named, event % other, event % other + event % usage, b"data: " + other) == 18
+    )
+    assert measure(BodyKind.LINES, named + b"\n", other + b"\n", other + b"\n" + usage, b"") == 13
+    assert measure(BodyKind.JSON, other[:5], other[5:]) == 5
+    assert measure(BodyKind.JSON, usage[:-1] + b", " + other[1:]) == 0, "its usage is stated"
+    packed = b'{"bytes": "' + b64encode(other) + b'"}'
+    assert measure(BodyKind.AMAZON, build_message(other), build_message(packed), build_message(b'{"bytes": "A"}')) == 10

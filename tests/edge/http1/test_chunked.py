@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.edge.errors import RejectedError, UpstreamError
-from edgeproxy.edge.http1.chunked import ChunkedDecoder, create_response_error, encode_chunk, encode_last_chunk
+from edgeproxy.edge.http1.chunked import (
+    ChunkedDecoder,
+    create_response_error,
+    decode_chunk,
+    encode_chunk,
+    encode_last_chunk,
+)
 from edgeproxy.edge.http1.grammar import LIMITS, HeadLimits
 
 END = b"0\r\n\r\n"
@@ -205,6 +211,11 @@ def test_pieces_become_one_chunk() -> None:
 def test_nothing_becomes_nothing_and_not_the_last_chunk() -> None:
     """RFC 9112 section 7.1: a chunk of size 0 would end the body."""
     assert encode_chunk([]) == encode_chunk([b"", b""]) == b""
+
+
+def test_chunk_that_is_encoded_is_decoded_to_its_payload() -> None:
+    assert decode_chunk(encode_chunk([b"a\r\n", b"b"]) + encode_last_chunk([b"X: y"])) == b"a\r\nb"
+    assert decode_chunk(encode_last_chunk()) == decode_chunk(b"") == b""
 
 
 def test_the_end_carries_the_trailers() -> None:

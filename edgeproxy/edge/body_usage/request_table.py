@@ -1,0 +1,181 @@
+"""The table of requests: the places of text, media and the most tokens of an answer in each provider's requests.
+
+Estimates use this table. Only text of known members counts by its bytes. Media have the figures that providers
+document, fixed or by size. Other identifiers and encodings count 0. `scripts/dialect-page` writes docs/edge/dialects.md
+from this table too.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from edgeproxy.config.edge.response_usage import FormatName
+
+MAXIMUM, CHOICES = "maximum", "choices"
+"""The tokens that one answer may have, and the number of answers."""
+
+Places = Mapping[str, tuple[str, ...]]
+MAXIMA: Final[Mapping[FormatName, Places]] = {
+    "openai": {
+        MAXIMUM: ("max_tokens", "max_completion_tokens", "max_output_tokens"),
+        CHOICES: ("n", "best_of"),
+    },
+    "anthropic": {MAXIMUM: ("max_tokens", "max_tokens_to_sample")},
+    "bedrock": {
+        MAXIMUM: (
+            *("inferenceConfig.maxTokens", "inferenceConfig.max_new_tokens", "max_tokens"),
+            *("max_gen_len", "textGenerationConfig.maxTokenCount"),
+        )
+    },
+    "cohere": {MAXIMUM: ("max_tokens",), CHOICES: ("num_generations",)},
+    "ollama": {MAXIMUM: ("options.num_predict",)},
+    "llamacpp": {MAXIMUM: ("n_predict",), CHOICES: ("n",)},
+    "gemini": {
+        MAXIMUM: ("generationConfig.maxOutputTokens", "generation_config.max_output_tokens"),
+        CHOICES: ("generationConfig.candidateCount", "generation_config.candidate_count"),
+    },
+}
+"""The paths of the most tokens of an answer, and of the number of answers, by format: keys with dots between them."""
+
+TEXT_ROOTS: Final = frozenset(
+    (
+        *("messages", "prompt", "input", "inputs", "suffix", "system", "instructions", "contents"),
+        *("systemInstruction", "system_instruction", "message", "chat_history", "preamble", "texts", "documents"),
+        *("query", "queries", "inputText", "instances", "requests", "content", "template", "text_1", "text_2"),
+        *("images", "image", "context", "input_prefix", "input_suffix", "input_extra"),
+    )
+)
+"""Members at the top of a request below which text and media stand."""
+DECLARATIONS: Final = frozenset(
+    (
+        *("tools", "functions", "toolConfig", "response_format", "responseFormat", "json_schema", "output_config"),
+        *("responseSchema", "responseJsonSchema", "output_format"),
+    )
+)
+"""Members whose names, keys and texts are all read by the model: tools and the schemas of answers."""
+TEXT_MEMBERS: Final = frozenset(
+    (
+        *("text", "content", "parts", "arguments", "thinking", "reasoning_content", "reasoning", "refusal"),
+        *("transcript", "summary", "title", "context", "output", "message", "query", "document", "documents"),
+        *("functionCall", "functionResponse", "function_call", "function_response", "function", "tool_calls"),
+        *("toolUse", "toolResult", "reasoningContent", "reasoningText", "citations", "cited_text", "results"),
+        *("inputs", "prompt", "item", "embedding_inputs", "executableCode", "codeExecutionResult", "code"),
+        *("systemInstruction", "snippet", "requests", "searchResult", "texts"),
+    )
+)
+"""Members of messages and their parts that have text, or parts with text."""
+WHOLE_MEMBERS: Final = frozenset(("input", "args", "response", "json"))
+"""Members of parts whose keys and texts are all read by the model: arguments and results of tools."""
+
+
+class Medium(NamedTuple):
+    """The tokens of one image, sound, film or document, as a provider counts them."""
+
+    provider: str
+    name: str
+    tokens: int
+    """Tokens of a medium whose size the request does not tell, such as an image that is named by its URL."""
+    bytes_per_token: int
+    """Bytes that make a token; 0: each has `tokens`."""
+    most: int
+    """Tokens of one at most."""
+    rule: str
+    source: str
+
+    def compute(self, size: int | None) -> int:
+        """Return the tokens of one of `size` bytes; None: the size is not known."""
+        if size is None or not self.bytes_per_token:
+            return self.tokens
+        return max(1, min(-(-size // self.bytes_per_token), self.most))
+
+
+OPENAI_IMAGES: Final = "https://platform.openai.com/docs/guides/images-vision#calculating-costs"
+OPENAI_AUDIO: Final = "https://developers.openai.com/api/docs/guides/realtime-costs"
+OPENAI_FILES: Final = "https://platform.openai.com/docs/guides/pdf-files"
+ANTHROPIC_IMAGES: Final = "https://docs.anthropic.com/en/docs/build-with-claude/vision#calculate-image-costs"
+ANTHROPIC_FILES: Final = "https://docs.anthropic.com/en/docs/build-with-claude/pdf-support#estimate-your-costs"
+GOOGLE_MEDIA: Final = "https://ai.google.dev/gemini-api/docs/tokens"
+PAGE_BYTES: Final = 64 << 10
+"""Bytes of a PDF that are taken for a page: no request tells how many pages there are."""
+
+
+def _describe_pages(tokens: int) -> str:
+    return f"{tokens:,} tokens for each {PAGE_BYTES >> 10} KiB, taken for a page"
+
+
+MEDIA: Final = {
+    "openai image": Medium(
+        "OpenAI", "image", 765, 0, 765, "85 tokens and 170 for each tile, of 1024 × 1024 pixels", OPENAI_IMAGES
+    ),
+    "openai image, low": Medium("OpenAI", "image, `detail: low`", 85, 0, 85, "85 tokens", OPENAI_IMAGES),
+    "openai audio": Medium(
+        "OpenAI", "audio, compressed", 600, 1600, 40_000, "10 tokens a second, of 128 kbit/s", OPENAI_AUDIO
+    ),
+    "openai audio, raw": Medium(
+        "OpenAI", "audio, `wav` and `pcm16`", 600, 4800, 40_000, "10 tokens a second, of 24 kHz", OPENAI_AUDIO
+    ),
+    "openai file": Medium(
+        "OpenAI", "file", 1500, PAGE_BYTES // 1500, 150_000, f"{_describe_pages(1500)} with its image", OPENAI_FILES
+    ),
+    "anthropic image": Medium(
+        "Anthropic", "image", 1600, 0, 1600, "width × height / 750, at most 1,600 tokens", ANTHROPIC_IMAGES
+    ),
+    "anthropic document": Medium(
+        "Anthropic", "document", 1500, PAGE_BYTES // 1500, 150_000, _describe_pages(1500), ANTHROPIC_FILES
+    ),
+    "gemini image": Medium("Gemini", "image", 258, 0, 258, "258 tokens for each tile of 768 × 768", GOOGLE_MEDIA),
+    "gemini audio": Medium(
+        "Gemini", "audio", 1920, 500, 300_000, "32 tokens a second, of 128 kbit/s; at most 9.5 hours", GOOGLE_MEDIA
+    ),
+    "gemini video": Medium(
+        "Gemini", "video", 15_780, 475, 1_000_000, "263 tokens a second, of 1 Mbit/s; at most an hour", GOOGLE_MEDIA
+    ),
+    "gemini document": Medium(
+        "Gemini", "document", 258, PAGE_BYTES // 258, 258_000, _describe_pages(258), GOOGLE_MEDIA
+    ),
+    "bedrock image": Medium(
+        "Bedrock",
+        "image",
+        1600,
+        0,
+        1600,
+        "as Claude's, at most 1,600 tokens",
+        "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ImageBlock.html",
+    ),
+    "bedrock video": Medium(
+        "Bedrock",
+        "video",
+        15_780,
+        475,
+        1_000_000,
+        "as Gemini's, 263 tokens a second, of 1 Mbit/s",
+        "https://docs.aws.amazon.com/nova/latest/userguide/modalities-video.html",
+    ),
+    "bedrock document": Medium(
+        "Bedrock",
+        "document",
+        1500,
+        PAGE_BYTES // 1500,
+        150_000,
+        _describe_pages(1500),
+        "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_DocumentBlock.html",
+    ),
+    "cohere image": Medium(
+        "Cohere",
+        "image",
+        1024,
+        0,
+        1024,
+        "256 tokens for each of four tiles",
+        "https://docs.cohere.com/docs/image-inputs",
+    ),
+    "ollama image": Medium(
+        "Ollama, llama.cpp",
+        "image",
+        576,
+        0,
+        576,
+        "576 patches, as LLaVA has them",
+        "https://arxiv.org/abs/2310.03744",
+    ),
+}
+"""The media of requests. Pages, bit rates and pixels that a request does not tell are those of the rule."""

@@ -206,14 +206,14 @@ def compute_accept(key: str) -> bytes:
 
 
 async def opens_websocket(
-    edge: Edge, client: Http2Wire, *fields: tuple[str, str], accept: bytes | None = None
+    edge: Edge, client: Http2Wire, *fields: tuple[str, str], accept: bytes | None = None, path: str = "/ws"
 ) -> tuple[int, Wire]:
     """A stream whose request for a WebSocket the upstream has answered with 101."""
     fields = (("sec-websocket-version", "13"), *fields)
-    number = await client.begins_request("CONNECT", "/ws", *fields, ended=False, protocol="websocket")
+    number = await client.begins_request("CONNECT", path, *fields, ended=False, protocol="websocket")
     upstream = await edge.upstream.accepts()
     request = await upstream.gets_request()
-    assert (request.first, request["Upgrade"]) == ("GET /ws HTTP/1.1", "websocket")
+    assert (request.first, request["Upgrade"]) == (f"GET {path} HTTP/1.1", "websocket")
     accept = compute_accept(request["Sec-WebSocket-Key"]) if accept is None else accept
     switching = ("HTTP/1.1 101 Switching", "Upgrade: websocket", "Connection: Upgrade")
     await upstream.sends(head(*switching, f"Sec-WebSocket-Accept: {accept.decode()}"))

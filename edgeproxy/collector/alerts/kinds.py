@@ -24,6 +24,7 @@ class AlertKind(StrEnum):
     REQUEST_CAP_EXCEEDED = "request_cap_exceeded"
     DIMENSION_LIMIT_EXCEEDED = "dimension_limit_exceeded"
     USAGE_ANOMALY = "usage_anomaly"
+    ESTIMATES_HIGH = "estimates_high"
     CUSTOMER_PAUSED = "customer_paused"
     CUSTOMER_PAUSE_FAILED = "customer_pause_failed"
     KEY_ROTATION_DUE = "key_rotation_due"
@@ -116,6 +117,10 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         N_("a customer's usage is out of the ordinary"),
         N_("Ask the customer whether it is meant; revoke a key that is used by somebody else."),
         "docs/usage/anomalies.md#what-is-looked-at"),
+    AlertKind.ESTIMATES_HIGH: AlertPolicy(("warn",), False,
+        N_("much of a customer's usage is estimated, as answers do not state it"),
+        N_("Ask for the usage of streams, or find out which answers state none (edge_usage_missing_total)."),
+        "docs/edge/ai.md#what-is-not-stated"),
     AlertKind.CUSTOMER_PAUSED: AlertPolicy(("page",), True,
         N_("a customer is paused because of its usage"),
         N_("Find out what sent the requests, then resume the customer."),

@@ -19,6 +19,7 @@ from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.anomalies import store
 from edgeproxy.collector.anomalies.baseline import DAY, HOUR, WEEK, WEEKS, Baseline, Hours
+from edgeproxy.collector.anomalies.estimates import build_estimates_alert, fetch_estimated_units
 from edgeproxy.collector.anomalies.judgement import Finding, judge_day, judge_hour, judge_pause, start_of_day
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, repeat, run_exclusively
@@ -150,7 +151,20 @@ class AnomalyJob:
                     used = await store.fetch_usage(connection, day, day + DAY, {customer for customer, _ in usual})
                 await self._judge_day(usual, used, day, now)
                 name = names[-1]
+            await self._judge_estimates(day, now)
             await self._record_progress("days", day + DAY)
+
+    async def _judge_estimates(self, day: int, now: float) -> None:
+        """Raise an alert for each customer whose units of a day were largely estimated."""
+        share = self._settings.anomalies.estimates
+        if share is None:
+            return
+        async with self._database.reading(whole=True) as connection:
+            uses = await fetch_estimated_units(connection, day, day + DAY, share)
+        for use in uses:
+            if self._settings.anomalies.find_thresholds(use.customer) is not None:
+                async with self._database.writing() as connection:
+                    await raise_once(connection, build_estimates_alert(use, day, now))
 
     async def _judge_day(
         self, usual: Mapping[tuple[str, str], Baseline], used: store.HourlyUsage, day: int, now: float

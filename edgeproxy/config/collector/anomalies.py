@@ -15,6 +15,7 @@ DECIMAL = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,6})?")
 A_SCORE = "a number from 1 to 100 such as 3.0"
 A_SIMILARITY = "a number from 0 to 1 such as 0.9"
 KEEP_DAYS_MAX = 3650
+A_SHARE = "off, or a number from 0 to 1 such as 0.2"
 A_PAUSE_AT = "off, or a number from 2 to 1000 such as 5"
 
 
@@ -47,6 +48,16 @@ def read_pause_at(value: object) -> float | None:
     """Read at how many times what is usual a customer is paused; None: never."""
     value = parsers.read_unless_off(value)
     return None if value is None else _read_decimal(value, 2.0, 1000.0, A_PAUSE_AT)
+
+
+@written(
+    build_any_of(OFF, build_text("number from 0 to 1", DECIMAL.pattern, "0.2")),
+    lambda share: "off" if share is None else f"{share:g}",
+)
+def read_share(value: object) -> float | None:
+    """Read a share; None: none is looked at."""
+    value = parsers.read_unless_off(value)
+    return None if value is None else _read_decimal(value, 0.0, 1.0, A_SHARE)
 
 
 Score = Annotated[float, BeforeValidator(read_score)]
@@ -88,6 +99,12 @@ class Anomalies(Thresholds):
     enabled: Switch = Field(default=True, description="Detects anomalies.")
     keep: Annotated[float, BeforeValidator(Days(1, KEEP_DAYS_MAX))] = Field(
         default=90 * DAY_SECONDS, description="Time for which findings are kept."
+    )
+    estimates: Annotated[float | None, BeforeValidator(read_share)] = Field(
+        default=0.2,
+        description="Share of a customer's units of a day that edges have [estimated](ai.md#what-is-not-stated), as "
+        "answers did not state them, from which on an alert is raised; of meters with the dimension `estimated`, and "
+        "from 1,000 such units on. `off`: never.",
     )
     customers: dict[Name, OwnThresholds] = Field(
         default_factory=dict, description="Customers' own thresholds, by name."

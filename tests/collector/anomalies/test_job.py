@@ -224,3 +224,34 @@ def test_a_customer_who_cannot_be_paused_keeps_no_other_from_it(tmp_path: Any) -
             assert compute_customer_state(await customers.get_row(connection, "bolt")) == "paused"
 
     run(put_tables(f"sqlite:///{tmp_path}/ledger.db"), work)
+
+
+def test_customer_whose_units_are_largely_estimated_raises_an_alert_of_each_day(database: str) -> None:
+    def build_batch(number: int, minute: int, **amounts: tuple[int, int]) -> Batch:
+        rows = tuple(
+            (customer, "tokens", "v1", amount, f'{{"estimated":"{is_estimated}","model":"m"}}')
+            for customer, each in sorted(amounts.items())
+            for is_estimated, amount in zip(("no", "yes"), each, strict=True)
+        )
+        return Batch("edge-1", "eu", number, minute, minute + 60, FIRST, (*rows, ("bolt", "requests", "v1", 90_000)))
+
+    async def work(opened: Database) -> None:
+        books = Books(opened, customers={"lab": {"ignore": "true"}}, estimates="0.3")
+        used = {"acme": (3500, 1500), "bolt": (3400, 1600), "small": (0, 999), "lab": (0, 5000)}
+        async with opened.writing() as connection:
+            row = {"edge": "edge-1", "region": "eu", "seq": 0, "hash": FIRST, "received": 0}
+            await opened.insert_edges(connection, [row])
+            batches = [build_batch(1, TODAY + HOUR, **used), build_batch(2, TODAY + DAY, acme=(0, 9000))]
+            await LedgerWriter(opened).add_batches(connection, batches)
+        await books.look(TODAY + DAY + GRACE_SECONDS, 2)
+        assert await books.told() == [
+            ("estimates_high", "warn", "estimates:bolt:tokens:2026-10-01"),
+            ("estimates_high", "warn", "estimates:acme:tokens:2026-10-01"),
+        ]
+        async with opened.reading() as connection:
+            details = [orjson.loads(one) for one in (await connection.execute(sa.select(alerts.c.details))).scalars()]
+        assert [(each["estimated"], each["units"]) for each in details] == [(1600, 5000), (1500, 5000)]
+        await Books(opened, estimates="off").look(TODAY + 2 * DAY + GRACE_SECONDS)
+        assert len(await books.told()) == 2
+
+    run(database, work)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from edgeproxy.base.client_tls import HTTP2, format_tls_error
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.edge.http1 import message, security_fields
+from edgeproxy.edge.http1 import message
 from edgeproxy.edge.proxy import server_tls
 from edgeproxy.edge.proxy.authorization import CLIENTS
 from edgeproxy.edge.proxy.client import LAST_REQUEST_SECONDS, Client
@@ -217,10 +217,8 @@ def _format_rejection(
     """Format the answer to a connection that gets no further, and write it to the access log."""
     snapshot, now = runtime.snapshot, monotonic() + runtime.offset
     rid = runtime.ids.create_request_id(now + EPOCH)
-    lines = (message.PROBLEM, runtime.date_line, fields, snapshot.region_lines, b"X-Request-Id: ", rid, b"\r\n")
+    lines = (message.PROBLEM, runtime.date_line, fields, snapshot.own_lines[False], b"X-Request-Id: ", rid, b"\r\n")
     fields = b"".join(lines)
-    if snapshot.security_headers:
-        fields += security_fields.OWN_LINES[False]
     body = message.format_problem(status, detail, rid)
     if snapshot.access_log is not None:
         snapshot.access_log.log_rejection(now, rid, peer, status, detail, 0 if head_only else len(body))

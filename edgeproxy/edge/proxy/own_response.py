@@ -6,7 +6,7 @@ Each is counted and logged here, as what it is, before it is written; none is ev
 from typing import TYPE_CHECKING
 
 from edgeproxy.edge.errors import EdgeError, RejectedCustomerError
-from edgeproxy.edge.http1 import message, security_fields
+from edgeproxy.edge.http1 import message
 from edgeproxy.edge.http1.field_values import find_value
 from edgeproxy.edge.http1.request import PLAIN
 from edgeproxy.edge.limits.admission import AdmissionNotes
@@ -65,7 +65,7 @@ def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, close: bool) -
     exhausted, snapshot, binding = exchange.exhausted_policies, exchange.snapshot, exchange.binding
     denial = compute_gate_denial(limit_set, exhausted) if exhausted else compute_denial(limit_set, exchange.now)
     violated, retry_after = denial
-    own_fields = _format_own_fields(exchange) if snapshot.has_own_fields else b""
+    own_fields = _format_own_fields(exchange)
     is_ordinary = retry_after and not limit_set.quotas and exchange.head is PLAIN and exchange.method != b"HEAD"
     bound = find_stated_bound(denial, exchange.now) if len(violated) > 1 else violated[0]
     if binding is None or not is_ordinary:
@@ -166,11 +166,9 @@ def _format_own_fields(exchange: ExchangeRecord) -> bytes:
     """Format the fields that a configuration adds to the edge's own answers: the region, security fields, and which
     pages may see the answer."""
     snapshot = exchange.snapshot
-    if not snapshot.has_own_fields:
-        return b""
-    fields = snapshot.region_lines
-    if snapshot.security_headers:
-        fields += security_fields.OWN_LINES[exchange.is_secure()]
+    fields = snapshot.own_lines[exchange.is_secure()]
+    if not snapshot.has_cors:
+        return fields
     cors, origin = _find_cross_origin(exchange)
     return fields if cors is None else fields + cors.format_fields(origin)
 

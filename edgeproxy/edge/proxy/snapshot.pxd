@@ -5,11 +5,11 @@ from edgeproxy.edge.proxy.identity cimport Directory as CDirectory, Identity as 
 cdef class Snapshot:
     cdef dict __dict__
     cdef object __weakref__
-    cdef public tuple heads, whole_heads
+    cdef public tuple heads, own_lines, whole_heads
     cdef public object access_log, head_limits, max_body_bytes, paths, query_key, rests, router, sign, tracer, usual_line
     cdef public CRequestLines lines
     cdef public CDirectory directory
-    cdef public bint has_own_fields, legacy_headers, records_ends, security_headers, sets_region
+    cdef public bint has_cors, legacy_headers, records_ends, sets_region
     cdef public double body_idle, header_timeout, keepalive_idle
     cpdef read_new_block(self, client, bytes block)
     cpdef read_block(self, bytes block, trusted)

@@ -90,8 +90,6 @@ class Snapshot:
         """
         settings = draft.settings
         self._metrics, self._region, self._region_fields = metrics, settings.region, settings.region_fields
-        self.region_lines = format_region_lines(settings.region_fields, settings.region, own=True)
-        """The lines of the edge's own answers that name its region."""
         self.sets_region = "X-Edge-Region" in settings.region_fields
         """Whether an upstream's own X-Edge-Region is replaced."""
         # Those of before have what they count themselves, where the tables have no room.
@@ -119,11 +117,13 @@ class Snapshot:
             None if secret is None else Signature(secret, settings.region, whole=settings.stamp_signature == "v2")
         )
         self.legacy_headers = settings.legacy_headers
-        self.security_headers = settings.security_headers is not False
-        """Whether the edge's own answers have fields for browsers."""
-        speaks = self.security_headers or self.cors is not None or any(route.cors for route in settings.routes)
-        self.has_own_fields = speaks or bool(self.region_lines)
-        """Whether any of the edge's own answers has fields for browsers alone, or names the region."""
+        security_lines = (b"", b"") if settings.security_headers is False else security_fields.OWN_LINES
+        region_lines = format_region_lines(settings.region_fields, settings.region, own=True)
+        self.own_lines = tuple([region_lines + lines for lines in security_lines])
+        """The lines of the edge's own answers that name the region and are for browsers, by whether the client came
+        over TLS."""
+        self.has_cors = self.cors is not None or any(route.cors for route in settings.routes)
+        """Whether any of the edge's own answers says which pages may see it."""
         self._access_log_settings = settings.access_log
         self.access_log = self._create_access_log(before)
         self.tracer = self._create_tracer(settings.tracing, before)

@@ -104,12 +104,12 @@ def _as_bytes(text: str) -> str:
     return text.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
-def _search(event: str, is_found: Callable[[str], bool]) -> bool:
+def _search(event: str, matches: Callable[[str], bool]) -> bool:
     """Return whether one form of an event is found, or it has more forms than are searched."""
     characters = 0
     for form in _list_forms(event):
         characters += len(form)
-        if characters > FORMS_CHARACTERS_MAX or is_found(form):
+        if characters > FORMS_CHARACTERS_MAX or matches(form):
             return True
     return False
 
@@ -123,7 +123,7 @@ def _list_forms(text: str, depth: int = DEPTH_MAX) -> Iterator[str]:
     if "%" in text and (plain := unquote(text)) != text:
         yield from _list_forms(plain, depth - 1)
     if JSON_ESCAPE.search(text):
-        plain = JSON_ESCAPE.sub(lambda found: found[2] or chr(int(found[1], 16)), text)
+        plain = JSON_ESCAPE.sub(lambda match: match[2] or chr(int(match[1], 16)), text)
         yield from _list_forms(plain, depth - 1)
     if "\0" in text:
         yield from _list_forms(text.replace("\0", ""), depth - 1)

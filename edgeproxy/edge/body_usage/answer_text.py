@@ -61,8 +61,8 @@ class AnswerText:
         self._read += len(data)
         if WITHOUT_TEXT.search(data) is not None:
             data = b"\n\n".join([event for event in EVENT_END.split(data) if WITHOUT_TEXT.search(event) is None])
-        found = TEXT.findall(data)
-        for name, text in found:
+        texts = TEXT.findall(data)
+        for name, text in texts:
             size = len(text)
             if ESCAPE in text:
                 size -= text.count(ESCAPE) * (ESCAPE_BYTES - ESCAPED_BYTES)
@@ -72,7 +72,7 @@ class AnswerText:
                 self._reasoning[name] += size
             else:
                 self._bytes += size
-        if not found:
+        if not texts:
             self._other_bytes += sum([len(text) for text in STRING.findall(data) if b" " in text])
 
     @property

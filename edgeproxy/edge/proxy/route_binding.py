@@ -100,8 +100,7 @@ class Route:
         self.auth = settings.auth
         self.takes_certificate = "certificate" in settings.auth
         """Whether a client's certificate may say who that is."""
-        self.is_flagged = settings.flag is not None
-        self.scopes = settings.scopes
+        self.is_flagged, self.scopes = settings.flag is not None, settings.scopes
         self.protocols = frozenset(protocol.lower().encode() for protocol in settings.upgrade)
         """The protocols to which a connection may switch, in lower case."""
         self._set_timeouts(settings, Timeouts() if service is None else service.timeouts)

@@ -5,7 +5,8 @@ Disputes of purchases of credits are rows too; credits/ books their money.
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Final, NamedTuple
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -37,6 +38,7 @@ from edgeproxy.collector.database.book_text import match_book_text
 from edgeproxy.collector.database.credit_tables import credit_grants
 from edgeproxy.collector.database.schema import DAY, customers
 from edgeproxy.collector.database.statements import lock_rows
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.collector.webhooks.messages import enqueue_event
 from edgeproxy.config.collector.currency_units import to_decimal
@@ -138,7 +140,8 @@ async def _compute_left(connection: AsyncConnection, dispute: Dispute) -> int:
 async def list_of_invoice(connection: AsyncConnection, invoice: str) -> list[InvoiceDispute]:
     """Return the disputes of an invoice as the API shows them, oldest first."""
     statement = sa.select(*FIELDS).where(disputes.c.invoice == invoice).order_by(disputes.c.id)
-    return [to_response(_parse_row(row)) for row in await connection.execute(statement)]
+    rows = await connection.execute(statement)
+    return parse_rows(disputes.name, rows, lambda row: to_response(_parse_row(row)), attrgetter("id"))
 
 
 async def list_disputes(
@@ -156,18 +159,19 @@ async def list_disputes(
         statement = statement.where(disputes.c.state.in_(OPEN_STATES if state == OPEN else [state]))
     if after is not None:
         statement = statement.where(disputes.c.id < after)
-    rows = await connection.execute(statement.order_by(disputes.c.id.desc()).limit(limit))
-    return [
-        {
-            **to_response(_parse_row(row)),
-            "customer": row.name,
-            "invoice": row.invoice,
-            "purchase": row.purchase,
-            "currency": row.currency,
-            "stripe_id": row.stripe_id,
-        }
-        for row in rows
-    ]
+    rows: Iterable[sa.Row[Any]] = await connection.execute(statement.order_by(disputes.c.id.desc()).limit(limit))
+    return parse_rows(disputes.name, rows, _list_row, attrgetter("id"))
+
+
+def _list_row(row: sa.Row[Any]) -> ListedDispute:
+    return {
+        **to_response(_parse_row(row)),
+        "customer": row.name,
+        "invoice": row.invoice,
+        "purchase": row.purchase,
+        "currency": row.currency,
+        "stripe_id": row.stripe_id,
+    }
 
 
 # ---- alerts and messages
@@ -231,11 +235,13 @@ async def raise_reminders(connection: AsyncConnection, now: float) -> None:
     is_due = disputes.c.answer_by.between(int(now), int(now) + REMINDER_SECONDS)
     statement = sa.select(*FIELDS, disputes.c.stripe_id, customers.c.name)
     statement = statement.join_from(disputes, customers, customers.c.id == disputes.c.customer)
-    rows = (await connection.execute(statement.where(disputes.c.state.in_(UNANSWERED), is_due))).all()
-    await raise_alerts(
-        connection,
-        [build_alert(row.name, _parse_row(row), row.stripe_id, now, is_reminder=True) for row in rows],
-    )
+    statement = statement.where(disputes.c.state.in_(UNANSWERED), is_due)
+    rows: Iterable[sa.Row[Any]] = await connection.execute(statement)
+
+    def build_reminder(row: sa.Row[Any]) -> Alert:
+        return build_alert(row.name, _parse_row(row), row.stripe_id, now, is_reminder=True)
+
+    await raise_alerts(connection, parse_rows(disputes.name, rows, build_reminder, attrgetter("id")))
 
 
 async def count_by_state(connection: AsyncConnection) -> dict[str, int]:

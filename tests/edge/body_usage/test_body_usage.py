@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgeproxy.config.edge.response_usage import FormatName
 from edgeproxy.edge.body_usage.body_kind import BodyKind
 from edgeproxy.edge.body_usage.formats import UsageFormat
-from edgeproxy.edge.body_usage.json_fields import NUMBER_MAX
+from edgeproxy.edge.body_usage.json_fields import NUMBER_MAX, Value
 from edgeproxy.edge.body_usage.json_text import TOKENS_MAX, JsonText
 from edgeproxy.edge.body_usage.readers import EVENTS_WITHOUT_MODEL_MAX, EventStreamReader
 from edgeproxy.edge.body_usage.statement import StatedCounts
@@ -288,6 +288,15 @@ def test_a_line_that_does_not_end_is_not_kept() -> None:
         reader.feed(b"x" * 100_000)
     assert inner._event is not None
     assert len(inner._event) <= 1 << 20
+
+
+@pytest.mark.parametrize("kind", [BodyKind.LINES, BodyKind.JSON, BodyKind.STREAM])
+def test_results_of_a_batch_are_read_by_line_whatever_their_label(kind: BodyKind) -> None:
+    lines: list[dict[str, Value]] = []
+    reader = UsageFormat("openai").create_reader(kind, lines.append)
+    reader.feed(b"".join(compact({"model": "m", "usage": {"prompt_tokens": n}}) + b"\n" for n in (4, 5)))
+    reader.finish()
+    assert len(lines) == 2
 
 
 def test_json_that_is_none_is_not_readable() -> None:

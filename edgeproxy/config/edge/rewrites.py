@@ -1,7 +1,9 @@
 """Rewrites of a route: changes of paths and fields, redirects and fixed answers."""
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -27,6 +29,27 @@ A_BASE = "a path such as /api, without escapes and a query"
 A_PLACE = "https, https://HOST/PATH or /PATH, with /* at its end for what follows the route's prefix"
 A_CONTENT = "up to 65536 characters"
 
+VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "client.address": "The address of the client, as limits know it.",
+        "request.host": "The host that the client asked for, with its port.",
+        "request.method": "The method.",
+        "request.path": "The path that the client asked for, without the query.",
+        "request.id": "The value of `X-Request-Id`.",
+        "request.scheme": "`http` or `https`, as the client asked.",
+        "customer.id": "The customer; empty without one.",
+        "customer.tier": "The tier; empty without one.",
+        "route.name": "The name of the route in usage and metrics.",
+    }
+)
+"""The variables that values of a request's fields may have, and their meanings. Each header is one too."""
+HEADER = "header."
+"""The beginning of the variables that are fields of the request: `header.x-tenant`. Keys are none."""
+VARIABLES_MAX = 10
+"""Variables of one value."""
+PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+"""A brace that is meant, a variable, or a lonely brace."""
+
 FRAMING = frozenset(
     (
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"),
@@ -39,6 +62,8 @@ REQUEST_OWN = FRAMING | {
     *("host", "expect", "max-forwards", "forwarded", "traceparent", "origin", "x-customer-id", "x-customer-tier"),
     *("true-client-ip", "remote-user"),
 }
+REQUEST_SETTABLE = frozenset(("x-real-ip", "x-forwarded-prefix"))
+"""Fields that a route may set, though it may not remove them: no client can send them."""
 REQUEST_PREFIXES = ("x-edge-", "x-forwarded-", "x-real-", "x-original-", "access-control-request-")
 """Stamps, whose request it is and whence it came: upstreams believe them because nobody else can set them."""
 
@@ -76,7 +101,8 @@ def _read_changeable_field(value: object, own: frozenset[str], prefixes: tuple[s
 @written(build_text("field name", parsers.FIELD_NAME.pattern))
 def read_set_request_field(value: object) -> str:
     """Read the name of a request's field that a route may set."""
-    return _refuse_via(read_request_field(value))
+    name = parsers.read_field_name(value)
+    return name if name.lower() in REQUEST_SETTABLE else _refuse_via(read_request_field(value))
 
 
 @written(build_text("field name", parsers.FIELD_NAME.pattern))
@@ -97,6 +123,23 @@ def read_value(value: object) -> str:
     written = read_text(value, A_VALUE)
     if not VALUE.fullmatch(written):
         raise value_error("has other characters than fields may have, or too many", A_VALUE)
+    return written
+
+
+@written(build_text("field value, with variables", VALUE.pattern))
+def read_template(value: object) -> str:
+    """Read the value of a request's field, in which variables may stand in braces."""
+    written = read_value(value)
+    names = [match[1] for match in PART.finditer(written) if match[0] not in ("{{", "}}")]
+    hint = f"{', '.join(VARIABLES)} or {HEADER}NAME in braces, and {{{{ for a brace"
+    for name in names:
+        if name is None:
+            raise value_error("has a brace that belongs to no variable", hint)
+        field = name.removeprefix(HEADER)
+        if name not in VARIABLES and not (name.startswith(HEADER) and parsers.FIELD_NAME.fullmatch(field)):
+            raise value_error(f"has the variable {format_value(name)}, which does not exist", hint)
+    if len(names) > VARIABLES_MAX:
+        raise value_error(f"has {len(names)} variables", f"at most {VARIABLES_MAX}")
     return written
 
 
@@ -157,20 +200,21 @@ def read_content(value: object) -> str:
 
 Base = Annotated[str, BeforeValidator(read_base)]
 Value = Annotated[str, BeforeValidator(read_value)]
+Template = Annotated[str, BeforeValidator(read_template)]
 Switch = Annotated[bool, BeforeValidator(read_switch)]
 
 
 class RequestFields(Part):
     """Changes of request fields.
 
-    Not of `Host`, stamps, `X-Forwarded-*` and fields of the connection or the framing, in any spelling that an upstream
-    may take for the same name. `Via` can be removed, not set.
+    Not of `Host`, stamps, `X-Forwarded-*` but `X-Forwarded-Prefix`, and fields of the connection or the framing, in any
+    spelling that an upstream may take for the same name. `Via` can be removed, not set.
     """
 
-    set: dict[Annotated[str, BeforeValidator(read_set_request_field)], Value] = Field(
+    set: dict[Annotated[str, BeforeValidator(read_set_request_field)], Template] = Field(
         default={},
         description="Fields that upstreams get with these values, whatever the client sent, such as an "
-        "`Authorization` for the upstream.",
+        "`Authorization` for the upstream. [Variables](rewrites.md#variables) may stand in them: `{client.address}`.",
     )
     remove: tuple[Annotated[str, BeforeValidator(read_request_field)], ...] = Field(
         default=(), description="Fields that upstreams do not get."

@@ -1,8 +1,10 @@
 """Paths and fields as a route changes them: pure functions of what came and what is configured."""
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy.config.edge.rewrites import PART
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.field_values import find_value, find_values
 from edgeproxy.edge.http1.fields import FOLD_TABLE
@@ -16,15 +18,17 @@ DESTINATION: Final = re.compile(
 )
 """The line that says where WebDAV copies or moves something: what stands before the path, the path, and the query."""
 
+FORWARDED_PREFIX: Final = "X-Forwarded-Prefix"
+VALUE_BYTES_MAX: Final = 8 << 10
+"""Bytes of a value with variables; of headers it can be many times as long as they are."""
+
 
 class FieldEdit:
     """Fields that are set and removed, in every spelling that some server may take for the same name."""
 
-    def __init__(self, settings: "RequestFields | ResponseFields", **own: str) -> None:
-        """`own`: further fields that are set, by their names with underscores."""
-        added = settings.set | {name.replace("_", "-"): content for name, content in own.items()}
-        self._gone = frozenset(fold_name(name.encode()) for name in (*added, *settings.remove))
-        self.added = b"".join([f"{name}: {content}\r\n".encode() for name, content in added.items()])
+    def __init__(self, settings: "RequestFields | ResponseFields") -> None:
+        self._gone = frozenset(fold_name(name.encode()) for name in (*settings.set, *settings.remove))
+        self.added = b"".join([f"{name}: {content}\r\n".encode() for name, content in settings.set.items()])
 
     def __bool__(self) -> bool:
         """Return whether it changes anything."""
@@ -32,8 +36,45 @@ class FieldEdit:
 
     def __call__(self, lines: bytes) -> bytes:
         """Return the lines as they go on."""
+        return self.remove(lines) + self.added
+
+    def remove(self, lines: bytes) -> bytes:
+        """Return the lines without the fields that are set or removed."""
         remaining = [line for line in lines.split(b"\r\n")[:-1] if fold_name(parse_field_name(line)) not in self._gone]
-        return b"".join([line + b"\r\n" for line in remaining]) + self.added
+        return b"".join([line + b"\r\n" for line in remaining])
+
+
+class RequestFieldEdit(FieldEdit):
+    """Changes of a request's fields, whose values may have variables."""
+
+    def __init__(self, settings: "RequestFields", strip: str) -> None:
+        """`strip`: the path that is removed, of which the upstream is told; empty if there is none."""
+        added = dict(settings.set)
+        if strip and FORWARDED_PREFIX.lower() not in map(str.lower, added):
+            # As Traefik says it: FastAPI, Flask and others make their links with it.
+            added[FORWARDED_PREFIX] = strip.replace("{", "{{").replace("}", "}}")
+        super().__init__(settings.model_copy(update={"set": added}))
+        self._templates = [(name.encode(), parse_template(value)) for name, value in added.items()]
+
+    def edit(self, lines: bytes, find_variable: Callable[[str], bytes]) -> bytes:
+        """Return the lines as they go on. A field whose value is empty, or too long, is left out."""
+        changed = [self.remove(lines)]
+        for name, template in self._templates:
+            value = b"".join([part if isinstance(part, bytes) else find_variable(part) for part in template]).strip()
+            if 0 < len(value) <= VALUE_BYTES_MAX:
+                changed.append(b"%b: %b\r\n" % (name, value))
+        return b"".join(changed)
+
+
+def parse_template(value: str) -> tuple[bytes | str, ...]:
+    """Return the parts of a value: literal bytes, and the names of variables."""
+    parts: list[bytes | str] = []
+    position = 0
+    for match in PART.finditer(value):
+        parts.append(value[position : match.start()].encode())
+        parts.append(match[0][:1].encode() if match[1] is None else match[1])
+        position = match.end()
+    return *parts, value[position:].encode()
 
 
 def fold_name(name: bytes) -> bytes:
@@ -50,15 +91,12 @@ class Rewriter:
         """The number of bytes that are removed from a path."""
         self._public = b""
         """These bytes."""
-        self._edit: FieldEdit | None = None
+        self._edit: RequestFieldEdit | None = None
         if settings is not None:
             self._prefix += (settings.prefix or "").encode()
-            edit = FieldEdit(settings.request)
-            if settings.strip:
-                self._strip, self._public = len(settings.strip), settings.strip.encode()
-                # As Traefik says it: FastAPI, Flask and others make their links with it.
-                edit = FieldEdit(settings.request, X_Forwarded_Prefix=settings.strip)
-            self._edit = edit or None
+            strip = settings.strip or ""
+            self._strip, self._public = len(strip), strip.encode()
+            self._edit = RequestFieldEdit(settings.request, strip) or None
 
     def __bool__(self) -> bool:
         """Return whether it changes anything."""
@@ -82,11 +120,11 @@ class Rewriter:
             rest = b"/" + rest if rest or path.endswith(b"/") or not self._prefix else b""
         return self._prefix + rest + question + query
 
-    def rewrite_fields(self, lines: bytes) -> bytes:
-        """Rewrite the fields that are kept of a request."""
+    def rewrite_fields(self, lines: bytes, find_variable: Callable[[str], bytes]) -> bytes:
+        """Rewrite the fields that are kept of a request. `find_variable` returns the value of a variable."""
         if self._public:
             lines = DESTINATION.sub(self._rewrite_destination, lines)
-        return lines if self._edit is None else self._edit(lines)
+        return lines if self._edit is None else self._edit.edit(lines, find_variable)
 
     def _rewrite_destination(self, match: re.Match[bytes]) -> bytes:
         """Return the line of a Destination (RFC 4918 section 10.3). One that the route does not reach stays."""

@@ -2,6 +2,7 @@
 as the route to that upstream says, and the same for its fallback.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.edge.http1 import message
@@ -9,6 +10,7 @@ from edgeproxy.edge.http1.field_values import remove_field
 from edgeproxy.edge.http1.host import replace_host
 from edgeproxy.edge.proxy.exchange_states import GATHERING
 from edgeproxy.edge.proxy.query_key import remove_key
+from edgeproxy.edge.proxy.rewrite_variables import compute_variable
 from edgeproxy.edge.proxy.stream_usage import BLANK, replace_length
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def rewrite_lines(exchange: "ResponseRelay", binding: "RouteBinding", body: byte
             exchange.request_line = remove_key(exchange.request_line, exchange.snapshot.query_key)
     if route.rewriter is not None:
         exchange.request_line = route.rewriter.rewrite_line(exchange.request_line)
-        exchange.keep = route.rewriter.rewrite_fields(exchange.keep)
+        exchange.keep = route.rewriter.rewrite_fields(exchange.keep, partial(compute_variable, exchange, binding))
     if route.settings.response_usage is not None:
         exchange.keep = remove_field(exchange.keep, b"accept-encoding") + IDENTITY
     if head.upgrade:

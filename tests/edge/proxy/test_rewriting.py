@@ -1,12 +1,16 @@
 """Paths, fields, redirects and fixed answers, and what nobody can make of them."""
 
+import re
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from edgeproxy.config.edge.rewrites import RequestFields, Rewrite
+from edgeproxy.config.edge.rewrites import VARIABLES, RequestFields, Rewrite
 from edgeproxy.config.edge.routes import Route
+from edgeproxy.edge.proxy.rewrite_variables import FINDERS
 from edgeproxy.edge.proxy.rewriting import FieldEdit, Rewriter, compute_location
+from loadtest.testbed.process import ROOT
 from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok, post
 
 
@@ -56,7 +60,8 @@ def test_the_path_of_the_endpoint_stands_first() -> None:
 )
 def test_destination_is_rewritten_like_the_path(destination: str, expected: str) -> None:
     rewriter = Rewriter(Rewrite.model_validate({"strip": "/shop", "prefix": "/in"}), "")
-    lines = rewriter.rewrite_fields(f"Host: h\r\nDESTINATION: {destination}\r\nX: /shop/b\r\n".encode())
+    came = f"Host: h\r\nDESTINATION: {destination}\r\nX: /shop/b\r\n".encode()
+    lines = rewriter.rewrite_fields(came, str.encode)
     assert lines.decode().startswith(f"Host: h\r\nDESTINATION: {expected}\r\nX: /shop/b\r\n")
 
 
@@ -64,7 +69,62 @@ def test_stripped_path_is_stated_once() -> None:
     """A trusted proxy in front may have stated its own, and a server behind may take it in another spelling."""
     came = b"Host: h\r\nx_forwarded.prefix: /a\r\nX-Forwarded-Prefix: /b\r\n"
     for strip, expected in (("/shop", b"Host: h\r\nX-Forwarded-Prefix: /shop\r\n"), ("/", came)):
-        assert Rewriter(Rewrite.model_validate({"strip": strip}), "").rewrite_fields(came) == expected
+        assert Rewriter(Rewrite.model_validate({"strip": strip}), "").rewrite_fields(came, str.encode) == expected
+    own = Rewrite.model_validate({"strip": "/shop", "request": {"set": {"x-forwarded-prefix": "/v1{request.path}"}}})
+    assert (
+        Rewriter(own, "").rewrite_fields(came, lambda _: b"/shop/a") == b"Host: h\r\nx-forwarded-prefix: /v1/shop/a\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("a{{b}}{header.x}", "X: a{b}<header.x>\r\n"),
+        ("{{{client.address}}}", "X: {<client.address>}\r\n"),
+        ("{request.path}{request.path}", "X: <request.path><request.path>\r\n"),
+        ("{customer.id}", ""),
+        ("{header.long}{header.long}", ""),
+    ],
+)
+def test_variables_stand_in_braces(value: str, expected: str) -> None:
+    values = {"customer.id": b" ", "header.long": b"x" * 5000}
+    rewrite = Rewrite.model_validate({"request": {"set": {"X": value}}})
+    lines = Rewriter(rewrite, "").rewrite_fields(b"x: client\r\n", lambda name: values.get(name, f"<{name}>".encode()))
+    assert lines.decode() == expected
+
+
+@pytest.mark.parametrize(
+    "value", ["{", "a}", "{}", "{client}", "{header.}", "{header.a b}", "{{{}}}", "{request.id}" * 11]
+)
+def test_unknown_variable_is_refused(value: str) -> None:
+    with pytest.raises(ValidationError, match="variable"):
+        Rewrite.model_validate({"request": {"set": {"X": value}}})
+
+
+def test_every_variable_has_a_value_and_a_row_in_the_docs() -> None:
+    assert VARIABLES.keys() == FINDERS.keys()
+    page = (ROOT / "docs/edge/rewrites.md").read_text()
+    rows = dict(re.findall(r"^\| `\{([a-z.]+)\}` \| (.+) \|$", page, re.MULTILINE))
+    assert rows == dict(VARIABLES)
+
+
+async def test_upstream_gets_the_values_of_variables(edge: Edge) -> None:
+    values = {f"Y-{name.replace('.', '-')}": f"{{{name}}}" for name in VARIABLES} | {"X-Real-IP": "{client.address}"}
+    rewrite = {
+        "strip": "/shop",
+        "request": {"set": {**values, "X-Copy": "{header.x-many}", "X-Key": "{header.x-api-key}"}},
+    }
+    with_routes(edge, {"name": "shop", "path": "/shop/*", "upstream": "api", "rewrite": rewrite})
+    many = ("X-Many: 1", "X-Many: 2", "X-Real-IP: 1.2.3.4", "X-Customer-Id: forged")
+    received, _ = await edge.passes(get("/shop/a?b", f"X-API-Key: {KEY}", *many), ok())
+    assert received["X-Real-IP"] == received["Y-client-address"] == "127.0.0.1"
+    assert received["Y-request-host"] == received["X-Forwarded-Host"]
+    assert (received["Y-request-method"], received["Y-request-path"]) == ("GET", "/shop/a")
+    assert (received["Y-request-id"], received["Y-request-scheme"]) == (received["X-Request-Id"], "http")
+    assert (received["Y-customer-id"], received["Y-customer-tier"]) == ("acme", received["X-Customer-Tier"])
+    assert (received["Y-route-name"], received["X-Copy"]) == ("shop", "1, 2")
+    assert "X-Key" not in received
+    assert received["X-Forwarded-Prefix"] == "/shop"
 
 
 def led(path: str, to: str, target: str, host: str = "edge.test") -> str:

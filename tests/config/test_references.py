@@ -51,6 +51,12 @@ def test_a_long_label_needs_a_name(problems):
     assert routes(problems, f"host: {host}, path: {path}, name: x") == []
 
 
+def test_challenge_needs_the_place_that_it_asks_for(problems):
+    assert routes(problems, "path: /a, challenge: basic") == [
+        "edge.yaml:3: routes.0.challenge: asks for what the edge does not read, write auth: {basic: on}, too"
+    ]
+
+
 def test_scopes_need_a_key(problems):
     assert routes(problems, "path: /a, auth: none, scopes: [read]") == [
         "edge.yaml:3: routes.0.scopes: nobody's key is looked at with auth: none, leave one of them out"

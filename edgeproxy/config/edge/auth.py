@@ -50,6 +50,12 @@ class Auth(Part):
         '"api-key.KEY"])`. Browsers can set no other field. Offer a subprotocol of your service too, or browsers give '
         "up.",
     )
+    basic: Annotated[bool, BeforeValidator(units.read_switch)] = Field(
+        default=False,
+        description="Accepts a key in `Authorization` with the scheme Basic too: as password, or as user where that is "
+        "empty. For `curl -u KEY:`, git, docker, pip, npm and Maven. Most of these send it only after an answer with "
+        "a [`challenge`](#routes) of the route.",
+    )
     certificate: Literal["CN", "DNS", "URI", "email"] = Field(
         default="CN",
         description="Name in a [client certificate](tls.md#customers-by-certificate) that identifies the customer, on "

@@ -57,6 +57,8 @@ def _find_route_faults(tree: Table) -> Iterator[Fault]:
     """Find what two routes have that one may: names, paths and methods; labels too long; scopes without keys."""
     names, routes = FirstPlaces(), FirstPlaces()
     http2 = [path[-1] for path, each in list_members(tree, "upstreams") if str(each.get("protocol")) in HTTP2_SCHEMES]
+    auth = tree.get("auth")
+    is_basic = isinstance(auth, dict) and is_switched_on(str(auth.get("basic", "off")))
     for path, route in list_members(tree, "routes"):
         name, where = route.get("name"), route.get("path")
         host = route.get("host", "")
@@ -76,6 +78,8 @@ def _find_route_faults(tree: Table) -> Iterator[Fault]:
             yield Fault((*path, "upgrade"), what, "leave it out, or give the route another upstream")
         if route.get("auth") == "none" and route.get("scopes"):
             yield Fault((*path, "scopes"), "nobody's key is looked at with auth: none", "leave one of them out")
+        if route.get("challenge") == "basic" and not is_basic:
+            yield Fault((*path, "challenge"), "asks for what the edge does not read", "write auth: {basic: on}, too")
 
 
 def _find_cors_faults(tree: Table) -> Iterator[Fault]:

@@ -85,6 +85,11 @@ class Route(Part):
         "[client certificate](tls.md#customers-by-certificate), or any of a list. `optional` takes requests with a "
         "key or token and without; `none` looks at no credentials, and forwards them.",
     )
+    challenge: Literal["key", "basic"] = Field(
+        default="key",
+        description="Scheme that `WWW-Authenticate` of a 401 asks for: that of keys, or `basic`, for clients that send "
+        "a name and a password when they are asked. Browsers then show a form. Needs [`auth.basic`](#auth).",
+    )
     scopes: frozenset[Scope] = Field(
         default=frozenset(), description="Scopes that a key must have: all of these, else 403."
     )

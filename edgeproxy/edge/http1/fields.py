@@ -40,6 +40,8 @@ class FieldKind(IntEnum):
     """Authorization of the scheme Bearer, where keys may come in it."""
     CREDENTIALS = auto()
     """Authorization of another scheme: the upstream's affair, so it is forwarded."""
+    BASIC = auto()
+    """Authorization, where keys may come in it with the scheme Basic too."""
     API_KEY = auto()
     COOKIE = auto()
     """Cookie, where a key may come in one."""
@@ -159,8 +161,9 @@ class FieldRules:
 
     `keys`: the fields in which API keys come, in lower case; the first of them that a request has holds its key.
     `cookie`: the name of the cookie in which one may come. `protocols`: whether one may come as a WebSocket's
-    subprotocol. `strip`: names, and prefixes with `*` at their end, that pass from trusted proxies only, beside those
-    of config/edge/proxy_fields.py; `strip_except`: those of the latter that pass from everybody. All in lower case.
+    subprotocol. `basic`: whether one may come in Authorization with the scheme Basic. `strip`: names, and prefixes with
+    `*` at their end, that pass from trusted proxies only, beside those of config/edge/proxy_fields.py; `strip_except`:
+    those of the latter that pass from everybody. All in lower case.
     """
 
     def __init__(
@@ -169,12 +172,14 @@ class FieldRules:
         *,
         cookie: bytes | None = None,
         protocols: bool = False,
+        basic: bool = False,
         strip: tuple[str, ...] = (),
         strip_except: tuple[str, ...] = (),
     ) -> None:
         self.keys, self.cookie, self.protocols = keys, cookie, protocols
         self._table = {name: kind for name, kind in REQUEST.items() if name not in KEY_FIELDS}
-        self._table |= {name: FieldKind.CREDENTIALS if name == AUTHORIZATION else FieldKind.API_KEY for name in keys}
+        authorization = FieldKind.BASIC if basic else FieldKind.CREDENTIALS
+        self._table |= {name: authorization if name == AUTHORIZATION else FieldKind.API_KEY for name in keys}
         if cookie is not None:
             self._table[b"cookie"] = FieldKind.COOKIE
         if protocols:

@@ -5,6 +5,7 @@ before costs one look-up. The memories hold cookies and API keys, also such as n
 `RequestLines.clear` and `clear_response_caches` empty them.
 """
 
+import base64
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -228,6 +229,18 @@ def _read_authorization(kind: FieldKind, line: bytes, value: bytes) -> Field:
     return _read_with_tail(FieldKind.BEARER, line, value[6:].strip(OWS))
 
 
+def _read_basic(kind: FieldKind, line: bytes, value: bytes) -> Field:
+    # RFC 7617 section 2: `curl -u KEY:` has the key as user, `git clone https://x:KEY@…` as password.
+    if value[:5].lower() == b"basic" and value[5:6] in OWS:
+        try:
+            user, colon, password = base64.b64decode(value[5:].strip(OWS), validate=True).partition(b":")
+        except ValueError:
+            return Field(FieldKind.CREDENTIALS, line, value)
+        if colon:
+            return _read_with_tail(FieldKind.BEARER, line, password or user)
+    return _read_authorization(FieldKind.CREDENTIALS, line, value)
+
+
 def _read_with_tail(kind: FieldKind, line: bytes, value: bytes) -> Field:
     field = Field(kind, line, value)
     field.tail = line + b"\r\n"
@@ -268,6 +281,7 @@ REQUEST_READERS: Final[dict[FieldKind, LineReader]] = {
     FieldKind.LENGTH: _read_request_length,
     FieldKind.CONNECTION: _read_connection,
     FieldKind.CREDENTIALS: _read_authorization,
+    FieldKind.BASIC: _read_basic,
     FieldKind.API_KEY: _read_with_tail,
     FieldKind.COOKIE: _read_value,
     FieldKind.PROTOCOLS: _read_value,

@@ -186,7 +186,10 @@ class RouteAccess:
             return self._bind_anonymous(route)
         if route.settings.flag is not None:
             raise create_no_route_error()
-        challenge = f'{self._scheme} realm="edgeproxy"' + ("" if reason == "missing" else ', error="invalid_token"')
+        if route.settings.challenge == "basic":
+            challenge = 'Basic realm="edgeproxy", charset="UTF-8"'  # RFC 7617 section 2.1
+        else:
+            challenge = f'{self._scheme} realm="edgeproxy"' + ("" if reason == "missing" else ', error="invalid_token"')
         fields = f"WWW-Authenticate: {challenge}\r\n".encode()
         raise UnidentifiedError(reason, why, fields=fields)
 

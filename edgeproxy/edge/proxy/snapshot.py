@@ -389,6 +389,7 @@ def _create_field_rules(settings: "EdgeSettings") -> FieldRules:
         tuple(field.lower().encode() for field in auth.fields),
         cookie=None if auth.cookie is None else auth.cookie.encode(),
         protocols=auth.websocket_protocol,
+        basic=auth.basic,
         strip=tuple(name.lower() for name in settings.strip),
         strip_except=tuple(name.lower() for name in settings.strip_except),
     )

@@ -1,5 +1,7 @@
 """Where clients may send their keys, and what upstreams see of them."""
 
+from base64 import b64encode
+
 import pytest
 
 from edgeproxy.edge.errors import RejectedError
@@ -70,6 +72,36 @@ async def test_a_key_may_come_in_a_cookie_and_as_a_subprotocol(edge: Edge) -> No
     assert (request["X-Customer-Id"], request["Sec-WebSocket-Protocol"]) == ("acme", "chat")
     request, _ = await edge.passes(get("/public/x", f"Cookie: theme=dark; edge_key={KEY}"), ok())
     assert request["Cookie"] == f"theme=dark; edge_key={KEY}"
+
+
+def basic(credentials: str) -> str:
+    return f"Authorization: bAsic {b64encode(credentials.encode()).decode()}"
+
+
+async def test_key_may_come_as_user_or_password(edge: Edge) -> None:
+    """`curl -u KEY:` sends it as the user, `git clone https://x:KEY@…` as the password."""
+    edge.config["auth"] = {"basic": True}
+    edge.config["routes"][0]["challenge"] = "basic"
+    for credentials in (f"{KEY}:", f"x:{KEY}", f":{KEY}", f"{UNLIMITED}:{KEY}"):
+        request, _ = await edge.passes(get("/v1/x", basic(credentials)), ok())
+        assert request["X-Customer-Id"] == "acme"
+        assert "Authorization" not in request
+    request, _ = await edge.passes(get("/v1/x", f"Authorization: Bearer {KEY}"), ok())
+    assert request["X-Customer-Id"] == "acme"
+    others = ("Authorization: Basic", "Authorization: Basic !", "Authorization: Basicx")
+    for field in ("X-Other: 1", basic(KEY), basic("a:b"), *others):
+        answer = await edge.refuses(get("/v1/x", field))
+        assert (answer.status, answer["WWW-Authenticate"]) == (401, 'Basic realm="edgeproxy", charset="UTF-8"')
+    request, _ = await edge.passes(get("/public/x", basic("app:own")), ok())
+    assert request["Authorization"] == basic("app:own").partition(": ")[2]
+    # The credentials of the application stay where the key comes in another field.
+    request, _ = await edge.passes(get("/v1/x", f"X-API-Key: {KEY}", basic("app:own")), ok())
+    assert "Authorization" in request
+
+
+async def test_basic_credentials_are_the_application_s_unless_keys_may_be_in_them(edge: Edge) -> None:
+    answer = await edge.refuses(get("/v1/x", basic(f"{KEY}:")))
+    assert (answer.status, answer["WWW-Authenticate"]) == (401, 'Bearer realm="edgeproxy"')
 
 
 async def test_another_configuration_reads_the_same_lines_its_own_way(edge: Edge) -> None:

@@ -6,7 +6,7 @@ Disputes of purchases of credits are rows too; credits/ books their money.
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -159,18 +159,20 @@ async def list_disputes(
         statement = statement.where(disputes.c.state.in_(OPEN_STATES if state == OPEN else [state]))
     if after is not None:
         statement = statement.where(disputes.c.id < after)
-    rows: Iterable[sa.Row[Any]] = await connection.execute(statement.order_by(disputes.c.id.desc()).limit(limit))
+    rows = await connection.execute(statement.order_by(disputes.c.id.desc()).limit(limit))
     return parse_rows(disputes.name, rows, _list_row, attrgetter("id"))
 
 
-def _list_row(row: sa.Row[Any]) -> ListedDispute:
+def _list_row(row: Iterable[object]) -> ListedDispute:
+    dispute = _parse_row(row)
+    *_, stripe_id, name = row
     return {
-        **to_response(_parse_row(row)),
-        "customer": row.name,
-        "invoice": row.invoice,
-        "purchase": row.purchase,
-        "currency": row.currency,
-        "stripe_id": row.stripe_id,
+        **to_response(dispute),
+        "customer": str(name),
+        "invoice": dispute.invoice,
+        "purchase": dispute.purchase,
+        "currency": dispute.currency,
+        "stripe_id": cast("str | None", stripe_id),
     }
 
 
@@ -236,10 +238,11 @@ async def raise_reminders(connection: AsyncConnection, now: float) -> None:
     statement = sa.select(*FIELDS, disputes.c.stripe_id, customers.c.name)
     statement = statement.join_from(disputes, customers, customers.c.id == disputes.c.customer)
     statement = statement.where(disputes.c.state.in_(UNANSWERED), is_due)
-    rows: Iterable[sa.Row[Any]] = await connection.execute(statement)
+    rows = await connection.execute(statement)
 
-    def build_reminder(row: sa.Row[Any]) -> Alert:
-        return build_alert(row.name, _parse_row(row), row.stripe_id, now, is_reminder=True)
+    def build_reminder(row: Iterable[object]) -> Alert:
+        *_, stripe_id, name = row
+        return build_alert(str(name), _parse_row(row), cast("str | None", stripe_id), now, is_reminder=True)
 
     await raise_alerts(connection, parse_rows(disputes.name, rows, build_reminder, attrgetter("id")))
 

@@ -37,7 +37,7 @@ def test_from_nothing_to_a_key_and_its_end(sqlite_collector: Collector) -> None:
     assert re.fullmatch(REGEX + "\n", secret)
     listed = json.loads(edgeproxy(sqlite_collector, "keys", "ls", "cli", "--json")[1])
     assert [(one["name"], one["scopes"], one["state"]) for one in listed] == [("server", ["read"], "active")]
-    assert [limit["rate"] for limit in listed[0]["limits"]] == ["10/1.0s", "500/3600.0s"]
+    assert [limit["rate"] for limit in listed[0]["limits"]] == ["10/s", "500/h"]
     assert listed[0]["usage_key"] == hashlib.sha256(secret.strip().encode()).hexdigest()[:16]
     assert "leaked" not in said
     assert edgeproxy(sqlite_collector, "keys", "leaked", given=secret)[0] == 0

@@ -474,7 +474,7 @@ def test_random_lives_cost_what_a_second_rater_says(tmp_path: Path, database: st
             if database.startswith("sqlite"):
                 event.listen(of.database._writer.sync_engine.pool, "checkout", hurry)
             count, until = 0, time.monotonic() + seconds
-            while count < len(KEPT) or time.monotonic() < until:
+            while count <= len(KEPT) or time.monotonic() < until:
                 life = KEPT[count] if count < len(KEPT) else draw_life(random.Random(seed + count))
                 why = await find_fault(of, f"life-{count}", life)
                 if why is not None:

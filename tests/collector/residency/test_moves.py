@@ -117,7 +117,7 @@ def require_moved(pair: Pair, name: str, source: str = "eu", target: str = "us")
         assert there[field] == here[field], field
     (key,) = pair.fetch(target, name, "/keys")["keys"]
     assert (key["usage_key"], key["name"], key["scopes"]) == (digest(name)[:16], "laptop", ["read"])
-    assert key["limits"][0]["rate"] == "5/1.0s"
+    assert key["limits"][0]["rate"] == "5/s"
     contacts = pair.fetch(target, name, "/contacts")["contacts"]
     assert [(one["email"], one["role"]) for one in contacts] == [
         (f"ann@{name}.example", "owner"),

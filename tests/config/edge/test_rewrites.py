@@ -14,6 +14,7 @@ from edgeproxy.config.edge.rewrites import (
     read_response_field,
     read_set_request_field,
     read_set_response_field,
+    read_template,
     read_value,
 )
 from edgeproxy.edge.http1.fields import REQUEST, RESPONSE, FieldKind
@@ -197,3 +198,16 @@ def test_what_is_compressed_is_of_known_types(loaded, problems):
     assert problems(text % "{types: [text]}") == [
         "edge.yaml:2: routes.0.compress.types.0: 'text' is not a media type, a type such as application/json, or text/*"
     ]
+
+
+@pytest.mark.parametrize("value", ["plain", "{client.address}", "{header.X-Tenant}-{{x}}", "{request.id}" * 10])
+def test_values_may_have_variables(value: str) -> None:
+    assert read_template(value) == value
+
+
+@pytest.mark.parametrize(
+    "value", ["{", "a}", "{}", "{client}", "{header.}", "{header.a b}", "{{{}}}", "{request.id}" * 11]
+)
+def test_unknown_variable_is_refused(value: str) -> None:
+    with pytest.raises(PydanticCustomError, match="variable"):
+        read_template(value)

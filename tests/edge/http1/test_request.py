@@ -1,5 +1,7 @@
 """What a request's field lines mean together, and what of them is forwarded."""
 
+from base64 import b64encode
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -239,6 +241,31 @@ def test_what_stands_behind_the_key_is_the_application_s_own() -> None:
     assert (head.key, head.credentials) == (b"ek_1", b"X-API-Key: ek_1\r\n")
     assert kept(head) == ["Authorization: Bearer a.b.c"]
     assert head.plain
+
+
+BASIC = RequestLines(FieldRules(basic=True))
+
+
+def encode_basic(credentials: str) -> str:
+    return f"Authorization: bAsic {b64encode(credentials.encode()).decode()}"
+
+
+@pytest.mark.parametrize(
+    ("field", "key"),
+    [
+        (encode_basic("ek_1:"), b"ek_1"),
+        (encode_basic("x:ek_1"), b"ek_1"),
+        (encode_basic("x:ek:1"), b"ek:1"),
+        ("Authorization: Bearer ek_1", b"ek_1"),
+        (encode_basic("ek_1"), None),
+        ("Authorization: Basic !", None),
+        ("Authorization: Basic", None),
+        ("Authorization: Basicx", None),
+    ],
+)
+def test_key_may_come_with_the_scheme_basic(field: str, key: bytes | None) -> None:
+    """RFC 7617 section 2: the password counts, and the user where it is empty."""
+    assert read_head(block(HOST, field), request_lines=BASIC).key == key
 
 
 PLACES = RequestLines(FieldRules((b"x-key", b"authorization"), cookie=b"key", protocols=True))

@@ -175,7 +175,7 @@ class Directory:
         self.outdated = self._create_keyless("expired", "The client certificate has expired")
         self.unknown = self._create_keyless("unknown", "The API key is not known")
         self.expired = self._create_keyless("expired", "The API key has expired")
-        self.browsers = Identity(self._access.bind_preflight)
+        self.browsers = Identity(self._access.bind_anonymous)
         """The identity of preflights that services answer."""
 
     def _create_keyless(self, reason: str, why: str) -> Identity:

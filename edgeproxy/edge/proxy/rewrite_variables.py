@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Final
 from edgeproxy.config.edge.rewrites import HEADER
 from edgeproxy.edge.http1.field_values import find_values
 from edgeproxy.edge.proxy.labels import NO_LABEL
+from edgeproxy.edge.proxy.response_relay import FORWARDED_HOST
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.response_relay import ResponseRelay
     from edgeproxy.edge.proxy.route_binding import RouteBinding
-
-FORWARDED_HOST: Final = b"x-forwarded-host"
 
 
 def compute_variable(exchange: "ResponseRelay", binding: "RouteBinding", name: str) -> bytes:

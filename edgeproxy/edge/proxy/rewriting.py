@@ -54,11 +54,20 @@ class RequestFieldEdit(FieldEdit):
             # As Traefik says it: FastAPI, Flask and others make their links with it.
             added[FORWARDED_PREFIX] = strip.replace("{", "{{").replace("}", "}}")
         super().__init__(settings.model_copy(update={"set": added}))
-        self._templates = [(name.encode(), parse_template(value)) for name, value in added.items()]
+        self.added = b""
+        self._templates: list[tuple[bytes, tuple[bytes | str, ...]]] = []
+        """The names and values of the fields that have variables."""
+        for name, value in added.items():
+            template = parse_template(value)
+            literals = [part for part in template if isinstance(part, bytes)]
+            if len(literals) == len(template):
+                self.added += b"%b: %b\r\n" % (name.encode(), b"".join(literals))
+            else:
+                self._templates.append((name.encode(), template))
 
     def edit(self, lines: bytes, find_variable: Callable[[str], bytes]) -> bytes:
         """Return the lines as they go on. A field whose value is empty, or too long, is left out."""
-        changed = [self.remove(lines)]
+        changed = [self(lines)]
         for name, template in self._templates:
             value = b"".join([part if isinstance(part, bytes) else find_variable(part) for part in template]).strip()
             if 0 < len(value) <= VALUE_BYTES_MAX:
@@ -87,20 +96,18 @@ class Rewriter:
 
     def __init__(self, settings: "Rewrite | None", base: str) -> None:
         self._prefix = base.encode()
-        self._strip = 0
-        """The number of bytes that are removed from a path."""
         self._public = b""
-        """These bytes."""
+        """The beginning of a path that is removed."""
         self._edit: RequestFieldEdit | None = None
         if settings is not None:
             self._prefix += (settings.prefix or "").encode()
             strip = settings.strip or ""
-            self._strip, self._public = len(strip), strip.encode()
+            self._public = strip.encode()
             self._edit = RequestFieldEdit(settings.request, strip) or None
 
     def __bool__(self) -> bool:
         """Return whether it changes anything."""
-        return bool(self._strip or self._prefix or self._edit)
+        return bool(self._public or self._prefix or self._edit)
 
     def rewrite_line(self, first: bytes) -> bytes:
         """Rewrite the request line, of a path that the route matched in the form in which it stands there."""
@@ -115,8 +122,8 @@ class Rewriter:
         """
         path, question, query = target.partition(b"?")
         rest = path
-        if self._strip:
-            rest = path[self._strip :].lstrip(b"/")
+        if self._public:
+            rest = path[len(self._public) :].lstrip(b"/")
             rest = b"/" + rest if rest or path.endswith(b"/") or not self._prefix else b""
         return self._prefix + rest + question + query
 

@@ -81,7 +81,7 @@ class RouteAccess:
         and 503 where their limits are not known here: nobody is served without them. `key`: None where it is not
         understood."""
         if route.auth == "none":
-            return self._bind_anonymous(route)
+            return self.bind_anonymous(route)
         try:
             customer = parse_customer(person.customer, at)
         except ValueError:
@@ -113,7 +113,7 @@ class RouteAccess:
         route asks for scopes that the key lacks or the customer is not served in this region.
         """
         if route.auth == "none":
-            return self._bind_anonymous(route)
+            return self.bind_anonymous(route)
         if by not in list_accepted_credentials(route):
             expected = " or ".join(CREDENTIAL_NAMES[each] for each in list_accepted_credentials(route))
             return self.bind_without_key(route, "unknown", f"{expected} is needed here")
@@ -183,7 +183,7 @@ class RouteAccess:
         # A route that asks for scopes asks for a key that has them, so `optional` leaves nobody out of it.
         keyless = route.auth == "optional" and reason == "missing" and not route.scopes
         if route.auth == "none" or keyless:
-            return self._bind_anonymous(route)
+            return self.bind_anonymous(route)
         if route.settings.flag is not None:
             raise create_no_route_error()
         if route.settings.challenge == "basic":
@@ -193,11 +193,7 @@ class RouteAccess:
         fields = f"WWW-Authenticate: {challenge}\r\n".encode()
         raise UnidentifiedError(reason, why, fields=fields)
 
-    def bind_preflight(self, route: Route) -> RouteBinding:
-        """Return the route binding of preflights that the service answers. Raises RejectedError(404) for a flag."""
-        return self._bind_anonymous(route)
-
-    def _bind_anonymous(self, route: Route) -> RouteBinding:
+    def bind_anonymous(self, route: Route) -> RouteBinding:
         """Return the route binding of those who need no key: held by address where there is a tier for them."""
         settings = self._tiers.get(ANONYMOUS)
         tier = NO_LABEL if settings is None else ANONYMOUS

@@ -69,10 +69,15 @@ def describe_body(head: bytes) -> tuple[BodyKind, bytes]:
         kind = BodyKind.TEXT
     else:
         return BodyKind.NEITHER, b""
-    coding = _find_value(lines, CODING)
+    coding = find_coding(lines)
     if coding in (b"", b"identity"):
         return kind, b""
     return (kind, coding) if coding in CODINGS else (BodyKind.ENCODED, b"")
+
+
+def find_coding(lines: bytes) -> bytes:
+    """Return the coding of the body behind these lines, which are in lower case and begin with CRLF; empty for none."""
+    return _find_value(lines, CODING)
 
 
 def _find_value(lines: bytes, field: bytes) -> bytes:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from edgeproxy.edge.body_usage.body_kind import find_coding
 from edgeproxy.edge.body_usage.content_coding import CODINGS, create_decoder
 from edgeproxy.edge.body_usage.json_text import JsonText
 from edgeproxy.edge.body_usage.prompt_text import MARK, PromptSize, measure_prompt
@@ -20,7 +21,6 @@ CUT_BYTES: Final = 32 << 10
 """Bytes of a body from which on encodings are cut out."""
 ENCODING: Final = re.compile(rb"[A-Za-z0-9+/_=-]{512,}")
 """Text of no language is that long without a blank or a mark."""
-CODING: Final = re.compile(rb"(?im)^content-encoding:[ \t]*([^\s,]*)[ \t]*\r?$")
 
 
 class CollectedRequest:
@@ -29,8 +29,7 @@ class CollectedRequest:
     __slots__ = ("_decoder", "_is_opaque", "_size", "_text", "_text_bytes")
 
     def __init__(self, lines: bytes) -> None:
-        match = CODING.search(lines)
-        coding = b"" if match is None else match[1].lower()
+        coding = find_coding(b"\r\n" + lines.lower())
         self._is_opaque = coding not in (b"", b"identity", *CODINGS)
         """Whether it has a coding that is not decoded here: its bytes count as text."""
         self._decoder = create_decoder(coding) if coding in CODINGS else None

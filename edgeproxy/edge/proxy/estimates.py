@@ -74,8 +74,8 @@ def estimate_number(meter: "Meter", request: RequestSize, answer: AnswerSize, *,
     bytes_each = int(divisor)
     output = 0
     if has_output or meter.count == OF_ANY_JSON:
-        is_of_bytes = form == BYTES or answer.text is None
-        output = -(-(answer.size if is_of_bytes or answer.text is None else answer.text) // bytes_each)
+        size = answer.size if form == BYTES or answer.text is None else answer.text
+        output = -(-size // bytes_each)
         if meter.count != OF_ANY_JSON:
             bounds = [request.most, None if answer.text is None else -(-answer.text // BYTES_PER_TOKEN_LEAST)]
             output = min([output, *[bound for bound in bounds if bound is not None]])

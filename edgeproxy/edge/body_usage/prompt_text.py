@@ -174,8 +174,8 @@ class _PartReader:
     def _read_medium(self, part: dict[str, object]) -> bool:
         """Read a part that is a medium; return False where it is none."""
         kind, source = part.get("type"), part.get("source")
-        for name in part.keys() & FORMS.keys():
-            if FORMS[name](self, part, part[name]):
+        for name, value in part.items():
+            if name in FORMS and FORMS[name](self, part, value):
                 return True
         if kind in ("input_image", "image_generation_call"):
             self._add_image(part)

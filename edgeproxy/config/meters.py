@@ -135,6 +135,7 @@ MEASURES: Final[dict[CountName, Measure]] = {
 BODY_DIMENSIONS: Final = ("model", "estimated", "service_tier", "prompt_size")
 """Dimensions of what bodies state: the model that the body names, whether the number is an estimate (`yes` or `no`),
 the service tier that the body names, and the size of the prompt, one of PROMPT_SIZES."""
+MODEL, ESTIMATED, SERVICE_TIER, PROMPT_SIZE = BODY_DIMENSIONS
 PROMPT_SIZES: Final = ((32_000, "32k"), (128_000, "128k"), (200_000, "200k"), (256_000, "256k"), (272_000, "272k"))
 """The most tokens of a prompt, and the value of its size: providers' prices change there. A longer one is `more`."""
 KEY: Final = "key"

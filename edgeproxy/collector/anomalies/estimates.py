@@ -15,9 +15,8 @@ from edgeproxy.collector.database.schema import HOUR, ledger, series, series_dim
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.collector.ledger.sources import Source, select_sources
-from edgeproxy.config.meters import BODY_DIMENSIONS
+from edgeproxy.config.meters import ESTIMATED
 
-ESTIMATED = BODY_DIMENSIONS[1]
 UNITS_MIN = 1000
 """Estimated units of a day below which nobody is alerted."""
 PARTS = 1000

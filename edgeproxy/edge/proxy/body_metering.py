@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from edgeproxy.config import dimensions
 from edgeproxy.config.dimensions import OTHER
-from edgeproxy.config.meters import BODY_DIMENSIONS, PROMPT_SIZES
+from edgeproxy.config.meters import ESTIMATED, MODEL, PROMPT_SIZE, PROMPT_SIZES, SERVICE_TIER
 from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
 from edgeproxy.edge.body_usage.dialects import BACKGROUND, FILE, KIND, TIER
 from edgeproxy.edge.body_usage.dialects import ID as ANSWER_ID
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from edgeproxy.config.meters import Meter
     from edgeproxy.edge.counters.counted_ids import CountedIds
 
-MODEL, ESTIMATED, SERVICE_TIER, PROMPT_SIZE = BODY_DIMENSIONS
 PROMPT_DIMENSIONS: Final = (SERVICE_TIER, PROMPT_SIZE)
 OUTPUT_TOKENS: Final = "output_tokens"
 MODEL_BYTES_MAX: Final = 64

@@ -42,6 +42,10 @@ ACCEPTED_PER_TURN: Final = 8
 """Maximum number of connections that a listener accepts in a turn while input waits, beside the loop's own one. The
 loop accepts one in a turn (libuv 1.48), so new clients would wait for one turn per connection before theirs."""
 
+FULL_TURN_SECONDS: Final = 0.002
+"""After a turn that took longer than this many seconds, the queue gets one slice only. A slice begins requests, but
+their answers are read outside of slices. So the worker begins fewer requests until turns are shorter."""
+
 LONG_TURN_SECONDS: Final = 0.05
 """Turns that take longer than this many seconds are reported."""
 
@@ -73,6 +77,7 @@ class Turns:
         "_began",
         "_call_soon",
         "_ends",
+        "_is_newcomers",
         "_longest",
         "_newcomers",
         "_observe",
@@ -108,6 +113,8 @@ class Turns:
         self._newcomers: deque[QueuedInput] = deque()
         """Connections that have had no slice yet. They need not wait for a whole round of connections that send all the
         time."""
+        self._is_newcomers = True
+        """Whether the next slice belongs to a newcomer, if there is one."""
         self._queue: deque[QueuedInput] = deque()
         """Connections whose last slice ended before their input did."""
 
@@ -182,24 +189,27 @@ class Turns:
         clock = self.clock
         self._ends = 0.0
         now = clock()
+        granted = TURN_SECONDS
         if self._began:
-            self.record(now - self._began)
+            took = now - self._began
+            self.record(took)
             self.accept(ACCEPTED_PER_TURN)
+            if took > FULL_TURN_SECONDS:
+                granted = SLICE_SECONDS
         elif self._longest[0]:
             self.report_long(self._longest[0])
         self._began = now
-        ends = now + TURN_SECONDS
+        ends = now + granted
         try:
             newcomers, others = len(self._newcomers), len(self._queue)
-            is_newcomers = True
             while (newcomers or others) and now < ends:
-                if newcomers and (is_newcomers or not others):
+                if newcomers and (self._is_newcomers or not others):
                     newcomers -= 1
                     waiter = self._newcomers.popleft()
                 else:
                     others -= 1
                     waiter = self._queue.popleft()
-                is_newcomers = not is_newcomers
+                self._is_newcomers = not self._is_newcomers
                 self.grant(waiter, min(now + SLICE_SECONDS, ends))
                 now = clock()
         finally:

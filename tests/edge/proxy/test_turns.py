@@ -7,6 +7,7 @@ import pytest
 from edgeproxy.edge.proxy.turns import (
     ACCEPTED_PER_TURN,
     BULK_BYTES,
+    FULL_TURN_SECONDS,
     PIECE_BYTES,
     PIECE_BYTES_MAX,
     PIECE_BYTES_MIN,
@@ -188,6 +189,36 @@ def test_the_queue_is_served_round_robin():
     assert order == [(order[:6] * 20)[n] for n in range(len(order))]
 
 
+def test_the_queue_gets_one_slice_after_a_long_turn():
+    loop = Loop()
+    for _ in range(6):
+        Side(loop, COSTLY).receive(INPUT)
+    for _ in range(6):
+        assert loop.turn() > SLICE_SECONDS * 1.5
+    loop.now += FULL_TURN_SECONDS  # Answers that upstreams sent in this turn.
+    assert loop.turn() <= SLICE_SECONDS * 1.5
+    assert loop.turn() > SLICE_SECONDS * 1.5
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_newcomers_and_the_queue_alternate_in_turns_of_any_length(is_long):
+    loop = Loop()
+    hostile = [Side(loop, COSTLY) for _ in range(6)]
+    for side in hostile:
+        side.receive(INPUT)
+    for _ in range(4):
+        loop.turn()
+    served = sum(len(side.taken) for side in hostile)
+    newcomers = [Side(loop, COSTLY) for _ in range(40)]
+    for side in newcomers:
+        side.receive(INPUT[:PIECE_BYTES_MIN])
+    for _ in range(8):
+        loop.now += FULL_TURN_SECONDS * is_long
+        loop.turn()
+    assert sum(len(side.taken) for side in hostile) > served
+    assert any(side.taken for side in newcomers)
+
+
 def test_input_waits_at_once_while_others_wait():
     loop = Loop()
     hostile, polite = Side(loop, COSTLY), Side(loop, COSTLY)
@@ -285,14 +316,14 @@ def test_fault_closes_its_connection_and_nobody_elses():
 
 
 def test_turns_are_measured_while_input_waits():
-    loop = Loop()
+    loop, sockets = Loop(), 0.0002
     for _ in range(6):
         Side(loop, COSTLY).receive(INPUT)
     for _ in range(5):
         loop.turn()
-        loop.now += 0.002  # The sockets take time in each turn as well.
+        loop.now += sockets  # They take time in each turn as well.
     assert len(loop.observed) == 4
-    assert all(TURN_SECONDS + 0.002 <= seconds <= TURN_SECONDS + SLICE_SECONDS + 0.002 for seconds in loop.observed)
+    assert all(TURN_SECONDS + sockets <= seconds <= TURN_SECONDS + SLICE_SECONDS + sockets for seconds in loop.observed)
     loop.finish()
     measured = len(loop.observed)
     loop.now += 10.0  # The loop sleeps.

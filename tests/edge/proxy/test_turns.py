@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from edgeproxy.edge.http2.stream import Stream
+from edgeproxy.edge.proxy.lost_streams import LostStreams
 from edgeproxy.edge.proxy.turns import (
     ACCEPTED_PER_TURN,
     BULK_BYTES,
@@ -217,6 +219,30 @@ def test_newcomers_and_the_queue_alternate_in_turns_of_any_length(is_long):
         loop.turn()
     assert sum(len(side.taken) for side in hostile) > served
     assert any(side.taken for side in newcomers)
+
+
+class Request(Stream):
+    """A stream whose end takes 0.2 ms."""
+
+    def __init__(self, loop: Loop, ended: list["Request"]) -> None:
+        self.loop, self.ended = loop, ended
+
+    def on_reset(self, code: int) -> None:
+        self.loop.now += 0.2 * MILLISECOND
+        self.ended.append(self)
+
+
+def test_requests_of_a_lost_connection_end_in_slices():
+    loop = Loop()
+    ended: list[Request] = []
+    lost: set[LostStreams] = set()
+    LostStreams(loop.turns, lost, [Request(loop, ended) for _ in range(30)], "192.0.2.1").begin()
+    counts = []
+    while lost:
+        assert loop.turn() <= SLICE_SECONDS + 0.2 * MILLISECOND
+        counts.append(len(ended))
+    assert len(counts) == 10
+    assert counts[-1] == 30
 
 
 def test_input_waits_at_once_while_others_wait():

@@ -160,6 +160,8 @@ class Http2Stream(Http2Input):
         self._answer_bytes = len(body)
         self.connection.http2.respond(self, block, body)
         if self.waiting:
+            if self.is_ahead:
+                self.connection.on_answer(self)
             # Whoever wrote it calls `serve_next` then, which sets the deadline.
             self._hold_back()
             self.write_paused = True
@@ -167,6 +169,8 @@ class Http2Stream(Http2Input):
     def _begin_answer(self, exchange: "Forwarding", head: bytes, body: Data) -> None:
         """Begin an answer that comes piece by piece."""
         self._begun = True
+        if self.is_ahead:
+            self.connection.on_answer(self)
         http2 = self.connection.http2
         if exchange.status == 101:
             if not self._check_accept(exchange, head):

@@ -46,6 +46,9 @@ FULL_TURN_SECONDS: Final = 0.002
 """After a turn that took longer than this many seconds, the queue gets one slice only. A slice begins requests, but
 their answers are read outside of slices. So the worker begins fewer requests until turns are shorter."""
 
+CROWDED_SECONDS: Final = 0.1
+"""The loop counts as crowded for this many seconds after a turn of more than FULL_TURN_SECONDS."""
+
 LONG_TURN_SECONDS: Final = 0.05
 """Turns that take longer than this many seconds are reported."""
 
@@ -76,6 +79,7 @@ class Turns:
     __slots__ = (
         "_began",
         "_call_soon",
+        "_crowded_until",
         "_ends",
         "_is_newcomers",
         "_longest",
@@ -106,6 +110,7 @@ class Turns:
         self._longest = (0.0, UNKNOWN)
         """The seconds of the longest slice of the current turn, and the description of its connection."""
         self._call_soon = call_soon
+        self._crowded_until = 0.0
         self.until = 0.0
         """The end of the current slice, or 0.0 outside slices."""
         self._ends = 0.0
@@ -122,6 +127,10 @@ class Turns:
     def waiting(self) -> int:
         """The number of connections whose input waits."""
         return len(self._newcomers) + len(self._queue)
+
+    def is_crowded(self) -> bool:
+        """Return whether a turn of the last 0.1 seconds took so long that one client's requests delay the others."""
+        return self.clock() < self._crowded_until
 
     def open(self) -> float:
         """Begin a slice for new input. Return the end of the slice, or 0.0 if the input must wait.
@@ -171,6 +180,8 @@ class Turns:
     def record(self, seconds: float) -> None:
         """Record the length of the turn that has just ended. Report it if it was long."""
         self._observe(seconds)
+        if seconds > FULL_TURN_SECONDS:
+            self._crowded_until = self.clock() + CROWDED_SECONDS
         self.report_long(seconds)
 
     def report_long(self, seconds: float) -> None:

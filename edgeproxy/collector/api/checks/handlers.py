@@ -17,9 +17,6 @@ from edgeproxy.collector.api.responses import answer
 from edgeproxy.collector.billing.jobs.spend_breaker import SpendBreaker
 from edgeproxy.collector.database.periodic import STANDBY
 
-LOOKS = 2
-"""Looks in a row in which the breaker has to find a customer; an operator waits for no second one."""
-
 
 class CheckHandlers(Handlers):
     """Handlers of checks and baselines."""
@@ -34,8 +31,7 @@ class CheckHandlers(Handlers):
         billing = settings.billing
         if billing is not None and billing.mode != "off" and billing.breaker.enabled:
             breaker = SpendBreaker(self._database, lambda: settings)
-            for _ in range(LOOKS):
-                result["alerted"] = await breaker.step(now)
+            result["alerted"] = await breaker.step(now, needs_second_look=False)
             result["spending"] = "run"
         after = {**result, "alerted": len(result["alerted"])}  # Their alerts name the customers.
         async with self._database.writing() as connection:

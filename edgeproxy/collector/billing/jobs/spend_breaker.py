@@ -1,8 +1,8 @@
 """The breaker: a customer who spends many times what is usual for the hour has an alert and, where that is configured,
 is paused.
 
-Two looks in a row have to find it. There is one alert a day for a customer, so that a person who resumes it is not
-contradicted.
+Two looks in a row have to find it; an operator waits for no second one. There is one alert a day for a customer, so
+that a person who resumes it is not contradicted.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -77,7 +77,7 @@ class SpendBreaker:
         """The customers whose hour was out of the ordinary at the last look."""
         self._log = log.get_logger()
 
-    async def step(self, now: float) -> list[str]:
+    async def step(self, now: float, *, needs_second_look: bool = True) -> list[str]:
         """Look once, and return the names of the customers who have an alert because of it."""
         settings = self._settings()
         if settings.billing is None or settings.billing.mode == "off" or not settings.billing.breaker.enabled:
@@ -86,7 +86,7 @@ class SpendBreaker:
         async with self._database.reading() as connection:
             plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now)
         spikes = await self._find_spikes(plans.values(), breaker, int(now) // HOUR * HOUR)
-        due = [spike for spike in spikes if spike.customer in self._seen]
+        due = [spike for spike in spikes if spike.customer in self._seen or not needs_second_look]
         self._seen = {spike.customer for spike in spikes}
         return [spike.customer for spike in due if await self._trip(spike, breaker, now)]
 

@@ -65,6 +65,19 @@ def test_spending_of_many_times_what_is_usual_raises_an_alert_at_the_second_look
 
 
 @only_sqlite("database")
+def test_an_operator_waits_for_no_second_look(tmp_path: Path, database: str) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, database, NOWHERE) as (of, _):
+            await fill(of)
+            breaker = SpendBreaker(of.database, lambda: of.known)
+            await spend(of, at=NOON + 60)
+            assert sorted(await breaker.step(NOON + 300, needs_second_look=False)) == ["leaked", "new"]
+            assert await breaker.step(NOON + 600) == [], "one alert a day"
+
+    asyncio.run(work())
+
+
+@only_sqlite("database")
 def test_it_pauses_only_where_the_file_says_so(tmp_path: Path, database: str) -> None:
     async def work() -> None:
         async with sold(tmp_path, database, NOWHERE, breaker={"pause": "on"}) as (of, _):

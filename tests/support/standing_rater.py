@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from tests.support.second_rater import (
+    PAID_IN,
     PlanPart,
     discount,
     discounted_periods,
@@ -33,8 +34,10 @@ class Charge(NamedTuple):
 class WrittenInvoice:
     """An invoice of this opinion, and what was taken off it."""
 
-    def __init__(self, lines: Sequence[Charge]) -> None:
+    def __init__(self, lines: Sequence[Charge], unit: int = 1) -> None:
+        """All amounts are multiples of `unit`."""
         self.lines = lines
+        self._unit = unit
         self.is_off = False
         """Whether it is void or uncollectible."""
         self.amount_off = 0
@@ -57,7 +60,7 @@ class WrittenInvoice:
         sums, whole = [0], 0
         for line in self.lines:
             whole += line.amount
-            sums.append(round(whole * self.share_off))
+            sums.append(self._unit * round(whole * self.share_off / self._unit))
         return [after - before for before, after in pairwise(sums)]
 
 
@@ -86,18 +89,48 @@ class Account:
             part for part in parts if all(one in ended for one in parts if one.period_start == part.period_start)
         ]
         now += self._minimums(settled, now)
-        before = self._known_items()
         rated = {"usage": {part.start for part in ended}, "minimum": {part.start for part in settled}}
+        return self._write(parts, self._due_lines(now, rated))
+
+    def write_usage(
+        self,
+        parts: Sequence[PlanPart],
+        running: Sequence[PlanPart],
+        usage: Mapping[int, Mapping[str, Mapping[str, int]]],
+    ) -> WrittenInvoice | None:
+        """Return the invoice of the usage by now of the parts that are `running`, the last of which is in force; None
+        where it is below the threshold of its plan."""
+        plan = self._plans[parts[-1].version]
+        if "threshold" not in plan or parts[-1].is_trial:
+            return None
+        own = [part for part in running if not part.is_trial]
+        items = usage_items(self._plans, own, usage, self._currency)
+        charges = [Charge(item, amount, parts[-1].period_start) for item, amount in items]
+        lines = self._due_lines(charges, {"usage": {part.start for part in own}})
+        if sum(line.amount for line in lines) < nearest(smallest(plan["threshold"], self._currency), self._currency):
+            return None
+        return self._write([part for part in parts if not part.is_trial], lines)
+
+    def _due_lines(self, now: Sequence[Charge], rated: Mapping[str, set[int]]) -> list[Charge]:
+        """What has to be charged if these items cost so much by now. `rated` has the parts whose items are all among
+        them, by the kind of item."""
+        before = self._known_items()
         current = {charge.item for charge in now}
-        for item, (_, period) in before.items():
-            if item[2:] and item[2] in rated.get(str(item[0]), ()) and item not in current:
-                now.append(Charge(item, 0, period))  # It was corrected to nothing.
+        # Others were corrected to nothing.
+        nothing = [
+            Charge(item, 0, period)
+            for item, (_, period) in before.items()
+            if item[2:] and item[2] in rated.get(str(item[0]), ()) and item not in current
+        ]
         lines = []
-        for charge in now:
+        for charge in (*now, *nothing):
             known = before.get(charge.item)
             if due := _due(charge.amount, [] if known is None else known[0]):
                 lines.append(charge._replace(amount=due))
-        invoice = WrittenInvoice([*lines, *self._discounts(parts, lines)])
+        return lines
+
+    def _write(self, parts: Sequence[PlanPart], lines: Sequence[Charge]) -> WrittenInvoice:
+        invoice = WrittenInvoice([*lines, *self._discounts(parts, lines)], PAID_IN.get(self._currency, 1))
         self.invoices.append(invoice)
         return invoice
 

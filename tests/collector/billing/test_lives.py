@@ -1,5 +1,5 @@
 """Random lives of subscriptions, on both databases: changes, ends, returns, trials, late and corrected usage, coupons,
-two currencies, void and written-off invoices, credit notes, lost and won disputes.
+thresholds, currencies of 0, 2 and 3 places, void and written-off invoices, credit notes, lost and won disputes.
 
 The product keeps each life in its database, with invoices that are closed when they are due. A second rater says what
 each invoice comes to, and the books have to come to what stands of them. A life that fails is shrunk to the smallest
@@ -29,6 +29,8 @@ from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.billing.period_close import invoice_lines
+from edgeproxy.collector.billing.period_close.threshold_invoices import ThresholdInvoices
+from edgeproxy.collector.billing.rating.rater import Segment
 from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions
 from edgeproxy.collector.billing.subscriptions.subscription_rows import Subscriber, SubscriptionRow
 from edgeproxy.collector.database.billing_tables import credit_notes, disputes
@@ -36,7 +38,7 @@ from edgeproxy.collector.database.billing_tables import invoices as invoices_tab
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from tests.support.books import hurry
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, at
-from tests.support.second_rater import PlanPart
+from tests.support.second_rater import PAID_IN, PlanPart
 from tests.support.sold import CALLER, Sold, sold
 from tests.support.standing_rater import Account, WrittenInvoice
 
@@ -44,32 +46,39 @@ MONTHS = (JANUARY, FEBRUARY, MARCH, at(2027, 4, 1))
 """The beginnings of the months of a life, and the end of the last one."""
 PLANS = {
     "small@1": {
-        "fee": {"usd": "3.1", "eur": "2.95"},
+        "fee": {"usd": "3.1", "eur": "2.95", "jpy": "465", "kwd": "0.950"},
         "annual": {"discount": "20%"},
         "tier": "standard",
         "quantity": {"max": 9},
+        "threshold": {"usd": "2", "eur": "1.9", "jpy": "300", "kwd": "0.610"},
     },
     "middle@1": {
-        "fee": {"usd": "6.2", "eur": "5.99"},
+        "fee": {"usd": "6.2", "eur": "5.99", "jpy": "929", "kwd": "1.890"},
         "tier": "standard",
         "trial": {"days": "10"},
-        "minimum": {"usd": "9", "eur": "8.7"},
+        "minimum": {"usd": "9", "eur": "8.7", "jpy": "1350", "kwd": "2.770"},
+        "quantity": {"max": 3},
     },
-    "large@1": {"fee": {"usd": "31", "eur": "30.1"}, "annual": {"discount": "7%"}, "tier": "enterprise"},
+    "large@1": {
+        "fee": {"usd": "31", "eur": "30.1", "jpy": "4650", "kwd": "9.530"},
+        "annual": {"discount": "7%"},
+        "tier": "enterprise",
+        "threshold": {"usd": "3", "eur": "2.9", "jpy": "450", "kwd": "0.930"},
+    },
 }
 METERS = {
-    "small@1": {"included": "100", "price": {"usd": "0.0133", "eur": "0.0127"}},
-    "middle@1": {"included": "250", "price": {"usd": "0.0111", "eur": "0.01"}},
+    "small@1": {"included": "100", "price": {"usd": "0.0133", "eur": "0.0127", "jpy": "1.99", "kwd": "0.0041"}},
+    "middle@1": {"included": "250", "price": {"usd": "0.0111", "eur": "0.01", "jpy": "1.66", "kwd": "0.0034"}},
     "large@1": {
         "tiers": [
-            {"up_to": "300", "price": {"usd": "0.0101", "eur": "0.0099"}},
-            {"up_to": "none", "price": {"usd": "0.005", "eur": "0.0047"}},
+            {"up_to": "300", "price": {"usd": "0.0101", "eur": "0.0099", "jpy": "1.51", "kwd": "0.0031"}},
+            {"up_to": "none", "price": {"usd": "0.005", "eur": "0.0047", "jpy": "0.75", "kwd": "0.0015"}},
         ]
     },
 }
 COUPONS = {
     "THIRD": {"percent_off": "33%", "duration": "repeating", "periods": 2},
-    "AMOUNT": {"amount_off": {"usd": "2", "eur": "1.9"}, "duration": "forever"},
+    "AMOUNT": {"amount_off": {"usd": "2", "eur": "1.9", "jpy": "299", "kwd": "0.610"}, "duration": "forever"},
 }
 ACCOUNTS = {
     **dict.fromkeys(("fee", "unused", "minimum"), "deferred_fees"),
@@ -135,8 +144,98 @@ KEPT: Sequence[Life] = (
             Step("credit", 2, 0.64, invoice=0.38, part=1.0),
         ),
     ),
+    Life(
+        *("middle@1", False, "kwd", "AMOUNT", 0.5),
+        (
+            Step("credit", 1, 0.4, invoice=0.4, part=0.4),
+            Step("change", 1, 0.15, "middle@1", quantity=2),
+            Step("credit", 2, 0.0, invoice=0.4),
+        ),
+    ),
+    Life(
+        *("middle@1", False, "kwd", None, 0.2),
+        (
+            Step("lose", 2, 0.1, invoice=0.4, part=0.5),
+            Step("lose", 2, 0.5, invoice=0.2, part=1.0),
+            Step("change", 0, 0.7, "large@1"),
+        ),
+    ),
+    Life(
+        *("middle@1", False, "kwd", None, 0.0),
+        (Step("late", 0, 0.7, calls=394), Step("lose", 2, 0.4, invoice=0.8, part=0.7)),
+    ),
 )
 """The smallest lives that failed once."""
+NEIGHBOURS: Sequence[Life] = (
+    # Somebody disputes, changes the plan and pays again, and disputes that too.
+    Life(
+        *("small@1", False, "usd", None, 0.1),
+        (
+            Step("pay", 0, 0.2, part=1.0),
+            Step("lose", 0, 0.3, part=1.0),
+            Step("change", 0, 0.4, "large@1"),
+            Step("pay", 0, 0.5, invoice=0.9),
+            Step("use", 0, 0.6, calls=700),
+            Step("lose", 0, 0.7, invoice=0.6, part=0.5),
+            Step("change", 1, 0.2, "large@1", "year"),
+            Step("pay", 1, 0.3, invoice=0.9),
+            Step("win", 1, 0.4),
+        ),
+    ),
+    # An upgrade within a trial with a coupon, taken back, and made again.
+    *(
+        Life(
+            *("middle@1", False, "eur", coupon, 0.3),
+            (
+                Step("change", 0, 0.4, "large@1", quantity=1),
+                Step("use", 0, 0.45, calls=500),
+                Step("change", 0, 0.5, "middle@1", quantity=3),
+                Step("change", 0, 0.55, "large@1", "year"),
+                Step("change", 1, 0.5, "middle@1", "month"),
+                Step("use", 1, 0.6, calls=900),
+            ),
+        )
+        for coupon in COUPONS
+    ),
+    # Changes, ends and usage at the seconds at which periods end.
+    Life(
+        *("small@1", False, "jpy", "THIRD", 0.0),
+        (
+            Step("use", 1, 0.0, calls=300),
+            Step("change", 1, 0.0, "small@1", quantity=7),
+            Step("end", 2, 0.0),
+            Step("return", 2, 0.0, "large@1"),
+            Step("use", 2, 0.0, calls=300),
+        ),
+    ),
+    # Usage that arrives after the invoice was closed, was void, and reached a threshold.
+    Life(
+        *("large@1", False, "kwd", "AMOUNT", 0.0),
+        (
+            Step("use", 0, 0.3, calls=399),
+            Step("void", 0, 0.4, invoice=0.99),
+            Step("use", 0, 0.5, calls=399),
+            Step("late", 0, 0.9, calls=350),
+            Step("late", 0, 0.95, calls=-350),
+            Step("end", 2, 0.1),
+            Step("late", 1, 0.9, calls=350),
+        ),
+    ),
+    # Quantities up and down around a void.
+    Life(
+        *("small@1", True, "kwd", None, 0.2),
+        (
+            Step("change", 0, 0.5, "small@1", quantity=9),
+            Step("void", 0, 0.6, invoice=0.99),
+            Step("change", 0, 0.7, "small@1", quantity=2),
+            Step("change", 0, 0.8, "small@1", quantity=9),
+            Step("change", 1, 0.1, "large@1", "year"),
+            Step("uncollectible", 1, 0.2, invoice=0.5),
+            Step("change", 2, 0.1, "small@1", "month", quantity=1),
+        ),
+    ),
+)
+"""Lives that nobody drew."""
 
 
 def draw_life(chance: random.Random) -> Life:
@@ -157,7 +256,7 @@ def draw_life(chance: random.Random) -> Life:
     is_yearly = "annual" in PLANS[plan] and chance.random() < 0.3
     steps = tuple(draw_step() for _ in range(chance.randrange(1, 20)))
     coupon = chance.choice([None, None, *COUPONS])
-    return Life(plan, is_yearly, chance.choice(["usd", "eur"]), coupon, chance.random() / 2, steps)
+    return Life(plan, is_yearly, chance.choice(["usd", "eur", "jpy", "kwd"]), coupon, chance.random() / 2, steps)
 
 
 class DifferenceError(Exception):
@@ -188,6 +287,7 @@ class LifePlayer:
             await self._pass_time(now)
             await self.do(step, now)
             await self._issue()
+            await self._look_at_threshold(now)
         await self._pass_time(MONTHS[-1] + FREEZE)
         await self._check_books()
 
@@ -295,20 +395,20 @@ class LifePlayer:
         async with self._of.database.writing() as connection:
             loaded = await subscription_rows.get_by_id(connection, row.subscription)
             lines = await invoices.line_rows.fetch_lines(connection, row.id)
-        parts = [
-            PlanPart(
-                *(one.version, one.is_yearly, *one.span, *one.period, *one.paid),
-                *(one.is_resting, one.is_trial, one.quantity),
-            )
-            for one in loaded.current.segments
-        ]
+        parts = list_parts(loaded.current.segments)
         account = self._accounts.get(row.subscription)
         if account is None:
             coupon = COUPONS.get(self._life.coupon or "") if row.subscription == self._first else None
             account = self._accounts[row.subscription] = Account(
                 build_plans(self._life), self._life.currency, choose(coupon, self._life.currency)
             )
-        if row.kind.startswith("period"):
+        if row.kind.startswith("threshold"):
+            invoice = self._write_threshold(account, parts)
+            if invoice is None:
+                raise DifferenceError(
+                    f"{row.period} {row.kind}: {row.total}, and the threshold is not reached: {lines}"
+                )
+        elif row.kind.startswith("period"):
             parts = [part for part in parts if part.start <= row.period_end]
             ended = [part for part in parts if part.end <= min(row.period_end, row.closes_at)]
             usage = {part.start: {"calls": {"": self._count(part)}} for part in ended}
@@ -322,6 +422,29 @@ class LifePlayer:
             message = f"{row.period} {row.kind}: {row.total} and not {invoice.total}\n{ours}\nand not\n{theirs}"
             raise DifferenceError(message)
 
+    def _write_threshold(self, account: Account, parts: Sequence[PlanPart]) -> WrittenInvoice | None:
+        """Have the second rater write the invoice of the threshold; None where it is not reached."""
+        running = [part for part in parts if part.period_start == parts[-1].period_start]
+        return account.write_usage(parts, running, {part.start: {"calls": {"": self._count(part)}} for part in running})
+
+    async def _look_at_threshold(self, now: float) -> None:
+        """Invoice the usage of the running period where it is due, as the product does each minute."""
+        columns = subscription_rows.subscriptions.c
+        is_running = (columns.customer == self._customer.id, columns.state == "active", columns.period_end > now)
+        async with self._of.database.reading() as connection:
+            rows = await subscription_rows.fetch_subscriptions(connection, *is_running)
+            loaded = [await subscription_rows.load_subscription(connection, row) for row in rows]
+        for one in loaded:
+            is_created = await ThresholdInvoices(self._of.database, lambda: self._of.known).invoice_usage(
+                one.row.id, now
+            )
+            if is_created:
+                await self._issue()
+            elif (account := self._accounts.get(one.row.id)) is not None:
+                missed = self._write_threshold(account, list_parts(one.current.segments))
+                if missed is not None:
+                    raise DifferenceError(f"no invoice of the threshold, but {missed.lines}")
+
     def _count(self, part: PlanPart) -> int:
         return sum(calls for minute, calls in self._used.items() if part.start <= minute < part.end)
 
@@ -333,7 +456,7 @@ class LifePlayer:
         row = sorted(rows, key=lambda row: row.id)[int(step.invoice * len(rows))]
         written, state = self._written[row.id], row.state
         left = row.total - written.amount_off
-        amount = max(1, round(step.part * left)) if left else 0
+        amount = round_amount(step.part * left, row.currency) if left else 0
         async with self._of.database.writing() as connection:
             if step.kind == "pay" and state in (invoices.OPEN, invoices.UNCOLLECTIBLE):
                 values = {"amount_due": 0, "amount_paid": left, "paid_off_stripe": left}
@@ -402,6 +525,23 @@ class LifePlayer:
                 expected[ACCOUNTS[str(line.item[0])]] -= line.amount - off
             written.is_off = is_off
         return expected
+
+
+def list_parts(segments: Sequence[Segment]) -> list[PlanPart]:
+    """The segments of a subscription as the second rater knows them."""
+    return [
+        PlanPart(
+            *(one.version, one.is_yearly, *one.span, *one.period, *one.paid),
+            *(one.is_resting, one.is_trial, one.quantity),
+        )
+        for one in segments
+    ]
+
+
+def round_amount(amount: float, currency: str) -> int:
+    """The nearest amount above nothing that can be paid."""
+    unit = PAID_IN.get(currency, 1)
+    return max(unit, unit * round(amount / unit))
 
 
 async def fetch_accounts(connection: AsyncConnection, customer: str) -> dict[str, int]:
@@ -473,9 +613,10 @@ def test_random_lives_cost_what_a_second_rater_says(tmp_path: Path, database: st
         async with sold(tmp_path, database, "http://127.0.0.1:9", **settings) as (of, _):
             if database.startswith("sqlite"):
                 event.listen(of.database._writer.sync_engine.pool, "checkout", hurry)
+            given = (*KEPT, *NEIGHBOURS)
             count, until = 0, time.monotonic() + seconds
-            while count <= len(KEPT) or time.monotonic() < until:
-                life = KEPT[count] if count < len(KEPT) else draw_life(random.Random(seed + count))
+            while count <= len(given) or time.monotonic() < until:
+                life = given[count] if count < len(given) else draw_life(random.Random(seed + count))
                 why = await find_fault(of, f"life-{count}", life)
                 if why is not None:
                     smallest, fault = await shrink(of, life)
@@ -487,4 +628,4 @@ def test_random_lives_cost_what_a_second_rater_says(tmp_path: Path, database: st
 
     count = asyncio.run(work())
     print(f"{count} lives from seed {seed} on {database.partition(':')[0]}")
-    assert count > len(KEPT)
+    assert count > len(KEPT) + len(NEIGHBOURS)

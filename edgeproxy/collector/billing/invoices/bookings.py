@@ -47,6 +47,7 @@ from edgeproxy.collector.database.billing_tables import invoices as invoices_tab
 from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.statements import lock_rows
+from edgeproxy.config.collector.currency_units import get_payable_unit
 
 PAGE = 20
 """The most invoices or credit notes that one database transaction books: who changes something waits for its end."""
@@ -128,15 +129,17 @@ async def _book_disputes(database: Database) -> int:
 
 async def _reduce_invoice(books: Journal, number: str, amount: int, *, has_tax: bool) -> Reduction:
     """Return the booking that takes an amount off an invoice, after the reductions that are booked."""
-    sums = sa.select(invoices_table.c.subtotal, invoices_table.c.total).where(invoices_table.c.id == number)
-    subtotal, total = (await books.connection.execute(sums)).one()
+    columns = invoices_table.c
+    sums = sa.select(columns.subtotal, columns.total, columns.currency).where(columns.id == number)
+    subtotal, total, currency = (await books.connection.execute(sums)).one()
     notes = sa.select(sa.func.coalesce(sa.func.sum(credit_notes.c.amount), 0))
     notes = notes.where(credit_notes.c.invoice == number, credit_notes.c.booked == MADE)
     lost = sa.select(sa.func.coalesce(sa.func.sum(disputes.c.booked), 0)).where(disputes.c.invoice == number)
     reduced = int((await books.connection.execute(notes)).scalar_one())
     reduced += int((await books.connection.execute(lost)).scalar_one())
     lines = await line_rows.fetch_lines(books.connection, number)
-    return compute_reduction(ReducedInvoice(lines, subtotal, total, reduced), amount, has_tax=has_tax)
+    invoice = ReducedInvoice(lines, subtotal, total, reduced, get_payable_unit(currency))
+    return compute_reduction(invoice, amount, has_tax=has_tax)
 
 
 async def _build_reduction(

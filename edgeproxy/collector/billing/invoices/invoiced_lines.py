@@ -17,6 +17,7 @@ from edgeproxy.collector.billing.invoices.credit_notes import COUNTED
 from edgeproxy.collector.billing.invoices.line_rows import parse_line
 from edgeproxy.collector.billing.rating.rater import RatedLine
 from edgeproxy.collector.database.billing_tables import credit_notes, invoice_lines, invoices
+from edgeproxy.config.collector.currency_units import get_payable_unit
 
 TAKEN_OFF = frozenset({states.VOIDING, states.VOID, states.WRITING_OFF, states.UNCOLLECTIBLE, states.WAIVED})
 """The states of invoices that are not owed. A person's decision counts even before Stripe has carried it out."""
@@ -27,20 +28,21 @@ async def fetch_lines_of_subscription(connection: AsyncConnection, subscription:
     credited = states.sum_credit_notes(credit_notes.c.amount, COUNTED) + states.AMOUNT_LOST
     joined = invoice_lines.join(invoices, invoices.c.id == invoice_lines.c.invoice)
     statement = (
-        sa.select(invoice_lines, invoices.c.state, invoices.c.total, credited.label("credited"))
+        sa.select(invoice_lines, invoices.c.state, invoices.c.total, invoices.c.currency, credited.label("credited"))
         .select_from(joined)
         .where(invoices.c.subscription == subscription)
         .order_by(invoice_lines.c.invoice, invoice_lines.c.position)
     )
     rows = (await connection.execute(statement)).mappings()
     lines: list[RatedLine] = []
-    for (_, state, total, taken), of_invoice in groupby(rows, key=_get_invoice):
-        lines += take_off([parse_line(row) for row in of_invoice], compute_share_taken_off(state, total, taken))
+    for (_, state, total, taken, currency), of_invoice in groupby(rows, key=_get_invoice):
+        share = compute_share_taken_off(state, total, taken)
+        lines += take_off([parse_line(row) for row in of_invoice], share, get_payable_unit(currency))
     return lines
 
 
-def _get_invoice(row: sa.RowMapping) -> tuple[str, str, int, int]:
-    return row["invoice"], row["state"], row["total"], row["credited"]
+def _get_invoice(row: sa.RowMapping) -> tuple[str, str, int, int, str]:
+    return row["invoice"], row["state"], row["total"], row["credited"], row["currency"]
 
 
 def compute_share_taken_off(state: str, total: int, credited: int) -> Fraction:
@@ -53,12 +55,13 @@ def compute_share_taken_off(state: str, total: int, credited: int) -> Fraction:
     return Fraction(min(credited, total), total) if total > 0 else Fraction(0)
 
 
-def take_off(lines: Iterable[RatedLine], share: Fraction) -> Sequence[RatedLine]:
-    """Return the lines of an invoice, with this share of each line taken off. The sum is exact to the smallest unit."""
+def take_off(lines: Iterable[RatedLine], share: Fraction, unit: int = 1) -> Sequence[RatedLine]:
+    """Return the lines of an invoice, with this share of each line taken off. The sum is exact to `unit`, of which all
+    payments in the currency are multiples."""
     taken_off, amount, before = [], 0, 0
     for line in lines:
         amount += line.amount
-        sum_taken = round(amount * share)
+        sum_taken = unit * round(amount * share / unit)
         taken_off.append(line._replace(taken_off=sum_taken - before, stands=share < 1))
         before = sum_taken
     return taken_off

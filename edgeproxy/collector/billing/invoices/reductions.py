@@ -25,6 +25,8 @@ class ReducedInvoice(NamedTuple):
     """The sum with tax."""
     reduced: int
     """The sum of the reductions that are booked so far."""
+    unit: int = 1
+    """All payments in the currency are multiples of this amount."""
 
 
 class Reduction(NamedTuple):
@@ -49,7 +51,9 @@ def compute_reduction(invoice: ReducedInvoice, amount: int, *, has_tax: bool) ->
     before, after = (_share(invoice, reduced) for reduced in (invoice.reduced, invoice.reduced + amount))
     changes = [
         (line, line.taken_off - earlier.taken_off)
-        for line, earlier in zip(take_off(invoice.lines, after), take_off(invoice.lines, before), strict=True)
+        for line, earlier in zip(
+            *(take_off(invoice.lines, share, invoice.unit) for share in (after, before)), strict=True
+        )
     ]
     fees = [(-change, line.span.start, line.span.end) for line, change in changes if is_fee(line) and change]
     discounts = sum(change for line, change in changes if line.kind == DISCOUNT)

@@ -50,7 +50,7 @@ class ThresholdInvoices:
         created = False
         for number in numbers:
             try:
-                created |= await self._invoice_usage(number, now)
+                created |= await self.invoice_usage(number, now)
             except CONNECTION_ERRORS:
                 raise
             except (QuantityTooLargeError, UsageNotStoredError) as error:  # The invoice of the period is held for it.
@@ -60,7 +60,7 @@ class ThresholdInvoices:
                 log.get_logger().error("a fault in the collector", subscription=number, exc_info=error)
         return created
 
-    async def _invoice_usage(self, number: str, now: float) -> bool:
+    async def invoice_usage(self, number: str, now: float) -> bool:
         """Create the invoice of a subscription, by id, where its threshold is reached; return whether it was."""
         meters = self._settings().meters
         async with self._database.reading(whole=True) as connection:

@@ -15,15 +15,26 @@ import yaml
 from edgeproxy.collector.billing.invoices.invoiced_lines import compute_share_taken_off, take_off
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.discounts import Discount, rate_discounts
-from edgeproxy.collector.billing.rating.rater import DISCOUNT, RatedLine, Span, UsageKey, rate_segments, sum_amounts
+from edgeproxy.collector.billing.rating.rater import (
+    DISCOUNT,
+    RatedLine,
+    Segment,
+    Span,
+    UsageKey,
+    rate_segments,
+    sum_amounts,
+)
 from edgeproxy.collector.billing.subscriptions import changes
 from edgeproxy.collector.billing.subscriptions.changes import PlanChange, PlanChangeError, SubscriptionState
 from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.currency_units import get_payable_unit, parse_amount
 from edgeproxy.config.collector.load import load_plans_text
 from tests.collector.billing.test_lives import (
     COUPONS,
+    KEPT,
     METERS,
     MONTHS,
+    NEIGHBOURS,
     PLANS,
     DifferenceError,
     Life,
@@ -31,6 +42,8 @@ from tests.collector.billing.test_lives import (
     build_plans,
     choose,
     draw_life,
+    list_parts,
+    round_amount,
 )
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY
 from tests.support.second_rater import PlanPart
@@ -87,7 +100,7 @@ class PureLife:
             first = periods.period_after(first) if self._state.last.is_trial else first
             until = periods.find_end_after(first, None, int(terms["periods"])) if "periods" in terms else None
             amount = terms.get("amount_off", {}).get(life.currency)  # type: ignore[attr-defined]
-            cents = None if amount is None else round(100 * float(amount))
+            cents = None if amount is None else parse_amount(amount, life.currency)
             share = None if amount is not None else 33 * 10**10
             self._discounts = [Discount(life.coupon, share, cents, frozenset(), first.start, until)]
         if not self._state.last.is_trial:
@@ -97,6 +110,7 @@ class PureLife:
             if self._begun + 60 < now < MONTHS[-1]:
                 self._pass_time(now)
                 self._do(step, now)
+                self._look_at_threshold(now)
         self._pass_time(MONTHS[-1] + FREEZE)
 
     def _get_time(self, step: Step) -> float:
@@ -144,14 +158,17 @@ class PureLife:
 
     def _change(self, step: Step, plan: Plan | None, now: float, *, is_yearly: bool | None) -> None:
         state, quantity = self._state, step.quantity
-        assert plan is not None
-        if step.kind == "end" and not self._is_over:
+        if step.kind == "end" and self._is_over:
+            return
+        if step.kind == "end":
             at = min(periods.compute_boundary(now, state.last.span.start), state.period.end)
             self._state = state._replace(segments=changes.end_segments(state.segments, at), cancel_at=at)
             self._is_over = True
             if not state.last.is_trial:
                 self._drafts.append(Draft(min(state.period.end, at) + FREEZE, state.period))
-        elif step.kind == "change" and not self._is_over:
+            return
+        assert plan is not None
+        if step.kind == "change" and not self._is_over:
             change = changes.change_plan(
                 state, step.plan, plan, None, now, self._list_lines(), is_yearly=is_yearly, quantity=quantity
             )
@@ -185,20 +202,44 @@ class PureLife:
         lines: list[RatedLine] = []
         for invoice in self._invoices:
             share = compute_share_taken_off(invoice.state, invoice.total, invoice.twin.amount_off)
-            lines += take_off(invoice.lines, share)
+            lines += take_off(invoice.lines, share, get_payable_unit(self._life.currency))
         return lines
 
     def _invoice_fees(self, fees: Sequence[RatedLine]) -> None:
         lines = [*fees, *rate_discounts(fees, self._list_lines(), self._state.segments, self._discounts)]
-        self._write(lines, self._account.write(self._list_parts()))
+        self._write(lines, self._account.write(list_parts(self._state.segments)))
 
     def _close(self, draft: Draft) -> None:
         """Write the invoice of a period, as `compute_period_lines` does."""
-        all_lines, segments = (
-            self._list_lines(),
-            [one for one in self._state.segments if one.span.start <= draft.period.end],
-        )
+        segments = [one for one in self._state.segments if one.span.start <= draft.period.end]
         ended = [one for one in segments if one.span.end <= min(draft.period.end, draft.closes_at)]
+        lines = self._rate(segments, ended)
+        discounts = rate_discounts(lines, self._list_lines(), self._state.segments, self._discounts)
+        parts = [part for part in list_parts(self._state.segments) if part.start <= draft.period.end]
+        over = [part for part in parts if part.end <= min(draft.period.end, draft.closes_at)]
+        self._write([*lines, *discounts], self._account.write(parts, over, self._count_parts(over)))
+
+    def _look_at_threshold(self, now: float) -> None:
+        """Write the invoice of the threshold where it is reached, as `threshold_invoices.py` does."""
+        state, last = self._state, self._state.last
+        if self._is_over or last.is_trial or state.period.end <= now:
+            return
+        running = [one for one in state.segments if one.period == state.period]
+        parts = list_parts(state.segments)
+        of_period = [part for part in parts if part.period_start == state.period.start]
+        twin = self._account.write_usage(parts, of_period, self._count_parts(of_period))
+        starts = {one.span.start for one in running}
+        lines = [one for one in self._rate(state.segments, running) if one.meter and one.segment.start in starts]
+        is_reached = last.plan.threshold is not None and sum_amounts(lines) >= last.plan.threshold
+        if is_reached != (twin is not None):
+            raise DifferenceError(f"the threshold: {lines} and not {twin and twin.lines}")
+        if twin is not None:
+            discounts = rate_discounts(lines, self._list_lines(), state.segments, self._discounts)
+            self._write([*lines, *discounts], twin)
+
+    def _rate(self, segments: Sequence[Segment], ended: Sequence[Segment]) -> list[RatedLine]:
+        """The lines that come to those invoiced before, without discounts, as `invoice_lines.py` computes them."""
+        all_lines = self._list_lines()
         quantities = {UsageKey(one.span, "calls"): self._count(one.span) for one in ended if not one.is_trial}
         known = {key.segment for key in quantities}
         incomplete = {one.period for one in segments if one.span not in known}
@@ -217,24 +258,13 @@ class PureLife:
                 else starts
             )
         ]
-        lines = rate_segments(segments, quantities, before, settled=settled)
-        discounts = rate_discounts(lines, all_lines, self._state.segments, self._discounts)
-        parts = [part for part in self._list_parts() if part.start <= draft.period.end]
-        over = [part for part in parts if part.end <= min(draft.period.end, draft.closes_at)]
-        usage = {part.start: {"calls": {"": self._count(Span(part.start, part.end))}} for part in over}
-        self._write([*lines, *discounts], self._account.write(parts, over, usage))
+        return rate_segments(segments, quantities, before, settled=settled)
+
+    def _count_parts(self, parts: Sequence[PlanPart]) -> dict[int, dict[str, dict[str, int]]]:
+        return {part.start: {"calls": {"": self._count(Span(part.start, part.end))}} for part in parts}
 
     def _count(self, span: Span) -> int:
         return sum(calls for minute, calls in self._used.items() if span.start <= minute < span.end)
-
-    def _list_parts(self) -> list[PlanPart]:
-        return [
-            PlanPart(
-                *(one.version, one.is_yearly, *one.span, *one.period, *one.paid),
-                *(one.is_resting, one.is_trial, one.quantity),
-            )
-            for one in self._state.segments
-        ]
 
     def _write(self, lines: Sequence[RatedLine], twin: WrittenInvoice) -> None:
         invoice = Invoice(lines, twin)
@@ -253,7 +283,7 @@ class PureLife:
         elif step.kind in ("void", "uncollectible") and invoice.state in ("open", "uncollectible"):
             invoice.state, twin.is_off = step.kind, True
         elif step.kind in ("credit", "lose") and invoice.state in ("open", "paid") and left:
-            twin.amount_off += max(1, round(step.part * left))
+            twin.amount_off += round_amount(step.part * left, self._life.currency)
         elif step.kind in ("uncredit", "win") and invoice.state in ("open", "paid"):
             twin.amount_off = 0
 
@@ -268,6 +298,11 @@ def test_pure_lives_cost_what_a_second_rater_says(seed: int, count: int) -> None
             smallest, why = shrink(life, str(error))
             raise AssertionError(f"seed {seed + number}: {why}\nthe smallest life: {smallest!r}") from None
     print(f"{count} lives from seed {seed}")
+
+
+@pytest.mark.parametrize("life", [*KEPT, *NEIGHBOURS])
+def test_kept_life_costs_what_a_second_rater_says(life: Life) -> None:
+    PureLife(life).play()
 
 
 def shrink(life: Life, why: str) -> tuple[Life, str]:

@@ -13,6 +13,7 @@ from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.billing.invoices.disputes import apply_stripe_dispute, report_failed_refund
 from edgeproxy.collector.billing.invoices.refund_events import enqueue_refund_event
+from edgeproxy.collector.billing.invoices.unexpected_objects import UnbookedPaymentError, UnexpectedObjectError
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.credit_tables import credit_grants
@@ -40,14 +41,6 @@ RESULTS: Mapping[str, PurchaseResult] = {
 
 REPORTED_MAX = 10_000
 """Purchases whose report is remembered."""
-
-
-class UnexpectedObjectError(Exception):
-    """An object cannot be booked as it is; applying it later may succeed. The message is for operators."""
-
-
-class UnbookedPurchaseError(UnexpectedObjectError):
-    """An object is about a purchase that is not booked yet: the event of that may come with Stripe's list of events."""
 
 
 def find_results(events: Iterable[str], purchase: Mapping[str, object]) -> set[PurchaseResult]:
@@ -104,7 +97,7 @@ async def apply_charge(connection: AsyncConnection, charge: StripeObject) -> Non
 
 async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> None:
     """Book the state of a refund: of one that was held here, or of one that was made elsewhere. A failed refund of an
-    invoice is an alert. Raises UnbookedPurchaseError where that comes before its purchase."""
+    invoice is an alert. Raises UnbookedPaymentError where that comes before its purchase or invoice."""
     status = refund.get("status")
     refund_id = _get_metadata(refund).get(REFUND)
     intent = await _find_purchase(connection, refund)
@@ -126,8 +119,8 @@ async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> Non
 async def apply_dispute(connection: AsyncConnection, dispute: StripeObject) -> None:
     """Book the money of a purchase that a dispute has moved, and take over the dispute, also that of an invoice.
 
-    An inquiry moves no money. Won money is booked once it is back. Raises UnbookedPurchaseError where the dispute comes
-    before its purchase, and UnexpectedObjectError.
+    An inquiry moves no money. Won money is booked once it is back. Raises UnbookedPaymentError where the dispute comes
+    before its purchase or invoice, and UnexpectedObjectError.
     """
     intent = await _find_purchase(connection, dispute)
     if intent is not None:
@@ -178,7 +171,7 @@ async def _require_currency(connection: AsyncConnection, intent: str, dispute: S
 
 async def _find_purchase(connection: AsyncConnection, moved: StripeObject) -> str | None:
     """Return the payment intent of a refund or a dispute, with which credits were bought; None where it has paid
-    something else. Raises UnbookedPurchaseError where the purchase is not booked yet."""
+    something else. Raises UnbookedPaymentError where the purchase is not booked yet."""
     payment = moved.get("payment_intent")
     intent = parse_id(payment)
     if intent is None:
@@ -187,5 +180,5 @@ async def _find_purchase(connection: AsyncConnection, moved: StripeObject) -> st
     if (await connection.execute(statement)).first() is not None:
         return intent
     if isinstance(payment, Mapping) and CUSTOMER in _get_metadata(payment):
-        raise UnbookedPurchaseError(f"{moved['id']} is about {intent}, a purchase that is not booked yet")
+        raise UnbookedPaymentError(f"{moved['id']} is about {intent}, a purchase that is not booked yet")
     return None

@@ -31,6 +31,8 @@ from edgeproxy.collector.billing.invoices.dispute_states import (
     advance,
     to_response,
 )
+from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.invoices.unexpected_objects import UnbookedPaymentError
 from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.billing_tables import credit_notes, disputes, invoices
@@ -44,7 +46,7 @@ from edgeproxy.collector.webhooks.messages import enqueue_event
 from edgeproxy.config.collector.currency_units import to_decimal
 
 PAID_INVOICE: Final = "paid_invoice"
-"""The key of a fetched dispute or refund with the id at Stripe of the invoice that was paid."""
+"""The key of a fetched dispute or refund with the invoice at Stripe that was paid."""
 OPEN: Final = "open"
 """The name of all states in which the bank has not decided, as a filter."""
 REMINDER_SECONDS = 2 * DAY
@@ -59,15 +61,6 @@ class ReturnedPayment(NamedTuple):
     purchase: str | None
 
 
-class PaidInvoice(NamedTuple):
-    """An invoice of ours whose payment a dispute or a refund is about."""
-
-    id: str
-    customer: str
-    name: str
-    """The name of the customer."""
-
-
 FIELDS = [disputes.c[name] for name in Dispute._fields]
 
 
@@ -75,7 +68,7 @@ async def apply_stripe_dispute(connection: AsyncConnection, stripe_dispute: Stri
     """Store a dispute that was fetched now from Stripe, with alerts and messages about a change.
 
     `intent` is the payment intent of a purchase of credits. Other disputes have PAID_INVOICE; disputes of foreign
-    invoices are ignored.
+    invoices are ignored. Raises UnbookedPaymentError where the dispute comes before its invoice.
     """
     by_id = match_book_text(connection, disputes.c.stripe_id, str(stripe_dispute["id"]))
     row = (await connection.execute(lock_rows(sa.select(*FIELDS).where(by_id), of=disputes))).first()
@@ -108,7 +101,7 @@ def _parse_row(row: Iterable[object]) -> Dispute:
 async def find_subject(
     connection: AsyncConnection, payment_part: StripeObject, intent: str | None
 ) -> ReturnedPayment | None:
-    """Return the payment of a dispute or a refund; None if it paid nothing of ours."""
+    """Return the payment of a dispute or a refund; None if it paid nothing of ours. Raises UnbookedPaymentError."""
     if intent is not None:
         purchase = sa.select(credit_grants.c.customer, credit_grants.c.id).where(credit_grants.c.payment == intent)
         grant = (await connection.execute(purchase)).first()
@@ -117,16 +110,14 @@ async def find_subject(
     return None if invoice is None else ReturnedPayment(invoice.customer, invoice.id, None)
 
 
-async def _find_paid_invoice(connection: AsyncConnection, payment_part: StripeObject) -> PaidInvoice | None:
-    """Return the invoice whose payment a dispute or a refund is about; None if it is not ours."""
+async def _find_paid_invoice(connection: AsyncConnection, payment_part: StripeObject) -> InvoiceRow | None:
+    """Return the invoice whose payment a dispute or a refund is about; None if it is not ours. Raises
+    UnbookedPaymentError where its lines are not written yet."""
     stripe_invoice = payment_part.get(PAID_INVOICE)
-    if stripe_invoice is None:
-        return None
-    by_id = match_book_text(connection, invoices.c.stripe_id, str(stripe_invoice))
-    statement = sa.select(invoices.c.id, invoices.c.customer, customers.c.name)
-    statement = statement.join_from(invoices, customers, customers.c.id == invoices.c.customer)
-    row = (await connection.execute(statement.where(by_id, states.IS_WRITTEN))).first()
-    return None if row is None else PaidInvoice(*row)
+    row = None if stripe_invoice is None else await states.find_own(connection, stripe_invoice)
+    if row is not None and not await states.is_written(connection, row.id):
+        raise UnbookedPaymentError(f"{payment_part['id']} is about the invoice {row.id}, which is not written yet")
+    return row
 
 
 async def _compute_left(connection: AsyncConnection, dispute: Dispute) -> int:

@@ -36,7 +36,9 @@ from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 from edgeproxy.collector.billing.mismatch import InvoiceDifference
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
+from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.database.billing_tables import credit_notes, disputes, dunning, invoice_lines, invoices
+from edgeproxy.collector.database.book_text import match_book_text
 from edgeproxy.collector.database.schema import INTEGER, customers
 from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.collector.webhooks.event_types import EventType
@@ -75,6 +77,8 @@ EVENT_TYPES: Final[Mapping[str, EventType]] = {
     UNCOLLECTIBLE: EventType.INVOICE_UNCOLLECTIBLE,
 }
 """The type of the message to webhooks that each state is."""
+INVOICE_METADATA: Final = "edgeproxy_invoice"
+"""The metadata key of an invoice at Stripe that holds our id."""
 NOT_THERE = "there is no such invoice"
 STRIPE_REFUSES, NO_TAX = "Stripe refuses:", "Stripe does not know the tax"
 """Prefixes of the reasons for which an invoice is held; metrics count by them."""
@@ -428,6 +432,18 @@ async def get_invoice(connection: AsyncConnection, number: str, *, lock: bool = 
     if not rows:
         raise ChangeRejectedError(404, NOT_THERE)
     return rows[0]
+
+
+async def find_own(
+    connection: AsyncConnection, stripe_invoice: StripeObject, *, lock: bool = False
+) -> InvoiceRow | None:
+    """Find the invoice of ours that one of Stripe's is; None where it is none, or none any more."""
+    condition = match_book_text(connection, invoices.c.stripe_id, stripe_invoice["id"])
+    number = (stripe_invoice.get("metadata") or {}).get(INVOICE_METADATA)
+    if isinstance(number, str):
+        condition |= invoices.c.id == number
+    rows = await fetch_invoices(connection, condition, lock=lock)
+    return rows[0] if rows and stripe_invoice["id"] not in rows[0].replaced_ids.split(",") else None
 
 
 async def is_written(connection: AsyncConnection, number: str) -> bool:

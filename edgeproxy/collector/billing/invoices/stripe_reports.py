@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from enum import Enum, StrEnum
 from typing import Final
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
@@ -22,8 +21,6 @@ from edgeproxy.collector.billing.invoices.invoice_parties import store_parties
 from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.stripe.client import StripeObject
-from edgeproxy.collector.database.billing_tables import invoices as table
-from edgeproxy.collector.database.book_text import match_book_text
 from edgeproxy.config.collector.currency_units import to_decimal
 
 
@@ -109,11 +106,7 @@ async def apply_stripe_invoice(
     `is_delivered` says that the delivery reports it: until then what is being delivered stays so, as it is not paid or
     sent yet.
     """
-    number = (stripe_invoice.get("metadata") or {}).get("edgeproxy_invoice")
-    condition = match_book_text(connection, table.c.stripe_id, stripe_invoice["id"])
-    if isinstance(number, str):
-        condition |= table.c.id == number
-    own = await _find_own(connection, condition, stripe_invoice)
+    own = await invoices.find_own(connection, stripe_invoice)
     is_ours = own is not None and await invoices.is_written(connection, own.id)  # Else somebody finalized it by hand.
     if not is_ours and stripe_invoice.get("ending_balance") is not None:
         # Without a lock on a row of ours: whoever books invoices opens the journal first.
@@ -121,7 +114,7 @@ async def apply_stripe_invoice(
         await book_foreign_change(connection, stripe_invoice, credited)
     if own is None:
         return
-    row = await _find_own(connection, condition, stripe_invoice, lock=True)
+    row = await invoices.find_own(connection, stripe_invoice, lock=True)
     if row is None:
         return  # Replaced meanwhile.
     step = STEPS[await _find_progress(connection, row, is_delivered)][classify_report(stripe_invoice)]
@@ -131,18 +124,6 @@ async def apply_stripe_invoice(
         await _hold_invoice(connection, row, stripe_invoice)
     elif not stripe_invoice.get("deleted"):
         await _take_over(connection, row, stripe_invoice, has_state=step is ReportStep.TAKE)
-
-
-async def _find_own(
-    connection: AsyncConnection,
-    condition: sa.ColumnElement[bool],
-    stripe_invoice: StripeObject,
-    *,
-    lock: bool = False,
-) -> InvoiceRow | None:
-    """Find the invoice of ours that one of Stripe's is; None where it is none, or none any more."""
-    rows = await invoices.fetch_invoices(connection, condition, lock=lock)
-    return rows[0] if rows and stripe_invoice["id"] not in rows[0].replaced_ids.split(",") else None
 
 
 async def _find_progress(connection: AsyncConnection, row: InvoiceRow, is_delivered: bool) -> Progress:

@@ -16,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.credits import purchases
-from edgeproxy.collector.billing.credits.purchases import UnexpectedObjectError
 from edgeproxy.collector.billing.invoices import credit_notes, stripe_reports
 from edgeproxy.collector.billing.invoices.bookings import book_invoices
 from edgeproxy.collector.billing.invoices.disputes import PAID_INVOICE
+from edgeproxy.collector.billing.invoices.unexpected_objects import UnexpectedObjectError
 from edgeproxy.collector.billing.mismatch import Comparison, Drift, Level, name_by_currency
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
@@ -40,10 +40,10 @@ BALANCE = "balance"
 """The name of the balance in the place of a meter."""
 REPLAYED: Final[Sequence[tuple[str, Callable[[AsyncConnection, StripeObject], Awaitable[None]]]]] = (
     ("v1.checkout.sessions.list", purchases.apply_session),
-    ("v1.refunds.list", purchases.apply_refund),
-    ("v1.disputes.list", purchases.apply_dispute),
     ("v1.invoices.list", stripe_reports.apply_stripe_invoice),
     ("v1.credit_notes.list", credit_notes.apply_stripe_note),
+    ("v1.refunds.list", purchases.apply_refund),
+    ("v1.disputes.list", purchases.apply_dispute),
 )
 """The lists of Stripe's objects that move money, and the functions that apply them, in the order of what happens."""
 

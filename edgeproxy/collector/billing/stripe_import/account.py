@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from edgeproxy.collector.billing.period_close.collection.invoice_items import INVOICE_METADATA
+from edgeproxy.collector.billing.invoices.invoices import INVOICE_METADATA
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.billing.stripe_sync.catalog import StripeApi
 from edgeproxy.collector.billing.stripe_sync.subscriptions import SUBSCRIPTION_METADATA

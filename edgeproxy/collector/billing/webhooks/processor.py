@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
-from edgeproxy.collector.billing.credits.purchases import PURCHASE, UnbookedPurchaseError, UnexpectedObjectError
+from edgeproxy.collector.billing.credits.purchases import PURCHASE
+from edgeproxy.collector.billing.invoices.unexpected_objects import UnbookedPaymentError, UnexpectedObjectError
 from edgeproxy.collector.billing.stripe.billing_details import StaleCustomerError
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.billing.stripe.webhook_event import InvalidStripeEventError, parse_event_object
@@ -167,7 +168,7 @@ class Processor:
             except UnexpectedObjectError as error:
                 # A payment may be reported before what it pays: that is no fault of ours.
                 self._log.warning("an event is applied later", object_type=subject.type, why=str(error))
-                cause = Cause.UNBOOKED if isinstance(error, UnbookedPurchaseError) else Cause.FAULT
+                cause = Cause.UNBOOKED if isinstance(error, UnbookedPaymentError) else Cause.FAULT
                 await self._put_off(events, str(error), cause, listed)
             except Exception as error:
                 self._log.error("an event could not be applied", object_type=subject.type, exc_info=error)

@@ -80,8 +80,8 @@ class StripeObjects:
         """Return an event; None where Stripe has it no more. Raises StripeUnavailableError."""
         return await self._fetch("v1.events.retrieve", id) or await self._fetch("v2.core.events.retrieve", id)
 
-    async def _find_paid_invoice(self, payment_part: StripeObject) -> str | None:
-        """Return the id of the invoice whose payment a dispute or a refund is about; None if it paid no invoice."""
+    async def _find_paid_invoice(self, payment_part: StripeObject) -> StripeObject | None:
+        """Return the invoice at Stripe whose payment a dispute or a refund is about; None if it paid no invoice."""
         try:
             return await find_paid_invoice(self._stripe, payment_part)
         except StripeCallError as error:
@@ -104,12 +104,12 @@ class StripeObjects:
             raise
 
 
-async def find_paid_invoice(stripe: Stripe, payment_part: StripeObject) -> str | None:
-    """Return the id of the invoice whose payment a dispute or a refund is about; None if it paid no invoice. Raises
+async def find_paid_invoice(stripe: Stripe, payment_part: StripeObject) -> StripeObject | None:
+    """Return the invoice at Stripe whose payment a dispute or a refund is about; None if it paid no invoice. Raises
     StripeCallError."""
     intent = parse_id(payment_part.get("payment_intent"))
     if intent is None:
         return None
     payment = {"type": "payment_intent", "payment_intent": intent}
-    payments = await stripe.list_all("v1.invoice_payments.list", payment=payment)
-    return next((parse_id(one["invoice"]) for one in payments), None)
+    payments = await stripe.list_all("v1.invoice_payments.list", payment=payment, expand=["data.invoice"])
+    return next((one["invoice"] for one in payments), None)

@@ -8,10 +8,12 @@ import orjson
 import pytest
 import sqlalchemy as sa
 
+from edgeproxy.collector.billing.credits import purchases
 from edgeproxy.collector.billing.invoices import credit_notes, disputes, invoices, note_requests
 from edgeproxy.collector.billing.invoices.bookings import book_invoices
 from edgeproxy.collector.billing.invoices.credit_decision import NoteRefusedError
 from edgeproxy.collector.billing.invoices.dispute_states import Dispute, DisputeState, advance
+from edgeproxy.collector.billing.invoices.unexpected_objects import UnbookedPaymentError
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.billing.stripe.client import Stripe
@@ -19,6 +21,8 @@ from edgeproxy.collector.billing.stripe.customers import StripeCustomers
 from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import disputes as disputes_table
+from edgeproxy.collector.database.billing_tables import invoice_lines as line_table
+from edgeproxy.collector.database.billing_tables import invoices as table
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.webhook_tables import webhook_endpoints, webhook_messages
@@ -111,14 +115,14 @@ async def fetch_messages(of: Sold, types: str = "dispute.%") -> list[tuple[str, 
         return [(row[0], orjson.loads(row[1])["data"]) for row in await connection.execute(statement)]
 
 
-async def fetch_accounts(of: Sold) -> dict[str, int]:
-    """Return the balances of the accounts that disputes concern, in cents, once all is booked."""
+async def fetch_accounts(of: Sold, kinds: tuple[str, ...] = ("dispute_lost", "dispute_won")) -> dict[str, int]:
+    """Return the balances of accounts by transactions of these kinds, in cents, once all is booked."""
     while await book_invoices(of.database):
         pass
     total = sa.cast(sa.func.sum(credit_entries.c.amount), sa.BigInteger)
     joined = sa.join(credit_transactions, credit_entries, credit_entries.c.seq == credit_transactions.c.seq)
-    is_dispute = credit_transactions.c.kind.in_(("dispute_lost", "dispute_won"))
-    statement = sa.select(credit_entries.c.account, total).select_from(joined).where(is_dispute)
+    is_such = credit_transactions.c.kind.in_(kinds)
+    statement = sa.select(credit_entries.c.account, total).select_from(joined).where(is_such)
     async with of.database.reading(whole=True) as connection:
         await verify_journal(connection)
         rows = await connection.execute(statement.group_by(credit_entries.c.account))
@@ -211,6 +215,80 @@ def test_a_won_dispute_leaves_the_lines_and_a_decision_that_is_reversed_puts_the
                 await closing.step(time)
             later = await fetch_invoices(of, name)
             assert amounts(later["2027-01-01 period"]) == [-2000, 50000]
+
+    asyncio.run(work())
+
+
+@only_sqlite("database")
+def test_a_void_puts_back_what_a_lost_dispute_took_off(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str
+) -> None:
+    name = f"{database.partition(':')[0]}-void-after-loss"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
+            await of.customer(name, "small", now=JANUARY)
+            await closing.step(JANUARY + 5)
+            await pay_start(stripe_sandbox, of, name)
+            await decide(stripe_sandbox, of, "losing")
+            assert await fetch_accounts(of) == {"deferred_fees": 10000, "chargebacks": -10000}
+            number = (await fetch_invoices(of, name))[START]["id"]
+            async with of.database.writing() as connection:
+                await invoices.transition(connection, number, invoices.PAID, invoices.VOID)
+            kinds = ("invoice", "invoice_void", "dispute_lost", "dispute_won")
+            assert await fetch_accounts(of, kinds) == {}
+            dispute = await find_dispute(stripe_sandbox, of)
+            there = {"id": dispute, "amount": 10000, "currency": "usd", "evidence_details": {}}
+            for status in ("won", "lost"):
+                async with of.database.writing() as connection:
+                    await disputes.apply_stripe_dispute(connection, {**there, "status": status}, None)
+                assert await fetch_accounts(of, kinds) == {}, "nothing stands that could be lost"
+            await of.change(name, "large", now=NOON)
+            assert amounts((await fetch_invoices(of, name))["2027-01-01 change"]) == [0, 25000]
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("is_adopted", [True, False])
+def test_a_dispute_that_is_reported_before_its_invoice_is_known_waits_for_it(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str, is_adopted: bool
+) -> None:
+    """The invoice as a collector has it that was killed before it wrote down Stripe's id: found by its metadata, or
+    with lines that are not written yet."""
+    name = f"{database.partition(':')[0]}-early-{is_adopted}"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
+            await of.customer(name, "small", now=JANUARY)
+            await closing.step(JANUARY + 5)
+            invoice = (await fetch_invoices(of, name))[START]
+            path = f"/v1/invoices/{invoice['stripe_id']}"
+            await asyncio.to_thread(stripe_sandbox.call, "POST", f"{path}/pay", f"payment_method={DISPUTED_CARD}")
+            stripe_invoice = (await asyncio.to_thread(stripe_sandbox.call, "GET", path)).json()
+            dispute = {"id": f"du_{name}", "object": "dispute", "amount": 10000, "currency": "usd"}
+            dispute |= {"status": "needs_response", "evidence_details": {}, "reason": "fraudulent"}
+            dispute |= {"payment_intent": None, disputes.PAID_INVOICE: stripe_invoice}
+
+            async def change(**values: Any) -> None:
+                async with of.database.writing() as connection:
+                    await connection.execute(sa.update(table).where(table.c.id == invoice["id"]).values(**values))
+
+            await change(stripe_id=None, state="closing" if is_adopted else "held")
+            async with of.database.writing() as connection:
+                lines = list((await connection.execute(sa.select(line_table))).mappings())
+                if not is_adopted:
+                    await connection.execute(sa.delete(line_table))
+            if not is_adopted:
+                with pytest.raises(UnbookedPaymentError, match="not written yet"):
+                    async with of.database.writing() as connection:
+                        await purchases.apply_dispute(connection, dispute)
+                assert await fetch_alerts(of) == []
+                await change(state="closing")
+                async with of.database.writing() as connection:
+                    await connection.execute(sa.insert(line_table), [dict(line) for line in lines])
+            async with of.database.writing() as connection:
+                await purchases.apply_dispute(connection, dispute)
+            assert [alert[2]["invoice"] for alert in await fetch_alerts(of)] == [invoice["id"]]
 
     asyncio.run(work())
 

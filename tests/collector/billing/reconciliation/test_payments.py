@@ -15,15 +15,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
-from edgeproxy.collector.billing.credits.purchases import CUSTOMER, UnexpectedObjectError, apply_dispute, apply_refund
+from edgeproxy.collector.billing.credits.purchases import CUSTOMER, apply_dispute, apply_refund
 from edgeproxy.collector.billing.credits.refunds import RefundSender
 from edgeproxy.collector.billing.invoices import credit_notes, foreign_balance, invoices, note_requests, stripe_reports
 from edgeproxy.collector.billing.invoices.bookings import book_invoices
 from edgeproxy.collector.billing.invoices.credit_decision import NoteParts, NoteRefusedError
+from edgeproxy.collector.billing.invoices.invoices import INVOICE_METADATA
+from edgeproxy.collector.billing.invoices.unexpected_objects import UnexpectedObjectError
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.journal.verification import list_differences, verify_journal
-from edgeproxy.collector.billing.period_close.collection.invoice_items import INVOICE_METADATA
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.reconciliation import payments
 from edgeproxy.collector.billing.stripe.client import Stripe

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 import stripe as package
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.billing.credits.purchases import PURCHASE, UnbookedPurchaseError
+from edgeproxy.collector.billing.credits.purchases import PURCHASE
+from edgeproxy.collector.billing.invoices.unexpected_objects import UnbookedPaymentError
 from edgeproxy.collector.billing.stripe.billing_details import StaleCustomerError
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT, parse_event_object
@@ -285,7 +286,7 @@ def test_events_about_a_purchase_whose_own_event_was_lost_wait_for_a_poll_and_wh
 
         async def apply_dispute(connection: AsyncConnection, dispute: Mapping[str, Any]) -> None:
             if (purchase := disputes[dispute["id"]]) not in own.known:
-                raise UnbookedPurchaseError(f"{dispute['id']} is about {purchase}, a purchase that is not booked yet")
+                raise UnbookedPaymentError(f"{dispute['id']} is about {purchase}, a purchase that is not booked yet")
             await own.write(connection, dispute)
 
         def build() -> Processor:

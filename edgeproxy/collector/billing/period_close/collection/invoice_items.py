@@ -19,7 +19,7 @@ from edgeproxy.collector.billing.invoices import (
     stripe_reports,
 )
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
-from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.invoices.invoices import INVOICE_METADATA, InvoiceRow
 from edgeproxy.collector.billing.mismatch import Comparison
 from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.rating.periods import format_period
@@ -31,8 +31,8 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.currency_units import CHARGE_MAX
 
-INVOICE_METADATA, POSITION = "edgeproxy_invoice", "edgeproxy_line"
-"""The metadata keys of Stripe's objects that hold our id and position."""
+POSITION = "edgeproxy_line"
+"""The metadata key of an item at Stripe that holds our position."""
 DAYS_UNTIL_DUE = 14
 """Days that customers have to pay an invoice that is sent to them."""
 DRAFT = "draft"

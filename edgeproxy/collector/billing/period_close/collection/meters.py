@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import invoices, line_rows, stripe_reports
-from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.invoices.invoices import INVOICE_METADATA, InvoiceRow
 from edgeproxy.collector.billing.meter_export import metered_segments, outbox_rows, slicing
 from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
 from edgeproxy.collector.billing.meter_export.meter_events import StripeMeterEvents
@@ -25,7 +25,6 @@ from edgeproxy.collector.billing.mismatch import UNITS_SUFFIX, Comparison
 from edgeproxy.collector.billing.period_close import quantities
 from edgeproxy.collector.billing.period_close.collection.invoice_items import (
     DRAFT,
-    INVOICE_METADATA,
     InvoiceItems,
     InvoiceMismatchError,
     build_collection_parameters,

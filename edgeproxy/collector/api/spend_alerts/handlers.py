@@ -15,6 +15,7 @@ from edgeproxy.collector.api.customer_billing import (
 from edgeproxy.collector.api.endpoint import Call, Nothing
 from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.api.spend_alerts.models import SpendAlertsRequest, SpendAlertsResponse
+from edgeproxy.collector.billing.period_close.invoice_lines import compute_running_cost
 from edgeproxy.collector.billing.period_close.quantities import QuantityTooLargeError, UsageNotStoredError
 from edgeproxy.collector.billing.reports import spend_alerts
 from edgeproxy.collector.billing.subscriptions import subscription_rows
@@ -56,7 +57,7 @@ class SpendAlertHandlers(CustomerBillingHandlers):
         if row is not None:
             loaded = await subscription_rows.load_subscription(connection, row)
             try:
-                response["spent"] = await spend_alerts.compute_spend(connection, loaded, self._settings.meters)
+                response["spent"] = await compute_running_cost(connection, loaded, self._settings.meters)
             except (QuantityTooLargeError, UsageNotStoredError) as error:
                 raise ProblemError(422, str(error)) from None
             response["period_start"] = format_timestamp(loaded.current.period.start * 1000)

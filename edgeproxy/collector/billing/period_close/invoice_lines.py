@@ -109,13 +109,34 @@ async def compute_running_usage(
 ) -> tuple[KnownUsage, list[RatedLine]]:
     """Return the lines of usage of the running period that was not invoiced yet, of meters that are sums. Raises
     QuantityTooLargeError and UsageNotStoredError."""
+    known, lines = await _rate_running_period(connection, loaded, meters)
+    return known, [line for line in lines if line.meter and is_sum(meters, line.meter)]
+
+
+async def compute_running_cost(
+    connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter]
+) -> int:
+    """Return what the running period costs so far before tax, without minimum fees: what stands of its invoiced lines,
+    and what was not invoiced yet. Raises QuantityTooLargeError and UsageNotStoredError."""
+    known, lines = await _rate_running_period(connection, loaded, meters)
+    discounts = rate_discounts(lines, known.invoiced, loaded.current.segments, loaded.discounts)
+    return sum(
+        line.amount - line.taken_off
+        for line in (*known.invoiced, *lines, *discounts)
+        if line.segment.start >= loaded.current.period.start and line.kind != "minimum"
+    )
+
+
+async def _rate_running_period(
+    connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter]
+) -> tuple[KnownUsage, list[RatedLine]]:
+    """Return the lines of the running period that are not invoiced yet, without minimum fees."""
     current = loaded.current
     running = [segment for segment in current.segments if segment.period == current.period]
     known = await _fetch_usage(connection, loaded, current.segments, running, current.period.start, meters)
     lines = _rate_lines(current.segments, known._replace(settled=frozenset()), current.period.start)
     starts = {segment.span.start for segment in running}
-    lines = [line for line in lines if line.meter and line.segment.start in starts]
-    return known, [line for line in lines if is_sum(meters, line.meter)]
+    return known, [line for line in lines if line.segment.start in starts and line.kind != "minimum"]
 
 
 async def compute_upcoming(

@@ -1,7 +1,7 @@
 """Spend alerts: amounts that customers choose, and the alert once their current period has cost as much.
 
-An amount is reached by fees and usage of the period before tax, as they would be invoiced if it ended now. Prepaid
-credits are no part of it.
+An amount is reached by what stands of the period's fees and usage before tax, as they would be invoiced if it ended
+now. Prepaid credits are no part of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,10 @@ from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.alerts.alert import Alert, raise_alerts
 from edgeproxy.collector.alerts.kinds import AlertKind
-from edgeproxy.collector.billing.period_close import quantities
+from edgeproxy.collector.billing.period_close.invoice_lines import compute_running_cost
 from edgeproxy.collector.billing.rating import periods
-from edgeproxy.collector.billing.rating.discounts import rate_discounts
 from edgeproxy.collector.billing.rating.money import format_amount
-from edgeproxy.collector.billing.rating.rater import UsageKey, rate_segments, sum_amounts
 from edgeproxy.collector.billing.subscriptions import subscription_rows
-from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import spend_alerts
 from edgeproxy.config.meters import Meter
@@ -52,25 +49,6 @@ async def put_amounts(connection: AsyncConnection, caller: Caller, ref: str, amo
         await audit.append_entry(connection, caller, entry)
 
 
-async def compute_spend(connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter]) -> int:
-    """Return what the current period has cost so far, in the smallest unit of its currency before tax.
-
-    The connection must read one moment. Raises QuantityTooLargeError and UsageNotStoredError.
-    """
-    current = loaded.current
-    terms = quantities.QuantityTerms(meters, current.anchor)
-    used: dict[UsageKey, int] = {}
-    for segment in current.segments:
-        if segment.span.start >= current.period.start:
-            used |= await quantities.fetch_quantities(
-                connection, loaded.customer.name, current.segments, segment, terms
-            )
-    # Earlier segments are rated too: they say what of a fee was paid before.
-    lines = rate_segments(current.segments, used)
-    lines += rate_discounts(lines, (), current.segments, loaded.discounts)
-    return sum_amounts(line for line in lines if line.segment.start >= current.period.start)
-
-
 async def list_customers(connection: AsyncConnection, after: str, limit: int) -> list[str]:
     """Return the ids of the next customers behind the id `after` who have chosen amounts."""
     statement = sa.select(columns.customer).distinct().where(columns.customer > after)
@@ -84,7 +62,7 @@ async def raise_reached(connection: AsyncConnection, customer: str, meters: Mapp
     if row is None or not amounts:
         return
     loaded = await subscription_rows.load_subscription(connection, row)
-    spent, period = await compute_spend(connection, loaded, meters), loaded.current.period
+    spent, period = await compute_running_cost(connection, loaded, meters), loaded.current.period
     name, since = loaded.customer.name, periods.format_period(period)
     prefix = f"spend:{name}:{since}:"
     keys = {f"{prefix}{amount}": amount for amount in amounts if amount <= spent}

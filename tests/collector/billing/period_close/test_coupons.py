@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from edgeproxy.collector.billing.invoices import bookings, invoices
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.period_close import explanation, invoice_lines
-from edgeproxy.collector.billing.reports import spend_alerts
 from edgeproxy.collector.billing.subscriptions import coupons, subscription_rows
 from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedError
 from edgeproxy.collector.database.billing_tables import coupons as coupons_table
@@ -59,7 +58,7 @@ async def upcoming(of: Sold, name: str) -> list[tuple[str, int, int]]:
 async def spent(of: Sold, name: str) -> int:
     async with of.database.reading(whole=True) as connection:
         loaded = await subscription_rows.get_by_customer(connection, name)
-        return await spend_alerts.compute_spend(connection, loaded, of.known.meters)
+        return await invoice_lines.compute_running_cost(connection, loaded, of.known.meters)
 
 
 async def add(of: Sold, name: str, code: str, *, now: float) -> None:

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.billing.period_close import invoice_lines
-from edgeproxy.collector.billing.reports import spend_alerts
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers
 from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions, trial_alerts
@@ -83,7 +82,7 @@ async def upcoming(of: Sold, name: str) -> list[tuple[str, int]]:
     """The kinds and amounts of the next invoice's lines."""
     async with of.database.reading(whole=True) as connection:
         loaded = await subscription_rows.get_by_customer(connection, name)
-        spent = await spend_alerts.compute_spend(connection, loaded, of.known.meters)
+        spent = await invoice_lines.compute_running_cost(connection, loaded, of.known.meters)
         assert spent == 0 or not loaded.current.last.is_trial
         lines = (await invoice_lines.compute_upcoming(connection, loaded, of.known.meters)).lines
         return [(line.kind, line.amount) for line in lines]

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from edgeproxy.collector.billing.period_close import invoice_lines
 from edgeproxy.collector.billing.reports import spend_alerts
 from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.billing_tables import credit_notes, invoices
 from tests.support.sold import CALLER, Sold, sold
 
 MARCH, APRIL = (timegm((2027, month, 1, 0, 0, 0)) for month in (3, 4))
@@ -21,7 +23,7 @@ FAR = 10**9
 async def spend(customers: Sold, name: str) -> int:
     async with customers.database.reading(whole=True) as connection:
         loaded = await subscription_rows.get_by_customer(connection, name)
-        return await spend_alerts.compute_spend(connection, loaded, customers.known.meters)
+        return await invoice_lines.compute_running_cost(connection, loaded, customers.known.meters)
 
 
 async def look(customers: Sold, now: float) -> list[Any]:
@@ -65,6 +67,27 @@ def test_who_chooses_other_amounts_again_and_again_has_few_alerts_raised(tmp_pat
                     await spend_alerts.put_amounts(connection, CALLER, "acme", chosen)
                 raised = await look(customers, MARCH + DAY)
             assert len(raised) == spend_alerts.PERIOD_ALERTS_MAX
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("state", "part"), [("void", 0), ("uncollectible", 0), ("paid", 1)])
+def test_a_fee_that_was_taken_off_is_not_spent(tmp_path: Path, sqlite_database: str, state: str, part: int) -> None:
+    async def run() -> None:
+        async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1") as (customers, _):
+            await customers.customer("acme", "standard", now=MARCH)
+            fee = await spend(customers, "acme")
+            async with customers.database.writing() as connection:
+                await connection.execute(sa.update(invoices).values(state=state))
+            assert await spend(customers, "acme") == part * fee
+            await customers.use("acme", {"api_calls": 3_000_000}, at=MARCH + DAY)
+            used = await spend(customers, "acme") - part * fee
+            assert used > 0
+            note = {"id": "n", "amount": fee // 3, "why": "sorry", "state": "made", "tries": 0, "created_at": 0}
+            async with customers.database.writing() as connection:
+                number = (await connection.execute(sa.select(invoices.c.id))).scalar_one()
+                await connection.execute(sa.insert(credit_notes).values(invoice=number, **note))
+            assert await spend(customers, "acme") == used + part * (fee - fee // 3)
 
     asyncio.run(run())
 

@@ -290,6 +290,11 @@ class Plan(Part):
         return self
 
     @property
+    def quantity_max(self) -> int:
+        """The largest quantity of it that a subscription can have."""
+        return 1 if self.quantity is None else self.quantity.max
+
+    @property
     def year_fee(self) -> int | None:
         """Smallest units for a year in advance; None where it is not sold by the year."""
         if self.annual is None:

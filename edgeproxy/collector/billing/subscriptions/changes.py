@@ -284,6 +284,5 @@ def _choose_quantity(last: Segment, version: str, plan: Plan, quantity: int | No
 
 
 def _check_quantity(version: str, plan: Plan, quantity: int) -> None:
-    most = 1 if plan.quantity is None else plan.quantity.max
-    if quantity > most:
-        raise PlanChangeError(422, f"a subscription has {most} × {version} at most")
+    if quantity > plan.quantity_max:
+        raise PlanChangeError(422, f"a subscription has {plan.quantity_max} × {version} at most")

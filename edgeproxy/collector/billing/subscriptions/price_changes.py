@@ -98,6 +98,9 @@ async def prepare_change(
         elif current is not None and (lacking := _list_lacking(sold[current], written[version], sold)):
             what = f"has no price in {', '.join(lacking)}, in which subscribers may be charged"
             faults.append((f"plans.{version}", what))
+        elif current is not None and (most := written[version].quantity_max) < sold[current].quantity_max:
+            what = f"has a quantity of {most} at most, and subscribers may have {sold[current].quantity_max}"
+            faults.append((f"plans.{version}", what))
         elif current is not None:
             moves.append(PriceMove("", get_moving_plan(version), current, version, at))
     if not moves and not faults:

@@ -33,6 +33,7 @@ plans:
       files: {tiers_mode: volume, tiers: [{up_to: 50, price: "0.031"}, {up_to: none, price: "0.017"}]}
       seats: {included: 3, price: "5"}
   solo@1: {fee: "9", tier: free}
+  crew@1: {fee: "2", tier: free, quantity: {max: 9}}
 """
 AFTER = """
 plans:
@@ -114,7 +115,7 @@ def test_a_dry_run_is_what_is_charged_later_to_the_cent(tmp_path: Path, database
         assert [one.difference for one in effect.effects] == sorted(
             (e.difference for e in effect.effects), reverse=True
         )
-        assert await find_sold(of, APRIL) == {"team@1", "solo@1"}, "nothing is written"
+        assert await find_sold(of, APRIL) == {"team@1", "solo@1", "crew@1"}, "nothing is written"
         await schedule(of, AFTER, MARCH)
         for time in (MARCH, MARCH + FREEZE, APRIL, APRIL + FREEZE):
             await closing.step(time)
@@ -146,8 +147,8 @@ def test_subscribers_move_with_their_next_period_and_new_ones_begin_with_the_new
         for name in ("stays", "leaves", "comes", "own"):
             await of.customer(name, "solo" if name == "comes" else "team", now=JANUARY)
         await schedule(of, fee_only("team@2", "60"), MARCH)
-        assert await find_sold(of, MARCH - 1) == {"team@1", "solo@1"}
-        assert await find_sold(of, MARCH) == {"team@1", "team@2", "solo@1"}
+        assert await find_sold(of, MARCH - 1) == {"team@1", "solo@1", "crew@1"}
+        assert await find_sold(of, MARCH) == {"team@1", "team@2", "solo@1", "crew@1"}
         await of.customer("between", "team", now=FEBRUARY + DAY)
         await of.change("comes", "team", now=FEBRUARY + DAY, when="period_end")
         await of.change("leaves", "solo", now=FEBRUARY + DAY, when="period_end")
@@ -234,7 +235,7 @@ def test_a_reload_of_the_plans_does_not_undo_a_change(tmp_path: Path, sqlite_dat
         for version in [*of.known.plans]:
             if version.startswith("team"):
                 del of.known.plans[version]
-        assert await find_sold(of, FEBRUARY) == {"solo@1"}
+        assert await find_sold(of, FEBRUARY) == {"solo@1", "crew@1"}
 
     run(tmp_path, sqlite_database, work)
 
@@ -280,6 +281,7 @@ def test_usage_is_read_anew_where_a_version_splits_it_otherwise(tmp_path: Path, 
     [
         (BEFORE, "plans", "changes nothing"),
         (BEFORE.replace('"50"', '"51"'), "plans.team@1", "was edited"),
+        (fee_only("crew@2", "1"), "plans.crew@2", "a quantity of 1 at most, and subscribers may have 9"),
         (fee_only("gold@1", "1"), "plans.gold@1", "a plan that is not sold"),
         (fee_only("team@4", "1"), "plans.team@4", "come before team@3"),
         ('plans: {solo@2: {fee: "1"}, solo@3: {fee: "2"}}', "plans.solo@3", "the same time as solo@2"),

@@ -43,6 +43,24 @@ def test_a_debit_is_under_way_for_four_days_and_then_paid_or_sent_back(
     assert own_sandbox.run(lambda client: look(client, intent)) == (status, code)
 
 
+def test_a_void_does_not_stop_a_debit_that_is_under_way(own_sandbox: Sandbox) -> None:
+    async def flow(client: stripe.StripeClient) -> None:
+        account: Any = {"invoice_settings": {"default_payment_method": "pm_usBankAccount_success"}}
+        customer = (await client.v1.customers.create_async({"email": "v@example.com", **account})).id
+        draft = await client.v1.invoices.create_async({"customer": customer, "auto_advance": False})
+        item: Any = {"customer": customer, "invoice": draft.id, "amount": 1000, "currency": "usd"}
+        await client.v1.invoice_items.create_async(item)
+        await client.v1.invoices.pay_async(str(draft.id))
+        assert (await client.v1.invoices.void_invoice_async(str(draft.id))).status == "void"
+        own_sandbox.advance(4 * DAY + 60)
+        assert (await client.v1.invoices.retrieve_async(str(draft.id))).status == "void"
+        (payment,) = (await client.v1.invoice_payments.list_async({"invoice": str(draft.id)})).data
+        intent = await client.v1.payment_intents.retrieve_async(str(payment.payment.payment_intent))
+        assert (intent.status, intent.amount_received) == ("succeeded", 1000)
+
+    own_sandbox.run(flow)
+
+
 @pytest.mark.difference(
     "paying an invoice whose debit is under way",
     "is refused, and counts as no attempt; it stays open until the bank answers",

@@ -349,6 +349,8 @@ def _drop_payment(tx: Transaction, invoice: Fields) -> None:
     if not invoice.get("_intent"):
         return
     intent = tx.get("payment_intent", invoice["_intent"])
+    if intent["status"] == "processing":  # A bank that debits is not stopped: the money may come all the same.
+        return
     if intent["status"] in payments.UNFINISHED:
         payments.cancel_intent(tx, intent, "void_invoice")
     payment = tx.get("invoice_payment", invoice["_payment"])

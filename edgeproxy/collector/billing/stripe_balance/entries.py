@@ -17,6 +17,8 @@ class PaymentSubject(NamedTuple):
     """The grant of a purchase, or its payment intent before it is booked; our id of an invoice."""
     customer: str
     """The customer, by id; empty where the purchase is not booked."""
+    is_void: bool = False
+    """Whether it is an invoice of which nothing stands: its payment is owed to the customer."""
 
 
 class BalanceTransaction(NamedTuple):
@@ -54,7 +56,8 @@ def choose_account(moved: BalanceTransaction, subject: PaymentSubject | None, *,
     """Return the account against which a balance transaction is booked.
 
     `subject` is None where it is nothing of ours. Purchases and credit notes are in clearing already, whatever becomes
-    of them; what else goes back of an invoice is known by its balance transaction alone.
+    of them; what else goes back of an invoice is known by its balance transaction alone. A payment of a void invoice
+    stays in clearing until it goes back.
     """
     if moved.type.startswith(BANK_TYPES):
         return "bank"
@@ -62,7 +65,7 @@ def choose_account(moved: BalanceTransaction, subject: PaymentSubject | None, *,
         return "fees"
     if subject is None:
         return "other"
-    if subject.kind == "invoice" and not is_credit_noted:
+    if subject.kind == "invoice" and not (is_credit_noted or subject.is_void):
         return INVOICE_ACCOUNTS.get(moved.source_type, "clearing")
     return "clearing"
 

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.credits.purchases import CUSTOMER, parse_id
-from edgeproxy.collector.billing.invoices.invoices import IS_WRITTEN
+from edgeproxy.collector.billing.invoices.invoices import IS_WRITTEN, VOID, VOIDING
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
 from edgeproxy.collector.billing.stripe_balance.entries import PaymentSubject
 from edgeproxy.collector.database.billing_tables import invoices
@@ -78,11 +78,13 @@ class PaymentSubjects:
         async with self._database.reading() as connection:
             for at in range(0, len(ids), LOOKED_UP_MAX):
                 columns = invoices.c
-                statement = sa.select(columns.stripe_id, columns.id, columns.customer).where(IS_WRITTEN)
+                is_void = columns.state.in_((VOIDING, VOID))
+                statement = sa.select(columns.stripe_id, columns.id, columns.customer, is_void).where(IS_WRITTEN)
                 known = match_book_text(connection, columns.stripe_id, *ids[at : at + LOOKED_UP_MAX])
                 page = await connection.execute(statement.where(known))
                 by_stripe_id |= {
-                    stripe_id: PaymentSubject("invoice", id_, customer) for stripe_id, id_, customer in page
+                    stripe_id: PaymentSubject("invoice", id_, customer, bool(is_off))
+                    for stripe_id, id_, customer, is_off in page
                 }
         return by_stripe_id
 

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.dimensions import VALUES_MAX
-from edgeproxy.config.field_types import DimensionName, FieldName, Switch
+from edgeproxy.config.field_types import DimensionName, DimensionValue, FieldName, Switch
 from edgeproxy.config.forms import written
 from edgeproxy.config.part import Part
 from edgeproxy.config.selection import HeldRoutes, HeldScopes
@@ -180,6 +180,12 @@ class Dimension(Part):
     values: Annotated[int, BeforeValidator(units.Whole(1, VALUES_MAX))] = Field(
         description="Values that a customer may have in a month, as the collector counts them; further ones count as "
         "`~other`, except values with a price of their own in a plan. A worker of an edge takes as many in a day."
+    )
+    named: list[DimensionValue] = Field(
+        default_factory=list,
+        max_length=VALUES_MAX,
+        description="Values that always have a place, also beyond `values`, such as those with a price: edges do not "
+        "know the plans.",
     )
     header: FieldName | None = Field(
         default=None,

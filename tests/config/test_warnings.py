@@ -237,6 +237,24 @@ def test_plans_that_meters_of_stripe_cannot_charge_are_named_with_the_reason(tmp
         assert not expected or f"basic@1 has {obstacle}, which" in reported
 
 
+@pytest.mark.parametrize(
+    ("count", "named", "fields"),
+    [
+        ("total_tokens", "[small]", ["meters.tokens.dimensions.model"]),
+        ("total_tokens", "[small, large]", []),
+        ("events", "[]", []),
+    ],
+)
+def test_priced_values_that_an_edge_may_fold_are_named(tmp_path, count, named, fields):
+    terms = "meters: {tokens: {price: '1', by: {dimension: model, prices: {large: '2', small: '3'}}}}"
+    (tmp_path / "plans.yaml").write_text(f"plans: {{basic@1: {{fee: '9', tier: t, {terms}}}}}\n")
+    meters = f"meters: {{tokens: {{count: {count}, dimensions: {{model: {{values: 5, named: {named}}}}}}}}}"
+    text = f"tiers: {{t: {{}}}}\n{meters}\nbilling: {{plans: {tmp_path}/plans.yaml}}"
+    warnings = warned(tmp_path, text, COLLECTOR, collector_load.load_collector, list_collector_warnings)
+    assert warnings[0] == fields
+    assert not fields or "plans price large, which an edge" in warnings[1]
+
+
 def test_what_is_reported_of_an_edge_that_need_not_show_a_certificate_everywhere(tmp_path):
     authority = Authority(tmp_path)
     pair = authority.issue("collector.test")

@@ -79,6 +79,7 @@ class DimensionValues:
         self._passed: set[ValueOwner] = set()
         """Owners whose exceeded bound was reported."""
         self._bounds: dict[tuple[str, str], int] = {}
+        self._named: dict[tuple[str, str], frozenset[str]] = {}
         self._priced: dict[tuple[str, str], frozenset[str]] = {}
         """The values with a price, by meter and dimension, as of `_priced_as_of`."""
         self._priced_as_of: tuple[int, int] | None = None
@@ -88,11 +89,13 @@ class DimensionValues:
     def set_bounds(self, meters: Mapping[str, Meter]) -> None:
         """Hold dimensions to the bounds of these."""
         self._priced_as_of = None  # A reload can edit a version that no customer has.
-        self._bounds = {
-            (name, dimension): settings.values
+        by_key = {
+            (name, dimension): settings
             for name, meter in meters.items()
             for dimension, settings in meter.dimensions.items()
         }
+        self._bounds = {key: settings.values for key, settings in by_key.items()}
+        self._named = {key: frozenset(settings.named) for key, settings in by_key.items()}
 
     def forget(self) -> None:
         """Clear all cached values after a failed transaction."""
@@ -185,10 +188,11 @@ class DimensionValues:
 
     def _select_new(self, owner: ValueOwner, values: Iterable[str]) -> list[str]:
         """Return the new values that fit within the bound."""
-        taken, priced = self._taken[owner], self._priced.get((owner.meter, owner.name), ())
+        taken, key = self._taken[owner], (owner.meter, owner.name)
+        admitted = self._priced.get(key, frozenset()) | self._named.get(key, frozenset())
         room = max(0, self._bound(owner) - len(taken))
         new = [value for value in values if value not in taken]
-        return [*new[:room], *(value for value in new[room:] if value in priced)]
+        return [*new[:room], *(value for value in new[room:] if value in admitted)]
 
     async def _load_priced(self, connection: AsyncConnection) -> None:
         """Read the values that any version of a plan prices, where a version was recorded since."""

@@ -10,6 +10,7 @@ from edgeproxy.config.collector.alerts import is_in_clear
 from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.collector.listeners import GROUPS, PAGE_GROUPS
 from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.config.meters import MEASURES
 from edgeproxy.config.warnings import DEMONSTRATION, list_tracing_warnings, list_trusted_proxies_warnings
 
 NAMES_MAX = 3
@@ -58,7 +59,23 @@ def list_collector_warnings(settings: CollectorSettings) -> Iterator[str]:
 
 
 def _list_meter_warnings(settings: CollectorSettings) -> Iterator[str]:
-    """List plans that Stripe's meters cannot charge, where they are to."""
+    """List priced values that an edge may fold, and plans that Stripe's meters cannot charge, where they are to."""
+    priced: dict[tuple[str, str], dict[str, None]] = {}
+    for plan in settings.plans.values():
+        for name, price in plan.meters.items():
+            meter = settings.meters.get(name)
+            if price.by is None or meter is None or MEASURES[meter.count].is_of_services:
+                continue
+            dimension = meter.dimensions.get(price.by.dimension)
+            if dimension is not None:
+                lacking = [value for value in price.by.prices if value not in dimension.named]
+                priced.setdefault((name, price.by.dimension), {}).update(dict.fromkeys(lacking))
+    for (name, by), values in priced.items():
+        if values:
+            yield (
+                f"meters.{name}.dimensions.{by}: plans price {', '.join([*values][:NAMES_MAX])}, which an edge counts "
+                "as ~other once others have taken all places: name them in `named`, here and in the edges' meters"
+            )
     if settings.billing is None or settings.billing.collection != "meters":
         return
     for version, plan in settings.plans.items():

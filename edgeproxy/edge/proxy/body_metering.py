@@ -327,7 +327,7 @@ class BodyMetering:
             text = reported.get(dimension)
             if text is not None:
                 written = text.encode("latin-1", "replace")
-                split[dimension] = self._values.count_value(self._customer, meter.name, dimension, written, each.values)
+                split[dimension] = self._values.count_value(self._customer, meter.name, dimension, written, each)
         if split.get(SERVICE_TIER) == OTHER:
             tier = OTHER
         own = OTHER if split.get(MODEL) == OTHER else name, is_estimated, (tier, size)

@@ -307,7 +307,7 @@ def _create_counter(
     by_key = meter.dimensions.get(KEY)
     if by_key is not None and limits.key and is_by_key(KEY, by_key):
         metrics.values.begin_day(int(time()) // DAY_SECONDS)
-        value = metrics.values.count_value(customer, name, KEY, format_usage_key(limits.key), by_key.values)
+        value = metrics.values.count_value(customer, name, KEY, format_usage_key(limits.key), by_key)
         split = format_dimensions({**parse_dimensions(split), KEY: value})
     counter = metrics.get_usage_counter(customer, name, route.label, split)
     is_known_later = MEASURES[meter.count].is_reported or MEASURES[meter.count].in_body is not None

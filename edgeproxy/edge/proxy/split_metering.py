@@ -14,7 +14,7 @@ from edgeproxy.config.meters import MEASURES, is_by_key
 from edgeproxy.edge.proxy.metering import Clock, Countable, Metered, Metering, RelayedExchange, compile_field
 
 if TYPE_CHECKING:
-    from edgeproxy.config.meters import Meter
+    from edgeproxy.config.meters import Dimension, Meter
 
 DAY_SECONDS = 86400
 
@@ -33,7 +33,7 @@ class DimensionValues:
             self._counted.clear()
             self.day = day
 
-    def count_value(self, customer: str, meter: str, name: str, reported: bytes | None, bound: int) -> str:
+    def count_value(self, customer: str, meter: str, name: str, reported: bytes | None, dimension: "Dimension") -> str:
         """Return what a value counts as: itself, `~other` where it is none or one too many, "" where there was none."""
         if reported is None:
             return ""
@@ -42,19 +42,19 @@ class DimensionValues:
             return OTHER
         counted = self._counted.setdefault((customer, meter, name), set())
         if value not in counted:
-            if len(counted) >= bound:
+            if len(counted) >= dimension.values and value not in dimension.named:
                 return OTHER
             counted.add(value)
         return value
 
 
 class DimensionSource(NamedTuple):
-    """A dimension of a meter, the field that says its value, and how many values there may be."""
+    """A dimension of a meter, and the field that says its value."""
 
     meter: str
     name: str
     field: str
-    bound: int
+    settings: "Dimension"
 
 
 class SplitMetering(Metering):
@@ -72,7 +72,7 @@ class SplitMetering(Metering):
         super().__init__(meters, lambda name: counter(name, ""), unreadable)
         self._customer, self._meters, self._counter, self._values = customer, meters, counter, values
         self._sources = [
-            DimensionSource(meter, name, dimension.header.lower(), dimension.values)
+            DimensionSource(meter, name, dimension.header.lower(), dimension)
             for meter, settings in meters.items()
             for name, dimension in settings.dimensions.items()
             if dimension.header is not None
@@ -123,8 +123,8 @@ class SplitMetering(Metering):
             self._day = values.day
         key = tuple(
             [
-                values.count_value(self._customer, meter, name, reported.get(field), bound)
-                for meter, name, field, bound in self._sources
+                values.count_value(self._customer, meter, name, reported.get(field), dimension)
+                for meter, name, field, dimension in self._sources
             ]
         )
         own = self._by_values.get(key)

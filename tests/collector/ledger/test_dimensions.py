@@ -183,11 +183,14 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
 
 
 def test_a_value_with_a_price_has_a_place_beyond_the_bound(database: str, clock: Clock) -> None:  # noqa: F811
-    """Values without a price arrive first. The plan of the first version was recorded, and another one comes later."""
+    """Values without a price or a name arrive first. The plan of the first version was recorded, and another one comes
+    later."""
 
     async def run() -> None:
         books = await Books.open(database, clock)
-        books.ingest.values.set_bounds(METERS)
+        named = METERS["tokens"].dimensions["model"].model_copy(update={"named": ["kept"]})
+        tokens = METERS["tokens"].model_copy(update={"dimensions": {"model": named}})
+        books.ingest.values.set_bounds({**METERS, "tokens": tokens})
         services = Services(books)
         await record_prices(books, "a@1", "dear")
         fillers = [event(number, NOON, split=split(f"x{number}")) for number in range(BOUND)]
@@ -199,9 +202,16 @@ def test_a_value_with_a_price_has_a_place_beyond_the_bound(database: str, clock:
         await services.report(event(100, NOON, value=5, split=split("new")))
         await record_prices(books, "a@2", "new")
         await services.report(event(101, NOON, value=9, split=split("new")), event(102, NOON, split=split("z")))
+        await services.report(event(103, NOON, value=3, split=split("kept")))
         async with books.database.reading(whole=True) as connection:
             found = await fetch_quantities(connection, "acme", "tokens", 0, int(clock.now) + DAY, by="model")
-        assert found == {**{f"x{number}": 1 for number in range(BOUND)}, "dear": 7, "new": 9, "~other": 1 + 5 + 1}
+        assert found == {
+            **{f"x{number}": 1 for number in range(BOUND)},
+            "dear": 7,
+            "new": 9,
+            "kept": 3,
+            "~other": 1 + 5 + 1,
+        }
         await services.close()
         await books.verify()
         await books.close()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from edgeproxy.config.meters import Dimension
 from edgeproxy.edge.proxy.split_metering import DimensionValues
 from tests.edge.body_usage.transcripts import compact
 from tests.support.transcript import KEY, Edge, chunks, digest, get, head, ok
@@ -77,11 +78,21 @@ async def test_clients_see_the_field_where_it_is_passed(edge: Edge) -> None:
 
 def test_values_are_taken_anew_each_day() -> None:
     values = DimensionValues()
-    take: Callable[[bytes], str] = lambda said: values.count_value("acme", "runs", "model", said, 1)  # noqa: E731
+    one = Dimension(values=1)
+    take: Callable[[bytes], str] = lambda said: values.count_value("acme", "runs", "model", said, one)  # noqa: E731
     values.begin_day(1)
     assert [take(b"a"), take(b"b"), take(b"a"), take(b"\xff")] == ["a", "~other", "a", "~other"]
     values.begin_day(2)
     assert [take(b"b"), take(b"a")] == ["b", "~other"]
+
+
+async def test_named_value_has_a_place_whatever_came_before_it(edge: Edge) -> None:
+    named = {"model": {**MODEL["model"], "named": ["dear", "rare"]}}
+    edge.config["meters"] = {"runs": {"count": "requests", "dimensions": named}}
+    for model in ("m1", "m2", "m3", "dear", "m4", "dear"):
+        await edge.passes(with_key(), head("HTTP/1.1 200 OK", f"X-Usage-Model: {model}", "Content-Length: 0"))
+    counts = {"m1": 1, "m2": 1, "~other": 2, "dear": 2}
+    assert split(edge) == {("runs", f'{{"model":"{value}"}}'): count for value, count in counts.items()}
 
 
 async def test_usage_is_counted_by_key_without_a_field(edge: Edge) -> None:

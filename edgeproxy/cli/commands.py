@@ -155,6 +155,16 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "versions": "plans.versions",
         },
     ),
+    "subscriptions": (
+        "Plans that customers have, and their quantities.",
+        {
+            "show": "subscriptions.show_subscription",
+            "add": "subscriptions.add",
+            "change": "subscriptions.change",
+            "keep": "subscriptions.keep",
+            "end": "subscriptions.end",
+        },
+    ),
     "billing": (
         "What usage costs, who is charged for it, and who has paid.",
         {

@@ -1,6 +1,7 @@
 """Plans, subscriptions and invoices over HTTP, by a collector that charges at the Stripe sandbox."""
 
 import itertools
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from typing import Any
 
 import orjson
 import pytest
+from typer.testing import CliRunner
 
+from edgeproxy import cli
 from edgeproxy.collector.billing.rating.periods import period_at
 from loadtest.testbed.collector import ADMIN, OWN, READ, SERVICE, Collector, sha256
 from loadtest.testbed.http_client import Answer, answer_of, ask
@@ -491,6 +494,34 @@ def test_more_seats_cost_the_rest_of_the_month_and_fewer_come_when_it_ends(charg
     assert (changed["plan"], changed["quantity"]) == ("standard@1", 1), "standard has no quantity"
 
 
+def test_commands_change_a_quantity_as_the_api_does(charging: Collector) -> None:
+    name = customer(charging)
+    environ = {"EDGEPROXY_COLLECTOR": f"http://{HOST}:{charging.port}", "EDGEPROXY_TOKEN": ADMIN}
+
+    def run(line: str, code: int = 0) -> Any:
+        result = CliRunner().invoke(cli.app, ["subscriptions", *line.format(name).split()], env=environ)
+        assert result.exit_code == code, result.output
+        return json.loads(result.output) if "--json" in line else result.output
+
+    assert "2 × crew@1" in run("add {} crew --quantity 2 --dry-run"), "a preview"
+    run("show {}", 1)
+    assert run("add {} crew --quantity 2 --json")["quantity"] == 2
+    terms = {"plan": "crew", "quantity": 7}
+    path = f"/billing/subscription/preview?customer={name}"
+    preview = run("change {} --quantity 7 --dry-run --json")
+    assert (preview, preview["when"]) == (call(charging, "POST", path, terms).json(), "now")
+    assert run("show {} --json")["quantity"] == 2
+    assert run("change {} --quantity 7 --json")["quantity"] == 7
+    for line in ("change {} --quantity 5", "change {} --plan free", "end {} --reason unused"):
+        waiting = run(f"{line} --json")
+        assert (waiting["quantity"], waiting["plan"]) == (7, "crew@1")
+        assert waiting["next_quantity"] == 5 or waiting["next_plan"] == "free@1" or waiting["cancel_at"], waiting
+        kept = run("keep {} --json")
+        assert (kept["next_plan"], kept["next_quantity"], kept["cancel_at"], kept["quantity"]) == (None, None, None, 7)
+    assert "has 20 × crew@1 at most" in run("change {} --quantity 21", 1)
+    assert "the plan is 7 × crew@1 already" in run("keep {}", 1)
+
+
 def test_a_plan_changes_twice_in_a_period_and_each_change_is_one_invoice(charging: Collector) -> None:
     token, _ = subscribe(charging, plan="crew", quantity=2)
     _, changed = preview_and_change(charging, token, plan="standard")
@@ -519,6 +550,16 @@ def test_months_become_years_at_once_and_years_become_months_when_they_end(charg
     assert (changed["interval"], changed["next_interval"]) == ("year", "month")
     _, changed = preview_and_change(charging, token, plan="crew", interval="year")
     assert (changed["interval"], changed["next_interval"]) == ("year", None)
+
+
+def test_a_coupon_of_a_subscription_that_begins_again_is_previewed(charging: Collector) -> None:
+    token, _ = subscribe(charging, plan="crew", quantity=2)
+    assert call(charging, "DELETE", "/billing/subscription?when=now", token=token).status == 200
+    preview, again = preview_and_change(charging, token, "POST", plan="crew", quantity=5, coupon="HALF")
+    assert [line["kind"] for line in preview["lines"]] == ["proration", "proration", "discount"]
+    assert again["quantity"] == 5
+    refused = call(charging, "POST", "/billing/subscription/preview", {"plan": "crew", "coupon": "HALF"}, token=token)
+    assert refused.status == 409, refused
 
 
 def test_a_subscription_begins_again_in_the_period_in_which_it_ended(charging: Collector) -> None:

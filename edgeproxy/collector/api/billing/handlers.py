@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from aiohttp import web
@@ -43,7 +43,7 @@ from edgeproxy.collector.billing.credits import checkout
 from edgeproxy.collector.billing.invoices.line_rows import line_to_response
 from edgeproxy.collector.billing.period_close import quantities
 from edgeproxy.collector.billing.period_close.trial_payments import has_payment_method
-from edgeproxy.collector.billing.rating.discounts import rate_discounts
+from edgeproxy.collector.billing.rating.discounts import Discount, rate_discounts
 from edgeproxy.collector.billing.rating.rater import RatedLine, sum_amounts
 from edgeproxy.collector.billing.reports import plan_costs
 from edgeproxy.collector.billing.rollout import charging
@@ -251,7 +251,7 @@ class BillingHandlers(CancellationHandlers):
                 trial_ends_at = prepared.period.end if prepared.last.is_trial else None
                 version, when, at = prepared.last.version, "now", prepared.last.span.start
             else:
-                if body.coupon is not None:
+                if row is not None and body.coupon is not None:
                     raise ProblemError(409, "a coupon comes with a new subscription, and there is one already")
                 planned, trial_ends_at = await self._prepare_change(connection, call, row, ended, plans, now)
                 version = plans_on_sale.resolve_version(body.plan, plans, customer.name)
@@ -283,6 +283,13 @@ class BillingHandlers(CancellationHandlers):
             planned = await prepared_changes.prepare_resumption(
                 connection, loaded, body.plan, terms, plans=plans, now=now
             )
+            if body.coupon is not None:
+                assert planned.begun is not None
+                after = prepared_changes.compute_resumed_state(loaded, planned.begun)
+                discount = await self._prepare_redemption(
+                    connection, call, loaded.customer, after, loaded.discounts, now
+                )
+                planned = await prepared_changes.add_discount(connection, loaded, planned, discount)
         else:
             planned = await prepared_changes.prepare_change(
                 connection, loaded, body.plan, body.when, terms, plans=plans, now=now
@@ -303,13 +310,24 @@ class BillingHandlers(CancellationHandlers):
         )
         lines = changes.compute_fees(prepared.segments, ())
         if body.coupon is not None:
-            offered = get_billing(self._settings).coupons
-            with rejecting_coupons(call.holder):
-                discount = await coupons.prepare_redemption(
-                    connection, customer.id, prepared, (), body.coupon, offered, now
-                )
+            discount = await self._prepare_redemption(connection, call, customer, prepared, (), now)
             lines += rate_discounts(lines, (), prepared.segments, [discount])
         return prepared, lines
+
+    async def _prepare_redemption(
+        self,
+        connection: AsyncConnection,
+        call: Call[CustomerQuery, PreviewSubscriptionRequest],
+        customer: Subscriber,
+        current: SubscriptionState,
+        before: Sequence[Discount],
+        now: float,
+    ) -> Discount:
+        """Return what the code of a preview would take off; raises ProblemError."""
+        code, offered = call.body.coupon, get_billing(self._settings).coupons
+        assert code is not None
+        with rejecting_coupons(call.holder):
+            return await coupons.prepare_redemption(connection, customer.id, current, before, code, offered, now)
 
     def _count_code(self, holder: Holder, code: str | None) -> None:
         """Raise ProblemError where a customer tries too many codes."""

@@ -9,7 +9,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.invoices import invoiced_lines
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.discounts import Discount, rate_discounts
-from edgeproxy.collector.billing.rating.rater import RatedLine
+from edgeproxy.collector.billing.rating.rater import RatedLine, Segment
 from edgeproxy.collector.billing.subscriptions import (
     changes,
     customer_currency,
@@ -116,6 +116,21 @@ async def prepare_change(
     except PlanChangeError as error:
         raise ChangeRejectedError(error.status, error.why) from None
     return discount_change(loaded, change, invoiced, loaded.discounts)
+
+
+def compute_resumed_state(loaded: LoadedSubscription, begun: Segment) -> SubscriptionState:
+    """Return a subscription that goes on with the segment that has begun."""
+    return loaded.current._replace(segments=[*loaded.current.segments, begun], cancel_at=None, next_version=None)
+
+
+async def add_discount(
+    connection: AsyncConnection, loaded: LoadedSubscription, change: PlanChange, discount: Discount
+) -> PlanChange:
+    """Return a change at once with the lines of a coupon that begins with it."""
+    assert change.begun is not None
+    invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id)
+    fees = changes.compute_fees([*loaded.current.segments, change.begun], invoiced)
+    return discount_change(loaded, change._replace(lines=fees), invoiced, [*loaded.discounts, discount])
 
 
 def discount_change(

@@ -11,7 +11,7 @@ from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import compute_difference, require_version
 from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.accounts.models import UpdateCustomerRequest
-from edgeproxy.collector.billing.invoices import invoiced_lines, invoices
+from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.discounts import Discount, rate_discounts
 from edgeproxy.collector.billing.rating.rater import Segment, Span
@@ -44,6 +44,8 @@ from edgeproxy.collector.database.billing_tables import CANCELED
 from edgeproxy.config.collector.catalog import Plan, get_plan_tier
 from edgeproxy.config.collector.settings import CollectorSettings
 
+NOTHING_PLANNED: Mapping[str, object] = dict.fromkeys(("next_version", "next_is_yearly", "next_quantity"))
+"""The columns of a subscription for which no change waits."""
 RUNNER = Caller("billing")
 """The caller in the audit log of changes at the end of a period."""
 
@@ -98,23 +100,18 @@ async def _resume_subscription(
     begun, row, current = change.begun, loaded.row, loaded.current
     assert begun is not None
     customer = await _fix_currency(connection, caller, loaded.customer, begun.plan, terms.currency)
-    after = current._replace(segments=[*current.segments, begun], cancel_at=None, next_version=None)
     if coupon is not None:
-        before = loaded.discounts
-        of = (customer, row.id, after, before, coupon, settings, now)
+        after = prepared_changes.compute_resumed_state(loaded, begun)
+        of = (customer, row.id, after, loaded.discounts, coupon, settings, now)
         discount = await coupons.redeem(connection, caller, *of)
-        invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, row.id)
-        fees = changes.compute_fees(after.segments, invoiced)
-        change = change._replace(lines=fees)
-        change = prepared_changes.discount_change(loaded, change, invoiced, [*before, discount])
+        change = await prepared_changes.add_discount(connection, loaded, change, discount)
     # Stripe's subscription has ended, or ends now.
     await subscription_rows.begin_segment(connection, row.id, begun, current.period, "invoice_items")
     await _apply_plan(connection, caller, customer, begun, current.anchor, settings)
     await invoice_change(connection, row, change, now)
     await cancellations.drop_feedback(connection, row.id)
-    values: dict[str, object] = {"plan_version": begun.version, "is_yearly": int(begun.is_yearly), "cancel_at": None}
-    values |= {"next_version": None, "next_is_yearly": None, "tier_before": customer.tier}
-    values |= {"quantity": begun.quantity, "next_quantity": None}
+    values = {**NOTHING_PLANNED, "cancel_at": None, "tier_before": customer.tier}
+    values |= {"plan_version": begun.version, "is_yearly": int(begun.is_yearly), "quantity": begun.quantity}
     return await write_change(connection, caller, loaded._replace(customer=customer), values, state=ACTIVE)
 
 
@@ -264,8 +261,7 @@ async def cancel_subscription(
         await _end_subscription(connection, caller, loaded, at, settings)
     if feedback is not None:
         await cancellations.record_feedback(connection, loaded.row.id, loaded.row.customer, feedback, now)
-    ended: dict[str, object] = {"cancel_at": at, "next_version": None, "next_is_yearly": None, "next_quantity": None}
-    return await write_change(connection, caller, loaded, ended, state=state)
+    return await write_change(connection, caller, loaded, {**NOTHING_PLANNED, "cancel_at": at}, state=state)
 
 
 async def roll_period(
@@ -287,7 +283,7 @@ async def roll_period(
         begun = await unpaid_plans.stop_unpaid(connection, loaded, begun, settings.billing.unpaid, now)
     if begun is None:
         await _end_subscription(connection, RUNNER, loaded, current.period.end, settings)
-        ended = {"next_version": None, "next_is_yearly": None, "cancel_at": current.period.end}
+        ended = {**NOTHING_PLANNED, "cancel_at": current.period.end}
         await write_change(connection, RUNNER, loaded, ended, state=CANCELED)
         return True
     period = periods.period_after(current.period, current.anchor)
@@ -296,8 +292,8 @@ async def roll_period(
     values: dict[str, object] = {"period_start": period.start, "period_end": period.end}
     last = current.last
     if (begun.version, begun.is_yearly, begun.quantity) != (last.version, last.is_yearly, last.quantity):
-        values |= {"plan_version": begun.version, "next_version": None, "is_yearly": int(begun.is_yearly)}
-        values |= {"next_is_yearly": None, "quantity": begun.quantity, "next_quantity": None}
+        values |= {"plan_version": begun.version, "is_yearly": int(begun.is_yearly), "quantity": begun.quantity}
+        values |= NOTHING_PLANNED
         await _apply_plan(connection, RUNNER, loaded.customer, begun, current.anchor, settings)
     is_trial = current.last.is_trial
     if is_trial:

@@ -1,0 +1,83 @@
+"""The portal's plan page of a plan that is sold by quantity: previewed, changed, and taken back."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest.testbed.collector import ADMIN, PLANS, SOLD
+from tests.support.site import PagesStage
+from tests.support.visitor import Visitor
+
+CREW = (
+    "  crew@1: {fee: '10', tier: basic, quantity: {max: 20}}\n  crew@2: {fee: '20', tier: basic, quantity: {max: 9}}\n"
+)
+WORDS = {
+    "en": ("Quantity", "a month for each", "What would this quantity cost?"),
+    "de": ("Menge", "im Monat je Stück", "Was würde diese Menge kosten?"),
+    "nl": ("Aantal", "per maand per stuk", "Wat zou dit aantal kosten?"),
+}
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
+    folder = tmp_path_factory.mktemp("quantities")
+    (folder / "plans.yaml").write_text(f"{Path(PLANS).read_text()}\n{CREW}")
+    with closing(PagesStage(folder)) as made:
+        made.collector.end()
+        made.collector.settings["billing"]["plans"] = str(folder / "plans.yaml")
+        made.collector.settings["meters"] |= SOLD
+        made.collector.start()
+        yield made
+
+
+def fetch(stage: PagesStage, name: str) -> dict[str, Any]:
+    subscription = stage.collector.get("/billing/subscription", token=ADMIN, customer=name).json()
+    return {field: subscription[field] for field in ("plan", "quantity", "next_plan", "next_quantity")}
+
+
+def preview(visitor: Visitor, plan: str, quantity: int) -> None:
+    """Fill in a quantity of a plan, and look at what it costs."""
+    visitor.get("/account/plan")
+    forms = [one for one in visitor.read.forms if one.action.endswith("/preview")]
+    (form,) = [one for one in forms if "quantity" in one.fields and one.fields["plan"] == plan]
+    visitor.post(form.action, {**form.fields, "quantity": str(quantity)})
+
+
+def test_customer_sees_the_cost_of_a_quantity_and_takes_a_smaller_one_back(stage: PagesStage) -> None:
+    stage.join("crew")
+    body = {"plan": "crew@2", "quantity": 3}
+    assert stage.collector.send("POST", "/billing/subscription?customer=crew", body, token=ADMIN).status == 201
+    held = fetch(stage, "crew")
+    with stage.customer("crew") as crew:
+        preview(crew, "crew@2", 5)
+        assert "Remaining time of 5 × crew@2" in crew.read.text
+        assert fetch(stage, "crew") == held
+        crew.send("/account/plan")
+        assert fetch(stage, "crew") == {**held, "quantity": 5}
+        preview(crew, "crew@2", 2)
+        assert "It begins when what is paid ends" in crew.read.text
+        crew.send("/account/plan")
+        assert fetch(stage, "crew") == {"plan": "crew@2", "quantity": 5, "next_plan": "crew@2", "next_quantity": 2}
+        assert "2 × Crew" in crew.get("/account/plan").text
+        crew.send("/account/plan/keep")
+        assert fetch(stage, "crew") == {**held, "quantity": 5}
+        preview(crew, "crew@2", 10)
+        assert crew.status == 422, "there are nine at most"
+        for language, words in WORDS.items():
+            crew.client.headers["Accept-Language"] = language
+            text = crew.get("/account/plan").text
+            assert [word for word in words if word not in text] == [], language
+
+
+def test_quantity_of_an_older_version_changes_without_a_change_of_prices(stage: PagesStage) -> None:
+    stage.join("early")
+    body = {"plan": "crew@1", "quantity": 3}
+    assert stage.collector.send("POST", "/billing/subscription?customer=early", body, token=ADMIN).status == 201
+    with stage.customer("early") as early:
+        preview(early, "crew@1", 5)
+        assert "Remaining time of 5 × crew@1" in early.read.text
+        early.send("/account/plan")
+    assert fetch(stage, "early") == {"plan": "crew@1", "quantity": 5, "next_plan": None, "next_quantity": None}

@@ -54,7 +54,7 @@ def refund_charge(tx: Transaction, charge: Body, amount: int | None, params: Fie
         "created": tx.now,
         "currency": charge["currency"],
         "customer": charge["customer"],
-        "destination_details": {"type": "card", "card": {"type": "refund", "reference_status": "pending"}},
+        "destination_details": _build_destination(tx, charge),
         "payment_intent": charge["payment_intent"],
         "payment_method": charge["payment_method"],
         "reason": params.get("reason"),
@@ -82,9 +82,18 @@ def _require_undisputed(tx: Transaction, charge: Fields) -> None:
         )
 
 
+def _build_destination(tx: Transaction, charge: Fields) -> Body:
+    """Return where the money of a refund goes."""
+    if tx.get("payment_method", charge["payment_method"])["type"] == "us_bank_account":
+        return {"type": "us_bank_transfer", "us_bank_transfer": {"reference": None, "reference_status": "pending"}}
+    return {"type": "card", "card": {"type": "refund", "reference_status": "pending"}}
+
+
 def _get_outcome(tx: Transaction, charge: Fields) -> str:
-    """Return what becomes of refunds of a charge, by its test card."""
+    """Return what becomes of refunds of a charge, by its test card; banks take time for those of debits."""
     method = tx.get("payment_method", charge["payment_method"])
+    if method["type"] == "us_bank_account":
+        return "pending"
     if method["type"] != "card":
         raise unsupported(f"refunds of the type {method['type']}", "charge")
     return payment_methods.get_card(method).refund

@@ -202,7 +202,7 @@ def test_a_value_with_a_price_has_a_place_beyond_the_bound(database: str, clock:
         await services.report(event(100, NOON, value=5, split=split("new")))
         await record_prices(books, "a@2", "new")
         await services.report(event(101, NOON, value=9, split=split("new")), event(102, NOON, split=split("z")))
-        await services.report(event(103, NOON, value=3, split=split("kept")))
+        await books.ship(chain.next(("acme", "tokens", "v1", 3, split("kept"))))
         async with books.database.reading(whole=True) as connection:
             found = await fetch_quantities(connection, "acme", "tokens", 0, int(clock.now) + DAY, by="model")
         assert found == {

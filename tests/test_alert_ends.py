@@ -1,0 +1,122 @@
+"""Each shipped alert ends once what it is about is well again: the trials of tests/alerts*.yml, continued.
+
+A trial makes alerts fire. Here each goes on from its last look: counters stand still, and gauges are well, by WELL or
+as in the trial's first minute. Then none of the alerts that fired may fire any more.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.test_deploy import ALERTS, MEMORY, ROOT, TRIALS, needs_promtool
+
+STEP = re.compile(r"(?P<start>_|-?[\d.e+]+?)(?:(?P<slope>[+-][\d.e]+))?x(?P<times>\d+)")
+COUNTER = re.compile(r"_(total|count|sum|bucket)$")
+CLOCK, LAST = "the time", "the last value"
+WELL = {
+    r"up\{": "1",
+    "edge_worker_open_descriptors": "30",
+    "edge_table_rows": "0",
+    "edge_directory_version": "7",
+    "(edge|collector)_tls_expiry_seconds": "5000000",
+    r'edge_upstream_endpoints\{.*state="up"': "2",
+    r'edge_upstream_endpoints\{.*state="down"': "0",
+    "edgeproxy_probe_finished_seconds": CLOCK,
+    "edgeproxy_job_last_success_timestamp_seconds": CLOCK,
+    "billing_refunds": LAST,
+    r'edge_requests_total\{.*code="200"': "+600000",
+}
+"""Values of series that are well, where neither the last value of a counter nor the first one of a gauge is."""
+ADDED = {
+    "EdgeDown": 'up{job="edgeproxy", instance="a"}',
+    "EdgeNoWorkers": 'edge_worker_open_descriptors{job="edgeproxy", instance="a", worker="0"}',
+}
+"""Series whose absence an alert is about."""
+HOURS = {"10m": 40, "1m": 4}
+"""The hours for which a trial goes on, by its interval: longer than the windows of its alerts."""
+HOURS_OF = {"BillingRefundsHigh": 25}
+"""The same of alerts with a longer window."""
+
+
+def expand(values: str) -> list[str]:
+    """Return the samples of a series as promtool has them."""
+    samples: list[str] = []
+    for word in values.split():
+        step = STEP.fullmatch(word)
+        if step is None:
+            samples.append(word)
+        elif step["slope"] is None:
+            samples += [step["start"]] * (int(step["times"]) + 1)
+        else:
+            start, slope = float(step["start"]), float(step["slope"])
+            samples += [repr(start + slope * at) for at in range(int(step["times"]) + 1)]
+    return samples
+
+
+def go_on(name: str, values: str, steps: int, more: int, minutes: int) -> dict[str, str]:
+    """Return a series up to so many steps of some minutes each, and well for `more` steps from there."""
+    samples = expand(values)[:steps]
+    samples += ["_"] * (steps - len(samples))
+    seen = [sample for sample in samples if sample not in ("_", "stale")] or ["0"]
+    well = next((value for pattern, value in WELL.items() if re.match(pattern, name)), None)
+    if well is None:
+        well = LAST if COUNTER.search(name.partition("{")[0]) else seen[0]
+    if well == CLOCK:
+        well = f"{steps * minutes * 60}+{minutes * 60}"
+    elif well.startswith("+"):
+        well = seen[-1] + well
+    return {"series": name, "values": f"{' '.join(samples)} {seen[-1] if well == LAST else well}x{more}"}
+
+
+def find_minutes(time: str) -> int:
+    """Return the minutes of a time such as 90m or 2h."""
+    return int(time[:-1]) * {"m": 1, "h": 60, "d": 1440}[time[-1]]
+
+
+def list_trials() -> list[tuple[str, dict[str, Any], int]]:
+    """Return the trials that make an alert fire, with their file and the minute of the last look at which one does."""
+    trials = []
+    for file in TRIALS:
+        for trial in yaml.safe_load((ROOT / file).read_text())["tests"]:
+            looks = [find_minutes(look["eval_time"]) for look in trial["promql_expr_test"] if look["exp_samples"]]
+            if looks and "ALERTS" in str(trial["promql_expr_test"]):
+                trials.append((file, trial, max(looks)))
+    return trials
+
+
+FOUND = list_trials()
+
+
+@needs_promtool
+@pytest.mark.parametrize(("file", "trial", "last"), FOUND, ids=[trial["name"][:60] for _, trial, _ in FOUND])
+def test_alerts_end_once_all_is_well(file: str, trial: dict[str, Any], last: int, tmp_path: Path) -> None:
+    interval = trial["interval"]
+    minutes = find_minutes(interval)
+    fired = sorted(set(re.findall(r'alertname="(\w+)"', str(trial["promql_expr_test"]))))
+    hours = max(HOURS_OF.get(name, HOURS[interval]) for name in fired)
+    steps, more = last // minutes + 1, hours * 60 // minutes
+    names = "|".join(fired)
+    firing = f'count by (alertname) (ALERTS{{alertstate="firing", alertname=~"{names}"}})'
+    given = {one["series"]: one["values"] for one in trial["input_series"]}
+    missing = {ADDED[name]: "_" for name in fired if name in ADDED and ADDED[name] not in given}
+    series = [go_on(name, values, steps, more, minutes) for name, values in {**missing, **given}.items()]
+    look = {"expr": firing, "eval_time": f"{last + hours * 60}m", "exp_samples": []}
+    test = {"interval": interval, "input_series": series, "promql_expr_test": [look]}
+    settings = yaml.safe_load((ROOT / file).read_text())
+    settings |= {"rule_files": [str((ROOT / file).parent / name) for name in settings["rule_files"]], "tests": [test]}
+    path = tmp_path / "ends.yml"
+    path.write_text(yaml.safe_dump(settings))
+    environ = {**os.environ, "GOGC": "400", **({"TMPDIR": str(MEMORY)} if os.access(MEMORY, os.W_OK) else {})}
+    done = subprocess.run(["promtool", "test", "rules", path], check=False, capture_output=True, text=True, env=environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alert_has_a_trial_that_goes_on_to_its_end() -> None:
+    tried = {name for _, trial, _ in FOUND for name in re.findall(r'alertname="(\w+)"', str(trial["promql_expr_test"]))}
+    assert {rule["alert"] for rule in ALERTS} - tried == {"Watchdog", "MetricAbsent"}
+    assert set(ADDED) <= tried

@@ -4,6 +4,9 @@ Of all that a worker does for a request in Python, without system calls and with
 The counts do not depend on what else the machine does, and hardly differ from run to run, so they show what a change
 costs where times would not. Microseconds they are not: `scripts/bench` has these.
 
+`many` stands for scenarios of many customers, each of which has a name of its own (loadtest/bench/measure/crowd.py):
+`many-100000-zipf-routes100-new-first` has all that there is. `--workers N` lays the tables out for so many workers.
+
 With --history FILE the counts are appended to FILE, and the exit status is 1 where one differs by more than 2 % from
 that of the last run with the same Python and build: say in docs/start/performance.md what the change buys.
 """
@@ -18,6 +21,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from loadtest.bench.measure import crowd
 from loadtest.bench.measure.scripted_http2 import KINDS
 from loadtest.bench.scenario import FALLBACK, SCENARIOS, STREAMS
 from loadtest.instructions_history import Run, append_run, find_changes, load_history
@@ -27,12 +31,14 @@ NIGHTLY = ("small", "rich", "vary", "429", "64k", "post10k", "fallback", "http2"
 """The scenarios that are counted where none is named."""
 FEW, MANY = 500, 2500
 """Exchanges of two runs; all but the exchanges between is the same in both."""
+WORKERS_MAX = 64
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.instructions", description=__doc__)
     known = (*SCENARIOS, *STREAMS, FALLBACK.name, *KINDS)
-    parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {', '.join(known)}")
+    parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {', '.join(known)}, many, many-…")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="workers of the tables (default 1)")
     parser.add_argument(
         "--python",
         type=Path,
@@ -44,11 +50,16 @@ def main(argv: Sequence[str]) -> int:
     history = [] if given.history is None else load_history(given.history)  # Before minutes of counting.
     python = str(given.python.absolute())
     counts: dict[str, int] = {}
-    for scenario in given.scenario or NIGHTLY:
-        if scenario not in known:
-            parser.error(f"{scenario} is none of {', '.join(known)}")
-        counts[scenario] = count_per_exchange(python, scenario)
-        print(f"{scenario:10} {counts[scenario]:9,}", flush=True)
+    if not 1 <= given.workers <= WORKERS_MAX:
+        parser.error(f"--workers: from 1 to {WORKERS_MAX}")
+    asked = [each for name in given.scenario or NIGHTLY for each in (crowd.EXAMPLES if name == "many" else (name,))]
+    for scenario in asked:
+        if scenario not in known and crowd.parse_crowd(scenario) is None:
+            parser.error(f"{scenario} is none of {', '.join(known)}, many, many-…")
+    for scenario in asked:
+        name = scenario if given.workers == 1 else f"{scenario} of {given.workers}"
+        counts[name] = count_per_exchange(python, scenario, workers=given.workers)
+        print(f"{name:10} {counts[name]:9,}", flush=True)
     if given.history is None:
         return 0
     run = Run(ask_git("rev-parse", "HEAD"), datetime.now(UTC).isoformat(timespec="seconds"), *describe(python), counts)
@@ -77,22 +88,40 @@ def describe(python: str) -> tuple[str, str]:
     return f"{version}, {compiler}", build
 
 
-def count_per_exchange(python: str, scenario: str, sources: Path | None = None) -> int:
+def count_per_exchange(python: str, scenario: str, sources: Path | None = None, workers: int = 1) -> int:
     """Count the instructions of an exchange. `sources`: a folder with the edgeproxy that is meant, in the place of the
     one that is installed. Raises CalledProcessError where this harness does not fit it."""
-    few, many = (instructions(python, scenario, times, sources) for times in (FEW, MANY))
+    if workers > 1 or crowd.parse_crowd(scenario) is not None:
+        return count_warm(python, scenario, sources, workers)
+    few, many = (instructions(python, scenario, times, sources, workers) for times in (FEW, MANY))
     return (many - few) // (MANY - FEW)
 
 
-def instructions(python: str, scenario: str, times: int, sources: Path | None = None) -> int:
+def count_warm(python: str, scenario: str, sources: Path | None, workers: int) -> int:
+    """Count the instructions of an exchange from when all is set up: of many customers who have asked before that would
+    take too long under cachegrind, and of many workers no two runs are the same until all of them have joined.
+    """
+    watched = ["--tool=callgrind", "--instr-atstart=no", "--vgdb-poll=100", "--callgrind-out-file=/dev/null"]
+    return run_watched(python, watched, scenario, MANY, sources, workers, "--callgrind") // MANY
+
+
+def instructions(python: str, scenario: str, times: int, sources: Path | None = None, workers: int = 1) -> int:
     """How many it takes to start and to let so many exchanges take place."""
+    watched = ["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
+    return run_watched(python, watched, scenario, times, sources, workers)
+
+
+def run_watched(
+    python: str, watched: Sequence[str], scenario: str, times: int, sources: Path | None, workers: int, *more: str
+) -> int:
+    """Run the exchanges under Valgrind with these options, and return how many instructions it counted."""
     with tempfile.TemporaryDirectory() as folder:
         # Where there is no edgeproxy: the one that is installed for this interpreter is meant, compiled or not.
         (Path(folder) / "loadtest").symlink_to(LOADTEST)
-        program = [python, "-m", "loadtest.bench.measure.scripted", folder, scenario, str(times)]
-        watched = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null", *program]
+        program = [python, "-m", "loadtest.bench.measure.scripted", folder, scenario, str(times), *more]
+        command = ["valgrind", *watched, *program, "--workers", str(workers)]
         environ = {**os.environ, "PYTHONHASHSEED": "0"} | ({} if sources is None else {"PYTHONPATH": str(sources)})
-        said = subprocess.run(watched, capture_output=True, text=True, check=True, env=environ, cwd=folder).stderr
+        said = subprocess.run(command, capture_output=True, text=True, check=True, env=environ, cwd=folder).stderr
     total = re.search(r"I\s+refs:\s+([\d,]+)", said)
     assert total is not None, said
     return int(total[1].replace(",", ""))

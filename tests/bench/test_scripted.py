@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+
+from loadtest.bench.measure.crowd import Crowd, parse_crowd
 
 
 @pytest.mark.parametrize(
@@ -14,3 +17,37 @@ def test_exchanges_take_place_without_sockets(scenario: str, tmp_path: Path) -> 
     command = [sys.executable, "-m", "loadtest.bench.measure.scripted", tmp_path, scenario, "20"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("scenario", "options"),
+    [
+        ("many-100", ()),
+        ("many-400-first", ()),
+        ("many-50-zipf-routes100-new", ()),
+        ("small", ("--workers", "9")),
+        ("many-20", ("--workers", "3")),
+    ],
+)
+def test_many_customers_and_workers_take_part(scenario: str, options: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "loadtest.bench.measure.scripted", tmp_path, scenario, "20", *options]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_crowd_asks_for_what_its_name_says() -> None:
+    crowd = parse_crowd("many-300-zipf-routes100-new")
+    assert crowd == Crowd(300, 100, is_zipf=True, has_new_paths=True)
+    asked = crowd.ask(2000)
+    keys = Counter(each.partition(b"Bearer ")[2] for each in asked)
+    assert keys.most_common(1)[0][1] > 20 * min(keys.values())
+    assert len({each.partition(b" HTTP")[0] for each in asked}) == 2000
+    assert len({each.split(b"/")[1] for each in asked}) == 100
+    assert parse_crowd("many-0") is parse_crowd("small") is None
+
+
+def test_who_asks_first_has_not_asked_before() -> None:
+    crowd = parse_crowd("many-1000-first")
+    assert crowd is not None
+    assert not set(crowd.ask(700)) & set(crowd.warm_up())
+    assert len(set(crowd.ask(700))) == 700

@@ -1,6 +1,8 @@
 """The program whose instructions are counted: `python scripted.py FOLDER SCENARIO EXCHANGES`; no network, no clock.
 
-SCENARIO is one of the bench, or `http2` with or without one (scripted_http2.py).
+SCENARIO is one of the bench, `http2` with or without one (scripted_http2.py), or that of a crowd (crowd.py). With
+`--workers N` the tables are those of so many workers, each of which has counted in its column. With `--callgrind` it
+tells Valgrind's callgrind when to begin to count.
 
 A client and an upstream, both scripted, talk to a worker's own objects, one exchange after another. Time goes on by
 5 µs whenever it is asked for, so each run does the same.
@@ -13,11 +15,15 @@ import time
 
 time.monotonic = itertools.count(1000.0, 5e-6).__next__  # Before anybody imports it by name.
 
+import argparse  # noqa: E402
 import asyncio  # noqa: E402
 import gc  # noqa: E402
 import json  # noqa: E402
+import os  # noqa: E402
 import random  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+import subprocess  # noqa: E402
+from collections.abc import Callable, Iterable, Sequence  # noqa: E402
+from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -30,6 +36,7 @@ from edgeproxy.edge.proxy.runtime import Runtime  # noqa: E402
 from edgeproxy.edge.proxy.snapshot import Snapshot  # noqa: E402
 from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection  # noqa: E402
 from loadtest.bench.measure import scripted_http2  # noqa: E402
+from loadtest.bench.measure.crowd import parse_crowd  # noqa: E402
 from loadtest.bench.measure.scripted_http2 import KINDS  # noqa: E402
 from loadtest.bench.peers.edge import settings  # noqa: E402
 from loadtest.bench.peers.peer import Place  # noqa: E402
@@ -108,10 +115,60 @@ def answer(scenario: Scenario) -> tuple[bytes, ...]:
     return (head, *(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces), b"0\r\n\r\n")
 
 
-def exchanges(folder: Path, name: str) -> Callable[[int], None]:
-    """Set up an edge as the bench does; returns what lets so many exchanges take place."""
-    http2 = KINDS.get(name)
-    scenario = {**SCENARIOS, **STREAMS, FALLBACK.name: FALLBACK}[name] if http2 is None else http2.scenario
+def join_workers(state: Path, workers: int) -> list[Store]:
+    """Join so many workers, each of which counts in a column of its own."""
+    stores = [Store.join(state)]
+    with ThreadPoolExecutor(1) as joining:
+        while len(stores) < workers:
+            joined = joining.submit(Store.join, state)
+            while not joined.done():  # It waits until all others know of its column.
+                for store in stores:
+                    store.refresh_columns()
+            stores.append(joined.result())
+    for store in stores:
+        store.refresh_columns()
+    return stores
+
+
+class Stand:
+    """A worker's own objects between a scripted client and a scripted upstream."""
+
+    def __init__(self, store: Store, dumped: bytes, attempts: Sequence[tuple[bytes, ...]]) -> None:
+        self.runtime = runtime = Runtime(store)
+        runtime.serve_snapshot(Snapshot(PreparedConfiguration(dumped), store, runtime.metrics))
+        runtime.overload = Overload(lambda: 1, lambda: 1, lambda most: None, lambda: None, lambda late: None)
+        self.connector = runtime.connector = Connector(runtime)
+        self.transport: Any = Transport()
+        self._attempts = attempts
+
+    def connect(self) -> Callable[[Iterable[bytes]], None]:
+        """Connect a client; returns what lets an exchange take place for each of these requests."""
+        runtime, attempts, sent = self.runtime, self._attempts, self.transport.written
+        client: Any = PlainClient(runtime, "127.0.0.1", runtime.snapshot.addresses.compute_subject("127.0.0.1"))
+        client.connection_made(self.transport)
+        forwarded = self.connector.transport.written
+
+        def run(asked: Iterable[bytes]) -> None:
+            for data in asked:
+                client.data_received(data)
+                if client.exchange is not None:
+                    for pieces in attempts:
+                        server = client.exchange.server
+                        for piece in pieces:
+                            server.data_received(piece)
+                    forwarded.clear()
+                sent.clear()
+
+        return run
+
+
+def exchanges(folder: Path, name: str, times: int, workers: int = 1) -> Callable[[], None]:
+    """Set up an edge as the bench does, and warm it; returns what lets so many exchanges take place."""
+    http2, crowd = KINDS.get(name), parse_crowd(name)
+    if crowd is not None:
+        scenario = SCENARIOS["small"]
+    else:
+        scenario = {**SCENARIOS, **STREAMS, FALLBACK.name: FALLBACK}[name] if http2 is None else http2.scenario
     configuration: dict[str, Any] = settings(Place(folder, 0, (7001, 7002), Path(sys.executable)), 7003, 7004, 7005)
     attempts = [answer(scenario)]
     if scenario is FALLBACK:
@@ -120,45 +177,63 @@ def exchanges(folder: Path, name: str) -> Callable[[int], None]:
         for route in configuration["routes"]:
             route["fallback"] = "spare"
         attempts.insert(0, (FAILURE,))
+    if crowd is not None:
+        configuration["routes"] = crowd.list_routes()
     file = folder / "edge.yaml"
     file.write_text(json.dumps(configuration))
-    Store.prepare(folder / "state", workers=1, customers=1000, addresses=1000)
-    store = Store.join(folder / "state")
-    runtime = Runtime(store)
-    draft = PreparedConfiguration(edge_load.dump_settings(edge_load.load_edge(file, {})))
-    runtime.serve_snapshot(Snapshot(draft, store, runtime.metrics))
-    runtime.overload = Overload(lambda: 1, lambda: 1, lambda most: None, lambda: None, lambda late: None)
-    runtime.connector = connector = Connector(runtime)
-    transport: Any = Transport()
+    loaded = edge_load.load_edge(file, {})
+    dumped = edge_load.dump_settings(loaded if crowd is None else crowd.add_to(loaded))
+    rows = 1000 if crowd is None else crowd.count_rows(times)
+    Store.prepare(folder / "state", workers=workers, customers=rows, addresses=1000)
+    first, *others = join_workers(folder / "state", workers)
+    distinct = scripted_http2.DISTINCT if http2 is not None else DISTINCT
+    texts = [] if crowd is not None else requests(scenario, distinct)
+    for store in others:
+        Stand(store, dumped, attempts).connect()(crowd.warm_up(1) if crowd is not None else [texts[0].encode()])
+    stand = Stand(first, dumped, attempts)
+    if crowd is not None:
+        run, asked = stand.connect(), crowd.ask(times)
+        run(crowd.warm_up())
+        return lambda: run(asked)
+    warm_up = WARM_UP + (DISTINCT if name.endswith("vary") else 0)
     if http2 is not None:
-        texts = requests(scenario, scripted_http2.DISTINCT)
-        return scripted_http2.exchanges(runtime, http2, texts, attempts[0][0], connector, transport)
-    client: Any = PlainClient(runtime, "127.0.0.1", runtime.snapshot.addresses.compute_subject("127.0.0.1"))
-    client.connection_made(transport)
-    asked = itertools.cycle([text.encode() for text in requests(scenario)])
+        exchange = scripted_http2.exchanges(
+            stand.runtime, http2, texts, attempts[0][0], stand.connector, stand.transport
+        )
+        exchange(warm_up)
+        return lambda: exchange(times)
+    run, again = stand.connect(), itertools.cycle([text.encode() for text in texts])
+    run(itertools.islice(again, warm_up))
+    return lambda: run(itertools.islice(again, times))
 
-    def run(times: int) -> None:
-        for _ in range(times):
-            client.data_received(next(asked))
-            if client.exchange is not None:
-                for pieces in attempts:
-                    server = client.exchange.server
-                    for piece in pieces:
-                        server.data_received(piece)
-                connector.transport.written.clear()
-            transport.written.clear()
 
-    return run
+def switch_counting(state: str) -> None:
+    """Switch callgrind's counting `on` or `off`; it listens while this process runs, and counts what waiting takes."""
+    command = ["callgrind_control", f"--instr={state}", str(os.getpid())]
+    asking = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while asking.poll() is None:
+        time.sleep(0.002)
+    if asking.returncode:
+        sys.exit("callgrind_control: callgrind does not listen")
 
 
 async def main() -> None:
-    folder, name, times = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    run = exchanges(folder, name)
-    run(WARM_UP + (DISTINCT if name.endswith("vary") else 0))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("scenario")
+    parser.add_argument("exchanges", type=int)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--callgrind", action="store_true")
+    given = parser.parse_args()
+    run = exchanges(given.folder, given.scenario, given.exchanges, given.workers)
     gc.collect()
     gc.freeze()
     gc.disable()
-    run(times)
+    if given.callgrind:
+        switch_counting("on")
+    run()
+    if given.callgrind:
+        switch_counting("off")
 
 
 if __name__ == "__main__":

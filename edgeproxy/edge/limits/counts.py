@@ -5,6 +5,8 @@ stored in the map at once; the map is read again when a new cell begins, when th
 other columns than before are to be read.
 """
 
+from collections.abc import Iterator
+
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELLS_AHEAD, MASK, SHIFT, per_second, width_us
 from edgeproxy.edge.counters.local_row import LocalRow
@@ -19,6 +21,10 @@ NEAR_CELLS = 8
 """Cells after the last that was summed within which this process's own column is advanced from there."""
 NO_CELL = -1 - NEAR_CELLS
 """A cell number before every cell, and near none."""
+LOOPED_SIBLINGS_MAX = 6
+"""Siblings whose words are read one by one; of more of them one call sums all that stand side by side."""
+UNSETTLED = -(1 << 80)
+"""What is taken off the sum of siblings' words so that no sum passes for counts."""
 
 
 class Counts:
@@ -47,6 +53,8 @@ class Counts:
         "_per_second",
         "_retry_at",
         "_ring",
+        "_runs",
+        "_settled",
         "_siblings",
         "_state_at",
         "_table",
@@ -61,6 +69,7 @@ class Counts:
         "own",
         "own_at",
         "row",
+        "runs",
         "share",
         "sibling_at",
         "since",
@@ -151,7 +160,11 @@ class Counts:
                 self._reload_own(cell, low, high)
             self._sum(base, slot, low, high)
         siblings = self._siblings
-        if siblings:
+        if self._runs:
+            self.more = tuple([begin + slot for begin, _ in self._runs])
+            self.runs: tuple[slice, ...] = tuple([slice(begin + slot, end, self._ring) for begin, end in self._runs])
+            self._settled = UNSETTLED
+        elif siblings:
             self.sibling_at = siblings[0][1] + slot
             if len(siblings) > 1:
                 self.more = tuple([starts + slot for _, starts in siblings[1:]])
@@ -247,6 +260,29 @@ class Counts:
                     withheld -= some
         return cells
 
+    def sum_siblings(self) -> int:
+        """Return the siblings' counts of this cell, where there are `runs`, by a call for each of them.
+
+        A sum of words is that of counts once it is known which words are of this cell: what the others hold is settled
+        and comes off, with the cells' part of all. A word changes from one of the others to one of this cell by far
+        more than counts do, so that the sum tells, and the words are read one by one (docs/design/limits.md#decisions).
+        """
+        words, total = self.words, 0
+        for run in self.runs:
+            total += sum(words[run])
+        live = total - self._settled
+        return live if 0 <= live <= MASK else self._settle_siblings()
+
+    def _settle_siblings(self) -> int:
+        """Read the siblings' words one by one; return their counts of this cell."""
+        words, base = self.words, self.base
+        read = [word for run in self.runs for word in words[run].tolist()]
+        live = sum([word - base for word in read if 0 < word - base <= MASK])
+        # One of a cell to come is of before the clock was set back. It falls as it comes to be of this cell, and could
+        # make up for one that rises.
+        self._settled = UNSETTLED if max(read) > base + MASK else sum(read) - live
+        return live
+
     # ---- where the row is
 
     def _resolve_row(self, now: float) -> bool:
@@ -305,10 +341,24 @@ class Counts:
     def _bind_columns(self, place: LimitTable | LocalRow) -> None:
         self._end = self._first + place.span
         self._siblings = tuple([(there, self._first + ring) for ring, there in place.siblings_at])
+        self._runs: tuple[tuple[int, int], ...] = ()
+        if len(self._siblings) > LOOPED_SIBLINGS_MAX:
+            self._runs = tuple(join_rings([ring for _, ring in self._siblings], self._ring))
         self.sibling_at = place.zero
         self.more = ()
+        self.runs = ()
         self.cell = NO_CELL
         self.until = 0.0
+
+
+def join_rings(begins: list[int], ring: int) -> Iterator[tuple[int, int]]:
+    """Yield (begin, end) of each row of rings that stand side by side; `begins` is where they do, in order."""
+    first = last = begins[0]
+    for begin in (*begins[1:], -1):
+        if begin != last + ring:
+            yield first, last + ring
+            first = begin
+        last = begin
 
 
 def sum_counts(live: list[int], *, one_ring: bool) -> int:

@@ -2,7 +2,7 @@ cimport cython
 
 cdef class Slots:
     cdef object __weakref__
-    cdef public object _columns, _generation, _generation_at, _key, _locals, _places, _retry_at, _share, _sync, _table
+    cdef public object _columns, _generation, _generation_at, _key, _locals, _places, _retry_at, _runs, _share, _sync, _table
     cdef public double _touched
     cdef public long long _row, used
     cdef public unsigned long long _owner

@@ -10,7 +10,7 @@ from edgeproxy.edge.counters.layout import AWAY, COUNT_MASK, HOSTS
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import HAS_GAUGES
 from edgeproxy.edge.counters.rows import FOREIGN_COLUMN, LimitTable, RowUnavailableError, TableFullError
-from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS
+from edgeproxy.edge.limits.counts import LOOPED_SIBLINGS_MAX, ROW_RETRY_SECONDS, join_rings
 from edgeproxy.edge.limits.local import Locals
 
 ROW_RETENTION_SECONDS = 60.0
@@ -33,6 +33,7 @@ class Slots:
         "_places",
         "_retry_at",
         "_row",
+        "_runs",
         "_share",
         "_sync",
         "_sync_at",
@@ -83,8 +84,12 @@ class Slots:
             words[self._own_at] = self._owner | used
             places = self._places
             total = used + words[self._foreign_at] + len(places)
-            for place in places:
-                total += words[place] & COUNT_MASK
+            if self._runs:
+                for run in self._runs:
+                    total += sum(words[run]) & COUNT_MASK
+            else:
+                for place in places:
+                    total += words[place] & COUNT_MASK
             if total <= limit:
                 return True
             # One of the last. What another takes in the same nanoseconds may not show yet, nor this to it, for a load
@@ -209,3 +214,9 @@ class Slots:
         table = self._table
         self._columns = table.siblings
         self._places = tuple([self._row + table.layout.head(column) + at.GAUGE for column in table.siblings])
+        self._runs: tuple[slice, ...] = ()
+        """Gauges of siblings that stand side by side, where there are many: the owners' part of their sum is above the
+        counts'."""
+        if len(self._places) > LOOPED_SIBLINGS_MAX:
+            width = table.layout.width
+            self._runs = tuple([slice(begin, end, width) for begin, end in join_rings([*self._places], width)])

@@ -66,6 +66,8 @@ class SlidingWindow:
         if 0 < live <= MASK:
             left -= live
         if counts.more:
+            if counts.runs:
+                return left - counts.sum_siblings()
             for sibling in counts.more:
                 word = words[sibling]
                 live = word - counts.base

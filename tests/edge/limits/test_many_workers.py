@@ -1,0 +1,152 @@
+"""Sixty-four workers: their siblings' words are summed by one call, and each decision is what it is word by word."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.edge.counters.cells import MASK, pack
+from edgeproxy.edge.counters.layout import GAUGE, HEAD_WORDS, Layout
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.concurrency import Concurrency
+from edgeproxy.edge.limits.counts import Counts, join_rings
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.rule import Rule
+from edgeproxy.edge.limits.window import SlidingWindow
+from tests.support.tables import limits, make
+
+START = 51_000_000.0
+WINDOW = 60.0
+CELL_SECONDS = 2.142858
+WORKERS = 64
+
+Join = Callable[[int], LimitTable]
+
+
+@pytest.fixture
+def join(tmp_path: Path) -> Join:
+    """A table of sixty-four workers, and as many spare columns, as the worker of a column has it."""
+    path = make(tmp_path, Layout("customers", rows=20, columns=2 * WORKERS, ring=32, cells=28, width=HEAD_WORDS))
+    return lambda column: limits(path, column)
+
+
+def join_all(join: Join, columns: range) -> list[LimitTable]:
+    """Return the tables of these columns' workers, which all know of each other."""
+    tables = [join(column) for column in columns]
+    for table in tables:
+        table.declare_column()
+    for table in tables:
+        table.refresh_columns()
+    return tables
+
+
+def get_window(table: LimitTable, limit: int) -> SlidingWindow:
+    policy = Policies(table).get_policy(Rule("basic", limit, WINDOW), b"acme")
+    assert isinstance(policy, SlidingWindow)
+    return policy
+
+
+def count_word_by_word(table: LimitTable, counts: Counts) -> int:
+    """Return the siblings' counts of this cell, as of the definition."""
+    first = counts.row + table.first_ring + counts.cell % table.layout.ring
+    words = [table.words[first + table.layout.ring * column] for column in table.siblings]
+    return sum(word - counts.base for word in words if 0 < word - counts.base <= MASK)
+
+
+def test_rings_are_joined_where_they_stand_side_by_side() -> None:
+    assert list(join_rings([5], 3)) == [(5, 8)]
+    assert list(join_rings([0, 3, 6, 12, 15, 30], 3)) == [(0, 9), (12, 18), (30, 33)]
+
+
+def test_whatever_siblings_count_each_decision_is_what_it_is_word_by_word(join: Join, seed: int) -> None:
+    chance, limit = random.Random(seed), 1 << 40
+    tables = join_all(join, range(WORKERS))
+    windows = [get_window(table, limit) for table in tables]
+    now, summed = START, 0
+    for _ in range(6000):
+        # Mostly within a cell, often into the next, and now and then so far that words are of a ring ago, or back.
+        step = chance.random()
+        now += (
+            0.001 if step < 0.9 else CELL_SECONDS if step < 0.98 else CELL_SECONDS * chance.choice((5, 31, 32, 64, -33))
+        )
+        number = chance.randrange(WORKERS)
+        table, window = tables[number], windows[number]
+        # A clock may be a little ahead.
+        moment = now + chance.choice((0, 0, 0, CELL_SECONDS))
+        left, counts = window.left(moment), window._counts
+        assert left == limit - counts.closed - counts.own - count_word_by_word(table, counts)
+        summed += bool(counts.runs)
+        if chance.random() < 0.7:
+            window.charge(chance.choice((1, 2, 1000, MASK // 3)))
+    assert summed > 5000
+
+
+def test_words_that_fall_and_rise_at_once_do_not_pass_for_each_other(join: Join) -> None:
+    # A clock was set back by more than a ring: what one has left is of a cell to come, what another has of one gone.
+    tables = join_all(join, range(12))
+    window = get_window(tables[0], 1000)
+    window.left(START)
+    counts = window._counts
+    cell, ring = counts.cell, tables[0].layout.ring
+    place = counts.row + tables[0].first_ring + cell % ring
+    words = tables[0].words
+    words[place + 3 * ring], words[place + 4 * ring] = pack(cell - ring, 7), pack(cell + ring, 9)
+    assert window.left(START) == 1000
+    words[place + 3 * ring], words[place + 4 * ring] = pack(cell, 1), pack(cell, 1)
+    assert window.left(START) == 998
+
+
+@pytest.mark.parametrize("seats", [1, 100])
+def test_sixty_four_workers_in_turns_let_through_just_what_is_allowed(join: Join, seed: int, seats: int) -> None:
+    chance = random.Random(seed)
+    windows = [get_window(table, 500) for table in join_all(join, range(WORKERS))]
+    passed, now = 0, START
+    for _ in range(4000):
+        now += 0.004
+        window = chance.choice(windows[:: WORKERS // seats or 1])
+        if window.left(now) >= 1:
+            window.charge()
+            passed += 1
+    assert passed == 500
+
+
+def test_columns_between_siblings_that_are_nobodys_are_not_summed(join: Join) -> None:
+    # Of forty columns every third has died since, with counts of this very cell, which are counted once.
+    tables = join_all(join, range(40))
+    windows = [get_window(table, 1000) for table in tables]
+    for window in windows:
+        window.left(START)
+        window.charge()
+    living = frozenset(column for column in range(40) if column % 3)
+    for table in tables:
+        table.limit_active_columns(living)
+    for column in living:
+        tables[column].refresh_columns()
+    assert {windows[column].left(START + 0.01) for column in living} == {960}
+    for column in living:
+        windows[column].charge()
+    assert {windows[column].left(START + 0.02) for column in living} == {960 - len(living)}
+
+
+def test_requests_at_once_of_sixty_four_workers_are_as_many_as_allowed(
+    join: Join, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LimitTable, "is_living", lambda self, column: True)
+    chance, rule = random.Random(seed), Rule("concurrency", 90, 0.0, algorithm="concurrency")
+    tables = join_all(join, range(WORKERS))
+    seats: list[Concurrency] = [Policies(table).get_concurrency(rule, b"acme") for table in tables]
+    held: list[Concurrency] = []
+    for _ in range(5000):
+        seat = chance.choice(seats)
+        if held and chance.random() < 0.45:
+            held.pop(chance.randrange(len(held))).release()
+        elif seat.acquire(START):
+            held.append(seat)
+        else:
+            assert len(held) == 90
+        assert len(held) <= 90
+    row = seats[0].counts.place
+    assert row is not None
+    words = [tables[0].words[row[0] + tables[0].layout.head(column) + GAUGE] & 0xFFFFFFFF for column in range(WORKERS)]
+    assert sum(words) == len(held)

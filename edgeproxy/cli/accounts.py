@@ -180,6 +180,7 @@ def keys_add(
     rate: Annotated[list[str] | None, typer.Option(metavar="RATE", help="Its own limit: 10/s; repeatable.")] = None,
     budget: Annotated[str | None, typer.Option(metavar="BUDGET", help=BUDGET_HELP)] = None,
     prefix: Annotated[str | None, typer.Option(help="What it begins with; edgetest for keys to test with.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Return once all edges accept it.")] = False,
     as_json: Json = False,
     collector: Url = None,
     ca: Authorities = None,
@@ -197,6 +198,10 @@ def keys_add(
     body = {field: value for field, value in fields.items() if value}
     api = Api(collector, ca)
     _print_secret(api.call("POST", api.customer_path(customer, "keys"), body, create=True), as_json)
+    if wait:
+        from edgeproxy.cli.propagation import wait_for_edges
+
+        wait_for_edges(api)
 
 
 def keys_budget(

@@ -3,17 +3,21 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 
 from edgeproxy.base.admin_socket import NAME
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.cli.api import CustomerRef
-from edgeproxy.cli.files import StateFolder, locate_edge
+from edgeproxy.cli.files import StateFolder, load_collector_file, locate_edge
 from edgeproxy.cli.outcome import fail
+from edgeproxy.cli.readiness import UnansweredError, wait_until_ready
 
 if TYPE_CHECKING:
     from urllib.request import BaseHandler
+
+    from edgeproxy.config.addresses import Address
 
 Rendered = TypeVar("Rendered")
 
@@ -41,6 +45,11 @@ AdminAddress = Annotated[
 ]
 
 
+Wait = Annotated[str | None, typer.Option(metavar="TIME", help="Ask until it is ready, so long at most.")]
+ProcessId = Annotated[
+    int | None, typer.Option("--pid", metavar="PID", help="With --wait: its process; once that ends, fail.")
+]
+LogFile = Annotated[Path | None, typer.Option(metavar="FILE", help="With --wait: its log, whose last line says why.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the edge answers, as it is.")]
 
 
@@ -134,12 +143,17 @@ def probe(
     textfile: Annotated[str | None, typer.Option(metavar="FILE", help="Write metrics for node_exporter.")] = None,
     listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="With --every: serve metrics there.")] = None,
     ca: Annotated[str | None, typer.Option(metavar="FILE", help="Who else vouches for https:// URLs.")] = None,
+    wait: Wait = None,
+    process: ProcessId = None,
+    log: LogFile = None,
 ) -> None:
-    """Check whether a running edge, or by its address a collector, is ready: exit code 0 if it serves, 1 if not.
+    """Check whether a running edge or collector is ready: exit code 0 if it serves, 1 if not.
 
-    For health checks. With --through, check as a customer: a request with the key in EDGEPROXY_PROBE_KEY is answered,
-    its RateLimit fields make sense, and its usage arrives in the collector, which is asked with the token in
-    EDGEPROXY_PROBE_TOKEN. Without --every there is one round, and exit code 0 if every check passed, 1 if not.
+    For health checks. The file of an edge, or --state, asks the one that runs with that state directory.
+
+    With --through, check as a customer: a request with the key in EDGEPROXY_PROBE_KEY is answered, its RateLimit fields
+    make sense, and its usage arrives in the collector, which is asked with the token in EDGEPROXY_PROBE_TOKEN. Without
+    --every there is one round, and exit code 0 if every check passed, 1 if not.
     """
     if through is not None:
         from edgeproxy.cli import probing
@@ -149,26 +163,57 @@ def probe(
         return
     if charge or checkout or any(option is not None for option in (collector, every, textfile, listen, ca)):
         fail("--collector, --charge, --checkout, --every, --textfile, --listen and --ca go with --through", 2)
-    url, path = get_admin_url(config, admin, state), "/healthz" if live else "/readyz"
-    fetch(url.replace("http:", "https:", 1) if tls else url, path, PROBE_SECONDS)
+    url = _get_probed_url(config, admin, state)
+    _ask(url.replace("http:", "https:", 1) if tls else url, live, wait, process, log)
+
+
+def _ask(url: str, live: bool, wait: str | None, process: int | None, log: Path | None) -> None:
+    """Ask whether a server is alive or ready, again and again where `wait` is given; exits with 1 where it is not."""
+    if wait is None and (process is not None or log is not None):
+        fail("--pid and --log go with --wait", 2)
+    path = "/healthz" if live else "/readyz"
+    if wait is None:
+        fetch(url, path, PROBE_SECONDS)
+    else:
+        port = None if url.startswith(AT_SOCKET) else urlsplit(url).port
+        wait_until_ready(lambda: _fetch_body(url, path, PROBE_SECONDS), wait, process, log, port)
     typer.echo("alive" if live else "ready")
 
 
+def _get_probed_url(config: Path | None, admin: str | None, state: Path | None) -> str:
+    """Return the URL of an edge's admin listener, or of the first listener of a collector whose file is given."""
+    import os
+
+    from edgeproxy.config.file_kinds import detect_file_kind
+
+    if config is None or admin or state or detect_file_kind(config, os.environ) != "collector":
+        return get_admin_url(config, admin, state)
+    settings = load_collector_file(config)
+    listener = settings.listen[0]
+    scheme = "http" if listener.resolve_tls(settings.tls) is None else "https"
+    return f"{scheme}://{_reach(listener.address)}"
+
+
+def _reach(address: "Address") -> "Address":
+    """Return the address at which this host reaches a listener."""
+    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    return address._replace(host=anywhere.get(address.host, address.host))
+
+
 def get_admin_url(config: Path | None, admin: str | None, state: Path | None = None) -> str:
-    """Return the URL of the admin listener: that of the option, else the socket of the edge, else its address."""
+    """Return the URL of the admin listener: that of the option; else the socket in the state directory, as an address
+    may be another edge's. Where nothing says which edge is meant, and there is no socket, the usual address.
+    """
     from edgeproxy.config.addresses import AN_ADDRESS, split_address
 
-    address = split_address(admin or ADMIN)
     if admin is None:
-        location = locate_edge(config, state)
-        if config is not None or state is not None:
-            address = location.admin.address
-        if (location.state / NAME).exists() or address is None:
-            return f"{AT_SOCKET}{location.state / NAME}"
+        path = locate_edge(config, state).state / NAME
+        if config is not None or state is not None or path.exists():
+            return f"{AT_SOCKET}{path}"
+    address = split_address(admin or ADMIN)
     if address is None:
         fail(f"--admin: {admin!r} is not an address with a port, {AN_ADDRESS}", 2)
-    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-    return f"http://{address._replace(host=anywhere.get(address.host, address.host))}"
+    return f"http://{_reach(address)}"
 
 
 def query(url: str, path: str, render: Callable[[JsonObject], Rendered]) -> Rendered:
@@ -185,8 +230,17 @@ def query(url: str, path: str, render: Callable[[JsonObject], Rendered]) -> Rend
 def fetch(url: str, path: str, seconds: float, *, may_be_missing: bool = False) -> bytes | None:
     """Fetch a body of the admin listener within `seconds`; exits with 1 and the reason unless the status is 200.
 
-    Returns None of what `may_be_missing`, and is. Over https:// certificates are not verified: the question is whether
-    the server is healthy.
+    Returns None of what `may_be_missing`, and is.
+    """
+    try:
+        return _fetch_body(url, path, seconds, may_be_missing=may_be_missing)
+    except UnansweredError as error:
+        fail(str(error), 1)
+
+
+def _fetch_body(url: str, path: str, seconds: float, *, may_be_missing: bool = False) -> bytes | None:
+    """Fetch as `fetch` does; raises UnansweredError. Over https:// certificates are not verified: the question is
+    whether the server is healthy.
     """
     import os
     from http.client import HTTPException
@@ -205,11 +259,12 @@ def fetch(url: str, path: str, seconds: float, *, may_be_missing: bool = False) 
         with error:
             if may_be_missing and error.code == 404:
                 return None
-            fail(_find_detail(error.read()) or f"{url}{path} answered {error.code} {error.reason}", 1)
+            why = _find_detail(error.read()) or f"{url}{path} answered {error.code} {error.reason}"
+            raise UnansweredError(why) from error
     except OSError as error:
-        fail(f"nobody answers at {url}: {getattr(error, 'reason', error)}", 1)
-    except HTTPException:
-        fail(f"{url}{path} does not answer as an edge does", 1)
+        raise UnansweredError(f"nobody answers at {url}: {getattr(error, 'reason', error)}") from error
+    except HTTPException as error:
+        raise UnansweredError(f"{url}{path} does not answer as an edge does") from error
 
 
 def _build_handlers(url: str) -> "list[BaseHandler]":

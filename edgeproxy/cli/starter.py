@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -19,6 +19,7 @@ EDGE, COLLECTOR, TIERS, PLANS = "edge.yaml", "collector.yaml", "tiers.yaml", "pl
 KEY, OPERATOR = "directory.key", "operator.env"
 """Names of the files, none of which may be there yet."""
 
+USUAL_PORTS = frozenset({8080, 9001, 9090, 9100})
 REFUSED = frozenset("$?#%")
 """Characters that have a meaning in configuration files, or in the URL of a database."""
 
@@ -28,14 +29,14 @@ EDGE_TEXT = """\
 
 region: {region}
 region_fields: [X-Edge-Region]            # answers name the region that executed the request
-listen: 127.0.0.1:8080                    # where clients connect; 0.0.0.0:8080 for those of other hosts
-admin: 127.0.0.1:9090                     # health, metrics, status, usage and limits; not for the public
+listen: {listen}                    # where clients connect; 0.0.0.0:8080 for those of other hosts
+admin: {admin}                     # health, metrics, status, usage and limits; not for the public
 state: {state}  # the tables with all counts: keep it between restarts
 include: [tiers.yaml]
 per_ip: {{rate: 200/s}}                     # a coarse first layer, before any key is looked at
 security_headers: true                    # on answers of the API, as far as it sets none itself
 access_log: {log}  # a line of JSON for each request; rotate it by moving it away
-usage: {{collector: "http://127.0.0.1:9100", token: "{token}"}}
+usage: {{collector: {collector}, token: "{token}"}}
 directory: {{from: collector, trust: "{trust}"}}
 upstreams:
   api: {{endpoints: [{upstream}]}}
@@ -96,7 +97,7 @@ COLLECTOR_TEXT = """\
 # The collector: customers and keys, what edges have counted, invoices. docs/operations/collector-configuration.md has
 # every setting.
 
-listen: 127.0.0.1:9100
+listen: {listen}
 database: {database}
 directory: {{key: {key}}}  # signs customers and keys for edges
 include: [tiers.yaml]
@@ -107,22 +108,39 @@ billing:                                  # nothing is invoiced until `mode` is 
   plans: {plans}
   mode: off
 pages:                                    # for operators and customers: `edgeproxy sign-in`; for everybody at /status
-  status: {{regions: {{{region}: {{url: "http://127.0.0.1:9090/readyz"}}}}}}
+  status: {{regions: {{{region}: {{url: {readiness}}}}}}}
 tokens:                                   # the hashes of tokens; `edgeproxy tokens add` makes more
   - {{name: me, role: admin, sha256: {admin}}}   # of the token in operator.env
   - {{name: edges, role: edge, sha256: {edge}}}  # of the token in edge.yaml
 """
 
 
+Upstream = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="The API behind the edge: http:// or https://HOST:PORT; by default port 9001."),
+]
+Listen = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where clients connect; by default port 8080.")]
+AdminListen = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="The edge's admin listener; by default port 9090.")
+]
+CollectorListen = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="Where the collector listens; by default port 9100.")
+]
+
+
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The directory; it is made if it is not there.")],
-    upstream: Annotated[
-        str, typer.Option(metavar="URL", help="The API behind the edge: http://HOST:PORT, or https://.")
-    ] = "http://127.0.0.1:9001",
+    upstream: Upstream = None,
     region: Annotated[str, typer.Option(metavar="NAME", help="The region of the edge.")] = "local",
+    listen: Listen = None,
+    admin: AdminListen = None,
+    collector: CollectorListen = None,
 ) -> None:
     """Write the configuration of a first edge and its collector to DIR, with tokens and a signing key. Nothing is
-    overwritten."""
+    overwritten.
+
+    Of an address without an option, the next free port is taken where somebody listens at the usual one.
+    """
     from edgeproxy.config import file_kinds
     from edgeproxy.config.problems import ConfigError
     from edgeproxy.wire.directory_signatures import create_key_file
@@ -130,29 +148,87 @@ def init(
     folder = folder.resolve()
     if not str(folder).isprintable() or REFUSED.intersection(str(folder)):
         fail(f"{str(folder)!r}: configuration files cannot name this directory", 2)
+    addresses = _choose_addresses(upstream, listen, admin, collector)
     edge_token, admin_token = secrets.token_hex(32), secrets.token_hex(32)
     try:
         with _new_files(folder) as write:
             write(TIERS, TIERS_TEXT)
             write(PLANS, PLANS_TEXT)
             trust = create_key_file(write(KEY, None))
-            write(COLLECTOR, _format_collector(folder, region, admin_token, edge_token))
-            quoted = {"region": region, "state": str(folder / "state"), "upstream": upstream}
-            quoted["log"] = str(folder / "access.log")
-            edge = EDGE_TEXT.format(token=edge_token, trust=trust, **{n: json.dumps(v) for n, v in quoted.items()})
-            for path in (write(EDGE, edge), folder / COLLECTOR):
+            write(COLLECTOR, _format_collector(folder, addresses, region, admin_token, edge_token))
+            edge = write(EDGE, _format_edge(folder, addresses, region, edge_token, trust))
+            for path in (edge, folder / COLLECTOR):
                 file_kinds.check_file(path, os.environ)
-            write(OPERATOR, f"export EDGEPROXY_COLLECTOR=http://127.0.0.1:9100 EDGEPROXY_TOKEN={admin_token}\n")
+            write(OPERATOR, _format_operator(addresses, admin_token))
     except ConfigError as error:
         fail(f"nothing was written, as these settings cannot be used:\n{error}", 2)
+    except FileExistsError as error:
+        again = f"to begin again, end what runs with it and remove it: rm -r {shlex.quote(str(folder))}"
+        fail(f"nothing was written: {error.filename}: {error.strerror}\n{again}", 1)
     except OSError as error:
         fail(f"nothing was written: {error.filename}: {error.strerror}", 1)
     _print_next_steps(folder)
 
 
-def _format_collector(folder: Path, region: str, admin_token: str, edge_token: str) -> str:
+class Addresses(NamedTuple):
+    """The addresses of a first edge and its collector, and the URL of its API."""
+
+    upstream: str
+    listen: str
+    admin: str
+    collector: str
+
+
+def _choose_addresses(upstream: str | None, listen: str | None, admin: str | None, collector: str | None) -> Addresses:
+    """Return these addresses, with free ports of this host for those that are None; exits with 2 where one is none."""
+    from edgeproxy.base.free_ports import HOST, NoFreePortError, find_free_port
+    from edgeproxy.config.addresses import AN_ADDRESS, split_address
+
+    options = {"--listen": listen, "--admin": admin, "--collector": collector}
+    for name, written in options.items():
+        if written is not None and split_address(written) is None:
+            fail(f"{name}: {written!r} is not an address with a port, {AN_ADDRESS}", 2)
+    ports = {address.port for written in options.values() if written and (address := split_address(written))}
+
+    def choose(usual: int) -> str:
+        ports.add(port := find_free_port(usual, ports | USUAL_PORTS - {usual}))
+        return f"{HOST}:{port}"
+
+    try:
+        return Addresses(
+            upstream or f"http://{choose(9001)}",
+            listen or choose(8080),
+            admin or choose(9090),
+            collector or choose(9100),
+        )
+    except NoFreePortError as error:
+        fail(str(error), 1)
+
+
+def _format_operator(addresses: Addresses, admin_token: str) -> str:
+    """Format the file of variables: for commands of the collector, and for requests."""
+    variables = {
+        "EDGEPROXY_COLLECTOR": f"http://{addresses.collector}",
+        "EDGEPROXY_TOKEN": admin_token,
+        "EDGEPROXY_EDGE": f"http://{addresses.listen}",
+        "EDGEPROXY_UPSTREAM": addresses.upstream,
+    }
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+
+
+def _format_edge(folder: Path, addresses: Addresses, region: str, token: str, trust: str) -> str:
+    """Format the file of the edge."""
+    quoted = {"region": region, "state": str(folder / "state"), "log": str(folder / "access.log")}
+    quoted |= {"upstream": addresses.upstream, "listen": addresses.listen, "admin": addresses.admin}
+    quoted["collector"] = f"http://{addresses.collector}"
+    return EDGE_TEXT.format(token=token, trust=trust, **{name: json.dumps(value) for name, value in quoted.items()})
+
+
+def _format_collector(folder: Path, addresses: Addresses, region: str, admin_token: str, edge_token: str) -> str:
     """Format the file of the collector, with the hashes of its tokens."""
     return COLLECTOR_TEXT.format(
+        listen=json.dumps(addresses.collector),
+        readiness=json.dumps(f"http://{addresses.admin}/readyz"),
         database=json.dumps(f"sqlite:///{folder / 'ledger.db'}"),
         key=json.dumps(str(folder / KEY)),
         plans=json.dumps(str(folder / PLANS)),

@@ -3,13 +3,9 @@
 import socket
 from typing import NamedTuple
 
-HOST = "127.0.0.1"
-NEXT = 100
-"""Ports after the usual one that are tried."""
+from edgeproxy.base.free_ports import HOST, NEXT_PORTS, NoFreePortError, is_free
 
-
-class NoFreePortError(Exception):
-    """No port can be had for a service; the message says which were tried."""
+__all__ = ["HOST", "NoFreePortError", "Ports", "TakenPort"]
 
 
 class TakenPort(NamedTuple):
@@ -33,13 +29,15 @@ class Ports:
 
     def claim(self, service: str, usual: int) -> int:
         """Claim the usual port of a service, or the next free one; raises NoFreePortError."""
-        last = min(usual + NEXT, 65535)
+        last = min(usual + NEXT_PORTS, 65535)
         for port in range(usual, last + 1):
             claim = socket.socket(socket.AF_UNIX)
             try:
                 claim.bind(f"\0edgeproxy-demo-port-{port}")
-                _try_listening(port)
             except OSError:
+                claim.close()
+                continue
+            if not is_free(port):
                 claim.close()
                 continue
             self._claims.append(claim)
@@ -52,11 +50,3 @@ class Ports:
         """Give up all claims."""
         for claim in self._claims:
             claim.close()
-
-
-def _try_listening(port: int) -> None:
-    """Listen on a port for a moment; raises OSError where somebody else does."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((HOST, port))
-        probe.listen()

@@ -23,6 +23,9 @@ LOG = b"dir:{people}:log"
 TIME = b"dir:{people}:time"
 NEWS = b"dir:{people}:news"
 """The channel on which it is published that there is another version."""
+FOLLOWER_FIELD = "Edge-Follower"
+"""The field with which an edge names itself where it fetches the directory from the collector: its region, a dot and
+eight digits that are new with each connection."""
 UNSIGNED, SIGNED = 1, 2
 """The form of lines: what earlier versions of edgeproxy read too, and what says which line it follows. Another one is
 for a later version to read."""

@@ -3,13 +3,16 @@
 import hashlib
 import os
 import re
+import socket
 import stat
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from edgeproxy import cli
+from edgeproxy.base.free_ports import HOST
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.edge.load import load_edge
 from edgeproxy.wire.directory_signatures import Signer
@@ -39,6 +42,7 @@ def test_the_files_fit_together_and_are_their_owners_alone(tmp_path: Path, name:
     assert edge.directory is not None
     assert collector.directory is not None
     assert (edge.region, edge.upstreams["api"].endpoints[0].url) == ("eu-west", "https://10.0.0.5:9443")
+    assert edge.usage.collector == f"http://{collector.listen[0].address}"
     assert edge.directory.trust == (Signer.load(collector.directory.key).public_key,)
     assert edge.tiers == collector.tiers
     assert {
@@ -76,6 +80,7 @@ def test_what_is_there_stays_and_nothing_else_is_written(tmp_path: Path, name: s
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
+        (["--listen", "8080"], "--listen: '8080' is not an address with a port"),
         (["--upstream", "foo"], "upstreams.api.endpoints.0: 'foo' is not an http or https URL"),
         (["--region", "a b"], "region: 'a b' is not a name"),
         (["--upstream", 'http://a"]}\nworkers: 9'], "upstreams.api.endpoints.0"),
@@ -92,3 +97,27 @@ def test_a_directory_that_no_file_can_name_is_refused(tmp_path: Path, name: str)
     result = run(tmp_path / name)
     assert (result.exit_code, "cannot name this directory" in result.output) == (2, True)
     assert not list(tmp_path.iterdir())
+
+
+def test_addresses_are_free_ports_or_those_of_the_options(tmp_path: Path) -> None:
+    with closing(socket.socket()) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # Somebody else may have it already.
+            taken.bind((HOST, 8080))
+            taken.listen()
+        assert run(tmp_path, "--admin", "[::1]:9090", "--collector", "10.0.0.5:9101").exit_code == 2
+        assert run(tmp_path, "--admin", f"{HOST}:8081", "--collector", f"{HOST}:9777").exit_code == 0
+    edge, collector = load_edge(tmp_path / "edge.yaml", {}), load_collector(tmp_path / "collector.yaml", {})
+    ports = {*(each.address.port for each in edge.listen), *(each.address.port for each in collector.listen)}
+    assert edge.admin.address is not None
+    assert (edge.admin.address.port, collector.listen[0].address.port) == (8081, 9777)
+    assert not ports & {8080, 8081}
+    variables = dict(re.findall(r"export (\w+)=(.*)", (tmp_path / "operator.env").read_text()))
+    assert variables["EDGEPROXY_COLLECTOR"] == "http://127.0.0.1:9777"
+    assert variables["EDGEPROXY_EDGE"] == f"http://{edge.listen[0].address}"
+    assert variables["EDGEPROXY_UPSTREAM"] == edge.upstreams["api"].endpoints[0].url
+
+
+def test_files_that_are_there_say_how_to_begin_again(tmp_path: Path) -> None:
+    (tmp_path / "edge.yaml").touch()
+    assert f"to begin again, end what runs with it and remove it: rm -r {tmp_path}" in run(tmp_path).output

@@ -1,69 +1,118 @@
-"""The first five minutes of the README: its lines lead from nothing to a request with a customer's key, as written."""
+"""The first five minutes of the README: its lines, as written, lead from nothing to a request with a customer's key.
 
-import os
+The usual ports are taken meanwhile, and answer `ready` as the demonstration does.
+"""
+
 import re
+import socket
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from loadtest.testbed.ports import Ports
+from edgeproxy.cli.starter import USUAL_PORTS
+from loadtest.testbed.ports import HOST
 from loadtest.testbed.process import ROOT, Process
 from loadtest.testbed.waiting import until
 
 README = (ROOT / "README.md").read_text()
 SECTION = README.partition("\n## The first five minutes\n")[2].partition("\n## ")[0]
 BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
-PORTS = ("8080", "9090", "9100", "9001")
 PROXIES = ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy")
-
-
-@pytest.mark.timeout(300)
-def test_the_first_five_minutes_lead_to_a_request_of_a_customer(tmp_path: Path) -> None:
-    ports = Ports(len(PORTS))
-    text = SECTION
-    for port, free in zip(PORTS, ports.numbers, strict=True):
-        text = re.sub(rf"\b{port}\b", str(free), text)
-    service, setup, start, requests = BLOCK.findall(text)
-    # The files have the usual ports, which others may use here; of a token such digits can be a part.
-    written, check = setup.split("\n", 1)
-    ports_of_files = "; ".join(rf"s/:{port}\b/:{free}/" for port, free in zip(PORTS, ports.numbers, strict=True))
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    # In one shell, as a reader does it; the last lines are repeated, as a reader would, until the edge has the key.
-    script = [
-        "set -eu",
-        f"cd {tmp_path}",
-        service,
-        written,
-        f"sed -i '{ports_of_files}' *.yaml operator.env",
-        check,
-        start,
-        "trap 'kill $(jobs -p)' TERM",
-        "declare -p EDGEPROXY_TOKEN KEY > shell && mv shell ready",
-        "wait; wait || :",
-    ]
-    unset = [word for name in PROXIES for word in ("-u", name)]
-    environ = {**os.environ, "EDGEPROXY_COLLECTOR": f"http://127.0.0.1:{ports.numbers[2]}"}
-    shell = Process(["/usr/bin/env", *unset, "bash", "-c", "\n".join(script)], tmp_path / "log", environ=environ)
-    try:
-        folder = tmp_path / "var/first"
-        until(lambda: not shell.running or (folder / "ready").exists(), "edge, collector and key", seconds=150)
-        assert shell.running, shell.output
-        for line, shows in zip(requests.splitlines(), (CUSTOMER, LIMITS, USAGE), strict=True):
-            log = tmp_path / f"log-{shows[:3]}"
-
-            def answered(line: str = line, log: Path = log, shows: str = shows) -> bool:
-                log.unlink(missing_ok=True)
-                again = f"cd {folder}; . ./ready; {line}"
-                asked = Process(["/usr/bin/env", *unset, "bash", "-c", again], log, environ=environ)
-                return asked.wait(20) == 0 and re.search(shows, asked.output) is not None
-
-            until(answered, f"{line}: {shows}", step=0.5)
-    finally:
-        shell.stop(60)
-        ports.close()
-
+UNSET = [word for name in PROXIES for word in ("-u", name)]
 
 CUSTOMER = r'HTTP/1\.1 200 OK(?s:.*)RateLimit: "pro";r=\d+;(?s:.*)an order'
 LIMITS = r"pro +1 +600 +599 "
 USAGE = r'"requests","value":1\b'
+
+
+class OtherServer(BaseHTTPRequestHandler):
+    """A server of somebody else, which is ready whoever asks."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing."""
+
+
+class OtherListener(ThreadingHTTPServer):
+    allow_reuse_port = False
+
+
+@pytest.fixture(autouse=True)
+def taken_ports() -> Iterator[None]:
+    """All usual ports have a listener: one of these, or whoever has them on this machine already."""
+    servers = []
+    for port in USUAL_PORTS:
+        with suppress(OSError):
+            servers.append(OtherListener((HOST, port), OtherServer))
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def paste(folder: Path, *blocks: str, log: str = "log") -> Process:
+    """Start a shell that runs these blocks as a reader's does, and then waits until it is ended."""
+    script = [f"cd {folder}", *blocks, "trap 'kill $(jobs -p)' TERM", "touch pasted", "wait; wait || :"]
+    return Process(["/usr/bin/env", *UNSET, "bash", "-c", "\n".join(script)], folder / log)
+
+
+@pytest.mark.timeout(300)
+def test_the_first_five_minutes_lead_to_a_request_of_a_customer(tmp_path: Path) -> None:
+    *setup, requests = BLOCK.findall(SECTION)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    keep = "declare -p EDGEPROXY_TOKEN EDGEPROXY_EDGE EDGEPROXY_COLLECTOR KEY > ready"
+    shell = paste(tmp_path, *setup, keep)
+    try:
+        folder = tmp_path / "var/first"
+        until(lambda: (folder / "pasted").exists() or not shell.running, "edge, collector and key", seconds=150)
+        assert shell.running, shell.output
+        first, *others = zip(requests.splitlines(), (CUSTOMER, LIMITS, USAGE), strict=True)
+        asked = ask(folder, first[0])
+        assert re.search(first[1], asked), "the key is accepted at once"
+        for line, shows in others:
+            until(lambda line=line, shows=shows: re.search(shows, ask(folder, line)), f"{line}: {shows}", step=0.5)
+        again = paste(tmp_path, *setup, log="again")
+        try:
+            until(lambda: "whose secret" in again.output or not again.running, "a second paste", seconds=150)
+            assert f"to begin again, end what runs with it and remove it: rm -r {folder}" in again.output
+            assert re.search(r"process \d+ has ended\nthe last line of collector\.log: .*9\d\d\d.*in use", again.output)
+        finally:
+            again.stop(60)
+    finally:
+        shell.stop(60)
+
+
+def ask(folder: Path, line: str) -> str:
+    """Run a line of the README with the variables of the first shell, and return what it prints."""
+    log = folder / "asked"
+    log.unlink(missing_ok=True)
+    asked = Process(
+        ["/usr/bin/env", *UNSET, "bash", "-c", f"cd {folder}; . ./ready; export EDGEPROXY_TOKEN; {line}"], log
+    )
+    assert asked.wait(20) == 0, asked.output
+    return asked.output
+
+
+def test_a_process_of_the_five_minutes_that_ended_is_told_at_once(tmp_path: Path) -> None:
+    """Its log has the reason: here the edge's port is somebody else's."""
+    setup, _, start, _ = BLOCK.findall(SECTION)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    with socket.create_server((HOST, 0)) as other:
+        taken = f"{HOST}:{other.getsockname()[1]}"
+        shell = paste(tmp_path, setup.replace("init .", f"init . --admin {taken}"), start, "touch all")
+        try:
+            until(lambda: "has ended" in shell.output, "the end of the edge", seconds=60)
+            assert re.search(rf"the last line of edge\.log: .*{taken}.*in use", shell.output), shell.output
+        finally:
+            shell.stop(60)

@@ -26,6 +26,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, repeat
 from edgeproxy.collector.database.schema import customers, directory_outbox, keys
 from edgeproxy.collector.directory import version_log
+from edgeproxy.collector.directory.followers import Followers
 from edgeproxy.collector.directory.hub_copy import HubMirror, HubUnavailableError
 from edgeproxy.collector.directory.hub_push import PART_BYTES, join_parts, measure_parts
 from edgeproxy.collector.directory.version_log import DirectoryLog
@@ -67,6 +68,8 @@ class Publisher:
         """The published versions."""
         self.time: bytes | None = None
         """The line that says when which version was the newest."""
+        self.followers = Followers()
+        """The edges that fetch the directory here."""
         self.hub = settings.hub
         """The hub that gets a copy."""
         self._database = database
@@ -105,6 +108,10 @@ class Publisher:
         """Nobody waits here any more."""
         self._ended = True
         self._changed.set()
+
+    async def has_pending_changes(self) -> bool:
+        """Return whether a change, other than an erasure that may wait, is in no version yet."""
+        return await self._is_due()
 
     async def run(self) -> None:
         """Publish, until cancelled."""

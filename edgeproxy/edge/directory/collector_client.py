@@ -11,7 +11,7 @@ from edgeproxy.config.edge.usage import Usage
 from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.usage.transport import CONNECT_SECONDS, describe_error
 from edgeproxy.hub.errors import HubUnavailableError
-from edgeproxy.wire.directory_versions import UnreadableDirectoryError
+from edgeproxy.wire.directory_versions import FOLLOWER_FIELD, UnreadableDirectoryError
 
 WAIT_SECONDS = 30
 """Seconds that a question may wait in the collector for news."""
@@ -24,10 +24,13 @@ PEER = HttpPeer("the collector", WAIT_SECONDS + ANSWER_SECONDS, 64 << 20, CONNEC
 class CollectorClient:
     """One collector, below /v1/directory."""
 
-    def __init__(self, usage: Usage) -> None:
+    def __init__(self, usage: Usage, follower: str | None = None) -> None:
+        """`follower` names the edge to the collector, which lists who has which version."""
         self._url = usage.collector.rstrip("/") + "/v1/directory"
         self._server_name = usage.tls.server_name
         self._fields = {} if usage.token is None else {"Authorization": f"Bearer {usage.token}"}
+        if follower is not None:
+            self._fields[FOLLOWER_FIELD] = follower
         self._tls = usage.tls if usage.collector.startswith("https://") else None
         self._session: aiohttp.ClientSession | None = None
 

@@ -1,6 +1,7 @@
 """The directory as the collector publishes it, over HTTP: each look waits there until there is something new."""
 
 import asyncio
+import secrets
 from time import monotonic
 
 import orjson
@@ -19,8 +20,8 @@ class CollectorLog:
 
     name = "collector"
 
-    def __init__(self, usage: Usage) -> None:
-        self._client = CollectorClient(usage)
+    def __init__(self, usage: Usage, region: str) -> None:
+        self._client = CollectorClient(usage, f"{region}.{secrets.token_hex(4)}")
         self._is_caught_up = False
         """Whether what there was is known: then a look waits for more."""
         self._fetched_at = 0.0

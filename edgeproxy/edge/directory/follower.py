@@ -184,7 +184,7 @@ class DirectoryFollower:
         """Open the transport that the configuration names."""
         if directory.from_ == "collector":
             assert self._settings.usage is not None
-            return CollectorLog(self._settings.usage)
+            return CollectorLog(self._settings.usage, self._settings.region)
         from edgeproxy.edge.directory.hub_log import HubLog
 
         return HubLog(self._call_hub, self._settings.hub, self._trust)

@@ -1,9 +1,10 @@
 """The table of endpoints: directory."""
 
 from edgeproxy.collector.api.directory.handlers import DirectoryHandlers
-from edgeproxy.collector.api.directory.models import DirectoryChanges, DirectoryQuery
-from edgeproxy.collector.api.endpoint import BYTES, EDGE, Endpoint
+from edgeproxy.collector.api.directory.models import DirectoryChanges, DirectoryFollowers, DirectoryQuery
+from edgeproxy.collector.api.endpoint import BYTES, EDGE, READERS, Endpoint, Header
 from edgeproxy.collector.api.group import Group, PathParameter
+from edgeproxy.wire.directory_versions import FOLLOWER_FIELD
 
 GROUP = Group(
     "directory",
@@ -18,6 +19,16 @@ GROUP = Group(
             roles=EDGE,
             query=DirectoryQuery,
             response=DirectoryChanges,
+            errors={404: "This collector publishes no directory."},
+            headers={FOLLOWER_FIELD: Header({"type": "string", "maxLength": 73}, "A name of the edge, for the list.")},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/directory/followers",
+            DirectoryHandlers.list_followers,
+            "List the edges that fetch the directory here, with the version that each has.",
+            roles=READERS,
+            response=DirectoryFollowers,
             errors={404: "This collector publishes no directory."},
         ),
         Endpoint(

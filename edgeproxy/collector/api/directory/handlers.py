@@ -8,7 +8,10 @@ from edgeproxy.collector.api.directory.models import DirectoryQuery
 from edgeproxy.collector.api.endpoint import BYTES, Call, Nothing, Query
 from edgeproxy.collector.api.group import Handlers
 from edgeproxy.collector.api.responses import answer, problem
+from edgeproxy.wire.directory_versions import FOLLOWER_FIELD
 
+NO_DIRECTORY = "this collector has no directory: write directory: {key: FILE}"
+FOLLOWER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.[0-9a-f]{8}")
 VERSION_TOKEN, PART_NUMBER = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9]{1,9}")
 
 
@@ -19,10 +22,18 @@ class DirectoryHandlers(Handlers):
         """Send the lines after a version, once there are some or the time is over."""
         publisher = self._resources.publisher
         if publisher is None:
-            return problem(404, "this collector has no directory: write directory: {key: FILE}")
+            return problem(404, NO_DIRECTORY)
         after = call.query.after
-        if after is not None and call.query.wait:
-            await publisher.wait_for_change(after, call.query.wait)
+        follower = call.request.headers.get(FOLLOWER_FIELD, "")
+        follower = follower if FOLLOWER_NAME.fullmatch(follower) else ""
+        if follower:
+            publisher.followers.begin(follower, after)
+        try:
+            if after is not None and call.query.wait:
+                await publisher.wait_for_change(after, call.query.wait)
+        finally:
+            if follower:
+                publisher.followers.end(follower)
         follows, lines = await publisher.log.list_lines_after(after)
         time = publisher.time
         return answer(
@@ -33,6 +44,21 @@ class DirectoryHandlers(Handlers):
                 "time": None if time is None else time.decode(),
             },
         )
+
+    async def list_followers(self, _: Call[Query, Nothing]) -> web.Response:
+        """List the edges that fetch the directory here, with the version that each has."""
+        publisher = self._resources.publisher
+        if publisher is None:
+            return problem(404, NO_DIRECTORY)
+        pending = await publisher.has_pending_changes()  # First: a version that is made meanwhile is in the log.
+        versions = [line.version for line in await publisher.log.list_lines()]
+        numbers = {version.token: version.number for version in versions}
+        followers = [
+            {"name": one.name, "version": numbers.get(one.token or "")} for one in publisher.followers.list_versions()
+        ]
+        newest = versions[-1].number if versions else None
+        has_hub = publisher.hub is not None
+        return answer(200, {"version": newest, "pending": pending, "hub": has_hub, "followers": followers})
 
     async def fetch_part(self, call: Call[Query, Nothing]) -> web.Response:
         """Send a part of a version."""

@@ -31,3 +31,25 @@ class DirectoryChanges(TypedDict):
     """The signed lines after that version where it is in the log; all lines otherwise."""
     time: str | None
     """The signed time at which a version was the newest; null where there is none."""
+
+
+class DirectoryFollower(TypedDict):
+    """An edge that fetches the directory from this collector."""
+
+    name: str
+    """Its region, and eight digits that it has chosen for this connection."""
+    version: int | None
+    """The number of the version that the edge has; null where it has none that is still in the log."""
+
+
+class DirectoryFollowers(TypedDict):
+    """The newest version of the directory, and the version that each edge has."""
+
+    version: int | None
+    """The number of the newest version; null where there is none yet."""
+    pending: bool
+    """Whether changes are waiting to become a version."""
+    hub: bool
+    """Whether the directory is copied to a hub as well: edges that follow it there are not listed."""
+    followers: list[DirectoryFollower]
+    """The edges that fetch the directory from the collector that answers, by name."""

@@ -1,0 +1,58 @@
+"""The edges that fetch the directory from this collector, and the version that each has: `keys add --wait` reads when a
+change is everywhere. In memory, as an edge says it again with its next request."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from time import monotonic
+from typing import NamedTuple
+
+ABSENT_SECONDS = 10.0
+"""Seconds without a request, of which none is open, after which an edge is no longer listed."""
+FOLLOWERS_MAX = 10_000
+"""Edges that are listed; beyond them the one that has asked least recently is dropped."""
+
+
+class FollowerVersion(NamedTuple):
+    """An edge, and the token of the version that it has; None where it has none yet."""
+
+    name: str
+    token: str | None
+
+
+class _Follower:
+    """The state of one edge: its version, its open requests, and when the last one ended."""
+
+    def __init__(self) -> None:
+        self.token: str | None = None
+        self.open_requests = 0
+        self.seen_at = 0.0
+
+
+class Followers:
+    """The edges that follow the directory here."""
+
+    def __init__(self) -> None:
+        self._followers: OrderedDict[str, _Follower] = OrderedDict()
+
+    def begin(self, name: str, token: str | None) -> None:
+        """Record that an edge asks for what follows the version of this token."""
+        follower = self._followers.setdefault(name, _Follower())
+        self._followers.move_to_end(name)
+        follower.token, follower.seen_at = token, monotonic()
+        follower.open_requests += 1
+        if len(self._followers) > FOLLOWERS_MAX:
+            self._followers.popitem(last=False)
+
+    def end(self, name: str) -> None:
+        """Record that such a request of an edge has ended."""
+        if (follower := self._followers.get(name)) is not None:
+            follower.open_requests -= 1
+            follower.seen_at = monotonic()
+
+    def list_versions(self) -> Sequence[FollowerVersion]:
+        """List the edges that ask now, or did within ABSENT_SECONDS; those that are gone are forgotten."""
+        due = monotonic() - ABSENT_SECONDS
+        gone = [name for name, one in self._followers.items() if one.open_requests <= 0 and one.seen_at < due]
+        for name in gone:
+            del self._followers[name]
+        return [FollowerVersion(name, follower.token) for name, follower in sorted(self._followers.items())]

@@ -5,7 +5,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from edgeproxy.config import certificates, networks, references
+from edgeproxy.config import certificates, error_templates, networks, references
 from edgeproxy.config.defaults import add_limit_names
 from edgeproxy.config.explain import explain_errors, list_fields
 from edgeproxy.config.file_signatures import compute_file_signature
@@ -59,6 +59,8 @@ class Check(Generic[W]):
         tree = add_limit_names(self._correct_sections(self._source.tree))
         if self._lists:
             tree = self._add_networks(tree)
+        if self._files:
+            tree = self._add_templates(tree)
         self._check_references(tree)
         if self._files:
             self._check_certificates(tree)
@@ -113,6 +115,22 @@ class Check(Generic[W]):
                     inline = section.get(name, Items())
                     lists[name] = Items([*inline, *listed]) if isinstance(inline, Items) else inline
             tree = replace_value(tree, path, Table({**section, **lists})) if lists else tree
+        return tree
+
+    def _add_templates(self, tree: Table) -> Table:
+        """Return the tree with the templates of error bodies, whose text is a part of the configuration."""
+        for path, section in error_templates.list_error_sections(tree):
+            file = section.get("template")
+            if not isinstance(file, str) or not file:
+                continue
+            self._source.signs[file] = compute_file_signature(file)
+            try:
+                content, text = error_templates.read_template(file)
+            except error_templates.InvalidTemplateError as error:
+                self._report((*path, "template"), error.what, error.hint)
+                continue
+            self._source.add_content(content)
+            tree = replace_value(tree, path, Table({**section, "text": text}))
         return tree
 
     def _check_models(self, tree: Table) -> W | None:

@@ -5,7 +5,16 @@ from collections.abc import Hashable, Iterator
 
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import addresses, hub_settings, meter_faults, parsers, references, tracing_faults, units
+from edgeproxy.config import (
+    addresses,
+    error_templates,
+    hub_settings,
+    meter_faults,
+    parsers,
+    references,
+    tracing_faults,
+    units,
+)
 from edgeproxy.config.edge import readers, residency_faults
 from edgeproxy.config.edge.directory_settings import A_CACHE_KEY, A_PUBLIC_KEY
 from edgeproxy.config.edge.rules import CONDITIONS
@@ -37,6 +46,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     yield from tracing_faults.find_faults(tree)
     yield from _find_route_faults(tree)
     yield from _find_cors_faults(tree)
+    yield from error_templates.find_faults(tree)
     yield from _find_answer_faults(tree)
     yield from _find_fallback_faults(tree)
     yield from _find_response_usage_faults(tree)

@@ -8,6 +8,7 @@ from edgeproxy.config import parsers
 from edgeproxy.config.edge import readers
 from edgeproxy.config.edge.compression import Compress, read_compress
 from edgeproxy.config.edge.cors import Cors
+from edgeproxy.config.edge.error_bodies import Errors, read_errors
 from edgeproxy.config.edge.fallback import Fallback, read_fallback
 from edgeproxy.config.edge.issuers import RouteAuth, read_auth
 from edgeproxy.config.edge.response_usage import ResponseUsage, read_response_usage
@@ -130,6 +131,11 @@ class Route(Part):
         default=None,
         description="Pages of other origins that may call this route, in place of `cors` at the top. `off`: the edge "
         "adds nothing, and upstreams may. Routes of one host and path must have the same.",
+    )
+    errors: Annotated[Errors, BeforeValidator(read_errors)] | None = Field(
+        default=None,
+        description="[Bodies of errors](errors.md) of the edge's own: `problem`, `openai`, `anthropic`, or a mapping. "
+        "By default that of `response_usage` where this is `openai` or `anthropic`, else `errors` at the top.",
     )
     isolation_headers: Switch = Field(
         default=False,

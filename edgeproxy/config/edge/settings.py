@@ -19,6 +19,7 @@ from edgeproxy.config.edge.admin import Admin, read_admin, validate_admin
 from edgeproxy.config.edge.auth import Auth
 from edgeproxy.config.edge.cors import Cors
 from edgeproxy.config.edge.directory_settings import CacheKey, Directory, read_cache_key
+from edgeproxy.config.edge.error_bodies import Errors, read_errors
 from edgeproxy.config.edge.issuers import Issuer
 from edgeproxy.config.edge.listeners import Listener
 from edgeproxy.config.edge.paths import Paths
@@ -278,6 +279,11 @@ class EdgeFile(Part):
         default=None,
         description="Pages of other origins that may call: see [browsers](browsers.md). Holds for each route without "
         "a `cors` of its own. By default the edge adds nothing, and upstreams may.",
+    )
+    errors: Annotated[Errors, BeforeValidator(read_errors)] | None = Field(
+        default=None,
+        description="[Bodies of errors](errors.md) of the edge's own, for requests of no route and of routes without "
+        "`errors` of their own. By default `problem`.",
     )
     access_log: Annotated[AccessLog | None, BeforeValidator(readers.read_access_log)] = Field(
         default=None, description="File that gets a line of JSON for each request."

@@ -128,6 +128,14 @@ def split_limited(
     return LIMITED + fields + b"X-Request-Id: ", _format_limited_middle(violated, detail, limit, instance, close)
 
 
+def split_error(status: int, fields: bytes, opening: bytes, instance: int, *, close: bool) -> tuple[bytes, bytes]:
+    """Format an error as `split_limited` does, whose body begins with `opening` and ends with an id and LIMITED_END."""
+    ending = b"Connection: close\r\n" if close else b""
+    before = b"HTTP/1.1 %d %b\r\n%bX-Request-Id: " % (status, REASONS[status].encode(), fields)
+    length = len(opening) + instance + len(LIMITED_END)
+    return before, b"\r\nContent-Length: %d\r\n%b\r\n%b" % (length, ending, opening)
+
+
 def format_credits_spent(
     fields: bytes,
     violated: tuple[str, ...],

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from edgeproxy.edge.errors import DirectResponseError, EdgeError, RejectedError, UpstreamError
 from edgeproxy.edge.http1 import message
+from edgeproxy.edge.http1.error_bodies import ErrorBodies
 from edgeproxy.edge.limits.limit_set import ImpossibleCost
 
 
@@ -25,11 +26,12 @@ def format_local_reply(
     own_fields: bytes,
     close: bool,
     head_only: bool,
+    error_bodies: ErrorBodies | None = None,
 ) -> LocalReply:
     """Format the answer to a request that an upstream failed or a rule refused.
 
     `date`, `limits` (RateLimit and what else limits have to say) and `own_fields` (the region, security fields, and
-    whose pages may see it) are lines with their CRLF, or nothing.
+    whose pages may see it) are lines with their CRLF, or nothing. `error_bodies`: None where errors are problems.
     """
     if isinstance(reason, UpstreamError):
         # 502, 503 or 504, with the reason in Proxy-Status (RFC 9209).
@@ -43,6 +45,8 @@ def format_local_reply(
     kind = b""
     if isinstance(reason, DirectResponseError):
         body = reason.content
+    elif error_bodies is not None:
+        kind, body = error_bodies.line, error_bodies.format_body(status, reason.detail, request_id)
     else:
         kind, body = message.PROBLEM, message.format_problem(status, reason.detail, request_id)
     lines = b"%b%b%b%bX-Request-Id: %b\r\n%b" % (kind, date, fields, limits, request_id, own_fields)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.edge.errors import EdgeError, RejectedCustomerError
 from edgeproxy.edge.http1 import message
+from edgeproxy.edge.http1.error_bodies import ErrorBodies
 from edgeproxy.edge.http1.field_values import find_value
 from edgeproxy.edge.http1.request import PLAIN
 from edgeproxy.edge.limits.admission import AdmissionNotes
@@ -23,12 +24,14 @@ from edgeproxy.edge.limits.refusal import add_message, describe_refusal, find_st
 from edgeproxy.edge.proxy import local_reply
 from edgeproxy.edge.proxy.cors import ORIGIN
 from edgeproxy.edge.proxy.exchange_record import ExchangeRecord
+from edgeproxy.edge.proxy.grpc_status import is_grpc
 from edgeproxy.edge.proxy.refused_head import read_refused_head
 from edgeproxy.edge.proxy.request_ids import ID_BYTES
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.cors import CrossOrigin
     from edgeproxy.edge.proxy.metering import Countable
+    from edgeproxy.edge.proxy.route_binding import Route
 
 
 def format_error(exchange: ExchangeRecord, error: EdgeError, *, close: bool) -> bytes:
@@ -42,6 +45,7 @@ def format_error(exchange: ExchangeRecord, error: EdgeError, *, close: bool) -> 
         close=close,
         # The method is unknown where the fields were refused; the answer to HEAD has no body then either.
         head_only=exchange.method == b"HEAD" or (not exchange.method and exchange.request_line.startswith(b"HEAD ")),
+        error_bodies=_find_error_bodies(exchange),
     )
     route, tier = exchange.get_labels()
     customer = None
@@ -67,9 +71,12 @@ def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, close: bool) -
     violated, retry_after = denial
     own_fields = _format_own_fields(exchange)
     is_ordinary = retry_after and not limit_set.quotas and exchange.head is PLAIN and exchange.method != b"HEAD"
+    error_bodies = _find_error_bodies(exchange) if snapshot.has_error_bodies else None
+    if error_bodies is not None and error_bodies.format_opening(429, "") is None:
+        is_ordinary = False
     bound = find_stated_bound(denial, exchange.now) if len(violated) > 1 else violated[0]
     if binding is None or not is_ordinary:
-        names, counters, answer = _format_refusal(exchange, limit_set, denial, bound, own_fields, close)
+        names, counters, answer = _format_refusal(exchange, limit_set, denial, bound, own_fields, error_bodies, close)
     else:
         # Who does not heed it gets the same a thousand times a second, but for the request id.
         shown = exchange.shown_policy
@@ -77,7 +84,10 @@ def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, close: bool) -
         key = (exchange.runtime.date_line, violated, retry_after, bound, left, tail, own_fields, close)
         latest = binding.latest_refusal
         if latest is None or latest[0] != key:
-            binding.latest_refusal = latest = (key, *_prepare_refusal(exchange, denial, bound, own_fields, close))
+            binding.latest_refusal = latest = (
+                key,
+                *_prepare_refusal(exchange, denial, bound, own_fields, error_bodies, close),
+            )
         _, names, counters, before, between = latest
         rid = exchange.get_request_id()
         answer = b"".join((before, rid, between, rid, message.LIMITED_END))
@@ -93,7 +103,12 @@ def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, close: bool) -
 
 
 def _prepare_refusal(
-    exchange: ExchangeRecord, denial: Denial, bound: Bound, own_fields: bytes, close: bool
+    exchange: ExchangeRecord,
+    denial: Denial,
+    bound: Bound,
+    own_fields: bytes,
+    error_bodies: ErrorBodies | None,
+    close: bool,
 ) -> "tuple[tuple[str, ...], tuple[Countable, ...], bytes, bytes]":
     """Prepare the 429 of a customer on a route: the names of the limits that refuse, the counters of such an answer,
     and the answer but for its ids (see `message.split_limited`)."""
@@ -103,19 +118,24 @@ def _prepare_refusal(
     names = tuple([policy.name for policy in violated])
     refusal = describe_refusal(bound, exchange.now, retry_after, legacy=exchange.snapshot.legacy_headers)
     fields = b"%bRetry-After: %d\r\n%b%b" % (runtime.date_line, retry_after, refusal.lines, own_fields)
-    before, between = message.split_limited(
-        fields,
-        names,
-        ID_BYTES,
-        detail=add_message(refusal.sentence, binding.message, refusal.limit.kind),
-        limit=list_members(refusal.limit),
-        close=close,
-    )
+    detail = add_message(refusal.sentence, binding.message, refusal.limit.kind)
+    if error_bodies is None:
+        limit = list_members(refusal.limit)
+        before, between = message.split_limited(fields, names, ID_BYTES, detail=detail, limit=limit, close=close)
+    else:
+        opening = error_bodies.format_opening(429, detail) or b""
+        before, between = message.split_error(429, error_bodies.line + fields, opening, ID_BYTES, close=close)
     return names, runtime.metrics.get_refusal_counters(*exchange.get_labels(), names), before, between
 
 
 def _format_refusal(
-    exchange: ExchangeRecord, limit_set: LimitSet, denial: Denial, bound: Bound, own_fields: bytes, close: bool
+    exchange: ExchangeRecord,
+    limit_set: LimitSet,
+    denial: Denial,
+    bound: Bound,
+    own_fields: bytes,
+    error_bodies: ErrorBodies | None,
+    close: bool,
 ) -> "tuple[tuple[str, ...], tuple[Countable, ...], bytes]":
     """Format any refusal; return the names of the limits that refuse, the counters of such an answer, and itself."""
     binding, runtime = exchange.binding, exchange.runtime
@@ -127,23 +147,23 @@ def _format_refusal(
         impossible = find_impossible_costs(limit_set)[0]
         bound = next((each for each in violated if each.name == impossible.name), bound)
     refusal = describe_refusal(bound, exchange.now, retry_after, legacy=exchange.snapshot.legacy_headers)
+    if status == 402 and binding is not None:
+        runtime.metrics.errors.count_own(binding.counted_as, binding.route.label, status)
     fields = runtime.date_line
-    if status == 402:
-        if binding is not None:
-            runtime.metrics.errors.count_own(binding.counted_as, binding.route.label, status)
-    elif retry_after:
+    if status == 429 and retry_after:
         fields += b"Retry-After: %d\r\n" % retry_after
     sentence = refusal.sentence if impossible is None else local_reply.describe_impossible_cost(impossible)
-    format_answer = message.format_credits_spent if status == 402 else message.format_limited
-    answer = format_answer(
-        fields + refusal.lines + own_fields,
-        names,
-        exchange.get_request_id(),
-        detail=add_message(sentence, None if binding is None else binding.message, refusal.limit.kind),
-        limit=list_members(refusal.limit),
-        close=close,
-        head_only=exchange.method == b"HEAD",
-    )
+    detail = add_message(sentence, None if binding is None else binding.message, refusal.limit.kind)
+    fields, request_id = fields + refusal.lines + own_fields, exchange.get_request_id()
+    head_only = exchange.method == b"HEAD"
+    if error_bodies is not None:
+        lines = b"%b%bX-Request-Id: %b\r\n" % (error_bodies.line, fields, request_id)
+        body = error_bodies.format_body(status, detail, request_id)
+        answer = message.format_response(status, lines, body, close=close, head_only=head_only)
+    else:
+        format_answer = message.format_credits_spent if status == 402 else message.format_limited
+        limit = list_members(refusal.limit)
+        answer = format_answer(fields, names, request_id, detail=detail, limit=limit, close=close, head_only=head_only)
     return names, runtime.metrics.get_refusal_counters(*exchange.get_labels(), names, status), answer
 
 
@@ -173,17 +193,29 @@ def _format_own_fields(exchange: ExchangeRecord) -> bytes:
     return fields if cors is None else fields + cors.format_fields(origin)
 
 
-def _find_cross_origin(exchange: ExchangeRecord) -> "tuple[CrossOrigin | None, bytes | None]":
-    """Return the pages that may see the answer, and the page that asks; None where that is unknown.
-
-    The route decides, as far as the request tells it; the configuration's own `cors` elsewhere.
-    """
-    if exchange.path and exchange.route is not None:
-        return exchange.route.cors, find_value(exchange.keep, ORIGIN)
+def _find_error_bodies(exchange: ExchangeRecord) -> ErrorBodies | None:
+    """Return the form of the body of an error; None where it is a problem. What gRPC clients read is made of one."""
     snapshot = exchange.snapshot
+    if not snapshot.has_error_bodies:
+        return None
+    route, lines = _find_route(exchange)
+    if is_grpc(lines):
+        return None
+    return snapshot.error_bodies if route is None else route.error_bodies
+
+
+def _find_cross_origin(exchange: ExchangeRecord) -> "tuple[CrossOrigin | None, bytes | None]":
+    """Return the pages that may see the answer, and the page that asks; None where that is unknown."""
+    route, lines = _find_route(exchange)
+    cors = exchange.snapshot.cors if route is None else route.cors
+    return cors, find_value(lines, ORIGIN)
+
+
+def _find_route(exchange: ExchangeRecord) -> "tuple[Route | None, bytes]":
+    """Return the route that decides what an answer is like, as far as the request tells it, and the lines of the
+    request; None where the configuration's own settings hold."""
     if exchange.path:
-        route, origin = exchange.site.find_nearest(exchange.path, exchange.method), find_value(exchange.keep, ORIGIN)
-    else:
-        head = read_refused_head(exchange.request_line)
-        route, origin = snapshot.router.find_site(head.host).find_nearest(head.path, head.method), head.origin
-    return snapshot.cors if route is None else route.cors, origin
+        route = exchange.route or exchange.site.find_nearest(exchange.path, exchange.method)
+        return route, exchange.keep
+    head = read_refused_head(exchange.request_line)
+    return exchange.snapshot.router.find_site(head.host).find_nearest(head.path, head.method), head.lines

@@ -13,7 +13,6 @@ from edgeproxy.edge.http1.field_values import find_value
 from edgeproxy.edge.http1.grammar import TARGET, parse_host
 from edgeproxy.edge.http1.path import normalize_target
 from edgeproxy.edge.http1.request_line import ABSOLUTE
-from edgeproxy.edge.proxy.cors import ORIGIN
 
 BLANK: Final = b"\r\n\r\n"
 
@@ -28,7 +27,8 @@ class RefusedHead(NamedTuple):
     method: bytes
     path: bytes
     """The normalized path, up to the last slash before its first fault."""
-    origin: bytes | None
+    lines: bytes
+    """The field lines that are whole, each with its CRLF."""
 
 
 def read_refused_head(data: bytes) -> RefusedHead:
@@ -43,7 +43,7 @@ def read_refused_head(data: bytes) -> RefusedHead:
     if absolute is not None:
         authority, path = absolute[2], absolute[3] or b"/"
     host = None if authority is None else parse_host(authority)
-    return RefusedHead(host, method, _normalize_beginning(path), find_value(lines, ORIGIN))
+    return RefusedHead(host, method, _normalize_beginning(path), lines)
 
 
 def _normalize_beginning(path: bytes) -> bytes:

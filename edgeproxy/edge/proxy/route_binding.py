@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.limits import Messages
     from edgeproxy.config.meters import Meter
     from edgeproxy.edge.counters.meters import Histogram
+    from edgeproxy.edge.http1.error_bodies import ErrorBodies
     from edgeproxy.edge.http1.security_fields import SecurityLines
     from edgeproxy.edge.limits.limit_set import LimitSet
     from edgeproxy.edge.limits.route_limits import RouteLimits
@@ -52,6 +53,7 @@ class Route:
     __slots__ = (
         "auth",
         "cors",
+        "error_bodies",
         "fallback",
         "fallback_statuses",
         "head_timeout",
@@ -89,6 +91,7 @@ class Route:
         rules: "Sequence[RequestRule]" = (),
         fallback: "Route | None" = None,
         security_lines: "SecurityLines | None" = None,
+        error_bodies: "ErrorBodies | None" = None,
     ) -> None:
         """`service`: None where nothing is forwarded. `cors`: which pages of other origins may call it; None where the
         edge says nothing of that. `base`: the path of the endpoints. `rules`: about anybody's requests. `fallback`: the
@@ -107,12 +110,17 @@ class Route:
         self.service = cast("Service", service)  # The policy before lets nobody in where there is none.
         self.request_seconds: Histogram = metrics.request_seconds(self.label)
         self.overhead_seconds: Histogram = metrics.overhead_seconds()
-        self.cors, self.fallback, self.security_lines = cors, fallback, security_lines
+        self.cors, self.fallback = cors, fallback
+        self.security_lines, self.error_bodies = security_lines, error_bodies
         self.preauth_policy = (
             PreAuthPolicy(settings, cors, select_conditions(rules, settings.path), metrics.count_rule) or None
         )
         """The policy before anybody's key is looked at; None where the route asks nothing then."""
-        self.response_policy = ResponsePolicy(settings.rewrite.response, cors, settings.compress) or None
+        self._set_changes(settings, base)
+
+    def _set_changes(self, settings: "RouteSettings", base: str) -> None:
+        """Set what changes the heads of requests and answers."""
+        self.response_policy = ResponsePolicy(settings.rewrite.response, self.cors, settings.compress) or None
         """The policy for the heads of answers; None where they stay as they are."""
         self.rewriter = Rewriter(settings.rewrite, base) or None
         """The rewriting of requests; None where they go on as they are."""

@@ -22,6 +22,7 @@ from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.proxy.access_log import AccessLog
 from edgeproxy.edge.proxy.address import Addresses, AddressSettings
 from edgeproxy.edge.proxy.cors import CrossOrigin
+from edgeproxy.edge.proxy.error_bodies import create_error_bodies, find_errors
 from edgeproxy.edge.proxy.identity import UNRESOLVED, Directory, Identity, TokenDigest
 from edgeproxy.edge.proxy.labels import NO_LABEL
 from edgeproxy.edge.proxy.path_rules import PathRules
@@ -104,6 +105,8 @@ class Snapshot:
         self._has_security_fields = bool(settings.security_headers)
         self.cors = None if settings.cors is None else CrossOrigin(settings.cors)
         """The pages that may call routes that say nothing of it."""
+        self.error_bodies = create_error_bodies(settings.errors)
+        """The form of errors of requests without a route; None: problems."""
         self.router = Router(map(self._create_route, settings.routes))
         # Where usage is counted when the table has no row left; these must have theirs before that.
         self.unnamed = [metrics.get_usage_counter(NO_LABEL, meter, NO_LABEL) for meter in settings.meters]
@@ -124,6 +127,8 @@ class Snapshot:
         over TLS."""
         self.has_cors = self.cors is not None or any(route.cors for route in settings.routes)
         """Whether any of the edge's own answers says which pages may see it."""
+        self.has_error_bodies = self.error_bodies is not None or any(map(find_errors, settings.routes))
+        """Whether any error has another body than a problem."""
         self._access_log_settings = settings.access_log
         self.access_log = self._create_access_log(before)
         self.tracer = self._create_tracer(settings.tracing, before)
@@ -173,6 +178,7 @@ class Snapshot:
             rules=self._rules,
             fallback=fallback,
             security_lines=self._find_security_lines(route),
+            error_bodies=create_error_bodies(find_errors(route)) if find_errors(route) else self.error_bodies,
         )
 
     def _find_security_lines(self, route: "RouteSettings") -> "SecurityLines | None":

@@ -1,0 +1,28 @@
+"""The form of a route's error bodies, by its settings."""
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.config.edge.error_bodies import FORMATS_BY_USAGE, Errors
+from edgeproxy.edge.http1.error_bodies import ANTHROPIC, OPENAI, ErrorBodies, TemplateErrors
+
+if TYPE_CHECKING:
+    from edgeproxy.config.edge.routes import Route
+
+BODIES: dict[str, ErrorBodies | None] = {"problem": None, "openai": OPENAI, "anthropic": ANTHROPIC}
+"""The form of errors by its name."""
+
+
+def find_errors(route: "Route") -> Errors | None:
+    """Return the `errors` of a route: its own, or those of the API whose usage it reads; None: those at the top."""
+    if route.errors is not None or route.response_usage is None:
+        return route.errors
+    usage = route.response_usage.format
+    name = FORMATS_BY_USAGE.get(usage if isinstance(usage, str) else usage.like)
+    return None if name is None else Errors(format=name)
+
+
+def create_error_bodies(errors: Errors | None) -> ErrorBodies | None:
+    """Create the form of these `errors`; None: problems."""
+    if errors is None:
+        return None
+    return BODIES[errors.format] if errors.text is None else TemplateErrors(errors.text, errors.media_type)

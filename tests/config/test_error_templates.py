@@ -38,7 +38,7 @@ def test_the_type_is_that_of_the_file_or_the_one_that_is_written(loaded, written
 
 def test_formats_are_those_of_the_route_then_of_its_usage_then_of_the_top(loaded):
     text = UPSTREAM + (
-        "errors: {text: <p>}\nroutes:\n"
+        "errors: {text: <p>}\nmeters: {output: {count: output_tokens}}\nroutes:\n"
         "- {path: /a, upstream: api, errors: openai, response_usage: anthropic}\n"
         "- {path: /b, upstream: api, response_usage: anthropic}\n"
         "- {path: /c, upstream: api, response_usage: {format: {like: openai}}}\n"
@@ -69,7 +69,7 @@ def test_formats_are_those_of_the_route_then_of_its_usage_then_of_the_top(loaded
 )  # fmt: skip
 def test_errors_that_cannot_be_meant(problems, errors, problem):
     files = {"odd.html": b"\xff", "bad.json": '{"a": x}'}
-    (found,) = problems(ROUTE % errors, files=files, alone=True)
+    (found,) = problems(ROUTE % errors, files=files)
     assert found.endswith(problem), found
 
 
@@ -107,6 +107,6 @@ def test_ordinary_templates_are_taken(text, media_type):
 
 
 def test_errors_of_other_shapes_are_left_to_the_model(problems):
-    assert len(problems(ROUTE % "[x]", alone=True)) == 1
-    assert len(problems(UPSTREAM + "routes: 5\nerrors: problem\n", alone=True)) == 1
-    assert len(problems(ROUTE % "xml", alone=True)) == 1
+    assert len(problems(ROUTE % "[x]")) == 1
+    assert len(problems(UPSTREAM + "routes: 5\nerrors: problem\n")) == 1
+    assert len(problems(ROUTE % "xml")) == 1

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import addresses, parsers, units
 from edgeproxy.config.edge import readers
+from edgeproxy.config.edge.balancing import Balance
 from edgeproxy.config.edge.rewrites import Base
 from edgeproxy.config.edge.timeouts import Duration, Timeouts
 from edgeproxy.config.field_types import FieldName, Name, Share, Switch
@@ -176,6 +177,11 @@ class Upstream(Part):
         description="`Host` that the service gets: the client's (`pass`), that of the endpoint's URL (`upstream`), or "
         "this name. Not `pass` for services that tell hosts apart, such as another company's API. `X-Forwarded-Host` "
         "always has the client's. Probes send this name, else that of the URL.",
+    )
+    balance: Balance | None = Field(
+        default=None,
+        description="[Affinity](affinity.md) of requests to endpoints, for services that keep sessions. By default the "
+        "less loaded of two endpoints gets a request.",
     )
     request_id_field: FieldName | None = Field(
         default=None,

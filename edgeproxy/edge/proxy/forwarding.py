@@ -61,7 +61,11 @@ class Forwarding(ResponseRelay):
             binding = self._lead_to_fallback("ejected")
             service, may_lead = binding.route.service, False
         try:
-            self.endpoint = endpoint = service.select() if region is None else service.select_in(region)
+            if service.affinity is not None:
+                endpoint = service.select_for(service.affinity.find_value(self, binding.customer), region)
+            else:
+                endpoint = service.select() if region is None else service.select_in(region)
+            self.endpoint = endpoint
         except UpstreamError as error:
             self.runtime.metrics.count_upstream_error(service.name, error.error)
             if not may_lead:
@@ -286,7 +290,10 @@ class Forwarding(ResponseRelay):
             return False
         service, region = binding.fallback.route.service, binding.preferred_region
         try:
-            other = service.select() if region is None else service.select_in(region)
+            if service.affinity is not None:
+                other = service.select_for(service.affinity.find_value(self, binding.customer), region)
+            else:
+                other = service.select() if region is None else service.select_in(region)
         except UpstreamError as error:
             self.runtime.metrics.count_upstream_error(service.name, error.error)
             return False

@@ -11,7 +11,7 @@ cdef class Endpoint(IdlePool):
     cdef public long long outstanding, weight
 
 cdef class Service:
-    cdef public object _chance, _ejections, _log, _origins, _outliers, _pairs_in, attempts, breaker, budget
+    cdef public object _chance, _ejections, _log, _origins, _outliers, _owners, _pairs_in, affinity, attempts, breaker, budget
     cdef public object connect_timeout, endpoints, host, idle_timeout, max_buffered_bytes, max_head_bytes
     cdef public object max_idle_connections, name, next_pair, region, region_fields, request_id_field, response_seconds
     cdef public object timeouts

@@ -16,6 +16,7 @@ from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1.region_fields import format_region_lines
 from edgeproxy.edge.http1.response import NO_HEAD, NOT_PLAIN
 from edgeproxy.edge.messages import EndpointAddresses
+from edgeproxy.edge.proxy.affinity import OWNERS_MAX, Affinity, compute_name, find_owner
 from edgeproxy.edge.proxy.circuit_breaker import CircuitBreaker
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.endpoint_states import CHOSEN, DOWN, EJECTED, HEALTHY, UP, EndpointEvent, advance
@@ -94,6 +95,11 @@ class Endpoint(IdlePool):
         """Whether every answer is to be recorded, also those that are nothing special."""
 
     @property
+    def origin(self) -> bytes:
+        """The configured host and port, and the address: the name of the endpoint for its affinity."""
+        return f"{self.host}:{self.port} {self.address}".encode()
+
+    @property
     def label(self) -> str:
         """The name of the endpoint in the log."""
         name = f"{self.host}:{self.port}"
@@ -154,7 +160,9 @@ class Service:
         "_log",
         "_origins",
         "_outliers",
+        "_owners",
         "_pairs_in",
+        "affinity",
         "attempts",
         "breaker",
         "budget",
@@ -204,6 +212,10 @@ class Service:
         own_field = settings.request_id_field
         self.request_id_field = None if own_field is None else own_field.lower().encode()
         """The field of answers, in lower case, in which the service tells its own id of a request."""
+        self.affinity = None if settings.balance is None else Affinity(settings.balance)
+        """The affinity of requests to endpoints; None where the less loaded gets each."""
+        self._owners: dict[tuple[bytes, str | None], Endpoint] = {}
+        """The endpoints of values seen since anything has changed; the names of endpoints among them."""
         self.attempts = settings.retry.attempts
         self.budget = RetryBudget(settings.retry.budget, lambda: seconds.count)
         self._ejections, breaker, eject = ejections, settings.breaker, settings.eject
@@ -252,6 +264,37 @@ class Service:
         one, other = next_pair()
         return one if one.outstanding * other.weight < (other.outstanding + 1) * one.weight else other
 
+    def select_for(self, value: bytes | None, region: str | None) -> Endpoint:
+        """Select the endpoint that has the requests of this value, by `affinity`: by its hash, or of a cookie the one
+        that it names. Without a value, and where that endpoint is not in the choice, as `select` and `select_in` do.
+        """
+        assert self.affinity is not None
+        owner = None if value is None else self._find_owner(value, region)
+        if owner is None:
+            return self.select() if region is None else self.select_in(region)
+        if self.breaker is not None:
+            self.breaker.enter()
+        return owner
+
+    def _find_owner(self, value: bytes, region: str | None) -> Endpoint | None:
+        """Find the endpoint of a value; None where it has none, or that one is not in the choice."""
+        affinity, key = self.affinity, (value, region)
+        assert affinity is not None
+        owner = self._owners.get(key)
+        if owner is not None:
+            return owner
+        if affinity.cookie is not None:
+            named = (each for each in self.endpoints if compute_name(each, affinity.secret) == value)
+            owner = next((each for each in named if each.state in CHOSEN), None)
+        elif available := self.list_available():
+            near = [each for each in self.endpoints if each.region == region and each.state in CHOSEN]
+            owner = find_owner(near or available, value, affinity.secret)
+        if owner is not None:
+            if len(self._owners) >= OWNERS_MAX:
+                self._owners.clear()
+            self._owners[key] = owner
+        return owner
+
     def select_other(self, tried: "Sequence[Endpoint]") -> Endpoint | None:
         """Select another than those: of the nearest the one with the fewest errors in a row, of equals the least
         loaded.
@@ -286,6 +329,7 @@ class Service:
         # Drawn when next needed, so that many changes at once cost one drawing.
         self.next_pair = self._draw_first_pair
         self._pairs_in.clear()
+        self._owners.clear()
 
     def _draw_first_pair(self) -> Pair:
         available = self.list_available()

@@ -9,21 +9,33 @@ from edgeproxy.edge.proxy.cors import ORIGIN, RESPONSE_FIELDS
 from edgeproxy.edge.proxy.rewriting import FieldEdit
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from edgeproxy.config.edge.compression import Compress
     from edgeproxy.config.edge.rewrites import ResponseFields
     from edgeproxy.edge.http1.response import ResponseHead
+    from edgeproxy.edge.proxy.affinity import Affinity, AnsweredRequest
     from edgeproxy.edge.proxy.cors import CrossOrigin
+
+    class PolicyRequest(CompressibleRequest, AnsweredRequest, Protocol):
+        """A request as policies need it, see `Exchange`."""
 
 
 class ResponsePolicy:
     """The policy of one route. `cors`: None where upstreams speak of other origins themselves."""
 
     def __init__(
-        self, fields: "ResponseFields", cors: "CrossOrigin | None", compress: "Compress | None" = None
+        self,
+        fields: "ResponseFields",
+        cors: "CrossOrigin | None",
+        compress: "Compress | None" = None,
+        affinity: "Affinity | None" = None,
     ) -> None:
+        """`affinity`: None where the edge sets no cookie that names an endpoint."""
         self._edit = FieldEdit(fields)
         self._compression = None if compress is None else Compression(compress)
         self._cors = cors
+        self._affinity = None if affinity is None or affinity.cookie is None else affinity
         self._flags = 0
         for name, field_value in fields.set.items():
             if name.lower().encode() in BITS:
@@ -31,9 +43,10 @@ class ResponsePolicy:
 
     def __bool__(self) -> bool:
         """Return whether it does anything."""
-        return bool(self._edit) or self._cors is not None or self._compression is not None
+        policies = (self._cors, self._compression, self._affinity)
+        return bool(self._edit) or any(policy is not None for policy in policies)
 
-    def apply(self, head: "ResponseHead", request: CompressibleRequest) -> Compressor | None:
+    def apply(self, head: "ResponseHead", request: "PolicyRequest") -> Compressor | None:
         """Make the head of an answer what the client gets; returns what compresses its content, if it is compressed."""
         lines = head.keep
         if self._edit:
@@ -41,5 +54,7 @@ class ResponsePolicy:
             head.flags |= self._flags
         if self._cors is not None:
             lines = remove_fields(lines, RESPONSE_FIELDS) + self._cors.format_fields(find_value(request.keep, ORIGIN))
+        if self._affinity is not None:
+            lines += self._affinity.format_missing_cookie(request)
         head.keep = lines
         return None if self._compression is None else self._compression.apply(head, request)

@@ -120,7 +120,9 @@ class Route:
 
     def _set_changes(self, settings: "RouteSettings", base: str) -> None:
         """Set what changes the heads of requests and answers."""
-        self.response_policy = ResponsePolicy(settings.rewrite.response, self.cors, settings.compress) or None
+        affinity = None if settings.upstream is None else self.service.affinity
+        policy = ResponsePolicy(settings.rewrite.response, self.cors, settings.compress, affinity)
+        self.response_policy = policy or None
         """The policy for the heads of answers; None where they stay as they are."""
         self.rewriter = Rewriter(settings.rewrite, base) or None
         """The rewriting of requests; None where they go on as they are."""

@@ -9,7 +9,7 @@ cdef class Snapshot:
     cdef public object access_log, head_limits, max_body_bytes, paths, query_key, rests, router, sign, tracer, usual_line
     cdef public CRequestLines lines
     cdef public CDirectory directory
-    cdef public bint has_cors, legacy_headers, records_ends, sets_region
+    cdef public bint has_cors, has_error_bodies, legacy_headers, records_ends, sets_region
     cdef public double body_idle, header_timeout, keepalive_idle
     cpdef read_new_block(self, client, bytes block)
     cpdef read_block(self, bytes block, trusted)

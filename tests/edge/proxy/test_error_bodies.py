@@ -22,7 +22,7 @@ def edge(edge: Edge) -> Edge:
         {"name": "page", "path": "/page/*", "upstream": "api", "errors": {"text": "<p>{{status}} {{detail}}</p>"}},
         {"name": "api", "path": "/*", "upstream": "api"},
     ]
-    edge.config["meters"]["output"] = {"count": "output_tokens"}
+    edge.config["meters"] = {"requests": {"count": "requests"}, "output": {"count": "output_tokens"}}
     return edge
 
 

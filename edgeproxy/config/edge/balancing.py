@@ -1,0 +1,63 @@
+"""Affinity: requests that belong together go to one endpoint of an upstream."""
+
+import re
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator, Field
+
+from edgeproxy.config import parsers
+from edgeproxy.config.edge import readers
+from edgeproxy.config.forms import build_text, written
+from edgeproxy.config.part import Part
+from edgeproxy.config.units import format_value, read_text, value_error
+
+SECRET_CHARACTERS_MIN: Final = 16
+"""Characters of a secret at least: a shorter one could be guessed."""
+A_HASH: Final = "address, customer, header NAME or cookie NAME"
+HASH: Final = re.compile(r"address|customer|(?:header|cookie) [A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+CHOSEN_BY_CLIENTS: Final = ("header ", "cookie ")
+"""The beginnings of values that clients choose: with a secret nobody can compute which endpoint a value leads to."""
+
+
+@written(build_text("value of a request", HASH.pattern, "address", "customer", "cookie SID"))
+def read_hash(value: object) -> str:
+    """Read the value of a request by which its endpoint is chosen."""
+    text = " ".join(read_text(value, A_HASH).split())
+    if not HASH.fullmatch(text):
+        raise value_error(f"{format_value(text)} is no value of a request", A_HASH)
+    return text
+
+
+class Balance(Part):
+    """[Affinity](affinity.md): requests that belong together go to one endpoint, while it is up.
+
+    ```yaml
+    upstreams:
+      chat:
+        endpoints: [http://10.0.0.5:3000, http://10.0.0.6:3000]
+        balance: {cookie: edge-affinity, secret: "${AFFINITY_SECRET}"}
+      tools:
+        endpoints: [http://10.0.0.7:8000, http://10.0.0.8:8000]
+        balance: {hash: customer}
+    ```
+
+    Write either `hash` or `cookie`.
+    """
+
+    hash: Annotated[str, BeforeValidator(read_hash)] | None = Field(
+        default=None,
+        description="Value of a request by which its endpoint is chosen: the client's `address`, the `customer` "
+        "(without one the address), `header NAME` or `cookie NAME`. An endpoint that leaves moves only its own "
+        "requests. A request without the value goes to any endpoint.",
+    )
+    cookie: Annotated[str | None, BeforeValidator(readers.read_parameter)] = Field(
+        default=None,
+        description="Cookie that the edge sets, with the endpoint of the first answer in a form that only the edge can "
+        "write. Another endpoint is chosen, and the cookie set again, once that one is not up.",
+    )
+    secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(
+        default=None,
+        description="Secret of 16 characters or more, from the environment, and the same at all edges. Needed with "
+        "`cookie` and with a hash of a header or a cookie: without it a client could compute a value that leads to one "
+        "endpoint.",
+    )

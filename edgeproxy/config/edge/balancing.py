@@ -33,12 +33,7 @@ class Balance(Part):
 
     ```yaml
     upstreams:
-      chat:
-        endpoints: [http://10.0.0.5:3000, http://10.0.0.6:3000]
-        balance: {cookie: edge-affinity, secret: "${AFFINITY_SECRET}"}
-      tools:
-        endpoints: [http://10.0.0.7:8000, http://10.0.0.8:8000]
-        balance: {hash: customer}
+      api: {endpoints: [http://10.0.0.7:8000, http://10.0.0.8:8000], balance: {hash: customer}}
     ```
 
     Write either `hash` or `cookie`.

@@ -28,8 +28,8 @@ class Errors(Part):
 
     ```yaml
     routes:
-      - {path: /v1/*, upstream: models, errors: openai}
-      - {path: /*, upstream: site, auth: none, errors: {template: errors/page.html}}
+      - {path: /v1/*, upstream: api, errors: openai}
+      - {path: /*, upstream: api, auth: none, errors: {template: errors/page.html}}
     ```
 
     In a template `{{detail}}` stands for a value: see [the variables](errors.md#templates). Values are escaped for

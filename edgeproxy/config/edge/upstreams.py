@@ -172,11 +172,11 @@ class Upstream(Part):
     pool: Annotated[int, BeforeValidator(units.Whole(1, 65_535))] = Field(
         default=256, description="Idle connections of a worker to each endpoint. Less if the service can hold few open."
     )
-    host: Annotated[str, BeforeValidator(readers.read_sent_host)] = Field(
-        default="pass",
+    host: Annotated[str, BeforeValidator(readers.read_sent_host)] | None = Field(
+        default=None,
         description="`Host` that the service gets: the client's (`pass`), that of the endpoint's URL (`upstream`), or "
-        "this name. Not `pass` for services that tell hosts apart, such as another company's API. `X-Forwarded-Host` "
-        "always has the client's. Probes send this name, else that of the URL.",
+        "this name. By default `upstream` where an endpoint is `https://` with a name, as such services tell hosts "
+        "apart, else `pass`. `X-Forwarded-Host` always has the client's. Probes send this name, else that of the URL.",
     )
     balance: Balance | None = Field(
         default=None,
@@ -205,3 +205,13 @@ class Upstream(Part):
     tls: UpstreamTls = Field(
         default=UpstreamTls(), description="TLS towards endpoints of `https://`; an error if there is none."
     )
+
+    @property
+    def has_named_tls(self) -> bool:
+        """Whether an endpoint is `https://` with a name, which its certificate is for."""
+        return any(each.scheme == "https" and not addresses.is_address(each.host) for each in self.endpoints)
+
+    @property
+    def sent_host(self) -> str:
+        """The Host that the service gets: `pass`, `upstream` or a name."""
+        return self.host or ("upstream" if self.has_named_tls else "pass")

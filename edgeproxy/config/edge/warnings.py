@@ -63,6 +63,11 @@ def _list_peer_warnings(settings: EdgeSettings) -> Iterator[str]:
     for name, upstream in settings.upstreams.items():
         if not upstream.tls.verify:
             yield f"upstreams.{name}.tls.verify: false trusts whoever answers: write ca: FILE"
+        if upstream.host == "pass" and upstream.has_named_tls:
+            yield (
+                f"upstreams.{name}.host: pass sends the client's Host to an endpoint of https://, which mostly serves "
+                "its own name alone: leave it out, or write host: upstream"
+            )
     for place, usage in list_usages(settings).items():
         if not usage.tls.verify:
             yield f"{place}.tls.verify: false trusts whoever answers, who gets the token: write ca: FILE"

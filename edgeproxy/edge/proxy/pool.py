@@ -204,7 +204,7 @@ class Service:
         """Whether requests go to it over HTTP/2."""
         self.timeouts = timeouts = settings.timeouts
         self.connect_timeout, self.idle_timeout = timeouts.connect, timeouts.idle
-        self.max_idle_connections, self.host = settings.pool, settings.host
+        self.max_idle_connections, self.host = settings.pool, settings.sent_host
         self.max_buffered_bytes = settings.buffer
         """Bytes of a body that is taken in whole before an endpoint is asked; None: it passes as it comes."""
         self.max_head_bytes = settings.head

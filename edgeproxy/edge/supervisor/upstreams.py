@@ -245,6 +245,6 @@ def find_probe_terms(upstream: Upstream) -> ProbeTerms | None:
     """Return the terms of an upstream's probes; None without health checks."""
     if upstream.health is None:
         return None
-    host = None if upstream.host in ("pass", "upstream") else upstream.host
+    host = None if upstream.sent_host in ("pass", "upstream") else upstream.sent_host
     health = upstream.health
     return ProbeTerms(health.path or "", health.every, upstream.tls, host, health.grpc, upstream.head)

@@ -8,6 +8,7 @@ from edgeproxy.config.addresses import Address
 from edgeproxy.config.edge.listeners import Listener
 from edgeproxy.config.edge.load import dump_settings, restore_settings
 from edgeproxy.config.edge.quick import load_quick
+from edgeproxy.config.edge.upstreams import Upstream
 from edgeproxy.config.problems import ConfigError
 from edgeproxy.config.tls import UpstreamTls
 
@@ -32,6 +33,20 @@ def test_an_upstream_of_https_has_to_prove_who_it_is():
     upstream = quick(to="https://api.example.com").upstreams["upstream"]
     assert upstream.endpoints[0].url == "https://api.example.com:443"
     assert upstream.tls == UpstreamTls(ca=None, cert=None, key=None, server_name=None, verify=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [("https://api.example.com", "upstream"), ("https://10.0.0.5", "pass"), ("http://api.example.com", "pass")],
+)
+def test_an_upstream_of_https_is_asked_by_its_name(url, host):
+    assert quick(to=url).upstreams["upstream"].sent_host == host
+
+
+def test_a_host_that_is_written_counts():
+    api = Upstream.model_validate({"endpoints": ["https://api.example.com", "http://10.0.0.5"], "host": "pass"})
+    assert (api.sent_host, api.model_copy(update={"host": "a.test"}).sent_host) == ("pass", "a.test")
+    assert api.model_copy(update={"host": None}).sent_host == "upstream"
 
 
 def test_a_rate_holds_each_address():

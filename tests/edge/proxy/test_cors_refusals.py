@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from edgeproxy.edge.http1.field_values import find_value
-from edgeproxy.edge.proxy.cors import ORIGIN
+from edgeproxy.edge.proxy import cors
 from edgeproxy.edge.proxy.refused_head import RefusedHead, read_refused_head
 from tests.support.http2_wire import http2
 from tests.support.transcript import KEY, UNLIMITED, Edge, get, head
@@ -152,4 +152,4 @@ def test_a_refused_head_tells_its_page_as_far_as_it_has_come(
     data: bytes, expected: tuple[bytes | None, bytes, bytes, bytes | None]
 ) -> None:
     head_read = read_refused_head(data)
-    assert (*head_read[:3], find_value(head_read.lines, ORIGIN)) == expected
+    assert (*head_read[:3], find_value(head_read.lines, cors.ORIGIN)) == expected

@@ -56,7 +56,12 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "database": (
         "A collector's database.",
-        {"migrate": "database.migrate", "downgrade": "database.downgrade", "rights": "database.rights"},
+        {
+            "migrate": "database.migrate",
+            "downgrade": "database.downgrade",
+            "rights": "database.rights",
+            "copy": "database.copy",
+        },
     ),
     "directory": (
         "Customers and keys for all edges, in the hub or the collector.",

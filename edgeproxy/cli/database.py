@@ -1,4 +1,4 @@
-"""Commands about the tables of the collector's database and rights to them: `database migrate | downgrade | rights`."""
+"""Commands about a collector's tables and rights to them: `database migrate | downgrade | rights | copy`."""
 
 from typing import Annotated
 
@@ -57,3 +57,27 @@ def rights(config: CollectorFile) -> None:
     if report.code:
         fail(report.text, report.code)
     typer.echo(report.text)
+
+
+def copy(
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="URL",
+            envvar="EDGEPROXY_DATABASE_FROM",
+            help="The database; its collector has ended.",
+        ),
+    ],
+    target: Annotated[
+        str, typer.Option("--to", metavar="URL", envvar="EDGEPROXY_DATABASE_TO", help="An empty database.")
+    ],
+    dry: Annotated[bool, typer.Option("--dry-run", help="Tell what would be copied, and change nothing.")] = False,
+) -> None:
+    """Copy all that a collector's database holds into an empty one, such as from SQLite to PostgreSQL.
+
+    May be killed, and goes on with the next run. At the end both are compared and verified.
+    """
+    from edgeproxy.collector.commands import database_copy
+
+    finish(database_copy.copy(source, target, dry=dry))

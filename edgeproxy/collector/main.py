@@ -111,6 +111,20 @@ def run(settings: CollectorSettings, file: Path) -> int:
         return 2
 
 
+BREAKS = (BrokenChainError, audit.AuditTamperedError, JournalTamperedError)
+"""The errors of a database that does not agree with itself."""
+
+
+async def verify_database(database: Database) -> str:
+    """Return what there is in a database that agrees with itself; raises one of BREAKS at the first break."""
+    sums = await verify_ledger(database)
+    async with database.reading(whole=True) as connection:
+        entries = await audit.verify_chain(connection)
+        booked = await verify_journal(connection)
+    credits = f"; {format_count(booked, 'credit transaction')}" if booked else ""
+    return f"{sums}; {format_count(entries, 'audit record')}{credits}"
+
+
 def check_ledger(settings: CollectorSettings) -> tuple[int, str]:
     """Return whether the database agrees with itself; a collector may run meanwhile.
 
@@ -120,18 +134,13 @@ def check_ledger(settings: CollectorSettings) -> tuple[int, str]:
     async def look() -> str:
         database = await Database.connect(settings.database, as_it_is=True)
         try:
-            sums = await verify_ledger(database)
-            async with database.reading(whole=True) as connection:
-                entries = await audit.verify_chain(connection)
-                booked = await verify_journal(connection)
-            credits = f"; {format_count(booked, 'credit transaction')}" if booked else ""
-            return f"{sums}; {format_count(entries, 'audit record')}{credits}"
+            return await verify_database(database)
         finally:
             await database.close()
 
     try:
         return 0, event_loop.run(look())
-    except (BrokenChainError, audit.AuditTamperedError, JournalTamperedError) as error:
+    except BREAKS as error:
         return 1, str(error)
     except UnusableDatabaseError as error:
         return 2, str(error)

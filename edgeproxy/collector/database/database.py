@@ -487,7 +487,7 @@ class Database:
             await connection.exec_driver_sql(self._add_statements[table.name], rows)
             return
         if table is ledger:
-            await self._create_partitions(connection, increments)
+            await self.create_partitions(connection, increments)
             for minute, values in increments.items():
                 rows = [
                     (one, minute, value)
@@ -544,7 +544,7 @@ class Database:
         assert compiled.positiontup == names
         return str(compiled)
 
-    async def _create_partitions(self, connection: AsyncConnection, minutes: Iterable[int]) -> None:
+    async def create_partitions(self, connection: AsyncConnection, minutes: Iterable[int]) -> None:
         """Make the partitions of these minutes that are not there yet."""
         needed = {_month_of(minute) for minute in minutes}
         if needed <= self._months:

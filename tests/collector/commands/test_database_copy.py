@@ -1,0 +1,219 @@
+"""Copying a database into another kind: every row, whatever kills it, and never over the rows of somebody else."""
+
+import asyncio
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from typer.testing import CliRunner, Result
+
+from edgeproxy import cli
+from edgeproxy.collector.commands import database_copy
+from edgeproxy.collector.commands.database_copy import NOT_COPIED, compute_digest
+from edgeproxy.collector.database.database import Database, UnusableDatabaseError
+from edgeproxy.collector.database.schema import DAY, metadata, series
+from loadtest.testbed.postgresql import Postgresql
+from tests.support.collector_fixtures import put_tables
+
+pytestmark = pytest.mark.both_databases
+COPIED = [table for table in metadata.sorted_tables if table.name not in NOT_COPIED]
+HEADS = [table for table in COPIED if not list(table.primary_key)]
+ROWS = 7
+
+
+def copy(source: str, target: str, *more: str) -> Result:
+    return CliRunner().invoke(cli.app, ["database", "copy", "--from", source, "--to", target, *more])
+
+
+def make_value(column: sa.Column[Any], number: int) -> object:
+    """A value of a column in the row of this number; a foreign key has that of the same row."""
+    for key in column.foreign_keys:
+        return make_value(key.column, number)
+    if isinstance(column.type, sa.LargeBinary):
+        return bytes([0, 255, number])
+    if isinstance(column.type, sa.BigInteger):
+        return number * DAY if column.name == "minute" else number
+    return f"{column.table.name}.{column.name} é {number}"
+
+
+def fill(url: str) -> None:
+    """Put rows into every table of a database of SQLite, past all that makes sense of them."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        for table in COPIED:
+            names = ", ".join(f'"{column.name}"' for column in table.columns)
+            places = ", ".join("?" * len(table.columns))
+            if table in HEADS:
+                connection.execute(f'DELETE FROM "{table.name}"')
+            for number in range(1, 2 if table in HEADS else ROWS + 1):
+                row = [make_value(column, number) for column in table.columns]
+                connection.execute(f'INSERT INTO "{table.name}" ({names}) VALUES ({places})', row)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    url = put_tables(f"sqlite:///{tmp_path}/source/ledger.db")
+    fill(url)
+    return url
+
+
+@pytest.fixture
+def unverified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows are in no chain, so that there is nothing to verify."""
+
+    async def verify(database: Database) -> str:
+        return "rows that nobody verifies"
+
+    monkeypatch.setattr(database_copy, "verify_database", verify)
+    monkeypatch.setattr(database_copy, "BATCH_ROWS", 3)
+
+
+def compute_digests(url: str) -> dict[str, tuple[int, int]]:
+    async def compute() -> dict[str, tuple[int, int]]:
+        database = Database(url)
+        try:
+            async with database.reading() as connection:
+                return {table.name: await compute_digest(connection, table) for table in COPIED}
+        finally:
+            await database.close()
+
+    return asyncio.run(compute())
+
+
+def test_every_row_of_every_table_arrives(source: str, empty_database: str, unverified: None) -> None:
+    result = copy(source, empty_database)
+    assert result.exit_code == 0, result.output
+    before, after = compute_digests(source), compute_digests(empty_database)
+    assert before == after
+    assert {name: digest.rows for name, digest in after.items()} == {
+        table.name: 1 if table in HEADS else ROWS for table in COPIED
+    }
+
+
+def test_new_rows_get_ids_behind_those_that_were_copied(source: str, empty_database: str, unverified: None) -> None:
+    assert copy(source, empty_database).exit_code == 0
+
+    async def add() -> int:
+        database = await Database.connect(empty_database)
+        try:
+            async with database.writing() as connection:
+                await database.insert_series(connection, [["e", "r", "c", "m", "r", ""]])
+                return (await connection.execute(sa.select(sa.func.max(series.c.id)))).scalar_one()
+        finally:
+            await database.close()
+
+    assert asyncio.run(add()) == ROWS + 1
+
+
+@pytest.mark.parametrize("batch", range(1, 40, 4))
+def test_a_copy_that_is_killed_goes_on_and_no_collector_starts_meanwhile(
+    source: str, empty_database: str, unverified: None, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    record, batches = database_copy._record, iter(range(1, 1000))
+
+    async def die(*arguments: Any, **options: Any) -> None:
+        await record(*arguments, **options)
+        if next(batches) == batch * 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(database_copy, "_record", die)
+    assert copy(source, empty_database).exit_code != 0
+    with pytest.raises(UnusableDatabaseError):
+        asyncio.run(Database.connect(empty_database))
+    monkeypatch.setattr(database_copy, "_record", record)
+    assert "would go on" in copy(source, empty_database, "--dry-run").output
+    assert copy(source, empty_database).exit_code == 0
+    assert compute_digests(source) == compute_digests(empty_database)
+
+
+def test_a_source_that_changes_is_told_and_the_next_run_begins_anew(
+    source: str, empty_database: str, unverified: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = database_copy._compare
+
+    async def change(*arguments: Any) -> None:
+        with closing(sqlite3.connect(source.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute("UPDATE customers SET name = 'changed' WHERE id = (SELECT min(id) FROM customers)")
+        await compare(*arguments)
+
+    monkeypatch.setattr(database_copy, "_compare", change)
+    result = copy(source, empty_database)
+    assert result.exit_code == 1
+    assert "customers differs, with 7 and 7 rows: the source has changed meanwhile. End its collector" in result.output
+    monkeypatch.setattr(database_copy, "_compare", compare)
+    assert copy(source, empty_database).exit_code == 0
+    assert compute_digests(source) == compute_digests(empty_database)
+
+
+def test_a_database_with_rows_is_not_copied_into(source: str, database: str) -> None:
+    async def add() -> None:
+        opened = await Database.connect(database)
+        try:
+            async with opened.writing() as connection:
+                await opened.insert_edges(connection, [{"edge": "e", "seq": 0, "received": 1}])
+        finally:
+            await opened.close()
+
+    asyncio.run(add())
+    result = copy(source, database)
+    assert (result.exit_code, "holds rows of edges: copy into an empty database" in result.output) == (1, True)
+
+
+def test_a_dry_run_changes_nothing(source: str, empty_database: str) -> None:
+    result = copy(source, empty_database, "--dry-run")
+    assert (result.exit_code, "would begin; nothing is changed" in result.output) == (0, True)
+    assert "customers  7" in result.output
+    if empty_database.startswith("sqlite"):
+        assert not Path(empty_database.removeprefix("sqlite:///")).exists()
+
+
+@pytest.mark.parametrize(
+    ("urls", "why"),
+    [
+        (("nothing", "sqlite:////tmp/x.db"), "--from 'nothing' is not a database"),
+        (("sqlite:////nowhere/x.db", "sqlite:////nowhere/y.db"), "is not there"),
+    ],
+)
+def test_databases_that_cannot_be_used_are_told(urls: tuple[str, str], why: str) -> None:
+    result = copy(*urls)
+    assert (result.exit_code, why in result.output) == (2, True), result.output
+
+
+def test_a_database_is_not_copied_into_itself(source: str) -> None:
+    assert copy(source, source).exit_code == 1
+
+
+def test_another_versions_copy_is_not_continued(
+    source: str, empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(database_copy, "_copy_table", die)
+    copy(source, empty_database)
+    monkeypatch.setattr(database_copy, "REVISION", "9999")
+    result = copy(source, empty_database)
+    assert (result.exit_code, "another version of edgeproxy began" in result.output) == (1, True)
+
+
+def test_digests_do_not_depend_on_the_order(source: str, postgresql: Postgresql) -> None:
+    """PostgreSQL orders texts by language, SQLite by their bytes."""
+    chance = random.Random(3)
+    names = [f"{chance.choice('aAbBéÉ_-1')}{number}" for number in range(300)]
+    rows = [{"name": name, "series": 1, "value": name} for name in names]
+
+    async def add(url: str) -> object:
+        database = await Database.connect(url)
+        try:
+            async with database.writing() as connection:
+                await connection.execute(sa.delete(metadata.tables["series_dimensions"]))
+                await database.insert_series_dimensions(connection, chance.sample(rows, len(rows)))
+                return await compute_digest(connection, metadata.tables["series_dimensions"])
+        finally:
+            await database.close()
+
+    assert asyncio.run(add(source)) == asyncio.run(add(postgresql.empty_database()))

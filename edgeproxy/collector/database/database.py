@@ -299,7 +299,7 @@ class Database:
         revision = _fetch_revision(connection)
         if revision != REVISION:
             hint = (
-                HINT if self.ownership is not None and not self.ownership.has_ownership else "start the collector on it"
+                HINT if self.ownership is not None and not self.ownership.has_ownership else "run edgeproxy database migrate, or start the collector,"
             )
             raise UnusableDatabaseError(f"{self.name} is of revision {revision}, not {REVISION}: {hint} first")
 

@@ -298,9 +298,8 @@ class Database:
         """Raise UnusableDatabaseError where the tables are of another revision than those of this version."""
         revision = _fetch_revision(connection)
         if revision != REVISION:
-            hint = (
-                HINT if self.ownership is not None and not self.ownership.has_ownership else "run edgeproxy database migrate, or start the collector,"
-            )
+            owns = self.ownership is None or self.ownership.has_ownership
+            hint = "run `edgeproxy database migrate`, or start the collector," if owns else HINT
             raise UnusableDatabaseError(f"{self.name} is of revision {revision}, not {REVISION}: {hint} first")
 
     @asynccontextmanager

@@ -201,7 +201,8 @@ def _find_error_bodies(exchange: ExchangeRecord) -> ErrorBodies | None:
     route, lines = _find_route(exchange)
     if is_grpc(lines):
         return None
-    return snapshot.error_bodies if route is None else route.error_bodies
+    is_hidden = route is not None and route.is_flagged and exchange.binding is None
+    return snapshot.error_bodies if route is None or is_hidden else route.error_bodies
 
 
 def _find_cross_origin(exchange: ExchangeRecord) -> "tuple[CrossOrigin | None, bytes | None]":

@@ -8,7 +8,7 @@ there is none that a collector would start on until all is copied and compared.
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 from pydantic_core import PydanticCustomError
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import event_loop
 from edgeproxy.base.plural import format_count
+from edgeproxy.collector.database.book_text import BookText
 from edgeproxy.collector.database.database import (
     CONNECTION_ERRORS,
     VERSION,
@@ -42,7 +43,7 @@ PROGRESS: Final = sa.Table(
 NOT_COPIED: Final = frozenset({"minutes_floor"})
 """Tables that belong to the server of a database: `database migrate` fills them."""
 
-Row = Sequence[Any]
+Row = Sequence[object]
 
 
 class CopyError(Exception):
@@ -168,8 +169,10 @@ async def _copy_table(reading: AsyncConnection, source: Database, target: Databa
     insert = sa.insert(_build_plain(table))
     async for rows in _read_batches(reading, table, last):
         async with target.writing() as connection:
-            if table.name == "ledger":
-                await target.create_partitions(connection, {row[names.index("minute")] for row in rows})
+            if table.name == "ledger" and target.has_partitions:
+                at = names.index("minute")
+                minutes = {minute for row in rows if isinstance(minute := row[at], int)}
+                await target.create_partitions(connection, minutes)
             await connection.execute(insert, [dict(zip(names, row, strict=True)) for row in rows])
             await _record(connection, table.name, _dump_key(_get_key(table, rows[-1])), is_whole=False)
     async with target.writing() as connection:
@@ -204,11 +207,8 @@ async def _read_batches(reading: AsyncConnection, table: sa.Table, last: Row | N
 
 def _build_plain(table: sa.Table) -> sa.TableClause:
     """Build a table whose values are those that are stored: nothing is opened or sealed."""
-    return sa.table(table.name, *(sa.column(each.name, _get_stored_type(each)) for each in table.columns))
-
-
-def _get_stored_type(column: sa.Column[Any]) -> sa.types.TypeEngine[Any]:
-    return sa.Text() if isinstance(column.type, sa.types.TypeDecorator) else column.type
+    types = {each.name: each.type.impl if isinstance(each.type, BookText) else each.type for each in table.columns}
+    return sa.table(table.name, *(sa.column(name, type_) for name, type_ in types.items()))
 
 
 def _get_key(table: sa.Table, row: Row) -> Row:

@@ -47,7 +47,9 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     ),
     AlertKind.CUSTOMER_PAUSED: (
         N_("%(customer)s has used an unusual amount of %(meter)s (%(value)s in place of %(expected)s), and is paused"),
+        N_("%(customer)s has spent %(spent_cents)s in an hour, at %(times)s times the usual usage, and is paused"),
         N_("%(customer)s has used units worth %(spent_cents)s in an hour (%(usual_cents)s is usual), and is paused"),
+        N_("%(customer)s has spent %(spent_cents)s in an hour, where little is usual, and is paused"),
     ),
     AlertKind.KEY_ROTATION_DUE: (
         N_("The key %(start)s… of %(customer)s is due for rotation by %(rotate_by)s"),
@@ -59,7 +61,9 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("The key %(start)s… of %(customer)s has used %(threshold)s of its budget"),
     ),
     AlertKind.SPEND_SPIKE: (
+        N_("%(customer)s has spent %(spent_cents)s in an hour, at %(times)s times the usual usage"),
         N_("%(customer)s has used units worth %(spent_cents)s in an hour, and %(usual_cents)s is usual"),
+        N_("%(customer)s has spent %(spent_cents)s in an hour, where little is usual"),
     ),
     AlertKind.PAYMENT_FAILED: (
         N_("A payment of %(amount)s of %(customer)s was declined, and is tried again at %(next_retry)s"),
@@ -124,7 +128,9 @@ OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     ),
     AlertKind.CUSTOMER_PAUSED: (
         N_("You have used an unusual amount of %(meter)s (%(value)s in place of %(expected)s), and are paused"),
+        N_("You have spent %(spent_cents)s in an hour, at %(times)s times the usual usage, and are paused"),
         N_("You have used units worth %(spent_cents)s in an hour (%(usual_cents)s is usual), and are paused"),
+        N_("You have spent %(spent_cents)s in an hour, where little is usual, and are paused"),
     ),
     AlertKind.KEY_ROTATION_DUE: (
         N_("Your key %(start)s… is due for rotation by %(rotate_by)s"),
@@ -136,7 +142,9 @@ OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("Your key %(start)s… has used %(threshold)s of its budget"),
     ),
     AlertKind.SPEND_SPIKE: (
+        N_("You have spent %(spent_cents)s in an hour, at %(times)s times the usual usage"),
         N_("You have used units worth %(spent_cents)s in an hour, and %(usual_cents)s is usual"),
+        N_("You have spent %(spent_cents)s in an hour, where little is usual"),
     ),
     AlertKind.PAYMENT_FAILED: (
         N_("A payment of %(amount)s was declined, and is tried again at %(next_retry)s"),
@@ -185,6 +193,7 @@ LABELS: Final[Mapping[str, str]] = {
     "amount_cents": N_("Amount"),
     "spent_cents": N_("Spent"),
     "usual_cents": N_("Usual"),
+    "times": N_("Times the usual usage"),
     "period_start": N_("Period since"),
     "plan": N_("Plan"),
     "trial_ends_at": N_("End of the trial"),

@@ -124,7 +124,7 @@ class Split(NamedTuple):
     currency: str = ""
     """The currency of the costs; empty where there are none."""
     costs: Mapping[str, int] = MappingProxyType({})
-    """An estimate of what usage with each value costs, in smallest units."""
+    """What usage with each value costs, in smallest units."""
 
     cost: int = 0
     """The sum of the costs, also of values that are not listed."""
@@ -177,14 +177,14 @@ async def fetch_splits(visit: Visit, customer: str, since: int) -> list[Split]:
 
 
 async def fetch_split_costs(visit: Visit, customer: str, since: int, split: Split) -> Split:
-    """Return a split since a Unix second with an estimate of what usage with each value costs, where the plan has a
-    price for the meter."""
+    """Return a split since a Unix second with the costs of usage with each value, where the plan has a price for the
+    meter."""
     query = {"customer": customer, "meter": split.meter, "by": split.dimension, "from": format_time(since)}
     response = await visit.call("GET", "/v1/usage/value", query=query)
-    if not response.is_success or response.body["amount"] is None:
+    if not response.is_success or "groups" not in response.body:
         return split
     costs = {group["value"]: group["amount"] for group in response.body["groups"]}
-    return split._replace(currency=response.body["currency"], costs=costs, cost=sum(costs.values()))
+    return split._replace(currency=response.body["currency"], costs=costs, cost=response.body["amount"])
 
 
 async def _fetch_usage(visit: Visit, customer: str, since: int, names: Sequence[str]) -> UsagePageView:

@@ -13,7 +13,10 @@ from tests.support.mailbox import html_of, text_of
 
 SITE = ServiceSite("Example API", "https://console.test", "https://portal.test")
 OF_KEY = {"key": "k1", "start": "edge_v1_ab", "name": None, "rotate_by": "2026-11-28", "rotate_at": "https://p.test/k"}
-SPENT = {"spent_cents": 123456, "usual_cents": 100, "currency": "usd"}
+AT = "2026-11-28T10:00:00Z"
+SPENT = {"spent_cents": 123456, "currency": "usd"}
+OF_HOUR = ({**SPENT, "hour": AT, "times": 12}, {**SPENT, "hour": AT, "usual_cents": 100}, {**SPENT, "hour": AT})
+"""An hour's spending, as it is stated, as it was before, and where nothing is usual."""
 UNUSUAL = {
     "meter": "calls",
     "at": "2026-11-22T10:00:00Z",
@@ -23,7 +26,6 @@ UNUSUAL = {
     "score": 9.1,
 }
 DECLINED = {"invoice": "i1", "amount": "1234.50 USD", "why": "insufficient funds", "pay": "https://pay.test/i1"}
-AT = "2026-11-28T10:00:00Z"
 OF_INVOICE = {"invoice": "i1", "number": "EX-0007", "amount": "1234.50 USD"}
 QUOTA = {"threshold": 80, "quota": "calls", "limit": 1000, "used": 800, "cap": "hard"}
 DETAILS: dict[AlertKind, tuple[JsonObject, ...]] = {
@@ -38,11 +40,11 @@ DETAILS: dict[AlertKind, tuple[JsonObject, ...]] = {
     AlertKind.REQUEST_CAP_EXCEEDED: ({"route": "chat", "above": 7, "edge": "e1"},),
     AlertKind.DIMENSION_LIMIT_EXCEEDED: ({"meter": "m", "dimension": "model", "month": "2026-11", "values": 1000},),
     AlertKind.USAGE_ANOMALY: (UNUSUAL,),
-    AlertKind.CUSTOMER_PAUSED: (UNUSUAL, {"hour": AT, **SPENT}),
+    AlertKind.CUSTOMER_PAUSED: (UNUSUAL, *OF_HOUR),
     AlertKind.KEY_ROTATION_DUE: (OF_KEY,),
     AlertKind.KEY_ROTATION_OVERDUE: ({**OF_KEY, "days_overdue": 3},),
     AlertKind.KEY_BUDGET_REACHED: ({"start": "edge_v1_ab", "threshold": 100, "amount": 5000, "currency": "usd"},),
-    AlertKind.SPEND_SPIKE: ({"hour": AT, **SPENT},),
+    AlertKind.SPEND_SPIKE: OF_HOUR,
     AlertKind.PAYMENT_FAILED: (
         {**DECLINED, "next_retry": AT},
         {**DECLINED, "next_retry": None},

@@ -107,7 +107,7 @@ class BillingHandlers(CancellationHandlers):
         async with self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
             plans = await self._fetch_plans_on_sale(connection)
-            currency, start = loaded.current.last.plan.currency, loaded.current.last.span.start
+            currency, start = loaded.current.last.plan.currency, loaded.current.usage_start
             sold = {
                 version: plans[version].in_currency(currency)
                 for version in find_newest_versions(plans).values()
@@ -115,7 +115,7 @@ class BillingHandlers(CancellationHandlers):
             }
             try:
                 costs = await plan_costs.compute_costs(connection, loaded, sold, self._settings.meters)
-            except quantities.UsageNotStoredError as error:
+            except (quantities.QuantityTooLargeError, quantities.UsageNotStoredError) as error:
                 raise ProblemError(422, str(error)) from None
         listed = [{"version": one.version, "total": one.total, "meters": one.by_meter} for one in costs]
         about = {"customer": loaded.customer.name, "currency": currency, "plans": listed}

@@ -251,7 +251,7 @@ class PlanCostList(TypedDict):
     currency: str
     """The currency of all amounts (ISO 4217), such as `usd`."""
     period_start: str | None
-    """The time since when usage counts: the beginning of the period, or of the plan within it."""
+    """The time since when usage counts: the beginning of the period, or of the subscription within it."""
     plans: list[PlanCostResponse]
     """The plans, as in the list of plans."""
 

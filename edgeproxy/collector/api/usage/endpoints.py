@@ -36,7 +36,7 @@ GROUP = Group(
             "GET",
             "/v1/usage/value",
             UsageHandlers.report_value,
-            "Estimate what usage of a meter costs at the prices of the customer's plan.",
+            "Compute what usage of a meter costs by the plans that the customer had.",
             roles=MONEY_READERS | OWN,
             query=UsageValueQuery,
             response=UsageValue,

@@ -1,12 +1,12 @@
 """Usage that the ledger has counted, and the requests that limits refused."""
 
 import time
-from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from typing import cast
 
 from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
@@ -33,8 +33,9 @@ from edgeproxy.collector.api.usage.models import (
     UsageSpanQuery,
     UsageValueQuery,
 )
-from edgeproxy.collector.billing.rating.rater import OTHER as NO_VALUE
-from edgeproxy.collector.billing.rating.usage_value import compute_own_value
+from edgeproxy.collector.billing.period_close.quantities import QuantityTooLargeError, UsageNotStoredError
+from edgeproxy.collector.billing.rating.rater import Span
+from edgeproxy.collector.billing.reports import usage_amounts
 from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.events.end_users import list_people
@@ -102,7 +103,7 @@ class UsageHandlers(Handlers):
         return answer(200, report | ({"unknown": unknown} if unknown else {}), {"Vary": "Accept"})
 
     async def report_value(self, call: Call[UsageValueQuery, Nothing]) -> web.Response:
-        """Estimate what usage of a meter costs at the prices of the customer's plan."""
+        """Compute what usage of a meter costs by the plans that the customer had."""
         get_billing(self._settings)
         query = await self._parse_query(call.holder, call.query)
         if query.customer is None:
@@ -112,34 +113,39 @@ class UsageHandlers(Handlers):
             raise ProblemError(400, "by: is no field that a meter is split by, route, region or one of its dimensions")
         if self._aggregates.get(meter, "sum") != "sum":
             raise ProblemError(422, f"usage of {meter} is not added up: invoices have its price")
+        group = query.by[0] if query.by else None
         async with self._turns.take(call.holder.customer), self._database.reading(whole=True) as connection:
-            plan = (await subscription_rows.get_by_customer(connection, query.customer)).current.last
-            price = plan.plan.meters.get(meter)
-            priced_by = None if price is None or price.by is None else price.by.dimension
-            group = query.by[0] if query.by else None
-            fields = tuple(dict.fromkeys(field for field in (group, priced_by) if field is not None))
-            used = await queries.fetch_usage(connection, replace(query, by=fields))
-        about = {"customer": query.customer, "meter": meter, "quantity": used["total"], "plan": plan.version}
-        value = {**about, "currency": plan.plan.currency, "amount": None}
-        if price is not None and price.has_prices and "next" not in used:
-            groups: dict[str, Counter[str]] = defaultdict(Counter)
-            for row in used["rows"] if fields else ():
-                group_value = "" if group is None else str(row.get(group, ""))
-                groups[group_value][NO_VALUE if priced_by is None else str(row.get(priced_by, NO_VALUE))] += row[
-                    "value"
-                ]
-            whole = sum(groups.values(), Counter()) if fields else Counter({NO_VALUE: used["total"]})
-            value["amount"] = compute_own_value(plan.plan, {meter: whole})
-            if group is not None:
-                value["groups"] = [
-                    {
-                        "value": group_value,
-                        "quantity": counts.total(),
-                        "amount": compute_own_value(plan.plan, {meter: counts}),
-                    }
-                    for group_value, counts in groups.items()
-                ]
+            try:
+                value = await self._compute_value(connection, query, meter, group)
+            except (QuantityTooLargeError, UsageNotStoredError) as error:
+                raise ProblemError(400, str(error)) from None
         return answer(200, value)
+
+    async def _compute_value(
+        self, connection: AsyncConnection, query: LedgerQuery, meter: str, group: str | None
+    ) -> JsonObject:
+        """Return what usage of a meter costs, with the amounts of each value of the field `group`."""
+        customer = str(query.customer)
+        used = await queries.fetch_usage(connection, query)
+        span = Span(query.since, query.until)
+        rated = await usage_amounts.rate_usage(connection, customer, meter, span, self._settings.meters)
+        about = {"customer": customer, "meter": meter, "quantity": used["total"], "plan": rated.version}
+        value: JsonObject = {**about, "currency": rated.currency, "amount": rated.amount}
+        if rated.amount is None or (group is None and query.where is None):
+            return value
+        fields = [*(() if query.where is None else (query.where[0],)), *(() if group is None else (group,))]
+        shares = await usage_amounts.share_by_group(connection, customer, meter, rated, fields)
+        if query.where is not None:
+            shares = {of: amount for of, amount in shares.items() if of[0] == query.where[1]}
+            value["amount"] = sum(shares.values())
+        if group is not None and "next" not in used:
+            quantities = {str(row.get(group, "")): row["value"] for row in used["rows"]}
+            amounts = {of[-1]: amount for of, amount in shares.items() if amount or of[-1] in quantities}
+            value["groups"] = [
+                {"value": of, "quantity": quantities.get(of, 0), "amount": amounts.get(of, 0)}
+                for of in dict.fromkeys((*quantities, *amounts))
+            ]
+        return value
 
     async def _parse_query(self, holder: Holder, span_query: UsageSpanQuery) -> LedgerQuery:
         """Return the query of the ledger; customers see their own usage, in detail as long as their tier has it."""

@@ -61,7 +61,7 @@ class UsageValueQuery(UsageSpanQuery):
 
 
 class ValueGroup(TypedDict):
-    """An estimate of what usage with a value of a field costs by itself."""
+    """What usage with a value of a field costs: its share by units of the amount of all usage."""
 
     value: str
     """The value; empty for usage without the field."""
@@ -72,7 +72,10 @@ class ValueGroup(TypedDict):
 
 
 class UsageValue(TypedDict):
-    """An estimate of what usage costs by itself, at the prices that the customer's plan has now."""
+    """What usage of a meter in a time costs, as the invoices of its periods have it.
+
+    Each part of the time is rated by the plan that was in force then, above what earlier usage of the same period has
+    left of the included amount."""
 
     customer: str
     """The customer, by name."""
@@ -81,15 +84,15 @@ class UsageValue(TypedDict):
     quantity: int
     """The units used."""
     plan: str
-    """The version of the plan whose prices they are."""
+    """The version of the plan that was in force last."""
     currency: Currency
     """The currency of the amount."""
     amount: int | None
-    """What the units cost as though none were included, in smallest units of the currency and before tax; null where
-    the plan has no price for the meter, or its dimension has more values than one answer. Invoices have what was
-    included, waived and discounted, too."""
+    """What the units cost, in smallest units of the currency, before coupons, minimum fees and tax; null where no plan
+    of the time has a price for the meter."""
     groups: NotRequired[list[ValueGroup]]
-    """The same by the values of the field that the query groups by; not there where the amount is null."""
+    """The same by the values of the field that the query groups by: their amounts add up to `amount`. Not there where
+    the amount is null, or the field has more values than one answer."""
 
 
 class UsageRow(TypedDict):

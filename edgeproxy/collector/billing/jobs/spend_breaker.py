@@ -20,10 +20,13 @@ from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.accounts.states import CustomerState, compute_customer_state
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.billing.meter_export.metered_segments import is_sum
 from edgeproxy.collector.billing.period_close import quantities
 from edgeproxy.collector.billing.rating import spend_rate
 from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.rating.rater import Span
+from edgeproxy.collector.billing.rating.spend_rate import HourUsage
+from edgeproxy.collector.billing.reports import usage_amounts
 from edgeproxy.collector.billing.subscriptions import plan_versions, subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.database import Database
@@ -31,9 +34,10 @@ from edgeproxy.collector.database.schema import HOUR, ledger, series
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.unreadable_rows import UNREADABLE, set_aside
 from edgeproxy.config.collector.billing import BreakerThresholds
-from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.catalog import MeterPrice, Plan
 from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.config.meters import Meter
 
 WEEK, WEEKS = 7 * 86400, 4
 """Seconds of a week, and the weeks whose same hour says what is usual."""
@@ -46,25 +50,28 @@ WHY_PAUSED = "unusual usage: please contact us"
 
 
 class Spike(NamedTuple):
-    """An hour that is out of the ordinary. Amounts are smallest units of the currency, such as cents."""
+    """An hour that is out of the ordinary."""
 
     customer: str
     """The customer, by name."""
     hour: int
     spent: int
-    usual: int
+    """What the usage of the hour costs, in smallest units of the currency such as cents."""
+    times: int | None
+    """How many times the usual usage it is; None where usual usage has no price."""
     currency: str = USD
 
     @property
     def title(self) -> str:
         """The beginning of the titles of its alerts."""
-        return f"{self.customer} has used units worth {format_amount(self.spent, self.currency)} in an hour"
+        return f"{self.customer} has spent {format_amount(self.spent, self.currency)} in an hour"
 
     @property
     def details(self) -> dict[str, object]:
         """The details of its alerts."""
+        times = {} if self.times is None else {"times": self.times}
         hour = format_timestamp(self.hour * 1000)
-        return {"hour": hour, "spent_cents": self.spent, "usual_cents": self.usual, "currency": self.currency}
+        return {"hour": hour, "spent_cents": self.spent, "currency": self.currency, **times}
 
 
 class SpendBreaker:
@@ -97,7 +104,7 @@ class SpendBreaker:
         for name in names:
             try:
                 async with self._database.reading(whole=True) as connection:
-                    spike = await _compute_spike(connection, name, breaker, hour)
+                    spike = await _compute_spike(connection, name, breaker, hour, self._settings().meters)
             except UNREADABLE as error:  # A row of this customer must not hide what others spend.
                 set_aside(customers_table.name, name, error)
                 continue
@@ -155,7 +162,7 @@ async def list_candidates(
     in_all = [one for plan in plans for one in (plan, *plan.others.values())]
     for plan in (one for one in in_all if one.currency in least):
         for meter, price in plan.meters.items():
-            part = spend_rate.get_unit_price(price) / PICO / max(1, least[plan.currency])
+            part = spend_rate.get_highest_price(price) / PICO / max(1, least[plan.currency])
             parts[meter] = max(parts.get(meter, 0.0), part)
     priced = {meter: part for meter, part in parts.items() if part}
     if not priced:
@@ -173,25 +180,55 @@ async def list_candidates(
     return list((await connection.execute(statement)).scalars())
 
 
-async def _compute_spike(connection: AsyncConnection, name: str, breaker: BreakerThresholds, hour: int) -> Spike | None:
+async def _compute_spike(
+    connection: AsyncConnection, name: str, breaker: BreakerThresholds, hour: int, meters: Mapping[str, Meter]
+) -> Spike | None:
     """Return the spike of a customer in an hour; None where there is none, or it has no plan."""
     try:
         loaded = await subscription_rows.get_by_customer(connection, name)
     except ChangeRejectedError:
         return None
-    plan = loaded.current.last.plan
-    spent = spend_rate.compute_value(plan, await quantities.fetch_sums(connection, name, Span(hour, hour + HOUR)))
+    plan, span = loaded.current.last.plan, Span(hour, hour + HOUR)
+    value = spend_rate.compute_value(plan, await _fetch_hour(connection, loaded, span, meters))
     least = breaker.least.get(plan.currency)
-    if least is None or spent < least:
+    if least is None or value < least:
         return None
-    usual = spend_rate.compute_usual_value(plan, await _fetch_usual_hours(connection, loaded, hour))
-    is_spike = spend_rate.is_spike(spent, usual, breaker, plan.currency)
-    return Spike(name, hour, spent, usual, plan.currency) if is_spike else None
+    usual = spend_rate.compute_usual_value(plan, await _fetch_usual_hours(connection, loaded, hour, meters))
+    if not spend_rate.is_spike(value, usual, breaker, plan.currency):
+        return None
+    spent = 0
+    for meter in _list_summed_prices(plan, meters):
+        rated = await usage_amounts.rate_usage(connection, name, meter, span, meters)
+        spent += rated.amount or 0
+    return Spike(name, hour, spent, value // usual if usual else None, plan.currency)
+
+
+def _list_summed_prices(plan: Plan, meters: Mapping[str, Meter]) -> dict[str, MeterPrice]:
+    """Return the prices of those meters of a plan whose usage adds up."""
+    return {meter: price for meter, price in plan.meters.items() if price.has_prices and is_sum(meters, meter)}
+
+
+async def _fetch_hour(
+    connection: AsyncConnection, loaded: LoadedSubscription, hour: Span, meters: Mapping[str, Meter]
+) -> HourUsage:
+    """Return the usage of an hour at which the plan in force has prices."""
+    last = loaded.current.last
+    segment = last._replace(
+        plan=last.plan.model_copy(update={"meters": _list_summed_prices(last.plan, meters)}), span=hour
+    )
+    terms = quantities.QuantityTerms(meters, loaded.current.anchor)
+    used = await quantities.fetch_quantities(
+        connection, loaded.customer.name, [segment], segment, terms, leaves_out=True
+    )
+    by_meter: dict[str, dict[str, int]] = {}
+    for key, quantity in used.items():
+        by_meter.setdefault(key.meter, {})[key.value] = quantity
+    return by_meter
 
 
 async def _fetch_usual_hours(
-    connection: AsyncConnection, loaded: LoadedSubscription, hour: int
-) -> list[dict[str, int]]:
+    connection: AsyncConnection, loaded: LoadedSubscription, hour: int, meters: Mapping[str, Meter]
+) -> list[HourUsage]:
     """Return the usage of the same hour in the weeks before, as far as the customer was here then."""
     hours = []
     for week in range(1, WEEKS + 1):
@@ -199,19 +236,19 @@ async def _fetch_usual_hours(
         if start * 1000 < loaded.customer.created_at:
             break
         try:
-            hours.append(await quantities.fetch_sums(connection, loaded.customer.name, Span(start, start + HOUR)))
+            hours.append(await _fetch_hour(connection, loaded, Span(start, start + HOUR), meters))
         except quantities.UsageNotStoredError:
             break
     return hours
 
 
 def _build_alert(spike: Spike, breaker: BreakerThresholds, now: float) -> Alert:
-    usual = f"{format_amount(spike.usual, spike.currency)} is usual"
+    usual = "where little is usual" if spike.times is None else f"at {spike.times} times its usual usage"
     return Alert(
         key=f"spend-spike:{spike.customer}:{format_timestamp(int(now * 1000))[:10]}",
         kind=AlertKind.SPEND_SPIKE,
         customer=spike.customer,
-        title=f"{spike.title}, and {usual}",
+        title=f"{spike.title}, {usual}",
         details=spike.details,
         at=now,
     )

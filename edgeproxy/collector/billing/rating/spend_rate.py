@@ -1,45 +1,54 @@
 """The rate at which a customer spends: the value of an hour's usage beside what is usual for it. Pure.
 
-The value is at the prices of the plan above what is included, whether that is used up or not: a leaked key costs as
-much at the beginning of a month as at its end.
+The value is at the prices of the plan above what is included, whether that is used up or not: a leaked key is found at
+the beginning of a month as at its end. It only compares hours. What an hour costs is an amount of `usage_amounts`.
 """
 
 from collections.abc import Mapping, Sequence
 from statistics import median_low
 
 from edgeproxy.collector.billing.rating.money import compute_amount
+from edgeproxy.collector.billing.rating.rater import OTHER, split_by_steps
 from edgeproxy.config.collector.billing import BreakerThresholds
 from edgeproxy.config.collector.catalog import MeterPrice, Plan
 from edgeproxy.config.collector.currency_units import USD
 
 MONTH_HOURS = 730
 """The hours of a month."""
+HourUsage = Mapping[str, Mapping[str, int]]
+"""The units of an hour, by meter and the value that its price is by."""
 
 
-def get_unit_price(price: MeterPrice) -> int:
+def get_highest_price(price: MeterPrice) -> int:
     """Return the highest price of a unit of a meter, in 10⁻¹² smallest units; 0 where the plan has none."""
     by = [] if price.by is None else list(price.by.prices.values())
     prices: list[int] = [(price.price or 0) // (price.package or 1), *by, *(tier.price for tier in price.tiers)]
     return max(prices)
 
 
-def compute_value(plan: Plan, used: Mapping[str, int]) -> int:
-    """Return the value of usage, by meter, at the prices of a plan, in smallest units such as cents."""
+def compute_value(plan: Plan, used: HourUsage) -> int:
+    """Return the value of usage at the prices of a plan as though nothing were included, in smallest units such as
+    cents."""
     return sum(
-        compute_amount(max(quantity, 0), get_unit_price(plan.meters[meter]), plan.currency)
-        for meter, quantity in used.items()
+        compute_amount(quantity, step.price, plan.currency)
+        for meter, values in used.items()
         if meter in plan.meters
+        for step, _, quantity in split_by_steps(_without_included(plan.meters[meter]), values)
     )
+
+
+def _without_included(price: MeterPrice) -> MeterPrice:
+    return price if price.included is None else price.model_copy(update={"included": 0})
 
 
 def compute_included_value(plan: Plan) -> int:
     """Return the value that an hour of the plan's fee and included amounts has, whichever is more, in smallest
     units."""
-    included = compute_value(plan, {meter: price.included or 0 for meter, price in plan.meters.items()})
+    included = compute_value(plan, {meter: {OTHER: price.included or 0} for meter, price in plan.meters.items()})
     return max(plan.fee, included) // MONTH_HOURS
 
 
-def compute_usual_value(plan: Plan, hours: Sequence[Mapping[str, int]]) -> int:
+def compute_usual_value(plan: Plan, hours: Sequence[HourUsage]) -> int:
     """Return the usual value of an hour, in smallest units: the median of the same hour of the weeks before.
 
     Without any, as of a new customer, it is what the plan includes.

@@ -1,4 +1,4 @@
-"""What keys with a budget have used of it, by the ledger: units of a meter, or money at the prices of a plan.
+"""What keys with a budget have used of it, by the ledger: units of a meter, or their share of what the usage costs.
 
 Keys that the ledger does not tell apart any more, as a customer has too many, count as `~other`. That may be usage of
 any of them, so each budget of the customer has it too: none is escaped by making keys.
@@ -17,8 +17,9 @@ from edgeproxy.base.clock import EPOCH
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field
 from edgeproxy.collector.accounts.key_budgets import KeyBudgetRequest, StoredBudget, parse_budget
-from edgeproxy.collector.billing.rating.rater import OTHER as NO_VALUE
-from edgeproxy.collector.billing.rating.usage_value import compute_own_value
+from edgeproxy.collector.billing.period_close.quantities import QuantityTooLargeError, UsageNotStoredError
+from edgeproxy.collector.billing.rating.rater import Span
+from edgeproxy.collector.billing.reports import usage_amounts
 from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.database.schema import customers, keys
 from edgeproxy.collector.ledger import queries
@@ -121,7 +122,7 @@ async def fetch_uses(
     latest = [of_budget[-1] for of_budget in keys_by_budget.values()]
     buyers = {key.customer for key in latest if key.budget.meter is None}
     plans = {name: await _find_plan(connection, name) for name in buyers}
-    usage = _UsageByKey(connection, now)
+    usage = _UsageByKey(connection, now, meters)
     uses = []
     for of_budget in keys_by_budget.values():
         key = of_budget[-1]
@@ -132,26 +133,39 @@ async def fetch_uses(
 
 
 class _UsageByKey:
-    """The usage of meters by key at one moment, each asked for once."""
+    """The units and amounts of meters by key at one moment, each asked for once."""
 
-    def __init__(self, connection: AsyncConnection, now: float) -> None:
-        self._connection, self._now = connection, now
-        self._known: dict[LedgerQuery, list[queries.UsageRow]] = {}
+    def __init__(self, connection: AsyncConnection, now: float, meters: Mapping[str, Meter]) -> None:
+        self._connection, self._now, self._meters = connection, now, meters
+        self._units: dict[LedgerQuery, dict[str, int]] = {}
+        self._amounts: dict[LedgerQuery, dict[str, int]] = {}
 
-    async def fetch(
-        self, customer: str, meter: str, per: str, of_keys: Collection[str], by: str | None
-    ) -> Mapping[str, int]:
-        """Return the usage of keys in the present period, by the value of a dimension, and what may be theirs."""
+    async def fetch_units(self, customer: str, meter: str, per: str) -> Mapping[str, int]:
+        """Return the units of each key in the present period."""
+        query = self._build_query(customer, meter, per)
+        if query not in self._units:
+            rows = (await queries.fetch_usage(self._connection, query))["rows"]
+            self._units[query] = {row[KEY]: row["value"] for row in rows}
+        return self._units[query]
+
+    async def fetch_amounts(self, customer: str, meter: str, per: str) -> Mapping[str, int]:
+        """Return the share of each key in what the present period costs."""
+        query = self._build_query(customer, meter, per)
+        if query not in self._amounts:
+            span = Span(query.since, query.until)
+            rated = await usage_amounts.rate_usage(self._connection, customer, meter, span, self._meters)
+            shares = await usage_amounts.share_by_group(self._connection, customer, meter, rated, (KEY,))
+            self._amounts[query] = {key: amount for (key,), amount in shares.items()}
+        return self._amounts[query]
+
+    def _build_query(self, customer: str, meter: str, per: str) -> LedgerQuery:
         period = period_of(self._now, per, UTC)
-        fields = (KEY,) if by is None else (KEY, by)
-        query = LedgerQuery(customer, meter, round(period.since + EPOCH), round(period.until + EPOCH), fields)
-        if query not in self._known:
-            self._known[query] = (await queries.fetch_usage(self._connection, query))["rows"]
-        quantities: dict[str, int] = defaultdict(int)
-        for row in self._known[query]:
-            if row[KEY] == OTHER or row[KEY] in of_keys:
-                quantities[NO_VALUE if by is None else row[by]] += row["value"]
-        return quantities
+        return LedgerQuery(customer, meter, round(period.since + EPOCH), round(period.until + EPOCH), (KEY,))
+
+
+def _sum_own(by_key: Mapping[str, int], of_keys: Collection[str]) -> int:
+    """Return the sum of these keys, and of what may be theirs."""
+    return sum(value for key, value in by_key.items() if key == OTHER or key in of_keys)
 
 
 async def _compute_used(
@@ -162,15 +176,16 @@ async def _compute_used(
     if budget.meter is not None:
         if not is_counted_by_key(budget.meter, meters):
             return None
-        return sum((await usage.fetch(key.customer, budget.meter, budget.per, of_keys, None)).values())
+        return _sum_own(await usage.fetch_units(key.customer, budget.meter, budget.per), of_keys)
     if plan is None or plan.currency != budget.currency:
         return None
-    quantities = {}
-    for meter in list_priced_meters(plan, meters):
-        by = plan.meters[meter].by
-        dimension = None if by is None else by.dimension
-        quantities[meter] = await usage.fetch(key.customer, meter, budget.per, of_keys, dimension)
-    return compute_own_value(plan, quantities)
+    spent = 0
+    try:
+        for meter in list_priced_meters(plan, meters):
+            spent += _sum_own(await usage.fetch_amounts(key.customer, meter, budget.per), of_keys)
+    except (QuantityTooLargeError, UsageNotStoredError):
+        return None
+    return spent
 
 
 async def _fetch_keys(connection: AsyncConnection, names: Collection[str]) -> list[BudgetedKey]:

@@ -5,13 +5,21 @@ up to its minimum.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.billing.period_close.quantities import QuantityTerms
-from edgeproxy.collector.billing.rating.rater import FEES, Segment, UsageKey, rate_segments, sum_amounts
+from edgeproxy.collector.billing.period_close.quantities import QuantityTerms, fetch_quantities
+from edgeproxy.collector.billing.rating.rater import (
+    FEES,
+    RatedLine,
+    Segment,
+    Span,
+    UsageKey,
+    rate_segments,
+    sum_amounts,
+)
 from edgeproxy.collector.billing.reports.price_effect import fetch_usage_of_plans
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.config.collector.catalog import Plan
@@ -31,24 +39,40 @@ class PlanCost(NamedTuple):
 async def compute_costs(
     connection: AsyncConnection, loaded: LoadedSubscription, plans: Mapping[str, Plan], meters: Mapping[str, Meter]
 ) -> list[PlanCost]:
-    """Return what the usage since the present plan began in this period would cost by each of the plans.
+    """Return what the usage of this period would cost by each of the plans; by the plan in force what it does cost, by
+    the plans that were in force before it, too.
 
-    The connection must read one moment. Raises UsageNotStoredError.
+    The connection must read one moment. Raises QuantityTooLargeError and UsageNotStoredError.
     """
-    last, period = loaded.current.last, loaded.current.period
+    current, last = loaded.current, loaded.current.last
+    terms, whole = QuantityTerms(meters, current.anchor), Span(current.usage_start, last.span.end)
     segments = [
-        Segment(version, plan, last.span, period, quantity=1 if plan.quantity is None else last.quantity)
+        Segment(version, plan, whole, current.period, quantity=1 if plan.quantity is None else last.quantity)
         for version, plan in plans.items()
     ]
     if not segments:
         return []
-    terms = QuantityTerms(meters, loaded.current.anchor)
     usage = await fetch_usage_of_plans(connection, loaded.customer.name, segments, terms)
-    return [_rate(segment, used) for segment, used in zip(segments, usage, strict=True)]
+    costs = [_rate(segment, rate_segments([segment], used)) for segment, used in zip(segments, usage, strict=True)]
+    own = next((number for number, version in enumerate(plans) if version == last.version), None)
+    if own is not None:
+        costs[own] = _rate(segments[own], await _rate_period(connection, loaded, terms))
+    return costs
 
 
-def _rate(segment: Segment, usage: Mapping[UsageKey, int]) -> PlanCost:
-    lines = rate_segments([segment], usage)
+async def _rate_period(
+    connection: AsyncConnection, loaded: LoadedSubscription, terms: QuantityTerms
+) -> list[RatedLine]:
+    """Return the lines of the usage of this period so far."""
+    of_period = [one for one in loaded.current.segments if one.period == loaded.current.last.period]
+    used: dict[UsageKey, int] = {}
+    for segment in of_period:
+        used |= await fetch_quantities(connection, loaded.customer.name, of_period, segment, terms)
+    return rate_segments(of_period, used)
+
+
+def _rate(segment: Segment, lines: Sequence[RatedLine]) -> PlanCost:
+    """Return the costs of a plan of these lines: the fee is that of a month."""
     by_meter: Counter[str] = Counter()
     for line in lines:
         if line.meter:

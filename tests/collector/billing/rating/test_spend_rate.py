@@ -6,7 +6,7 @@ from edgeproxy.collector.billing.rating.spend_rate import (
     compute_included_value,
     compute_usual_value,
     compute_value,
-    get_unit_price,
+    get_highest_price,
     is_spike,
 )
 from edgeproxy.config.collector.billing import BreakerThresholds
@@ -28,16 +28,22 @@ PLAN = Plan.model_validate(
     ],
 )
 def test_a_unit_is_worth_the_highest_price_that_it_can_have(price: dict[str, object], cents: int) -> None:
-    assert get_unit_price(MeterPrice.model_validate(price)) == cents * 10**12
+    assert get_highest_price(MeterPrice.model_validate(price)) == cents * 10**12
 
 
 def test_usage_is_worth_its_price_also_where_it_is_included() -> None:
-    assert compute_value(PLAN, {"calls": 20, "seats": 9, "unknown": 5}) == 200
-    assert compute_value(PLAN, {"calls": -20}) == 0
+    assert compute_value(PLAN, {"calls": {"": 20}, "seats": {"": 9}, "unknown": {"": 5}}) == 200
+    assert compute_value(PLAN, {"calls": {"": -20}}) == 0
+
+
+def test_each_value_is_worth_its_own_price() -> None:
+    by = {"dimension": "model", "prices": {"large": "0.30", "small": "0.04"}}
+    plan = Plan.model_validate({"fee": "9", "meters": {"tokens": {"included": 100, "price": "0.10", "by": by}}})
+    assert compute_value(plan, {"tokens": {"large": 10, "small": 100, "other": 3, "": 2}}) == 300 + 400 + 50
 
 
 def test_usual_is_the_median_of_the_weeks_before_and_of_a_new_customer_its_plan() -> None:
-    weeks = [{"calls": 10}, {"calls": 900}, {"calls": 20}, {"calls": 30}]
+    weeks = [{"calls": {"": 10}}, {"calls": {"": 900}}, {"calls": {"": 20}}, {"calls": {"": 30}}]
     assert compute_usual_value(PLAN, weeks) == 200
     assert compute_usual_value(PLAN, []) == compute_included_value(PLAN) == 10000 // 730
     dear = PLAN.model_copy(update={"fee": 73000})

@@ -1,0 +1,70 @@
+"""The amounts of usage in a part of a billing period, and of groups within it. Pure.
+
+The amount of a time is a difference: the rated usage of the period up to the end of that time, less the rated usage up
+to its beginning. So the amounts of all parts of a period add up to the usage lines of its invoice. Groups share an
+amount by their units, to the cent.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from edgeproxy.collector.billing.rating.rater import OTHER, Segment, Span, UsageKey, rate_segments
+from edgeproxy.config.collector.catalog import MeterPrice
+
+Group = TypeVar("Group", bound=Hashable)
+
+
+class SegmentUsage(NamedTuple):
+    """The usage of a meter in a segment of a period, by the value that its price is by."""
+
+    segment: Segment
+    until_begin: Mapping[str, int]
+    """The units from the beginning of the segment to that of the time; empty where the segment begins within it."""
+    until_end: Mapping[str, int]
+    """The units from the beginning of the segment to the end of the time, or to its own."""
+
+
+def clip_segment(segment: Segment, until: int) -> Segment:
+    """Return a segment as if it ended at a Unix second within it."""
+    return segment._replace(span=Span(segment.span.start, min(segment.span.end, until)))
+
+
+def rate_time(meter: str, used: Sequence[SegmentUsage]) -> dict[tuple[int, str], int]:
+    """Return what the usage of a meter in a time costs, in smallest units of the currency, by the beginning of the
+    segment and the value that its price is by.
+
+    `used` has all segments of one period that begin before the end of the time, in the order of time.
+    """
+    amounts: dict[tuple[int, str], int] = {}
+    segments = [one.segment for one in used]
+    for sign, quantities in ((1, [one.until_end for one in used]), (-1, [one.until_begin for one in used])):
+        usage = {
+            UsageKey(segment.span, meter, value): quantity
+            for segment, values in zip(segments, quantities, strict=True)
+            for value, quantity in values.items()
+        }
+        for line in rate_segments(segments, usage):
+            if line.kind == "usage":
+                part = line.segment.start, line.value
+                amounts[part] = amounts.get(part, 0) + sign * line.amount
+    return amounts
+
+
+def get_priced_value(price: MeterPrice, value: str) -> str:
+    """Return the value as lines have it: OTHER for one without a price of its own."""
+    return value if price.by is not None and value in price.by.prices else OTHER
+
+
+def share_amount(amount: int, units: Mapping[Group, int]) -> dict[Group, int]:
+    """Divide an amount among groups by their units; the parts add up to it. Groups without units have none.
+
+    The result is empty where no group has units. What rounding leaves goes to the largest remainders.
+    """
+    counted = {group: quantity for group, quantity in units.items() if quantity > 0}
+    total = sum(counted.values())
+    if not total:
+        return {}
+    shares = {group: divmod(amount * quantity, total) for group, quantity in counted.items()}
+    left = amount - sum(share for share, _ in shares.values())
+    first = set(sorted(shares, key=lambda group: -shares[group][1])[:left])
+    return {group: share + (group in first) for group, (share, _) in shares.items()}

@@ -1,0 +1,175 @@
+"""The amounts of a customer's usage in any time, as the invoices of its periods have them, and of groups within it.
+
+Each part of the time is rated by the plan that was in force then, after the included amounts that earlier usage of the
+same period has used up. Coupons, minimum fees and taxes are of whole invoices, and no part of it.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import groupby, pairwise
+from typing import NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.billing.meter_export.metered_segments import is_sum
+from edgeproxy.collector.billing.period_close import quantities
+from edgeproxy.collector.billing.period_close.quantities import QuantityTerms, UsageNotStoredError
+from edgeproxy.collector.billing.rating.rater import OTHER, Segment, Span
+from edgeproxy.collector.billing.rating.usage_amounts import (
+    SegmentUsage,
+    clip_segment,
+    get_priced_value,
+    rate_time,
+    share_amount,
+)
+from edgeproxy.collector.billing.rollout import charging
+from edgeproxy.collector.billing.subscriptions import subscription_rows
+from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
+from edgeproxy.collector.database.billing_tables import subscriptions
+from edgeproxy.collector.ledger import queries
+from edgeproxy.collector.ledger.queries import InvalidQueryError, LedgerQuery
+from edgeproxy.config.collector.catalog import MeterPrice
+from edgeproxy.config.meters import Meter
+
+Group = tuple[str, ...]
+"""Values of the fields that usage is grouped by."""
+
+
+class RatedPart(NamedTuple):
+    """A part of the time under one plan, and the amounts of a meter's usage in it."""
+
+    version: str
+    span: Span
+    price: MeterPrice
+    amounts: Mapping[str, int]
+    """Smallest units of the currency, by the value that the price is by; OTHER of those without an own price."""
+
+
+class RatedUsage(NamedTuple):
+    """The rated usage of a meter in a time."""
+
+    version: str
+    """The version of the plan that was in force last."""
+    currency: str
+    parts: Sequence[RatedPart]
+    """The parts with a price for the meter, in the order of time."""
+
+    @property
+    def amount(self) -> int | None:
+        """The amount of all parts, in smallest units of the currency; None where no plan has a price for the meter."""
+        priced = [part for part in self.parts if part.price.has_prices]
+        return sum(sum(part.amounts.values()) for part in priced) if priced else None
+
+
+async def rate_usage(
+    connection: AsyncConnection, customer: str, meter: str, span: Span, meters: Mapping[str, Meter]
+) -> RatedUsage:
+    """Return the rated usage that a customer, by id or name, has of a meter in a time, which must be a sum.
+
+    The connection must read one moment. Raises UsageNotStoredError, QuantityTooLargeError, and ChangeRejectedError
+    where the customer had no subscription then and has none now.
+    """
+    loaded = await _load_subscriptions(connection, customer, span)
+    last = loaded[-1].current.last
+    parts: list[RatedPart] = []
+    for subscription in loaded:
+        current, name = subscription.current, subscription.customer.name
+        terms = QuantityTerms(meters, current.anchor)
+        for _, of_period in groupby(current.segments, key=lambda segment: segment.period):
+            begun = [segment for segment in of_period if segment.span.start < span.end]
+            if any(segment.span.end > span.start for segment in begun):
+                parts += await _rate_period(connection, name, meter, span, begun, terms)
+    return RatedUsage(last.version, last.plan.currency, parts)
+
+
+async def share_by_group(
+    connection: AsyncConnection, customer: str, meter: str, rated: RatedUsage, fields: Sequence[str]
+) -> dict[Group, int]:
+    """Return the amounts of rated usage by the values of these fields, which add up to its amount.
+
+    Groups share the amount of each part and priced value by their units in it. Raises UsageNotStoredError.
+    """
+    shares: dict[Group, int] = defaultdict(int)
+    for part in rated.parts:
+        units = await _fetch_units(connection, customer, meter, part, fields)
+        for value, amount in part.amounts.items():
+            parts = share_amount(amount, units[value])
+            for group, share in (parts or {(OTHER,) * len(fields): amount}).items():
+                shares[group] += share
+    return shares
+
+
+async def _load_subscriptions(connection: AsyncConnection, customer: str, span: Span) -> list[LoadedSubscription]:
+    """Return the subscriptions that a customer had in a time, or else the one that it has now."""
+    subscriber = await subscription_rows.get_subscriber(connection, customer)
+    rows = await subscription_rows.fetch_subscriptions(
+        connection, subscriptions.c.customer == subscriber.id, subscriptions.c.period_end > span.start
+    )
+    loaded = [await subscription_rows.load_subscription(connection, row) for row in rows]
+    loaded = [one for one in loaded if one.current.segments[0].span.start < span.end]
+    if not loaded:
+        return [await subscription_rows.get_by_customer(connection, customer)]
+    return sorted(loaded, key=lambda one: one.current.segments[0].span.start)
+
+
+async def _rate_period(
+    connection: AsyncConnection,
+    customer: str,
+    meter: str,
+    span: Span,
+    segments: Sequence[Segment],
+    terms: QuantityTerms,
+) -> list[RatedPart]:
+    """Return the parts of a time in one period, `segments` being those of the period that begin before its end."""
+    used, parts = [], []
+    for segment in segments:
+        if (price := segment.plan.meters.get(meter)) is None:
+            continue
+        ended = clip_segment(segment, span.end)
+        until_end = await _fetch_values(connection, customer, meter, ended, terms)
+        until_begin: Mapping[str, int] = {}
+        if segment.span.start < span.start:
+            begun = clip_segment(segment, span.start)
+            until_begin = await _fetch_values(connection, customer, meter, begun, terms)
+        used.append(SegmentUsage(ended, until_begin, until_end))
+        if segment.span.end > span.start:
+            part = Span(max(ended.span.start, span.start), ended.span.end)
+            parts.append((ended.span.start, RatedPart(segment.version, part, price, {})))
+    amounts: dict[int, dict[str, int]] = defaultdict(dict)
+    for (start, value), amount in rate_time(meter, used).items():
+        amounts[start][value] = amount
+    return [part._replace(amounts=amounts[start]) for start, part in parts]
+
+
+async def _fetch_values(
+    connection: AsyncConnection, customer: str, meter: str, segment: Segment, terms: QuantityTerms
+) -> dict[str, int]:
+    """Return the billed units of a meter in a segment, by the value that its price is by."""
+    if not is_sum(terms.meters, meter):
+        raise ValueError(f"{meter} is no sum")
+    only = segment.plan.model_copy(update={"meters": {meter: segment.plan.meters[meter]}})
+    segment = segment._replace(plan=only)
+    used = await quantities.fetch_quantities(connection, customer, [segment], segment, terms)
+    return {key.value: quantity for key, quantity in used.items()}
+
+
+async def _fetch_units(
+    connection: AsyncConnection, customer: str, meter: str, part: RatedPart, fields: Sequence[str]
+) -> dict[str, dict[Group, int]]:
+    """Return the charged units of a part by priced value and group."""
+    by = tuple(dict.fromkeys((*fields, *(() if part.price.by is None else (part.price.by.dimension,)))))
+    units: dict[str, dict[Group, int]] = defaultdict(lambda: defaultdict(int))
+    waived = await charging.list_waived_within(connection, part.span)
+    for start, end in pairwise((part.span.start, *(at for span in waived for at in span), part.span.end)):
+        if start == end or Span(start, end) in waived:
+            continue
+        query = LedgerQuery(customer, meter, start, end, by)
+        try:
+            async for rows in queries.stream_usage(connection, query):
+                for row in rows:
+                    value = OTHER if part.price.by is None else str(row.get(part.price.by.dimension, OTHER))
+                    group = tuple(str(row.get(field, OTHER)) for field in fields)
+                    units[get_priced_value(part.price, value)][group] += row["value"]
+        except InvalidQueryError as error:
+            raise UsageNotStoredError(str(error)) from None
+    return units

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
+from edgeproxy.config.refusal_terms import QuotaKind
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.concurrency import Concurrency
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.gate import Gate
 from edgeproxy.edge.limits.local import Locals
 from edgeproxy.edge.limits.policy import Policy
-from edgeproxy.edge.limits.quota import Balance, Quota, QuotaCounts, QuotaKind, quota_key
+from edgeproxy.edge.limits.quota import Balance, Quota, QuotaCounts, quota_key
 from edgeproxy.edge.limits.rate_terms import Mode
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.slots import Slots

@@ -7,10 +7,10 @@ hard quota by one each, less one.
 """
 
 from collections.abc import Iterable
-from typing import Literal
 from zoneinfo import ZoneInfo
 
 from edgeproxy.base.calendar import Period, period_of
+from edgeproxy.config.refusal_terms import QuotaKind
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELL_US_MIN, milliseconds
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
@@ -19,8 +19,6 @@ from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError, TableF
 from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS
 from edgeproxy.edge.limits.local import Locals
 
-QuotaKind = Literal["quota", "plan", "cap", "budget", "credits"]
-"""The kinds of quotas: of a tier or a customer, of a plan, of spending, of a key, of what was paid in advance."""
 ANY_LEFT = -(1 << 63)
 """The amount left with which a quota marks nothing: it never has less."""
 NO_PERIOD = Period(-1, 0.0, 0.0)

@@ -4,30 +4,18 @@ Of several limits that refuse, the one with the longest wait is stated, as Retry
 """
 
 from datetime import UTC, datetime
-from typing import Final, Literal, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.config.limits import Messages
+from edgeproxy.config.refusal_terms import TERMS, LimitKind, Remedy
 from edgeproxy.edge.limits.concurrency import Concurrency
 from edgeproxy.edge.limits.denial import Denial
 from edgeproxy.edge.limits.fields import format_legacy, format_rate_limit
 from edgeproxy.edge.limits.limit_set import Bound
 from edgeproxy.edge.limits.policy import Policy
-from edgeproxy.edge.limits.quota import Balance, Quota, QuotaKind, RequestCap
+from edgeproxy.edge.limits.quota import Balance, Quota, RequestCap
 from edgeproxy.edge.limits.unit_limit import BudgetReservation, UnitLimit
-
-RefusalKind = Literal["rate", "concurrency"] | QuotaKind
-Remedy = Literal["wait", "upgrade", "top_up", "change_request"]
-
-LEADS: Final[dict[QuotaKind, str]] = {
-    "quota": "The quota is used up",
-    "plan": "The amount that the plan includes is used up",
-    "cap": "The spending cap is reached",
-    "budget": "The budget is used up",
-    "credits": "The credits that were paid in advance are spent",
-}
-"""The beginning of the sentence about a quota that states no reason of its own."""
-
 
 RESERVED: Final = ", the rest is reserved by requests under way"
 
@@ -36,7 +24,7 @@ class StatedLimit(NamedTuple):
     """The limit that refused a request, as its problem states it."""
 
     name: str
-    kind: RefusalKind
+    kind: LimitKind
     used: int
     """The units that are used: requests, costs, or what the meter counts."""
     allowed: int
@@ -54,7 +42,7 @@ class Refusal(NamedTuple):
     limit: StatedLimit
 
 
-def add_message(sentence: str, message: str | Messages | None, kind: RefusalKind) -> str:
+def add_message(sentence: str, message: str | Messages | None, kind: LimitKind) -> str:
     """Return the detail of a problem: the sentence, and the operator's message for this kind of limit behind it."""
     text: str | None = getattr(message, kind) if isinstance(message, Messages) else message
     return sentence if text is None else f"{sentence}. {text}"
@@ -89,7 +77,7 @@ def describe_refusal(bound: Bound, now: float, retry_after: int, *, legacy: bool
 
 def _describe_concurrency(bound: Concurrency) -> Refusal:
     used = bound.counts.count_used()
-    stated = f"Too many requests at once ({bound.name}: {used} of {bound.limit} under way)"
+    stated = f"{TERMS['concurrency'].lead} ({bound.name}: {used} of {bound.limit} under way)"
     name = bound.name.encode()
     # Section 3.1.1 of draft-ietf-httpapi-ratelimit-headers-10: the unit is not requests in a time.
     policy = b'RateLimit-Policy: "%b";q=%d;qu="concurrent-requests"\r\n' % (name, bound.limit)
@@ -105,9 +93,9 @@ def _describe_rate(policy: Policy, now: float, retry_after: int, legacy: bool, i
     now_left, rule = policy.left(now), policy.rule
     left, used = max(0, now_left), policy.most - now_left
     is_spending = rule.scope == "spending"
-    lead = "The spending cap is reached" if is_spending else "The rate limit is reached"
+    kind: LimitKind = "cap" if is_spending else "rate"
     units = f" {rule.of}" if rule.of else ""
-    sentence = f"{lead} ({policy.name}: {used} of {policy.most}{units} in {rule.window:g} s)"
+    sentence = f"{TERMS[kind].lead} ({policy.name}: {used} of {policy.most}{units} in {rule.window:g} s)"
     if is_reserved:
         sentence += RESERVED
     if retry_after:
@@ -115,7 +103,6 @@ def _describe_rate(policy: Policy, now: float, retry_after: int, legacy: bool, i
     lines = format_rate_limit(policy, left, now) + (format_legacy(policy, left, now) if legacy else b"")
     remedy: Remedy = "wait" if retry_after else "change_request"
     ends_at = _format_moment(now + retry_after) if retry_after else None
-    kind: RefusalKind = "cap" if is_spending else "rate"
     return Refusal(sentence, lines, StatedLimit(policy.name, kind, used, policy.most, remedy, ends_at))
 
 
@@ -127,7 +114,7 @@ def _describe_quota(quota: Quota, now: float, retry_after: int, legacy: bool, is
         return Refusal("The request costs more than a request may", lines, limit)
     now_left = quota.left(now)
     left, used = max(0, now_left), quota.limit - now_left
-    lead = quota.why or LEADS[quota.kind]
+    lead = quota.why or TERMS[quota.kind].lead
     stated = f"{lead} ({quota.name}: {used} of {quota.limit})"
     if isinstance(quota, Balance):
         lines = b'RateLimit-Policy: "%b";q=%d\r\nRateLimit: "%b";r=%d\r\n' % (name, quota.limit, name, left)
@@ -148,7 +135,7 @@ def _describe_quota(quota: Quota, now: float, retry_after: int, legacy: bool, is
         stated = f"The budget is reserved ({quota.name}: {used} of {quota.limit}{RESERVED})"
         limit = StatedLimit(quota.name, quota.kind, used, quota.limit, "wait", _format_moment(now + retry_after))
         return Refusal(f"{stated}; try again in {retry_after} s", lines, limit)
-    remedy: Remedy = "upgrade" if quota.kind == "plan" else "wait"
+    remedy = TERMS[quota.kind].remedy
     end = _format_moment(period.until)
     what = f"upgrade the plan, or wait until {end}" if remedy == "upgrade" else f"wait until {end}"
     return Refusal(f"{stated}; {what}", lines, StatedLimit(quota.name, quota.kind, used, quota.limit, remedy, end))

@@ -9,16 +9,17 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from edgeproxy.config.allowance import SpendingCap, feeds_meter, holds_route
+from edgeproxy.config.allowance import feeds_meter, holds_route
 from edgeproxy.config.end_users import IP, EndUser
-from edgeproxy.config.limits import Entitlement, KeyBudget
+from edgeproxy.config.limits import KeyBudget
 from edgeproxy.config.meters import MEASURES, Meter, compute_request_amount
+from edgeproxy.config.refusal_terms import get_quota_kind
 from edgeproxy.config.selection import ANY_ROUTES, RouteSelector
 from edgeproxy.config.units import COUNT_MAX
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
-from edgeproxy.edge.limits.quota import QuotaKind, RequestCap
+from edgeproxy.edge.limits.quota import RequestCap
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.unit_limit import OUTPUT_RESERVED, PARTS, BudgetReservation, RequestReserve
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from edgeproxy.config.allowance import Allowance
     from edgeproxy.config.edge.routes import Route as RouteSettings
     from edgeproxy.config.limits import BurstCredits, Limit
-    from edgeproxy.config.limits import Quota as ConfiguredQuota
     from edgeproxy.edge.limits.concurrency import Concurrency
     from edgeproxy.edge.limits.gate import Gate
     from edgeproxy.edge.limits.policies import Total
@@ -323,15 +323,6 @@ class RouteLimits:
 
     def _resolve_subject(self, scope: str, address: bytes) -> "CountedSubject":
         return resolve_subject(scope, self._route.label, self._customer, self.key, address)
-
-
-def get_quota_kind(quota: "ConfiguredQuota") -> QuotaKind:
-    """Return the kind of a configured quota."""
-    if isinstance(quota, Entitlement):
-        return "credits" if quota.is_credits else "plan"
-    if isinstance(quota, KeyBudget):
-        return "budget"
-    return "cap" if isinstance(quota, SpendingCap) else "quota"
 
 
 CountedSubject = tuple[str, str, bytes]

@@ -10,12 +10,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from edgeproxy.config.refusal_terms import QuotaKind
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.layout import Layout
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.policies import Policies
-from edgeproxy.edge.limits.quota import QuotaKind
 from edgeproxy.edge.limits.refusal import StatedLimit, describe_refusal
 from tests.edge.proxy.asking import asks
 from tests.support.http2_wire import http2

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 from urllib.parse import urlsplit
 
 import typer
@@ -17,6 +17,7 @@ from edgeproxy.cli.readiness import UnansweredError, wait_until_ready
 if TYPE_CHECKING:
     from urllib.request import BaseHandler
 
+    from edgeproxy.collector.api.access.models import Access
     from edgeproxy.config.addresses import Address
 
 Rendered = TypeVar("Rendered")
@@ -84,8 +85,8 @@ def limits(
 ) -> None:
     """Show the usage of a customer's limits at a running edge, and when each is free again.
 
-    An edge knows a customer by its name or its pseudonym alone. The collector says which that is of any other name or
-    id, where EDGEPROXY_TOKEN is set.
+    An edge knows a customer by its name or its pseudonym alone. Where EDGEPROXY_TOKEN is set, the collector says which
+    that is of any other name or id, and whether the customer may call now: pauses, keys, credits and budgets too.
     """
     import json
     import os
@@ -96,7 +97,28 @@ def limits(
     if os.environ.get(api.TOKEN) and fetch(url, path, RESPONSE_SECONDS, may_be_missing=True) is None:
         path = _limits_path(_fetch_edge_name(customer))
     answer, page = query(url, path, _render_limits)
-    typer.echo(json.dumps(answer, indent=2) if as_json else page or f"{customer} has no limits")
+    access = None
+    if os.environ.get(api.TOKEN):
+        collector = api.Api(None)
+        access = collector.call("GET", collector.customer_path(customer, "access"), may_be_missing=True)
+    if as_json:
+        typer.echo(json.dumps(answer if access is None else {**answer, "access": access}, indent=2))
+        return
+    if access is not None:
+        typer.echo(_render_access(cast("Access", access)))
+    typer.echo(page or f"{customer} has no limits")
+
+
+def _render_access(access: "Access") -> str:
+    """Return whether a customer may call now for people, with the limits that refuse or soon will."""
+    lines = [f"may call now: {access['may_call']}"]
+    for limit in access["limits"]:
+        if limit["state"] in ("reached", "near"):
+            used = "" if limit["allowed"] is None else f" {limit['used']} of {limit['allowed']}"
+            end = "" if limit["ends_at"] is None else f" until {limit['ends_at']}"
+            ends = f", {limit['status']}{end}: {limit['remedy']}" if limit["state"] == "reached" else ""
+            lines.append(f"  {limit['kind']} {limit['name']}: {limit['state']}{used}{ends}")
+    return "\n".join(lines)
 
 
 def _limits_path(customer: str) -> str:

@@ -23,6 +23,7 @@ BY_GROUP: Mapping[str, Rights] = {
     "customers": Rights(EVERYBODY, OWNERS),
     "keys": Rights(BUILDERS, BUILDERS),
     "webhook-endpoints": Rights(BUILDERS, BUILDERS),
+    "access": Rights(EVERYBODY, OWNERS),
     "quotas": Rights(EVERYBODY, OWNERS),
     "usage": Rights(EVERYBODY, OWNERS),
     "alerts": Rights(EVERYBODY, EVERYBODY),

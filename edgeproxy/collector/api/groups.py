@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from edgeproxy.collector.api.access.endpoints import GROUP as ACCESS
 from edgeproxy.collector.api.alerts.endpoints import GROUP as ALERTS
 from edgeproxy.collector.api.audit.endpoints import GROUP as AUDIT
 from edgeproxy.collector.api.billing.endpoints import GROUP as BILLING
@@ -37,7 +38,7 @@ from edgeproxy.collector.api.webhook_endpoints.endpoints import GROUP as WEBHOOK
 from edgeproxy.collector.api.webhooks.endpoints import GROUP as WEBHOOKS
 
 GROUPS: tuple[AnyGroup, ...] = (
-    *(CUSTOMERS, KEYS, WEBHOOK_ENDPOINTS, FLAGS, QUOTAS, USAGE, EVENTS),
+    *(CUSTOMERS, KEYS, WEBHOOK_ENDPOINTS, FLAGS, ACCESS, QUOTAS, USAGE, EVENTS),
     *(
         BILLING,
         BILLING_DETAILS,

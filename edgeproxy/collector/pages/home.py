@@ -145,8 +145,9 @@ async def show_home(visit: Visit) -> web.Response:
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
     tier = visit.site.tiers.get(body["tier"])
     month, detail_seconds = find_month(time.time()), None if tier is None else tier.analytics
-    quotas, alerts, meters, money, incidents, own_keys = await asyncio.gather(
+    quotas, access, alerts, meters, money, incidents, own_keys = await asyncio.gather(
         visit.fetch("GET", "/v1/customers/{customer}/quotas", names=names),
+        visit.call("GET", "/v1/customers/{customer}/access", names=names),
         _fetch_alerts(visit),
         usage.fetch_meters(visit, visit.customer, month, detail_seconds),
         _fetch_money(visit),
@@ -157,6 +158,7 @@ async def show_home(visit: Visit) -> web.Response:
     return visit.render(
         "home.html",
         result=body,
+        access=access.body if access.is_success else None,
         alerts=alerts,
         incidents=incidents,
         busiest=find_busiest(meters, visit.site.settings_now()),
@@ -208,7 +210,14 @@ async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
     """Return what pages say of the customer's money: None of what is not sold here, or cannot be had now."""
     settings = visit.site.settings_now()
     nothing = dict.fromkeys(("held", "upcoming", "invoice_parts", "billed", "spend", "plan_label"))
-    money: dict[str, JsonDocument] = {**nothing, "costs": [], "owed": [], "due": {}, "sells": bool(settings.plans)}
+    money: dict[str, JsonDocument] = {
+        **nothing,
+        "costs": [],
+        "owed": [],
+        "due": {},
+        "later": {},
+        "sells": bool(settings.plans),
+    }
     if settings.billing is None or not settings.plans:
         return money
     held = await find_subscription(visit)
@@ -217,7 +226,8 @@ async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
         invoices = await visit.call("GET", "/billing/invoices", query={"limit": INVOICES_MAX, "state": "open"})
         if invoices.is_success:
             money["owed"] = find_owed(invoices.body["invoices"], time.time(), settings.billing.stripe.base)
-            money["due"] = sum_owed(money["owed"])
+            money["due"] = sum_owed([one for one in money["owed"] if one.is_due])
+            money["later"] = sum_owed([one for one in money["owed"] if not one.is_due])
     if held is None:
         return money
     money |= {"held": held, "plan_label": find_held_label(settings.plans, held["plan"])}
@@ -236,7 +246,7 @@ async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
 
 
 def sum_owed(owed: Sequence[OwedInvoice]) -> dict[str, int]:
-    """Return what is due by currency."""
+    """Return what is to be paid by currency."""
     sums: dict[str, int] = {}
     for one in owed:
         sums[one.invoice["currency"]] = sums.get(one.invoice["currency"], 0) + one.invoice["amount_due"]

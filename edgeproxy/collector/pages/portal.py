@@ -85,6 +85,7 @@ async def show_limits(visit: Visit) -> web.Response:
     tier = visit.site.tiers.get(body["tier"])
     quotas = await visit.fetch("GET", "/v1/customers/{customer}/quotas", names=names)
     limits = await visit.call("GET", "/v1/customers/{customer}/limits", names=names)
+    access = await visit.call("GET", "/v1/customers/{customer}/access", names=names)
     is_limited = limits.is_success and (limits.body["limits"] or limits.body["concurrency"] is not None)
     raised = (await visit.fetch("GET", "/v1/customers/{customer}/limits/raise", names=names))["raised"]
     refused = None
@@ -96,6 +97,7 @@ async def show_limits(visit: Visit) -> web.Response:
     regions = body["regions"] or {}
     return visit.render(
         "limits.html",
+        access=access.body if access.is_success else None,
         regions=list_choices(regions.get("allow"), visit.site.settings_now()),
         preferred_region=regions.get("prefer"),
         terms=None if tier is None else compute_terms(tier, body),

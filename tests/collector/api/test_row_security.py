@@ -443,6 +443,7 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("PUT", f"{path}/preferred-region", {"region": None}, 200),
         ("GET", f"{path}/limits", None, 200),
         ("GET", f"{path}/limits/raise", None, 200),
+        ("GET", f"{path}/access", None, 200),
         ("GET", f"{path}/quotas", None, 200),
         ("GET", f"{path}/holdings/workflows", None, 200),
         ("GET", f"{path}/keys", None, 200),
@@ -556,7 +557,16 @@ def test_a_handler_with_a_bug_shows_and_changes_nothing_of_another(
         *(
             f"{theirs}/{part}"
             for part in (
-                *("contacts", "alert-address", "limits/raise", "quotas", "holdings/workflows", "keys", "key-budgets"),
+                *(
+                    "contacts",
+                    "alert-address",
+                    "limits/raise",
+                    "access",
+                    "quotas",
+                    "holdings/workflows",
+                    "keys",
+                    "key-budgets",
+                ),
                 *("webhook-endpoints", f"webhook-endpoints/{other.endpoint}"),
                 f"webhook-endpoints/{other.endpoint}/messages",
             )

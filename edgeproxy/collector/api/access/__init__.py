@@ -1,0 +1,1 @@
+"""Access: whether a customer may call now, and each limit that may refuse it."""

@@ -1,0 +1,196 @@
+"""Whether a customer may call now: each limit that may refuse it, with its use, its end, and what ends a refusal. Pure.
+
+The kinds and remedies are those of the edge's refusals. Pages and commands show this description; none has its own.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Literal
+
+from typing_extensions import TypedDict
+
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.quotas.quota_status import QuotaUsage
+from edgeproxy.config.customers import Customer
+from edgeproxy.config.limits import Limit
+from edgeproxy.config.refusal_terms import TERMS, RefusalKind, Remedy, get_quota_kind
+from edgeproxy.config.selection import Selecting
+from edgeproxy.config.units import Rate
+
+NEAR: Final = 0.8
+"""The share of a limit from which on it is nearly reached."""
+AccessState = Literal["free", "near", "reached", "unknown"]
+Verdict = Literal["yes", "partly", "no"]
+OF_ALL: Final = frozenset({"account", "key", "credits"})
+"""The kinds that refuse every request of the customer once they are reached."""
+
+
+class AccessLimit(TypedDict):
+    """A limit that may refuse requests of a customer."""
+
+    name: str
+    """The name of the limit, as problems of edges have it; of a budget, the beginning of the key."""
+    kind: RefusalKind
+    """`account` of a pause, `key` of the keys that work, else the kind that problems of edges state."""
+    state: AccessState
+    """`reached`: it refuses requests now. `near`: four fifths are used. `unknown`: its use is not known here."""
+    used: int | None
+    """The units that are used; null where that is not known, or there are none."""
+    allowed: int | None
+    """The units that are allowed; null where there are none."""
+    meter: str | None
+    """The meter that is counted; null where it is requests, money or nothing."""
+    currency: str | None
+    """The currency of credits, which are counted in millicredits, and of a budget in money; null of any other limit."""
+    window_s: float | None
+    """The seconds of a rate's window; null of any other limit."""
+    is_hard: bool
+    """Whether requests are refused once the limit is reached."""
+    status: int
+    """The status of an answer that it refuses."""
+    remedy: Remedy
+    """What ends a refusal."""
+    ends_at: str | None
+    """The time at which the limit begins anew; null where that is no matter of time, or not known."""
+    why: str | None
+    """The reason that clients read, such as that of a pause; null where there is none of its own."""
+    routes: list[str]
+    """The routes whose requests it holds; empty for all that count."""
+
+
+def describe_account(is_active: bool, paused: Mapping[str, object] | None) -> AccessLimit:
+    """Describe whether the customer is served at all. `paused` has the reason and the status of a pause."""
+    status = int(str((paused or {}).get("status", TERMS["account"].status)))
+    limit = _describe("account", "account", "free" if is_active else "reached", status=status)
+    limit["why"] = None if paused is None else str(paused.get("why"))
+    limit["remedy"] = "pay" if status == 402 else TERMS["account"].remedy
+    return limit
+
+
+def describe_keys(usable: int, ended: int) -> list[AccessLimit]:
+    """Describe the keys that work; nothing for a customer who never had one, as others may say who it is."""
+    if not usable and not ended:
+        return []
+    return [_describe("keys", "key", "free" if usable else "reached", used=usable)]
+
+
+def describe_credits(granted: int, used: int, currency: str, *, is_charged: bool) -> AccessLimit:
+    """Describe prepaid credits, in millicredits. They refuse nobody while nothing is charged."""
+    limit = _describe("credits", "credits", _find_state(used, granted, is_charged), used=used, allowed=granted)
+    limit["currency"], limit["is_hard"] = currency, is_charged
+    return limit
+
+
+def describe_quota(status: QuotaUsage, held: Selecting) -> AccessLimit:
+    """Describe a quota and the requests that it holds."""
+    quota, is_hard = status.quota, status.quota.cap == "hard"
+    limit = _describe(
+        quota.name,
+        get_quota_kind(quota),
+        _find_state(status.used, quota.included, is_hard),
+        used=status.used,
+        allowed=quota.included,
+        is_hard=is_hard,
+    )
+    limit["meter"], limit["routes"] = quota.meter, list(held.routes)
+    if status.period is not None:
+        limit["ends_at"] = format_timestamp(round((status.period.until + EPOCH) * 1000))
+    limit["why"] = getattr(quota, "why", None)
+    return limit
+
+
+def describe_rate(limit: Limit, used: int | None) -> AccessLimit:
+    """Describe a rate with what is used of it in its window; None where that is not known."""
+    described = _describe(limit.name, "rate", _find_state(used, limit.count, True), used=used, allowed=limit.count)
+    described["window_s"], described["routes"] = limit.window, list(limit.routes)
+    return described
+
+
+def describe_session(session: Rate, used: int | None) -> AccessLimit:
+    """Describe the cap of spending in any time of a length, in millicredits."""
+    limit = _describe("session", "cap", _find_state(used, session.count, True), used=used, allowed=session.count)
+    limit["window_s"] = session.seconds
+    return limit
+
+
+def describe_concurrency(allowed: int, routes: Sequence[str], used: int | None) -> AccessLimit:
+    """Describe the limit of requests at once."""
+    limit = _describe("concurrency", "concurrency", _find_state(used, allowed, True), used=used, allowed=allowed)
+    limit["routes"] = list(routes)
+    return limit
+
+
+def describe_budget(
+    name: str,
+    of: tuple[str | None, str | None],
+    used: int | None,
+    allowed: int,
+    resets: str,
+    *,
+    is_held: bool,
+) -> AccessLimit:
+    """Describe the budget of a key, `of` a meter or a currency. One in money holds nobody while nothing is charged."""
+    limit = _describe(name, "budget", _find_state(used, allowed, is_held), used=used, allowed=allowed, is_hard=is_held)
+    (limit["meter"], limit["currency"]), limit["ends_at"] = of, resets
+    return limit
+
+
+def find_verdict(limits: Iterable[AccessLimit]) -> Verdict:
+    """Return whether the customer may call: `partly` where some requests are refused and others are not."""
+    reached = {limit["kind"] for limit in limits if limit["state"] == "reached"}
+    if reached & OF_ALL:
+        return "no"
+    return "partly" if reached else "yes"
+
+
+def order_limits(limits: Iterable[AccessLimit]) -> list[AccessLimit]:
+    """Return limits with those first that refuse all requests, then those that refuse some, then the fullest."""
+
+    def key(limit: AccessLimit) -> tuple[bool, bool, float]:
+        is_reached = limit["state"] == "reached"
+        part = limit["used"] / max(limit["allowed"], 1) if limit["used"] and limit["allowed"] else 0.0
+        return not (is_reached and limit["kind"] in OF_ALL), not is_reached, -part
+
+    return sorted(limits, key=key)
+
+
+def get_pause(customer: Customer | None) -> Mapping[str, object] | None:
+    """Return the reason and status of a customer's pause; None where it has none."""
+    return None if customer is None or customer.paused is None else customer.paused.model_dump()
+
+
+def _find_state(used: int | None, allowed: int, is_hard: bool) -> AccessState:
+    if used is None:
+        return "unknown"
+    if used >= allowed and is_hard:
+        return "reached"
+    return "near" if used >= NEAR * allowed else "free"
+
+
+def _describe(
+    name: str,
+    kind: RefusalKind,
+    state: AccessState,
+    *,
+    used: int | None = None,
+    allowed: int | None = None,
+    is_hard: bool = True,
+    status: int | None = None,
+) -> AccessLimit:
+    terms = TERMS[kind]
+    return AccessLimit(
+        name=name,
+        kind=kind,
+        state=state,
+        used=used,
+        allowed=allowed,
+        meter=None,
+        currency=None,
+        window_s=None,
+        is_hard=is_hard,
+        status=terms.status if status is None else status,
+        remedy=terms.remedy,
+        ends_at=None,
+        why=None,
+        routes=[],
+    )

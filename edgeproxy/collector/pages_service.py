@@ -15,6 +15,7 @@ from edgeproxy.collector.pages import (
     console,
     credits,
     customer_credits,
+    customer_plan,
     get_started,
     invoices,
     missing,
@@ -138,7 +139,7 @@ class PagesService:
 
 def list_signed_in_pages(*, sells: bool) -> list[Page]:
     """List all pages and forms for who has signed in; those about money where anything is sold."""
-    groups = (plans, invoices, credits, customer_credits, money, price_changes) if sells else ()
+    groups = (plans, invoices, credits, customer_credits, customer_plan, money, price_changes) if sells else ()
     sold = [page for group in groups for page in group.list_pages()]
     others = (console, tokens, portal, get_started, team, own_data, usage_explorer)
     return [*(page for group in others for page in group.list_pages()), *sold]

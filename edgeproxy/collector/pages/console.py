@@ -17,9 +17,11 @@ from edgeproxy.collector.pages import (
     edge,
     edges,
     home,
+    invitations,
     keys,
     limit_raises,
     maintenance_forms,
+    new_customer,
     overview,
     residencies,
     usage,
@@ -46,7 +48,6 @@ QUARANTINE = "/console/quarantine"
 def list_pages() -> list[Page]:
     """Return the pages and the forms of the console."""
     own = (
-        ("POST", "/console/customers", create_customer),
         ("GET", CUSTOMER, show_customer),
         ("POST", f"{CUSTOMER}/pause", pause_customer),
         ("POST", f"{CUSTOMER}/resume", resume_customer),
@@ -68,6 +69,7 @@ def list_pages() -> list[Page]:
     )
     return [
         *(Page(method, path, "operator", handler) for method, path, handler in own),
+        *new_customer.list_pages(),
         *overview.list_pages(),
         *residencies.list_pages(),
         *keys.list_forms("/console", "operator"),
@@ -88,15 +90,6 @@ def is_admin(visit: Visit) -> bool:
 
 
 # ---- customers
-
-
-async def create_customer(visit: Visit) -> web.Response:
-    """Create a customer."""
-    body = {
-        name: visit.form[name].strip() for name in ("name", "tier", "external_id") if visit.form.get(name, "").strip()
-    }
-    customer = await visit.fetch("POST", "/v1/customers", body=body, once=keys.read_idempotency_key(visit))
-    return visit.redirect(format_path(CUSTOMER, customer=customer["name"]), done="created")
 
 
 async def show_customer(visit: Visit) -> web.Response:
@@ -134,7 +127,8 @@ async def fetch_limits(visit: Visit, names: Mapping[str, str]) -> dict[str, obje
 
     The limits are None where the collector does not know the customer's tier.
     """
-    limits, quotas, errors, changes = await asyncio.gather(
+    access, limits, quotas, errors, changes = await asyncio.gather(
+        visit.call("GET", "/v1/customers/{customer}/access", names=names),
         visit.call("GET", "/v1/customers/{customer}/limits", names=names),
         visit.call("GET", "/v1/customers/{customer}/quotas", names=names),
         visit.fetch("GET", "/v1/customers/{customer}/errors", names=names),
@@ -142,6 +136,7 @@ async def fetch_limits(visit: Visit, names: Mapping[str, str]) -> dict[str, obje
     )
     meters = visit.site.settings_now().meters.items()
     return {
+        "access": access.body if access.is_success else None,
         "limits": limits.body if limits.is_success else None,
         "live_uses": compute_live_uses(limits.body["live"]) if limits.is_success else [],
         "quotas": [(one, home.build_quota_bar(one)) for one in (quotas.body["quotas"] if quotas.is_success else [])],
@@ -202,8 +197,12 @@ async def put_contact(visit: Visit) -> web.Response:
     """Add a contact of a customer, or change its role."""
     names = {"customer": visit.path_parameter("customer")}
     body = {"email": visit.form.get("email", "").strip(), "role": visit.form.get("role", "")}
+    people = await visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names)
     await visit.fetch("POST", "/v1/customers/{customer}/contacts", names=names, body=body)
-    return visit.redirect(format_path(CUSTOMER, **names), done="changed")
+    done, email = "changed", body["email"].lower()
+    if visit.site.settings.mail is not None and email not in people["emails"]:
+        done = await invitations.send_invitation(visit, names["customer"], email)
+    return visit.redirect(format_path(CUSTOMER, **names), done=done)
 
 
 async def remove_contact(visit: Visit) -> web.Response:

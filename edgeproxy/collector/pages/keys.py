@@ -107,10 +107,13 @@ async def create_key(visit: Visit, customer: str, back: str) -> web.Response:
         body["expires_at"] = expires
     if budget := visit.form.get("budget", "").strip():
         body["budget"] = budget
+    return await show_new_key(visit, customer, body, back, read_idempotency_key(visit))
+
+
+async def show_new_key(visit: Visit, customer: str, body: JsonObject, back: str, once: str) -> web.Response:
+    """Create the key of a body once, and show its secret."""
     names = {"customer": customer}
-    key = await visit.fetch(
-        "POST", "/v1/customers/{customer}/keys", names=names, body=body, once=read_idempotency_key(visit)
-    )
+    key = await visit.fetch("POST", "/v1/customers/{customer}/keys", names=names, body=body, once=once)
     return visit.render("key_secret.html", key=key, back=back, **get_started.build_values(visit, key))
 
 

@@ -79,8 +79,8 @@ def test_roles_of_the_issuer_are_those_of_the_pages(stage: Stage) -> None:
         stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/audit")
         assert (ops.status, ops.answer.url.path) == (200, "/console/audit"), " ".join(ops.read.text.split())
         assert any("actor=operator%3Aops" in link for link in ops.read.links)
-        ops.get("/console/customers")
-        ops.send("/console/customers", name="acme", tier="basic")
+        ops.get("/console/new-customer")
+        ops.send("/console/customers", name="acme", tier="basic", key="")
         assert ops.status == 200
 
         stage.sign_in(helpdesk, "helpdesk")

@@ -11,7 +11,7 @@ from edgeproxy.collector.accounts.contact_roles import CONTACT_ROLES, EVERYBODY,
 from edgeproxy.collector.api import contact_rights
 from edgeproxy.collector.api.auth import CUSTOMER, DeniedError, Holder
 from edgeproxy.collector.api.groups import GROUPS
-from edgeproxy.collector.pages import team
+from edgeproxy.collector.pages import invitations
 from edgeproxy.collector.pages.sessions import Link
 from loadtest.testbed.collector import ADMIN
 from tests.support.mailbox import html_of, text_of
@@ -149,10 +149,10 @@ def test_the_last_owner_stays_and_says_so_in_words(stage: PagesStage) -> None:
 def test_invitations_do_not_bomb_a_mailbox_nor_many(stage: PagesStage, monkeypatch: pytest.MonkeyPatch) -> None:
     count = len(stage.mailbox.mails)
     with stage.customer("bolt") as owner:
-        for number in range(team.INVITATIONS_PER_ADDRESS + 2):
+        for number in range(invitations.INVITATIONS_PER_ADDRESS + 2):
             owner.get("/account/team")
             owner.send("/account/team/invite", email="victim@example.com", role="billing")
-            is_allowed = number < team.INVITATIONS_PER_ADDRESS
+            is_allowed = number < invitations.INVITATIONS_PER_ADDRESS
             assert owner.status == (200 if is_allowed else 409)
             owner.get("/account/team")
             forms = [
@@ -163,13 +163,13 @@ def test_invitations_do_not_bomb_a_mailbox_nor_many(stage: PagesStage, monkeypat
                 owner.post(f"{stage.site}{form.action}", form.fields)
                 assert owner.status == 200
     to_victim = [mail for mail in stage.mailbox.mails[count:] if mail["To"] == "victim@example.com"]
-    assert len(to_victim) == team.INVITATIONS_PER_ADDRESS, "removing somebody gives no further mail"
+    assert len(to_victim) == invitations.INVITATIONS_PER_ADDRESS, "removing somebody gives no further mail"
 
 
 def test_all_customers_together_do_not_bomb_a_mailbox(stage: PagesStage) -> None:
     label, count = "contact:shared@example.com", len(stage.mailbox.mails)
-    for number in range(team.INVITATIONS_PER_PERSON):
-        stage.link_of(Link(label, f"other-{number}"), team.INVITATION_SECONDS)
+    for number in range(invitations.INVITATIONS_PER_PERSON):
+        stage.link_of(Link(label, f"other-{number}"), invitations.INVITATION_SECONDS)
     with stage.customer("bolt") as owner:
         owner.get("/account/team")
         owner.send("/account/team/invite", email="shared@example.com", role="billing")

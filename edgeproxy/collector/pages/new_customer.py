@@ -1,0 +1,94 @@
+"""The console's form for a new customer: its name as people write it, plan, first key and first person.
+
+The id that keys, URLs and edges have is made from the name. What was written is metadata of the customer, as `name`.
+"""
+
+import re
+import secrets
+import unicodedata
+
+from aiohttp import web
+
+from edgeproxy.base.json_values import JsonObject
+from edgeproxy.collector.accounts.contact_roles import OWNER
+from edgeproxy.collector.pages import invitations, keys
+from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
+
+ROOT = "/console/customers"
+CUSTOMER = "/console/customers/{customer}"
+SHOWN_NAME = "name"
+"""The field of a customer's metadata with its name as people write it."""
+ID_CHARACTERS_MAX = 48
+IDS_MAX = 5
+"""Ids that are tried for a name; then one with random digits."""
+LOOKS_LIKE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|c_[0-9a-z]+")
+
+
+def list_pages() -> list[Page]:
+    """Return the form's page and its target."""
+    return [
+        Page("GET", "/console/new-customer", "operator", show_form),
+        Page("POST", ROOT, "operator", create_customer),
+    ]
+
+
+async def show_form(visit: Visit) -> web.Response:
+    """Show the form of a new customer, with the plans that are sold."""
+    plans: list[JsonDocument] = []
+    if visit.site.settings_now().billing is not None:
+        sold = await visit.call("GET", "/billing/plans")
+        plans = sold.body["plans"] if sold.is_success else []
+    is_mailed = visit.site.settings.mail is not None
+    return visit.render("new_customer.html", tiers=sorted(visit.site.tiers), plans=plans, is_mailed=is_mailed)
+
+
+async def create_customer(visit: Visit) -> web.Response:
+    """Create a customer with its plan, person and key. Once it is there, a part that fails is named on its page."""
+    shown = " ".join(visit.form.get("name", "").split())
+    if not shown:
+        raise PageError(422, "is missing", [{"field": "name", "detail": "is missing, write a name"}])
+    customer = await _create(visit, shown)
+    names, has_failed = {"customer": customer}, False
+    if plan := visit.form.get("plan", ""):
+        body: JsonObject = {"plan": plan}
+        response = await visit.call("POST", "/billing/subscription", query={"customer": customer}, body=body)
+        has_failed |= not response.is_success
+    if email := visit.form.get("email", "").strip().lower():
+        body = {"email": email, "role": OWNER}
+        response = await visit.call("POST", "/v1/customers/{customer}/contacts", names=names, body=body)
+        has_failed |= not response.is_success
+        if response.is_success and visit.site.settings.mail is not None:
+            has_failed |= await invitations.send_invitation(visit, customer, email) != "invited"
+    page = format_path(CUSTOMER, customer=customer)
+    if visit.form.get("key") and not has_failed:
+        return await keys.show_new_key(visit, customer, {}, page, f"{keys.read_idempotency_key(visit)}k")
+    return visit.redirect(page, done="created-partly" if has_failed else "created")
+
+
+async def _create(visit: Visit, shown: str) -> str:
+    """Create a customer with the first id of its name that is free; return the id."""
+    base, once = build_id(shown), keys.read_idempotency_key(visit)
+    ids = [base, *(f"{base}-{number}" for number in range(2, IDS_MAX + 1)), f"{base}-{secrets.token_hex(4)}"]
+    body: JsonObject = {"tier": visit.form.get("tier", "").strip()}
+    if external_id := visit.form.get("external_id", "").strip():
+        body["external_id"] = external_id
+    if shown != base:
+        body["metadata"] = {SHOWN_NAME: shown}
+    for place, name in enumerate(ids):
+        response = await visit.call("POST", "/v1/customers", body={**body, "name": name}, once=f"{once}{place}")
+        if response.is_success:
+            return str(response.body["name"])
+        taken = response.status == 409 and "with this name" in str(response.body.get("detail", ""))
+        if not taken:
+            raise PageError(response.status, str(response.body.get("detail", "")), response.body.get("errors"))
+    raise PageError(409, "there is a customer with this name already")
+
+
+def build_id(shown: str) -> str:
+    """Return the id of a name: `Zephyr GmbH & Co` is `zephyr-gmbh-co`. Names without Latin letters are `customer`."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", shown) and not LOOKS_LIKE_ID.fullmatch(shown):
+        return shown
+    plain = unicodedata.normalize("NFKD", shown.replace("ß", "ss")).encode("ascii", "ignore").decode().lower()
+    name = re.sub(r"[^a-z0-9]+", "-", plain)[:ID_CHARACTERS_MAX].strip("-")
+    return "customer" if not name or LOOKS_LIKE_ID.fullmatch(name) else name

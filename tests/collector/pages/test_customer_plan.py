@@ -1,0 +1,43 @@
+"""An operator gives a customer a plan, previews and makes a change, discounts it, and ends it, in the console."""
+
+import pytest
+
+from tests.support.site import PagesStage
+
+
+@pytest.fixture(scope="module")
+def customer(stage: PagesStage) -> str:
+    stage.join("planned")
+    return "planned"
+
+
+def test_a_plan_is_given_changed_kept_and_ended_in_the_console(stage: PagesStage, customer: str) -> None:
+    page, operator = f"/console/customers/{customer}/plan", stage.operator
+
+    def find_plan() -> str | None:
+        answer = stage.collector.get("/billing/subscription", customer=customer)
+        return str(answer.json()["plan"]) if answer.status == 200 else None
+
+    operator.get(page)
+    assert "The customer has no plan." in operator.read.text
+    operator.send(f"{page}/preview", plan="standard", interval="month")
+    assert operator.status == 200, operator.read.text
+    assert ("Nothing has been changed yet." in operator.read.text, find_plan()) == (True, None)
+    operator.send(page)
+    assert (operator.status, find_plan()) == (200, "standard@1")
+    operator.send(f"{page}/preview", plan="enterprise", when="now")
+    operator.send(page)
+    assert find_plan() == "enterprise@1"
+    operator.get(page)
+    operator.send(f"{page}/end", when="period_end")
+    assert "The plan ends when what is paid ends." in operator.read.text
+    operator.send(f"{page}/keep")
+    assert "The plan goes on." in operator.read.text
+    operator.send(f"{page}/end", when="now")
+    assert ("The plan has ended." in operator.read.text, find_plan()) == (True, None)
+
+
+def test_who_may_not_change_plans_has_no_form(stage: PagesStage, customer: str) -> None:
+    with stage.customer("acme") as acme:
+        acme.get(f"/console/customers/{customer}/plan")
+        assert acme.status == 403

@@ -1,0 +1,46 @@
+"""A new customer is one form: any name, a plan, a person who is invited, and a key."""
+
+import pytest
+
+from edgeproxy.collector.pages.new_customer import build_id
+from loadtest.testbed.waiting import until
+from tests.support.site import PagesStage
+
+
+@pytest.mark.parametrize(
+    ("shown", "name"),
+    [
+        ("acme", "acme"),
+        ("Zephyr GmbH & Co", "zephyr-gmbh-co"),
+        ("Müller & Söhne Straße", "muller-sohne-strasse"),
+        ("شركة المثال", "customer"),
+        ("W" * 400, "w" * 48),
+        ("  - ", "customer"),
+        ("00000000-0000-7000-8000-000000000000", "customer"),
+    ],
+)
+def test_the_id_is_made_from_the_name(shown: str, name: str) -> None:
+    assert build_id(shown) == name
+
+
+def test_a_customer_with_any_name_has_a_plan_a_person_and_a_key_after_one_form(stage: PagesStage) -> None:
+    before = len(stage.mailbox.mails)
+
+    def create(**more: str) -> str:
+        (form,) = [
+            one for one in stage.operator.get("/console/new-customer").forms if one.action == "/console/customers"
+        ]
+        fields = {**form.fields, "name": "Zephyr GmbH & Co", "tier": "pro", "key": "", **more}
+        return stage.operator.post(form.action, fields).text + str(stage.operator.answer.text)
+
+    assert "edge_v1_" in create(plan="standard", email="zoe@zephyr.example", key="yes")
+    customer = stage.collector.get("/v1/customers/zephyr-gmbh-co").json()
+    assert (customer["metadata"], customer["tier"]) == ({"name": "Zephyr GmbH & Co"}, "standard")
+    keys = stage.collector.get("/v1/customers/zephyr-gmbh-co/keys").json()["keys"]
+    assert len(keys) == 1
+    until(lambda: [one for one in stage.mailbox.mails[before:] if one["To"] == "zoe@zephyr.example"], "she is invited")
+    assert "Zephyr GmbH & Co" in stage.operator.get("/console/customers/zephyr-gmbh-co").text
+    assert "Zephyr GmbH & Co" in stage.operator.get("/console/customers").text
+    create()
+    assert stage.collector.get("/v1/customers/zephyr-gmbh-co-2").status == 200, "another of this name has another id"
+    assert "but its plan, person or invitation is not" in create(plan="nothing")

@@ -23,6 +23,7 @@ from tests.collector.pages.test_operators import Stage
 from tests.e2e.browser import Chromium, Tab, tab
 from tests.e2e.clicks import CLICKS_MAX, do, do_by_keys, do_tasks, prepare_tasks
 from tests.e2e.page_budget import BYTES_MAX, LCP_MS_MAX, OFTEN, SLOWER, list_pages, visit_pages
+from tests.e2e.pressed_forms import press_all
 from tests.support.filled_site import fill, held, invoice_of, key_of, pages_of
 from tests.support.fourth_language import CODE, add_language
 from tests.support.oidc import THERE
@@ -36,6 +37,8 @@ pytestmark = pytest.mark.chromium
 AXE = Path(sys.prefix) / "npm/node_modules/axe-core/axe.min.js"
 needs_axe = pytest.mark.skipif(not AXE.exists(), reason="axe-core is not on this machine")
 NARROW, WIDE = 320, 1280
+PRESSED_WIDTHS = (360, 768, 1280, 1920)
+"""The widths at which each form is sent with the mouse."""
 JUDGED: dict[str, tuple[tuple[tuple[int, str], ...], list[str] | None]] = {
     "de": (((WIDE, "dark"), (NARROW, "dark")), []),
     "en": (((NARROW, "light"), (WIDE, "light")), ["color-contrast"]),
@@ -216,6 +219,30 @@ def test_every_page_can_be_used_by_everybody_narrow_and_wide_light_and_dark(
         # A customer may ask for so many amounts a minute.
         other = stage.customer("bolt") if whose == "customer" else None
     assert asyncio.run(asyncio.wait_for(walk(browser, stage.site, visitor, paths, other), SECONDS)) == []
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("whose", "part"), [("operator", 0), ("operator", 1), ("operator", 2), ("customer", 0)])
+def test_the_button_of_each_form_can_be_pressed_at_its_coordinates(
+    stage: PagesStage, invoice: str, browser: Chromium, whose: Audience, part: int
+) -> None:
+    shown = invoice if whose == "operator" else invoice_of(stage, "acme")
+    parts = PARTS[whose] if whose == "operator" else 1
+    paths = list(pages_of(whose, shown).values())[part::parts]
+    visitor = stage.operator if whose == "operator" else stage.customer("acme")
+
+    async def visit() -> list[str]:
+        faults: list[str] = []
+        async with tab(browser) as page:
+            await page.lend(visitor)
+            for path in paths:
+                for width in PRESSED_WIDTHS:
+                    await page.look(width, "light")
+                    await page.goto(f"{stage.site}{path}")
+                    faults += await press_all(page, f"{path} at {width} px")
+        return faults
+
+    assert asyncio.run(asyncio.wait_for(visit(), 2 * SECONDS)) == []
 
 
 @needs_axe

@@ -17,6 +17,8 @@ from markupsafe import Markup, escape
 Format = Callable[[float], str]
 LABELS_MAX = 6
 """Labels of the x axis, about."""
+LONE_WIDTH = 8
+"""The half width of a line's value between gaps, of a plot 1000 wide."""
 STEPS = (1, 2, 2.5, 5, 10)
 HEIGHTS = {"o": 100, "w": 72, "b": 44, "n": 14}
 """The height of a day's bar in per cent by its state; a shorter one is a worse day."""
@@ -124,7 +126,7 @@ def draw_lines(
     step = 1000 / max(count - 1, 1)
 
     trace = partial(_trace, step=step, top=steps[-1])
-    paths = _draw_area(trace(drawn[0].values), (len(labels) - 1) * step) if area and labels else ""
+    paths = _draw_area(trace(drawn[0].values)) if area and labels else ""
     paths += _draw_band(trace, len(labels) - 1, *band) if band else ""
     paths += f'<path class="l l0" d="{trace(before)}"/>' if before else ""
     paths += "".join(f'<path class="l l{one.css}" d="{trace(one.values)}"/>' for one in drawn)
@@ -148,6 +150,7 @@ def draw_sparkline(values: Sequence[float], css: str = "1") -> Markup:
     """Return a line without axes, for a tile or a row; the number that it belongs to stands beside it."""
     if not values:
         return Markup("")
+    values = [*values] * (2 if len(values) == 1 else 1)  # A lone value is a level.
     span = (max(values) - min(values)) or 1
     step = 100 / max(len(values) - 1, 1)
     points = "L".join(f"{_n(n * step)} {_n(95 - 90 * (value - min(values)) / span)}" for n, value in enumerate(values))
@@ -194,8 +197,13 @@ def _write(series: Sequence[Series], number: int, axes: Axes) -> str:
     return " · ".join(f"{name} {value}" if len(series) > 1 else value for name, value in written) or "–"
 
 
-def _draw_area(line: str, end: float) -> str:
-    return f'<path class="area" d="M0 100L{line[1:]}L{_n(end)} 100Z"/>'
+def _draw_area(line: str) -> str:
+    """Return the areas below a line: a gap of the line is one of the area."""
+    path = ""
+    for part in line.split("M")[1:]:
+        ends = part.split("L")
+        path += f"M{ends[0].split()[0]} 100L{part}L{ends[-1].split()[0]} 100Z"
+    return f'<path class="area" d="{path}"/>'
 
 
 def _draw_band(trace: Callable[..., str], start: int, low: Sequence[float], high: Sequence[float]) -> str:
@@ -205,12 +213,18 @@ def _draw_band(trace: Callable[..., str], start: int, low: Sequence[float], high
 
 
 def _trace(numbers: Sequence[float | None], start: int = 0, *, step: float, top: float) -> str:
-    """Return the path of values; it is interrupted where there is none."""
-    path, is_open = "", False
+    """Return the path of values; it is interrupted where there is none. A lone value is a dash."""
+    path = ""
     for number, value in enumerate(numbers):
-        if value is not None:
-            path += f"{'L' if is_open else 'M'}{_n((start + number) * step)} {_n(100 - 100 * value / top)}"
-        is_open = value is not None
+        if value is None:
+            continue
+        is_begun = number > 0 and numbers[number - 1] is not None
+        goes_on = number + 1 < len(numbers) and numbers[number + 1] is not None
+        x, y = (start + number) * step, _n(100 - 100 * value / top)
+        if is_begun or goes_on:
+            path += f"{'L' if is_begun else 'M'}{_n(x)} {y}"
+        else:
+            path += f"M{_n(max(x - LONE_WIDTH, 0))} {y}L{_n(x + LONE_WIDTH)} {y}"
     return path
 
 

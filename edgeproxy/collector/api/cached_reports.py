@@ -22,6 +22,8 @@ V = TypeVar("V")
 WAIT_SECONDS = 0.1
 """Seconds for which the first request waits for a report that is not there yet."""
 REPORTS_MAX = 64
+OLD_FACTOR = 5
+"""A report is shown until it is so many times as old as it may become, while the next one is computed."""
 REST_FACTOR = 10.0
 """A report is cached for so many times as long as it took, so that a slow one is not always being computed."""
 
@@ -42,8 +44,9 @@ class CachedReport(NamedTuple, Generic[V]):
 class ReportCache(Generic[K, V]):
     """The results of `compute` by key.
 
-    A report is used until it is `seconds` old, or REST_FACTOR times as old as it took; from then on it is still used
-    while the next one is computed. A computation that fails is logged, and tried again with the next request.
+    A report is used until it is `seconds` old, or REST_FACTOR times as old as it took. From then on a request waits a
+    moment for the next one, and gets this one meanwhile; one that is OLD_FACTOR times as old is never shown. A
+    computation that fails is logged, and tried again with the next request.
     """
 
     def __init__(self, name: str, compute: Callable[[K], Awaitable[V]], seconds: float) -> None:
@@ -62,10 +65,9 @@ class ReportCache(Generic[K, V]):
         report = self._reports.get(key)
         if (report is None or time.time() - report.at >= report.seconds) and key not in self._under_way:
             task = self._under_way[key] = self._tasks.start(self._name, self._run(key))
-            if report is None:
-                await asyncio.wait([task], timeout=WAIT_SECONDS)
-                report = self._reports.get(key)
-        if report is None:
+            await asyncio.wait([task], timeout=WAIT_SECONDS)
+            report = self._reports.get(key)
+        if report is None or time.time() - report.at >= OLD_FACTOR * report.seconds:
             raise self._unreadable.get(key) or ReportNotReadyError
         return report
 

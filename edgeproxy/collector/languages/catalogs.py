@@ -23,6 +23,14 @@ LANGUAGES = {code: find_own_name(code) for code in CODES}
 """The languages, as each calls itself."""
 
 
+class Translations(gettext.GNUTranslations):
+    """The texts of a language. The empty text has none: a catalog keeps its header under it."""
+
+    def gettext(self, message: str) -> str:
+        """Return the translation of a text."""
+        return super().gettext(message) if message else ""
+
+
 @cache
 def load_catalog(language: str) -> gettext.NullTranslations:
     """Return the translations of a language; templates and modules have the English texts."""
@@ -32,4 +40,4 @@ def load_catalog(language: str) -> gettext.NullTranslations:
     with (CATALOGS / f"{language}{SUFFIX}").open("rb") as file:
         write_mo(compiled, read_po(file, locale=language))
     compiled.seek(0)
-    return gettext.GNUTranslations(compiled)
+    return Translations(compiled)

@@ -43,9 +43,11 @@ class Reader(NamedTuple):
         return numbers.format_decimal(round(value), locale=self.locale)
 
     def share(self, value: float, digits: int = 2) -> str:
-        """Return a share of 1 in percent. It is cut off, not rounded: 99.996 % is not 100 %."""
+        """Return a share of 1 in percent. It is cut off, not rounded: 99.996 % is not 100 %, and 0.4 % is <1 %."""
         scale = 10.0 ** (digits + 2)
         cut = int(value * scale + 1e-6) / scale
+        if value > 0 and not cut:
+            return f"<{self.share(1 / scale, digits)}"
         form = self.locale.percent_formats[None].pattern
         if digits:
             form = form.replace("#,##0", f"#,##0.{'0' * digits}")

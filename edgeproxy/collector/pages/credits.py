@@ -122,7 +122,9 @@ async def show_statement(visit: Visit) -> web.Response:
     response = await visit.require("GET", "/billing/statements/{month}", names={"month": month})
     if response.body is None:
         return visit.send_file(response)
-    return visit.render("statement.html", month=month, lines=add_balances(response.body), result=response.body)
+    pending = 0 if response.body["is_final"] else (await visit.fetch("GET", "/billing/balance"))["pending"]
+    lines = add_balances(response.body)
+    return visit.render("statement.html", month=month, lines=lines, result=response.body, pending=pending)
 
 
 def add_balances(statement: StatementView) -> list[dict[str, object]]:

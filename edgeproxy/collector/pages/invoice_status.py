@@ -27,6 +27,8 @@ class OwedInvoice(NamedTuple):
     invoice: InvoiceView
     days: int
     """The whole days for which it is overdue; 0 where it is not."""
+    is_due: bool
+    """Whether it is to be paid by now."""
     pay_url: str | None
     """Stripe's page at which it is paid; None where there is none."""
 
@@ -37,11 +39,16 @@ def find_owed(invoices: Sequence[InvoiceView], now: float, stripe: str) -> list[
     `stripe` is the URL of Stripe's API, which a sandbox has another one of.
     """
     owed = [
-        OwedInvoice(invoice, compute_overdue_days(invoice, now), find_pay_url(invoice, stripe))
+        OwedInvoice(invoice, compute_overdue_days(invoice, now), is_due(invoice, now), find_pay_url(invoice, stripe))
         for invoice in invoices
         if invoice["state"] == "open" and invoice["amount_due"] > 0
     ]
-    return sorted(owed, key=lambda one: -one.days)
+    return sorted(owed, key=lambda one: (-one.days, not one.is_due, one.invoice["due_at"] or ""))
+
+
+def is_due(invoice: InvoiceView, now: float) -> bool:
+    """Return whether an open invoice is to be paid by now: its due date has come, or it has none."""
+    return invoice["due_at"] is None or parse_time(invoice["due_at"]).timestamp() <= now
 
 
 def compute_overdue_days(invoice: InvoiceView, now: float) -> int:

@@ -155,8 +155,9 @@ def sum_receivables(receivables: Sequence[OwedAmounts], now: float) -> Receivabl
 
 
 def compute_revenue(report: JsonDocument) -> Revenue:
-    """Compute the revenue of a report of this month; its last day is not over."""
-    whole = [day["revenue"] for day in report["days"][:-1]]
+    """Compute the revenue of a report of this month. Only days that were over at its time are compared."""
+    today = report["as_of"][:10]
+    whole = [day["revenue"] for day in report["days"] if day["day"] < today]
     return Revenue(
         sum(day["revenue"] for day in report["days"]),
         whole[-1] if whole else None,

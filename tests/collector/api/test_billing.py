@@ -479,7 +479,7 @@ def test_more_seats_cost_the_rest_of_the_month_and_fewer_come_when_it_ends(charg
     unused, rest = preview["lines"]
     assert (unused["quantity"], unused["amount"]) == (-3, -compute_rest(unused, 3000))
     assert (rest["quantity"], rest["amount"], changed["quantity"]) == (5, compute_rest(rest, 5000), 5)
-    assert rest["text"].startswith("Remaining time of 5 × crew@1")
+    assert rest["text"].startswith("Remaining time of 5 × Crew")
     refused = call(
         charging, "PUT", "/billing/subscription", {"plan": "crew", "quantity": 1, "when": "now"}, token=token
     )

@@ -69,11 +69,12 @@ def test_what_is_given_is_there_and_what_is_used_is_pending(collector: Collector
     assert (told["balance"], told["pending"], told["available"]) == (4_999_007, 250, 4_998_757)
     assert told["usd"] == "4.998757"
     first, second = told["grants"]
-    assert (first["id"], first["millicredits"], first["expires_at"]) == (expiring["id"], 7, "2099-01-01T00:00:00.000Z")
+    assert (first["id"], first["millicredits"], first["expires_at"]) == (expiring["id"], 0, "2099-01-01T00:00:00.000Z")
     assert [(one["kind"], one["granted"], one["millicredits"]) for one in (first, second)] == [
-        ("gift", 7, 7),
-        ("gift", 5_000_000, 4_999_000),
+        ("gift", 7, 0),
+        ("gift", 5_000_000, 4_998_757),
     ], "the one that expires is spent first"
+    assert sum(one["millicredits"] for one in told["grants"]) == told["available"], "also of what is not booked yet"
     assert made(payer.get("balance", at="2020-01-01"), 200)["balance"] == 0
     assert made(payer.get("balance", ADMIN, customer=payer.id), 200)["customer"] == payer.name
     entries = collector.get("/v1/audit", token=ADMIN, target=payer.name, limit="1000").json()["entries"]

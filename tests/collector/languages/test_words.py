@@ -4,9 +4,11 @@ import re
 
 import pytest
 
+from edgeproxy.collector.accounts.audit_details import CLEAR_ACTIONS, SEALED_ACTIONS
 from edgeproxy.collector.billing.reports import business_report
 from edgeproxy.collector.languages.catalogs import DEFAULT, LANGUAGES, load_catalog
 from edgeproxy.collector.pages import words
+from edgeproxy.collector.pages.audit_words import AUDIT_ACTIONS
 from tests.collector.languages.catalogues import texts, translations
 
 HOLE = re.compile(r"%\((\w+)\)s")
@@ -35,6 +37,15 @@ def test_a_language_has_every_text(language: str) -> None:
 def test_one_thing_has_one_word(language: str) -> None:
     forms = [HOLE.sub("", form) for each in translations(language).values() for form in each]
     assert [form for form in forms if re.search(OTHER_WORDS[language], form)] == []
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+def test_the_empty_text_has_no_translation(language: str) -> None:
+    assert load_catalog(language).gettext("") == "", "a catalog keeps its header under it"
+
+
+def test_each_action_of_the_audit_log_has_words() -> None:
+    assert sorted({*SEALED_ACTIONS, *CLEAR_ACTIONS} - AUDIT_ACTIONS.keys()) == []
 
 
 def test_what_figures_mean_is_said_as_the_api_says_it() -> None:

@@ -1,13 +1,20 @@
 """Portal, console and API give one answer to "may I call now?", with the remedy that ends the refusal."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.waiting import until
 from tests.support.site import PagesStage
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
+    with closing(PagesStage(tmp_path_factory.mktemp("access"))) as made:
+        yield made
 
 
 def pause(stage: PagesStage, name: str, status: str) -> None:

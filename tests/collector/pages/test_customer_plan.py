@@ -1,8 +1,18 @@
 """An operator gives a customer a plan, previews and makes a change, discounts it, and ends it, in the console."""
 
+from collections.abc import Iterator
+from contextlib import closing
+
 import pytest
 
+from loadtest.testbed.collector import ADMIN
 from tests.support.site import PagesStage
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
+    with closing(PagesStage(tmp_path_factory.mktemp("customer_plan"))) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +25,7 @@ def test_a_plan_is_given_changed_kept_and_ended_in_the_console(stage: PagesStage
     page, operator = f"/console/customers/{customer}/plan", stage.operator
 
     def find_plan() -> str | None:
-        answer = stage.collector.get("/billing/subscription", customer=customer)
+        answer = stage.collector.get("/billing/subscription", token=ADMIN, customer=customer)
         return str(answer.json()["plan"]) if answer.status == 200 else None
 
     operator.get(page)

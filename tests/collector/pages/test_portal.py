@@ -39,6 +39,12 @@ def test_only_what_is_open_and_not_covered_is_owed_the_oldest_first() -> None:
     assert sum_owed(owed) == {"usd": 40, "eur": 100}, "sums of two currencies never mix"
 
 
+def test_an_invoice_is_due_from_its_due_date_on() -> None:
+    later = invoice(id="later", due_at="2027-01-15T08:00:01.000Z")
+    owed = find_owed([later, invoice(id="now"), invoice(id="undated", due_at=None)], NOW, STRIPE)
+    assert [(one.invoice["id"], one.is_due) for one in owed] == [("undated", True), ("now", True), ("later", False)]
+
+
 @pytest.mark.parametrize(
     "url", [None, "javascript:alert(1)", "http://invoice.example/1", f"{STRIPE}.evil.example/1"[8:]]
 )

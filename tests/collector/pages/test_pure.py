@@ -25,6 +25,7 @@ from edgeproxy.collector.pages.fee_shares import find_fee_share
 from edgeproxy.collector.pages.job_groups import group_jobs
 from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.month import find_month, find_period
+from edgeproxy.collector.pages.overview import compute_revenue
 from edgeproxy.collector.pages.rendering import create_environment
 from edgeproxy.collector.pages.sign_in import SignInPages, find_local_path
 from edgeproxy.collector.pages.site import PageError, Site, Visit
@@ -299,7 +300,7 @@ def test_jobs_that_failed_or_are_late_come_first_and_all_others_are_folded_by_th
 
 def test_a_line_is_interrupted_where_nothing_was_measured() -> None:
     drawn = charts.draw_lines(["1", "2", "3", "4"], [("a", "1", [5, None, 10, 10])], unit="u", label="l")
-    assert 'd="M0 50M666.67 0L1000 0"' in drawn
+    assert 'd="M0 50L8 50M666.67 0L1000 0"' in drawn, "a lone value is a dash"
     assert charts.compute_steps(0.04) == pytest.approx([0, 0.01, 0.02, 0.03, 0.04])
     assert charts.compute_steps(1912) == [0, 500, 1000, 1500, 2000]
 
@@ -365,6 +366,9 @@ def test_shares_are_cut_off_so_that_nothing_less_is_called_100_percent() -> None
     assert choose_reader("en", None).share(0.99999) == "99.99%"
     assert choose_reader("de", None).share(0.9995, 3) == "99,950\xa0%"
     assert choose_reader("en", None).share(1.0, 0) == "100%"
+    assert choose_reader("en", None).share(0.004, 0) == "<1%", "little is not nothing"
+    assert choose_reader("de", None).share(0.0004, 1) == "<0,1\xa0%"
+    assert choose_reader("en", None).share(0.0, 1) == "0.0%"
 
 
 def test_a_form_counts_only_from_a_page_of_this_site() -> None:
@@ -507,3 +511,28 @@ def test_a_region_fails_from_the_step_on_since_when_many_requests_do() -> None:
 def test_an_edge_is_late_for_a_reason(lag: int | None, received: int, why: str | None) -> None:
     edge: Any = {"lag_s": lag, "last": {"received": format_timestamp((NOW - received) * 1000)}}
     assert find_lateness(edge, NOW) == why
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 400])
+def test_charts_draw_any_number_of_values(count: int) -> None:
+    labels, values = [str(number) for number in range(count)], [float(number % 7 + 1) for number in range(count)]
+    lines = charts.draw_lines(labels, [("", "1", values)], area=True, unit="", label="")
+    bars = charts.draw_bars(labels, [("", "1", values)], unit="", label="")
+    assert lines.count('class="pt"') == bars.count('class="pt"') == count
+    path = re.findall(r'class="l l1" d="([^"]*)"', lines)[0]
+    assert path.count("L") == (1 if count == 1 else max(count - 1, 0)), "a lone value is drawn, too"
+    assert charts.draw_sparkline(values).count("L") == (1 if count == 1 else max(count - 1, 0))
+
+
+def test_a_gap_of_a_line_is_one_of_its_area() -> None:
+    drawn = charts.draw_lines(list("abcde"), [("", "1", [1, 1, None, 1, 1])], area=True, unit="", label="")
+    assert re.findall(r'class="area" d="([^"]*)"', drawn) == [
+        "M0 100L0 0L250 0L250 100ZM750 100L750 0L1000 0L1000 100Z"
+    ]
+
+
+@pytest.mark.parametrize(("as_of", "compared"), [("2027-03-03", (20, 10)), ("2027-03-04", (5, 20))])
+def test_revenue_compares_whole_days_alone(as_of: str, compared: tuple[int, int]) -> None:
+    days = [{"day": f"2027-03-{day:02}", "revenue": revenue} for day, revenue in ((1, 10), (2, 20), (3, 5))]
+    revenue = compute_revenue({"as_of": f"{as_of}T00:10:00.000Z", "days": days})
+    assert (revenue.month, revenue.day, revenue.before) == (35, *compared)

@@ -89,7 +89,7 @@ def test_browsers_get_a_page_wherever_they_go_wrong_and_programs_a_problem(
 
 def test_an_operator_makes_a_customer_and_a_key_rotates_it_and_revokes_it(stage: PagesStage) -> None:
     operator = stage.operator
-    operator.get("/console/customers")
+    operator.get("/console/new-customer")
     operator.send("/console/customers", name="zebra", tier="pro", external_id=HOSTILE)
     assert operator.status == 200
     assert HOSTILE in operator.read.text  # As text, and no tag.
@@ -229,7 +229,7 @@ def test_a_customer_sees_what_a_plan_would_cost_before_it_begins(stage: PagesSta
         assert "Plan Standard" in acme.get(f"/account/invoices/{invoice['id']}").text
         lines = acme.client.get(f"/account/invoices/{invoice['id']}/csv").text.splitlines()
         assert lines[0].startswith("invoice,text,kind,meter,")
-        assert re.search(r'"?standard@1, [-\d]+ to [-\d]+"?,fee,,,.*,1,usd,[\d.]+$', lines[1]), lines
+        assert re.search(r'"?Standard, [-\d]+ to [-\d]+"?,fee,,,.*,1,usd,[\d.]+$', lines[1]), lines
         assert "Plan Standard, renews on" in acme.get("/account").text
         acme.get("/account/invoices")
         acme.send("/account/invoices/stripe")

@@ -48,7 +48,7 @@ from edgeproxy.collector.billing.credits.refunds import RefundSender
 from edgeproxy.collector.billing.credits.statements import CalendarMonth, Statement
 from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.billing.journal import journal
-from edgeproxy.collector.billing.journal.postings import CENT, spending_order
+from edgeproxy.collector.billing.journal.postings import CENT, spending_order, subtract_pending
 from edgeproxy.collector.billing.stripe.client import StripeCallError
 from edgeproxy.collector.billing.subscriptions import customer_currency, subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import Subscriber
@@ -104,14 +104,15 @@ class CreditHandlers(CustomerBillingHandlers):
             origins = await purchase_list.fetch_origins(connection, row.id) if grants else {}
             currency = await self._find_currency(connection, row.id)
         available = booked - pending
+        rests = subtract_pending(grants, pending)  # So that the grants add up to what is available.
         grants_left = [
             {
                 "id": grant.id,
                 **purchase_list.origin_to_response(origins[grant.id]),
                 "returned": grant.returned,
-                "millicredits": grant.rest,
+                "millicredits": rests[grant.id],
                 "expires_at": format_timestamp(grant.expires),
-                "refundable": max(0, min(grant.refundable, available)),
+                "refundable": max(0, min(grant.refundable, rests[grant.id])),
             }
             for grant in spending_order(grants)
             if grant.rest

@@ -154,7 +154,7 @@ class CreditGrant(TypedDict):
     returned: int
     """The millicredits of them that were paid back, or are held for that."""
     millicredits: int
-    """The credits that are left of the grant, in millicredits."""
+    """The credits that are left of the grant after usage that is not booked yet, in millicredits."""
     expires_at: str | None
     """The time at which they become void; null where they do not."""
     refundable: int

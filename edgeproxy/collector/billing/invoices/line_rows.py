@@ -10,8 +10,13 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import DISCOUNT, FEES, LineKind, RatedLine, Span
 from edgeproxy.collector.database.billing_tables import invoice_lines
-from edgeproxy.config.collector.currency_units import USD, to_decimal
+from edgeproxy.collector.languages.meter_display import format_label
+from edgeproxy.config.collector.catalog import get_plan_name
+from edgeproxy.config.collector.currency_units import DECIMALS, to_decimal
 from edgeproxy.config.collector.money import PRICE_PLACES, PRICE_SCALE
+
+PRICED_UNITS = (1, 1000, 1_000_000)
+"""The units that a price is written for: the first number of them that costs a cent, or another smallest unit."""
 
 
 class InvoiceLine(TypedDict):
@@ -110,17 +115,22 @@ def parse_unit_price(price: str) -> int:
 
 
 def format_price(price: int, currency: str) -> str:
-    """Format a unit price in 10⁻¹² smallest units as customers read it: `0.001 cents`, `0.00001 EUR`, `0.5 JPY`."""
-    if currency == USD:
-        return f"{format_unit_price(price)} cents"
-    written = f"{to_decimal(price, currency).scaleb(-PRICE_PLACES):f}"
-    return f"{written.rstrip('0').rstrip('.') if '.' in written else written} {currency.upper()}"
+    """Format a unit price in 10⁻¹² smallest units as customers read it, for as many units as make it readable:
+    `$0.01 per 1,000`, `€0.095 each`."""
+    from babel.numbers import format_currency  # Its data takes long to read, and few commands need it.
+
+    units = next((units for units in PRICED_UNITS if price * units >= PRICE_SCALE), PRICED_UNITS[-1])
+    amount = to_decimal(price * units, currency).scaleb(-PRICE_PLACES)
+    places = max(DECIMALS[currency], -int(amount.normalize().as_tuple().exponent))
+    pattern = f"¤#,##0.{'0' * places}" if places else "¤#,##0"
+    written = format_currency(amount, currency.upper(), pattern, locale="en_US", currency_digits=False)
+    return f"{written} each" if units == 1 else f"{written} per {units:,}"
 
 
 def describe_line(line: RatedLine, currency: str) -> str:
-    """Return the text of a line of an invoice in this currency."""
+    """Return the text of a line of an invoice in this currency, in words: not by names of settings."""
     span = f"{periods.format_period(line.span)} to {periods.format_period(Span(line.span.end, line.span.end))}"
-    plan = line.version.partition("+")[0]
+    plan = format_label(get_plan_name(line.version))
     if line.kind in FEES and abs(line.quantity) > 1:
         plan = f"{abs(line.quantity):,} × {plan}"
     if line.kind == "fee":
@@ -133,7 +143,7 @@ def describe_line(line: RatedLine, currency: str) -> str:
     if line.kind == "proration":
         corrected = ", corrected" if line.amount * line.quantity < 0 else ""
         return f"{'Remaining time' if line.quantity > 0 else 'Unused time'} of {plan}{corrected}, {span}"
-    subject = f"{line.meter} {line.value}".strip()
+    subject = f"{format_label(line.meter)}, {line.value}" if line.value else format_label(line.meter)
     late = ", reported late" if line.kind == "late" else ""
     if not line.unit_price:
         return f"{subject}: {line.quantity:,} included, {span}{late}"

@@ -330,6 +330,15 @@ def spending_order(grants: Iterable[Grant]) -> list[Grant]:
     return sorted(grants, key=lambda grant: (bool(grant.paid), grant.expires is None, grant.expires or 0))
 
 
+def subtract_pending(grants: Iterable[Grant], pending: int) -> dict[str, int]:
+    """Return the rest of each grant, by id, after usage that is not booked yet, in the order of spending."""
+    rests = {}
+    for grant in spending_order(grants):
+        used = min(grant.rest, max(0, pending))
+        rests[grant.id], pending = grant.rest - used, pending - used
+    return rests
+
+
 def apply_entries(balance: CreditBalance, entries: Iterable[JournalEntry]) -> CreditBalance:
     """Return the balance after these entries; a grant that was not there is the last one."""
     rests = {grant.id: grant for grant in balance.grants}

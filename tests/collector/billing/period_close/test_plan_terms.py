@@ -43,7 +43,7 @@ def test_what_is_missing_of_the_minimum_fee_is_a_line_and_late_usage_is_taken_of
             assert [(line["kind"], line["amount"]) for line in february["lines"]] == [
                 *(("fee", 1000), ("late", 1000), ("usage", 6000), ("minimum", -1000))
             ]
-            assert february["lines"][-1]["text"] == "Minimum fee of team@1, corrected, 2027-01-01 to 2027-02-01"
+            assert february["lines"][-1]["text"] == "Minimum fee of Team, corrected, 2027-01-01 to 2027-02-01"
             for time in (APRIL, APRIL + FREEZE):
                 await closing.step(time)
             march = (await fetch_invoices(of, "committed"))["2027-03-01 period"]

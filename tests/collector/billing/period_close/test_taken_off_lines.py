@@ -95,7 +95,7 @@ def test_later_invoices_follow_what_is_taken_off_earlier_ones(
             assert await fetch_lines(of, "fee-void-later", NEXT) == [("proration", 5000), ("fee", 50000)]
             assert await fetch_lines(of, "usage-void", NEXT) == [("fee", 10000), ("late", 500)]
             february = (await fetch_invoices(of, "fee-void-later"))[NEXT]
-            assert february["lines"][0]["text"] == "Unused time of small@1, corrected, 2027-01-16 to 2027-02-01"
+            assert february["lines"][0]["text"] == "Unused time of Small, corrected, 2027-01-16 to 2027-02-01"
             async with of.database.reading() as connection:
                 (row,) = await invoices.fetch_invoices(connection, table.c.id == february["id"])
                 why = await explanation.explain_line(connection, row, 0, of.known.meters)

@@ -22,7 +22,7 @@ from edgeproxy.collector.accounts.key_budgets import KeyBudgetRequest
 from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.period_close import invoice_lines
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
-from edgeproxy.collector.billing.reports import key_spend, plan_costs, spend_alerts, usage_amounts
+from edgeproxy.collector.billing.reports import key_spend, plan_costs, usage_amounts
 from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, ledger, series
@@ -94,8 +94,11 @@ def draw_customer(chance: random.Random) -> Drawn:
     def draw_events(most: int) -> list[Event]:
         return [
             Event(
-                *(chance.randrange(begun, FEBRUARY) // 60 * 60, chance.choice(list(METERS))),
-                *(chance.choice(MODELS), chance.choice(KEYS), chance.randrange(-100, 1500)),
+                chance.randrange(begun, FEBRUARY) // 60 * 60,
+                chance.choice(list(METERS)),
+                chance.choice(MODELS),
+                chance.choice(KEYS),
+                chance.randrange(-100, 1500),
             )
             for _ in range(chance.randrange(most))
         ]
@@ -168,7 +171,7 @@ class Checker:
         async with self._of.database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, self._name)
             upcoming = (await invoice_lines.compute_upcoming(connection, loaded, known.meters)).lines
-            spent = await spend_alerts.compute_spend(connection, loaded, known.meters)
+            spent = await invoice_lines.compute_running_cost(connection, loaded, known.meters)
             uses = await key_spend.fetch_uses(connection, [self._name], known.meters, now - EPOCH)
             (own,) = await plan_costs.compute_costs(
                 connection, loaded, {loaded.current.last.version: loaded.current.last.plan}, known.meters

@@ -10,7 +10,7 @@ from edgeproxy.cli.outcome import fail
 from edgeproxy.config.edge.response_usage import FormatName
 from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
 from edgeproxy.edge.body_usage.content_coding import create_decoder
-from edgeproxy.edge.body_usage.dialects import NUMBERS, ROWS
+from edgeproxy.edge.body_usage.dialects import NUMBERS, ROWS, STEPS
 from edgeproxy.edge.body_usage.format_paths import list_paths
 from edgeproxy.edge.body_usage.formats import get_usage_format
 from edgeproxy.edge.body_usage.json_fields import Value
@@ -99,6 +99,8 @@ def print_counts(format_name: str, counts: StatedCounts, *, has_content: bool) -
         if fact in NUMBERS:
             stated = value.decode(errors="replace") if isinstance(value, bytes) else value
             print(f"  stated: {fact} {stated} (such as {facts.get(fact, fact)})")
+    if STEPS in counts.values:
+        print("  stated: steps, of which those are added that the other numbers do not have")
     for count in COUNTS:
         unreadable, number = counts.find_unreadable(count), counts.find_number(count)
         if unreadable is not None:

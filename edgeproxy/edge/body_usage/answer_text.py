@@ -23,7 +23,7 @@ TEXT: Final = re.compile(
 STRING: Final = re.compile(rb':\s*+"([^"\\]*+(?:\\.[^"\\]*+)*+)', re.DOTALL)
 WITHOUT_TEXT: Final = re.compile(
     rb'"(?:event_)?type"\s*+:\s*+"(?:response\.[a-z_.]*(?:done|completed|incomplete|added|created|in_progress)"|'
-    rb'response\.(?:output_)?audio\.delta"|transcript\.text\.done"|stream-end")'
+    rb'response\.(?:output_)?audio\.delta"|interaction\.[a-z_]*"|transcript\.text\.done"|stream-end")'
 )
 """Events that repeat the text of earlier ones, or have sound under the name of a text."""
 EVENT_END: Final = re.compile(rb"\r?\n\r?\n")

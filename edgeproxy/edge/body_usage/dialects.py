@@ -22,6 +22,10 @@ PROMPT, CACHED, CACHED_BESIDE, WRITTEN, WRITTEN_BESIDE, TOOLS_BESIDE = (
 OUTPUT, THOUGHTS, THOUGHTS_BESIDE, TOTAL = "output", "thoughts", "thoughts beside", "total"
 AUDIO_IN, AUDIO_OUT, IMAGE_IN, IMAGE_OUT = "audio input", "audio output", "image input", "image output"
 """Parts of the prompt and of the output by their medium."""
+STEPS: Final = "steps"
+"""The works of models that one answer took. No other number has those that are not `STEPS_WITHIN`."""
+STEPS_WITHIN: Final = frozenset(("message", "fallback_message"))
+"""Types of steps whose numbers are within those of the answer. Others, such as compaction, stand beside them."""
 UNITS: Final = "other units"
 """An amount that is no number of tokens, such as seconds of audio or searches: such an answer counts no tokens."""
 MODEL, TIER, ID, KIND, STATUS, ERROR, BACKGROUND, FILE = (
@@ -116,8 +120,9 @@ ANTHROPIC: Final[Members] = {
     WRITTEN_BESIDE: ("cache_creation_input_tokens",),
     OUTPUT: ("output_tokens",),
     THOUGHTS: ("output_tokens_details.thinking_tokens",),
+    STEPS: ("iterations",),
 }
-ANTHROPIC_START: Final[Members] = {fact: members for fact, members in ANTHROPIC.items() if fact != OUTPUT}
+ANTHROPIC_START: Final[Members] = {fact: members for fact, members in ANTHROPIC.items() if fact not in (OUTPUT, STEPS)}
 """The first event of a stream: its output is a placeholder, and the last one has all of it."""
 GEMINI: Final[Members] = {
     PROMPT: ("promptTokenCount",),
@@ -126,6 +131,14 @@ GEMINI: Final[Members] = {
     OUTPUT: ("candidatesTokenCount", "responseTokenCount"),
     THOUGHTS_BESIDE: ("thoughtsTokenCount",),
     TOTAL: ("totalTokenCount",),
+}
+INTERACTION: Final[Members] = {
+    PROMPT: ("total_input_tokens",),
+    TOOLS_BESIDE: ("total_tool_use_tokens",),
+    CACHED: ("total_cached_tokens",),
+    OUTPUT: ("total_output_tokens",),
+    THOUGHTS_BESIDE: ("total_thought_tokens",),
+    TOTAL: ("total_tokens",),
 }
 CONVERSE: Final[Members] = {
     PROMPT: ("inputTokens",),
@@ -325,7 +338,8 @@ ROWS: Final[tuple[Row, ...]] = (
         "anthropic",
         ANTHROPIC,
         "https://docs.anthropic.com/en/api/messages",
-        billed="input, cache reads and cache writes, which stand beside each other; output",
+        billed="input, cache reads and cache writes, which stand beside each other; output; "
+        "the `iterations` that are no messages, such as compaction and advisors",
     ),
     Row(
         "Anthropic",
@@ -372,6 +386,25 @@ ROWS: Final[tuple[Row, ...]] = (
         json=("usageMetadata",),
         events=("usageMetadata",),
         billed="prompt and tools' results; candidates and thoughts, which stand beside each other",
+    ),
+    Row(
+        "Gemini",
+        "interactions",
+        "gemini",
+        INTERACTION,
+        "https://ai.google.dev/gemini-api/docs/interactions",
+        events=("interaction.usage",),
+        billed="as `generateContent`",
+    ),
+    Row(
+        "Gemini",
+        "results of a batch",
+        "gemini",
+        GEMINI,
+        "https://ai.google.dev/gemini-api/docs/batch-api",
+        json=(),
+        events=("response.usageMetadata",),
+        billed="once a line",
     ),
     Row(
         "Gemini",

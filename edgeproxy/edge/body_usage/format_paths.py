@@ -36,7 +36,14 @@ TEXTS: Final[Mapping[FormatName, Members]] = {
         STATUS: ("processing_status",),
         ERROR: ("error",),
     },
-    "gemini": {MODEL: ("modelVersion",), TIER: ("serviceTier",), ID: ("responseId",), ERROR: ("error",)},
+    "gemini": {
+        MODEL: ("modelVersion", "model", "interaction.model", "agent", "interaction.agent", "response.modelVersion"),
+        TIER: ("serviceTier", "service_tier", "interaction.service_tier"),
+        ID: ("responseId", "id", "interaction.id", "response.responseId"),
+        KIND: ("object", "interaction.object"),
+        STATUS: ("status", "interaction.status"),
+        ERROR: ("error",),
+    },
     "bedrock": {
         MODEL: ("model", "message.model"),
         TIER: ("serviceTier.type",),
@@ -54,7 +61,7 @@ TEXTS: Final[Mapping[FormatName, Members]] = {
 MARKERS: Final[Mapping[FormatName, tuple[bytes, ...]]] = {
     "openai": (b'_tokens"', b'"error"', b'"seconds"'),
     "anthropic": (b'_tokens"', b'"error"'),
-    "gemini": (b'TokenCount"', b'"error"'),
+    "gemini": (b'TokenCount"', b'_tokens"', b'"error"'),
     "bedrock": (b'okens"', b'okenCount"', b'_token_count"', b'"bytes"', b'"error"'),
     "cohere": (b'_tokens"', b'"billed_units"', b'"error"'),
     "ollama": (b'eval_count"', b'"error"'),

@@ -11,7 +11,7 @@ from edgeproxy.edge.body_usage import dialects, format_paths
 from edgeproxy.edge.body_usage.amazon_reader import AmazonReader
 from edgeproxy.edge.body_usage.answer_text import AnswerText
 from edgeproxy.edge.body_usage.body_kind import BodyKind
-from edgeproxy.edge.body_usage.json_fields import NUMBER, TEXT, JsonFields, Path, Value
+from edgeproxy.edge.body_usage.json_fields import LIST, NUMBER, TEXT, JsonFields, Path, Value
 from edgeproxy.edge.body_usage.readers import (
     BOM,
     EVENT_BEGINS,
@@ -28,7 +28,11 @@ from edgeproxy.edge.body_usage.statement import COUNTS, StatedCounts
 ANY: Final = b""
 """The marker that every event has."""
 OnLine = Callable[[dict[str, Value]], None]
-TYPES: Final[Mapping[str, object]] = {**dict.fromkeys(dialects.NUMBERS, NUMBER), **dict.fromkeys(dialects.TEXTS, TEXT)}
+TYPES: Final[Mapping[str, object]] = {
+    **dict.fromkeys(dialects.NUMBERS, NUMBER),
+    **dict.fromkeys(dialects.TEXTS, TEXT),
+    dialects.STEPS: LIST,
+}
 """The types of facts; any other is what is written there."""
 MEDIA: Final = (dialects.AUDIO_IN, dialects.AUDIO_OUT, dialects.IMAGE_IN, dialects.IMAGE_OUT, dialects.TIER)
 """Facts that no other number depends on, and few routes count."""

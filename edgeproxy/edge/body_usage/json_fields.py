@@ -15,8 +15,8 @@ import msgspec
 Path = tuple[str, ...]
 """The keys from the top of a text to a value."""
 
-Value = int | str | bytes
-"""A number or a text that is what its name stands for; anything else as it is written."""
+Value = int | str | bytes | list[object]
+"""A number, a text or a list that is what its name stands for; anything else as it is written."""
 
 Merge = Callable[[dict[str, Value], dict[str, Value]], None]
 """Puts the values of one object, by name, into those of all."""
@@ -37,6 +37,10 @@ NUMBER: Final = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)] | None
 """The type of whole numbers from 0 to NUMBER_MAX."""
 TEXT: Final = str | None
 """The type of texts."""
+LIST: Final = list[object] | None
+"""The type of lists."""
+CLASSES: Final[Mapping[object, type]] = {NUMBER: int, TEXT: str, LIST: list}
+"""The class of each type's values."""
 FAILURES: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -77,7 +81,7 @@ class JsonFields:
         is_top: bool = True,
     ) -> None:
         """`merge` puts the values of one object into those of all; by default a later value replaces an earlier one.
-        `types`: NUMBER or TEXT by name; a value of any other name is what is written there."""
+        `types`: NUMBER, TEXT or LIST by name; a value of any other name is what is written there."""
         self._merge = merge
         self._types = types = types or {}
         members = list_members(names, types)
@@ -152,7 +156,7 @@ class JsonFields:
         others = stated[len(names) :]
         for (own, deeper), value in compress(zip(self._others, others), map(is_not, others, NOTHING)):  # noqa: B905
             if own:
-                if value.__class__ is int:
+                if value.__class__ is int or value.__class__ is list:
                     values[own[0]] = value
                 else:
                     self._take_member(value, own, deeper, values)
@@ -209,8 +213,8 @@ def build_plan(members: "list[Member]") -> Plan | None:
             if own or deeper.plan is None:
                 return None
             plan[key] = "", dict, deeper.plan
-        elif type_ is NUMBER or type_ is TEXT:
-            plan[key] = own[0], int if type_ is NUMBER else str, {}
+        elif type_ is NUMBER or type_ is TEXT or type_ is LIST:
+            plan[key] = own[0], CLASSES[type_], {}
         else:
             return None
     return plan if any(class_ is int for _, class_, _ in plan.values()) else None
@@ -229,7 +233,7 @@ def take_members(members: dict[str, object], plan: Plan, values: dict[str, Value
             if not 0 <= value <= NUMBER_MAX:
                 return False
             values[name] = value
-        elif isinstance(value, str):
+        elif isinstance(value, str | list):
             if value:
                 values[name] = value
         elif not take_members(cast("dict[str, object]", value), deeper, values):
@@ -238,13 +242,15 @@ def take_members(members: dict[str, object], plan: Plan, values: dict[str, Value
 
 
 def parse_value(written: bytes, type_: object) -> Value:
-    """Return a value of JSON as the number or the text that it should be; as it is written where it is none.
+    """Return a value of JSON as the number, text or list that it should be; as it is written where it is none.
 
     The text of a name that is no text is what is written, such as `5`.
     """
     if type_ is NUMBER:
         number = parse_whole_number(written)
         return written if number is None else number
+    if type_ is LIST:
+        return msgspec.json.decode(written, type=list[object]) if written.startswith(b"[") else written
     return parse_text(written) if type_ is TEXT else written
 
 

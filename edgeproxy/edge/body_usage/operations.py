@@ -45,7 +45,7 @@ OPERATIONS: Final = (
     Operation(
         POST,
         compile_path(
-            rb"/responses/[^/]+/cancel",
+            rb"/(?:responses|interactions)/[^/]+/cancel",
             rb"/(?:batches|runs|jobs|batchJobs)/[^/:]+[:/]cancel",
             rb"/chat/completions/[^/]+",
         ),
@@ -79,14 +79,17 @@ OPERATIONS: Final = (
             rb"/model-invocation-jobs?",
             rb"/batch/jobs",
             rb"/cachedContents",
+            rb"/fileSearchStores(?:/[^/:]+)*",
+            rb":(?:importFile|uploadToFileSearchStore)",
             rb"/vector_stores(?:/[^/]+)*",
-            rb"/(?:assistants|conversations|threads|containers|evals|prompts|skills)(?:/[^/]+)?",
+            rb"/(?:assistants|conversations|threads|containers|evals|prompts|skills)(?:/(?!runs\Z)[^/]+)?",
             rb"/(?:threads|conversations)/[^/]+/(?:messages|items)(?:/[^/]+)?",
             rb"/containers/[^/]+/files",
             rb"/fine_tuning/.*",
             rb"/fine-tunes?(?:/.*)?",
             rb"/moderations",
             rb"/realtime/(?:sessions|client_secrets|transcription_sessions)",
+            rb"/(?:chatkit|live)/sessions",
             rb"/realtime/calls/[^/]+/(?:accept|hangup|refer|reject)",
             rb"/api/(?:show|pull|push|copy|create|delete|blobs/[^/]+)",
             rb"/(?:load|unload)_lora_adapter",
@@ -113,17 +116,19 @@ WITHOUT_OUTPUT: Final = compile_path(
     rb":(?:e|batchE)mbedContents?",
 )
 """Paths whose answers have no output: a total alone is input there."""
-RESULTS: Final = re.compile(rb"/(?:files/([^/]+)/content|batches/([^/]+)/results)/?\Z")
+RESULTS: Final = re.compile(rb"/(?:files/([^/]+)/content|batches/([^/]+)/results|files/([^/:]+):download)/?\Z")
 """Paths of the results of a batch, one answer a line."""
 
 PENDING: Final = frozenset(
     (
-        *("queued", "in_progress", "requires_action", "cancelling", "validating", "finalizing", "pending"),
+        *("queued", "in_progress", "cancelling", "validating", "finalizing", "pending"),
         *("running", "canceling", "in_queue", "submitted", "processing"),
     )
 )
 """Statuses of an answer that is not finished: its usage counts once it is."""
-ASYNCHRONOUS: Final = frozenset(("response", "thread.run", "batch"))
+WAITING: Final = frozenset(("requires_action", "requires_continuation"))
+"""Statuses of an answer that waits for its client. Some are finished then, and state their usage."""
+ASYNCHRONOUS: Final = frozenset(("response", "thread.run", "batch", "interaction"))
 """Objects that may be finished after the request that has caused them."""
 NEVER_ASYNCHRONOUS: Final = frozenset(("chat.completion", "list"))
 """Objects that are only returned once they are whole: their usage counts with the request that has caused them."""
@@ -156,7 +161,7 @@ def _find_unusual_work(method: bytes, path: bytes) -> Work:
 def find_results(method: bytes, path: bytes) -> bytes | None:
     """Return the id of the file or batch whose results a request asks for; None where it asks for something else."""
     match = RESULTS.search(path) if method == b"GET" else None
-    return None if match is None else match[1] or match[2]
+    return None if match is None else match[1] or match[2] or match[3]
 
 
 def is_failure(counts: StatedCounts, *, has_content: bool) -> bool:
@@ -177,4 +182,5 @@ def counts_nothing(counts: StatedCounts, *, has_content: bool) -> bool:
 
 def is_pending(counts: StatedCounts) -> bool:
     """Return whether an answer is not finished."""
-    return counts.values.get(facts.STATUS) in PENDING
+    status = counts.values.get(facts.STATUS)
+    return status in PENDING or (status in WAITING and not counts.has_numbers)

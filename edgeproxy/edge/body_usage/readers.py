@@ -86,8 +86,13 @@ class JsonReader:
         for text in self._text.list_texts():
             self.is_readable = read_json(self._fields, text.removeprefix(BOM), self.values)
             self.is_marked = self.is_marked or self._marker in text
-            if self._answer_text is not None and not self.values:
+            if self._answer_text is not None and not any(map(is_positive, self.values.values())):
                 self._answer_text.add(text)
+
+
+def is_positive(value: Value) -> bool:
+    """Return whether a value is a number above zero."""
+    return isinstance(value, int) and value > 0
 
 
 def read_json(fields: JsonFields, text: bytes | bytearray, values: dict[str, Value]) -> bool:

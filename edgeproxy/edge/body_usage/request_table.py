@@ -80,6 +80,8 @@ class Medium(NamedTuple):
     """Tokens of one at most."""
     rule: str
     source: str
+    evidence: str
+    """What of the rule was found in the source, or in copies of it, and what was not."""
 
     def compute(self, size: int | None) -> int:
         """Return the tokens of one of `size` bytes; None: the size is not known."""
@@ -88,6 +90,8 @@ class Medium(NamedTuple):
         return max(1, min(-(-size // self.bytes_per_token), self.most))
 
 
+FOUND: Final = "found"
+NOT_FOUND: Final = "not found: the figure is an assumption"
 OPENAI_IMAGES: Final = "https://platform.openai.com/docs/guides/images-vision#calculating-costs"
 OPENAI_AUDIO: Final = "https://developers.openai.com/api/docs/guides/realtime-costs"
 OPENAI_FILES: Final = "https://platform.openai.com/docs/guides/pdf-files"
@@ -104,42 +108,115 @@ def _describe_pages(tokens: int) -> str:
 
 MEDIA: Final = {
     "openai image": Medium(
-        "OpenAI", "image", 765, 0, 765, "85 tokens and 170 for each tile, of 1024 × 1024 pixels", OPENAI_IMAGES
+        "OpenAI",
+        "image",
+        765,
+        0,
+        765,
+        "85 tokens and 170 for each tile, of 1024 × 1024 pixels",
+        OPENAI_IMAGES,
+        "found, of GPT-4o and its like; other models count patches",
     ),
-    "openai image, low": Medium("OpenAI", "image, `detail: low`", 85, 0, 85, "85 tokens", OPENAI_IMAGES),
+    "openai image, low": Medium("OpenAI", "image, `detail: low`", 85, 0, 85, "85 tokens", OPENAI_IMAGES, FOUND),
     "openai audio": Medium(
-        "OpenAI", "audio, compressed", 600, 1600, 40_000, "10 tokens a second, of 128 kbit/s", OPENAI_AUDIO
+        "OpenAI",
+        "audio, compressed",
+        600,
+        1600,
+        40_000,
+        "10 tokens a second, of 128 kbit/s",
+        OPENAI_AUDIO,
+        "found, of realtime sessions; the bit rate is an assumption",
     ),
     "openai audio, raw": Medium(
-        "OpenAI", "audio, `wav` and `pcm16`", 600, 4800, 40_000, "10 tokens a second, of 24 kHz", OPENAI_AUDIO
+        "OpenAI",
+        "audio, `wav` and `pcm16`",
+        600,
+        4800,
+        40_000,
+        "10 tokens a second, of 24 kHz",
+        OPENAI_AUDIO,
+        "found, of realtime sessions",
     ),
     "openai file": Medium(
-        "OpenAI", "file", 1500, PAGE_BYTES // 1500, 150_000, f"{_describe_pages(1500)} with its image", OPENAI_FILES
+        "OpenAI",
+        "file",
+        1500,
+        PAGE_BYTES // 1500,
+        150_000,
+        f"{_describe_pages(1500)} with its image",
+        OPENAI_FILES,
+        NOT_FOUND,
     ),
     "anthropic image": Medium(
-        "Anthropic", "image", 1600, 0, 1600, "width × height / 750, at most 1,600 tokens", ANTHROPIC_IMAGES
+        "Anthropic",
+        "image",
+        1568,
+        0,
+        1568,
+        "a token for each 28 × 28 pixels, at most 1,568",
+        ANTHROPIC_IMAGES,
+        "found; Claude Opus 4.7 counts up to 4,784",
     ),
     "anthropic document": Medium(
-        "Anthropic", "document", 1500, PAGE_BYTES // 1500, 150_000, _describe_pages(1500), ANTHROPIC_FILES
+        "Anthropic",
+        "document",
+        1500,
+        PAGE_BYTES // 1500,
+        150_000,
+        _describe_pages(1500),
+        ANTHROPIC_FILES,
+        "found that a page is text and an image; no figure",
     ),
-    "gemini image": Medium("Gemini", "image", 258, 0, 258, "258 tokens for each tile of 768 × 768", GOOGLE_MEDIA),
+    "gemini image": Medium(
+        "Gemini",
+        "image",
+        258,
+        0,
+        258,
+        "258 tokens for each tile of 768 × 768",
+        GOOGLE_MEDIA,
+        "found, of Gemini 2; Gemini 3 counts up to 1,120",
+    ),
     "gemini audio": Medium(
-        "Gemini", "audio", 1920, 500, 300_000, "32 tokens a second, of 128 kbit/s; at most 9.5 hours", GOOGLE_MEDIA
+        "Gemini",
+        "audio",
+        1920,
+        500,
+        300_000,
+        "32 tokens a second, of 128 kbit/s; at most 9.5 hours",
+        GOOGLE_MEDIA,
+        "found; the bit rate is an assumption",
     ),
     "gemini video": Medium(
-        "Gemini", "video", 15_780, 475, 1_000_000, "263 tokens a second, of 1 Mbit/s; at most an hour", GOOGLE_MEDIA
+        "Gemini",
+        "video",
+        15_780,
+        475,
+        1_000_000,
+        "263 tokens a second, of 1 Mbit/s; at most an hour",
+        GOOGLE_MEDIA,
+        "found, of Gemini 2; the bit rate is an assumption",
     ),
     "gemini document": Medium(
-        "Gemini", "document", 258, PAGE_BYTES // 258, 258_000, _describe_pages(258), GOOGLE_MEDIA
+        "Gemini",
+        "document",
+        258,
+        PAGE_BYTES // 258,
+        258_000,
+        _describe_pages(258),
+        GOOGLE_MEDIA,
+        "found that a page has a fixed number; which one is an assumption",
     ),
     "bedrock image": Medium(
         "Bedrock",
         "image",
-        1600,
+        1568,
         0,
-        1600,
-        "as Claude's, at most 1,600 tokens",
+        1568,
+        "as Claude's, at most 1,568 tokens",
         "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ImageBlock.html",
+        NOT_FOUND,
     ),
     "bedrock video": Medium(
         "Bedrock",
@@ -149,6 +226,7 @@ MEDIA: Final = {
         1_000_000,
         "as Gemini's, 263 tokens a second, of 1 Mbit/s",
         "https://docs.aws.amazon.com/nova/latest/userguide/modalities-video.html",
+        NOT_FOUND,
     ),
     "bedrock document": Medium(
         "Bedrock",
@@ -158,6 +236,7 @@ MEDIA: Final = {
         150_000,
         _describe_pages(1500),
         "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_DocumentBlock.html",
+        NOT_FOUND,
     ),
     "cohere image": Medium(
         "Cohere",
@@ -167,6 +246,7 @@ MEDIA: Final = {
         1024,
         "256 tokens for each of four tiles",
         "https://docs.cohere.com/docs/image-inputs",
+        NOT_FOUND,
     ),
     "ollama image": Medium(
         "Ollama, llama.cpp",
@@ -176,6 +256,7 @@ MEDIA: Final = {
         576,
         "576 patches, as LLaVA has them",
         "https://arxiv.org/abs/2310.03744",
+        "computed: 24 × 24 patches of 336 × 336 pixels",
     ),
 }
 """The media of requests. Pages, bit rates and pixels that a request does not tell are those of the rule."""

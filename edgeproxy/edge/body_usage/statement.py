@@ -21,7 +21,7 @@ from edgeproxy.edge.body_usage.dialects import (
     TOTAL,
     WRITTEN_BESIDE,
 )
-from edgeproxy.edge.body_usage.json_fields import Value, parse_whole_number
+from edgeproxy.edge.body_usage.json_fields import NUMBER_MAX, Value, parse_whole_number
 
 COUNTS: Final[Mapping[str, tuple[str, ...]]] = {
     "input_tokens": (facts.PROMPT, facts.CACHED_BESIDE, facts.WRITTEN_BESIDE, facts.TOOLS_BESIDE),
@@ -57,6 +57,13 @@ WITHIN: Final = "within"
 
 NUMBERS: Final = frozenset(facts.NUMBERS)
 CHECKED: Final = frozenset((facts.PROMPT, facts.OUTPUT, facts.TOTAL))
+STEP_MEMBERS: Final = {
+    facts.PROMPT: "input_tokens",
+    facts.CACHED_BESIDE: "cache_read_input_tokens",
+    facts.WRITTEN_BESIDE: "cache_creation_input_tokens",
+    facts.OUTPUT: "output_tokens",
+}
+"""The numbers of a step, by the fact of the answer that they add to."""
 BESIDE_INPUT: Final = ((facts.CACHED,), (facts.WRITTEN,), (facts.CACHED, facts.WRITTEN))
 """Parts of the prompt that may turn out to stand beside it."""
 
@@ -89,6 +96,29 @@ def _reconcile(
         if surplus == sum([stated.get(name, 0) for name in names]):
             return input_ + surplus, output, INPUT_BESIDE
     return input_, output + surplus, SURPLUS
+
+
+def _add_steps(values: dict[str, Value]) -> dict[str, Value]:
+    """Return the facts with the numbers of the steps that are not within them: of work that the service did beside."""
+    steps, added = values[facts.STEPS], {fact: value for fact, value in values.items() if fact != facts.STEPS}
+    objects = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+    beside = [step for step in objects if str(step.get("type")) not in facts.STEPS_WITHIN]
+    if all(_sum_member(objects, member) == values.get(fact, 0) for fact, member in STEP_MEMBERS.items()):
+        return added  # The answer states the sum of all.
+    for fact, member in STEP_MEMBERS.items():
+        number, stated = _sum_member(beside, member), added.get(fact, 0)
+        if isinstance(number, bytes):
+            added[fact] = number
+        elif number and isinstance(stated, int):
+            added[fact] = min(stated + number, NUMBER_MAX)
+    return added
+
+
+def _sum_member(steps: list[dict[str, object]], member: str) -> int | bytes:
+    """Return the sum of a number of steps; what stands in its place where one of them is no whole number."""
+    written = [step.get(member) or 0 for step in steps]
+    unreadable = next((each for each in written if type(each) is not int or not 0 <= each <= NUMBER_MAX), None)
+    return sum(cast("list[int]", written)) if unreadable is None else str(unreadable).encode()
 
 
 class StatedCounts:
@@ -134,6 +164,8 @@ class StatedCounts:
         if self._is_resolved:
             return self
         self._is_resolved = True
+        if facts.STEPS in self.values:
+            self.values = _add_steps(self.values)
         stated: Mapping[str, int] = self.values  # type: ignore[assignment]  # Texts among them are no numbers' facts.
         if bytes in map(type, self.values.values()):
             stated = self._list_readable()
@@ -206,6 +238,16 @@ class StatedCounts:
         """Return a fact that is no number, as it is written if it is no text; None: not stated."""
         value = self.values.get(fact)
         return value.decode(errors="replace") if isinstance(value, bytes) else cast("str | None", value)
+
+    def drop_numbers(self) -> "StatedCounts":
+        """Return what is stated without the numbers."""
+        texts = {fact: value for fact, value in self.values.items() if fact not in NUMBERS}
+        return StatedCounts(texts, self._may_lack_output, self._has_output)
+
+    @property
+    def is_all_zero(self) -> bool:
+        """Whether numbers of tokens are stated, and each is zero."""
+        return self.has_numbers and not self.resolve().total and not any(map(self.values.get, NUMBERS))
 
     @property
     def has_numbers(self) -> bool:

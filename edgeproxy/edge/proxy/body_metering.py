@@ -195,6 +195,8 @@ class BodyMetering:
             rule = counts.resolve().rule
             if rule:
                 self._metrics.report_disagreement(self._route, rule)
+            if not counts.total and answer.work is Work.GENERATES and counts.is_all_zero and answer.measure().text:
+                counts = counts.drop_numbers()  # A gateway has lost them: a model that reads and writes uses tokens.
             if reason == ABSENT and is_marked and not counts.has_numbers:
                 reason = DIALECT
         elif answer.work is Work.STORED:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.config.edge.response_usage import FORMATS, ResponseUsage
+from edgeproxy.config.edge.response_usage import FORMATS, FormatName, ResponseUsage
 from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
 from edgeproxy.edge.body_usage.dialects import NUMBERS, ROWS
 from edgeproxy.edge.body_usage.format_paths import list_paths
@@ -136,6 +136,49 @@ def test_total_and_parts_are_checked(usage: object, numbers: tuple[int | None, .
     counts, _ = get_usage_format("openai").read_json(json.dumps({"usage": usage}).encode())
     assert tuple(counts.find_number(f"{count}_tokens") for count in ("input", "output", "total")) == numbers
     assert counts.rule == rule
+
+
+OWN = {"input_tokens": 10, "cache_read_input_tokens": 5, "output_tokens": 2}
+MESSAGE = {"type": "message", **OWN}
+BESIDE = {"type": "compaction", "input_tokens": 100, "cache_creation_input_tokens": 7, "output_tokens": 30}
+
+
+@pytest.mark.parametrize(
+    ("steps", "numbers"),
+    [
+        ([BESIDE, MESSAGE], (122, 5, 7, 32)),
+        ([MESSAGE], (15, 5, 0, 2)),
+        ([BESIDE, BESIDE], (229, 5, 14, 62)),
+        ([{**BESIDE, "type": "planner_of_tomorrow"}, MESSAGE], (122, 5, 7, 32)),
+        ([{**OWN, "type": "planner_of_tomorrow"}], (15, 5, 0, 2)),  # The answer states the sum of all.
+        ([{**BESIDE, "type": []}, MESSAGE], (122, 5, 7, 32)),
+        ([{"type": "fallback_message", **OWN}, {**MESSAGE, "input_tokens": 900}], (15, 5, 0, 2)),
+        ([{**BESIDE, "output_tokens": 3.5}, MESSAGE], (122, 5, 7, None)),
+        ([{**BESIDE, "input_tokens": "100"}, MESSAGE], (None, 5, 7, 32)),
+        ([{**BESIDE, "input_tokens": -1}, MESSAGE], (None, 5, 7, 32)),
+        ([{**BESIDE, "output_tokens": True}, MESSAGE], (122, 5, 7, None)),
+        ([{**BESIDE, "output_tokens": None}, MESSAGE], (122, 5, 7, 2)),
+        ([1, "compaction", None, [BESIDE], {}], (15, 5, 0, 2)),
+        ([], (15, 5, 0, 2)),
+        ({"0": BESIDE}, (15, 5, 0, 2)),
+        ("compaction", (15, 5, 0, 2)),
+        (None, (15, 5, 0, 2)),
+    ],
+)
+@pytest.mark.parametrize("name", ["anthropic", "any"])
+def test_steps_beside_an_answer_are_added_once(
+    name: FormatName, steps: object, numbers: tuple[int | None, ...]
+) -> None:
+    """https://platform.claude.com/docs/en/build-with-claude/compaction: `usage` has the messages alone."""
+    written = json.dumps({"usage": {**OWN, "iterations": steps}}).encode()
+    usage_format = get_usage_format(name)
+    streamed = usage_format.create_reader(BodyKind.STREAM)
+    streamed.feed(b'data: {"type":"message_start","message":{"model":"m","usage":{"input_tokens":10}}}\n\n')
+    streamed.feed(b"data: " + written + b"\n\n")
+    streamed.finish()
+    names = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens")
+    for counts in (usage_format.read_json(written)[0], usage_format.compute_counts(streamed.values)):
+        assert tuple(counts.find_number(each) for each in names) == numbers
 
 
 def test_no_path_has_two_meanings() -> None:

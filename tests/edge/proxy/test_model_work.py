@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.edge.body_usage.test_messages import frame
-from tests.support.transcript import KEY, Edge, get, head, ok, post
+from tests.support.transcript import KEY, Edge, chunks, get, head, ok, post
 
 METERS: dict[str, Any] = {
     "in": {"count": "input_tokens", "missing": "bytes/4"},
@@ -94,6 +94,28 @@ async def test_error_after_content_is_estimated(edge: Edge) -> None:
     assert counted(edge)["out"] == 10, "twenty bytes of text"
 
 
+ZERO = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+@pytest.mark.parametrize("way", ["whole", "chunked", "streamed"])
+@pytest.mark.parametrize(("text", "out"), [("x" * 200, 20), ("", 0)], ids=["with text", "without"])
+async def test_zeros_beside_text_are_not_stated(edge: Edge, way: str, text: str, out: int) -> None:
+    """Gateways that lose the usage of a stream state zeros (BerriAI/litellm#38065)."""
+    edge.config["meters"] = {
+        "in": {"count": "input_tokens", "missing": "text/4"},
+        "out": {"count": "output_tokens", "missing": "text/10"},
+    }
+    chat = post(b'{"messages": [{"content": "%b"}]}' % (b"y" * 40), "/v1/chat/completions", NAMED)
+    body = json.dumps({"model": "m", "choices": [{"delta": {"content": text}}], "usage": ZERO}).encode()
+    if way == "whole":
+        answer = ok(body, JSON)
+    else:
+        body, kind = (b"data: " + body + b"\n\n", STREAM) if way == "streamed" else (body, JSON)
+        answer = head("HTTP/1.1 200 OK", kind, "Transfer-Encoding: chunked") + chunks(body[:9], body[9:])
+    await edge.passes(chat, answer)
+    assert counted(edge) == ({"in": 10, "out": out} if out else {})
+
+
 def response(name: str, **more: object) -> dict[str, object]:
     return {"id": name, "object": "response", "status": "completed", "model": "m", "usage": USAGE, **more}
 
@@ -112,6 +134,39 @@ async def test_background_answer_counts_once_when_it_is_finished(edge: Edge) -> 
     done = response("resp_2", background=True)
     await pass_each(edge, (create, {**waiting, "status": "queued"}), (read, waiting), (read, done), (read, done))
     assert counted(edge) == {"in": 10, "out": 5, "all": 15}
+
+
+INTERACTION_USAGE = {"total_input_tokens": 10, "total_output_tokens": 3, "total_thought_tokens": 2, "total_tokens": 15}
+
+
+def interaction(name: str, status: str, **more: object) -> dict[str, object]:
+    return {"id": name, "object": "interaction", "model": "gemini-3", "status": status, **more}
+
+
+async def test_interaction_counts_once_when_it_is_finished_or_waits_for_its_client(edge: Edge) -> None:
+    """https://ai.google.dev/gemini-api/docs/interactions: `requires_action` is the end of one."""
+    (route,) = (route for route in edge.config["routes"] if route["path"] == "/v1/*")
+    route["response_usage"] = "gemini"
+    create, read = post(PROMPT, "/v1/interactions", NAMED), get("/v1/interactions/i1", NAMED)
+    done = interaction("i1", "completed", usage=INTERACTION_USAGE)
+    await pass_each(edge, (create, interaction("i1", "in_progress")), (read, interaction("i1", "in_progress")))
+    assert counted(edge) == {}
+    await pass_each(edge, (read, done), (read, done), (post(b"{}", "/v1/interactions/i1/cancel", NAMED), done))
+    assert counted(edge) == {"in": 10, "out": 5, "all": 15}
+    waits = interaction("i2", "requires_action", usage=INTERACTION_USAGE)
+    await pass_each(edge, (create, waits), (get("/v1/interactions/i2", NAMED), waits))
+    assert counted(edge)["all"] == 30
+
+
+async def test_run_of_a_new_thread_counts_once(edge: Edge) -> None:
+    run = {"id": "run_1", "object": "thread.run", "model": "m", "usage": {"prompt_tokens": 10, "completion_tokens": 5}}
+    streamed = b"event: thread.run.completed\ndata: " + json.dumps({**run, "status": "completed"}).encode() + b"\n\n"
+    read = get("/v1/threads/t/runs/run_1", NAMED)
+    await pass_each(edge, (post(PROMPT, "/v1/threads/runs", NAMED), streamed), (read, {**run, "status": "completed"}))
+    assert counted(edge) == {"in": 10, "out": 5, "all": 15}
+    waiting = {**run, "id": "run_2", "status": "requires_action", "usage": None}
+    await pass_each(edge, (post(PROMPT, "/v1/threads/runs", NAMED), waiting))
+    assert counted(edge)["all"] == 15
 
 
 async def test_results_of_a_batch_count_by_line_or_with_the_batch(edge: Edge) -> None:

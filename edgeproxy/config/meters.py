@@ -203,6 +203,10 @@ class Dimension(Part):
     )
 
 
+SPLIT_ESTIMATES: Final = "write dimensions: {estimated: 2}, which pages and the alert estimates_high need"
+"""The advice for a meter that counts estimates with what answers state."""
+
+
 def is_by_key(name: str, dimension: Dimension) -> bool:
     """Return whether a dimension of what edges count is the API key."""
     return name == KEY and dimension.header is None
@@ -324,3 +328,8 @@ class Meter(Part):
     )
 
     _split = model_validator(mode="before")(add_refusal_dimensions)
+
+    @property
+    def hides_estimates(self) -> bool:
+        """Whether it counts estimates, and nobody can tell them from what answers state."""
+        return self.missing != "0" and ESTIMATED not in self.dimensions

@@ -21,8 +21,11 @@ UPSTREAM = "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\n"
 READS = "routes: [{path: /*, upstream: api, response_usage: %s}]\n" + UPSTREAM
 
 
+ESTIMATED = "meters: {t: {count: output_tokens, missing: text/4%s}}\n"
 TOKENS = "meters: {t: {count: output_tokens}}\n"
 UNITS = "limits: [{rate: 9/min, of: t}]"
+SPLIT = ", dimensions: {estimated: 2}"
+QUOTA = "quotas: [{meter: t, per: day, included: 9}]"
 KEYS = f"keys: [{{sha256: {'a' * 64}, customer: c, {UNITS}}}]"
 
 
@@ -54,6 +57,12 @@ def warned(tmp_path, text, rest=LEAST, read=edge_load.load_edge, of=list_edge_wa
         (f"meters: {{t: {{count: output_tokens}}, r: {{count: requests}}}}\n{READS % 'gemini'}", None),
         (f"meters: {{t: {{count: response_json, json: a}}}}\n{READS % 'json'}", None),
         (f"{TOKENS}tiers: {{a: {{{UNITS}}}}}\n{READS % 'gemini'}", None),
+        (f"{ESTIMATED % ''}{READS % 'gemini'}", None),
+        (f"{ESTIMATED % ''}tiers: {{a: {{{UNITS}}}}}\n{READS % 'gemini'}", "meters.t"),
+        (f"{ESTIMATED % SPLIT}tiers: {{a: {{{UNITS}}}}}\n{READS % 'gemini'}", None),
+        (f"{ESTIMATED % ''}tiers: {{a: {{{QUOTA}}}}}\n{READS % 'gemini'}", "meters.t"),
+        (f"{ESTIMATED % SPLIT}tiers: {{a: {{{QUOTA}}}}}\n{READS % 'gemini'}", None),
+        (f"{ESTIMATED % ''}tiers: {{a: {{}}}}\ncustomers: {{c: {{tier: a, {QUOTA}}}}}\n{READS % 'gemini'}", "meters.t"),
         (f"{TOKENS}tiers: {{a: {{{UNITS}}}}}", "meters.t tiers.a.limits.0.of"),
         (f"{TOKENS}tiers: {{a: {{}}}}\ncustomers: {{c: {{tier: a, {UNITS}}}}}", "meters.t customers.c.limits.0.of"),
         (f"{TOKENS}tiers: {{a: {{}}}}\ncustomers: {{c: {{tier: a}}}}\n{KEYS}", "meters.t keys.0.limits.0.of"),
@@ -210,6 +219,22 @@ def test_customers_of_files_are_beyond_the_reach_of_plans(tmp_path):
         )
         assert fields == expected
     assert "acme: an edge that has them in files too" in reported
+
+
+@pytest.mark.parametrize(
+    ("meter", "expected"),
+    [
+        ("count: output_tokens, missing: text/4", ["meters.t"]),
+        ("count: output_tokens, missing: text/4, dimensions: {estimated: 2}", []),
+        ("count: output_tokens", []),
+    ],
+)
+def test_plans_that_charge_estimates_which_nobody_can_tell_are_named(tmp_path, meter, expected):
+    (tmp_path / "plans.yaml").write_text("plans: {basic@1: {fee: '9', tier: t, meters: {t: {price: '1/1M'}}}}\n")
+    text = f"meters: {{t: {{{meter}}}}}\ntiers: {{t: {{}}}}\nbilling: {{plans: {tmp_path}/plans.yaml}}"
+    fields, reported = warned(tmp_path, text, COLLECTOR, collector_load.load_collector, list_collector_warnings)
+    assert fields == expected
+    assert not expected or "basic@1 charges estimates" in reported
 
 
 @pytest.mark.parametrize(

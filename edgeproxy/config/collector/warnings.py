@@ -10,7 +10,7 @@ from edgeproxy.config.collector.alerts import is_in_clear
 from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.collector.listeners import GROUPS, PAGE_GROUPS
 from edgeproxy.config.collector.settings import CollectorSettings
-from edgeproxy.config.meters import MEASURES
+from edgeproxy.config.meters import MEASURES, SPLIT_ESTIMATES
 from edgeproxy.config.warnings import DEMONSTRATION, list_tracing_warnings, list_trusted_proxies_warnings
 
 NAMES_MAX = 3
@@ -43,6 +43,7 @@ def list_collector_warnings(settings: CollectorSettings) -> Iterator[str]:
                 "write ?sslmode=verify-full"
             )
     yield from _list_meter_warnings(settings)
+    yield from _list_estimate_warnings(settings)
     yield from _list_privacy_warnings(settings)
     yield from list_trusted_proxies_warnings(settings.trusted_proxies)
     yield from _list_listener_warnings(settings)
@@ -85,6 +86,14 @@ def _list_meter_warnings(settings: CollectorSettings) -> Iterator[str]:
                 f"billing.plans: {version} has {obstacle}, which Stripe's meters cannot have: its usage is "
                 "invoiced by items, as with collection: invoice_items"
             )
+
+
+def _list_estimate_warnings(settings: CollectorSettings) -> Iterator[str]:
+    """List meters whose estimates are charged like what answers state, and cannot be told from it."""
+    for name, meter in settings.meters.items():
+        version = next((version for version, plan in settings.plans.items() if name in plan.meters), None)
+        if meter.hides_estimates and version is not None:
+            yield f"meters.{name}: {version} charges estimates that nobody can tell: {SPLIT_ESTIMATES}"
 
 
 def _list_privacy_warnings(settings: CollectorSettings) -> Iterator[str]:

@@ -13,7 +13,7 @@ from edgeproxy.config.edge.rules import UNSEEN_FIELDS
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.hub_settings import has_password, is_local_hub
 from edgeproxy.config.limits import BurstCredits, Limit, Quota
-from edgeproxy.config.meters import MEASURES, compute_request_amount
+from edgeproxy.config.meters import MEASURES, SPLIT_ESTIMATES, compute_request_amount
 from edgeproxy.config.selection import ANY_ROUTES
 from edgeproxy.config.warnings import DEMONSTRATION, list_tracing_warnings, list_trusted_proxies_warnings
 
@@ -43,6 +43,7 @@ def list_edge_warnings(settings: EdgeSettings) -> Iterator[str]:
     yield from _list_certificate_warnings(settings)
     yield from _list_meter_warnings(settings)
     yield from _list_unit_limit_warnings(settings)
+    yield from _list_estimate_warnings(settings)
     costs = list(_list_cost_warnings(settings))
     yield from costs[:COSTS_MAX]
     if len(costs) > COSTS_MAX:
@@ -177,14 +178,7 @@ def _list_meter_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 def _list_unit_limit_warnings(settings: EdgeSettings) -> Iterator[str]:
     """List limits of what answers state that hold on no route, or not on those where they stand."""
-    is_read = any(route.response_usage is not None for route in settings.routes)
-    owners: list[tuple[str, Sequence[Limit], bool]] = [
-        *[(f"tiers.{name}", tier.limits, is_read) for name, tier in settings.tiers.items()],
-        *[(f"customers.{name}", each.limits or (), is_read) for name, each in settings.customers.items()],
-        *[(f"keys.{index}", key.limits, is_read) for index, key in enumerate(settings.keys)],
-        *[(f"routes.{n}", each.limits, each.response_usage is not None) for n, each in enumerate(settings.routes)],
-    ]
-    for where, limits, reads in owners:
+    for where, limits, reads in _list_limits(settings):
         for index, limit in enumerate(limits):
             if limit.of is not None and not reads:
                 route = "this route" if where.startswith("routes.") else "a route"
@@ -192,6 +186,39 @@ def _list_unit_limit_warnings(settings: EdgeSettings) -> Iterator[str]:
                     f"{where}.limits.{index}.of: holds nothing, as answers are not read: write response_usage: openai, "
                     f"for one, on {route}"
                 )
+
+
+def _list_limits(settings: EdgeSettings) -> list[tuple[str, Sequence[Limit], bool]]:
+    """List who has limits, the limits, and whether answers are read where they hold."""
+    is_read = any(route.response_usage is not None for route in settings.routes)
+    return [
+        *[(f"tiers.{name}", tier.limits, is_read) for name, tier in settings.tiers.items()],
+        *[(f"customers.{name}", each.limits or (), is_read) for name, each in settings.customers.items()],
+        *[(f"keys.{index}", key.limits, is_read) for index, key in enumerate(settings.keys)],
+        *[(f"routes.{n}", each.limits, each.response_usage is not None) for n, each in enumerate(settings.routes)],
+    ]
+
+
+def _list_estimate_warnings(settings: EdgeSettings) -> Iterator[str]:
+    """List meters whose estimates hold customers like what answers state, and cannot be told from it."""
+    holders = [("tiers", settings.tiers), ("customers", settings.customers)]
+    uses = [
+        *[
+            (f"{place}.limits.{n}", each.of)
+            for place, limits, _ in _list_limits(settings)
+            for n, each in enumerate(limits)
+        ],
+        *[
+            (f"{kind}.{name}.quotas.{n}", quota.meter)
+            for kind, each in holders
+            for name, holder in each.items()
+            for n, quota in enumerate(holder.quotas or ())
+        ],
+    ]
+    for name, meter in settings.meters.items():
+        place = next((place for place, used in uses if used == name), None)
+        if meter.hides_estimates and place is not None:
+            yield f"meters.{name}: {place} holds customers to estimates that nobody can tell: {SPLIT_ESTIMATES}"
 
 
 def _list_cost_warnings(settings: EdgeSettings) -> Iterator[str]:

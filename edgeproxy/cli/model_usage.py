@@ -10,7 +10,8 @@ from edgeproxy.cli.outcome import fail
 from edgeproxy.config.edge.response_usage import FormatName
 from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
 from edgeproxy.edge.body_usage.content_coding import create_decoder
-from edgeproxy.edge.body_usage.dialects import NUMBERS, ROWS, STEPS
+from edgeproxy.edge.body_usage.dialect_rows import ROWS
+from edgeproxy.edge.body_usage.dialects import NUMBERS, STEPS
 from edgeproxy.edge.body_usage.format_paths import list_paths
 from edgeproxy.edge.body_usage.formats import get_usage_format
 from edgeproxy.edge.body_usage.json_fields import Value

@@ -201,19 +201,17 @@ def _list_limits(settings: EdgeSettings) -> list[tuple[str, Sequence[Limit], boo
 
 def _list_estimate_warnings(settings: EdgeSettings) -> Iterator[str]:
     """List meters whose estimates hold customers like what answers state, and cannot be told from it."""
-    holders = [("tiers", settings.tiers), ("customers", settings.customers)]
+    holders = [
+        *[(f"tiers.{name}", tier.quotas) for name, tier in settings.tiers.items()],
+        *[(f"customers.{name}", customer.quotas or ()) for name, customer in settings.customers.items()],
+    ]
     uses = [
         *[
             (f"{place}.limits.{n}", each.of)
             for place, limits, _ in _list_limits(settings)
             for n, each in enumerate(limits)
         ],
-        *[
-            (f"{kind}.{name}.quotas.{n}", quota.meter)
-            for kind, each in holders
-            for name, holder in each.items()
-            for n, quota in enumerate(holder.quotas or ())
-        ],
+        *[(f"{place}.quotas.{n}", quota.meter) for place, quotas in holders for n, quota in enumerate(quotas)],
     ]
     for name, meter in settings.meters.items():
         place = next((place for place, used in uses if used == name), None)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from edgeproxy.config.edge.response_usage import FormatName
+from edgeproxy.edge.body_usage.dialect_rows import ROWS
 from edgeproxy.edge.body_usage.dialects import (
     BACKGROUND,
     ERROR,
@@ -11,7 +12,6 @@ from edgeproxy.edge.body_usage.dialects import (
     ID,
     KIND,
     MODEL,
-    ROWS,
     STATUS,
     TIER,
     Members,

@@ -11,7 +11,8 @@ import pytest
 
 from edgeproxy.config.edge.response_usage import FORMATS, FormatName, ResponseUsage
 from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
-from edgeproxy.edge.body_usage.dialects import NUMBERS, ROWS
+from edgeproxy.edge.body_usage.dialect_rows import ROWS
+from edgeproxy.edge.body_usage.dialects import NUMBERS
 from edgeproxy.edge.body_usage.format_paths import list_paths
 from edgeproxy.edge.body_usage.formats import get_usage_format
 from edgeproxy.edge.body_usage.operations import find_work

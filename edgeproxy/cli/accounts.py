@@ -2,6 +2,7 @@
 
 import json
 import sys
+from hashlib import sha256
 from typing import Annotated
 from urllib.parse import quote
 
@@ -11,13 +12,21 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.cli.api import Api, Authorities, CustomerRef, Json, Url, show, table
 from edgeproxy.cli.outcome import fail
 from edgeproxy.collector.accounts.fields import LEAKED_KEYS_MAX
+from edgeproxy.config.key_form import FORM, START_CHARACTERS
 
-KeyRef = Annotated[str, typer.Argument(metavar="KEY", help="The key's id, as `keys ls` lists it.")]
+KeyRef = Annotated[
+    str, typer.Argument(metavar="KEY", help="The key's id, as `keys ls` lists it, its secret, or the SHA-256 of that.")
+]
+ShownKeyRef = Annotated[
+    str, typer.Argument(metavar="KEY", help="The key's id, its secret, the SHA-256 of that, or its first characters.")
+]
 TokenRef = Annotated[str, typer.Argument(metavar="NAME", help="The token's name, as `tokens ls` lists it.")]
 Fields = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="A field of the customer, its value a text or JSON; repeatable."),
 ]
+KEY_MARK = "_v1_"
+"""The mark of keys that are made here, behind their prefix."""
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would come of it, and change nothing.")]
 
 CUSTOMER_COLUMNS = ("name", "tier", "state", "external_id", "created_at", "id")
@@ -167,9 +176,24 @@ def keys_ls(
     table(rows, KEY_COLUMNS, as_json)
 
 
-def keys_show(key: KeyRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """Show a key, without its secret."""
-    show(Api(collector, ca).call("GET", _key_path(key)), as_json)
+def keys_show(key: ShownKeyRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
+    """Show a key, without its secret. The secret itself is hashed here, and not sent."""
+    api = Api(collector, ca)
+    path = _key_path(key)
+    if path.endswith(key) and KEY_MARK in key:
+        path = _key_path(_find_key(api, key))
+    show(api.call("GET", path), as_json)
+
+
+def _find_key(api: Api, start: str) -> str:
+    """Return the id of the key that begins with these characters; exits with 1 where there is none, or several."""
+    start = start[: start.index(KEY_MARK) + len(KEY_MARK) + START_CHARACTERS]
+    owners = api.fetch_list("/v1/customers", "customers", search=start)
+    keys = [key for owner in owners for key in api.fetch_all(api.customer_path(str(owner["id"]), "keys"), "keys")]
+    ids = [str(key["id"]) for key in keys if str(key["start"]).startswith(start)]
+    if len(ids) != 1:
+        fail(f"{len(ids)} keys begin with {start}: use an id, {' or '.join(ids)}" if ids else "there is no such key", 1)
+    return ids[0]
 
 
 def keys_add(
@@ -319,6 +343,9 @@ def _raise_path(api: Api, ref: str) -> str:
 
 
 def _key_path(ref: str) -> str:
+    """Return the path of a key; of a secret it has the hash."""
+    if FORM.fullmatch(ref.encode()):
+        ref = sha256(ref.encode()).hexdigest()
     return f"/v1/keys/{quote(ref, safe='')}"
 
 

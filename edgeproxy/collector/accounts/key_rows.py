@@ -12,6 +12,7 @@ from edgeproxy.collector.accounts.rows import CustomerRow, KeyRow
 from edgeproxy.collector.accounts.states import AccountStateError, require_key_transition
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import keys
+from edgeproxy.config.parsers import DIGEST
 
 SHA256_START_CHARACTERS = 8
 NOT_FOUND = "there is no such key"
@@ -22,10 +23,11 @@ KEY_ROWS = sa.select(
 
 
 async def get_row(connection: AsyncConnection, ref: str, *, lock: bool = False) -> KeyRow:
-    """Return the row of a key by its id; raises ChangeRejectedError where there is none."""
-    if not is_id(ref):
+    """Return the row of a key by its id or the SHA-256 of its secret. Raises ChangeRejectedError if there is none."""
+    is_digest = DIGEST.fullmatch(ref) is not None
+    if not is_digest and not is_id(ref):
         raise ChangeRejectedError(404, NOT_FOUND)
-    statement = KEY_ROWS.where(keys.c.id == ref)
+    statement = KEY_ROWS.where(keys.c.sha256 == ref.lower() if is_digest else keys.c.id == ref)
     if lock:
         statement = statement.with_for_update(of=keys)
     row = (await connection.execute(statement)).one_or_none()

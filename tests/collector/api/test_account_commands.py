@@ -70,6 +70,20 @@ def test_a_key_has_a_budget(sqlite_collector: Collector) -> None:
     assert "the customer has no plan" in edgeproxy(sqlite_collector, *limited[:4], "$50/month")[2]
 
 
+def test_a_key_is_found_by_its_secret_its_hash_and_its_first_characters(sqlite_collector: Collector) -> None:
+    assert edgeproxy(sqlite_collector, "customers", "add", "finder", "--tier", "basic")[0] == 0
+    created = json.loads(edgeproxy(sqlite_collector, "keys", "add", "finder", "--json")[1])
+    secret = created["secret"]
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    for ref in (created["id"], secret, digest, digest.upper(), created["start"], secret[:-1]):
+        code, shown, why = edgeproxy(sqlite_collector, "keys", "show", ref, "--json")
+        assert (code, json.loads(shown)["id"]) == (0, created["id"]), why
+    for ref in ("edge_v1_zzzzzz", "nothing", "f" * 64):
+        assert edgeproxy(sqlite_collector, "keys", "show", ref)[::2] == (1, "there is no such key\n")
+    assert edgeproxy(sqlite_collector, "keys", "revoke", secret)[0] == 0
+    assert sqlite_collector.get(f"/v1/keys/{digest}").json()["state"] == "revoked"
+
+
 def test_a_token_from_its_beginning_to_its_end(sqlite_collector: Collector) -> None:
     bound = ("--role", "edge", "--edge", "cli-edge", "--region", "eu", "--expires", "2099-01-01")
     code, first, said = edgeproxy(sqlite_collector, "tokens", "add", "cli-edges", *bound)

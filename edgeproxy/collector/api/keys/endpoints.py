@@ -134,5 +134,8 @@ GROUP = Group(
             example={"key": "key_v1_found_in_a_log"},
         ),
     ),
-    parameters={"customer": CUSTOMER, "key": PathParameter("The id of the key.", find_owner=keys.find_owner)},
+    parameters={
+        "customer": CUSTOMER,
+        "key": PathParameter("The id of the key, or the SHA-256 of its secret in hex.", find_owner=keys.find_owner),
+    },
 )

@@ -22,7 +22,7 @@ from edgeproxy.collector.accounts.audit_details import Details, hide_contact, op
 from edgeproxy.collector.database.database import Database, add_last_step
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import audit, audit_head
-from edgeproxy.collector.database.unreadable_rows import parse_object, parse_rows
+from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_object, parse_page
 
 FIRST_HASH = "0" * 64
 """The hash before that of the first entry."""
@@ -135,7 +135,7 @@ async def list_entries(
     newest_first: bool = False,
     times: EntryTimes = ALL_TIMES,
     **filters: str,
-) -> list[dict[str, object]]:
+) -> ReadPage[dict[str, object]]:
     """Return at most `limit` entries after the number `after`, oldest first. `filters` are columns and their values.
 
     With `newest_first` they are those before that number, newest first; 0 stands for all.
@@ -150,12 +150,13 @@ async def list_entries(
     elif after:
         conditions.append(audit.c.seq < after)
     order = audit.c.seq.desc() if newest_first else audit.c.seq
-    statement = sa.select(audit).where(*conditions).order_by(order).limit(min(limit, PAGE_ENTRIES_MAX))
+    limit = min(limit, PAGE_ENTRIES_MAX)
+    statement = sa.select(audit).where(*conditions).order_by(order).limit(limit + 1)
     rows = (await connection.execute(statement)).all()
     details = [Details(row.action, row.target, row.before, row.after) for row in rows]
     opened = await open_details(connection, details)
-    pairs = zip(rows, opened, strict=True)
-    return parse_rows(audit.name, pairs, lambda pair: _to_response(*pair), lambda pair: pair[0].seq)
+    pairs = list(zip(rows, opened, strict=True))
+    return parse_page(audit.name, pairs, limit, lambda pair: _to_response(*pair), lambda pair: pair[0].seq)
 
 
 async def find_first_since(connection: AsyncConnection, at: int) -> int:

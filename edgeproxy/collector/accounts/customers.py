@@ -39,8 +39,8 @@ from edgeproxy.collector.database.residency_tables import customer_moves
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.statements import AnyColumn, AnySelect, lock_rows
-from edgeproxy.collector.database.unreadable_rows import parse_object, parse_rows, reading_row
-from edgeproxy.collector.encryption.rows import match_value
+from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_object, parse_rows, reading_row
+from edgeproxy.collector.encryption.rows import fetch_page, match_value
 from edgeproxy.config.collector.alerts import MAIL_ADDRESS
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Customer
@@ -183,15 +183,16 @@ async def list_customers(
     sort: str = "created_at",
     ref: str | None = None,
     **filters: str | None,
-) -> list[CustomerResponse]:
+) -> ReadPage[CustomerResponse]:
     """Return at most `limit` customers after the id `after`, in the order of `sort`: see SORTS.
 
     With `ref` they are those that it names (customer_refs.py). `filters` are columns and their values; None leaves a
     column out.
     """
     column, descending = parse_sort(sort)
-    statement = sa.select(customers).limit(limit)
-    statement = await order_page(connection, statement, customers.c.id, SORTS[column], after, descending=descending)
+    statement = await order_page(
+        connection, sa.select(customers), customers.c.id, SORTS[column], after, descending=descending
+    )
     conditions = [
         match_value(connection, "customers", name, value) if name == "external_id" else customers.c[name] == value
         for name, value in filters.items()
@@ -199,8 +200,9 @@ async def list_customers(
     ]
     if ref is not None:
         conditions.append(match_ref(connection, ref))
-    rows = await customer_rows.fetch_rows(connection, statement.where(*conditions))
-    return parse_rows(customers.name, rows, to_response, attrgetter("id"))
+    return await fetch_page(
+        connection, customers.name, statement.where(*conditions), limit, lambda row: to_response(CustomerRow(**row))
+    )
 
 
 async def filter_existing_names(connection: AsyncConnection, names: Iterable[str]) -> set[str]:

@@ -50,7 +50,7 @@ from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.page_order import order_page, parse_sort
 from edgeproxy.collector.database.schema import keys
 from edgeproxy.collector.database.statements import AnyColumn
-from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_page, parse_rows
 from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.config.key_form import generate_key, get_key_start
 from edgeproxy.config.limits import KeyLimit
@@ -125,7 +125,7 @@ async def list_keys(
     sort: str = "created_at",
     *,
     usage_keys: Sequence[str] | None = None,
-) -> list[Key]:
+) -> ReadPage[Key]:
     """Return at most `limit` keys of a customer after the id `after`, in the order of `sort`: see SORTS.
 
     Raises ChangeRejectedError.
@@ -140,8 +140,8 @@ async def list_keys(
         statement = statement.where(sa.func.substr(keys.c.sha256, 1, USAGE_KEY_DIGITS).in_(usage_keys))
     column, descending = parse_sort(sort)
     statement = await order_page(connection, statement, keys.c.id, SORTS[column], after, descending=descending)
-    rows = await connection.execute(statement.limit(limit))
-    return parse_rows(keys.name, rows, lambda row: to_response(KeyRow._make(row)), attrgetter("id"))
+    rows = (await connection.execute(statement.limit(limit + 1))).all()
+    return parse_page(keys.name, rows, limit, lambda row: to_response(KeyRow._make(row)), attrgetter("id"))
 
 
 async def create_key(

@@ -33,9 +33,10 @@ from edgeproxy.collector.accounts.webhook_models import (
     WebhookEndpointWithSecret,
 )
 from edgeproxy.collector.database.encryption import ColumnCipher
-from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.database.statements import AnySelect
+from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_rows, reading_row
 from edgeproxy.collector.database.webhook_tables import webhook_deliveries, webhook_endpoints, webhook_messages
-from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
+from edgeproxy.collector.encryption.rows import fetch_page, fetch_rows, seal_rows
 from edgeproxy.collector.webhooks import deliveries
 from edgeproxy.collector.webhooks.address_policy import find_customer_refusal
 from edgeproxy.collector.webhooks.event_types import EventType
@@ -217,24 +218,36 @@ async def send_test(connection: AsyncConnection, caller: Caller, row: EndpointRo
     data = {"customer": row.customer_name, "endpoint": row.id}
     message = await insert_message(connection, row.customer, [row.id], EventType.WEBHOOK_TEST, now_ms(), data)
     await _record(connection, caller, "webhook.test", row, None, {"message": message})
-    return (await list_messages(connection, row, message, 1))[0]
+    return await _get_message(connection, row, message)
 
 
 async def list_messages(
-    connection: AsyncConnection, row: EndpointRow, last: str | None, limit: int
-) -> list[WebhookDelivery]:
-    """Return at most `limit` messages to an endpoint, the latest first, from the one of the id `last` on."""
+    connection: AsyncConnection, row: EndpointRow, after: str | None, limit: int
+) -> ReadPage[WebhookDelivery]:
+    """Return at most `limit` messages to an endpoint before the one of the id `after`, the latest first."""
+    number = webhook_deliveries.c.message
+    statement = _select_messages(row) if after is None else _select_messages(row).where(number < after)
+    statement = statement.order_by(number.desc())
+    return await fetch_page(connection, webhook_messages.name, statement, limit, lambda row: _to_delivery(**row))
+
+
+def _select_messages(row: EndpointRow) -> AnySelect:
     own = webhook_deliveries.c
-    statement = (
+    return (
         sa.select(webhook_messages, *(column for column in own if column.name not in ("message", "endpoint")))
         .join_from(webhook_deliveries, webhook_messages, webhook_messages.c.id == own.message)
         .where(own.endpoint == row.id)
     )
-    if last is not None:
-        statement = statement.where(own.message <= last)
-    statement = statement.order_by(own.message.desc()).limit(limit)
-    rows = await fetch_rows(connection, webhook_messages.name, statement)
-    return parse_rows(webhook_messages.name, rows, lambda row: _to_delivery(**row), itemgetter("id"))  # type: ignore[arg-type]
+
+
+async def _get_message(connection: AsyncConnection, row: EndpointRow, message: str) -> WebhookDelivery:
+    """Return a message to an endpoint; raises ChangeRejectedError and UnreadableRowError."""
+    statement = _select_messages(row).where(webhook_messages.c.id == message)
+    rows = await fetch_rows(connection, webhook_messages.name, statement, strict=True)
+    if not rows:
+        raise ChangeRejectedError(404, NO_MESSAGE)
+    with reading_row(webhook_messages.name, message):
+        return _to_delivery(**rows[0])  # type: ignore[arg-type]
 
 
 def _to_delivery(
@@ -271,15 +284,13 @@ async def redeliver_message(
 ) -> WebhookDelivery:
     """Send a message to an endpoint again, also one that it took; raises ChangeRejectedError."""
     _require_enabled(row)
-    rows = []
-    if message.isascii() and message.isprintable():
-        rows = [one for one in await list_messages(connection, row, message, 1) if one["id"] == message]
-    if not rows:
+    if not (message.isascii() and message.isprintable()):
         raise ChangeRejectedError(404, NO_MESSAGE)
+    await _get_message(connection, row, message)
     if not await deliveries.redeliver(connection, message, row.id, now_ms()):
         raise ChangeRejectedError(409, "the message is on its way already")
     await _record(connection, caller, "webhook.redeliver", row, None, {"message": message})
-    return (await list_messages(connection, row, message, 1))[0]
+    return await _get_message(connection, row, message)
 
 
 # ---- parts

@@ -14,7 +14,7 @@ from edgeproxy.collector.alerts.message import parse_message
 from edgeproxy.collector.alerts.mutes import Side
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alert_handling, alerts
 from edgeproxy.collector.database.statements import AnyRow
-from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.database.unreadable_rows import ReadPage, find_cursor, parse_rows
 
 PAGE_ALERTS_MAX = 1000
 """Alerts of a page."""
@@ -33,14 +33,14 @@ async def list_alerts(
     kinds: Collection[AlertKind] | None = None,
     has_deliveries: bool = True,
     **filters: str | None,
-) -> list[JsonObject]:
+) -> ReadPage[JsonObject]:
     """Return at most `limit` alerts before the one of the id `cursor`, the latest first; after it with `oldest_first`.
 
     `filters` are columns and their values; None leaves a column out. `state`: only those with a delivery in this state.
     `acknowledged`: only those that a side has acknowledged, or has to. `notices`: also those of what somebody did.
     `kinds`: only those of these kinds. `has_deliveries`: with the state of their deliveries.
     """
-    statement = sa.select(alerts).order_by(alerts.c.id if oldest_first else alerts.c.id.desc()).limit(limit)
+    statement = sa.select(alerts).order_by(alerts.c.id if oldest_first else alerts.c.id.desc()).limit(limit + 1)
     if cursor is not None:
         statement = statement.where(alerts.c.id > cursor if oldest_first else alerts.c.id < cursor)
     if acknowledged is not None:
@@ -58,7 +58,9 @@ async def list_alerts(
     if state is not None:
         of_state = sa.select(alert_deliveries.c.alert).where(alert_deliveries.c.state == state)
         statement = statement.where(alerts.c.id.in_(of_state))
-    return await _to_reports(connection, await connection.execute(statement), has_deliveries=has_deliveries)
+    rows = (await connection.execute(statement)).all()
+    reports = await _to_reports(connection, rows[:limit], has_deliveries=has_deliveries)
+    return ReadPage(reports, find_cursor(rows, limit, attrgetter("id")))
 
 
 async def find_alert(connection: AsyncConnection, number: int, *, has_deliveries: bool = True) -> JsonObject | None:

@@ -14,7 +14,7 @@ from edgeproxy.collector.anomalies.baseline import Baseline
 from edgeproxy.collector.anomalies.judgement import SEVERITY_RANKS, Finding, merge_findings
 from edgeproxy.collector.database.alert_tables import anomalies, anomaly_baselines, anomaly_progress
 from edgeproxy.collector.database.schema import series
-from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_page, parse_rows
 from edgeproxy.collector.ledger import queries, rollup
 from edgeproxy.collector.ledger.queries import LedgerQuery, format_time, parse_time
 
@@ -150,15 +150,16 @@ def parse_finding(row: sa.Row[tuple[object, ...]]) -> Finding:
 
 async def list_findings(
     connection: AsyncConnection, before: int | None, limit: int, customer: str | None
-) -> list[JsonObject]:
+) -> ReadPage[JsonObject]:
     """Return at most `limit` findings before the one of this id, latest first; of one customer or of all."""
     columns = anomalies.c
-    statement = sa.select(anomalies).order_by(columns.id.desc()).limit(limit)
+    statement = sa.select(anomalies).order_by(columns.id.desc()).limit(limit + 1)
     if before is not None:
         statement = statement.where(columns.id < before)
     if customer is not None:
         statement = statement.where(columns.customer == customer)
-    return parse_rows(anomalies.name, await connection.execute(statement), _to_response, attrgetter("id"))
+    rows = (await connection.execute(statement)).all()
+    return parse_page(anomalies.name, rows, limit, _to_response, attrgetter("id"))
 
 
 def _to_response(row: sa.Row[tuple[object, ...]]) -> JsonObject:

@@ -1,7 +1,7 @@
 """Changes that callers make: one transaction each, tried without effect or carried out once where they ask for that."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 import orjson
@@ -133,9 +133,3 @@ def parse_if_match(request: web.Request) -> frozenset[int] | None:
 def answer_with_etag(status: int, body: Mapping[str, object], version: int | None) -> web.Response:
     """Answer with JSON and the ETag of its version."""
     return answer(status, body, {} if version is None else {"ETag": f'"{version}"'})
-
-
-def answer_page(name: str, rows: Sequence[Mapping[str, object]], limit: int) -> web.Response:
-    """Answer with the first `limit` rows, and the cursor of the next page where there are more."""
-    more = {"next": rows[limit - 1]["id"]} if len(rows) > limit else {}
-    return answer(200, {name: rows[:limit], **more})

@@ -1,6 +1,6 @@
 """The collector's responses: JSON, and problems (RFC 9457)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NotRequired
 
 import orjson
@@ -81,6 +81,11 @@ def answer(status: int, body: Mapping[str, object], headers: Mapping[str, str] |
     return web.Response(
         status=status, body=orjson.dumps(body, format_unreadable), content_type="application/json", headers=headers
     )
+
+
+def answer_page(name: str, rows: Sequence[object], next_cursor: object | None, **more: object) -> web.Response:
+    """Answer with the rows of a page, the cursor of the next one if there is one, and `more`."""
+    return answer(200, {**more, name: rows, **({} if next_cursor is None else {"next": next_cursor})})
 
 
 def problem(

@@ -3,6 +3,7 @@
 A row is unreadable if one of its values was damaged, or changed by another program. Examples are invalid JSON, a
 ciphertext that cannot be decrypted, and a value of another type. A function that reads many rows calls `parse_rows`,
 or calls `set_aside` for a single row and continues. The row stays in its table, because it may be repaired.
+A list for people is read in pages by `parse_page`, so that a row that is set aside ends no list early.
 `jobs/operator_alerts.py` raises the alerts. An alert has the table and the key of the row, but none of its content.
 
 A column type that decrypts values (book_text.py) returns an `UnreadableValue` for a damaged one. The statement still
@@ -10,7 +11,7 @@ returns every row, and only the code that uses the damaged value fails.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, NoReturn, TypeVar
 
@@ -144,11 +145,14 @@ def _remember(row: UnreadableRow) -> None:
     log.get_logger().error("a row cannot be read, and is set aside", table=row.table, key=row.key, why=row.why)
 
 
-def take_untold() -> list[UnreadableRow]:
-    """Return the rows that were set aside since the last call."""
-    rows = _untold.copy()
-    _untold.clear()
-    return rows
+def list_untold() -> list[UnreadableRow]:
+    """Return the rows that were set aside and have no alert yet."""
+    return _untold.copy()
+
+
+def forget_untold(rows: list[UnreadableRow]) -> None:
+    """Forget rows that `list_untold` returned, as their alerts are stored."""
+    del _untold[: len(rows)]
 
 
 def parse_rows(
@@ -162,3 +166,36 @@ def parse_rows(
         except UNREADABLE as error:
             set_aside(table, str(get_key(row)), error)
     return parsed
+
+
+async def skip_unreadable(load: Awaitable[Parsed]) -> Parsed | None:
+    """Return what is loaded for one of many customers; None where a row that it needs is unreadable, and set aside."""
+    try:
+        return await load
+    except UnreadableRowError:
+        return None
+
+
+class ReadPage(list[Parsed]):
+    """The readable rows of a page: fewer than were asked for where some were set aside, maybe none."""
+
+    def __init__(self, rows: Iterable[Parsed], next_cursor: object | None) -> None:
+        super().__init__(rows)
+        self.next = next_cursor
+        """The cursor of the page that follows; None where no row follows, readable or not."""
+
+
+def parse_page(
+    table: str,
+    rows: Sequence[Row],
+    limit: int,
+    parse: Callable[[Row], Parsed],
+    get_key: Callable[[Row], object],
+) -> ReadPage[Parsed]:
+    """Return the page of the first `limit` rows. One row more was selected, and the key is the cursor too."""
+    return ReadPage(parse_rows(table, rows[:limit], parse, get_key), find_cursor(rows, limit, get_key))
+
+
+def find_cursor(rows: Sequence[Row], limit: int, get_key: Callable[[Row], object]) -> object | None:
+    """Return the key of the last row of a page of `limit` rows, if there is a row behind it."""
+    return get_key(rows[limit - 1]) if len(rows) > limit else None

@@ -5,11 +5,12 @@ are still in the clear are read all the same, until `migration.py` has sealed th
 """
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
-from typing import TypeGuard
+from operator import itemgetter
+from typing import Any, TypeGuard, TypeVar
 
 import orjson
 import sqlalchemy as sa
@@ -19,7 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.database.sealed_columns import BARE, SEALED, SealedTable
 from edgeproxy.collector.database.statements import AnySelect
-from edgeproxy.collector.database.unreadable_rows import hash_unreadable, set_aside
+from edgeproxy.collector.database.unreadable_rows import (
+    ReadPage,
+    find_cursor,
+    hash_unreadable,
+    parse_rows,
+    set_aside,
+)
 from edgeproxy.collector.encryption.data_keys import (
     CIPHERTEXT,
     Ciphertext,
@@ -41,6 +48,7 @@ from edgeproxy.collector.encryption.owners import (
     has_owner_id,
 )
 
+Parsed = TypeVar("Parsed")
 Row = Mapping[str, object]
 """Values of a row, by column."""
 OWNER_ID = "data_key_owner"
@@ -152,11 +160,30 @@ async def fetch_rows(
     Rows that cannot be decrypted are set aside (unreadable_rows.py); with `strict` SealedValueError is raised. Raises
     KeysUnavailableError.
     """
+    return await open_rows(connection, table, await _fetch_stored_rows(connection, table, statement), strict=strict)
+
+
+async def fetch_page(
+    connection: AsyncConnection,
+    table: str,
+    statement: AnySelect,
+    limit: int,
+    parse: Callable[[dict[str, Any]], Parsed],
+    get_key: Callable[[dict[str, Any]], object] = itemgetter("id"),
+) -> ReadPage[Parsed]:
+    """Return the first `limit` rows as `parse` returns them: `fetch_rows`, and `parse_page` of unreadable_rows.py."""
+    stored = await _fetch_stored_rows(connection, table, statement.limit(limit + 1))
+    cursor = find_cursor(stored, limit, get_key)
+    return ReadPage(parse_rows(table, await open_rows(connection, table, stored[:limit]), parse, get_key), cursor)
+
+
+async def _fetch_stored_rows(connection: AsyncConnection, table: str, statement: AnySelect) -> list[dict[str, object]]:
+    """Return the rows that a statement selects as they are stored, with what `open_rows` opens them by."""
     if find_keyring(connection) is not None and not has_owner_id(table):
         statement = statement.add_columns(_select_owner(table))
     result = await connection.execute(statement)
     names = tuple(result.keys())  # A mapping of each row takes longer.
-    return await open_rows(connection, table, [dict(zip(names, row, strict=True)) for row in result], strict=strict)
+    return [dict(zip(names, row, strict=True)) for row in result]
 
 
 async def open_rows(

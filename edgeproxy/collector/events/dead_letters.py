@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.database.schema import dead_letters
-from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_page
 
 PAGE_LETTERS_MAX = 1000
 """Dead letters of a page."""
@@ -25,10 +25,11 @@ class DeadLetter(NamedTuple):
     event: Any
 
 
-async def list_letters(connection: AsyncConnection, after: str, limit: int) -> list[DeadLetter]:
+async def list_letters(connection: AsyncConnection, after: str, limit: int) -> ReadPage[DeadLetter]:
     """List the letters after one, oldest first."""
-    statement = sa.select(dead_letters).where(dead_letters.c.id > after).order_by(dead_letters.c.id).limit(limit)
-    return parse_rows(dead_letters.name, await connection.execute(statement), _parse_letter, attrgetter("id"))
+    statement = sa.select(dead_letters).where(dead_letters.c.id > after).order_by(dead_letters.c.id).limit(limit + 1)
+    rows = (await connection.execute(statement)).all()
+    return parse_page(dead_letters.name, rows, limit, _parse_letter, attrgetter("id"))
 
 
 async def find_letter(connection: AsyncConnection, id_: str) -> DeadLetter | None:

@@ -19,7 +19,7 @@ from edgeproxy.collector.database.book_text import as_stored
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, repeat
 from edgeproxy.collector.database.schema import metadata
-from edgeproxy.collector.database.unreadable_rows import UnreadableRow, take_untold
+from edgeproxy.collector.database.unreadable_rows import UnreadableRow, forget_untold, list_untold
 from edgeproxy.config.collector.alerts import Alerts
 
 WATCH_SECONDS = 60.0
@@ -65,10 +65,11 @@ class OperatorAlerts:
             async with self._database.writing() as connection:
                 await raise_alerts(connection, expiring)
             self._raised.update(one.key for one in expiring)
-        if unreadable := take_untold():
+        if unreadable := list_untold():
             async with self._database.writing() as connection:
                 named = [one for row in unreadable for one in await find_keys(connection, row)]
                 await raise_alerts(connection, [make_unreadable_alert(row, now) for row in named])
+            forget_untold(unreadable)
 
     async def denied(self, counts: Counter[DeniedRequest], now: float) -> None:
         """Raise an alert if too much of it was denied in the last minute."""

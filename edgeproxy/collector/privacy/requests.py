@@ -6,7 +6,6 @@ received ──▶ identified ──▶ done
 """
 
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from typing import Annotated, Final, Literal, NamedTuple
 
 import orjson
@@ -24,8 +23,8 @@ from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.accounts.states import DAY_MS
 from edgeproxy.collector.database.privacy_tables import privacy_requests
-from edgeproxy.collector.database.unreadable_rows import parse_rows
-from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
+from edgeproxy.collector.database.unreadable_rows import ReadPage
+from edgeproxy.collector.encryption.rows import fetch_page, fetch_rows, seal_rows
 
 Kind = Literal["access", "erasure", "rectification", "restriction", "objection"]
 Law = Literal["gdpr", "ccpa"]
@@ -139,16 +138,15 @@ class PrivacyRequestRow(NamedTuple):
 
 async def list_requests(
     connection: AsyncConnection, after: str | None, limit: int, *, only_open: bool
-) -> list[PrivacyRequest]:
+) -> ReadPage[PrivacyRequest]:
     """Return at most `limit` requests after the id `after`, oldest first."""
     columns = privacy_requests.c
-    statement = sa.select(privacy_requests).order_by(columns.id).limit(limit)
+    statement = sa.select(privacy_requests).order_by(columns.id)
     if after is not None:
         statement = statement.where(columns.id > after)
     if only_open:
         statement = statement.where(columns.ended_at.is_(None))
-    rows = await fetch_rows(connection, TABLE, statement)
-    return parse_rows(TABLE, rows, lambda row: to_response(PrivacyRequestRow(**row)), itemgetter("id"))  # type: ignore[arg-type]
+    return await fetch_page(connection, TABLE, statement, limit, lambda row: to_response(PrivacyRequestRow(**row)))
 
 
 async def create_request(connection: AsyncConnection, caller: Caller, new: CreatePrivacyRequest) -> PrivacyRequest:

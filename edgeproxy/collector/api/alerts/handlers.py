@@ -32,7 +32,7 @@ from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult
 from edgeproxy.collector.api.contact_rights import list_alert_kinds
 from edgeproxy.collector.api.endpoint import Call, Nothing
 from edgeproxy.collector.api.field_types import ChangeQuery
-from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.responses import ProblemError, answer, answer_page
 
 Step = Callable[[AsyncConnection, AlertSubject, Side], Awaitable[None]]
 """A step that somebody takes about an alert."""
@@ -50,10 +50,10 @@ class AlertHandlers(ChangeHandlers):
             raise auth.DeniedError(403, f"{holder.called} may not ask where alerts went")
         filters = {"customer": customer, "kind": query.kind, "severity": query.severity}
         async with self._database.reading() as connection:
-            rows = await reports.list_alerts(
+            alerts = await reports.list_alerts(
                 connection,
                 query.cursor,
-                query.limit + 1,
+                query.limit,
                 state=query.state,
                 acknowledged=query.acknowledged,
                 side=find_side(holder),
@@ -63,20 +63,16 @@ class AlertHandlers(ChangeHandlers):
                 has_deliveries=holder.customer is None,
                 **filters,
             )
-            alerts = rows[: query.limit]
             await add_handling(connection, call.holder, alerts)
-        more = {"next": alerts[-1]["id"]} if len(rows) > query.limit else {}
-        return answer(200, {"alerts": alerts, **more})
+        return answer_page("alerts", alerts, alerts.next)
 
     async def list_anomalies(self, call: Call[AnomaliesQuery, Nothing]) -> web.Response:
         """List days with unusual usage; a customer sees its own."""
         query = call.query
         customer = auth.customer_of(call.holder, query.customer)
         async with self._database.reading() as connection:
-            rows = await store.list_findings(connection, query.cursor, query.limit + 1, customer)
-        anomalies = rows[: query.limit]
-        more = {"next": anomalies[-1]["id"]} if len(rows) > query.limit else {}
-        return answer(200, {"anomalies": anomalies, **more})
+            anomalies = await store.list_findings(connection, query.cursor, query.limit, customer)
+        return answer_page("anomalies", anomalies, anomalies.next)
 
     async def replay_alert(self, call: Call[ReplayQuery, Nothing]) -> web.Response:
         """Send an alert again."""

@@ -7,7 +7,7 @@ from edgeproxy.collector.accounts.audit import EntryTimes
 from edgeproxy.collector.api.audit.models import AuditQuery
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.group import Handlers
-from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.api.responses import answer, answer_page
 
 
 class AuditHandlers(Handlers):
@@ -23,8 +23,7 @@ class AuditHandlers(Handlers):
             entries = await audit.list_entries(
                 connection, query.after, query.limit, newest_first=newest_first, times=times, **filters
             )
-        more = {"next": entries[-1]["seq"]} if len(entries) == query.limit else {}
-        return answer(200, {"entries": entries, **more})
+        return answer_page("entries", entries, entries.next)
 
     async def list_actors(self, _: Call[Query, Nothing]) -> web.Response:
         """List who has made changes lately."""

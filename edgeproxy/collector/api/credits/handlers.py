@@ -1,5 +1,6 @@
 """Prepaid credits: balances, statements, purchases, adjustments and refunds."""
 
+from operator import attrgetter
 from typing import Literal
 
 from aiohttp import web
@@ -30,7 +31,7 @@ from edgeproxy.collector.api.customer_billing import (
 )
 from edgeproxy.collector.api.endpoint import CSV, PDF, AnyCall, Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
-from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.responses import ProblemError, answer, answer_page
 from edgeproxy.collector.billing.credits import (
     checkout,
     consumption,
@@ -52,6 +53,8 @@ from edgeproxy.collector.billing.journal.postings import CENT, spending_order, s
 from edgeproxy.collector.billing.stripe.client import StripeCallError
 from edgeproxy.collector.billing.subscriptions import customer_currency, subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import Subscriber
+from edgeproxy.collector.database.credit_tables import credit_grants, credit_transactions
+from edgeproxy.collector.database.unreadable_rows import parse_page
 from edgeproxy.collector.ledger import queries
 from edgeproxy.config.collector.catalog import get_default_currency
 from edgeproxy.config.collector.credits import Credits
@@ -191,9 +194,9 @@ class CreditHandlers(CustomerBillingHandlers):
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
             rows = await consumption_list.list_consumptions(connection, row.id, call.query.cursor, limit + 1)
-        next_cursor = {"next": rows[limit - 1].number} if len(rows) > limit else {}
-        consumptions = [consumption_to_response(consumption) for consumption in rows[:limit]]
-        return answer(200, {"customer": row.name, "consumptions": consumptions, **next_cursor})
+        table = credit_transactions.name
+        consumptions = parse_page(table, rows, limit, consumption_to_response, attrgetter("number"))
+        return answer_page("consumptions", consumptions, consumptions.next, customer=row.name)
 
     # ---- purchases
 
@@ -203,10 +206,9 @@ class CreditHandlers(CustomerBillingHandlers):
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
             rows = await purchase_list.list_purchases(connection, row.id, call.query.cursor, limit + 1)
-        next_cursor = {"next": rows[limit - 1].number} if len(rows) > limit else {}
-        purchases = [purchase_to_response(purchase) for purchase in rows[:limit]]
-        currency = row.currency or USD
-        return answer(200, {"customer": row.name, "currency": currency, "purchases": purchases, **next_cursor})
+        purchases = parse_page(credit_grants.name, rows, limit, purchase_to_response, attrgetter("number"))
+        about = {"customer": row.name, "currency": row.currency or USD}
+        return answer_page("purchases", purchases, purchases.next, **about)
 
     async def redirect_to_receipt(self, call: Call[Query, Nothing]) -> web.Response:
         """Redirect to the receipt of a purchase."""

@@ -20,12 +20,12 @@ from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.accounts.search import search_customers
 from edgeproxy.collector.anomalies.job import WHY_PAUSED
 from edgeproxy.collector.api import auth
-from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer_page, answer_with_etag, parse_if_match
+from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer_with_etag, parse_if_match
 from edgeproxy.collector.api.customers.models import CustomersQuery
 from edgeproxy.collector.api.endpoint import ZIP, AnyCall, Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Resources
-from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.responses import ProblemError, answer, answer_page
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.privacy import own_requests
 from edgeproxy.collector.privacy.export import ARCHIVE_BYTES_MAX, ArchiveTooLargeError, write_archive
@@ -59,9 +59,9 @@ class CustomerHandlers(ChangeHandlers):
             return answer(200, {"customers": matches})
         async with self._database.reading() as connection:
             rows = await customers.list_customers(
-                connection, query.cursor, query.limit + 1, sort=query.sort, ref=query.ref, **filters
+                connection, query.cursor, query.limit, sort=query.sort, ref=query.ref, **filters
             )
-        return answer_page("customers", rows, query.limit)
+        return answer_page("customers", rows, rows.next)
 
     async def create_customer(self, call: Call[ChangeQuery, CreateCustomerRequest]) -> web.Response:
         """Create a customer."""

@@ -19,7 +19,7 @@ from edgeproxy.collector.api.endpoint import AnyCall, Call, Nothing, Query
 from edgeproxy.collector.api.events.models import DeadLettersQuery, DiscardQuery
 from edgeproxy.collector.api.group import Handlers
 from edgeproxy.collector.api.request_reader import read_body, read_content
-from edgeproxy.collector.api.responses import ProblemError, answer, problem
+from edgeproxy.collector.api.responses import ProblemError, answer, answer_page, problem
 from edgeproxy.collector.events import dead_letters
 from edgeproxy.collector.events.body import parse_body
 from edgeproxy.collector.events.dead_letters import DeadLetter
@@ -103,11 +103,9 @@ class EventHandlers(Handlers):
 
     async def list_letters(self, call: Call[DeadLettersQuery, Nothing]) -> web.Response:
         """List rejected events, oldest first."""
-        limit = call.query.limit
         async with self._database.reading() as connection:
-            rows = await dead_letters.list_letters(connection, call.query.cursor, limit + 1)
-        more = {"next": rows[limit - 1].id} if len(rows) > limit else {}
-        return answer(200, {"dead_letters": [letter_to_response(letter) for letter in rows[:limit]], **more})
+            letters = await dead_letters.list_letters(connection, call.query.cursor, call.query.limit)
+        return answer_page("dead_letters", [letter_to_response(letter) for letter in letters], letters.next)
 
     async def fetch_letter(self, call: Call[Query, Nothing]) -> web.Response:
         """Fetch a rejected event."""

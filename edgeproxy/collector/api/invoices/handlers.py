@@ -13,7 +13,7 @@ from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.change import INVALID_FIELDS, ChangeRejectedError, reject_field
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import Holder
-from edgeproxy.collector.api.changes import ChangeResult, answer_page
+from edgeproxy.collector.api.changes import ChangeResult
 from edgeproxy.collector.api.customer_billing import CustomerBillingHandlers, get_billing
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
@@ -30,7 +30,7 @@ from edgeproxy.collector.api.invoices.models import (
     UpcomingInvoiceResponse,
     UpcomingQuery,
 )
-from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.responses import ProblemError, answer, answer_page
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.invoices import (
     closing_preview,
@@ -83,8 +83,8 @@ class InvoiceHandlers(CustomerBillingHandlers):
         async with self._database.reading() as connection:
             customer = None if name is None else (await customers.get_row(connection, name)).id
             filters = {"customer": customer, "period": query.period, "state": query.state}
-            rows = await invoices.list_invoices(connection, query.cursor, query.limit + 1, sort=query.sort, **filters)
-        return answer_page("invoices", [hide_staff_reasons(call.holder, invoice) for invoice in rows], query.limit)
+            rows = await invoices.list_invoices(connection, query.cursor, query.limit, sort=query.sort, **filters)
+        return answer_page("invoices", [hide_staff_reasons(call.holder, invoice) for invoice in rows], rows.next)
 
     async def sum_receivables(self, call: Call[Query, Nothing]) -> web.Response:
         """Sum up what customers owe."""
@@ -106,9 +106,9 @@ class InvoiceHandlers(CustomerBillingHandlers):
             name = query.customer
             customer = None if name is None else (await customers.get_row(connection, name)).id
             rows = await disputes.list_disputes(
-                connection, query.cursor, query.limit + 1, customer=customer, state=query.state
+                connection, query.cursor, query.limit, customer=customer, state=query.state
             )
-        return answer_page("disputes", rows, query.limit)
+        return answer_page("disputes", rows, rows.next)
 
     async def preview_invoice(self, call: Call[UpcomingQuery, Nothing]) -> web.Response:
         """Preview the next invoice as of now and, if the query asks, at the pace of the last seven days."""

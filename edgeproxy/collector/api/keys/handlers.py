@@ -18,11 +18,11 @@ from edgeproxy.collector.accounts.models import (
 )
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import CUSTOMER
-from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer_page, answer_with_etag, parse_if_match
+from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer_with_etag, parse_if_match
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.keys.models import KeyBudgetUse, KeysQuery
-from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.responses import ProblemError, answer, answer_page
 from edgeproxy.collector.billing.reports import key_spend
 from edgeproxy.config.collector.rotation import OVERLAP_SECONDS
 
@@ -40,9 +40,9 @@ class KeyHandlers(ChangeHandlers):
             customer = call.path("customer")
             usage_keys = None if query.usage_key is None else query.usage_key.split(",")
             rows = await keys.list_keys(
-                connection, customer, query.cursor, query.limit + 1, lead, query.sort, usage_keys=usage_keys
+                connection, customer, query.cursor, query.limit, lead, query.sort, usage_keys=usage_keys
             )
-        return answer_page("keys", rows, query.limit)
+        return answer_page("keys", rows, rows.next)
 
     async def list_budgets(self, call: Call[Query, Nothing]) -> web.Response:
         """List the budgets of a customer's keys, and what is used of each."""

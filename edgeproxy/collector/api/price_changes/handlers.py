@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,7 +12,7 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import INVALID_FIELDS, ChangeRejectedError, reject_field
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.api.billing.handlers import plan_to_response
-from edgeproxy.collector.api.changes import ChangeResult, answer_page
+from edgeproxy.collector.api.changes import ChangeResult
 from edgeproxy.collector.api.customer_billing import CustomerBillingHandlers, CustomerQuery, get_billing
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
@@ -27,12 +28,13 @@ from edgeproxy.collector.api.price_changes.models import (
 )
 from edgeproxy.collector.api.price_changes.terms import compare_terms
 from edgeproxy.collector.api.request_reader import ERRORS_MAX
-from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.api.responses import answer, answer_page
 from edgeproxy.collector.billing.reports import price_effect
 from edgeproxy.collector.billing.reports.price_effect import PriceEffect, SubscriberEffect
 from edgeproxy.collector.billing.subscriptions import plan_versions, price_changes, subscription_rows
 from edgeproxy.collector.billing.subscriptions.price_changes import PreparedChange, PriceChangeRow
 from edgeproxy.collector.billing.subscriptions.price_moves import PriceMove
+from edgeproxy.collector.database.unreadable_rows import find_cursor, skip_unreadable
 from edgeproxy.config.collector import references
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.load import load_plans_text
@@ -50,8 +52,9 @@ class PriceChangeHandlers(CustomerBillingHandlers):
         query = call.query
         async with self._database.reading(whole=True) as connection:
             rows = await price_changes.list_changes(connection, query.cursor, query.limit + 1)
-            changes = [await _load_response(connection, row) for row in rows]
-        return answer_page("price_changes", changes, query.limit)
+            loaded = [await skip_unreadable(_load_response(connection, row)) for row in rows[: query.limit]]
+        changes = [change for change in loaded if change is not None]
+        return answer_page("price_changes", changes, find_cursor(rows, query.limit, attrgetter("id")))
 
     async def fetch_change(self, call: Call[Query, Nothing]) -> web.Response:
         """Fetch a price change and, while it is scheduled, its effect."""

@@ -3,9 +3,10 @@
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer_page
+from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery, Cursor, PageLimit, Truth
+from edgeproxy.collector.api.responses import answer_page
 from edgeproxy.collector.privacy import requests
 from edgeproxy.collector.privacy.requests import CreatePrivacyRequest, PrivacyRequestStep
 
@@ -28,8 +29,8 @@ class PrivacyRequestHandlers(ChangeHandlers):
         """List requests."""
         query = call.query
         async with self._database.reading() as connection:
-            rows = await requests.list_requests(connection, query.cursor, query.limit + 1, only_open=query.open)
-        return answer_page("requests", rows, query.limit)
+            rows = await requests.list_requests(connection, query.cursor, query.limit, only_open=query.open)
+        return answer_page("requests", rows, rows.next)
 
     async def create_request(self, call: Call[ChangeQuery, CreatePrivacyRequest]) -> web.Response:
         """Record a request."""

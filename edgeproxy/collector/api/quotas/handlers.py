@@ -1,6 +1,7 @@
 """Quotas of customers, and the items that are allocated of them."""
 
 from collections.abc import Mapping
+from operator import attrgetter
 
 import orjson
 from aiohttp import web
@@ -19,7 +20,9 @@ from edgeproxy.collector.api.quotas.models import (
     QuotaCountsQuery,
 )
 from edgeproxy.collector.api.request_reader import JSON_BYTES_MAX, parse_body, read_body
-from edgeproxy.collector.api.responses import answer, problem
+from edgeproxy.collector.api.responses import answer, answer_page, problem
+from edgeproxy.collector.database.quota_tables import holdings
+from edgeproxy.collector.database.unreadable_rows import parse_page
 from edgeproxy.collector.quotas import allocations, customer_quotas, usage
 from edgeproxy.collector.quotas.allocations import ITEM, AllocationRow
 from edgeproxy.collector.quotas.customer_quotas import CustomerQuotas
@@ -61,9 +64,8 @@ class QuotaHandlers(Handlers):
             rows = await allocations.list_allocations(connection, quotas.customer, meter, call.query.cursor, limit + 1)
             used = await allocations.count_allocations(connection, quotas.customer, meter)
         quota = quotas.find_quota(meter)
-        more = {"next": rows[limit - 1].item} if len(rows) > limit else {}
-        counts = {"used": used, "allowed": None if quota is None else quota.included}
-        return answer(200, {"holdings": [allocation_to_response(row) for row in rows[:limit]], **counts, **more})
+        page = parse_page(holdings.name, rows, limit, allocation_to_response, attrgetter("item"))
+        return answer_page("holdings", page, page.next, used=used, allowed=None if quota is None else quota.included)
 
     async def allocate_item(self, call: Call[Query, Nothing]) -> web.Response:
         """Allocate an item, or renew its allocation."""

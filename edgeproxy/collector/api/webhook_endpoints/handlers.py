@@ -9,7 +9,7 @@ from edgeproxy.collector.accounts.webhook_models import CreateWebhookEndpointReq
 from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer_with_etag, parse_if_match
 from edgeproxy.collector.api.endpoint import AnyCall, Call, Nothing, Query
 from edgeproxy.collector.api.field_types import ChangeQuery
-from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.responses import ProblemError, answer, answer_page
 from edgeproxy.collector.api.webhook_endpoints.models import MessagesQuery
 from edgeproxy.config.collector.webhooks import Webhooks
 
@@ -103,9 +103,8 @@ class WebhookEndpointHandlers(ChangeHandlers):
         query = call.query
         async with self._database.reading() as connection:
             row = await self._get_row(connection, call, lock=False)
-            messages = await webhook_endpoints.list_messages(connection, row, query.cursor, query.limit + 1)
-        more = {"next": messages[query.limit]["id"]} if len(messages) > query.limit else {}
-        return answer(200, {"messages": messages[: query.limit], **more})
+            messages = await webhook_endpoints.list_messages(connection, row, query.cursor, query.limit)
+        return answer_page("messages", messages, messages.next)
 
     async def redeliver_message(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
         """Send a message to an endpoint again."""

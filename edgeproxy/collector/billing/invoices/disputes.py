@@ -40,7 +40,7 @@ from edgeproxy.collector.database.book_text import match_book_text
 from edgeproxy.collector.database.credit_tables import credit_grants
 from edgeproxy.collector.database.schema import DAY, customers
 from edgeproxy.collector.database.statements import lock_rows
-from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_page, parse_rows
 from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.collector.webhooks.messages import enqueue_event
 from edgeproxy.config.collector.currency_units import to_decimal
@@ -137,7 +137,7 @@ async def list_of_invoice(connection: AsyncConnection, invoice: str) -> list[Inv
 
 async def list_disputes(
     connection: AsyncConnection, after: str | None, limit: int, *, customer: str | None = None, state: str | None = None
-) -> list[ListedDispute]:
+) -> ReadPage[ListedDispute]:
     """Return at most `limit` disputes before the id `after`, newest first: of a customer, by id, and in a state.
 
     The state `open` stands for all states in which the bank has not decided.
@@ -150,8 +150,8 @@ async def list_disputes(
         statement = statement.where(disputes.c.state.in_(OPEN_STATES if state == OPEN else [state]))
     if after is not None:
         statement = statement.where(disputes.c.id < after)
-    rows = await connection.execute(statement.order_by(disputes.c.id.desc()).limit(limit))
-    return parse_rows(disputes.name, rows, _list_row, attrgetter("id"))
+    rows = (await connection.execute(statement.order_by(disputes.c.id.desc()).limit(limit + 1))).all()
+    return parse_page(disputes.name, rows, limit, _list_row, attrgetter("id"))
 
 
 def _list_row(row: Iterable[object]) -> ListedDispute:

@@ -14,6 +14,7 @@ has all steps that are allowed, and `transition` makes them.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Final, Literal, NamedTuple, NotRequired
 
 import sqlalchemy as sa
@@ -41,6 +42,7 @@ from edgeproxy.collector.database.billing_tables import credit_notes, disputes, 
 from edgeproxy.collector.database.book_text import match_book_text
 from edgeproxy.collector.database.schema import INTEGER, customers
 from edgeproxy.collector.database.statements import lock_rows
+from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_page
 from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.collector.webhooks.messages import enqueue_event
 
@@ -461,8 +463,8 @@ async def find_owner(connection: AsyncConnection, number: str) -> str | None:
 
 async def list_invoices(
     connection: AsyncConnection, after: str | None, limit: int, *, sort: str = NEWEST_FIRST, **only: str | None
-) -> list[Invoice]:
+) -> ReadPage[Invoice]:
     """Return at most `limit` invoices after an id, in the order of `sort`; `only` those with these columns."""
     conditions = [invoices.c[name] == value for name, value in only.items() if value is not None]
-    rows = await fetch_invoices(connection, *conditions, limit=limit, sort=sort, after=after)
-    return [to_response(row) for row in rows]
+    rows = await fetch_invoices(connection, *conditions, limit=limit + 1, sort=sort, after=after)
+    return parse_page(invoices.name, rows, limit, to_response, attrgetter("id"))

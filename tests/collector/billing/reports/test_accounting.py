@@ -28,7 +28,7 @@ from edgeproxy.collector.billing.reports.accounting import (
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_head
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY
-from edgeproxy.collector.database.unreadable_rows import UnreadableRowError, take_untold
+from edgeproxy.collector.database.unreadable_rows import UnreadableRowError, list_untold
 from tests.support.credited import ALICE, run, write
 
 ACME = "id-acme"
@@ -187,4 +187,4 @@ def test_a_fee_is_earned_once_whenever_it_is_booked(amount: int, start: int, len
 def test_unreadable_fees_are_an_error_and_never_missing_in_a_sum(details: str) -> None:
     with pytest.raises(UnreadableRowError):
         list(accounting.parse_fees(details, 0, ""))
-    assert details in [row.stored for row in take_untold()], "operators get an alert"
+    assert details in [row.stored for row in list_untold()], "operators get an alert"

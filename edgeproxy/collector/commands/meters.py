@@ -53,7 +53,7 @@ async def _fetch_scheduled(settings: CollectorSettings) -> dict[str, Plan]:
     try:
         async with database.reading() as connection:
             moves = await plan_versions.fetch_moves(connection)
-            return await plan_versions.fetch_plans(connection, [move.after for move in moves])
+            return await plan_versions.fetch_readable_plans(connection, [move.after for move in moves])
     finally:
         await database.close()
 

@@ -20,6 +20,7 @@ from edgeproxy.collector.database.billing_tables import price_changes as changes
 from edgeproxy.collector.database.billing_tables import subscriptions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.database.unreadable_rows import skip_unreadable
 from edgeproxy.config.collector.catalog import get_plan_name
 from edgeproxy.config.collector.settings import CollectorSettings
 
@@ -77,7 +78,9 @@ class PriceChangeJob:
         while True:
             async with self._database.writing() as connection:
                 page = (await connection.execute(query.where(subscriptions.c.id > after))).all()
-                notices = [await self._find_notice(connection, row.id, move, now, notice) for row in page]
+                notices = [
+                    await skip_unreadable(self._find_notice(connection, row.id, move, now, notice)) for row in page
+                ]
                 count += len(await raise_alerts(connection, [alert for alert in notices if alert is not None]))
             if len(page) < PAGE:
                 return count

@@ -77,7 +77,11 @@ async def fetch_targets(
     connection: AsyncConnection, meters: Mapping[str, Meter], since: float, customer: str | None = None
 ) -> Targets:
     """Return the customers and meters whose usage is sent, with their segments that end after a Unix second: of all
-    customers, or of one, by id."""
+    customers, or of one, by id. Raises UnreadableRowError for that one.
+
+    Of all customers, those with an unreadable plan version are left out with all of their segments, so that nothing is
+    taken back of what was sent. Once the version can be read, a comparison of ledger and outbox adds what is missing.
+    """
     joined = segments.join(subscriptions, subscriptions.c.id == segments.c.subscription).join(
         customers, customers.c.id == subscriptions.c.customer
     )
@@ -90,9 +94,11 @@ async def fetch_targets(
     if customer is not None:
         statement = statement.where(subscriptions.c.customer == customer)
     rows = (await connection.execute(statement)).all()
-    plans = await plan_versions.fetch_plans(connection, {row.plan_version for row in rows})
+    fetch = plan_versions.fetch_readable_plans if customer is None else plan_versions.fetch_plans
+    plans = await fetch(connection, {row.plan_version for row in rows})
+    left_out = {row.name for row in rows if row.plan_version not in plans}
     segments_by_pair: dict[Pair, list[MeteredSegment]] = {}
-    for row in rows:
+    for row in (row for row in rows if row.name not in left_out):
         for meter in plans[row.plan_version].meters:
             if is_sum(meters, meter):
                 segments_by_pair.setdefault((row.name, meter), []).append(parse_segment(SegmentRow(*row[:-1])))

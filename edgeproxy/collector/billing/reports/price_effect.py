@@ -21,6 +21,7 @@ from edgeproxy.collector.billing.subscriptions.price_moves import PriceMove, fin
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import subscriptions
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.unreadable_rows import skip_unreadable
 from edgeproxy.config.collector.catalog import MONTHS, Plan
 from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.meters import Meter
@@ -74,7 +75,9 @@ async def compute_effect(
             async with database.reading(whole=True) as connection:
                 page = (await connection.execute(query.where(subscriptions.c.id > after))).all()
                 for row in page:
-                    effects.append(await _compute_subscriber(connection, row.id, move, plans, meters))
+                    effect = await skip_unreadable(_compute_subscriber(connection, row.id, move, plans, meters))
+                    if effect is not None:
+                        effects.append(effect)
             if len(page) < PAGE:
                 break
             after = page[-1].id

@@ -45,7 +45,7 @@ async def begin_imported(connection: AsyncConnection, row: ImportedRow, *, setti
     if not await imported_rows.update_waiting(connection, row.stripe_id, state=imported_rows.BEGUN):
         return False
     await eligibility.check_may_subscribe(connection, customer, row.begins_at)
-    plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, row.begins_at)
+    plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, row.begins_at, customer.name)
     version = plans_on_sale.resolve_version(row.plan_version, plans, customer.name)
     terms = await customer_currency.choose_plan_currency(connection, customer, version, plans[version], None)
     assert settings.billing is not None

@@ -25,7 +25,7 @@ from edgeproxy.collector.database.billing_tables import (
     subscriptions,
 )
 from edgeproxy.collector.database.unreadable_rows import parse_rows, reading_row
-from edgeproxy.config.collector.catalog import Plan, parse_plan, serialize_plan
+from edgeproxy.config.collector.catalog import Plan, find_version_owner, parse_plan, serialize_plan
 
 
 class RecordedVersion(NamedTuple):
@@ -139,8 +139,16 @@ async def fetch_moves(connection: AsyncConnection) -> list[PriceMove]:
     return [PriceMove._make(row) for row in await connection.execute(statement)]
 
 
-async def fetch_plans_on_sale(connection: AsyncConnection, plans: Mapping[str, Plan], now: float) -> dict[str, Plan]:
-    """Return the versions that are sold at a Unix second, where the configuration has these."""
+async def fetch_plans_on_sale(
+    connection: AsyncConnection, plans: Mapping[str, Plan], now: float, customer: str | None = None
+) -> dict[str, Plan]:
+    """Return the versions that are sold at a Unix second, where the configuration has these.
+
+    Raises UnreadableRowError where a price of the `customer` alone, by name, cannot be read: it is sold no other.
+    """
     moves = await fetch_moves(connection)
-    moved = await fetch_plans(connection, [move.after for move in moves]) if moves else {}
+    moved = await fetch_readable_plans(connection, [move.after for move in moves]) if moves else {}
+    if customer is not None:
+        own = [move.after for move in moves if find_version_owner(move.after) == customer and move.after not in moved]
+        await fetch_plans(connection, own)
     return select_plans_on_sale(plans, moved, moves, now)

@@ -43,7 +43,7 @@ async def prepare_subscription(
 ) -> tuple[SubscriptionState, str]:
     """Return a subscription that would begin now, in a currency where none was chosen yet, and the currency that the
     plan has else; raises ChangeRejectedError."""
-    plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now)
+    plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now, customer.name)
     version = plans_on_sale.resolve_version(plan, plans, customer.name)
     has_trial = not await subscription_rows.has_had_trial(connection, customer.id)
     assert settings.billing is not None

@@ -80,20 +80,23 @@ async def prepare_change(
     """Return the change to the plans that a text has `written`, where the configuration sells `sold_now`. Raises
     ChangeRejectedError with each version that cannot be."""
     before = await plan_versions.fetch_moves(connection)
-    moved = await plan_versions.fetch_plans(connection, [move.after for move in before])
-    sold = select_plans_on_sale(sold_now, moved, before, at)
-    fixed = {**moved, **sold_now}
-    for version in await plan_versions.list_sold_versions(connection, written.keys() - fixed.keys()):
-        fixed |= await plan_versions.fetch_plans(connection, [version])
+    known = {move.after for move in before} | sold_now.keys()
+    known |= await plan_versions.list_sold_versions(connection, written.keys() - known)
+    recorded = await plan_versions.fetch_readable_plans(connection, known)
+    fixed = {**recorded, **sold_now}
+    sold = select_plans_on_sale(sold_now, recorded, before, at)
     faults = [
         (f"plans.{version}", f"was edited, and is sold as it was: write {get_plan_name(version)}@N anew")
         for version, plan in written.items()
         if version in fixed and serialize_plan(plan) != serialize_plan(fixed[version])
     ]
     moves: list[PriceMove] = []
-    for version in sorted(written.keys() - fixed.keys(), key=order_version):
+    unreadable = {get_moving_plan(version) for version in known - fixed.keys()}
+    for version in sorted(written.keys() - known, key=order_version):
         current = find_newest_versions(sold, find_version_owner(version)).get(get_plan_name(version))
-        if (fault := _find_fault(version, current, [*before, *moves], at)) is not None:
+        if get_moving_plan(version) in unreadable:
+            faults.append((f"plans.{version}", "follows a version that cannot be read, which an alert names"))
+        elif (fault := _find_fault(version, current, [*before, *moves], at)) is not None:
             faults.append((f"plans.{version}", fault))
         elif current is not None and (lacking := _list_lacking(sold[current], written[version], sold)):
             what = f"has no price in {', '.join(lacking)}, in which subscribers may be charged"

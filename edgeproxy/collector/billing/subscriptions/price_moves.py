@@ -56,9 +56,16 @@ def select_plans_on_sale(
 ) -> dict[str, Plan]:
     """Return the versions that are sold at a Unix second: those of the configuration, `plans`, and of plans that it
     sells those of moves that have begun, of which `moved` has the terms. A version whose move is ahead is not sold
-    before, whatever the configuration says."""
+    before, whatever the configuration says. Where `moved` lacks a version, which is unreadable then, no earlier one is
+    sold in its place."""
     ahead = {move.after for move in moves if move.at > now}
     sold = {version: plan for version, plan in plans.items() if version not in ahead}
     names = {get_plan_name(version) for version in sold}
     begun = [move.after for move in moves if move.at <= now and get_plan_name(move.after) in names]
-    return {**sold, **{version: moved[version] for version in begun}}
+    sold |= {version: moved[version] for version in begun if version in moved}
+    lacking = {get_moving_plan(one): order_version(one) for one in sorted(begun, key=order_version) if one not in moved}
+    return {
+        version: plan
+        for version, plan in sold.items()
+        if (latest := lacking.get(get_moving_plan(version))) is None or order_version(version) > latest
+    }

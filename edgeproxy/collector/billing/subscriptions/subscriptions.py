@@ -95,7 +95,7 @@ async def _resume_subscription(
     coupon: str | None,
 ) -> tuple[Subscription, int]:
     """Have a subscription that ended within its period go on; raises ChangeRejectedError and CouponRejectedError."""
-    plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now)
+    plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now, loaded.customer.name)
     change = await prepared_changes.prepare_resumption(connection, loaded, plan, terms, plans=plans, now=now)
     begun, row, current = change.begun, loaded.row, loaded.current
     assert begun is not None
@@ -214,7 +214,7 @@ async def change_subscription(
     loaded = await subscription_rows.get_by_customer(connection, ref, lock=True)
     row, current = loaded.row, loaded.current
     require_version(row.version, match)
-    plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now)
+    plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now, loaded.customer.name)
     terms = PlanTerms(is_yearly, quantity, currency)
     plan_change = await prepared_changes.prepare_change(connection, loaded, plan, when, terms, plans=plans, now=now)
     sold = plans[plans_on_sale.resolve_version(plan, plans, loaded.customer.name)]

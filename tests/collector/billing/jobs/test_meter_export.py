@@ -1,4 +1,4 @@
-"""Slices are as long as Stripe lets them be sent."""
+"""The export of usage to Stripe's meters: slices are as long as they can be sent, and bad rows stop nobody else."""
 
 import asyncio
 from pathlib import Path
@@ -6,15 +6,20 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
-from edgeproxy.collector.billing.meter_export import slicing
+from edgeproxy.collector.billing.meter_export import outbox_rows, slicing
 from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.subscriptions.plan_versions import record_plans
+from edgeproxy.collector.database.billing_tables import plan_versions, segments
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import billing_exporter, billing_slices
+from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION
+from edgeproxy.config.collector.catalog import serialize_plan
+from edgeproxy.wire.batch import FIRST
 from tests.support.era import Heard
-from tests.support.sold import KEY, settings
+from tests.support.sold import KEY, Sold, settings
 
 NOON = 1_800_014_400
-HOUR, MINUTE = 3600, 60
+DAY, HOUR, MINUTE = 86400, 3600, 60
 
 
 def test_a_minute_of_refusals_makes_slices_longer_long_before_one_is_due(tmp_path: Path, sqlite_database: str) -> None:
@@ -44,6 +49,52 @@ def test_a_minute_of_refusals_makes_slices_longer_long_before_one_is_due(tmp_pat
             assert lengths == [HOUR] * 3 + [2 * HOUR] * 3
             now += 2 * MINUTE
             assert await length() == 2 * HOUR, "the refusals are over"
+        finally:
+            await stripe.close()
+            await database.close()
+
+    asyncio.run(work())
+
+
+def test_an_unreadable_plan_version_keeps_the_usage_of_its_own_customers_alone(
+    tmp_path: Path, sqlite_database: str
+) -> None:
+    async def work() -> None:
+        known = settings(tmp_path, sqlite_database, "http://127.0.0.1:9", collection="meters")
+        assert known.billing is not None
+        database = await Database.connect(sqlite_database)
+        stripe = Stripe(known.billing.stripe, KEY)
+        of = Sold(database, known)
+        exports = MeterExportJob(database, stripe, lambda: known, Heard(), lambda: float(NOON + 2 * DAY))
+
+        async def sent() -> set[tuple[str, int]]:
+            await exports.fix_slices()
+            await exports.compare_outbox()
+            async with database.reading() as connection:
+                return {(row.customer, row.value) for row in await outbox_rows.select_rows(connection)}
+
+        async def write(settings: str) -> None:
+            async with database.writing() as connection:
+                version = plan_versions.c.version == "enterprise@1"
+                await connection.execute(sa.update(plan_versions).where(version).values(settings=settings))
+
+        try:
+            async with database.writing() as connection:
+                await record_plans(connection, known.plans)
+                await database.insert_edges(
+                    connection, [{"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}]
+                )
+            for name, plan in (("acme", "standard"), ("bolt", "enterprise")):
+                await of.customer(name, plan, now=NOON)
+                await of.use(name, {"llm_tokens": len(name)}, at=NOON + HOUR)
+            async with database.writing() as connection:
+                await connection.execute(sa.update(segments).values(told_from=segments.c.start))
+            await write("poison")
+            assert await sent() == {("acme", 4)}
+            await write(serialize_plan(known.plans["enterprise@1"]))
+            assert await sent() == {("acme", 4), ("bolt", 4)}
+            await write("poison")
+            assert await sent() == {("acme", 4), ("bolt", 4)}, "nothing is taken back"
         finally:
             await stripe.close()
             await database.close()

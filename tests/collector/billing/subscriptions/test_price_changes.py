@@ -13,7 +13,9 @@ from edgeproxy.collector.billing.reports import price_effect
 from edgeproxy.collector.billing.subscriptions import plan_versions, price_changes, subscription_rows, subscriptions
 from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
 from edgeproxy.collector.billing.subscriptions.price_changes import PreparedChange, PriceChangeRow
+from edgeproxy.collector.database.billing_tables import plan_versions as version_rows
 from edgeproxy.collector.database.billing_tables import segments
+from edgeproxy.collector.database.unreadable_rows import UnreadableRowError
 from edgeproxy.config.collector.load import load_plans_text
 from tests.support.collector_fixtures import only_sqlite
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, at, fetch_invoices
@@ -324,3 +326,27 @@ def test_a_subscriber_is_shown_the_change_that_it_will_meet(tmp_path: Path, sqli
         }
 
     run(tmp_path, sqlite_database, work)
+
+
+def test_an_unreadable_version_stops_the_sale_of_its_own_plan_alone(tmp_path: Path, database: str) -> None:
+    async def work(of: Sold, closing: Any) -> None:
+        await of.customer("payer", "solo", now=JANUARY)
+        own = 'plans: {team@2: {fee: "60", tier: standard}, team@2+acme: {fee: "55", tier: standard}}'
+        await schedule(of, own, FEBRUARY)
+        async with of.database.writing() as connection:
+            damaged = sa.update(version_rows).where(version_rows.c.version.startswith("team@2"))
+            await connection.execute(damaged.values(settings='{"fee": []}'))
+        assert await find_sold(of, MARCH) == {"solo@1"}
+        async with of.database.reading() as connection:
+            assert await plan_versions.fetch_plans_on_sale(connection, of.known.plans, MARCH, "bolt")
+            with pytest.raises(UnreadableRowError):
+                await plan_versions.fetch_plans_on_sale(connection, of.known.plans, MARCH, "acme")
+        with pytest.raises(ChangeRejectedError) as refused:
+            await prepare(of, fee_only("team@3", "70"), APRIL)
+        assert "cannot be read" in str(refused.value.faults)
+        await schedule(of, fee_only("solo@2", "12"), MARCH)
+        for time in (FEBRUARY, MARCH):
+            await closing.step(time)
+        assert (await list_versions(of, "payer"))[-1] == "solo@2"
+
+    run(tmp_path, database, work)

@@ -42,3 +42,13 @@ def test_what_is_sold_is_what_the_file_has_and_what_has_begun_of_its_plans() -> 
     assert select_plans_on_sale(written, moved, MOVES, 100) == {"team@1": old, "team@2": new, "team@2+acme": new}
     assert select_plans_on_sale(written, moved, MOVES, 200).keys() == {"team@1", "team@2", "team@2+acme", "team@3"}
     assert get_moving_plan("team@2+acme") == "team+acme"
+
+
+def test_no_earlier_version_is_sold_in_the_place_of_an_unreadable_one() -> None:
+    written = {"team@1": Plan(fee=1), "solo@1": Plan(fee=1)}
+    moved = {"team@2+acme": Plan(fee=2), "solo@2": Plan(fee=2)}
+    assert select_plans_on_sale(written, moved, MOVES, 100).keys() == {"solo@1", "team@2+acme"}
+    later = moved | {"team@3": Plan(fee=3)}
+    assert select_plans_on_sale(written, later, MOVES, 200).keys() == {"solo@1", "solo@2", "team@2+acme", "team@3"}
+    without_own = {"team@2": Plan(fee=2)}
+    assert select_plans_on_sale(written, without_own, MOVES, 100).keys() == {"team@1", "team@2", "solo@1"}

@@ -5,6 +5,7 @@ wrapped anew is not under an older key.
 """
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -14,9 +15,16 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.encryption_tables import data_keys, encryption_keys
 from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.database.sealed_columns import BARE, SEALED
+from edgeproxy.collector.database.unreadable_rows import parse_rows, skip_unreadable
 from edgeproxy.collector.encryption.book_keys import rewrap_book_keys
 from edgeproxy.collector.encryption.book_rows import fetch_book_columns, seal_clear_books
-from edgeproxy.collector.encryption.data_keys import CIPHERTEXT, unwrap_data_key, wrap_data_key
+from edgeproxy.collector.encryption.data_keys import (
+    CIPHERTEXT,
+    SealedValueError,
+    WrappedKey,
+    unwrap_data_key,
+    wrap_data_key,
+)
 from edgeproxy.collector.encryption.keyring import LOOK_UP, Keyring, find_keyring
 from edgeproxy.collector.encryption.owners import get_owner_column
 from edgeproxy.collector.encryption.rows import Row, fetch_rows, match_value, seal_rows, store_domain
@@ -101,6 +109,8 @@ async def _seal_domains(database: Database) -> int:
                         domain = store_domain(find_keyring(connection), table, column, value)
                         own = match_value(connection, table, address, value)
                         await connection.execute(sa.update(target).where(own).values({column: domain}))
+                if not rows:  # None of them can be read.
+                    break
                 count += len(rows)
     return count
 
@@ -119,7 +129,10 @@ async def _find_clear(connection: AsyncConnection, table: str, last: Key | None)
 
 
 async def _seal_some(connection: AsyncConnection, table: str, keys: Sequence[Key]) -> int:
-    """Seal the rows of these primary keys that are in the clear; return their number."""
+    """Seal the rows of these primary keys that are in the clear; return how many were.
+
+    Those of a customer whose data key is unreadable stay in the clear, and an alert names the key.
+    """
     target, names = metadata.tables[table], SEALED[table].key
     key = [target.c[name] for name in names]
     statement = sa.select(target).where(sa.tuple_(*key).in_(keys), _is_clear(table))
@@ -127,10 +140,16 @@ async def _seal_some(connection: AsyncConnection, table: str, keys: Sequence[Key
     rows: list[dict[str, object]] = [dict(row._mapping) for row in result]
     known = {*names, *filter(None, (get_owner_column(table),))}
     clear = [{name: row[name] for name in {*known, *_list_clear(table, row)}} for row in rows]
-    for row, stored in zip(rows, await seal_rows(connection, table, clear), strict=True):
-        own = [target.c[name] == row[name] for name in names]
-        await connection.execute(sa.update(target).where(*own).values(**stored))
-    return len(rows)
+    try:
+        sealed: list[dict[str, object] | None] = [*await seal_rows(connection, table, clear)]
+    except SealedValueError:
+        alone = [await skip_unreadable(seal_rows(connection, table, [row])) for row in clear]
+        sealed = [None if one is None else one[0] for one in alone]
+    for row, stored in zip(rows, sealed, strict=True):
+        if stored is not None:
+            own = [target.c[name] == row[name] for name in names]
+            await connection.execute(sa.update(target).where(*own).values(**stored))
+    return sum(stored is not None for stored in sealed)
 
 
 def _list_clear(table: str, row: Row) -> Iterator[str]:
@@ -147,46 +166,70 @@ async def rotate_keys(database: Database, keyring: Keyring) -> tuple[int, int]:
     """Have a new key wrap all data keys; return its id, and how many data keys were wrapped anew.
 
     A rotation that was cut off goes on with the key that it had made. Keys that wrap nothing any more are deleted; the
-    new one, and that of look-ups, are wrapped by the master key of now. Raises KeyServiceError and
-    KeysUnavailableError.
+    new one, and that of look-ups, are wrapped by the master key of now. A data key that cannot be unwrapped is set
+    aside: it stays as it is, with the key that wraps it. Raises KeyServiceError and KeysUnavailableError.
     """
+    unreadable: set[str] = set()
     async with database.writing() as connection:
         counts = await fetch_data_key_counts(connection)
         current = max(counts)
-        if len(counts) == 1:
+        if len(counts) == 1 or not await _has_old(connection, keyring, current, unreadable):
             current += 1
             await keyring.insert_key(connection, current)
         for id_ in (LOOK_UP, current):
             await keyring.rewrap_key(connection, id_)
         await keyring.load(connection)
     count, rewrapped = 0, KEYS_MAX
-    while rewrapped == KEYS_MAX:
+    while rewrapped:
         async with database.writing() as connection:
-            rewrapped = await _rewrap_some(connection, keyring, current)
+            rewrapped = await _rewrap_some(connection, keyring, current, unreadable)
         count += rewrapped
     async with database.writing() as connection:
         # Who was making a data key when the rotation began has a lock on the key that wraps it, until it is committed.
         old = (encryption_keys.c.id > LOOK_UP) & (encryption_keys.c.id < current)
         await connection.execute(sa.select(encryption_keys.c.id).where(old).with_for_update())
-        while rewrapped := await _rewrap_some(connection, keyring, current):
+        while rewrapped := await _rewrap_some(connection, keyring, current, unreadable):
             count += rewrapped
         await rewrap_book_keys(connection, keyring.keys.ciphers, current)
-        await connection.execute(sa.delete(encryption_keys).where(old))
+        is_used = sa.exists().where(data_keys.c.encryption_key == encryption_keys.c.id)
+        await connection.execute(sa.delete(encryption_keys).where(old, ~is_used))
     return current, count
 
 
-async def _rewrap_some(connection: AsyncConnection, keyring: Keyring, current: int) -> int:
-    old = sa.select(data_keys).where(data_keys.c.encryption_key < current).limit(KEYS_MAX).with_for_update()
-    rows = (await connection.execute(old)).all()
-    values = [
-        {
-            "own": row.customer,
-            "encryption_key": current,
-            "wrapped": wrap_data_key(keyring, row.customer, current, unwrap_data_key(keyring, *row)),
-        }
-        for row in rows
-    ]
-    if values:
-        own = data_keys.c.customer == sa.bindparam("own")
-        await connection.execute(sa.update(data_keys).where(own), values)
-    return len(rows)
+async def _has_old(connection: AsyncConnection, keyring: Keyring, current: int, unreadable: set[str]) -> bool:
+    """Return whether a rotation to the `current` key was cut off, and not merely left keys that are unreadable."""
+    if not await _select_old(connection, current, unreadable):
+        return True  # All but the end of it is done.
+    while rows := await _select_old(connection, current, unreadable):
+        if _unwrap_rows(keyring, rows, unreadable):
+            return True
+    return False
+
+
+async def _select_old(connection: AsyncConnection, current: int, without: set[str]) -> Sequence[WrappedKey]:
+    is_old = (data_keys.c.encryption_key < current) & data_keys.c.customer.not_in(without)
+    rows = await connection.execute(sa.select(data_keys).where(is_old).limit(KEYS_MAX).with_for_update())
+    return [(row.customer, row.encryption_key, row.wrapped) for row in rows]
+
+
+def _unwrap_rows(keyring: Keyring, rows: Sequence[WrappedKey], unreadable: set[str]) -> dict[str, bytes]:
+    """Return the data keys of rows by customer. Those that cannot be unwrapped are set aside, and added to
+    `unreadable`."""
+    keys = dict(parse_rows(data_keys.name, rows, lambda row: (row[0], unwrap_data_key(keyring, *row)), itemgetter(0)))
+    unreadable |= {row[0] for row in rows} - keys.keys()
+    return keys
+
+
+async def _rewrap_some(connection: AsyncConnection, keyring: Keyring, current: int, unreadable: set[str]) -> int:
+    """Wrap some data keys by the current key, and return how many; 0 where there are no others."""
+    while rows := await _select_old(connection, current, unreadable):
+        keys = _unwrap_rows(keyring, rows, unreadable)
+        values = [
+            {"own": customer, "encryption_key": current, "wrapped": wrap_data_key(keyring, customer, current, key)}
+            for customer, key in keys.items()
+        ]
+        if values:
+            own = data_keys.c.customer == sa.bindparam("own")
+            await connection.execute(sa.update(data_keys).where(own), values)
+            return len(values)
+    return 0

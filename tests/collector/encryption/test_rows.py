@@ -58,6 +58,7 @@ from edgeproxy.collector.privacy.export import write_archive
 from edgeproxy.config.collector.encryption import Encryption
 from edgeproxy.config.collector.settings import CollectorSettings
 from loadtest.testbed.postgresql import Postgresql
+from tests.support.collector_fixtures import only_sqlite
 from tests.support.planted import find_value, list_planted, plant
 
 CALLER = Caller("test")
@@ -656,6 +657,53 @@ def test_a_rotation_to_another_master_key_leaves_the_first_one_useless(database:
     run(database, second, look)
     with pytest.raises(UnusableDatabaseError, match="another master key"):
         run(database, first, look)
+
+
+@only_sqlite("database")
+def test_unreadable_data_key_keeps_no_other_from_being_sealed_and_rotated(database: str, tmp_path: Path) -> None:
+    settings = make_key(tmp_path / "master.key")
+
+    async def write_clear(connection: AsyncConnection) -> None:
+        for name in ("acme", "bolt"):
+            clear = {"metadata": "{}", "external_id": f"new-{name}", "external_id_sealed": None}
+            of_name = sa.update(customers_table).where(customers_table.c.name == name)
+            await connection.execute(of_name.values(**clear))
+
+    async def damage(opened: Database, _: Keyring | None) -> bytes:
+        async with opened.writing() as connection:
+            for name in ("acme", "bolt"):
+                await create(connection, name)
+            id_ = (await customers.get_row(connection, "acme")).id
+            row = (await connection.execute(sa.select(data_keys).where(data_keys.c.customer == id_))).one()
+            await connection.execute(sa.update(data_keys).where(data_keys.c.customer == id_).values(wrapped=b"poison"))
+            await connection.execute(sa.update(contacts_table).values(domain=None))
+            await write_clear(connection)
+            return bytes(row.wrapped)
+
+    wrapped = run(database, settings, damage)
+
+    async def do(opened: Database, keyring: Keyring | None) -> None:
+        assert keyring is not None
+        sealed = await migration.seal_clear_rows(opened)
+        assert sealed >= 2, "the domains and the customer of bolt"
+        first, count = await migration.rotate_keys(opened, keyring)
+        second, _ = await migration.rotate_keys(opened, keyring)
+        assert second == first + 1, "what is unreadable is no rotation that was cut off"
+        async with opened.writing() as connection:
+            assert (await read(connection, "bolt"))[0] == "new-bolt"
+            counts = await migration.fetch_data_key_counts(connection)
+            assert sorted(counts.values()) == [1, count], "the key of the unreadable one stays"
+            assert counts[second] == count
+            await connection.execute(
+                sa.update(data_keys).where(data_keys.c.encryption_key < second).values(wrapped=wrapped)
+            )
+        third, rewrapped = await migration.rotate_keys(opened, keyring)
+        assert (third, rewrapped) == (second, 1)
+        async with opened.reading() as connection:
+            assert await migration.fetch_data_key_counts(connection) == {second: count + 1}
+            assert len(await contacts.list_contacts(connection, "acme")) == 2
+
+    run(database, settings, do)
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)

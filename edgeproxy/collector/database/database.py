@@ -8,7 +8,7 @@ import os
 import sqlite3
 from calendar import monthrange
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, date, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -159,6 +159,7 @@ class Database:
         """The file of a database of SQLite."""
         self.ownership: Ownership | None = None
         """Owner of the tables; None before it is known, and on SQLite."""
+        self._has_written = False
         self.row_security_gap: str | None = None
         """The reason why row-level security does not hold transactions that serve one customer; None where it does."""
         self.precedence = Precedence()
@@ -207,9 +208,13 @@ class Database:
         return database
 
     async def close(self) -> None:
-        """End all connections."""
-        for engine in self._engines:
+        """End all connections. On SQLite nothing that was deleted is left in a file by then, unless others use it."""
+        for engine in self._engines[1:]:
             await engine.dispose()
+        if self.is_sqlite and self._has_written:  # The last connection would do it too, had none been lost.
+            with suppress(sa.exc.SQLAlchemyError, OSError):
+                await self.purge_deleted()
+        await self._writer.dispose()
         if not self.is_sqlite:
             await self.locks.dispose()
 
@@ -309,6 +314,7 @@ class Database:
         It serves one customer alone where `row_security.serving` says so, as those of `reading` do.
         """
         await self.precedence.give_way()
+        self._has_written = True
         try:
             async with self._writer.begin() as connection:
                 with counting_work():

@@ -124,6 +124,8 @@ class AlertSender:
         self._database = database
         self._settings = settings
         self._metrics = metrics
+        self._set_aside: set[int] = set()
+        """The alerts that cannot be read: once there are ROUTED_MAX, no other would be routed any more."""
         self._contacts = contacts
         self._site = site
         self._fetch_names = fetch_names
@@ -198,10 +200,11 @@ class AlertSender:
 
         `column` is set to the time at which they were taken up.
         """
-        statement = statement.order_by(alerts.c.id).limit(ROUTED_MAX)
+        statement = statement.where(alerts.c.id.not_in(self._set_aside)).order_by(alerts.c.id).limit(ROUTED_MAX)
         async with self._database.reading() as connection:
-            rows = await connection.execute(statement)
+            rows = (await connection.execute(statement)).all()
             candidates = parse_rows(alerts.name, rows, parse_message, attrgetter("id"))
+        self._set_aside |= {row.id for row in rows} - {alert.id for alert in candidates}
         if not candidates:
             return []
         now_ms = round(now * 1000)

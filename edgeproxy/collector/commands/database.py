@@ -22,7 +22,6 @@ from edgeproxy.collector.billing.reports import accounting
 from edgeproxy.collector.commands.command_caller import get_command_caller
 from edgeproxy.collector.commands.encrypted_copy import copy_encrypted
 from edgeproxy.collector.database import row_security
-from edgeproxy.collector.database.book_text import BookValueError
 from edgeproxy.collector.database.database import (
     CONNECTION_ERRORS,
     Database,
@@ -32,7 +31,7 @@ from edgeproxy.collector.database.database import (
 )
 from edgeproxy.collector.database.ownership import fetch_ownership
 from edgeproxy.collector.database.schema import REVISION
-from edgeproxy.collector.encryption.data_keys import SealedValueError
+from edgeproxy.collector.database.unreadable_rows import UnreadableRowError
 from edgeproxy.collector.encryption.keyring import open_keyring
 from edgeproxy.collector.ledger import quarantine
 from edgeproxy.config.collector.settings import CollectorSettings, read_database
@@ -326,7 +325,7 @@ def _run(work: Callable[[], Coroutine[object, object, str]]) -> CommandResult:
     """Run what a command does in a loop of its own, and return what came of it."""
     try:
         return 0, event_loop.run(work())
-    except (quarantine.ReplayRejectedError, BookValueError, CommandError, CustomerRefError, SealedValueError) as error:
+    except (quarantine.ReplayRejectedError, CommandError, CustomerRefError, UnreadableRowError) as error:
         return 1, str(error)
     except UnusableDatabaseError as error:
         return 2, str(error)

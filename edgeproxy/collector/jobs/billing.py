@@ -54,6 +54,7 @@ from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.collector.database.encryption import ColumnCipher
 from edgeproxy.collector.database.periodic import Job, Rest, repeat, run_exclusively
 from edgeproxy.collector.pages.urls import build_url, select_listener
+from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import get_default_currency
 from edgeproxy.config.collector.settings import CollectorSettings
 
@@ -294,10 +295,25 @@ class BillingJobs:
             due = await dunning.list_due_customers(connection, settings, now)
         names = [*due.unpaid_since, *due.paid]
         for first in range(0, len(names), dunning.TAKEN_MAX):
+            await self._pause_some(names[first : first + dunning.TAKEN_MAX], settings, settings.billing, now)
+
+    async def _pause_some(
+        self, names: Sequence[str], settings: CollectorSettings, billing: Billing, now: float
+    ) -> None:
+        """Pause or release some customers, in one transaction unless it fails because of one of them."""
+
+        async def pause(connection: AsyncConnection, among: Sequence[str]) -> None:
+            if (await charging.fetch_charging(connection, billing)).is_on:
+                await dunning.pause_and_release(connection, settings, now, among)
+
+        try:
             async with self._database.writing() as connection:
-                if (await charging.fetch_charging(connection, settings.billing)).is_on:
-                    some = names[first : first + dunning.TAKEN_MAX]
-                    await dunning.pause_and_release(connection, settings, now, some)
+                await pause(connection, names)
+        except CONNECTION_ERRORS:
+            raise
+        except Exception:
+            failed = "a customer could not be paused or released, and is looked at again"
+            await self._each(names, lambda connection, name: pause(connection, [name]), failed)
 
     async def _follow_unpaid_plans(self) -> None:
         """Charge fees again whose customers have paid all; write off what those whose plan has ended do not pay."""
@@ -306,9 +322,11 @@ class BillingJobs:
             return
         async with self._database.reading() as connection:
             paid = await resumed_fees.list_paid(connection, now, PLANS_MAX)
-        for customer in paid:
-            async with self._database.writing() as connection:
-                await resumed_fees.resume_fees(connection, customer, now)
+        await self._each(
+            paid,
+            lambda connection, customer: resumed_fees.resume_fees(connection, customer, now),
+            "fees of a customer who has paid could not be charged again, and are looked at again",
+        )
         if settings.billing.unpaid.after == "uncollectible":
             async with self._database.writing() as connection:
                 if (await charging.fetch_charging(connection, settings.billing)).is_on:
@@ -360,7 +378,7 @@ class BillingJobs:
     async def _each(
         self,
         some: Sequence[str],
-        follow: Callable[[AsyncConnection, str], Awaitable[None]],
+        follow: Callable[[AsyncConnection, str], Awaitable[object]],
         failed: str = "the caps of a plan could not be brought to hold a customer, and are looked at again",
     ) -> None:
         """Follow each customer in its own transaction, so that a failure delays no other one."""

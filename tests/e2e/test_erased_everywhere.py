@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,28 @@ import pytest
 import sqlalchemy as sa
 from redis import Redis as Client
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import directory_log, directory_parts
 from edgeproxy.collector.directory.version_log import READABLE_SECONDS
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
-from loadtest.testbed.collector import EDGE, SERVICE, Collector, sha256
+from loadtest.testbed.collector import ADMIN, EDGE, SERVICE, Collector, sha256
 from loadtest.testbed.customers import key_of
 from loadtest.testbed.edge import StartEdge
 from loadtest.testbed.redis import Redis
 from loadtest.testbed.waiting import until
 from tests.e2e.test_planted_customers import METERS, ask, run
-from tests.support.byte_search import find_marks, search_files
+from tests.support.byte_search import expand, find_marks, search_files, search_texts
 from tests.support.collector_fixtures import StartCollector, only_sqlite
+from tests.support.read_paths import list_paths
 from tests.support.used_database import use_database
 
 GONE, STAYS = "planted-000", "planted-001"
 NAMES = {GONE: "cust-000", STAYS: "cust-001"}
 """Markers, each in all texts of a customer but its name, which stays in the ledger."""
+EXPORTED_SECONDS = 3 * 3600
+"""The age in seconds of usage whose hour is closed, so that it is exported."""
 KEY_SECONDS_MAX = 600
 """Seconds for which the hub may keep a part of a version that is replaced."""
 
@@ -65,7 +70,10 @@ def live(collector: Collector, mark: str) -> None:
         {"subject": f"customers%2F{name}", "mail": email},
         bad | {"id": mark, "more": "x" * 20_000},
     ]
-    send("POST", "/v1/events", [bad | {"id": name, "meter": "people", "value": f"user-{mark}"}], token=SERVICE)
+    person = bad | {"meter": "people", "value": f"user-{mark}"}
+    hours_ago = format_timestamp(round((time.time() - EXPORTED_SECONDS) * 1000))
+    people = [person | {"id": name}, person | {"id": f"{name}-before", "time": hours_ago}]
+    send("POST", "/v1/events", people, token=SERVICE)
     send("POST", "/v1/events", rejected, token=SERVICE)
 
 
@@ -87,11 +95,20 @@ def list_hub_keys(client: "Client[bytes]", mark: str) -> dict[bytes, int]:
     return {key: client.ttl(key) for key in client.scan_iter() if mark in find_marks(key + (client.dump(key) or b""))}
 
 
+def read_all(collector: Collector, *customers: str) -> dict[str, set[str]]:
+    """The markers in whatever the API returns of these customers and of nobody, archives too, each with its paths."""
+    answers = {path: collector.get(path, token=ADMIN) for path in list_paths(customers) if "stream" not in path}
+    assert all(answer.status < 500 for answer in answers.values())
+    return search_texts({path: answer.body for path, answer in answers.items()})
+
+
 @only_sqlite("database")
 @pytest.mark.timeout(300)
 def test_each_copy_forgets_an_erased_customer_by_itself(
-    start_collector: StartCollector, start_edge: StartEdge, tmp_path: Path
+    start_collector: StartCollector, start_edge: StartEdge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     directory_signatures.create_key_file(tmp_path / "directory.key")
     (tmp_path / "master.key").write_bytes(bytes(range(32)))
     (tmp_path / "master.key").chmod(0o600)
@@ -113,7 +130,16 @@ def test_each_copy_forgets_an_erased_customer_by_itself(
         for mark in NAMES:
             live(collector, mark)
         until(lambda: {ask(edge, name) for name in NAMES.values()} == {200}, "an edge serves them")
-        edge_folder, data = tmp_path / "edge", collector.database.parent
+        edge_folder, data, parquet = tmp_path / "edge", collector.database.parent, tmp_path / "parquet"
+        parquet.mkdir()
+        export = ("export", "-c", collector.file, "--parquet", f"file://{parquet}")
+        run(*export)
+        exported = b"".join(form for file in parquet.rglob("*.parquet") for form in expand(file.read_bytes()))
+        assert all(name.encode() in exported for name in NAMES.values()), "names are those of the ledger"
+        assert search_files(parquet) == {}, "people are hashed by secrets of their customers"
+        read = read_all(collector, *NAMES.values())
+        for mark, other in ((GONE, STAYS), (STAYS, GONE)):
+            assert f"/v1/customers/{NAMES[mark]}/data" in read[mark] - read[other]
         assert {GONE, STAYS} <= search_files(edge_folder).keys() & search_files(data).keys()
         assert list_hub_keys(client, GONE)
 
@@ -128,4 +154,8 @@ def test_each_copy_forgets_an_erased_customer_by_itself(
         age_versions(collector)
         until(lambda: GONE not in search_files(data), "the collector's files have forgotten", seconds=120.0)
         assert STAYS in search_files(edge_folder).keys() & search_files(data).keys()
+        assert GONE not in read_all(collector, *NAMES.values())
+        run(*export)
+        assert search_files(parquet) == {}
+        assert [*(tmp_path / "tmp").iterdir()] == [], "downloads are in files without a name"
         assert ask(edge, NAMES[STAYS]) == 200

@@ -8,6 +8,7 @@ import base64
 import binascii
 import io
 import re
+import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ WIDE = re.compile(rb"p\0l\0a\0n\0t\0e\0d\0(?:[!-~]\0)*[!-~]")
 ADDRESS_STEM = b"2001:db8:77:"
 HEX = re.compile(rb"706c616e746564(?:[0-9a-f]{2})*")
 BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_-]{8,}")
-ZSTD, GZIP, PARQUET = b"\x28\xb5\x2f\xfd", b"\x1f\x8b\x08", b"PAR1"
+ZSTD, GZIP, PARQUET, ZIP = b"\x28\xb5\x2f\xfd", b"\x1f\x8b\x08", b"PAR1", b"PK\x03\x04"
 DEPTH_MAX = 4
 """Forms within forms, such as Base64 in a compressed batch."""
 
@@ -69,6 +70,9 @@ def _list_inner(content: bytes, lower: bytes) -> Iterator[bytes]:
                 yield base64.b64decode(text + b"=" * (-len(text) % 4)) if len(text) % 4 != 1 else b""
     if content.startswith(PARQUET):
         yield _read_parquet(content)
+    if content.startswith(ZIP):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            yield from (archive.read(name) for name in archive.namelist())
     yield from _list_frames(content, ZSTD)
     yield from _list_frames(content, GZIP)
 

@@ -1,0 +1,29 @@
+"""What can be read of a collector's API: each of its paths, about each of some customers and about nobody."""
+
+from collections.abc import Collection, Iterator
+
+from edgeproxy.collector.api.endpoint import AnyEndpoint
+from edgeproxy.collector.api.groups import GROUPS
+from tests.support.site import AN_ID, PLACES
+
+
+class Places(dict[str, str]):
+    """The values of parameters; those of other parameters are an id of nothing."""
+
+    def __missing__(self, key: str) -> str:
+        return AN_ID
+
+
+def list_endpoints() -> Iterator[AnyEndpoint]:
+    """List all endpoints that can be read."""
+    yield from (one for group in GROUPS for one in group.endpoints if one.method == "GET")
+
+
+def list_paths(customers: Collection[str]) -> list[str]:
+    """The paths of what can be read, of each customer and without one."""
+    paths = []
+    for endpoint in list_endpoints():
+        for customer in customers:
+            path = endpoint.path.format_map(Places({**PLACES, "customer": customer}))
+            paths += [path] if "{customer}" in endpoint.path else [path, f"{path}?customer={customer}"]
+    return list(dict.fromkeys(paths))

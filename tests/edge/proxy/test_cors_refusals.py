@@ -5,16 +5,25 @@ from collections.abc import Callable
 import pytest
 
 from edgeproxy.edge.http1.field_values import find_value
+from edgeproxy.edge.http1.message import REASONS
 from edgeproxy.edge.proxy import cors
 from edgeproxy.edge.proxy.refused_head import RefusedHead, read_refused_head
 from tests.support.http2_wire import http2
-from tests.support.transcript import KEY, UNLIMITED, Edge, get, head
+from tests.support.transcript import KEY, UNLIMITED, Edge, digest, get, head, ok
 from tests.support.wire import Message
 
 PAGE = "https://app.example.com"
 OTHER_PAGE = "https://other.example.com"
 ALLOWED = "Access-Control-Allow-Origin"
 ORIGIN = f"Origin: {PAGE}"
+CHUNKED = "Transfer-Encoding: chunked"
+PAUSED = {"unpaid": 402, "paused": 403}
+ELSEWHERE = {
+    421: "the admin listener",
+    500: "a `respond` of the configuration",
+    503: "test_a_page_sees_that_a_service_is_busy",
+}
+"""Statuses of the edge's own answers that are not below, and where they are from."""
 KEY_LINE = f"X-API-Key: {UNLIMITED}"
 
 
@@ -28,7 +37,11 @@ def edge(edge: Edge) -> Edge:
     config["upstreams"]["nowhere"] = {"endpoints": ["http://127.0.0.1:1"]}
     config["upstreams"]["slow"] = {**config["upstreams"]["api"], "timeouts": {"response_head": "1s"}}
     config["tiers"]["basic"] = {"limits": [{"rate": "1/min"}]}
+    config["upstreams"]["busy"] = {**config["upstreams"]["api"], "breaker": {"pending": 1}}
+    config["flags"] = {"tried": {}}
+    config["meters"] = {"all": {"count": "total_tokens"}}
     paged = {"cors": {"origins": [PAGE]}}
+    refusing = {"format": "openai", "ask_for_usage": {"else": "refuse"}}
     config["routes"] += [
         {"path": "/app/*", "upstream": "api", **paged},
         {"path": "/app/open/*", "upstream": "api", "auth": "none", **paged},
@@ -37,7 +50,14 @@ def edge(edge: Edge) -> Edge:
         {"path": "/app/posts", "upstream": "api", "auth": "none", "methods": ["POST"], **paged},
         {"path": "/app/costly/*", "upstream": "api", "cost": 2, **paged},
         {"path": "/app/staff/*", "upstream": "api", "scopes": ["staff"], **paged},
+        {"path": "/app/tried/*", "upstream": "api", "flag": "tried", **paged},
+        {"path": "/app/busy/*", "upstream": "busy", "auth": "none", **paged},
+        {"path": "/app/gone", "respond": {"status": 410}, "auth": "none", **paged},
+        {"path": "/app/model/*", "upstream": "api", "auth": "none", "response_usage": refusing, **paged},
     ]
+    for name, status in PAUSED.items():
+        config["customers"][name] = {"tier": "free", "paused": {"why": "so", "status": status}}
+        config["keys"].append({"sha256": digest(name), "customer": name})
     return edge
 
 
@@ -55,6 +75,14 @@ REFUSED: dict[str, tuple[int, bytes]] = {
     "a fragment": (400, gets("/app/open/x?y#z")),
     "two keys": (400, gets("/app/x", KEY_LINE, KEY_LINE)),
     "no key": (401, gets("/app/x")),
+    "a customer who has to pay": (402, gets("/app/x", "X-API-Key: unpaid")),
+    "a customer who is paused": (403, gets("/app/x", "X-API-Key: paused")),
+    "a flag that the customer has not": (404, gets("/app/tried/x", KEY_LINE)),
+    "a path that is gone": (410, gets("/app/gone")),
+    "a coding of a body that is read": (
+        415,
+        posts("Content-Length: 2", "Content-Encoding: gzip", path="/app/model/v1/chat/completions") + b"{}",
+    ),
     "no scope": (403, gets("/app/staff/x", KEY_LINE)),
     "another method": (405, gets("/app/posts")),
     "a body that does not come": (408, posts("Content-Length: 5")),
@@ -72,6 +100,7 @@ REFUSED: dict[str, tuple[int, bytes]] = {
 OF_HTTP1: dict[str, tuple[int, bytes]] = {
     "a head that is malformed": (400, gets("/app/open/x", "X-A : b")),
     "a body that is malformed": (400, posts("Transfer-Encoding: chunked") + b"zz\r\n"),
+    "a body without a length": (411, posts(CHUNKED, path="/app/model/v1/chat/completions") + b"0\r\n\r\n"),
     "a head that does not end": (408, gets("/app/open/x")[:-2] + b"X-A: "),
     "a coding that is unknown": (501, posts("Transfer-Encoding: gzip")),
     "another version": (505, gets("/app/open/x").replace(b"HTTP/1.1", b"HTTP/1.9")),
@@ -102,7 +131,7 @@ async def test_a_page_sees_each_refusal_over_http1(edge: Edge, name: str) -> Non
 async def test_a_page_sees_each_refusal_over_http2(edge: Edge, name: str) -> None:
     status, request = REFUSED[name]
     client = await http2(edge)
-    line, *lines = request[:-4].decode().split("\r\n")
+    line, *lines = request.partition(b"\r\n\r\n")[0].decode().split("\r\n")
     method, path, _ = line.split(" ")
     fields = [(field.lower(), value) for field, _, value in (each.partition(": ") for each in lines)]
     has_body = any(field == "content-length" and value != "0" for field, value in fields)
@@ -111,6 +140,24 @@ async def test_a_page_sees_each_refusal_over_http2(edge: Edge, name: str) -> Non
     if name in FORWARDED:
         await (await edge.upstream.accepts()).gets_head()
     check(await client.answer_of(number), status)
+
+
+def test_each_status_of_the_edge_is_here() -> None:
+    statuses = {status for status, _ in (REFUSED | OF_HTTP1).values()}
+    assert sorted(statuses | ELSEWHERE.keys()) == sorted(status for status in REASONS if status >= 400)
+
+
+async def test_a_page_sees_that_a_service_is_busy(edge: Edge) -> None:
+    first, client, second = await edge.client(), await edge.client(), await http2(edge)
+    await first.sends(gets("/app/busy/x"))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    await client.sends(gets("/app/busy/x"))
+    check(await client.gets_answer(), 503)
+    number = await second.begins_request("GET", "/app/busy/x", ("origin", PAGE))
+    check(await second.answer_of(number), 503)
+    await upstream.sends(ok())
+    await first.gets_answer()
 
 
 @pytest.mark.parametrize(

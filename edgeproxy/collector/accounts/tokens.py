@@ -5,6 +5,7 @@ Of a secret only the SHA-256 is stored. It has the form of a key with the prefix
 
 import re
 from collections.abc import Collection
+from operator import attrgetter
 from typing import Literal, NotRequired
 
 import sqlalchemy as sa
@@ -22,6 +23,7 @@ from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.accounts.rows import Role, TokenMatch, TokenRow
 from edgeproxy.collector.database.schema import token_secrets, tokens
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.key_form import REGEX, generate_key, is_miswritten
 from edgeproxy.config.parsers import NAME
@@ -149,7 +151,9 @@ async def list_tokens(connection: AsyncConnection) -> list[TokenResponse]:
     """Return all tokens that were created over HTTP, by name."""
     counts = await _count_secrets(connection)
     rows = await connection.execute(sa.select(tokens).order_by(tokens.c.name))
-    return [to_response(TokenRow(*row), counts.get(row.name, 0)) for row in rows]
+    return parse_rows(
+        tokens.name, rows, lambda row: to_response(TokenRow(*row), counts.get(row.name, 0)), attrgetter("name")
+    )
 
 
 async def get_token(connection: AsyncConnection, name: str) -> TokenResponse:

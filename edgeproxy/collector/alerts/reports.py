@@ -13,7 +13,7 @@ from edgeproxy.collector.alerts.kinds import NOTICES, AlertKind
 from edgeproxy.collector.alerts.message import parse_message
 from edgeproxy.collector.alerts.mutes import Side
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alert_handling, alerts
-from edgeproxy.collector.database.statements import AnyRow
+from edgeproxy.collector.database.statements import AnyRow, AnySelect
 from edgeproxy.collector.database.unreadable_rows import ReadPage, find_cursor, parse_rows
 
 PAGE_ALERTS_MAX = 1000
@@ -58,6 +58,12 @@ async def list_alerts(
     if state is not None:
         of_state = sa.select(alert_deliveries.c.alert).where(alert_deliveries.c.state == state)
         statement = statement.where(alerts.c.id.in_(of_state))
+    return await _fetch_page(connection, statement, limit, has_deliveries=has_deliveries)
+
+
+async def _fetch_page(
+    connection: AsyncConnection, statement: AnySelect, limit: int, *, has_deliveries: bool
+) -> ReadPage[JsonObject]:
     rows = (await connection.execute(statement)).all()
     reports = await _to_reports(connection, rows[:limit], has_deliveries=has_deliveries)
     return ReadPage(reports, find_cursor(rows, limit, attrgetter("id")))

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from operator import itemgetter
-from typing import Any, TypeGuard, TypeVar
+from typing import TypeGuard, TypeVar
 
 import orjson
 import sqlalchemy as sa
@@ -168,8 +168,8 @@ async def fetch_page(
     table: str,
     statement: AnySelect,
     limit: int,
-    parse: Callable[[dict[str, Any]], Parsed],
-    get_key: Callable[[dict[str, Any]], object] = itemgetter("id"),
+    parse: Callable[..., Parsed],
+    get_key: Callable[..., object] = itemgetter("id"),
 ) -> ReadPage[Parsed]:
     """Return the first `limit` rows as `parse` returns them: `fetch_rows`, and `parse_page` of unreadable_rows.py."""
     stored = await _fetch_stored_rows(connection, table, statement.limit(limit + 1))

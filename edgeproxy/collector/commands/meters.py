@@ -4,6 +4,7 @@ Each returns an exit code and a text, as those of database.py do.
 """
 
 import time
+from collections.abc import Mapping
 
 import sqlalchemy as sa
 
@@ -38,10 +39,19 @@ def sync_catalog(settings: CollectorSettings, *, dry: bool) -> CommandResult:
         return 2, str(error)
     except StripeCallError as error:
         return 1, f"Stripe does not do it: {error}"
-    text = "\n".join(map(str, steps)) or "Stripe has all of it"
+    text = "\n".join([*map(str, steps), *_list_left_out(settings.plans)]) or "Stripe has all of it"
     if dry and steps:
         text += "\nnothing was changed: it was a dry run"
     return (1 if any(not step.call for step in steps) else 0), text
+
+
+def _list_left_out(plans: Mapping[str, Plan]) -> list[str]:
+    """Return a line for each plan that has no prices at Stripe, with the reason."""
+    return [
+        f"left out  plan     {version}: it has {reason}; its usage is invoiced by items"
+        for version, plan in plans.items()
+        if (reason := plan.find_items_reason()) is not None
+    ]
 
 
 async def _fetch_scheduled(settings: CollectorSettings) -> dict[str, Plan]:

@@ -336,6 +336,10 @@ class Plan(Part):
             return "a threshold"
         return None if self._currency == USD else f"prices in {self._currency}"
 
+    def find_items_reason(self) -> str | None:
+        """Find why items of invoices charge its usage in place of Stripe's meters; None where these do."""
+        return self.in_currency(USD).find_meters_obstacle() if USD in self.currencies else "no prices in usd"
+
     @property
     def has_prices(self) -> bool:
         """Whether it can ever cost anything."""

@@ -7,7 +7,6 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from edgeproxy.config.addresses import is_local_url, is_loopback
 from edgeproxy.config.collector.alerts import is_in_clear
-from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.collector.listeners import GROUPS, PAGE_GROUPS
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.meters import MEASURES, SPLIT_ESTIMATES
@@ -80,8 +79,7 @@ def _list_meter_warnings(settings: CollectorSettings) -> Iterator[str]:
     if settings.billing is None or settings.billing.collection != "meters":
         return
     for version, plan in settings.plans.items():
-        obstacle = plan.in_currency(USD).find_meters_obstacle() if USD in plan.currencies else "no prices in usd"
-        if obstacle is not None:
+        if (obstacle := plan.find_items_reason()) is not None:
             yield (
                 f"billing.plans: {version} has {obstacle}, which Stripe's meters cannot have: its usage is "
                 "invoiced by items, as with collection: invoice_items"

@@ -61,6 +61,24 @@ def test_the_catalog_is_brought_to_stripe(
     assert sync_catalog(known, dry=True) == (0, "Stripe has all of it")
 
 
+def test_sync_names_each_plan_that_it_leaves_out_and_why(
+    own_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
+    known = settings(tmp_path, f"sqlite:///{tmp_path}/ledger.db", own_sandbox.url, collection="meters")
+    shared = {"included": "10", "price": "0.02", "by": {"dimension": "model", "prices": {"large": "0.03"}}}
+    packed = {"price": "0.02", "package": "10"}
+    plans = {
+        "models@1": Plan.model_validate({"fee": "0", "meters": {"tokens": shared}}),
+        "packs@1": Plan.model_validate({"fee": "0", "meters": {"tokens": packed}}),
+    }
+    _, output = sync_catalog(known.model_copy(update={"plans": plans}), dry=True)
+    assert [line for line in output.splitlines() if line.startswith("left out")] == [
+        "left out  plan     models@1: it has prices of tokens by model; its usage is invoiced by items",
+        "left out  plan     packs@1: it has prices of tokens by package; its usage is invoiced by items",
+    ]
+
+
 def test_a_version_that_differs_is_reported_and_left_alone(own_sandbox: Sandbox) -> None:
     def plan(price: str) -> dict[str, Plan]:
         meter = {"included": "10", "price": price}

@@ -3,7 +3,8 @@
 import json
 import sys
 from hashlib import sha256
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, cast
 from urllib.parse import quote
 
 import typer
@@ -32,6 +33,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would come of
 CUSTOMER_COLUMNS = ("name", "tier", "state", "external_id", "created_at", "id")
 BUDGET_COLUMNS = ("start", "name", "amount", "currency", "meter", "per", "used", "percent", "resets", "key")
 BUDGET_HELP = "Most that it may use: $50/month, or 1000000 tokens/day of a meter."
+ROTATION_COLUMNS = ("start", "name", "state", "delivery", "rotate_by", "expires_at", "id", "next_key")
 KEY_COLUMNS = ("start", "name", "state", "created_at", "expires_at", "last_used_on", "rotate_by", "id")
 TOKEN_COLUMNS = ("name", "role", "customer", "edge", "region", "secrets", "expires_at", "source")
 
@@ -263,6 +265,43 @@ def keys_rotate(
     """Create a key in place of another one: it is printed this once."""
     body = {"overlap": overlap} if overlap else {}
     _print_secret(Api(collector, ca).call("POST", f"{_key_path(key)}/rotate", body, create=True), as_json)
+
+
+def keys_rotation(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
+    """Show how a customer's keys rotate, and those that are due, on their way or replaced."""
+    api = Api(collector, ca)
+    _show_rotation(api.call("GET", api.customer_path(customer, "key-rotation")), as_json)
+
+
+def keys_public_key(
+    customer: CustomerRef,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A public key as JWK (JSON).")] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove the key instead.")] = False,
+    as_json: Json = False,
+    collector: Url = None,
+    ca: Authorities = None,
+) -> None:
+    """Register the public key to which a customer's new keys are encrypted."""
+    if (file is None) != delete:
+        fail("name the FILE of a public key, or --delete", 2)
+    api = Api(collector, ca)
+    path = api.customer_path(customer, "public-key")
+    if file is None:
+        _show_rotation(api.call("DELETE", path), as_json)
+        return
+    try:
+        jwk = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        fail(f"{file} cannot be read as JSON", 2)
+    _show_rotation(api.call("PUT", path, {"jwk": jwk}), as_json)
+
+
+def _show_rotation(rotation: JsonObject, as_json: bool) -> None:
+    if as_json:
+        show(rotation, as_json)
+        return
+    show({name: value for name, value in rotation.items() if name != "keys"}, as_json)
+    table(cast(list[JsonObject], rotation["keys"]), ROTATION_COLUMNS, as_json)
 
 
 def keys_revoke(key: KeyRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:

@@ -96,6 +96,8 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "budget": "accounts.keys_budget",
             "budgets": "accounts.keys_budgets",
             "rotate": "accounts.keys_rotate",
+            "rotation": "accounts.keys_rotation",
+            "public-key": "accounts.keys_public_key",
             "revoke": "accounts.keys_revoke",
             "restore": "accounts.keys_restore",
             "leaked": "accounts.keys_leaked",

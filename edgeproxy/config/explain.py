@@ -103,7 +103,7 @@ MISPLACED = {
     "weight": "write it in an endpoint: {url: http://HOST:PORT, weight: 2}",
 }
 """Hints for fields that are often written in the wrong place."""
-RENAMED: dict[Steps, str] = {("tables", "people"): "customers"}
+RENAMED: dict[Steps, str] = {("tables", "people"): "customers", ("rotation", "overlap"): "grace"}
 """New names of renamed fields, by the path of the old one."""
 
 

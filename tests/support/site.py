@@ -156,7 +156,7 @@ class PagesStage:
             }
             | pages,
             "regions": {"names": list(regions)},
-            "rotation": {"deliver": "portal", "overlap": "2d"},
+            "rotation": {"deliver": "webhook", "grace": "2d"},  # The portal, for who has no public key.
             "webhooks": {"encryption": base64.b64encode(b"w" * 32).decode(), "networks": ["127.0.0.0/8"]},
         }
         self.collector.settings |= collector or {}

@@ -31,7 +31,15 @@ CONTACT = "contact:"
 SEALED_ACTIONS = frozenset(
     (
         *("customer.create", "customer.change", "customer.contacts", "customer.import", "customer.spend_alerts"),
-        *("customer.currency", "key.create", "key.change", "key.revoke", "key.restore", "key.rotate"),
+        *(
+            "customer.currency",
+            "customer.public-key",
+            "key.create",
+            "key.change",
+            "key.revoke",
+            "key.restore",
+            "key.rotate",
+        ),
         *("webhook.create", "webhook.change", "webhook.delete", "limits.raise", "limits.revert"),
         *("subscription.create", "subscription.change", "subscription.coupon", "subscription.import"),
         *("subscription.import_dropped", "usage.correct"),

@@ -371,6 +371,16 @@ async def delete_alert_address(connection: AsyncConnection, caller: Caller, row:
     await _record_change(connection, caller, row, after)
 
 
+async def set_public_key(
+    connection: AsyncConnection, caller: Caller, row: CustomerRow, public_key: str | None
+) -> CustomerRow:
+    """Set the public key of a locked customer, as `public_keys.parse_public_key` returns it; None removes it."""
+    after = await transition(connection, row, public_key=public_key)
+    was, now = (None if one is None else {"public_key": orjson.loads(one)} for one in (row.public_key, public_key))
+    await audit.append_entry(connection, caller, AuditEntry("customer.public-key", row.name, was, now))
+    return after
+
+
 def merge_settings(customer: Customer, fields: JsonObject) -> Customer:
     """Return a customer with the settings among these fields; None sets one to its default."""
     changes = {

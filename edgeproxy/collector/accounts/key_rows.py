@@ -10,30 +10,56 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.rows import CustomerRow, KeyRow
 from edgeproxy.collector.accounts.states import AccountStateError, require_key_transition
+from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import keys
+from edgeproxy.collector.database.statements import AnySelect
 from edgeproxy.config.parsers import DIGEST
 
 SHA256_START_CHARACTERS = 8
 NOT_FOUND = "there is no such key"
-KEY_ROWS = sa.select(
-    *keys.c, customers_table.c.name.label("customer_name"), customers_table.c.rotate_every
-).select_from(keys.join(customers_table, customers_table.c.id == keys.c.customer))
-"""The query of all keys, in the columns of KeyRow."""
+ROTATE_EVERY = "edgeproxy_rotate_every"
+"""The option of a database's connections that has `rotation.every`, in seconds."""
+
+
+def select_keys(connection: AsyncConnection) -> AnySelect:
+    """Return the query of all keys, in the columns of KeyRow."""
+    every = sa.func.coalesce(customers_table.c.rotate_every, find_rotate_every(connection)).label("rotate_every")
+    columns = (*keys.c, customers_table.c.name.label("customer_name"), every)
+    return sa.select(*columns).select_from(keys.join(customers_table, customers_table.c.id == keys.c.customer))
+
+
+def set_rotate_every(database: Database, every: float | None) -> None:
+    """Have keys be due after so many seconds whose customer has no `rotate_every`."""
+    database.set_option(ROTATE_EVERY, None if every is None else round(every))
+
+
+def find_rotate_every(connection: AsyncConnection) -> int | None:
+    """Return the seconds after which keys are due whose customer has no `rotate_every`; None: they never are."""
+    sync = connection.sync_connection
+    assert sync is not None  # As there is whenever it is open.
+    every: int | None = sync.get_execution_options().get(ROTATE_EVERY)
+    return every
 
 
 async def get_row(connection: AsyncConnection, ref: str, *, lock: bool = False) -> KeyRow:
     """Return the row of a key by its id or the SHA-256 of its secret. Raises ChangeRejectedError if there is none."""
+    row = await find_row(connection, ref, lock=lock)
+    if row is None:
+        raise ChangeRejectedError(404, NOT_FOUND)
+    return row
+
+
+async def find_row(connection: AsyncConnection, ref: str, *, lock: bool = False) -> KeyRow | None:
+    """Return the row of a key by its id or the SHA-256 of its secret, or None."""
     is_digest = DIGEST.fullmatch(ref) is not None
     if not is_digest and not is_id(ref):
-        raise ChangeRejectedError(404, NOT_FOUND)
-    statement = KEY_ROWS.where(keys.c.sha256 == ref.lower() if is_digest else keys.c.id == ref)
+        return None
+    statement = select_keys(connection).where(keys.c.sha256 == ref.lower() if is_digest else keys.c.id == ref)
     if lock:
         statement = statement.with_for_update(of=keys)
     row = (await connection.execute(statement)).one_or_none()
-    if row is None:
-        raise ChangeRejectedError(404, NOT_FOUND)
-    return KeyRow._make(row)
+    return None if row is None else KeyRow._make(row)
 
 
 async def transition(connection: AsyncConnection, before: KeyRow, **columns: str | int | None) -> KeyRow:
@@ -78,6 +104,7 @@ def build_row(
         last_used_on=None,
         successor=None,
         version=1,
+        next_key=None,
         customer_name=owner.name,
         rotate_every=owner.rotate_every,
     )

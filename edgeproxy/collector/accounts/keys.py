@@ -11,50 +11,45 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.accounts import audit, bounds, customers, documents, faults, key_budgets
-from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts import bounds, customers, faults, key_budgets
+from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.bounds import KeyBounds
 from edgeproxy.collector.accounts.change import (
     INVALID_FIELDS,
     ChangeRejectedError,
-    compute_difference,
-    drop_empty_values,
     reject_field,
     require_version,
 )
 from edgeproxy.collector.accounts.customers import Columns
 from edgeproxy.collector.accounts.ids import now_ms
-from edgeproxy.collector.accounts.key_notices import enqueue_key_event, notify_owners
+from edgeproxy.collector.accounts.key_changes import insert_key, to_response, update_key_row, withdraw_next_key
+from edgeproxy.collector.accounts.key_notices import notify_owners
 from edgeproxy.collector.accounts.key_owners import require_owner_not_moved, require_present
 from edgeproxy.collector.accounts.key_rows import (
-    KEY_ROWS,
     build_row,
     compute_sha256,
+    find_rotate_every,
     get_row,
-    insert_rows,
-    transition,
+    select_keys,
 )
-from edgeproxy.collector.accounts.models import CreateKeyRequest, Key, KeyWithSecret, ShownKeyState
+from edgeproxy.collector.accounts.models import CreateKeyRequest, Key, KeyWithSecret
 from edgeproxy.collector.accounts.rotation import is_due
-from edgeproxy.collector.accounts.rows import KeyRow
+from edgeproxy.collector.accounts.rows import CustomerRow, KeyRow
 from edgeproxy.collector.accounts.states import (
     ROTATED,
     USABLE_KEY_STATES,
+    WITHDRAWN,
     KeyState,
     compute_key_state,
-    compute_restorable_until,
-    compute_rotate_by,
 )
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.page_order import order_page, parse_sort
 from edgeproxy.collector.database.schema import keys
 from edgeproxy.collector.database.statements import AnyColumn
 from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_page, parse_rows
-from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.config.key_form import generate_key, get_key_start
 from edgeproxy.config.limits import KeyLimit
-from edgeproxy.wire.key_uses import USAGE_KEY_DIGITS, format_usage_key
+from edgeproxy.wire.key_uses import USAGE_KEY_DIGITS
 
 KEYS_MAX = 1000
 """Usable keys of a customer: edges get all of them at once."""
@@ -64,48 +59,7 @@ SORTS: Mapping[str, AnyColumn] = {
     "last_used_on": sa.func.coalesce(keys.c.last_used_on, 0),
 }
 """The columns by which the keys of a customer are listed; ids grow with the time."""
-SHOWN_STATES: Mapping[KeyState, ShownKeyState] = {
-    KeyState.ACTIVE: "active",
-    KeyState.DUE: "due",
-    KeyState.ROTATING: "rotating",
-    KeyState.EXPIRED: "expired",
-    KeyState.RESTORABLE: "revoked",
-    KeyState.REVOKED: "revoked",
-}
-EVENT_TYPES: Mapping[str, EventType] = {
-    "key.change": EventType.KEY_UPDATED,
-    "key.revoke": EventType.KEY_REVOKED,
-    "key.restore": EventType.KEY_RESTORED,
-    "key.rotate": EventType.KEY_ROTATED,
-}
-"""The types of messages to webhooks, by the actions of the audit log."""
 BOUNDS = (keys.c.scopes, keys.c.limits, keys.c.budget, keys.c.expires_at)
-
-
-def to_response(row: KeyRow) -> Key:
-    """Return a key as the API does."""
-    now = now_ms()
-    state, until = compute_key_state(row, now), compute_restorable_until(row)
-    budget = key_budgets.parse_budget(row.budget)
-    day = None if row.last_used_on is None else format_timestamp(row.last_used_on * 1000)[:10]
-    return {
-        "id": row.id,
-        "customer": row.customer_name,
-        "start": row.start,
-        "usage_key": format_usage_key(bytes.fromhex(row.sha256)).decode(),
-        "name": row.name,
-        "scopes": None if row.scopes is None else orjson.loads(row.scopes),
-        "limits": None if row.limits is None else orjson.loads(row.limits),
-        "budget": None if budget is None else budget.to_response(),
-        "created_at": format_timestamp(row.created_at),
-        "expires_at": format_timestamp(row.expires_at),
-        "revoked_at": format_timestamp(row.revoked_at),
-        "last_used_on": day,
-        "rotate_by": format_timestamp(compute_rotate_by(row)),
-        "rotated_to": row.successor,
-        "restorable_until": format_timestamp(until) if state is KeyState.RESTORABLE else None,
-        "state": SHOWN_STATES[state],
-    }
 
 
 async def find_owner(connection: AsyncConnection, ref: str) -> str | None:
@@ -133,9 +87,9 @@ async def list_keys(
     `lead`: only those that are due for rotation within so many seconds. `usage_keys`: only those that usage calls so.
     """
     owner = await customers.get_row(connection, customer)
-    statement = KEY_ROWS.where(keys.c.customer == owner.id)
+    statement = select_keys(connection).where(keys.c.customer == owner.id)
     if lead is not None:
-        statement = statement.where(is_due(now_ms() / 1000, lead))
+        statement = statement.where(is_due(now_ms() / 1000, lead, find_rotate_every(connection)))
     if usage_keys is not None:
         statement = statement.where(sa.func.substr(keys.c.sha256, 1, USAGE_KEY_DIGITS).in_(usage_keys))
     column, descending = parse_sort(sort)
@@ -154,7 +108,7 @@ async def create_key(
     owner = await customers.get_row(connection, customer, lock=True)
     require_present(owner)
     now = now_ms()
-    existing = await _require_room(connection, owner.id, now)
+    existing = await require_room(connection, owner.id, now)
     scopes = None if new.scopes is None else sorted(new.scopes)
     budget = key_budgets.dump_budget(new.budget)
     if own:
@@ -176,7 +130,7 @@ async def create_key(
     )
     if new.sha256 is not None:
         await _require_unused_sha256(connection, new.sha256)
-    created = await _insert(connection, caller, row)
+    created = await insert_key(connection, caller, row)
     await notify_owners(connection, caller, AlertKind.KEY_CREATED, row, name=row.name)
     return cast(KeyWithSecret, {**created, "secret": secret} if secret else created)
 
@@ -197,7 +151,7 @@ async def update_key(
     row = await get_row(connection, ref, lock=True)
     require_version(row.version, match)
     await require_owner_not_moved(connection, row.customer)
-    _require_usable(row)
+    require_usable(row)
     fields = {name: getattr(change, name) for name in change.model_fields_set}
     values = _compute_values(row, change)
     if own:
@@ -211,7 +165,9 @@ async def update_key(
         bounds.require_within(requested, [existing])
     if all(getattr(row, name) == value for name, value in values.items()):
         return to_response(row), row.version
-    return await _update(connection, caller, row, values, "key.change")
+    # A replacement on its way has the terms of before.
+    row = await withdraw_next_key(connection, caller, row, "the key that it was to replace was changed")
+    return await update_key_row(connection, caller, row, values, "key.change")
 
 
 def _compute_values(row: KeyRow, change: BaseModel) -> Columns:
@@ -247,8 +203,9 @@ async def revoke_key(
         return to_response(row)
     if why is None:  # A key that was found in public ends wherever it is.
         await require_owner_not_moved(connection, row.customer)
+    row = await withdraw_next_key(connection, caller, row, "the key that it was to replace was revoked")
     values: Columns = {"revoked_at": now_ms(), "revoked_for": why}
-    revoked = (await _update(connection, caller, row, values, "key.revoke", why))[0]
+    revoked = (await update_key_row(connection, caller, row, values, "key.revoke", why))[0]
     await notify_owners(connection, caller, AlertKind.KEY_REVOKED, row, name=row.name, why=why)
     return revoked
 
@@ -268,8 +225,8 @@ async def restore_key(
     if compute_key_state(row, now) is not KeyState.RESTORABLE:
         raise ChangeRejectedError(409, _explain_final(row, now))
     require_present(owner)
-    await _require_room(connection, owner.id, now)
-    return await _update(connection, caller, row, {"revoked_at": None, "revoked_for": None}, "key.restore")
+    await require_room(connection, owner.id, now)
+    return await update_key_row(connection, caller, row, {"revoked_at": None, "revoked_for": None}, "key.restore")
 
 
 def _explain_final(row: KeyRow, now: int) -> str:
@@ -278,6 +235,8 @@ def _explain_final(row: KeyRow, now: int) -> str:
         return "the key is not revoked"
     if row.revoked_for == ROTATED:
         return f"the key was replaced at once, by the key {row.successor}"
+    if row.revoked_for == WITHDRAWN:
+        return "the key never reached its customer"
     if row.expires_at is not None and row.expires_at <= now:
         return "the key has expired meanwhile: make a new one"
     return "the key was revoked more than 24 hours ago: make a new one"
@@ -293,33 +252,45 @@ async def rotate_key(
     """
     owner = await customers.get_row(connection, (await get_row(connection, ref)).customer, lock=True)
     row = await get_row(connection, ref, lock=True)
-    _require_usable(row)
+    require_usable(row)
     if row.successor is not None:
         raise ChangeRejectedError(409, f"it has been rotated already, to the key {row.successor}")
     require_present(owner)
     now = now_ms()
+    row = await withdraw_next_key(connection, caller, row, "rotated by hand")
     if overlap:  # Both can be used meanwhile.
-        await _require_room(connection, owner.id, now)
+        await require_room(connection, owner.id, now)
+    new, secret = build_replacement(owner, row, now, own=own)
+    created = await insert_key(connection, caller, new)
+    await end_replaced(connection, caller, row, new, overlap)
+    return {**created, "secret": secret, "replaces": row.id}
+
+
+def build_replacement(owner: CustomerRow, row: KeyRow, now: int, *, own: bool) -> tuple[KeyRow, str]:
+    """Return the row of a key that replaces another one, made at this Unix millisecond, and its secret; see
+    `rotate_key`."""
     secret = generate_key(row.start.partition("_v1_")[0] if "_v1_" in row.start else "edge")
     expires_at = row.expires_at
     if expires_at is not None and not own:
         expires_at = now + max(expires_at - row.created_at, 1000)
     inherited = {"name": row.name, "scopes": row.scopes, "limits": row.limits, "budget": row.budget}
-    start = get_key_start(secret)
-    new = build_row(owner, compute_sha256(secret), start=start, **inherited, expires_at=expires_at)
-    created = await _insert(connection, caller, new)
-    values: Columns = {"successor": new.id}
+    digest, start = compute_sha256(secret), get_key_start(secret)
+    return build_row(owner, digest, start=start, **inherited, expires_at=expires_at), secret
+
+
+async def end_replaced(connection: AsyncConnection, caller: Caller, row: KeyRow, new: KeyRow, overlap: int) -> None:
+    """End a key `overlap` seconds from now, or at once, as another one replaces it; the owners are told."""
+    now, values = now_ms(), Columns(successor=new.id, next_key=None)
     if overlap == 0:
         values |= {"revoked_at": now, "revoked_for": ROTATED}
     else:
         end = now + overlap * 1000
         values["expires_at"] = end if row.expires_at is None else min(end, row.expires_at)
-    rotated = (await _update(connection, caller, row, values, "key.rotate"))[0]
+    rotated = (await update_key_row(connection, caller, row, values, "key.rotate"))[0]
     until = None if overlap == 0 else rotated["expires_at"]
     await notify_owners(
-        connection, caller, AlertKind.KEY_ROTATED, row, name=row.name, new_start=start, works_until=until
+        connection, caller, AlertKind.KEY_ROTATED, row, name=row.name, new_start=new.start, works_until=until
     )
-    return {**created, "secret": secret, "replaces": row.id}
 
 
 def dump_limits(limits: tuple[KeyLimit, ...] | None) -> str | None:
@@ -339,7 +310,8 @@ def require_future_end(expires_at: int | None, now: int) -> None:
         raise reject_field("expires_at", "is past: revoke the key instead")
 
 
-def _require_usable(row: KeyRow) -> None:
+def require_usable(row: KeyRow) -> None:
+    """Raise ChangeRejectedError where edges do not accept a key."""
     if compute_key_state(row, now_ms()) not in USABLE_KEY_STATES:
         raise ChangeRejectedError(409, f"the key is {to_response(row)['state']}: make a new one")
 
@@ -351,7 +323,7 @@ async def _fetch_last_bounds(connection: AsyncConnection, customer: str) -> KeyB
     return KeyBounds() if row is None else bounds.parse_bounds(*row)._replace(scopes=frozenset())
 
 
-async def _require_room(connection: AsyncConnection, customer: str, now: int) -> Sequence[KeyBounds]:
+async def require_room(connection: AsyncConnection, customer: str, now: int) -> Sequence[KeyBounds]:
     """Return the bounds of the customer's usable keys; raises ChangeRejectedError where there are KEYS_MAX."""
     usable = (keys.c.customer == customer) & keys.c.revoked_at.is_(None)
     usable &= keys.c.expires_at.is_(None) | (keys.c.expires_at > now)
@@ -365,36 +337,3 @@ async def _require_unused_sha256(connection: AsyncConnection, sha256: str) -> No
     rows = await connection.execute(sa.select(keys.c.id).where(keys.c.sha256 == sha256))
     if rows.one_or_none() is not None:
         raise ChangeRejectedError(409, "there is a key with this sha256 already")
-
-
-async def _insert(connection: AsyncConnection, caller: Caller, row: KeyRow) -> Key:
-    """Insert a new key with its audit entry and outbox row; return it."""
-    await insert_rows(connection, [row])
-    created = to_response(row)
-    await documents.enqueue_changes(connection, "customer", [row.customer_name])
-    entry = AuditEntry("key.create", f"{row.customer_name}/{row.id}", None, drop_empty_values(created))
-    await audit.append_entry(connection, caller, entry)
-    await enqueue_key_event(connection, EventType.KEY_CREATED, row, created)
-    return created
-
-
-async def _update(
-    connection: AsyncConnection,
-    caller: Caller,
-    row: KeyRow,
-    values: Columns,
-    action: str,
-    why: str | None = None,
-) -> tuple[Key, int]:
-    """Change a key by `transition`, with its audit entry and outbox row; return it with its version."""
-    before = to_response(row)
-    changed = await transition(connection, row, **values)
-    after = to_response(changed)
-    changed_from, changed_to = compute_difference(before, after)
-    await documents.enqueue_changes(connection, "customer", [row.customer_name])
-    entry = AuditEntry(
-        action, f"{row.customer_name}/{row.id}", changed_from, {**changed_to, **({"why": why} if why else {})}
-    )
-    await audit.append_entry(connection, caller, entry)
-    await enqueue_key_event(connection, EVENT_TYPES[action], row, after)
-    return after, changed.version

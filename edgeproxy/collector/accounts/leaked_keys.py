@@ -6,8 +6,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.key_rows import KEY_ROWS, compute_sha256
-from edgeproxy.collector.accounts.keys import revoke_key, to_response
+from edgeproxy.collector.accounts.key_changes import to_response
+from edgeproxy.collector.accounts.key_rows import compute_sha256, select_keys
+from edgeproxy.collector.accounts.keys import revoke_key
 from edgeproxy.collector.accounts.models import Key
 from edgeproxy.collector.accounts.rows import KeyRow
 from edgeproxy.collector.database.schema import keys
@@ -15,7 +16,7 @@ from edgeproxy.collector.database.schema import keys
 
 async def find_by_secret(connection: AsyncConnection, secret: str) -> Key | None:
     """Return the key whose secret this is, in whatever state it is; None where there is none."""
-    statement = KEY_ROWS.where(keys.c.sha256 == compute_sha256(secret))
+    statement = select_keys(connection).where(keys.c.sha256 == compute_sha256(secret))
     row = (await connection.execute(statement)).one_or_none()
     return None if row is None else to_response(KeyRow._make(row))
 

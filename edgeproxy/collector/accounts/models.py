@@ -145,7 +145,7 @@ class RotateKeyRequest(Body):
     """The rotation of a key."""
 
     overlap: Span | None = None
-    """The time for which the old key stays valid, such as 7d; 0s ends it at once. By default `rotation.overlap` of the
+    """The time for which the old key stays valid, such as 7d; 0s ends it at once. By default `rotation.grace` of the
     collector's file, or 7d."""
 
 

@@ -12,22 +12,37 @@ from edgeproxy.collector.alerts.alert import Alert, is_unraised
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.schema import customers, keys
+from edgeproxy.collector.database.statements import AnySelect
+from edgeproxy.config.collector.rotation import Rotation
 from edgeproxy.config.units import DAY_SECONDS, format_seconds
 
 KEYS_MAX = 500
 """Keys that one statement fetches."""
 FRACTION = 5
 """The part of `rotate_every` in which the alert is raised at the earliest: the last fifth."""
-EVERY = customers.c.rotate_every
-DUE_AT = keys.c.created_at + EVERY * 1000
-"""The Unix millisecond by which a key should be rotated."""
+OWN_EVERY = customers.c.rotate_every
 ALERT_KEY = sa.literal("rotation:") + keys.c.id
 """The key of the first alert of a key."""
-ROTATING_CUSTOMERS = sa.select(customers.c.id).where(EVERY.is_not(None)).correlate(None)
+ROTATING_CUSTOMERS = sa.select(customers.c.id).where(OWN_EVERY.is_not(None)).correlate(None)
 """Few of all customers: SQLite looks for their keys alone."""
-DUE_KEYS = sa.select(
-    keys.c.id, keys.c.start, keys.c.name, customers.c.name.label("customer_name"), DUE_AT.label("due")
-).join_from(keys, customers, customers.c.id == keys.c.customer)
+
+
+def get_every(every: float | None) -> sa.ColumnElement[int]:
+    """Return the SQL expression of the seconds after which a key is due; `every` as `rotation.every` has it."""
+    return OWN_EVERY if every is None else sa.func.coalesce(OWN_EVERY, round(every))
+
+
+def get_due_at(every: float | None) -> sa.ColumnElement[int]:
+    """Return the SQL expression of the Unix millisecond by which a key should be rotated."""
+    return keys.c.created_at + get_every(every) * 1000
+
+
+def select_due_keys(every: float | None) -> AnySelect:
+    """Return the query of keys in the columns of DueKey, but for the last one; `is_due` chooses those that are due."""
+    due_at = get_due_at(every).label("due")
+    return sa.select(keys.c.id, keys.c.start, keys.c.name, customers.c.name.label("customer_name"), due_at).join_from(
+        keys, customers, customers.c.id == keys.c.customer
+    )
 
 
 class DueKey(NamedTuple):
@@ -47,37 +62,39 @@ class DueKey(NamedTuple):
         return {"key": self.id, "start": self.start, "name": self.name, "rotate_by": format_day(self.due)}
 
 
-def is_due(now: float, lead: float) -> sa.ColumnElement[bool]:
+def is_due(now: float, lead: float, every: float | None) -> sa.ColumnElement[bool]:
     """Return the SQL condition that a key, joined with its customer, is to be rotated within `lead` seconds, or was.
 
     Where `rotate_every` is shorter than five leads, the key is due when four fifths of it are over.
     """
-    part = EVERY * 1000 / FRACTION
-    ends = keys.c.expires_at
+    due_at, part, ends = get_due_at(every), get_every(every) * 1000 / FRACTION, keys.c.expires_at
+    is_candidate: sa.ColumnElement[bool] = keys.c.customer.in_(ROTATING_CUSTOMERS)
+    if every is not None:
+        is_candidate |= keys.c.created_at <= round((now + lead - every) * 1000)
     return sa.and_(
-        keys.c.customer.in_(ROTATING_CUSTOMERS),
+        is_candidate,
         customers.c.deleting_since.is_(None),
         keys.c.revoked_at.is_(None),
         keys.c.successor.is_(None),
-        ends.is_(None) | ((ends > DUE_AT) & (ends > now * 1000)),
-        DUE_AT - sa.case((part < lead * 1000, part), else_=lead * 1000) <= now * 1000,
+        ends.is_(None) | ((ends > due_at) & (ends > now * 1000)),
+        due_at - sa.case((part < lead * 1000, part), else_=lead * 1000) <= now * 1000,
     )
 
 
-async def count_overdue(connection: AsyncConnection, now: float) -> int:
+async def count_overdue(connection: AsyncConnection, now: float, every: float | None) -> int:
     """Return how many keys are past the time by which they should be rotated."""
-    statement = DUE_KEYS.with_only_columns(sa.func.count(), maintain_column_froms=True).where(is_due(now, 0))
-    return int((await connection.execute(statement)).scalar_one())
+    statement = select_due_keys(every).with_only_columns(sa.func.count(), maintain_column_froms=True)
+    return int((await connection.execute(statement.where(is_due(now, 0, every)))).scalar_one())
 
 
 async def list_due_alerts(
-    connection: AsyncConnection, now: float, lead: float, more: Mapping[str, str] | None = None
+    connection: AsyncConnection, now: float, lead: float, every: float | None, more: Mapping[str, str] | None = None
 ) -> list[Alert]:
     """Return the alerts of keys that are due within `lead` seconds and have none yet, KEYS_MAX at most.
 
     `more`: further details of each alert.
     """
-    statement = DUE_KEYS.add_columns(ALERT_KEY).where(is_due(now, lead), is_unraised(ALERT_KEY)).limit(KEYS_MAX)
+    statement = select_due_keys(every).add_columns(ALERT_KEY).where(is_due(now, lead, every), is_unraised(ALERT_KEY))
     return [
         Alert(
             key=key.alert_key,
@@ -87,28 +104,30 @@ async def list_due_alerts(
             details={**key.details, **(more or {})},
             at=now,
         )
-        for key in map(DueKey._make, await connection.execute(statement))
+        for key in map(DueKey._make, await connection.execute(statement.limit(KEYS_MAX)))
     ]
 
 
 async def list_reminders(
-    connection: AsyncConnection, now: float, times: tuple[float, ...], more: Mapping[str, str]
+    connection: AsyncConnection, now: float, rotation: Rotation, more: Mapping[str, str]
 ) -> list[Alert]:
     """Return the alerts of keys that nobody has rotated for so many seconds since they were due; KEYS_MAX of each time.
 
     Where the first alert of a key came later, times count from there. Of those that are over the last one is raised.
     """
-    first, reminders = alerts.alias("first"), []
-    for after, until in pairwise([*times, float("inf")]):
-        alert_key = ALERT_KEY + ":" + sa.cast(EVERY, sa.Text) + f":{format_seconds(after)}"
-        begins = sa.case((first.c.at > DUE_AT, first.c.at), else_=DUE_AT)
+    every = rotation.every
+    first, reminders, due_at = alerts.alias("first"), [], get_due_at(every)
+    for after, until in pairwise([*rotation.reminders, float("inf")]):
+        alert_key = ALERT_KEY + ":" + sa.cast(get_every(every), sa.Text) + f":{format_seconds(after)}"
+        begins = sa.case((first.c.at > due_at, first.c.at), else_=due_at)
         is_over = begins <= (now - after) * 1000
         if until != float("inf"):
             is_over &= begins > (now - until) * 1000
         statement = (
-            DUE_KEYS.add_columns(alert_key)
+            select_due_keys(every)
+            .add_columns(alert_key)
             .join(first, first.c.key == ALERT_KEY)
-            .where(is_due(now, 0), is_over, is_unraised(alert_key))
+            .where(is_due(now, 0, every), is_over, is_unraised(alert_key))
         )
         for key in map(DueKey._make, await connection.execute(statement.limit(KEYS_MAX))):
             days = int((now - key.due / 1000) / DAY_SECONDS)
@@ -119,6 +138,37 @@ async def list_reminders(
                     customer=key.customer,
                     title=f"the key {key.start}… of {key.customer} was due for rotation by {format_day(key.due)}",
                     details={**key.details, "days_overdue": days, **more},
+                    at=now,
+                )
+            )
+    return reminders
+
+
+async def list_end_reminders(connection: AsyncConnection, now: float, times: tuple[float, ...]) -> list[Alert]:
+    """Return the reminders of keys that were replaced and end within so many seconds; KEYS_MAX of each time.
+
+    Of those that are over the last one is raised. A time that was over when the key was replaced raises none.
+    """
+    new, ends, reminders = keys.alias("new"), keys.c.expires_at, []
+    for until, before in pairwise([0.0, *times]):
+        alert_key = sa.literal("key-end:") + keys.c.id + f":{format_seconds(before)}"
+        statement = (
+            sa.select(keys.c.id, keys.c.start, keys.c.name, customers.c.name, ends, alert_key, new.c.start)
+            .join_from(keys, customers, customers.c.id == keys.c.customer)
+            .join(new, new.c.id == keys.c.successor)
+            .where(keys.c.revoked_at.is_(None), customers.c.deleting_since.is_(None), is_unraised(alert_key))
+            .where(ends > (now + until) * 1000, ends <= (now + before) * 1000, new.c.created_at <= ends - before * 1000)
+        )
+        for *key, new_start in await connection.execute(statement.limit(KEYS_MAX)):
+            old = DueKey(*key)
+            details = {"key": old.id, "start": old.start, "name": old.name, "new_start": new_start}
+            reminders.append(
+                Alert(
+                    key=old.alert_key,
+                    kind=AlertKind.KEY_ENDS_SOON,
+                    customer=old.customer,
+                    title=f"the key {old.start}… of {old.customer} was replaced, and ends on {format_day(old.due)}",
+                    details={**details, "ends_on": format_day(old.due)},
                     at=now,
                 )
             )

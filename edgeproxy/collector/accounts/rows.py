@@ -27,6 +27,8 @@ class CustomerRow(NamedTuple):
     """The currency in which it is charged for good; None where none was chosen yet."""
     display_name: str | None = None
     """The name by which people know a customer whose `name` is a pseudonym; None where it is not."""
+    public_key: str | None = None
+    """The JWK to which secrets of new keys are encrypted, as `public_keys.py` writes it; None where there is none."""
 
 
 class KeyRow(NamedTuple):
@@ -53,6 +55,8 @@ class KeyRow(NamedTuple):
     successor: str | None
     """The id of the key that replaces it."""
     version: int
+    next_key: str | None
+    """The id of the key that is to replace it once its customer has collected the secret."""
     customer_name: str
     """The name of the customer."""
     rotate_every: int | None

@@ -21,6 +21,8 @@ from edgeproxy.collector.accounts.rows import CustomerRow, KeyRow
 DAY_MS = 86_400_000
 ROTATED = "rotated"
 """The reason with which a key is revoked that was replaced without an overlap."""
+WITHDRAWN = "withdrawn"
+"""The reason with which a key is revoked whose secret was on its way to its customer."""
 
 
 class CustomerState(StrEnum):
@@ -114,9 +116,9 @@ def compute_rotate_by(row: KeyRow) -> int | None:
 def compute_restorable_until(row: KeyRow) -> int | None:
     """Return the Unix millisecond until which the revocation of a key can be taken back: a day, and at most its expiry.
 
-    None where the key was not revoked, or was replaced at once.
+    None where the key was not revoked, was replaced at once, or never reached its customer.
     """
-    if row.revoked_at is None or row.revoked_for == ROTATED:
+    if row.revoked_at is None or row.revoked_for in (ROTATED, WITHDRAWN):
         return None
     until = row.revoked_at + DAY_MS
     return until if row.expires_at is None else min(until, row.expires_at)

@@ -144,7 +144,7 @@ async def _import_keys(
     for name in pending_customers & (names - owners.keys()):
         owners[name] = customers.build_row(name, Customer(tier="pending"))
     ours = schema.keys.c.sha256.in_([key.sha256 for key in batch])
-    rows = await connection.execute(key_rows.KEY_ROWS.where(ours).with_for_update(of=schema.keys))
+    rows = await connection.execute(key_rows.select_keys(connection).where(ours).with_for_update(of=schema.keys))
     existing = {row.sha256: KeyRow._make(row) for row in rows}
     new, entries, changed_owners, refused, same = [], [], [], [], 0
     for key in batch:

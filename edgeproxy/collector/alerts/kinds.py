@@ -29,6 +29,7 @@ class AlertKind(StrEnum):
     CUSTOMER_PAUSE_FAILED = "customer_pause_failed"
     KEY_ROTATION_DUE = "key_rotation_due"
     KEY_ROTATION_OVERDUE = "key_rotation_overdue"
+    KEY_ENDS_SOON = "key_ends_soon"
     KEY_BUDGET_REACHED = "key_budget_reached"
     SPEND_SPIKE = "spend_spike"
     PAYMENT_FAILED = "payment_failed"
@@ -136,6 +137,10 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
     AlertKind.KEY_ROTATION_OVERDUE: AlertPolicy(("warn",), True,
         N_("nobody has rotated a key that is due"),
         N_("Call the customer; the key works on until somebody rotates or revokes it."),
+        "docs/customers/accounts.md#keys-that-are-due"),
+    AlertKind.KEY_ENDS_SOON: AlertPolicy(("info",), True,
+        N_("a key that was replaced ends soon"),
+        N_("Nothing: the customer is told. Ask whether it uses the new key."),
         "docs/customers/accounts.md#keys-that-are-due"),
     AlertKind.KEY_BUDGET_REACHED: AlertPolicy(("info", "warn"), True,
         N_("the budget of a key is used up to a threshold"),
@@ -318,6 +323,7 @@ EVENT_TYPES: Final[Mapping[AlertKind, EventType]] = {
     AlertKind.TRIAL_WILL_END: EventType.TRIAL_WILL_END,
     AlertKind.KEY_ROTATION_DUE: EventType.KEY_ROTATION_DUE,
     AlertKind.KEY_ROTATION_OVERDUE: EventType.KEY_ROTATION_OVERDUE,
+    AlertKind.KEY_ENDS_SOON: EventType.KEY_ENDS_SOON,
     AlertKind.KEY_BUDGET_REACHED: EventType.KEY_BUDGET_REACHED,
     AlertKind.SPEND_SPIKE: EventType.SPEND_SPIKE_DETECTED,
     AlertKind.PAYMENT_FAILED: EventType.PAYMENT_FAILED,

@@ -57,6 +57,9 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     AlertKind.KEY_ROTATION_OVERDUE: (
         N_("The key %(start)s… of %(customer)s was due for rotation by %(rotate_by)s"),
     ),
+    AlertKind.KEY_ENDS_SOON: (
+        N_("The key %(start)s… of %(customer)s was replaced, and ends on %(ends_on)s"),
+    ),
     AlertKind.KEY_BUDGET_REACHED: (
         N_("The key %(start)s… of %(customer)s has used %(threshold)s of its budget"),
     ),
@@ -138,6 +141,9 @@ OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     AlertKind.KEY_ROTATION_OVERDUE: (
         N_("Your key %(start)s… was due for rotation by %(rotate_by)s"),
     ),
+    AlertKind.KEY_ENDS_SOON: (
+        N_("Your key %(start)s… was replaced by the key %(new_start)s…, and ends on %(ends_on)s"),
+    ),
     AlertKind.KEY_BUDGET_REACHED: (
         N_("Your key %(start)s… has used %(threshold)s of its budget"),
     ),
@@ -205,6 +211,7 @@ LABELS: Final[Mapping[str, str]] = {
     "start": N_("Key"),
     "name": N_("Name"),
     "rotate_by": N_("To be rotated by"),
+    "ends_on": N_("Ends"),
     "amount": N_("Amount"),
     "why": N_("Reason"),
     "next_retry": N_("Next attempt"),
@@ -248,7 +255,13 @@ BUTTONS: Final[Mapping[AlertKind, Button]] = {
         Button("page", N_("See the plan"), "/account/plan", N_("See the plan")),
     ),
     **dict.fromkeys(
-        (AlertKind.KEY_CREATED, AlertKind.KEY_ROTATED, AlertKind.KEY_REVOKED, AlertKind.KEY_BUDGET_REACHED),
+        (
+            AlertKind.KEY_CREATED,
+            AlertKind.KEY_ROTATED,
+            AlertKind.KEY_REVOKED,
+            AlertKind.KEY_BUDGET_REACHED,
+            AlertKind.KEY_ENDS_SOON,
+        ),
         Button("", "", "/account/keys", N_("See the keys")),
     ),
     **dict.fromkeys(
@@ -396,7 +409,7 @@ FORMS: Final[Mapping[str, Form]] = {
     ),
     **dict.fromkeys(("amount_cents", "spent_cents", "usual_cents", "fee", "fee_before"), _format_money),
     **dict.fromkeys(("threshold", "percent"), _format_percent),
-    **dict.fromkeys(("rotate_by", "due_at"), _format_day),
+    **dict.fromkeys(("rotate_by", "ends_on", "due_at"), _format_day),
     "by": _format_actor,
     "why": _format_reason,
     **dict.fromkeys(("amount", "used"), _format_amount),

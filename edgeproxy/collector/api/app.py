@@ -14,6 +14,7 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.web_listener import PEER, add_response_fields
 from edgeproxy.collector.accounts import audit, change, contacts
 from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.key_rows import set_rotate_every
 from edgeproxy.collector.api import auth, openapi, reference
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.callers import Callers
@@ -127,6 +128,7 @@ class Service:
         """Serve by these settings from now on."""
         self.resources.settings = settings
         self.callers.use(settings)
+        set_rotate_every(self.resources.database, None if settings.rotation is None else settings.rotation.every)
         for handlers in self._handlers.values():
             handlers.apply_settings(settings)
         self.resources.batches.values.set_bounds(settings.meters)

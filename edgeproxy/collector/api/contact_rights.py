@@ -66,6 +66,7 @@ OF_BUILDING = frozenset(
     {
         AlertKind.KEY_ROTATION_DUE,
         AlertKind.KEY_ROTATION_OVERDUE,
+        AlertKind.KEY_ENDS_SOON,
         AlertKind.KEY_BUDGET_REACHED,
         AlertKind.WEBHOOK_DISABLED,
     }

@@ -48,7 +48,7 @@ TABLES: Mapping[str, TableEntry] = {
     "keys": TableEntry(
         DELETION,
         {"customer": CUSTOMER_ID, "name": FREE, "revoked_for": REASON},
-        "id sha256 start scopes limits budget successor",
+        "id sha256 start scopes limits budget successor next_key",
         ID,
         DELETES,
         copies="backups; hashes at edges and in the hub, as long as the key works",
@@ -279,11 +279,12 @@ TABLES: Mapping[str, TableEntry] = {
             "metadata": PersonalData(
                 "texts of the operator, such as an alert address", Subject.CUSTOMER, "the operator's"
             ),
+            "public_key": FREE,
         },
         "tier currency",
         Owner("id", "id"),
         CLEARS,
-        ("display_name", "external_id", "external_id_sealed", "settings", "metadata"),
+        ("display_name", "external_id", "external_id_sealed", "settings", "metadata", "public_key"),
         copies="backups; edges and hub have settings, and name or pseudonym; Stripe has the name",
     ),
 }

@@ -291,6 +291,7 @@ customers = Table(
     Column("external_id_sealed", Text),  # Encrypted; then `external_id` is a keyed hash (sealed_columns.py).
     Column("currency", Text),  # In which the customer is charged for good; none was chosen yet where it is NULL.
     Column("display_name", Text),  # By which people do, where the name is a pseudonym.
+    Column("public_key", Text),  # A JWK: secrets of new keys are encrypted to it (collector/accounts/public_keys.py).
     UniqueConstraint("name", name="customers_name_key"),
     UniqueConstraint("external_id", name="customers_external_id_key"),
     Index("customers_tier", "tier", "id"),
@@ -318,10 +319,18 @@ keys = Table(
     Column("last_used_on", INTEGER),  # The Unix second at which the day begins.
     Column("successor", Text),  # The id of the key that replaces it.
     Column("version", INTEGER, nullable=False),
+    Column("next_key", Text),  # The id of the key that is to replace it once its customer has collected the secret.
     UniqueConstraint("sha256", name="keys_sha256_key"),
     Index("keys_customer", "customer", "id"),
     sqlite_strict=True,
 )
+# Jobs look for keys that are due, whose replacement is on its way, or that end because they were replaced.
+for _column, _condition in (
+    (keys.c.created_at, keys.c.revoked_at.is_(None) & keys.c.successor.is_(None)),
+    (keys.c.next_key, keys.c.next_key.is_not(None)),
+    (keys.c.expires_at, keys.c.revoked_at.is_(None) & keys.c.successor.is_not(None)),
+):
+    Index(f"keys_{_column.name}", _column, sqlite_where=_condition, postgresql_where=_condition)
 
 flags = Table(
     "flags",

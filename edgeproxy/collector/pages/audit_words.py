@@ -29,6 +29,7 @@ AUDIT_ACTIONS = {
     "customer.import": N_("Customer imported"),
     "customer.move": N_("Customer moved to another region"),
     "customer.move_document": N_("Document of a move read"),
+    "customer.public-key": N_("Public key for new keys changed"),
     "customer.restore": N_("Deletion taken back"),
     "customer.spend_alerts": N_("Spending alerts changed"),
     "customer.withdraw_arrival": N_("Arrival of the customer withdrawn"),

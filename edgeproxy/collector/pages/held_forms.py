@@ -19,8 +19,8 @@ from edgeproxy.collector.pages.sessions import SignedIn, compute_digest
 HELD_SECONDS = 600
 FORMS_PER_PERSON_MAX = 3
 """Held forms of one person at most; a further one drops the others."""
-SECRET_FIELDS = frozenset({"form", "once", "password", "secret", "token", "key", "q"})
-"""Fields that are neither held nor shown again; `q` is a search, for which people paste keys."""
+SECRET_FIELDS = frozenset({"form", "once", "password", "secret", "token", "key", "q", "jwk"})
+"""Fields that are neither held nor shown again: for a search, `q`, people paste keys, and as `jwk` a private key."""
 TABLE = held_forms.name
 columns = held_forms.c
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
+import orjson
 from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
@@ -18,6 +19,7 @@ CUSTOMER = "/console/customers/{customer}"
 OVERLAPS = ("0s", "1h", "1d", "7d", "30d")
 """The times after which a rotated key ends."""
 KEYS = "/v1/customers/{customer}/keys"
+PUBLIC_KEY = "/v1/customers/{customer}/public-key"
 LISTING = Listing(
     "keys",
     (
@@ -88,14 +90,36 @@ async def send_keys(visit: Visit) -> web.Response:
 async def fetch_due_keys(visit: Visit, customer: str) -> dict[str, object]:
     """Return the keys that the customer is to rotate here, oldest first, and the seconds for which these work on.
 
+    Where new keys are sent to webhooks, `rotation` has their state.
+
     There are none unless `rotation` says that customers rotate them, and for a contact who may not.
     """
     rotation = visit.site.settings_now().rotation
     if rotation is None or not visit.signed_in.who.builds:
-        return {"due_keys": [], "overlap": 0.0}
+        return {"due_keys": [], "overlap": 0.0, "rotation": None}
+    state = None
+    if rotation.deliver == "webhook":
+        state = await visit.fetch("GET", "/v1/customers/{customer}/key-rotation", names={"customer": customer})
     query = {"due": "true", "limit": str(DUE_MAX)}
     body = await visit.fetch("GET", "/v1/customers/{customer}/keys", names={"customer": customer}, query=query)
-    return {"due_keys": body["keys"], "overlap": rotation.overlap}
+    return {"due_keys": body["keys"], "overlap": rotation.grace, "rotation": state}
+
+
+async def put_public_key(visit: Visit) -> web.Response:
+    """Register the public key to which new keys are encrypted."""
+    try:
+        jwk = orjson.loads(visit.form.get("jwk", ""))
+    except orjson.JSONDecodeError:
+        jwk = None
+    body: JsonObject = {"jwk": jwk if isinstance(jwk, dict) else {}}
+    await visit.fetch("PUT", PUBLIC_KEY, names={"customer": visit.customer}, body=body)
+    return visit.redirect("/account/keys", done="changed")
+
+
+async def delete_public_key(visit: Visit) -> web.Response:
+    """Remove the public key."""
+    await visit.fetch("DELETE", PUBLIC_KEY, names={"customer": visit.customer})
+    return visit.redirect("/account/keys", done="changed")
 
 
 async def create_key(visit: Visit, customer: str, back: str) -> web.Response:

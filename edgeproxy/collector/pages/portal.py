@@ -30,6 +30,8 @@ def list_pages() -> list[Page]:
         ("POST", "/account/limits/region", put_preferred_region),
         ("GET", "/account/keys", show_keys),
         ("POST", "/account/keys", create_key),
+        ("POST", "/account/keys/public-key", keys.put_public_key),
+        ("POST", "/account/keys/public-key/delete", keys.delete_public_key),
         ("GET", "/account/alerts", show_alerts),
         ("POST", "/account/alerts/address", put_alert_address),
         ("POST", "/account/alerts/spend", put_spend_alerts),

@@ -42,6 +42,7 @@ IN_CLEAR_COLUMNS: Mapping[str, str] = {
     "audit.origin": "an operator's, or its network alone (`privacy.mask_addresses`)",
     "batches.body": "the chain of batches is over it, and the ledger is proved by it",
     "batches.replay": "as of `batches.body`",
+    "customers.public_key": "a public key, and what the customer calls it",
     "billing_customers.country": "invoices are made by it",
     "billing_customers.email_hash": "a hash",
     "dead_letters.event": "usage that nobody owns yet, as services report it",

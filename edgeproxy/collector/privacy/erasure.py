@@ -224,6 +224,7 @@ async def _erase_customer(connection: AsyncConnection, caller: Caller, row: Cust
         "external_id": None,
         "metadata": "{}",
         "rotate_every": None,
+        "public_key": None,
         "settings": bare_settings,
     }
     await customers.transition(connection, row, **left, erased_at=now_ms())

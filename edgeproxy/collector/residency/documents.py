@@ -121,7 +121,8 @@ async def fetch_usable_keys(connection: AsyncConnection, customer: str, now: int
     """Return the keys of a customer, by id, that work at this Unix millisecond."""
     usable = (keys.c.customer == customer) & keys.c.revoked_at.is_(None)
     usable &= keys.c.expires_at.is_(None) | (keys.c.expires_at > now)
-    return [KeyRow._make(row) for row in await connection.execute(key_rows.KEY_ROWS.where(usable).order_by(keys.c.id))]
+    statement = key_rows.select_keys(connection).where(usable).order_by(keys.c.id)
+    return [KeyRow._make(row) for row in await connection.execute(statement)]
 
 
 def _dump_key(row: KeyRow) -> JsonObject:

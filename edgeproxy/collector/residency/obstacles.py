@@ -55,6 +55,8 @@ async def list_staying(connection: AsyncConnection, row: CustomerRow) -> list[st
     endpoints = await _count(connection, webhook_endpoints, webhook_endpoints.c.customer == row.id)
     if endpoints:
         staying.append(f"{format_count(endpoints, 'webhook endpoint')}: make them anew, their secrets are new")
+    if row.public_key is not None:
+        staying.append("the public key for new keys: register it anew")
     owned = await _count(connection, tokens, tokens.c.customer == row.name)
     if owned:
         staying.append(f"{format_count(owned, 'token')} of the customer: make them anew, the API is another one")

@@ -41,7 +41,9 @@ class EventType(StrEnum):
     TRIAL_WILL_END = "subscription.trial_will_end"
     KEY_CREATED = "key.created"
     KEY_UPDATED = "key.updated"
+    KEY_DELIVERED = "key.delivered"
     KEY_ROTATED = "key.rotated"
+    KEY_ENDS_SOON = "key.ends_soon"
     KEY_REVOKED = "key.revoked"
     KEY_RESTORED = "key.restored"
     KEY_ROTATION_DUE = "key.rotation_due"
@@ -82,6 +84,8 @@ SUMMARIES: Final[Mapping[EventType, str]] = {
     EventType.TRIAL_WILL_END: "a trial ends within three days, and the plan goes on",
     EventType.KEY_CREATED: "a key is created",
     EventType.KEY_UPDATED: "the name, scopes, limits, budget or end of a key have changed",
+    EventType.KEY_DELIVERED: "a key is to replace one that is due; only endpoints that name this type get it",
+    EventType.KEY_ENDS_SOON: "a key that was replaced ends soon",
     EventType.KEY_ROTATED: "a key has a replacement, and ends after the overlap",
     EventType.KEY_REVOKED: "a key is revoked",
     EventType.KEY_RESTORED: "the revocation of a key is taken back",

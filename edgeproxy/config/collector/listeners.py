@@ -158,7 +158,8 @@ def _find_needs(tree: Table) -> Iterator[tuple[frozenset[str], str]]:
         yield frozenset({"edges"}), "there are tokens of edges or beacons"
     if isinstance(tree.get("pages"), Table):
         yield PAGE_GROUPS, "there are pages"
-    if isinstance(tree.get("rotation"), Table):
+    rotation = tree.get("rotation")
+    if isinstance(rotation, Table) and rotation.get("deliver") == "portal":
         yield frozenset({"portal"}), "customers rotate their keys there"
     billing = tree.get("billing")
     if isinstance(billing, Table) and billing.get("mode") in ("shadow", "live"):

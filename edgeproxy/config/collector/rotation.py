@@ -12,7 +12,7 @@ from edgeproxy.config.references import Fault
 from edgeproxy.config.tree import Table
 from edgeproxy.config.units import DAY_SECONDS, TIME_PATTERN, Time, format_seconds, value_error
 
-OVERLAP_SECONDS = 7 * DAY_SECONDS
+GRACE_SECONDS = 7 * DAY_SECONDS
 """The overlap of a rotation where neither the request nor the file says."""
 REMINDERS_MAX = 5
 read_reminder = Time(3600.0, 365 * DAY_SECONDS)
@@ -34,24 +34,50 @@ def read_reminders(value: object) -> tuple[float, ...]:
 
 
 class Rotation(Part):
-    """[Rotation of keys](accounts.md#keys-that-are-due) whose customers have `rotate_every`."""
+    """[Rotation of keys](accounts.md#keys-that-are-due) older than `every`, or than their customer's `rotate_every`."""
 
-    deliver: Literal["portal"] = Field(
-        description="Way in which a customer gets the key that replaces one that is due. `portal`: a contact makes it "
-        "at `/account/keys`, which shows it once. No mail and no file has it."
+    every: Annotated[float, BeforeValidator(Time(3600.0, 3650 * DAY_SECONDS))] | None = Field(
+        default=None,
+        description="Age at which a key is due for rotation, where its customer has no `rotate_every`. Without, such "
+        "keys are never due.",
     )
-    overlap: Annotated[float, BeforeValidator(Time(3600.0, 90 * DAY_SECONDS))] = Field(
-        default=OVERLAP_SECONDS,
-        description="Time for which a key works on beside the one that replaces it, where a request does not say.",
+    grace: Annotated[float, BeforeValidator(Time(3600.0, 90 * DAY_SECONDS))] = Field(
+        default=GRACE_SECONDS,
+        description="Time for which a key works on once its customer has collected the one that replaces it, where a "
+        "request does not say. A key whose replacement nobody collects works on; so long after it was due, customer "
+        "and operators are alerted.",
+    )
+    deliver: Literal["portal", "webhook"] = Field(
+        description="Way in which a customer gets the key that replaces one that is due. `portal`: a contact makes it "
+        "at `/account/keys`, which shows it once. `webhook`: the collector makes it and sends it to the customer's "
+        "[webhook](webhooks.md), encrypted to the [public key](accounts.md#delivery-by-webhook) that the customer "
+        "registered; customers without one use the portal."
     )
     remind: Annotated[tuple[float, ...], BeforeValidator(read_reminders)] = Field(
         default=(7 * DAY_SECONDS, 30 * DAY_SECONDS),
         description="Rising times after which customer and operators are alerted again of a key that is still due.",
     )
+    remind_end: Annotated[tuple[float, ...], BeforeValidator(read_reminders)] = Field(
+        default=(DAY_SECONDS, 3 * DAY_SECONDS),
+        description="Rising times before the end of a key that was replaced. Customer and operators are reminded.",
+    )
+
+    @property
+    def reminders(self) -> tuple[float, ...]:
+        """The times after a key was due at which an alert is raised, rising: those of `remind`, and the grace."""
+        return tuple(sorted({self.grace, *self.remind}))
+
+
+NEEDS = {
+    "portal": ("pages", "needs the portal, and there are no pages", "write pages: {}"),
+    "webhook": ("webhooks", "needs webhooks, and there are none", 'write webhooks: {encryption: "${WEBHOOK_KEY}"}'),
+}
+"""The part of the file that each way of delivery needs, what is wrong without it, and what would be right."""
 
 
 def find_rotation_faults(tree: Table) -> Iterator[Fault]:
     """Find a delivery of keys that has no way, in a collector.yaml."""
     rotation = tree.get("rotation")
-    if isinstance(rotation, Table) and rotation.get("deliver") == "portal" and "pages" not in tree:
-        yield Fault(("rotation", "deliver"), "needs the portal, and there are no pages", "write pages: {}")
+    needs = NEEDS.get(str(rotation.get("deliver"))) if isinstance(rotation, Table) else None
+    if needs is not None and needs[0] not in tree:
+        yield Fault(("rotation", "deliver"), *needs[1:])

@@ -85,7 +85,7 @@ def test_keys_are_alerted_of_a_week_before_they_are_due_or_in_the_last_fifth_of_
 
 @pytest.mark.both_databases
 def test_two_collectors_remind_once_at_each_time_until_the_key_is_rotated(database: str) -> None:
-    rotation = Rotation.model_validate({"deliver": "portal", "remind": ["2d", "5d"], "overlap": "1d"})
+    rotation = Rotation.model_validate({"deliver": "portal", "remind": ["2d", "5d"], "grace": "2d"})
 
     async def work(opened: Database) -> None:
         key = await join(opened, "acme", "10d")
@@ -106,7 +106,7 @@ def test_two_collectors_remind_once_at_each_time_until_the_key_is_rotated(databa
         async with opened.reading() as connection:
             last = (await connection.execute(sa.select(alerts).order_by(alerts.c.id.desc()).limit(1))).one()
         assert (last.kind, last.customer) == ("key_rotation_overdue", "acme")
-        for part in ('"days_overdue":5', '"rotate_at":"https://console.example.com/account/keys"', '"overlap":"1day"'):
+        for part in ('"days_overdue":5', '"rotate_at":"https://console.example.com/account/keys"', '"overlap":"2day"'):
             assert part in last.details
         # A shorter time makes another key due long ago: its first alert comes first, and reminders as long after it.
         late = await join(opened, "late", None)

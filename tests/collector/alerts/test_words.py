@@ -43,6 +43,7 @@ DETAILS: dict[AlertKind, tuple[JsonObject, ...]] = {
     AlertKind.CUSTOMER_PAUSED: (UNUSUAL, *OF_HOUR),
     AlertKind.KEY_ROTATION_DUE: (OF_KEY,),
     AlertKind.KEY_ROTATION_OVERDUE: ({**OF_KEY, "days_overdue": 3},),
+    AlertKind.KEY_ENDS_SOON: ({"start": "edge_v1_ab", "new_start": "edge_v1_cd", "ends_on": "2026-12-05"},),
     AlertKind.KEY_BUDGET_REACHED: ({"start": "edge_v1_ab", "threshold": 100, "amount": 5000, "currency": "usd"},),
     AlertKind.SPEND_SPIKE: OF_HOUR,
     AlertKind.PAYMENT_FAILED: (
@@ -76,7 +77,7 @@ PAGES = {
     **dict.fromkeys(
         (AlertKind.INVOICE_ISSUED, AlertKind.INVOICE_UNPAID, AlertKind.PAYMENT_FAILED), "/account/invoices"
     ),
-    **dict.fromkeys((*KEY_KINDS, AlertKind.KEY_BUDGET_REACHED), "/account/keys"),
+    **dict.fromkeys((*KEY_KINDS, AlertKind.KEY_BUDGET_REACHED, AlertKind.KEY_ENDS_SOON), "/account/keys"),
     **dict.fromkeys((AlertKind.KEY_ROTATION_DUE, AlertKind.KEY_ROTATION_OVERDUE), "/account/keys"),
     **dict.fromkeys((AlertKind.PRICE_CHANGE, AlertKind.TRIAL_WILL_END), "/account/plan"),
     **dict.fromkeys((AlertKind.USAGE_ANOMALY, AlertKind.CUSTOMER_PAUSED, AlertKind.SPEND_SPIKE), "/account/usage"),

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import re
 import signal
 import sqlite3
@@ -11,6 +12,7 @@ from contextlib import closing
 
 import httpx
 import pytest
+from joserfc.jwk import OKPKey
 from standardwebhooks import Webhook
 
 from edgeproxy.base.timestamps import format_timestamp
@@ -883,6 +885,31 @@ def test_a_customer_replaces_a_key_that_is_due_with_a_click_and_the_old_one_ends
         new["id"]
     ]
     assert secret not in stage.collector.output
+
+
+def test_a_customer_registers_a_public_key_in_three_languages_and_no_private_one(stage: PagesStage) -> None:
+    private = OKPKey.generate_key("X25519")
+    secret = str(private.as_dict(private=True)["d"])
+    stage.join("jose")
+    with stage.customer("jose") as jose:
+        for language, title in (("de", "Neue Schlüssel per Webhook"), ("nl", "Nieuwe sleutels via een webhook")):
+            assert title in jose.get(f"/account/keys?lang={language}").text
+        form = jose.get("/account/keys?lang=en").form("/account/keys/public-key")
+        jose.post("/account/keys/public-key", {**form.fields, "jwk": json.dumps(private.as_dict(private=True))})
+        assert "is a private key" in jose.read.text
+        assert secret not in jose.answer.text
+        jose.post("/account/keys/public-key", {**form.fields, "jwk": "no JSON"})
+        assert "has no kty" in jose.read.text
+        form = jose.get("/account/keys").form("/account/keys/public-key")
+        jose.post("/account/keys/public-key", {**form.fields, "jwk": json.dumps(private.as_dict(private=False))})
+        assert "No webhook of yours names the type key.delivered" in jose.get("/account/keys").text
+        assert private.thumbprint() in jose.read.text
+        state = stage.collector.get("/v1/customers/jose/key-rotation").json()
+        assert (state["public_key"]["thumbprint"], state["deliver"]) == (private.thumbprint(), "portal")
+        jose.send("/account/keys/public-key/delete")
+    assert stage.collector.get("/v1/customers/jose/key-rotation").json()["public_key"] is None
+    assert secret not in stage.collector.output
+    assert len(stage.entries("customer.public-key")) == 2
 
 
 def list_key_names(stage: PagesStage, customer: str) -> set[str]:

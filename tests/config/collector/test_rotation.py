@@ -19,13 +19,13 @@ GROWING = "at most 5 times that grow, such as [7d, 30d]"
     [
         ("", None),
         ("pages: {}\nrotation: {deliver: portal}", (7 * DAY, (7 * DAY, 30 * DAY))),
-        ("pages: {}\nrotation: {deliver: portal, overlap: 12h, remind: []}", (DAY / 2, ())),
+        ("pages: {}\nrotation: {deliver: portal, grace: 12h, remind: []}", (DAY / 2, ())),
     ],
 )
 def test_customers_rotate_keys_where_the_file_says_how(text: str, expected: object) -> None:
     write(Path(), {"collector.yaml": TOKENS + text})
     rotation = load_collector(Path("collector.yaml"), {}).rotation
-    assert (None if rotation is None else (rotation.overlap, rotation.remind)) == expected
+    assert (None if rotation is None else (rotation.grace, rotation.remind)) == expected
 
 
 @pytest.mark.usefixtures("folder")
@@ -37,12 +37,17 @@ def test_customers_rotate_keys_where_the_file_says_how(text: str, expected: obje
             "listen: {address: 127.0.0.1:1, serve: [edges, api, console]}\npages: {}\nrotation: {deliver: portal}",
             "listen: serves no portal, and customers rotate their keys there, write portal in the serve of a listener",
         ),
-        ("pages: {}\nrotation: {deliver: webhook}", "rotation.deliver: 'webhook' is not known here, write portal"),
+        (
+            "pages: {}\nrotation: {deliver: webhook}",
+            'rotation.deliver: needs webhooks, and there are none, write webhooks: {encryption: "${WEBHOOK_KEY}"}',
+        ),
+        ("pages: {}\nrotation: {deliver: mail}", "rotation.deliver: 'mail' is not known here, write portal or webhook"),
+        ("pages: {}\nrotation: {deliver: portal, overlap: 7d}", "rotation.overlap: has another name now, write grace"),
         ("pages: {}\nrotation: {deliver: portal, remind: 7d}", f"rotation.remind: is no list of times, {GROWING}"),
         ("pages: {}\nrotation: {deliver: portal, remind: [7d, 7d]}", f"rotation.remind: does not grow, {GROWING}"),
         (
-            "pages: {}\nrotation: {deliver: portal, overlap: 0s}",
-            "rotation.overlap: '0s' is out of range, from 1h to 90day",
+            "pages: {}\nrotation: {deliver: portal, grace: 0s}",
+            "rotation.grace: '0s' is out of range, from 1h to 90day",
         ),
     ],
 )

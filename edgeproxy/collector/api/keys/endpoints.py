@@ -12,6 +12,7 @@ from edgeproxy.collector.accounts.models import (
     RotateKeyRequest,
     UpdateKeyRequest,
 )
+from edgeproxy.collector.accounts.rotation_models import KeyRotation, PutPublicKeyRequest
 from edgeproxy.collector.api.endpoint import ADMIN, ANYONE, CREATE, OWN, READERS, SUPPORT, UPDATE, Endpoint
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import CUSTOMER, Group, PathParameter
@@ -53,6 +54,36 @@ GROUP = Group(
             "List the budgets of a customer's keys, and what is used of each.",
             roles=READERS | OWN,
             response=KeyBudgetList,
+        ),
+        Endpoint(
+            "GET",
+            "/v1/customers/{customer}/key-rotation",
+            KeyHandlers.fetch_rotation,
+            "Fetch how the customer's keys rotate, and the state of those that are due.",
+            roles=READERS | OWN,
+            response=KeyRotation,
+        ),
+        Endpoint(
+            "PUT",
+            "/v1/customers/{customer}/public-key",
+            KeyHandlers.put_public_key,
+            "Register the public key to which secrets of new keys are encrypted, in place of the one before.",
+            roles=ADMIN | OWN,
+            query=ChangeQuery,
+            body=PutPublicKeyRequest,
+            response=KeyRotation,
+            change=UPDATE,
+            example={"jwk": {"kty": "OKP", "crv": "X25519", "x": "hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo"}},
+        ),
+        Endpoint(
+            "DELETE",
+            "/v1/customers/{customer}/public-key",
+            KeyHandlers.delete_public_key,
+            "Remove the public key; new keys wait in the portal then.",
+            roles=ADMIN | OWN,
+            query=ChangeQuery,
+            response=KeyRotation,
+            change=UPDATE,
         ),
         Endpoint(
             "GET",

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.collector.accounts import customers, key_rows, keys, leaked_keys
+from edgeproxy.collector.accounts import customers, key_changes, key_delivery, key_rows, keys, leaked_keys, public_keys
 from edgeproxy.collector.accounts.models import (
     CreateKeyRequest,
     FindKeyRequest,
@@ -16,6 +16,7 @@ from edgeproxy.collector.accounts.models import (
     RotateKeyRequest,
     UpdateKeyRequest,
 )
+from edgeproxy.collector.accounts.rotation_models import PutPublicKeyRequest
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import CUSTOMER
 from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer_with_etag, parse_if_match
@@ -24,7 +25,7 @@ from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.keys.models import KeyBudgetUse, KeysQuery
 from edgeproxy.collector.api.responses import ProblemError, answer, answer_page
 from edgeproxy.collector.billing.reports import key_spend
-from edgeproxy.config.collector.rotation import OVERLAP_SECONDS
+from edgeproxy.config.collector.rotation import GRACE_SECONDS
 
 T = TypeVar("T", CreateKeyRequest, UpdateKeyRequest)
 
@@ -51,6 +52,30 @@ class KeyHandlers(ChangeHandlers):
             uses = await key_spend.fetch_uses(connection, [name], self._settings.meters, time.time() - EPOCH)
         return answer(200, {"customer": name, "budgets": [_format_use(use) for use in uses]})
 
+    async def fetch_rotation(self, call: Call[Query, Nothing]) -> web.Response:
+        """Fetch how the customer's keys rotate, and the state of those that are due."""
+        async with self._database.reading(whole=True) as connection:
+            rotation = await key_delivery.describe_rotation(connection, call.path("customer"), self._settings.rotation)
+        return answer(200, rotation)
+
+    async def put_public_key(self, call: Call[ChangeQuery, PutPublicKeyRequest]) -> web.Response:
+        """Register the public key to which secrets of new keys are encrypted."""
+        return await self._change_public_key(call, public_keys.parse_public_key(call.body.jwk))
+
+    async def delete_public_key(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
+        """Remove the public key."""
+        return await self._change_public_key(call, None)
+
+    async def _change_public_key(
+        self, call: Call[ChangeQuery, PutPublicKeyRequest] | Call[ChangeQuery, Nothing], public_key: str | None
+    ) -> web.Response:
+        async def make(connection: AsyncConnection) -> ChangeResult:
+            ref = call.path("customer")
+            await key_delivery.put_public_key(connection, call.caller, ref, public_key)
+            return ChangeResult(200, await key_delivery.describe_rotation(connection, ref, self._settings.rotation))
+
+        return await self._change(call, make)
+
     async def create_key(self, call: Call[ChangeQuery, CreateKeyRequest]) -> web.Response:
         """Create a key; its secret is in this answer alone."""
         own = CUSTOMER in call.holder.roles
@@ -68,7 +93,7 @@ class KeyHandlers(ChangeHandlers):
         """Fetch a key."""
         async with self._database.reading() as connection:
             row = await key_rows.get_row(connection, call.path("key"))
-        return answer_with_etag(200, keys.to_response(row), row.version)
+        return answer_with_etag(200, key_changes.to_response(row), row.version)
 
     async def update_key(self, call: Call[ChangeQuery, UpdateKeyRequest]) -> web.Response:
         """Update a key."""
@@ -111,7 +136,7 @@ class KeyHandlers(ChangeHandlers):
         """Create the replacement of a key, which ends after the overlap."""
         own, overlap = CUSTOMER in call.holder.roles, call.body.overlap
         if overlap is None:
-            overlap = int(OVERLAP_SECONDS if self._settings.rotation is None else self._settings.rotation.overlap)
+            overlap = int(GRACE_SECONDS if self._settings.rotation is None else self._settings.rotation.grace)
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             ref = call.path("key")

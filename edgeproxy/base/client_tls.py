@@ -8,6 +8,8 @@ import ssl
 from pathlib import Path
 from typing import Protocol
 
+from edgeproxy.base.trust import load_authorities, load_certificate, load_trusted
+
 HTTP11 = "http/1.1"
 HTTP2 = "h2"
 """The ALPN names of HTTP/1.1 (RFC 7301 section 6) and of HTTP/2 (RFC 9113 section 3.2)."""
@@ -37,10 +39,6 @@ class ClientTlsSettings(Protocol):
     def cert(self) -> Path | None: ...
     @property
     def key(self) -> Path | None: ...
-
-
-class TlsFilesError(Exception):
-    """Certificate files that are missing or invalid; the text says which and why."""
 
 
 class ClientTls:
@@ -74,7 +72,7 @@ class ClientTls:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         elif settings.ca is None:
-            context.load_default_certs()
+            load_trusted(context)
         else:
             load_authorities(context, settings.ca)
         if settings.cert is not None and settings.key is not None:
@@ -83,34 +81,8 @@ class ClientTls:
         self.sessions.clear()
 
 
-def load_certificate(context: ssl.SSLContext, cert: Path, key: Path) -> None:
-    try:
-        # The password is there so that nobody is asked for one at a terminal.
-        context.load_cert_chain(cert, key, password="")
-    except OSError as error:  # ssl.SSLError is one as well.
-        raise TlsFilesError(f"the certificate {cert} with the key {key}: {format_tls_error(error)}") from error
-
-
-def load_authorities(context: ssl.SSLContext, authorities: Path) -> None:
-    try:
-        context.load_verify_locations(authorities)
-    except OSError as error:
-        raise TlsFilesError(f"the authorities {authorities}: {format_tls_error(error)}") from error
-
-
 def set_protocols(context: ssl.SSLContext, *protocols: str) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= OPTIONS
     context.set_ciphers(CIPHERS)
     context.set_alpn_protocols(protocols)
-
-
-def format_tls_error(error: BaseException | None) -> str:
-    """Format an error of TLS for people."""
-    if error is None:
-        return "the peer closed the connection"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return str(error.verify_message)
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
-    return str(error) or type(error).__name__

@@ -8,15 +8,23 @@ most, and then other connections have a turn. A connection closes when a respons
 import asyncio
 import functools
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawResponseMessage
 from aiohttp.streams import StreamReader
+from yarl import URL
+
+from edgeproxy.base.outgoing_proxy import find_proxy
+from edgeproxy.base.trust import TlsFilesError, create_context
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
 
 BLANK: Final = b"\r\n\r\n"
 PIECE_BYTES: Final = 8 << 10
@@ -34,6 +42,10 @@ FRAMING_FACTOR: Final = 8
 the wire."""
 
 
+FindTarget = Callable[[str, int], Awaitable[str]]
+"""Returns the address of a host and a port for which a proxy is asked, after it was checked. Raises OSError."""
+
+
 class AnswerBoundError(aiohttp.ClientPayloadError):
     """A response exceeded a bound. The text names the peer and the bound."""
 
@@ -49,6 +61,8 @@ class HttpPeer(NamedTuple):
     """Bytes of a body after decompression."""
     connect_seconds_max: float | None = None
     """The part of `seconds_max` for the connection and its TLS handshake. None: all of it."""
+    leaves_site: bool = True
+    """Whether calls go through the site's proxy, where there is one."""
     reads_prefix: bool = False
     """True: the first `body_bytes_max` bytes of a longer body are enough. False: a longer body is an error."""
     head_bytes_max: int = HEAD_BYTES_MAX
@@ -234,10 +248,38 @@ class _Response(aiohttp.ClientResponse):
 class _Connector(aiohttp.TCPConnector):
     """Creates connections that are read within bounds."""
 
-    def __init__(self, peer: HttpPeer, **options: Any) -> None:
+    def __init__(self, peer: HttpPeer, find_target: FindTarget | None, **options: Any) -> None:
         super().__init__(**options)
+        self._find_target = find_target
         create_handler = functools.partial(BoundedResponseHandler, loop=self._loop, peer=peer)
         self._factory = create_handler  # type: ignore[assignment]
+        self._leaves_site = peer.leaves_site
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list["Trace"],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - it is aiohttp's
+    ) -> "Connection":
+        """Connect through the site's proxy where the request leaves the site, else directly."""
+        proxy = find_proxy(str(req.url)) if self._leaves_site else None
+        if proxy is not None:
+            if self._find_target is not None:
+                host = req.url.host or ""
+                req.server_hostname = req.server_hostname or host
+                req.url = req.url.with_host(await self._find_target(host, req.url.port or 0))
+            auth = None if proxy.user is None else aiohttp.BasicAuth(proxy.user, proxy.password or "")
+            req.update_proxy(URL(proxy.url), auth, None)
+        return await super().connect(req, traces, timeout)
+
+    def _get_ssl_context(self, req: aiohttp.ClientRequest) -> ssl.SSLContext | None:
+        """Return the context of a request: without one of its own, that of the authorities that are trusted now."""
+        if req.is_ssl() and req.ssl is True and self._ssl is True:
+            try:
+                return create_context()
+            except TlsFilesError as error:
+                raise aiohttp.ClientConnectionError(str(error)) from error
+        return super()._get_ssl_context(req)
 
 
 def open_session(
@@ -248,19 +290,20 @@ def open_session(
     tls: ssl.SSLContext | bool = True,
     headers: Mapping[str, str] | None = None,
     auto_decompress: bool = True,
+    find_target: FindTarget | None = None,
     **connector: Any,
 ) -> aiohttp.ClientSession:
     """Open a session for calls of one kind of server. The session keeps no cookies.
 
     `seconds` replaces `peer.seconds_max`, for example by the value of a setting. `timeout` replaces all of the peer's
-    bounds in time. `connector` has further options for aiohttp's connector. Calls raise AnswerBoundError,
-    aiohttp.ClientError and TimeoutError.
+    bounds in time. `find_target` names the address that a proxy is asked for. `connector` has further options for
+    aiohttp's connector. Calls raise AnswerBoundError, aiohttp.ClientError and TimeoutError.
     """
     if timeout is None:
         total = peer.seconds_max if seconds is None else seconds
         timeout = aiohttp.ClientTimeout(total=total, connect=peer.connect_seconds_max)
     return aiohttp.ClientSession(
-        connector=_Connector(peer, ssl=tls, **connector),
+        connector=_Connector(peer, find_target, ssl=tls, **connector),
         timeout=timeout,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,

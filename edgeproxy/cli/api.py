@@ -115,13 +115,13 @@ class Api:
     @cached_property
     def _opener(self) -> "OpenerDirector":
         """What sends requests; reading the authorities of the system takes longer than a call."""
-        import ssl
         from urllib.request import HTTPSHandler, build_opener
+
+        from edgeproxy.base.trust import create_context
 
         if not self._url.startswith("https:"):
             return build_opener()
-        context = ssl.create_default_context(cafile=None if self._ca is None else str(self._ca))
-        return build_opener(HTTPSHandler(context=context))
+        return build_opener(HTTPSHandler(context=create_context(self._ca)))
 
     def _connect(self, send: Callable[[], Response]) -> Response:
         """Send a request, again and again for CONNECT_SECONDS while connections are refused."""

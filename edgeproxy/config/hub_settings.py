@@ -1,6 +1,7 @@
 """The hub (Redis), on which the hosts of a region agree: its settings, and its URL."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -9,42 +10,54 @@ from pydantic import BeforeValidator, Field
 from edgeproxy.config import units
 from edgeproxy.config.addresses import Address, is_loopback, split_address
 from edgeproxy.config.forms import PORT, build_any_of, build_text, written
+from edgeproxy.config.parsers import read_list
 from edgeproxy.config.part import Part
 from edgeproxy.config.tls import OutwardTls
 from edgeproxy.config.units import read_text, value_error
+from edgeproxy.config.url_secrets import check_credentials
 
 MEMORY = "memory://"
 """The hub of those who share with nobody."""
 REDIS = ("redis", "rediss")
 CLUSTERS = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 """Schemes of clusters, and the scheme of one of their nodes."""
-REDIS_PORT = 6379
+SENTINELS = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
+"""Schemes of a Redis that Sentinels look after, and the scheme of its primary."""
+REDIS_PORT, SENTINEL_PORT = 6379, 26379
+SERVICE = r"[A-Za-z0-9._-]{1,64}"
+"""The name of a service that Sentinels look after, as Redis permits it."""
 REDIS_AT = rf"(\[[0-9A-Fa-f:.]+\]|[^/?#@:,\[\]\s]+)({PORT})?"
 HUB = build_text(
     "hub URL",
     rf"memory://|rediss?://([^/?#\s]*@)?{REDIS_AT}(/[0-9]{{0,5}})?"
-    rf"|rediss?\+cluster://([^/?#\s]*@)?{REDIS_AT}(,{REDIS_AT})*/?",
+    rf"|rediss?\+cluster://([^/?#\s]*@)?{REDIS_AT}(,{REDIS_AT})*/?"
+    rf"|rediss?\+sentinel://([^/?#\s]*@)?{REDIS_AT}(,{REDIS_AT})*/{SERVICE}(/[0-9]{{0,5}})?",
     "memory://",
     "redis://localhost:6379/0",
     "redis+cluster://10.0.0.5:7000,10.0.0.6:7000",
+    "redis+sentinel://10.0.0.5,10.0.0.6,10.0.0.7/hub",
 )
-A_HUB = "memory://, redis://HOST:PORT, rediss://USER:PASSWORD@HOST:PORT/DATABASE or redis+cluster://HOST:PORT,HOST:PORT"
+A_HUB = (
+    "memory://, redis://HOST:PORT, rediss://USER:PASSWORD@HOST:PORT/DATABASE, redis+cluster://HOST:PORT,HOST:PORT or "
+    "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE"
+)
 
 
 @written(HUB)
 def read_hub_url(value: object) -> str:
     """Read the URL of a hub: `memory://`, or `redis[s]://[USER[:PASSWORD]@]HOST:PORT/DATABASE` with parts left out.
 
-    Or `redis[s]+cluster://[USER[:PASSWORD]@]HOST:PORT,HOST:PORT…`. Errors show nothing of it: where it has another
-    form, a password may be anywhere.
+    Or `redis[s]+cluster://[USER[:PASSWORD]@]HOST:PORT,HOST:PORT…`, or the same of Sentinels and then
+    `/SERVICE[/DATABASE]`. Errors show nothing of it: where it has another form, a password may be anywhere.
     """
     written = read_text(value, A_HUB)
-    hint = f"{A_HUB}: in a password %2F for /, %3F for ?, %23 for #" if "@" in written else A_HUB
+    check_credentials(written, A_HUB)
+    hint = A_HUB
     if written.lower() == MEMORY:
         return MEMORY
     scheme, _, rest = written.partition("://")
     scheme = scheme.lower()
-    if scheme not in (*REDIS, *CLUSTERS) or not rest:
+    if scheme not in (*REDIS, *CLUSTERS, *SENTINELS) or not rest:
         raise value_error("is not the URL of a hub", hint)
     if "?" in rest or "#" in rest:
         raise value_error("has a ? or a #", hint)
@@ -58,25 +71,36 @@ def read_hub_url(value: object) -> str:
     if scheme in CLUSTERS:
         if path:
             raise value_error("has a path, and a cluster has no databases", hint)
-        hosts = [_read_redis_address(host, hint) for host in where.split(",")]
-        if len(set(hosts)) < len(hosts):
-            raise value_error("names a node twice", "leave one of them out")
-        return f"{scheme}://{at}{','.join(map(str, hosts))}"
+        return f"{scheme}://{at}{_read_redis_addresses(where, REDIS_PORT, hint)}"
+    if scheme in SENTINELS:
+        service, _, path = path.partition("/")
+        if re.fullmatch(SERVICE, service) is None or not re.fullmatch("[0-9]{0,5}", path):
+            raise value_error("has no name of a service, or a database that is no number", hint)
+        return f"{scheme}://{at}{_read_redis_addresses(where, SENTINEL_PORT, hint)}/{service}/{int(path or 0)}"
     if not re.fullmatch("[0-9]{0,5}", path):
         raise value_error("has a path that is not the number of a database", hint)
-    return f"{scheme}://{at}{_read_redis_address(where, hint)}/{int(path or 0)}"
+    return f"{scheme}://{at}{_read_redis_address(where, REDIS_PORT, hint)}/{int(path or 0)}"
 
 
-def _read_redis_address(written: str, hint: str) -> Address:
-    """Read a host and a port, which is Redis' own where there is none."""
-    address = split_address(written) or split_address(f"{written}:{REDIS_PORT}")
+def _read_redis_addresses(written: str, port: int, hint: str) -> str:
+    """Read several hosts, each once, and return them with their ports."""
+    hosts = [_read_redis_address(host, port, hint) for host in written.split(",")]
+    if len(set(hosts)) < len(hosts):
+        raise value_error("names a node twice", "leave one of them out")
+    return ",".join(map(str, hosts))
+
+
+def _read_redis_address(written: str, port: int, hint: str) -> Address:
+    """Read a host and a port, by default this one."""
+    address = split_address(written) or split_address(f"{written}:{port}")
     if address is None or address.port == 0:
         raise value_error("has no host, or a port that cannot be", hint)
     return address
 
 
 class HubUrl(NamedTuple):
-    """The URL of a hub in parts: `who` is the user and the password, `where` is HOST:PORT, in a cluster several."""
+    """The URL of a hub in parts: `who` is the user and the password, `where` is HOST:PORT, of clusters and Sentinels
+    several, `path` is the database, of Sentinels SERVICE/DATABASE."""
 
     scheme: str
     who: str
@@ -104,6 +128,11 @@ def remove_password(url: str) -> str:
     return url.replace(f"://{who}@", f"://{user}@" if user else "://", 1) if who else url
 
 
+def is_in_clear(url: str) -> bool:
+    """Return whether a hub is asked without TLS."""
+    return url.partition("://")[0].partition("+")[0] == "redis"
+
+
 def is_local_hub(url: str) -> bool:
     """Return whether the URL of a hub names this host alone."""
     addresses = map(split_address, HubUrl.parse(url).where)
@@ -112,8 +141,21 @@ def is_local_hub(url: str) -> bool:
 
 @written(lambda inner: build_any_of(HUB, inner), lambda hub: str(hub.url))
 def read_hub(value: object) -> object:
-    """Read a hub: its URL, or a mapping with it."""
-    return {"url": value} if isinstance(value, str) else value
+    """Read a hub: its URL, or a mapping with it, or with its Sentinels."""
+    if isinstance(value, str):
+        return {"url": value}
+    if isinstance(value, dict) and value.get("sentinel"):
+        return value | {"url": _join_sentinels(value)}
+    return value
+
+
+def _join_sentinels(hub: Mapping[str, object]) -> str:
+    """Return the URL of a hub that Sentinels look after, written as a mapping; `read_hub_url` checks it."""
+    scheme, _, rest = str(hub.get("url", f"redis://{hub.get('service', '')}")).partition("://")
+    who, at, service = rest.rpartition("@")
+    hosts = hub["sentinel"]
+    where = ",".join(map(str, hosts)) if isinstance(hosts, list | tuple) else str(hosts)
+    return f"{scheme}+sentinel://{who}{at}{where}/{service}"
 
 
 class Hub(Part):
@@ -131,8 +173,19 @@ class Hub(Part):
         repr=False,
         description="`redis://` or `rediss://` (TLS) and `[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]`, by default port "
         "6379 and database 0. `redis+cluster://` or `rediss+cluster://` and some nodes, `HOST[:PORT],HOST[:PORT]`, by "
-        "which the others are found. Take the password from the environment, escaped as in URLs: `%2F` for `/`. "
+        "which the others are found. `redis+sentinel://` or `rediss+sentinel://` and some Sentinels, then `/SERVICE`. "
+        "Take the password from the environment, escaped as in URLs: `%2F` for `/`. "
         "`check` warns of a password to another host without TLS.",
+    )
+    sentinel: Annotated[tuple[str, ...], BeforeValidator(read_list)] = Field(
+        default=(),
+        description="Redis Sentinels, `HOST[:PORT]` each, by default port 26379: the hub is the primary that they "
+        "name. They have no password of their own.",
+    )
+    service: str | None = Field(
+        default=None,
+        description="Name of the service that the Sentinels look after. A user, a password, TLS and a database stand "
+        "in `url` with that name in the place of the host: `rediss://USER:PASSWORD@SERVICE/0`.",
     )
     sync: Annotated[float, BeforeValidator(units.Time(0.1, 10.0))] = Field(
         default=1.0,
@@ -148,7 +201,8 @@ class Hub(Part):
     )
     tls: OutwardTls = Field(
         default=OutwardTls(),
-        description="TLS towards a hub of `rediss://` or `rediss+cluster://`; an error with any other.",
+        description="TLS towards a hub of `rediss://`, `rediss+cluster://` or `rediss+sentinel://`, and towards its "
+        "Sentinels; an error with any other.",
     )
 
     @property
@@ -164,5 +218,4 @@ class Hub(Part):
     @property
     def is_exposed(self) -> bool:
         """Whether the password can be read by those on the way: it goes to another host, and not over TLS."""
-        plain = self.url.startswith(("redis://", "redis+cluster://"))
-        return plain and has_password(self.url) and not is_local_hub(self.url)
+        return is_in_clear(self.url) and has_password(self.url) and not is_local_hub(self.url)

@@ -14,17 +14,17 @@ from typing import NamedTuple, Protocol
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
 from redis.crc import key_slot
-from redis.exceptions import AskError, MovedError, ResponseError
+from redis.exceptions import AskError, MovedError, RedisError, ResponseError
 
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.addresses import Address, split_address
-from edgeproxy.config.hub_settings import CLUSTERS, HubUrl
+from edgeproxy.config.hub_settings import CLUSTERS, SENTINELS, HubUrl
 from edgeproxy.hub.bounds import format_invalid_answer
 from edgeproxy.hub.breaker import Breaker
 from edgeproxy.hub.calls import RedisAnswer
 from edgeproxy.hub.errors import HubUnavailableError
 from edgeproxy.hub.node import Node
-from edgeproxy.hub.redis import ANSWER_SECONDS_MAX, HOSTS_KEY, PARSE_ERRORS, Link, Tls, format_error
+from edgeproxy.hub.redis import ANSWER_SECONDS_MAX, HOSTS_KEY, PARSE_ERRORS, Link, Tls, find_primary, format_error
 
 SLOTS_REFRESH_SECONDS = 10.0
 """Seconds between two looks at which node has which slots, give or take half."""
@@ -254,6 +254,9 @@ async def load_functions(url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS
 async def list_open_nodes(url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS_MAX) -> list[str]:
     """Return the nodes of a hub's URL, HOST:PORT each, that answer whoever has no password; a fault counts for none."""
     parts, open_nodes = HubUrl.parse(url), []
+    if parts.scheme in SENTINELS:
+        with suppress(RedisError, OSError):
+            parts = HubUrl.parse(await find_primary(url, tls))
     scheme = CLUSTERS.get(parts.scheme, parts.scheme)
     for at in parts.where:
         with suppress(HubUnavailableError, ResponseError):

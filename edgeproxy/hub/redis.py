@@ -8,18 +8,26 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from time import monotonic
 from types import NoneType
 from typing import Any, NamedTuple
 
 from hiredis import pack_command
 from redis._parsers import _AsyncHiredisParser
-from redis.asyncio.connection import Connection
+from redis.asyncio import Redis as Client
+from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection
 from redis.asyncio.connection import parse_url as parse
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as Lost
-from redis.exceptions import InvalidResponse, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import InvalidResponse, NoPermissionError, ReadOnlyError, RedisError, ResponseError
 
 from edgeproxy.base.tasks import Tasks
+from edgeproxy.base.trust import create_context
+from edgeproxy.config.addresses import Address
+from edgeproxy.config.hub_settings import SENTINELS, HubUrl
 from edgeproxy.config.tls import OutwardTls
 from edgeproxy.hub.bounds import EXCERPT_CHARACTERS_MAX, AnswerBounds, format_invalid_answer
 from edgeproxy.hub.calls import Argument, RedisAnswer
@@ -28,6 +36,8 @@ from edgeproxy.hub.functions import LIBRARY, format_call, is_function_missing
 
 ANSWER_SECONDS_MAX = 1.0
 """Seconds that an answer may take; after that the node counts as away."""
+SENTINEL_SECONDS = 0.4
+"""Seconds after which another Sentinel is asked."""
 ANSWERS_PER_TURN_MAX = 50
 """Answers in one turn of the event loop, at most."""
 HOST_RETENTION_SECONDS = 10.0
@@ -46,6 +56,10 @@ PARSE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionErr
 """Exceptions that the library raises if an answer or a part of it is malformed."""
 
 LINK_NUMBERS = itertools.count(1)
+
+
+Options = dict[str, Any]
+"""Options of the library's connections."""
 
 
 class FunctionsMissingError(HubUnavailableError):
@@ -95,10 +109,12 @@ class Link:
 
     @classmethod
     async def open(cls, url: str, tls: "Tls | None" = None, *, deadline: float = ANSWER_SECONDS_MAX) -> "Link":
-        """Open a connection to the node of this URL (redis:// or rediss://); raises HubUnavailableError."""
-        connection = create_connection(url, tls or Tls())
+        """Open a connection to the node of this URL (redis:// or rediss://), or to the primary that Sentinels name
+        (redis+sentinel://); raises HubUnavailableError."""
+        connection: Connection | None = None
         try:
             async with asyncio.timeout(2 * deadline) as limit:
+                connection = create_connection(await find_primary(url, tls or Tls()), tls or Tls())
                 await connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError, *PARSE_ERRORS) as error:
             await _close(connection)
@@ -188,6 +204,12 @@ class Link:
                 self.lose(format_invalid_answer(answer, str(command)))
                 return
             self._pending.popleft()
+            if isinstance(answer, ReadOnlyError):
+                # The primary has become a replica. Another connection leads to the new one.
+                if not future.done():
+                    future.set_exception(HubUnavailableError(format_error(answer)))
+                self.lose(format_error(answer))
+                return
             if future.done():
                 continue
             if isinstance(answer, Exception):
@@ -217,33 +239,80 @@ class Link:
 class Tls(NamedTuple):
     """TLS towards a node of rediss://: files, and whether its certificate is verified."""
 
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
     verify: bool = True
 
     @classmethod
     def from_settings(cls, settings: OutwardTls) -> "Tls":
         """Return TLS as the configuration describes it."""
-        ca, cert, key = [None if file is None else str(file) for file in (settings.ca, settings.cert, settings.key)]
-        return cls(ca, cert, key, settings.verify)
+        return cls(settings.ca, settings.cert, settings.key, settings.verify)
 
 
 def create_connection(url: str, tls: Tls, **overrides: object) -> Connection:
     """Return a connection to the user, password, host, port and database of a URL, not opened yet.
 
-    `overrides`: options of the library.
+    `overrides`: options of the library. Raises TlsFilesError.
     """
-    options = dict(parse(url)) | overrides
-    kind: Any = options.pop("connection_class", Connection)
+    kind, options = _build_options(url, tls)
+    connection: Connection = kind(**options | overrides)
+    return connection
+
+
+def _build_options(url: str, tls: Tls) -> tuple[type[Connection], Options]:
+    """Return the class of the library for a URL, and its options."""
+    options: Options = dict(parse(url))
+    kind: type[Connection] = options.pop("connection_class", Connection)
     if kind is not Connection:
-        options |= {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
-        options |= {"ssl_cert_reqs": "required" if tls.verify else "none", "ssl_check_hostname": tls.verify}
+        kind = TrustingConnection
+        options["tls"] = tls
     options |= {"socket_connect_timeout": ANSWER_SECONDS_MAX, "health_check_interval": 0, "parser_class": BoundedParser}
     # How long things may take is said here. What the library waits with while it sends, asyncio.wait_for of Python
     # 3.11, may miss that it is cancelled.
-    connection: Connection = kind(**options | {"socket_timeout": None})
-    return connection
+    return kind, options | {"socket_timeout": None}
+
+
+class TrustingConnection(SSLConnection):
+    """A connection of the library over TLS, with trust as all connections have it."""
+
+    def __init__(self, *, tls: Tls, **options: Any) -> None:
+        super().__init__(**options)
+        self.ssl_context.context = create_context(
+            tls.ca, tls.cert, tls.key, verify=tls.verify, check_hostname=tls.verify
+        )
+
+
+async def find_primary(url: str, tls: Tls) -> str:
+    """Return the URL of the primary that Sentinels name, and any other URL as it is.
+
+    Raises errors of the library, MasterNotFoundError among them.
+    """
+    parts = HubUrl.parse(url)
+    if parts.scheme not in SENTINELS:
+        return url
+    scheme, (service, _, database) = SENTINELS[parts.scheme], parts.path.partition("/")
+    sentinels = Sentinel([])  # type: ignore[no-untyped-call]
+    sentinels.sentinels = [_open_sentinel(f"{scheme}://{at}", tls) for at in parts.where]
+    try:
+        host, port = await sentinels.discover_master(service)
+    finally:
+        await sentinels.aclose()
+    who = f"{parts.who}@" if parts.who else ""
+    return f"{scheme}://{who}{Address(str(host), int(port))}/{database}"
+
+
+def _open_sentinel(url: str, tls: Tls) -> Client:
+    """Return a client of one Sentinel, which waits a part of the time that all have."""
+    kind, options = _build_options(url, tls)
+    options |= {
+        "socket_timeout": SENTINEL_SECONDS,
+        "socket_connect_timeout": SENTINEL_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    for own in ("username", "password", "db"):
+        options.pop(own, None)  # Of the primary, not of Sentinels.
+    return Client.from_pool(ConnectionPool(connection_class=kind, decode_responses=True, **options))
 
 
 class BoundedParser(_AsyncHiredisParser):
@@ -272,8 +341,10 @@ class BoundedParser(_AsyncHiredisParser):
         return True
 
 
-async def _close(connection: Connection) -> None:
+async def _close(connection: Connection | None) -> None:
     try:
+        if connection is None:
+            return
         await connection.disconnect(nowait=True)
     except (RedisError, OSError):
         pass

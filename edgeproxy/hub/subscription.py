@@ -18,7 +18,7 @@ from edgeproxy.config.hub_settings import CLUSTERS, HubUrl
 from edgeproxy.hub.bounds import format_invalid_answer
 from edgeproxy.hub.cluster import node_url
 from edgeproxy.hub.errors import HubUnavailableError
-from edgeproxy.hub.redis import ANSWER_SECONDS_MAX, PARSE_ERRORS, Tls, create_connection, format_error
+from edgeproxy.hub.redis import ANSWER_SECONDS_MAX, PARSE_ERRORS, Tls, create_connection, find_primary, format_error
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
@@ -62,6 +62,8 @@ class Subscription:
         url = self._url
         if self._parts.scheme in CLUSTERS:  # What is published on one node is heard on all.
             url = node_url(self._parts, random.choice(self._parts.where))
+        async with asyncio.timeout(2 * ANSWER_SECONDS_MAX):
+            url = await find_primary(url, self._tls)
         connection = create_connection(url, self._tls, protocol=2)  # In which a message is an answer as any other.
         tasks = Tasks()
         try:

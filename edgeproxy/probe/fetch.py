@@ -9,6 +9,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
+from edgeproxy.base.trust import load_trusted
 from edgeproxy.probe.bounded_answer import BoundedHttpHandler, BoundedHttpsHandler
 from edgeproxy.probe.steps import ProbeError
 
@@ -44,6 +45,7 @@ class _NoRedirects(HTTPRedirectHandler):
 def create_fetch(ca: str | None) -> Fetch:
     """Return a function that sends requests, over TLS by the system's authorities and those of `ca`; raises OSError."""
     context = ssl.create_default_context()
+    load_trusted(context)
     if ca is not None:
         context.load_verify_locations(ca)
     opener = build_opener(ProxyHandler({}), BoundedHttpHandler(), BoundedHttpsHandler(context=context), _NoRedirects())

@@ -13,7 +13,7 @@ from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.stripe_sandbox.faults import DELIVERIES, Faults
 from edgeproxy.stripe_sandbox.transaction import Account, Body, Transaction
 
-PEER = HttpPeer("the webhook endpoint", 10.0, 64 << 10, reads_prefix=True)
+PEER = HttpPeer("the webhook endpoint", 10.0, 64 << 10, leaves_site=False, reads_prefix=True)
 AT_ONCE = 32
 SHUFFLE_SECONDS = 2.0
 BACK_OFF = (5, 30, 120, 600, 3600)

@@ -10,6 +10,8 @@ import grpc.aio
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
+from edgeproxy.base.outgoing_proxy import find_proxy
+from edgeproxy.base.trust import read_bundle
 from edgeproxy.config.tracing import Tracing
 from edgeproxy.tracing.transport import ANSWER_BYTES_MAX, WHY_CHARACTERS_MAX, Outcome, accept
 
@@ -56,6 +58,9 @@ class GrpcTransport:
             ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
             ("grpc.enable_http_proxy", 0),
         )
+        proxy = find_proxy(settings.endpoint)
+        if proxy is not None:
+            options = (*options[:1], ("grpc.http_proxy", proxy.full_url))
         if settings.endpoint.startswith("https://"):
             files = await asyncio.to_thread(read_files, settings.tls)
             if settings.tls.server_name is not None:
@@ -76,4 +81,4 @@ def read_files(tls: "UpstreamTls") -> tuple[bytes | None, bytes | None, bytes | 
     def read(file: Path | None) -> bytes | None:
         return None if file is None else file.read_bytes()
 
-    return read(tls.ca), read(tls.key), read(tls.cert)
+    return read_bundle() if tls.ca is None else read(tls.ca), read(tls.key), read(tls.cert)

@@ -17,10 +17,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from edgeproxy.base.client_tls import ClientTls, TlsFilesError
+from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.base.http_answer import parse_retry_after, read_prefix
 from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.base.tasks import run_in_thread
+from edgeproxy.base.trust import TlsFilesError
 from edgeproxy.config.tracing import TRACES_PATH, Tracing
 
 ANSWER_BYTES_MAX: Final = 64 << 10

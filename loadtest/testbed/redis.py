@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -78,6 +79,73 @@ class Redis:
         """Let it run again."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+
+class Sentinels:
+    """A primary, a replica, and three Sentinels that look after them as the service `hub`."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        """`arguments` are of both servers."""
+        homes = [folder / name for name in ("primary", "replica", "sentinel-0", "sentinel-1", "sentinel-2")]
+        for home in homes:
+            home.mkdir()
+        self.primary = Redis(homes[0], *arguments)
+        following = ("--replicaof", f"127.0.0.1 {self.primary.port}", "--repl-diskless-sync-delay", "0")
+        self.replica = Redis(homes[1], *following, *arguments)
+        self.sentinels = []
+        for home in homes[2:]:
+            file = home / "sentinel.conf"
+            file.write_text(
+                f"sentinel monitor hub 127.0.0.1 {self.primary.port} 2\nsentinel down-after-milliseconds hub 500\n"
+                "sentinel failover-timeout hub 3000\n"
+            )
+            self.sentinels.append(_Sentinel(home, str(file)))
+        for one in self.sentinels:
+            until(partial(self._knows_all, one), "the Sentinels know each other", seconds=60)
+
+    def _knows_all(self, sentinel: Redis) -> bool:
+        with redis.Redis(port=sentinel.port, decode_responses=True) as client:
+            state: Any = client.execute_command("SENTINEL", "MASTER", "hub")
+            told = state if isinstance(state, dict) else dict(zip(state[::2], state[1::2], strict=True))
+            return (int(told["num-other-sentinels"]), int(told["num-slaves"])) == (2, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in (*self.sentinels, self.primary, self.replica):
+            one.kill()
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://{self.where}/hub"
+
+    @property
+    def where(self) -> str:
+        """The Sentinels, as the URL names them."""
+        return ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels)
+
+    def swap(self) -> None:
+        """Have the replica take over while the primary is alive; returns at once."""
+        with redis.Redis(port=self.sentinels[0].port) as client:
+            client.execute_command("SENTINEL", "FAILOVER", "hub")
+
+
+class _Sentinel(Redis):
+    """A Sentinel. It writes into its file."""
+
+    def __init__(self, folder: Path, file: str) -> None:
+        assert SERVER is not None
+        self.port = free_port()
+        self._command = [SERVER, file, "--sentinel", "--bind", "127.0.0.1", "--dir", str(folder)]
+        self._process = None
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it serves."""
+        self._process = subprocess.Popen([*self._command, "--port", str(self.port)], stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert any("monitor master" in line for line in self._process.stdout), "the Sentinel did not start"
 
 
 SLOTS = 16384

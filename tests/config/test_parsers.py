@@ -4,14 +4,17 @@ import hashlib
 import ipaddress
 import zoneinfo
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
+from sqlalchemy.engine import make_url
 
 from edgeproxy.config import addresses, hub_settings, parsers, units
 from edgeproxy.config.addresses import Address
+from edgeproxy.config.collector import alerts, database_url
 from edgeproxy.config.dimensions import A_VALUE, is_dimensions
 from edgeproxy.config.edge import readers
 from edgeproxy.config.edge.auth import Auth
@@ -268,10 +271,12 @@ def test_where_batches_go_at_a_collector_is_not_for_the_operator_to_say():
         ("redis://@h", "redis://h:6379/0"),
         ("redis://me@h", "redis://me@h:6379/0"),
         ("redis://:p@h", "redis://:p@h:6379/0"),
-        ("rediss://Me:P%2Fa:s@s@h/1", "rediss://Me:P%2Fa:s@s@h:6379/1"),
+        ("rediss://Me:P%2Fa%3As%40s@h/1", "rediss://Me:P%2Fa%3As%40s@h:6379/1"),
         ("redis+cluster://Redis.Example", "redis+cluster://redis.example:6379"),
         ("Redis+Cluster://a:7000,b,[::1]:7001,[::2]/", "redis+cluster://a:7000,b:6379,[::1]:7001,[::2]:6379"),
         ("rediss+cluster://me:p,q@a,10.0.0.5:7000", "rediss+cluster://me:p,q@a:6379,10.0.0.5:7000"),
+        ("redis+sentinel://a,b:1/hub", "redis+sentinel://a:26379,b:1/hub/0"),
+        ("rediss+sentinel://me:p@[::1]/hub.a_1/3", "rediss+sentinel://me:p@[::1]:26379/hub.a_1/3"),
     ],
 )
 def test_a_hub_has_a_port_and_a_database_once_read(written, read):
@@ -292,6 +297,9 @@ def test_a_hub_has_a_port_and_a_database_once_read(written, read):
         ("redis://a,b", "has no host, or a port that cannot be"),
         ("redis+cluster://", "is not the URL of a hub"),
         ("redis+cluster://a,", "has no host, or a port that cannot be"),
+        ("redis+sentinel://a", "has no name of a service, or a database that is no number"),
+        ("redis+sentinel://a/", "has no name of a service, or a database that is no number"),
+        ("redis+sentinel://a/hub/x", "has no name of a service, or a database that is no number"),
         ("redis+cluster://a/0", "has a path, and a cluster has no databases"),
         ("redis+cluster://a?tls=true", "has a ? or a #"),
         ("redis://h/a", "has a path that is not the number of a database"),
@@ -315,13 +323,31 @@ def test_a_node_of_a_cluster_is_named_once():
 
 
 @pytest.mark.parametrize(
-    "written", ["redi://:p@h", "redis://:a/b@h", "redis://u:1/b@h", "redis://:?@h", "redis://:1/@h"]
+    "raw", ["a/b", "1/b", "?", "1/", "a@b", "a:b", "a#b", "100%", "%zz", "%2", "%ff", "a b", "1@10.0.0.1:1/x", "@", ":"]
 )
-def test_who_writes_a_password_is_reported_how(written):
-    assert (
-        refusal(hub_settings.read_hub_url, written)[1]
-        == f"{hub_settings.A_HUB}: in a password %2F for /, %3F for ?, %23 for #"
-    )
+@pytest.mark.parametrize(
+    ("read", "form"),
+    [
+        (hub_settings.read_hub_url, "redis://me:{}@h/0"),
+        (hub_settings.read_hub_url, "rediss+cluster://:{}@h,i"),
+        (hub_settings.read_hub_url, "redis+sentinel://:{}@h,i/hub"),
+        (database_url.read_database, "postgresql://me:{}@h/ledger"),
+        (alerts.read_smtp, "smtps://me:{}@h"),
+    ],
+)
+def test_raw_character_in_a_password_is_refused(read, form, raw):
+    what, hint = refusal(read, form.format(raw))
+    assert "raw character" in what or "not UTF-8" in what
+    assert "%40 stands for @" in hint
+
+
+@given(st.text(st.characters(blacklist_categories=("Cs",)), min_size=1))
+def test_escaped_password_is_read_whole(password):
+    """Each character has a form in which a URL may have it."""
+    read = hub_settings.read_hub_url(f"redis://me:{quote(password, safe='')}@h/0")
+    assert unquote(hub_settings.HubUrl.parse(read).who) == f"me:{password}"
+    url = database_url.read_database(f"postgresql://me:{quote(password, safe='')}@h/ledger")
+    assert make_url(url).password == password
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import aiosmtplib
 from aiosmtplib.errors import SMTPException, SMTPRecipientsRefused, SMTPResponseException
 
+from edgeproxy.base.trust import create_context
 from edgeproxy.collector.alerts import message as forms
 from edgeproxy.collector.alerts.message import AlertMessage, ServiceSite
 from edgeproxy.collector.languages.reader import create_reader
@@ -100,6 +101,7 @@ async def _send_mail(channel: Channel, message: AlertMessage, envelope: Envelope
             password=server.password,
             use_tls=server.is_tls,
             start_tls=not server.is_tls and not is_loopback(server.host),
+            tls_context=await asyncio.to_thread(create_context),
             timeout=SECONDS_MAX,
         )
     except SMTPRecipientsRefused as error:

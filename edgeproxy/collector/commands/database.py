@@ -34,7 +34,8 @@ from edgeproxy.collector.database.schema import REVISION
 from edgeproxy.collector.database.unreadable_rows import UnreadableRowError
 from edgeproxy.collector.encryption.keyring import open_keyring
 from edgeproxy.collector.ledger import quarantine
-from edgeproxy.config.collector.settings import CollectorSettings, read_database
+from edgeproxy.config.collector.database_url import read_database
+from edgeproxy.config.collector.settings import CollectorSettings
 
 CommandResult = tuple[int, str]
 

@@ -4,6 +4,7 @@ Credentials, profiles and endpoints are those of AWS's own tools: environment, f
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -11,9 +12,12 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.session import get_session
 
+from edgeproxy.base.outgoing_proxy import find_proxy
 from edgeproxy.base.tasks import run_in_thread
+from edgeproxy.base.trust import write_bundle
 from edgeproxy.collector.encryption.key_services import REASON_CHARACTERS_MAX, KeyServiceError
 
+AUTHORITIES_VARIABLE = "AWS_CA_BUNDLE"
 NO_ANSWER = "does not answer as AWS KMS does: is its endpoint a proxy, or another service?"
 CALL_SECONDS = 20.0
 """Seconds that a call has with all its attempts, and with what fetches credentials."""
@@ -41,6 +45,20 @@ class KmsClient(Protocol):
 
     def decrypt(self, **parameters: object) -> Mapping[str, bytes]:
         """Call Decrypt."""
+
+
+def _create_client(region: str) -> KmsClient:
+    """Return a client with the site's proxy, and with the authorities that are trusted unless AWS's variable names
+    others. Raises TlsFilesError."""
+    session = get_session()
+    url = session.create_client("kms", region_name=region).meta.endpoint_url
+    proxy = find_proxy(url)
+    config = (
+        CLIENT if proxy is None else CLIENT.merge(Config(proxies={"https": proxy.full_url, "http": proxy.full_url}))
+    )
+    verify = None if AUTHORITIES_VARIABLE in os.environ else write_bundle()
+    client: KmsClient = session.create_client("kms", region_name=region, config=config, verify=verify)
+    return client
 
 
 class AwsKmsKeyService:
@@ -75,7 +93,7 @@ class AwsKmsKeyService:
         try:
             if self._client is None:
                 region = self._arn.split(":")[3]
-                self._client = get_session().create_client("kms", region_name=region, config=CLIENT)
+                self._client = _create_client(region)
             if answer := bytes(call(self._client)):
                 return answer
             reason = NO_ANSWER

@@ -16,6 +16,9 @@ from urllib.parse import urlsplit
 from obstore import exceptions
 from obstore.store import LocalStore, S3Store
 
+from edgeproxy.base.outgoing_proxy import find_proxy
+from edgeproxy.base.trust import trusted_by_variable
+
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 PREFIX = re.compile(r"[A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)*")
 STORAGE_FORMS = "s3://BUCKET/PREFIX, or file:///DIRECTORY"
@@ -125,7 +128,10 @@ def _open_bucket(url: str, environ: Mapping[str, str]) -> S3Store:
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     config |= {"region": region} if region else {}
     config |= find_encryption(environ)
-    with _convert_errors(url):
+    proxy = find_proxy(endpoint or f"https://{parts.netloc}.s3.amazonaws.com")
+    # Its library reads the variables of proxies and authorities itself, and knows none of our settings.
+    options |= {"proxy_excludes": "*"} if proxy is None else {"proxy_url": proxy.full_url}
+    with _convert_errors(url), trusted_by_variable():
         return S3Store(parts.netloc, prefix=prefix, config=config, client_options=options, retry_config=RETRIES)
 
 

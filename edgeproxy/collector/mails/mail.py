@@ -6,6 +6,7 @@ from email.utils import formatdate, make_msgid
 
 import aiosmtplib
 
+from edgeproxy.base.trust import create_context
 from edgeproxy.config.collector.pages import SignInMail
 
 SECONDS_MAX = 30.0
@@ -47,6 +48,7 @@ async def send_message(mail: SignInMail, message: EmailMessage) -> None:
             port=mail.server.port,
             use_tls=mail.tls == "tls",
             start_tls=mail.tls == "starttls",
+            tls_context=None if mail.tls == "none" else await asyncio.to_thread(create_context),
             username=mail.user,
             password=mail.password,
             timeout=SECONDS_MAX,

@@ -5,7 +5,6 @@ file, regions of its own edges, currencies. All others are summed up as one that
 """
 
 import asyncio
-import ssl
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated, Final, Literal, cast
@@ -17,6 +16,7 @@ from typing_extensions import TypedDict
 from edgeproxy import __version__
 from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.base.trust import create_context
 from edgeproxy.collector.residency.aggregates import Aggregates
 from edgeproxy.config.collector.currency_units import Currency
 from edgeproxy.config.collector.residencies import OtherResidency
@@ -152,8 +152,7 @@ async def _ask(settings: OtherResidency) -> tuple[int, bytes]:
         "User-Agent": f"edgeproxy/{__version__}",
         **({} if settings.token is None else {"Authorization": f"Bearer {settings.token}"}),
     }
-    ca = None if settings.ca is None else str(settings.ca)
-    trusted = await asyncio.to_thread(ssl.create_default_context, cafile=ca)
+    trusted = await asyncio.to_thread(create_context, settings.ca)
     async with (
         open_session(PEER, auto_decompress=False) as session,
         session.get(f"{settings.url}{PATH}", headers=fields, ssl=trusted, allow_redirects=False) as response,

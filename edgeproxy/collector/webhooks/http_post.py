@@ -6,6 +6,7 @@ The reason of a failure quotes neither the URL nor the response: either may hold
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import aiohttp
@@ -16,6 +17,7 @@ from edgeproxy import __version__
 from edgeproxy.base.http_answer import parse_retry_after
 from edgeproxy.base.http_peer import AnswerBoundError, HttpPeer, open_session
 from edgeproxy.base.name_lookup import look_up_in_thread
+from edgeproxy.base.outgoing_proxy import find_proxy
 from edgeproxy.base.scarce_goods import ScarceGood
 from edgeproxy.base.shares import Claim, Places
 from edgeproxy.tracing.recorder import trace_call
@@ -118,25 +120,24 @@ async def post_body(
 
     The name of the receiver is looked up as one of `lookups`, by the shares of `claim`.
 
-    Of the response only the status and Retry-After are read. No redirection is followed, and no proxy is used. Each
-    address is checked when its socket is opened, so a name that resolves otherwise the second time changes nothing.
+    Of the response only the status and Retry-After are read. No redirection is followed. Each address is checked when
+    its socket is opened, so a name that resolves otherwise the second time changes nothing. The site's proxy is asked
+    for an address that was checked, and not for the name, which it would look up itself.
     """
     why: list[str] = []
 
-    def open_socket(info: AddrInfoType) -> socket.socket:
-        """Open the socket for an address; this is the last check of the address before it is connected to."""
-        family, kind, protocol, _, address = info
-        refusal = find_refusal(str(address[0]))
-        if refusal is not None:
-            why.append(refusal)
-            raise OSError(refusal)
-        return socket.socket(family, kind, protocol)
-
     resolver = ThreadResolver(lookups, claim)
+    # The site's own proxy may be anywhere.
+    opener = None if find_proxy(url) is not None else partial(open_checked_socket, find_refusal, why)
     timeout = aiohttp.ClientTimeout(total=SECONDS_MAX, sock_connect=CONNECT_SECONDS_MAX)
     try:
         async with open_session(
-            PEER, timeout=timeout, resolver=resolver, socket_factory=open_socket, force_close=True
+            PEER,
+            timeout=timeout,
+            resolver=resolver,
+            socket_factory=opener,
+            force_close=True,
+            find_target=partial(find_checked_address, resolver, find_refusal, why),
         ) as session:
             return await _send(session, url, body, headers)
     except TimeoutError:
@@ -147,11 +148,46 @@ async def post_body(
         return describe_failure(error, why)
 
 
+def open_checked_socket(find_refusal: FindRefusal, refusals: list[str], info: AddrInfoType) -> socket.socket:
+    """Open the socket for an address; this is the last check of the address before it is connected to. Raises OSError.
+
+    The reason of a refusal is added to `refusals`.
+    """
+    family, kind, protocol, _, address = info
+    refusal = find_refusal(str(address[0]))
+    if refusal is not None:
+        refusals.append(refusal)
+        raise OSError(refusal)
+    return socket.socket(family, kind, protocol)
+
+
+async def find_checked_address(
+    resolver: ThreadResolver, find_refusal: FindRefusal, refusals: list[str], host: str, port: int
+) -> str:
+    """Return an address of a receiver for the site's proxy, if all its addresses may be connected to.
+
+    The reason of a refusal is added to `refusals`. Raises OSError and aiohttp.ClientConnectionError.
+    """
+    addresses = [str(one["host"]) for one in await resolver.resolve(host, port, socket.AF_UNSPEC)]
+    for address in addresses:
+        refusal = find_refusal(address)
+        if refusal is not None:
+            refusals.append(refusal)
+            raise aiohttp.ClientConnectionError(refusal)
+    return addresses[0]
+
+
 def describe_failure(error: aiohttp.ClientError, refusals: Sequence[str]) -> DeliveryFailure:
     """Return the failure of an error; `refusals` are the reasons why addresses must not be connected to."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return DeliveryFailure("its certificate cannot be trusted")
+        case aiohttp.ClientHttpProxyError():
+            return DeliveryFailure(f"the site's proxy answers {error.status}")
+        case aiohttp.ClientProxyConnectionError():
+            return DeliveryFailure("the site's proxy cannot be reached")
+        case aiohttp.ClientConnectionError() if refusals:
+            return DeliveryFailure(refusals[0])
         case aiohttp.ClientConnectorError():
             reason = error.os_error.strerror or "no connection"
             return DeliveryFailure(refusals[0] if refusals else f"it cannot be reached: {reason}")

@@ -18,6 +18,7 @@ from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault, is_switched_on
 from edgeproxy.config.tree import Items, Table
 from edgeproxy.config.units import DAY_SECONDS, Time, Whole, read_text, value_error
+from edgeproxy.config.url_secrets import check_credentials
 
 A_WEBHOOK = "https://HOST/PATH; http:// reaches this host alone"
 A_FOLDER = "a URL that ends with a slash, such as https://git.example.com/edgeproxy/blob/main/"
@@ -117,6 +118,7 @@ def parse_mail_server(url: str) -> MailServer:
 def read_smtp(value: object) -> str:
     """Read the URL of a server that takes mail. Errors do not show it: it has a password."""
     url = read_text(value, AN_SMTP)
+    check_credentials(url, AN_SMTP)
     try:
         parse_mail_server(url)
     except ValueError:

@@ -10,6 +10,7 @@ from edgeproxy.config import addresses, parsers, references
 from edgeproxy.config.check import Kind
 from edgeproxy.config.field_types import Address, File, Name, Network
 from edgeproxy.config.forms import build_text, written
+from edgeproxy.config.outgoing import PROXY_DESCRIPTION, TRUST, ProxyField, Trust
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.tls import UpstreamTls
@@ -86,6 +87,8 @@ class RegionsFile(Part):
         default=None, repr=False, description="Token of the collector with the role `beacon`. By default none."
     )
     tls: UpstreamTls = Field(default=UpstreamTls(), description="TLS towards a collector of `https://`.")
+    trust: Trust = Field(default=Trust(), description=TRUST)
+    proxy: ProxyField | None = Field(default=None, repr=False, description=PROXY_DESCRIPTION)
     secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(
         default=None,
         repr=False,

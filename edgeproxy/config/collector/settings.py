@@ -4,7 +4,6 @@ Tiers, meters, customers, keys and flags are as in edge.yaml, so that both inclu
 """
 
 from typing import Annotated, Literal
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import BeforeValidator, Field
 
@@ -13,6 +12,7 @@ from edgeproxy.config.collector.alerts import Alerts
 from edgeproxy.config.collector.anomalies import Anomalies
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.database_url import read_database
 from edgeproxy.config.collector.encryption import Encryption
 from edgeproxy.config.collector.listeners import CollectorListener, Tls
 from edgeproxy.config.collector.operators import Operators
@@ -27,6 +27,7 @@ from edgeproxy.config.field_types import File, Moment, Name, Network, ResidencyN
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.hub_settings import Hub
 from edgeproxy.config.meters import Meter
+from edgeproxy.config.outgoing import PROXY_DESCRIPTION, TRUST, ProxyField, Trust
 from edgeproxy.config.part import FieldMark, Part
 from edgeproxy.config.tiers import Tier
 from edgeproxy.config.tokens import AdminToken, read_digests, read_pairs
@@ -37,46 +38,10 @@ from edgeproxy.config.units import (
     Days,
     Whole,
     format_seconds,
-    format_value,
-    read_text,
-    value_error,
 )
 
-A_DATABASE = "sqlite:///var/collector/ledger.db, or postgresql://USER:PASSWORD@HOST:PORT/NAME"
-SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 KEEP_DAYS_MIN = 2
 """Days that anything is kept at least: what comes a little late must find what it belongs to."""
-
-
-@written(
-    build_text(
-        "database URL",
-        r"sqlite:///.*[^/]|postgresql://.+",
-        "sqlite:///var/collector/ledger.db",
-        "postgresql://USER:PASSWORD@HOST/NAME",
-    )
-)
-def read_database(value: object) -> str:
-    """Read the URL of a database: a file of SQLite, relative to where the collector is started, or PostgreSQL."""
-    url = read_text(value, A_DATABASE)
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise value_error(f"{format_value(url)} is not a URL", A_DATABASE) from None
-    if parts.scheme == "sqlite" and not parts.netloc:
-        if len(parts.path) < 2 or parts.path.endswith("/") or parts.query or not unquote(parts.path).isprintable():
-            raise value_error(f"{format_value(url)} names no file", A_DATABASE)
-        return url
-    if parts.scheme != "postgresql":
-        raise value_error(f"{format_value(url)} is not a database", A_DATABASE)
-    if len(parts.path) < 2 or not parts.hostname or port == 0:
-        raise value_error(f"{format_value(url)} has no host, or no name of a database", A_DATABASE)
-    options = parse_qs(parts.query, keep_blank_values=True)
-    for name, values in options.items():
-        if name != "sslmode" or values[0] not in SSL_MODES:
-            raise value_error(f"has {format_value(name)}", f"after a ? there may be sslmode={'|'.join(SSL_MODES)}")
-    return url
 
 
 retention_days = Days(KEEP_DAYS_MIN, 36500, also="forever, or ")
@@ -261,10 +226,13 @@ class CollectorFile(Part):
     metrics: Metrics = Field(default=Metrics(), description="Access to `GET /metrics`.")
     database: Annotated[str, BeforeValidator(read_database), FieldMark.RESTART] = Field(
         default="sqlite:///var/collector/ledger.db",
-        description="Database of the ledger. To PostgreSQL on another host write `?sslmode=verify-full`. Its user "
-        "owns the tables, or [another one](collector.md#an-owner-of-its-own); [row-level "
-        "security](collector.md#row-level-security) needs two roles. Take the password from the environment.",
+        description="Database of the ledger. PostgreSQL takes [parameters](collector.md#connections-to-postgresql) "
+        "after a `?`: to another host write `?sslmode=verify-full`. Its user owns the tables, or [another "
+        "one](collector.md#an-owner-of-its-own); [row-level security](collector.md#row-level-security) needs two "
+        "roles. Take the password from the environment.",
     )
+    trust: Trust = Field(default=Trust(), description=TRUST)
+    proxy: ProxyField | None = Field(default=None, repr=False, description=PROXY_DESCRIPTION)
     residency: Annotated[ResidencyName | None, FieldMark.RESTART] = Field(
         default=None,
         description="[Residency](residency.md) of this collector's customers, such as `eu`. Batches that an edge ships "

@@ -1,4 +1,7 @@
-"""Loading edge.yaml and passing its settings between processes."""
+"""Loading edge.yaml and passing its settings between processes.
+
+Trust and the outgoing proxy are of a whole process: it has those of the file that it has loaded last.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -8,6 +11,7 @@ from edgeproxy.config.edge.customer_store import Customers, dump_customers
 from edgeproxy.config.edge.residency import find_home
 from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings, Pushed
 from edgeproxy.config.hub_settings import Hub
+from edgeproxy.config.outgoing import use_outgoing
 
 if TYPE_CHECKING:
     from edgeproxy.config.references import Fault
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
 from edgeproxy.config.load import Loaded, get_settings, pause_garbage_collection
 
 NOT_FOR_WORKERS: "dict[str, bool | set[str]]" = {
-    **dict.fromkeys(("admin", "customers", "keys", "residency", "usage"), True),
+    **dict.fromkeys(("admin", "customers", "keys", "proxy", "residency", "usage"), True),
     "tracing": {"headers", "tls"},
 }
 """Settings that workers are not told, or are told in another form."""
@@ -73,6 +77,8 @@ def load_edge_source(
 
     written = Check(source, Kind(EdgeFile, find_faults), parts=parts, files=files, also=also).run()
     settings = None if written is None else _build_settings(written, source.sha256)
+    if settings is not None and not source.problems:
+        use_outgoing(settings)
     return Loaded(settings, source.problems, source.signs)
 
 
@@ -93,7 +99,10 @@ def _load_customers_source(path: Path, environ: Mapping[str, str]) -> Loaded[Pus
 
     source = Source(path, environ)
     kind = Kind(Pushed, find_faults)
-    return Loaded(Check(source, kind, files=False, lists=True).run(), source.problems, source.signs)
+    pushed = Check(source, kind, files=False, lists=True).run()
+    if pushed is not None and not source.problems:
+        use_outgoing(pushed)
+    return Loaded(pushed, source.problems, source.signs)
 
 
 def dump_settings(settings: EdgeSettings) -> bytes:
@@ -117,6 +126,7 @@ def restore_settings(dumped: bytes) -> tuple[EdgeSettings, Customers]:
     with pause_garbage_collection():
         begin = dumped.find(b"\n") + 1
         settings = EdgeSettings.model_validate_json(dumped[: begin - 1] if begin else dumped)
+        use_outgoing(settings)
         while begin:
             end = dumped.find(b"\n", begin)
             customer_store.add(dumped[begin:end] if end > 0 else dumped[begin:])

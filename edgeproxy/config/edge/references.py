@@ -317,12 +317,16 @@ def _find_usage_faults(tree: Table) -> Iterator[Fault]:
 def _find_hub_faults(tree: Table) -> Iterator[Fault]:
     """Find TLS towards a hub that does not speak it."""
     hub = tree.get("hub")
+    if isinstance(hub, Table) and ("service" in hub) != ("sentinel" in hub) and "url" not in hub:
+        yield Fault(("hub",), "has one of sentinel and service", "write both, or sentinel and url: redis://SERVICE")
+    elif isinstance(hub, Table) and "service" in hub and ("sentinel" not in hub or "url" in hub):
+        yield Fault(("hub", "service"), "is named in url", "write service, or url: redis://USER:PASSWORD@SERVICE")
     tls = hub.get("tls") if isinstance(hub, Table) else None
     if isinstance(hub, Table) and isinstance(tls, Table) and tls:
-        url = hub.get("url", hub_settings.MEMORY)
+        url = hub.get("url", "redis://" if "sentinel" in hub else hub_settings.MEMORY)
         scheme = url.lower().partition("://")[0] if isinstance(url, str) else None
-        plain = f"a hub of {scheme}://" if scheme in ("memory", "redis", "redis+cluster") else None
-        instead = "rediss+cluster://" if scheme == "redis+cluster" else "rediss://"
+        plain = f"a hub of {scheme}://" if scheme in ("memory", "redis", "redis+cluster", "redis+sentinel") else None
+        instead = f"{scheme}://".replace("redis", "rediss", 1) if plain and scheme != "memory" else "rediss://"
         yield from find_outward_tls_faults(("hub", "tls"), tls, plain, instead)
 
 

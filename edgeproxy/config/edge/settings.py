@@ -34,6 +34,7 @@ from edgeproxy.config.hub_settings import Hub
 from edgeproxy.config.limits import Rated
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.networks import Networks
+from edgeproxy.config.outgoing import PROXY_DESCRIPTION, TRUST, ProxyField, Trust
 from edgeproxy.config.part import FieldMark, Part
 from edgeproxy.config.tiers import Tier
 from edgeproxy.config.tracing import Tracing
@@ -336,6 +337,8 @@ class EdgeFile(Part):
     overload: Overload = Field(default=Overload(), description="Bounds above which a worker sheds requests.")
     tables: Annotated[Tables, FieldMark.RESTART] = Field(default=Tables(), description="Memory-mapped tables.")
     limits: Limits = Field(default=Limits(), description="Bounds on what one client may send.")
+    trust: Trust = Field(default=Trust(), description=TRUST)
+    proxy: ProxyField | None = Field(default=None, repr=False, description=PROXY_DESCRIPTION)
     drain: Wait = Field(
         default=30.0,
         description="Time that open requests have to end after SIGTERM. Longer for long uploads or streams; the "

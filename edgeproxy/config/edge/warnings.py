@@ -11,7 +11,7 @@ from edgeproxy.config.edge.residency import list_usages
 from edgeproxy.config.edge.routes import Route
 from edgeproxy.config.edge.rules import UNSEEN_FIELDS
 from edgeproxy.config.edge.settings import EdgeSettings
-from edgeproxy.config.hub_settings import has_password, is_local_hub
+from edgeproxy.config.hub_settings import has_password, is_in_clear, is_local_hub
 from edgeproxy.config.limits import BurstCredits, Limit, Quota
 from edgeproxy.config.meters import MEASURES, SPLIT_ESTIMATES, compute_request_amount
 from edgeproxy.config.selection import ANY_ROUTES
@@ -78,7 +78,7 @@ def _list_peer_warnings(settings: EdgeSettings) -> Iterator[str]:
         return
     if not has_password(hub.url):
         yield f"hub: {hub.name} has no password: whoever reaches it can change limits and customers"
-        if hub.url.startswith(("redis://", "redis+cluster://")):
+        if is_in_clear(hub.url):
             yield f"hub: {hub.name} is not asked over TLS: who is on the way can change limits and customers"
     if not hub.tls.verify:
         yield "hub.tls.verify: false trusts whoever answers, who gets the password: write ca: FILE"

@@ -1,14 +1,14 @@
 """The client of the collector's directory, over HTTP, with the token and the TLS of `usage`."""
 
 import asyncio
-import ssl
+from functools import partial
 
 import aiohttp
 import orjson
 
 from edgeproxy.base.http_peer import AnswerBoundError, HttpPeer, open_session
+from edgeproxy.base.trust import create_context
 from edgeproxy.config.edge.usage import Usage
-from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.usage.transport import CONNECT_SECONDS, describe_error
 from edgeproxy.hub.errors import HubUnavailableError
 from edgeproxy.wire.directory_versions import FOLLOWER_FIELD, UnreadableDirectoryError
@@ -73,18 +73,11 @@ class CollectorClient:
 
     async def _open(self) -> aiohttp.ClientSession:
         """Open a session with the TLS that is configured. Raises OSError where its files cannot be read."""
-        tls = True if self._tls is None else await asyncio.to_thread(create_tls_context, self._tls)
-        return open_session(PEER, tls=tls)
-
-
-def create_tls_context(tls: UpstreamTls) -> ssl.SSLContext:
-    """Return the TLS context towards a collector. Raises OSError where its files cannot be read."""
-    context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
-    if tls.cert is not None:
-        context.load_cert_chain(tls.cert, tls.key)
-    if not tls.verify:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
+        tls = self._tls
+        if tls is None:
+            return open_session(PEER)
+        create = partial(create_context, tls.ca, tls.cert, tls.key, verify=tls.verify, check_hostname=tls.verify)
+        return open_session(PEER, tls=await asyncio.to_thread(create))
 
 
 def _parse_detail(body: bytes) -> str:

@@ -8,8 +8,9 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from edgeproxy.base.client_tls import HTTP2, format_tls_error
+from edgeproxy.base.client_tls import HTTP2
 from edgeproxy.base.clock import EPOCH
+from edgeproxy.base.trust import format_tls_error
 from edgeproxy.edge.http1 import message
 from edgeproxy.edge.proxy import server_tls
 from edgeproxy.edge.proxy.authorization import CLIENTS

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from edgeproxy.base import log
-from edgeproxy.base.client_tls import format_tls_error
+from edgeproxy.base.trust import format_tls_error
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.dial import HandshakeError, dial

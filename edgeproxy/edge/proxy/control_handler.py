@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, assert_never
 
 from edgeproxy.base import log
-from edgeproxy.base.client_tls import TlsFilesError
+from edgeproxy.base.trust import TlsFilesError
 from edgeproxy.edge.channel import Channel, ChannelClosedError
 from edgeproxy.edge.counters.index import RowUnavailableError
 from edgeproxy.edge.errors import RejectedError

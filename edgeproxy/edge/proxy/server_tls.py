@@ -8,14 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeproxy.base.client_tls import (
-    HTTP2,
-    HTTP11,
-    TlsFilesError,
-    load_authorities,
-    load_certificate,
-    set_protocols,
-)
+from edgeproxy.base.client_tls import HTTP2, HTTP11, set_protocols
+from edgeproxy.base.trust import TlsFilesError, load_authorities, load_certificate
 from edgeproxy.config import certificates
 from edgeproxy.edge.proxy.client_hello import HTTP10, SPOKEN, SPOKEN_WITH_HTTP2
 

@@ -9,7 +9,7 @@ import ssl
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal
 
-from edgeproxy.base.client_tls import format_tls_error
+from edgeproxy.base.trust import format_tls_error
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1.keep_alive import parse_idle_timeout
 from edgeproxy.edge.proxy.deadlines import NEVER, SWEEP_SECONDS

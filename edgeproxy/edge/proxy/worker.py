@@ -16,7 +16,8 @@ from pathlib import Path
 from time import monotonic
 
 from edgeproxy.base import event_loop, log
-from edgeproxy.base.client_tls import ClientTls, TlsFilesError
+from edgeproxy.base.client_tls import ClientTls
+from edgeproxy.base.trust import TlsFilesError
 from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel, ChannelClosedError
 from edgeproxy.edge.counters.columns import NoFreeColumnError

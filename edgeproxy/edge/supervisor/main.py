@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from edgeproxy.base import event_loop, log
+from edgeproxy.base.core_dumps import forbid_core_dumps
 from edgeproxy.base.descriptor_limit import raise_descriptor_limit
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.edge.settings import EdgeSettings
@@ -42,6 +43,7 @@ def run(
     if not _is_known_machine():
         return 2
     raise_descriptor_limit()
+    forbid_core_dumps()
     with ExitStack() as owned:
         if template is not None:
             owned.callback(template.close)

@@ -12,9 +12,10 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from edgeproxy.base import log
-from edgeproxy.base.client_tls import HTTP2, HTTP11, ClientTls, TlsFilesError, format_tls_error
+from edgeproxy.base.client_tls import HTTP2, HTTP11, ClientTls
 from edgeproxy.base.http_answer import read_prefix
 from edgeproxy.base.http_peer import AnswerBoundError, HttpPeer, open_session
+from edgeproxy.base.trust import TlsFilesError, format_tls_error
 from edgeproxy.config.edge.upstreams import Endpoint, Upstream
 from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.supervisor.grpc_probe import probe_service
@@ -25,7 +26,7 @@ TlsTerms = tuple[UpstreamTls, str]
 
 PROBE_SECONDS_MAX = 5.0
 """Seconds that a probe may take at most; it never takes longer than the interval of its target."""
-PEER = HttpPeer("the health check", PROBE_SECONDS_MAX, 64 << 10, reads_prefix=True)
+PEER = HttpPeer("the health check", PROBE_SECONDS_MAX, 64 << 10, leaves_site=False, reads_prefix=True)
 AGENT = "edgeproxy-health"
 
 

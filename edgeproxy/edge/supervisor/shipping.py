@@ -8,9 +8,10 @@ from functools import partial
 from http import HTTPStatus
 from typing import ParamSpec, TypeVar
 
-from edgeproxy.base.client_tls import ClientTls, TlsFilesError
+from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.tasks import Tasks, run_in_thread
+from edgeproxy.base.trust import TlsFilesError
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.edge.usage.ship import Reply, Shipper, ShippingStatus
 from edgeproxy.edge.usage.spool import Spool

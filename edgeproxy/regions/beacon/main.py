@@ -9,10 +9,12 @@ from aiohttp import web
 
 from edgeproxy import __version__
 from edgeproxy.base import event_loop, log
-from edgeproxy.base.client_tls import ClientTls, TlsFilesError
+from edgeproxy.base.client_tls import ClientTls
+from edgeproxy.base.core_dumps import forbid_core_dumps
 from edgeproxy.base.descriptor_limit import raise_descriptor_limit
 from edgeproxy.base.exit_deadline import end_after_signals
 from edgeproxy.base.tasks import Tasks
+from edgeproxy.base.trust import TlsFilesError
 from edgeproxy.base.web_listener import Bounds, WebListener
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.collector.regions import BeaconSettings
@@ -31,6 +33,7 @@ def run(settings: BeaconSettings) -> int:
     """Serve until a signal to stop, and return the exit code: 0, or 2 where an address or a file cannot be used."""
     log.configure("beacon")
     raise_descriptor_limit()
+    forbid_core_dumps()
     try:
         country = settings.country
         countries = Countries(country.file) if country is not None and country.file is not None else None

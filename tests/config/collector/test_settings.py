@@ -9,8 +9,8 @@ from edgeproxy.config.addresses import Address
 from edgeproxy.config.collector import load as collector_load
 from edgeproxy.config.collector import operators, references
 from edgeproxy.config.collector import settings as collector_settings
+from edgeproxy.config.collector.database_url import A_DATABASE, OPTIONS
 from edgeproxy.config.collector.listeners import GROUPS, Tls
-from edgeproxy.config.collector.settings import A_DATABASE, SSL_MODES
 from edgeproxy.config.explain import EXAMPLES
 from edgeproxy.config.part import Part
 from edgeproxy.config.problems import ConfigError
@@ -22,7 +22,6 @@ A, B = "a" * 64, "b" * 64
 TOKENS = f"tokens: [{{sha256: {A}, role: edge}}]\n"
 """The shortest configuration that serves."""
 EXAMPLE = Path(__file__).parents[3] / "config" / "collector.yaml"
-MODES = "|".join(SSL_MODES)
 A_TLS = "tls: {cert: certs/collector.pem, key: certs/collector.key}, or leave it out"
 
 
@@ -104,6 +103,10 @@ def test_a_residency_is_for_customers_with_pseudonyms(reported, privacy):
         "sqlite:////var/lib/edgeproxy/ledger.db",
         "postgresql://me:secret@db.internal:5432/ledger",
         "postgresql://me@[::1]/ledger?sslmode=verify-full",
+        "postgresql://me@db/ledger?sslmode=verify-full&sslrootcert=/ca.pem&sslcert=/me.pem&sslkey=/me.key",
+        "postgresql://me@db/ledger?pooler=transaction&connections=10",
+        "postgresql://me:p%40ss%2Fw%3A@db/ledger",
+        "postgresql://me:p+a&s=s;w,o@db/led%40ger",
     ],
 )
 def test_databases(reported, url):
@@ -130,9 +133,21 @@ def test_what_is_no_database(reported, url, problem):
     assert reported(f"{TOKENS}database: '{url}'\n") == [f"collector.yaml:2: database: {problem}, {A_DATABASE}"]
 
 
-@pytest.mark.parametrize(("query", "name"), [("sslmode=on", "sslmode"), ("ssl=require", "ssl"), ("x", "x")])
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("sslmode=on", "sslmode"),
+        ("sslmode=require&sslmode=disable", "sslmode"),
+        ("ssl=require", "ssl"),
+        ("x", "x"),
+        ("pooler=session", "pooler"),
+        ("connections=9", "connections"),
+        ("connections=²", "connections"),
+        ("sslmode=verify-full&sslrootcert=", "sslrootcert"),
+    ],
+)
 def test_what_a_database_may_be_requested_besides(reported, query, name):
-    hint = f"after a ? there may be sslmode={MODES}"
+    hint = f"after a ? there may be {OPTIONS}"
     assert reported(f"{TOKENS}database: 'postgresql://a/b?{query}'\n") == [
         f"collector.yaml:2: database: has '{name}', {hint}"
     ]

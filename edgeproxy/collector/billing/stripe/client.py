@@ -7,11 +7,9 @@ import asyncio
 import logging
 import os
 import re
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote_plus
 
@@ -23,6 +21,7 @@ from edgeproxy.base.log import RedactionFilter, redact
 from edgeproxy.collector.billing.stripe.request_rates import RequestPacer
 from edgeproxy.config.collector.billing import KEY_VARIABLE, SECRETS_VARIABLE
 from edgeproxy.config.collector.billing import Stripe as StripeSettings
+from edgeproxy.config.secret_text import InvalidSecretError, parse_secret, read_secret_bytes, read_secret_file
 from edgeproxy.tracing.recorder import trace_call
 
 if TYPE_CHECKING:
@@ -131,8 +130,7 @@ class Stripe:
             logger = logging.getLogger(name)
             if not any(isinstance(log_filter, RedactionFilter) for log_filter in logger.filters):
                 logger.addFilter(RedactionFilter())
-        trusted = ssl.create_default_context(cafile=stripe.ca_bundle_path)
-        self._session = open_session(PEER, tls=trusted, limit=CONNECTIONS_MAX)
+        self._session = open_session(PEER, limit=CONNECTIONS_MAX)
         self._events_url = settings.base + METER_EVENTS
         self._event_headers = {
             "Authorization": f"Bearer {key}",
@@ -317,10 +315,11 @@ def classify_status(status: int, *, is_reused: bool) -> CallOutcome:
 
 def read_secret_key(settings: StripeSettings, environ: Mapping[str, str]) -> str:
     """Return the configured key; raises StripeConfigurationError."""
-    if settings.key is not None:
-        key, where = read_key_file(settings.key), f"the file {settings.key}"
-    else:
-        key, where = environ.get(KEY_VARIABLE, "").strip(), f"the variable {KEY_VARIABLE}"
+    where = f"the variable {KEY_VARIABLE}" if settings.key is None else f"the file {settings.key}"
+    try:
+        key = parse_secret(environ.get(KEY_VARIABLE, "")) if settings.key is None else read_secret_file(settings.key)
+    except InvalidSecretError as error:
+        raise StripeConfigurationError(f"{where} has no key for Stripe: it {error}") from None
     if not key:
         raise StripeConfigurationError(f"{where} has no key for Stripe: set it, or write mode: off in billing")
     match = KEY.fullmatch(key)
@@ -336,23 +335,20 @@ def read_secret_key(settings: StripeSettings, environ: Mapping[str, str]) -> str
 
 
 def read_webhook_secrets(settings: StripeSettings, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Return the secrets by which webhooks may be signed; raises StripeConfigurationError."""
-    if settings.webhook_secrets is not None:
-        text = read_key_file(settings.webhook_secrets)
-    else:
-        text = environ.get(SECRETS_VARIABLE, "")
-    secrets = tuple(text.split())
+    """Return the secrets by which webhooks may be signed, several between spaces or lines.
+
+    Raises StripeConfigurationError.
+    """
+    where = SECRETS_VARIABLE if settings.webhook_secrets is None else str(settings.webhook_secrets)
+    try:
+        content = (
+            environ.get(SECRETS_VARIABLE, "").encode(errors="surrogateescape")
+            if settings.webhook_secrets is None
+            else read_secret_bytes(settings.webhook_secrets)
+        )
+        secrets = tuple(map(parse_secret, content.split()))
+    except InvalidSecretError as error:
+        raise StripeConfigurationError(f"the secrets of webhooks, {where}: {error}") from None
     if not all(secret.startswith("whsec_") for secret in secrets):
         raise StripeConfigurationError("one of the secrets of webhooks does not begin with whsec_")
     return secrets
-
-
-def read_key_file(file: Path) -> str:
-    """Return the text of a file with keys; raises StripeConfigurationError."""
-    try:
-        with open(file, encoding="ascii") as key_file:
-            return key_file.read(16 << 10).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StripeConfigurationError(
-            f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
-        ) from None

@@ -1,0 +1,79 @@
+"""The site's outgoing proxy: through which HTTP calls leave the site, and which calls go past it.
+
+The setting `proxy` replaces the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY, which are read as other programs read
+them. Calls of loopback addresses never leave the host.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from typing import NamedTuple
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+
+
+class OutgoingProxy(NamedTuple):
+    """A proxy, and who asks it."""
+
+    url: str
+    """`http://HOST:PORT`, without the user."""
+    user: str | None
+    password: str | None
+
+    @property
+    def full_url(self) -> str:
+        """The URL with the user and the password, for libraries that want one."""
+        if self.user is None:
+            return self.url
+        who = f"{quote(self.user, safe='')}:{quote(self.password or '', safe='')}"
+        return self.url.replace("://", f"://{who}@", 1)
+
+
+class _Setting:
+    def __init__(self) -> None:
+        self.proxies: dict[str, str] | None = None
+        """Proxies by scheme, and under "no" what goes past them; None: those of the environment."""
+
+
+_setting = _Setting()
+
+
+def set_proxy(url: str | None, past: Sequence[str]) -> None:
+    """Have the whole process use a proxy from now on, or with None that of the environment.
+
+    `past`: hosts, domains and networks that are asked directly.
+    """
+    _setting.proxies = None if url is None else {"http": url, "https": url, "no": ",".join(past)}
+
+
+def find_proxy(url: str) -> OutgoingProxy | None:
+    """Return the proxy through which a call of this URL leaves the site; None where it goes directly."""
+    parts = urlsplit(url)
+    proxies = getproxies_environment() if _setting.proxies is None else _setting.proxies
+    proxy = proxies.get(parts.scheme)
+    if not proxy or not parts.hostname or _goes_past(parts.hostname, parts.port, proxies):
+        return None
+    at = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    user, password = (None if part is None else unquote(part) for part in (at.username, at.password))
+    return OutgoingProxy(urlunsplit((at.scheme, at.netloc.rpartition("@")[2], "", "", "")), user, password)
+
+
+def _goes_past(host: str, port: int | None, proxies: dict[str, str]) -> bool:
+    """Return whether a host is asked directly."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        address = None
+    if address is not None:
+        if address.is_loopback:
+            return True
+        for network in proxies.get("no", "").split(","):
+            try:
+                if address in ipaddress.ip_network(network.strip(), strict=False):
+                    return True
+            except ValueError:
+                pass
+    bracketed = f"[{host}]" if ":" in host else host
+    names = (host, bracketed if port is None else f"{bracketed}:{port}")
+    return any(bool(proxy_bypass_environment(name, proxies)) for name in names)

@@ -1,0 +1,164 @@
+"""Trust: the authorities whose certificates edgeproxy accepts from servers. Every outgoing TLS connection asks here.
+
+These are the system's authorities, which the variables SSL_CERT_FILE and SSL_CERT_DIR replace as in OpenSSL, and beside
+them the files of the setting `trust`. A connection with authorities of its own, such as `ca`, trusts those alone.
+
+`create_context` looks whether a file has changed: new connections follow a file that is replaced.
+"""
+
+import os
+import re
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile, _TemporaryFileWrapper
+
+AUTHORITY_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+CONTEXTS_MAX = 64
+"""Contexts that are stored for further connections."""
+
+HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+"""The names of files of authorities in a directory, as OpenSSL finds them."""
+
+_Stamp = tuple[str, int, int, int]
+_Arguments = tuple[Path | None, Path | None, Path | None, bool, bool]
+
+
+class TlsFilesError(OSError):
+    """A file of authorities, or of an own certificate, that is missing or invalid; the text says which and why."""
+
+
+class _Trust:
+    def __init__(self) -> None:
+        self.files: tuple[Path, ...] = ()
+        self.bundle: _TemporaryFileWrapper[bytes] | None = None
+        self.contexts: dict[_Arguments, tuple[tuple[_Stamp, ...], ssl.SSLContext]] = {}
+        """Contexts, and the state of the files that they were made of."""
+
+
+_trust = _Trust()
+
+
+def set_trust(files: Sequence[Path]) -> None:
+    """Trust the authorities of these PEM files from now on, for the whole process. Existing connections stay."""
+    _trust.files = tuple(files)
+
+
+def load_trusted(context: ssl.SSLContext) -> None:
+    """Let a context trust the system's authorities and those of the setting. Raises TlsFilesError."""
+    for variable in AUTHORITY_VARIABLES:
+        if (at := os.environ.get(variable)) and not os.path.exists(at):
+            raise TlsFilesError(f"the authorities {at} of {variable} are not there")
+    context.load_default_certs()
+    for file in _trust.files:
+        load_authorities(context, file)
+
+
+def load_authorities(context: ssl.SSLContext, file: Path) -> None:
+    """Let a context trust the authorities of a PEM file. Raises TlsFilesError."""
+    try:
+        context.load_verify_locations(file)
+    except OSError as error:  # ssl.SSLError is one as well.
+        raise TlsFilesError(f"the authorities {file}: {format_tls_error(error)}") from error
+
+
+def load_certificate(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
+    """Let a context present a certificate. Raises TlsFilesError."""
+    try:
+        # The password is there so that nobody is asked for one at a terminal.
+        context.load_cert_chain(cert, key, password="")
+    except OSError as error:
+        raise TlsFilesError(f"the certificate {cert} with the key {key or cert}: {format_tls_error(error)}") from error
+
+
+def create_context(
+    ca: Path | None = None,
+    cert: Path | None = None,
+    key: Path | None = None,
+    *,
+    verify: bool = True,
+    check_hostname: bool = True,
+) -> ssl.SSLContext:
+    """Return the context for connections to servers of these authorities, or of the trusted ones. Raises TlsFilesError.
+
+    The same arguments return the same context until a file changes. Reading the system's authorities takes some 20 ms.
+    """
+    files = [*_trust.files, *(os.environ.get(name) for name in AUTHORITY_VARIABLES)] if ca is None else [ca]
+    stamps = tuple(_stamp(file) for file in (*files, cert, key) if file)
+    arguments = (ca, cert, key, verify, check_hostname)
+    known = _trust.contexts.get(arguments)
+    if known is not None and known[0] == stamps:
+        return known[1]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    else:
+        context.check_hostname = check_hostname
+        if ca is None:
+            load_trusted(context)
+        else:
+            load_authorities(context, ca)
+    if cert is not None:
+        load_certificate(context, cert, key)
+    if len(_trust.contexts) >= CONTEXTS_MAX:
+        _trust.contexts.clear()
+    _trust.contexts[arguments] = stamps, context
+    return context
+
+
+def read_bundle() -> bytes:
+    """Return all trusted authorities as PEM, for libraries that have TLS of their own. Raises TlsFilesError."""
+    load_trusted(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))  # So that all say the same of a file that is wrong.
+    paths = ssl.get_default_verify_paths()
+    files = [Path(paths.cafile)] if paths.cafile else []
+    if paths.capath:
+        files += sorted(one for one in Path(paths.capath).iterdir() if HASHED.fullmatch(one.name))
+    contents = dict.fromkeys(file.read_bytes() for file in (*files, *_trust.files))
+    return b"\n".join(contents)
+
+
+def write_bundle() -> str:
+    """Write `read_bundle` to a file that lasts as long as the process, and return its path. Raises TlsFilesError."""
+    content = read_bundle()
+    file = _trust.bundle
+    if file is None or Path(file.name).read_bytes() != content:
+        file = _trust.bundle = NamedTemporaryFile(prefix="edgeproxy-authorities-", suffix=".pem")  # noqa: SIM115
+        file.write(content)
+        file.flush()
+    return file.name
+
+
+@contextmanager
+def trusted_by_variable() -> Iterator[None]:
+    """Name all trusted authorities in SSL_CERT_FILE for the time of a block, for libraries that read no other place."""
+    before, file = os.environ.get("SSL_CERT_FILE"), write_bundle()
+    os.environ["SSL_CERT_FILE"] = file
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["SSL_CERT_FILE"]
+        else:
+            os.environ["SSL_CERT_FILE"] = before
+
+
+def _stamp(file: str | Path) -> _Stamp:
+    """Return the name of a file, and what changes with its content; zeros where it is not there."""
+    try:
+        at = os.stat(file)
+    except OSError:
+        return str(file), 0, 0, 0
+    return str(file), at.st_ino, at.st_size, at.st_mtime_ns
+
+
+def format_tls_error(error: BaseException | None) -> str:
+    """Format an error of TLS for people."""
+    if error is None:
+        return "the peer closed the connection"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return str(error.verify_message)
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    return str(error) or type(error).__name__

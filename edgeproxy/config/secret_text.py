@@ -1,0 +1,57 @@
+"""Secrets as operators keep them, in variables and in files: one reader for all.
+
+A line end at the end of a file is not part of its secret: editors and `echo` write one. Anything else that a password
+manager, a shell or a template may leave there, such as quotes or a second line, is refused, and never repaired: the
+reader beside it might repair it in another way.
+"""
+
+from pathlib import Path
+
+SECRET_BYTES_MAX = 16 << 10
+"""Bytes of a file with a secret. The longest secrets are tokens of some KiB."""
+QUOTES = ("'", '"', "`")
+
+
+class InvalidSecretError(ValueError):
+    """A secret that cannot be used. The text says why, and shows nothing of it."""
+
+
+def parse_secret(content: str | bytes) -> str:
+    """Return a secret without one line end at its end. Raises InvalidSecretError."""
+    try:
+        text = content.decode() if isinstance(content, bytes) else content
+        text.encode()
+    except UnicodeError:
+        raise InvalidSecretError("is not UTF-8") from None
+    text = text.removesuffix("\n").removesuffix("\r")
+    if any(character.isspace() for character in text):
+        raise InvalidSecretError("has white space")
+    if not text.isprintable():
+        raise InvalidSecretError("has a character that cannot be printed")
+    if text.startswith(QUOTES) or text.endswith(QUOTES):
+        raise InvalidSecretError("begins or ends with a quote")
+    return text
+
+
+def read_secret_bytes(file: str | Path) -> bytes:
+    """Return the content of a file with a secret. Raises InvalidSecretError, whose text names the file."""
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read(SECRET_BYTES_MAX + 1)
+    except OSError as error:
+        raise InvalidSecretError(f"{file} cannot be read: {error.strerror}") from None
+    if len(content) > SECRET_BYTES_MAX:
+        raise InvalidSecretError(f"{file} is larger than {SECRET_BYTES_MAX >> 10} KiB")
+    return content
+
+
+def read_secret_file(file: str | Path) -> str:
+    """Return the secret of a file. Raises InvalidSecretError, whose text names the file."""
+    content = read_secret_bytes(file)
+    try:
+        secret = parse_secret(content)
+    except InvalidSecretError as error:
+        raise InvalidSecretError(f"{file} {error}") from None
+    if not secret:
+        raise InvalidSecretError(f"{file} is empty")
+    return secret

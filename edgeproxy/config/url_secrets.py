@@ -1,0 +1,34 @@
+"""Passwords in URLs: characters that must be escaped there, and what of a URL may be shown.
+
+A raw `@`, `/`, `#` or `:` in a password ends it early for one reader and late for another, and the rest of it is taken
+for a host, which errors show.
+"""
+
+import re
+from urllib.parse import unquote
+
+from edgeproxy.config.units import value_error
+
+ESCAPES = {"%": "%25", "@": "%40", ":": "%3A", "/": "%2F", "?": "%3F", "#": "%23"}
+"""Characters of a user or a password that a URL has escaped (RFC 3986 section 3.2.1)."""
+HINT = "in the user and the password " + ", ".join(f"{code} stands for {raw}" for raw, code in ESCAPES.items())
+AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)", re.DOTALL)
+USER = re.compile(r"(?:[^%:@\s]|%[0-9A-Fa-f]{2})*(?::(?:[^%:@\s]|%[0-9A-Fa-f]{2})*)?")
+
+
+def check_credentials(url: str, hint: str = "") -> None:
+    """Raise ValueError where the user or the password of a URL has a character that must be escaped.
+
+    The error shows nothing of the URL. An `@` after the host counts as the end of a password that has a raw `/`.
+    """
+    match = AUTHORITY.fullmatch(url)
+    if match is None:
+        return
+    authority, rest = match.groups()
+    who, at, _ = authority.rpartition("@")
+    if "@" in rest or (at and USER.fullmatch(who) is None):
+        raise value_error("has a user or a password with a raw character", f"{hint}: {HINT}" if hint else HINT)
+    try:
+        unquote(who, errors="strict")
+    except UnicodeDecodeError:
+        raise value_error("has a user or a password that is not UTF-8", HINT) from None

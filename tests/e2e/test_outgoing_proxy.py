@@ -1,0 +1,198 @@
+"""HTTP calls leave the site through its proxy, a real Squid, which alone knows the names that they ask for."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.base import outgoing_proxy, trust
+from edgeproxy.base.http_peer import HttpPeer, open_session
+from edgeproxy.base.outgoing_proxy import find_proxy, set_proxy
+from edgeproxy.collector.webhooks import http_post
+from edgeproxy.collector.webhooks.address_policy import find_refusal
+from loadtest.testbed.authority import Authority
+from loadtest.testbed.ports import HOST
+from loadtest.testbed.squid import PROGRAM, Squid
+from tests.support.tls_peers import LEAVING, TlsPeer
+
+NAME = "service.test"
+SECONDS_MAX = 60.0
+VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "ALL_PROXY")
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Squid on this machine")
+
+
+@pytest.fixture(scope="module")
+def squid() -> Iterator[Squid]:
+    with Squid({NAME: HOST}) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _own_outgoing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    yield
+    set_proxy(None, ())
+    trust.set_trust(())
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[TlsPeer]:
+    """A service whose certificate the site trusts."""
+    authority = Authority(tmp_path)
+    trust.set_trust([authority.file])
+    with TlsPeer(authority.issue(NAME)) as made:
+        yield made
+
+
+def call(name: str, peer: TlsPeer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Make a call, and return its result or its error as text."""
+    url = f"https://{NAME}:{peer.port}"
+    for variable, value in {
+        "AWS_ENDPOINT_URL_KMS": url,
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(variable, value)
+    if name == "webhook":  # Its name is looked up here, so that its addresses can be checked.
+        look_up = socket.getaddrinfo
+
+        def find(host: str, *arguments: object, **options: object) -> object:
+            return look_up(HOST if host == NAME else host, *arguments, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(socket, "getaddrinfo", find)
+
+    async def run() -> str:
+        try:
+            async with asyncio.timeout(SECONDS_MAX):
+                return repr(await LEAVING[name](url))
+        except Exception as error:
+            return f"{error!r} {error}"
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("way", ["proxy", "HTTPS_PROXY", "https_proxy"])
+@pytest.mark.parametrize("name", LEAVING)
+def test_call_leaves_through_the_proxy(
+    name: str, way: str, squid: Squid, peer: TlsPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "proxy":
+        set_proxy(squid.url, ())
+    else:
+        monkeypatch.setenv(way, squid.url)
+    result = call(name, peer, monkeypatch)
+    assert peer.heard, result
+
+
+@pytest.mark.parametrize("name", LEAVING)
+def test_call_without_the_proxy_finds_no_way_out(name: str, peer: TlsPeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "webhook":
+        pytest.skip("its name is known here")
+    call(name, peer, monkeypatch)
+    assert not peer.heard
+
+
+@pytest.mark.parametrize("name", LEAVING)
+def test_call_sends_the_password_that_the_proxy_wants(
+    name: str, peer: TlsPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Squid({NAME: HOST}, "p@ss:word") as guarded:
+        set_proxy(guarded.url.replace("://", "://me:p%40ss%3Aword@"), ())
+        result = call(name, peer, monkeypatch)
+        assert peer.heard, result
+        set_proxy(guarded.url, ())
+        heard = len(peer.heard)
+        result = call(name, peer, monkeypatch)
+        assert len(peer.heard) == heard
+        assert "p@ss" not in result
+
+
+def test_refused_call_names_the_proxy_and_its_status(peer: TlsPeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Squid({NAME: HOST}, "secret") as guarded:
+        set_proxy(guarded.url.replace("://", "://me:wrong@"), ())
+        assert "the site's proxy answers 407" in call("webhook", peer, monkeypatch)
+        assert "407" in call("keys of an issuer", peer, monkeypatch)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "127.0.0.1", "169.254.169.254", "::1", "192.168.1.1"])
+def test_customer_s_webhook_reaches_no_internal_address_through_the_proxy(
+    squid: Squid, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """Whoever names a receiver does not reach by the proxy what the collector refuses."""
+    set_proxy(squid.url, ())
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    found = [(family, socket.SOCK_STREAM, 6, "", (address, 443))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    before = len(squid.requests)
+    failure = asyncio.run(
+        http_post.post_body(
+            "https://receiver.example/x", b"{}", {}, lambda at: find_refusal(at, "receiver.example", private=False)
+        )
+    )
+    assert failure is not None
+    assert failure.why.startswith("it leads to "), failure
+    assert len(squid.requests) == before
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<html", b"nonsense\r\n\r\n"])
+def test_odd_proxy_fails_the_call_in_time(answer: bytes) -> None:
+    """It hangs, answers with a page, or with nonsense."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await reader.read()
+
+    async def run() -> None:
+        server = await asyncio.start_server(serve, HOST, 0)
+        set_proxy(f"http://{HOST}:{server.sockets[0].getsockname()[1]}", ())
+        async with asyncio.timeout(SECONDS_MAX), open_session(HttpPeer("the peer", 2.0, 1024)) as session:
+            with pytest.raises((OSError, TimeoutError, http_post.aiohttp.ClientError)):
+                await session.get(f"https://{NAME}/")
+        server.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("url", "past", "is_past"),
+    [
+        ("https://api.example.com/x", (), False),
+        ("https://127.0.0.1:1/", (), True),
+        ("https://[::1]/", (), True),
+        ("https://localhost/", (), True),
+        ("https://a.localhost/", (), True),
+        ("https://api.example.com/", ("example.com",), True),
+        ("https://api.example.com/", (".example.com",), True),
+        ("https://api.example.com:8443/", ("api.example.com:8443",), True),
+        ("https://notexample.com/", ("example.com",), False),
+        ("https://10.1.2.3/", ("10.0.0.0/8",), True),
+        ("https://11.1.2.3/", ("10.0.0.0/8",), False),
+        ("https://[fd00::1]/", ("fd00::/8",), True),
+        ("https://api.example.com/", ("*",), True),
+        ("redis://api.example.com/", (), False),
+    ],
+)
+def test_exceptions_go_past_the_proxy(
+    url: str, past: tuple[str, ...], is_past: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_proxy("http://proxy.test:3128", past)
+    assert (find_proxy(url) is None) == (is_past or url.startswith("redis"))
+    set_proxy(None, ())
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.test:3128")
+    monkeypatch.setenv("NO_PROXY", ",".join(past))
+    assert (find_proxy(url) is None) == (is_past or url.startswith("redis"))
+
+
+def test_password_of_a_proxy_is_taken_apart() -> None:
+    set_proxy("http://me:p%40ss@proxy.test:3128", ())
+    proxy = find_proxy("https://api.example.com/")
+    assert proxy == outgoing_proxy.OutgoingProxy("http://proxy.test:3128", "me", "p@ss")
+    assert proxy.full_url == "http://me:p%40ss@proxy.test:3128"

@@ -1,0 +1,129 @@
+"""Each outgoing TLS connection trusts the site's authority, and no other one. See docs/operations/outgoing-calls.md."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.base import trust
+from edgeproxy.base.client_tls import ClientTls
+from edgeproxy.base.http_peer import HttpPeer, open_session
+from edgeproxy.config.tls import UpstreamTls
+from loadtest.testbed.authority import Authority
+from tests.support.tls_peers import TRUSTING, TlsPeer
+
+NAME = "localhost"
+SECONDS_MAX = 60.0
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "ours")
+
+
+@pytest.fixture(autouse=True)
+def _own_trust(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test begins with the system's authorities."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "AWS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    trust.set_trust(())
+
+
+def call(name: str, port: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Make a call, and return its result or its error as text."""
+    url = f"https://{NAME}:{port}"
+    for variable, value in {
+        "AWS_ENDPOINT_URL_KMS": url,
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(variable, value)
+
+    async def run() -> str:
+        try:
+            async with asyncio.timeout(SECONDS_MAX):
+                return repr(await TRUSTING[name](url))
+        except Exception as error:
+            return f"{error!r} {error}"
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("way", ["trust", "SSL_CERT_FILE"])
+@pytest.mark.parametrize("name", TRUSTING)
+def test_call_trusts_the_site_s_authority(
+    name: str, way: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "trust":
+        trust.set_trust([authority.file])
+    else:
+        monkeypatch.setenv(way, str(authority.file))
+    with TlsPeer(authority.issue(NAME)) as peer:
+        result = call(name, peer.port, monkeypatch)
+    assert peer.heard, result
+
+
+@pytest.mark.parametrize("name", TRUSTING)
+def test_call_refuses_another_authority(
+    name: str, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust.set_trust([Authority(tmp_path, "theirs").file])
+    with TlsPeer(authority.issue(NAME)) as peer:
+        result = call(name, peer.port, monkeypatch)
+    assert not peer.heard
+    assert any(word in result.lower() for word in ("certificate", "unreadable", "error sending request")), result
+
+
+@pytest.mark.parametrize("name", TRUSTING)
+def test_call_refuses_another_name(name: str, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    trust.set_trust([authority.file])
+    with TlsPeer(authority.issue("other.test")) as peer:
+        call(name, peer.port, monkeypatch)
+    assert not peer.heard
+
+
+def test_session_follows_a_file_that_is_replaced(tmp_path: Path, authority: Authority) -> None:
+    """A session lives as long as the process; its next connection has the new authority."""
+    other = Authority(tmp_path, "theirs")
+    file = tmp_path / "trusted.pem"
+    file.write_bytes(other.file.read_bytes())
+    trust.set_trust([file])
+
+    async def run(peer: TlsPeer) -> None:
+        url = f"https://{NAME}:{peer.port}"
+        async with open_session(HttpPeer("the peer", 5.0, 1024), force_close=True) as session:
+            for content, expected in ((None, 0), (authority.file.read_bytes(), 1), (other.file.read_bytes(), 1)):
+                if content is not None:
+                    fresh = tmp_path / "fresh.pem"
+                    fresh.write_bytes(content)
+                    fresh.replace(file)
+                with suppress(Exception):
+                    async with session.get(url) as response:
+                        await response.read()
+                assert len(peer.heard) == expected
+
+    with TlsPeer(authority.issue(NAME)) as peer:
+        asyncio.run(run(peer))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+def test_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "authorities.pem"
+    if content is not None:
+        file.write_bytes(content)
+    trust.set_trust([file])
+    for use in (trust.create_context, trust.read_bundle, lambda: ClientTls(UpstreamTls())):
+        with pytest.raises(trust.TlsFilesError, match=f"the authorities {file}"):
+            use()
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_variable_of_a_missing_file_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSL says nothing, and then trusts nobody."""
+    monkeypatch.setenv(name, str(tmp_path / "missing"))
+    with pytest.raises(trust.TlsFilesError, match=f"of {name} are not there"):
+        trust.create_context()

@@ -1,0 +1,154 @@
+"""Servers of TLS that note the first bytes which they could decrypt, and calls of the product that send some."""
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections.abc import Awaitable, Callable
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from edgeproxy.base.client_tls import ClientTls
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.encryption.aws_kms import AwsKmsKeyService
+from edgeproxy.collector.exports.storage import Storage
+from edgeproxy.collector.mails.mail import send_message
+from edgeproxy.config.collector.pages import SignInMail
+from edgeproxy.config.edge.upstreams import Endpoint
+from edgeproxy.config.tls import UpstreamTls
+from edgeproxy.config.tracing import Tracing
+from edgeproxy.edge.supervisor.probe import probe_address
+from edgeproxy.hub.redis import Link, Tls
+from edgeproxy.tracing.grpc_transport import GrpcTransport
+from loadtest.testbed.authority import Pair
+from loadtest.testbed.ports import HOST
+from tests.e2e.test_hostile_peers import CALLS
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+SSL_REQUEST_BYTES = 8
+"""The length of PostgreSQL's request for TLS."""
+
+Call = Callable[[str], Awaitable[object]]
+"""A call of a server at https://HOST:PORT."""
+
+
+class TlsPeer:
+    """The server, from `with` to its end."""
+
+    def __init__(self, pair: Pair, client_ca: Path | None = None) -> None:
+        """With `client_ca` clients must have a certificate of that authority."""
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
+        self._context.load_cert_chain(pair.cert, pair.key)
+        self._context.set_alpn_protocols(["h2", "http/1.1"])
+        if client_ca is not None:
+            self._context.verify_mode = ssl.CERT_REQUIRED
+        self._listening = socket.create_server((HOST, 0))
+        self.port: int = self._listening.getsockname()[1]
+        self.heard: list[bytes] = []
+        """The first bytes of each connection whose client trusted the certificate."""
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        connection.settimeout(10)
+        with connection:
+            try:
+                if connection.recv(1, socket.MSG_PEEK) == b"\0":  # PostgreSQL; a TLS record begins otherwise.
+                    connection.recv(SSL_REQUEST_BYTES)
+                    connection.sendall(b"S")
+                with self._context.wrap_socket(connection, server_side=True) as secured:
+                    self._answer(secured)
+            except OSError:
+                pass
+
+    def _answer(self, secured: ssl.SSLSocket) -> None:
+        secured.settimeout(0.3)
+        try:
+            first = secured.recv(1 << 16)
+        except TimeoutError:  # A client of mail waits for a greeting.
+            secured.sendall(b"220 mail.test ESMTP\r\n")
+            secured.settimeout(10)
+            first = secured.recv(1 << 16)
+        if first:
+            self.heard.append(first)
+            secured.sendall(ANSWER)
+
+
+async def _ready_call(name: str, url: str) -> object:
+    return await CALLS[name][0](url, 5.0, lambda: None)
+
+
+async def check_upstream(url: str) -> object:
+    return await probe_address(Endpoint(url=url), HOST, "/", 5.0, ClientTls(UpstreamTls()))
+
+
+async def export_by_grpc(url: str) -> object:
+    transport = GrpcTransport(Tracing(endpoint=url, protocol="grpc", timeout=5.0))
+    try:
+        return (await transport.send(ExportTraceServiceRequest())).why
+    finally:
+        await transport.close()
+
+
+async def open_database(url: str) -> object:
+    return await Database.connect(f"postgresql://me@{urlsplit(url).netloc}/ledger?sslmode=verify-full")
+
+
+async def open_hub(url: str) -> object:
+    return await Link.open(f"rediss://{urlsplit(url).netloc}/0", Tls(), deadline=5.0)
+
+
+async def send_mail(url: str) -> object:
+    parts = urlsplit(url)
+    server = {"server": f"{parts.hostname}:{parts.port}", "tls": "tls", "sender": "a@example.com"}
+    message = EmailMessage()
+    message["From"] = message["To"] = "a@example.com"
+    return await send_message(SignInMail.model_validate(server), message)
+
+
+async def wrap_key(url: str) -> object:
+    """Encrypt by AWS KMS; the variable of its endpoint is the caller's."""
+    return await AwsKmsKeyService("arn:aws:kms:eu-central-1:111122223333:key/1").wrap(b"key")
+
+
+async def store_file(url: str) -> object:
+    environ = {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    return await asyncio.to_thread(lambda: Storage("s3://usage/x", environ).get("file"))
+
+
+HTTP_CALLS: dict[str, Call] = {
+    name: (lambda url, name=name: _ready_call(name, url))  # type: ignore[misc]
+    for name in CALLS
+    if name not in ("health check", "health check over gRPC", "probe")
+}
+LEAVING: dict[str, Call] = HTTP_CALLS | {
+    "traces over gRPC": export_by_grpc,
+    "AWS KMS": wrap_key,
+    "object storage": store_file,
+}
+"""Calls that go through the site's proxy."""
+TRUSTING: dict[str, Call] = LEAVING | {
+    "upstream": check_upstream,
+    "probe": lambda url: _ready_call("probe", url),
+    "PostgreSQL": open_database,
+    "hub": open_hub,
+    "mail": send_mail,
+}
+"""All calls over TLS."""

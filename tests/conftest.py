@@ -109,7 +109,7 @@ def lacking() -> list[str]:
     from loadtest.regions import clocks
 
     # Not at the top: their assertions are to be rewritten.
-    from loadtest.testbed import postgresql, redis
+    from loadtest.testbed import pgbouncer, postgresql, redis
     from tests.support import companions, oidc
 
     there = {
@@ -118,6 +118,7 @@ def lacking() -> list[str]:
         "chromium": CHROMIUM,
         "redis-server": redis.SERVER,
         "PostgreSQL": postgresql.programs(),
+        "pgbouncer": pgbouncer.PROGRAM,
         "libfaketime": clocks.LIBRARY,
         "prometheus": shutil.which("prometheus"),
         "prometheus-alertmanager": shutil.which("prometheus-alertmanager"),

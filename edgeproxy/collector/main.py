@@ -6,8 +6,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from aiohttp import web
 
 from edgeproxy import __version__
 from edgeproxy.base import event_loop, log
+from edgeproxy.base.core_dumps import forbid_core_dumps
 from edgeproxy.base.descriptor_limit import raise_descriptor_limit
 from edgeproxy.base.exit_deadline import end_after_signals, end_within
 from edgeproxy.base.plural import format_count
@@ -96,6 +97,7 @@ def run(settings: CollectorSettings, file: Path) -> int:
     """
     log.configure("collector")
     raise_descriptor_limit()
+    forbid_core_dumps()
     try:
         return event_loop.run(serve(settings, file, partial(end_within, LAST_SECONDS)))
     except (
@@ -153,23 +155,43 @@ async def serve(settings: CollectorSettings, file: Path, stopped: Callable[[], N
 
     `stopped` is called once all has been answered and written, before the database is closed.
     """
-    stop, reload_requested = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
+    stop, reload_requested, is_serving = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    loop, start = asyncio.get_running_loop(), asyncio.current_task()
+    assert start is not None
+
+    def request_stop() -> None:
+        """Drain, or give the start up: it may wait for a lock, a database or a key service for any time."""
+        if not (stop.is_set() or is_serving.is_set()):
+            start.cancel()
+        stop.set()
+
     for number in STOPPING:
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, request_stop)
     loop.add_signal_handler(signal.SIGHUP, reload_requested.set)
     end_after_signals(STOPPING, lambda: END_SECONDS)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     with ExitStack() as bound:
+        bound.enter_context(_given_up_start(stop, is_serving))
         listening = [bound.enter_context(closing(bind_address(listener.address))) for listener in settings.listen]
         database = await Database.connect(settings.database)
         try:
             keyring = await open_keyring(database, settings.encryption)
-            await collect(settings, file, database, listening, stop, reload_requested, keyring)
+            await collect(settings, file, database, listening, stop, reload_requested, is_serving, keyring)
             stopped()
         finally:
             await database.close()
     return 0
+
+
+@contextmanager
+def _given_up_start(stop: asyncio.Event, is_serving: asyncio.Event) -> Iterator[None]:
+    """End the block where `stop` has cancelled it before the collector served."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        if is_serving.is_set() or not stop.is_set():
+            raise
+        log.get_logger().info("collector stopped before it served")
 
 
 async def collect(
@@ -179,9 +201,13 @@ async def collect(
     listening: Sequence[socket.socket],
     stop: asyncio.Event,
     reload_requested: asyncio.Event,
+    is_serving: asyncio.Event,
     keyring: Keyring | None,
 ) -> None:
-    """Answer on these sockets, one of each listener, until `stop` is set; read `file` again once that is requested."""
+    """Answer on these sockets, one of each listener, until `stop` is set; read `file` again once that is requested.
+
+    `is_serving` is set once the start is over.
+    """
     metrics, tasks, logger, recorder = Metrics(), Tasks(), log.get_logger(), SpanRecorder(settings.tracing)
     recorder.begin()
     metrics.spans = recorder.exporter
@@ -278,6 +304,7 @@ async def collect(
     gc.freeze()
     gc.set_threshold(10_000, 50, 100)
     resources.unready = None
+    is_serving.set()
     where = ", ".join(str(address_of(bound)) for bound in listening)
     logger.info("collector serving", version=__version__, listen=where, database=database.name)
     tasks.start("upkeep", MaintenanceJobs(database, settings.retention, metrics, erasures).run())

@@ -13,7 +13,7 @@ from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.customer_names import build_readers
 from edgeproxy.collector.api.endpoint import CALLER, CLIENT, READ_VALUES, SHOWN_TO, AnyEndpoint
 from edgeproxy.collector.api.groups import GROUPS
-from edgeproxy.collector.database.database import READERS
+from edgeproxy.collector.database.postgresql import READERS_MAX
 from edgeproxy.collector.pages.api import ApiResponse, RequestOptions
 from edgeproxy.collector.pages.sessions import Session
 from edgeproxy.collector.pages.site import format_path
@@ -30,7 +30,7 @@ class Fact:
 FACTS = web.RequestKey("facts", dict[str, Fact])
 """Answers to reads by their URL, since the last change."""
 CALLS = web.RequestKey("calls", asyncio.Semaphore)
-CALLS_MAX = READERS - 1
+CALLS_MAX = READERS_MAX - 1
 """Calls that a page makes at once: one page does not take all connections."""
 
 

@@ -4,6 +4,7 @@ Writing goes over one connection at a time, `writing`, whose transactions see al
 Reading, `reading`, waits for nobody.
 """
 
+import asyncio
 import os
 import sqlite3
 from calendar import monthrange
@@ -37,6 +38,12 @@ from edgeproxy.collector.database.ownership import (
     grant_rights,
     set_minutes_floor,
 )
+from edgeproxy.collector.database.postgresql import (
+    JOB_STATEMENT_TIMEOUT,
+    READERS_MAX,
+    STATEMENT_TIMEOUT,
+    Server,
+)
 from edgeproxy.collector.database.precedence import Precedence, counting_work, is_giving_way
 from edgeproxy.collector.database.schema import (
     DAY,
@@ -53,31 +60,14 @@ from edgeproxy.collector.database.schema import (
 )
 from edgeproxy.collector.database.statements import AnyColumn, AnySelect
 
-CONNECT_TIMEOUT = 10.0
-"""Seconds until a server must have answered."""
-STATEMENT_TIMEOUT, JOB_STATEMENT_TIMEOUT = 60.0, 300.0
-"""Seconds that a statement may take on PostgreSQL, and one that a job reads by. Half as long is waited for a connection
-that others use."""
-SERVER_SETTINGS = {
-    "application_name": "edgeproxy collector",
-    # What was acknowledged must be on disk, whatever the server does for others.
-    "synchronous_commit": "on",
-    # Row-level security makes short statements look dear, and to compile one takes up to a second.
-    "jit": "off",
-}
-"""The settings of connections to PostgreSQL."""
-JOB_SERVER_SETTINGS = SERVER_SETTINGS | {"max_parallel_workers_per_gather": "0"}
-"""Those of connections over which jobs read: one that takes its time leaves cores to who waits."""
 LOCK_TIMEOUT = 30.0
 """Seconds that a transaction on SQLite waits for another process to end its own."""
-READERS = 4
-"""Connections for reading, and as many for what jobs read: pages wait for none of theirs."""
-LOCKS_MAX = 16
-"""Connections beside one that hold locks of jobs, each while its job does something."""
 POSTGRESQL_VERSION_MIN = 150000
 """The oldest PostgreSQL, as the server numbers it."""
 PURGE_TIMEOUT_MS = 1000
 """Milliseconds for which the purge of deleted rows waits for others, who may wait for it meanwhile."""
+PURGE_ATTEMPTS = 10
+"""Attempts at the lock of a table on PostgreSQL in that time. To wait for the lock would let others wait behind it."""
 DEAD_KEYS = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = '{}'::regclass"
 KEY_TABLES = ("data_keys", "book_keys", "encryption_keys")
 MIGRATION_LOCK = 7305_0001
@@ -107,8 +97,6 @@ CONNECTION_ERRORS = (
     TimeoutError,
 )
 """Errors of a database that is unavailable now, whatever the statement."""
-UNAVAILABLE_STATES = ("08", "53", "57P")
-"""Prefixes of PostgreSQL's SQLSTATEs that mean the same: no connection, no resources, server starting or stopping."""
 LOCK_TIMEOUT_STATE = "55P03"
 """The SQLSTATE of a lock that was waited for too long."""
 REFUSED_STATE = "22023"
@@ -171,15 +159,12 @@ class Database:
         """The series that have a row in a minute, as far as is known; only of the latest minutes. PostgreSQL only."""
         if self.is_sqlite:
             self._writer = _create_sqlite_engine(given, "BEGIN IMMEDIATE", 1)
-            self._reader = _create_sqlite_engine(given, "BEGIN", READERS)
-            self._job_reader = _create_sqlite_engine(given, "BEGIN", READERS, patience=JOB_STATEMENT_TIMEOUT)
+            self._reader = _create_sqlite_engine(given, "BEGIN", READERS_MAX)
+            self._job_reader = _create_sqlite_engine(given, "BEGIN", READERS_MAX, patience=JOB_STATEMENT_TIMEOUT)
         else:
-            self._writer = _create_postgresql_engine(given, 1)
-            self._reader = _create_postgresql_engine(given, READERS)
-            self._job_reader = _create_postgresql_engine(
-                given, READERS, patience=JOB_STATEMENT_TIMEOUT, settings=JOB_SERVER_SETTINGS
-            )
-            self.locks = _create_postgresql_engine(given, 1, more=LOCKS_MAX)
+            self._server = Server(given)
+            self.name = self._server.name
+            self._writer, self._reader, self._job_reader, self.locks = self._server.create_engines()
             """Connections that hold locks of jobs (single_runner.py), of PostgreSQL alone."""
         self._engines = (self._writer, self._reader, self._job_reader)
         event.listen(self._job_reader.sync_engine, "before_cursor_execute", self._give_way)
@@ -250,7 +235,7 @@ class Database:
     @asynccontextmanager
     async def _migrating(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that writes, whose statements may take any time: an index of a million rows takes a minute."""
-        engine = self._writer if self.is_sqlite else _create_postgresql_engine(self._given, 1, patience=None)
+        engine = self._writer if self.is_sqlite else self._server.create_engine(1, patience=None)
         try:
             async with engine.begin() as connection:
                 yield connection
@@ -342,7 +327,9 @@ class Database:
                 else:
                     customer = self._served_customer()
                     # Whom a transaction serves is forgotten with its end, so that there must be one.
-                    each = "AUTOCOMMIT" if customer is None else "READ COMMITTED"
+                    # Settings of connections through a pooler are of a transaction, too.
+                    is_single = customer is None and not self._server.is_pooled
+                    each = "AUTOCOMMIT" if is_single else "READ COMMITTED"
                     await connection.execution_options(isolation_level="REPEATABLE READ" if whole else each)
                     if customer is not None:
                         await row_security.serve(connection, customer)
@@ -375,20 +362,15 @@ class Database:
             return not busy
         if self.ownership is None or not self.ownership.has_ownership:
             return True
-        engine = _create_postgresql_engine(self._given, 1, patience=None)
+        engine = self._server.create_engine(1, patience=None)
         try:
             async with engine.connect() as connection:
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
-                await connection.exec_driver_sql(f"SET lock_timeout = {PURGE_TIMEOUT_MS}")
                 for table in KEY_TABLES:
                     is_due = has_erased and table == "data_keys"
-                    if is_due or (await connection.exec_driver_sql(DEAD_KEYS.format(table))).scalar_one():
-                        await connection.exec_driver_sql(f"VACUUM (FULL) {table}")
-                        await connection.exec_driver_sql(f"VACUUM {table}")  # Which counts dead rows, as FULL does not.
-        except sa.exc.DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) != LOCK_TIMEOUT_STATE:
-                raise
-            return False
+                    is_due = is_due or bool((await connection.exec_driver_sql(DEAD_KEYS.format(table))).scalar_one())
+                    if is_due and not await _rewrite_table(connection, table):
+                        return False
         finally:
             await engine.dispose()
         return True
@@ -595,6 +577,24 @@ class Database:
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
 
+async def _rewrite_table(connection: AsyncConnection, table: str) -> bool:
+    """Write the file of a table anew, without deleted rows; False where somebody else uses the table.
+
+    A session's `lock_timeout` would reach another session through a pooler.
+    """
+    select_file = f"SELECT pg_relation_filenode('{table}')"
+    before = (await connection.exec_driver_sql(select_file)).scalar_one()
+    for _ in range(PURGE_ATTEMPTS):
+        await connection.exec_driver_sql(f"VACUUM (FULL, SKIP_LOCKED) {table}")
+        if (await connection.exec_driver_sql(select_file)).scalar_one() != before:
+            await connection.exec_driver_sql(
+                f"VACUUM (SKIP_LOCKED) {table}"
+            )  # Which counts dead rows, as FULL does not.
+            return True
+        await asyncio.sleep(PURGE_TIMEOUT_MS / 1000 / PURGE_ATTEMPTS)
+    return False
+
+
 async def _fetch_partitions(connection: AsyncConnection) -> set[Month]:
     """Return the months that have a partition."""
     names = await connection.exec_driver_sql(
@@ -741,63 +741,6 @@ def _create_sqlite_engine(
             connection.exec_driver_sql(begin)
 
     return engine
-
-
-def _create_postgresql_engine(
-    url: URL,
-    connections: int,
-    *,
-    more: int = 0,
-    patience: float | None = STATEMENT_TIMEOUT,
-    settings: Mapping[str, str] = SERVER_SETTINGS,
-) -> AsyncEngine:
-    """Connections to a server, kept open; `more` are opened where they are needed, and ended again.
-
-    `patience`: the seconds that a statement may take, of which half are waited for a connection; None: any time.
-    """
-    mode = url.query.get("sslmode")
-    engine = create_async_engine(
-        url.set(drivername="postgresql+asyncpg", query={"ssl": mode} if mode else {}),
-        connect_args={
-            "timeout": CONNECT_TIMEOUT,
-            "command_timeout": patience,
-            "server_settings": dict(settings),
-        },
-        pool_size=connections,
-        max_overflow=more,
-        pool_timeout=None if patience is None else patience / 2,
-        hide_parameters=True,
-    )
-
-    @event.listens_for(engine.sync_engine, "checkout")
-    def look(connection: Any, *_: object) -> None:
-        """Connect anew where the server has gone. The driver has heard of it; to ask would take three round trips."""
-        if connection.driver_connection.is_closed():
-            raise sa.exc.DisconnectionError
-
-    event.listen(engine.sync_engine, "handle_error", _tell_lost)
-    return engine
-
-
-def _tell_lost(context: Any) -> Exception | None:
-    """Return an OperationalError where the server is unavailable or was killed, no fault of ours; else None."""
-    original = context.original_exception
-    _hide_detail(original, context.sqlalchemy_exception)
-    # The server was killed while the connection waited for it: the driver takes it for in use ever after.
-    is_stuck = isinstance(original.__cause__, asyncpg.InternalClientError)
-    if not (is_stuck or str(getattr(original, "sqlstate", None)).startswith(UNAVAILABLE_STATES)):
-        return None
-    context.is_disconnect |= is_stuck
-    return sa.exc.OperationalError(context.statement, context.parameters, original)
-
-
-def _hide_detail(original: BaseException, raised: BaseException | None) -> None:
-    """Take the DETAIL out of the messages of an error: it quotes the row, which may be about a person."""
-    if isinstance(original.__cause__, asyncpg.PostgresError):
-        original.__cause__.detail = None
-    for error in (original, raised):
-        if error is not None:
-            error.args = tuple(str(part).partition("\nDETAIL:")[0] for part in error.args)
 
 
 def _fetch_revision(connection: sa.Connection) -> str | None:

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.database import Database, format_reason, open_owner_only
+from edgeproxy.collector.database.postgresql import IS_WRITABLE, NotPrimaryError
 
 LOCK_CLASS = 7305
 """The first number of the advisory locks of jobs; those of `database.py` have one number alone: others than these."""
@@ -42,7 +43,8 @@ class JobLock(NamedTuple):
             await asyncio.sleep(LOOK_SECONDS)
             if self.session is not None:
                 try:
-                    await self.session.execute(sa.select(1))
+                    if not (await self.session.exec_driver_sql(IS_WRITABLE)).scalar_one():
+                        return str(NotPrimaryError())
                 except Exception as error:
                     return format_reason(error)
 

@@ -11,13 +11,11 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from click.testing import Result
-from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from edgeproxy.collector.database import database as database_module
-from edgeproxy.collector.database import migrate
+from edgeproxy.collector.database import migrate, postgresql
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE_VALUE_MAX
@@ -263,17 +261,17 @@ def test_a_credit_note_that_was_asked_is_requested(tmp_path: Path) -> None:
 
 def test_a_migration_may_take_longer_than_a_statement(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An index of a million customers takes longer than anything that a collector asks while it serves."""
-    create, make = database_module._create_postgresql_engine, migrate.upgrade
+    create, make = postgresql.Server.create_engine, migrate.upgrade
 
     def upgrade(connection: sa.Connection) -> None:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SELECT pg_sleep(1.2)")
         make(connection)
 
-    def impatient(url: URL, connections: int, **options: Any) -> AsyncEngine:
-        return create(url, connections, **{"patience": 1.0, **options})
+    def impatient(server: postgresql.Server, connections: int, **options: Any) -> AsyncEngine:
+        return create(server, connections, **{"patience": 1.0, **options})
 
-    monkeypatch.setattr(database_module, "_create_postgresql_engine", impatient)
+    monkeypatch.setattr(postgresql.Server, "create_engine", impatient)
     monkeypatch.setattr(migrate, "upgrade", upgrade)
 
     async def do() -> None:

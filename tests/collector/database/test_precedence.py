@@ -11,8 +11,9 @@ from edgeproxy.base.log import RateLimitedLog
 from edgeproxy.collector.api.endpoint import READ_VALUES
 from edgeproxy.collector.api.internal_client import Inside
 from edgeproxy.collector.database import precedence
-from edgeproxy.collector.database.database import READERS, Database
+from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import Job, repeat
+from edgeproxy.collector.database.postgresql import READERS_MAX
 from edgeproxy.collector.database.precedence import giving_way
 from edgeproxy.collector.database.read_once import ReadValues, fetch_once, reading_once
 from edgeproxy.collector.pages.sessions import Session, SignedIn
@@ -115,7 +116,7 @@ def test_a_job_that_somebody_waits_for_gives_way_to_nobody(database: str, monkey
 
 def test_a_page_waits_for_no_connection_of_jobs(database: str) -> None:
     async def work(opened: Database) -> None:
-        held = asyncio.Barrier(READERS + 1)
+        held = asyncio.Barrier(READERS_MAX + 1)
 
         async def do() -> None:
             with giving_way():
@@ -125,7 +126,7 @@ def test_a_page_waits_for_no_connection_of_jobs(database: str) -> None:
                     await held.wait()
 
         async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
-            for _ in range(READERS):  # As many as there are connections of jobs.
+            for _ in range(READERS_MAX):  # As many as there are connections of jobs.
                 tasks.create_task(do())
             await held.wait()
             async with opened.reading() as connection:

@@ -1,0 +1,287 @@
+"""Connections to PostgreSQL: they lead to the primary alone, also through a pooler, and there are so many of them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.database import postgresql
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, UnusableDatabaseError
+from edgeproxy.collector.database.postgresql import Connections
+from edgeproxy.collector.database.schema import edges
+from edgeproxy.collector.database.single_runner import acquire_lock
+from loadtest.testbed.address import MovableAddress
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import Collector
+from loadtest.testbed.pgbouncer import PROGRAM, PgBouncer
+from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.waiting import until
+
+SLOW = 60.0
+"""Seconds within which a connection to the new primary is expected on a busy machine."""
+
+
+@pytest.fixture
+def server() -> Iterator[Postgresql]:
+    """A server of the test's own, which is demoted."""
+    with closing(Postgresql(in_memory=True)) as made:
+        yield made
+
+
+@pytest.fixture
+def pooler(postgresql: Postgresql) -> Iterator[PgBouncer]:
+    if PROGRAM is None:
+        pytest.skip("PgBouncer is not on this machine")
+    with PgBouncer(postgresql.port) as made:
+        yield made
+
+
+def demote(server: Postgresql) -> None:
+    """Let a server take no more changes; its connections stay."""
+    server.ask("ALTER SYSTEM SET default_transaction_read_only = on")
+    server.ask("SELECT pg_reload_conf()")
+
+
+def promote(server: Postgresql) -> None:
+    server.ask("ALTER SYSTEM SET default_transaction_read_only = off")
+    server.ask("SELECT pg_reload_conf()")
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Database]:
+    database = await Database.connect(url)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def repeated(work: Callable[[], Awaitable[object]]) -> None:
+    """Do something until it raises: processes of a server hear of a setting a moment later."""
+    async with asyncio.timeout(SLOW):
+        while True:
+            await work()
+
+
+async def write(database: Database, name: str) -> None:
+    async with database.writing() as connection:
+        await database.insert_edges(connection, [{"edge": name, "region": "", "seq": 0, "received": 0}])
+
+
+def test_error_of_a_demoted_server_ends_the_connection(server: Postgresql, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that was looked at just before the fail-over meets the error itself."""
+    monkeypatch.setattr(postgresql, "ROLE_SECONDS", 3600.0)
+    url = server.database()
+
+    async def run() -> None:
+        async with connected(url) as database:
+            await write(database, "before")
+            demote(server)
+            with pytest.raises(CONNECTION_ERRORS, match="read-only transaction"):
+                await repeated(lambda: database.set_minutes_floor(None))
+            with pytest.raises(CONNECTION_ERRORS, match="not the primary"):
+                await write(database, "during")
+            promote(server)
+            await write(database, "after")
+            async with database.reading() as connection:
+                names = (await connection.execute(sa.select(edges.c.edge).order_by(edges.c.edge))).scalars().all()
+            assert names == ["after", "before"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("use", ["reading", "writing"])
+def test_idle_connection_to_a_demoted_server_is_not_used(
+    server: Postgresql, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    """Readers would be told what was true before the fail-over, without an error."""
+    monkeypatch.setattr(postgresql, "ROLE_SECONDS", 0.0)
+    url = server.database()
+
+    async def run() -> None:
+        async with connected(url) as database:
+            async with database.reading() if use == "reading" else database.writing() as connection:
+                await connection.exec_driver_sql("SELECT 1")
+            demote(server)
+
+            async def ask() -> None:
+                async with database.reading() if use == "reading" else database.writing() as connection:
+                    await connection.exec_driver_sql("SELECT 1")
+
+            with pytest.raises(CONNECTION_ERRORS, match="not the primary"):
+                await repeated(ask)
+
+    asyncio.run(run())
+
+
+def test_job_ends_whose_lock_a_demoted_server_holds(server: Postgresql) -> None:
+    """A collector at the new primary takes the lock, too."""
+    url = server.database()
+
+    async def run() -> None:
+        async with connected(url) as database, acquire_lock(database, "job") as lock:
+            assert lock.is_ours
+            demote(server)
+            async with asyncio.timeout(SLOW):
+                assert "not the primary" in await lock.wait_until_lost()
+
+    asyncio.run(run())
+
+
+def test_start_at_a_standby_names_the_role(server: Postgresql) -> None:
+    url = server.database()
+    demote(server)
+    with pytest.raises(UnusableDatabaseError, match="standby or read-only, not the primary"):
+        asyncio.run(Database.connect(url))
+
+
+def test_collector_finds_the_new_primary_and_loses_no_batch(server: Postgresql, tmp_path: Path) -> None:
+    """The address leads to a server that is read-only, and later to the primary again. Nothing is set aside."""
+    url = sa.make_url(server.database())
+    with MovableAddress(server.port) as address:
+        at = url.set(port=address.port).render_as_string()
+        with closing(Collector(tmp_path / "collector", at)) as collector:
+            collector.start()
+            chain = Chain()
+            assert collector.post(chain.next()).status == 200
+            demote(server)
+            until(lambda: not collector.ready(), "the collector says that it is not ready", seconds=SLOW)
+            waiting = chain.next()
+            assert collector.post(waiting).status == 503
+            assert collector.send("POST", "/v1/tokens", {"name": "during", "role": "read"}).status == 503
+            promote(server)
+            until(collector.ready, "the collector is ready again", seconds=SLOW)
+            assert collector.post(waiting).status == 200
+            assert collector.counted(chain) == chain.total
+
+
+def test_connections_are_divided() -> None:
+    for count in range(10, 200):
+        divided = Connections.divide(count)
+        assert min(divided) >= 1
+        assert 1 + 2 * divided.readers + divided.locks == count
+    assert Connections.divide(26) == (4, 17)
+
+
+def test_collector_has_no_more_connections_than_the_url_says(postgresql: Postgresql) -> None:
+    url = postgresql.database()
+    name = url.rpartition("/")[2]
+
+    async def run() -> None:
+        async with connected(f"{url}?connections=10") as database:
+
+            async def hold(connection: object) -> None:
+                async with connection as one:  # type: ignore[attr-defined]
+                    await one.exec_driver_sql("SELECT pg_sleep(0.5)")
+
+            locks = [database.locks.connect() for _ in range(20)]
+            async with asyncio.TaskGroup() as group:
+                for one in (*(database.reading() for _ in range(10)), database.writing(), *locks):
+                    group.create_task(hold(one))
+                await asyncio.sleep(0.2)
+                count = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
+                assert int(await asyncio.to_thread(postgresql.ask, count)) <= 10
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_pooler_is_found_out(postgresql: Postgresql, mode: str) -> None:
+    if PROGRAM is None:
+        pytest.skip("PgBouncer is not on this machine")
+    url = postgresql.database()
+
+    async def is_pooled(at: str) -> bool | None:
+        async with connected(at) as database:
+            return database._server.is_pooled
+
+    with PgBouncer(postgresql.port, mode=mode) as pooler:
+        assert asyncio.run(is_pooled(pooler.url(url))) is True
+    assert asyncio.run(is_pooled(url)) is False
+    assert asyncio.run(is_pooled(f"{url}?pooler=transaction")) is True
+
+
+def test_settings_hold_for_transactions_through_a_pooler(postgresql: Postgresql, pooler: PgBouncer) -> None:
+    """No session of the pooler keeps any, which another program would meet."""
+    url = postgresql.database()
+
+    async def run() -> None:
+        async with connected(pooler.url(url)) as database:
+            for use in (database.reading, database.writing):
+                async with use() as connection:
+                    assert (await connection.exec_driver_sql("SHOW jit")).scalar_one() == "off"
+            async with database._server.create_engine(1, settings={}).connect() as connection:
+                assert (await connection.exec_driver_sql("SHOW jit")).scalar_one() == "on"
+
+    asyncio.run(run())
+
+
+def test_collector_works_through_a_pooler_by_transaction(
+    postgresql: Postgresql, pooler: PgBouncer, tmp_path: Path
+) -> None:
+    """With callers side by side, and while the pooler starts anew under them."""
+    url = pooler.url(postgresql.database())
+    with closing(Collector(tmp_path / "collector", url)) as collector:
+        collector.start()
+        chains = [Chain() for _ in range(8)]
+
+        async def ship(chain: Chain) -> None:
+            for _ in range(10):
+                batch = chain.next()
+
+                def is_taken(batch: object = batch) -> bool:
+                    answer = collector.post(batch)  # type: ignore[arg-type]
+                    assert answer.status in (200, 503), answer
+                    return answer.status == 200
+
+                await asyncio.to_thread(until, is_taken, "the batch is taken")
+
+        async def run() -> None:
+            async with asyncio.TaskGroup() as group:
+                for chain in chains:
+                    group.create_task(ship(chain))
+                await asyncio.to_thread(pooler.kill)
+                await asyncio.to_thread(pooler.start)
+
+        asyncio.run(run())
+        assert collector.counted(*chains) == sum(chain.total for chain in chains)
+        assert "prepared statement" not in collector.output
+
+
+def test_tables_are_made_through_a_pooler(postgresql: Postgresql, pooler: PgBouncer) -> None:
+    url = pooler.url(postgresql.empty_database())
+
+    async def run() -> None:
+        async with connected(url) as database, database.reading() as connection:
+            assert (await connection.execute(sa.select(sa.func.count()).select_from(edges))).scalar_one() == 0
+
+    asyncio.run(run())
+
+
+def test_purge_rewrites_keys_through_a_pooler(postgresql: Postgresql, pooler: PgBouncer) -> None:
+    url = postgresql.database()
+
+    async def run() -> None:
+        async with connected(pooler.url(url)) as database:
+            assert await database.purge_deleted(has_erased=True)
+            async with database.writing() as connection:
+                await connection.exec_driver_sql("LOCK TABLE data_keys IN ROW EXCLUSIVE MODE")
+                assert not await database.purge_deleted(has_erased=True)
+
+    asyncio.run(run())
+
+
+def test_job_runs_alone_through_a_pooler(postgresql: Postgresql, pooler: PgBouncer) -> None:
+    url = postgresql.database()
+
+    async def run() -> None:
+        async with connected(pooler.url(url)) as one, connected(pooler.url(url)) as other:
+            async with acquire_lock(one, "job") as lock, acquire_lock(other, "job") as theirs:
+                assert (lock.is_ours, theirs.is_ours) == (True, False)
+            async with acquire_lock(other, "job") as theirs:
+                assert theirs.is_ours
+
+    asyncio.run(run())

@@ -1,5 +1,6 @@
 """The chart of deploy/helm: what it renders is valid and whole, and rolls out without a lost request."""
 
+import json
 import os
 import re
 import subprocess
@@ -28,10 +29,38 @@ from tests.support.kubelet import Pod, Service, ready_pods, roll_out
 ROOT = Path(__file__).parents[1]
 VOLUME_BYTES_MAX = 64 << 20
 """What values.yaml says of the tables."""
+POD_OPTIONS: dict[str, Any] = {
+    "nodeSelector": {"disk": "ssd"},
+    "tolerations": [{"operator": "Exists"}],
+    "affinity": {"podAntiAffinity": {}},
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}
+    ],
+    "priorityClassName": "high",
+    "podLabels": {"team": "edges"},
+    "podAnnotations": {"example.com/scrape": "no"},
+    "serviceAccount": {
+        "create": True,
+        "annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/a"},
+    },
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"}],
+    "extraEnvFrom": [{"configMapRef": {"name": "site"}}],
+    "extraVolumes": [{"name": "authorities", "configMap": {"name": "authorities"}}],
+    "extraVolumeMounts": [{"name": "authorities", "mountPath": "/etc/authorities", "readOnly": True}],
+    "extraContainers": [{"name": "beside", "image": "registry.example.com/beside"}],
+    "initContainers": [{"name": "before", "image": "registry.example.com/before"}],
+    "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["db.example.com"]}],
+    "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
+}
+"""Each option of a component's pods."""
 EVERYTHING: dict[str, Any] = {
-    "edge": {"autoscaling": {"loopLag": "5m"}},
+    "edge": {"autoscaling": {"loopLag": "5m"}, **POD_OPTIONS},
+    "collector": POD_OPTIONS,
+    "ipFamilyPolicy": "RequireDualStack",
+    "ipFamilies": ["IPv6", "IPv4"],
+    "listenAddresses": ["[::]", "0.0.0.0"],
     "jobs": {"enabled": True, "claim": "backups", "image": {"digest": f"sha256:{'1' * 64}"}, "secret": "bucket"},
-    "secrets": {"collectorEnvironment": "stripe"},
+    "secrets": {"collectorEnvironment": "stripe", "edgeEnvironment": "edges"},
     "probe": {"through": "https://api.example.com/v1/ping", "options": ["--charge"]},
 }
 """What is off by default."""
@@ -62,9 +91,10 @@ def test_every_manifest_is_valid(tmp_path: Path, version: str) -> None:
     }
 
 
+@pytest.mark.parametrize("addresses", [["0.0.0.0"], ["[::]"], ["0.0.0.0", "[::]"]])
 @pytest.mark.parametrize("component", ["edge", "collector"])
-def test_its_configurations_pass_check(tmp_path: Path, component: str) -> None:
-    files = render(tmp_path)["ConfigMap", f"acme-{component}"]["data"]
+def test_its_configurations_pass_check(tmp_path: Path, component: str, addresses: list[str]) -> None:
+    files = render(tmp_path, listenAddresses=addresses)["ConfigMap", f"acme-{component}"]["data"]
     for name, text in files.items():
         (tmp_path / name).write_text(text.replace("/var/lib/edgeproxy", str(tmp_path / "state")))
     directory_signatures.create_key_file(tmp_path / "directory.key")
@@ -101,6 +131,101 @@ def test_values_that_would_not_work_are_refused(tmp_path: Path, changes: dict[st
     done = helm(tmp_path, **changes)
     assert done.returncode != 0
     assert why in done.stderr
+
+
+@pytest.mark.parametrize("component", ["edge", "collector"])
+def test_pods_have_each_option(tmp_path: Path, component: str) -> None:
+    manifests = render(tmp_path, **EVERYTHING)
+    kind = {"edge": "StatefulSet", "collector": "Deployment"}[component]
+    template = manifests[kind, f"acme-{component}"]["spec"]["template"]
+    assert POD_OPTIONS["podLabels"].items() <= template["metadata"]["labels"].items()
+    assert POD_OPTIONS["podAnnotations"].items() <= template["metadata"]["annotations"].items()
+    spec = template["spec"]
+    own, beside = spec["containers"]
+    for name in (
+        *("nodeSelector", "tolerations", "affinity", "topologySpreadConstraints", "priorityClassName"),
+        *("initContainers", "hostAliases", "dnsConfig"),
+    ):
+        assert spec[name] == POD_OPTIONS[name]
+    assert [beside] == POD_OPTIONS["extraContainers"]
+    for field, option in (("env", "extraEnv"), ("envFrom", "extraEnvFrom"), ("volumeMounts", "extraVolumeMounts")):
+        assert POD_OPTIONS[option][0] in own[field]
+    assert POD_OPTIONS["extraVolumes"][0] in spec["volumes"]
+    assert spec["serviceAccountName"] == f"acme-{component}"
+    account = manifests["ServiceAccount", f"acme-{component}"]
+    assert account["metadata"]["annotations"] == POD_OPTIONS["serviceAccount"]["annotations"]
+    service = manifests["Service", f"acme-{component}"]["spec"]
+    assert (service["ipFamilyPolicy"], service["ipFamilies"]) == ("RequireDualStack", ["IPv6", "IPv4"])
+
+
+def test_jobs_have_the_variables_and_volumes_of_the_collector(tmp_path: Path) -> None:
+    """They reach the same database and key service, by the same authorities and proxy."""
+    manifests = render(tmp_path, **EVERYTHING)
+    specs = [manifests["Job", "acme-migrate"]["spec"]["template"]["spec"]]
+    specs.append(manifests["CronJob", "acme-backup"]["spec"]["jobTemplate"]["spec"]["template"]["spec"])
+    for spec in specs:
+        assert POD_OPTIONS["extraEnv"][0] in spec["containers"][0]["env"]
+        assert POD_OPTIONS["extraVolumeMounts"][0] in spec["containers"][0]["volumeMounts"]
+        assert POD_OPTIONS["extraVolumes"][0] in spec["volumes"]
+
+
+def test_cluster_that_assigns_users_gets_no_user_of_the_chart(tmp_path: Path) -> None:
+    """As OpenShift's restricted-v2: a pod that names a user or a group of its own is refused."""
+    unset = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"))
+    manifests = render(tmp_path, **{**EVERYTHING, "podSecurityContext": unset})
+    text = yaml.safe_dump_all(manifests.values())
+    assert not re.search("runAsUser|runAsGroup|fsGroup", text)
+    assert text.count("runAsNonRoot: true") >= 4
+    assert text.count("type: RuntimeDefault") >= 4
+
+
+def test_two_releases_of_a_namespace_share_no_name(tmp_path: Path) -> None:
+    first = set(render(tmp_path, **EVERYTHING))
+    second = set(render(tmp_path, release="other", **EVERYTHING))
+    assert first
+    assert not first & second
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"edges": {}}, "Additional property edges is not allowed"),
+        ({"edge": {"replica": 3}}, "Additional property replica is not allowed"),
+        ({"collector": {"service": {"prot": 1}}}, "Additional property prot is not allowed"),
+        ({"edge": {"replicas": "three"}}, "edge.replicas"),
+        ({"image": {"digest": "latest"}}, "image.digest"),
+        ({"listenAddresses": ["::"]}, "listenAddresses.0"),
+        ({"secrets": {"hub": {"nmae": "x"}}}, "Additional property nmae is not allowed"),
+    ],
+)
+def test_misspelled_value_is_refused(tmp_path: Path, changes: dict[str, Any], why: str) -> None:
+    done = helm(tmp_path, **changes)
+    assert done.returncode != 0
+    assert why in done.stderr
+
+
+def test_schema_knows_each_value(tmp_path: Path) -> None:
+    """A value without a row in the schema could not be set; a row without a value does nothing."""
+    schema = json.loads((ROOT / "deploy" / "helm" / "values.schema.json").read_text())
+    values = yaml.safe_load((ROOT / "deploy" / "helm" / "values.yaml").read_text())
+
+    def compare(known: dict[str, Any], written: dict[str, Any], path: str) -> None:
+        properties = known.get("properties")
+        if properties is None:
+            return
+        assert properties.keys() - {"global"} == written.keys(), path
+        for name, value in written.items():
+            if isinstance(value, dict):
+                compare(properties[name], value, f"{path}.{name}")
+
+    compare(schema, values, "values")
+
+
+def test_notes_name_the_next_commands(tmp_path: Path) -> None:
+    done = helm(tmp_path, command=("install", "--dry-run=client"))
+    assert done.returncode == 0, done.stderr
+    for command in ("rollout status statefulset/acme-edge", "logs job/acme-migrate", "edgeproxy hub load"):
+        assert command in done.stdout
 
 
 def test_a_region_without_the_collector_has_edges_alone_which_ship_to_the_others(tmp_path: Path) -> None:

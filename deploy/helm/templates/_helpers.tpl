@@ -23,29 +23,55 @@ app.kubernetes.io/component: collector
 {{- end }}
 {{- end }}
 
+{{- /* Fields of a pod's spec: of the root, and of the component whose values they are. */ -}}
 {{- define "edgeproxy.pod" -}}
+{{- $root := index . 0 }}{{ $of := index . 1 -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
-securityContext: {runAsNonRoot: true, runAsUser: 65532, runAsGroup: 65532, fsGroup: 65532, seccompProfile: {type: RuntimeDefault}}
-{{- with .Values.image.pullSecrets }}
+securityContext: {{ toJson $root.Values.podSecurityContext }}
+{{- with $root.Values.image.pullSecrets }}
 imagePullSecrets: {{ toJson . }}
+{{- end }}
+{{- range $field := list "nodeSelector" "tolerations" "affinity" "priorityClassName" "initContainers" "hostAliases" "dnsConfig" }}
+{{- with get $of $field }}
+{{ $field }}: {{ toJson . }}
+{{- end }}
 {{- end }}
 {{- end }}
 
 {{- define "edgeproxy.container" -}}
 image: {{ include "edgeproxy.image" .Values.image }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
-securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+securityContext: {{ toJson .Values.containerSecurityContext }}
+{{- end }}
+
+{{- /* The name of a component's service account; none for that of the namespace. */ -}}
+{{- define "edgeproxy.serviceAccount" -}}
+{{- $root := index . 0 }}{{ $component := index . 1 }}{{ $account := (get $root.Values $component).serviceAccount -}}
+{{- if or $account.create $account.name -}}
+{{ $account.name | default (printf "%s-%s" $root.Release.Name $component) }}
+{{- end }}
+{{- end }}
+
+{{- /* Families of a Service's addresses. */ -}}
+{{- define "edgeproxy.families" -}}
+{{- with .Values.ipFamilyPolicy }}
+ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .Values.ipFamilies }}
+ipFamilies: {{ toJson . }}
+{{- end }}
 {{- end }}
 
 {{- define "edgeproxy.collectorFiles" -}}
-{{- with .Values.secrets.collectorEnvironment -}}
-envFrom: [{secretRef: {name: {{ . | quote }}}}]
-{{ end -}}
+{{- include "edgeproxy.envFrom" (list .Values.secrets.collectorEnvironment .Values.collector.extraEnvFrom) -}}
 volumeMounts:
   - {name: config, mountPath: /etc/edgeproxy}
   - {name: directory-key, mountPath: /var/run/secrets/edgeproxy}
   - {name: scratch, mountPath: /var/lib/edgeproxy}
+  {{- with .Values.collector.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{- define "edgeproxy.collectorVolumes" -}}
@@ -54,6 +80,23 @@ volumes:
   - {name: config, configMap: {name: {{ .Release.Name }}-collector}}
   - {name: directory-key, secret: {secretName: {{ $key.name }}, defaultMode: 0440, items: [{key: {{ $key.key }}, path: directory.key}]}}
   - {name: scratch, emptyDir: {}}
+  {{- with .Values.collector.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{- /* `envFrom` of a Secret's name, "" for none, and of more sources. */ -}}
+{{- define "edgeproxy.envFrom" -}}
+{{- $secret := index . 0 }}{{ $more := index . 1 -}}
+{{- if or $secret $more -}}
+envFrom:
+  {{- with $secret }}
+  - {secretRef: {name: {{ . | quote }}}}
+  {{- end }}
+  {{- with $more }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{ end -}}
 {{- end }}
 
 {{- define "edgeproxy.secret" -}}
@@ -70,6 +113,12 @@ http://{{ .Release.Name }}-collector:{{ .Values.collector.service.port }}
 {{- end }}
 {{- end }}
 
+{{- define "edgeproxy.listen" -}}
+{{- $root := index . 0 }}{{ $port := index . 1 }}{{ $listen := list -}}
+{{- range $root.Values.listenAddresses }}{{ $listen = append $listen (printf "%s:%v" . $port) }}{{ end -}}
+{{- toJson $listen -}}
+{{- end }}
+
 {{- define "edgeproxy.edgeSettings" -}}
 {{- $edge := .Values.edge -}}
 {{- range $name := list "region" "listen" "admin" "workers" "state" "hub" "include" "usage" "directory" "tables" "drain" -}}
@@ -77,8 +126,8 @@ http://{{ .Release.Name }}-collector:{{ .Values.collector.service.port }}
 {{- end -}}
 {{- $own := dict
   "region" (required "region names the region of these edges" .Values.region)
-  "listen" "0.0.0.0:8080"
-  "admin" (dict "address" "0.0.0.0:9090" "tokens" (required "edge.admin.tokens says who may ask admin listeners: NAME:SHA256" $edge.admin.tokens))
+  "listen" (include "edgeproxy.listen" (list . 8080) | fromJsonArray)
+  "admin" (dict "address" (printf "%s:9090" (first .Values.listenAddresses)) "tokens" (required "edge.admin.tokens says who may ask admin listeners: NAME:SHA256" $edge.admin.tokens))
   "workers" $edge.workers
   "state" "/var/lib/edgeproxy"
   "hub" "${HUB_URL}"
@@ -95,8 +144,10 @@ http://{{ .Release.Name }}-collector:{{ .Values.collector.service.port }}
 {{- range $name := list "listen" "database" "directory" "include" "metrics" -}}
 {{- if hasKey $settings $name }}{{ fail (printf "collector.settings.%s: the chart sets it" $name) }}{{ end -}}
 {{- end -}}
+{{- $listen := list -}}
+{{- range .Values.listenAddresses }}{{ $listen = append $listen (dict "address" (printf "%s:9100" .) "behind_tls" true) }}{{ end -}}
 {{- $own := dict
-  "listen" (dict "address" "0.0.0.0:9100" "behind_tls" true)
+  "listen" $listen
   "database" "${DATABASE_URL}"
   "directory" (dict "key" "/var/run/secrets/edgeproxy/directory.key")
   "include" (list "tiers.yaml") -}}

@@ -1,14 +1,20 @@
-"""`${VAR}` and `${VAR:-default}` in the scalars of a configuration; `$${` stands for a plain `${`.
+"""Variables and secrets in the scalars of a configuration: `${VAR}`, `${VAR:-default}` and `${file:/PATH}`.
 
-As in a shell the default holds for a variable that is unset *or empty*. What comes from the environment stays
-inside its scalar: it is put in after the file was parsed, and is not looked at again.
+`${file:/PATH}` is the secret in a file (secret_text.py), read with each reload; `$${` stands for a plain `${`. As in a
+shell the default holds for a variable that is unset *or empty*. The content of a variable or a file stays inside its
+scalar: it is put in after the configuration was parsed, and is not looked at again.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-((?:(?!\$\{)[^}])*))?\}|\$\{")
+from edgeproxy.config.secret_text import InvalidSecretError, read_secret_file
 
+REFERENCE = re.compile(
+    r"\$\$\{|\$\{file:(/[^${}\x00-\x1f]+)\}|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-((?:(?!\$\{)[^}])*))?\}|\$\{"
+)
+
+A_SECRET_FILE = "a file with the secret in one line, without quotes and spaces"
 NOT_TEXT = re.compile("[\ud800-\udfff]")
 """Surrogates, which Python makes of bytes that are not UTF-8."""
 
@@ -22,17 +28,52 @@ class UnresolvedVariableError(Exception):
         self.hint = hint
 
 
-def resolve_variables(written: str, environ: Mapping[str, str]) -> str:
-    """Replace every reference in `written`; raises UnresolvedVariableError at the first that cannot be."""
+OWN_SECRETS = frozenset(
+    (
+        "EDGEPROXY_DATABASE_OWNER",
+        "EDGEPROXY_TOKEN",
+        "STRIPE_SECRET_KEY",
+        "STRIPE_WEBHOOK_SECRETS",
+        "CLICKHOUSE_PASSWORD",
+    )
+)
+"""Variables with secrets that edgeproxy reads without a reference in its configuration."""
+_referenced: set[str] = set()
+"""The variables that configurations of this process have referred to."""
+
+
+def build_child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a program that the configuration names, such as the command of a key service.
+
+    It has the variables of the host and of that program, and none to which the configuration refers: these are
+    edgeproxy's.
+    """
+    return {name: value for name, value in environ.items() if name not in OWN_SECRETS and name not in _referenced}
+
+
+def resolve_variables(
+    written: str, environ: Mapping[str, str], read_secret: Callable[[str], str] = read_secret_file
+) -> str:
+    """Replace every reference in `written`; raises UnresolvedVariableError at the first that cannot be.
+
+    `read_secret` returns the secret of a file. It raises InvalidSecretError.
+    """
 
     def value(match: re.Match[str]) -> str:
-        name, default = match.groups()
+        file, name, default = match.groups()
         if match[0] == "$${":
             return "${"
+        if file is not None:
+            try:
+                return read_secret(file)
+            except InvalidSecretError as error:
+                raise UnresolvedVariableError(f"names a file that has no secret: {error}", A_SECRET_FILE) from None
         if name is None:
             raise UnresolvedVariableError(
-                "has a ${ that begins no variable", "write ${NAME} or ${NAME:-default}, $${ for a plain ${"
+                "has a ${ that begins no variable",
+                "write ${NAME}, ${NAME:-default} or ${file:/PATH}, $${ for a plain ${",
             )
+        _referenced.add(name)
         current = environ.get(name)
         if current is not None and NOT_TEXT.search(current):
             raise UnresolvedVariableError(f"the variable {name} is not UTF-8", "set it to text")

@@ -11,6 +11,7 @@ from edgeproxy.config.addresses import ADDRESS, Address
 from edgeproxy.config.dimensions import A_VALUE, COUNTED_VALUE, RESERVED, VALUES_MAX
 from edgeproxy.config.forms import OFF as OFF_FORM
 from edgeproxy.config.forms import build_any_of, build_number, build_one_or_more, build_text, written
+from edgeproxy.config.secret_text import InvalidSecretError, parse_secret
 from edgeproxy.config.units import format_value, read_text, value_error
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -58,6 +59,7 @@ A_FIELD_NAME = "letters, digits and - such as X-Cost"
 A_SENTENCE = "one to 500 characters of text"
 A_LABEL = "one to 60 characters of text"
 A_TIMEZONE = "a name of the IANA time zones such as UTC or Europe/Berlin"
+A_SECRET = "one text without spaces and quotes around it, from a variable or a file: ${NAME}, ${file:/PATH}"
 A_DIGEST = "64 hex digits, the SHA-256 of a key: `edgeproxy key add` prints it"
 
 
@@ -149,15 +151,21 @@ def read_file_path(value: object, hint: str) -> str:
 
 @written({"type": "string", "title": "text"}, lambda _: None)
 def read_secret(value: object) -> str | None:
-    """Read a secret; an empty one, as an unset variable leaves it, is none."""
-    return None if value is None else read_text(value, "one text, best from the environment: ${STAMP_SECRET}") or None
+    """Read a secret; an empty one, as an unset variable leaves it, is none. Errors do not show it."""
+    if value is None:
+        return None
+    text = read_text(value, A_SECRET)
+    try:
+        return parse_secret(text) or None
+    except InvalidSecretError as error:
+        raise value_error(str(error), A_SECRET) from None
 
 
 @written(build_text("text without spaces", f"|{TOKEN.pattern}"), lambda _: None)
 def read_token(value: object) -> str | None:
     """Read a bearer token; an empty one is none. Errors do not show it."""
     hint = "one text without spaces, best from the environment: ${COLLECTOR_TOKEN}"
-    token = None if value is None else read_text(value, hint)
+    token = read_secret(value)
     if token and not TOKEN.fullmatch(token):
         raise value_error("has characters that no token has", hint)
     return token or None

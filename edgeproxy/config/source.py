@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgeproxy.config.file_signatures import FileSignature, compute_file_signature
 from edgeproxy.config.problems import Problem, Steps, format_path
+from edgeproxy.config.secret_text import InvalidSecretError, read_secret_file
 from edgeproxy.config.tree import Items, Mark, Table, Value
 from edgeproxy.config.yaml_reader import InvalidYamlError, parse_yaml
 
@@ -90,7 +91,7 @@ class Source:
         try:
             content = self._read(file)
             self._digest.update(content)
-            tree = parse_yaml(content, number, self._environ, self.report)
+            tree = parse_yaml(content, number, self._environ, self.report, self._read_secret)
         except OSError as error:
             self.whole = False
             self.report(named, path, f"{file} cannot be read: {error.strerror}", "name a file that can be read")
@@ -102,6 +103,11 @@ class Source:
         self._open.append(real)
         self._join(tree, file)
         self._open.pop()
+
+    def _read_secret(self, file: str) -> str:
+        """Read the secret of a file. Raises InvalidSecretError."""
+        self.signs[file] = compute_file_signature(file)
+        return read_secret_file(file)
 
     def _read(self, file: str) -> bytes:
         """Read the bytes of a file. Raises OSError, and InvalidYamlError where it is too large."""
@@ -166,6 +172,9 @@ class TextSource(Source):
 
     def _read(self, file: str) -> bytes:
         return self._content
+
+    def _read_secret(self, file: str) -> str:
+        raise InvalidSecretError("a text cannot name one")
 
     def _include(self, value: Value, mark: int, file: str) -> None:
         self.report(mark, ("include",), "names files, which a text cannot include", "write their content here")

@@ -5,12 +5,13 @@ memory and the time, which shows with a hundred thousand keys.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
 
 from edgeproxy.config.environment import UnresolvedVariableError, resolve_variables
+from edgeproxy.config.secret_text import read_secret_file
 from edgeproxy.config.tree import Items, Mark, Report, Table, Value
 from edgeproxy.config.units import format_value
 
@@ -41,15 +42,22 @@ class InvalidYamlError(Exception):
         self.hint = hint
 
 
-def parse_yaml(content: bytes, file: int, environ: Mapping[str, str], report: Report) -> Table:
+def parse_yaml(
+    content: bytes,
+    file: int,
+    environ: Mapping[str, str],
+    report: Report,
+    read_secret: Callable[[str], str] = read_secret_file,
+) -> Table:
     """Read the mapping at the top of a file, the file-th of those that are read.
 
     Raises InvalidYamlError where it is not YAML, or not a mapping. What is wrong but leaves the rest readable (fields
-    that are there twice, empty values, unset variables) is reported, and the tree does without it.
+    that are there twice, empty values, unset variables) is reported, and the tree does without it. `read_secret`
+    returns the secret of a file.
     """
     decode_yaml(content)
     try:
-        return TreeBuilder(content, file, environ, report).read_document()
+        return TreeBuilder(content, file, environ, report, read_secret).read_document()
     except yaml.MarkedYAMLError as error:
         raise create_yaml_error(error, decode_yaml(content)) from None
 
@@ -89,7 +97,15 @@ def create_yaml_error(error: yaml.MarkedYAMLError, text: str) -> InvalidYamlErro
 class TreeBuilder:
     """Makes a tree of the events of one file."""
 
-    def __init__(self, content: bytes, file: int, environ: Mapping[str, str], report: Report) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        file: int,
+        environ: Mapping[str, str],
+        report: Report,
+        read_secret: Callable[[str], str] = read_secret_file,
+    ) -> None:
+        self._read_secret = read_secret
         self._next = Events(content).get_event  # Which would make a copy of text.
         self._file = file
         self._environ = environ
@@ -174,7 +190,7 @@ class TreeBuilder:
                 self._texts.clear()
             return self._texts.setdefault(text, text)
         try:
-            return resolve_variables(text, self._environ)
+            return resolve_variables(text, self._environ, self._read_secret)
         except UnresolvedVariableError as error:
             self._report_problem(event, error.what, error.hint)
             return None

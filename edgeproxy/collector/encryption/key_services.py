@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from edgeproxy.config.collector.encryption import KeyService as KeyServiceSettings
+from edgeproxy.config.environment import build_child_environment
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -110,7 +111,13 @@ class CommandKeyService:
         pipe = asyncio.subprocess.PIPE
         try:
             process = await asyncio.create_subprocess_exec(
-                *self._command, verb, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+                *self._command,
+                verb,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                start_new_session=True,
+                env=build_child_environment(os.environ),
             )
         except (OSError, ValueError) as error:
             raise KeyServiceError(f"{self.name} cannot be started: {error}") from None

@@ -13,6 +13,8 @@ import subprocess
 from typing import Protocol
 
 from edgeproxy.config.edge.directory_settings import CacheKey, parse_secret_key
+from edgeproxy.config.environment import build_child_environment
+from edgeproxy.config.secret_text import InvalidSecretError, parse_secret, read_secret_file
 
 NONCE_BYTES = 12
 COMMAND_SECONDS = 10.0
@@ -102,17 +104,23 @@ def load_seal(settings: CacheKey | None) -> Seal:
     if settings.file is not None:
         where = str(settings.file)
         try:
-            text = settings.file.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise KeyUnavailableError(f"cache_key: {where} cannot be read: {error}") from error
+            text = read_secret_file(settings.file)
+        except InvalidSecretError as error:
+            raise KeyUnavailableError(f"cache_key: {error}") from error
     else:
         assert settings.command is not None
         where = settings.command[0]
         try:
             # In a thread, as everything here.
-            completed = subprocess.run(settings.command, capture_output=True, timeout=COMMAND_SECONDS, check=True)
-            text = completed.stdout.decode()
-        except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:
+            completed = subprocess.run(
+                settings.command,
+                capture_output=True,
+                timeout=COMMAND_SECONDS,
+                check=True,
+                env=build_child_environment(os.environ),
+            )
+            text = parse_secret(completed.stdout)
+        except (OSError, subprocess.SubprocessError, InvalidSecretError) as error:
             raise KeyUnavailableError(f"cache_key: {where} printed no key: {type(error).__name__}") from error
     try:
         return EncryptedSeal(parse_secret_key(text))

@@ -1,0 +1,110 @@
+"""Secrets of variables and files: one reader, which strips one line end and refuses what is no secret."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config.edge.load import load_edge
+from edgeproxy.config.environment import UnresolvedVariableError, resolve_variables
+from edgeproxy.config.problems import ConfigError
+from edgeproxy.config.secret_text import SECRET_BYTES_MAX, InvalidSecretError, parse_secret, read_secret_file
+from edgeproxy.config.source import Source, TextSource
+
+MARK = "hush-72d1"
+REFUSED = {
+    "has white space": [
+        f"{MARK}\n\n",
+        f" {MARK}",
+        f"{MARK} ",
+        f"{MARK}\t",
+        f"a\n{MARK}\n",
+        f"{MARK}\u00a0",
+        f"{MARK}\u2028",
+    ],
+    "begins or ends with a quote": [f'"{MARK}"', f"'{MARK}'\n", f"`{MARK}", f'{MARK}"'],
+    "is not UTF-8": [f"{MARK}\xe9".encode("latin-1"), b"\xff\xfe" + MARK.encode("utf-16-le")],
+    "has a character that cannot be printed": [f"{MARK}\0", f"\ufeff{MARK}", f"{MARK}\x1b[0m"],
+}
+CASES = [(content, why) for why, contents in REFUSED.items() for content in contents]
+
+
+@pytest.mark.parametrize(
+    ("content", "secret"),
+    [
+        (MARK, MARK),
+        (f"{MARK}\n", MARK),
+        (f"{MARK}\r\n", MARK),
+        ("x", "x"),
+        ("s" * 4096 + "\n", "s" * 4096),
+        ("pässwörd\n", "pässwörd"),
+        ("a\"b'c\n", "a\"b'c"),
+        ("#;&$(){}[]|<>*?~!%^=+,.:@/\\-_\n", "#;&$(){}[]|<>*?~!%^=+,.:@/\\-_"),
+    ],
+)
+def test_secret_is_read_without_its_line_end(tmp_path: Path, content: str, secret: str) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(content.encode())
+    assert parse_secret(content) == read_secret_file(file) == secret
+    assert resolve_variables(f"Bearer ${{file:{file}}}", {}) == f"Bearer {secret}"
+
+
+@pytest.mark.parametrize(("content", "why"), CASES)
+def test_secret_that_is_none_is_refused_with_the_reason(tmp_path: Path, content: str | bytes, why: str) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InvalidSecretError, match=why) as told:
+        parse_secret(content)
+    assert MARK not in str(told.value)
+    with pytest.raises(UnresolvedVariableError, match=f"{file} {why}") as named:
+        resolve_variables(f"${{file:{file}}}", {})
+    assert MARK not in f"{named.value}{named.value.hint}"
+
+
+@pytest.mark.parametrize("state", ["missing", "empty", "a directory", "too large"])
+def test_file_without_a_secret_is_named(tmp_path: Path, state: str) -> None:
+    file = tmp_path / "secret"
+    if state == "a directory":
+        file.mkdir()
+    elif state != "missing":
+        file.write_bytes(b"s" * (SECRET_BYTES_MAX + 1) if state == "too large" else b"\n")
+    with pytest.raises(InvalidSecretError, match=str(file)):
+        read_secret_file(file)
+
+
+def test_error_names_the_setting_and_not_the_secret(tmp_path: Path) -> None:
+    file, config = tmp_path / "secret", tmp_path / "edge.yaml"
+    file.write_text(f'"{MARK}"\n')
+    config.write_text(f"listen: 127.0.0.1:8080\nstamp_secret: '${{file:{file}}}'\n")
+    with pytest.raises(ConfigError) as told:
+        load_edge(config, {})
+    assert "edge.yaml:2: stamp_secret: names a file that has no secret" in str(told.value)
+    assert MARK not in str(told.value)
+
+
+def test_secret_of_a_variable_is_held_to_the_same(tmp_path: Path) -> None:
+    config = tmp_path / "edge.yaml"
+    config.write_text("stamp_secret: ${STAMP_SECRET}\n")
+    for content in (f'"{MARK}"', f"{MARK} {MARK}", f"{MARK}\n\n"):
+        with pytest.raises(ConfigError, match=r"stamp_secret: (has white space|begins or ends with a quote)") as told:
+            load_edge(config, {"STAMP_SECRET": content})
+        assert MARK not in str(told.value)
+
+
+def test_file_is_read_again_with_each_load_and_is_watched(tmp_path: Path) -> None:
+    """A mounted Secret is replaced while the process runs."""
+    secret, config = tmp_path / "secret", tmp_path / "edge.yaml"
+    config.write_text(f"stamp_secret: '${{file:{secret}}}'\n")
+    for content in ("first", "second"):
+        secret.write_text(content)
+        source = Source(config, {})
+        assert source.tree["stamp_secret"] == content
+        assert str(secret) in source.signs
+
+
+def test_text_that_somebody_sends_reads_no_file(tmp_path: Path) -> None:
+    """Plans come over HTTP, too."""
+    secret = tmp_path / "secret"
+    secret.write_text(MARK)
+    source = TextSource("plans.yaml", f"plans: '${{file:{secret}}}'\n")
+    assert MARK not in f"{source.tree} {source.problems}"
+    assert source.problems

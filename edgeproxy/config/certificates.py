@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from edgeproxy.config.references import Fault, list_tls_pairs, list_tls_sections
 from edgeproxy.config.tls import Certificate
-from edgeproxy.config.tree import Table, Value
+from edgeproxy.config.tree import Items, Table, Value
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -118,10 +118,22 @@ def find_faults(tree: Table) -> Iterator[Fault]:
             if _is_named(authorities):
                 for problem in _find_problems(read_authorities, Path(authorities)):
                     yield Fault((*path, field), problem.what, problem.hint)
+    for number, file in enumerate(_list_trusted(tree)):
+        for problem in _find_problems(read_authorities, file):
+            yield Fault(("trust", "files", number), problem.what, problem.hint)
+
+
+def _list_trusted(tree: Table) -> list[Path]:
+    """List the files of authorities that the setting `trust` names."""
+    trust = tree.get("trust")
+    files = trust.get("files") if isinstance(trust, Table) else None
+    named = files if isinstance(files, Items) else [files]
+    return [Path(file) for file in named if isinstance(file, str) and _is_named(file)]
 
 
 def list_named_files(tree: Table) -> Iterator[Path]:
     """List the files that a configuration names, whatever they are."""
+    yield from _list_trusted(tree)
     for path, tls in list_tls_sections(tree):
         pair_files = [pair.get(field) for _, pair in list_tls_pairs(path, tls) for field in ("cert", "key")]
         for file in (*pair_files, tls.get("ca"), tls.get("client_ca")):

@@ -21,6 +21,7 @@ def list_authority_files(settings: EdgeFile) -> list[Path]:
     """List every file of authorities that a configuration names, each once."""
     named = [listener.tls.client_ca for listener in settings.listen if listener.tls is not None]
     named += [tls.ca for tls in _list_outward_tls(settings)]
+    named += settings.trust.files
     return [file for file in dict.fromkeys(named) if file is not None]
 
 

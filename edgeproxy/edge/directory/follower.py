@@ -54,8 +54,9 @@ FIRST_POLL_SECONDS = 0.2
 """Seconds until the next look of an edge that knows no customer yet, and once after a look that failed."""
 PROGRESS_SECONDS = 3.0
 """Seconds that such an edge waits for the directory, or for more of it to come, before it serves."""
-FIRST_READ_SECONDS = 45.0
-"""Seconds after which it waits for no more, and is ready without: service managers give an edge a minute to begin."""
+FIRST_READ_SECONDS = 40.0
+"""Seconds after which it waits for no more, and is ready without. With the start of its processes these are the
+documented 45; service managers give an edge a minute to begin."""
 NOTE_SECONDS = 60.0
 """Seconds between two notes on disk of when the hub was last heard."""
 NAMES_LOGGED_MAX = 5

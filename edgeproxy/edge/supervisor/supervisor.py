@@ -215,8 +215,11 @@ class Supervisor:
         status.lacking = 0
 
     async def _apply(self, settings: EdgeSettings) -> Sequence[str]:
+        trust = self._reloads.serving.trust
         whys = await self._changeover(settings)
         if not whys:
+            if settings.trust != trust:
+                self._renew()
             self._accounting.follow(Destinations.from_settings(settings))
             if self._coordinator is not None:
                 await self._coordinator.follow(settings.hub)

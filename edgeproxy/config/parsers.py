@@ -165,7 +165,7 @@ def read_secret(value: object) -> str | None:
 def read_token(value: object) -> str | None:
     """Read a bearer token; an empty one is none. Errors do not show it."""
     hint = "one text without spaces, best from the environment: ${COLLECTOR_TOKEN}"
-    token = read_secret(value)
+    token = None if value is None else read_text(value, hint)
     if token and not TOKEN.fullmatch(token):
         raise value_error("has characters that no token has", hint)
     return token or None

@@ -5,7 +5,7 @@ import pytest
 from edgeproxy.config.addresses import AN_ORIGIN
 from edgeproxy.config.edge.readers import A_KEY_FIELD, A_LOG, A_PARAMETER, A_STRIPPED, AN_EXCEPTION
 from edgeproxy.config.edge.routes import Route
-from edgeproxy.config.parsers import A_LISTENER, A_NAME
+from edgeproxy.config.parsers import A_LISTENER, A_NAME, A_SECRET
 from edgeproxy.config.units import A_SHARE, A_TIME
 from tests.config.conftest import LEAST
 
@@ -244,8 +244,7 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
         ("keys: [{customer: x}]", None),
         ("limits: {body: 5MB}", "limits.body: 'MB' is not a unit, write one of B, KiB, MiB, GiB"),
         ("limits: {head: 10B}", "limits.head: '10B' is out of range, from 1KiB to 1MiB"),
-        ("stamp_secret: []", "stamp_secret: is not a single value, one text, best from the "
-         "environment: ${STAMP_SECRET}"),
+        ("stamp_secret: []", f"stamp_secret: is not a single value, {A_SECRET}"),
         ("sha256: x", "sha256: unknown field, leave it out"),
         ("drain: 5", "drain: '5' lacks a unit, a time such as 250ms, 5s or 2min"),
     ],

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.config.environment import UnresolvedVariableError, resolve_variables
 
+A_REFERENCE = "write ${NAME}, ${NAME:-default} or ${file:/PATH}, $${ for a plain ${"
 ENVIRON = {"A": "one", "EMPTY": "", "NESTED": "${A}", "BYTES": "\udcff"}
 
 
@@ -37,7 +38,7 @@ def test_variables_are_replaced_once(written, meant):
         ("${BYTES}", "the variable BYTES is not UTF-8", "set it to text"),
         ("${BYTES:-x}", "the variable BYTES is not UTF-8", "set it to text"),
         *(
-            (written, "has a ${ that begins no variable", "write ${NAME} or ${NAME:-default}, $${ for a plain ${")
+            (written, "has a ${ that begins no variable", A_REFERENCE)
             for written in ("${", "${}", "${1}", "${A", "${A-b}", "${A:b}", "${NO:-${A}}")
         ),
     ],

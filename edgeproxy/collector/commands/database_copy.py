@@ -26,7 +26,7 @@ from edgeproxy.collector.database.database import (
 )
 from edgeproxy.collector.database.schema import REVISION, metadata
 from edgeproxy.collector.main import BREAKS, verify_database
-from edgeproxy.config.collector.settings import read_database
+from edgeproxy.config.collector.database_url import read_database
 
 BATCH_ROWS: Final = 2000
 """Rows of one transaction."""

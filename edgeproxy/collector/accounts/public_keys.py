@@ -89,7 +89,10 @@ def _require_purpose(jwk: Mapping[str, object], kind: KeyKind) -> None:
 
 def _require_strength(own: Mapping[str, object]) -> None:
     """Raise ChangeRejectedError where an RSA key is too weak, or too long to be encrypted to in a moment."""
-    modulus, exponent = (int.from_bytes(base64.urlsafe_b64decode(f"{own[name]}==")) for name in ("n", "e"))
+    numbers = [own[name] for name in ("n", "e")]
+    if not all(isinstance(number, str) for number in numbers):
+        raise ValueError
+    modulus, exponent = (int.from_bytes(base64.urlsafe_b64decode(f"{number}==")) for number in numbers)
     if modulus.bit_length() not in RSA_BITS:
         raise reject_field(FIELD, f"has {modulus.bit_length()} bits: {RSA_BITS[0]} to {RSA_BITS[-1]} can be used")
     if exponent not in RSA_EXPONENTS or exponent % 2 == 0:

@@ -135,6 +135,7 @@ def test_command_ends_in_a_sentence(
 
 NO_REFS = {
     "key add": "it writes a key of a customer of files, who has a name alone",
+    "keys public-key": "it sends a file, which is another one for each name here",
     "residency move": "it needs collectors of two residencies; it finds the customer as the others do",
     "limits": "it asks an edge first: test_edge_is_asked_by_the_name_that_it_knows",
 }

@@ -224,7 +224,8 @@ async def put_public_key(connection: AsyncConnection, caller: Caller, ref: str, 
     owner = await customers.get_row(connection, ref, lock=True)
     if owner.public_key == public_key:
         return owner
-    require_present(owner)
+    if public_key is not None:
+        require_present(owner)
     statement = sa.select(keys_table.c.id).where(keys_table.c.customer == owner.id, keys_table.c.next_key.is_not(None))
     for key in list((await connection.execute(statement.order_by(keys_table.c.id))).scalars()):
         row = await get_row(connection, key, lock=True)

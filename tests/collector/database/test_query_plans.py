@@ -18,6 +18,7 @@ from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.events import dead_letters
 from edgeproxy.collector.ledger import edges, quarantine
+from edgeproxy.config.collector.rotation import Rotation
 from loadtest.testbed.tables_ready import put_tables
 
 NOW = 1_790_000_000
@@ -52,9 +53,12 @@ def test_no_page_and_no_job_reads_or_sorts_a_large_table(tmp_path: Path) -> None
             await edges.fetch_status(connection)
             await quarantine.list_batches(connection)
             await dead_letters.list_letters(connection, "a", 25)
-            await rotation.list_due_alerts(connection, NOW, 86400)
-            await rotation.list_reminders(connection, NOW, (86400.0, 172800.0), {})
-            await rotation.count_overdue(connection, NOW)
+            for every in (None, 90 * 86400.0):
+                settings = Rotation(deliver="portal", every=every)
+                await rotation.list_due_alerts(connection, NOW, 86400, every)
+                await rotation.list_reminders(connection, NOW, settings, {})
+                await rotation.list_end_reminders(connection, NOW, settings.remind_end)
+                await rotation.count_overdue(connection, NOW, every)
             await subscription_rows.list_due(connection, NOW, 500)
             await subscription_rows.list_deleted_customers(connection, 500)
             event.remove(connection.sync_engine, "before_cursor_execute", note)

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import yaml
@@ -23,14 +24,30 @@ from aiohttp import web
 from loadtest.admin import cpu_seconds
 from loadtest.bench.child import Child, tree
 from loadtest.bench.scenario import COMPLETION, STREAM
-from loadtest.model_clients.__main__ import build_settings
-from loadtest.testbed.customers import key_of
+from loadtest.testbed.customers import key_of, people
 from loadtest.testbed.edge import Edge
 from loadtest.testbed.ports import HOST, Ports
+from loadtest.testbed.process import ROOT
 
 CONNECTIONS = 8
 START_SECONDS = 120.0
+LIMIT = {"rate": "100000/min", "of": "all", "reserve": "request"}
 PROMPT = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "word " * 200}]}
+
+
+def build_settings(port: int) -> dict[str, Any]:
+    """The edge's settings: `port` is that of the service."""
+    shipped = yaml.safe_load((ROOT / "config/ai.yaml").read_text())
+    (route,) = shipped["routes"]
+    route["rewrite"]["request"]["set"]["Authorization"] = "Bearer none"
+    customers = people(acme="free")
+    return {
+        **customers,
+        "upstreams": {"models": {**shipped["upstreams"]["models"], "endpoints": [f"http://{HOST}:{port}"]}},
+        "routes": [route],
+        "meters": {**shipped["meters"], "all": {"count": "total_tokens"}},
+        "tiers": {**customers["tiers"], "free": {"limits": [LIMIT]}},
+    }
 
 
 async def answer(request: web.Request) -> web.StreamResponse:

@@ -2,11 +2,14 @@
 
 A block with such a line never comes again, so its meaning is not remembered. What is left of it without them does, and
 its meaning is. Which lines change is told by the names of those that were new in one request of the connection.
+
+The line of the key is left out likewise: all customers of one program send the same rest.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
-from edgeproxy.edge.http1.fields import FieldKind
+from edgeproxy.edge.http1.fields import AUTHORIZATION, FieldKind
 from edgeproxy.edge.http1.grammar import OWS, VALUE_TABLE, TraceParent, parse_traceparent
 from edgeproxy.edge.http1.lines import RequestLines
 
@@ -69,6 +72,30 @@ def cut_lines(block: bytes, changing: Changing) -> tuple[bytes, bytes, TracePare
         else:
             lines += line + b"\r\n"
     return block, lines, trace
+
+
+def list_key_beginnings(fields: Sequence[str]) -> tuple[bytes, ...]:
+    """List what lines of keys begin with, for the fields in which keys come: CRLF, name, colon, and in Authorization
+    the scheme, in the spellings of HTTP/1.1 and of HTTP/2."""
+    names = {name.encode() for each in fields for name in (each, each.lower(), each.title())}
+    return tuple(sorted(b"\r\n%b: %b" % (name, b"Bearer " if name.lower() == AUTHORIZATION else b"") for name in names))
+
+
+def cut_key(block: bytes, beginnings: Sequence[bytes]) -> tuple[bytes, bytes, bytes] | None:
+    """Cut the line of a key out of a block that has a CRLF before each line and after the last.
+
+    Returns the rest, the key, and its line with its CRLF; None where no line begins as one of `beginnings`, or the line
+    is not valid. The rest may hold another key: who reads it tells.
+    """
+    for beginning in beginnings:
+        at = block.find(beginning)
+        if at >= 0:
+            end = block.find(b"\r\n", at + 2)
+            key = block[at + len(beginning) : end]
+            if not key or key.translate(VALUE_TABLE) != key or key.strip(OWS) != key:
+                return None
+            return block[:at] + block[end:], key, block[at + 2 : end + 2]
+    return None
 
 
 def fits_rest(rest: bytes, changing: Changing, request_lines: RequestLines, most: int) -> bool:

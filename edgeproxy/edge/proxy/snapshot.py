@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from edgeproxy.base.lru_cache import BytesCache
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import grammar, lines, security_fields
-from edgeproxy.edge.http1.changing_lines import Changing, cut_lines, find_changing, fits_rest
+from edgeproxy.edge.http1.changing_lines import (
+    Changing,
+    cut_key,
+    cut_lines,
+    find_changing,
+    fits_rest,
+    list_key_beginnings,
+)
 from edgeproxy.edge.http1.fields import FieldRules
 from edgeproxy.edge.http1.lines import VIA_LINE
 from edgeproxy.edge.http1.region_fields import format_region_lines
@@ -55,10 +62,21 @@ HeadMeaning = tuple[bytes, bytes, bytes, BlockMeaning]
 """The meaning of a whole head: method, path, request line with its CRLF, and that of its fields."""
 
 RestMeaning = tuple[Changing, BlockMeaning]
-"""Which lines of a block change, and the meaning of the block without them, and without Via among the lines kept."""
+"""Which lines of a block were left out, and the meaning of the block without them, and without Via among the lines
+kept."""
+
+KEY_ALONE: Changing = ()
+"""What changes where only the line of a key is left out."""
+
+OFFERS_PER_WHOLE = 8
+"""Blocks of many customers of which one is offered to the memory of whole blocks: who asks often is in it soon, and the
+others cost it little."""
 
 HEADS_MAX, HEAD_BYTES_MAX = 1024, 4096
 """Bounds of a memory of heads: heads, and bytes of each; longer ones are rare, and read each time."""
+
+YOUNGER_MAX = HEADS_MAX // 2
+"""Heads in the younger generation of a memory that is full."""
 
 V = TypeVar("V")
 
@@ -147,6 +165,13 @@ class Snapshot:
         """Requests without a body seen before whose blocks are remembered, likewise."""
         self.rests: BytesCache[RestMeaning] = BytesCache(HEADS_MAX, HEAD_BYTES_MAX)
         """What blocks of ordinary peers have in common that differ in the lines that change with each request."""
+        self.shared: BytesCache[RestMeaning] = BytesCache(HEADS_MAX, HEAD_BYTES_MAX)
+        """The same without the line of the key, which is another customer's each time."""
+        self._key_beginnings = list_key_beginnings(settings.auth.fields)
+        self._shared_seen: set[int] = set()
+        """Hashes of such blocks that came once."""
+        self._offers = 0
+        """Blocks read without the line of their key, as far as OFFERS_PER_WHOLE goes."""
 
     def _set_limits(self, limits: "Limits") -> None:
         """Set the bounds of requests and connections."""
@@ -260,10 +285,16 @@ class Snapshot:
     def read_new_block(self, client: "ClientSide[Any]", block: bytes) -> BlockMeaning:
         """Read a block that is not remembered, as in `read_block`. Who traces one request traces them all, and who has
         sent lines that are new each time goes on to do so: what is remembered is the rest."""
-        if client.changing is not None and not client.trusted:
-            meaning = self._read_changing_block(b"\r\n" + block, client.changing)
-            if meaning is not None:
-                return meaning
+        parts = None
+        if not client.trusted:
+            if client.changing is not None:
+                meaning = self._read_changing_block(b"\r\n" + block, client.changing)
+                if meaning is not None:
+                    return meaning
+            else:
+                parts = cut_key(b"\r\n" + block, self._key_beginnings)
+                if parts is not None and (known := self.shared[parts[0]]) is not None and known[0] == KEY_ALONE:
+                    return self._add_key(block, known[1], parts[1], parts[2])
         client.changing = None
         if client.heads_read < HEADS_COUNTED and not client.trusted:
             client.heads_read += 1
@@ -271,6 +302,18 @@ class Snapshot:
                 client.changing = find_changing(block, self.lines, self.head_limits.fields)
         meaning = self.read_block(block, client.trusted)
         client.expects_new_head = meaning[5] is not None or client.changing is not None
+        if parts is not None and not client.expects_new_head and self._is_known(meaning[0]):
+            self._learn_shared(parts[0], KEY_ALONE)
+        return meaning
+
+    def _add_key(self, block: bytes, others: BlockMeaning, key: bytes, line: bytes) -> BlockMeaning:
+        """Return the meaning of a block by that of all its lines but one, which is that of a key."""
+        _, site, _, keep, length, trace, head = others
+        identity = self.directory.resolve(key)
+        meaning = identity, site, line, keep + VIA_LINE, length, trace, head
+        heads = self.heads[False]
+        if (len(heads) < YOUNGER_MAX or self._is_offered()) and self._is_known(identity):
+            heads.store(block, meaning)
         return meaning
 
     def read_block(self, block: bytes, trusted: bool) -> BlockMeaning:
@@ -293,27 +336,67 @@ class Snapshot:
         rest, lines, trace = parts
         known = self.rests[rest]
         if known is None or known[0] != changing:
-            known = self._read_rest(rest, changing)
+            known = self._read_keyed_rest(rest, changing)
             if known is None:
                 return None
         identity, site, credentials, keep, length, _, head = known[1]
         return identity, site, credentials, keep + lines + VIA_LINE, length, trace, head
 
+    def _read_keyed_rest(self, rest: bytes, changing: Changing) -> RestMeaning | None:
+        """Read what is left of a block without its changing lines: by what it has in common with those of other
+        customers, if it has."""
+        parts = cut_key(rest, self._key_beginnings)
+        if parts is None:
+            return self._read_rest(rest, changing)
+        others, key, line = parts
+        known = self.shared[others]
+        if known is None or known[0] != changing:
+            whole = self._read_rest(rest, changing)
+            if whole is not None:
+                self._learn_shared(others, changing)
+            return whole
+        _, site, _, keep, length, trace, head = known[1]
+        identity = self.directory.resolve(key)
+        meaning = changing, (identity, site, line, keep, length, trace, head)
+        if (len(self.rests) < YOUNGER_MAX or self._is_offered()) and self._is_known(identity):
+            self.rests.store(rest, meaning)
+        return meaning
+
+    def _is_offered(self) -> bool:
+        """Return whether the block that is read now is one of those that are offered to the memory of whole ones."""
+        self._offers = (self._offers + 1) % OFFERS_PER_WHOLE
+        return not self._offers
+
     def _read_rest(self, rest: bytes, changing: Changing) -> RestMeaning | None:
         """Read what is left of a block without its changing lines; None where these could change what it means."""
-        if not fits_rest(rest, changing, self.lines, self.head_limits.fields):
+        known = self._read_part(rest, changing, self.head_limits.fields)
+        return None if known is None or not self._is_known(known[1][0]) else self.rests.store(rest, known)
+
+    def _learn_shared(self, others: bytes, changing: Changing) -> None:
+        """Remember what a block means without its changing lines and that of its key, where it has come before; unless
+        there is another key, or any line that is more than passed on could change what they mean."""
+        digest, seen = hash(others), self._shared_seen
+        if digest not in seen:
+            if len(seen) >= HEADS_MAX:
+                seen.clear()
+            seen.add(digest)
+            return
+        known = self._read_part(others, changing, self.head_limits.fields - 1)
+        if known is not None and not known[1][2] and known[1][0] is self.directory.anonymous:
+            self.shared.store(others, known)
+
+    def _read_part(self, part: bytes, changing: Changing, most: int) -> RestMeaning | None:
+        """Read what a part of a block means, of at most so many lines with those that were cut out of it."""
+        if not fits_rest(part, changing, self.lines, most):
             return None
         try:
-            fields = read_plain_fields(rest[2:], self.head_limits.fields, self.lines)
+            fields = read_plain_fields(part[2:], most, self.lines)
         except RejectedError:
             return None
         if fields is None or fields[5] is not None:
             return None
         identity, site, credentials, keep, length, trace, head = self._find_meaning(fields)
-        if not self._is_known(identity):
-            return None
-        meaning = (identity, site, credentials, keep.removesuffix(VIA_LINE), length, trace, head)
-        return self.rests.store(rest, (changing, meaning))
+        return changing, (identity, site, credentials, keep.removesuffix(VIA_LINE), length, trace, head)
 
     def _find_meaning(self, fields: RequestFields) -> BlockMeaning:
         host, key, credentials, keep, length, trace, head = fields
@@ -366,6 +449,8 @@ class Snapshot:
         for whole in self.whole_heads:
             whole.clear()
         self.rests.clear()
+        self.shared.clear()
+        self._shared_seen.clear()
         self.lines.clear()
         lines.clear_response_caches()
 

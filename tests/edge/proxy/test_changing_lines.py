@@ -1,9 +1,16 @@
 """A connection whose requests differ in some lines: what each means does not depend on those before it."""
 
 import random
+from types import SimpleNamespace
+from typing import Any
 
+from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.http1.lines import RequestLines
+from edgeproxy.edge.http1.request import PLAIN, read_fields
+from edgeproxy.edge.proxy.router import NO_SITE
+from edgeproxy.edge.proxy.snapshot import Snapshot
 from tests.support.http2_wire import http2
-from tests.support.transcript import UNLIMITED, Edge, ok
+from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, get, ok
 from tests.support.wire import Message, Wire
 
 OWN = {"x-request-id", "traceparent"}
@@ -87,3 +94,69 @@ async def test_streams_of_a_connection_change_in_the_same_lines(edge: Edge, seed
         told = answer.body.decode().split("\n")
         assert (told[-1], f"x-seq: {number}" in told, "Via: 2.0 edgeproxy" in told) == (parent[:35], True, True), told
     assert edge.runtime.snapshot.rests
+
+
+KEYS = (KEY, UNLIMITED, READER, EXPIRED, "nobody's", "", "Bearer x", "with space", "é", "\x00", " first", "\tlast\t")
+KEY_LINES = (
+    *("Authorization: Bearer ", "authorization: Bearer ", "X-API-Key: ", "x-api-key: ", "X-Api-Key: "),
+    *("Authorization: bearer ", "Authorization:Bearer ", "Authorization: Basic ", "X_API_Key: ", "X-API-Key:"),
+)
+
+
+def read_as_a_whole(snapshot: Snapshot, block: bytes) -> tuple[object, ...]:
+    """What a block means to who remembers nothing; the status and the reason where it is refused."""
+    most, rules = snapshot.head_limits.fields, RequestLines(snapshot.lines.rules)
+    try:
+        host, key, credentials, keep, length, trace, head = read_fields(block, False, most, rules)
+    except RejectedError as error:
+        return error.status, str(error)
+    found = snapshot.directory.resolve(key)
+    return found, host is not None, credentials, sorted(keep.split(b"\r\n")), length, trace, head is PLAIN
+
+
+def read(snapshot: Snapshot, client: Any, block: bytes) -> tuple[object, ...]:
+    """What it means to a client's connection."""
+    cached = None if client.expects_new_head else snapshot.heads[False][block]
+    try:
+        meaning = snapshot.read_new_block(client, block) if cached is None else cached
+    except RejectedError as error:
+        return error.status, str(error)
+    identity, site, credentials, keep, length, trace, head = meaning
+    # Lines that change are passed on behind the others.
+    return identity, site is not NO_SITE, credentials, sorted(keep.split(b"\r\n")), length, trace, head is PLAIN
+
+
+async def test_a_block_means_the_same_whoevers_key_came_with_its_lines_before(edge: Edge, seed: int) -> None:
+    (await edge.client()).closes()
+    chance, snapshot = random.Random(seed), edge.runtime.snapshot
+    clients = [SimpleNamespace(trusted=False, changing=None, heads_read=0, expects_new_head=False) for _ in range(40)]
+    programs = [["Host: edge.test", "Accept: */*", f"User-Agent: program {number}"] for number in range(4)]
+    refused = 0
+    for _ in range(6000):
+        lines = list(chance.choice(programs))
+        for _ in range(chance.choice((0, 1, 1, 1, 1, 1, 1, 2))):
+            line = chance.choice(KEY_LINES[:1] * 10 + KEY_LINES) + chance.choice(KEYS)
+            lines.insert(chance.randrange(len(lines) + 1), line)
+        if chance.random() < 0.1:
+            lines.insert(chance.randrange(len(lines) + 1), chance.choice(ODD))
+        if chance.random() < 0.02:
+            lines += ["X-More: 1"] * chance.choice((94, 95, 96, 97))
+        if chance.random() < 0.2:
+            lines += [trace(chance), f"X-Seq: {chance.getrandbits(40)}"][chance.randrange(2) :]
+        block, client = "".join(f"{line}\r\n" for line in lines).encode("latin-1"), chance.choice(clients)
+        expected = read_as_a_whole(snapshot, block)
+        refused += len(expected) == 2
+        assert read(snapshot, client, block) == expected, block
+    assert refused > 50
+    assert len(snapshot.shared) > 3
+
+
+async def test_customers_of_one_program_share_what_is_remembered(edge: Edge) -> None:
+    edge.upstream.answers(lambda request: ok(dict(request.fields)["X-Customer-Id"].encode()))
+    for key, name in ((UNLIMITED, b"free"), (KEY, b"acme")) * 4:
+        client = await edge.client()
+        assert (await client.asks(get("/v1/x", f"Authorization: Bearer {key}"))).body == name
+        client.closes()
+    assert len(edge.runtime.snapshot.shared) == 1
+    client = await edge.client()
+    assert (await client.asks(get("/v1/x", "Authorization: Bearer nobodys"))).status == 401

@@ -29,6 +29,8 @@ BUFFERED_BYTES = 1 << 30
 """Bytes of bodies that each worker may have on disk at once, where nothing else is said."""
 HELD_BYTES = 56 << 20
 """Bytes that each worker may hold in memory for clients, where nothing else is said."""
+REMEMBERED_BYTES = 128 << 20
+"""Bytes that each worker may hold in memory for customers who asked lately, where nothing else is said."""
 
 NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,20})?(?:[eE]\+?[0-9]{1,2})?"
 QUANTITY = re.compile(rf"({NUMBER}) ?([A-Za-z]*)")

@@ -53,6 +53,14 @@ METRICS: dict[str, Metric] = {
     "edge_trace_spans_exported_total": Metric("counter", (), "Spans that a receiver has accepted"),
     "edge_trace_spans_dropped_total": Metric("counter", ("reason",), "Spans that no receiver has, by why"),
     "edge_connections_refused_total": Metric("counter", ("reason",), "Connections refused: too many, or of an address"),
+    "edge_identities_total": Metric(
+        "counter",
+        ("result",),
+        "Keys of heads that a worker does not remember: remembered with their customer, or looked_up",
+    ),
+    "edge_identities_evicted_total": Metric(
+        "counter", (), "Customers that workers forgot, as limits.remembered was used up"
+    ),
     "edge_held_bytes": Metric("gauge", (), "Bytes that workers hold for clients in memory"),
     "edge_held_exhausted_total": Metric("counter", ("share",), "Clients ended for the bytes they hold, by the bound"),
     "edge_http2_connections": Metric("gauge", (), "Open connections of clients that speak HTTP/2"),

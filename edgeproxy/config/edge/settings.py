@@ -110,6 +110,11 @@ class Limits(Part):
         "An address or an HTTP/2 connection may hold half; whoever holds most beyond that gets 503, or a reset "
         "within an answer. More if many clients are slow: see [memory](bounds.md#memory).",
     )
+    remembered: Annotated[int, BeforeValidator(units.Size(1 << 20, 1 << 40))] = Field(
+        default=units.REMEMBERED_BYTES,
+        description="Bytes that each worker holds in memory for customers who asked lately: some 5 KiB for each "
+        "on each route. Who asked longest ago is forgotten, and looked up again at the next request.",
+    )
     header_timeout: Duration = Field(default=10.0, description="Time for the whole head to arrive; then 408.")
     body_idle: Duration = Field(default=60.0, description="Time between two pieces of a request's body; then 408.")
     body_rate: Annotated[int | None, BeforeValidator(units.read_body)] = Field(

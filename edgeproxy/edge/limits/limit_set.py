@@ -46,6 +46,11 @@ class SharedLimits:
     """The totals that report quotas and concurrency to other hosts."""
 
 
+NO_OTHER_RATES = OtherRates((), (), (), (), ())
+UNSHARED = SharedLimits((), (), NO_GATES, ())
+"""What most sets have is the same object in all of them."""
+
+
 class LimitSet:
     """All limits of a customer's requests on a route. Created once, used for every request."""
 
@@ -100,7 +105,8 @@ class LimitSet:
         self.policies = policies
         """Rates that are charged at admission, each its cost."""
         self.slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...] = (*slots, *units)
-        self.other_rates = OtherRates(reported, spending, shadows, units, trials)
+        has_others = reported or spending or shadows or units or trials
+        self.other_rates = OtherRates(reported, spending, shadows, units, trials) if has_others else NO_OTHER_RATES
         self.quotas = quotas
         """Quotas. Each is charged its cost at admission; the cost is refunded where the request is not counted after
         all.
@@ -113,7 +119,8 @@ class LimitSet:
         refuse.
         """
         paying = () if credits is None or credits_gate is None else ((credits, credits_gate),)
-        self.sharing = SharedLimits(gates, paying, reporting_gates, totals)
+        is_shared = gates or paying or reporting_gates or totals
+        self.sharing = SharedLimits(gates, paying, reporting_gates, totals) if is_shared else UNSHARED
         self.bounds: tuple[Bound, ...] = (*reported, *quotas, *self.slots)
         """Limits that refuse beside the policies: each passes a request while it has room for one."""
         self.applies = bool(policies or self.slots or not self.simple)
@@ -122,7 +129,7 @@ class LimitSet:
         """The limits that never pass a request, once computed."""
         self.may_ask = bool(gates or reporting_gates)
         """Whether a request may have to ask the hub first, or be refused while the hub is away."""
-        self.shares = bool(gates or paying or reporting_gates or totals)
+        self.shares = bool(is_shared)
         """Whether charges are reported to other hosts."""
         self.has_end_work = bool(self.slots or quotas or reported or spending or trials)
         """Whether the end of a request releases or charges something."""

@@ -1,9 +1,8 @@
 """The limits of a customer on a route: allowances and routes of the configuration become sets for admission."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -15,11 +14,11 @@ from edgeproxy.config.limits import KeyBudget
 from edgeproxy.config.meters import MEASURES, Meter, compute_request_amount
 from edgeproxy.config.refusal_terms import get_quota_kind
 from edgeproxy.config.selection import ANY_ROUTES, RouteSelector
-from edgeproxy.config.units import COUNT_MAX
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import RequestCap
+from edgeproxy.edge.limits.reported_cost import cost_pattern
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.unit_limit import OUTPUT_RESERVED, PARTS, BudgetReservation, RequestReserve
 
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
     from edgeproxy.edge.limits.rate_terms import Mode
     from edgeproxy.edge.limits.unit_limit import UnitLimit
 
-DIGITS_MOST = 18
-"""Digits of a cost that are read; longer numbers exceed any limit."""
-
 END_USER_BYTES = 16
 """Bytes of the digest by which an end user is counted: nobody is named in a table, or at the hub."""
 NO_NAMES: Final[Mapping[EndUser, bytes]] = MappingProxyType({})
@@ -44,6 +40,8 @@ NO_CLAIMS: Final[Mapping[str, bytes]] = MappingProxyType({})
 
 SPEND_METER: Final = Meter(count="events")
 """The meter of a key's budget of money: edges know no prices, and charge it nothing."""
+RULES_MAX = 1024
+"""Rules of concurrency that are remembered."""
 CONCURRENCY = "concurrency"
 CREDITS = "burst-credits"
 
@@ -57,8 +55,13 @@ class PolicyTables(NamedTuple):
     end_users: Policies
 
 
-class RouteLimits:
-    """All limits of one route binding. Limits by address are applied to each address separately."""
+class LimitTerms:
+    """The limits of a route's requests under an allowance, whoever asks: made once, for the limits of each customer."""
+
+    __slots__ = (
+        "allowance", "by_address", "headers", "is_anonymous", "limits", "meters", "name_places", "plain", "route",
+        "selector", "tables",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -66,49 +69,59 @@ class RouteLimits:
         route: "RouteSettings",
         allowance: "Allowance | None",
         meters: "dict[str, Meter]",
-        customer: bytes | None,
-        key: bytes = b"",
-        claims: Mapping[str, bytes] = NO_CLAIMS,
         selector: RouteSelector = ANY_ROUTES,
+        *,
+        is_anonymous: bool = False,
     ) -> None:
-        """`allowance` is the customer's, or that of anonymous requests; None where none applies. `customer` is None for
-        anonymous requests, which are limited by their address. `key` is the digest of the key. `claims` are those of a
-        token. `selector` decides which limits of the allowance name the route.
-        """
-        self._tables = tables
-        self._route, self._selector = route, selector
-        self._allowance = None if allowance is None else self._select(allowance)
-        self._meters = meters
-        self._customer, self.key, self._claims = customer, key, claims
-        own = () if self._allowance is None else self._allowance.limits
+        """`allowance` is that of those who ask; None where none applies. `selector` decides which limits of it name the
+        route. `is_anonymous`: they have no key, and are limited by their address."""
+        self.tables = tables
+        self.route, self.selector = route, selector
+        self.allowance = None if allowance is None else self._select(allowance)
+        self.meters, self.is_anonymous = meters, is_anonymous
+        own = () if self.allowance is None else self.allowance.limits
         limits = (*[(True, limit) for limit in own], *[(False, limit) for limit in route.limits])
         # Where answers state nothing there are no units.
-        self._limits = tuple([each for each in limits if each[1].of is None or route.response_usage is not None])
+        self.limits = tuple([each for each in limits if each[1].of is None or route.response_usage is not None])
         """The limits, each with whether it is of the allowance."""
-        held = [each for each in self._apply_limits() if each.is_reported]
-        held.sort(key=self._rank_reported)
+        self.by_address = (is_anonymous and bool(self)) or any(
+            IP in (limit.scope, limit.per) for _, limit in self.limits
+        )
+        places = [limit.per for _, limit in self.limits if isinstance(limit.per, EndUser) and limit.per.is_of_request]
+        self.name_places = tuple(dict.fromkeys(places))
+        """The places where a request names its end user."""
+        # Which of them are the same does not depend on who asks.
+        applied = RouteLimits(self, None if is_anonymous else b"").apply_limits()
+        held = [each for each in applied if each.is_reported]
+        held.sort(key=self.rank_reported)
         self.headers = tuple([cost_pattern(each.limit.cost_header or "") for each in held])
         """The fields of an answer that report the cost for each of the set's `reported`, then of its `spending`, and
         then of its `trials`."""
-        self.by_address = (customer is None and bool(self)) or any(
-            IP in (limit.scope, limit.per) for _, limit in self._limits
-        )
-        places = [limit.per for _, limit in self._limits if isinstance(limit.per, EndUser) and limit.per.is_of_request]
-        self.name_places = tuple(dict.fromkeys(places))
-        """The places where a request names its end user."""
+        self.plain = tuple(applied) if self._is_plain(applied) else None
+        """The limits of the customer where these are rates alone, and no address or end user has its own; concurrency
+        may come beside them. None: all has to be looked at for each customer."""
 
     def __bool__(self) -> bool:
         """Return whether there is any limit."""
-        allowance = self._allowance
-        if self._limits or allowance is None:
-            return bool(self._limits)
-        more = allowance.concurrency or allowance.burst_credits or self._request_cap
+        allowance = self.allowance
+        if self.limits or allowance is None:
+            return bool(self.limits)
+        more = allowance.concurrency or allowance.burst_credits or self.request_cap
         return bool(more) or any(quota.per is not None for quota in allowance.quotas)
+
+    def _is_plain(self, applied: "list[AppliedLimit]") -> bool:
+        """Return whether limits are as `plain` says."""
+        allowance = self.allowance
+        has_more = allowance is not None and (allowance.quotas or allowance.burst_credits is not None)
+        special = self.is_anonymous or self.by_address or self.name_places or has_more or self.request_cap is not None
+        return not special and not any(
+            each.is_shadow or each.is_reported or each.limit.of or each.limit.per is not None for each in applied
+        )
 
     def _select(self, allowance: "Allowance") -> "Allowance":
         """Return what an allowance has for requests of this route. What they cost is spent whether a cap holds them or
         not."""
-        is_held = partial(self._selector.selects, route=self._route)
+        is_held = partial(self.selector.selects, route=self.route)
         concurrency, caps = allowance.concurrency, allowance.caps
         return replace(
             allowance,
@@ -117,44 +130,59 @@ class RouteLimits:
             caps=caps if caps is not None and is_held(caps) else None,
         )
 
-    def _rank_reported(self, each: "AppliedLimit") -> int:
+    def rank_reported(self, each: "AppliedLimit") -> int:
         """Return the order of a limit of reported costs: those that refuse, those that only count, those on trial."""
-        return 2 if each.is_shadow else 0 if self._selector.selects(each.limit, self._route) else 1
+        return 2 if each.is_shadow else 0 if self.selector.selects(each.limit, self.route) else 1
 
     @property
     def reads_prompts(self) -> bool:
         """Whether a request has to tell what it will take before it is admitted."""
-        return bool(self._token_budgets) or any(limit.reserve == "request" for _, limit in self._limits)
+        return bool(self.token_budgets) or any(limit.reserve == "request" for _, limit in self.limits)
 
     @property
-    def _token_budgets(self) -> "list[KeyBudget]":
+    def token_budgets(self) -> "list[KeyBudget]":
         """The budgets of a key that answers on this route are charged to when they state their usage."""
-        if self._allowance is None or self._route.response_usage is None:
+        if self.allowance is None or self.route.response_usage is None:
             return []
         return [
             quota
-            for quota in self._allowance.quotas
+            for quota in self.allowance.quotas
             if isinstance(quota, KeyBudget)
             and not quota.is_of_money
-            and MEASURES[self._meters[quota.meter].count].in_body is not None
+            and MEASURES[self.meters[quota.meter].count].in_body is not None
         ]
 
     @property
     def request_most(self) -> int | None:
         """The highest cost of a request; None for any."""
-        caps = None if self._allowance is None else self._allowance.caps
+        caps = None if self.allowance is None else self.allowance.caps
         return None if caps is None else caps.request
 
     @property
-    def _request_cap(self) -> int | None:
+    def request_cap(self) -> int | None:
         """The highest cost of a request, where requests of this route cost more."""
         most = self.request_most
-        return most if most is not None and self._route.cost > most else None
+        return most if most is not None and self.route.cost > most else None
+
+
+class RouteLimits:
+    """All limits of one route binding. Limits by address are applied to each address separately."""
+
+    __slots__ = ("_claims", "_customer", "key", "terms")
+
+    def __init__(
+        self, terms: LimitTerms, customer: bytes | None, key: bytes = b"", claims: Mapping[str, bytes] = NO_CLAIMS
+    ) -> None:
+        """`customer` is None for anonymous requests. `key` is the digest of the key. `claims` are those of a token."""
+        self.terms = terms
+        self._customer, self.key, self._claims = customer, key, claims
 
     def build_limit_set(self, address: bytes = b"", names: Mapping[EndUser, bytes] = NO_NAMES) -> LimitSet:
         """Return the limits for an address, which matters where a limit is `by_address`, and for an end user."""
-        allowance, tables = self._allowance, self._tables
-        held = self._apply_limits(address, names)
+        if self.terms.plain is not None:
+            return self._build_plain_set(self.terms.plain)
+        allowance, tables = self.terms.allowance, self.terms.tables
+        held = self.apply_limits(address, names)
         charged = [each for each in held if not (each.is_shadow or each.is_reported or each.limit.of)]
         name, scope, subject = self._resolve_subject("customer", address)
         table: Policies = getattr(tables, name)
@@ -175,14 +203,14 @@ class RouteLimits:
             slots += reservations
             if allowance.burst_credits is not None:
                 rule = credits_rule(allowance.burst_credits, scope)
-                credits = table.get_policy(rule, subject, self._route.cost)
+                credits = table.get_policy(rule, subject, self.terms.route.cost)
                 credits_gate = table.gate(rule, subject, credits_sync(allowance))
         units = self._get_unit_limits(held, metered, totals)
         policies = self._policies(charged)
         by_rank: tuple[list[AppliedLimit], ...] = ([], [], [])
         for each in held:
             if each.is_reported:
-                by_rank[self._rank_reported(each)].append(each)
+                by_rank[self.terms.rank_reported(each)].append(each)
         shadows = [each for each in held if each.is_shadow and not each.is_reported]
         reported, spending, trials = map(self._policies, by_rank)
         shadow_policies = self._policies(shadows)
@@ -192,8 +220,8 @@ class RouteLimits:
             **dict(self._gates(later, (*reported, *spending, *shadow_policies, *trials), "eventual")),
             **{each.policy: each.gate for each in units if each.gate is not None},
         }
-        if (most := self._request_cap) is not None:
-            quotas.append(RequestCap(self._route.cost, most))
+        if (most := self.terms.request_cap) is not None:
+            quotas.append(RequestCap(self.terms.route.cost, most))
         return LimitSet(
             policies,
             plan_policies=sum(each.is_own for each in charged),
@@ -212,6 +240,28 @@ class RouteLimits:
             totals=tuple([total for total in totals if total is not None]),
         )
 
+    def _build_plain_set(self, applied: "tuple[AppliedLimit, ...]") -> LimitSet:
+        """Return the same where no address and no end user matters, and there are only rates and concurrency."""
+        terms = self.terms
+        policies: list[Policy] = []
+        gates: list[tuple[Policy, Gate]] = []
+        for each in applied:
+            name, _, subject = self._resolve_subject(each.limit.scope, b"")
+            table: Policies = getattr(terms.tables, name)
+            policy = table.get_policy(each.rule, subject, terms.route.cost if each.is_own else 1)
+            policies.append(policy)
+            if (gate := table.gate(each.rule, subject, each.limit.sync)) is not None:
+                gates.append((policy, gate))
+        slots: tuple[Concurrency, ...] = ()
+        totals: tuple[Total, ...] = ()
+        if terms.allowance is not None and terms.allowance.concurrency is not None:
+            name, scope, subject = self._resolve_subject("customer", b"")
+            table = getattr(terms.tables, name)
+            slot = table.get_concurrency(concurrency_rule(terms.allowance.concurrency.max, scope), subject)
+            total = table.total(slot)
+            slots, totals = (slot,), () if total is None else (total,)
+        return LimitSet(tuple(policies), slots=slots, gates=tuple(gates), totals=totals)
+
     def _get_unit_limits(
         self,
         held: "list[AppliedLimit]",
@@ -222,7 +272,7 @@ class RouteLimits:
         applied: list[UnitLimit] = []
         for each in held:
             if each.limit.of is not None:
-                table: Policies = getattr(self._tables, each.table)
+                table: Policies = getattr(self.terms.tables, each.table)
                 under_way = replace(each.rule, algorithm="concurrency", depth=0)
                 units = table.get_unit_limit(
                     each.rule, under_way, each.subject, each.limit.reserved, self._build_request_reserve(each.limit)
@@ -236,16 +286,16 @@ class RouteLimits:
         """Return how much a request reserves by what it tells; None where each reserves the same."""
         if limit.reserve != "request" or limit.of is None:
             return None
-        return RequestReserve(*PARTS[self._meters[limit.of].count], limit.reserved, limit.reserved_most)
+        return RequestReserve(*PARTS[self.terms.meters[limit.of].count], limit.reserved, limit.reserved_most)
 
     def _reserve_budgets(self, quotas: "Iterable[Quota]") -> "Iterator[BudgetReservation]":
         """Yield the reservations of a request in the budgets of its key, of which `quotas` are the counts."""
-        for budget in self._token_budgets:
+        for budget in self.terms.token_budgets:
             count = next((quota for quota in quotas if quota.name == budget.name and quota.hard), None)
-            parts = PARTS.get(self._meters[budget.meter].count)
+            parts = PARTS.get(self.terms.meters[budget.meter].count)
             if count is not None and parts is not None:
                 rule = Rule(budget.name, budget.included, 0.0, "key", "concurrency")
-                slots = self._tables.customers.get_concurrency(rule, budget.subject.encode()).counts
+                slots = self.terms.tables.customers.get_concurrency(rule, budget.subject.encode()).counts
                 reserve = RequestReserve(*parts, OUTPUT_RESERVED, budget.included)
                 yield BudgetReservation(count, slots, reserve, budget.included)
 
@@ -260,10 +310,10 @@ class RouteLimits:
                 continue  # A quota of what exists, such as seats: the collector enforces it.
             budget = quota if isinstance(quota, KeyBudget) else None
             is_of_money = budget is not None and budget.is_of_money
-            meter = SPEND_METER if is_of_money else self._meters[quota.meter]
-            is_fed = feeds_meter(meter, self._route, self._selector)
-            is_held = holds_route(quota, meter, self._route, self._selector)
-            amount = compute_request_amount(meter.count, self._route.cost) if is_fed else 0
+            meter = SPEND_METER if is_of_money else self.terms.meters[quota.meter]
+            is_fed = feeds_meter(meter, self.terms.route, self.terms.selector)
+            is_held = holds_route(quota, meter, self.terms.route, self.terms.selector)
+            amount = compute_request_amount(meter.count, self.terms.route.cost) if is_fed else 0
             is_counted_later = is_fed and not (amount or MEASURES[meter.count].is_of_services)
             if not (is_held or amount or is_counted_later):
                 continue
@@ -294,14 +344,14 @@ class RouteLimits:
     ) -> "Iterator[tuple[Policy, Gate]]":
         """Yield the gates before limits that other hosts share. `mode` replaces the mode of each limit."""
         for each, policy in zip(held, policies, strict=True):
-            table: Policies = getattr(self._tables, each.table)
+            table: Policies = getattr(self.terms.tables, each.table)
             gate = table.gate(each.rule, each.subject, mode or each.limit.sync)
             if gate is not None:
                 yield policy, gate
 
-    def _apply_limits(self, address: bytes = b"", names: Mapping[EndUser, bytes] = NO_NAMES) -> "list[AppliedLimit]":
+    def apply_limits(self, address: bytes = b"", names: Mapping[EndUser, bytes] = NO_NAMES) -> "list[AppliedLimit]":
         """Return the limits as they apply to this address and end user, those of the allowance first."""
-        return apply_limits(self._limits, lambda limit: self._resolve_limit(limit, address, names))
+        return apply_limits(self.terms.limits, lambda limit: self._resolve_limit(limit, address, names))
 
     def _resolve_limit(self, limit: "Limit", address: bytes, names: Mapping[EndUser, bytes]) -> "CountedSubject":
         subject = self._resolve_subject(limit.scope, address)
@@ -316,13 +366,13 @@ class RouteLimits:
     def _policies(self, held: "Iterable[AppliedLimit]") -> tuple[Policy, ...]:
         policies = []
         for each in held:
-            table: Policies = getattr(self._tables, each.table)
+            table: Policies = getattr(self.terms.tables, each.table)
             # In limits of the route alone each request counts once.
-            policies.append(table.get_policy(each.rule, each.subject, self._route.cost if each.is_own else 1))
+            policies.append(table.get_policy(each.rule, each.subject, self.terms.route.cost if each.is_own else 1))
         return tuple(policies)
 
     def _resolve_subject(self, scope: str, address: bytes) -> "CountedSubject":
-        return resolve_subject(scope, self._route.label, self._customer, self.key, address)
+        return resolve_subject(scope, self.terms.route.label, self._customer, self.key, address)
 
 
 CountedSubject = tuple[str, str, bytes]
@@ -414,6 +464,7 @@ def build_rule(limit: "Limit", scope: str) -> Rule:
     )
 
 
+@lru_cache(RULES_MAX)
 def concurrency_rule(limit: int, scope: str) -> Rule:
     """Return the rule of a limit on requests at once."""
     return Rule(CONCURRENCY, limit, 0.0, scope, "concurrency")
@@ -431,19 +482,3 @@ def credits_sync(allowance: "Allowance") -> "Mode":
     """
     modes = {limit.sync for limit in allowance.limits if limit.mode == "enforce" and limit.counts_requests}
     return next((sync for sync in ("strict", "bounded", "eventual") if sync in modes), "bounded")
-
-
-def cost_pattern(name: str) -> re.Pattern[bytes]:
-    """Return a pattern for a whole number in the field of this name within a head; its group is the number."""
-    return re.compile(rb"(?i)\r\n%b:[ \t]*([0-9]+)[ \t]*\r\n" % re.escape(name.encode()))
-
-
-def parse_cost(head: bytes, field: re.Pattern[bytes]) -> int | None:
-    """Parse the cost that a head reports in this field: its first whole number, as far as counts go. None without
-    one.
-    """
-    match = field.search(head)
-    if match is None:
-        return None
-    digits = match[1].lstrip(b"0")
-    return min(int(digits or b"0"), COUNT_MAX) if len(digits) < DIGITS_MOST else COUNT_MAX

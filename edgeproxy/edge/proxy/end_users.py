@@ -109,7 +109,7 @@ class EndUserLimits:
 
     def __init__(self, limits: "RouteLimits", networks: "NetworkFilter | None", cache: LimitSetCache) -> None:
         self._limits, self._networks, self._cache = limits, networks, cache
-        self._readers = [create_reader(place) for place in limits.name_places]
+        self._readers = [create_reader(place) for place in limits.terms.name_places]
 
     def get_limit_set(self, request: NamingRequest) -> LimitSet:
         """Return the limits of the end user whom a request names, as `find_limit_set`."""
@@ -117,11 +117,11 @@ class EndUserLimits:
         if self._networks is not None and not self._networks.admits(parse_ip(address.text)):
             raise RejectedError(403, "This API key is not for use from this address", close=False)
         names = tuple([reader(request) for reader in self._readers])
-        counted = address.subject if self._limits.by_address else b""
+        counted = address.subject if self._limits.terms.by_address else b""
         key = RequestNames(self._limits, counted, names)
         limit_set = self._cache[key]
         if limit_set is None:
-            named = dict(zip(self._limits.name_places, names, strict=True))
+            named = dict(zip(self._limits.terms.name_places, names, strict=True))
             limit_set = self._cache.store(key, self._limits.build_limit_set(counted, named))
         return limit_set
 
@@ -132,7 +132,7 @@ def create_end_user_limits(
     """Create the limits by end user of a route binding; None where its requests name nobody who counts."""
     return (
         EndUserLimits(limits, networks, create_limit_set_cache() if cache is None else cache)
-        if limits.name_places
+        if limits.terms.name_places
         else None
     )
 

@@ -15,7 +15,7 @@ from edgeproxy.edge.http1.request import PLAIN
 from edgeproxy.edge.limits.admission import charge_reported_costs, notify_totals
 from edgeproxy.edge.limits.fields import format_legacy, format_rate_limit
 from edgeproxy.edge.limits.limit_set import NOTHING
-from edgeproxy.edge.limits.route_limits import parse_cost
+from edgeproxy.edge.limits.reported_cost import parse_cost
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.exchange_states import ANSWERING, DECIDING, GATHERING, OVER, TUNNEL
 from edgeproxy.edge.proxy.labels import NO_LABEL
@@ -226,8 +226,8 @@ class ExchangeRecord:
     def charge_reported(self, head: bytes) -> None:
         """Charge the costs that an answer's head reports; a cost that it does not report is what was charged."""
         limit_set, binding = self.limit_set, self.binding
-        if limit_set is not None and binding is not None and binding.limits.headers:
-            costs = [parse_cost(head, field) for field in binding.limits.headers]
+        if limit_set is not None and binding is not None and binding.limits.terms.headers:
+            costs = [parse_cost(head, field) for field in binding.limits.terms.headers]
             # As of now: the answer may have taken longer than a window.
             for policy, left in charge_reported_costs(limit_set, monotonic() + self.runtime.offset, costs).items():
                 if policy is self.shown_policy or left < self.shown_left:

@@ -8,6 +8,7 @@ then its identity is unresolved until the owner is known.
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,9 +20,11 @@ from edgeproxy.config.allowance import (
 from edgeproxy.config.certificate_names import CERTIFICATE, compute_certificate_digest
 from edgeproxy.config.customers import Customer, Key
 from edgeproxy.config.directory import KeyOwner, find_raise_end, format_customer_lookup, parse_customer, parse_key
+from edgeproxy.config.edge.customer_store import HeldKey
 from edgeproxy.config.key_form import is_miswritten
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.client_certificate import NO_CERTIFICATE
+from edgeproxy.edge.proxy.identity_memory import IdentityMemory, RouteBindings, replace_bindings
 from edgeproxy.edge.proxy.route_access import RouteAccess, list_accepted_credentials
 from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
 from edgeproxy.edge.proxy.token_verifier import Claims, InvalidTokenError, TokenVerifier, is_token
@@ -33,9 +36,6 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.client_certificate import ClientCertificate
     from edgeproxy.edge.proxy.key_lookup import KeyLookup
     from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
-
-IDENTITIES_MAX = 16_384
-"""Identities kept at hand. A customer's counts live in the table, so dropping an identity loses nothing."""
 
 FOREVER, UNRESOLVED = float("inf"), float("-inf")
 
@@ -49,21 +49,6 @@ class TokenDigest(NamedTuple):
     """The key of a token among API keys: equal to nothing that can be sent as a key, as it is not bytes."""
 
     sha256: bytes
-
-
-class RouteBindings(dict[Route, RouteBinding]):
-    """An identity's binding on each route, made when first used.
-
-    A route that it may not use raises RejectedError every time.
-    """
-
-    def __init__(self, make: Callable[[Route], RouteBinding]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, route: Route) -> RouteBinding:
-        self[route] = binding = self._make(route)
-        return binding
 
 
 class Identity:
@@ -153,10 +138,21 @@ class Directory:
         if settings.issuers and key_lookup is not None:
             self._issuers = TokenVerifier(settings.issuers, key_lookup.issuer_keys, key_lookup.request_issuer_keys)
         self._certificate_name = settings.auth.certificate
-        self._identities: OrderedDict[bytes | TokenDigest, Identity] = OrderedDict()
-        self._certificate_identities: OrderedDict[str, Identity] = OrderedDict()
+        self._identities: IdentityMemory[bytes | TokenDigest, Identity] = IdentityMemory(settings.limits.remembered)
+        self._certificate_identities: IdentityMemory[str, Identity] = IdentityMemory(settings.limits.remembered)
         """Identities by certificates, by the names in them: separate from all that can be sent as a key."""
+        self.recalled = self.looked_up = 0
+        """Keys that were remembered, and those that were not, since they were last counted: of heads that were not
+        remembered as a whole."""
         self._create_identities(settings)
+
+    def count_lookups(self) -> None:
+        """Count how keys were found since the last time."""
+        memories = self._identities, self._certificate_identities
+        self._metrics.count_identities(self.recalled, self.looked_up, sum(memory.evicted for memory in memories))
+        self.recalled = self.looked_up = 0
+        for memory in memories:
+            memory.evicted = 0
 
     def _create_identities(self, settings: "EdgeSettings") -> None:
         """Create the identities of those who are nobody known."""
@@ -191,7 +187,9 @@ class Directory:
         identity = known.get(secret)
         if identity is not None:
             known.move_to_end(secret)
+            self.recalled += 1
             return identity
+        self.looked_up += 1
         if is_miswritten(secret) or secret.startswith(CERTIFICATE):
             return self.unknown
         digest = hashlib.sha256(secret).digest()
@@ -202,12 +200,14 @@ class Directory:
         key = self._customers.find_key(digest)
         if key is None:
             return self.unknown if self._key_lookup is None else UnresolvedIdentity(secret, digest)
-        valid_until = FOREVER if key.expires is None else key.expires - EPOCH
-        identity = Identity(
-            lambda route: self._access.bind(key, self._customers.get_customer(key.customer), route), valid_until
-        )
-        self._remember(secret, identity)
+        expires = key.terms.expires
+        identity = Identity(partial(self._bind_held_key, key), FOREVER if expires is None else expires - EPOCH)
+        known.remember(secret, identity)
         return identity
+
+    def _bind_held_key(self, key: HeldKey, route: Route) -> RouteBinding:
+        """Return the binding of a key of the files. Raises RejectedError as `bind`."""
+        return self._access.bind(key, self._customers.get_customer(key.customer), route)
 
     def resolve_certificate(self, certificate: "ClientCertificate", now: float) -> Identity:
         """Return the identity behind a client's certificate at edge time `now`."""
@@ -228,22 +228,14 @@ class Directory:
         key = self._customers.find_key(digest)
         if key is not None:
             customer = self._customers.get_customer(key.customer)
-            valid_until = FOREVER if key.expires is None else key.expires - EPOCH
+            valid_until = FOREVER if key.terms.expires is None else key.terms.expires - EPOCH
             identity = Identity(lambda route: self._access.bind(key, customer, route, "certificate"), valid_until)
         elif self._key_lookup is None:
             return self.uncertified
         else:
             identity = CertificateHolder(b"", digest)
-        known[known_as] = identity
-        if len(known) > IDENTITIES_MAX:
-            known.popitem(last=False)
+        known.remember(known_as, identity)
         return identity
-
-    def _remember(self, secret: bytes | TokenDigest, identity: Identity) -> None:
-        known = self._identities
-        known[secret] = identity
-        if len(known) > IDENTITIES_MAX:
-            known.popitem(last=False)
 
     def refresh(self, identity: Identity, route: Route, now: float) -> Identity | None:
         """Return the identity on this route of one that is not valid at edge time `now`; None where its owner must be
@@ -276,7 +268,7 @@ class Directory:
         if not identity.is_bound_to(person, now):
             self._resolve_identity(identity, person, now)
             if not certified:
-                self._remember(identity.secret, identity)
+                self._identities.remember(identity.secret, identity)
         if identity.expires <= now:
             return self.expired
         left = at + self._ttl - monotonic()
@@ -322,8 +314,9 @@ class Directory:
         owner = person or KeyOwner(claims.customer, "", "")
         if not holder.is_bound_to(owner, now):
             holder.set_owner(owner, now)
-            holder.bindings = RouteBindings(lambda route: self._bind_token(claims, person, route, now + EPOCH))
-            self._remember(holder.secret, holder)
+            bindings = RouteBindings(lambda route: self._bind_token(claims, person, route, now + EPOCH))
+            replace_bindings(holder, bindings)
+            self._identities.remember(holder.secret, holder)
         holder.valid_until = min(until, holder.raised_until)
         return holder
 
@@ -331,7 +324,8 @@ class Directory:
         """Return the binding of the customer whom a token names, as of the Unix second `at`: of the files, else the
         directory's (`person`), else one of whom nothing but the tier is known. Raises RejectedError as
         `bind_directory_customer`."""
-        key = Key(sha256=claims.subject, customer=claims.customer, scopes=claims.scopes)
+        terms = Key(sha256=claims.subject, customer=claims.customer, scopes=claims.scopes)
+        key = HeldKey(bytes.fromhex(terms.sha256), claims.customer, terms)
         if self._customers.has_customer(claims.customer):
             customer = self._customers.get_customer(claims.customer)
         elif person is not None:
@@ -355,17 +349,18 @@ class Directory:
         """Settle whose an identity is at edge time `now`."""
         identity.set_owner(person, now)
         identity.expires = FOREVER
-        key: Key | None = None
+        key: HeldKey | None = None
         try:
-            key = parse_key(person, identity.digest)
+            key = HeldKey(identity.digest, person.name, parse_key(person, identity.digest))
         except ValueError:
             pass  # Which each request is told.
         by = "certificate" if isinstance(identity, CertificateHolder) else "key"
-        identity.bindings = RouteBindings(
+        bindings = RouteBindings(
             lambda route: self._access.bind_directory_customer(person, key, route, now + EPOCH, by)
         )
-        if key is not None and key.expires is not None:
-            identity.expires = key.expires - EPOCH
+        replace_bindings(identity, bindings)
+        if key is not None and key.terms.expires is not None:
+            identity.expires = key.terms.expires - EPOCH
 
     def forget_customers(self, customers: Collection[str] | None) -> None:
         """Forget what was told of these customers; None: of anybody who is not in the files."""
@@ -373,15 +368,17 @@ class Directory:
         for secret, identity in tuple(known.items()):
             if isinstance(identity, UnresolvedIdentity) and (customers is None or find_name(identity) in customers):
                 identity.valid_until = UNRESOLVED
-                del known[secret]
+                known.forget(secret)
         for identity in self._certificate_identities.values():
             if isinstance(identity, UnresolvedIdentity) and (customers is None or find_name(identity) in customers):
                 identity.valid_until = UNRESOLVED
 
     def refresh_flags(self) -> None:
         """Forget all bindings: who has which flag is to be settled anew."""
-        for identity in (self.anonymous, *self._identities.values(), *self._certificate_identities.values()):
-            identity.bindings.clear()
+        self._access.forget_terms()
+        self.anonymous.bindings.clear()
+        self._identities.clear_bindings()
+        self._certificate_identities.clear_bindings()
 
     def retire(self) -> "OrderedDict[bytes | TokenDigest, Identity]":
         """Let go of everything: nobody is looked up here any more. The identities are left to the caller.
@@ -389,7 +386,7 @@ class Directory:
         Identities hold the directory, for their route bindings. It holds them no longer, so that the memory of all is
         free as soon as the last request of them is over, and nobody has to search for it.
         """
-        known, self._identities = self._identities, OrderedDict()
+        known, self._identities = self._identities, IdentityMemory(0)
         self._certificate_identities.clear()
         del self._customers, self.anonymous, self.unknown, self.expired, self.uncertified, self.outdated
         return known

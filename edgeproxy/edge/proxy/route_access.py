@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from edgeproxy.base import log
+from edgeproxy.base.lru_cache import LRUCache
 from edgeproxy.config.allowance import (
     ANONYMOUS,
     apply_caps,
@@ -16,25 +17,26 @@ from edgeproxy.config.allowance import (
     compute_effective_allowance,
     find_missing_reference,
 )
+from edgeproxy.config.customers import DirectoryKey
 from edgeproxy.config.directory import KeyOwner, parse_customer
 from edgeproxy.config.edge.auth import AUTHORIZATION
 from edgeproxy.config.selection import RouteSelector, is_of_all
 from edgeproxy.edge.counters.usage_key import qualify_customer
 from edgeproxy.edge.errors import RejectedCustomerError, RejectedError, UnidentifiedError
 from edgeproxy.edge.http1 import stamps
-from edgeproxy.edge.limits.route_limits import NO_CLAIMS, RouteLimits
+from edgeproxy.edge.limits.route_limits import NO_CLAIMS, LimitTerms, RouteLimits
 from edgeproxy.edge.proxy.end_users import create_limit_set_cache
 from edgeproxy.edge.proxy.flags import has_flag
 from edgeproxy.edge.proxy.labels import NO_LABEL
 from edgeproxy.edge.proxy.network_filter import NetworkFilter
-from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
+from edgeproxy.edge.proxy.route_binding import Route, RouteBinding, SortedMeters
 from edgeproxy.edge.proxy.router import create_no_route_error
 
 if TYPE_CHECKING:
     from edgeproxy.config.allowance import Allowance
-    from edgeproxy.config.customers import Customer, Key
+    from edgeproxy.config.customers import Customer
+    from edgeproxy.config.edge.customer_store import HeldKey
     from edgeproxy.config.edge.settings import EdgeSettings
-    from edgeproxy.config.meters import Meter
     from edgeproxy.edge.limits.route_limits import PolicyTables
     from edgeproxy.edge.proxy.key_lookup import KeyLookup
     from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
@@ -47,8 +49,40 @@ ACCEPTED_CREDENTIALS = {
 
 CREDENTIAL_NAMES = {"key": "An API key", "jwt": "A token", "certificate": "A client certificate"}
 
+NO_SCOPES = frozenset[str]()
+
+SOMEBODY = "\0"
+"""Stands for the name of a customer, which has no such character."""
+
+TERMS_MAX = 4096
+"""Terms of customers on routes that are remembered, some KiB each."""
+
 LOG_SECONDS = 60.0
 """Seconds between two log lines about customers of the directory who cannot be served for the same reason."""
+
+
+class BindingTerms:
+    """The half of a route binding that customers share of whom the same is said: all but the name, the key, and what is
+    counted of them."""
+
+    __slots__ = ("allowance", "customer", "limits", "meters", "networks", "prefer", "stamps", "tier")
+
+    def __init__(
+        self,
+        customer: "Customer | None",
+        tier: str,
+        allowance: "Allowance | None",
+        limits: LimitTerms,
+        meters: SortedMeters,
+        stamps: tuple[bytes, bytes],
+    ) -> None:
+        """`customer` is what is said of them; None: nothing, as they have no key. `stamps` are the lines before and
+        after the name."""
+        self.customer, self.tier, self.allowance, self.limits = customer, tier, allowance, limits
+        self.meters, self.stamps = meters, stamps
+        regions, networks = (None, None) if customer is None else (customer.regions, customer.networks)
+        self.prefer = None if regions is None else regions.prefer
+        self.networks = None if networks is None else NetworkFilter(networks)
 
 
 class RouteAccess:
@@ -70,12 +104,14 @@ class RouteAccess:
         bearer = any(field.lower() == AUTHORIZATION for field in settings.auth.fields)
         self._scheme = "Bearer" if bearer else "ApiKey"
         self._end_user_sets = create_limit_set_cache()
+        self._terms: LRUCache[tuple[Route, int, str], BindingTerms] = LRUCache(TERMS_MAX)
+        """The terms of a route by the object of what is said of a customer, which they hold, and the residency."""
         self._log = log.RateLimitedLog(LOG_SECONDS)
         # Not a method of this object: the two would keep each other, and the old configuration with them.
         self._selector = RouteSelector(settings.routes, partial(_report_unknown_route, self._log))
 
     def bind_directory_customer(
-        self, person: KeyOwner, key: "Key | None", route: Route, at: float, by: str = "key"
+        self, person: KeyOwner, key: "HeldKey | None", route: Route, at: float, by: str = "key"
     ) -> RouteBinding:
         """Return the binding of a customer of the directory as of the Unix second `at`; raises RejectedError as `bind`,
         and 503 where their limits are not known here: nobody is served without them. `key`: None where it is not
@@ -88,7 +124,7 @@ class RouteAccess:
             key = None
         if key is None:
             why = "what is said of them is not understood by this version"
-        elif (missing := find_missing_reference(customer, self._tiers, self._meters, key)) is not None:
+        elif (missing := find_missing_reference(customer, self._tiers, self._meters, key.terms)) is not None:
             why = f"there is no {missing} here"
         else:
             return self.bind(key, customer, route, by, residency=person.residency)
@@ -99,7 +135,7 @@ class RouteAccess:
 
     def bind(
         self,
-        key: "Key",
+        key: "HeldKey",
         customer: "Customer",
         route: Route,
         by: str = "key",
@@ -122,33 +158,54 @@ class RouteAccess:
         if customer.paused is not None:
             self._metrics.count_auth_failure("paused")
             raise self._create_rejection(customer.paused.status, customer.paused.why, key, customer, residency)
-        if not route.scopes <= (key.scopes or frozenset()):
+        scopes = key.terms.scopes or NO_SCOPES
+        if not route.scopes <= scopes:
             self._metrics.count_auth_failure("scope")
-            missing = ", ".join(sorted(route.scopes - (key.scopes or frozenset())))
+            missing = ", ".join(sorted(route.scopes - scopes))
             what = "client certificate" if by == "certificate" else "API key"
             raise self._create_rejection(403, f"The {what} lacks the scope {missing}", key, customer, residency)
         self._check_region(key, customer, residency)
-        allowance = self._compute_allowance(key, customer, residency)
-        name, digest = key.customer.encode(), bytes.fromhex(key.sha256)
-        limits = RouteLimits(
-            self._tables, route.settings, allowance, self._meters, name, digest, claims, self._selector
-        )
-        prefer = None if customer.regions is None else customer.regions.prefer
-        networks = None if customer.networks is None else NetworkFilter(customer.networks)
-        return self._create_binding(route, key.customer, customer.tier, allowance, limits, prefer, networks, residency)
+        terms = self._find_terms(route, key, customer, residency)
+        limits = RouteLimits(terms.limits, key.customer.encode(), key.digest, claims)
+        return self._create_binding(route, key.customer, terms, limits, residency)
 
-    def _compute_allowance(self, key: "Key", customer: "Customer", residency: str) -> "Allowance":
-        """Return what a key's customer may use, and the key of it."""
+    def forget_terms(self) -> None:
+        """Forget what follows from the flags of the directory, as they have changed."""
+        self._terms.clear()
+
+    def _find_terms(self, route: Route, key: "HeldKey", customer: "Customer", residency: str) -> BindingTerms:
+        """Return the terms of a customer on a route: those of others of whom the same is said, but for a key that has
+        limits of its own."""
+        own = key.terms
+        if own.limits or (isinstance(own, DirectoryKey) and own.budget is not None):
+            return self._create_terms(route, key, customer, residency)
+        place = (route, id(customer), residency)
+        terms = self._terms[place]
+        if terms is None or terms.customer is not customer:
+            terms = self._terms.admit(place, self._create_terms(route, key, customer, residency))
+        return terms
+
+    def _create_terms(self, route: Route, key: "HeldKey", customer: "Customer", residency: str) -> BindingTerms:
         flags = {} if self._key_lookup is None else self._key_lookup.flags.get(residency, {})
         allowance = compute_effective_allowance(self._tiers[customer.tier], customer, flags)
-        return apply_key_limits(apply_caps(allowance, self._meters), key, flags)
+        allowance = apply_key_limits(apply_caps(allowance, self._meters), key.terms, flags)
+        limits = LimitTerms(self._tables, route.settings, allowance, self._meters, self._selector)
+        lines = self._split_stamps(SOMEBODY, customer.tier)
+        return BindingTerms(customer, customer.tier, allowance, limits, self._sort_meters(route), lines)
 
-    def _get_meters(self, route: Route) -> "dict[str, Meter]":
+    def _split_stamps(self, customer: str | None, tier: str) -> tuple[bytes, bytes]:
+        """Return the lines of stamps before and after the name of the customer; all of them, where there is none."""
+        values = stamps.StampValues(self._edge_region, customer, None if tier == NO_LABEL else tier)
+        before, _, after = stamps.format_lines(values).partition(SOMEBODY.encode())
+        return before, after
+
+    def _sort_meters(self, route: Route) -> SortedMeters:
         """Return the meters that requests of a route feed."""
-        if not self._has_fed_routes:
-            return self._meters
-        selects = self._selector.selects
-        return {name: meter for name, meter in self._meters.items() if selects(meter, route.settings)}
+        meters = self._meters
+        if self._has_fed_routes:
+            selects = self._selector.selects
+            meters = {name: meter for name, meter in meters.items() if selects(meter, route.settings)}
+        return SortedMeters(meters, route.settings.cost)
 
     def _check_flag(self, route: Route, tier: str, customer: str | None, residency: str = "") -> None:
         """Raise RejectedError(404) where a route has a flag, and this customer (None: nobody) of this tier has not."""
@@ -161,7 +218,7 @@ class RouteAccess:
         if flag is None or not has_flag(name, flag, tier, customer):
             raise create_no_route_error()
 
-    def _check_region(self, key: "Key", customer: "Customer", residency: str) -> None:
+    def _check_region(self, key: "HeldKey", customer: "Customer", residency: str) -> None:
         """Raise RejectedError(403) where the customer is not to be served in this region."""
         regions = customer.regions
         if regions is not None and regions.allow is not None and self._edge_region not in regions.allow:
@@ -170,7 +227,7 @@ class RouteAccess:
             raise self._create_rejection(403, why, key, customer, residency)
 
     def _create_rejection(
-        self, status: int, why: str, key: "Key", customer: "Customer", residency: str
+        self, status: int, why: str, key: "HeldKey", customer: "Customer", residency: str
     ) -> RejectedError:
         counted_as = qualify_customer(key.customer, residency)
         return RejectedCustomerError(status, why, customer=key.customer, tier=customer.tier, counted_as=counted_as)
@@ -199,42 +256,35 @@ class RouteAccess:
         tier = NO_LABEL if settings is None else ANONYMOUS
         self._check_flag(route, tier, None)
         allowance = None if settings is None else compute_allowance(settings, None)
-        limits = RouteLimits(self._tables, route.settings, allowance, self._meters, None, selector=self._selector)
-        return self._create_binding(route, NO_LABEL, tier, allowance, limits)
+        limits = LimitTerms(self._tables, route.settings, allowance, self._meters, self._selector, is_anonymous=True)
+        lines = self._split_stamps(None, tier)
+        terms = BindingTerms(None, tier, allowance, limits, self._sort_meters(route), lines)
+        return self._create_binding(route, NO_LABEL, terms, RouteLimits(limits, None))
 
     def _create_binding(
-        self,
-        route: Route,
-        customer: str,
-        tier: str,
-        allowance: "Allowance | None",
-        limits: RouteLimits,
-        prefer: str | None = None,
-        networks: NetworkFilter | None = None,
-        residency: str = "",
+        self, route: Route, customer: str, terms: BindingTerms, limits: RouteLimits, residency: str = ""
     ) -> RouteBinding:
         fallback = None
         if route.fallback is not None:
-            fallback = self._create_binding(
-                route.fallback, customer, tier, allowance, limits, prefer, networks, residency
-            )
-        anonymous = customer == NO_LABEL
-        who = stamps.StampValues(self._edge_region, None if anonymous else customer, None if tier == NO_LABEL else tier)
+            fallback = self._create_binding(route.fallback, customer, terms, limits, residency)
+        anonymous = terms.customer is None
+        before, after = terms.stamps
+        allowance = terms.allowance
         return RouteBinding(
             route,
             customer,
-            tier,
+            terms.tier,
             limits,
-            stamps.format_lines(who),
+            before + after if anonymous else before + customer.encode() + after,
             self._metrics,
-            self._get_meters(route),
+            terms.meters,
             priority=0 if allowance is None else allowance.priority,
             message=None if allowance is None else allowance.message,
-            prefer=prefer,
+            prefer=terms.prefer,
             # `auth: none` means that the edge has no business with credentials: they are the upstream's.
             forwards_key=anonymous or route.service.name in self._forwarding,
             is_stamped_per_request=self._stamps_each,
-            networks=networks,
+            networks=terms.networks,
             end_user_sets=self._end_user_sets,
             fallback=fallback,
             counted_as=qualify_customer(customer, residency),

@@ -159,6 +159,30 @@ Refused = tuple[object, tuple[str, ...], tuple[Countable, ...], bytes, bytes]
 counters of such an answer, and its two parts (`split_limited` of edge/http1/message.py)."""
 
 
+class SortedMeters:
+    """The meters that requests of a route feed, by when they count: made once for all customers."""
+
+    __slots__ = ("all", "by_request", "is_split", "others", "refusing")
+
+    def __init__(self, meters: dict[str, "Meter"], cost: int) -> None:
+        """`cost` is that of a request."""
+        self.all = meters
+        by_request: list[tuple[str, str]] = []
+        self.others: dict[str, Meter] = {}
+        for name, meter in meters.items():
+            if MEASURES[meter.count].is_of_refusals or MEASURES[meter.count].in_body is not None:
+                continue
+            if compute_request_amount(meter.count, cost) and not is_split(meter):
+                by_request.append((meter.when, name))
+            else:
+                self.others[name] = meter
+        self.by_request = tuple(by_request)
+        """The meters that count each request alike: when, and the name."""
+        self.refusing = [name for name, meter in meters.items() if MEASURES[meter.count].is_of_refusals]
+        """The meters of requests that limits refuse."""
+        self.is_split = any(map(is_split, self.others.values()))
+
+
 class RouteBinding:
     """A customer on a route. `customer` and `tier` are names, `limits` is all that holds the customer's requests.
 
@@ -201,7 +225,7 @@ class RouteBinding:
         limits: "RouteLimits",
         stamps: bytes,
         metrics: "WorkerMetrics",
-        meters: dict[str, "Meter"],
+        meters: "SortedMeters",
         *,
         priority: int = 0,
         message: "str | Messages | None" = None,
@@ -242,35 +266,25 @@ class RouteBinding:
     def _has_own_limit_sets(self) -> bool:
         """Return whether each address, end user or request has limits of its own."""
         is_of_requests = self.end_users is not None or self.prompts is not None
-        return self.limits.by_address or self.networks is not None or is_of_requests
+        return self.limits.terms.by_address or self.networks is not None or is_of_requests
 
-    def _create_meters(self, meters: dict[str, "Meter"], metrics: "WorkerMetrics") -> None:
+    def _create_meters(self, meters: "SortedMeters", metrics: "WorkerMetrics") -> None:
         """Create what counts the requests, by when and what each meter counts."""
-        customer, label, cost = self.counted_as, self.route.label, self.route.settings.cost
-        counted = partial(_create_counter, customer, self.route, self.limits, metrics, meters)
-        usage: list[tuple[str, Countable]] = []
-        others = {}
-        for name, meter in meters.items():
-            if MEASURES[meter.count].is_of_refusals or MEASURES[meter.count].in_body is not None:
-                continue
-            if compute_request_amount(meter.count, cost) and not is_split(meter):
-                usage.append((meter.when, counted(name)))
-            else:
-                others[name] = meter
-
-        self.admitted_counters = tuple(counter for when, counter in usage if when == "admitted")
+        customer, label, others, refusing = self.counted_as, self.route.label, meters.others, meters.refusing
+        counted = partial(_create_counter, customer, self.route, self.limits, metrics, meters.all)
+        usage: list[tuple[str, Countable]] = [(when, counted(name)) for when, name in meters.by_request]
+        self.admitted_counters = tuple([counter for when, counter in usage if when == "admitted"])
         self.status_counters = StatusCounters(metrics, customer, label, self.tier, usage)
         self.latest_refusal: Refused | None = None
         """The latest 429 of its requests, which the next one mostly repeats."""
-        refusing = [name for name, meter in meters.items() if MEASURES[meter.count].is_of_refusals]
         self.refusals: RefusalMeters | None = None
         """The meters of requests that limits refuse, if there are any."""
         if refusing:
             self.refusals = RefusalMeters(lambda split: tuple([counted(name, split) for name in refusing]))
-        self._create_body_meters(meters, counted, metrics)
+        self._create_body_meters(meters.all, counted, metrics)
         self.metering: Metering | None = None
         """The meters beside requests and what they cost, if there are any."""
-        if any(map(is_split, others.values())):
+        if meters.is_split:
             self.metering = SplitMetering(customer, others, counted, metrics.report_unreadable, metrics.values)
         elif others:
             self.metering = Metering(others, counted, metrics.report_unreadable)
@@ -297,7 +311,7 @@ class RouteBinding:
 def _create_prompt_reader(route: Route, limits: "RouteLimits") -> PromptReader | None:
     """Create what reads the bodies of requests that tell what they reserve; None where none has to."""
     usage = route.settings.response_usage
-    return PromptReader(usage.format) if usage is not None and limits.reads_prompts else None
+    return PromptReader(usage.format) if usage is not None and limits.terms.reads_prompts else None
 
 
 def _create_counter(
@@ -313,7 +327,7 @@ def _create_counter(
 
     No closure of the binding's: compiled, all closures of a function hold each other, and none would be free.
     """
-    meter, most = meters[name], limits.request_most
+    meter, most = meters[name], limits.terms.request_most
     by_key = meter.dimensions.get(KEY)
     if by_key is not None and limits.key and is_by_key(KEY, by_key):
         metrics.values.begin_day(int(time()) // DAY_SECONDS)
@@ -330,6 +344,8 @@ def _create_counter(
 
 class StatusCounters(dict[int, tuple[Countable, ...]]):
     """The counters that an answer of each status adds to, made when the status is first seen."""
+
+    __slots__ = ("_customer", "_metrics", "_route", "_tier", "_usage")
 
     def __init__(
         self, metrics: "WorkerMetrics", customer: str, route: str, tier: str, usage: list[tuple[str, Countable]]

@@ -424,6 +424,7 @@ class Snapshot:
         """Do what comes with time alone, twice a second. `now` is of the monotonic clock."""
         for service in self.services.values():
             service.sweep(now)
+        self.directory.count_lookups()
 
     def forget_customers(self, customers: Collection[str] | None) -> None:
         """Forget what was told of these customers of the directory; None: of any."""

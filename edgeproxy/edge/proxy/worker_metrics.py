@@ -247,6 +247,14 @@ class WorkerMetrics:
         """Set the gauge of the bytes that are held for clients."""
         self._metrics.gauge("edge_held_bytes").set(n)
 
+    def count_identities(self, recalled: int, looked_up: int, evicted: int) -> None:
+        """Count keys that were remembered, keys that had to be looked up, and those that were forgotten for others."""
+        for result, number in (("remembered", recalled), ("looked_up", looked_up)):
+            if number:
+                self._counter("edge_identities_total", result).add(number)
+        if evicted:
+            self._counter("edge_identities_evicted_total").add(evicted)
+
     def count_held_exhausted(self, share: str) -> None:
         """Count a client that is ended for the bytes it holds; `share`: the bound of its connection, its address or
         the worker."""

@@ -1,13 +1,13 @@
 """Plans and routes as rows: whom each limit counts by, which are one, and what a head says of a cost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgeproxy.config.allowance import apply_caps, compute_allowance
+from edgeproxy.config.allowance import Allowance, apply_caps, compute_allowance
 from edgeproxy.config.customers import Subscriber
 from edgeproxy.config.edge.routes import Route, RouteLimit
 from edgeproxy.config.end_users import EndUser
@@ -26,17 +26,18 @@ from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import QuotaCounts
 from edgeproxy.edge.limits.rate_terms import Mode
+from edgeproxy.edge.limits.reported_cost import cost_pattern, parse_cost
 from edgeproxy.edge.limits.route_limits import (
+    NO_CLAIMS,
     AppliedLimit,
+    LimitTerms,
     PolicyTables,
     RouteLimits,
     apply_limits,
     build_rule,
     concurrency_rule,
-    cost_pattern,
     credits_rule,
     credits_sync,
-    parse_cost,
     resolve_subject,
 )
 from edgeproxy.edge.limits.rule import Rule
@@ -54,6 +55,20 @@ def limit(name: str, rate: str = "60/min", **settings: Any) -> Limit:
 
 def route_limit(name: str, rate: str = "60/min", **settings: Any) -> Limit:
     return RouteLimit.model_validate({"name": name, "rate": rate, **settings})
+
+
+def create_limits(
+    tables: PolicyTables,
+    route: Route,
+    allowance: Allowance | None,
+    meters: dict[str, Meter],
+    customer: bytes | None,
+    key: bytes = b"",
+    claims: Mapping[str, bytes] = NO_CLAIMS,
+) -> RouteLimits:
+    """The limits of a customer on a route; None: of nobody known."""
+    terms = LimitTerms(tables, route, allowance, meters, is_anonymous=customer is None)
+    return RouteLimits(terms, customer, key, claims)
 
 
 def acme(scope: str) -> tuple[str, str, bytes]:
@@ -239,10 +254,10 @@ def tables(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PolicyTab
 
 
 def test_a_customers_limits_on_a_route_are_one_set(tables: PolicyTables) -> None:
-    held = RouteLimits(tables, ROUTE, PLAN, METERS, b"acme", DIGEST)
-    assert held
-    assert held.by_address
-    assert [pattern.search(b"\r\nX-Cost: 4\r\n") is not None for pattern in held.headers] == [True, False]
+    held = create_limits(tables, ROUTE, PLAN, METERS, b"acme", DIGEST)
+    assert held.terms
+    assert held.terms.by_address
+    assert [pattern.search(b"\r\nX-Cost: 4\r\n") is not None for pattern in held.terms.headers] == [True, False]
     made = held.build_limit_set(ADDRESS)
     assert [policy.rule.name for policy in made.policies] == ["plain", "by-ip", "all"]
     assert made.plan_policies == 2
@@ -261,7 +276,7 @@ def test_a_customers_limits_on_a_route_are_one_set(tables: PolicyTables) -> None
 
 @pytest.mark.parametrize("tables", [Sharing], indirect=True)
 def test_limits_that_hosts_share_have_gates_and_totals(tables: PolicyTables) -> None:
-    made = RouteLimits(tables, ROUTE, PLAN, METERS, b"acme", DIGEST).build_limit_set(ADDRESS)
+    made = create_limits(tables, ROUTE, PLAN, METERS, b"acme", DIGEST).build_limit_set(ADDRESS)
     assert [policy.rule.name for policy, _ in made.sharing.gates] == ["plain", "by-ip", "all"]
     # Nobody asks at the gates of those that refuse nothing at admission.
     assert {policy.rule.name: gate.mode for policy, gate in made.sharing.reporting_gates.items()} == dict.fromkeys(
@@ -272,8 +287,8 @@ def test_limits_that_hosts_share_have_gates_and_totals(tables: PolicyTables) -> 
 
 
 def test_without_a_key_all_is_counted_by_address(tables: PolicyTables) -> None:
-    held = RouteLimits(tables, ROUTE, PLAN, METERS, None)
-    assert held.by_address
+    held = create_limits(tables, ROUTE, PLAN, METERS, None)
+    assert held.terms.by_address
     made = held.build_limit_set(ADDRESS)
     # Then the plan's limit of a customer and that of an address are one row, and the lesser holds.
     assert [(policy.rule.name, policy.rule.scope) for policy in made.policies] == [
@@ -283,8 +298,8 @@ def test_without_a_key_all_is_counted_by_address(tables: PolicyTables) -> None:
 
 def test_a_route_without_limits_holds_nobody_without_a_plan(tables: PolicyTables) -> None:
     bare = ROUTE.model_copy(update={"limits": ()})
-    held = RouteLimits(tables, bare, None, METERS, b"acme")
-    assert (bool(held), held.by_address) == (False, False)
+    held = create_limits(tables, bare, None, METERS, b"acme")
+    assert (bool(held.terms), held.terms.by_address) == (False, False)
     assert held.build_limit_set().policies == ()
 
 
@@ -305,7 +320,7 @@ def test_credits_are_shared_as_closely_as_the_limits_beyond_which_they_buy(
 
 def test_a_plan_of_rates_alone_takes_no_slots_and_buys_nothing(tables: PolicyTables) -> None:
     plain = compute_allowance(Tier.model_validate({"limits": [{"name": "plain", "rate": "60/min"}]}), None)
-    made = RouteLimits(tables, ROUTE, plain, METERS, b"acme").build_limit_set()
+    made = create_limits(tables, ROUTE, plain, METERS, b"acme").build_limit_set()
     assert (len(made.policies), made.slots, made.quotas, made.credits) == (2, (), (), None)
 
 
@@ -313,9 +328,9 @@ def test_a_route_whose_requests_cost_more_than_one_may_holds_everybody(tables: P
     def made(most: int | None) -> RouteLimits:
         caps = {} if most is None else {"request": str(most)}
         plan = apply_caps(compute_allowance(Tier.model_validate({"caps": caps}), None), METERS)
-        return RouteLimits(tables, ROUTE.model_copy(update={"limits": ()}), plan, METERS, b"acme")
+        return create_limits(tables, ROUTE.model_copy(update={"limits": ()}), plan, METERS, b"acme")
 
-    assert [bool(made(most)) for most in (2, 3, None)] == [True, False, False]
+    assert [bool(made(most).terms) for most in (2, 3, None)] == [True, False, False]
     (cap,) = made(2).build_limit_set().quotas
     assert (cap.name, cap.left(0.0), cap.needs, cap.retry_after(0.0)) == ("request", 2, 3, 1)
     (said,) = find_impossible_costs(made(2).build_limit_set())
@@ -332,7 +347,7 @@ def test_a_soft_cap_with_grace_serves_all_of_its_grace(tables: PolicyTables, met
     customer = Subscriber.model_validate({"tier": "any"}).model_copy(update={"entitled": entitled})
     allowance = compute_allowance(Tier.model_validate({}), customer)
     route = ROUTE.model_copy(update={"limits": (), "cost": 1})
-    limit_set = RouteLimits(tables, route, allowance, METERS, b"acme").build_limit_set()
+    limit_set = create_limits(tables, route, allowance, METERS, b"acme").build_limit_set()
     marked = []
     for _ in range(12):
         is_refused, *_, notes = admit(limit_set, NOW)
@@ -352,9 +367,9 @@ def test_what_exists_is_no_matter_of_requests(tables: PolicyTables) -> None:
 
     def made(*quotas: dict[str, str]) -> RouteLimits:
         plan = compute_allowance(Tier.model_validate({"quotas": quotas}), None)
-        return RouteLimits(tables, ROUTE.model_copy(update={"limits": ()}), plan, meters, b"acme")
+        return create_limits(tables, ROUTE.model_copy(update={"limits": ()}), plan, meters, b"acme")
 
-    assert not made(seats)
+    assert not made(seats).terms
     held = made(seats, {"meter": "tokens", "per": "day", "included": "5", "cap": "hard"})
     assert held
     (tokens,) = held.build_limit_set().quotas
@@ -371,7 +386,7 @@ def test_requests_reserve_tokens_of_their_keys_budget_where_answers_state_them(t
 
     def build(**settings: Any) -> LimitSet:
         route = Route.model_validate({"path": "/v1/*", "upstream": "api", **settings})
-        return RouteLimits(tables, route, plan, meters, b"acme", DIGEST).build_limit_set()
+        return create_limits(tables, route, plan, meters, b"acme", DIGEST).build_limit_set()
 
     assert build().slots == ()
     (reservation,) = build(response_usage="openai").slots
@@ -385,7 +400,7 @@ def test_a_limit_of_units_is_held_with_other_hosts_and_only_where_answers_state_
 
     def build(**settings: Any) -> LimitSet:
         route = Route.model_validate({"path": "/v1/*", "upstream": "api", **settings})
-        return RouteLimits(tables, route, plan, meters, b"acme", DIGEST).build_limit_set()
+        return create_limits(tables, route, plan, meters, b"acme", DIGEST).build_limit_set()
 
     assert not build().applies
     held = build(response_usage="openai")
@@ -410,11 +425,11 @@ def test_a_request_that_tells_what_it_takes_reserves_that(tables: PolicyTables) 
     def build(**settings: Any) -> RouteLimits:
         tier = Tier.model_validate({"limits": [limit("tokens", "900/min", of="all", **settings)]})
         route = Route.model_validate({"path": "/v1/*", "upstream": "api", "response_usage": "openai"})
-        return RouteLimits(tables, route, compute_allowance(tier, None), meters, b"acme", DIGEST)
+        return create_limits(tables, route, compute_allowance(tier, None), meters, b"acme", DIGEST)
 
-    assert not build(reserve=300).reads_prompts
+    assert not build(reserve=300).terms.reads_prompts
     held = build(reserve="request", reserve_max=400)
-    assert held.reads_prompts
+    assert held.terms.reads_prompts
     (units,) = held.build_limit_set().other_rates.units
     assert units.by_request is not None
     assert (units.by_request.has_input, units.by_request.has_output, units.by_request.most) == (True, True, 400)
@@ -427,7 +442,7 @@ def test_each_end_user_has_a_row_by_where_the_name_stands_and_by_the_name(tables
     route = Route.model_validate({"path": "/v1/*", "upstream": "api", "limits": limits})
 
     def rows(name: bytes, sub: bytes, address: bytes) -> tuple[Policy, ...]:
-        held = RouteLimits(tables, route, None, METERS, b"acme", DIGEST, {"sub": sub})
+        held = create_limits(tables, route, None, METERS, b"acme", DIGEST, {"sub": sub})
         return held.build_limit_set(address, {field: name}).policies
 
     ada = rows(b"ada", b"1", ADDRESS)
@@ -439,3 +454,38 @@ def test_each_end_user_has_a_row_by_where_the_name_stands_and_by_the_name(tables
     for place, other in enumerate([(b"bob", b"1", ADDRESS), (b"ada", b"2", ADDRESS), (b"ada", b"1", b"\1" * 16)]):
         left = [policy.left(NOW) for policy in rows(*other)]
         assert left == [9 if place == each else 5 for each in range(3)]
+
+
+@pytest.mark.parametrize("tables", [None, Sharing], indirect=True)
+@pytest.mark.parametrize(
+    ("plan", "route"),
+    [
+        (
+            Tier(limits=(limit("a"), limit("b", "5/s", scope="key")), concurrency=5),
+            Route(path="/v1/*", upstream="api", name="v1"),
+        ),
+        (
+            Tier(limits=(limit("a"),)),
+            Route(path="/v1/*", upstream="api", name="v1", cost=3, limits=(route_limit("a", "9/min"),)),
+        ),
+        (Tier(), Route(path="/v1/*", upstream="api", name="v1", limits=(route_limit("all", "9/min", scope="route"),))),
+        (Tier(limits=(limit("t", algorithm="token_bucket"),)), Route(path="/v1/*", upstream="api", name="v1")),
+        (Tier(), Route(path="/v1/*", upstream="api", name="v1")),
+    ],
+)
+def test_limits_that_are_plain_are_the_same_set_as_when_all_is_looked_at(
+    tables: PolicyTables, plan: Tier, route: Route
+) -> None:
+    def show(limits: RouteLimits) -> tuple[object, ...]:
+        made = limits.build_limit_set()
+        rates = [(one.rule, one.cost, one._counts) for one in made.policies]  # type: ignore[attr-defined]
+        slots = [(one.name, one.limit, one.counts) for one in made.slots]
+        gates = [(one.rule, type(gate)) for one, gate in made.sharing.gates]
+        kinds = made.simple, made.applies, made.may_ask, made.shares, made.has_end_work, made.plan_policies
+        return rates, slots, gates, len(made.sharing.totals), kinds
+
+    limits = create_limits(tables, route, compute_allowance(plan, None), METERS, b"acme", DIGEST)
+    other = create_limits(tables, route, compute_allowance(plan, None), METERS, b"acme", DIGEST)
+    assert limits.terms.plain is not None
+    other.terms.plain = None
+    assert show(limits) == show(other)

@@ -9,10 +9,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from edgeproxy.config import units
 from edgeproxy.config.key_form import generate_key
 from edgeproxy.edge.errors import RejectedError, UnidentifiedError
 from edgeproxy.edge.messages import FetchIssuerKeys
-from edgeproxy.edge.proxy import identity
+from edgeproxy.edge.proxy import identity, identity_memory
 from edgeproxy.edge.proxy.identity import Directory
 from edgeproxy.edge.proxy.route_binding import Route
 from edgeproxy.edge.proxy.token_verifier import parse_keys
@@ -56,7 +57,7 @@ async def test_a_known_key_is_looked_up_once(edge: Edge) -> None:
 async def test_what_is_remembered_is_bounded_and_the_one_unused_longest_goes(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identity, "IDENTITIES_MAX", 2)
+    monkeypatch.setattr(identity_memory, "BINDING_BYTES", units.REMEMBERED_BYTES // 2)
     people = await directory(edge)
     first, second = (people.resolve(key.encode()) for key in (KEY, UNLIMITED))
     people.resolve(KEY.encode())

@@ -15,7 +15,7 @@ from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.limits.admission import admit, charge_reported_costs
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
-from edgeproxy.edge.limits.route_limits import PolicyTables, RouteLimits
+from edgeproxy.edge.limits.route_limits import LimitTerms, PolicyTables, RouteLimits
 from edgeproxy.edge.proxy.flags import has_flag
 from edgeproxy.edge.supervisor.limit_report import Policy, find_file_customer, list_policies
 
@@ -91,7 +91,8 @@ class Room:
             return None
         plan = compute_allowance(settings.tiers[known.tier], known)
         sha256 = hashlib.sha256(key.encode()).digest()
-        held = RouteLimits(self._tables[worker], on, plan, settings.meters, customer.encode(), sha256)
+        terms = LimitTerms(self._tables[worker], on, plan, settings.meters)
+        held = RouteLimits(terms, customer.encode(), sha256)
         return held.build_limit_set(b"\x7f\0\0\1")
 
     def limit_report(self, customer: str) -> list[Policy]:

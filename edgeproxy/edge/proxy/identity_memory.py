@@ -1,0 +1,112 @@
+"""The identities that a worker remembers, and their bindings on routes: as many as there is memory for.
+
+Who was not seen for longest is forgotten first. That loses nothing, as counts are in the tables: the next request looks
+the key up again.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, Protocol, TypeVar
+
+from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
+
+BINDING_BYTES = 5120
+"""Bytes of a customer on a route, with the name, the key, and all that counts. A test measures them
+(tests/edge/proxy/test_identity_memory.py)."""
+
+
+class RouteBindings(dict[Route, RouteBinding]):
+    """An identity's binding on each route, made when first used.
+
+    A route that it may not use raises RejectedError every time.
+    """
+
+    __slots__ = ("_make", "memory")
+
+    def __init__(self, make: Callable[[Route], RouteBinding]) -> None:
+        super().__init__()
+        self._make = make
+        self.memory: Memory | None = None
+        """The memory that the identity is in."""
+
+    def __missing__(self, route: Route) -> RouteBinding:
+        self[route] = binding = self._make(route)
+        if self.memory is not None and len(self) > 1:
+            self.memory.add_binding()
+        return binding
+
+
+class Memory(Protocol):
+    """What bindings count for."""
+
+    def add_binding(self) -> None:
+        """Count one more binding of an identity that has one."""
+
+
+class BoundIdentity(Protocol):
+    """An identity, as far as its memory knows it."""
+
+    bindings: RouteBindings
+
+
+K = TypeVar("K", bound=Hashable)
+Who = TypeVar("Who", bound=BoundIdentity)
+
+
+class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
+    """Key -> identity, the one unused longest first: who uses one moves it to the end."""
+
+    def __init__(self, bytes_max: int) -> None:
+        """`bytes_max` are for all bindings together, and at least those of one."""
+        super().__init__()
+        self._most = max(1, bytes_max // BINDING_BYTES)
+        self._further = 0
+        """Bindings beyond the first of each identity."""
+        self.evicted = 0
+        """Identities that were forgotten as there was no more memory."""
+
+    def remember(self, key: K, identity: Who) -> None:
+        """Remember an identity, in the place of another of that key, and forget others where there is no room."""
+        before = self.get(key)
+        if before is not identity:
+            if before is not None:
+                self._release(before)
+            self[key] = identity
+            identity.bindings.memory = self
+            self._further += max(0, len(identity.bindings) - 1)
+        self.move_to_end(key)
+        self._make_room()
+
+    def add_binding(self) -> None:
+        """Count one more binding of an identity that has one."""
+        self._further += 1
+        self._make_room()
+
+    def forget(self, key: K) -> None:
+        """Forget an identity."""
+        self._release(self.pop(key))
+
+    def clear_bindings(self) -> None:
+        """Forget all bindings, and no identity."""
+        for identity in self.values():
+            identity.bindings.clear()
+        self._further = 0
+
+    def _make_room(self) -> None:
+        while len(self) + self._further > self._most and len(self) > 1:
+            self._release(self.popitem(last=False)[1])
+            self.evicted += 1
+
+    def _release(self, identity: Who) -> None:
+        bindings = identity.bindings
+        bindings.memory = None
+        self._further -= max(0, len(bindings) - 1)
+
+
+def replace_bindings(identity: BoundIdentity, bindings: RouteBindings) -> None:
+    """Give an identity, which may be remembered, other bindings, of which none has been used."""
+    memory = identity.bindings.memory
+    if isinstance(memory, IdentityMemory):
+        memory._further -= max(0, len(identity.bindings) - 1)
+    bindings.memory = memory
+    identity.bindings = bindings

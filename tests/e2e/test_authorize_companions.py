@@ -29,7 +29,7 @@ pytestmark = pytest.mark.nginx
 
 SERVICES = ("flask", *(["express"] if EXPRESS else []))
 KEY = key_of("acme")
-SECRET = "a secret of the edge and of its services"
+SECRET = "a-secret-of-the-edge-and-of-its-services"
 DENIED = "192.0.2.9"
 
 ROUTES = [

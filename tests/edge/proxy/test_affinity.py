@@ -17,7 +17,7 @@ from tests.edge.proxy.services import at, service, told
 from tests.support.transcript import Edge, get, ok
 from tests.support.wire import Message
 
-SECRET = "a secret of thirty-two characters"
+SECRET = "a-secret-of-thirty-two-characters"
 VALUES = [str(number).encode() for number in range(4000)]
 HASH, COOKIE = {"hash": "address"}, {"cookie": "edge-affinity", "secret": SECRET}
 

@@ -43,6 +43,7 @@ def find_route(edge: Edge) -> dict[str, Any]:
 def edge(edge: Edge) -> Edge:
     edge.config["meters"] = METERS
     find_route(edge)["response_usage"] = "openai"
+    find_route(edge)["errors"] = "problem"
     return edge
 
 

@@ -13,7 +13,7 @@ from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok
 from tests.support.wire import Message
 
 TRACE = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-SECRET = "a secret of the edge and its upstreams"
+SECRET = "a-secret-of-the-edge-and-its-upstreams"
 
 
 def chunked(body: bytes, path: str) -> bytes:

@@ -24,6 +24,7 @@ def edge(edge: Edge) -> Edge:
     """An edge with a thousand tokens a minute, of which each request reserves a hundred."""
     edge.config["meters"] = {"all": {"count": "total_tokens", "missing": "bytes/10"}}
     find_route(edge)["response_usage"] = "openai"
+    find_route(edge)["errors"] = "problem"
     limited(edge, LIMIT)
     return edge
 

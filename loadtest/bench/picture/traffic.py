@@ -17,7 +17,7 @@ from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.limits.admission import admit
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
-from edgeproxy.edge.limits.route_limits import PolicyTables, RouteLimits
+from edgeproxy.edge.limits.route_limits import LimitTerms, PolicyTables, RouteLimits
 
 BEGIN = 60_000_000.0
 """Edge time at which it begins, after no request at all."""
@@ -114,20 +114,21 @@ def outcomes() -> list[Outcome]:
         found = []
         for plan in PLANS:
             tier = compute_allowance(Tier.model_validate(yaml.safe_load(plan.tier)), None)
-            terms = RouteLimits(tables, route, tier, meters, plan.name.encode()).build_limit_set()
-            found.append(Outcome(plan, tuple(_admitted(terms, times))))
+            terms = LimitTerms(tables, route, tier, meters)
+            limits = RouteLimits(terms, plan.name.encode()).build_limit_set()
+            found.append(Outcome(plan, tuple(_admitted(limits, times))))
         worker.close()
         supervisor.close()
     return found
 
 
-def _admitted(terms: LimitSet, times: Sequence[float]) -> Iterator[float]:
+def _admitted(limits: LimitSet, times: Sequence[float]) -> Iterator[float]:
     under_way: list[float] = []
     for time in times:
         while under_way and under_way[0] <= time:
             heapq.heappop(under_way)
-            terms.release()
-        refused, *_ = admit(terms, BEGIN + time)
+            limits.release()
+        refused, *_ = admit(limits, BEGIN + time)
         if not refused:
             heapq.heappush(under_way, time + ANSWERED_AFTER)
             yield time

@@ -29,9 +29,9 @@ SERVICE = r"[A-Za-z0-9._-]{1,64}"
 REDIS_AT = rf"(\[[0-9A-Fa-f:.]+\]|[^/?#@:,\[\]\s]+)({PORT})?"
 HUB = build_text(
     "hub URL",
-    rf"memory://|rediss?://([^/?#\s]*@)?{REDIS_AT}(/[0-9]{{0,5}})?"
-    rf"|rediss?\+cluster://([^/?#\s]*@)?{REDIS_AT}(,{REDIS_AT})*/?"
-    rf"|rediss?\+sentinel://([^/?#\s]*@)?{REDIS_AT}(,{REDIS_AT})*/{SERVICE}(/[0-9]{{0,5}})?",
+    rf"memory://|rediss?://([^/?#@\s]*@)?{REDIS_AT}(/[0-9]{{0,5}})?"
+    rf"|rediss?\+cluster://([^/?#@\s]*@)?{REDIS_AT}(,{REDIS_AT})*/?"
+    rf"|rediss?\+sentinel://([^/?#@\s]*@)?{REDIS_AT}(,{REDIS_AT})*/{SERVICE}(/[0-9]{{0,5}})?",
     "memory://",
     "redis://localhost:6379/0",
     "redis+cluster://10.0.0.5:7000,10.0.0.6:7000",

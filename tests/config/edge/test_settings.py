@@ -77,7 +77,7 @@ stamp_secret: ${SECRET}
     assert (key.sha256, key.customer, key.scopes, key.expires) == ("ab" * 32, "007", {"read", "a:b"}, 1798761600.0)
     assert (str(settings.tables.dir), settings.tables.customers, settings.tables.addresses) == ("/dev/shm/edge", 10, 20)
     assert tuple(vars(settings.limits).values()) == (
-        65536, 50, 10 << 20, 1 << 30, 56 << 20, 0.5, 60.0, 240, 3600.0, 1000, 10, None, 64, 1,
+        65536, 50, 10 << 20, 1 << 30, 56 << 20, 128 << 20, 0.5, 60.0, 240, 3600.0, 1000, 10, None, 64, 1,
     )  # fmt: skip
     assert settings.security_headers is True
     assert (settings.drain, settings.legacy_headers, settings.stamp_secret) == (0.0, True, "s3cret")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.edge.http1.changing_lines import Changing, cut_lines, find_changing, fits_rest
+from edgeproxy.edge.http1.changing_lines import Changing, cut_key, cut_lines, find_changing, fits_rest
 from edgeproxy.edge.http1.fields import FieldRules
 from edgeproxy.edge.http1.lines import RequestLines
 from edgeproxy.edge.http1.request import read_fields
@@ -90,3 +90,15 @@ def test_no_name_may_be_left_in_the_rest(request_lines: RequestLines, rest: byte
 def test_a_configuration_that_says_otherwise_of_a_name_is_heeded() -> None:
     stripping = RequestLines(FieldRules(strip=("x-seq",)))
     assert not fits_rest(b"\r\n" + USUAL, (b"", b"\r\nX-Seq:"), stripping, 100)
+
+
+@pytest.mark.parametrize("key", [b"", b" ek_1", b"ek_1 ", b"ek\0_1"])
+def test_invalid_line_of_a_key_is_not_cut(key: bytes) -> None:
+    assert cut_key(b"\r\nHost: a\r\nX-API-Key: %b\r\n" % key, (b"\r\nX-API-Key: ",)) is None
+
+
+def test_line_of_a_key_is_cut() -> None:
+    block = b"\r\nHost: a\r\nX-API-Key: ek_1\r\nAccept: b\r\n"
+    cut = cut_key(block, (b"\r\nx-api-key: ", b"\r\nX-API-Key: "))
+    assert cut == (b"\r\nHost: a\r\nAccept: b\r\n", b"ek_1", b"X-API-Key: ek_1\r\n")
+    assert cut_key(b"\r\nHost: a\r\n", (b"\r\nX-API-Key: ",)) is None

@@ -5,11 +5,13 @@ import pytest
 
 from edgeproxy.edge.http1.message import (
     CONTINUE,
+    LIMITED_END,
     REASONS,
     format_credits_spent,
     format_limited,
     format_problem,
     format_response,
+    split_error,
 )
 
 
@@ -128,3 +130,12 @@ def test_a_request_id_cannot_break_out_of_its_string(instance: bytes) -> None:
     said = orjson.loads(format_problem(400, "No", instance))
     assert said["instance"] == instance.decode()
     assert said["status"] == 400
+
+
+@pytest.mark.parametrize("close", [False, True])
+def test_split_error_is_whole_with_an_id_between_its_parts(close: bool) -> None:
+    before, between = split_error(403, b"Content-Type: text/plain\r\n", b'{"id": "', 3, close=close)
+    answer = before + b"abc" + between + b"abc" + LIMITED_END
+    body = b'{"id": "abc' + LIMITED_END
+    fields = b"Content-Type: text/plain\r\nX-Request-Id: abc\r\n"
+    assert answer == format_response(403, fields, body, close=close)

@@ -14,12 +14,15 @@ from edgeproxy.config.certificates import (
     CertificateDetails,
     InvalidCertificateError,
     describe_expiry,
+    find_faults,
     read_authorities,
     read_certificate,
 )
 from edgeproxy.config.edge import certificates as edge_certificates
 from edgeproxy.config.edge import load as edge_load
 from edgeproxy.config.problems import ConfigError
+from edgeproxy.config.references import Fault
+from edgeproxy.config.tree import Items, Table
 from loadtest.testbed.authority import Authority, Pair, private
 from tests.config.conftest import LEAST
 
@@ -249,6 +252,12 @@ drain: x
         "it is PEM, and begins with -----BEGIN CERTIFICATE-----",
         "edge.yaml:14: drain: 'x' is not a number with a unit, a time such as 250ms, 5s or 2min",
     ]
+
+
+def test_trusted_authorities_that_cannot_be_used_are_named_by_their_place(folder, authority):
+    tree = Table({"trust": Table({"files": Items([authority.file.name, "gone.pem"])})})
+    what = "gone.pem cannot be read: No such file or directory"
+    assert list(find_faults(tree)) == [Fault(("trust", "files", 1), what, "name a file that can be read")]
 
 
 def test_files_that_can_be_used_are_no_problem(loaded, pair, authority):

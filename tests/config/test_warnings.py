@@ -266,17 +266,18 @@ def test_plans_that_meters_of_stripe_cannot_charge_are_named_with_the_reason(tmp
 
 
 @pytest.mark.parametrize(
-    ("count", "named", "fields"),
+    ("meter", "fields"),
     [
-        ("total_tokens", "[small]", ["meters.tokens.dimensions.model"]),
-        ("total_tokens", "[small, large]", []),
-        ("events", "[]", []),
+        ("total_tokens, dimensions: {model: {values: 5, named: [small]}}", ["meters.tokens.dimensions.model"]),
+        ("total_tokens, dimensions: {model: {values: 5, named: [small, large]}}", []),
+        ("total_tokens, dimensions: {estimated: 2}", []),
+        ("events, dimensions: {model: {values: 5, named: []}}", []),
     ],
 )
-def test_priced_values_that_an_edge_may_fold_are_named(tmp_path, count, named, fields):
+def test_priced_values_that_an_edge_may_fold_are_named(tmp_path, meter, fields):
     terms = "meters: {tokens: {price: '1', by: {dimension: model, prices: {large: '2', small: '3'}}}}"
     (tmp_path / "plans.yaml").write_text(f"plans: {{basic@1: {{fee: '9', tier: t, {terms}}}}}\n")
-    meters = f"meters: {{tokens: {{count: {count}, dimensions: {{model: {{values: 5, named: {named}}}}}}}}}"
+    meters = f"meters: {{tokens: {{count: {meter}}}}}"
     text = f"tiers: {{t: {{}}}}\n{meters}\nbilling: {{plans: {tmp_path}/plans.yaml}}"
     warnings = warned(tmp_path, text, COLLECTOR, collector_load.load_collector, list_collector_warnings)
     assert warnings[0] == fields

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.config.collector.load import load_collector
+from edgeproxy.config.collector.rotation import Rotation
 from edgeproxy.config.problems import ConfigError
 from tests.config.conftest import write
 
@@ -56,3 +57,18 @@ def test_what_cannot_be_is_said(text: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_collector(Path("collector.yaml"), {})
     assert [line.split(": ", 1)[1] for line in str(caught.value).splitlines()] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("grace", "remind", "expected"),
+    [
+        ("7d", ["1d", "30d"], (DAY, 7 * DAY, 30 * DAY)),
+        ("7d", ["7d", "30d"], (7 * DAY, 30 * DAY)),
+        ("12h", [], (DAY / 2,)),
+    ],
+)
+def test_alerts_come_at_each_reminder_and_once_at_the_grace(
+    grace: str, remind: list[str], expected: tuple[float, ...]
+) -> None:
+    rotation = Rotation.model_validate({"deliver": "portal", "grace": grace, "remind": remind})
+    assert rotation.reminders == expected

@@ -9,14 +9,14 @@ from edgeproxy.config.addresses import Address
 from edgeproxy.config.collector import load as collector_load
 from edgeproxy.config.collector import operators, references
 from edgeproxy.config.collector import settings as collector_settings
-from edgeproxy.config.collector.database_url import A_DATABASE, OPTIONS
+from edgeproxy.config.collector.database_url import A_DATABASE, OPTIONS, read_database
 from edgeproxy.config.collector.listeners import GROUPS, Tls
 from edgeproxy.config.explain import EXAMPLES
 from edgeproxy.config.part import Part
 from edgeproxy.config.problems import ConfigError
 from edgeproxy.config.units import A_MOMENT
 from loadtest.testbed.authority import Authority
-from tests.config.conftest import LEAST, write
+from tests.config.conftest import LEAST, refusal, write
 
 A, B = "a" * 64, "b" * 64
 TOKENS = f"tokens: [{{sha256: {A}, role: edge}}]\n"
@@ -127,6 +127,7 @@ def test_databases(reported, url):
         ("postgresql://me:secret@a", "'postgresql://…@a' has no host, or no name of a database"),
         ("postgresql:///b", "'postgresql:///b' has no host, or no name of a database"),
         ("postgresql://a:0/b", "'postgresql://a:0/b' has no host, or no name of a database"),
+        ("postgresql://a/b#c", "has a #"),
     ],
 )
 def test_what_is_no_database(reported, url, problem):
@@ -151,6 +152,23 @@ def test_what_a_database_may_be_requested_besides(reported, query, name):
     assert reported(f"{TOKENS}database: 'postgresql://a/b?{query}'\n") == [
         f"collector.yaml:2: database: has '{name}', {hint}"
     ]
+
+
+@pytest.mark.parametrize(
+    ("query", "problem", "hint"),
+    [
+        ("sslrootcert=/ca.pem", "has sslrootcert without sslmode=require or more", "write sslmode=verify-full"),
+        (
+            "sslmode=prefer&sslcert=/me.pem&sslkey=/me.key",
+            "has sslcert without sslmode=require or more",
+            "write sslmode=verify-full",
+        ),
+        ("sslmode=require&sslcert=/me.pem", "has one of sslcert and sslkey", "write both, or none"),
+        ("sslmode=verify-full&sslkey=/me.key", "has one of sslcert and sslkey", "write both, or none"),
+    ],
+)
+def test_files_of_a_database_need_tls_and_each_certificate_its_key(query, problem, hint):
+    assert refusal(read_database, f"postgresql://a/b?{query}") == (problem, hint)
 
 
 @pytest.mark.parametrize(

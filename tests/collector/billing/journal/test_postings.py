@@ -130,6 +130,22 @@ def test_gifts_are_spent_before_what_was_paid_for_and_what_expires_first_before_
     assert apply_entries(CreditBalance(grants), entries).balance == -5
 
 
+@pytest.mark.parametrize(
+    ("pending", "rests"),
+    [
+        (0, {"gift": 10, "paid": 20}),
+        (4, {"gift": 6, "paid": 20}),
+        (15, {"gift": 0, "paid": 15}),
+        (99, {"gift": 0, "paid": 0}),
+        (-5, {"gift": 10, "paid": 20}),
+    ],
+)
+def test_usage_that_is_not_booked_yet_lessens_grants_in_the_order_of_spending(
+    pending: int, rests: dict[str, int]
+) -> None:
+    assert postings.subtract_pending([Grant("paid", 20, paid=20), Grant("gift", 10)], pending) == rests
+
+
 def test_usage_that_is_taken_back_goes_where_it_came_from_the_last_first() -> None:
     balance = CreditBalance((Grant("gift", 10), Grant("void", 10, NOW), Grant("paid", 10, paid=10)))
     consumed = postings.consumption_entries(

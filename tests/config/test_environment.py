@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.config.environment import UnresolvedVariableError, resolve_variables
+from edgeproxy.config.environment import UnresolvedVariableError, build_child_environment, resolve_variables
 
 A_REFERENCE = "write ${NAME}, ${NAME:-default} or ${file:/PATH}, $${ for a plain ${"
 ENVIRON = {"A": "one", "EMPTY": "", "NESTED": "${A}", "BYTES": "\udcff"}
@@ -54,3 +54,9 @@ def test_values_are_not_looked_at_again(value):
     if "${" not in value:
         assert resolve_variables(value, {}) == value
     assert resolve_variables("${X}", {"X": value}) == value if value.isprintable() else True
+
+
+def test_programs_get_neither_own_secrets_nor_variables_of_the_configuration():
+    environ = {"CHILD_PATH": "/bin", "CHILD_PASSWORD": "hush", "EDGEPROXY_TOKEN": "hush", "STRIPE_SECRET_KEY": "hush"}
+    resolve_variables("${CHILD_PASSWORD}", environ)
+    assert build_child_environment(environ) == {"CHILD_PATH": "/bin"}

@@ -323,6 +323,24 @@ def test_a_node_of_a_cluster_is_named_once():
 
 
 @pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ({"service": "hub", "sentinel": ["a", "b:1"]}, "redis+sentinel://a,b:1/hub"),
+        ({"service": "hub", "sentinel": "a"}, "redis+sentinel://a/hub"),
+        ({"url": "rediss://hub", "sentinel": ("a", "b")}, "rediss+sentinel://a,b/hub"),
+        ({"url": "redis://me:p%40w@hub/3", "sentinel": ["a"]}, "redis+sentinel://me:p%40w@a/hub/3"),
+    ],
+)
+def test_a_hub_of_sentinels_may_be_written_as_a_mapping(written, url):
+    assert hub_settings.read_hub(written) == written | {"url": url}
+
+
+@pytest.mark.parametrize("written", [{"url": "redis://h"}, {"url": "redis://h", "sentinel": []}, 5])
+def test_a_hub_without_sentinels_is_read_as_it_was_written(written):
+    assert hub_settings.read_hub(written) == written
+
+
+@pytest.mark.parametrize(
     "raw", ["a/b", "1/b", "?", "1/", "a@b", "a:b", "a#b", "100%", "%zz", "%2", "%ff", "a b", "1@10.0.0.1:1/x", "@", ":"]
 )
 @pytest.mark.parametrize(

@@ -547,6 +547,25 @@ def hub(problems, complaints):
     return problems(LEAST + f"hub: {{{complaints}}}\n")
 
 
+@pytest.mark.parametrize("half", ["service: hub", "sentinel: [a, b]"])
+def test_sentinels_look_after_a_service(problems, half):
+    assert "edge.yaml:3: hub: has one of sentinel and service, write both, or sentinel and url: redis://SERVICE" in hub(
+        problems, half
+    )
+
+
+@pytest.mark.parametrize("url", ["url: redis://a", "sentinel: [a], url: redis://hub"])
+def test_a_service_is_named_once(problems, url):
+    assert hub(problems, f"{url}, service: hub") == [
+        "edge.yaml:3: hub.service: is named in url, write service, or url: redis://USER:PASSWORD@SERVICE"
+    ]
+
+
+@pytest.mark.parametrize("whole", ["service: hub, sentinel: [a, b]", "url: redis://hub, sentinel: [a, b]"])
+def test_a_service_with_its_sentinels_is_well(problems, whole):
+    assert hub(problems, whole) == []
+
+
 def test_tls_needs_a_hub_that_speaks_it(problems):
     says_nothing = "edge.yaml:3: hub.tls: says nothing to a hub of %s, write rediss:// there, or leave it out"
     assert hub(problems, "url: REDIS://a, tls: {verify: no}") == [says_nothing % "redis://"]

@@ -91,10 +91,8 @@ def test_call_leaves_through_the_proxy(
     assert peer.heard, result
 
 
-@pytest.mark.parametrize("name", LEAVING)
+@pytest.mark.parametrize("name", [name for name in LEAVING if name != "webhook"])  # Its name is known here.
 def test_call_without_the_proxy_finds_no_way_out(name: str, peer: TlsPeer, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name == "webhook":
-        pytest.skip("its name is known here")
     call(name, peer, monkeypatch)
     assert not peer.heard
 

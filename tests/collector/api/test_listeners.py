@@ -223,7 +223,7 @@ def test_operators_and_customers_sign_in_each_where_their_pages_are(parted: Part
         operator.get(f"{console}/sign-in{secret}")
         operator.send("/sign-in/link")
         assert (operator.status, operator.answer.url.path) == (200, "/console")
-        operator.get("/console/customers")
+        operator.get("/console/new-customer")
         operator.send("/console/customers", name="carol", tier="basic")
         assert operator.status == 200, "the console changes things where no API is served"
         assert not [one for one in operator.read.links if one == "/status"]

@@ -199,10 +199,9 @@ def _find_error_bodies(exchange: ExchangeRecord) -> ErrorBodies | None:
     if not snapshot.has_error_bodies:
         return None
     route, lines = _find_route(exchange)
-    if is_grpc(lines):
-        return None
     is_hidden = route is not None and route.is_flagged and exchange.binding is None
-    return snapshot.error_bodies if route is None or is_hidden else route.error_bodies
+    error_bodies = snapshot.error_bodies if route is None or is_hidden else route.error_bodies
+    return None if error_bodies is None or is_grpc(lines) else error_bodies
 
 
 def _find_cross_origin(exchange: ExchangeRecord) -> "tuple[CrossOrigin | None, bytes | None]":

@@ -290,10 +290,8 @@ class Forwarding(ResponseRelay):
             return False
         service, region = binding.fallback.route.service, binding.preferred_region
         try:
-            if service.affinity is not None:
-                other = service.select_for(service.affinity.find_value(self, binding.customer), region)
-            else:
-                other = service.select() if region is None else service.select_in(region)
+            value = None if service.affinity is None else service.affinity.find_value(self, binding.customer)
+            other = service.select_for(value, region)
         except UpstreamError as error:
             self.runtime.metrics.count_upstream_error(service.name, error.error)
             return False

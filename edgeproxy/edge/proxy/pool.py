@@ -268,7 +268,6 @@ class Service:
         """Select the endpoint that has the requests of this value, by `affinity`: by its hash, or of a cookie the one
         that it names. Without a value, and where that endpoint is not in the choice, as `select` and `select_in` do.
         """
-        assert self.affinity is not None
         owner = None if value is None else self._find_owner(value, region)
         if owner is None:
             return self.select() if region is None else self.select_in(region)

@@ -198,9 +198,12 @@ def _find_error_bodies(exchange: ExchangeRecord) -> ErrorBodies | None:
     snapshot = exchange.snapshot
     if not snapshot.has_error_bodies:
         return None
-    route, lines = _find_route(exchange)
-    is_hidden = route is not None and route.is_flagged and exchange.binding is None
-    error_bodies = snapshot.error_bodies if route is None or is_hidden else route.error_bodies
+    if exchange.binding is not None:
+        error_bodies, lines = exchange.binding.route.error_bodies, exchange.keep
+    else:
+        route, lines = _find_route(exchange)
+        # No form of errors tells that there is a route which a flag hides.
+        error_bodies = snapshot.error_bodies if route is None or route.is_flagged else route.error_bodies
     return None if error_bodies is None or is_grpc(lines) else error_bodies
 
 

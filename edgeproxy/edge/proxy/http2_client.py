@@ -82,7 +82,7 @@ class ClientHttp2Connection(Http2Connection):
 class Http2Client(Client):
     """A connection of a client that speaks HTTP/2."""
 
-    __slots__ = ("_account", "_ahead", "_last_swept", "_late_block", "_new_streams", "_writer", "http2")
+    __slots__ = ("_account", "_last_swept", "_late_block", "_new_streams", "_writer", "http2")
 
     http2: ClientHttp2Connection
     _writer: FrameWriter
@@ -91,8 +91,8 @@ class Http2Client(Client):
         super().__init__(runtime, peer, subject, secure=secure)
         self._new_streams = 0
         """Streams that have begun since they were last counted."""
-        self._ahead = self._last_swept = 0
-        """The number of requests ahead (see AHEAD_MAX), and the latest stream at the last sweep."""
+        self._last_swept = 0
+        """The latest stream at the last sweep."""
         self._account = Account()
         self._late_block = 0, NEVER
         """The stream of a field block that has not come whole, and the time by which it has to."""
@@ -146,7 +146,7 @@ class Http2Client(Client):
             if rest and self.state <= LAST:
                 self._get_backlog().put_back(rest)
         self._writer.flush()
-        if (self.write_paused or self._ahead > AHEAD_MAX) and not self.has_room_for_input():
+        if (self.write_paused or len(self.http2.streams) > AHEAD_MAX) and not self.has_room_for_input():
             self.pause_reading()
 
     @property
@@ -163,7 +163,9 @@ class Http2Client(Client):
         the number of requests ahead is bounded while turns are long."""
         if self.write_paused and self.transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
             return False
-        return self._ahead <= AHEAD_MAX or self.trusted or not self.runtime.turns.is_crowded()
+        if len(self.http2.streams) <= AHEAD_MAX or self.trusted or not self.runtime.turns.is_crowded():
+            return True
+        return sum(stream.is_ahead for stream in self._list_streams() if stream.number > self._last_swept) <= AHEAD_MAX
 
     def pause_writing(self) -> None:
         self.write_paused = self.http2.write_paused = True
@@ -190,25 +192,14 @@ class Http2Client(Client):
     def on_stream(self, stream: Http2Input) -> None:
         """Take note of a stream that begins."""
         self._new_streams += 1
-        if stream.request_ended:
-            self.on_whole_request(stream)
         self.runtime.connections.streams += 1
         self.runtime.overload.check_clients()
         self.deadline = NEVER
 
-    def on_whole_request(self, stream: Http2Input) -> None:
-        """Count a request ahead: it has come whole, and its answer has not begun."""
-        if stream.number > self._last_swept:
-            stream.is_ahead = True
-            self._ahead += 1
-
-    def on_answer(self, stream: Http2Input) -> None:
-        """Take note that a request is not ahead any more. Read on if enough of them are answered."""
-        stream.is_ahead = False
-        if stream.number > self._last_swept:
-            self._ahead -= 1
-            if self._ahead == AHEAD_MAX and not self.reading:
-                self.resume_reading()
+    def on_answer(self) -> None:
+        """Read on if enough requests are answered: the answer of one has begun, or its stream is closed."""
+        if not (self.reading or (self.backlog is not None and self.backlog.is_queued)):
+            self.resume_reading()
 
     def end_later(self, streams: list[Stream]) -> bool:
         """End the requests of these streams in slices; False if they must end at once."""
@@ -223,8 +214,8 @@ class Http2Client(Client):
     def on_stream_closed(self, stream: Http2Input) -> None:
         """Take note of a stream that is closed."""
         self.runtime.connections.streams -= 1
-        if stream.is_ahead:
-            self.on_answer(stream)
+        if not self.reading:
+            self.on_answer()
         if not self.http2.streams and self.state <= LAST:
             self.deadline = monotonic() + self.runtime.snapshot.keepalive_idle
             if self.http2.last_served != STREAM_MASK:
@@ -235,7 +226,7 @@ class Http2Client(Client):
         """Give patience back, and count what has come; called twice a second."""
         self.http2.sweep()
         # Services that take longer do not answer all requests at once.
-        self._ahead, self._last_swept = 0, self.http2.last_stream
+        self._last_swept = self.http2.last_stream
         if not self.reading and self.state <= LAST:
             self.resume_reading()
         if self.http2.partial_bytes or self.holding is not None:

@@ -65,10 +65,7 @@ class StreamsConnection(Protocol):
     def on_stream(self, stream: "Http2Input") -> None:
         """Take note of a stream that begins."""
 
-    def on_whole_request(self, stream: "Http2Input") -> None:
-        """Take note that a request has come whole."""
-
-    def on_answer(self, stream: "Http2Input") -> None:
+    def on_answer(self) -> None:
         """Take note that the answer of a request has begun."""
 
     def on_stream_reset(self, stream: "Http2Input", code: int) -> None:
@@ -89,8 +86,6 @@ class Http2Input(Stream, ClientInput):
     _trailers: tuple[bytes, ...] = ()
     _has_oversized_trailers = False
     _websocket_key = b""
-    is_ahead = False
-    """Whether its connection counts it as a request ahead."""
     backlog = None
 
     address: "Address"
@@ -164,8 +159,6 @@ class Http2Input(Stream, ClientInput):
             if self._has_oversized_trailers:
                 raise create_request_error(TRAILERS_TOO_LARGE, ChunkedFault.TRAILERS)
             self.body = None
-            if not exchange.has_begun_response:
-                self.connection.on_whole_request(self)
         if not exchange.head.chunked:
             return data
         framed = encode_chunk([data])

@@ -79,6 +79,11 @@ class Http2Stream(Http2Input):
 
     # ---- the request
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the request is whole and its answer has not begun."""
+        return self.request_ended and not self._begun
+
     def on_request(self, head: bytes) -> None:
         client, runtime = self.connection, self.runtime
         client.on_stream(self)
@@ -160,8 +165,7 @@ class Http2Stream(Http2Input):
         self._answer_bytes = len(body)
         self.connection.http2.respond(self, block, body)
         if self.waiting:
-            if self.is_ahead:
-                self.connection.on_answer(self)
+            self.connection.on_answer()
             # Whoever wrote it calls `serve_next` then, which sets the deadline.
             self._hold_back()
             self.write_paused = True
@@ -169,8 +173,7 @@ class Http2Stream(Http2Input):
     def _begin_answer(self, exchange: "Forwarding", head: bytes, body: Data) -> None:
         """Begin an answer that comes piece by piece."""
         self._begun = True
-        if self.is_ahead:
-            self.connection.on_answer(self)
+        self.connection.on_answer()
         http2 = self.connection.http2
         if exchange.status == 101:
             if not self._check_accept(exchange, head):

@@ -49,6 +49,18 @@ async def test_client_with_many_requests_ahead_is_read_when_they_are_answered(ed
     assert bodies == [b"first"] * (AHEAD_MAX + 1) + [b"last"]
 
 
+async def test_client_that_is_not_read_may_leave(edge, crowded):
+    wire, client = await connects(edge)
+    for _ in range(AHEAD_MAX + 1):
+        await wire.begins_request("GET", "/public/")
+    upstreams = [await edge.upstream.takes() for _ in range(AHEAD_MAX + 1)]
+    await edge.until(lambda: not client.reading, "the client is not read")
+    wire.wire.aborts()
+    await upstreams[0].sends(ok(b"", "Connection: close"))  # The edge notices the reset when it writes.
+    await edge.until(lambda: not edge.runtime.connections.http2_clients, "the connection is lost")
+    await edge.until(lambda: not edge.runtime.connections.upstreams, "all connections to upstreams are closed")
+
+
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfi", ok(b"x" * 100_000, "Connection: close")]
 )

@@ -65,6 +65,8 @@ EARLY = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "FAKETIME", "LANG", "LC_", "TZ", 
 """How variables begin which are read, by Python or by libraries, before a command runs."""
 ALLOCATION = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}
 """Those of them that can be told later too, and the options of mallopt(3) that do it."""
+LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE)
+"""The limits that a copy inherits. A supervisor lowers the second one after its server of workers has started."""
 ROOM = 16 << 10
 """Bytes that arguments may have, and an environment beyond that of the server."""
 CLONE, CLONE_PARENT, PR_SET_PDEATHSIG = 56, 0x8000, 1  # of x86-64: syscalls(2), clone(2), prctl(2)
@@ -136,7 +138,7 @@ class ForkServer:
 
     def fork(self, command: Sequence[str], environ: Mapping[str, str], files: Mapping[int, int], leashed: bool) -> Copy:
         """Start a copy that runs this command."""
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limits = [(each, resource.getrlimit(each)) for each in LIMITS]
         asked = json.dumps([[*command], {**environ}, [*files], leashed, limits]).encode()
         with self._turn:
             socket.send_fds(self._requests, [asked], [*files.values()])
@@ -205,7 +207,8 @@ def serve(requests: socket.socket) -> list[str] | None:
         if pid == 0:
             requests.detach()
             command, environ, numbers, leashed, limits = json.loads(asked)
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for limit, values in limits:
+                resource.setrlimit(limit, values)
             os.setsid()
             if leashed:
                 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -121,4 +121,4 @@ def test_an_edge_that_is_well_with_a_hub_raises_nothing_and_others_what_they_lac
 
         redis.kill()
         until(lambda: state("hub") == "away", "the hub is away")
-        check_firing(tmp_path, known, scraped(edge.admin, "edgeproxy"), "EdgeHubAway")
+        check_firing(tmp_path, known, scraped(edge.admin, "edgeproxy"), "EdgeHubAway", "HubDown")

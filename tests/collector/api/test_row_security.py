@@ -34,6 +34,7 @@ from tests.support.site import PagesStage
 
 SOURCES = itertools.count(1)
 A, B = "acme", "bolt"
+PUBLIC_KEY = {"kty": "OKP", "crv": "X25519", "x": "hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo"}
 PARENTS = {
     "series": "series",
     "alert": "alerts",
@@ -450,6 +451,9 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("GET", f"{path}/keys?due=true", None, 200),
         ("POST", f"{path}/keys", {"name": "another", "budget": "50 calls/day"}, 201),
         ("GET", f"{path}/key-budgets", None, 200),
+        ("GET", f"{path}/key-rotation", None, 200),
+        ("PUT", f"{path}/public-key", {"jwk": PUBLIC_KEY}, 200),
+        ("DELETE", f"{path}/public-key", None, 200),
         ("GET", f"/v1/keys/{own.key}", None, 200),
         ("PATCH", f"/v1/keys/{own.key}", {"name": "renamed"}, 200),
         ("POST", f"/v1/keys/{own.key}/rotate", {"overlap": "1d"}, 201),

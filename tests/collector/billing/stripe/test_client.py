@@ -201,7 +201,7 @@ def test_what_is_logged_has_no_keys(caplog: pytest.LogCaptureFixture) -> None:
     [
         ({}, "", "has no key"),
         ({}, "pk_test_abcdef", "no secret or restricted key"),
-        ({}, "sk_test_abc def", "no secret or restricted key"),
+        ({}, "sk_test_abc def", "has white space"),
         ({}, "sk_live_abcdef", "which moves money"),
         ({"live": True}, "rk_test_abcdef", "has a test key"),
         ({"key": "nowhere/stripe"}, "", "cannot be read"),

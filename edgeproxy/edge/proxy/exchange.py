@@ -1,11 +1,11 @@
 """A request from its head to the decision to forward it: read, guard, find, admit, select, stamp, send.
 
-An exchange belongs to one client connection, and while it lasts to one upstream connection; the two move bytes, the
-exchange decides. Its steps are those of the design, in that order, and `begin` calls them. What an ordinary request
-needs stands in the steps themselves. Whatever is out of the ordinary leaves them for a function of its own, which need
-not be quick: unusual_request.py, own_response.py. A request that cannot be decided yet is suspended, and `resume` is
-called once there is an answer of the hub or of the supervisor. The rest of its life is in the classes below:
-`Forwarding`, `ResponseRelay`, `ExchangeRecord`.
+An exchange belongs to one client connection and, for its duration, to one upstream connection. Those two move bytes;
+the exchange decides. Its steps are those of the design, in that order, and `begin` calls them. The steps themselves
+have the code for ordinary requests. Unusual requests leave them for functions that need not be fast:
+unusual_request.py, own_response.py. A request that cannot be decided yet is suspended; the hub's or the supervisor's
+answer calls `resume`. The rest of an exchange's life is in its base classes: `Forwarding`, `ResponseRelay`,
+`ExchangeRecord`.
 """
 
 from time import monotonic
@@ -65,17 +65,17 @@ OVERLOADED: Final = "There is more to do than this edge can"
 
 
 class Exchange(Forwarding):
-    """A request and its answer, and the steps by which the request is decided."""
+    """A request and its answer, with the steps that decide the request."""
 
     answers_preflights = True
-    """Whether browsers' preflights are answered here, or by the service."""
+    """True if the edge answers browsers' preflights, False if the service does."""
 
     __slots__ = ()
 
     # ---- the steps of an ordinary request
 
     def begin(self, data: bytes, end: int) -> Outcome:
-        """Take a request from its head to its upstream; `end` is where the blank line begins in `data`."""
+        """Take a request from its head to its upstream. `end` is the position of the blank line in `data`."""
         try:
             self.read_request(data, end)
             refusing = self._check_guard()
@@ -87,11 +87,12 @@ class Exchange(Forwarding):
                 return self.suspend(AWAITS_KEY, data, end)
             return self.proceed(data, end)
         except EdgeError as error:
-            # The caller's frame is in the traceback, and the refusal in the frame: nothing would ever free either.
+            # The traceback refers to the caller's frame, and the frame to the refusal: only the garbage collector would
+            # free them.
             return error.with_traceback(None)
 
     def proceed(self, data: bytes, end: int) -> Outcome:
-        """Go on from admission; called again after a wait for claims. Raises what `select` and `_stamp` do."""
+        """Continue from admission; called again after a wait for claims. Raises the errors of `select` and `_stamp`."""
         refusing = self.admit()
         if refusing is not None:
             if refusing is UNREAD:
@@ -109,7 +110,7 @@ class Exchange(Forwarding):
             if is_taken or (max_bytes is not None and self.start_buffering(max_bytes)):
                 client.update_held()
                 return FORWARDED
-        # Nothing of the request is still to come. What the connections have to say against it is asked later.
+        # The whole request is here. Later checks ask the connections whether they allow an answer in one piece.
         self.accepts_whole = (bare or (self.head is PLAIN and client.body is None)) and self.method != b"HEAD"
         self.send()
         if not bare:
@@ -120,8 +121,10 @@ class Exchange(Forwarding):
         return FORWARDED
 
     def read_request(self, data: bytes, end: int) -> None:
-        """Read the head. The meaning of a block of fields is remembered by its bytes, and so is a whole head's, whose
-        block is."""
+        """Read the head.
+
+        The caches know the meaning of a block of fields, and of a whole head whose block is cached, by its bytes.
+        """
         client, snapshot = self.client, self.snapshot
         alone = len(data) == end + 4 and not client.expects_new_head
         if alone:
@@ -155,7 +158,7 @@ class Exchange(Forwarding):
         self.path = path
 
     def _check_guard(self) -> LimitSet | None:
-        """Charge the coarse limit of the address, alone and before any key is looked at; return it if it refuses."""
+        """Charge the address limit, alone and before any key is read. Return it if it refuses."""
         client = self.client
         if client.trusted:
             client.apply_forwarded(self.head)
@@ -169,14 +172,14 @@ class Exchange(Forwarding):
             self.shown_policy, self.shown_left = guard, 0
             return client.address.guard_limit_set
         guard.charge()
-        # What an answer tells of, unless a policy of the customer's held the request as well.
+        # RateLimit fields report the guard, unless a policy of the customer applies as well.
         self.shown_policy, self.shown_left = guard, left - 1
         return None
 
     def _find_binding(self) -> bool:
-        """Find the route, and the customer's binding on it; False where the owner of the key has to be looked up.
+        """Find the route, and the customer's binding on it. Return False if the key's owner must be looked up.
 
-        Raises RejectedError where there is no route, or who asks may not use it.
+        Raises RejectedError if there is no route, or the sender may not use it.
         """
         try:
             self.route = route = self.site.match(self.path, self.method)
@@ -198,18 +201,19 @@ class Exchange(Forwarding):
         return True
 
     def _bind_preflight(self, route: "Route", error: UnidentifiedError) -> "RouteBinding":
-        """Return the binding of a preflight for a service that says itself which pages may call: browsers send
-        preflights without a key. Raises the error for other requests."""
+        """Return the binding of a preflight for a service with its own CORS rules: browsers send preflights without a
+        key. Raises the error for other requests.
+        """
         if error.reason == "missing" and route.cors is None and self._is_own_preflight():
             return self.snapshot.directory.browsers.bindings[route]
         self.runtime.metrics.count_auth_failure(error.reason)
         raise error
 
     def admit(self) -> LimitSet | Literal[Progress.WAITING, Unread.UNREAD] | None:
-        """Charge all that holds the route binding, or nothing: None where the request goes on.
+        """Charge all limits of the route binding, or none. Return None if the request goes on.
 
-        Else the limits of which one refuses, WAITING where it waits for claims, UNREAD where its body comes first.
-        Raises RejectedError where load is shed, and where it names two end users.
+        Otherwise return the limit set that refuses, WAITING if the request waits for claims, or UNREAD if its body must
+        be read first. Raises RejectedError if load is shed, or if the request names two end users.
         """
         binding = self.binding
         assert binding is not None
@@ -241,7 +245,7 @@ class Exchange(Forwarding):
         return None
 
     def _stamp(self, data: bytes, end: int) -> None:
-        """Join the head that the upstream gets: kept lines, stamps, request id and trace. Arguments as in `begin`."""
+        """Join the head for the upstream: kept lines, stamps, request id and trace. Arguments as in `begin`."""
         binding = self.binding
         assert binding is not None
         self.rid, closing = self.runtime.ids.create_ids(self.now + EPOCH)
@@ -257,7 +261,7 @@ class Exchange(Forwarding):
         self.message = b"".join(lines)
 
     def _begin_body(self, data: bytes) -> None:
-        """Begin a body, or keep another request behind this one; `data` follows the head."""
+        """Begin a body, or keep a pipelined request for later; `data` follows the head."""
         assert self.binding is not None
         if self.binding.metering is not None:
             admitted = self.binding.metering.admitted
@@ -267,25 +271,28 @@ class Exchange(Forwarding):
     # ---- requests out of the ordinary
 
     def apply_preauth_policy(self, policy: "PreAuthPolicy") -> None:
-        """Apply what a route asks of a request, and what it answers itself, before anybody's key is looked at."""
+        """Apply a route's conditions for requests, and answer those that it answers itself, before the key is read."""
         policy.admit(self)
         policy.answer(self)
 
     def find_preflight_route(self, refusal: RejectedError) -> "Route":
-        """Find the route that a preflight asks about, where its own method has none; raises the refusal for others."""
+        """Find the route that a preflight asks about if its own method has none.
+
+        Raises `refusal` for other requests.
+        """
         if refusal.status != 405 or not self._is_own_preflight():
             raise refusal
         return self.site.match(self.path, find_requested_method(self) or b"")
 
     def _is_own_preflight(self) -> bool:
-        """Return whether a browser asks here what a page may do. It sends no body with it."""
+        """Return whether this is a browser's preflight that the edge answers. A preflight has no body."""
         has_more = self.length or self.head.chunked or self.head.upgrade
         return self.answers_preflights and not has_more and is_preflight(self)
 
     def _identify(self, identity: "Identity", route: "Route") -> "Identity | None":
-        """Find who asks, where the field lines do not settle it: by the query, by a certificate, or once more.
+        """Identify a sender that the field lines do not identify: by the query, by a certificate, or by a new look-up.
 
-        None where the owner of the key has to be looked up. Raises RejectedError where the query has several keys.
+        Return None if the key's owner must be looked up. Raises RejectedError if the query has several keys.
         """
         snapshot = self.snapshot
         directory = snapshot.directory
@@ -300,9 +307,10 @@ class Exchange(Forwarding):
         return directory.refresh(identity, route, self.now)
 
     def _check_overload(self, limit_set: LimitSet) -> bool:
-        """Raise RejectedError(503) for requests that are shed, those of the lowest priority first.
+        """Raise RejectedError(503) for a request that is shed; the lowest priority is shed first.
 
-        True where burst credits are to buy passage, once nothing else refuses: those of a plan without limits do.
+        Return True if burst credits shall pay for the request once nothing else refuses it. A plan without limits
+        always pays.
         """
         runtime, binding = self.runtime, self.binding
         assert binding is not None
@@ -328,10 +336,10 @@ class Exchange(Forwarding):
             if claim_waiter.is_orphaned and gate.mode != "strict" and not gate.is_away:
                 return None
             waited = None if self.wait is None else self.wait.claims_seconds
-            # Its wait to hear whose its key is is no part of this.
+            # The wait for the owner of its key is not part of this.
             seconds = claim_waiter.compute_wait_seconds(gate, self.started + self.waiting_seconds - (waited or 0.0))
             in_vain = seconds <= 0 or claim_waiter.is_orphaned or gate.is_asking_useless(self.now)
-            # Who waits already keeps its place; who comes finds one while there may be room for all.
+            # Waiting requests keep their place. A new request may wait while the queue has room.
             if not in_vain and (waited is not None or gate.waiting < policy.left(self.now)):
                 wait = self.wait = self.wait or Wait(self)
                 if waited is None:
@@ -352,7 +360,7 @@ class Exchange(Forwarding):
         return None
 
     def _await_prompt(self, data: bytes, end: int) -> Outcome:
-        """Wait for the body, which tells what the request reserves, and go on with what it tells."""
+        """Wait for the body, which states what the request reserves. Then continue."""
         self.wait = self.wait or Wait(self)
         if self.wait.read_prompt(self, data[end + 4 :]):
             return self.proceed(data, end)
@@ -361,7 +369,7 @@ class Exchange(Forwarding):
         return WAITING
 
     def _look_up_key(self, identity: "Identity") -> None:
-        """Ask the supervisor for the key's owner; raises RejectedError(503) if no answer can come in time."""
+        """Ask the supervisor for the key's owner. Raises RejectedError(503) if no answer can come in time."""
         runtime = self.runtime
         assert isinstance(identity, UnresolvedIdentity)
         seconds = runtime.key_lookup.compute_wait_seconds(self.started)
@@ -376,18 +384,18 @@ class Exchange(Forwarding):
         self.wait.key_digest = identity.digest
 
     def suspend(self, state: State, data: bytes, end: int) -> Progress:
-        """Keep what has come of the request until `resume`."""
+        """Keep the request's bytes until `resume`."""
         assert self.wait is not None
         self.state = state
         self.wait.data, self.wait.end = data, end
         if len(data) > UNCOUNTED_BYTES:
             self.client.update_held()
         self.waiting_since = monotonic()
-        self.client.deadline = NEVER  # Waiting has an end of its own.
+        self.client.deadline = NEVER  # The waiter ends the wait.
         return WAITING
 
     def resume(self) -> None:
-        """Decide anew: there is an answer of the hub, or of the supervisor, or the wait is over."""
+        """Decide again: the hub or the supervisor has answered, or the wait is over."""
         client, runtime, wait = self.client, self.runtime, self.wait
         assert wait is not None
         now = monotonic()
@@ -396,7 +404,7 @@ class Exchange(Forwarding):
         was_at_gate = wait.end_period(self.state, self.waiting_since, now)
         awaited_key = self.state is AWAITS_KEY
         self.state = DECIDING
-        # What has come meanwhile is of its body, or of requests to come.
+        # The bytes that came meanwhile belong to its body or to later requests.
         data, client.buffer = wait.data + client.buffer, b""
         wait.data = b""
         outcome: Outcome
@@ -414,10 +422,10 @@ class Exchange(Forwarding):
             client.serve_next()
 
     def _resume_identification(self, data: bytes, end: int) -> Outcome:
-        """Go on once the supervisor has answered whose the key is. Raises what `begin` catches."""
+        """Continue after the supervisor's answer about the key's owner. Raises the errors that `begin` catches."""
         serving = self.runtime.snapshot
         if self.snapshot is not serving:
-            # The one before knows nobody any more, and nothing has come of the request but the guard's charge.
+            # The old snapshot has released its customers. Only the guard has been charged for the request so far.
             self.snapshot = serving
             self.read_request(data, end)
         if not self._find_binding():

@@ -1,9 +1,9 @@
-"""The record of a request and its answer, and what it holds: limits, an endpoint, a place in a queue.
+"""The record of a request and its answer, and the resources that it holds: limits, an endpoint, a place in a queue.
 
-An exchange is one object, as every further one would cost each request. Its life is told in four modules, each of which
-knows those before it: this record; response_relay.py, an answer on its way to the client; forwarding.py, a request on
-its way to an upstream; exchange.py, from the head to the decision to forward it. What few requests need is in parts
-that are made when they are: `Wait`, `BufferedBody`, and the functions of request_line_reader.py, own_response.py and
+An exchange is one object, because each further object would cost every request. Four modules describe its life, and
+each knows the ones before it: this record; response_relay.py, an answer on its way to the client; forwarding.py, a
+request on its way to an upstream; exchange.py, from the head to the decision to forward. Data that few requests need is
+in objects created on demand: `Wait`, `BufferedBody`, and the functions of request_line_reader.py, own_response.py and
 response_head.py.
 """
 
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.runtime import Runtime
 
 NO_RESPONSE: Final = 599
-"""The status by which limits are settled where there was no answer to be counted."""
+"""The status that settles limits if there was no answer to count."""
 
 
 class ExchangeRecord:
-    """The record of one exchange. Times are seconds of the monotonic clock, `now` is edge time."""
+    """The record of one exchange. Times are seconds of the monotonic clock; `now` is edge time."""
 
     __slots__ = (
         "accepts_whole",
@@ -102,30 +102,30 @@ class ExchangeRecord:
     )
 
     identity: "Identity"
-    """The identity of who sends the request."""
+    """The identity of the sender."""
     credentials: bytes
     keep: bytes
     trace: "TraceParent | None"
-    """The values of the request's head that `RequestHead` has under these names."""
+    """The values that `RequestHead` has under these names."""
     metering: "Metering"
-    """The meters of an answer that is relayed piece by piece, where anything but requests is counted."""
+    """The meters of an answer that is relayed piece by piece, if any count more than requests."""
     usage_requested: bool
-    """Whether the edge has asked for the usage that the answer's stream states, on a route where it may."""
+    """True if the edge asked for the usage that a stream states, on a route where it may ask."""
     is_patient: bool
-    """Whether its first upstream has all the time that others have, as the fallback of its route could not be asked."""
+    """True if the first upstream gets the full timeout, because the route's fallback could not take the request."""
     received_lines: tuple[bytes, bytes]
-    """The request line and the kept lines, not yet as the first upstream gets them, on a route with a fallback."""
+    """The request line and kept lines before they are changed for the first upstream, on a route with a fallback."""
     sent_at: float
-    """The time at which the request was written to the upstream."""
+    """When the request was written to the upstream."""
     shown_left: int
     """The number that `shown_policy` has left."""
     server: "UpstreamSide[Any] | None"
-    """The connection to the upstream, while it has one."""
+    """The connection to the upstream, while there is one."""
     upstream_request_id: bytes | None
-    """The upstream's own id of the request, for the access log, where its configuration names the field."""
+    """The upstream's own id of the request, for the access log, if the configuration names its field."""
 
     def __init__(self, client: "ClientSide[Any]", runtime: "Runtime") -> None:
-        # In one piece, as it is on the way of every request.
+        # One long function, because every request runs it.
         self.client = client
         self.runtime = runtime
         self.started = started = monotonic()
@@ -136,51 +136,55 @@ class ExchangeRecord:
         """The minor version of the request's HTTP."""
         self.length = self.interim_count = self.refusals = self.status = self.bytes_in = self.bytes_out = 0
         self.arrived = self.waiting_since = self.waiting_seconds = 0.0
-        """The time at which the answer began; the time since which the request waits for a connection or for the hub,
-        and for how long it has: none of that is the edge's own time."""
+        """When the answer began; since when the request waits for a connection or the hub; its total wait so far. Waits
+        do not count as the edge's own time.
+        """
         self.idle_timeout = NEVER
-        """Seconds between two pieces of its answer; known with its head."""
+        """Maximum of seconds between two pieces of the answer; known once its head has come."""
         self.buffered_body: BufferedBody | None = None
-        """The body, where the upstream gets requests whole and this one was not."""
+        """The body, if the upstream gets whole requests and this one came in parts."""
         self.collected: CollectedRequest | None = None
-        """The body as far as an estimate needs it, where one may be made and the body was not all here at once."""
+        """The part of the body that an estimate needs, if one may be made and the body did not come at once."""
         self.streamed_body = False
-        """Whether some of the body was sent after the head: then the request cannot be sent again."""
+        """True if a part of the body was sent after the head, so that the request cannot be sent again."""
         self.accepts_whole = False
-        """Whether the whole request was there when it was sent, and nothing forbids an answer in one piece."""
+        """True if the whole request was there when it was sent, and nothing forbids an answer in one piece."""
         self.state: State = DECIDING
         self.tried_endpoints: tuple[Endpoint, ...] = ()
         self.request_counters: tuple[Countable, ...] = ()
         self.response_counters: tuple[Countable, ...] = ()
-        """The counters to which the bytes of the bodies, and of a tunnel, are added before they are passed on."""
+        """The counters of bytes of the bodies and of a tunnel. They count bytes before these are passed on."""
         self.site: Site[Route] = NO_SITE
         self.route: Route | None = None
         self.binding: RouteBinding | None = None
         self.endpoint: Endpoint | None = None
-        """Each None until the step that finds it."""
+        """Each is None until the step that finds it."""
         self.server = None
         self.shown_policy: Policy | None = None
-        """The policy closest to refusal, which RateLimit fields tell of."""
+        """The policy closest to refusal, which the RateLimit fields report."""
         self.span: RequestSpan | None = None
         """Its span, if it is recorded."""
         self.wait: Wait | None = None
-        """The wait before the request is forwarded; None where it never had to."""
+        """The wait before the request is forwarded; None if it never waited."""
         self.exhausted_policies: tuple[Policy, ...] = ()
-        """Policies without room for it though there seemed to be some: other hosts have used it."""
+        """Policies that had room here but not on all hosts: other hosts have used it up."""
         self.limit_set: LimitSet | None = None
-        """The limits to be settled at its end; None where nothing is."""
+        """The limits to settle at the end; None without any."""
         self.notes = self.method = self.path = self.request_line = self.rid = self.message = b""
 
     # ---- derived values
 
     @property
     def has_begun_response(self) -> bool:
-        """Whether the head of a final answer has begun to go out, piece by piece."""
+        """True once the head of a final answer has begun to go out, piece by piece."""
         return self.state is ANSWERING or self.state is TUNNEL
 
     def is_streamed(self) -> bool:
-        """Return whether the body of the request may come as slowly as it likes: its service takes calls in which both
-        sides speak, and a slow one keeps neither a thread nor a connection of it; or it answers already."""
+        """Return whether the body of the request may arrive at any pace.
+
+        That holds for HTTP/2 services, whose calls may be bidirectional: a slow body occupies no thread or connection
+        there. It also holds once the answer has begun.
+        """
         binding = self.binding
         return self.has_begun_response or (
             self.state is not GATHERING and binding is not None and binding.route.service.speaks_http2
@@ -188,17 +192,17 @@ class ExchangeRecord:
 
     @property
     def streams_events(self) -> bool:
-        """Whether its answer is a stream of events that has begun: only those may be silent for ever."""
+        """True if the answer is an event stream that has begun. Only those may stay silent for any time."""
         return self.state is ANSWERING and self.idle_timeout == NEVER
 
     def is_secure(self) -> bool:
-        """Return whether the client is spoken with over TLS: here, or at the trusted proxy that says so."""
+        """Return whether the client uses TLS, towards this edge or towards a trusted proxy that says so."""
         scheme = self.head.forwarded_proto
-        # Of a chain of proxies the first one speaks with the client.
+        # In a chain of proxies the first one speaks with the client.
         return self.client.secure if scheme is None else scheme.partition(b",")[0].strip().lower() == b"https"
 
     def get_request_id(self) -> bytes:
-        """Return the id of this request, made now where it was refused before it got one."""
+        """Return the id of this request. A request that was refused before it got one gets it now."""
         if not self.rid:
             self.rid = self.head.request_id or self.runtime.ids.create_request_id(self.now + EPOCH)
         return self.rid
@@ -209,11 +213,11 @@ class ExchangeRecord:
         return NO_LABEL if route is None else route.label, NO_LABEL if binding is None else binding.tier
 
     def get_metered_quotas(self) -> "Metered":
-        """Return the customer's quotas that are charged what meters count."""
+        """Return the customer's quotas that the meters charge."""
         return NOTHING if self.limit_set is None else self.limit_set.metered
 
     def format_rate_fields(self) -> bytes:
-        """Format the RateLimit lines of the policy closest to refusal; nothing where no rate policy applied."""
+        """Format the RateLimit lines of the policy closest to refusal; empty if no rate policy applied."""
         shown = self.shown_policy
         if shown is None:
             return b""
@@ -221,10 +225,13 @@ class ExchangeRecord:
             return format_rate_limit(shown, self.shown_left, self.now) + format_legacy(shown, self.shown_left, self.now)
         return format_rate_limit(shown, self.shown_left, self.now)
 
-    # ---- what it holds
+    # ---- held resources
 
     def charge_reported(self, head: bytes) -> None:
-        """Charge the costs that an answer's head reports; a cost that it does not report is what was charged."""
+        """Charge the costs that an answer's head reports.
+
+        A missing cost defaults to the amount charged at admission.
+        """
         limit_set, binding = self.limit_set, self.binding
         if limit_set is not None and binding is not None and binding.limits.terms.headers:
             costs = [parse_cost(head, field) for field in binding.limits.terms.headers]
@@ -234,7 +241,7 @@ class ExchangeRecord:
                     self.shown_policy, self.shown_left = policy, left
 
     def settle_limits(self, status: int) -> None:
-        """Release what the limits hold of it, and refund those quotas that do not count an answer of this status."""
+        """Release the request's limits, and refund the quotas that do not count an answer of this status."""
         limit_set, self.limit_set = self.limit_set, None
         if limit_set is not None:
             limit_set.release()
@@ -245,11 +252,11 @@ class ExchangeRecord:
         """Refund the quotas that do not count an answer of this status."""
         limit_set.refund(self.now, lambda when: when == "admitted" or is_billed(when, status))
         if limit_set.sharing.totals:
-            # It may have been long since it was admitted, and nobody looks at quotas that nobody uses.
+            # Admission may be long ago, and without requests no other code reports the quota's change.
             notify_totals(limit_set, monotonic() + self.runtime.offset)
 
     def release_endpoint(self) -> None:
-        """Release the endpoint; for its breaker, a request that was not answered by now will not be."""
+        """Release the endpoint. If no answer has begun, its breaker stops counting the request as pending."""
         endpoint = self.endpoint
         if endpoint is not None:
             endpoint.outstanding -= 1
@@ -258,7 +265,7 @@ class ExchangeRecord:
             self.endpoint = None
 
     def release(self) -> None:
-        """Release what admission and selection took; nothing follows."""
+        """Release everything that admission and selection took. This is the end of the exchange."""
         if self.wait is not None:
             self.wait.leave(self.runtime)
         if self.limit_set is not None:
@@ -278,9 +285,9 @@ class ExchangeRecord:
     def log_end(
         self, error: str | None = None, *, aborted: bool = False, customer: tuple[str, str] | None = None
     ) -> None:
-        """Hand over its spans and write it to the access log, before `release` forgets its endpoint.
+        """Hand over the spans and write the access log, before `release` forgets the endpoint.
 
-        `error`: why it failed. `aborted`: the client left. `customer`: name and tier, where no binding has them.
+        `error`: why it failed. `aborted`: the client left. `customer`: name and tier, if no binding has them.
         """
         tracer, access_log = self.snapshot.tracer, self.snapshot.access_log
         if tracer is not None:

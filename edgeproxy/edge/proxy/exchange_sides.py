@@ -1,6 +1,7 @@
-"""The two sides of an exchange: what it needs of the client's connection, and of the one to the upstream.
+"""The two sides of an exchange: its interface to the client's connection and to the upstream's.
 
-Both connections know the exchange that they serve. Here it is `E`, so that nothing below exchange.py has to know it.
+Both connections know the exchange that they serve. Its type is the variable `E` here, so that modules below exchange.py
+need not import it.
 """
 
 import asyncio
@@ -28,10 +29,10 @@ class IdleConnection(Protocol):
 
     @property
     def idle_since(self) -> float:
-        """The time at which its last answer ended, in seconds of the monotonic clock."""
+        """When its last answer ended, in seconds of the monotonic clock."""
 
     def limit_idle(self, seconds: float) -> None:
-        """Keep it idle for no longer than this, from its last answer on."""
+        """Keep it idle for at most these seconds after its last answer."""
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -42,10 +43,10 @@ class IdleConnection(Protocol):
 
 
 class BodyFilter(Protocol):
-    """What changes the content of an answer on its way."""
+    """An object that changes the content of an answer on its way."""
 
     def feed(self, parts: Iterable[bytes], *, last: bool = False) -> bytes:
-        """Return what becomes of the next part of the content; `last`: nothing follows."""
+        """Return the changed form of the next parts of the content; `last`: nothing follows."""
 
     def end(self) -> bytes:
         """Return the rest at the end of the content."""
@@ -57,51 +58,51 @@ class UpstreamSide(IdleConnection, TunnelUpstream, Protocol[E]):
     exchange: E | None
     """The exchange whose answer it reads."""
     reusable: bool
-    """Whether it may serve another request after this one."""
+    """True if the connection may serve another request after this one."""
 
     body_filter: "BodyFilter | None"
-    """What the content of the answer under way passes through, if it does not pass as it is."""
+    """The filter for the content of the current answer; None if the content passes unchanged."""
 
     @property
     def reused(self) -> bool:
-        """Whether it has answered before."""
+        """True if the connection has answered before."""
 
     @property
     def backlog(self) -> "InputBacklog | None":
-        """Its input that waits for turns."""
+        """Its input that waits for later turns of the loop."""
 
     @property
     def rechunks(self) -> bool:
-        """Whether an answer is under way that the client gets in chunks, each written whole."""
+        """True if the client gets the current answer in chunks, each written whole."""
 
     @property
     def write_paused(self) -> bool:
-        """Whether it takes no more for now."""
+        """True if the upstream takes no more bytes for now."""
 
     @property
     def tunnel(self) -> Tunnel | None:
-        """The tunnel that it is a part of once it has left HTTP behind."""
+        """The tunnel that the connection belongs to after a protocol switch."""
 
     def begin_answer(self, data: bytes, end: int) -> None:
         """Begin an answer that is relayed piece by piece. Its head ends at `end`."""
 
     def learn_idle_timeout(self, block: bytes) -> None:
-        """Take from the first answer's head for how long this server keeps a connection that is idle."""
+        """Learn from the head of the first answer how long this server keeps an idle connection."""
 
     def release(self, now: float) -> None:
-        """Keep the connection for later where that is safe, else close it. `now` is of the monotonic clock."""
+        """Keep the connection for later if that is safe, else close it. `now` is monotonic time."""
 
     def pause_reading(self) -> None:
-        """Read no more for now."""
+        """Stop reading for now."""
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Resume reading."""
 
     def read_on(self) -> bool:
-        """Read the answer to its end though its client has left, if it states usage; returns whether that is so."""
+        """Read the answer to its end after its client left if it states usage. Return whether that is the case."""
 
     def end_event_stream(self) -> None:
-        """End the event stream under way, as if the upstream had ended it."""
+        """End the current event stream as if the upstream had ended it."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -111,27 +112,27 @@ class ClientSide(TunnelClient, Protocol[E]):
     """The client's connection. `deadline` is in seconds of the monotonic clock."""
 
     exchange: E | None
-    """The request under way."""
+    """The current request."""
     is_http2: bool
-    """Whether this is a stream of HTTP/2, which says itself where a body ends."""
+    """True if this is an HTTP/2 stream. Such a stream marks the end of a body itself."""
     buffer: bytes
     """Bytes that were read and belong to no request yet."""
     expects_new_head: bool
-    """Whether the head read last is not expected to come again."""
+    """True if the last head is not expected to come again."""
     changing: "Changing | None"
     """The lines that change with each request, once they are known."""
     heads_read: int
-    """Heads of which the meaning had to be read as a whole."""
+    """The number of heads that had to be parsed as a whole."""
 
     @property
     def holding(self) -> "Holding | None":
         """Its entry in the memory budget; None while nothing is held for it."""
 
     def update_held(self) -> None:
-        """State to the budget how many bytes are held."""
+        """Report to the budget how many bytes are held."""
 
     def is_pressed(self) -> bool:
-        """Return whether so much is held that memory is to be saved."""
+        """Return whether the budget is so full that memory must be saved."""
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -143,35 +144,35 @@ class ClientSide(TunnelClient, Protocol[E]):
 
     @property
     def is_last(self) -> bool:
-        """Whether no request after this one is served."""
+        """True if no request after this one is served."""
 
     def serve_no_more(self) -> None:
-        """Serve no request after the one under way."""
+        """Serve no request after the current one."""
 
     @property
     def copied_bytes_max(self) -> int:
-        """Bytes of a body up to which an answer is written in one piece."""
+        """The size of a body, in bytes, up to which an answer is written in one piece."""
 
     def write_whole(self, keep: bytes, changing: bytes, opening: bytes, rid: bytes, body: memoryview) -> None:
-        """Send a whole answer whose head is in pieces: a stream of HTTP/2 knows most of them in its own form."""
+        """Send a whole answer whose head is in pieces. An HTTP/2 stream has most of them encoded already."""
 
     @property
     def writelines(self) -> Callable[[Iterable[bytes | memoryview]], None]:
-        """Send these together."""
+        """Write several parts together."""
 
     def write_trailers(self, lines: list[bytes]) -> None:
-        """Write an answer's trailers where no chunks carry them."""
+        """Write an answer's trailers without chunked coding."""
 
     @property
     def trusted(self) -> bool:
-        """Whether the peer is a trusted proxy."""
+        """True if the peer is a trusted proxy."""
 
     @property
     def secure(self) -> bool:
-        """Whether it came over TLS."""
+        """True if the client connected over TLS."""
 
     def get_certificate(self) -> "ClientCertificate":
-        """Return the certificate that the client has shown."""
+        """Return the client's certificate."""
 
     @property
     def peer(self) -> str:
@@ -179,26 +180,26 @@ class ClientSide(TunnelClient, Protocol[E]):
 
     @property
     def address(self) -> "Address":
-        """The limits of the address that asks."""
+        """The limits of the client's address."""
 
     @property
     def forwarded_lines(self) -> bytes:
-        """The X-Forwarded lines that the upstream gets, and the name of X-Request-Id."""
+        """The X-Forwarded lines for the upstream, and the field name of X-Request-Id."""
 
     @property
     def body(self) -> "RequestBody | None":
-        """The body of the request under way, while some of it is still to come."""
+        """The body of the current request, while some of it is still to come."""
 
     @property
     def write_paused(self) -> bool:
-        """Whether the client does not take what is written to it."""
+        """True if the client does not read what is written to it."""
 
     @property
     def is_outdated(self) -> bool:
-        """Whether another configuration is taken over once the exchange is over."""
+        """True if the connection changes to another configuration after this exchange."""
 
     def apply_forwarded(self, head: "RequestHead") -> None:
-        """Take `address` and `forwarded` from what a trusted proxy says of its client."""
+        """Set `address` and `forwarded_lines` from a trusted proxy's fields about its client."""
 
     def limit_duration(self, exchange: E, until: float) -> None:
         """End the exchange by `until` (monotonic seconds), even if data still moves."""
@@ -207,22 +208,22 @@ class ClientSide(TunnelClient, Protocol[E]):
         """Read the body from here on; `data` follows the head."""
 
     def reject(self, exchange: E, refusal: "EdgeError | LimitSet", data: bytes, end: int) -> bytes:
-        """Answer a request that is not forwarded; returns what follows it, nothing where that cannot be told."""
+        """Answer a request that is not forwarded. Return the bytes after it, or none if its end is unknown."""
 
     def respond(self, answer: bytes, *, close: bool) -> None:
-        """Write an answer of the edge's own, which ends the exchange; `close` ends the connection as well."""
+        """Write an answer of the edge's own, which ends the exchange. `close` ends the connection as well."""
 
     def serve_next(self) -> None:
-        """Go on to the next request: the exchange is over."""
+        """Continue with the next request: the exchange is over."""
 
     def pause_reading(self) -> None:
-        """Read no more for now."""
+        """Stop reading for now."""
 
     def resume_reading(self) -> None:
-        """Read on, unless what is held is enough."""
+        """Resume reading, unless enough is held."""
 
     def abort(self) -> None:
         """Reset the connection at once."""
 
     def reset_when_sent(self) -> None:
-        """Reset the connection, once what was written before has arrived."""
+        """Reset the connection once everything written before has arrived."""

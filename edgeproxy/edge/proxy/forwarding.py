@@ -1,9 +1,9 @@
-"""A request on its way to an upstream: an endpoint, a connection, and what becomes of it where one of these fails.
+"""A request on its way to an upstream: choice of an endpoint, its connection, retries and the fallback.
 
-A request is sent again over another connection, or to another endpoint, only while all of it is still here, nothing
-of an answer has come, and doing it twice does no harm. Where that is not enough, or does not help, a route may have a
-fallback: another upstream. Whatever else goes wrong becomes an answer of the edge's own, or the end of the connection
-once a part of an answer has gone out, so that no part passes for a whole.
+The edge sends a request again, over another connection or to another endpoint, only while it still has the whole
+request, no byte of an answer has come, and a repetition does no harm. If retries are not allowed or do not help, a
+route may have a fallback: another upstream. Any other fault becomes an answer of the edge's own. Once a part of an
+answer has gone out, the edge ends the connection instead, so that no client takes the part for the whole.
 """
 
 from time import monotonic
@@ -30,29 +30,29 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.route_binding import RouteBinding
 
 UNREACHED: Final = frozenset(("connection_refused", "connection_timeout"))
-"""Faults that may be over a moment later. TLS on which the two do not agree is not."""
+"""Faults that may pass in a moment, so a retry may help. A failed TLS negotiation stays and is not among them."""
 
 REFUSALS_MAX: Final = 3
-"""Refused streams after each of which a request is sent once more."""
+"""The number of refused streams after which the edge still sends a request again."""
 
 KEPT_BYTES_MAX: Final = 64 << 10
-"""Bytes of a request that are kept while its body streams to a service that may still refuse the stream."""
+"""The largest request, in bytes, that is kept while its body streams to a service that may still refuse the stream."""
 
 ENDED_BY_EDGE: Final = "The edge ended the connection: nothing moved for too long, or a drain was over"
 
 Refusal = EdgeError | LimitSet
-"""The reason why a request is not forwarded: an error, or limits of which at least one has no room."""
+"""The reason why a request is not forwarded: an error, or a limit set with at least one exhausted limit."""
 
 
 class Forwarding(ResponseRelay):
-    """The request's half of an exchange, once it is admitted."""
+    """The request's half of an exchange, from admission on."""
 
     __slots__ = ()
 
     # ---- to an endpoint
 
     def select(self) -> None:
-        """Select the endpoint that the request goes to. Raises UpstreamError where there is none that may be asked."""
+        """Select the endpoint of the request. Raises UpstreamError if none is available."""
         binding = self.binding
         assert binding is not None
         service, region = binding.route.service, binding.preferred_region
@@ -83,7 +83,8 @@ class Forwarding(ResponseRelay):
         idle = endpoint.idle
         while idle:
             server: UpstreamSide[Forwarding] = idle.pop()
-            # One that was reset in this turn of the loop learns it in the next: what is written would be lost.
+            # A connection that was reset in this turn of the loop reports it in the next, and a write until then is
+            # lost.
             can_repeat = self.method == b"GET" and self.accepts_whole
             if not server.transport.is_closing() and (can_repeat or self._is_safe_on(server)):
                 self.server = server
@@ -98,10 +99,10 @@ class Forwarding(ResponseRelay):
         self._connect()
 
     def forget_message(self) -> bool:
-        """Drop what is kept of a request that was sent, as memory is short; it cannot be sent again then, and what was
-        collected for an estimate is lost.
+        """Drop the kept bytes of a sent request to save memory. The request cannot be sent again then, and the bytes
+        collected for an estimate are lost.
 
-        Return False where there is nothing worth dropping.
+        Return False if there is nothing large enough to drop.
         """
         body, collected = self.buffered_body, self.collected
         is_collected = collected is not None and len(collected) > UNCOUNTED_BYTES
@@ -113,8 +114,9 @@ class Forwarding(ResponseRelay):
         return True
 
     def keep_piece(self, data: bytes) -> None:
-        """Keep a piece of the body that goes to the upstream while the stream may still be refused, and the request is
-        small: so it can be sent again."""
+        """Keep a piece of the body sent upstream while the request is small and the stream may still be refused, so
+        that the edge can send the request again.
+        """
         if self.streamed_body:
             return
         assert self.binding is not None
@@ -130,33 +132,36 @@ class Forwarding(ResponseRelay):
                 self.client.update_held()
 
     def _is_safe_on(self, server: "UpstreamSide[Forwarding]") -> bool:
-        """Return whether a kept connection may have a request that, once lost, could not be sent again."""
+        """Return whether a kept connection may carry this request, which might not be repeatable after a loss."""
         on_disk = self.buffered_body is not None and self.buffered_body.is_on_disk
         if self.method in IDEMPOTENT and self.client.body is None and not on_disk:
             return True
         assert self.endpoint is not None
         if monotonic() - server.idle_since > self.endpoint.idle_lifetime.trusted_seconds:
-            # It may be closed at this moment. The others are older still.
+            # The upstream may be closing it at this moment. The other idle connections are older still.
             server.close()
             return False
         if is_readable(server.transport):
-            # Nobody asked it anything: it is about to close, or of no use.
+            # Input without a request means that the upstream is closing the connection, or that it is useless.
             server.abort()
             return False
         return True
 
     def _connect(self) -> None:
-        """Open a connection to the endpoint: `on_connected` or `on_unreachable` is called in the end."""
+        """Open a connection to the endpoint. The connector then calls `on_connected` or `on_unreachable`."""
         self.state = CONNECTING
         self.runtime.connector.connect(self)
 
     def on_connected(self, server: "UpstreamSide[Forwarding]") -> None:
-        """Send what there is of the request over a new connection, unless nobody waits for it any more."""
+        """Send the request, as far as it has come, over a new connection.
+
+        If the client has left, keep the connection idle.
+        """
         client = self.client
         if client.exchange is not self:
             server.release(monotonic())
         elif server.transport.is_closing():
-            # Nothing was written, so this may be done again with any request.
+            # Nothing was written, so any request may be retried.
             fault = UpstreamError("connection_terminated", "The upstream closed the connection at once")
             if self._select_retry(fault, same=True):
                 self._connect()
@@ -171,7 +176,7 @@ class Forwarding(ResponseRelay):
                 server.half_close()
             self.state = SENT
             self.sent_at = now = monotonic()
-            # As far as the edge's own time is concerned, this was the upstream's.
+            # This time counts as the upstream's, not as the edge's own.
             self.waiting_seconds += now - self.waiting_since
             head_timeout = self.binding.route.head_timeout
             client.deadline = now + (head_timeout if client.body is None else self.snapshot.body_idle)
@@ -185,7 +190,7 @@ class Forwarding(ResponseRelay):
     def on_unreachable(self, fault: UpstreamError) -> bool:
         """Retry at another endpoint, or once more at this one: it was unreachable, so nothing was sent.
 
-        Returns whether the caller is to go on, and connect to the endpoint that the request has now.
+        Return whether the caller should connect to the endpoint that the request has now.
         """
         if self._select_retry(fault, same=fault.error in UNREACHED):
             return True
@@ -193,13 +198,13 @@ class Forwarding(ResponseRelay):
         return False
 
     def on_upstream_lost(self, *, fresh: bool, begun: bool, fault: UpstreamError | None = None) -> None:
-        """Deal with the loss of the upstream connection within an answer. `begun`: some of its head had come. `fault`:
-        why it was lost, unless the upstream has closed it.
+        """Handle the loss of the upstream connection during an exchange.
 
-        Before any byte of the answer, the request is sent once more over a new connection if doing it twice does no
-        harm (RFC 9110 section 9.2.2) and all of it is still here. A kept connection, one that is not `fresh`, has
-        probably been closed as idle while the request was on its way: nobody is to blame for that, so nobody is
-        charged for it (RFC 9112 section 9.3.1).
+        `begun`: some of the answer's head had come. `fault`: the reason of the loss, or None if the upstream closed.
+        Before any byte of the answer, the request is sent once more over a new connection if a repetition does no harm
+        (RFC 9110 section 9.2.2) and all of it is still here. If the connection is not `fresh`, the upstream has
+        probably closed it as idle while the request was on its way. That is no endpoint's fault, so none is charged for
+        it (RFC 9112 section 9.3.1).
         """
         if fault is None:
             error = "http_response_incomplete" if self.has_begun_response else "connection_terminated"
@@ -220,9 +225,11 @@ class Forwarding(ResponseRelay):
             self.fail(fault)
 
     def on_upstream_refused(self) -> None:
-        """Send the request once more: the upstream says that it has done nothing of it (RFC 9113 section 8.7), so any
-        method may be sent again, if all of the request is still here. It was never begun, so it is no attempt, and
-        nobody is to blame."""
+        """Send the request once more after the upstream refused its stream.
+
+        The upstream states that it processed nothing (RFC 9113 section 8.7), so a request with any method may be sent
+        again if all of it is still here. The refusal counts neither as an attempt nor as the endpoint's fault.
+        """
         detail = "The upstream refused the request's stream, and has begun nothing of it"
         fault = UpstreamError("destination_unavailable", detail, status=503, is_local=True)
         endpoint, self.server = self.endpoint, None
@@ -237,10 +244,10 @@ class Forwarding(ResponseRelay):
             self.fail(fault)
 
     def _select_retry(self, fault: UpstreamError, *, same: bool) -> bool:
-        """Select the endpoint to which the request is sent once more; False where it must not be, or there is none.
+        """Select the endpoint for one more attempt. Return False if a retry is not allowed or no endpoint is left.
 
-        Rather another one than the same, which is taken only if `same` allows it. `fault` is what the last one is to
-        blame for. The caller knows that doing it twice does no harm.
+        Prefers another endpoint; the last one is taken only if `same` allows it. `fault` is charged to the last
+        endpoint. The caller has checked that a repetition does no harm.
         """
         endpoint = self.endpoint
         assert endpoint is not None
@@ -253,7 +260,7 @@ class Forwarding(ResponseRelay):
         return True
 
     def _move(self, fault: UpstreamError, other: "Endpoint", tried: "tuple[Endpoint, ...]") -> None:
-        """Have the request be sent to another endpoint, or once more to the same, for this fault of the last one."""
+        """Move the request to `other`, which may be the last endpoint itself, and record the last one's fault."""
         endpoint, metrics = self.endpoint, self.runtime.metrics
         assert endpoint is not None
         metrics.count_upstream_error(endpoint.service.name, fault.error)
@@ -271,7 +278,7 @@ class Forwarding(ResponseRelay):
     # ---- to another upstream
 
     def _lead_to_fallback(self, reason: str) -> "RouteBinding":
-        """Have what follows of the request be that of the fallback; return the customer's binding to it."""
+        """Switch the rest of the request to the fallback. Return the customer's binding to it."""
         assert self.binding is not None
         fallback = self.binding.fallback
         assert fallback is not None
@@ -280,10 +287,10 @@ class Forwarding(ResponseRelay):
         return fallback
 
     def fall_back(self, reason: str) -> bool:
-        """Send the request to the fallback of its route; return False where there is none, or it cannot be sent there.
+        """Send the request to the fallback of its route. Return False if there is none, or it cannot take the request.
 
-        All of it must be here, and nothing of an answer have gone out. `reason`: what the first upstream has done, as
-        the metric names it. The caller ends the connection to that one.
+        The whole request must be here, and no byte of an answer may have gone out. `reason` is the first upstream's
+        fault, as the metric names it. The caller ends the connection to the first upstream.
         """
         binding, endpoint = self.binding, self.endpoint
         if binding is None or binding.fallback is None or not upstream_request.is_repeatable(self):
@@ -296,7 +303,7 @@ class Forwarding(ResponseRelay):
             self.runtime.metrics.count_upstream_error(service.name, error.error)
             return False
         now = monotonic()
-        # The time of the first upstream is none of the edge's own.
+        # The first upstream's time does not count as the edge's own.
         self.waiting_seconds += now - (self.sent_at if self.state is SENT else self.waiting_since)
         if endpoint is not None:
             self.release_endpoint()
@@ -313,9 +320,10 @@ class Forwarding(ResponseRelay):
         return True
 
     def time_out(self, *, is_overdue: bool) -> None:
-        """End a request to which no answer has begun in time; `is_overdue`: it takes too long as a whole.
+        """Handle a request without an answer in time. `is_overdue`: its total time is over.
 
-        The fallback is asked sooner than others are given up. Who cannot be asked there waits on.
+        A route's fallback is tried earlier than other requests time out. If it cannot take the request, the wait goes
+        on.
         """
         error = UpstreamError("http_response_timeout", "The upstream did not answer in time", status=504)
         binding, route = self.binding, self.route
@@ -327,8 +335,10 @@ class Forwarding(ResponseRelay):
             self.client.deadline = monotonic() + route.patience
 
     def _fall_back_from(self, fault: UpstreamError) -> bool:
-        """Send the request to its fallback, and end the connection to the upstream that has failed, which is charged
-        for it; return False where it cannot be sent there."""
+        """Send the request to its fallback, end the connection to the failed upstream, and charge its endpoint.
+
+        Return False if the fallback cannot take the request.
+        """
         endpoint, server = self.endpoint, self.server
         if not self.fall_back(fault.error):
             return False
@@ -339,7 +349,7 @@ class Forwarding(ResponseRelay):
         return True
 
     def _charge(self, endpoint: "Endpoint", fault: UpstreamError) -> None:
-        """Count a fault, and hold it against the endpoint, unless its answer's status has been already."""
+        """Count a fault and charge it to the endpoint, unless the status of its answer was charged already."""
         self.runtime.metrics.count_upstream_error(endpoint.service.name, fault.error)
         if not fault.is_local and not (self.has_begun_response and self.status >= 500):
             endpoint.record_failure(monotonic())
@@ -347,9 +357,9 @@ class Forwarding(ResponseRelay):
     # ---- requests that the upstream gets whole
 
     def start_buffering(self, max_bytes: int) -> bool:
-        """Take the body in first, `max_bytes` at most; False where all of it is there already.
+        """Start to read the whole body first, up to `max_bytes`. Return False if it is all here already.
 
-        Raises RejectedError(413) where it is larger.
+        Raises RejectedError(413) if it is larger.
         """
         if max(self.length, self.bytes_in) > max_bytes:
             raise RejectedError(413, "The body is larger than this service accepts")
@@ -362,14 +372,17 @@ class Forwarding(ResponseRelay):
         self.waiting_since = now = monotonic()
         client.deadline = now + self.snapshot.body_idle
         if self.head.expect and self.minor:
-            # Nobody else would tell the client to go on.
+            # The upstream does not see the request yet, so it cannot send 100 Continue.
             client.write(message.CONTINUE)
         self.buffered_body.move_to_disk()
         return True
 
     def take_whole_body(self) -> bool:
-        """Take the body in first where the fallback needs it whole, or the usage of a stream is to be asked for, which
-        is done where all of it is here; False where it passes as it comes, or is here."""
+        """Read the whole body first if the fallback needs it, or if the edge must ask for a stream's usage.
+
+        The edge can add its question only to a complete body. Return False if the body passes on as it comes, or is
+        complete.
+        """
         binding = self.binding
         assert binding is not None
         asks = binding.asks_for_usage and stream_usage.may_request_usage(self)
@@ -387,7 +400,7 @@ class Forwarding(ResponseRelay):
             self.head = ALTERED
 
     def send_buffered(self) -> None:
-        """Send a request whose body is whole."""
+        """Send a request after its whole body has come."""
         assert self.buffered_body is not None
         assert self.binding is not None
         if self.binding.asks_for_usage and not self.buffered_body.is_on_disk and stream_usage.may_request_usage(self):
@@ -414,7 +427,7 @@ class Forwarding(ResponseRelay):
         self.client.resume_reading()
 
     def _send_from_disk(self, server: "UpstreamSide[Forwarding]") -> None:
-        """Send what of the body is on disk, behind what was in memory."""
+        """Send the part of the body that is on disk, after the part in memory."""
         body = self.buffered_body
         if body is None or not body.is_on_disk:
             return
@@ -434,15 +447,15 @@ class Forwarding(ResponseRelay):
     # ---- ends
 
     def format_own_response(self, reason: Refusal, *, close: bool) -> bytes:
-        """Format the edge's own answer, which is counted and logged by that; `close` ends the connection as well."""
+        """Format the edge's own answer, and count and log it. `close` ends the connection as well."""
         if isinstance(reason, LimitSet):
             return own_response.format_refusal(self, reason, close)
         return own_response.format_error(self, reason, close=close)
 
     def fail(self, error: EdgeError, *, is_overdue: bool = False) -> None:
-        """End the exchange with an answer of the edge's own; by a reset, where another answer has begun.
+        """End the exchange with an answer of the edge's own, or with a reset if another answer has begun.
 
-        Unless the fallback of its route can have the request, and it is not overdue.
+        If the request is not overdue and its route's fallback can take it, the exchange goes on there instead.
         """
         client, endpoint = self.client, self.endpoint
         if isinstance(error, UpstreamError):
@@ -461,18 +474,18 @@ class Forwarding(ResponseRelay):
             client.exchange = None
             client.reset_when_sent()
             return
-        # A client that waits for 100 may or may not send its body now; where the next request begins is unclear. So it
-        # is where nobody has looked yet at what has come behind the head.
+        # A client that waits for 100 may or may not send its body now, so the start of the next request is unknown. It
+        # is also unknown while the bytes after the head have not been read.
         unclear = client.body is not None or self.head.expect or self.state in (AWAITS_CLAIMS, AWAITS_BODY)
         close = client.is_last or unclear
         client.respond(self.format_own_response(error, close=close), close=close)
         client.serve_next()
 
     def abandon(self, *, ended_by_edge: bool = False) -> None:
-        """End the exchange of a client that is gone: so is the reason to bother the upstream."""
+        """End the exchange of a client that left. The upstream has nothing more to do for it."""
         server = self.server
         if self.state in (AWAITS_KEY, AWAITS_CLAIMS, AWAITS_BODY):
-            self.get_request_id()  # It waited, and had none yet.
+            self.get_request_id()  # A waiting request had no id yet.
         tunnel_is_over = server is not None and server.tunnel is not None and self.client.half_closed
         if ended_by_edge:
             self.log_end(ENDED_BY_EDGE)
@@ -483,6 +496,6 @@ class Forwarding(ResponseRelay):
         if server is None:
             return
         if tunnel_is_over:
-            server.close()  # After the last words: both sides of the tunnel have closed.
+            server.close()  # Both sides have closed the tunnel, so the last bytes go out first.
         elif ended_by_edge or not server.read_on():
             server.abort()

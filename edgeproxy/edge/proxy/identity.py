@@ -1,8 +1,8 @@
-"""Identities: keys, tokens and certificates, the customers behind them, and the route bindings that they may use.
+"""Identities: keys, tokens and certificates, their customers, and the route bindings that these may use.
 
-A key is looked up by its SHA-256. The identity that a look-up gave is remembered with the key itself, within a bound,
-for as long as the configuration serves. A key that is in none of its files may be in the directory (key_lookup.py):
-then its identity is unresolved until the owner is known.
+A key is looked up by its SHA-256. The resulting identity is cached by the key itself, up to a bound, while the
+configuration serves. A key that is in none of its files may be in the directory (key_lookup.py). Then its identity is
+unresolved until the owner is known.
 """
 
 import hashlib
@@ -42,17 +42,17 @@ FOREVER, UNRESOLVED = float("inf"), float("-inf")
 UNCERTIFIED = "A client certificate is needed here"
 
 STALE_SECONDS = 1.0
-"""Seconds for which an identity of the directory still holds while the supervisor is asked anew."""
+"""Seconds for which an identity of the directory remains valid while the supervisor is asked again."""
 
 
 class TokenDigest(NamedTuple):
-    """The key of a token among API keys: equal to nothing that can be sent as a key, as it is not bytes."""
+    """The cache key of a token among API keys. It is not bytes, so it equals no key that a client can send."""
 
     sha256: bytes
 
 
 class Identity:
-    """A customer who asks. `valid_until` is edge time: after it, the identity must be looked up anew."""
+    """The customer who sends a request. `valid_until` is edge time; after it, the identity must be looked up again."""
 
     __slots__ = ("bindings", "valid_until")
 
@@ -73,40 +73,42 @@ class UnresolvedIdentity(Identity):
         self.expires = FOREVER
         """Edge time."""
         self.raised_until = FOREVER
-        """Edge time at which a raise of the owner's limits ends, which the bindings have until then."""
+        """Edge time at which a temporary raise of the owner's limits ends. The bindings include it until then."""
 
     def set_owner(self, owner: KeyOwner, now: float) -> None:
-        """Set the owner as of edge time `now`; bindings with limits of before are to be replaced by the caller."""
+        """Set the owner as of edge time `now`. The caller replaces bindings with older limits."""
         end = find_raise_end(owner.customer)
         self.owner = owner
         self.raised_until = FOREVER if end is None or end - EPOCH <= now else end - EPOCH
 
     def is_bound_to(self, owner: KeyOwner, now: float) -> bool:
-        """Return whether the bindings are those of this owner at edge time `now`."""
+        """Return whether the bindings belong to this owner and are current at edge time `now`."""
         return self.owner == owner and now < self.raised_until
 
 
 class TokenHolder(UnresolvedIdentity):
-    """An identity by a token of an issuer. `secret` is the token's digest, by which it is remembered, and `digest` what
-    the supervisor is asked: for the customer by name."""
+    """An identity by an issuer's token.
+
+    `secret` is the token's digest, the key in the cache. `digest` asks the supervisor for the customer by name.
+    """
 
     __slots__ = ("claims", "token")
 
     def __init__(self, token: bytes, digest: TokenDigest) -> None:
         super().__init__(digest, b"")
         self.token: bytes = token
-        """Empty once it is verified."""
+        """Empty once the token is verified."""
         self.claims: Claims | None = None
 
 
 class CertificateHolder(UnresolvedIdentity):
-    """An identity by a certificate whose name is in none of the files; the connection has it, and no request."""
+    """An identity by a certificate whose name is in none of the files. The certificate belongs to the connection."""
 
     __slots__ = ()
 
 
 def find_name(identity: UnresolvedIdentity) -> str | None:
-    """Return the customer of an identity that was unresolved, if it is known by now."""
+    """Return the customer of an identity that was unresolved, or None if it is still unknown."""
     return None if identity.owner is None else identity.owner.name
 
 
@@ -115,8 +117,10 @@ def _raise_unresolved(route: Route) -> RouteBinding:
 
 
 class Directory:
-    """The customers of a configuration, under its settings. `tables` are those in which their requests are counted;
-    `key_lookup` knows who else there is."""
+    """The customers of a configuration, under its settings.
+
+    `tables` count their requests. `key_lookup` knows the customers of the directory.
+    """
 
     def __init__(
         self,
@@ -133,21 +137,20 @@ class Directory:
         self._key_lookup = None if settings.directory is None else key_lookup
         self._ttl = 0.0 if settings.directory is None else settings.directory.ttl
         self.closes_revoked = settings.directory is not None and settings.directory.revoked == "close"
-        """Whether what is under way for a key ends when the key is revoked."""
+        """True if the revocation of a key ends its open requests."""
         self._issuers: TokenVerifier | None = None
         if settings.issuers and key_lookup is not None:
             self._issuers = TokenVerifier(settings.issuers, key_lookup.issuer_keys, key_lookup.request_issuer_keys)
         self._certificate_name = settings.auth.certificate
         self._identities: IdentityMemory[bytes | TokenDigest, Identity] = IdentityMemory(settings.limits.remembered)
         self._certificate_identities: IdentityMemory[str, Identity] = IdentityMemory(settings.limits.remembered)
-        """Identities by certificates, by the names in them: separate from all that can be sent as a key."""
+        """Identities by certificates, keyed by the names in them, apart from everything that can be sent as a key."""
         self.recalled = self.looked_up = 0
-        """Keys that were remembered, and those that were not, since they were last counted: of heads that were not
-        remembered as a whole."""
+        """Cached and uncached keys since the last count, for heads that were not cached as a whole."""
         self._create_identities(settings)
 
     def count_lookups(self) -> None:
-        """Count how keys were found since the last time."""
+        """Count the key look-ups since the last call."""
         memories = self._identities, self._certificate_identities
         self._metrics.count_identities(self.recalled, self.looked_up, sum(memory.evicted for memory in memories))
         self.recalled = self.looked_up = 0
@@ -155,9 +158,9 @@ class Directory:
             memory.evicted = 0
 
     def _create_identities(self, settings: "EdgeSettings") -> None:
-        """Create the identities of those who are nobody known."""
-        # A key may be in the query, at which one has to look each time: nobody is nobody before that. So with
-        # certificates.
+        """Create the identities of senders without a known customer."""
+        # The query or a certificate may hold a key, and must be checked in each request. Until then a sender without a
+        # key line is not known to be anonymous, so that identity is never valid.
         certifying = any("certificate" in route.auth for route in settings.routes)
         until = UNRESOLVED if certifying or settings.auth.query is not None else FOREVER
         missing = f"An API key is needed here. {settings.auth.key_instructions}"
@@ -175,12 +178,14 @@ class Directory:
         """The identity of preflights that services answer."""
 
     def _create_keyless(self, reason: str, why: str) -> Identity:
-        """Create the identity of those who are refused where a key is needed; `reason` is the metric's."""
+        """Create the identity of senders who are refused wherever a key is needed. `reason` is the metric's label."""
         return Identity(lambda route: self._access.bind_without_key(route, reason, why))
 
     def resolve(self, secret: bytes | None) -> Identity:
-        """Return the identity behind a key, or behind none; `unknown` itself where nobody has the key, and an
-        UnresolvedIdentity where others than the files may know it."""
+        """Return the identity behind a key, or the anonymous identity for None.
+
+        Return `unknown` if the key has no owner, and an UnresolvedIdentity if the supervisor may know the owner.
+        """
         if secret is None:
             return self.anonymous
         known = self._identities
@@ -206,7 +211,7 @@ class Directory:
         return identity
 
     def _bind_held_key(self, key: HeldKey, route: Route) -> RouteBinding:
-        """Return the binding of a key of the files. Raises RejectedError as `bind`."""
+        """Return the binding of a key from the files. Raises RejectedError as `bind`."""
         return self._access.bind(key, self._customers.get_customer(key.customer), route)
 
     def resolve_certificate(self, certificate: "ClientCertificate", now: float) -> Identity:
@@ -238,8 +243,10 @@ class Directory:
         return identity
 
     def refresh(self, identity: Identity, route: Route, now: float) -> Identity | None:
-        """Return the identity on this route of one that is not valid at edge time `now`; None where its owner must be
-        looked up."""
+        """Refresh an identity that is not valid at edge time `now`, on this route.
+
+        Return None if its owner must be looked up.
+        """
         key_lookup = self._key_lookup
         if identity is self.anonymous:
             return identity
@@ -255,13 +262,14 @@ class Directory:
         if known is None:
             if not key_lookup.is_unknown(identity.digest):
                 return None
-            self._require_valid(key_lookup.validity.first, now)  # That directory may have it by now.
+            # The directory that is out of date may have the key by now.
+            self._require_valid(key_lookup.validity.first, now)
             return unknown
         person, at = known
         assert person is not None
         valid_until = self._require_valid(key_lookup.validity.get(person.residency), now)
         if self._customers.has_customer(person.name):
-            return unknown  # What the files say of a customer, they say whole.
+            return unknown  # The files' description of a customer is complete, so the directory's is not used.
         before = None if certified else self._identities.get(identity.secret)
         if isinstance(before, UnresolvedIdentity) and before.owner == person:
             identity = before
@@ -279,7 +287,7 @@ class Directory:
         return identity
 
     def _require_valid(self, valid_until: float, now: float) -> float:
-        """Return until when a directory counts; raises RejectedError(503) where it is too old at edge time `now`."""
+        """Return the end of validity of a directory. Raises RejectedError(503) if it is too old at edge time `now`."""
         if valid_until <= now:
             self._metrics.count_auth_failure("stale")
             why = "What this edge knows of its customers is too old to be believed"
@@ -287,7 +295,7 @@ class Directory:
         return valid_until
 
     def _refresh_token(self, holder: TokenHolder, now: float) -> Identity | None:
-        """Return the identity of a token; None where the supervisor has to be asked for the customer."""
+        """Return the identity of a token; None if the supervisor must be asked for the customer."""
         assert self._issuers is not None
         claims = holder.claims
         if claims is None:
@@ -321,9 +329,11 @@ class Directory:
         return holder
 
     def _bind_token(self, claims: "Claims", person: KeyOwner | None, route: Route, at: float) -> RouteBinding:
-        """Return the binding of the customer whom a token names, as of the Unix second `at`: of the files, else the
-        directory's (`person`), else one of whom nothing but the tier is known. Raises RejectedError as
-        `bind_directory_customer`."""
+        """Return the binding of the customer that a token names, at the Unix second `at`.
+
+        The customer comes from the files, or else from the directory (`person`), or else the token states its tier.
+        Raises RejectedError as `bind_directory_customer`.
+        """
         terms = Key(sha256=claims.subject, customer=claims.customer, scopes=claims.scopes)
         key = HeldKey(bytes.fromhex(terms.sha256), claims.customer, terms)
         if self._customers.has_customer(claims.customer):
@@ -346,14 +356,14 @@ class Directory:
         return self._access.bind(key, customer, route, "jwt", claims.names, residency)
 
     def _resolve_identity(self, identity: UnresolvedIdentity, person: KeyOwner, now: float) -> None:
-        """Settle whose an identity is at edge time `now`."""
+        """Settle the owner of an identity at edge time `now`."""
         identity.set_owner(person, now)
         identity.expires = FOREVER
         key: HeldKey | None = None
         try:
             key = HeldKey(identity.digest, person.name, parse_key(person, identity.digest))
         except ValueError:
-            pass  # Which each request is told.
+            pass  # The binding reports it to each request.
         by = "certificate" if isinstance(identity, CertificateHolder) else "key"
         bindings = RouteBindings(
             lambda route: self._access.bind_directory_customer(person, key, route, now + EPOCH, by)
@@ -363,7 +373,7 @@ class Directory:
             identity.expires = key.terms.expires - EPOCH
 
     def forget_customers(self, customers: Collection[str] | None) -> None:
-        """Forget what was told of these customers; None: of anybody who is not in the files."""
+        """Forget the identities of these customers; None: of all that are not in the files."""
         known = self._identities
         for secret, identity in tuple(known.items()):
             if isinstance(identity, UnresolvedIdentity) and (customers is None or find_name(identity) in customers):
@@ -374,17 +384,17 @@ class Directory:
                 identity.valid_until = UNRESOLVED
 
     def refresh_flags(self) -> None:
-        """Forget all bindings: who has which flag is to be settled anew."""
+        """Drop all bindings, because the customers' flags must be settled again."""
         self._access.forget_terms()
         self.anonymous.bindings.clear()
         self._identities.clear_bindings()
         self._certificate_identities.clear_bindings()
 
     def retire(self) -> "OrderedDict[bytes | TokenDigest, Identity]":
-        """Let go of everything: nobody is looked up here any more. The identities are left to the caller.
+        """Release everything: this directory serves no more look-ups. Return the identities to the caller.
 
-        Identities hold the directory, for their route bindings. It holds them no longer, so that the memory of all is
-        free as soon as the last request of them is over, and nobody has to search for it.
+        Identities refer to the directory through their route bindings. The directory no longer refers to them, so all
+        memory is free when the last request ends, without the garbage collector.
         """
         known, self._identities = self._identities, IdentityMemory(0)
         self._certificate_identities.clear()

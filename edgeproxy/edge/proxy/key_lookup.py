@@ -1,9 +1,9 @@
 """Look-ups, through the supervisor, of keys that are in none of the edge's files.
 
-The first request with such a key waits here for at most one second, together with all others that have the key; the
-supervisor is asked once for each key. The number of pending look-ups is bounded, so that clients with invalid keys keep
-neither the supervisor nor this worker from serving clients with valid ones. Each address has a share of them
-(base/shares.py), so one client with invalid keys keeps no other from having its key looked up.
+The first request with such a key waits here for at most one second, together with all others that have the key. The
+worker asks the supervisor once for each key. The number of pending look-ups is bounded, so that clients with invalid
+keys keep neither the supervisor nor this worker from serving clients with valid ones. Each address has a share of the
+look-ups (base/shares.py), so one client with invalid keys does not block the look-ups of others.
 """
 
 import asyncio
@@ -25,63 +25,69 @@ if TYPE_CHECKING:
 WAIT_SECONDS_MAX = 1.0
 """Seconds that a request waits at most."""
 PENDING_KEYS_MAX = 1024
-"""Keys that are asked for at a time; as many again may be that were known before."""
+"""Look-ups of new keys that may be pending. As many again may be pending for keys that were known before."""
 ADDRESS_SHARE = 1 / 5
 """The fraction of pending look-ups that one address, or a /64 of IPv6, gets at most."""
 LOG_SECONDS = 10.0
 """Seconds between two log lines about the share of one address."""
 KEYS_MAX = 16_384
-"""Keys of which it is remembered whose they are, and as many of which it is that nobody has them."""
+"""Cached keys with an owner, and as many cached keys without one."""
 ISSUER_REQUEST_SECONDS = 5.0
-"""Seconds in which the supervisor is told no more than once that an issuer has other keys."""
+"""Minimum of seconds between two messages to the supervisor that an issuer has new keys."""
 UNKNOWN_SECONDS = 10.0
-"""Seconds for which nobody is asked again for a key that nobody has. What changes in the directory is heard of."""
+"""Seconds for which a key without an owner is not looked up again. Changes of the directory arrive as messages
+anyway.
+"""
 FOREVER = float("inf")
 MUTE_SECONDS = 0.5
-"""Seconds for which a supervisor is not asked again that cannot tell."""
+"""Seconds for which the worker does not ask a supervisor that could not answer."""
 
 
 class CachedOwner(NamedTuple):
-    """The owner of a key, and the monotonic time at which that was told. None: it was known, and is to be asked
-    anew."""
+    """The owner of a key, and the monotonic time of that answer.
+
+    None: the owner was known, and must be looked up again.
+    """
 
     owner: KeyOwner | None
     fetched_at: float
 
 
 class DirectoryValidity:
-    """Until when what was told of customers counts, by residency, in edge time; after it nobody of it is served."""
+    """The validity of directory data by residency, in edge time. Customers of a residency are refused after it."""
 
     def __init__(self) -> None:
         self._until = {"": FOREVER}
         self.first = FOREVER
-        """When the first directory is too old."""
+        """When the first directory becomes too old."""
         self.last = FOREVER
-        """When all of them are."""
+        """When all directories are too old."""
 
     def update(self, residency: str, until: float) -> bool:
-        """Set until when the directory of a residency counts; return whether that was later before."""
+        """Set the end of validity of a residency's directory. Return whether it was later before."""
         before, self._until[residency] = self.get(residency), until
         self.first, self.last = min(self._until.values()), max(self._until.values())
         return until < before
 
     def get(self, residency: str) -> float:
-        """Return until when the directory of a residency counts."""
+        """Return the end of validity of a residency's directory."""
         return self._until.get(residency, FOREVER)
 
 
 class KeyLookup:
-    """The owners of keys of the directory that one worker knows. `offer` sends its supervisor a message."""
+    """The owners of directory keys that one worker knows. `offer` sends a message to its supervisor."""
 
     def __init__(self, offer: Callable[[LookUpKeys | FetchIssuerKeys], bool]) -> None:
-        """`offer` returns False where the message was not taken, as the one before is still to be read."""
+        """`offer` returns False if the message was not taken, because the supervisor has yet to read the previous
+        one.
+        """
         self._offer = offer
         self._outbox = CoalescingSender(offer, self._collect_questions, self._on_sent)
         self._owners: OrderedDict[bytes, CachedOwner] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
-        """Keys that nobody has, until when that is believed; by their digest, as all here."""
+        """Keys without an owner, and until when that is cached. All dictionaries here are keyed by digest."""
         self._waiting: dict[bytes, dict[Waiter, asyncio.TimerHandle]] = {}
-        """The keys that the supervisor was asked for and has not answered, and who waits for each."""
+        """Keys with a pending look-up, and the requests that wait for each."""
         self._places = Places(PENDING_KEYS_MAX)
         self._claims: dict[bytes, Claim] = {}
         """The places of keys that were not known before, by their digest."""
@@ -89,25 +95,25 @@ class KeyLookup:
         self._questions_due: list[bytes] = []
         self._mute_until = 0.0
         self._generation = 0
-        """The generation of the last word to forget: what was looked up before that is not remembered after it."""
+        """The generation of the last order to forget. Answers of earlier generations are not cached."""
         self._issuer_requests: dict[str, float] = {}
-        """Issuers whose keys were asked for before it is time, and the monotonic time of that."""
+        """Issuers whose keys were requested early, and the monotonic time of the request."""
         self.issuer_keys: dict[str, list[PyJWK]] = {}
-        """The public keys of those who issue tokens, by name."""
+        """The public keys of token issuers, by issuer name."""
         self.flags: dict[str, dict[str, Flag]] = {"": {}}
-        """The flags of the directory of each residency, by name."""
+        """The flags of each residency's directory, by name."""
         self.validity = DirectoryValidity()
 
     def on_supervisor_lost(self) -> None:
-        """Let everybody decide anew who waits: whose key is known goes on, and nobody else can be."""
+        """Let all waiting requests decide again. Those whose key is known go on; the others cannot be identified."""
         self._outbox.closed = True
         for digest in tuple(self._waiting):
             self._resume_waiting(digest)
 
-    # ---- what is known
+    # ---- cached answers
 
     def find_owner(self, digest: bytes) -> CachedOwner | None:
-        """Return the owner of a key, as last told; None where the supervisor has to be asked."""
+        """Return the cached owner of a key; None if the supervisor must be asked."""
         known = self._owners.get(digest)
         if known is None or known.owner is None:
             return None
@@ -115,7 +121,7 @@ class KeyLookup:
         return known
 
     def is_unknown(self, digest: bytes) -> bool:
-        """Return whether it was told a moment ago that nobody has this key."""
+        """Return whether a recent answer said that the key has no owner."""
         until = self._unknown.get(digest)
         if until is None:
             return False
@@ -125,7 +131,7 @@ class KeyLookup:
         return False
 
     def forget_customers(self, customers: Collection[str] | None, generation: int = 0) -> None:
-        """Forget what was told of these customers; None: of anybody."""
+        """Forget the cached owners of these customers; None: of all."""
         self._generation = max(self._generation, generation)
         self._unknown.clear()
         for digest, (person, _) in self._owners.items():
@@ -133,17 +139,17 @@ class KeyLookup:
                 self._owners[digest] = CachedOwner(None, 0.0)
 
     def request_issuer_keys(self, issuer: str) -> None:
-        """Request the keys of an issuer, by its name, of which a token is signed with a key that is not known."""
+        """Request the keys of the issuer with this name, after a token was signed with an unknown key."""
         now = monotonic()
         if self._issuer_requests.get(issuer, float("-inf")) <= now - ISSUER_REQUEST_SECONDS and self._offer(
             FetchIssuerKeys(issuer)
         ):
             self._issuer_requests[issuer] = now
 
-    # ---- who is asked for
+    # ---- look-ups
 
     def compute_wait_seconds(self, since: float) -> float:
-        """Return the seconds that a request may still wait that has come at `since` (monotonic)."""
+        """Return the seconds that a request may still wait if it came at `since` (monotonic)."""
         return since + WAIT_SECONDS_MAX - monotonic()
 
     def look_up(
@@ -155,10 +161,10 @@ class KeyLookup:
         subject: bytes = b"",
         address: str = "",
     ) -> bool:
-        """Request a key's owner, and let a request wait for it for at most `seconds`.
+        """Request a key's owner, and let the request `who` wait for it for at most `seconds`.
 
-        A key that was not known before takes from the share of `subject`, which is that of `address`. Return False if
-        this is of no use: no answer can come, or too many look-ups are pending.
+        The look-up of a new key uses the share of `subject`, which stands for `address`. Return False if the look-up is
+        useless: no answer can come, or too many look-ups are pending.
         """
         if self._outbox.closed or seconds <= 0 or monotonic() < self._mute_until:
             return False
@@ -177,7 +183,7 @@ class KeyLookup:
         return True
 
     def _take_place(self, digest: bytes, subject: bytes, address: str) -> bool:
-        """Take a place for a key that was not known before; return False where the share of the subject is used up."""
+        """Reserve a place for a new key. Return False if the share of the subject is exhausted."""
         claim = (Share(subject.hex(), ADDRESS_SHARE),)
         if self._places.find_exhausted(claim) is not None:
             self._log.error("a key is not looked up: too many others are, for its address or for all", address)
@@ -187,14 +193,14 @@ class KeyLookup:
         return True
 
     def _collect_questions(self) -> LookUpKeys:
-        """Return the keys that the supervisor is to be asked for, as one message."""
+        """Return the keys to look up, as one message to the supervisor."""
         return LookUpKeys(self._questions_due.copy())
 
     def _on_sent(self) -> None:
         self._questions_due.clear()
 
     def remove_waiter(self, digest: bytes, who: Waiter) -> None:
-        """Remove a request that waits no more."""
+        """Remove a request that no longer waits."""
         over = self._waiting.get(digest, {}).pop(who, None)
         if over is not None:
             over.cancel()
@@ -204,10 +210,10 @@ class KeyLookup:
         who.resume()
 
     def on_answer(self, answer: KeysLookedUp) -> None:
-        """Take over the supervisor's answer, and let those go on who wait for it."""
+        """Take over the supervisor's answer, and resume the requests that wait for it."""
         now = monotonic()
         if answer.generation < self._generation and (answer.known or answer.unknown):
-            # Looked up before something changed: whoever waits is told what is so now.
+            # This answer predates a change, so the keys are looked up again for the waiting requests.
             self._questions_due += [*answer.known, *answer.unknown]
             self._outbox.schedule()
             answer = KeysLookedUp({}, [], answer.untold)

@@ -1,21 +1,21 @@
-"""Overload shedding: what a worker cannot do in time it turns away at once, the lowest priority first.
+"""Overload shedding: a worker with too much work refuses requests at once, those of the lowest priority first.
 
-How long work waits in a worker is how late its loop comes to a timer. How much is shed follows from that lag:
+The lateness of the event loop's timers shows how long work waits in a worker. This lag decides about shedding:
 
-- *When*: as in CoDel (RFC 8289) only a standing lag counts. A single hiccup, of whatever length, sheds nothing,
-  nor does what clears up by itself, nor a lag while hardly any request is under way, which others must have made.
-- *How much*: a share of the requests, by a proportional-integral controller as in PIE (RFC 8033) and in Uber's
-  Cinnamon. A queue integrates what is too much; a controller that only adds and subtracts (AIMD) would swing about
-  its target for ever, and the proportional part damps that.
-- *Which*: as in Cinnamon the share is one of the requests that came of late, taken from the lowest priority upwards.
-  So a step is the same amount of work however few requests a priority has, those without any are passed over,
-  and a configuration with other priorities changes nothing about the share.
-- *Requests under way* count without delay, as a scaled trigger of Envoy's overload manager does: from three quarters of
-  their bound on the share rises in a line, to SHARE_MAX at the bound. Of both shares the larger holds. At the bound
-  itself no request passes, whatever the last sample said: they are counted for each request where there are as many
-  clients, of which each has one request under way at most. So has each stream of HTTP/2.
+- *When*: as in CoDel (RFC 8289) only a standing lag counts. Three lags do not: a single hiccup of any length, a lag
+  that is falling, and a lag while hardly any request is active, because something else must have caused it.
+- *How much*: a share of the requests, computed by a proportional-integral controller as in PIE (RFC 8033) and in Uber's
+  Cinnamon. A queue integrates the excess work. A controller that only adds and subtracts (AIMD) would oscillate about
+  its target for ever; the proportional part damps that.
+- *Which*: as in Cinnamon the share applies to the recent requests, from the lowest priority upwards. So one step of the
+  share is the same amount of work for any mix of priorities. Priorities without requests are passed over, and a
+  configuration with other priorities does not change the share.
+- *Active requests* count without delay, as in the scaled trigger of Envoy's overload manager. From three quarters of
+  their bound on, the share rises linearly and reaches SHARE_MAX at the bound. The larger of both shares applies. At the
+  bound no request passes, whatever the last sample said. Each client has at most one active request, and so has each
+  HTTP/2 stream, so requests are counted one by one only if there are as many clients as the bound.
 
-Nothing is drawn at random: of the priority that is shed in part, every n-th request is.
+Nothing is random: of a priority that is shed in part, every n-th request is refused.
 """
 
 import asyncio
@@ -29,49 +29,49 @@ if TYPE_CHECKING:
     from edgeproxy.config.edge.settings import Overload as Bounds
 
 SAMPLE_SECONDS, IDLE_SAMPLE_SECONDS = 0.02, 0.1
-"""Seconds between two samples, in a loop that is not late; the second while fewer than REQUESTS_MIN requests are
-under way.
+"""Seconds between two samples if the loop is not late. The second value applies while fewer than REQUESTS_MIN requests
+are active.
 
-To wake an idle worker fifty times a second would take up to a hundredth of a core.
+Waking an idle worker fifty times a second would take up to a hundredth of a core.
 """
 
 STANDING_SECONDS, STANDING_SAMPLES = 0.25, 3
-"""A lag stands once it has been above the target for so many seconds, and in so many samples."""
+"""A lag stands once it has exceeded the target for this many seconds and this many samples."""
 
 RECOVERING_SHARE = 0.8
-"""A lag that falls to this share of what it was, from one sample to the next, clears up by itself."""
+"""A lag that falls to this share of its value from one sample to the next is taken to be clearing up."""
 
 REQUESTS_MIN = 8
-"""Requests under way without which a lag is not taken for one of too many requests."""
+"""With fewer active requests than this, a lag is not attributed to requests."""
 
 SHARE_BY_LAG = 0.25
-"""The share that is shed for a lag of the target above the target; so at five times the target it is all that may."""
+"""The shed share for a lag of one target above the target. At five times the target the share reaches its maximum."""
 
 SHARE_BY_TIME = 0.4
-"""The gain of the share in a second of such a lag, and its loss in a second without any lag.
+"""The gain of the share per second of such a lag, and its loss per second without any lag.
 
-Both were chosen by simulation of a loop like ours (tests/edge/proxy/test_overload.py), with up to four times the work
-that it can do. Twice as much of either swings where upstreams take 300 ms; half as much takes longer to begin and to
-end.
+Both gains were chosen by simulating a loop like ours (tests/edge/proxy/test_overload.py) with up to four times the work
+that it can do. With twice the value of either, the share oscillates where upstreams take 300 ms. With half the value,
+shedding takes longer to begin and to end.
 """
 
 LAG_ERROR_MAX = 4.0
-"""Times the target that a lag counts for, above the target, at most."""
+"""The largest excess of a lag over the target that counts, in targets."""
 
 SAMPLE_SECONDS_MAX = 0.1
-"""Seconds that one sample counts for, at most."""
+"""The most seconds that one sample counts for."""
 
 REQUESTS_MARGIN = 0.25
-"""The share of their bound below it at which requests under way begin to be shed."""
+"""Shedding by active requests begins this share of their bound below the bound."""
 
 SHARE_MAX = 0.9
-"""The share of the requests that is shed at most: some work always gets through, that of the topmost priority first."""
+"""The maximum of the shed share. Some work always gets through, that of the highest priority first."""
 
 MEMORY_SECONDS = 1.0
-"""Seconds after which it is forgotten how many requests of which priority came."""
+"""Seconds after which the count of requests per priority is forgotten."""
 
 REQUESTS_TRACE = 0.1
-"""Requests below which a priority is forgotten altogether."""
+"""A priority with fewer requests than this is forgotten altogether."""
 
 SHED_NONE = float("-inf")
 """Below any priority."""
@@ -80,15 +80,16 @@ LOG_SECONDS = 10.0
 """Seconds between two log lines."""
 
 LONG_TURN_SECONDS, QUEUED_PER_TURN = 0.01, 64
-"""Seconds of a turn of the loop from which on connections that wait are taken by more than one in a turn, and how many
-of them at a time."""
+"""If a turn of the loop takes longer than these seconds, waiting connections are accepted several per turn, up to this
+number.
+"""
 
 
 class LoadShedder:
-    """The share of requests that is shed, and the choice of these. Pure: times are seconds, given from outside.
+    """The shed share, and the choice of requests to shed. Pure: times are seconds, given as arguments.
 
-    `lag` is the lag, in seconds, from which on it is too much, and `requests` how many may be under way. Which
-    priorities there are it learns from the requests that come.
+    `lag` is the target: a longer lag, in seconds, is too much. `requests` is the maximum of active requests. The object
+    learns the priorities from the requests.
     """
 
     __slots__ = (
@@ -111,38 +112,38 @@ class LoadShedder:
 
     def __init__(self, lag: float, requests: int) -> None:
         self.share = 0.0
-        """The share of the requests that come that is to be shed: 0 to SHARE_MAX."""
+        """The share of incoming requests to shed: 0 to SHARE_MAX."""
         self._acts = False
-        """Whether the lag has stood, and its share has not come back to nothing since."""
+        """True from the time a lag has stood until its share is back at zero."""
         self._integral = 0.0
         self._sampled = self._before = 0.0
-        """The time of the last sample, and how late it was."""
+        """The time of the last sample, and the lag then."""
         self._above_since: float | None = None
         self._samples = 0
-        """The time since which the lag has been above the target, and in how many samples."""
+        """The time since which the lag has exceeded the target, and the number of samples since."""
         self._peak = 0.0
-        """The highest lag, forgotten by and by."""
+        """The highest lag, which decays with each sample."""
         self._came: dict[int, int] = {}
         """Requests by priority since the last sample."""
         self._recent: dict[int, float] = {0: 1.0}
-        """Requests by priority of the last second or so; before any is known, as if there had been an ordinary one."""
+        """Requests by priority in the last second or so. It begins as if one ordinary request had come."""
         self._line, self._part, self._debt = SHED_NONE, 0.0, 0.0
-        """The priority below which all is shed, the part of the priority itself, and what of it is due by now."""
+        """Every request below priority `_line` is shed, and the share `_part` of requests of it; `_debt` is due now."""
         self.change_bounds(lag, requests)
 
     def change_bounds(self, lag: float, requests: int) -> None:
-        """Go by other bounds from the next sample on; what is being shed remains as it is."""
+        """Use new bounds from the next sample on. Until then shedding continues unchanged."""
         self._lag, self._most = lag, requests
 
     @property
     def is_watching(self) -> bool:
-        """Whether `sheds` wants to see the requests: something is to be shed, or may be soon."""
+        """True if `should_shed` must see the requests: shedding is active, or may begin soon."""
         return self.share > 0.0 or self._above_since is not None
 
     def should_shed(self, priority: int) -> bool:
-        """Return whether this request is to be shed; to be called once for each request that comes while `is_watching`.
+        """Return whether to shed this request. To be called once for each request while `is_watching`.
 
-        Who lets it pass all the same tells nobody: if it is too much, the lag will tell.
+        A caller may let a request pass all the same without a report: if that is too much, the lag will show it.
         """
         came = self._came
         came[priority] = came.get(priority, 0) + 1
@@ -155,12 +156,12 @@ class LoadShedder:
         return True
 
     def sample(self, now: float, late: float, requests: int) -> None:
-        """Take a sample: at `now` the loop was `late` for a timer, and so many requests are under way."""
+        """Take a sample: at `now` the loop was `late` seconds for a timer, and `requests` requests are active."""
         seconds = min(now - self._sampled, SAMPLE_SECONDS_MAX)
         self._sampled = now
         if self._is_persistent(now, late) and requests >= REQUESTS_MIN:
             self._acts = True
-        # The lesser of two, so that a hiccup does not count while there is something to be shed either.
+        # The smaller of two lags, so that a hiccup does not count during shedding either.
         by_lag = self._compute_share_by_lag(min(late, self._before), seconds) if self._acts else 0.0
         self._before = late
         self.share = max(by_lag, _clamp((requests / self._most - 1.0) / REQUESTS_MARGIN + 1.0))
@@ -168,7 +169,7 @@ class LoadShedder:
         self._draw_line()
 
     def _is_persistent(self, now: float, late: float) -> bool:
-        """Return whether the loop has been late for a while, and is not becoming less so."""
+        """Return whether the loop has been late for a while and is not recovering."""
         self._peak = max(late, self._peak * RECOVERING_SHARE)
         if late < self._lag:
             self._above_since = None
@@ -179,7 +180,7 @@ class LoadShedder:
         return self._samples >= STANDING_SAMPLES and now - self._above_since >= STANDING_SECONDS and late == self._peak
 
     def _compute_share_by_lag(self, lag: float, seconds: float) -> float:
-        """Return the share for the lag, which holds the lag at its target."""
+        """Return the share for this lag. The controller keeps the lag at its target."""
         error = min(lag / self._lag - 1.0, LAG_ERROR_MAX)
         self._integral = _clamp(self._integral + SHARE_BY_TIME * error * seconds)
         if error <= 0.0 and not self._integral:
@@ -187,7 +188,7 @@ class LoadShedder:
         return _clamp(self._integral + SHARE_BY_LAG * error)
 
     def _update_recent(self, seconds: float) -> None:
-        """Update how many requests of which priority come. Where none came, what was known is still the best guess."""
+        """Update the counts of requests by priority. Without new requests the old counts remain the best estimate."""
         came = self._came
         if came:
             retention = 1.0 - seconds / MEMORY_SECONDS
@@ -199,7 +200,7 @@ class LoadShedder:
             self._recent, self._came = recent, {}
 
     def _draw_line(self) -> None:
-        """Draw the share as a line between priorities."""
+        """Convert the share into a line between priorities."""
         if not self.share:
             self._line = SHED_NONE
             return
@@ -218,9 +219,9 @@ def _clamp(share: float) -> float:
 
 
 class Overload:
-    """Shedding in one worker: takes the samples, and answers for them.
+    """Shedding in one worker: takes the samples and decides about requests.
 
-    A request reads `shedding`, and calls `should_shed` only where that is true.
+    A request reads `shedding`, and calls `should_shed` only if it is true.
     """
 
     def __init__(
@@ -231,15 +232,18 @@ class Overload:
         time_turn: Callable[[], None],
         observe_lag: Callable[[float], None],
     ) -> None:
-        """`under_way`: how many requests there are in this worker; `clients`: how many connections and streams, which
-        are no fewer and quick to count. `take_queued`: accepts so many connections that wait. `observe_lag`: notes how
-        late the loop was for a sample, in seconds."""
+        """Create the shedding of a worker.
+
+        `under_way`: returns the number of active requests in this worker. `clients`: returns the number of connections
+        and streams, which is never smaller and quick to get. `take_queued`: accepts that many waiting connections.
+        `observe_lag`: records the lag of a sample, in seconds.
+        """
         self.shedding = False
-        """Whether requests are to be asked about: some are shed at present, or may be soon."""
+        """True if `should_shed` must be asked: some requests are shed at present, or may be soon."""
         self._under_way, self._clients, self._take_queued = under_way, clients, take_queued
         self._time_turn, self._observe_lag = time_turn, observe_lag
         self._most = 1 << 62
-        """Requests that may be under way."""
+        """The maximum of active requests."""
         self._control: LoadShedder
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -252,32 +256,33 @@ class Overload:
         self._schedule(IDLE_SAMPLE_SECONDS)
 
     def stop(self) -> None:
-        """Shed no more."""
+        """Stop sampling and shedding."""
         if self._timer is not None:
             self._timer.cancel()
         self.shedding = False
 
     def change_bounds(self, bounds: "Bounds") -> None:
-        """Go by another configuration. What is being shed remains so, until the next samples say otherwise."""
+        """Use the bounds of another configuration. Shedding continues unchanged until the next samples."""
         if self._timer is not None:
             self._most = bounds.requests
             self._control.change_bounds(bounds.lag, bounds.requests)
             self.check_clients()
 
     def check_clients(self) -> None:
-        """Start checking requests if more clients are connected than requests may be active; called for each new
-        client, and each stream of HTTP/2.
+        """Start checking requests if more clients are connected than requests may be active.
+
+        Called for each new client and each HTTP/2 stream.
         """
         if self._clients() > self._most:
             self.shedding = True
 
     @property
     def is_full(self) -> bool:
-        """Whether as many requests are under way as may be; while `shedding` only."""
+        """True if the maximum of active requests is reached. Valid only while `shedding`."""
         return self._clients() > self._most and self._under_way() >= self._most
 
     def should_shed(self, priority: int) -> bool:
-        """Return whether a request of this priority is to be turned away, see LoadShedder; while `shedding` only."""
+        """Return whether to refuse a request of this priority (see LoadShedder). Valid only while `shedding`."""
         return self._control.should_shed(priority)
 
     def _schedule(self, seconds: float) -> None:
@@ -291,7 +296,7 @@ class Overload:
         requests = self._under_way()
         self._schedule(SAMPLE_SECONDS if requests >= REQUESTS_MIN else IDLE_SAMPLE_SECONDS)
         if late > LONG_TURN_SECONDS:
-            # Who waits to be accepted waits longest of all, and no lag shows it.
+            # Clients that wait to be accepted wait longest, and no lag shows it.
             self._take_queued(QUEUED_PER_TURN)
         self._time_turn()
         self._control.sample(now, late, requests)

@@ -1,6 +1,6 @@
-"""Access to routes: whether a customer may use one, and the binding with which it is used.
+"""Access to routes: whether a customer may use a route, and the binding for it.
 
-A refusal is decided here and nowhere else: by credentials, flags, pauses, scopes and regions, in that order.
+All refusals of access are decided here: by credentials, flags, pauses, scopes and regions, in that order.
 """
 
 from collections.abc import Mapping
@@ -45,25 +45,26 @@ ACCEPTED_CREDENTIALS = {
     "required": ("key",),
     "optional": ("key", "jwt"),
 }
-"""The credentials that a route takes, by its `auth`; any other says so itself."""
+"""The credentials that a route accepts, by its `auth`. Any other value of `auth` lists them itself."""
 
 CREDENTIAL_NAMES = {"key": "An API key", "jwt": "A token", "certificate": "A client certificate"}
 
 NO_SCOPES = frozenset[str]()
 
 SOMEBODY = "\0"
-"""Stands for the name of a customer, which has no such character."""
+"""A placeholder for a customer's name. No name contains this character."""
 
 TERMS_MAX = 4096
-"""Terms of customers on routes that are remembered, some KiB each."""
+"""Cached terms of customers on routes, some KiB each."""
 
 LOG_SECONDS = 60.0
-"""Seconds between two log lines about customers of the directory who cannot be served for the same reason."""
+"""Seconds between two log lines about directory customers that are refused for one reason."""
 
 
 class BindingTerms:
-    """The half of a route binding that customers share of whom the same is said: all but the name, the key, and what is
-    counted of them."""
+    """The part of a route binding that customers with equal settings share: all but the name, the key and the
+    counters.
+    """
 
     __slots__ = ("allowance", "customer", "limits", "meters", "networks", "prefer", "stamps", "tier")
 
@@ -76,8 +77,10 @@ class BindingTerms:
         meters: SortedMeters,
         stamps: tuple[bytes, bytes],
     ) -> None:
-        """`customer` is what is said of them; None: nothing, as they have no key. `stamps` are the lines before and
-        after the name."""
+        """`customer`: the customer's settings, or None for requests without a key.
+
+        `stamps`: the lines before and after the name.
+        """
         self.customer, self.tier, self.allowance, self.limits = customer, tier, allowance, limits
         self.meters, self.stamps = meters, stamps
         regions, networks = (None, None) if customer is None else (customer.regions, customer.networks)
@@ -86,8 +89,10 @@ class BindingTerms:
 
 
 class RouteAccess:
-    """The access of customers to the routes of a configuration. `tables` are those in which their requests are counted;
-    `key_lookup` has the flags of the directory."""
+    """The access of customers to a configuration's routes.
+
+    `tables` count the requests of customers. `key_lookup` has the directory's flags.
+    """
 
     def __init__(
         self, settings: "EdgeSettings", tables: "PolicyTables", metrics: "WorkerMetrics", key_lookup: "KeyLookup | None"
@@ -99,23 +104,29 @@ class RouteAccess:
         self._edge_region = settings.region
         self._key_lookup = None if settings.directory is None else key_lookup
         self._stamps_each = settings.stamp_secret is not None or settings.auth.query is not None
-        """Whether each request's head is made by itself: it is signed, or may have a key in its query."""
+        """True if each request's head is built individually: it is signed, or its query may hold a key."""
         self._forwarding = {name for name, upstream in settings.upstreams.items() if upstream.forward_key}
         bearer = any(field.lower() == AUTHORIZATION for field in settings.auth.fields)
         self._scheme = "Bearer" if bearer else "ApiKey"
         self._end_user_sets = create_limit_set_cache()
         self._terms: LRUCache[tuple[Route, int, str], BindingTerms] = LRUCache(TERMS_MAX)
-        """The terms of a route by the object of what is said of a customer, which they hold, and the residency."""
+        """Terms by route, customer settings and residency. The key is the settings object's id; the terms keep the
+        object alive.
+        """
         self._log = log.RateLimitedLog(LOG_SECONDS)
-        # Not a method of this object: the two would keep each other, and the old configuration with them.
+        # Not a method of this object: the selector and this object would refer to each other and keep the old
+        # configuration in memory.
         self._selector = RouteSelector(settings.routes, partial(_report_unknown_route, self._log))
 
     def bind_directory_customer(
         self, person: KeyOwner, key: "HeldKey | None", route: Route, at: float, by: str = "key"
     ) -> RouteBinding:
-        """Return the binding of a customer of the directory as of the Unix second `at`; raises RejectedError as `bind`,
-        and 503 where their limits are not known here: nobody is served without them. `key`: None where it is not
-        understood."""
+        """Return the binding of a directory customer at the Unix second `at`. `key`: None if its record cannot be
+        parsed.
+
+        Raises RejectedError as `bind` does, and 503 if this edge does not know the customer's limits: nobody is served
+        without limits.
+        """
         if route.auth == "none":
             return self.bind_anonymous(route)
         try:
@@ -142,11 +153,11 @@ class RouteAccess:
         claims: Mapping[str, bytes] = NO_CLAIMS,
         residency: str = "",
     ) -> RouteBinding:
-        """Return the route binding of a key's customer; raises RejectedError where it may not be used, and says why.
-        `residency` is that of the customer, where it is not the edge's own.
+        """Return the route binding of a key's customer. Raises RejectedError with a reason if access is refused.
 
-        404 where the route has a flag that the customer has not, 403 or 402 where the customer is paused, 403 where the
-        route asks for scopes that the key lacks or the customer is not served in this region.
+        `residency` is the customer's, or empty if it is the edge's own. 404 if the route has a flag that the customer
+        lacks; 403 or 402 if the customer is paused; 403 if the key lacks a scope of the route, or if the customer is
+        not served in this region.
         """
         if route.auth == "none":
             return self.bind_anonymous(route)
@@ -170,12 +181,14 @@ class RouteAccess:
         return self._create_binding(route, key.customer, terms, limits, residency)
 
     def forget_terms(self) -> None:
-        """Forget what follows from the flags of the directory, as they have changed."""
+        """Drop the cached terms, because flags of the directory have changed."""
         self._terms.clear()
 
     def _find_terms(self, route: Route, key: "HeldKey", customer: "Customer", residency: str) -> BindingTerms:
-        """Return the terms of a customer on a route: those of others of whom the same is said, but for a key that has
-        limits of its own."""
+        """Return the terms of a customer on a route.
+
+        Customers with equal settings share them, but a key with limits of its own gets its own.
+        """
         own = key.terms
         if own.limits or (isinstance(own, DirectoryKey) and own.budget is not None):
             return self._create_terms(route, key, customer, residency)
@@ -194,7 +207,7 @@ class RouteAccess:
         return BindingTerms(customer, customer.tier, allowance, limits, self._sort_meters(route), lines)
 
     def _split_stamps(self, customer: str | None, tier: str) -> tuple[bytes, bytes]:
-        """Return the lines of stamps before and after the name of the customer; all of them, where there is none."""
+        """Return the stamp lines before and after the customer's name, or all lines if there is no customer."""
         values = stamps.StampValues(self._edge_region, customer, None if tier == NO_LABEL else tier)
         before, _, after = stamps.format_lines(values).partition(SOMEBODY.encode())
         return before, after
@@ -208,7 +221,7 @@ class RouteAccess:
         return SortedMeters(meters, route.settings.cost)
 
     def _check_flag(self, route: Route, tier: str, customer: str | None, residency: str = "") -> None:
-        """Raise RejectedError(404) where a route has a flag, and this customer (None: nobody) of this tier has not."""
+        """Raise RejectedError(404) if the route has a flag that this customer (None: anonymous) of this tier lacks."""
         name = route.settings.flag
         if name is None:
             return
@@ -219,7 +232,7 @@ class RouteAccess:
             raise create_no_route_error()
 
     def _check_region(self, key: "HeldKey", customer: "Customer", residency: str) -> None:
-        """Raise RejectedError(403) where the customer is not to be served in this region."""
+        """Raise RejectedError(403) if the customer is not served in this region."""
         regions = customer.regions
         if regions is not None and regions.allow is not None and self._edge_region not in regions.allow:
             self._metrics.count_auth_failure("region")
@@ -233,11 +246,11 @@ class RouteAccess:
         return RejectedCustomerError(status, why, customer=key.customer, tier=customer.tier, counted_as=counted_as)
 
     def bind_without_key(self, route: Route, reason: str, why: str) -> RouteBinding:
-        """Return the route binding without a key.
+        """Return the route binding of a request without a key.
 
-        Raises UnidentifiedError where the route wants one, RejectedError(404) where it has a flag.
+        Raises UnidentifiedError if the route needs a key, and RejectedError(404) if it has a flag.
         """
-        # A route that asks for scopes asks for a key that has them, so `optional` leaves nobody out of it.
+        # Scopes come only with a key, so a route with scopes needs a key even if `auth` is `optional`.
         keyless = route.auth == "optional" and reason == "missing" and not route.scopes
         if route.auth == "none" or keyless:
             return self.bind_anonymous(route)
@@ -251,7 +264,10 @@ class RouteAccess:
         raise UnidentifiedError(reason, why, fields=fields)
 
     def bind_anonymous(self, route: Route) -> RouteBinding:
-        """Return the route binding of those who need no key: held by address where there is a tier for them."""
+        """Return the route binding of requests without a key.
+
+        The anonymous tier, if there is one, limits them by address.
+        """
         settings = self._tiers.get(ANONYMOUS)
         tier = NO_LABEL if settings is None else ANONYMOUS
         self._check_flag(route, tier, None)
@@ -281,7 +297,7 @@ class RouteAccess:
             priority=0 if allowance is None else allowance.priority,
             message=None if allowance is None else allowance.message,
             prefer=terms.prefer,
-            # `auth: none` means that the edge has no business with credentials: they are the upstream's.
+            # `auth: none` means that the edge ignores credentials: they are meant for the upstream.
             forwards_key=anonymous or route.service.name in self._forwarding,
             is_stamped_per_request=self._stamps_each,
             networks=terms.networks,
@@ -292,10 +308,10 @@ class RouteAccess:
 
 
 def list_accepted_credentials(route: Route) -> tuple[str, ...]:
-    """Return the credentials that a route takes."""
+    """Return the credentials that a route accepts."""
     return ACCEPTED_CREDENTIALS.get(route.auth) or tuple(route.auth.split(" or "))
 
 
 def _report_unknown_route(to: log.RateLimitedLog, name: str) -> None:
-    """Report a name of the directory that no route has."""
+    """Log that the directory names a route that does not exist."""
     to.error("limits of the directory hold all requests", f"there is no {name} here")

@@ -1,7 +1,7 @@
-"""Routes and route bindings: the part of a request that is settled before it comes.
+"""Routes and route bindings: everything about a request that is settled before it comes.
 
-A route binding is a customer on a route: its policies, its stamps and its counters, ready to be used. It takes the
-place of five look-ups a request.
+A route binding joins a customer and a route: policies, stamps and counters, ready for use. It saves five look-ups per
+request.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,12 +43,13 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
 
 PENDING_MOST = 64
-"""Requests of a route whose times wait for the next sweep to be added to histograms: more of them would hold up the
-loop for longer than it is worth."""
+"""Requests of a route whose times may wait for the next sweep, which adds them to histograms. More of them would block
+the loop for too long.
+"""
 
 
 class Route:
-    """A route: how it is found, where it leads, and the histograms of its requests."""
+    """A route: its match, its service, and the histograms of its requests."""
 
     __slots__ = (
         "auth",
@@ -93,21 +94,25 @@ class Route:
         security_lines: "SecurityLines | None" = None,
         error_bodies: "ErrorBodies | None" = None,
     ) -> None:
-        """`service`: None where nothing is forwarded. `cors`: which pages of other origins may call it; None where the
-        edge says nothing of that. `base`: the path of the endpoints. `rules`: about anybody's requests. `fallback`: the
-        same route to its second upstream."""
+        """Create a route from its settings.
+
+        `service`: None if nothing is forwarded. `cors`: the pages of other origins that may call the route, or None
+        without CORS. `base`: the path of the endpoints. `rules`: request rules for every client. `fallback`: this route
+        to its second upstream.
+        """
         self.settings = settings
         self.host = None if settings.host is None else settings.host.encode()
         self.path, self.label = settings.path.encode(), settings.label
         self.methods = None if settings.methods is None else frozenset(m.encode() for m in settings.methods)
         self.auth = settings.auth
         self.takes_certificate = "certificate" in settings.auth
-        """Whether a client's certificate may say who that is."""
+        """True if a client certificate may identify the customer."""
         self.is_flagged, self.scopes = settings.flag is not None, settings.scopes
         self.protocols = frozenset(protocol.lower().encode() for protocol in settings.upgrade)
-        """The protocols to which a connection may switch, in lower case."""
+        """The protocols that a connection may switch to, in lower case."""
         self._set_timeouts(settings, Timeouts() if service is None else service.timeouts)
-        self.service = cast("Service", service)  # The policy before lets nobody in where there is none.
+        # Without a service the pre-authentication policy answers every request.
+        self.service = cast("Service", service)
         self.request_seconds: Histogram = metrics.request_seconds(self.label)
         self.overhead_seconds: Histogram = metrics.overhead_seconds()
         self.cors, self.fallback = cors, fallback
@@ -115,36 +120,38 @@ class Route:
         self.preauth_policy = (
             PreAuthPolicy(settings, cors, select_conditions(rules, settings.path), metrics.count_rule) or None
         )
-        """The policy before anybody's key is looked at; None where the route asks nothing then."""
+        """The policy that applies before the key is read; None if the route has none."""
         self._set_changes(settings, base)
 
     def _set_changes(self, settings: "RouteSettings", base: str) -> None:
-        """Set what changes the heads of requests and answers."""
+        """Create the objects that change the heads of requests and answers."""
         affinity = None if settings.upstream is None else self.service.affinity
         policy = ResponsePolicy(settings.rewrite.response, self.cors, settings.compress, affinity)
         self.response_policy = policy or None
-        """The policy for the heads of answers; None where they stay as they are."""
+        """The policy for the heads of answers; None if they stay unchanged."""
         self.rewriter = Rewriter(settings.rewrite, base) or None
-        """The rewriting of requests; None where they go on as they are."""
+        """The rewriting of requests; None if they stay unchanged."""
         self.reverse_mapping = None if settings.prefix is None else create_reverse_mapping(settings.rewrite, base)
-        """The mapping of places that answers name; None where they stay as they are."""
+        """The reverse mapping of URLs in answers; None if they stay unchanged."""
 
     def _set_timeouts(self, settings: "RouteSettings", timeouts: Timeouts) -> None:
-        """Set when the fallback is asked, and the route's own timeouts, or else those of its service."""
+        """Set the delay of the fallback, and the timeouts of the route or, by default, of its service."""
         own, fallback = settings.timeouts, settings.fallback
         self.fallback_statuses = frozenset[int]() if fallback is None else fallback.list_statuses()
-        """The statuses for which the fallback is asked."""
+        """The upstream statuses after which the edge tries the fallback."""
         response_head = own.response_head or timeouts.response_head
         self.head_timeout = (None if fallback is None else fallback.after) or response_head
         self.patience = max(0.0, response_head - self.head_timeout)
-        """Seconds that the first upstream has beyond `head_timeout` where the fallback cannot be asked."""
+        """Seconds beyond `head_timeout` that the first upstream has if the fallback cannot take the request."""
         self.idle_timeout, self.tunnel_timeout = own.idle or timeouts.idle, own.tunnel or timeouts.tunnel
         self.total_timeout = own.total or timeouts.total
-        """Seconds that a whole request may take; None: any time."""
+        """Seconds that a whole request may take; None: unlimited."""
 
     def record_times(self, total: float, own: float, waited: float) -> None:
-        """Record that a request took `total` seconds, `own` of them the edge's, and its answer's head `waited`."""
-        # As `observe` does, but three calls less on the way of every request.
+        """Record the times of a request: `total` seconds, of them `own` in the edge, and `waited` for the answer's
+        head.
+        """
+        # This inlines `observe` and saves three calls in each request.
         self.overhead_seconds.pending.append(own)
         self.service.response_seconds.pending.append(waited)
         pending = self.request_seconds.pending
@@ -155,17 +162,18 @@ class Route:
 
 
 Refused = tuple[object, tuple[str, ...], tuple[Countable, ...], bytes, bytes]
-"""An answer to a request that limits refuse: all that it depends on but the request id, the names of the limits, the
-counters of such an answer, and its two parts (`split_limited` of edge/http1/message.py)."""
+"""A cached answer to a request that limits refuse: its key, names of the limits, counters of such an answer, and its
+two parts (`split_limited` of edge/http1/message.py). Only the request id is missing.
+"""
 
 
 class SortedMeters:
-    """The meters that requests of a route feed, by when they count: made once for all customers."""
+    """The meters that requests of a route feed, sorted by when they count. All customers share one object."""
 
     __slots__ = ("all", "by_request", "is_split", "others", "refusing")
 
     def __init__(self, meters: dict[str, "Meter"], cost: int) -> None:
-        """`cost` is that of a request."""
+        """`cost` is the cost of a request."""
         self.all = meters
         by_request: list[tuple[str, str]] = []
         self.others: dict[str, Meter] = {}
@@ -177,16 +185,16 @@ class SortedMeters:
             else:
                 self.others[name] = meter
         self.by_request = tuple(by_request)
-        """The meters that count each request alike: when, and the name."""
+        """The meters that count each request alike: when they count, and their names."""
         self.refusing = [name for name, meter in meters.items() if MEASURES[meter.count].is_of_refusals]
         """The meters of requests that limits refuse."""
         self.is_split = any(map(is_split, self.others.values()))
 
 
 class RouteBinding:
-    """A customer on a route. `customer` and `tier` are names, `limits` is all that holds the customer's requests.
+    """A customer on a route. `customer` and `tier` are names; `limits` has all limits of the customer's requests.
 
-    `counted_as` is the customer with the residency, where that is not the edge's own.
+    `counted_as` is the customer's name with its residency, or the plain name if the residency is the edge's own.
     """
 
     __slots__ = (
@@ -237,29 +245,29 @@ class RouteBinding:
         fallback: "RouteBinding | None" = None,
         counted_as: str | None = None,
     ) -> None:
-        """`fallback`: the customer on the route to its second upstream."""
+        """`fallback`: the binding of this customer to the route's second upstream."""
         self.route, self.fallback = route, fallback
         self.customer, self.tier, self.counted_as = customer, tier, counted_as or customer
         self.limits, self.networks = limits, networks
-        """The networks from which the customer may come."""
+        """The networks that the customer may send from."""
         self.end_users = create_end_user_limits(limits, networks, end_user_sets)
         self.prompts = _create_prompt_reader(route, limits)
         self.limit_set: LimitSet | None = None if self._has_own_limit_sets() else limits.build_limit_set()
-        """The limits; None where each address, end user or request has its own."""
+        """The limits; None if each address, end user or request has its own."""
         self.priority, self.message = priority, message
         self.preferred_region = prefer
-        """The region whose endpoints are asked first."""
+        """The region whose endpoints are tried first."""
         self.stamps, self.forwards_key = stamps, forwards_key
         changes_host, is_bounded = route.service.host != "pass", route.total_timeout is not None
         rewrites = route.response_policy is not None or route.rewriter is not None
         reads_bodies = route.settings.response_usage is not None
         is_altered = rewrites or reads_bodies or changes_host or route.service.speaks_http2 or fallback is not None
         self.has_unusual_head = forwards_key or is_stamped_per_request or is_bounded or is_altered
-        """Whether there is more to its requests' heads than what is joined for each."""
+        """True if request heads need more than joining their parts."""
         self._create_meters(meters, metrics)
 
     def is_ejected(self) -> bool:
-        """Return whether all endpoints of the first upstream are left out, while the fallback has one that is not."""
+        """Return whether all endpoints of the first upstream are ejected while the fallback has one that is not."""
         assert self.fallback is not None
         return not self.route.service.has_chosen() and self.fallback.route.service.has_chosen()
 
@@ -269,21 +277,21 @@ class RouteBinding:
         return self.limits.terms.by_address or self.networks is not None or is_of_requests
 
     def _create_meters(self, meters: "SortedMeters", metrics: "WorkerMetrics") -> None:
-        """Create what counts the requests, by when and what each meter counts."""
+        """Create the counters of requests, sorted by when and what each meter counts."""
         customer, label, others, refusing = self.counted_as, self.route.label, meters.others, meters.refusing
         counted = partial(_create_counter, customer, self.route, self.limits, metrics, meters.all)
         usage: list[tuple[str, Countable]] = [(when, counted(name)) for when, name in meters.by_request]
         self.admitted_counters = tuple([counter for when, counter in usage if when == "admitted"])
         self.status_counters = StatusCounters(metrics, customer, label, self.tier, usage)
         self.latest_refusal: Refused | None = None
-        """The latest 429 of its requests, which the next one mostly repeats."""
+        """The latest 429 of this binding. The next refusal is mostly equal to it."""
         self.refusals: RefusalMeters | None = None
-        """The meters of requests that limits refuse, if there are any."""
+        """The meters of requests that limits refuse; None without any."""
         if refusing:
             self.refusals = RefusalMeters(lambda split: tuple([counted(name, split) for name in refusing]))
         self._create_body_meters(meters.all, counted, metrics)
         self.metering: Metering | None = None
-        """The meters beside requests and what they cost, if there are any."""
+        """The meters of anything but requests and their cost; None without any."""
         if meters.is_split:
             self.metering = SplitMetering(customer, others, counted, metrics.report_unreadable, metrics.values)
         elif others:
@@ -292,24 +300,24 @@ class RouteBinding:
     def _create_body_meters(
         self, meters: dict[str, "Meter"], counter: Callable[[str, str], Countable], metrics: "WorkerMetrics"
     ) -> None:
-        """Create what counts the usage that bodies of answers state, where the route says how they do."""
+        """Create the meters of usage that answers' bodies state, if the route names their format."""
         usage = self.route.settings.response_usage
         self.body_metering: BodyMetering | None = None
-        """The meters of what bodies of answers state, if there are any."""
+        """The meters of usage that answers' bodies state; None without any."""
         if usage is not None:
             stated = {name: meter for name, meter in meters.items() if MEASURES[meter.count].in_body is not None}
             names = self.customer, self.route.label
             self.body_metering = BodyMetering(usage, names, stated, counter, metrics, metrics.values) or None
         self.asks_for_usage = usage is not None and usage.ask_for_usage and self.body_metering is not None
-        """Whether requests are made to ask for the usage of streams."""
+        """True if the edge asks upstreams for the usage of streams."""
         self.refuses_unasked = bool(self.asks_for_usage) and usage is not None and usage.refuses_unasked
-        """Whether requests are refused that cannot be made to ask."""
+        """True if the edge refuses requests that it cannot make ask for usage."""
         self.takes_whole_bodies = self.asks_for_usage or self.fallback is not None
-        """Whether there is a reason to have bodies whole before the upstream gets them, but for its own `buffer`."""
+        """True if bodies must be complete before the upstream gets them, regardless of the upstream's `buffer`."""
 
 
 def _create_prompt_reader(route: Route, limits: "RouteLimits") -> PromptReader | None:
-    """Create what reads the bodies of requests that tell what they reserve; None where none has to."""
+    """Create the reader of request bodies that state what a request reserves; None if no limit needs it."""
     usage = route.settings.response_usage
     return PromptReader(usage.format) if usage is not None and limits.terms.reads_prompts else None
 
@@ -323,9 +331,10 @@ def _create_counter(
     name: str,
     split: str = "",
 ) -> Countable:
-    """Create the counter of a meter, of dimensions as text, to which the key is added where the meter has it.
+    """Create the counter of a meter for `split`, the dimensions as text. Adds the key if the meter has it as a
+    dimension.
 
-    No closure of the binding's: compiled, all closures of a function hold each other, and none would be free.
+    No closure of the binding: in compiled code all closures of a function refer to each other, so none would be freed.
     """
     meter, most = meters[name], limits.terms.request_most
     by_key = meter.dimensions.get(KEY)
@@ -343,7 +352,7 @@ def _create_counter(
 
 
 class StatusCounters(dict[int, tuple[Countable, ...]]):
-    """The counters that an answer of each status adds to, made when the status is first seen."""
+    """The counters for each status of answers, created when the status first occurs."""
 
     __slots__ = ("_customer", "_metrics", "_route", "_tier", "_usage")
 

@@ -1,6 +1,6 @@
-"""A configuration as a worker uses it: everything resolved, nothing changed once made.
+"""A configuration as a worker uses it: all references are resolved, and it never changes.
 
-A request sees one snapshot from its start to its end; a new configuration is a new snapshot.
+A request uses one snapshot from its start to its end. A new configuration makes a new snapshot.
 """
 
 from collections import OrderedDict
@@ -55,42 +55,45 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
 
 BlockMeaning = tuple[Identity, Site[Route], bytes, bytes, int, "grammar.TraceParent | None", RequestHead]
-"""The meaning of a block of field lines: who asks, what its host serves (NO_SITE where no Host was sent), the lines of
-its credentials, those that are kept, the body's length in bytes, the trace, and the rest."""
+"""The meaning of a block of field lines: identity of the sender, site of its host (NO_SITE if no Host was sent),
+credential lines, kept lines, length of the body in bytes, trace, and the remaining head.
+"""
 
 HeadMeaning = tuple[bytes, bytes, bytes, BlockMeaning]
-"""The meaning of a whole head: method, path, request line with its CRLF, and that of its fields."""
+"""The meaning of a whole head: method, path, request line with its CRLF, and the meaning of its fields."""
 
 RestMeaning = tuple[Changing, BlockMeaning]
-"""Which lines of a block were left out, and the meaning of the block without them, and without Via among the lines
-kept."""
+"""The lines that were cut out of a block, and the meaning of the rest. The kept lines of that meaning lack Via."""
 
 KEY_ALONE: Changing = ()
-"""What changes where only the line of a key is left out."""
+"""The changing lines of a block if only the key's line is cut out."""
 
 OFFERS_PER_WHOLE = 8
-"""Blocks of many customers of which one is offered to the memory of whole blocks: who asks often is in it soon, and the
-others cost it little."""
+"""One in this many blocks that share their other lines is offered to the cache of whole blocks. A frequent sender soon
+gets an entry, and rare senders cost the cache little.
+"""
 
 HEADS_MAX, HEAD_BYTES_MAX = 1024, 4096
-"""Bounds of a memory of heads: heads, and bytes of each; longer ones are rare, and read each time."""
+"""Bounds of a head cache: number of heads, and bytes of each. Longer heads are rare and are parsed each time."""
 
 YOUNGER_MAX = HEADS_MAX // 2
-"""Heads in the younger generation of a memory that is full."""
+"""The number of heads in the younger generation of a full cache."""
 
 V = TypeVar("V")
 
 WORTH_COMPARING = frozenset((3, 6, 12))
-"""Of which heads of a client, counted where they had to be read as a whole, it is looked which lines are new. In the
-first all may be, and one may differ once; and if it has not helped three times, it will not."""
+"""Heads of one client, counted when they had to be parsed in full, after which the edge compares lines to find new
+ones. In the first head every line may be new, and one line may differ just once. After three attempts without success,
+further ones would not help.
+"""
 HEADS_COUNTED = max(WORTH_COMPARING)
 
 NO_LIMIT = 1 << 62
-"""Bytes of a body where none is too long."""
+"""The bound of a body if the configuration sets none."""
 
 
 class Snapshot:
-    """A configuration as it is served. Times are in seconds, sizes in bytes."""
+    """A configuration in use. Times are in seconds, sizes in bytes."""
 
     def __init__(
         self,
@@ -101,37 +104,39 @@ class Snapshot:
         sharing: "Sharing | None" = None,
         key_lookup: "KeyLookup | None" = None,
     ) -> None:
-        """`before` is the snapshot that is served now: what the new one has in common with it is taken over as it is,
-        with its connections, its memories and its records. Nothing else holds the other. `sharing` makes limits known
-        to other hosts, where they share them; `key_lookup` knows who there is beside those of the files.
+        """Create a snapshot of `draft`.
 
-        Raises RowUnavailableError where a table has no room for what is to be counted.
+        `before` is the snapshot in use. The new one takes over its unchanged parts with their connections, caches and
+        counters, and does not refer to `before` afterwards. `sharing` shares limits with other hosts, where configured.
+        `key_lookup` knows the customers that are in none of the files.
+
+        Raises RowUnavailableError if a table has no room for a counter.
         """
         settings = draft.settings
         self._metrics, self._region, self._region_fields = metrics, settings.region, settings.region_fields
         self.sets_region = "X-Edge-Region" in settings.region_fields
-        """Whether an upstream's own X-Edge-Region is replaced."""
-        # Those of before have what they count themselves, where the tables have no room.
+        """True if the edge replaces the X-Edge-Region of an upstream."""
+        # If a table is full, the previous snapshot's limits keep counting on their own.
         self._tables: PolicyTables = before._tables if before is not None else _create_tables(store, metrics, sharing)
         self._upstreams, self._rules = settings.upstreams, settings.rules
         pairs = [(each.upstream, each.fallback.upstream) for each in settings.routes if each.fallback is not None]
         self._ejecting_last = {name for pair in pairs for name in pair}
-        """The names of the upstreams of routes with a fallback, of which the only endpoint is ejected, too."""
+        """Names of the upstreams of routes with a fallback. Even their only endpoint may be ejected."""
         self.services = {
             name: self._create_service(name, upstream, before) for name, upstream in settings.upstreams.items()
         }
         self._has_security_fields = bool(settings.security_headers)
         self.cors = None if settings.cors is None else CrossOrigin(settings.cors)
-        """The pages that may call routes that say nothing of it."""
+        """The pages that may call routes without a CORS setting of their own."""
         self.error_bodies = create_error_bodies(settings.errors)
-        """The form of errors of requests without a route; None: problems."""
+        """The form of error bodies of requests without a route; None: problem details."""
         self.router = Router(map(self._create_route, settings.routes))
-        # Where usage is counted when the table has no row left; these must have theirs before that.
+        # Usage is counted here once the table has no row left, so these rows must exist before.
         self.unnamed = [metrics.get_usage_counter(NO_LABEL, meter, NO_LABEL) for meter in settings.meters]
         self.lines = lines.RequestLines(_create_field_rules(settings))
         self.directory = Directory(settings, draft.customers, self._tables, metrics, key_lookup)
         self.query_key = None if settings.auth.query is None else settings.auth.query.encode()
-        """The parameter of queries that may hold a key."""
+        """The query parameter that may hold a key."""
         self.addresses = self._create_addresses(settings, before)
         secret = settings.stamp_secret
         self.sign = (
@@ -141,37 +146,40 @@ class Snapshot:
         security_lines = (b"", b"") if settings.security_headers is False else security_fields.OWN_LINES
         region_lines = format_region_lines(settings.region_fields, settings.region, own=True)
         self.own_lines = tuple([region_lines + lines for lines in security_lines])
-        """The lines of the edge's own answers that name the region and are for browsers, by whether the client came
-        over TLS."""
+        """The lines of the edge's own answers that name the region, and security fields for browsers. Index 1 is for
+        clients over TLS.
+        """
         self.has_cors = self.cors is not None or any(route.cors for route in settings.routes)
-        """Whether any of the edge's own answers says which pages may see it."""
+        """True if some of the edge's own answers carry CORS fields."""
         self.has_error_bodies = self.error_bodies is not None or any(map(find_errors, settings.routes))
-        """Whether any error has another body than a problem."""
+        """True if some errors have a body other than problem details."""
         self._access_log_settings = settings.access_log
         self.access_log = self._create_access_log(before)
         self.tracer = self._create_tracer(settings.tracing, before)
         self.records_ends = self.access_log is not None or self.tracer is not None
-        """Whether anything is to be done at the end of a request beside counting."""
+        """True if the end of a request needs work beyond counting."""
         self._set_limits(settings.limits)
         self.paths = PathRules(settings.paths)
         self.usual_line = self.paths.usual_line
         self.drain_seconds = settings.drain
         self.overload = settings.overload
         self.upstream_tls = draft.upstream_tls
-        """The TLS settings towards each upstream that has it."""
+        """The TLS settings of each upstream that uses TLS."""
         self.heads: tuple[BytesCache[BlockMeaning], ...] = _create_head_caches()
-        """Header blocks seen before, of ordinary peers and of trusted proxies."""
+        """Cached header blocks, of ordinary peers and of trusted proxies."""
         self.whole_heads: tuple[BytesCache[HeadMeaning], ...] = _create_head_caches()
-        """Requests without a body seen before whose blocks are remembered, likewise."""
+        """Cached requests without a body whose blocks are cached too, by peer as above."""
         self.rests: BytesCache[RestMeaning] = BytesCache(HEADS_MAX, HEAD_BYTES_MAX)
-        """What blocks of ordinary peers have in common that differ in the lines that change with each request."""
+        """Cached meanings of ordinary peers' blocks without the lines that change with each request."""
         self.shared: BytesCache[RestMeaning] = BytesCache(HEADS_MAX, HEAD_BYTES_MAX)
-        """The same without the line of the key, which is another customer's each time."""
+        """Cached meanings of blocks without their changing lines and without the line of the key, so customers share
+        them.
+        """
         self._key_beginnings = list_key_beginnings(settings.auth.fields)
         self._shared_seen: set[int] = set()
-        """Hashes of such blocks that came once."""
+        """Hashes of shared blocks that came once."""
         self._offers = 0
-        """Blocks read without the line of their key, as far as OFFERS_PER_WHOLE goes."""
+        """Counts blocks parsed without the line of their key, modulo OFFERS_PER_WHOLE."""
 
     def _set_limits(self, limits: "Limits") -> None:
         """Set the bounds of requests and connections."""
@@ -182,7 +190,7 @@ class Snapshot:
         self.header_timeout = limits.header_timeout
         self.body_idle = limits.body_idle
         self.body_idle_bytes = max(1, int(self.body_idle * (limits.body_rate or 0)))
-        """Bytes of a body that have to come, or to be taken, within `body_idle`."""
+        """Bytes of a body that must move within `body_idle`, in either direction."""
         self.keepalive_idle = limits.keepalive_idle
         self.max_connections = limits.connections
         self.max_connections_per_ip = limits.connections_per_ip
@@ -207,7 +215,7 @@ class Snapshot:
         )
 
     def _find_security_lines(self, route: "RouteSettings") -> "SecurityLines | None":
-        """Return the lines to add to answers of a route's upstream; None: none."""
+        """Return the lines to add to answers of a route's upstream, or None."""
         if route.isolation_headers:
             return security_fields.build_isolation_lines()
         return security_fields.MISSING_LINES if self._has_security_fields else None
@@ -218,12 +226,12 @@ class Snapshot:
         return None if route.cors == "off" else CrossOrigin(route.cors)
 
     def forwards_key(self, route: Route) -> bool:
-        """Return whether the route's upstream is to see keys, by its setting `forward_key`."""
+        """Return whether the route's upstream receives keys (setting `forward_key`)."""
         upstream = route.settings.upstream
         return upstream is not None and self._upstreams[upstream].forward_key
 
     def refresh_hosts(self) -> None:
-        """Refresh how many hosts share the limits now."""
+        """Update the number of hosts that share the limits."""
         for policies in self._tables:
             policies.refresh_hosts()
 
@@ -245,7 +253,7 @@ class Snapshot:
         )
 
     def _get_service_terms(self, name: str) -> tuple[object, ...]:
-        """Return all that a service depends on; one of the snapshot before is kept while it is the same."""
+        """Return everything that a service depends on. The new snapshot keeps a service if this value is unchanged."""
         return self._upstreams.get(name), self._region, self._region_fields, name in self._ejecting_last
 
     def _create_addresses(self, settings: "EdgeSettings", before: "Snapshot | None") -> Addresses:
@@ -277,14 +285,18 @@ class Snapshot:
             return None
         if before is not None and before.tracer is not None and before.tracer.settings == settings:
             return before.tracer
-        # It needs packages of an extra, and some megabytes that those who trace nothing have no use for.
+        # The tracer imports packages of an optional extra, which cost some megabytes, so only a tracing edge loads
+        # them.
         from edgeproxy.edge.proxy.tracer import Tracer
 
         return Tracer(settings)
 
     def read_new_block(self, client: "ClientSide[Any]", block: bytes) -> BlockMeaning:
-        """Read a block that is not remembered, as in `read_block`. Who traces one request traces them all, and who has
-        sent lines that are new each time goes on to do so: what is remembered is the rest."""
+        """Read a block that is not cached, as `read_block` does.
+
+        A client that traces one request traces them all, and a client that sent new lines in each request goes on to do
+        so. For such clients the cache holds the meaning of the rest of the block.
+        """
         parts = None
         if not client.trusted:
             if client.changing is not None:
@@ -307,7 +319,7 @@ class Snapshot:
         return meaning
 
     def _add_key(self, block: bytes, others: BlockMeaning, key: bytes, line: bytes) -> BlockMeaning:
-        """Return the meaning of a block by that of all its lines but one, which is that of a key."""
+        """Return the meaning of a block from the cached meaning of its other lines and its key."""
         _, site, _, keep, length, trace, head = others
         identity = self.directory.resolve(key)
         meaning = identity, site, line, keep + VIA_LINE, length, trace, head
@@ -317,10 +329,11 @@ class Snapshot:
         return meaning
 
     def read_block(self, block: bytes, trusted: bool) -> BlockMeaning:
-        """Read what a block of field lines means; raises RejectedError where it has no one meaning.
+        """Read the meaning of a block of field lines. Raises RejectedError if it is ambiguous.
 
-        Remembered only where it will come again and can do no harm: a trace is new in each request, an unknown key must
-        not be known to anyone, and what a trusted proxy says of its client is that client's alone.
+        The cache takes only blocks that will come again and do no harm there. A trace is new in each request, an
+        unknown key must stay unknown to others, and a trusted proxy's statement about its client concerns that client
+        alone.
         """
         meaning = self._find_meaning(read_fields(block, trusted, self.head_limits.fields, self.lines))
         if meaning[5] is None and self._is_known(meaning[0]) and not is_personal(meaning[6]):
@@ -328,8 +341,10 @@ class Snapshot:
         return meaning
 
     def _read_changing_block(self, block: bytes, changing: Changing) -> BlockMeaning | None:
-        """Read what a block of an ordinary peer means, of which some lines change with each request; None where that is
-        not to be told without reading all of it. `block` is that of `cut_lines`."""
+        """Read a block of an ordinary peer in which some lines change with each request.
+
+        Return None if the whole block must be read. `block` has the form that `cut_lines` takes.
+        """
         parts = cut_lines(block, changing)
         if parts is None:
             return None
@@ -343,8 +358,9 @@ class Snapshot:
         return identity, site, credentials, keep + lines + VIA_LINE, length, trace, head
 
     def _read_keyed_rest(self, rest: bytes, changing: Changing) -> RestMeaning | None:
-        """Read what is left of a block without its changing lines: by what it has in common with those of other
-        customers, if it has."""
+        """Read the rest of a block without its changing lines, from the meaning it shares with other customers' blocks
+        if that is cached.
+        """
         parts = cut_key(rest, self._key_beginnings)
         if parts is None:
             return self._read_rest(rest, changing)
@@ -363,18 +379,21 @@ class Snapshot:
         return meaning
 
     def _is_offered(self) -> bool:
-        """Return whether the block that is read now is one of those that are offered to the memory of whole ones."""
+        """Return whether the block being read is offered to the cache of whole blocks."""
         self._offers = (self._offers + 1) % OFFERS_PER_WHOLE
         return not self._offers
 
     def _read_rest(self, rest: bytes, changing: Changing) -> RestMeaning | None:
-        """Read what is left of a block without its changing lines; None where these could change what it means."""
+        """Read the rest of a block without its changing lines. Return None if these lines could change its meaning."""
         known = self._read_part(rest, changing, self.head_limits.fields)
         return None if known is None or not self._is_known(known[1][0]) else self.rests.store(rest, known)
 
     def _learn_shared(self, others: bytes, changing: Changing) -> None:
-        """Remember what a block means without its changing lines and that of its key, where it has come before; unless
-        there is another key, or any line that is more than passed on could change what they mean."""
+        """Cache the meaning of a block without its changing lines and its key's line, once it has come twice.
+
+        Nothing is cached if the block has another key, or a line that does more than pass through and so could change
+        the meaning.
+        """
         digest, seen = hash(others), self._shared_seen
         if digest not in seen:
             if len(seen) >= HEADS_MAX:
@@ -386,7 +405,7 @@ class Snapshot:
             self.shared.store(others, known)
 
     def _read_part(self, part: bytes, changing: Changing, most: int) -> RestMeaning | None:
-        """Read what a part of a block means, of at most so many lines with those that were cut out of it."""
+        """Read the meaning of a part of a block. `most` bounds its lines, including the lines that were cut out."""
         if not fits_rest(part, changing, self.lines, most):
             return None
         try:
@@ -404,12 +423,12 @@ class Snapshot:
         return self.directory.resolve(key), site, credentials, keep, length, trace, head
 
     def _is_known(self, identity: Identity) -> bool:
-        """Return whether it may be remembered who sent a block."""
+        """Return whether the cache may hold who sent a block."""
         people = self.directory
         return identity is people.anonymous or (identity is not people.unknown and identity.valid_until != UNRESOLVED)
 
     def update_endpoints(self, services: "Services") -> None:
-        """Take over the endpoints' addresses, as the supervisor tells them."""
+        """Take over the addresses of endpoints that the supervisor sent."""
         for name, listing in services.items():
             service = self.services.get(name)
             if service is not None:
@@ -417,29 +436,29 @@ class Snapshot:
                     server.close()
 
     def lacks_addresses(self) -> bool:
-        """Return whether there is a service of which no address is known."""
+        """Return whether some service has no known address."""
         return not all(service.endpoints for service in self.services.values())
 
     def sweep(self, now: float) -> None:
-        """Do what comes with time alone, twice a second. `now` is of the monotonic clock."""
+        """Do periodic work, twice a second. `now` is monotonic time."""
         for service in self.services.values():
             service.sweep(now)
         self.directory.count_lookups()
 
     def forget_customers(self, customers: Collection[str] | None) -> None:
-        """Forget what was told of these customers of the directory; None: of any."""
+        """Forget what the directory said of these customers; None: of all."""
         self.directory.forget_customers(customers)
         self._forget_heads()
 
     def refresh_flags(self) -> None:
-        """Settle anew who has which flag."""
+        """Settle again which customer has which flag."""
         self.directory.refresh_flags()
         self._forget_heads()
 
     def retire(self) -> "OrderedDict[bytes | TokenDigest, Identity]":
-        """Let go of what only the beginnings of requests need: none begins under it any more.
+        """Release what only new requests need: no request begins under this snapshot any more.
 
-        Returns what was remembered of keys, which may be much, for the caller to free piece by piece.
+        Return the cached identities of keys. They may be many, so the caller frees them piece by piece.
         """
         self._forget_heads()
         return self.directory.retire()
@@ -457,7 +476,10 @@ class Snapshot:
 
 
 def lead_to_fallback(route: "RouteSettings", fallback: "Fallback") -> "RouteSettings":
-    """Return the settings of a route to its second upstream, whose answers are changed as those of the first one."""
+    """Return the settings of a route to its fallback.
+
+    The fallback's answers are changed like those of the first upstream.
+    """
     rewrite = fallback.rewrite.model_copy(update={"response": route.rewrite.response})
     return route.model_copy(update={"upstream": fallback.upstream, "rewrite": rewrite, "fallback": None})
 
@@ -467,7 +489,7 @@ def _create_head_caches() -> tuple[BytesCache[V], ...]:
 
 
 def _create_tables(store: "Store", metrics: "WorkerMetrics", sharing: "Sharing | None") -> PolicyTables:
-    # Of quotas others count too where there is no hub: what these count is in the ledger.
+    # Without a hub, other hosts' use of quotas still counts: the ledger has it.
     shared = None if store.customers.hub is None else sharing
     tables = (store.customers, store.addresses, store.quotas, store.end_users)
     return PolicyTables(
@@ -488,5 +510,5 @@ def _create_field_rules(settings: "EdgeSettings") -> FieldRules:
 
 
 def is_personal(head: RequestHead) -> bool:
-    """Return whether a trusted proxy's head speaks of one client, or of one request."""
+    """Return whether a trusted proxy's head describes one client or one request."""
     return head.forwarded_for is not None or head.request_id is not None

@@ -1,5 +1,5 @@
-"""The message that an upstream gets of a request whose head needs more than to be joined: the lines that came, changed
-as the route to that upstream says, and the same for its fallback.
+"""The upstream's message of a request whose head needs more than joining: its lines are changed for the route's
+upstream, or for its fallback.
 """
 
 from functools import partial
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.route_binding import RouteBinding
 
 IDENTITY: Final = b"Accept-Encoding: identity\r\n"
-"""The field by which an upstream is asked to compress nothing (RFC 9110 section 12.5.3)."""
+"""The field that asks an upstream not to compress (RFC 9110 section 12.5.3)."""
 
 
 def rewrite_lines(exchange: "ResponseRelay", binding: "RouteBinding", body: bytes | None) -> None:
-    """Make the request line and the kept lines those that the upstream of the binding gets, from those that came.
+    """Change the received request line and kept lines into those for the binding's upstream.
 
-    `body`: None where nothing is signed, or not all of it is here.
+    `body`: None if nothing is signed or the body is incomplete.
     """
     head, route = exchange.head, binding.route
     assert exchange.endpoint is not None
@@ -49,8 +49,11 @@ def rewrite_lines(exchange: "ResponseRelay", binding: "RouteBinding", body: byte
 
 
 def get_bytes_held(exchange: "ResponseRelay", binding: "RouteBinding", otherwise: int) -> int:
-    """Return how many bytes of a body are held until it is whole; 0 where it passes as it comes, or the upstream gets
-    bodies whole in any case. `otherwise`: where the fallback is no reason."""
+    """Return the size up to which a body is held until it is complete; 0 if it passes as it comes.
+
+    The size is also 0 if the upstream always gets complete bodies. `otherwise` is the result if the fallback needs no
+    body held.
+    """
     fallback = binding.route.settings.fallback
     if binding.route.service.max_buffered_bytes is not None:
         return 0
@@ -60,7 +63,7 @@ def get_bytes_held(exchange: "ResponseRelay", binding: "RouteBinding", otherwise
 
 
 def is_repeatable(exchange: "ResponseRelay") -> bool:
-    """Return whether all of a request is here and can be sent again, and nothing of an answer has gone out."""
+    """Return whether the edge has the whole request and can send it again, and no byte of an answer has gone out."""
     if exchange.has_begun_response or exchange.head.upgrade or exchange.client.body is not None:
         return False
     body = exchange.buffered_body
@@ -70,8 +73,10 @@ def is_repeatable(exchange: "ResponseRelay") -> bool:
 
 
 def rewrite_message(exchange: "ResponseRelay", fallback: "RouteBinding") -> bytes:
-    """Return the message of a request, rewritten for its fallback: with what is for that, and nothing of what was for
-    the first upstream. Stamps, id and trace stay."""
+    """Return the request's message, rewritten for its fallback.
+
+    It has the lines for the fallback instead of those for the first upstream. Stamps, id and trace stay.
+    """
     head, blank, body = exchange.message.partition(BLANK)
     buffered = exchange.buffered_body
     is_whole = buffered is None or not buffered.is_on_disk

@@ -1,7 +1,7 @@
-"""What people do about alerts: acknowledge them, give them to somebody, and mute their kind for a while.
+"""Actions on alerts: acknowledge an alert, assign it to a person, and mute its kind for a while.
 
-Operators and the customer whom an alert is about handle it apart: neither sees what the other did. Each step is in the
-audit log. A mute keeps later alerts of the kind, of the same customer, from being sent; they are listed all the same.
+Operators and the alert's customer act separately; neither side sees the actions of the other. Each action is in the
+audit log. A mute stops notifications of later alerts of the same kind and customer; the list still shows them.
 """
 
 from collections.abc import Collection, Mapping
@@ -46,7 +46,7 @@ class AlertHandling(TypedDict):
 
 
 class AlertSubject(NamedTuple):
-    """An alert as far as it can be handled."""
+    """The fields of an alert that its handling needs."""
 
     id: int
     kind: AlertKind
@@ -66,7 +66,7 @@ UNHANDLED: AlertHandling = {
 
 
 async def find_owner(connection: AsyncConnection, number: str) -> str | None:
-    """Return the name of the customer whom an alert is about; None where there is none."""
+    """Return the name of the customer of an alert, or None if there is none."""
     if not (number.isascii() and number.isdecimal() and len(number) <= 15):
         return None
     statement = sa.select(alerts.c.customer).where(alerts.c.id == int(number))
@@ -74,7 +74,7 @@ async def find_owner(connection: AsyncConnection, number: str) -> str | None:
 
 
 async def get_subject(connection: AsyncConnection, number: int) -> AlertSubject:
-    """Return an alert; raises ChangeRejectedError where there is none."""
+    """Return an alert. Raises ChangeRejectedError if it does not exist."""
     statement = sa.select(alerts.c.id, alerts.c.kind, alerts.c.customer).where(alerts.c.id == number)
     row = (await connection.execute(statement)).one_or_none()
     if row is None:
@@ -85,7 +85,7 @@ async def get_subject(connection: AsyncConnection, number: int) -> AlertSubject:
 async def acknowledge(
     connection: AsyncConnection, caller: Caller, alert: AlertSubject, side: Side, why: str | None, now_ms: int
 ) -> None:
-    """Acknowledge an alert; raises ChangeRejectedError where somebody has done so."""
+    """Acknowledge an alert. Raises ChangeRejectedError if it was acknowledged before."""
     before = await _fetch_row(connection, alert.id, side)
     if before is not None and before["acknowledged_at"] is not None:
         when = format_timestamp(before["acknowledged_at"])
@@ -99,7 +99,7 @@ async def acknowledge(
 async def assign(
     connection: AsyncConnection, caller: Caller, alert: AlertSubject, side: Side, to: str | None, now_ms: int
 ) -> None:
-    """Give an alert to somebody, or to nobody."""
+    """Assign an alert to a person, or to no one with None."""
     before = await _fetch_row(connection, alert.id, side)
     values = {"assigned_to": to, "assigned_by": caller.actor, "assigned_at": now_ms}
     await _put_row(connection, alert.id, side, values, is_there=before is not None)
@@ -111,9 +111,9 @@ async def assign(
 async def mute(
     connection: AsyncConnection, caller: Caller, alert: AlertSubject, side: Side, until_ms: int, why: str, now_ms: int
 ) -> None:
-    """Mute the kind of an alert, of its customer, until a Unix millisecond; one that is past ends the mute.
+    """Mute an alert's kind for its customer until a Unix millisecond. A time in the past ends the mute.
 
-    Raises ChangeRejectedError where that is too far away.
+    Raises ChangeRejectedError if the time is too far away.
     """
     days = get_days_max(alert.kind, side)
     if until_ms > now_ms + days * DAY_MS:
@@ -131,7 +131,7 @@ async def mute(
 async def fetch_handling(
     connection: AsyncConnection, listed: Collection[AlertSubject], side: Side, now_ms: int
 ) -> dict[int, AlertHandling]:
-    """Return what was done about each of these alerts on a side."""
+    """Return the handling of each of these alerts on a side, by alert id."""
     ids = [alert.id for alert in listed]
     statement = sa.select(alert_handling).where(handling.alert.in_(ids), handling.side == side)
     rows = {row["alert"]: row for row in (await connection.execute(statement)).mappings()}

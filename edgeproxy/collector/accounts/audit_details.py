@@ -1,9 +1,9 @@
-"""Personal data in the audit log, where `encryption` is set: sealed before it is chained, so the chain outlives it.
+"""Personal data in the audit log with `encryption`: sealed before it is chained, so the chain survives an erasure.
 
-Details of changes of a customer are encrypted by the customer's data key; with that key they are gone, and the entry
-stays. So are those of what belongs to a customer, such as an alert or an invoice, where the entry says whose it is: its
-ciphertext ends with the customer's id. Details of a customer who is erased already are never stored. The address of a
-contact is a keyed hash, the one that `contacts.email` has.
+The customer's data key encrypts the details of changes of the customer. Destroying the key erases the details; the
+entry stays. The same holds for a customer's objects, such as an alert or an invoice, if the entry names their owner:
+the ciphertext then ends with the customer's id. Details of an erased customer are never stored. A contact's address is
+stored as the keyed hash that `contacts.email` has.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,8 +45,10 @@ SEALED_ACTIONS = frozenset(
         *("subscription.import_dropped", "usage.correct"),
     )
 )
-"""Actions on a target that begins with the name of a customer, with details about it. Other details of a customer are
-sealed where their entry says whose they are."""
+"""Actions whose target begins with a customer's name and whose details are about that customer.
+
+Other details about a customer are sealed if their entry names the owner.
+"""
 CLEAR_ACTIONS: Mapping[str, str] = {
     "customer.delete": "states alone, which prove an erasure after it",
     "customer.restore": "states alone, as of `customer.delete`",
@@ -85,32 +87,32 @@ CLEAR_ACTIONS: Mapping[str, str] = {
     "billing.stop": "about all who are charged",
     "billing.resume": "about all who are charged",
 }
-"""Actions whose details are about no customer, or prove something once the customer is erased; each with why."""
+"""Actions whose details are about no customer, or remain as proof after an erasure. Each has its reason."""
 OWNER = "@"
-"""What is before the id of the customer at the end of a ciphertext whose target does not name it."""
+"""The separator before the customer's id at the end of a ciphertext, used if the target does not name the customer."""
 ERASED = '{"erased":true}'
-"""The details of an entry whose data key is gone, or whose customer was erased before."""
+"""The details of an entry whose data key is destroyed, or whose customer was erased before."""
 TABLE = "audit"
 
 
 class Details(NamedTuple):
-    """What is stored of an entry, but its time and its caller. `before` and `after` are JSON, or a ciphertext."""
+    """The stored fields of an entry without its time and caller. `before` and `after` are JSON or a ciphertext."""
 
     action: str
     target: str
     before: str | None
     after: str | None
     customer: str | None = None
-    """The id or the name of the customer whom the details are about, where the target does not name it."""
+    """The id or name of the customer that the details are about, if the target does not name it."""
 
     @property
     def owner(self) -> str | None:
-        """The id or the name of the customer whose data key seals the details; None where none does."""
+        """The id or name of the customer whose data key seals the details, or None."""
         return self.customer or (_get_customer(self.target) if self.action in SEALED_ACTIONS else None)
 
 
 async def seal_details(connection: AsyncConnection, entries: Sequence[Details]) -> list[Details]:
-    """Return entries as they are stored; raises KeysUnavailableError."""
+    """Return entries in their stored form. Raises KeysUnavailableError."""
     if find_keyring(connection) is None:
         return list(entries)
     owners = {entry.owner for entry in entries if entry.owner is not None}
@@ -120,7 +122,7 @@ async def seal_details(connection: AsyncConnection, entries: Sequence[Details]) 
 
 
 def _seal(connection: AsyncConnection, entry: Details, customer: str | None, keys: DataKeys) -> Details:
-    """Return an entry of a customer, by id, as it is stored; None: of nobody whose data key could seal it."""
+    """Return a customer's entry in its stored form; `customer` is an id, or None if no data key seals the entry."""
     stored = entry._replace(target=hide_contact(connection, entry.target))
     if customer is None:
         return stored
@@ -137,25 +139,29 @@ def _seal(connection: AsyncConnection, entry: Details, customer: str | None, key
 
 
 async def open_details(connection: AsyncConnection, entries: Sequence[Details]) -> list[Details]:
-    """Return entries with their details; raises KeysUnavailableError and SealedValueError."""
+    """Return entries with their details opened. Raises KeysUnavailableError and SealedValueError."""
     owners = [_find_owner(entry) for entry in entries]
     sealed = {owner for owner in owners if owner is not None}
     if not sealed:
         return list(entries)
     refs, erased = await _fetch_customers(connection, sealed)
-    there = {ref: id_ for ref, id_ in refs.items() if id_ not in erased}  # A key made since opens nothing of before.
+    # A key created after the erasure opens no earlier entries.
+    there = {ref: id_ for ref, id_ in refs.items() if id_ not in erased}
     ids = [there.get(owner or "", "") for owner in owners]
     needed = frozenset(filter(None, ids))
     try:
         keys = await find_data_keys(connection, needed)
         return [open_entry(entry, id_, keys) for entry, id_ in zip(entries, ids, strict=True)]
-    except SealedValueError:  # One that was unwrapped lately may be another collector's no more.
+    except SealedValueError:  # Another collector may have replaced a key that is cached here.
         keys = await fetch_data_keys(connection, needed)
         return [_open_or_mark(entry, id_, keys) for entry, id_ in zip(entries, ids, strict=True)]
 
 
 def _open_or_mark(entry: Details, customer: str, keys: DataKeys) -> Details:
-    """Return an entry with its details, which are UNREADABLE where they were changed: who did what is still told."""
+    """Return an entry with its details, or with UNREADABLE_DETAILS if they were altered.
+
+    The entry's actor and action remain readable.
+    """
     try:
         return open_entry(entry, customer, keys)
     except SealedValueError as error:
@@ -168,7 +174,7 @@ UNREADABLE_DETAILS = '{"unreadable":true}'
 
 
 def open_entry(entry: Details, customer: str, keys: DataKeys) -> Details:
-    """Return an entry of a customer, by id, with its details; "" is one who is erased. Raises SealedValueError."""
+    """Return a customer's entry with its details; `customer` is an id, or "" if erased. Raises SealedValueError."""
     texts = {}
     for column in ("before", "after"):
         text: str | None = getattr(entry, column)
@@ -180,7 +186,7 @@ def open_entry(entry: Details, customer: str, keys: DataKeys) -> Details:
 
 
 def _find_owner(entry: Details) -> str | None:
-    """Return the id or the name of the customer by whose data key an entry is sealed; None where it is not."""
+    """Return the id or name of the customer whose data key sealed an entry, or None if it is not sealed."""
     sealed = next((text for text in (entry.after, entry.before) if text is not None and is_sealed(text)), None)
     return None if sealed is None else sealed.partition(OWNER)[2] or _get_customer(entry.target)
 
@@ -191,7 +197,7 @@ def is_sealed(text: str | None) -> bool:
 
 
 def hide_contact(connection: AsyncConnection, name: str) -> str:
-    """Return an actor or a target as it is stored: the address of a contact as a keyed hash."""
+    """Return an actor or a target in its stored form: a contact's address as a keyed hash."""
     keyring = find_keyring(connection)
     if keyring is None or not name.startswith(CONTACT):
         return name
@@ -199,16 +205,16 @@ def hide_contact(connection: AsyncConnection, name: str) -> str:
 
 
 def _get_customer(target: str) -> str:
-    """Return the name of the customer of a target: `acme`, `acme/we_…`."""
+    """Return the customer's name in a target such as `acme` or `acme/we_…`."""
     return target.partition("/")[0]
 
 
 async def _fetch_customers(
     connection: AsyncConnection, names: Iterable[str], *, reads_keys: bool = False
 ) -> tuple[dict[str, str], frozenset[str]]:
-    """Return the ids of these customers, by name or id, as they are asked for, and the ids of those who are erased.
+    """Return the ids of these customers by name and by id, and the ids of the erased ones.
 
-    With `reads_keys` their data keys are read too, so that `fetch_data_keys` has no need to.
+    With `reads_keys` their data keys are read in the same query, so that `fetch_data_keys` finds them cached.
     """
     keyring, ordered = find_keyring(connection), sorted(names)
     if keyring is None or not ordered:

@@ -1,4 +1,4 @@
-"""Contacts: the people who may sign in for a customer, by a link that is mailed to their address."""
+"""Contacts: the people who may sign in for a customer through a link mailed to their address."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated
@@ -28,15 +28,15 @@ from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.units import value_error
 
 CONTACTS_MAX = 50
-"""Contacts of a customer at most."""
+"""The most contacts of a customer."""
 SENSITIVE_SECONDS = 7 * 86400
-"""Seconds for which a contact may do nothing that is sensitive, where whoever added it could not either."""
+"""How many seconds a new contact may take no sensitive action if the person who added it could not either."""
 CUSTOMERS_MAX = 20
-"""Customers for which one contact gets links by one mail, or chooses among after a sign-in at an issuer."""
+"""The most customers that one mail has links for, or that a contact can choose from after sign-in at an issuer."""
 
 
 def parse_contacts(value: object) -> tuple[str, ...]:
-    """Return a list of addresses in small letters, sorted; raises a value error."""
+    """Return a list of addresses in lower case, sorted. Raises a value error."""
     hint = f"a list of at most {CONTACTS_MAX} addresses"
     if not isinstance(value, list | tuple) or len(value) > CONTACTS_MAX:
         raise value_error("cannot be used", hint)
@@ -44,7 +44,7 @@ def parse_contacts(value: object) -> tuple[str, ...]:
 
 
 def parse_alert_address(value: object) -> str | None:
-    """Return an address in small letters, or None for null; raises a value error."""
+    """Return an address in lower case, or None for null. Raises a value error."""
     return None if value is None else read_mailbox(value).lower()
 
 
@@ -105,7 +105,7 @@ def format_label(email: str) -> str:
 
 
 async def fetch_contacts(connection: AsyncConnection, ref: str) -> list[Contact]:
-    """Return the contacts of a customer, by id or name, in the order of their addresses; raises ChangeRejectedError."""
+    """Return the contacts of a customer, by id or name, sorted by address. Raises ChangeRejectedError."""
     owner = await customers.get_row(connection, ref)
     statement = sa.select(contacts).where(contacts.c.customer == owner.id)
     rows = await fetch_rows(connection, contacts.name, statement)
@@ -122,22 +122,22 @@ def _to_contact(row: Mapping[str, object]) -> Contact:
 
 
 async def list_contacts(connection: AsyncConnection, ref: str) -> list[str]:
-    """Return the addresses of the contacts of a customer, by id or name; raises ChangeRejectedError."""
+    """Return the addresses of the contacts of a customer, by id or name. Raises ChangeRejectedError."""
     return [contact["email"] for contact in await fetch_contacts(connection, ref)]
 
 
 def to_response(of_customer: Sequence[Contact]) -> ContactList:
-    """Return the contacts of a customer as the API has them."""
+    """Return the contacts of a customer in the form of the API."""
     return {"emails": [contact["email"] for contact in of_customer], "contacts": list(of_customer)}
 
 
 async def find_sensitive_from(
     connection: AsyncConnection, ref: str, caller: Caller, now: float, *, is_trusted: bool
 ) -> int | None:
-    """Return the Unix second from which a contact may do what is sensitive whom a caller adds now; None: at once.
+    """Return the Unix second from which a contact added now may take sensitive actions; None means at once.
 
-    `is_trusted`: the caller may do what is sensitive itself. An owner's colleague may from when the owner may: so
-    nobody whom the rule holds up is helped by a second address. Raises ChangeRejectedError.
+    `is_trusted` means that the caller may take them itself. If the caller is a contact, the new one waits as long as
+    the caller, so a second address does not shorten the wait. Raises ChangeRejectedError.
     """
     if not caller.actor.startswith(CONTACT):
         return None if is_trusted else int(now) + SENSITIVE_SECONDS
@@ -145,7 +145,7 @@ async def find_sensitive_from(
 
 
 async def require_trusted(connection: AsyncConnection, customer: str, label: str, now: float) -> None:
-    """Raise ChangeRejectedError where a contact of a customer may not do what is sensitive yet."""
+    """Raise ChangeRejectedError if a contact of a customer may not take sensitive actions yet."""
     held_until = await _fetch_held_until(connection, customer, label, now)
     if held_until is not None:
         at = format_timestamp(held_until * 1000)
@@ -153,7 +153,7 @@ async def require_trusted(connection: AsyncConnection, customer: str, label: str
 
 
 async def _fetch_held_until(connection: AsyncConnection, ref: str, label: str, now: float) -> int | None:
-    """Return the Unix second until which a contact may do nothing that is sensitive; None where it may now."""
+    """Return the Unix second until which a contact may take no sensitive action, or None if it may now."""
     owner = await customers.get_row(connection, ref)
     is_theirs = match_value(connection, contacts.name, "email", label.removeprefix(CONTACT))
     statement = sa.select(contacts.c.sensitive_from).where(contacts.c.customer == owner.id, is_theirs)
@@ -164,9 +164,9 @@ async def _fetch_held_until(connection: AsyncConnection, ref: str, label: str, n
 async def put_contacts(
     connection: AsyncConnection, caller: Caller, ref: str, body: Contacts, sensitive_from: int | None = None
 ) -> ContactList:
-    """Replace the contacts of a customer; removed ones lose sessions, links and alerts, new ones are owners.
+    """Replace the contacts of a customer. New contacts are owners; removed ones lose sessions, links and alerts.
 
-    These may do what is sensitive from the Unix second `sensitive_from` on. Raises ChangeRejectedError.
+    New contacts may take sensitive actions from the Unix second `sensitive_from` on. Raises ChangeRejectedError.
     """
     owner = await customers.lock_not_erased(connection, ref)
     before = await list_contacts(connection, owner.id)
@@ -193,9 +193,9 @@ async def put_contacts(
 async def delete_contacts(
     connection: AsyncConnection, caller: Caller, owner: CustomerRow, emails: Collection[str]
 ) -> None:
-    """Delete contacts of a locked customer, with their sessions, their held forms and the mail of its alerts to them.
+    """Delete contacts of a locked customer with their sessions and held forms, and stop alert mails to them.
 
-    Their links stay, and sign nobody in (`find_role`).
+    Their sign-in links stay, but `find_role` rejects them.
     """
     is_removed = match_value(connection, contacts.name, "email", *emails)
     await connection.execute(sa.delete(contacts).where(contacts.c.customer == owner.id, is_removed))
@@ -209,7 +209,7 @@ async def delete_contacts(
 
 
 async def find_alert_address(connection: AsyncConnection, ref: str) -> str | None:
-    """Return the address of a customer's own alerts, by id or name, or None; raises ChangeRejectedError."""
+    """Return the address for a customer's own alerts, by id or name, or None. Raises ChangeRejectedError."""
     owner = await customers.get_row(connection, ref)
     return (await customers.fetch_alert_addresses(connection, [owner.name])).get(owner.name)
 
@@ -217,7 +217,7 @@ async def find_alert_address(connection: AsyncConnection, ref: str) -> str | Non
 async def put_alert_address(
     connection: AsyncConnection, caller: Caller, ref: str, email: str | None, collector_settings: CollectorSettings
 ) -> None:
-    """Set the contact to whom a customer's own alerts are mailed, or None; raises ChangeRejectedError."""
+    """Set the contact that receives a customer's own alerts, or None. Raises ChangeRejectedError."""
     owner = await customers.get_row(connection, ref, lock=True)
     if email is not None and email not in await list_contacts(connection, owner.id):
         raise reject_field("email", "is no contact of the customer")
@@ -230,10 +230,10 @@ async def put_alert_address(
 
 
 async def list_customers(connection: AsyncConnection, email: str) -> list[str]:
-    """Return the names of the customers that have this contact, CUSTOMERS_MAX at most.
+    """Return the names of the customers that have this contact, at most CUSTOMERS_MAX.
 
-    Those for which the contact has signed in come first, the latest first, then the oldest customers: anybody may name
-    an address as the contact of new ones.
+    Customers that the contact has signed in for come first, latest first, then the oldest customers. Any new customer
+    may name an address as its contact, so the newest come last.
     """
     joined = contacts.join(customers_table, customers_table.c.id == contacts.c.customer)
     theirs = match_value(connection, contacts.name, "email", email.lower()) & customers_table.c.deleting_since.is_(None)
@@ -243,7 +243,7 @@ async def list_customers(connection: AsyncConnection, email: str) -> list[str]:
 
 
 async def fetch_alert_recipients(connection: AsyncConnection, names: Iterable[str]) -> dict[str, Recipient]:
-    """Return whom customers want their own alerts to be mailed to, by name, with the languages of contacts."""
+    """Return the recipients of customers' own alerts by customer name, with the contacts' languages."""
     recipients = {}
     for name, address in (await customers.fetch_alert_addresses(connection, names)).items():
         is_theirs = match_value(connection, contacts.name, "email", address.lower())
@@ -256,11 +256,13 @@ async def fetch_alert_recipients(connection: AsyncConnection, names: Iterable[st
 async def find_role(
     connection: AsyncConnection, label: str, customer: str, now: float, language: str
 ) -> ContactRole | None:
-    """Return the role in which the owner of a link signs in for a customer, and record that they do, in this language;
-    None where they may not: a removed contact may not, nor one of a customer that is being deleted. A link that a
-    command has printed has no contact, and is an owner's.
+    """Return the role in which a link's owner signs in for a customer, and record the sign-in with its language.
 
-    Until the transaction ends, no contact of the customer is changed: who does that next, changes the session, too.
+    The role is None if the contact was removed or the customer is being deleted. A link printed by a command has no
+    contact, and has an owner's role.
+
+    The customer's row is locked until the transaction ends. A concurrent change of contacts therefore runs later and
+    also ends the new session.
     """
     if not label.startswith(CONTACT):
         return OWNER

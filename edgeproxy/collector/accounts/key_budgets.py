@@ -1,7 +1,7 @@
-"""The budgets of keys: what a key may use in a day or a month, in units of a meter or in money. Pure.
+"""The budgets of keys: the most that a key may use in a day or a month, in units of a meter or in money. Pure.
 
-A budget is stored with its key, as JSON. It has an id of its own, under which usage is counted: a key that replaces
-another has the same budget, and goes on from what the other has used.
+A budget is stored with its key as JSON. Usage is counted under the budget's own id. A key that replaces another keeps
+the budget and its count.
 """
 
 import re
@@ -28,9 +28,9 @@ Amount = Annotated[
 
 
 def parse_written(value: object) -> object:
-    """Return the budget that people write as `$50/month`, `50 eur/month` or `1000000 tokens/day`, as an object has it.
+    """Parse a budget such as `$50/month`, `50 eur/month` or `1000000 tokens/day` into an object's fields.
 
-    What is no text is returned as it is. Raises a value error.
+    Returns a value that is not a text unchanged. Raises a value error.
     """
     if not isinstance(value, str):
         return value
@@ -68,7 +68,7 @@ class KeyBudgetRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def read_text(cls, value: object) -> object:
-        """Return the fields of a budget that is a text; raises a value error."""
+        """Return the fields of a budget written as text. Raises a value error."""
         return parse_written(value)
 
     @model_validator(mode="after")
@@ -97,7 +97,7 @@ class KeyBudgetTerms(TypedDict):
 
 
 class StoredBudget(NamedTuple):
-    """A budget as it is stored with a key."""
+    """A budget as stored with a key."""
 
     id: str
     amount: int
@@ -109,11 +109,11 @@ class StoredBudget(NamedTuple):
 
     @property
     def counted(self) -> str:
-        """The name under which the ledger's count is told to edges."""
+        """The name of the ledger's count that edges receive."""
         return self.meter or SPEND
 
     def to_response(self) -> KeyBudgetTerms:
-        """Return the budget as the API does."""
+        """Return the budget in the form of the API."""
         terms: KeyBudgetTerms = {
             "amount": self.amount,
             "per": self.per,
@@ -127,7 +127,7 @@ class StoredBudget(NamedTuple):
         return terms
 
     def to_directory(self, start: str) -> KeyBudget:
-        """Return the budget as edges get it; `start` are the first characters of its key."""
+        """Return the budget in the form that edges receive. `start` are the first characters of its key."""
         return KeyBudget(
             id=self.id,
             meter=self.counted,
@@ -140,12 +140,12 @@ class StoredBudget(NamedTuple):
         )
 
     def is_within(self, other: "StoredBudget") -> bool:
-        """Return whether it is the same budget, or a smaller one."""
+        """Return whether it is the same budget or a smaller one."""
         return self[2:] == other[2:] and self.amount <= other.amount
 
 
 def parse_budget(stored: str | None) -> StoredBudget | None:
-    """Return the budget in the column of a key."""
+    """Parse the budget column of a key."""
     if stored is None:
         return None
     fields = orjson.loads(stored)
@@ -153,7 +153,7 @@ def parse_budget(stored: str | None) -> StoredBudget | None:
 
 
 def dump_budget(requested: KeyBudgetRequest | None, before: StoredBudget | None = None) -> str | None:
-    """Return the column of a key with this budget, which goes on counting where the one `before` counted the same."""
+    """Return the column of a key with this budget. It keeps the count of the budget `before` if both count the same."""
     if requested is None:
         return None
     terms = requested.amount, requested.per, requested.meter, requested.currency

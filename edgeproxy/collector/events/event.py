@@ -1,8 +1,8 @@
-"""An event, and the forms in which it comes: ours, and CloudEvents 1.0. Pure.
+"""A usage event and its two forms: ours, and CloudEvents 1.0. Pure.
 
-`{id, source, customer, meter, value, time, dimensions, request_id, upstream_request_id, replaces}`; of a CloudEvent
-`type` is the meter, `subject` the customer, and the others but `time` are in `data`. `source` and `id` together say
-which event it is.
+Our form is `{id, source, customer, meter, value, time, dimensions, request_id, upstream_request_id, replaces}`. In a
+CloudEvent `type` is the meter and `subject` the customer; `data` holds the others except `id`, `source` and `time`.
+`source` and `id` together identify an event.
 """
 
 import re
@@ -22,22 +22,22 @@ from edgeproxy.config.nearest import find_nearest
 from edgeproxy.wire.batch import NAME
 
 EVENTS_MAX = 10_000
-"""Events of a request."""
+"""The most events in a request."""
 BODY_BYTES_MAX = 4 << 20
-"""Bytes of a request's body, uncompressed."""
+"""The largest body of a request in bytes, uncompressed."""
 VALUE_MAX = 10**12
 """The largest value of one event."""
 CHARACTERS_MAX = 255
-"""Characters of an id, a source or a request id."""
+"""The most characters of an id, a source or a request id."""
 KEPT_SECONDS = 400 * 86400
-"""Seconds for which counted events are remembered; older events are rejected, as they might have been counted."""
+"""How many seconds counted events are stored. Older events are rejected, as they might be duplicates."""
 AHEAD_SECONDS = 300
-"""Seconds that an event's time may be ahead of ours."""
+"""How many seconds an event's time may be ahead of our clock."""
 
 SUM_TAKEN_BACK, READING_TAKEN_BACK = 2, 3
-"""The values of the column `is_summed` of events that another event has replaced."""
+"""Values of the column `is_summed` for events that another event has replaced."""
 LEAP_SECOND = re.compile(r"T(\d\d):(\d\d):60")
-"""The second that is inserted at the end of a day of UTC (RFC 3339 section 5.7)."""
+"""The leap second at the end of a UTC day (RFC 3339 section 5.7)."""
 
 TEXT = re.compile(rf"[!-~](?:[ -~]{{0,{CHARACTERS_MAX - 1}}})")
 REQUEST_ID_FIELDS = ("request_id", "upstream_request_id")
@@ -47,25 +47,25 @@ DATA_FIELDS = ("value", "dimensions", *REQUEST_ID_FIELDS, "replaces")
 
 
 class InvalidEventError(ValueError):
-    """The event is invalid: a sentence why."""
+    """The event is invalid. The text is a sentence that gives the reason."""
 
 
 class InvalidEventBodyError(ValueError):
-    """A body that has no events in any form: a sentence why."""
+    """The body contains no events in a known form. The text is a sentence that gives the reason."""
 
 
 class Rejection(NamedTuple):
-    """An event that was not counted: which one of its request, why, and what was sent."""
+    """An event that was not counted: its position in the request, the error, and the event as sent."""
 
     position: int
     error: str
     document: JsonValue
     is_stored: bool = True
-    """Whether it becomes a dead letter."""
+    """The event becomes a dead letter."""
 
 
 class UsageEvent(NamedTuple):
-    """Usage that a service reports, in the order of the columns of its table. `time` is in Unix seconds."""
+    """Usage that a service reports, in the order of the table's columns. `time` is in Unix seconds."""
 
     source: str
     id: str
@@ -74,34 +74,34 @@ class UsageEvent(NamedTuple):
     value: int
     time: int
     is_dated: bool = True
-    """Whether its sender document the time: else it is that of its arrival, and another one when it is sent again."""
+    """The sender stated the time. Otherwise it is the time of arrival, so a repeated event has another time."""
     request_id: str | None = None
     dimensions: str = ""
     """Dimensions as text (config/dimensions.py)."""
     folded: str | None = None
-    """Dimensions under which the event is counted, where they differ; not known before it is counted."""
+    """The dimensions that the event is counted under if they differ; unknown before it is counted."""
     item: str | None = None
-    """The item that is counted once, where the meter is `unique`; the value is 1 then."""
+    """The item that is counted once, if the meter is `unique`. The value is then 1."""
     is_summed: bool = True
-    """Whether its meter adds up what is reported; else it is a reading, of which the last one or the highest counts."""
+    """The meter adds up values. Otherwise the event is a reading, and the last or the highest reading counts."""
     upstream_request_id: str | None = None
-    """The id that another company's API gave to the request: it is what their support and their invoice go by."""
+    """The request id of another company's API. Their support and their invoices refer to it."""
     replaces: str | None = None
-    """The id of an earlier event of the same source that is taken back, as this one counts in its place."""
+    """The id of an earlier event of the same source that this event replaces."""
 
     @property
     def minute(self) -> int:
-        """The Unix second at which the minute begins that it counts in."""
+        """The Unix second of the start of the minute in which the event counts."""
         return self.time - self.time % 60
 
     @property
     def is_correction(self) -> bool:
-        """Whether it takes usage back, which not every token may."""
+        """The event reduces earlier usage. Not every token may send such events."""
         return self.value < 0 or self.replaces is not None
 
 
 def parse_objects(body: bytes) -> list[JsonValue]:
-    """Return what is sent: a JSON object, an array of them, or JSON lines. Raises InvalidEventBodyError."""
+    """Parse a JSON object, an array of objects, or JSON lines. Raises InvalidEventBodyError."""
     if len(body) > BODY_BYTES_MAX:
         raise InvalidEventBodyError(f"the body has more than {BODY_BYTES_MAX >> 20} MiB")
     try:
@@ -121,7 +121,7 @@ def parse_objects(body: bytes) -> list[JsonValue]:
 
 
 def parse_event(document: JsonValue, meters: Mapping[str, Meter], now: float) -> UsageEvent:
-    """Return the event that this JSON says; raises InvalidEventError. `meters`: those that count events."""
+    """Parse one event from JSON. `meters` are the meters that count events. Raises InvalidEventError."""
     if not isinstance(document, dict):
         raise InvalidEventError("is not an object")
     fields = (
@@ -151,12 +151,12 @@ def parse_event(document: JsonValue, meters: Mapping[str, Meter], now: float) ->
 
 
 def _get_least(meter: Meter) -> int:
-    """Return the least value of an event of a meter: what is added up can be corrected downwards."""
+    """Return the least value of an event of a meter. Only sums can be corrected downwards."""
     return -VALUE_MAX if meter.aggregate == "sum" else 0
 
 
 def _convert_cloud_event(document: dict[str, object]) -> dict[str, object]:
-    """Return the fields of a CloudEvent as ours; further attributes are its sender's own."""
+    """Return a CloudEvent's fields under our names. Extension attributes belong to the sender and are ignored."""
     if document["specversion"] != "1.0":
         raise InvalidEventError("specversion: is not 1.0")
     for name, value in document.items():
@@ -181,7 +181,7 @@ def _require_known_fields(document: dict[str, object], names: tuple[str, ...], p
 
 
 def format_name(name: str) -> str:
-    """Return the name of a field that anybody can have written, as errors have it: not every database takes a NUL."""
+    """Return a field name for an error message, without unprintable characters: some databases reject NUL."""
     return "".join(one if one.isprintable() else "?" for one in name[:40])
 
 
@@ -204,14 +204,14 @@ def _parse_name(fields: dict[str, object], name: str) -> str:
 
 
 def parse_value(value: object, *, least: int = 0) -> int:
-    """Parse the amount to add up, or the level of a gauge; raises InvalidEventError."""
+    """Parse the amount to add up, or the level of a gauge. Raises InvalidEventError."""
     if type(value) is not int or not least <= value <= VALUE_MAX:
         raise InvalidEventError(f"value: is not a whole number from {least} to {VALUE_MAX}")
     return value
 
 
 def parse_item(value: object) -> str:
-    """Parse an item that is counted once: a text, or a number as text; raises InvalidEventError."""
+    """Parse an item that is counted once: a text, or a number as text. Raises InvalidEventError."""
     if type(value) is int and 0 <= value <= VALUE_MAX:
         return str(value)
     if not isinstance(value, str) or not TEXT.fullmatch(value):
@@ -222,7 +222,7 @@ def parse_item(value: object) -> str:
 
 
 def parse_dimensions(value_by_name: object, name: str, known: Collection[str]) -> str:
-    """Return the dimensions as text, those of the meter being `known`; raises InvalidEventError."""
+    """Return the dimensions as text. `known` are the meter's dimensions. Raises InvalidEventError."""
     if value_by_name is None or value_by_name == {}:
         return ""
     if not isinstance(value_by_name, dict):
@@ -238,11 +238,11 @@ def parse_dimensions(value_by_name: object, name: str, known: Collection[str]) -
 
 
 def parse_second(text: object, now: float) -> int:
-    """Return the Unix second of a time of RFC 3339 that is not too far from now; raises InvalidEventError."""
+    """Parse an RFC 3339 time into a Unix second. Raises InvalidEventError, also if the time is too far from now."""
     try:
         if not isinstance(text, str) or len(text) > 40 or "T" not in (upper := text.upper()):
             raise ValueError
-        # A leap second belongs to the day, and so to the period, that ends with it.
+        # A leap second belongs to the day that it ends, and so to that day's billing period.
         at = datetime.fromisoformat(LEAP_SECOND.sub(r"T\1:\2:59", upper))
         if at.tzinfo is None:
             raise ValueError
@@ -259,9 +259,9 @@ def parse_second(text: object, now: float) -> int:
 
 
 def list_differences(counted: UsageEvent, sent: UsageEvent) -> list[str]:
-    """List the fields in which an event that was counted differs from one of the same id that is sent now."""
+    """List the fields in which a counted event and a resent event of the same id differ."""
     differing = [name for name in ("customer", "meter", "value") if getattr(counted, name) != getattr(sent, name)]
-    # Ids of requests are cleared where a person is erased.
+    # The erasure of a person clears request ids, so a missing id is no difference.
     differing += [name for name in REQUEST_ID_FIELDS if getattr(counted, name) not in (None, getattr(sent, name))]
     if not _have_same_dimensions(counted.dimensions, sent.dimensions):
         differing.append("dimensions")
@@ -275,8 +275,10 @@ def list_differences(counted: UsageEvent, sent: UsageEvent) -> list[str]:
 
 
 def _have_same_dimensions(counted: str, sent: str) -> bool:
-    """Return whether dimensions are the same, whoever it is that they name: who was erased has another pseudonym since,
-    and who was counted before pseudonyms has a name there."""
+    """Return whether two dimension texts are equal apart from pseudonyms.
+
+    An erased person has a new pseudonym, and an event counted before pseudonyms were introduced contains a name.
+    """
     if counted == sent:
         return True
     one, other = parse_stored_dimensions(counted), parse_stored_dimensions(sent)

@@ -1,7 +1,7 @@
-"""The batch writer: batches that arrive while one transaction is under way are settled together by the next.
+"""The batch writer. Batches that arrive during one transaction are settled together in the next.
 
-A batch, its rows in the ledger and the edge's watermark are written in one transaction, and its sender hears of it
-only then. Whoever hears nothing, sends it again and finds it settled, or not there.
+One transaction writes a batch, its ledger rows and the edge's watermark. The sender gets its answer only after the
+commit. A sender without an answer sends the batch again; the collector then finds it settled, or settles it.
 """
 
 import math
@@ -39,20 +39,20 @@ from edgeproxy.config.collector.settings import Edges
 from edgeproxy.wire.edge_report import EdgeReport
 
 TRANSACTION_ROWS_MAX = 50_000
-"""Rows that one transaction takes, unless a single batch has more."""
+"""The most rows of one transaction, unless a single batch has more."""
 WAITING_BYTES_MAX = 32 << 20
-"""Bytes of batches that are held at once; beyond it senders are asked to come back. Each takes some ten in memory."""
+"""The most bytes of waiting batches. Beyond it senders are asked to retry later. A byte takes about ten in memory."""
 RETRY_SECONDS_MIN = 1.0
-"""Seconds after which senders are asked to come back at the earliest."""
+"""The shortest time in seconds after which senders are asked to retry."""
 RETRY_SECONDS_MAX = 30.0
-"""Seconds after which senders are asked to come back at the latest."""
+"""The longest time in seconds after which senders are asked to retry."""
 
 
 EMPTY_REPORT = EdgeReport()
 
 
 class BatchOutcome(NamedTuple):
-    """Outcome of a batch: `watermark` is the edge's after it, or unchanged if it was refused."""
+    """The outcome of a batch. `watermark` is the edge's watermark afterwards; a refusal leaves it unchanged."""
 
     verdict: Verdict
     watermark: int
@@ -60,11 +60,11 @@ class BatchOutcome(NamedTuple):
 
 
 class DatabaseUnavailableError(Exception):
-    """The database cannot be had now; what was sent may have been settled, or not."""
+    """The database is unavailable. The batch may have been settled or not."""
 
 
 class ShippedBatch(NamedTuple):
-    """A batch as it waits for its transaction."""
+    """A batch that waits for its transaction."""
 
     arrival: ReceivedBatch
     shipper: Shipper
@@ -72,23 +72,23 @@ class ShippedBatch(NamedTuple):
 
 
 class BatchMetrics(Protocol):
-    """Metrics that ingest reports."""
+    """The metrics that ingest reports."""
 
     def queued(self, batches: int) -> None:
         """Report how many batches wait for a transaction."""
 
     def committed(self, seconds: float) -> None:
-        """Report that a transaction took this long."""
+        """Report the duration of a transaction."""
 
     def failed(self) -> None:
         """Report that a transaction failed."""
 
     def settled(self, verdict: Verdict, rows: int) -> None:
-        """Report that a batch was settled, and so many of its rows were counted."""
+        """Report that a batch was settled, and how many of its rows were counted."""
 
 
 class BatchWriter:
-    """The queue of batches to the database. `run` serves it until `end`."""
+    """The queue of batches for the database. `run` serves it until `end`."""
 
     def __init__(
         self,
@@ -97,16 +97,16 @@ class BatchWriter:
         metrics: BatchMetrics,
         on_counted: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
     ) -> None:
-        """`on_counted` is called with the customers and meters of which something was counted."""
+        """`on_counted` is called with the (customer, meter) pairs that have new counts."""
         self._on_counted = on_counted
         self._database = database
         self._names = names
         self._metrics = metrics
         self._ledger = LedgerWriter(database)
         self.values = DimensionValues(database, {})
-        """The values of dimensions that customers have."""
+        """The values of dimensions that customers use."""
         self.edges_per_token = Edges().per_token
-        """Edges that a token may introduce."""
+        """The number of edges that a token may introduce."""
         self._log = log.get_logger()
         self._squeeze = zstandard.ZstdCompressor(level=1)
         self._commits = GroupCommit(
@@ -120,16 +120,17 @@ class BatchWriter:
         )
         self._held = 0
         self._speed = 0.0
-        """Bytes a second that were settled lately."""
+        """Bytes settled per second, as a recent average."""
         self._failed: tuple[float, str] | None = None
-        """Time and reason of a failed last transaction; None otherwise."""
+        """Time and reason of the failure of the last transaction; None if it succeeded."""
 
-    # ---- how much is held
+    # ---- the bytes of waiting batches
 
     def reserve_bytes(self, size: int, *, already: int = 0) -> bool:
-        """Reserve so many bytes, to be given back by `release_bytes`; return False where there is no room.
+        """Reserve bytes for a batch until `release_bytes`. Return False if there is no room.
 
-        Who holds `already` all that is held gets whatever it wants: one batch always fits.
+        `already` are the caller's own reserved bytes. If nobody else holds any, the reservation always succeeds, so one
+        batch always fits.
         """
         if self._held > already and self._held + size > WAITING_BYTES_MAX:
             return False
@@ -137,18 +138,18 @@ class BatchWriter:
         return True
 
     def release_bytes(self, size: int) -> None:
-        """Give back bytes that `reserve_bytes` has given."""
+        """Release bytes that `reserve_bytes` reserved."""
         self._held -= size
 
     def estimate_retry_seconds(self) -> int:
-        """Return the seconds after which there should be room again."""
+        """Estimate the seconds until there is room again."""
         seconds = self._held / self._speed if self._speed else RETRY_SECONDS_MIN
         return math.ceil(min(max(seconds, RETRY_SECONDS_MIN), RETRY_SECONDS_MAX))
 
     def find_failure(self) -> str | None:
-        """Return why nothing can be settled now, as far as that is known; None where it can.
+        """Return the known reason why batches cannot be settled now, or None.
 
-        Only the next batch can tell whether it is over, so that a while later it is anybody's guess.
+        Only the next batch can show that the failure is over. An old failure is therefore ignored.
         """
         if self._failed is None or time.monotonic() - self._failed[0] > RETRY_SECONDS_MAX:
             return None
@@ -159,24 +160,24 @@ class BatchWriter:
     async def settle_batch(
         self, arrival: ReceivedBatch, shipper: Shipper, about: EdgeReport = EMPTY_REPORT
     ) -> BatchOutcome:
-        """Return what became of this batch, once it is on disk; raises DatabaseUnavailableError.
+        """Settle a batch and return its outcome once it is on disk. Raises DatabaseUnavailableError.
 
-        `about` is what the edge reports of itself.
+        `about` is the edge's report about itself.
         """
         return await self._commits.submit(ShippedBatch(arrival, shipper, about))
 
     async def run(self) -> None:
-        """Settle what is queued, until `end` was called and nothing is."""
+        """Settle queued batches until `end` was called and the queue is empty."""
         await self._commits.run()
 
     def end(self) -> None:
-        """Let `run` return once nothing is queued."""
+        """Let `run` return once the queue is empty."""
         self._commits.end()
 
     # ---- a transaction
 
     async def _commit_group(self, group: Sequence[ShippedBatch]) -> list[BatchOutcome]:
-        """Settle these in one transaction, and report what became of each."""
+        """Settle these batches in one transaction, and report the outcome of each."""
         began = time.monotonic()
         try:
             outcomes = await self._write_group(group)
@@ -194,7 +195,7 @@ class BatchWriter:
         return outcomes
 
     def _fail_group(self, group: Sequence[ShippedBatch], error: Exception) -> DatabaseUnavailableError:
-        """Log why a transaction failed; return what asks senders to come back."""
+        """Log the failure of a transaction. Return the error that asks senders to retry."""
         self._log.error("batches could not be settled", batches=len(group), why=format_reason(error))
         if not isinstance(error, CONNECTION_ERRORS):
             self._log.error("a fault in the collector", exc_info=error)
@@ -203,7 +204,7 @@ class BatchWriter:
         return DatabaseUnavailableError()
 
     def _report_outcome(self, arrival: ReceivedBatch, outcome: BatchOutcome) -> None:
-        """Count it, and say aloud what somebody must look after."""
+        """Count the outcome, and log a warning if an operator must act."""
         counted = outcome.verdict in (Verdict.COUNT, Verdict.MEND) and arrival.batch is not None
         self._metrics.settled(outcome.verdict, len(arrival.batch.rows) if counted and arrival.batch else 0)
         if outcome.verdict not in (Verdict.COUNT, Verdict.MEND, Verdict.AGAIN):
@@ -213,7 +214,7 @@ class BatchWriter:
             self._log.warning("a batch was not counted", what=outcome.verdict.value, why=why, **about)
 
     async def _write_group(self, group: Sequence[ShippedBatch]) -> list[BatchOutcome]:
-        """Judge these in their order, and write what comes of it, in one transaction."""
+        """Judge these batches in order, and write the results in one transaction."""
         arrivals = [waiting.arrival for waiting in group]
         now = round(time.time() * 1000)
         async with self._database.writing() as connection:
@@ -255,7 +256,7 @@ class BatchWriter:
             }
             for row in (*new, *mended):
                 row["folded"] = folded.get((row["edge"], row["seq"])) if row["state"] == COUNTED else None
-            # One that came broken and then whole in the same transaction is among both.
+            # A batch that arrives damaged and then intact in the same transaction is in both lists.
             if new:
                 await connection.execute(sa.insert(batches), new)
             for row in mended:
@@ -276,17 +277,16 @@ class BatchWriter:
     async def _lock_watermarks(
         self, connection: AsyncConnection, group: Sequence[ShippedBatch], now: int
     ) -> tuple[dict[str, Watermark], set[tuple[str, str]]]:
-        """Return the watermarks of these edges, which nobody else moves until the transaction ends; and edges with the
-        tokens that may introduce no further ones.
+        """Lock and return the watermarks of these edges, and the (edge, token) pairs beyond a token's number of edges.
 
-        New edges get a row too, but those of which nothing will be written.
+        The locks last until the transaction ends. New edges get a row, unless nothing will be written for them.
         """
         names = sorted({waiting.arrival.edge for waiting in group})
         columns = edges.c
         statement = (
             sa.select(columns.edge, columns.seq, columns.hash, columns.token, columns.region, columns.gap_to)
             .where(edges.c.edge.in_(names))
-            .order_by(edges.c.edge)  # So that two collectors never wait for each other.
+            .order_by(edges.c.edge)  # The order prevents a deadlock of two collectors.
             .with_for_update()
         )
         watermarks = {edge: Watermark(*mark) for edge, *mark in await connection.execute(statement)}
@@ -310,7 +310,10 @@ class BatchWriter:
     async def _follows_previous(
         self, connection: AsyncConnection, settled: Mapping[tuple[str, int], SettledBatch], arrival: ReceivedBatch
     ) -> bool:
-        """Return whether a batch that came broken at first names the one before it; nobody could tell then."""
+        """Return whether a batch that first arrived damaged names the batch before it.
+
+        That could not be checked while the batch was unreadable.
+        """
         assert arrival.batch is not None
         before = settled.get((arrival.edge, arrival.seq - 1))
         if before is None:
@@ -322,7 +325,7 @@ class BatchWriter:
     async def _fetch_settled(
         self, connection: AsyncConnection, some: Sequence[ReceivedBatch]
     ) -> dict[tuple[str, int], SettledBatch]:
-        """Return the batches that have the edge and the seq of these."""
+        """Return the stored batches with the edge and seq of these batches."""
         if not some:
             return {}
         keys = sorted({(arrival.edge, arrival.seq) for arrival in some})
@@ -351,7 +354,7 @@ class BatchWriter:
     async def _update_watermarks(
         self, connection: AsyncConnection, marks: dict[str, Watermark], last: dict[str, ShippedBatch], now: int
     ) -> None:
-        """Write the watermarks of the edges of which something was settled."""
+        """Write the watermarks of the edges that have newly settled batches."""
         readable = [(edge, one.arrival.batch) for edge, one in last.items() if one.arrival.batch is not None]
         if last:
             rows = [
@@ -380,11 +383,11 @@ STATES = {
     Verdict.GAP: GAP,
     Verdict.QUARANTINE: QUARANTINED,
 }
-"""Stored batch state by verdict."""
+"""The stored batch state by verdict."""
 BEGINS = frozenset({Verdict.COUNT, Verdict.GAP, Verdict.QUARANTINE})
-"""Verdicts by which an edge becomes known."""
+"""Verdicts that introduce a new edge."""
 REFUSED = (Verdict.FOREIGN, Verdict.UNANNOUNCED)
-"""Verdicts of which nothing is written."""
+"""Verdicts that write nothing."""
 UNANNOUNCED = "the chain of {0} begins with a gap, to which an admin has to consent: PATCH /v1/edges/{0} with gap_to"
 NO_ROOM = "the edges of {} have as much in quarantine as may be kept: replay what is there, or set it aside"
 NO_MORE_EDGES = (
@@ -395,23 +398,23 @@ TOO_LARGE = "makes a sum that is more than the ledger can hold"
 
 
 async def _delete_idle_edges(connection: AsyncConnection, names: Sequence[str]) -> None:
-    """Delete the rows of edges of which nothing was written: what there is no room for shall not fill the table."""
+    """Delete the empty rows of edges, so that refused batches do not fill the table."""
     columns = edges.c
     await connection.execute(sa.delete(edges).where(columns.edge.in_(names), columns.token.is_(None), columns.seq == 0))
 
 
 def _replace_too_large(batch: ShippedBatch, _: Exception) -> ShippedBatch | None:
-    """Return the batch as one that nobody can read, unless it is that already."""
+    """Return the batch marked as unreadable, or None if it already was."""
     if batch.arrival.batch is None:
         return None
     return batch._replace(arrival=mark_unreadable(batch.arrival, TOO_LARGE))
 
 
 def estimate_rows(arrival: ReceivedBatch) -> int:
-    """Return roughly how many rows a batch costs, so that empty ones are bounded too."""
+    """Estimate the rows that a batch costs. An empty batch costs 50, so that their number is bounded, too."""
     return 50 + (len(arrival.batch.rows) if arrival.batch is not None else 0)
 
 
 def mark_unreadable(arrival: ReceivedBatch, why: str) -> ReceivedBatch:
-    """Return a batch that is treated as one that nobody can read."""
+    """Return a batch that is treated as unreadable."""
     return arrival._replace(batch=None, why=why)

@@ -1,4 +1,4 @@
-"""Audit of stored batches: each is the body that was hashed, follows the previous one, and counts its rows."""
+"""The audit of stored batches: each has the body that was hashed, follows the previous one, and counts its rows."""
 
 from typing import NamedTuple
 
@@ -11,15 +11,15 @@ from edgeproxy.collector.ledger.dimension_values import apply_note
 from edgeproxy.wire.batch import BODY_BYTES_MAX, FIRST, Batch, InvalidBatchError, compute_digest, count_key, parse_batch
 
 SeriesKey = tuple[str, str, str, str, str]
-"""Region, customer, meter, route and dimensions as text: with the edge, what a series is of."""
+"""The identity of a series within an edge: region, customer, meter, route, and dimensions as text."""
 
 
 class BrokenChainError(Exception):
-    """The first break: a sentence that names it."""
+    """The first break of a chain. The message describes it in a sentence."""
 
 
 class BatchRow(NamedTuple):
-    """A row of `batches`, with its columns in their order."""
+    """A row of `batches`, with the columns in order."""
 
     edge: str
     seq: int
@@ -38,7 +38,7 @@ class BatchRow(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """A row of `checkpoints`, with its columns in their order: how far batches of an edge were dropped."""
+    """A row of `checkpoints`, with the columns in order: the end of the dropped batches of an edge."""
 
     edge: str
     seq: int
@@ -48,27 +48,30 @@ class Checkpoint(NamedTuple):
 
 
 class ChainWalk:
-    """A walk along an edge's chain, from the checkpoint up to which its batches were dropped."""
+    """A walk along an edge's chain, from the checkpoint at the end of its dropped batches."""
 
     def __init__(self, edge: str, checkpoint: Checkpoint | None) -> None:
         self.edge = edge
         self.dropped: int = 0 if checkpoint is None else checkpoint.seq
-        """The seq up to which those that were counted are dropped."""
+        """The seq up to which counted batches are dropped."""
         self.settled = self.dropped
-        """The seq up to which it has come."""
+        """The seq that the walk has reached."""
         self.hash: str | None = FIRST if checkpoint is None else checkpoint.hash
-        """Hash of the batch at `settled`; None after a gap (unknown)."""
+        """The hash of the batch at `settled`, or None after a gap (unknown)."""
 
     def follow(self, row: BatchRow) -> Batch | None:
-        """Return what the next row of `batches` counts; None where it is in quarantine. Raises BrokenChainError."""
+        """Return the batch that the next row of `batches` counts, or None if it is in quarantine.
+
+        Raises BrokenChainError.
+        """
         where = f"edge {self.edge}: batch {row.seq}"
-        # Those that were in quarantine stay, and are counted later: what was before them is gone.
+        # Quarantined batches stay and are counted later, when the batches before them may already be dropped.
         late = row.seq <= self.dropped
         if not late and row.seq != self.settled + 1:
             raise BrokenChainError(f"edge {self.edge}: batch {self.settled + 1} is missing, the next is {row.seq}")
         batch = None
         if row.state != QUARANTINED:
-            # What was counted in the place of a body that nobody could read: only that is kept for the chain.
+            # The replacement body of an unreadable batch was counted. The original body stays only for the chain.
             batch = (
                 _parse_body(where, row, row.replay, ZSTD)
                 if row.state == COUNTED and row.replay is not None
@@ -78,7 +81,7 @@ class ChainWalk:
             if recorded != (batch.last, batch.since, batch.gap is None):
                 raise BrokenChainError(f"{where} is not what is said of it")
             batch = _apply_folded(where, batch, row.folded)
-            # Who lost batches may have lost the hash before them too.
+            # An edge that lost batches may also have lost the hash before them.
             any_prev = late or self.hash is None or (batch.gap is not None and batch.prev == FIRST)
             if not any_prev and batch.prev != self.hash:
                 raise BrokenChainError(
@@ -98,7 +101,7 @@ def _apply_folded(where: str, batch: Batch, folded: str | None) -> Batch:
 
 
 def _read_own_body(where: str, row: BatchRow) -> bytes:
-    """Return the body of a row; raises BrokenChainError where it is not what was hashed."""
+    """Return the body of a row. Raises BrokenChainError if it differs from the hashed one."""
     body = _decompress(where, row.body, row.coding)
     if compute_digest(body) != row.hash:
         raise BrokenChainError(f"{where} is not the body that was hashed")
@@ -125,7 +128,7 @@ def _decompress(where: str, body: bytes, coding: str | None) -> bytes:
 
 
 def add_rows(sums: dict[int, dict[SeriesKey, int]], time: int, batch: Batch) -> None:
-    """Add what a batch counts to sums of its edge, as of this minute (hour, day)."""
+    """Add the rows of a batch to the sums of its edge for this minute, hour or day."""
     values = sums.setdefault(time, {})
     for row in batch.rows:
         of = (batch.region, *count_key(row))
@@ -133,13 +136,13 @@ def add_rows(sums: dict[int, dict[SeriesKey, int]], time: int, batch: Batch) -> 
 
 
 async def find_checkpoint(connection: AsyncConnection, edge: str) -> Checkpoint | None:
-    """Return how far the batches of an edge were dropped; None where none were."""
+    """Return the checkpoint of an edge's dropped batches, or None if none were dropped."""
     row = (await connection.execute(sa.select(checkpoints).where(checkpoints.c.edge == edge))).one_or_none()
     return None if row is None else Checkpoint(*row)
 
 
 async def find_previous_hash(connection: AsyncConnection, edge: str, seq: int) -> str | None:
-    """Return the hash that this batch of an edge must name as its `prev`; None where it is unknown, as after a gap."""
+    """Return the hash that this batch of an edge must name as its `prev`, or None if it is unknown (after a gap)."""
     if seq == 1:
         return FIRST
     columns = batches.c

@@ -1,7 +1,7 @@
-"""Batches that nobody could read: what came, and counting them after all.
+"""Unreadable batches: their bodies, and replays that count them later.
 
-A replay counts such a batch once, whoever asks for it and however often: state, ledger and note are written in one
-transaction. What came stays beside it with its hash, which the next batch names.
+A replay counts such a batch exactly once, no matter how often it is requested: one transaction writes state, ledger and
+note. The original body stays stored with its hash, because the next batch names that hash.
 """
 
 import time
@@ -37,13 +37,13 @@ from edgeproxy.wire.batch import (
 )
 
 LISTED_MAX = 1000
-"""Batches that are listed at once."""
+"""The most batches in a list."""
 UNKNOWN = "unknown"
-"""The region of an edge of which nothing could be read yet."""
+"""The region of an edge without a readable batch so far."""
 
 
 class ReplayRejectedError(Exception):
-    """A batch is not replayed: a sentence why, and the status that says so over HTTP."""
+    """A replay was rejected. The error has a sentence that gives the reason, and the HTTP status."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -51,29 +51,29 @@ class ReplayRejectedError(Exception):
 
 
 class ReplayResult(NamedTuple):
-    """Result of a replay."""
+    """The result of a replay."""
 
     rows: int
     total: int
     """The sum of all values."""
     minute: int
-    """The Unix second at which the minute begins in which they are counted."""
+    """The Unix second of the start of the minute in which they are counted."""
     again: bool
-    """Whether it was counted before, and nothing was done now."""
+    """True if the batch was counted before, so this replay did nothing."""
     begun: set[CountKey]
-    """The series that it began."""
+    """The series that the replay began."""
 
     def to_response(self) -> dict[str, object]:
-        """Return this as the JSON object of an answer."""
+        """Return the result as the JSON object of an answer."""
         return {"rows": self.rows, "total": self.total, "minute": format_time(self.minute), "again": self.again}
 
 
 RecordReplay = Callable[[AsyncConnection, ReplayResult], Awaitable[None]]
-"""Puts a replay on record."""
+"""Records a replay in the audit log."""
 
 
 async def list_batches(connection: AsyncConnection, edge: str | None = None) -> dict[str, Any]:
-    """Return `{count, batches}` of the quarantine, all or of one edge: the first LISTED_MAX batches by edge and seq."""
+    """Return `{count, batches}` of the quarantine, of one edge or all: the first LISTED_MAX batches by edge and seq."""
     if edge is not None and not _is_possible(edge):
         return {"count": 0, "batches": []}
     columns = batches.c
@@ -95,9 +95,9 @@ async def list_batches(connection: AsyncConnection, edge: str | None = None) -> 
 
 
 async def find_batch(connection: AsyncConnection, edge: str, seq: int) -> dict[str, object] | None:
-    """Return a batch that is in quarantine, or was replayed, without its body; None where there is no such batch.
+    """Return a quarantined or replayed batch without its body, or None if there is none.
 
-    `prev` is what a body has to name that is counted in its place; None where any will do.
+    `prev` is the hash that a replacement body must name, or None if any will do.
     """
     row = await _find_row(connection, edge, seq)
     if row is None or (row.state != QUARANTINED and not _was_quarantined(row)):
@@ -119,7 +119,7 @@ async def find_batch(connection: AsyncConnection, edge: str, seq: int) -> dict[s
 
 
 async def find_body(connection: AsyncConnection, edge: str, seq: int) -> bytes | None:
-    """Return the body of such a batch: uncompressed where that can be done, else as it came."""
+    """Return the body of such a batch, uncompressed if possible, else as received."""
     row = await _find_row(connection, edge, seq)
     if row is None or (row.state != QUARANTINED and not _was_quarantined(row)):
         return None
@@ -127,7 +127,7 @@ async def find_body(connection: AsyncConnection, edge: str, seq: int) -> bytes |
 
 
 async def build_empty_body(connection: AsyncConnection, edge: str, seq: int) -> bytes | None:
-    """Return a body that counts nothing, for a batch whose content is lost; None where it is not in quarantine."""
+    """Return a body without rows for a batch whose content is lost, or None if the batch is not in quarantine."""
     row = await _find_row(connection, edge, seq)
     if row is None or row.state != QUARANTINED:
         return None
@@ -147,9 +147,10 @@ async def replay_batch(
     record: RecordReplay | None = None,
     meters: Mapping[str, Meter] | None = None,
 ) -> ReplayResult:
-    """Count a batch that is in quarantine: by its own body, which a later version may be able to read, or by the one
-    that is `given` in its place, uncompressed. `record` is called within the transaction that counts; `meters` bound
-    the values of their dimensions. Raises ReplayRejectedError.
+    """Count a quarantined batch by its own body or by the uncompressed replacement `given`.
+
+    A later version may be able to read the batch's own body. `record` is called within the transaction that counts.
+    `meters` bound the values of their dimensions. Raises ReplayRejectedError.
     """
     try:
         async with database.writing() as connection:
@@ -172,7 +173,7 @@ async def _count_replay(
 ) -> ReplayResult:
     if not _is_possible(edge, seq):
         raise ReplayRejectedError(404, f"there is no batch {seq} of {edge}")
-    # Locked as by whoever counts an edge's batches: two who replay, and an edge that sends it once more, take turns.
+    # Ingest takes the same lock, so two replays, or a replay and an edge that resends the batch, take turns.
     await connection.execute(sa.select(edges.c.seq).where(edges.c.edge == edge).with_for_update())
     row = await _find_row(connection, edge, seq)
     if row is None:
@@ -196,7 +197,7 @@ async def _count_replay(
     values_to_store |= {"since": batch.since, "until": batch.until, "folded": folded}
     whole = _decompress(row.body, row.coding) if given is None else given
     small = zstandard.ZstdCompressor().compress(whole)
-    # Where it is what the edge has hashed, it is the batch itself that came broken at first.
+    # If it has the hash that the edge computed, it is the batch itself, which first arrived damaged.
     values_to_store |= {"coding": ZSTD, "body": small} if compute_digest(whole) == row.hash else {"replay": small}
     await connection.execute(
         sa.update(batches).where((batches.c.edge == edge) & (batches.c.seq == seq)).values(values_to_store)
@@ -205,7 +206,7 @@ async def _count_replay(
 
 
 def _parse_replacement(row: BatchRow, given: bytes | None) -> Batch:
-    """Parse the batch that is to be counted; raises ReplayRejectedError."""
+    """Parse the batch to count. Raises ReplayRejectedError."""
     try:
         if given is None:
             arrival = decode_batch(BatchHeaders(row.edge, row.seq, row.hash), row.body, row.coding)
@@ -229,12 +230,12 @@ def _build_result(batch: Batch, *, again: bool, begun: set[CountKey] | None = No
 
 
 def _was_quarantined(row: BatchRow) -> bool:
-    """Return whether a batch that is counted was in quarantine before."""
+    """Return whether a counted batch was in quarantine before."""
     return row.state == COUNTED and row.why is not None
 
 
 def _decompress(stored: bytes, coding: str) -> bytes:
-    """Return a stored body, uncompressed where that can be done."""
+    """Return a stored body, uncompressed if possible."""
     try:
         return inflate(stored, coding)
     except InvalidBatchError:
@@ -242,7 +243,7 @@ def _decompress(stored: bytes, coding: str) -> bytes:
 
 
 async def _find_row(connection: AsyncConnection, edge: str, seq: int) -> BatchRow | None:
-    """Return the row of a batch; None where there is none."""
+    """Return the row of a batch, or None."""
     if not _is_possible(edge, seq):
         return None
     statement = sa.select(batches).where(batches.c.edge == edge, batches.c.seq == seq)
@@ -251,7 +252,9 @@ async def _find_row(connection: AsyncConnection, edge: str, seq: int) -> BatchRo
 
 
 def _is_possible(edge: str, seq: int = 1) -> bool:
-    """Return whether there can be such a batch. No database is asked for names and numbers that no batch can have: not
-    all of them take a NUL, or what is no text, and none a number beyond its integers.
+    """Return whether a batch with this edge and seq can exist.
+
+    Impossible names and numbers are not sent to the database: some databases reject NUL or invalid text, and none takes
+    a number beyond its integer range.
     """
     return NAME.fullmatch(edge) is not None and 1 <= seq <= NUMBER_MAX

@@ -1,10 +1,10 @@
-"""The export of what the database has of a customer, as a ZIP file.
+"""The export of a customer's data from the database, as a ZIP file.
 
-It has a JSON and a CSV file for each table with rows of the customer, and `manifest.json` with the SHA-256 of each.
-Tables are those with an owner on the map of personal data, rejected events that name the customer, and entries of the
-audit log about it; NOT_EXPORTED says why the others are not. Secrets are no data about a person, and stay: hashes of
-keys, tokens and sessions, and the secrets of webhooks. Rows are written as they are read, so that memory does not grow
-with them.
+The archive has a JSON and a CSV file for each table with rows of the customer, and `manifest.json` with the SHA-256 of
+each file. It contains the tables with an owner on the map of personal data, rejected events that name the customer, and
+audit entries about the customer. NOT_EXPORTED gives the reason for each table left out. Secrets are not data about a
+person, so they are left out too: hashes of keys, tokens and sessions, and webhook secrets. Rows are written as they are
+read, so memory use does not grow with their number.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ SECRETS: Mapping[str, frozenset[str]] = {
 }
 """Columns that are not exported, by table."""
 SELECTED = (audit.name, dead_letters.name)
-"""Tables without an owner of which rows about the customer are exported."""
+"""Tables without an owner whose rows about the customer are exported."""
 NOT_EXPORTED: Mapping[str, str] = {
     "batches": "counts of all customers; this one's are in `ledger`, `hours` and `days`",
     "directory_outbox": "the name alone, for seconds",
@@ -57,32 +57,32 @@ NOT_EXPORTED: Mapping[str, str] = {
     "reconciliations": "differences of all; what was compared is in `invoices` and `credit_transactions`",
     "webhook_events": "what Stripe said, which Stripe has",
 }
-"""Tables with data about customers that are not exported, each with why."""
+"""Tables with customer data that are not exported, each with the reason."""
 DETAILS = ("action", "target", "before", "after")
 TARGETS: Mapping[str, tuple[str, str]] = {
     "alert.": ("alerts", "id"),
     "invoice.": ("invoices", "id"),
     "token.": ("tokens", "name"),
 }
-"""The table, and its column, that targets of actions are of, by how the actions begin."""
+"""The table and column of an action's target, by the prefix of the action."""
 NAMING = ("session.", "token.", "privacy_request.")
-"""How actions begin whose details have the name of a customer, and no text that somebody else has made up."""
+"""Prefixes of actions whose details hold a customer's name and no text written by a third party."""
 REJECTED = "dead_letter."
-"""How actions begin whose details have a rejected event."""
+"""The prefix of actions whose details contain a rejected event."""
 OTHERS = (Subject.OPERATOR, Subject.PUBLIC)
-"""Whom the columns are about that a customer's own archive has not."""
+"""Subjects of columns that are left out of a customer's own archive."""
 HANDLED_BY_SIDES = ("alert_handling", "alert_mutes")
-"""Tables of what operators did, and of what the customer's people did; each side has its own `side`."""
+"""Tables of steps by operators and by the customer's users. The column `side` tells them apart."""
 ARCHIVE_BYTES_MAX = 64 << 20
-"""Bytes of an archive that is sent, as it is in memory meanwhile."""
+"""The largest archive to send, in bytes. It is in memory while it is sent."""
 ROWS_AT_ONCE = 1000
-"""Rows that are read and written together."""
+"""How many rows are read and written together."""
 SPOOL_BYTES = 8 << 20
-"""Bytes of a file that are in memory; of a longer one the rest is on disk until it is in the archive."""
+"""How many bytes of a file stay in memory. The rest is on disk until the archive contains it."""
 
 
 class ArchiveTooLargeError(Exception):
-    """The archive would be larger than it may be."""
+    """The archive would exceed the size limit."""
 
 
 async def write_archive(
@@ -93,10 +93,10 @@ async def write_archive(
     is_own: bool = False,
     bytes_max: int | None = None,
 ) -> dict[str, int]:
-    """Write the archive of a customer, and return the number of rows by table; empty tables are left out.
+    """Write the archive of a customer, and return the number of rows by table, without empty tables.
 
-    With `is_own` it is for the customer, and has nothing of who operates the collector: who did what, and why.
-    Raises ArchiveTooLargeError once it has more than `bytes_max`.
+    With `is_own` the archive is for the customer, and leaves out the actions and reasons of the collector's operators.
+    Raises ArchiveTooLargeError once the archive exceeds `bytes_max`.
     """
     counts: dict[str, int] = {}
     files: list[dict[str, object]] = []
@@ -109,12 +109,12 @@ async def write_archive(
             names, count = [column for column in columns if column not in hidden], 0
             with _Files(name, names) as pair:
                 stream = await connection.stream(statement)
-                async for part in stream.partitions(ROWS_AT_ONCE):  # Row by row it took five times as long.
+                async for part in stream.partitions(ROWS_AT_ONCE):  # Row by row took five times as long.
                     rows = _open_rows(reader, name, columns, names, part)
                     pair.add(rows)
                     count += len(rows)
                 if count:
-                    files += await asyncio.to_thread(pair.move_into, archive, count)  # To compress takes a while.
+                    files += await asyncio.to_thread(pair.move_into, archive, count)  # Compression takes a while.
                     counts[name] = count
             if bytes_max is not None and to.tell() > bytes_max:
                 raise ArchiveTooLargeError
@@ -124,30 +124,32 @@ async def write_archive(
 
 
 async def _fetch_own_tokens(connection: AsyncConnection, customer: CustomerRow) -> frozenset[str]:
-    """Return the names of the tokens that are bound to a customer."""
+    """Return the names of the tokens bound to a customer."""
     statement = sa.select(tokens.c.name).where(select_own(tokens.name, [customer.id], [customer.name]))
     return frozenset((await connection.execute(statement)).scalars())
 
 
 def _is_by(actor: str, own_tokens: Collection[str]) -> bool:
-    """Return whether an entry about a customer is by itself: by a contact, or by one of its tokens."""
+    """Return whether a contact of the customer or one of its tokens made an audit entry."""
     return actor.startswith(CONTACT) or actor in own_tokens
 
 
 class _RowReader(NamedTuple):
-    """What opens rows of a customer, and says which of the audit log are the customer's to read."""
+    """Decrypts rows of a customer, and decides which audit entries the customer may read."""
 
     customer: CustomerRow
     data_keys: DataKeys
     own_tokens: Collection[str] | None
-    """The names of the customer's tokens, where the archive is for itself."""
+    """The names of the customer's tokens if the archive is for the customer, else None."""
 
 
 def _open_rows(
     reader: _RowReader, table: str, columns: list[str], names: list[str], part: Sequence[Sequence[object]]
 ) -> Sequence[Sequence[object]]:
-    """Return those rows of a part, with these columns, that are the customer's, as they are meant, with the columns of
-    these names. Those that cannot be read are set aside."""
+    """Return the customer's rows of a part, decrypted and reduced to the columns `names`.
+
+    Rows that cannot be read are set aside.
+    """
     has_operators = bool(TABLES[table].operator_fields) and reader.own_tokens is not None
     if table not in SEALED and table not in SELECTED and columns == names and not has_operators:
         return part
@@ -161,13 +163,14 @@ def _open_rows(
 
 
 def _open_row(reader: _RowReader, table: str, row: dict[str, object]) -> dict[str, object]:
-    """Return a row of a customer as it is meant; raises SealedValueError."""
+    """Return a decrypted row of a customer. Raises SealedValueError."""
     customer, data_keys, own_tokens = reader
     if table == audit.name:
         if own_tokens is not None and not _is_by(str(row["actor"]), own_tokens):
-            return row | {"before": None, "after": None}  # What an operator wrote is not for the customer.
+            return row | {"before": None, "after": None}  # Texts that an operator wrote are not for the customer.
         details = Details(*(row[name] for name in DETAILS))  # type: ignore[arg-type]
-        owner = customer.id if customer.erased_at is None else ""  # A key made since opens nothing of before.
+        # A key created after the erasure opens no earlier entries.
+        owner = customer.id if customer.erased_at is None else ""
         opened = open_entry(details, owner, data_keys)
         return row | {"before": opened.before, "after": opened.after}
     if own_tokens is not None:
@@ -182,7 +185,10 @@ def _open_row(reader: _RowReader, table: str, row: dict[str, object]) -> dict[st
 
 
 def _drop_members(text: str, members: frozenset[str]) -> str | None:
-    """Return the JSON of an object without these members; None where it is none, as anything may be in it then."""
+    """Return the JSON of an object without these members, or None if the text is not a JSON object.
+
+    Such a text could contain anything, so none of it is exported.
+    """
     try:
         content: dict[str, object] = orjson.loads(text)
         return orjson.dumps({name: value for name, value in content.items() if name not in members}).decode()
@@ -191,7 +197,7 @@ def _drop_members(text: str, members: frozenset[str]) -> str | None:
 
 
 def _list_statements(customer: CustomerRow, *, is_own: bool) -> Iterator[tuple[str, sa.Select[tuple[object, ...]]]]:
-    """List the tables, each with the statement that reads its rows of a customer."""
+    """Yield each table with the statement that reads a customer's rows."""
     for name, entry in sorted(TABLES.items()):
         if entry.owner is not None:
             own = select_own(name, [customer.id], [customer.name])
@@ -200,24 +206,25 @@ def _list_statements(customer: CustomerRow, *, is_own: bool) -> Iterator[tuple[s
             yield name, _select_columns(name, is_own=is_own).where(own).order_by(*metadata.tables[name].primary_key)
     letters = _select_columns(dead_letters.name, is_own=is_own).where(match_events([customer.name]))
     yield dead_letters.name, letters.order_by(dead_letters.c.id)
-    entries = sa.select(audit).where(_match_entries(customer))  # Its actor says what of it is the customer's to read.
+    # The actor decides which parts of an entry the customer may read.
+    entries = sa.select(audit).where(_match_entries(customer))
     yield audit.name, entries.order_by(audit.c.seq)
 
 
 def _list_hidden(name: str, *, is_own: bool) -> set[str]:
-    """Return the columns of a table that an archive has not: secrets, and in a customer's own one what is of others."""
+    """Return the columns left out of an archive: secrets, and in a customer's own archive the data of others."""
     others = {column for column, data in TABLES[name].personal.items() if is_own and data.subject in OTHERS}
     return others | SECRETS.get(name, frozenset())
 
 
 def _select_columns(name: str, *, is_own: bool) -> sa.Select[tuple[object, ...]]:
-    """Return the statement that selects the columns of a table, but those that are hidden and open no others."""
+    """Return the statement that selects a table's columns, without hidden ones unless decryption needs them."""
     hidden = _list_hidden(name, is_own=is_own) - set(SEALED[name].key if name in SEALED else ())
     return sa.select(*(column for column in metadata.tables[name].columns if column.name not in hidden))
 
 
 def _match_entries(customer: CustomerRow) -> sa.ColumnElement[bool]:
-    """Return the condition that an entry of the audit log is about a customer: its target, or its details say so."""
+    """Return the condition that an audit entry is about a customer, by its target or its details."""
     target = audit.c.target
     about = target.in_((customer.id, customer.name)) | target.startswith(f"{customer.name}/", autoescape=True)
     for prefix, (table, column) in TARGETS.items():
@@ -227,14 +234,15 @@ def _match_entries(customer: CustomerRow) -> sa.ColumnElement[bool]:
     naming = sa.or_(*(audit.c.action.startswith(prefix) for prefix in NAMING))
     rejected = audit.c.action.startswith(REJECTED)
     for details in (audit.c.before, audit.c.after):
-        about |= details.endswith(f"{OWNER}{customer.id}", autoescape=True)  # Where they are encrypted.
+        # Encrypted details end with the id of their owner.
+        about |= details.endswith(f"{OWNER}{customer.id}", autoescape=True)
         about |= naming & details.contains(orjson.dumps({"customer": customer.name}).decode()[1:-1], autoescape=True)
         about |= rejected & details.contains(orjson.dumps(customer.name).decode(), autoescape=True)
     return about
 
 
 def _is_own(table: str, row: Mapping[str, object], name: str) -> bool:
-    """Return whether a row that was selected is the customer's: of rejected events the event itself says it."""
+    """Return whether a selected row is the customer's. A rejected event must itself name the customer."""
     event = row["event"] if table == dead_letters.name else None
     if table == audit.name and str(row["action"]).startswith(REJECTED) and not is_sealed(str(row["before"])):
         event = orjson.dumps(orjson.loads(str(row["before"]))["event"]).decode()
@@ -242,7 +250,7 @@ def _is_own(table: str, row: Mapping[str, object], name: str) -> bool:
 
 
 class _Files:
-    """The JSON and the CSV file of a table, while they are written."""
+    """The JSON and the CSV file of a table while they are written."""
 
     def __init__(self, table: str, columns: list[str]) -> None:
         self._table = table
@@ -259,7 +267,7 @@ class _Files:
         self._csv.close()
 
     def add(self, rows: Sequence[Sequence[object]]) -> None:
-        """Add rows."""
+        """Append rows to both files."""
         if rows:
             objects = (
                 orjson.dumps(dict(zip(self._columns, row, strict=True)), default=_format_unusual) for row in rows
@@ -269,7 +277,7 @@ class _Files:
             self._csv.write(render_csv([[_to_cell(value) for value in row] for row in rows]).encode())
 
     def move_into(self, archive: zipfile.ZipFile, rows: int) -> list[dict[str, object]]:
-        """Move both files into the archive, and return what the manifest says of each."""
+        """Move both files into the archive, and return their manifest entries."""
         moved: list[dict[str, object]] = []
         self._json.write(b"\n]\n")
         for suffix, file in (("json", self._json), ("csv", self._csv)):
@@ -286,7 +294,7 @@ class _Files:
 
 
 def _to_cell(value: object) -> int | str:
-    """Return a value as it is in a CSV file."""
+    """Return a value in the form of a CSV cell."""
     if isinstance(value, int | str):
         return value
     if isinstance(value, bytes | UnreadableValue):
@@ -295,5 +303,5 @@ def _to_cell(value: object) -> int | str:
 
 
 def _format_unusual(value: object) -> str:
-    """Return bytes in hex, and a text for a value that cannot be read; raises TypeError for all others."""
+    """Return bytes in hex, and a placeholder text for a value that cannot be read. Raises TypeError for others."""
     return value.hex() if isinstance(value, bytes) else format_unreadable(value)

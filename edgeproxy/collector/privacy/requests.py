@@ -1,4 +1,4 @@
-"""Requests of people about their data: who asked what, by when it is due, and what was done. Each step is on record.
+"""Data protection requests: the person, the request, its due date and every step taken.
 
 received ──▶ identified ──▶ done
     │            │
@@ -32,7 +32,7 @@ State = Literal["received", "identified", "done", "refused", "withdrawn"]
 Note = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00]*$")]
 
 DUE_DAYS: Final[Mapping[Law, int]] = {"gdpr": 30, "ccpa": 45}
-"""Days for an answer: GDPR article 12 (3), CCPA § 1798.130 (a) (2)."""
+"""Days allowed for an answer: GDPR article 12 (3), CCPA § 1798.130 (a) (2)."""
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     "received": frozenset({"received", "identified", "refused", "withdrawn"}),
     "identified": frozenset({"identified", "done", "refused", "withdrawn"}),
@@ -40,9 +40,9 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     "refused": frozenset(),
     "withdrawn": frozenset(),
 }
-"""The states that each state may become: nothing is done for somebody who is not identified."""
+"""The states that may follow each state. A request is done only after the person is identified."""
 STEPS_MAX = 100
-"""Steps of a request at most."""
+"""The most steps that a request may have."""
 TABLE = privacy_requests.name
 NOT_FOUND = "there is no such request"
 
@@ -150,7 +150,7 @@ async def list_requests(
 
 
 async def create_request(connection: AsyncConnection, caller: Caller, new: CreatePrivacyRequest) -> PrivacyRequest:
-    """Record a request; raises ChangeRejectedError where there is no such customer."""
+    """Record a request. Raises ChangeRejectedError if the customer does not exist."""
     customer = None if new.customer is None else await customers.get_row(connection, new.customer)
     now = now_ms()
     row = PrivacyRequestRow(
@@ -172,7 +172,7 @@ async def create_request(connection: AsyncConnection, caller: Caller, new: Creat
 
 
 async def add_step(connection: AsyncConnection, caller: Caller, id_: str, step: PrivacyRequestStep) -> PrivacyRequest:
-    """Add a step to a request; raises ChangeRejectedError."""
+    """Add a step to a request. Raises ChangeRejectedError."""
     row = await _get_row(connection, id_)
     if step.state not in TRANSITIONS[row.state]:
         raise ChangeRejectedError(409, f"the request is {row.state}, and cannot be {step.state}")
@@ -201,12 +201,12 @@ async def _get_row(connection: AsyncConnection, id_: str) -> PrivacyRequestRow:
 
 
 def build_step(caller: Caller, at: int, state: State, note: str) -> PrivacyRequestStepEntry:
-    """Return a step of somebody at this Unix millisecond."""
+    """Return a step by `caller` at this Unix millisecond."""
     return {"at": format_timestamp(at), "actor": caller.actor, "state": state, "note": note}
 
 
 def dump_steps(steps: Sequence[PrivacyRequestStepEntry]) -> str:
-    """Return steps as a row has them."""
+    """Return steps as the JSON text of a row."""
     return orjson.dumps(steps).decode()
 
 
@@ -216,7 +216,7 @@ def _load_steps(row: PrivacyRequestRow) -> list[PrivacyRequestStepEntry]:
 
 
 def to_response(row: PrivacyRequestRow) -> PrivacyRequest:
-    """Return a request as the API does."""
+    """Return a request in the form of the API."""
     return {
         "id": row.id,
         "customer": row.customer,

@@ -1,6 +1,7 @@
-"""Whether a customer may call now: each limit that may refuse it, with its use, its end, and what ends a refusal. Pure.
+"""Whether a customer may make requests now. Pure.
 
-The kinds and remedies are those of the edge's refusals. Pages and commands show this description; none has its own.
+For each limit that may refuse requests: its use, its end, and the remedy. The kinds and remedies are those of the
+edge's refusals. Pages and commands show this description and have none of their own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,11 +19,11 @@ from edgeproxy.config.selection import Selecting
 from edgeproxy.config.units import Rate
 
 NEAR: Final = 0.8
-"""The share of a limit from which on it is nearly reached."""
+"""The share of a limit from which it counts as nearly reached."""
 AccessState = Literal["free", "near", "reached", "unknown"]
 Verdict = Literal["yes", "partly", "no"]
 OF_ALL: Final = frozenset({"account", "key", "credits"})
-"""The kinds that refuse every request of the customer once they are reached."""
+"""The kinds that refuse all requests of the customer once reached."""
 
 
 class AccessLimit(TypedDict):
@@ -59,7 +60,7 @@ class AccessLimit(TypedDict):
 
 
 def describe_account(is_active: bool, paused: Mapping[str, object] | None) -> AccessLimit:
-    """Describe whether the customer is served at all. `paused` has the reason and the status of a pause."""
+    """Describe whether the customer is active. `paused` holds the reason and the status of a pause."""
     status = int(str((paused or {}).get("status", TERMS["account"].status)))
     limit = _describe("account", "account", "free" if is_active else "reached", status=status)
     limit["why"] = None if paused is None else str(paused.get("why"))
@@ -68,21 +69,24 @@ def describe_account(is_active: bool, paused: Mapping[str, object] | None) -> Ac
 
 
 def describe_keys(usable: int, ended: int) -> list[AccessLimit]:
-    """Describe the keys that work; nothing for a customer who never had one, as others may say who it is."""
+    """Describe the working keys.
+
+    The list is empty for a customer that never had a key, as it may be identified otherwise.
+    """
     if not usable and not ended:
         return []
     return [_describe("keys", "key", "free" if usable else "reached", used=usable)]
 
 
 def describe_credits(granted: int, used: int, currency: str, *, is_charged: bool) -> AccessLimit:
-    """Describe prepaid credits, in millicredits. They refuse nobody while nothing is charged."""
+    """Describe prepaid credits in millicredits. They refuse no requests unless the customer is charged."""
     limit = _describe("credits", "credits", _find_state(used, granted, is_charged), used=used, allowed=granted)
     limit["currency"], limit["is_hard"] = currency, is_charged
     return limit
 
 
 def describe_quota(status: QuotaUsage, held: Selecting) -> AccessLimit:
-    """Describe a quota and the requests that it holds."""
+    """Describe a quota and the routes that it applies to."""
     quota, is_hard = status.quota, status.quota.cap == "hard"
     limit = _describe(
         quota.name,
@@ -100,21 +104,21 @@ def describe_quota(status: QuotaUsage, held: Selecting) -> AccessLimit:
 
 
 def describe_rate(limit: Limit, used: int | None) -> AccessLimit:
-    """Describe a rate with what is used of it in its window; None where that is not known."""
+    """Describe a rate limit and its use in the window; `used` is None if unknown."""
     described = _describe(limit.name, "rate", _find_state(used, limit.count, True), used=used, allowed=limit.count)
     described["window_s"], described["routes"] = limit.window, list(limit.routes)
     return described
 
 
 def describe_session(session: Rate, used: int | None) -> AccessLimit:
-    """Describe the cap of spending in any time of a length, in millicredits."""
+    """Describe the spending cap in a sliding time window, in millicredits."""
     limit = _describe("session", "cap", _find_state(used, session.count, True), used=used, allowed=session.count)
     limit["window_s"] = session.seconds
     return limit
 
 
 def describe_concurrency(allowed: int, routes: Sequence[str], used: int | None) -> AccessLimit:
-    """Describe the limit of requests at once."""
+    """Describe the limit of concurrent requests."""
     limit = _describe("concurrency", "concurrency", _find_state(used, allowed, True), used=used, allowed=allowed)
     limit["routes"] = list(routes)
     return limit
@@ -129,14 +133,17 @@ def describe_budget(
     *,
     is_held: bool,
 ) -> AccessLimit:
-    """Describe the budget of a key, `of` a meter or a currency. One in money holds nobody while nothing is charged."""
+    """Describe a key's budget, `of` a meter or a currency.
+
+    A money budget refuses nothing unless the customer is charged.
+    """
     limit = _describe(name, "budget", _find_state(used, allowed, is_held), used=used, allowed=allowed, is_hard=is_held)
     (limit["meter"], limit["currency"]), limit["ends_at"] = of, resets
     return limit
 
 
 def find_verdict(limits: Iterable[AccessLimit]) -> Verdict:
-    """Return whether the customer may call: `partly` where some requests are refused and others are not."""
+    """Return whether the customer may call: `partly` if only some requests are refused."""
     reached = {limit["kind"] for limit in limits if limit["state"] == "reached"}
     if reached & OF_ALL:
         return "no"
@@ -144,7 +151,7 @@ def find_verdict(limits: Iterable[AccessLimit]) -> Verdict:
 
 
 def order_limits(limits: Iterable[AccessLimit]) -> list[AccessLimit]:
-    """Return limits with those first that refuse all requests, then those that refuse some, then the fullest."""
+    """Return limits that refuse all requests first, then limits that refuse some, then the fullest."""
 
     def key(limit: AccessLimit) -> tuple[bool, bool, float]:
         is_reached = limit["state"] == "reached"
@@ -155,7 +162,7 @@ def order_limits(limits: Iterable[AccessLimit]) -> list[AccessLimit]:
 
 
 def get_pause(customer: Customer | None) -> Mapping[str, object] | None:
-    """Return the reason and status of a customer's pause; None where it has none."""
+    """Return the reason and status of a customer's pause, or None if it is not paused."""
     return None if customer is None or customer.paused is None else customer.paused.model_dump()
 
 

@@ -1,16 +1,16 @@
-"""Invoices as rows: their states, their creation, and the state that Stripe reports of them.
+"""Invoice rows: their states, their creation, and the states that Stripe reports.
 
     draft ──▶ closing ──▶ open ──▶ paid
       │          │ ▲        └────▶ uncollectible
       │          ▼ │ accepted
       │         held ──▶ voiding ──▶ void
-      └──▶ waived: of a customer who is not charged
+      └──▶ waived: the customer is not charged
 
-    open, uncollectible ──▶ settling ──▶ paid, by a transfer
+    open, uncollectible ──▶ settling ──▶ paid, by a bank transfer
     open ──▶ writing_off ──▶ uncollectible
 
-A draft has no lines yet: usage may still change it. They are written once, when it is closed, and stay. TRANSITIONS
-has all steps that are allowed, and `transition` makes them.
+A draft has no lines yet, because usage may still change it. Closing a draft writes its lines once; they never change
+afterwards. TRANSITIONS lists all allowed steps, and `transition` makes them.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -50,42 +50,42 @@ DRAFT, CLOSING, HELD, OPEN, PAID = "draft", "closing", "held", "open", "paid"
 VOIDING, VOID, WAIVED, UNCOLLECTIBLE = "voiding", "void", "waived", "uncollectible"
 SETTLING, WRITING_OFF = MARKING = "settling", "writing_off"
 STATES_BY_STRIPE = {"open": OPEN, "paid": PAID, "void": VOID, "uncollectible": UNCOLLECTIBLE}
-"""Our states by Stripe's, for invoices that are finalized."""
+"""Our states by Stripe's state, for finalized invoices."""
 _SETTLED = frozenset(STATES_BY_STRIPE.values())
 TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
     DRAFT: frozenset({CLOSING, HELD}),
     CLOSING: frozenset({HELD, WAIVED}) | _SETTLED,
-    # A person may finalize at Stripe what is held here: then Stripe's state holds.
+    # A person may finalize at Stripe an invoice that is held here. Stripe's state is then decisive.
     HELD: frozenset({DRAFT, CLOSING, VOIDING}) | _SETTLED,
     WAIVED: _SETTLED,
     OPEN: frozenset({PAID, VOID, UNCOLLECTIBLE, VOIDING, SETTLING, WRITING_OFF}),
     UNCOLLECTIBLE: frozenset({PAID, VOID, VOIDING, SETTLING}),
-    # A report of how it was before must not undo what a person has decided.
+    # A late report of Stripe's earlier state must not undo a person's decision.
     VOIDING: frozenset({PAID, VOID}),
     SETTLING: frozenset({PAID, VOID}),
     WRITING_OFF: frozenset({PAID, VOID, UNCOLLECTIBLE}),
     PAID: frozenset({VOID, UNCOLLECTIBLE}),
     VOID: frozenset(),
 }
-"""The states that each state may become.
+"""The states that may follow each state.
 
-A settled invoice is never open again, whichever event of Stripe's comes last.
+A settled invoice never returns to open, in whatever order Stripe's events arrive.
 """
 DECIDED: Final[Mapping[str, str]] = {VOIDING: VOID, SETTLING: PAID, WRITING_OFF: UNCOLLECTIBLE}
-"""The state that a person has decided on, by the state until Stripe has it."""
+"""The state that a person chose, by the interim state until Stripe has adopted it."""
 EVENT_TYPES: Final[Mapping[str, EventType]] = {
     PAID: EventType.INVOICE_PAID,
     VOID: EventType.INVOICE_VOIDED,
     UNCOLLECTIBLE: EventType.INVOICE_UNCOLLECTIBLE,
 }
-"""The type of the message to webhooks that each state is."""
+"""The type of the webhook event for each state."""
 INVOICE_METADATA: Final = "edgeproxy_invoice"
-"""The metadata key of an invoice at Stripe that holds our id."""
+"""The metadata key that holds our invoice id on Stripe's invoice."""
 NOT_THERE = "there is no such invoice"
 STRIPE_REFUSES, NO_TAX = "Stripe refuses:", "Stripe does not know the tax"
-"""Prefixes of the reasons for which an invoice is held; metrics count by them."""
+"""Prefixes of the reasons to hold an invoice. Metrics count invoices by them."""
 NOT_RATED = "some usage cannot be billed:"
-"""The prefix of the reasons for which an invoice without lines is held: accepted, it is rated without that usage."""
+"""The prefix of the reasons to hold an invoice without lines. Once accepted, it is rated without the faulty usage."""
 InvoiceState = Literal[
     "draft",
     "closing",
@@ -102,7 +102,7 @@ InvoiceState = Literal[
 
 
 class InvoiceStateError(Exception):
-    """An invoice cannot go from its state to the one that was given."""
+    """The invoice cannot make this transition from its state."""
 
 
 class Invoice(TypedDict):
@@ -188,7 +188,7 @@ class InvoiceList(TypedDict):
 
 
 class InvoiceRow(NamedTuple):
-    """An invoice in the database, with its customer's name. Amounts are in the smallest unit, times Unix seconds."""
+    """An invoice row with its customer's name. Amounts are in the smallest unit, times in Unix seconds."""
 
     id: str
     customer: str
@@ -198,13 +198,13 @@ class InvoiceRow(NamedTuple):
     state: InvoiceState
     stripe_id: str | None
     replaced_ids: str
-    """The ids of earlier invoices at Stripe that this one has no more, with commas between."""
+    """Earlier Stripe ids of this invoice, separated by commas. They no longer refer to it."""
     subtotal: int
     total: int
     amount_due: int
     amount_paid: int
     paid_off_stripe: int
-    """The part of `amount_paid` that did not go through Stripe."""
+    """The part of `amount_paid` that was paid outside Stripe."""
     balance_applied: int
     currency: str
     period_start: int
@@ -234,16 +234,16 @@ class InvoiceRow(NamedTuple):
 
 
 def sum_credit_notes(column: sa.ColumnElement[int], states: Collection[str] = (MADE,)) -> sa.ColumnElement[int]:
-    """Return the sum of a column over the credit notes of an invoice in these states, as a column of the invoice."""
+    """Return the sum of `column` over an invoice's credit notes in these states, as an SQL column."""
     is_counted = (credit_notes.c.invoice == invoices.c.id) & credit_notes.c.state.in_(states)
     total = sa.select(sa.func.coalesce(sa.func.sum(column), 0)).where(is_counted).scalar_subquery()
-    return sa.cast(total, INTEGER)  # PostgreSQL's sums are of another type.
+    return sa.cast(total, INTEGER)  # PostgreSQL returns sums as another type.
 
 
 def sum_disputes(
     column: sa.ColumnElement[int], states: Collection[str], *conditions: sa.ColumnElement[bool]
 ) -> sa.ColumnElement[int]:
-    """Return the sum of a column over the disputes of an invoice in these states, as a column of the invoice."""
+    """Return the sum of `column` over an invoice's disputes in these states, as an SQL column."""
     is_counted = (disputes.c.invoice == invoices.c.id) & disputes.c.state.in_(states)
     total = sa.select(sa.func.coalesce(sa.func.sum(column), 0)).where(is_counted, *conditions).scalar_subquery()
     return sa.cast(total, INTEGER)
@@ -256,7 +256,7 @@ AMOUNT_LOST = sum_disputes(disputes.c.taken_off, {LOST}).label("lost")
 IS_WRITTEN = invoices.c.state.not_in((DRAFT, HELD, VOIDING)) | sa.exists().where(
     invoice_lines.c.invoice == invoices.c.id
 )
-"""Whether the lines of an invoice are written: not of a draft, nor of one that was held as a draft."""
+"""The lines of the invoice are written. Drafts and invoices that were held as drafts have none."""
 
 
 async def create_invoice(
@@ -272,11 +272,12 @@ async def create_invoice(
     freeze: float = 0.0,
     costs: bool = True,
 ) -> str:
-    """Create an invoice of a subscription, and return its id. Without `lines` it is a draft until `freeze` seconds
-    after the period; with them it closes now.
+    """Create an invoice of a subscription and return its id.
 
-    `costs` says whether anything can be due, so that Stripe drafts it before it closes. Raises IntegrityError where the
-    customer has one of this kind for this period.
+    Without `lines` it is a draft until `freeze` seconds after the period. With `lines` it closes now.
+
+    `costs` is False if nothing can be due; Stripe then gets the invoice only when it closes, not as a draft before.
+    Raises IntegrityError if the customer already has an invoice of this kind for this period.
     """
     end = min(period.end, int(now)) if lines is None else int(now)
     closes_at = end + int(freeze)
@@ -302,7 +303,7 @@ async def create_invoice(
 
 
 async def choose_kind(connection: AsyncConnection, customer: str, period: Span, kind: str) -> str:
-    """Return the kind of the next such invoice of a customer's period: `change`, `change-2`, and so on."""
+    """Return the kind of the next invoice of this sort in the period: `change`, `change-2`, and so on."""
     columns = invoices.c
     of_period = (columns.customer == customer, columns.period == periods.format_period(period))
     is_such = (columns.kind == kind) | columns.kind.startswith(f"{kind}-")
@@ -311,20 +312,23 @@ async def choose_kind(connection: AsyncConnection, customer: str, period: Span, 
 
 
 async def write_lines(connection: AsyncConnection, number: str, lines: Sequence[RatedLine], currency: str) -> None:
-    """Write the lines of a draft, and close it. From here on they stay; what comes later is on the next invoice."""
+    """Write the lines of a draft and close it. The lines never change again; later usage goes on the next invoice."""
     await line_rows.insert_lines(connection, number, lines, currency)
     amount = sum_amounts(lines)
     await transition(connection, number, DRAFT, CLOSING, subtotal=amount, total=amount)
 
 
 async def update_invoice(connection: AsyncConnection, number: str, /, **values: object) -> None:
-    """Write columns of an invoice; its state changes by `transition` alone."""
+    """Update columns of an invoice, except `state`, which only `transition` changes."""
     assert "state" not in values
     await connection.execute(sa.update(invoices).where(invoices.c.id == number).values(**values))
 
 
 async def transition(connection: AsyncConnection, number: str, before: str, after: str, /, **values: object) -> None:
-    """Bring an invoice into another state, with these columns. Raises InvoiceStateError where that is no step of it."""
+    """Move an invoice to another state and update these columns.
+
+    Raises InvoiceStateError if the step is not allowed.
+    """
     if after not in TRANSITIONS[before]:
         raise InvoiceStateError(f"an invoice cannot go from {before} to {after}")
     statement = sa.update(invoices).where(invoices.c.id == number, invoices.c.state == before)
@@ -346,7 +350,7 @@ async def transition(connection: AsyncConnection, number: str, before: str, afte
 
 
 def build_decision_alert(row: InvoiceRow, decided: str, why: str) -> Alert:
-    """Return the alert that an invoice did not get the state on which a person has decided."""
+    """Return the alert that Stripe did not adopt the state that a person chose for an invoice."""
     return Alert(
         key=f"decision-failed:{row.id}:{decided}",
         kind=AlertKind.DECISION_FAILED,
@@ -357,7 +361,7 @@ def build_decision_alert(row: InvoiceRow, decided: str, why: str) -> Alert:
 
 
 def list_event_types(before: str, after: str) -> list[EventType]:
-    """Return the types of messages to webhooks of the customer that a step is."""
+    """Return the types of the customer's webhook events for a transition."""
     is_new = before in (CLOSING, HELD) and after in _SETTLED and after != VOID
     return list(filter(None, [EventType.INVOICE_CREATED if is_new else None, EVENT_TYPES.get(after)]))
 
@@ -365,7 +369,7 @@ def list_event_types(before: str, after: str) -> list[EventType]:
 def to_response(
     row: InvoiceRow, lines: Iterable[RatedLine] | None = None, notes: Sequence[InvoiceCreditNote] | None = None
 ) -> Invoice:
-    """Return an invoice as the API writes it."""
+    """Return an invoice in the form of the API."""
     response: Invoice = {
         "id": row.id,
         "customer": row.name,
@@ -412,7 +416,10 @@ async def fetch_invoices(
     after: str | None = None,
     lock: bool = False,
 ) -> list[InvoiceRow]:
-    """Return at most `limit` invoices that meet all conditions, by `sort` after the id `after`; `lock` locks them."""
+    """Return at most `limit` invoices that meet all conditions, by `sort` after the id `after`.
+
+    `lock` locks the rows.
+    """
     joined = invoices.join(customers, customers.c.id == invoices.c.customer)
     joined = joined.outerjoin(dunning, dunning.c.invoice == invoices.c.id)
     declined = (dunning.c.declines, dunning.c.declined_at, dunning.c.retry_at)
@@ -429,7 +436,7 @@ async def fetch_invoices(
 
 
 async def get_invoice(connection: AsyncConnection, number: str, *, lock: bool = False) -> InvoiceRow:
-    """Return an invoice; raises ChangeRejectedError where there is none."""
+    """Return an invoice. Raises ChangeRejectedError if it does not exist."""
     rows = await fetch_invoices(connection, invoices.c.id == number, lock=lock) if is_id(number) else []
     if not rows:
         raise ChangeRejectedError(404, NOT_THERE)
@@ -439,7 +446,7 @@ async def get_invoice(connection: AsyncConnection, number: str, *, lock: bool = 
 async def find_own(
     connection: AsyncConnection, stripe_invoice: StripeObject, *, lock: bool = False
 ) -> InvoiceRow | None:
-    """Find the invoice of ours that one of Stripe's is; None where it is none, or none any more."""
+    """Find our invoice for an invoice of Stripe, or return None if there is none or it was replaced."""
     condition = match_book_text(connection, invoices.c.stripe_id, stripe_invoice["id"])
     number = (stripe_invoice.get("metadata") or {}).get(INVOICE_METADATA)
     if isinstance(number, str):
@@ -454,7 +461,7 @@ async def is_written(connection: AsyncConnection, number: str) -> bool:
 
 
 async def find_owner(connection: AsyncConnection, number: str) -> str | None:
-    """Return the name of the customer of an invoice; None where there is none."""
+    """Return the name of an invoice's customer, or None if the invoice does not exist."""
     if not is_id(number):
         return None
     rows = await fetch_invoices(connection, invoices.c.id == number)
@@ -464,7 +471,7 @@ async def find_owner(connection: AsyncConnection, number: str) -> str | None:
 async def list_invoices(
     connection: AsyncConnection, after: str | None, limit: int, *, sort: str = NEWEST_FIRST, **only: str | None
 ) -> ReadPage[Invoice]:
-    """Return at most `limit` invoices after an id, in the order of `sort`; `only` those with these columns."""
+    """Return at most `limit` invoices after an id, in the order of `sort`. `only` filters by equal column values."""
     conditions = [invoices.c[name] == value for name, value in only.items() if value is not None]
     rows = await fetch_invoices(connection, *conditions, limit=limit + 1, sort=sort, after=after)
     return parse_page(invoices.name, rows, limit, to_response, attrgetter("id"))

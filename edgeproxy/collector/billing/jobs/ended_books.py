@@ -1,9 +1,9 @@
-"""The end of what laws on book-keeping keep about people (`retention.invoices`).
+"""The end of the retention that book-keeping laws require for personal data (`retention.invoices`).
 
-Books are kept from the end of their calendar year on. Then what tells about an erased customer is cleared on its
-invoices, as the map of personal data says, and in the journal the details of all. Sums stay. With `encryption` the key
-of the year is destroyed last. Each step is a transaction: whoever is killed between two begins anew, and finds what is
-left.
+Retention starts at the end of the books' calendar year. After it, personal data on the invoices of erased customers is
+cleared as the map of personal data says, and in the journal the details of all customers. Sums stay. With `encryption`,
+the key of the year is destroyed last. Each step is one transaction, so a pass that was killed starts again and finds
+the remaining rows.
 """
 
 import time
@@ -41,24 +41,27 @@ COLLECTOR = Caller("collector")
 CUSTOMERS_PER_STEP = 20
 TRANSACTIONS_PER_STEP = 500
 PASS_SECONDS = 86400.0
-"""Seconds after which erased customers are looked through again."""
+"""Seconds between passes over the erased customers."""
 ENDED = (PAID, VOID, UNCOLLECTIBLE, WAIVED)
-"""The states of invoices of which nothing is expected any more."""
+"""The states of invoices that no further step follows."""
 
 
 class DueBooks(NamedTuple):
-    """What is over, and what of that still tells about people."""
+    """Counts of ended books that still contain personal data, or no longer do."""
 
     invoices: int
-    """Invoices of erased customers that are to be cleared."""
+    """Invoices of erased customers to clear."""
     cleared: int
-    """Transactions of the journal whose details are cleared."""
+    """Journal transactions with cleared details."""
     transactions: int
-    """Transactions whose details are to be cleared."""
+    """Journal transactions with details to clear."""
 
 
 def find_end(seconds: float, now: float) -> int:
-    """Return the Unix second at which the first year begins whose books are still kept for so many seconds. Pure."""
+    """Return the Unix second of the start of the first year that is still retained. Pure.
+
+    `seconds` is the length of the retention.
+    """
     return day_start(datetime.fromtimestamp(now - seconds, UTC).year, 1)
 
 
@@ -68,14 +71,16 @@ async def clear_invoices(
     before: int,
     tables: Sequence[sa.Table] = (invoices, invoice_lines, credit_notes, disputes, dunning),
 ) -> Counter[str]:
-    """Clear what tells about these customers, by id, on invoices from before this Unix second; return how many rows of
-    each table."""
+    """Clear personal data of these customers, by id, on ended invoices from before this Unix second.
+
+    Returns the number of cleared rows by table.
+    """
     ended = _select_ended(before).where(invoices.c.customer.in_(erased))
     counts = Counter[str]()
     for table in tables:
         rest = {name: None if table.c[name].nullable else "" for name in TABLES[table.name].ended}
         which = [(table.c.id if table is invoices else table.c.invoice).in_(ended), _has_some(table)]
-        if table is disputes:  # Those of purchases of credits have no invoice.
+        if table is disputes:  # Disputes about credit purchases have no invoice.
             is_of_purchase = disputes.c.invoice.is_(None) & disputes.c.customer.in_(erased)
             which[0] = (which[0] | is_of_purchase) & (disputes.c.created_at < before * 1000)
         if table is credit_notes:
@@ -85,7 +90,7 @@ async def clear_invoices(
 
 
 async def count_due(connection: AsyncConnection, before: int) -> DueBooks:
-    """Count what is from before this Unix second."""
+    """Count the invoices and transactions from before this Unix second."""
     ended = _select_ended(before).join(customers, customers.c.id == invoices.c.customer)
     ended = ended.where(customers.c.erased_at.is_not(None), _has_some(invoices))
     count = sa.select(sa.func.count()).select_from(ended.subquery())
@@ -94,24 +99,25 @@ async def count_due(connection: AsyncConnection, before: int) -> DueBooks:
 
 
 def _select_ended(before: int) -> sa.Select[tuple[str]]:
-    """Return the query for ids of invoices from before this Unix second, of which nothing is expected any more."""
+    """Return the query for ids of invoices from before this Unix second that no further step follows."""
     columns = invoices.c
     is_old = (columns.created_at < before * 1000) & (sa.func.coalesce(columns.issued_at, 0) < before)
     return sa.select(columns.id).where(is_old, columns.state.in_(ENDED), sa.text(f"NOT ({UNBOOKED_INVOICES})"))
 
 
 def _has_some(table: sa.Table) -> sa.ColumnElement[bool]:
-    """Return the condition that a row has something in a column that is to be cleared."""
+    """Return the condition that a row has a value in a column to clear."""
     return sa.or_(*(table.c[name] != "" for name in TABLES[table.name].ended))
 
 
 async def destroy_ended_keys(
     database: Database, seconds: float | None, now: float, caller: Caller = COLLECTOR
 ) -> list[int]:
-    """Destroy the keys of years whose books are over after so many seconds, at this Unix second; return the years.
+    """Destroy the keys of years whose retention ended at this Unix second. Return the years.
 
-    What such a key has sealed and is kept, as of customers who are there, is sealed by the key of this year before, and
-    what is to be cleared is cleared. Without `encryption` there are no keys. Raises KeysUnavailableError.
+    Before that, invoices of erased customers are cleared, and retained values under these keys, such as those of
+    present customers, are sealed again with this year's key. Without `encryption` there are no keys. Raises
+    KeysUnavailableError.
     """
     if seconds is None:
         return []
@@ -130,9 +136,11 @@ async def destroy_ended_keys(
     await reseal_rows(database, years)
     async with database.writing() as connection:
         await connection.execute(over.with_for_update())
-        if await is_any_sealed_by(connection, years):  # By who began before; the next pass seals it anew.
+        # A transaction that began earlier used an old key. The next pass seals its rows again.
+        if await is_any_sealed_by(connection, years):
             return []
-        if (await connection.execute(sa.delete(book_keys).where(is_over))).rowcount:  # Else another one was faster.
+        # If nothing is deleted, another collector was faster.
+        if (await connection.execute(sa.delete(book_keys).where(is_over))).rowcount:
             await append_entry(connection, caller, AuditEntry("encryption.destroy_book_keys", "", {"years": years}))
     await refresh_keyring(database, keyring)
     await database.purge_deleted()
@@ -141,22 +149,22 @@ async def destroy_ended_keys(
 
 
 class EndedBooks:
-    """A pass through the journal and erased customers each day, and at once when a year ends."""
+    """A pass over the journal and the erased customers, once a day and at once when a year ends."""
 
     def __init__(self, database: Database, seconds: float | None, caller: Caller) -> None:
         self._database, self._seconds, self._caller = database, seconds, caller
         self.may_clear = database.ownership is None or database.ownership.has_ownership
-        """Whether the database lets this user change books: of tables with an owner of their own that one alone may."""
+        """True if the database lets this user change books. If tables have a separate owner, only that owner may."""
         self._before = 0
-        """What is from before this Unix second is cleared."""
+        """The Unix second before which books are cleared."""
         self._after: str | None = None
-        """The last customer of this pass; None where it is over."""
+        """The last customer of this pass; None if the pass is over."""
         self._next = 0.0
-        """Monotonic time of the next pass, unless a year ends."""
+        """Monotonic time of the next pass, unless a year ends before."""
         self._log = log.get_logger()
 
     async def clear_next(self, now: float) -> bool:
-        """Clear a little; False where there is nothing more for now."""
+        """Clear the next few rows. Return False if nothing is left for now."""
         if self._seconds is None:
             return False
         before = find_end(self._seconds, now)
@@ -175,7 +183,7 @@ class EndedBooks:
         return self._after is not None
 
     async def _clear_details(self) -> bool:
-        """Clear details of some transactions; whether there may be more."""
+        """Clear the details of some transactions. Return whether there may be more."""
         try:
             async with self._database.writing() as connection:
                 cleared = await cleared_details.clear_details(
@@ -187,7 +195,7 @@ class EndedBooks:
         return cleared == TRANSACTIONS_PER_STEP
 
     async def _clear_invoices(self, after: str) -> str | None:
-        """Clear invoices of the next erased customers; return the last one, or None where there are no more."""
+        """Clear invoices of the next erased customers. Return the last customer, or None if there are no more."""
         columns = customers.c
         next_ = sa.select(columns.id).where(columns.erased_at.is_not(None), columns.id > after)
         async with self._database.writing() as connection:

@@ -1,9 +1,9 @@
-"""The journal of prepaid credits: transactions that are only ever added, each with the hash of the one before it.
+"""The append-only journal of prepaid credits. Each transaction has the hash of the one before it.
 
-`open_journal` holds the lock under which transactions follow each other until the database's transaction ends. A
-balance that is read under it is the one that is booked on, with several collectors too. A caller that also writes to
-the audit log does so afterwards: locks are taken in one order. `verification.py` finds what was changed later, as
-collector/accounts/audit.py does.
+`open_journal` locks the journal until the database transaction ends. A balance read under the lock is the one that
+bookings apply to, also with several collectors. A caller that also writes to the audit log does so after the journal,
+because locks are always taken in the same order. `verification.py` detects later changes, like
+collector/accounts/audit.py for the audit log.
 """
 
 import hashlib
@@ -42,10 +42,10 @@ from edgeproxy.config.collector.currency_units import DECIMALS, USD
 FIRST_HASH = "0" * 64
 """The hash before the first transaction."""
 LOOKED_UP_MAX = 5_000
-"""Customers that one statement looks up."""
+"""The most customers that one statement looks up."""
 HASHED = ("seq", "at", "customer", "kind", "source", "original", "slice", "amount", "details")
 KEPT = frozenset({"fees"})
-"""Details that stay when the others are cleared, as revenue is recognized by them: amounts and times."""
+"""Details that stay when the others are cleared. They are amounts and times that revenue recognition needs."""
 ENTRY_COLUMNS = ("seq", "position", "account", "amount", "grant_id", "meter", "model")
 NO_SLICE = -1
 BALANCE_ACCOUNTS = frozenset({"deferred", "overdraft"})
@@ -57,33 +57,33 @@ CREDIT_KINDS: frozenset[TransactionKind] = frozenset(
         *("moved_out", "moved_in"),
     )
 )
-"""The kinds of transactions that are in the currency of a customer's credits."""
+"""The kinds of transactions in the currency of a customer's credits."""
 
 
 class Posting(NamedTuple):
-    """A transaction that is to be booked."""
+    """A transaction to book."""
 
     customer: str
-    """The customer, by id; empty where the transaction is about none, as a payout."""
+    """The customer's id; empty if the transaction has no customer, like a payout."""
     kind: TransactionKind
     source: str
-    """The identity of the transaction: a kind and a source have one."""
+    """The identity of the transaction within its kind. Each kind and source is booked once."""
     entries: tuple[JournalEntry, ...]
     original: str = ""
-    """The source of the transaction that it reverses, or the grant that it is about."""
+    """The source of the transaction that this one reverses, or the grant that it is about."""
     slice: int = NO_SLICE
     details: Mapping[str, object] = {}
     currency: str = USD
-    """The currency of all entries; of what is about credits it is that of the customer's."""
+    """The currency of all entries. A transaction about credits has the currency of the customer's credits."""
 
     @property
     def is_about_credits(self) -> bool:
-        """Whether it changes what a customer has in credits."""
+        """True if it changes the credits of a customer."""
         return any(entry.account in BALANCE_ACCOUNTS for entry in self.entries)
 
 
 class TransactionRow(NamedTuple):
-    """A transaction as the database has it, without its details and its hash."""
+    """A transaction row without its details and its hash."""
 
     seq: int
     at: int
@@ -97,7 +97,7 @@ class TransactionRow(NamedTuple):
 
 
 class JournalHead(NamedTuple):
-    """The end of the journal: the last transaction, and the Unix second from which on usage is not booked yet."""
+    """The end of the journal: its last transaction, and the Unix second from which usage is not booked yet."""
 
     seq: int
     hash: str
@@ -107,7 +107,7 @@ class JournalHead(NamedTuple):
 
 
 class GrantRow(NamedTuple):
-    """A grant as the database has it. Amounts are millicredits."""
+    """A grant row. Amounts are millicredits."""
 
     id: str
     customer: str
@@ -121,61 +121,61 @@ class GrantRow(NamedTuple):
     """The payment intent of a purchase."""
 
     def to_grant(self) -> Grant:
-        """Return the grant that bookings are computed with."""
+        """Return the grant in the form that bookings compute with."""
         return Grant(self.id, self.rest, self.expires_at, self.paid, self.tax, self.returned)
 
 
 STORED = [as_stored(one).label(one.name) if one.name == "details" else one for one in credit_transactions.columns]
-"""The columns of a transaction as they are stored, which its hash is over: details may be sealed."""
+"""The columns of a transaction as stored, which the hash covers. Details may be sealed."""
 TRANSACTION_FIELDS = [credit_transactions.c[name] for name in TransactionRow._fields]
 GRANT_FIELDS = [credit_grants.c[name] for name in GrantRow._fields]
 
 
 class Journal:
-    """The journal under its lock; `open_journal` makes one."""
+    """The journal under its lock. `open_journal` creates it."""
 
     def __init__(self, connection: AsyncConnection, head: JournalHead, now: int) -> None:
         self.connection = connection
         self._cipher = find_book_cipher(connection)
         self.at = max(now, head.at)
-        """The Unix millisecond of all transactions that are booked now."""
+        """The Unix millisecond of all transactions booked now."""
         self.slice: int = head.slice
-        """The Unix second from which on usage is not booked yet; 0: none is."""
+        """The Unix second from which usage is not booked yet; 0 if none is booked."""
         self._seq, self._hash, self._was_slice = head.seq, head.hash, head.slice
         self._balances: dict[str, CreditBalance] = {}
         self._payments: dict[str, str | None] = {}
-        """Payment intents by the id of new grants."""
+        """Payment intents by the id of the new grant."""
         self._stored: set[str] = set()
-        """Customers that have a balance already."""
+        """Customers with a stored balance."""
         self._currencies: dict[str, str] = {}
-        """The currency of the credits of each customer whose balance was read."""
+        """The credit currency of each customer whose balance was read."""
         self._transactions: list[dict[str, object]] = []
         self._entries: list[dict[str, object]] = []
         self._touched: dict[str, str] = {}
-        """Grants that have changed, with their customers."""
+        """Changed grants, with their customers."""
         self._granted: dict[str, int] = {}
         """Changes of the sum of all credits, by customer."""
         self._changed: set[str] = set()
-        """Customers whose balance has changed, or might have."""
+        """Customers whose balance may have changed."""
 
     async def find_transaction(self, kind: TransactionKind, source: str) -> TransactionRow | None:
-        """Return the transaction of this kind and source; None where there is none."""
+        """Return the transaction of this kind and source, or None."""
         condition = (credit_transactions.c.kind == kind) & (credit_transactions.c.source == source)
         row = (await self.connection.execute(sa.select(*TRANSACTION_FIELDS).where(condition))).one_or_none()
         return None if row is None else TransactionRow(*row)
 
     async def fetch_credit_balance(self, customer: str) -> CreditBalance:
-        """Return the balance of a customer with all its grants, also those that are spent."""
+        """Return the balance of a customer with all its grants, including spent ones."""
         if customer not in self._balances:
             await self.load_balances([customer], spent=True)
         return self._balances[customer]
 
     def get_credit_balance(self, customer: str) -> CreditBalance:
-        """Return the balance of a customer that `load_balances` has read; raises KeyError."""
+        """Return a balance that `load_balances` has read. Raises KeyError."""
         return self._balances[customer]
 
     async def load_balances(self, customers: Sequence[str], *, spent: bool = False) -> None:
-        """Read the balances of these customers; spent grants only where `spent` is set."""
+        """Read the balances of these customers, with spent grants if `spent` is set."""
         for at in range(0, len(customers), LOOKED_UP_MAX):
             page = customers[at : at + LOOKED_UP_MAX]
             grants: dict[str, list[Grant]] = {customer: [] for customer in page}
@@ -196,22 +196,22 @@ class Journal:
                 self._balances[customer] = CreditBalance(tuple(grants[customer]), overdrafts.get(customer, 0))
 
     def get_currency(self, customer: str) -> str:
-        """Return the currency of the credits of a customer whose balance was read; raises KeyError."""
+        """Return the credit currency of a customer whose balance was read. Raises KeyError."""
         return self._currencies[customer]
 
     def set_currency(self, customer: str, currency: str) -> None:
-        """Set the currency of the first credits of a customer who is to be charged in it from now on."""
+        """Set the currency of a customer's first credits, which also fixes the currency of its later charges."""
         self._currencies[customer] = currency
 
     def create_grant(self, customer: str, grant: Grant, payment: str | None = None) -> None:
-        """Create a grant, which gets its credits by the next booking."""
+        """Create a grant. The next booking adds its credits."""
         balance = self._balances[customer]
         self._balances[customer] = balance._replace(grants=(*balance.grants, grant))
         self._payments[grant.id] = payment
         self._touched[grant.id] = customer
 
     def record_return(self, customer: str, grant: str, amount: int) -> None:
-        """Record that this part of the price of a grant has gone back; below zero, that it has come again."""
+        """Record that a part of a grant's price was refunded. A negative amount records that it came back."""
         balance = self._balances[customer]
         grants = [
             other._replace(returned=other.returned + amount) if other.id == grant else other for other in balance.grants
@@ -220,8 +220,11 @@ class Journal:
         self._touched[grant] = customer
 
     def book(self, posting: Posting) -> int:
-        """Book a transaction, and return its number. What is about credits is in the currency of the customer's, whose
-        balance was read. Raises ValueError where it does not balance, and where invoices would change credits."""
+        """Book a transaction, and return its number.
+
+        A transaction about credits gets the currency of the customer's credits; the customer's balance must have been
+        read. Raises ValueError if the transaction does not balance, or if its kind may not change credits.
+        """
         if posting.kind in CREDIT_KINDS:
             posting = posting._replace(currency=self._currencies[posting.customer])
         _check_posting(posting)
@@ -256,7 +259,7 @@ class Journal:
         return self._seq
 
     def _format_details(self, details: Mapping[str, object]) -> str:
-        """Return details as they are stored: sealed by the key of this year, unless all of them stay after its end."""
+        """Return details as stored: sealed with this year's key, unless all of them are retained after its end."""
         text = orjson.dumps(dict(details), option=orjson.OPT_SORT_KEYS).decode()
         if self._cipher is None or KEPT.issuperset(details):
             return text
@@ -270,7 +273,7 @@ class Journal:
         if not self._transactions:
             return
         await self.connection.execute(sa.insert(credit_transactions), self._transactions)
-        if self._entries:  # Of an invoice of nothing there are none.
+        if self._entries:  # The transaction of a zero invoice has no entries.
             await self.connection.execute(sa.insert(credit_entries), self._entries)
         created: list[tuple[str, Grant]] = []
         changed: list[tuple[str, Grant]] = []
@@ -312,7 +315,7 @@ class Journal:
         await self._notify_edges([customer for customer, more in self._granted.items() if more])
 
     async def _notify_edges(self, customers: Sequence[str]) -> None:
-        """Notify edges of the new sums of credits of these customers, by id."""
+        """Notify edges of the new credit sums of these customers, by id."""
         for at in range(0, len(customers), LOOKED_UP_MAX):
             statement = sa.select(customers_table.c.name).where(
                 customers_table.c.id.in_(customers[at : at + LOOKED_UP_MAX])
@@ -336,7 +339,7 @@ class Journal:
 
 
 def _check_posting(posting: Posting) -> None:
-    """Raise ValueError for a transaction that does not balance, or whose currency it cannot have."""
+    """Raise ValueError if a transaction does not balance, or has a currency or kind that is not allowed."""
     if sum(entry.amount for entry in posting.entries):
         raise ValueError(f"a {posting.kind} of {posting.customer} does not balance")
     if posting.currency not in DECIMALS:
@@ -347,8 +350,7 @@ def _check_posting(posting: Posting) -> None:
 
 @asynccontextmanager
 async def open_journal(connection: AsyncConnection) -> AsyncIterator[Journal]:
-    """Open the journal, locked until the transaction of the database ends. Bookings are written at the end of the
-    block."""
+    """Open the journal, locked until the database transaction ends. The end of the block writes the bookings."""
     statement = sa.select(*(credit_head.c[name] for name in JournalHead._fields)).with_for_update()
     books = Journal(connection, JournalHead._make((await connection.execute(statement)).one()), now_ms())
     yield books
@@ -356,21 +358,23 @@ async def open_journal(connection: AsyncConnection) -> AsyncIterator[Journal]:
 
 
 async def fetch_grants(connection: AsyncConnection, *conditions: sa.ColumnElement[bool]) -> list[GrantRow]:
-    """Return the grants that meet all conditions, in the order in which they came."""
+    """Return the grants that meet all conditions, in the order of their creation."""
     statement = sa.select(*GRANT_FIELDS).where(*conditions).order_by(credit_grants.c.number, credit_grants.c.id)
     return [GrantRow._make(row) for row in await connection.execute(statement)]
 
 
 def compute_hash(prev: str, row: Mapping[str, object] | sa.RowMapping, entries: Sequence[JournalEntry]) -> str:
-    """Return the hash of a transaction behind one with the hash `prev`: SHA-256 in hex of all of it, as JSON. One in US
-    dollars has the hash that versions before other currencies gave it."""
+    """Return the hash of a transaction after the hash `prev`: SHA-256 in hex of its JSON.
+
+    A transaction in US dollars has no currency in its hash, like those written before other currencies were supported.
+    """
     currency = [] if row["currency"] == USD else [row["currency"]]
     content = [prev, *(row[name] for name in HASHED), *currency, [list(entry) for entry in entries]]
     return hashlib.sha256(orjson.dumps(content)).hexdigest()
 
 
 async def fetch_entries(connection: AsyncConnection, seqs: Sequence[int]) -> list[JournalEntry]:
-    """Return the entries of these transactions, in their order."""
+    """Return the entries of these transactions, in order."""
     columns = credit_entries.c
     statement = sa.select(columns.account, columns.amount, columns.grant_id, columns.meter, columns.model)
     ordered = statement.where(columns.seq.in_(seqs)).order_by(columns.seq, columns.position)
@@ -378,8 +382,10 @@ async def fetch_entries(connection: AsyncConnection, seqs: Sequence[int]) -> lis
 
 
 async def fetch_balance(connection: AsyncConnection, customer: str, at: int | None = None) -> int:
-    """Return the millicredits that a customer could spend after all bookings until this Unix millisecond; None: those
-    of now."""
+    """Return the millicredits that a customer can spend after all bookings up to this Unix millisecond.
+
+    Without `at` it is the balance now.
+    """
     if at is None:
         statement = sa.select(credit_balances.c.balance).where(credit_balances.c.customer == customer)
         return (await connection.execute(statement)).scalar_one_or_none() or 0
@@ -390,5 +396,5 @@ async def fetch_balance(connection: AsyncConnection, customer: str, at: int | No
 
 
 async def list_grants(connection: AsyncConnection, customer: str) -> list[Grant]:
-    """Return the grants of a customer, in the order in which they came."""
+    """Return the grants of a customer, in the order of their creation."""
     return [row.to_grant() for row in await fetch_grants(connection, credit_grants.c.customer == customer)]

@@ -29,74 +29,74 @@ from edgeproxy.collector.ledger.projection import DAYS_MIN, list_days
 from edgeproxy.config.meters import Meter
 
 AMOUNT_MAX = 10**15
-"""Cents of a line that can be kept: far more than anybody is charged."""
+"""The largest amount of a line that can be stored, in cents: far more than any customer is charged."""
 LATE_SECONDS_MAX = 366 * 86400
-"""Seconds for which what comes late of a period is looked for after it."""
+"""For how many seconds after a period its late usage is still invoiced."""
 
 MINIMUM = "minimum fee"
-"""What a line of the minimum fee is of; the name of a meter has no space."""
+"""The subject of a minimum fee's line. It cannot collide with a meter, because no meter name has a space."""
 _SUBJECTS = {"minimum": MINIMUM, DISCOUNT: "a discount"}
-"""What lines without a meter are of that are no fees."""
+"""Subjects of lines that have no meter and are not fees."""
 
 
 class RatedInvoice(NamedTuple):
     """The lines of a period's invoice."""
 
     lines: list[RatedLine]
-    """The lines that are added to those invoiced before."""
+    """The lines to add to the lines invoiced before."""
     shadow: int
-    """Cents by which one rating of all usage is above what was invoiced before: the sum of the lines."""
+    """The expected sum of `lines` in cents: a single rating of all usage, less the amount invoiced before."""
 
 
 class KnownUsage(NamedTuple):
-    """The usage of segments, and what was invoiced of them."""
+    """The usage of segments and the lines already invoiced."""
 
     quantities: dict[UsageKey, int]
     before: list[RatedLine]
-    """The lines that were invoiced of these quantities, and of fees."""
+    """The invoiced lines of these quantities and of fees."""
     invoiced: list[RatedLine]
-    """All lines of the subscription's invoices, discounts too."""
+    """All lines of the subscription's invoices, including discounts."""
     settled: frozenset[Span]
     """The segments that are over and whose usage is complete."""
 
 
 class ProjectedLines(NamedTuple):
-    """The lines if usage continues to the end of the period as on the low and the high day of the last ones."""
+    """The lines if usage continues to the end of the period as on the low and the high day of recent days."""
 
     days: int
-    """The days that the projection goes by."""
+    """The number of days that the projection is based on."""
     low: list[RatedLine] | None
-    """The lines at the pace of the low day; None where there were too few days."""
+    """The lines at the pace of the low day; None if there were too few days."""
     high: list[RatedLine] | None
-    """The lines at the pace of the high day; None where there were too few days."""
+    """The lines at the pace of the high day; None if there were too few days."""
 
 
 class UpcomingInvoice(NamedTuple):
-    """The lines that the next invoice would have."""
+    """The lines of the next invoice."""
 
     lines: list[RatedLine]
-    """The lines if nothing more were used."""
+    """The lines if no more usage is added."""
     projected: ProjectedLines | None
-    """The lines by the end of the period; None where not requested."""
+    """The lines projected to the end of the period; None if not requested."""
 
 
 async def compute_period_lines(
     connection: AsyncConnection, row: InvoiceRow, meters: Mapping[str, Meter]
 ) -> RatedInvoice:
-    """Return the lines of a period's invoice, by all usage that is known now; `meters` are those of the configuration.
-    Raises QuantityTooLargeError and UsageNotStoredError.
+    """Return the lines of a period's invoice from all usage known now. `meters` are the configured meters.
 
-    The fee is the next period's, as fees are paid in advance.
+    The fee is the next period's, because fees are paid in advance. Raises QuantityTooLargeError and
+    UsageNotStoredError.
     """
     loaded = await subscription_rows.get_by_id(connection, row.subscription)
     segments = [segment for segment in loaded.current.segments if segment.span.start <= row.period_end]
-    # A subscription that ended early has an invoice that closes early, and may go on in the same period.
+    # A subscription that ended early has an invoice that closes early, and may continue in the same period.
     ended = [segment for segment in segments if segment.span.end <= min(row.period_end, row.closes_at)]
     is_accepted = row.accepted_why is not None
     known = await _fetch_usage(connection, loaded, segments, ended, row.period_start, meters, is_accepted=is_accepted)
     lines = _rate_lines(segments, known, row.period_start, is_accepted=is_accepted)
     if any(line.taken_off for line in known.before):
-        shadow = sum_amounts(lines)  # One rating of all usage knows nothing of what was taken off.
+        shadow = sum_amounts(lines)  # A single rating of all usage does not know the amounts taken off.
     else:
         at_once = rate_segments(segments, known.quantities, settled=known.settled)
         shadow = sum_amounts(at_once) - sum_amounts(known.before)
@@ -107,8 +107,10 @@ async def compute_period_lines(
 async def compute_running_usage(
     connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter]
 ) -> tuple[KnownUsage, list[RatedLine]]:
-    """Return the lines of usage of the running period that was not invoiced yet, of meters that are sums. Raises
-    QuantityTooLargeError and UsageNotStoredError."""
+    """Return the lines of the running period's usage that is not invoiced yet, for meters that are sums.
+
+    Raises QuantityTooLargeError and UsageNotStoredError.
+    """
     known, lines = await _rate_running_period(connection, loaded, meters)
     return known, [line for line in lines if line.meter and is_sum(meters, line.meter)]
 
@@ -116,8 +118,11 @@ async def compute_running_usage(
 async def compute_running_cost(
     connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter]
 ) -> int:
-    """Return what the running period costs so far before tax, without minimum fees: what stands of its invoiced lines,
-    and what was not invoiced yet. Raises QuantityTooLargeError and UsageNotStoredError."""
+    """Return the cost of the running period so far, before tax and without minimum fees.
+
+    It adds the amounts still due on invoiced lines and the usage that is not invoiced yet. Raises QuantityTooLargeError
+    and UsageNotStoredError.
+    """
     known, lines = await _rate_running_period(connection, loaded, meters)
     discounts = rate_discounts(lines, known.invoiced, loaded.current.segments, loaded.discounts)
     return sum(
@@ -142,8 +147,10 @@ async def _rate_running_period(
 async def compute_upcoming(
     connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter], now: float | None = None
 ) -> UpcomingInvoice:
-    """Return the lines of a subscription's next invoice; with the time `now`, also projected to the end of the period.
-    Raises QuantityTooLargeError and UsageNotStoredError."""
+    """Return the lines of a subscription's next invoice. With `now`, also project them to the end of the period.
+
+    Raises QuantityTooLargeError and UsageNotStoredError.
+    """
     current = loaded.current
     statement = sa.select(invoices_table.c.period_start, invoices_table.c.closes_at).where(
         invoices_table.c.subscription == loaded.row.id, invoices_table.c.state == invoices.DRAFT
@@ -155,13 +162,13 @@ async def compute_upcoming(
     segments = list(current.segments)
     next_segment = changes.next_segment(current, loaded.plans)
     if next_segment is not None:
-        # A fee that rests does so until all is paid.
+        # A suspended fee stays suspended until all invoices are paid.
         segments.append(next_segment._replace(is_resting=next_segment.is_resting or current.last.is_resting))
     known = await _fetch_usage(connection, loaded, segments, ended, current.period.start, meters)
 
     def compute_due(used: Mapping[UsageKey, int]) -> list[RatedLine]:
         lines = _rate_lines(segments, known._replace(quantities={**used}), current.period.start)
-        # Fees of this period that are not invoiced yet are on the invoice that waits.
+        # Fees of this period that are not invoiced yet belong to the invoice that waits to be closed.
         on_waiting = [
             line for line in lines if waiting and line.kind in FEES and line.segment.start < current.period.end
         ]
@@ -185,8 +192,10 @@ async def _project_usage(
     meters: Mapping[str, Meter],
     now: float,
 ) -> tuple[int, tuple[dict[UsageKey, int], dict[UsageKey, int]] | None]:
-    """Return the days that a projection of these quantities goes by, and them as they will be by the end of the period,
-    low and high; None where there are too few days."""
+    """Return the number of days that a projection is based on, and the low and high quantities at the period's end.
+
+    The quantities are None if there are too few days.
+    """
     minute = periods.floor_to_minute(now) + periods.MINUTE
     spans = list_days(minute, periods.floor_to_minute(loaded.customer.created_at / 1000))
     if len(spans) < DAYS_MIN:
@@ -198,8 +207,10 @@ async def _project_usage(
 async def _fetch_day(
     connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter], day: Span
 ) -> dict[UsageKey, int]:
-    """Return what was used on a day of the meters of the plan that are sums. Levels are held up to the end of the
-    period anyway; the future of unique counts is unknown."""
+    """Return a day's usage of the plan's meters that are sums.
+
+    Levels are held to the end of the period without a projection, and the future of unique counts is unknown.
+    """
     last = loaded.current.last
     sums = {meter: price for meter, price in last.plan.meters.items() if is_sum(meters, meter)}
     recent = last._replace(plan=last.plan.model_copy(update={"meters": sums}), span=day)
@@ -208,10 +219,10 @@ async def _fetch_day(
 
 
 def _is_on_waiting_invoice(segment: Segment, waiting: Sequence[Span], current: int) -> bool:
-    """Return whether a segment that is over is on an invoice that waits to be closed.
+    """Return whether an ended segment belongs to an invoice that waits to be closed.
 
-    `waiting` are the spans from the beginning of their periods until they close. A subscription that ended within its
-    `current` period, and goes on, has one of that period.
+    `waiting` are spans from the start of an invoice's period until it closes. A subscription that ended within its
+    `current` period and continues in it has such an invoice for that period.
     """
     return any(
         start <= segment.span.start < current or (start == current and segment.span.end <= closes_at)
@@ -229,10 +240,10 @@ async def _fetch_usage(
     *,
     is_accepted: bool = False,
 ) -> KnownUsage:
-    """Return the usage of the `ended` segments, and the lines that are invoiced of these and of all `segments`.
+    """Return the usage of the `ended` segments, and the invoiced lines of them and of all `segments`.
 
-    What cannot be billed is an error in the first invoice that has it, unless a person has accepted that one; later
-    ones leave it as it was invoiced.
+    Usage that cannot be billed raises an error on the first invoice that includes it, unless a person has accepted that
+    invoice. Later invoices leave it as it was invoiced.
     """
     invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id)
     quantities: dict[UsageKey, int] = {}
@@ -255,15 +266,17 @@ async def _fetch_usage(
                 raise  # It was never invoiced.
     incomplete = {segment.period for segment in segments if segment.span not in known}
     settled = frozenset(segment.span for segment in segments if segment.period not in incomplete)
-    # A change after the period was invoiced at once: its fees are of a segment that this invoice knows nothing of.
+    # A change after the end of the period was invoiced at once. Its fees belong to a segment outside this invoice.
     rated = {("", segment.span.start) for segment in segments}
     rated |= {(key.meter, key.segment.start) for key in quantities} | {(MINIMUM, span.start) for span in settled}
     return KnownUsage(quantities, [line for line in invoiced if _get_subject(line) in rated], invoiced, settled)
 
 
 def _get_subject(line: RatedLine) -> tuple[str, int]:
-    """Return what a line is of: a meter, a minimum fee or a discount, or else the fee, and the beginning of the
-    segment."""
+    """Return the subject of a line and the start of its segment.
+
+    The subject is a meter, a minimum fee, a discount, or empty for a fee.
+    """
     return line.meter or _SUBJECTS.get(line.kind, ""), line.segment.start
 
 
@@ -274,14 +287,14 @@ def _rate_lines(
     *,
     is_accepted: bool = False,
 ) -> list[RatedLine]:
-    """Return the lines that come to those invoiced before: fees of all `segments`, usage, and minimum fees."""
+    """Return the lines to add to the invoiced ones: fees of all `segments`, usage, and minimum fees."""
     lines = []
     for line in rate_segments(segments, known.quantities, known.before, settled=known.settled):
         if abs(line.amount) <= AMOUNT_MAX:
             lines.append(line)
         elif line.segment.end > period_start and not is_accepted:
             raise usage.QuantityTooLargeError(f"{line.quantity} of {line.meter} come to more than can be charged")
-    # What a threshold has invoiced of the period itself makes nothing late.
+    # A threshold invoice of the same period does not make the rest of its usage late.
     return [
         line._replace(kind="late" if line.segment.end <= period_start else "usage") if line.meter else line
         for line in lines

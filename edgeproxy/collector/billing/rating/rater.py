@@ -1,7 +1,8 @@
-"""The rater: the one place where usage becomes money. No clock, no I/O, no settings.
+"""The rater, the only place that turns usage into money. It uses no clock, no I/O and no settings.
 
-`rate_segments` returns the lines of an invoice. Given the lines that were invoiced before, it returns what has come to
-them since. However often, late or split usage is rated, the sum is what one rating of everything gives.
+`rate_segments` returns the lines of an invoice. If the caller passes the lines invoiced before, it returns only the
+lines to add. The sum does not depend on how often usage is rated, nor on late or split usage: it equals the sum of a
+single rating.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,17 +14,17 @@ from edgeproxy.collector.billing.rating.owed_amount import compute_due
 from edgeproxy.config.collector.catalog import MeterPrice, Plan, get_plan_name
 
 OTHER = ""
-"""The dimension value of usage that has none, or one without a price of its own."""
+"""The dimension value of usage without a value, or with a value that has no price of its own."""
 
 LineKind = Literal["fee", "proration", "usage", "late", "minimum", "discount"]
 DISCOUNT: Final = "discount"
-"""The kind of lines of coupons, which discounts.py rates by the others."""
+"""The kind of coupon lines. `discounts.py` computes them from the other lines."""
 FEES: Final = ("fee", "proration")
 """The kinds of lines that are paid in advance."""
 
 
 class Span(NamedTuple):
-    """A time, half-open, in Unix seconds."""
+    """A half-open time span in Unix seconds."""
 
     start: int
     end: int
@@ -36,26 +37,28 @@ class Segment(NamedTuple):
     plan: Plan
     span: Span
     paid: Span
-    """The time that its fee is for: the month, or the year that is paid in advance."""
+    """The time that the fee pays for: a month, or a year paid in advance."""
     is_yearly: bool = False
     month: Span | None = None
-    """The period in which it is; None where that is all of `paid`."""
+    """The billing period of the segment, or None if it is all of `paid`."""
     is_trial: bool = False
-    """Whether it is a trial, of which nothing is charged."""
+    """The segment is a trial, so nothing is charged."""
     is_resting: bool = False
-    """Whether its fee rests, as the customer is refused for unpaid invoices. Usage is charged."""
+    """The fee is suspended because requests are refused for unpaid invoices. Usage is still charged."""
     quantity: int = 1
-    """How many of the plan there are: each costs the fee."""
+    """The number of units of the plan. Each costs the fee."""
 
     @property
     def period(self) -> Span:
-        """The period in which it is."""
+        """The billing period of the segment."""
         return self.month or self.paid
 
     @property
     def fee(self) -> int:
-        """The fee of the quantity for all of `paid`, in the plan's currency; 0 if it rests. Raises ValueError without a
-        yearly fee."""
+        """The fee for `quantity` units and all of `paid`, in the plan's currency; 0 if the fee is suspended.
+
+        Raises ValueError if the plan has no yearly fee.
+        """
         if self.is_resting:
             return 0
         fee = self.plan.year_fee if self.is_yearly else self.plan.fee
@@ -65,7 +68,7 @@ class Segment(NamedTuple):
 
 
 class UsageKey(NamedTuple):
-    """A segment, a meter, and the value of the dimension that its price is by."""
+    """A segment, a meter, and a value of the dimension that the meter is priced by."""
 
     segment: Span
     meter: str
@@ -73,43 +76,51 @@ class UsageKey(NamedTuple):
 
 
 class RatedLine(NamedTuple):
-    """A line of an invoice. Amounts are smallest units of a currency, such as cents; `unit_price` is 10⁻¹² of them for
-    each of `quantity`, None of fees. The quantity of a fee is that of the plan, below zero of an unused fee. Of a
-    discount, `quantity` is what it is of, and `unit_price` its share."""
+    """An invoice line. Amounts are in the smallest unit of a currency, such as cents.
+
+    `unit_price` is the price of each of `quantity` in 10⁻¹² of that unit, or None for a fee. The quantity of a fee is
+    the plan's quantity, negative for the refund of an unused fee. In a discount, `quantity` is the amount that the
+    discount applies to, and `unit_price` is its share.
+    """
 
     kind: LineKind
     version: str
     segment: Span
-    """The segment that the line is of."""
+    """The segment that the line belongs to."""
     meter: str
-    """Empty of fees."""
+    """The meter, or empty for a fee."""
     value: str
-    """The value of the dimension that the price is by; of a discount, the code of its coupon."""
+    """The value of the dimension that the meter is priced by; in a discount, the coupon's code."""
     tier: int
-    """The number of the meter's price that a usage line has, 0 for included units."""
+    """The number of the price step of a usage line; 0 for included units."""
     quantity: int
-    """Units; packages where `package` is above 1."""
+    """Units, or packages if `package` is above 1."""
     unit_price: int | None
     amount: int
     span: Span
-    """The time that it pays for."""
+    """The time that the line pays for."""
     package: int = 1
-    """The units that each of `quantity` stands for, the last of which may not be used."""
+    """The units in each of `quantity`. The last package may be partly unused."""
     taken_off: int = 0
-    """The part of `amount` that does not stand any more, with the same sign: its invoice is void or uncollectible, or
-    a credit note took it off."""
+    """The part of `amount` that is no longer due, with the sign of `amount`.
+
+    The invoice is void or uncollectible, or a credit note reduced the line.
+    """
     stands: bool = True
-    """Whether any of its invoice stands. A credit note of nearly all may take all of a small line off."""
+    """Some of the line's invoice is still due.
+
+    A credit note of nearly the whole invoice may cancel all of a small line.
+    """
 
 
 class PriceStep(NamedTuple):
-    """Units of one price: `width` of them, None for all further ones."""
+    """The units that have one price: `width` of them, or None for all further units."""
 
     tier: int
     width: int | None
     price: int
     package: int = 1
-    """The units of a package, for each of which the price is."""
+    """The units of a package. `price` is for a whole package."""
 
 
 def rate_segments(
@@ -119,11 +130,11 @@ def rate_segments(
     *,
     settled: Collection[Span] = (),
 ) -> list[RatedLine]:
-    """Return the lines of these segments, less those `invoiced` before.
+    """Return the lines of these segments, less the lines in `invoiced`.
 
-    Segments are in the order of time. Usage of a (segment, meter, value) is all that is known of it, also what was
-    invoiced; below zero it counts as zero. Raises ValueError where it is of a segment that is not there. `settled` are
-    the segments that are over, whose usage is given completely: the rest of the minimum fee is of them.
+    `segments` are in order of time. `usage` holds all known usage of each (segment, meter, value), including invoiced
+    usage; a negative quantity counts as zero. `settled` are the segments that are over and whose usage is complete:
+    only they are charged the rest of a minimum fee. Raises ValueError for usage of a segment that is not in `segments`.
     """
     spans = {segment.span for segment in segments}
     for key in usage:
@@ -137,15 +148,18 @@ def rate_segments(
 
 
 def sum_amounts(lines: Iterable[RatedLine]) -> int:
-    """Return the sum of all lines."""
+    """Return the sum of the amounts of all lines."""
     return sum(line.amount for line in lines)
 
 
 def _rate_fees(
     segments: Sequence[Segment], before: Mapping[tuple[object, ...], Sequence[RatedLine]]
 ) -> Iterator[RatedLine]:
-    """Yield the lines of fees. They are paid in advance: a change within the paid time gives back the rest of what
-    stands of the fee `before`. After a time without a plan, whose end gave nothing back, no more than the new fee is.
+    """Yield the lines of fees, which are paid in advance.
+
+    A change within the paid time refunds the unused rest of the earlier fee, as far as that fee in `before` is still
+    due. After a time without a plan the refund is at most the new fee, because the end of the earlier plan refunded
+    nothing.
     """
     last: Segment | None = None
     charged: RatedLine | None = None
@@ -169,12 +183,12 @@ def _rate_fees(
 
 
 def _get_terms(segment: Segment) -> tuple[str, Span, bool, int]:
-    """Return the terms of a fee: segments with the same terms share one fee."""
+    """Return the terms of a fee. Segments with equal terms share one fee."""
     return segment.version, segment.paid, segment.is_resting, segment.quantity
 
 
 def _rate_fee(paid_segment: Segment, kind: LineKind, sign: int, segment: Span) -> RatedLine:
-    """Return the fee for the rest of the paid time when a segment begins."""
+    """Return the fee from the start of `segment` to the end of the paid time."""
     left = Span(segment.start, paid_segment.paid.end)
     cents = sign * compute_share(
         paid_segment.fee,
@@ -187,10 +201,10 @@ def _rate_fee(paid_segment: Segment, kind: LineKind, sign: int, segment: Span) -
 
 
 def _rate_usage(segments: Sequence[Segment], usage: Mapping[UsageKey, int]) -> Iterator[RatedLine]:
-    """Yield the usage lines of each segment, in the order of its plan.
+    """Yield the usage lines of each segment, in the order of its plan's meters.
 
-    The included amounts and price steps of a plan are those of a period: a later segment of the same plan goes on where
-    the earlier one was.
+    Included units and price steps apply to a whole period: a later segment of the same plan continues at the step that
+    the earlier one reached.
     """
     by_segment: dict[tuple[Span, str], dict[str, int]] = {}
     for key, quantity in usage.items():
@@ -214,7 +228,7 @@ def _rate_usage(segments: Sequence[Segment], usage: Mapping[UsageKey, int]) -> I
 def _split_further(
     price: MeterPrice, before: Mapping[str, int], values: Mapping[str, int]
 ) -> Iterator[tuple[PriceStep, str, int]]:
-    """Divide usage among the steps of a price, after usage `before` in the same period has filled the first ones."""
+    """Divide usage among the price steps that remain after the usage `before` of the period."""
     if not before:
         yield from split_by_steps(price, values)
         return
@@ -229,7 +243,7 @@ def _split_further(
 
 
 def _add_values(sums: dict[str, int], values: Mapping[str, int]) -> None:
-    """Add quantities by value to others."""
+    """Add the quantities in `values` to `sums`."""
     for value, quantity in values.items():
         sums[value] = sums.get(value, 0) + quantity
 
@@ -237,9 +251,10 @@ def _add_values(sums: dict[str, int], values: Mapping[str, int]) -> None:
 def _rate_minimums(
     segments: Sequence[Segment], used: Sequence[RatedLine], settled: Collection[Span]
 ) -> Iterator[RatedLine]:
-    """Yield what is missing in each period up to the minimum fees of its segments, each in proportion to its time.
+    """Yield a line per period for the amount missing up to the minimum fees of its segments.
 
-    Their fees count, in the same proportion, and their usage. Periods with segments that are not settled have none.
+    A minimum fee is prorated by time. The plan's fee, prorated likewise, and the usage count towards it. A period gets
+    no line until all its segments are settled.
     """
     for period, of_period in groupby(segments, key=lambda segment: segment.period):
         committed = [one for one in of_period if one.plan.minimum is not None and not one.is_resting]
@@ -255,7 +270,7 @@ def _rate_minimums(
 
 
 def _compute_committed(segment: Segment, period: Span) -> int:
-    """Return the share of the minimum fee of a segment above that of its fee."""
+    """Return the prorated minimum fee of a segment, less its prorated fee."""
     seconds = segment.span.end - segment.span.start
     currency = segment.plan.currency
     minimum = compute_share(segment.plan.minimum or 0, seconds, period.end - period.start, currency)
@@ -263,10 +278,10 @@ def _compute_committed(segment: Segment, period: Span) -> int:
 
 
 def split_by_steps(price: MeterPrice, values: Mapping[str, int]) -> Iterator[tuple[PriceStep, str, int]]:
-    """Divide usage among the steps of a price: (step, value, quantity), empty ones left out.
+    """Divide usage among the steps of a price as (step, value, quantity), without empty steps.
 
-    Values fill the included amount in the order in which the price lists them, others last and together. A quantity is
-    of packages where the step has them: a package that is begun counts whole.
+    The values that the price lists fill the included units first, in that order; all other values come last, as one. If
+    the step has packages, the quantity is in packages, and a package in part counts as a whole one.
     """
     listed = list(price.by.prices) if price.by is not None else []
     quantities = dict.fromkeys([*listed, OTHER], 0)
@@ -291,7 +306,7 @@ def split_by_steps(price: MeterPrice, values: Mapping[str, int]) -> Iterator[tup
 
 
 def _build_steps(price: MeterPrice, total: int) -> list[PriceStep]:
-    """Return the steps of a price for a `total` of units, the last of which has no end."""
+    """Return the steps of a price for `total` units. The last step has no end."""
     if price.tiers_mode == "volume":
         number, reached = next(
             (number, tier)
@@ -311,13 +326,13 @@ def _build_steps(price: MeterPrice, total: int) -> list[PriceStep]:
 
 
 def _unit_price(price: MeterPrice, value: str) -> int:
-    """Return the price of a unit of this value above what is included."""
+    """Return the price of a unit of this value beyond the included units."""
     by = price.by.prices if price.by is not None else {}
     return by.get(value, price.price or 0)
 
 
 def _group_lines(invoiced: Iterable[RatedLine]) -> dict[tuple[object, ...], list[RatedLine]]:
-    """Return the lines of each price and fee, in the order in which they were written."""
+    """Return the invoiced lines of each price and fee, in the order of writing."""
     groups: dict[tuple[object, ...], list[RatedLine]] = {}
     for line in invoiced:
         groups.setdefault(identify_line(line), []).append(line)
@@ -327,10 +342,10 @@ def _group_lines(invoiced: Iterable[RatedLine]) -> dict[tuple[object, ...], list
 def _subtract_invoiced(
     before: Mapping[tuple[object, ...], Sequence[RatedLine]], now: Sequence[RatedLine]
 ) -> list[RatedLine]:
-    """Return the lines that have to be added to those before to come to those now: new fees, and late usage."""
+    """Return the lines that turn the lines `before` into the lines `now`: new fees and late usage."""
     left = dict(before)
     lines = [_subtract(line, line.quantity, line.amount, left.pop(identify_line(line), ())) for line in now]
-    # Usage that was corrected to nothing.
+    # Usage that was corrected to zero.
     lines += [_subtract(earlier[-1], 0, 0, earlier) for earlier in left.values()]
     invoiced = {earlier[0].segment.start for earlier in before.values() if earlier[0].meter}
     return [
@@ -341,19 +356,21 @@ def _subtract_invoiced(
 
 
 def _subtract(line: RatedLine, quantity: int, amount: int, earlier: Sequence[RatedLine]) -> RatedLine | None:
-    """Return the line that comes to the `earlier` ones of its price; None where nothing does."""
+    """Return the line to add to the `earlier` lines of the same price, or None if there is nothing to add."""
     due = compute_due(amount, [(one.amount, one.taken_off) for one in earlier])
     more = quantity - sum(one.quantity for one in earlier)
     if not due and (not more or any(one.taken_off for one in earlier)):
         return None
-    # The sign of a fee's quantity says whether it is charged or unused, also on a line that corrects it.
+    # The sign of a fee's quantity tells a charge from a refund, also on a line that corrects a fee.
     more = line.quantity if line.kind in FEES else more
     return line._replace(quantity=more, amount=due, taken_off=0, stands=True)
 
 
 def identify_line(line: RatedLine) -> tuple[object, ...]:
-    """Return the identity of a line: usage and late usage of one price, or one fee. A segment is identified by its
-    beginning, as its end may not have been known when its fee was invoiced."""
+    """Return the identity of a line: the usage (on time or late) of one price, or one fee.
+
+    The start identifies a segment, because its end may have been unknown when its fee was invoiced.
+    """
     if line.meter:
         return line.version, line.segment.start, line.meter, line.value, line.tier
     if line.kind == DISCOUNT:

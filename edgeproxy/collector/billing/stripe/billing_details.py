@@ -1,10 +1,11 @@
-"""Billing details: how a customer pays, and what is on its invoices. Stripe has them; here is what it said last.
+"""Billing details: how a customer pays, and the data on its invoices. Stripe owns them; we store Stripe's last answer.
 
-A page cannot wait for Stripe, and Stripe may be away. So each event of a customer at Stripe, of its tax numbers and of
-its payment methods writes down what Stripe has by then. The number of a card never comes here: it is entered at Stripe.
+A page cannot wait for Stripe, and Stripe may be unavailable. So each event about a customer at Stripe, its tax numbers
+or its payment methods makes us fetch and store the current details. Card numbers never reach us, because they are
+entered at Stripe.
 
-Events and changes from our page are written down beside each other, each some time after Stripe was asked. What was
-asked for before another answer was written down may be older than that one: Stripe is asked again.
+Events and changes from our page may store answers concurrently, each some time after its request. An answer that was
+requested before another one was stored may be older than that one. In that case Stripe is asked again.
 """
 
 from collections.abc import Sequence
@@ -25,9 +26,9 @@ from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
 from edgeproxy.config.collector.tax_numbers import TAX_NUMBER_TYPES
 
 EXPANDED = ("invoice_settings.default_payment_method", "tax_ids")
-"""The fields that a customer is fetched with."""
+"""The fields to expand when a customer is fetched."""
 REQUESTED_AT: Final = "requested_at"
-"""The key of a customer with the Unix millisecond at which Stripe was asked for it."""
+"""The key in a customer object for the Unix millisecond of the request to Stripe."""
 ADDRESS_FIELDS = ("line1", "line2", "city", "state", "postal_code", "country")
 TABLE = billing_details.name
 columns = billing_details.c
@@ -64,7 +65,7 @@ class TaxNumber(TypedDict):
 
 
 class PaymentMethod(TypedDict):
-    """What invoices are charged to, as far as it may be known. Stripe alone has the number of a card."""
+    """The payment method for invoices, as far as we may know it. Only Stripe has the number of a card."""
 
     id: str
     """Its id at Stripe."""
@@ -81,24 +82,24 @@ class PaymentMethod(TypedDict):
 
 
 class StoredDetails(NamedTuple):
-    """What Stripe said last of a customer."""
+    """Stripe's last answer about a customer."""
 
     name: str | None
     email: str | None
     follows_contacts: bool
-    """Whether the e-mail address is that of a contact, and changes with the contacts."""
+    """True if the e-mail address is a contact's. It then changes with the contacts."""
     address: BillingAddress | None
     tax_numbers: Sequence[TaxNumber]
     payment_method: PaymentMethod | None
     read_at: int
-    """Unix milliseconds; 0: Stripe is to be asked anew."""
+    """Unix milliseconds; 0 if Stripe must be asked again."""
 
 
 class StaleCustomerError(Exception):
-    """Another answer of Stripe's about a customer was written down since it was asked for this one."""
+    """Another answer of Stripe about the customer was stored after this one was requested."""
 
 
-# ---- what Stripe says; pure
+# ---- parsing Stripe's answers; pure
 
 
 def parse_details(stripe_customer: StripeObject, now: int) -> StoredDetails:
@@ -124,7 +125,7 @@ def _parse_tax_number(tax_id: StripeObject) -> TaxNumber:
 
 
 def _parse_payment_method(stripe_customer: StripeObject) -> PaymentMethod | None:
-    """Return what invoices of a customer are charged to; of what is not expanded, its id alone is known."""
+    """Return the payment method for a customer's invoices. Without expansion only its id is known."""
     method_id = find_payment_method(stripe_customer)
     if method_id is None:
         return None
@@ -141,11 +142,11 @@ def _parse_payment_method(stripe_customer: StripeObject) -> PaymentMethod | None
     }
 
 
-# ---- what is stored
+# ---- stored details
 
 
 async def find_details(connection: AsyncConnection, customer: str) -> StoredDetails | None:
-    """Return what Stripe said last of a customer, by id; None where nothing is known of it."""
+    """Return the stored details of a customer by id, or None if there are none."""
     statement = sa.select(billing_details).where(columns.customer == customer)
     rows = await fetch_rows(connection, TABLE, statement)
     if not rows:
@@ -159,15 +160,15 @@ async def find_details(connection: AsyncConnection, customer: str) -> StoredDeta
 
 
 async def has_payment_method(connection: AsyncConnection, customer: str) -> bool:
-    """Return whether Stripe said last that invoices of a customer, by id, can be charged."""
+    """Return whether the stored details of a customer, by id, have a payment method to charge."""
     statement = sa.select(columns.payment_method.is_not(None)).where(columns.customer == customer)
     return bool((await connection.execute(statement)).scalar_one_or_none())
 
 
 async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: StripeObject) -> None:
-    """Write down the details of a customer as Stripe has it, if it is one of ours; raises StaleCustomerError.
+    """Store the details of a Stripe customer if it is one of ours. Raises StaleCustomerError.
 
-    Of one that is deleted there or is erased here nothing is written.
+    A customer that was erased here is not stored. The details of a customer deleted at Stripe are deleted.
     """
     known = billing_customers.join(customers, customers.c.id == billing_customers.c.customer)
     owner = sa.select(billing_customers.c.customer).select_from(known)
@@ -180,7 +181,7 @@ async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: St
         return
     before = sa.select(columns.read_at).where(columns.customer == customer).with_for_update()
     read_at, now = (await connection.execute(before)).scalar_one_or_none(), now_ms()
-    # What is later than now is by a clock that is ahead, and says nothing.
+    # A time later than now comes from a clock that was ahead, so it proves nothing.
     if read_at is not None and stripe_customer[REQUESTED_AT] < read_at <= now:
         raise StaleCustomerError(f"what Stripe has of {customer} was written down meanwhile")
     await _store(connection, customer, parse_details(stripe_customer, now))
@@ -200,30 +201,30 @@ async def _store(connection: AsyncConnection, customer: str, details: StoredDeta
 
 
 async def expire_details(connection: AsyncConnection, customer: str) -> None:
-    """Have Stripe asked anew for the details of a customer, by id, before they are shown again."""
+    """Mark the details of a customer, by id, as outdated, so that Stripe is asked before they are shown again."""
     await connection.execute(sa.update(billing_details).where(columns.customer == customer).values(read_at=0))
 
 
-# ---- asking and telling Stripe
+# ---- calls to Stripe
 
 
 async def fetch_stripe_customer(stripe: Stripe, stripe_id: str) -> StripeObject:
-    """Return a customer of Stripe's with what details need; raises StripeCallError."""
+    """Fetch a Stripe customer with the fields that details need. Raises StripeCallError."""
     return await _request_customer(stripe, "v1.customers.retrieve", stripe_id, {})
 
 
 def find_tax_number_type(country: str | None) -> str | None:
-    """Return Stripe's type of a tax number of this country; None where it is not known."""
+    """Return Stripe's type of tax number for a country, or None if it is unknown."""
     return TAX_NUMBER_TYPES.get(country or "")
 
 
 async def replace_tax_number(
     stripe: Stripe, stripe_id: str, before: Sequence[TaxNumber], value: str | None, kind: str
 ) -> None:
-    """Replace the first tax number of a customer at Stripe by another one, or by none; raises StripeCallError.
+    """Replace or remove the first tax number of a customer at Stripe. Raises StripeCallError.
 
-    The new one is there before the old one goes, so that a number which Stripe refuses changes nothing. Whoever repeats
-    this after a kill makes no second one.
+    The new number is created before the old one is deleted, so a number that Stripe refuses changes nothing. A repeated
+    call after a crash creates no second number.
     """
     if value is not None and all(one["value"] != value for one in before):
         await stripe.call("v1.customers.tax_ids.create", stripe_id, type=kind, value=value)
@@ -232,19 +233,22 @@ async def replace_tax_number(
 
 
 async def update_stripe_customer(stripe: Stripe, stripe_id: str, changes: StripeObject) -> StripeObject:
-    """Change fields of a customer at Stripe, and return it with what details need; raises StripeCallError."""
+    """Update fields of a customer at Stripe, and return it with the fields that details need.
+
+    Raises StripeCallError.
+    """
     return await _request_customer(stripe, "v1.customers.update", stripe_id, changes)
 
 
 async def _request_customer(stripe: Stripe, method: str, stripe_id: str, changes: StripeObject) -> StripeObject:
-    """Call a method that answers with a customer; return it with REQUESTED_AT."""
+    """Call a method that returns a customer, and add REQUESTED_AT to it."""
     requested_at = now_ms()
     stripe_customer = await stripe.call(method, stripe_id, expand=list(EXPANDED), **changes)
     return {**stripe_customer, REQUESTED_AT: requested_at}
 
 
 async def write_newest(database: Database, stripe: Stripe, stripe_customer: StripeObject) -> None:
-    """Write down a customer as Stripe has it, or as it has it by now where another answer was written down meanwhile.
+    """Store a customer as fetched, or fetch it again if another answer was stored meanwhile.
 
     Raises StripeCallError.
     """

@@ -1,6 +1,6 @@
-"""A client of Stripe's API: the one file that knows Stripe's package.
+"""A client of Stripe's API, and the only module that imports Stripe's package.
 
-A call is made once; the caller decides what comes next, by the outcome. Results are plain values.
+A call is made once; the caller decides the next step from the outcome. Results are plain values.
 """
 
 import asyncio
@@ -30,20 +30,22 @@ if TYPE_CHECKING:
 KEY = re.compile(r"(sk|rk)_(test|live)_[A-Za-z0-9_]{4,250}")
 PEER = HttpPeer("Stripe", 80.0, 16 << 20)
 LIVE_RATE, TEST_RATE, ENDPOINT_RATE, EVENT_RATE = 100.0, 25.0, 25.0, 1000.0
-"""Calls a second that Stripe allows: in all with a live key and with a test key, of an endpoint, and of meter events,
-which with a live key are beside the others."""
+"""Calls per second that Stripe allows: with a live key, with a test key, per endpoint, and for meter events.
+
+With a live key, meter events have a rate of their own.
+"""
 METER_EVENTS = "/v1/billing/meter_events"
 KEYS_MAX = 3
-"""Idempotency-Keys that are tried for somebody who waits."""
+"""The most Idempotency-Keys to try while a caller waits."""
 CONNECTIONS_MAX = 512
-"""Calls that may be under way: more than the exporter makes at once, so that others do not wait for it."""
+"""The most concurrent calls. The exporter makes fewer, so that others need not wait for it."""
 PLAIN = re.compile(r"[A-Za-z0-9_]*").fullmatch
-"""Match a text that needs no quoting in a form."""
+"""Matches a text that needs no quoting in a form."""
 LOGGERS = ("stripe", "aiohttp.client")
 
 
 MISSING = "resource_missing"
-"""The code of the error that Stripe has no such object."""
+"""The error code for an object that Stripe does not have."""
 
 
 class StripeConfigurationError(Exception):
@@ -51,29 +53,29 @@ class StripeConfigurationError(Exception):
 
 
 StripeObject = dict[str, Any]
+"""An object of Stripe in the JSON form of its API."""
 T = TypeVar("T")
-"""An object of Stripe's, as its API writes it."""
 
 
 class CallOutcome(Enum):
-    """The meaning of a response that is no success."""
+    """The meaning of a response that is not a success."""
 
     REFUSED = "refused"
     """Stripe did nothing, and will refuse the same request again: 400, 402, 404."""
     DENIED = "denied"
-    """Stripe did nothing, and will do nothing with this key: 401, 403."""
+    """Stripe did nothing, and will do nothing with this API key: 401, 403."""
     BUSY = "busy"
-    """Stripe did nothing; the same request may pass later: 409, 429."""
+    """Stripe did nothing; the same request may succeed later: 409, 429."""
     FAILED = "failed"
-    """The effect is unknown, and the same Idempotency-Key is answered the same: 500 to 504."""
+    """The effect is unknown, and the same Idempotency-Key gets the same answer: 500 to 504."""
     LOST = "lost"
-    """The effect is unknown, and the same Idempotency-Key finds it: no answer, or half of one."""
+    """The effect is unknown, but the same Idempotency-Key reveals it: no answer, or an incomplete one."""
     REUSED = "reused"
     """Stripe did nothing: another request used this Idempotency-Key before."""
 
 
 class StripeCallError(Exception):
-    """A call failed, or its result is unknown. The message has no keys in it."""
+    """A call failed, or its result is unknown. The message contains no keys."""
 
     def __init__(
         self,
@@ -94,16 +96,16 @@ class StripeCallError(Exception):
         self.param = param
         self.request_id = request_id
         self.reason = reason
-        """The limit that a 429 is about, as `Stripe-Rate-Limited-Reason` has it; None for a lock."""
+        """The limit that a 429 reports in `Stripe-Rate-Limited-Reason`, or None for a lock."""
 
     def __str__(self) -> str:
         return f"{self.message} ({self.status or self.outcome.value}, request {self.request_id or 'unknown'})"
 
 
 async def try_keys(send: Callable[[int], Awaitable[T]]) -> T:
-    """Return what `send` returns, which is given the number of Idempotency-Keys that were tried before.
+    """Call `send` with the number of Idempotency-Keys tried before, and return its result.
 
-    Stripe repeats a failure for a day where it is asked with the same key, so another one is tried at once. Raises
+    For a day Stripe answers the same key with the same failure, so another key is tried at once. Raises
     StripeCallError.
     """
     for tries in range(KEYS_MAX - 1):
@@ -116,8 +118,10 @@ async def try_keys(send: Callable[[int], Awaitable[T]]) -> T:
 
 
 class Stripe:
-    """A client, made in its event loop. Raises StripeConfigurationError where the key is missing, or not of the
-    configured mode."""
+    """A client, created in its event loop.
+
+    Raises StripeConfigurationError if the key is missing or not of the configured mode.
+    """
 
     def __init__(self, settings: StripeSettings, environ: Mapping[str, str] = os.environ) -> None:
         import stripe  # It takes a second, and who does not charge needs none of it.
@@ -145,12 +149,13 @@ class Stripe:
             max_network_retries=0,
             http_client=http,
         )
-        # The package's objects would be undone again by `to_dict`, which takes most of a call's time. This is the one
-        # hook into what is private there; its version is pinned, and test_client.py has the test that finds it gone.
+        # Without this hook the package builds objects that `to_dict` would have to convert back, which takes most of a
+        # call's time. It is the only use of a private attribute. The package's version is pinned, and a test in
+        # test_client.py fails if the attribute is gone.
         requestor: Any = self._client._requestor
         requestor.request_async = self._request_plain
         self.pace = RequestPacer(LIVE_RATE if self.is_live else TEST_RATE, ENDPOINT_RATE)
-        """The pace of calls; a caller that is rate-limited may slow it down."""
+        """The pace of calls. A rate-limited caller may slow it down."""
         self.events_pace = RequestPacer(EVENT_RATE, EVENT_RATE) if self.is_live else self.pace
 
     async def close(self) -> None:
@@ -179,7 +184,7 @@ class Stripe:
         base_address: str = "api",
         usage: object = None,
     ) -> StripeObject:
-        """Make a request of the package's, and return the object; raises StripeCallError."""
+        """Make a request of the package and return the object. Raises StripeCallError."""
         arguments = {**(params or {}), **(options or {})}
         result = (await self._client.raw_request_async(method, url, base=base_address, **arguments)).data
         if not isinstance(result, dict):
@@ -187,7 +192,7 @@ class Stripe:
         return result
 
     async def _send_paced(self, name: str, send: Callable[[], Awaitable[StripeObject]]) -> StripeObject:
-        """Send once the rate allows a call of this name; raises StripeCallError."""
+        """Call `send` once the rate allows a call of this name. Raises StripeCallError."""
         await asyncio.sleep(self.pace.reserve_slot(name, asyncio.get_running_loop().time()))
         try:
             with trace_call(f"stripe {name}", {}):
@@ -195,15 +200,14 @@ class Stripe:
         except self._sdk.StripeError as error:
             raise parse_error(error) from None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, AttributeError) as error:
-            # The package reads bodies outside of what it catches, and takes any `error` for an object.
+            # The package reads the body outside its own try block, and takes any `error` for an object.
             raise StripeCallError(CallOutcome.LOST, f"no whole answer: {describe_loss(error)}") from None
 
     async def send_event(self, key: str, fields: Mapping[str, str]) -> int | None:
-        """Send a meter event, by the names of its form, and return Stripe's time, in Unix seconds; None where it is a
-        replay of an earlier response. Raises StripeCallError.
+        """Send a meter event as a form, and return Stripe's Unix second, or None for a replayed response.
 
-        This goes without the package, which takes three times as long for so small a request, and there are up to a
-        thousand a second.
+        Raises StripeCallError. The request does not use the package, which takes three times as long for such a small
+        request; there are up to a thousand per second.
         """
         if wait := self.events_pace.reserve_slot(METER_EVENTS, asyncio.get_running_loop().time()):
             await asyncio.sleep(wait)
@@ -235,7 +239,10 @@ class Stripe:
         )
 
     async def find(self, name: str, /, *ids: str) -> StripeObject | None:
-        """Call a method that retrieves an object; None where Stripe has none of that id. Raises StripeCallError."""
+        """Call a method that retrieves an object, or return None if Stripe has no object of that id.
+
+        Raises StripeCallError.
+        """
         try:
             return await self.call(name, *ids)
         except StripeCallError as error:
@@ -244,8 +251,10 @@ class Stripe:
             return None
 
     async def list_all(self, name: str, /, *ids: str, **params: object) -> list[StripeObject]:
-        """Return all of a list, page by page; raises StripeCallError. v1 says that there is more, and v2
-        where that is."""
+        """Return all objects of a list, page by page. Raises StripeCallError.
+
+        API v1 says whether there is a next page; v2 gives its URL.
+        """
         query: StripeObject = {"limit": 100, **params}
         page = await self.call(name, *ids, **query)
         items: list[StripeObject] = []
@@ -262,12 +271,18 @@ class Stripe:
 
 
 def describe_loss(error: Exception) -> str:
-    """Describe why there is no whole answer. Other texts than those of bounds may quote the request."""
+    """Describe why the answer is missing or incomplete.
+
+    Only texts about bounds are included, as others may quote the request.
+    """
     return str(error) if isinstance(error, AnswerBoundError) else type(error).__name__
 
 
 def encode_form(fields: Mapping[str, str]) -> bytes:
-    """Return fields as a form. Plain text, as most of a meter event, is not quoted: that takes twenty times as long."""
+    """Encode fields as a form.
+
+    Plain text is not quoted, as quoting takes twenty times as long and most values are plain.
+    """
     return "&".join(f"{_quote(name)}={_quote(value)}" for name, value in fields.items()).encode()
 
 
@@ -281,7 +296,7 @@ def _quote_cached(text: str) -> str:
 
 
 def parse_error(error: "stripe.StripeError") -> StripeCallError:
-    """Return the error that an error of the package means."""
+    """Convert an error of the package."""
     import stripe
 
     status = error.http_status
@@ -289,7 +304,7 @@ def parse_error(error: "stripe.StripeError") -> StripeCallError:
         outcome = CallOutcome.LOST
     else:
         outcome = classify_status(status, is_reused=isinstance(error, stripe.IdempotencyError))
-    cause = error.__context__  # The package does not quote it.
+    cause = error.__context__  # The package's message does not quote the cause.
     return StripeCallError(
         outcome,
         f"no whole answer: {cause}" if isinstance(cause, AnswerBoundError) else str(error.user_message or error),
@@ -302,7 +317,7 @@ def parse_error(error: "stripe.StripeError") -> StripeCallError:
 
 
 def classify_status(status: int, *, is_reused: bool) -> CallOutcome:
-    """Return the outcome of a status that is no success, or is one whose body is no JSON."""
+    """Return the outcome of a status that is not a success, or of a success without a JSON body."""
     if is_reused:
         return CallOutcome.BUSY if status == 409 else CallOutcome.REUSED
     if status >= 500:
@@ -314,7 +329,7 @@ def classify_status(status: int, *, is_reused: bool) -> CallOutcome:
 
 
 def read_secret_key(settings: StripeSettings, environ: Mapping[str, str]) -> str:
-    """Return the configured key; raises StripeConfigurationError."""
+    """Return the configured key. Raises StripeConfigurationError."""
     where = f"the variable {KEY_VARIABLE}" if settings.key is None else f"the file {settings.key}"
     try:
         key = parse_secret(environ.get(KEY_VARIABLE, "")) if settings.key is None else read_secret_file(settings.key)
@@ -335,7 +350,7 @@ def read_secret_key(settings: StripeSettings, environ: Mapping[str, str]) -> str
 
 
 def read_webhook_secrets(settings: StripeSettings, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Return the secrets by which webhooks may be signed, several between spaces or lines.
+    """Return the secrets that may sign webhooks, separated by spaces or line ends in their source.
 
     Raises StripeConfigurationError.
     """

@@ -1,10 +1,10 @@
-"""The tables of alerts, of their way to channels, and of anomalies, on the metadata of `schema.py`."""
+"""The tables of alerts, their deliveries, and anomalies, on the metadata of `schema.py`."""
 
 from sqlalchemy import Column, Index, LargeBinary, Table, Text, UniqueConstraint
 
 from edgeproxy.collector.database.schema import INTEGER, metadata
 
-# What somebody should hear of, once ever (collector/alerts/alert.py).
+# Alerts. Each is raised only once (collector/alerts/alert.py).
 alerts = Table(
     "alerts",
     metadata,
@@ -12,12 +12,12 @@ alerts = Table(
     Column("key", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("severity", Text, nullable=False),
-    Column("customer", Text),  # The name of whom it is about; None: it is about the service.
+    Column("customer", Text),  # The name of the customer concerned; None: the service itself.
     Column("title", Text, nullable=False),
     Column("details", Text, nullable=False),  # JSON.
-    Column("at", INTEGER, nullable=False),  # Unix milliseconds, as all times of alerts.
-    Column("routed_at", INTEGER),  # When its deliveries were made; None until then.
-    Column("escalated_at", INTEGER),  # When it went on to the next severity's channels as well.
+    Column("at", INTEGER, nullable=False),  # Unix milliseconds, like all times of alerts.
+    Column("routed_at", INTEGER),  # When its deliveries were created; None until then.
+    Column("escalated_at", INTEGER),  # When it was also sent to the next severity's channels.
     UniqueConstraint("key", name="alerts_key_key"),
     Index("alerts_customer", "customer", "id"),
     Index("alerts_routed", "routed_at"),
@@ -26,14 +26,14 @@ alerts = Table(
     sqlite_strict=True,
 )
 
-# An alert on its way to a channel (collector/alerts/delivery.py).
+# Deliveries of alerts to channels (collector/alerts/delivery.py).
 alert_deliveries = Table(
     "alert_deliveries",
     metadata,
     Column("alert", INTEGER, primary_key=True, autoincrement=False),  # The id.
     Column("channel", Text, primary_key=True),
-    Column("recipient", Text),  # Of a customer's own; None: as the channel says.
-    Column("language", Text),  # Of this recipient; None: that of the settings.
+    Column("recipient", Text),  # A recipient of the customer; None: as configured for the channel.
+    Column("language", Text),  # The recipient's language; None: as configured.
     Column("state", Text, nullable=False),  # `due`, `sent` or `dead`.
     Column("attempts", INTEGER, nullable=False),
     Column("due_at", INTEGER, nullable=False),  # When it is tried next.
@@ -43,7 +43,7 @@ alert_deliveries = Table(
     sqlite_strict=True,
 )
 
-# What people did about an alert, operators and the customer apart (collector/accounts/alert_handling.py).
+# Handling of alerts, separately for operators and the customer (collector/accounts/alert_handling.py).
 alert_handling = Table(
     "alert_handling",
     metadata,
@@ -58,20 +58,20 @@ alert_handling = Table(
     sqlite_strict=True,
 )
 
-# Kinds of alerts that are not sent for a while.
+# Kinds of alerts that are muted for a while.
 alert_mutes = Table(
     "alert_mutes",
     metadata,
     Column("side", Text, primary_key=True),
     Column("kind", Text, primary_key=True),
-    Column("customer", Text, primary_key=True),  # The name; empty: of alerts about no customer.
+    Column("customer", Text, primary_key=True),  # The name; empty: alerts that concern no customer.
     Column("until", INTEGER, nullable=False),
     Column("by", Text, nullable=False),
     Column("muted_at", INTEGER, nullable=False),
     sqlite_strict=True,
 )
 
-# What a customer's use of a meter is usually like, by the hour of the week (collector/anomalies/baseline.py).
+# A customer's usual use of a meter by hour of the week (collector/anomalies/baseline.py).
 anomaly_baselines = Table(
     "anomaly_baselines",
     metadata,
@@ -82,25 +82,25 @@ anomaly_baselines = Table(
     sqlite_strict=True,
 )
 
-# Days on which a customer's use of a meter was not as usual.
+# Days with unusual use of a meter.
 anomalies = Table(
     "anomalies",
     metadata,
     Column("id", INTEGER, primary_key=True, autoincrement=True),
     Column("customer", Text, nullable=False),
     Column("meter", Text, nullable=False),
-    Column("day", INTEGER, nullable=False),  # The Unix second at which it begins.
+    Column("day", INTEGER, nullable=False),  # The Unix second when the day begins.
     Column("kind", Text, nullable=False),  # `volume`, `pattern` or `both`.
     Column("severity", Text, nullable=False),
     Column("details", Text, nullable=False),  # JSON.
     Column("found_at", INTEGER, nullable=False),  # The Unix second.
-    Column("expires_at", INTEGER, nullable=False),  # The Unix second at which it is dropped.
+    Column("expires_at", INTEGER, nullable=False),  # The Unix second when it is deleted.
     UniqueConstraint("customer", "meter", "day", name="anomalies_customer_key"),
     Index("anomalies_expires_at", "expires_at"),
     sqlite_strict=True,
 )
 
-# How far each job has looked (collector/anomalies/job.py).
+# The time up to which each job has checked usage (collector/anomalies/job.py).
 anomaly_progress = Table(
     "anomaly_progress",
     metadata,

@@ -1,7 +1,7 @@
-"""The tables of what is sold, to whom, and what was invoiced for it. Amounts are whole cents.
+"""The tables of plans, subscriptions, invoices and related records. Amounts are whole cents.
 
-Customers are known here by id, as their names go when they are deleted, and invoices stay. Times are Unix seconds,
-those of changes Unix milliseconds.
+Rows refer to customers by id, because a deleted customer loses its name but keeps its invoices. Times are Unix seconds;
+times of changes are Unix milliseconds.
 """
 
 from sqlalchemy import Column, ForeignKey, Index, Table, Text, UniqueConstraint, text
@@ -10,15 +10,16 @@ from edgeproxy.collector.database.book_text import BookText
 from edgeproxy.collector.database.schema import INTEGER, metadata
 
 CANCELED = "canceled"
-"""The state of a subscription that is over."""
+"""The state of a subscription that has ended."""
 UNBOOKED_INVOICES = "invoices.booked <> invoices.state AND invoices.state IN ('open', 'paid', 'uncollectible', 'void')"
 UNBOOKED_CREDIT_NOTES = "credit_notes.booked <> credit_notes.state AND credit_notes.state IN ('made', 'void')"
 UNBOOKED_DISPUTES = "disputes.booked <> disputes.taken_off"
-"""The conditions for what is not in the journal as it is by now. Indexes have such rows alone, and help queries that
-say it in the same words.
+"""Conditions for rows whose current state is not in the journal.
+
+Partial indexes contain only such rows. A query uses the index only if it contains the literal condition.
 """
 
-# Versions of plans as they were sold: what an invoice is rated by, whatever plans.yaml says by now.
+# Plan versions as they were sold. Invoices are rated by these, even if plans.yaml has changed since.
 plan_versions = Table(
     "plan_versions",
     metadata,
@@ -28,7 +29,7 @@ plan_versions = Table(
     sqlite_strict=True,
 )
 
-# Changes of prices that people have scheduled.
+# Scheduled price changes.
 price_changes = Table(
     "price_changes",
     metadata,
@@ -43,13 +44,13 @@ price_changes = Table(
     sqlite_strict=True,
 )
 
-# The versions to which subscribers of a plan move by them, with the period that begins at `at` or next after it.
+# The version that a price change moves the subscribers of a plan to, at the first period that begins at or after `at`.
 price_moves = Table(
     "price_moves",
     metadata,
     Column("change", Text, ForeignKey("price_changes.id"), primary_key=True),
-    Column("plan", Text, primary_key=True),  # standard, or standard+acme: one customer's price.
-    Column("before", Text, ForeignKey("plan_versions.version"), nullable=False),  # What is sold until then.
+    Column("plan", Text, primary_key=True),  # standard, or standard+acme for one customer's price.
+    Column("before", Text, ForeignKey("plan_versions.version"), nullable=False),  # The version sold until then.
     Column("after", Text, ForeignKey("plan_versions.version"), nullable=False),
     Column("at", INTEGER, nullable=False),
     Column("withdrawn", INTEGER, nullable=False, server_default="0"),
@@ -66,55 +67,55 @@ Index(
     postgresql_where=_IN_FORCE,
 )
 
-# Who a customer is at Stripe.
+# A customer's account at Stripe.
 billing_customers = Table(
     "billing_customers",
     metadata,
     Column("customer", Text, ForeignKey("customers.id"), primary_key=True),
     Column("stripe_id", Text, nullable=False),
     Column("email_hash", Text),
-    Column("email_changed_at", INTEGER),  # Milliseconds; until Stripe has the address that contacts now say.
+    Column("email_changed_at", INTEGER),  # Milliseconds; None once Stripe has the current address.
     Column("country", Text),
     Column("tax_status", Text),
     Column("livemode", INTEGER, nullable=False),
     Column("deleted_at", INTEGER),  # When it was deleted at Stripe, by hand or after an erasure; milliseconds.
-    Column("deletion_tried_at", INTEGER),  # The last look at whether it may be.
-    Column("deletion_waits_for", Text),  # Why it was not then.
+    Column("deletion_tried_at", INTEGER),  # The last check whether deletion is possible.
+    Column("deletion_waits_for", Text),  # Why deletion was not possible then.
     UniqueConstraint("stripe_id", name="billing_customers_stripe_id_key"),
     sqlite_strict=True,
 )
 
-# What Stripe has said last of how a customer pays, and of what is on its invoices: JSON, each.
+# Stripe's last known payment method and billing details of a customer, each as JSON.
 billing_details = Table(
     "billing_details",
     metadata,
     Column("customer", Text, ForeignKey("customers.id"), primary_key=True),
     Column("payer", Text, nullable=False),  # Name, e-mail address, address and tax numbers.
     Column("payment_method", Text),  # Brand, last digits and expiry; None: there is none.
-    Column("read_at", INTEGER, nullable=False),  # When Stripe said so, in milliseconds; 0: it is to be asked anew.
+    Column("read_at", INTEGER, nullable=False),  # When Stripe returned them, in milliseconds; 0: read again.
     sqlite_strict=True,
 )
 
 subscriptions = Table(
     "subscriptions",
     metadata,
-    Column("id", Text, primary_key=True),  # UUIDv7, as all ids here.
+    Column("id", Text, primary_key=True),  # UUIDv7, like all ids here.
     Column("customer", Text, ForeignKey("customers.id"), nullable=False),
-    Column("plan_version", Text, ForeignKey("plan_versions.version"), nullable=False),  # In force now.
-    Column("is_yearly", INTEGER, nullable=False),  # Whether the fee is paid for a year in advance.
-    Column("state", Text, nullable=False),  # collector/billing/subscriptions/subscription_rows.py has them.
-    Column("anchor", INTEGER),  # From when on months are counted; None: from the 1st.
+    Column("plan_version", Text, ForeignKey("plan_versions.version"), nullable=False),  # The current version.
+    Column("is_yearly", INTEGER, nullable=False),  # 1: the fee is paid yearly in advance.
+    Column("state", Text, nullable=False),  # The states are in collector/billing/subscriptions/subscription_rows.py.
+    Column("anchor", INTEGER),  # Where months begin; None: on the 1st.
     Column("period_start", INTEGER, nullable=False),
     Column("period_end", INTEGER, nullable=False),
-    Column("next_version", Text, ForeignKey("plan_versions.version")),  # What it changes to when what is paid ends.
-    Column("quantity", INTEGER, nullable=False, server_default="1"),  # How many of the plan there are.
-    Column("next_quantity", INTEGER),  # How many there are from then on; None: as before.
-    Column("next_is_yearly", INTEGER),  # Whether it is paid by the year from then on; None: as before.
-    Column("cancel_at", INTEGER),  # When it ends, or ended.
-    Column("trial_ends_at", INTEGER),  # When its trial ends, or ended.
-    Column("tier_before", Text, nullable=False),  # The customer's tier without it.
-    Column("stripe_id", Text),  # Under `collection: meters`.
-    Column("told_version", Text),  # Whose prices Stripe's subscription has; None where there is none any more.
+    Column("next_version", Text, ForeignKey("plan_versions.version")),  # The plan version after the paid period.
+    Column("quantity", INTEGER, nullable=False, server_default="1"),  # The number of units of the plan.
+    Column("next_quantity", INTEGER),  # The quantity after the paid period; None: no change.
+    Column("next_is_yearly", INTEGER),  # 1: paid yearly after the paid period; None: no change.
+    Column("cancel_at", INTEGER),  # When it ends or ended.
+    Column("trial_ends_at", INTEGER),  # When its trial ends or ended.
+    Column("tier_before", Text, nullable=False),  # The customer's tier without the subscription.
+    Column("stripe_id", Text),  # Only with `collection: meters`.
+    Column("told_version", Text),  # The version whose prices Stripe's subscription has; None if it has ended.
     Column("created_at", INTEGER, nullable=False),
     Column("version", INTEGER, nullable=False),  # Grows with each change: the ETag.
     UniqueConstraint("stripe_id", name="subscriptions_stripe_id_key"),
@@ -124,13 +125,13 @@ _LIVE = text(f"state <> '{CANCELED}'")
 Index("subscriptions_live", subscriptions.c.customer, unique=True, sqlite_where=_LIVE, postgresql_where=_LIVE)
 Index("subscriptions_period_end", subscriptions.c.period_end, sqlite_where=_LIVE, postgresql_where=_LIVE)
 
-# Why a customer ends its plan, where it says so; gone again where the plan goes on.
+# The customer's reason for canceling, if given. The row is deleted if the customer resumes the plan.
 cancellations = Table(
     "cancellations",
     metadata,
     Column("subscription", Text, ForeignKey("subscriptions.id"), primary_key=True),
     Column("customer", Text, ForeignKey("customers.id"), nullable=False),
-    Column("reason", Text),  # collector/billing/subscriptions/cancellations.py has them.
+    Column("reason", Text),  # The reasons are in collector/billing/subscriptions/cancellations.py.
     Column("comment", Text),
     Column("created_at", INTEGER, nullable=False),
     Index("cancellations_customer", "customer"),
@@ -138,7 +139,7 @@ cancellations = Table(
     sqlite_strict=True,
 )
 
-# The parts of a period in which a version was in force: a row for the fee, whose meter is empty.
+# The parts of a period with one plan version. The fee has its own row, with an empty meter.
 segments = Table(
     "segments",
     metadata,
@@ -150,16 +151,16 @@ segments = Table(
     Column("is_yearly", INTEGER, nullable=False),
     Column("period_start", INTEGER, nullable=False),
     Column("period_end", INTEGER, nullable=False),
-    Column("paid_start", INTEGER, nullable=False),  # What its fee is for: the period, or the year.
+    Column("paid_start", INTEGER, nullable=False),  # The time that the fee covers: the period or the year.
     Column("paid_end", INTEGER, nullable=False),
     Column("stripe_item", Text),
     Column("stripe_price", Text),
-    # How usage of it is collected: as it was configured when it began.
+    # How its usage is collected, as configured when the segment began.
     Column("collection", Text, nullable=False, server_default="invoice_items"),
-    Column("is_resting", INTEGER, nullable=False, server_default="0"),  # Whether its fee rests.
-    Column("quantity", INTEGER, nullable=False, server_default="1"),  # How many of the plan there are.
-    Column("told_from", INTEGER),  # From when on Stripe counts events for it; None: it is told of none.
-    Column("told_until", INTEGER),  # When what Stripe has counted for it became final; None: it may still grow.
+    Column("is_resting", INTEGER, nullable=False, server_default="0"),  # 1: its fee is paused.
+    Column("quantity", INTEGER, nullable=False, server_default="1"),  # The number of units of the plan.
+    Column("told_from", INTEGER),  # Stripe counts its events from here; None: Stripe gets none.
+    Column("told_until", INTEGER),  # When Stripe's count became final; None: it may still grow.
     sqlite_strict=True,
 )
 
@@ -169,36 +170,36 @@ invoices = Table(
     Column("id", Text, primary_key=True),
     Column("customer", Text, ForeignKey("customers.id"), nullable=False),
     Column("subscription", Text, ForeignKey("subscriptions.id")),
-    Column("period", Text, nullable=False),  # The day on which the period begins: 2027-01-01.
+    Column("period", Text, nullable=False),  # The first day of the period: 2027-01-01.
     Column("kind", Text, nullable=False),  # start, change or period.
-    Column("state", Text, nullable=False),  # collector/billing/invoices/invoices.py has them.
+    Column("state", Text, nullable=False),  # The states are in collector/billing/invoices/invoices.py.
     Column("stripe_id", BookText("invoices.stripe_id", is_looked_up=True)),
-    Column("replaced_ids", BookText("invoices.replaced_ids"), nullable=False, server_default=""),  # Commas between.
+    Column("replaced_ids", BookText("invoices.replaced_ids"), nullable=False, server_default=""),  # Comma-separated.
     Column("subtotal", INTEGER, nullable=False),  # Cents, without tax.
     Column("total", INTEGER, nullable=False),
-    Column("amount_due", INTEGER, nullable=False, server_default="0"),  # Still to be paid, by Stripe's account.
+    Column("amount_due", INTEGER, nullable=False, server_default="0"),  # Unpaid amount according to Stripe.
     Column("amount_paid", INTEGER, nullable=False, server_default="0"),
-    Column("paid_off_stripe", INTEGER, nullable=False, server_default="0"),  # Of what was paid, what came elsewhere.
+    Column("paid_off_stripe", INTEGER, nullable=False, server_default="0"),  # The part paid outside Stripe.
     Column("balance_applied", INTEGER, nullable=False, server_default="0"),  # Taken from the customer's balance.
     Column("currency", Text, nullable=False),
     Column("period_start", INTEGER, nullable=False),
     Column("period_end", INTEGER, nullable=False),
-    Column("closes_at", INTEGER, nullable=False),  # Until then usage may change it.
+    Column("closes_at", INTEGER, nullable=False),  # Usage may change it until then.
     Column("held_why", BookText("invoices.held_why")),
     Column("voided_why", BookText("invoices.voided_why")),
-    Column("accepted_why", BookText("invoices.accepted_why")),  # Of one that was held, and is sent all the same.
+    Column("accepted_why", BookText("invoices.accepted_why")),  # Why a held invoice was sent anyway.
     Column("pdf", BookText("invoices.pdf")),
-    Column("url", BookText("invoices.url")),  # Where the customer looks at it and pays.
-    Column("number", BookText("invoices.number")),  # As Stripe prints it; None until it is finalized there.
-    Column("issued_at", INTEGER),  # When it was finalized at Stripe.
-    Column("due_at", INTEGER),  # One that is charged by itself is due when it is issued.
+    Column("url", BookText("invoices.url")),  # Page where the customer views and pays it.
+    Column("number", BookText("invoices.number")),  # As printed by Stripe; None until finalized there.
+    Column("issued_at", INTEGER),  # When Stripe finalized it.
+    Column("due_at", INTEGER),  # Equal to `issued_at` if it is charged automatically.
     Column("paid_at", INTEGER),
-    Column("tries", INTEGER, nullable=False),  # Idempotency-Keys that are answered by a failure for good.
-    Column("failures", INTEGER, nullable=False),  # Calls of Stripe that failed: each puts it off for longer.
-    Column("try_at", INTEGER, nullable=False),  # When it is taken up.
+    Column("tries", INTEGER, nullable=False),  # Idempotency-Keys used up by permanent failures.
+    Column("failures", INTEGER, nullable=False),  # Failed calls to Stripe; each failure lengthens the delay.
+    Column("try_at", INTEGER, nullable=False),  # When it is processed next.
     Column("error", BookText("invoices.error")),
     Column("created_at", INTEGER, nullable=False),
-    Column("booked", Text, nullable=False, server_default=""),  # The last state that is in the journal.
+    Column("booked", Text, nullable=False, server_default=""),  # The last state in the journal.
     UniqueConstraint("customer", "period", "kind", name="invoices_customer_period_kind_key"),
     UniqueConstraint("stripe_id", name="invoices_stripe_id_key"),
     Index("invoices_state", "state", "closes_at"),
@@ -207,18 +208,18 @@ invoices = Table(
     sqlite_strict=True,
 )
 
-# Who is on an invoice, as Stripe has printed it: JSON.
+# The parties of an invoice as Stripe printed them: JSON.
 invoice_parties = Table(
     "invoice_parties",
     metadata,
     Column("invoice", Text, ForeignKey("invoices.id"), primary_key=True),
     Column("customer", Text, ForeignKey("customers.id"), nullable=False),
-    Column("parties", Text, nullable=False),  # Name, address and tax numbers of the customer, name of the seller.
+    Column("parties", Text, nullable=False),  # Name, address and tax numbers of the customer, and name of the seller.
     Index("invoice_parties_customer", "customer"),
     sqlite_strict=True,
 )
 
-# What our rater came to, written when an invoice is closed and never changed.
+# Invoice lines as our rating computed them. They are written when an invoice is closed and never change.
 invoice_lines = Table(
     "invoice_lines",
     metadata,
@@ -229,11 +230,11 @@ invoice_lines = Table(
     Column("segment_start", INTEGER, nullable=False),
     Column("segment_end", INTEGER, nullable=False),
     Column("meter", Text, nullable=False),
-    Column("value", Text, nullable=False),  # Of the dimension that the price is by.
+    Column("value", Text, nullable=False),  # Value of the dimension that the price depends on.
     Column("tier", INTEGER, nullable=False),
     Column("quantity", INTEGER, nullable=False),
-    Column("package", INTEGER, nullable=False, server_default="1"),  # Units that each of `quantity` stands for.
-    Column("unit_price", Text),  # Cents, a decimal; None of fees.
+    Column("package", INTEGER, nullable=False, server_default="1"),  # Units per `quantity`.
+    Column("unit_price", Text),  # Cents, a decimal; None for fees.
     Column("amount", INTEGER, nullable=False),
     Column("start", INTEGER, nullable=False),
     Column("end", INTEGER, nullable=False),
@@ -241,15 +242,15 @@ invoice_lines = Table(
     sqlite_strict=True,
 )
 
-# What was taken back of an invoice that is open or paid.
+# Credit notes: amounts taken off an open or paid invoice.
 credit_notes = Table(
     "credit_notes",
     metadata,
     Column("id", Text, primary_key=True),
     Column("invoice", Text, ForeignKey("invoices.id"), nullable=False),
     Column("amount", INTEGER, nullable=False),
-    Column("refunded", INTEGER, nullable=False, server_default="0"),  # Of the amount, what was paid back.
-    # Of a paid invoice's amount, what is no refund: credited to the customer's balance, or given back elsewhere.
+    Column("refunded", INTEGER, nullable=False, server_default="0"),  # The part of the amount paid back.
+    # The rest of a paid invoice's amount: credited to the customer's balance, or repaid outside Stripe.
     Column("to_balance", INTEGER, nullable=False, server_default="0"),
     Column("off_stripe", INTEGER, nullable=False, server_default="0"),
     Column("why", BookText("credit_notes.why"), nullable=False),
@@ -257,10 +258,10 @@ credit_notes = Table(
     Column("stripe_id", BookText("credit_notes.stripe_id", is_looked_up=True)),
     Column("error", BookText("credit_notes.error")),
     Column("tries", INTEGER, nullable=False),
-    Column("failures", INTEGER, nullable=False, server_default="0"),  # Calls that failed.
+    Column("failures", INTEGER, nullable=False, server_default="0"),  # Failed calls.
     Column("try_at", INTEGER, nullable=False, server_default="0"),  # The Unix second of the next try.
     Column("created_at", INTEGER, nullable=False),
-    Column("booked", Text, nullable=False, server_default=""),  # The last state that is in the journal.
+    Column("booked", Text, nullable=False, server_default=""),  # The last state in the journal.
     UniqueConstraint("stripe_id", name="credit_notes_stripe_id_key"),
     Index("credit_notes_invoice", "invoice"),
     Index(
@@ -272,21 +273,21 @@ credit_notes = Table(
     sqlite_strict=True,
 )
 
-# Payments that a bank has taken back, or asks about.
+# Payments that a bank has reversed or questions.
 disputes = Table(
     "disputes",
     metadata,
     Column("id", Text, primary_key=True),
     Column("customer", Text, ForeignKey("customers.id"), nullable=False),
-    Column("invoice", Text, ForeignKey("invoices.id")),  # The invoice that was paid; NULL of a purchase of credits.
-    Column("purchase", Text, ForeignKey("credit_grants.id")),  # The grant that was paid.
-    Column("state", Text, nullable=False),  # collector/billing/invoices/disputes.py has them.
+    Column("invoice", Text, ForeignKey("invoices.id")),  # The paid invoice; NULL for a purchase of credits.
+    Column("purchase", Text, ForeignKey("credit_grants.id")),  # The paid grant.
+    Column("state", Text, nullable=False),  # The states are in collector/billing/invoices/disputes.py.
     Column("amount", INTEGER, nullable=False),
     Column("currency", Text, nullable=False),
-    Column("reason", Text, nullable=False),  # One of the words of Stripe.
-    Column("answer_by", INTEGER),  # The last second for an answer; NULL if none is possible.
-    Column("taken_off", INTEGER, nullable=False, server_default="0"),  # The part of the invoice that is lost.
-    Column("booked", INTEGER, nullable=False, server_default="0"),  # The part of that in the journal.
+    Column("reason", Text, nullable=False),  # A reason code of Stripe.
+    Column("answer_by", INTEGER),  # The last second for a response; NULL if none is possible.
+    Column("taken_off", INTEGER, nullable=False, server_default="0"),  # The lost part of the invoice.
+    Column("booked", INTEGER, nullable=False, server_default="0"),  # The part of `taken_off` in the journal.
     Column("stripe_id", BookText("disputes.stripe_id", is_looked_up=True)),
     Column("created_at", INTEGER, nullable=False),
     Column("closed_at", INTEGER),
@@ -297,22 +298,22 @@ disputes = Table(
     sqlite_strict=True,
 )
 
-# Invoices whose payment was declined, and when it is tried again.
+# Invoices with a declined payment, and the time of the next attempt.
 dunning = Table(
     "dunning",
     metadata,
     Column("invoice", Text, ForeignKey("invoices.id"), primary_key=True),
-    Column("state", Text, nullable=False),  # collector/billing/invoices/dunning.py has them.
+    Column("state", Text, nullable=False),  # The states are in collector/billing/invoices/dunning.py.
     Column("declines", INTEGER, nullable=False),
-    Column("declined_at", INTEGER, nullable=False),  # The first time: the schedule counts from it.
+    Column("declined_at", INTEGER, nullable=False),  # The first decline; the schedule starts here.
     Column("retry_at", INTEGER),  # None: it waits for another payment method.
-    Column("payment_method", BookText("dunning.payment_method", is_looked_up=True)),  # The one that was declined last.
+    Column("payment_method", BookText("dunning.payment_method", is_looked_up=True)),  # The last declined one.
     Column("why", BookText("dunning.why"), nullable=False),
     Index("dunning_retry_at", "state", "retry_at"),
     sqlite_strict=True,
 )
 
-# How often each coupon was redeemed.
+# The number of redemptions of each coupon.
 coupons = Table(
     "coupons",
     metadata,
@@ -321,24 +322,24 @@ coupons = Table(
     sqlite_strict=True,
 )
 
-# Who has redeemed a coupon, and what it takes off: as it was then, whatever collector.yaml says by now.
+# Coupons that customers redeemed, with the discount at that time. Later changes of collector.yaml do not apply.
 coupon_redemptions = Table(
     "coupon_redemptions",
     metadata,
     Column("customer", Text, ForeignKey("customers.id"), primary_key=True),
     Column("code", Text, primary_key=True),
     Column("subscription", Text, ForeignKey("subscriptions.id"), nullable=False),
-    Column("share", INTEGER),  # 10⁻¹² of each cent; None: it takes off an amount.
-    Column("amount_off", INTEGER),  # Cents of a period.
-    Column("plans", Text, nullable=False),  # Names of the plans that it is for, with commas between; empty: all.
+    Column("share", INTEGER),  # The discount in units of 10⁻¹² of each cent; None: it is an amount.
+    Column("amount_off", INTEGER),  # Cents per period.
+    Column("plans", Text, nullable=False),  # Names of the discounted plans, separated by commas; empty: all.
     Column("starts", INTEGER, nullable=False),  # The beginning of its first period.
-    Column("until", INTEGER),  # The beginning of the first period without it; None: it goes on.
+    Column("until", INTEGER),  # The beginning of the first period without it; None: unlimited.
     Column("created_at", INTEGER, nullable=False),
     Index("coupon_redemptions_subscription", "subscription"),
     sqlite_strict=True,
 )
 
-# Subscriptions of an existing Stripe account: ours begins when what was paid there ends.
+# Subscriptions of an existing Stripe account. Ours begins when the time paid there ends.
 imported_subscriptions = Table(
     "imported_subscriptions",
     metadata,
@@ -346,11 +347,11 @@ imported_subscriptions = Table(
     Column("customer", Text, ForeignKey("customers.id"), nullable=False),
     Column("plan_version", Text, nullable=False),
     Column("is_yearly", INTEGER, nullable=False),
-    Column("anchor", INTEGER, nullable=False),  # From when on months are counted, unless that is the 1st.
+    Column("anchor", INTEGER, nullable=False),  # Where months begin, unless that is the 1st.
     Column("begins_at", INTEGER, nullable=False),
-    Column("state", Text, nullable=False),  # collector/billing/subscriptions/imported_rows.py has them.
-    Column("why", Text),  # Of one that was dropped.
-    Column("subscription", Text, ForeignKey("subscriptions.id")),  # The one that has begun.
+    Column("state", Text, nullable=False),  # The states are in collector/billing/subscriptions/imported_rows.py.
+    Column("why", Text),  # Why it was dropped.
+    Column("subscription", Text, ForeignKey("subscriptions.id")),  # The subscription that replaced it.
     Column("created_at", INTEGER, nullable=False),
     sqlite_strict=True,
 )
@@ -369,7 +370,7 @@ Index(
     postgresql_where=_WAITING,
 )
 
-# Amounts at which a customer has an alert once its period has cost as much.
+# Amounts that trigger an alert when the costs of a customer's period reach them.
 spend_alerts = Table(
     "spend_alerts",
     metadata,

@@ -1,11 +1,11 @@
-"""Text of the books: the type of columns that are encrypted by the key of a calendar year, where `encryption` is set.
+"""Text of the books: a column type that encrypts with the key of a calendar year, if `encryption` is set.
 
-A value is sealed when it goes into a statement and opened when it is read, by the cipher of the engine
-(`set_book_cipher`; encryption/book_keys.py has it), so that no statement that reads or writes such a column says so.
-What has no cipher, as `encryption` is not set, and what is still in the clear, is stored and read as it is. Rows are
-found by `match_book_text`: any other comparison would miss values that are sealed, and is an error.
+The engine's cipher (`set_book_cipher`) encrypts a value when it is bound to a statement, and decrypts it when it is
+read, so statements need not mention encryption. encryption/book_keys.py implements the cipher. Without a cipher
+(`encryption` is not set) values are stored unchanged, and stored plain text is read unchanged. Rows are found by
+`match_book_text`. Any other comparison would miss encrypted values and is an error.
 
-A damaged value is read as an `UnreadableValue`: its row is set aside, and the rows beside it are read.
+A damaged value is read as an `UnreadableValue`: its row is set aside, and the other rows are read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,44 +21,44 @@ from edgeproxy.collector.database.statements import AnyColumn
 from edgeproxy.collector.database.unreadable_rows import UnreadableRowError, set_aside_value
 
 SEALED = "book1:"
-"""The beginning of a sealed value, before the year of its key."""
+"""The beginning of an encrypted value, before the year of its key."""
 
 
 class BookValueError(UnreadableRowError):
-    """A value of the books cannot be decrypted: it was changed, or there is no key of its year."""
+    """A value of the books cannot be decrypted: it was changed, or its year's key does not exist."""
 
 
 class BookKeyEndedError(BookValueError):
-    """The key of a year is destroyed, as its books are over."""
+    """The key of a year has been destroyed, because retention of its books has ended."""
 
 
 class BookCipher(Protocol):
-    """What seals and opens values, each bound to its column by a name such as `invoices.url`."""
+    """Encrypts and decrypts values. Each is bound to its column by a name, for example `invoices.url`."""
 
     def seal(self, text: str, column: str, *, is_looked_up: bool, year: int | None = None) -> str:
-        """Return the sealed value, by the key of this year or else of now; raises KeysUnavailableError.
+        """Return the value, encrypted with the key of `year` or of the current year. Raises KeysUnavailableError.
 
-        With `is_looked_up` equal values of a year are sealed equally.
+        With `is_looked_up`, equal values of a year have equal ciphertexts.
         """
 
     def open(self, value: str, column: str, *, is_looked_up: bool) -> str:
-        """Return what was sealed; raises KeysUnavailableError and BookValueError."""
+        """Return the plain text. Raises KeysUnavailableError and BookValueError."""
 
     def list_sealed(self, text: str, column: str) -> Sequence[str]:
-        """List how a value that is looked up is sealed by the key of each year; raises KeysUnavailableError."""
+        """List the ciphertexts of a looked-up value, one per year with a key. Raises KeysUnavailableError."""
 
 
 _ciphers: "WeakKeyDictionary[Dialect, BookCipher]" = WeakKeyDictionary()
 
 
 def set_book_cipher(engine: sa.Engine, cipher: BookCipher) -> None:
-    """Have the statements of an engine seal and open by this cipher."""
+    """Make the statements of an engine encrypt and decrypt with this cipher."""
     _ciphers[engine.dialect] = cipher
     sa.event.listen(engine, "handle_error", _unwrap)
 
 
 def _unwrap(context: sa.engine.ExceptionContext) -> Exception | None:
-    """Return why a value could not be sealed, before its statement was sent, as the cipher has raised it; else None."""
+    """Return the cipher's own error if encrypting a value failed before the statement was sent; otherwise None."""
     original = context.original_exception
     if (
         isinstance(original, OSError | UnreadableRowError)
@@ -70,12 +70,12 @@ def _unwrap(context: sa.engine.ExceptionContext) -> Exception | None:
 
 
 def find_book_cipher(connection: AsyncConnection) -> BookCipher | None:
-    """Return the cipher of a connection; None where nothing is encrypted."""
+    """Return the cipher of a connection, or None if nothing is encrypted."""
     return _ciphers.get(connection.dialect)
 
 
 class _Comparator(sa.types.TypeDecorator.Comparator[str]):
-    """Compares with nothing but NULL and the empty text, which are stored as they are."""
+    """Compares only with NULL and the empty text. These are never encrypted."""
 
     def operate(self, op: operators.OperatorType, *other: object, **options: object) -> AnyColumn:
         is_bare = all(one is None or isinstance(one, sa.Null) or (isinstance(one, str) and not one) for one in other)
@@ -85,7 +85,7 @@ class _Comparator(sa.types.TypeDecorator.Comparator[str]):
 
 
 class BookText(sa.types.TypeDecorator[str]):
-    """A text of the books, in the column of this name (`table.column`); sealed where there is a cipher."""
+    """A text of the books in the column `column` (`table.column`), encrypted if there is a cipher."""
 
     impl = sa.Text
     cache_ok = True
@@ -97,15 +97,15 @@ class BookText(sa.types.TypeDecorator[str]):
         self.is_looked_up = is_looked_up
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Return a value as it is stored."""
+        """Return the value to store."""
         if not value:
             return value
         if (cipher := _ciphers.get(dialect)) is not None:
             return cipher.seal(value, self.column, is_looked_up=self.is_looked_up)
-        return f" {value}" if value.startswith(SEALED) else value  # Somebody's text must not become a sealed one.
+        return f" {value}" if value.startswith(SEALED) else value  # A plain text must not look like an encrypted one.
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        """Return a value as it is meant, or an UnreadableValue, which no type says: each use of it is an error."""
+        """Return the plain value, or an UnreadableValue. The type hides the latter: any use of it raises an error."""
         if not value or not value.startswith(SEALED) or (cipher := _ciphers.get(dialect)) is None:
             return value
         try:
@@ -118,15 +118,15 @@ class BookText(sa.types.TypeDecorator[str]):
 
 
 class JournalText(BookText):
-    """A JSON of the journal, whose hashes are over what is stored: it is sealed before it goes into a statement.
+    """JSON of the journal. It is encrypted before it is bound, because the journal's hashes cover the stored text.
 
-    Without the key of its year it has no fields, as once it is cleared.
+    If the key of its year is destroyed, it reads as an empty object, like cleared details.
     """
 
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Return a value as it is given."""
+        """Return the value unchanged."""
         return value
 
     def _read_damaged(self, value: str, error: BookValueError) -> str:
@@ -134,7 +134,7 @@ class JournalText(BookText):
 
 
 def list_book_columns(metadata: sa.MetaData) -> Mapping[str, Mapping[str, BookText]]:
-    """List the columns of the books by table, each with its type, without the journal, of which nothing is changed."""
+    """List the columns of the books with their types, by table. The journal is left out, because it never changes."""
 
     def of_table(table: sa.Table) -> Iterator[tuple[str, BookText]]:
         for column in table.columns:
@@ -146,13 +146,12 @@ def list_book_columns(metadata: sa.MetaData) -> Mapping[str, Mapping[str, BookTe
 
 
 def as_stored(column: sa.ColumnElement[str] | sa.ColumnElement[str | None]) -> sa.ColumnElement[str]:
-    """Return a column of the books as it is stored."""
+    """Return a column of the books without decryption."""
     return sa.type_coerce(column, sa.Text())
 
 
 def match_book_text(connection: AsyncConnection, column: AnyColumn, *values: str) -> sa.ColumnElement[bool]:
-    """Return the condition that a column which is looked up has one of these values, sealed in any year or in the
-    clear."""
+    """Return the condition that a looked-up column has one of these values, as plain text or encrypted in any year."""
     cipher, stored = find_book_cipher(connection), list(values)
     if cipher is not None:
         assert isinstance(column.type, BookText)

@@ -1,8 +1,10 @@
-"""The tables of prepaid credits: a journal of double entries, and what follows from it. Amounts are millicredits, in
-transactions of other currencies than US dollars ten-thousandths of their smallest unit.
+"""The tables of prepaid credits: a journal of double entries, and the state computed from it.
 
-Rows of `credit_transactions` and `credit_entries` are only ever added (collector/billing/journal/journal.py), and
-details of the oldest cleared (collector/billing/journal/cleared_details.py). Times are Unix ms.
+Amounts are millicredits. In transactions of other currencies than US dollars they are ten-thousandths of the smallest
+unit of the currency.
+
+Rows of `credit_transactions` and `credit_entries` are only ever added (collector/billing/journal/journal.py). Details
+of the oldest rows are cleared (collector/billing/journal/cleared_details.py). Times are Unix ms.
 """
 
 from sqlalchemy import Column, ForeignKey, Index, Table, Text, UniqueConstraint
@@ -11,24 +13,24 @@ from edgeproxy.collector.database.book_text import JournalText
 from edgeproxy.collector.database.schema import INTEGER, metadata
 
 DETAILS = "credit_transactions.details"
-"""The name by which details are sealed."""
+"""The column name that is bound into encrypted details."""
 
-# What happened, each once: `source` says what makes it this one, such as the id of a checkout session.
+# Transactions, each recorded once: `source` identifies the cause, for example the id of a checkout session.
 credit_transactions = Table(
     "credit_transactions",
     metadata,
     Column("seq", INTEGER, primary_key=True, autoincrement=False),
-    Column("at", INTEGER, nullable=False),  # When it was booked; never before that of the one before.
-    Column("customer", Text, ForeignKey("customers.id")),  # None: it is about no customer, as a payout.
+    Column("at", INTEGER, nullable=False),  # When it was booked; never earlier than the previous one.
+    Column("customer", Text, ForeignKey("customers.id")),  # None: it concerns no customer, for example a payout.
     Column("kind", Text, nullable=False),
     Column("source", Text, nullable=False),
-    Column("original", Text, nullable=False),  # What it takes back, or the grant that it is about; else empty.
-    # Of a consumption: the Unix second at which its hour begins. Of a balance transaction: that at which it was made.
+    Column("original", Text, nullable=False),  # The reversed transaction, or the grant concerned; else empty.
+    # For a consumption: the Unix second when its hour begins. For a balance transaction: the second of its creation.
     Column("slice", INTEGER, nullable=False),
-    Column("amount", INTEGER, nullable=False),  # By how much it changes what there is to spend.
+    Column("amount", INTEGER, nullable=False),  # The change of the credit balance.
     Column("details", JournalText(DETAILS), nullable=False),  # JSON.
-    Column("currency", Text, nullable=False, server_default="usd"),  # Of all its entries.
-    Column("hash", Text, nullable=False),  # Of this row, its entries and the hash of the one before it.
+    Column("currency", Text, nullable=False, server_default="usd"),  # The currency of all its entries.
+    Column("hash", Text, nullable=False),  # Hash over this row, its entries and the previous row's hash.
     UniqueConstraint("kind", "source", name="credit_transactions_source_key"),
     Index("credit_transactions_customer", "customer", "at"),
     Index("credit_transactions_at", "at"),
@@ -42,40 +44,40 @@ credit_entries = Table(
     Column("seq", INTEGER, primary_key=True, autoincrement=False),
     Column("position", INTEGER, primary_key=True, autoincrement=False),
     Column("account", Text, nullable=False),
-    Column("amount", INTEGER, nullable=False),  # A debit above zero, a credit below.
-    Column("grant_id", Text, nullable=False),  # Of deferred revenue; else empty.
+    Column("amount", INTEGER, nullable=False),  # A debit is positive, a credit negative.
+    Column("grant_id", Text, nullable=False),  # For deferred revenue; else empty.
     Column("meter", Text, nullable=False),
     Column("model", Text, nullable=False),
     Index("credit_entries_grant", "grant_id"),
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )
-# One row: the last transaction, under whose lock all are booked, and up to where usage is.
+# One row: the last transaction, and the time up to which usage is booked. Every booking locks this row.
 credit_head = Table(
     "credit_head",
     metadata,
     Column("seq", INTEGER, nullable=False),
     Column("hash", Text, nullable=False),
     Column("at", INTEGER, nullable=False),
-    Column("slice", INTEGER, nullable=False),  # The Unix second from which on usage is not booked yet; 0: none is.
-    # The last transaction whose details are cleared, and the hash of what is left up to it.
+    Column("slice", INTEGER, nullable=False),  # Usage from this Unix second on is not booked yet; 0: none is.
+    # The last transaction with cleared details, and the hash of the rows up to it after clearing.
     Column("cleared_seq", INTEGER, nullable=False, server_default="0"),
     Column("cleared_hash", Text, nullable=False, server_default="0" * 64),
     sqlite_strict=True,
 )
 
-# What follows from the entries: what is left of each grant, and what each customer has.
+# State computed from the entries: the rest of each grant, and each customer's balance.
 credit_grants = Table(
     "credit_grants",
     metadata,
     Column("id", Text, primary_key=True),
     Column("customer", Text, ForeignKey("customers.id"), nullable=False),
-    Column("number", INTEGER, nullable=False),  # That of the transaction which made it.
+    Column("number", INTEGER, nullable=False),  # The number of the transaction that created it.
     Column("rest", INTEGER, nullable=False),
     Column("expires_at", INTEGER),
     Column("paid", INTEGER, nullable=False),
     Column("tax", INTEGER, nullable=False),
-    Column("returned", INTEGER, nullable=False),  # How much of `paid` has gone back.
+    Column("returned", INTEGER, nullable=False),  # The part of `paid` that was refunded.
     Column("payment", Text),  # The payment intent of a purchase.
     UniqueConstraint("payment", name="credit_grants_payment_key"),
     Index("credit_grants_customer", "customer"),
@@ -88,8 +90,8 @@ credit_balances = Table(
     Column("customer", Text, ForeignKey("customers.id"), primary_key=True),
     Column("balance", INTEGER, nullable=False),
     Column("overdraft", INTEGER, nullable=False),
-    Column("since", INTEGER, nullable=False),  # The Unix second of the hour from which on usage is paid by credits.
-    # All that there ever was to spend: the balance, and what was used.
+    Column("since", INTEGER, nullable=False),  # The Unix second of the hour since which credits pay for usage.
+    # The total ever available: the balance plus all consumption.
     Column("granted", INTEGER, nullable=False, server_default="0"),
     sqlite_strict=True,
 )

@@ -1,7 +1,7 @@
-"""The collector's database: SQLite or PostgreSQL, from one code. The one file that knows which it is.
+"""The collector's database, SQLite or PostgreSQL. Only this file knows the difference.
 
-Writing goes over one connection at a time, `writing`, whose transactions see all that was committed before them.
-Reading, `reading`, waits for nobody.
+Writers use one connection at a time (`writing`). Each transaction sees everything that was committed before it. Readers
+(`reading`) never wait for writers.
 """
 
 import asyncio
@@ -61,102 +61,103 @@ from edgeproxy.collector.database.schema import (
 from edgeproxy.collector.database.statements import AnyColumn, AnySelect
 
 LOCK_TIMEOUT = 30.0
-"""Seconds that a transaction on SQLite waits for another process to end its own."""
+"""Seconds that a transaction on SQLite waits for another process to end its transaction."""
 POSTGRESQL_VERSION_MIN = 150000
-"""The oldest PostgreSQL, as the server numbers it."""
+"""The oldest supported PostgreSQL, in the server's numbering."""
 PURGE_TIMEOUT_MS = 1000
-"""Milliseconds for which the purge of deleted rows waits for others, who may wait for it meanwhile."""
+"""Milliseconds that the purge of deleted rows waits for other transactions. New transactions may queue behind it."""
 PURGE_ATTEMPTS = 10
-"""Attempts at the lock of a table on PostgreSQL in that time. To wait for the lock would let others wait behind it."""
+"""Attempts at the lock of a table on PostgreSQL in that time. Waiting for the lock would make others queue behind it.
+"""
 DEAD_KEYS = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = '{}'::regclass"
 KEY_TABLES = ("data_keys", "book_keys", "encryption_keys")
 MIGRATION_LOCK = 7305_0001
-"""The advisory lock of PostgreSQL under which tables are made and changed."""
+"""PostgreSQL's advisory lock for creating and changing tables."""
 ROLLUP_LOCK = 7305_0002
-"""The lock of `rollup`. With a lock of its row, readers would pass by those who wait to change it."""
+"""The lock of `rollup`. It replaces a row lock, since new readers would overtake a writer that waits for a row lock."""
 PARTITION_LOCK = 7305_0003
-"""The lock under which partitions are made and dropped."""
+"""The lock for creating and dropping partitions."""
 PARTITION_LOCK_TIMEOUT = "500ms"
-"""Longest wait for the lock of a partition that is to be dropped; later users of it wait as well."""
+"""Longest wait for the lock of a partition before it is dropped; later users of the partition wait as well."""
 
 VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
-"""The table in which Alembic keeps the revision."""
+"""Alembic's table with the revision."""
 
 LastStep = Callable[[AsyncConnection], Awaitable[None]]
 LAST_STEPS = "last_steps"
-"""The option of a connection with the steps at the end of its transaction (`add_last_step`)."""
+"""The connection option that lists the steps to run at the end of its transaction (`add_last_step`)."""
 WHOLE = "whole"
-"""The option of a connection to SQLite that says whether its statements are one transaction."""
+"""The option of a SQLite connection that makes all its statements one transaction."""
 
 CONNECTION_ERRORS = (
     sa.exc.OperationalError,
     sa.exc.InterfaceError,
     sa.exc.TimeoutError,
-    asyncpg.InterfaceError,  # As the driver raises it while SQLAlchemy makes a connection ready.
+    asyncpg.InterfaceError,  # The driver raises it while SQLAlchemy sets up a connection.
     OSError,
     TimeoutError,
 )
 """Errors of a database that is unavailable now, whatever the statement."""
 LOCK_TIMEOUT_STATE = "55P03"
-"""The SQLSTATE of a lock that was waited for too long."""
+"""The SQLSTATE after a wait for a lock exceeded its limit."""
 REFUSED_STATE = "22023"
-"""The SQLSTATE by which DROP_PARTITION refuses a month that is kept."""
+"""The SQLSTATE when DROP_PARTITION refuses to drop a month within the retention period."""
 REFUSED_LOG_SECONDS = 3600.0
 """Seconds between two log lines about such a refusal."""
 OVERFLOW_MESSAGES = ("ledger_most", "cannot store REAL value in INTEGER column", "out of range")
-"""Error texts of too large a sum: the limit of a minute; beyond 63 bits, SQLite's strict tables, PostgreSQL."""
+"""Error texts of a sum that is too large: the limit of a minute, SQLite's strict tables, 63 bits on PostgreSQL."""
 
 
 ROWS_REMEMBERED_MAX = 500_000
-"""Rows of the ledger of which is remembered that they are there, some 100 bytes each."""
+"""Ledger rows that this process remembers as existing; each takes about 100 bytes."""
 MINUTES_REMEMBERED = 3
-"""The latest minutes of which this is remembered: edges are in one minute and the one before."""
+"""Minutes whose existing rows are remembered. Edges report the current minute and the one before."""
 
 Month = tuple[int, int]
-"""Year and month, of UTC."""
+"""Year and month in UTC."""
 
 
 class UnusableDatabaseError(Exception):
-    """The database cannot be used: a sentence for who started the collector."""
+    """The database cannot be used. The message is a sentence for the person who started the collector."""
 
 
 class LedgerChangedError(OSError):
-    """Somebody else than collectors has changed the ledger; what was remembered of it is forgotten."""
+    """Another program than a collector changed the ledger. The process forgets the rows that it remembered."""
 
 
 def open_owner_only(path: str | Path, flags: int) -> int:
-    """Open a file, as an `opener`; a new one is for its owner alone: it says what customers do."""
+    """Open a file, as an `opener`. A new file is readable by its owner only, because it shows what customers do."""
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 class Database:
-    """An open database with the tables of `schema.py`, made by `connect`."""
+    """An open database with the tables of `schema.py`. `connect` creates it."""
 
     def __init__(self, url: str) -> None:
         given = make_url(url)
         self.name = given.render_as_string(hide_password=True)
-        """The URL, without its password."""
+        """The URL without its password."""
         self.is_sqlite = given.get_backend_name() == "sqlite"
         self.has_partitions = not self.is_sqlite
-        """Whether the ledger has a partition for each month (`drop_month`)."""
+        """True if the ledger has one partition per month (`drop_month`)."""
         self._given = given
         self._add_statements = {
             table.name: self._build_add_statement(table) for table in (ledger, hours, days, dropped)
         }
         self.file = Path(given.database or "") if self.is_sqlite else None
-        """The file of a database of SQLite."""
+        """The file of a SQLite database."""
         self.ownership: Ownership | None = None
-        """Owner of the tables; None before it is known, and on SQLite."""
+        """Owner of the tables; None until it is looked up, and on SQLite."""
         self._has_written = False
         self.row_security_gap: str | None = None
-        """The reason why row-level security does not hold transactions that serve one customer; None where it does."""
+        """The reason why row-level security cannot restrict transactions to one customer, or None if it can."""
         self.precedence = Precedence()
-        """Before whom jobs give way: before each statement that reads, and each transaction that writes."""
+        """Decides whether jobs wait for pages, before each statement that reads and each transaction that writes."""
         self._rare_log = RateLimitedLog(REFUSED_LOG_SECONDS)
         self._months: set[Month] = set()
-        """Months that have a partition, as far as is known."""
+        """Months that are known to have a partition."""
         self._present: dict[int, set[int]] = {}
-        """The series that have a row in a minute, as far as is known; only of the latest minutes. PostgreSQL only."""
+        """The series that are known to have a row, by minute, for the latest minutes only. PostgreSQL only."""
         if self.is_sqlite:
             self._writer = _create_sqlite_engine(given, "BEGIN IMMEDIATE", 1)
             self._reader = _create_sqlite_engine(given, "BEGIN", READERS_MAX)
@@ -171,10 +172,10 @@ class Database:
 
     @classmethod
     async def connect(cls, url: str, *, as_it_is: bool = False) -> "Database":
-        """Open the database, make its tables or bring them up to date; raises UnusableDatabaseError.
+        """Open the database and create or migrate its tables. Raises UnusableDatabaseError.
 
-        With `as_it_is` it must be there and up to date already, and is not changed. The same holds for tables of
-        PostgreSQL that belong to another role than the user (ownership.py).
+        With `as_it_is` the database must exist at the current revision and is not changed. This also holds for
+        PostgreSQL tables that belong to a role other than the user (ownership.py).
         """
         database = cls(url)
         if as_it_is and database.is_sqlite and not database._exists():
@@ -193,10 +194,10 @@ class Database:
         return database
 
     async def close(self) -> None:
-        """End all connections. On SQLite nothing that was deleted is left in a file by then, unless others use it."""
+        """Close all connections. On SQLite no deleted data is left in a file then, unless another process uses it."""
         for engine in self._engines[1:]:
             await engine.dispose()
-        if self.is_sqlite and self._has_written:  # The last connection would do it too, had none been lost.
+        if self.is_sqlite and self._has_written:  # The last connection does this too, unless it was lost.
             with suppress(sa.exc.SQLAlchemyError, OSError):
                 await self.purge_deleted()
         await self._writer.dispose()
@@ -208,7 +209,7 @@ class Database:
             assert self._given.database is not None
             file = Path(self._given.database)
             file.parent.mkdir(parents=True, exist_ok=True)
-            # What SQLite writes beside it gets the same mode.
+            # SQLite gives its write-ahead log the file's mode.
             os.close(open_owner_only(file, os.O_RDWR | os.O_CREAT))
         async with self._migrating() as connection:
             if not self.is_sqlite:
@@ -234,7 +235,7 @@ class Database:
 
     @asynccontextmanager
     async def _migrating(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that writes, whose statements may take any time: an index of a million rows takes a minute."""
+        """A write transaction without a time limit: creating an index of a million rows takes a minute."""
         engine = self._writer if self.is_sqlite else self._server.create_engine(1, patience=None)
         try:
             async with engine.begin() as connection:
@@ -244,7 +245,7 @@ class Database:
                 await engine.dispose()
 
     async def enforce_row_security(self) -> None:
-        """Bring row-level security up to date, as far as the user may, and note what is missing: `row_security_gap`.
+        """Bring row-level security up to date, as far as the user may. Store what is missing in `row_security_gap`.
 
         Raises HiddenRowsError.
         """
@@ -252,22 +253,22 @@ class Database:
             self.row_security_gap = await row_security.enforce(self._writer.begin)
 
     async def grant_rights(self, login: str) -> None:
-        """Give the login of a collector on PostgreSQL its rights to these tables, which the user owns."""
+        """Grant a collector's PostgreSQL login its rights to these tables. The user must own them."""
         async with self._writer.begin() as connection:
             await grant_rights(connection, login)
 
     async def set_minutes_floor(self, seconds: float | None) -> None:
-        """Have such a login drop no minutes that are younger than this; None: none at all."""
+        """Forbid such a login to drop minutes younger than `seconds`, or any minutes if None."""
         async with self._writer.begin() as connection:
             await set_minutes_floor(connection, seconds)
 
     def set_option(self, name: str, value: object) -> None:
-        """Give all connections from now on an option, for what works on them; no statement depends on it."""
+        """Set an option of all new connections, for code that works on them. No statement depends on it."""
         for engine in self._engines:
             engine.sync_engine.update_execution_options(**{name: value})
 
     def set_book_cipher(self, cipher: BookCipher) -> None:
-        """Have all statements from now on seal and open text of the books by this cipher."""
+        """Make all later statements encrypt and decrypt text of the books with this cipher."""
         for engine in self._engines:
             set_book_cipher(engine.sync_engine, cipher)
 
@@ -275,7 +276,7 @@ class Database:
         return os.path.exists(self._given.database or "")
 
     async def _check(self) -> None:
-        """Check that this version can use the database as it is; raises UnusableDatabaseError and HiddenRowsError."""
+        """Check that this version can use the unchanged database. Raises UnusableDatabaseError and HiddenRowsError."""
         async with self._reader.connect() as connection:
             if not self.is_sqlite:
                 self.ownership = await fetch_ownership(connection)
@@ -285,7 +286,7 @@ class Database:
                 self.row_security_gap = await row_security.find_gap(connection)
 
     def _check_revision(self, connection: sa.Connection) -> None:
-        """Raise UnusableDatabaseError where the tables are of another revision than those of this version."""
+        """Raise UnusableDatabaseError if the tables have another revision than this version needs."""
         revision = _fetch_revision(connection)
         if revision != REVISION:
             owns = self.ownership is None or self.ownership.has_ownership
@@ -294,9 +295,9 @@ class Database:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that is committed at the end, and rolled back where anything is raised.
+        """A transaction that is committed at the end, or rolled back if an exception is raised.
 
-        It serves one customer alone where `row_security.serving` says so, as those of `reading` do.
+        It serves only one customer if `row_security.serving` says so, as transactions of `reading` do.
         """
         await self.precedence.give_way()
         self._has_written = True
@@ -312,13 +313,13 @@ class Database:
                     for step in last_steps:
                         await step(connection)
         except BaseException:
-            self._months.clear()  # Some may have been made by what is rolled back.
+            self._months.clear()  # The rollback may remove partitions that this transaction created.
             self._present.clear()
             raise
 
     @asynccontextmanager
     async def reading(self, *, whole: bool = False) -> AsyncIterator[AsyncConnection]:
-        """A connection that only reads; with `whole`, all that it reads is of one moment, else each statement is."""
+        """A read-only connection. With `whole` all statements see one snapshot; otherwise each sees its own."""
         engine = self._job_reader if is_giving_way() else self._reader
         async with engine.connect() as connection:
             with counting_work():
@@ -326,34 +327,35 @@ class Database:
                     await connection.execution_options(**{WHOLE: whole})
                 else:
                     customer = self._served_customer()
-                    # Whom a transaction serves is forgotten with its end, so that there must be one.
-                    # Settings of connections through a pooler are of a transaction, too.
+                    # The customer is set for one transaction, so reading for a customer needs a transaction. Behind a
+                    # connection pooler all settings last for one transaction, so a pooled connection needs one as well.
                     is_single = customer is None and not self._server.is_pooled
                     each = "AUTOCOMMIT" if is_single else "READ COMMITTED"
                     await connection.execution_options(isolation_level="REPEATABLE READ" if whole else each)
                     if customer is not None:
                         await row_security.serve(connection, customer)
-                yield connection  # A transaction begins with the first statement, and ends with the connection's use.
+                yield connection  # The first statement begins a transaction. It ends when the connection is released.
 
     def _give_way(self, *_: object) -> None:
-        """Let a statement of a job wait for who waits for a page."""
+        """Delay a job's statement while page requests are waiting."""
         if self.precedence.is_due():
             await_only(self.precedence.give_way())
 
     def _served_customer(self) -> str | None:
-        """Return the customer whom a transaction that begins now serves alone, by row-level security."""
+        """Return the customer that a new transaction is restricted to, or None if row-level security does not apply."""
         return None if self.is_sqlite or self.row_security_gap else row_security.served_customer()
 
     async def purge_deleted(self, *, has_erased: bool = False) -> bool:
-        """Leave nothing of deleted rows in files; False where somebody else's transaction is in the way for now.
+        """Remove deleted rows from files. Return False if another transaction prevents it for now.
 
-        SQLite overwrites deleted rows (`secure_delete`), in the write-ahead log at first, which is emptied here.
-        PostgreSQL leaves them where they were: of keys, without which what they encrypted is lost, it writes the files
-        anew, where the user owns them and rows were deleted: of data keys for sure with `has_erased`.
+        SQLite overwrites deleted rows (`secure_delete`), but first in the write-ahead log, so this method truncates the
+        log. PostgreSQL leaves deleted rows in place. This method rewrites its tables of keys if the user owns them and
+        rows were deleted; `has_erased` says that data keys were. Without its key, encrypted data is unreadable, so keys
+        are enough.
         """
         if self.is_sqlite:
             async with self._writer.connect() as connection:
-                await connection.execution_options(**{WHOLE: False})  # No transaction: it would be in the way itself.
+                await connection.execution_options(**{WHOLE: False})  # No transaction: it would block the checkpoint.
                 await connection.exec_driver_sql(f"PRAGMA busy_timeout={PURGE_TIMEOUT_MS}")
                 try:
                     busy, *_ = (await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")).one()
@@ -376,9 +378,9 @@ class Database:
         return True
 
     def copy(self, to: Path) -> int:
-        """Write what is in a database of SQLite at this moment to a new file, whoever writes meanwhile; its bytes.
+        """Copy a snapshot of a SQLite database to a new file, while others may write. Return the size in bytes.
 
-        It is there whole or not at all. Raises sqlite3.Error and OSError.
+        The file appears only when it is complete. Raises sqlite3.Error and OSError.
         """
         part = to.with_name(f"{to.name}.part")
         part.unlink(missing_ok=True)
@@ -386,31 +388,29 @@ class Database:
             source = sqlite3.connect(self._given.database or "", timeout=LOCK_TIMEOUT)
             os.close(open_owner_only(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             with closing(source), closing(sqlite3.connect(part)) as target:
-                source.backup(target)  # In one step: one that rests in between begins anew after each commit.
+                source.backup(target)  # In one step: a copy in several steps restarts after each commit.
             with part.open("rb") as copied:
                 os.fsync(copied.fileno())
-            os.link(part, to)  # Where there is one by now, it stays.
+            os.link(part, to)  # Unlike a rename, a link never replaces an existing file.
         finally:
             part.unlink(missing_ok=True)
         return to.stat().st_size
 
     def beginning(self, column: sa.ColumnElement[str], text: str) -> sa.ColumnElement[bool]:
-        """Return whether a text of printable ASCII begins with another one, by an index in the order of the
-        characters.
-        """
+        """Return the condition that a printable ASCII text begins with another, by an index in character order."""
         plain = self.by_character(column)
         return (plain >= text) & (plain < f"{text}\x7f")
 
     def by_character(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
-        """Return a text in the order of its characters, which is that of the index by which `beginning` finds it."""
+        """Return a text column in character order, the order of the index that `beginning` uses."""
         return column if self.is_sqlite else sa.collate(column, "C")
 
     async def insert_edges(self, connection: AsyncConnection, rows: Sequence[Mapping[str, object]]) -> None:
-        """Make rows of edges that are new, unless another collector has made them meanwhile."""
+        """Insert new edges. Rows that another collector has inserted meanwhile are skipped."""
         await connection.execute(self._insert(edges).on_conflict_do_nothing(), list(rows))
 
     async def insert_series(self, connection: AsyncConnection, keys: Sequence[Sequence[str]]) -> None:
-        """Make series that are new: [edge, region, customer, meter, route, dimensions] each."""
+        """Insert new series, each [edge, region, customer, meter, route, dimensions]."""
         names = [column.name for column in series.columns if column.name != "id"]
         insert = self._insert(series)
         rows: Any = [dict(zip(names, one, strict=True)) for one in keys]
@@ -421,11 +421,11 @@ class Database:
         await connection.execute(insert.on_conflict_do_nothing(), rows)
 
     async def insert_series_dimensions(self, connection: AsyncConnection, rows: Sequence[Mapping[str, object]]) -> None:
-        """Make rows of the dimensions of series, {name, series, value} each, unless another collector has."""
+        """Insert dimensions of series, each {name, series, value}. Existing rows are skipped."""
         await connection.execute(self._insert(series_dimensions).on_conflict_do_nothing(), list(rows))
 
     async def record_late_hours(self, connection: AsyncConnection, hours: Iterable[tuple[str, int]]) -> None:
-        """Count once more that these hours of edges have grown after they were closed."""
+        """Count once more, for each of these hours of edges, that it has grown after it was closed."""
         rows = [{"edge": edge, "hour": hour, "times": 1} for edge, hour in sorted(hours)]
         if rows:
             statement = self._insert(late_hours).on_conflict_do_update(
@@ -436,41 +436,42 @@ class Database:
     async def insert_events(
         self, connection: AsyncConnection, rows: Sequence[Sequence[object]]
     ) -> set[tuple[str, str]]:
-        """Make rows of events, in the order of the table's columns; return source and id of those that were there."""
+        """Insert events, with columns in the table's order. Return source and id of the events that existed before."""
         if not self.is_sqlite:
             columns = zip(events.columns.keys(), zip(*rows, strict=True), strict=True)
             texts = {name: _format_json_array(values) for name, values in columns}
             return {(source, number) for source, number in await connection.execute(INSERT_EVENTS, texts)}
-        # Nobody else writes meanwhile: to look for those that are there first is cheaper than to be told.
+        # SQLite has one writer, so nobody can insert meanwhile. Selecting existing events first is cheaper than
+        # RETURNING.
         identities = orjson.dumps([row[:2] for row in rows]).decode()
         there = {(source, number) for source, number in await connection.execute(SELECT_EVENTS, {"sent": identities})}
         if new := [row for row in rows if tuple(row[:2]) not in there] if there else rows:
-            # Past SQLAlchemy, as in `add`.
+            # Without SQLAlchemy, for speed (see `add`).
             places = ", ".join("?" * len(events.columns))
             await connection.exec_driver_sql(f"INSERT INTO {events.name} VALUES ({places})", list(new))
         return there
 
     async def hold(self, connection: AsyncConnection, name: str) -> None:
         """Lock a name against other holders until the transaction ends."""
-        if not self.is_sqlite:  # There only one writes.
+        if not self.is_sqlite:  # SQLite has one writer.
             number = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
 
     async def lock_rollup(self, connection: AsyncConnection, *, alone: bool = False) -> None:
-        """Lock rolled-up rows against changes until the transaction ends; with `alone`, against counting too."""
-        if not self.is_sqlite:  # There only one writes.
+        """Lock rolled-up rows against changes until the transaction ends. With `alone`, also block counting."""
+        if not self.is_sqlite:  # SQLite has one writer.
             lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
             await connection.execute(sa.select(lock(ROLLUP_LOCK)))
 
     async def add(
         self, connection: AsyncConnection, table: sa.Table, increments: Mapping[int, Mapping[int, int]]
     ) -> None:
-        """Add to a table of sums: by how much each series has grown in each minute (hour, day), then by series."""
+        """Add increments to a table of sums. `increments` maps a minute (hour, day) to the growth of each series."""
         rows = [(one, time, value) for time, values in increments.items() for one, value in values.items()]
         if not rows:
             return
         if self.is_sqlite:
-            # Past SQLAlchemy, which would look at every value of every row once more: that takes half of the time.
+            # Without SQLAlchemy, which inspects every value of every row again and takes half of the time.
             await connection.exec_driver_sql(self._add_statements[table.name], rows)
             return
         if table is ledger:
@@ -486,7 +487,7 @@ class Database:
         await self._upsert(connection, table, rows)
 
     async def _upsert(self, connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[int, int, int]]) -> None:
-        """Add these rows to a table of sums of PostgreSQL, whether they are there or not."""
+        """Add rows to a table of sums on PostgreSQL, inserting or updating."""
         if rows:
             columns = map(_format_array, zip(*rows, strict=True))
             await connection.execute(
@@ -496,26 +497,28 @@ class Database:
     async def _update_present(
         self, connection: AsyncConnection, minute: int, values: Mapping[int, int]
     ) -> Mapping[int, int]:
-        """Let those rows of a minute grow that are known to be there, which takes three quarters of the CPU that it
-        takes to look whether they are; the rest is returned.
+        """Update the rows of a minute that are known to exist, and return the remaining values.
+
+        An UPDATE takes three quarters of the CPU of an upsert, which must look for each row first.
         """
         there = self._present.get(minute, set())
         old = {one: value for one, value in values.items() if one in there}
         if old:
             own = {"of": minute, "those": _format_array(old), "by": _format_array(old.values())}
             if (await connection.execute(UPDATE_PRESENT, own)).rowcount != len(old):
-                # Another database than a moment ago: a restored one, maybe. Who sends it again finds it as it is now.
+                # The database was replaced, perhaps by a restored one. The sender's next attempt works with the current
+                # rows.
                 raise LedgerChangedError(f"the ledger lacks rows of the minute {minute} that it had")
         return {one: value for one, value in values.items() if one not in there} if old else values
 
     def _remember_present(self, minute: int, series: Iterable[int]) -> None:
-        """These series have a row in this minute."""
+        """Remember that these series have a row in this minute."""
         self._present.setdefault(minute, set()).update(series)
         while len(self._present) > MINUTES_REMEMBERED or sum(map(len, self._present.values())) > ROWS_REMEMBERED_MAX:
             del self._present[min(self._present)]
 
     def _build_add_statement(self, table: sa.Table) -> Any:
-        """Build the statement that adds to a table of sums."""
+        """Build the statement that adds rows to a table of sums."""
         insert = self._insert(table)
         names = table.columns.keys()
         if not self.is_sqlite:
@@ -532,7 +535,7 @@ class Database:
         return str(compiled)
 
     async def create_partitions(self, connection: AsyncConnection, minutes: Iterable[int]) -> None:
-        """Make the partitions of these minutes that are not there yet."""
+        """Create the missing partitions of these minutes."""
         needed = {_month_of(minute) for minute in minutes}
         if needed <= self._months:
             return
@@ -543,16 +546,17 @@ class Database:
         self._months = there | needed
 
     def droppable(self, second: int) -> int:
-        """Return the Unix second before which minutes can be dropped, where those before `second` are no longer
-        kept.
+        """Return the Unix second up to which minutes can be dropped if retention ends at `second`.
+
+        Whole months are dropped if the ledger has partitions, otherwise whole days.
         """
         return _month_span(_month_of(second))[0] if self.has_partitions else second - second % DAY
 
     async def drop_month(self, before: int) -> bool:
-        """Drop the oldest partition of the ledger that ends there or earlier.
+        """Drop the oldest partition of the ledger that ends at `before` or earlier.
 
-        False where there is none, the owner of the tables keeps it, or somebody uses the ledger, for whom nobody else
-        shall wait.
+        Return False if there is none, if the owner of the tables refuses, or if the ledger is in use. The method does
+        not wait for users of the ledger, since others would queue behind it.
         """
         async with self.writing() as connection:
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITION_LOCK)))
@@ -578,18 +582,16 @@ class Database:
 
 
 async def _rewrite_table(connection: AsyncConnection, table: str) -> bool:
-    """Write the file of a table anew, without deleted rows; False where somebody else uses the table.
+    """Rewrite the file of a table without deleted rows. Return False if another session uses the table.
 
-    A session's `lock_timeout` would reach another session through a pooler.
+    It retries instead of setting `lock_timeout`: behind a pooler a session's setting would reach other sessions.
     """
     select_file = f"SELECT pg_relation_filenode('{table}')"
     before = (await connection.exec_driver_sql(select_file)).scalar_one()
     for _ in range(PURGE_ATTEMPTS):
         await connection.exec_driver_sql(f"VACUUM (FULL, SKIP_LOCKED) {table}")
         if (await connection.exec_driver_sql(select_file)).scalar_one() != before:
-            await connection.exec_driver_sql(
-                f"VACUUM (SKIP_LOCKED) {table}"
-            )  # Which counts dead rows, as FULL does not.
+            await connection.exec_driver_sql(f"VACUUM (SKIP_LOCKED) {table}")  # It counts dead rows; FULL does not.
             return True
         await asyncio.sleep(PURGE_TIMEOUT_MS / 1000 / PURGE_ATTEMPTS)
     return False
@@ -604,70 +606,73 @@ async def _fetch_partitions(connection: AsyncConnection) -> set[Month]:
 
 
 def _month_of(second: int) -> Month:
-    """Return the month of UTC that a Unix second is in."""
+    """Return the UTC month of a Unix second."""
     at = datetime.fromtimestamp(second, UTC)
     return at.year, at.month
 
 
 def _month_span(month: Month) -> tuple[int, int]:
-    """Return the Unix second at which a month begins, and that at which the next one does."""
+    """Return the Unix seconds of the beginning and the end of a month."""
     begin = int(datetime(*month, 1, tzinfo=UTC).timestamp())
     return begin, begin + monthrange(*month)[1] * DAY
 
 
 def build_insert(connection: AsyncConnection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    """Begin to insert rows by a statement of the connection's own dialect, which can say what becomes of conflicts."""
+    """Begin an INSERT in the connection's dialect, which supports ON CONFLICT."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
 def build_insert_new(connection: AsyncConnection, table: sa.Table, *names: str) -> Any:
-    """Begin to insert rows, passing over those whose columns of these names another row has already."""
+    """Begin an INSERT that skips rows whose columns `names` conflict with an existing row."""
     return build_insert(connection, table).on_conflict_do_nothing(index_elements=names)
 
 
 def build_upsert(connection: AsyncConnection, table: sa.Table, row: Mapping[str, object], *names: str) -> sa.Executable:
-    """Build the statement that inserts a row, in the place of one whose columns of these names are the same."""
+    """Build the statement that inserts a row, or replaces the row with equal columns `names`."""
     return build_insert(connection, table).values(row).on_conflict_do_update(index_elements=names, set_=row)
 
 
 def add_last_step(connection: AsyncConnection, step: LastStep) -> None:
-    """Have a step done when a transaction of `Database.writing` ends, before it is committed: one that takes a lock
-    that all others want as well. Steps are done in their order."""
+    """Run a step at the end of a transaction of `Database.writing`, before its commit. Steps run in their order.
+
+    Use it for a step that takes a lock which all others need, so that the lock is held briefly.
+    """
     assert connection.sync_connection is not None
     connection.sync_connection.get_execution_options()[LAST_STEPS].append(step)
 
 
 def is_overflow(error: Exception) -> bool:
-    """Return whether the database could not hold a number."""
+    """Return True if a number was too large for the database."""
     return isinstance(error, sa.exc.DBAPIError) and any(message in str(error.orig) for message in OVERFLOW_MESSAGES)
 
 
 def format_reason(error: Exception) -> str:
-    """Return the message of a driver's error, in one line."""
+    """Return the message of a driver's error in one line."""
     driver_error = getattr(error, "orig", None) or error
     return str(driver_error).partition("\n")[0].rpartition("'>: ")[2] or type(driver_error).__name__
 
 
 def _unnest(arrays: Mapping[str, AnyColumn]) -> AnySelect:
-    """Return the rows that arrays make, one for each column: one statement for any number of rows."""
+    """Return rows made of arrays, one array per column. So one statement handles any number of rows."""
     made = sa.func.unnest(*arrays.values()).table_valued(*arrays)
     return sa.select(*made.render_derived().columns)
 
 
 def _format_array(numbers: Iterable[int]) -> str:
-    """Return an array for PostgreSQL, as text: the driver looks at each number of a list three times, which takes
-    longer than all the rest.
+    """Format an array for PostgreSQL as text.
+
+    The driver inspects each number of a list three times, which takes longer than everything else.
     """
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
 def _build_grow_statement() -> sa.Update:
-    """Build the statement that lets rows of one minute grow which are there, on PostgreSQL."""
+    """Build the UPDATE that adds to existing rows of one minute, on PostgreSQL."""
     texts = [sa.cast(sa.bindparam(name, type_=sa.Text()), ARRAY(sa.BigInteger())) for name in ("those", "by")]
     grown = sa.func.unnest(*texts).table_valued("series", "value", name="grown").render_derived()
     return (
         sa.update(ledger)
-        # The minute as one value, by which the planner finds the partition.
+        # The minute is a single value, so the planner finds the partition.
         .where(ledger.c.minute == sa.bindparam("of"), ledger.c.series == grown.c.series)
         .values(value=ledger.c.value + grown.c.value)
     )
@@ -677,12 +682,12 @@ UPDATE_PRESENT = _build_grow_statement()
 
 
 def _format_json_array(values: Iterable[str | int | bool | None]) -> str:
-    """Format an array of printable ASCII texts, which PostgreSQL writes as JSON does, and of NULLs."""
+    """Format an array of NULLs and printable ASCII texts. PostgreSQL and JSON write such texts alike."""
     return "{" + orjson.dumps([int(one) if one is True or one is False else one for one in values])[1:-1].decode() + "}"
 
 
 def _build_insert_events() -> AnySelect:
-    """Build the statement that makes rows of events and says which were there, on PostgreSQL."""
+    """Build the statement that inserts events and returns those that existed before, on PostgreSQL."""
     texts = {one.name: sa.cast(sa.bindparam(one.name, type_=sa.Text()), ARRAY(one.type)) for one in events.columns}
     sent = _unnest(texts).cte("sent")
     insert = postgresql.insert(events).from_select(list(texts), sa.select(sent)).on_conflict_do_nothing()
@@ -692,7 +697,7 @@ def _build_insert_events() -> AnySelect:
 
 
 def _build_select_events() -> AnySelect:
-    """Build the statement that says which of some events are there, on SQLite."""
+    """Build the statement that selects which of some events exist, on SQLite."""
     sent = sa.func.json_each(sa.bindparam("sent", type_=sa.Text())).table_valued("value", name="sent")
     same = [
         column == sa.func.json_extract(sent.c.value, f"$[{place}]")
@@ -708,9 +713,10 @@ SELECT_EVENTS = _build_select_events()
 def _create_sqlite_engine(
     url: URL, begin: str, connections: int, *, patience: float = STATEMENT_TIMEOUT
 ) -> AsyncEngine:
-    """Connections to a file. `begin` begins a transaction: one that reads and then writes must not wait in between.
+    """Create an engine for a SQLite file.
 
-    `patience`: the seconds of which half are waited for a connection, as with a server.
+    `begin` is the statement that begins a transaction. A transaction that reads and then writes must take the write
+    lock at its beginning. A caller waits for a connection for at most half of `patience` seconds, as with a server.
     """
     engine = create_async_engine(
         url.set(drivername="sqlite+aiosqlite"),
@@ -718,7 +724,7 @@ def _create_sqlite_engine(
         pool_size=connections,
         max_overflow=0,
         pool_timeout=patience / 2,
-        hide_parameters=True,  # They may be about people, and messages of errors are logged.
+        hide_parameters=True,  # Parameters may be personal data, and error messages are logged.
     )
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -729,7 +735,7 @@ def _create_sqlite_engine(
             "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
-            "secure_delete=ON",  # What is erased is overwritten, and not in pages that nobody reads.
+            "secure_delete=ON",  # Deleted data is overwritten, also in unused pages.
             f"query_only={int(begin == 'BEGIN')}",
         ):
             cursor.execute(f"PRAGMA {pragma}")
@@ -744,7 +750,7 @@ def _create_sqlite_engine(
 
 
 def _fetch_revision(connection: sa.Connection) -> str | None:
-    """Return the revision of the tables; None where there are none yet."""
+    """Return the revision of the tables, or None if there are no tables yet."""
     if not sa.inspect(connection).has_table(VERSION.name):
         return None
     return connection.execute(sa.select(VERSION.c.version_num)).scalar_one_or_none()

@@ -7,30 +7,30 @@ from sqlalchemy import Column, ForeignKey, Index, LargeBinary, Table, Text
 
 from edgeproxy.collector.database.schema import INTEGER, metadata
 
-# Usage on its way to Stripe (collector/billing/meter_export/outbox.py): what a customer used of a meter in a slice of
-# time, and each correction of that.
+# Usage on its way to Stripe (collector/billing/meter_export/outbox.py): a customer's usage of a meter in a slice of
+# time, and each correction of it.
 billing_outbox = Table(
     "billing_outbox",
     metadata,
     Column("customer", Text, primary_key=True),
     Column("meter", Text, primary_key=True),
-    Column("slice", INTEGER, primary_key=True, autoincrement=False),  # Its first second.
+    Column("slice", INTEGER, primary_key=True, autoincrement=False),  # The slice's first second.
     Column("revision", INTEGER, primary_key=True, autoincrement=False),
     Column("until", INTEGER, nullable=False),  # The slice's end.
-    Column("segment", INTEGER, nullable=False),  # The first second of the segment that it is of.
-    Column("value", INTEGER, nullable=False),  # Of a revision the difference.
+    Column("segment", INTEGER, nullable=False),  # The first second of its segment.
+    Column("value", INTEGER, nullable=False),  # For a revision, the difference.
     Column("identifier", Text, nullable=False),
-    Column("since", INTEGER, nullable=False, server_default="0"),  # What is dated before it, Stripe does not count.
-    Column("dated", INTEGER),  # None where no minute is left: then it is late.
+    Column("since", INTEGER, nullable=False, server_default="0"),  # Stripe ignores earlier events.
+    Column("dated", INTEGER),  # The timestamp; None if no minute is left, which makes it late.
     Column("state", Text, nullable=False),
     Column("attempts", INTEGER, nullable=False, server_default="0"),
     Column("key", INTEGER, nullable=False, server_default="0"),  # The number of the Idempotency-Key.
-    Column("in_doubt", INTEGER, nullable=False, server_default="0"),  # 1: some attempt had no certain answer.
-    Column("due", INTEGER, nullable=False, server_default="0"),  # Milliseconds; it rests until then.
+    Column("in_doubt", INTEGER, nullable=False, server_default="0"),  # 1: an attempt had no definite answer.
+    Column("due", INTEGER, nullable=False, server_default="0"),  # Milliseconds; it is not sent before.
     Column("first_sent", INTEGER),
-    Column("answer", Text),  # What Stripe said last.
+    Column("answer", Text),  # Stripe's last answer.
     Column("created", INTEGER, nullable=False),
-    Column("settled", INTEGER),  # When it came into a state that is an end.
+    Column("settled", INTEGER),  # When it reached a final state.
     Index("billing_outbox_identifier", "identifier", unique=True),
     Index("billing_outbox_state", "state", "due"),
     Index("billing_outbox_slice", "slice"),
@@ -38,7 +38,7 @@ billing_outbox = Table(
     sqlite_strict=True,
 )
 
-# The grid: each slice of which usage was read and fixed.
+# The slices whose usage has been read and fixed.
 billing_slices = Table(
     "billing_slices",
     metadata,
@@ -48,27 +48,27 @@ billing_slices = Table(
     sqlite_strict=True,
 )
 
-# One row: how the exporter is.
+# One row: the status of the exporter.
 billing_exporter = Table(
     "billing_exporter",
     metadata,
     Column("heartbeat", INTEGER, nullable=False),  # 0 before its first.
     Column("length", INTEGER, nullable=False),  # Seconds of a slice.
-    Column("stopped", Text),  # Why nothing is sent; None where something is.
-    # Rows that end in this time are looked up at Stripe before they are sent: the database was restored.
+    Column("stopped", Text),  # Why nothing is sent; None while sending.
+    # Rows that end within this time are looked up at Stripe before they are sent, because the database was restored.
     Column("recheck_from", INTEGER, nullable=False, server_default="0"),
     Column("recheck_until", INTEGER, nullable=False, server_default="0"),
     sqlite_strict=True,
 )
 
-# What Stripe has told (collector/billing/webhooks/receiver.py), kept before it was acknowledged.
+# Events from Stripe (collector/billing/webhooks/receiver.py). They are stored before they are acknowledged.
 webhook_events = Table(
     "webhook_events",
     metadata,
     Column("id", Text, primary_key=True),
     Column("type", Text, nullable=False),
     Column("object_type", Text, nullable=False),
-    Column("object", Text, nullable=False),  # The id of what has changed.
+    Column("object", Text, nullable=False),  # The id of the changed object.
     Column("livemode", INTEGER, nullable=False),
     Column("created", INTEGER, nullable=False),  # Unix seconds, by Stripe's clock.
     Column("received", INTEGER, nullable=False),
@@ -85,8 +85,8 @@ webhook_events = Table(
     sqlite_strict=True,
 )
 
-# How far Stripe's lists of events were read (collector/billing/webhooks/processor.py), so that those of a long outage
-# are found.
+# How far Stripe's event lists were read (collector/billing/webhooks/processor.py), so that events of a long outage are
+# found.
 webhook_polls = Table(
     "webhook_polls",
     metadata,
@@ -96,7 +96,7 @@ webhook_polls = Table(
     sqlite_strict=True,
 )
 
-# What was held against what, and how far it was apart (collector/billing/mismatch.py).
+# Results of reconciliations (collector/billing/mismatch.py).
 reconciliations = Table(
     "reconciliations",
     metadata,
@@ -109,29 +109,29 @@ reconciliations = Table(
     Column("units", INTEGER, nullable=False),
     Column("different", INTEGER, nullable=False),
     Column("level", Text, nullable=False),
-    Column("rows", Text, nullable=False),  # JSON: those that differ, the largest difference first.
+    Column("rows", Text, nullable=False),  # JSON: the discrepancies, largest first.
     Column("meters", Text, nullable=False, server_default="{}"),  # JSON: compared, units and different of each.
-    Column("cents", INTEGER),  # What the units cost, about; None where they are money themselves.
+    Column("cents", INTEGER),  # About what the units cost; None if the units are money.
     Column("cents_different", INTEGER),
     Index("reconciliations_kind", "kind", "at"),
     sqlite_strict=True,
 )
 
-# The shadow log: what each invoice of a period comes to by one rating of all that is known, whoever is charged.
+# The shadow log: the amount of each invoice by one rating of all known usage, whether or not the customer is charged.
 rated = Table(
     "rated",
     metadata,
     Column("invoice", Text, ForeignKey("invoices.id"), primary_key=True),
     Column("at", INTEGER, nullable=False),
     Column("shadow", INTEGER, nullable=False),  # Cents.
-    Column("real", INTEGER),  # What the invoice at Stripe comes to, without tax; None: nothing is charged, or yet.
+    Column("real", INTEGER),  # The invoice at Stripe without tax; None: not charged, or not yet.
     Column("charged_at", INTEGER),
     Index("rated_at", "at"),
     Index("rated_charged_at", "charged_at"),
     sqlite_strict=True,
 )
 
-# How the API of billing answers: a row for each hour, by what all collectors have counted.
+# Results of calls to the billing API: one row per hour, summed over all collectors.
 billing_answers = Table(
     "billing_answers",
     metadata,
@@ -141,21 +141,21 @@ billing_answers = Table(
     sqlite_strict=True,
 )
 
-# One row: who is charged, as people say at run time.
+# One row: the share of customers who are charged, as set at run time.
 rollout = Table(
     "rollout",
     metadata,
     Column("percent", INTEGER),  # None: as configured.
-    Column("since", INTEGER, nullable=False),  # Since when so many percent.
+    Column("since", INTEGER, nullable=False),  # The time when `percent` was set.
     Column("charging", INTEGER, nullable=False),
-    Column("stopped_by", Text),  # Who stopped it; None while somebody is charged.
-    Column("message", Text),  # What customers are told meanwhile.
+    Column("stopped_by", Text),  # The person who stopped charging; None while charging.
+    Column("message", Text),  # The text for customers meanwhile.
     Column("version", INTEGER, nullable=False),
-    Column("credits_meter", Text),  # What spends prepaid credits, as configured; None where none are sold.
+    Column("credits_meter", Text),  # The meter that spends prepaid credits, as configured; None: not sold.
     sqlite_strict=True,
 )
 
-# Times in which nothing was charged, for ever.
+# Times without charges. They are kept for ever.
 waivers = Table(
     "billing_waivers",
     metadata,

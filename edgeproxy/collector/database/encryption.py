@@ -1,7 +1,8 @@
-"""Encryption of columns at rest, under keys that are derived from secrets of the configuration.
+"""Encryption of columns at rest, with keys derived from secrets of the configuration.
 
-What Stripe sends has names and addresses of customers; its key comes from the secret that signs webhooks. Once that
-secret leaves the configuration, its payloads cannot be read, and need not be: changes are fetched from Stripe.
+Stripe's events hold names and addresses of customers. Their key is derived from the secret that signs webhooks. After
+that secret has left the configuration, their payloads are unreadable. They are not needed then: changes are fetched
+from Stripe.
 """
 
 import os
@@ -15,25 +16,25 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 NONCE_BYTES = 12
 KEY_BYTES = 32
 STRIPE_PAYLOADS = "edgeproxy webhook payloads"
-"""The purpose of what Stripe sends."""
+"""The purpose of payloads from Stripe."""
 
 
 class ColumnCipher:
-    """Encrypts and decrypts values under these secrets, of which the first one encrypts; there must be one.
+    """Encrypts and decrypts values with keys from at least one secret. The first secret encrypts.
 
-    What is encrypted for one `purpose` cannot be decrypted for another one.
+    A value encrypted for one `purpose` cannot be decrypted for another.
     """
 
     def __init__(self, secrets: Sequence[str], purpose: str = STRIPE_PAYLOADS) -> None:
         self._keys = [AESGCM(_derive_key(secret, purpose)) for secret in secrets]
 
     def encrypt(self, value: bytes, row: str) -> bytes:
-        """Encrypt a value of a row; it can be decrypted under the id of this row alone."""
+        """Encrypt a value of a row. It can only be decrypted with the id of this row."""
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._keys[0].encrypt(nonce, value, row.encode())
 
     def decrypt(self, closed: bytes, row: str) -> bytes | None:
-        """Decrypt a value; return None where its secret is not known any more."""
+        """Decrypt a value. Return None if its secret is no longer configured."""
         for key in self._keys:
             try:
                 return key.decrypt(closed[:NONCE_BYTES], closed[NONCE_BYTES:], row.encode())

@@ -1,7 +1,7 @@
-"""Group commit: items that come while one transaction is under way are written together by the next one.
+"""Group commit: the next transaction writes all items that arrive during the current one.
 
-The disk is waited for once for many items. Still nobody hears of an item before it is on disk, and an item that cannot
-be written is in no other one's way.
+Many items share one wait for the disk. An item is still acknowledged only when it is on disk, and an item that cannot
+be written does not block others.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ class _Waiting(NamedTuple, Generic[Item, Result]):
 
 
 class GroupCommit(Generic[Item, Result]):
-    """A queue to the database, served by `run` until `end`.
+    """A queue to the database. `run` processes it until `end`.
 
-    `write` writes items in one transaction, and returns a result for each. An item counts for `compute_cost`, and the
-    items of a transaction for `cost_max` at most, unless a single one has more.
+    `write` writes items in one transaction and returns a result for each. `compute_cost` gives the cost of an item. The
+    items of a transaction cost at most `cost_max`, unless it has a single item.
 
-    Where `write` raises an error of which `is_item_fault` holds, one item may be to blame: each is written by itself,
-    and what cannot be written then is replaced by `replace`, if that returns another item. All other errors go to
-    `fail`, which returns what those who wait are raised.
+    If `write` raises an error that `is_item_fault` accepts, one item may be to blame, so each item is written alone. If
+    that fails, `replace` may return a substitute to write. All other errors go to `fail`, and its result is raised in
+    the callers of `submit`.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class GroupCommit(Generic[Item, Result]):
         fail: Callable[[Sequence[Item], Exception], Exception] = lambda _items, error: error,
         on_queued: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`on_queued` is called with how many items wait for a transaction, whenever that changes."""
+        """`on_queued` is called with the number of waiting items whenever it changes."""
         self._write = write
         self._cost_max = cost_max
         self._is_item_fault = is_item_fault
@@ -53,9 +53,9 @@ class GroupCommit(Generic[Item, Result]):
         self._is_ending = False
 
     async def submit(self, item: Item) -> Result:
-        """Return the result of an item once it is on disk; raises what `fail` returns.
+        """Return the result of an item once it is on disk. Raises the result of `fail`.
 
-        It is written even if its sender leaves: half of a transaction cannot be taken back.
+        The item is written even if its sender leaves, because a part of a transaction cannot be undone.
         """
         result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(item, result))
@@ -64,7 +64,7 @@ class GroupCommit(Generic[Item, Result]):
         return await result
 
     async def run(self) -> None:
-        """Write what is queued, until `end` was called and nothing is."""
+        """Write queued items until `end` has been called and the queue is empty."""
         while True:
             while not self._queue:
                 if self._is_ending:
@@ -74,12 +74,12 @@ class GroupCommit(Generic[Item, Result]):
             await self._commit(self._take_group())
 
     def end(self) -> None:
-        """Let `run` return once nothing is queued."""
+        """Make `run` return once the queue is empty."""
         self._is_ending = True
         self._is_filled.set()
 
     def _take_group(self) -> list[_Waiting[Item, Result]]:
-        """Take from the queue what the next transaction writes."""
+        """Remove the items of the next transaction from the queue."""
         group = [self._queue.popleft()]
         cost = self._compute_cost(group[0].item)
         while self._queue and (cost := cost + self._compute_cost(self._queue[0].item)) <= self._cost_max:
@@ -88,7 +88,7 @@ class GroupCommit(Generic[Item, Result]):
         return group
 
     async def _commit(self, group: Sequence[_Waiting[Item, Result]]) -> None:
-        """Write these in one transaction, or if one of them is in the way of the others, one by one."""
+        """Write items in one transaction or, if one of them makes it fail, one by one."""
         items = [waiting.item for waiting in group]
         try:
             results = await self._write(items)

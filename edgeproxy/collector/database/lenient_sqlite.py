@@ -1,7 +1,7 @@
-"""Connections to SQLite that read text which is no UTF-8: a damaged value must not end the statements that pass by it.
+"""SQLite connections that read text with invalid UTF-8. A damaged value must not break statements that read its row.
 
-The driver raises an error for such a value, and loses the rows after it. Here the statement is executed again with
-U+FFFD in the place of what cannot be decoded. The driver's own decoder is several times as fast, so it comes first.
+The driver raises an error for such a value and drops the rows after it. This module executes the statement again and
+replaces undecodable bytes with U+FFFD. The driver's own decoder is several times as fast, so it is tried first.
 PostgreSQL refuses to store such text.
 """
 
@@ -13,9 +13,9 @@ from typing import ParamSpec, TypeVar
 from edgeproxy.base.log import RateLimitedLog
 
 UNDECODABLE = re.compile(r"Could not decode to UTF-8 column '(\w*)'")
-"""The beginning of the driver's error; the value follows, and is not for logs."""
+"""The beginning of the driver's error. The value follows and must not be logged."""
 READS = ("SELECT", "WITH")
-"""How statements begin that may be executed twice."""
+"""First words of statements that may be executed twice."""
 _limited_log = RateLimitedLog(600.0)
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
@@ -27,7 +27,7 @@ class LenientCursor(sqlite3.Cursor):
     _statement = ""
     _parameters: tuple[object, ...] = ()
     _delivered = 0
-    """Rows that were fetched of the statement."""
+    """Rows of the statement that were fetched."""
     _is_lenient = False
 
     def execute(self, statement: str, *parameters: object) -> "LenientCursor":
@@ -53,7 +53,7 @@ class LenientCursor(sqlite3.Cursor):
         return rows
 
     def fetchall(self) -> list[object]:
-        """Return the rows that are left."""
+        """Return the remaining rows."""
         rows: list[object] = self._fetch(super().fetchall)
         self._delivered += len(rows)
         return rows
@@ -69,7 +69,7 @@ class LenientCursor(sqlite3.Cursor):
         return self._decode(fetch, *arguments, **named)
 
     def _restart(self, error: sqlite3.OperationalError) -> None:
-        """Execute a statement that only reads once more, up to the row that could not be decoded; else raise."""
+        """Execute a statement that only reads again, up to the undecodable row. Raise `error` for other statements."""
         column = UNDECODABLE.match(str(error))
         if column is None or not self._statement.lstrip().upper().startswith(READS):
             raise error
@@ -88,9 +88,9 @@ class LenientCursor(sqlite3.Cursor):
 
 
 class LenientConnection(sqlite3.Connection):
-    """A connection with such cursors."""
+    """A connection with lenient cursors."""
 
-    def cursor(self, *_: object) -> LenientCursor:  # type: ignore[override]  # No other kind is asked for.
+    def cursor(self, *_: object) -> LenientCursor:  # No other kind is used.
         """Return a cursor."""
         return super().cursor(LenientCursor)
 

@@ -1,5 +1,6 @@
-"""Making the tables and changing them, with Alembic: imported only where there is something to do, as that takes a
-fifth of the time in which a collector starts.
+"""Create and change the tables with Alembic.
+
+The module is imported only if a migration is due, because the import takes a fifth of a collector's start.
 """
 
 import sqlalchemy as sa
@@ -12,15 +13,15 @@ from alembic.util.exc import CommandError
 
 
 class LaterRevisionError(Exception):
-    """The tables are of a revision that is not known here; says which."""
+    """The tables have a revision that this version does not know. The message names it."""
 
 
 class IrreversibleRevisionError(Exception):
-    """The tables cannot be brought to an earlier revision; says why."""
+    """The tables cannot be brought to an earlier revision. The message gives the reason."""
 
 
 def upgrade(connection: sa.Connection) -> None:
-    """Bring the tables to the newest revision, in the transaction that is under way; raises LaterRevisionError."""
+    """Migrate the tables to the newest revision in the current transaction. Raises LaterRevisionError."""
     try:
         command.upgrade(_build_config(connection), "head")
     except CommandError as error:
@@ -28,9 +29,9 @@ def upgrade(connection: sa.Connection) -> None:
 
 
 def downgrade(connection: sa.Connection, revision: str) -> None:
-    """Take back all migrations after a revision, in the transaction that is under way; what they added is gone.
+    """Undo all migrations after a revision in the current transaction. Their added data is lost.
 
-    Raises IrreversibleRevisionError where the revision is not an earlier one, or a migration cannot be taken back.
+    Raises IrreversibleRevisionError if the revision is not an earlier one, or if a migration cannot be undone.
     """
     config = _build_config(connection)
     current = MigrationContext.configure(connection).get_current_revision()

@@ -1,11 +1,11 @@
-"""Owner and login on PostgreSQL: tables belong to one role, and the collector serves as another, which owns nothing.
+"""Owner and login on PostgreSQL: one role owns the tables, and the collector logs in as another role that owns nothing.
 
-Whoever gets hold of the login can then read and write rows, as the collector does, and no more: neither switch
-row-level security off, nor change or drop a table, nor rewrite what is only ever added to, such as the audit log.
-`edgeproxy database migrate` runs as the owner: it makes the tables, and gives the login its rights (`grant_rights`).
-The collector makes and drops partitions by functions that run with the owner's rights (migrations 0029 and 0035).
+An attacker with the login can only read and write rows, like the collector. The login can neither switch off row-level
+security, nor change or drop a table, nor rewrite append-only tables, for example the audit log. `edgeproxy database
+migrate` runs as the owner: it creates the tables and grants the login its rights (`grant_rights`). The collector
+creates and drops partitions by functions that run with the owner's rights (migrations 0029 and 0035).
 
-A login that owns the tables itself goes on as it does: the collector then makes and changes them when it starts.
+A login that owns the tables also works: the collector then creates and migrates them at its start.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,48 +19,48 @@ from edgeproxy.collector.database.row_security import quote_name
 from edgeproxy.collector.database.schema import minutes_floor
 
 CREATE_PARTITION = "edgeproxy_create_partition"
-"""The function that makes the partition of a month, given its first day."""
+"""The function that creates the partition of a month, given its first day."""
 DROP_PARTITION = "edgeproxy_drop_partition"
-"""The function that drops the partition of a month, all of whose minutes are older than those that are kept."""
+"""The function that drops the partition of a month. It refuses minutes within the owner's retention."""
 READ = ("SELECT",)
 ADD = ("SELECT", "INSERT")
 CHANGE = ("SELECT", "INSERT", "UPDATE")
 ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
 RIGHTS: Mapping[str, tuple[str, ...]] = {
     "alembic_version": READ,
-    # Rows of these are only ever added.
+    # Rows of these tables are only ever added.
     "audit": ADD,
     "credit_transactions": ADD,
     "credit_entries": ADD,
     "invoice_lines": ADD,
-    # Minutes go with their partition, of which none is dropped that the owner keeps.
+    # Retention drops whole partitions, but no partition with minutes that the owner keeps.
     "ledger": CHANGE,
     "minutes_floor": READ,
 }
-"""Rights of the login by table; ALL for tables that are not named."""
+"""Rights of the login by table; ALL for tables not listed."""
 HINT = "have the owner run `edgeproxy database migrate`"
 
 
 class Ownership(NamedTuple):
-    """The owner of the tables, and the rights of the login to them."""
+    """The owner of the tables, and the login's rights to them."""
 
     login: str
     owner: str | None
-    """The role that owns the tables; None where there are none."""
+    """The role that owns the tables, or None if there are no tables."""
     has_ownership: bool
-    """Whether the login has the rights of that role; where there are no tables, whether it may make them."""
+    """True if the login has the rights of that role or, without tables, may create them."""
     powers: tuple[str, ...]
-    """Powers of a login without ownership beyond reading and writing rows, a clause each."""
+    """Surplus rights of a login without ownership, one clause each. It needs only to read and write rows."""
     missing: tuple[str, ...]
-    """Tables, sequences and functions to which a login without ownership lacks a right that it needs."""
+    """Tables, sequences and functions for which a login without ownership lacks a right."""
     schema: str
     """The schema of the tables."""
     settings: tuple[str, ...]
-    """Settings with which the server begins each session of the login, NAME=VALUE each."""
+    """Settings that the server applies to each session of the login, as NAME=VALUE."""
 
     @property
     def obstacle(self) -> str | None:
-        """The reason why a collector cannot serve with this login, a sentence; None where it can."""
+        """A sentence that says why a collector cannot use this login, or None if it can."""
         if self.has_ownership:
             return None
         if self.owner is None:
@@ -71,18 +71,16 @@ class Ownership(NamedTuple):
 
     @property
     def weakness(self) -> str | None:
-        """The reason why a holder of the login could do more than read and write rows, a sentence; None where they
-        could not.
-        """
+        """A sentence that says why the login can do more than read and write rows, or None if it cannot."""
         if self.has_ownership:
             return f"the user {self.login} owns the tables, and could switch row-level security off"
         return f"the user {self.login} {', and '.join(self.powers)}" if self.powers else None
 
     @property
     def altered(self) -> str | None:
-        """Why row-level security may not hold the sessions of the login as they begin, a sentence; None where it does.
+        """A sentence that says why row-level security may fail in the login's sessions, or None if it works.
 
-        Whoever has the login can alter its settings, which outlive a new password.
+        The login can alter its own settings. They remain after a change of its password.
         """
         settings = [setting for setting in self.settings if _is_decisive(setting, self.schema)]
         if not settings:
@@ -94,7 +92,7 @@ class Ownership(NamedTuple):
 
 
 def _is_decisive(setting: str, schema: str) -> bool:
-    """Return whether a setting decides as which role, with which policies, or on which tables a session works."""
+    """Return True if a setting changes the role, the policies or the tables that a session uses."""
     name, _, value = setting.partition("=")
     if name != "search_path":
         return name in DECISIVE
@@ -107,7 +105,7 @@ DECISIVE = frozenset(
         *("local_preload_libraries", "session_preload_libraries"),
     )
 )
-"""Settings by which a session could work otherwise than the collector expects; `search_path` may be another one."""
+"""Settings that make sessions work differently than the collector expects. Some values of `search_path` do so too."""
 
 _SCHEMA = "current_schema()::regnamespace"
 _OWNERSHIP = sa.text(f"""
@@ -145,7 +143,7 @@ _UNUSABLE = f"""
 
 
 async def fetch_ownership(connection: AsyncConnection) -> Ownership:
-    """Return who owns the tables, and what the user of the database may do to them."""
+    """Return the owner of the tables and the rights of the database user."""
     row = (await connection.execute(_OWNERSHIP)).one()
     settings = tuple(row.settings)
     if row.has_ownership or row.owner is None:
@@ -166,18 +164,18 @@ async def fetch_ownership(connection: AsyncConnection) -> Ownership:
 
 
 async def set_minutes_floor(connection: AsyncConnection, seconds: float | None) -> None:
-    """Set for how many seconds minutes are kept at least, whatever a login writes; None: for good.
+    """Set the least retention of minutes in seconds, independently of the login; None: keep minutes for ever.
 
-    For the owner of the tables, in a transaction.
+    The owner of the tables calls it in a transaction.
     """
     await connection.execute(sa.delete(minutes_floor))
     await connection.execute(sa.insert(minutes_floor), [{"seconds": None if seconds is None else int(seconds)}])
 
 
 async def grant_rights(connection: AsyncConnection, login: str) -> None:
-    """Give a login what the collector needs to serve with it, and take from it whatever else it was given.
+    """Grant a login the rights that the collector needs, and revoke all others.
 
-    For the owner of the tables, in a transaction.
+    The owner of the tables calls it in a transaction.
     """
     tables = (await connection.exec_driver_sql(_TABLES)).scalars().all()
     schema = (await connection.exec_driver_sql("SELECT quote_ident(current_schema())")).scalar_one()
@@ -186,7 +184,7 @@ async def grant_rights(connection: AsyncConnection, login: str) -> None:
 
 
 def _list_grants(schema: str, login: str, tables: Iterable[str]) -> Iterator[str]:
-    """List the statements that give a login its rights; both names are as SQL has them."""
+    """List the statements that grant a login its rights. Both names are SQL identifiers."""
     yield f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, {login}"
     yield f"REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {login}"
     yield f"GRANT USAGE ON SCHEMA {schema} TO {login}"

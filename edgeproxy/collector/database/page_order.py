@@ -1,4 +1,4 @@
-"""Pages of rows in an order that callers choose: each begins after the last row of the page before (keyset)."""
+"""Pages of rows in an order chosen by the caller. A page begins after the last row of the previous page (keyset)."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,9 +15,9 @@ async def order_page(
     *,
     descending: bool = False,
 ) -> AnySelect:
-    """Return the statement in the order of a column that is never null, then of the ids; after the row `after`.
+    """Return the statement ordered by a non-null column and then by id, beginning after the row `after`.
 
-    Texts are in the order of their characters on every database. There is nothing after a row that is not there.
+    Texts are in character order on every database. If the row `after` does not exist, the page is empty.
     """
     order: tuple[AnyColumn, ...] = (ids,)
     if by is not ids:
@@ -44,5 +44,5 @@ async def _find_row(
 
 
 def parse_sort(written: str) -> tuple[str, bool]:
-    """Return the column that a `sort` names, and whether it is descending: `-name` is."""
+    """Return the column of a `sort` parameter, and True if it is descending (`-name`)."""
     return written.removeprefix("-"), written.startswith("-")

@@ -1,6 +1,6 @@
-"""Jobs: work that is done again and again for as long as a process serves, whatever one run of it comes to.
+"""Jobs: work that a process repeats while it serves, even if single runs fail.
 
-Each run is in the `JobLog` that `report_runs` named in the context in which the job was started.
+The `JobLog` that `report_runs` set in the job's context records each run.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from edgeproxy.collector.database.single_runner import JobLock, LockLostError, a
 from edgeproxy.tracing.recorder import trace
 
 FOLLOW_SECONDS = 60.0
-"""The most seconds that a job waits after a start for those that it follows."""
+"""The longest time that a job waits after a start for the jobs that it follows, in seconds."""
 
 
 async def run_guarded(
     limited_log: log.RateLimitedLog, failed: str, work: Awaitable[object], *expected: type[Exception]
 ) -> bool:
-    """Await `work`; whether it was done. Where not, `failed` is logged with the reason.
+    """Await `work`. Return True on success; otherwise log `failed` with the reason and return False.
 
-    The traceback is logged too, unless the database is away or it is one of the `expected` exceptions.
+    The traceback is logged too, unless the database is unavailable or the exception is one of `expected`.
     """
     try:
         await work
@@ -50,35 +50,35 @@ class JobResult(StrEnum):
 
 
 class Rest(NamedTuple):
-    """The return value of a job that rests for another time than usual."""
+    """The return value of a job that pauses for other than its usual time."""
 
     seconds: float
 
 
 class Job(NamedTuple):
-    """Work that is done again and again."""
+    """Work that is repeated."""
 
     name: str
     """Name in metrics, in lower case with hyphens."""
     seconds: float
-    """The rest after each run, unless the work returns a `Rest`."""
+    """The pause after each run, unless the work returns a `Rest`."""
     failure: str
     """Log message of a failed run."""
     work: Callable[[], Awaitable[object]]
     expected: tuple[type[Exception], ...] = ()
     """Errors that are logged without a traceback."""
     lock: str | None = None
-    """The lock under which one collector of several runs the job; None where each runs it."""
+    """Only one collector runs the job, under this lock; None: every collector runs it."""
     gives_way: bool = True
-    """Whether it gives way to who waits for a page; not where somebody waits for the job itself."""
+    """True if it waits for page requests. False if somebody waits for the job itself."""
     holds_jobs: bool = False
-    """Whether a run of it is other jobs, under its lock, and goes on until the lock is lost."""
+    """True if a run consists of other jobs under its lock, and lasts until the lock is lost."""
     follows: tuple[str, ...] = ()
-    """The names of the jobs whose first run after a start comes before that of this one, which needs their results."""
+    """Names of jobs whose results it needs: its first run after a start waits for their first runs."""
 
 
 class JobRun(NamedTuple):
-    """A run of a job that is over."""
+    """A finished run of a job."""
 
     job: Job
     result: JobResult
@@ -86,20 +86,20 @@ class JobRun(NamedTuple):
 
 
 class JobStatus(NamedTuple):
-    """The status of a job of this process. Times are Unix seconds, None where there was no such run yet."""
+    """The status of a job in this process. Times are Unix seconds, or None if there was no such run yet."""
 
     job: Job
     running_since: float | None
-    """The time at which the present run began; None where the job rests."""
+    """The start of the current run, or None between runs."""
     last: JobRun | None
     ended_at: float | None
-    """The time at which the last run was over."""
+    """The end of the last run."""
     succeeded_at: float | None
-    """The time at which a run was last over that succeeded."""
+    """The end of the last successful run."""
 
 
 class JobLog:
-    """The jobs of a process, and the last run of each; `on_run` is called with each run that is over."""
+    """The jobs of a process with the last run of each. `on_run` is called with each finished run."""
 
     def __init__(self, on_run: Callable[[JobRun], None] = lambda _: None) -> None:
         self._on_run = on_run
@@ -107,7 +107,7 @@ class JobLog:
         self._run_ended = asyncio.Event()
 
     async def wait_for_runs(self, names: Collection[str]) -> None:
-        """Wait until each of these jobs has had a run here, for FOLLOW_SECONDS: another collector may run them."""
+        """Wait until each of these jobs has run here, but at most FOLLOW_SECONDS: another collector may run them."""
         try:
             async with asyncio.timeout(FOLLOW_SECONDS):
                 while not all(name in self._statuses and self._statuses[name].last for name in names):
@@ -121,7 +121,7 @@ class JobLog:
         self._statuses[job.name] = before._replace(running_since=time.time())
 
     def end_run(self, run: JobRun) -> None:
-        """Record that a run is over."""
+        """Record that a run has finished."""
         now, before = time.time(), self._statuses[run.job.name]
         succeeded_at = now if run.result is JobResult.SUCCEEDED else before.succeeded_at
         self._statuses[run.job.name] = JobStatus(run.job, None, run, now, succeeded_at)
@@ -130,7 +130,7 @@ class JobLog:
         self._on_run(run)
 
     def remove_job(self, job: Job) -> None:
-        """Forget a job that has ended, as where its lock is lost."""
+        """Remove a job that has ended, for example because its lock was lost."""
         self._statuses.pop(job.name, None)
 
     def list_statuses(self) -> list[JobStatus]:
@@ -139,17 +139,17 @@ class JobLog:
 
 
 STANDBY = object()
-"""The return value of `run_exclusively` where another collector runs the job."""
+"""The return value of `run_exclusively` if another collector runs the job."""
 _JOB_LOG: ContextVar[JobLog | None] = ContextVar("the log of the jobs of this context", default=None)
 
 
 def report_runs(job_log: JobLog) -> None:
-    """Record each run of the jobs that are started in this context from now on in this log."""
+    """Record the runs of all jobs that are started in this context from now on."""
     _JOB_LOG.set(job_log)
 
 
 async def repeat(job: Job, limited_log: log.RateLimitedLog) -> None:
-    """Do a job with a rest after each run, until cancelled."""
+    """Run a job repeatedly, with a pause after each run, until cancelled."""
     job_log = _JOB_LOG.get() or JobLog()
     try:
         await job_log.wait_for_runs(job.follows)
@@ -164,7 +164,7 @@ async def repeat(job: Job, limited_log: log.RateLimitedLog) -> None:
 
 
 async def _run_once(job: Job, limited_log: log.RateLimitedLog) -> tuple[JobResult, object]:
-    """Do a job once; return what the run came to, and what its work returned."""
+    """Run a job once. Return the outcome and the return value of its work."""
     returned: object = None
 
     async def work() -> None:
@@ -178,9 +178,9 @@ async def _run_once(job: Job, limited_log: log.RateLimitedLog) -> tuple[JobResul
 
 
 async def run_exclusively(database: Database, name: str, work: Callable[[], Awaitable[object]]) -> object:
-    """Do `work` unless another collector holds the lock of this name now; return STANDBY where one does.
+    """Run `work` under the lock of this name, or return STANDBY if another collector holds it.
 
-    Where the lock is lost meanwhile, the work is cancelled, and LockLostError raised.
+    If the lock is lost during the run, the work is cancelled and LockLostError is raised.
     """
     async with acquire_lock(database, name) as lock:
         if not lock.is_ours:

@@ -1,4 +1,4 @@
-"""The part of the map of personal data that is about what is sold, and the exchange with Stripe. Literal, pure."""
+"""The map of personal data for plans, invoices and the exchange with Stripe. Literal, pure."""
 
 from collections.abc import Mapping
 
@@ -25,7 +25,7 @@ from edgeproxy.collector.database.personal_marks import (
 )
 
 BILLING_TABLES: Mapping[str, TableEntry] = {
-    # ---- what is sold
+    # ---- plans and invoices
     "plan_versions": TableEntry(
         BOOKS, {"version": CUSTOMER_NAME}, "settings", copies="backups; a price of one customer is `PLAN@N+NAME`"
     ),
@@ -205,4 +205,4 @@ BILLING_TABLES: Mapping[str, TableEntry] = {
     ),
     "billing_waivers": TableEntry(BOOKS, {"who": OPERATOR, "why": REASON}),
 }
-"""Tables of billing, children before their parents where erasure deletes both."""
+"""Tables of billing. If erasure deletes children and parents, children come first."""

@@ -1,7 +1,7 @@
-"""The map of personal data: what each text or binary column of the database can hold about a person. Literal, pure.
+"""The map of personal data: which text and binary columns hold data about people. Literal, pure.
 
-A table names every such column, either as personal or as impersonal: `scripts/check` fails for those in neither. The
-erasure of customers, the export of their data and docs/privacy/data-map.md are made of this map.
+Each table lists all such columns, as personal or as impersonal. `scripts/check` fails for columns that are missing. The
+erasure of customers, the export of their data and docs/privacy/data-map.md are based on this map.
 """
 
 from collections.abc import Mapping
@@ -266,7 +266,7 @@ TABLES: Mapping[str, TableEntry] = {
         "until they unsubscribe; a day where they do not confirm", SUBSCRIBED, "token last_update language"
     ),
     "sign_ups": TableEntry("an hour, then to the next sign-up", SUBSCRIBED, "sha256"),
-    # Last: what erases by the name of a customer finds it here.
+    # Last, because erasure by name looks the customer up here.
     "customers": TableEntry(
         f"{DELETION}; id, name and tier for good",
         {
@@ -288,4 +288,4 @@ TABLES: Mapping[str, TableEntry] = {
         copies="backups; edges and hub have settings, and name or pseudonym; Stripe has the name",
     ),
 }
-"""The tables of the database, children before their parents where erasure deletes both."""
+"""The tables of the database. If erasure deletes children and parents, children come first."""

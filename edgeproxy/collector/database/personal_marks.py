@@ -1,4 +1,4 @@
-"""What the map of personal data says of a column and of a table. Pure."""
+"""Entries of the map of personal data: types and values for columns and tables. Pure."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Subject(StrEnum):
-    """A group of people that data may be about."""
+    """A group of people that data may concern."""
 
     CUSTOMER = "customers and their contacts"
     END_USER = "end users of customers"
@@ -15,7 +15,7 @@ class Subject(StrEnum):
 
 
 class PersonalData(NamedTuple):
-    """Data about a person that a column can hold: what it is, about whom, and what for."""
+    """Personal data in a column: its kind, the group of people, and the purpose."""
 
     what: str
     subject: Subject
@@ -23,7 +23,7 @@ class PersonalData(NamedTuple):
 
 
 class Erasure(StrEnum):
-    """What the erasure of a customer does to its rows of a table."""
+    """The effect of a customer's erasure on its rows of a table."""
 
     DELETES = "rows are deleted"
     CLEARS = "columns are cleared"
@@ -31,32 +31,32 @@ class Erasure(StrEnum):
 
 
 class Owner(NamedTuple):
-    """The column by which the rows of a customer are found."""
+    """The column that identifies the customer of a row."""
 
     column: str
     by: str
-    """`id` or `name` of the customer, or else the parent table whose row the column names."""
+    """`id` or `name` of the customer, or the parent table whose row the column refers to."""
     key: str = "id"
-    """The column of the parent table that it names."""
+    """The column of the parent table that it refers to."""
 
 
 class TableEntry(NamedTuple):
-    """What a table can hold about people."""
+    """The personal data in a table."""
 
     retention: str = ""
-    """For how long its rows are kept; `for good` says why."""
+    """The retention of its rows. `for good` is followed by the reason."""
     personal: Mapping[str, PersonalData] = {}
     impersonal: str = ""
-    """The other text and binary columns, with blanks between."""
+    """The other text and binary columns, separated by blanks."""
     owner: Owner | None = None
-    """How the rows of a customer are found; None where rows are not of one customer."""
+    """How to find the rows of a customer; None if rows do not belong to one customer."""
     erasure: Erasure = Erasure.NONE
     cleared: tuple[str, ...] = ()
     """The columns that erasure clears."""
     ended: tuple[str, ...] = ()
-    """The columns that are cleared when the books of their year end."""
+    """The columns that are cleared when the retention of their year's books ends."""
     operator_fields: Mapping[str, frozenset[str]] = {}
-    """Of columns with JSON that have something of operators in it: the members that name one, or that one wrote."""
+    """For JSON columns about operators: the members that name an operator, or that an operator wrote."""
     copies: str = "backups"
 
 
@@ -76,10 +76,10 @@ FREE = PersonalData("free text of a customer", _CUSTOMER, "telling apart what th
 MESSAGE = PersonalData("text or JSON about a customer's account", _CUSTOMER, "telling customers and operators")
 FAILURE = PersonalData("reason of a failure, which may quote an address", _CUSTOMER, "finding the fault")
 HANDLED = {"acknowledged_by": LABEL, "acknowledged_why": REASON, "assigned_to": LABEL, "assigned_by": LABEL}
-"""The columns of who handles an alert."""
+"""The columns with the people who handle an alert."""
 ID, NAME, DELETES, CLEARS = Owner("customer", "id"), Owner("customer", "name"), Erasure.DELETES, Erasure.CLEARS
 ONE = "a row for each of a few names"
 DELETION = "until 30 days after the deletion of the customer (`retention.deleted`)"
 BOOKS = "for good, as the books of a business are"
 BOOKS_END = "10 years from the end of its year on (`retention.invoices`)"
-"""Until when columns are kept that are cleared when the books of their year end."""
+"""Retention of columns that are cleared when the books of their year end."""

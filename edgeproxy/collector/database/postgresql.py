@@ -1,11 +1,11 @@
-"""Connections to PostgreSQL: to the primary alone, directly or through a pooler, as many as the URL permits.
+"""Connections to a PostgreSQL primary, directly or through a pooler. The URL limits their number.
 
-A connection counts only while its server takes changes. After a fail-over by address the old server may stay up, as a
-standby or read-only: its connections are ended, and new ones lead to the new primary. `Server.check_role` looks at
-a new connection, and again at a connection that was looked at more than ROLE_SECONDS ago. An error of a
-statement that says the same ends the connection as well.
+A connection is valid only while its server accepts writes. After a fail-over by address the old server may still run as
+a standby or read-only. Its connections are closed, and new ones reach the new primary. `Server.check_role` checks each
+new connection, and each connection last checked more than ROLE_SECONDS ago. A statement's error can also show that the
+server is no primary, and then closes the connection.
 
-A pooler by transaction, such as PgBouncer, gives each transaction any of its own connections to the server. Statements
+A pooler by transaction, for example PgBouncer, runs each transaction on any of its own server connections. Statements
 then have no names, and settings hold for one transaction.
 """
 
@@ -33,68 +33,70 @@ from edgeproxy.base.trust import create_context
 from edgeproxy.config.collector.database_url import CONNECTIONS_DEFAULT
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds until a server must have answered."""
+"""Seconds for a server's answer to a new connection."""
 STATEMENT_TIMEOUT, JOB_STATEMENT_TIMEOUT = 60.0, 300.0
-"""Seconds that a statement may take, and one that a job reads by. Half as long is waited for a connection that others
-use."""
+"""Seconds that a statement may take, and a statement of a job that reads.
+
+A caller waits for a free connection for at most half of that.
+"""
 APPLICATION = {"application_name": "edgeproxy collector"}
 SERVER_SETTINGS = {
-    # What was acknowledged must be on disk, whatever the server does for others.
+    # Acknowledged data must be on disk, even if the server's default is weaker.
     "synchronous_commit": "on",
-    # Row-level security makes short statements look dear, and to compile one takes up to a second.
+    # Row-level security makes the planner overestimate short statements, and compiling one takes up to a second.
     "jit": "off",
 }
-"""The settings of sessions, or of each transaction through a pooler."""
+"""The settings of sessions or, through a pooler, of each transaction."""
 JOB_SERVER_SETTINGS = SERVER_SETTINGS | {"max_parallel_workers_per_gather": "0"}
-"""The settings for jobs that read: a job that takes its time leaves cores to who waits."""
+"""The settings for jobs that read. A slow job leaves cores to page requests."""
 READERS_MAX = 4
-"""Connections for reading, and as many for what jobs read: pages wait for none of theirs."""
+"""Connections for reading. Jobs have the same number of their own, so pages never wait for a job's connection."""
 ROLE_SECONDS = 1.0
-"""Seconds for which a connection counts as one to the primary after its server said so."""
+"""Seconds until a connection's server is asked again whether it is the primary."""
 IS_WRITABLE = "SELECT NOT (pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool)"
-"""The statement that asks a server whether it takes changes."""
+"""The statement that asks whether a server accepts writes."""
 LOOKED_AT, LOOKED_AT_SECONDS = "looked at", "looked at seconds"
-"""Of the record of a connection: the driver's connection whose role is known, and the time of that."""
+"""Keys in a connection's record: the checked driver connection, and the time of the check."""
 LOST = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""Errors of a connection that is of no use any more."""
+"""Errors of a broken connection."""
 FALLBACK_MODES = ("allow", "prefer")
-"""Values of `sslmode` with which the server decides about TLS."""
+"""Values of `sslmode` that let the server decide about TLS."""
 VERIFIED_MODES = ("verify-ca", "verify-full")
 UNAVAILABLE_STATES = ("08", "53", "57P")
 """Prefixes of SQLSTATEs of an unavailable server: no connection, no resources, server starting or stopping."""
 READ_ONLY_STATE = "25006"
 RECOVERY_STATES = ("55000", "40001")
-"""SQLSTATEs that a standby shares with other faults; its messages say "recovery"."""
+"""SQLSTATEs of a standby. Other faults have them too, but only a standby's message says "recovery"."""
 
 
 Options = dict[str, Any]
-"""Options of the driver and of SQLAlchemy's dialect of it."""
+"""Options of the driver and of SQLAlchemy's dialect for it."""
 
 
 class NotPrimaryError(ConnectionError):
-    """The server takes no changes: it is a standby or read-only."""
+    """The server accepts no writes: it is a standby or read-only."""
 
     def __init__(self) -> None:
         super().__init__("PostgreSQL at this address is a standby or read-only, not the primary")
 
 
 class Connections(NamedTuple):
-    """How many connections a collector may have at once, by use. Beside these one writes."""
+    """The number of a collector's connections by use. One more connection writes."""
 
     readers: int
-    """Connections for reading, and as many for what jobs read."""
+    """Connections for reading. Jobs have as many of their own."""
     locks: int
-    """Connections that hold locks of jobs, each while its job does something."""
+    """Connections that hold locks of jobs, each while its job runs."""
 
     @classmethod
     def divide(cls, count: int) -> "Connections":
-        """Divide this number of connections."""
+        """Divide a number of connections."""
         readers = max(2, min(READERS_MAX, (count - 1) // 6))
         return cls(readers, count - 1 - 2 * readers)
 
 
 class Server:
-    """The PostgreSQL of a URL, of which `config.collector.database_url` has read the parameters."""
+    """A PostgreSQL server, from a URL whose parameters `config.collector.database_url` has checked."""
 
     def __init__(self, url: URL) -> None:
         options = {name: str(value) for name, value in url.query.items()}
@@ -103,12 +105,12 @@ class Server:
         self.name = url.set(query={}).render_as_string(hide_password=True)
         """The URL without its password and parameters."""
         self.is_pooled: bool | None = {"transaction": True, "none": False}.get(options.get("pooler", "auto"))
-        """Whether a pooler gives transactions any of its connections; None: no connection has shown it yet."""
+        """True if a pooler is used, False if not, None until the first connection has shown it."""
         self._detection = asyncio.Lock()
         self.connections = Connections.divide(int(options.get("connections", CONNECTIONS_DEFAULT)))
 
     def create_engines(self) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine, AsyncEngine]:
-        """Return the connections that write, that read, by which jobs read, and that hold locks of jobs."""
+        """Return the engines for writing, for reading, for jobs that read, and for locks of jobs."""
         readers, locks = self.connections
         return (
             self.create_engine(1),
@@ -125,9 +127,9 @@ class Server:
         patience: float | None = STATEMENT_TIMEOUT,
         settings: Mapping[str, str] = SERVER_SETTINGS,
     ) -> AsyncEngine:
-        """Return connections that are kept open; `more` are opened where they are needed, and ended again.
+        """Create an engine with permanent connections, and `more` that are opened on demand and closed after use.
 
-        `patience`: the seconds that a statement may take, of which half are waited for a connection; None: any time.
+        A statement may take `patience` seconds, and waiting for a connection half of that; None: no limit.
         """
         engine = create_async_engine(
             self._url,
@@ -155,7 +157,7 @@ class Server:
         return engine
 
     async def _open(self, **options: object) -> asyncpg.Connection:
-        """Open a connection to the primary. Raises NotPrimaryError, TlsFilesError, and errors of the driver."""
+        """Open a connection to the primary. Raises NotPrimaryError, TlsFilesError and errors of the driver."""
         connection = await asyncpg.connect(**options, ssl=await self._build_tls())
         try:
             await check_role(connection)
@@ -165,7 +167,7 @@ class Server:
         return connection
 
     async def _build_tls(self) -> ssl.SSLContext | str:
-        """Return TLS as libpq reads the parameters, and trust as all connections have it. Raises TlsFilesError."""
+        """Return a TLS context with libpq's meaning of the parameters and our trust settings. Raises TlsFilesError."""
         mode = self._options.get("sslmode", "prefer")
         ca, cert, key = (self._find_file(name) for name in ("sslrootcert", "sslcert", "sslkey"))
         if mode in FALLBACK_MODES or mode == "disable":
@@ -179,10 +181,11 @@ class Server:
         return None if written is None else Path(written)
 
     async def _detect_pooler(self, options: Options) -> None:
-        """Find out whether transactions of one connection go to one session of the server.
+        """Find out whether a pooler switches server sessions between transactions.
 
-        A server names the same session at the beginning of a connection and in a transaction, on two connections that
-        each have a transaction open. A pooler has a number of its own, or one that only one of both has.
+        The test opens two connections, each with an open transaction. Without a pooler the session id in the
+        transaction equals the id from the connection's start. A pooler invents an id, or reports an id that fits only
+        one of the two.
         """
         async with self._detection:
             if self.is_pooled is not None:
@@ -203,7 +206,7 @@ class Server:
 
 
 def build_pooled_options() -> Options:
-    """Return the options of connections through a pooler: statements without names, and no setting that it refuses."""
+    """Return the options of connections through a pooler: unnamed statements, and only settings that poolers accept."""
     return {
         "server_settings": APPLICATION,
         "statement_cache_size": 0,
@@ -213,14 +216,14 @@ def build_pooled_options() -> Options:
 
 
 def check_out(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
-    """Have the pool connect anew where the server has gone, or is not the primary any more.
+    """Make the pool reconnect if the server is gone or no longer the primary.
 
-    The driver has heard of a server that has gone: to ask would take three round trips.
+    If the driver knows that the server is gone, no query is sent: it would take three round trips.
     """
     driver_connection: asyncpg.Connection = connection.driver_connection
     if driver_connection.is_closed():
         raise sa.exc.DisconnectionError
-    if driver_connection is not record.info.get(LOOKED_AT):  # It is new, and was looked at.
+    if driver_connection is not record.info.get(LOOKED_AT):  # A new connection has just been checked.
         record.info.update({LOOKED_AT: driver_connection, LOOKED_AT_SECONDS: monotonic()})
     elif monotonic() - record.info[LOOKED_AT_SECONDS] > ROLE_SECONDS:
         try:
@@ -231,16 +234,16 @@ def check_out(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: 
 
 
 async def check_role(connection: asyncpg.Connection) -> None:
-    """Return if the server of a connection takes changes. Raises NotPrimaryError, and errors of the driver."""
+    """Check that the server of a connection accepts writes. Raises NotPrimaryError and errors of the driver."""
     if not await connection.fetchval(IS_WRITABLE, timeout=CONNECT_TIMEOUT):
         raise NotPrimaryError
 
 
 def translate_unavailable(context: ExceptionContext) -> Exception | None:
-    """Return an OperationalError where the server is unavailable, was killed or takes no changes; else None."""
+    """Return an OperationalError if the server is unavailable, was killed or accepts no writes; otherwise None."""
     original = context.original_exception
     _hide_detail(original, context.sqlalchemy_exception)
-    # The server was killed while the connection waited for it: the driver takes it for in use ever after.
+    # The server was killed during a query: the driver would consider the connection busy for ever.
     is_stuck = isinstance(original.__cause__, asyncpg.InternalClientError)
     is_demoted = says_not_primary(original)
     if not (is_stuck or is_demoted or str(getattr(original, "sqlstate", None)).startswith(UNAVAILABLE_STATES)):
@@ -250,13 +253,13 @@ def translate_unavailable(context: ExceptionContext) -> Exception | None:
 
 
 def says_not_primary(error: BaseException) -> bool:
-    """Return whether an error says that the server is a standby, or read-only."""
+    """Return True if an error says that the server is a standby or read-only."""
     state = getattr(error, "sqlstate", None)
     return state == READ_ONLY_STATE or (state in RECOVERY_STATES and "recovery" in str(error))
 
 
 def _hide_detail(original: BaseException, raised: BaseException | None) -> None:
-    """Take the DETAIL out of the messages of an error: it quotes the row, which may be about a person."""
+    """Remove DETAIL from the messages of an error. It quotes the row, which may hold personal data."""
     if isinstance(original.__cause__, asyncpg.PostgresError):
         original.__cause__.detail = None
     for error in (original, raised):

@@ -1,4 +1,4 @@
-"""Precedence: who waits for a page goes first, and jobs of the same process give way to them, within bounds."""
+"""Precedence: page requests go first. Jobs of the same process wait for them, within bounds."""
 
 import asyncio
 import time
@@ -7,19 +7,20 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 RESTS = 9.0
-"""The longest rest of a job, by the time that it worked: with somebody always waiting it has a tenth."""
+"""The longest pause of a job, as a multiple of its working time: under constant requests it works a tenth of the time.
+"""
 WAIT_MAX = 1.0
-"""Seconds that a job waits at most, however long it worked before."""
+"""Seconds that a job waits at most, even after a long time of work."""
 LINGER = 0.1
-"""Seconds for which a claim holds after its end: who has waited mostly asks for more at once, the rest of a page."""
+"""Seconds that a claim stays valid after its end. A browser usually requests the rest of the page at once."""
 
 
 class _Turn:
-    """A job's time of work. It gives way from the second `since` of the monotonic clock on."""
+    """A job's working time. From the second `since` of the monotonic clock on, it waits for page requests."""
 
     def __init__(self, after: float) -> None:
         self.since = time.monotonic() + after
-        self.worked = 0.0  # Seconds of work for which it has not rested.
+        self.worked = 0.0  # Seconds of work since its last pause.
         self.works_since: float | None = None
 
 
@@ -28,7 +29,7 @@ _TURN: ContextVar[_Turn | None] = ContextVar("the turn of the job of this contex
 
 @contextmanager
 def giving_way(after: float = 0.0) -> Iterator[None]:
-    """Have what is done here, and in tasks started here, give way to who waits, from `after` seconds on."""
+    """Make this block and tasks started in it wait for page requests, beginning after `after` seconds."""
     token = _TURN.set(_Turn(after))
     try:
         yield
@@ -37,13 +38,13 @@ def giving_way(after: float = 0.0) -> Iterator[None]:
 
 
 def is_giving_way() -> bool:
-    """Return whether what is done here gives way."""
+    """Return True if the current context waits for page requests."""
     return _TURN.get() is not None
 
 
 @contextmanager
 def counting_work() -> Iterator[None]:
-    """Count the time in here as work, if this is a job's: with a connection, and not what it waits for without one."""
+    """Count the time of this block as a job's work. The block holds a connection; waiting for one does not count."""
     turn = _TURN.get()
     if turn is None or turn.works_since is not None:
         yield
@@ -57,7 +58,7 @@ def counting_work() -> Iterator[None]:
 
 
 class Precedence:
-    """Who is waited for in a process. Lives in one event loop."""
+    """The pending page requests of a process. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self._waiting = 0
@@ -65,7 +66,7 @@ class Precedence:
 
     @contextmanager
     def claim(self) -> Iterator[None]:
-        """Have jobs give way meanwhile, and for LINGER more: somebody waits for what is done here."""
+        """Make jobs wait during the block and for LINGER seconds after it, because a page request needs its result."""
         self._waiting += 1
         self._free.clear()
         try:
@@ -79,11 +80,11 @@ class Precedence:
             self._free.set()
 
     def is_due(self) -> bool:
-        """Return whether `give_way` may wait."""
+        """Return True if `give_way` may wait."""
         return self._waiting > 0 and is_giving_way()
 
     async def give_way(self) -> None:
-        """Wait while somebody waits, if this is a job's, but no longer than RESTS times as long as it worked."""
+        """Wait while page requests are pending. A job waits at most RESTS times its working time."""
         turn, now = _TURN.get(), time.monotonic()
         if turn is None or now < turn.since:
             return
@@ -92,7 +93,7 @@ class Precedence:
         while self._waiting and (left := until - time.monotonic()) > 0:
             try:
                 async with asyncio.timeout(left):
-                    await self._free.wait()  # Who has claimed again by now is seen by the loop.
+                    await self._free.wait()  # A new claim may exist by now; the loop checks.
             except TimeoutError:
                 break
         turn.worked = 0.0

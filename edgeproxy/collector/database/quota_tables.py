@@ -1,24 +1,23 @@
-"""The tables of quotas and limits: the places that are taken, what the ledger has counted that edges must know of, and
-raises of limits."""
+"""The tables of quotas and limits: allocations, counts that edges need, and raises of limits."""
 
 from sqlalchemy import Column, ForeignKey, Index, Table, Text, UniqueConstraint
 
 from edgeproxy.collector.database.schema import INTEGER, metadata
 
-# What exists and takes a place each, such as workflows and seats (collector/quotas/allocations.py).
+# Existing items that take a seat each, for example workflows and members (collector/quotas/allocations.py).
 holdings = Table(
     "holdings",
     metadata,
     Column("customer", Text, primary_key=True),  # The name.
     Column("meter", Text, primary_key=True),
-    Column("item", Text, primary_key=True),  # The id that whoever took the place gave it.
+    Column("item", Text, primary_key=True),  # The id, chosen by the service that reported the item.
     Column("taken_at", INTEGER, nullable=False),  # Unix milliseconds.
-    Column("expires_at", INTEGER),  # When it is given back by itself; None: never.
-    Column("token", Text, nullable=False),  # Who took it.
+    Column("expires_at", INTEGER),  # When it is released automatically; None: never.
+    Column("token", Text, nullable=False),  # The token that reported it.
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )
-# From when to when those were held that are held no more, without their items: what is billed of places. Unix ms.
+# The times of released items, without the items, for billing by time. Unix ms.
 past_holdings = Table(
     "past_holdings",
     metadata,
@@ -31,7 +30,7 @@ past_holdings = Table(
     sqlite_strict=True,
 )
 
-# The quotas that customers have by their plans, beside those of their tiers
+# Quotas that customers have through their plans, in addition to their tiers
 # (collector/billing/subscriptions/entitlements.py).
 entitlements = Table(
     "entitlements",
@@ -42,29 +41,29 @@ entitlements = Table(
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )
-# Soft caps that were passed, from which on their grace runs.
+# Breached soft caps; the grace period starts with the breach.
 quota_passes = Table(
     "quota_passes",
     metadata,
     Column("customer", Text, primary_key=True),  # The name.
     Column("meter", Text, primary_key=True),
     Column("period", INTEGER, nullable=False),  # The number of the period.
-    Column("at", INTEGER, nullable=False),  # The Unix second at which it was found.
-    Column("due", INTEGER, nullable=False),  # That at which the grace is over.
-    Column("until", INTEGER, nullable=False),  # That at which the period is.
-    Column("is_over", INTEGER, nullable=False),  # 1: edges know that the grace is over.
+    Column("at", INTEGER, nullable=False),  # The Unix second when the breach was detected.
+    Column("due", INTEGER, nullable=False),  # The Unix second when the grace period ends.
+    Column("until", INTEGER, nullable=False),  # The Unix second when the quota period ends.
+    Column("is_over", INTEGER, nullable=False),  # 1: edges know that the grace period is over.
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )
 
-# What the ledger has counted of quotas that are nearly used up, or are (collector/quotas/counts.py). `seq` grows with
-# each change, so that edges ask for what is new.
+# Ledger counts of quotas that are used up or nearly so (collector/quotas/counts.py). `seq` grows with each change, so
+# that edges can request only new counts.
 quota_counts = Table(
     "quota_counts",
     metadata,
     Column("customer", Text, primary_key=True),  # The name.
     Column("meter", Text, primary_key=True),
-    Column("per", Text, primary_key=True),  # `day`, `month`, or what an entitlement says.
+    Column("per", Text, primary_key=True),  # `day`, `month`, or the period of an entitlement.
     Column("timezone", Text, primary_key=True),
     Column("period", INTEGER, nullable=False),  # The number of the day or the month.
     Column("used", INTEGER, nullable=False),
@@ -74,7 +73,7 @@ quota_counts = Table(
     sqlite_strict=True,
 )
 
-# Raises of customers' rates and concurrency, one at a time for each; times are Unix milliseconds
+# Raises of customers' rates and concurrency, at most one per customer. Times are Unix milliseconds
 # (collector/accounts/limit_raises.py).
 limit_raises = Table(
     "limit_raises",
@@ -83,7 +82,7 @@ limit_raises = Table(
     Column("factor", INTEGER, nullable=False),
     Column("created_at", INTEGER, nullable=False),
     Column("ends_at", INTEGER, nullable=False),
-    Column("by", Text, nullable=False),  # Who raised them, as in the audit log.
+    Column("by", Text, nullable=False),  # The actor, as in the audit log.
     Column("why", Text, nullable=False),
     Index("limit_raises_ends_at", "ends_at"),
     sqlite_with_rowid=False,

@@ -1,4 +1,4 @@
-"""What a page reads once, however many calls of the API it takes to show it."""
+"""Shared reads: the API calls of one page read each value once."""
 
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -7,16 +7,14 @@ from typing import TypeVar, cast
 
 T = TypeVar("T")
 ReadValues = dict[Hashable, object]
-"""What was read, by what it is."""
+"""Values that were read, by key."""
 
 _VALUES: ContextVar[ReadValues | None] = ContextVar("what was read for the page of this context", default=None)
 
 
 @contextmanager
 def reading_once(values: ReadValues | None) -> Iterator[None]:
-    """Have `fetch_once` look among these values meanwhile, which calls of one page share; None: for what changes
-    anything.
-    """
+    """Share `values` among the `fetch_once` calls of one page; None: no sharing, for requests that change data."""
     token = _VALUES.set(values)
     try:
         yield
@@ -25,9 +23,9 @@ def reading_once(values: ReadValues | None) -> Iterator[None]:
 
 
 async def fetch_once(key: Hashable, fetch: Callable[[], Awaitable[T]]) -> T:
-    """Return what `fetch` returns, or what it returned for this key before, where it is for the same page.
+    """Return the result of `fetch`, or its earlier result for this key and page.
 
-    Calls that are made side by side may each fetch what none of them has yet.
+    Concurrent calls may each fetch a value that is not shared yet.
     """
     values = _VALUES.get()
     if values is None:

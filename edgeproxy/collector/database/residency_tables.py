@@ -1,24 +1,24 @@
-"""The table of moves of customers between residencies, on the metadata of `schema.py`. Times are Unix milliseconds."""
+"""The tables of customers' moves between residencies, on the metadata of `schema.py`. Times are Unix milliseconds."""
 
 from sqlalchemy import Column, ForeignKey, Index, Table, Text, text
 
 from edgeproxy.collector.database.schema import INTEGER, metadata
 
-# Moves, at the residency that is left and at the one that is moved to (collector/residency/moves.py).
+# Moves. Both residencies have a row for a move (collector/residency/moves.py).
 customer_moves = Table(
     "customer_moves",
     metadata,
-    Column("id", Text, primary_key=True),  # UUIDv7, of the residency that is left; the other one has the same.
+    Column("id", Text, primary_key=True),  # UUIDv7, chosen by the old residency. Both residencies use it.
     Column("customer", Text, ForeignKey("customers.id"), nullable=False),
     Column("side", Text, nullable=False),  # `out` or `in`.
-    Column("residency", Text, nullable=False),  # The other one.
-    Column("peer", Text),  # The id of the customer there; None: it is not there yet.
+    Column("residency", Text, nullable=False),  # The other residency.
+    Column("peer", Text),  # The customer's id there; None until it exists there.
     Column("state", Text, nullable=False),
     Column("created_at", INTEGER, nullable=False),
-    Column("gone_at", INTEGER),  # Since when edges go over.
+    Column("gone_at", INTEGER),  # The time since which edges switch over.
     Column("ended_at", INTEGER),
-    Column("counted", Text),  # JSON: usage by meter at the end of a move out; what comes later is late.
-    Column("promised", Text),  # JSON: credits that are booked there, and not here yet.
+    Column("counted", Text),  # JSON: usage by meter at the end of a move out. Later usage is late.
+    Column("promised", Text),  # JSON: credits booked there, but not yet here.
     Index("customer_moves_customer", "customer"),
     Index(
         "customer_moves_open",
@@ -30,11 +30,11 @@ customer_moves = Table(
     sqlite_strict=True,
 )
 
-# Arrivals that were withdrawn, some of them before they came: a call of a command that was killed may come late.
+# Withdrawn arrivals. A killed command's request may arrive late, so an arrival can be withdrawn before it arrives.
 withdrawn_arrivals = Table(
     "withdrawn_arrivals",
     metadata,
-    Column("id", Text, primary_key=True),  # Of the move.
+    Column("id", Text, primary_key=True),  # The id of the move.
     Column("withdrawn_at", INTEGER, nullable=False),
     Index("withdrawn_arrivals_withdrawn_at", "withdrawn_at"),
     sqlite_strict=True,

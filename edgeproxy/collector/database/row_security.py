@@ -1,14 +1,14 @@
-"""Row-level security on PostgreSQL: the second wall between customers, behind the handlers' own WHERE.
+"""Row-level security on PostgreSQL: a second barrier between customers, behind the WHERE clauses of the handlers.
 
 A transaction that serves one customer runs as the role `edgeproxy_customer`, with the customer's name in the setting
-`edgeproxy.customer` (`serving`). That role owns nothing. It may do to each table what is listed here and no more, and
-policies show it the rows of that customer alone: without a name, none. All other work runs as the user of the database
-URL, which sees every row as a member of `edgeproxy_collector`. Security is forced, so that it holds the tables' owner
-too. SQLite has nothing of the kind.
+`edgeproxy.customer` (`serving`). That role owns no table and has only the rights listed here. Policies show it only the
+rows of that customer, or no rows without a name. All other work runs as the user of the database URL, who sees every
+row as a member of `edgeproxy_collector`. Security is forced, so it also applies to the owner of the tables. SQLite has
+no row-level security.
 
-Policies are not part of a migration: they are compared with the tables below at each start, and brought up to date,
-since an administrator may have to make the roles later, and a dump may have been restored without rights. A migration
-that changes a column which a policy names drops that policy, and the start that follows makes it again.
+Policies are not part of a migration. Each start compares them with the tables below and updates them, because an
+administrator may create the roles later, or a dump may be restored without rights. A migration that changes a column
+used in a policy drops that policy, and the next start creates it again.
 """
 
 import hashlib
@@ -23,18 +23,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 CUSTOMER_ROLE = "edgeproxy_customer"
 """The role of transactions that serve one customer."""
 COLLECTOR_ROLE = "edgeproxy_collector"
-"""The role whose members see the rows of all customers. It has no right to a table by itself."""
+"""The role whose members see the rows of all customers. The role itself has no rights to tables."""
 SETTING = "edgeproxy.customer"
-"""The setting with the name of the customer who is served."""
+"""The setting with the name of the served customer."""
 LOCK = 7305_0004
-"""The advisory lock of PostgreSQL under which policies are changed."""
+"""PostgreSQL's advisory lock for changing policies."""
 LOCK_TIMEOUT = "5s"
 """Longest wait for a table that is in use; later users of the table wait as well."""
 
 NAME = f"current_setting('{SETTING}', true)"
-"""The name of the customer who is served, in SQL: null or empty without one."""
+"""The name of the served customer in SQL; null or empty if there is none."""
 ID = f"(SELECT c.id FROM customers c WHERE c.name = {NAME})"
-"""The id of that customer, which a statement looks up once."""
+"""The id of the served customer. A statement evaluates it once."""
 
 READ = ("SELECT",)
 ADD = ("SELECT", "INSERT")
@@ -47,34 +47,34 @@ class CustomerRows(NamedTuple):
     """A table with rows of customers."""
 
     own: str
-    """The condition, in SQL, that a row is of the customer who is served."""
+    """The SQL condition that a row belongs to the served customer."""
     rights: tuple[str, ...] = NONE
-    """Rights to these rows of a transaction that serves a customer."""
+    """Rights of a transaction that serves a customer to that customer's rows."""
 
 
 def by_name(*rights: str) -> CustomerRows:
-    """CustomerRows with the name of their customer."""
+    """Return CustomerRows for a table with the customer's name."""
     return CustomerRows(f"customer = {NAME}", rights)
 
 
 def by_id(*rights: str) -> CustomerRows:
-    """CustomerRows with the id of their customer."""
+    """Return CustomerRows for a table with the customer's id."""
     return CustomerRows(f"customer = {ID}", rights)
 
 
 def by_parent(
     table: str, parent: str, column: str, key: str = "id", *, of: str = f"= {NAME}", rights: tuple[str, ...]
 ) -> CustomerRows:
-    """CustomerRows that belong to a row of `parent`, which has the customer: their `column` is its `key`.
+    """Return CustomerRows whose customer is in a row of `parent`: their `column` equals its `key`.
 
-    EXISTS lets the planner choose between a look by the parent's key and a hash of all of the customer's.
+    EXISTS lets the planner choose between an index lookup in the parent and a hash of all rows of the customer.
     """
     own = f"EXISTS (SELECT FROM {parent} p WHERE p.{key} = {table}.{column} AND p.customer {of})"
     return CustomerRows(own, rights)
 
 
 PROTECTED: Mapping[str, CustomerRows] = {
-    # Who pays, and what edges know of them.
+    # Customers and the settings that edges have.
     "customers": CustomerRows(f"name = {NAME}", ("SELECT", "UPDATE")),
     "keys": by_id(*CHANGE),
     "limit_raises": by_id(*READ),
@@ -90,7 +90,7 @@ PROTECTED: Mapping[str, CustomerRows] = {
     "sessions": by_name(),
     "sign_in_links": by_name(),
     "held_forms": by_name(),
-    # What was used.
+    # Usage.
     "series": by_name(*READ),
     "series_dimensions": by_parent("series_dimensions", "series", "series", rights=READ),
     "dimension_values": by_name(),
@@ -122,7 +122,7 @@ PROTECTED: Mapping[str, CustomerRows] = {
     ),
     "anomalies": by_name(*READ),
     "anomaly_baselines": by_name(),
-    # What is sold, billed and paid.
+    # Plans, bills and payments.
     "plan_versions": CustomerRows(f"split_part(version, '+', 2) IN ('', {NAME})", READ),
     "price_moves": CustomerRows(f"split_part(after, '+', 2) IN ('', {NAME})", READ),
     "billing_customers": by_id(*ADD),
@@ -154,7 +154,7 @@ SHARED = {
     "billing_waivers": "when nothing was charged",
     "credit_head": "how far usage is booked: the end of the journal of credits",
 }
-"""The tables without customers that transactions which serve one may read, and what is in them."""
+"""The tables without customers that transactions serving a customer may read, and their content."""
 
 CLOSED = {
     "alembic_version": "the revision of the tables",
@@ -190,7 +190,7 @@ CLOSED = {
     "sign_ups": "addresses of people who are no customers yet",
     "status_subscribers": "addresses of the public that have updates of incidents",
 }
-"""The tables that transactions which serve a customer may not touch, and what is in them."""
+"""The tables that transactions serving a customer may not use, and their content."""
 
 _SERVED: ContextVar[str | None] = ContextVar("the customer who is served", default=None)
 _IS_SERVING = "edgeproxy_serves_customer"
@@ -203,7 +203,7 @@ _RETURN = f"SELECT set_config('role', '{CUSTOMER_ROLE}', true)"
 
 @contextmanager
 def serving(customer: str | None) -> Iterator[None]:
-    """Let all transactions that begin within the block serve this customer alone; None: no single customer."""
+    """Restrict all transactions that begin within the block to this customer; None: no restriction."""
     token = _SERVED.set(customer)
     try:
         yield
@@ -212,22 +212,23 @@ def serving(customer: str | None) -> Iterator[None]:
 
 
 def served_customer() -> str | None:
-    """Return the name of the customer whom transactions serve now; None where they do not serve one alone."""
+    """Return the name of the customer that transactions serve now, or None if they are not restricted."""
     return _SERVED.get()
 
 
 async def serve(connection: AsyncConnection, customer: str) -> None:
-    """Restrict the transaction that begins here to this customer's rows until it ends. PostgreSQL only."""
+    """Restrict the transaction to this customer's rows until it ends. PostgreSQL only."""
     await connection.exec_driver_sql(_SERVE, (customer,))
     await connection.execution_options(**{_IS_SERVING: True})
 
 
 @asynccontextmanager
 async def across_customers(connection: AsyncConnection) -> AsyncIterator[None]:
-    """Run some statements of a transaction with the rights of the collector, whoever is served.
+    """Run statements with the rights of the collector inside a transaction that serves a customer.
 
-    It is for what has no customer and is written with a customer's change, such as the audit log: its chain is one for
-    all, so that the last entry may be anybody's. What is in the block must not depend on what a caller may see.
+    Use it for data that has no customer but is written with a customer's change, for example the audit log: all
+    customers share its hash chain, so its last entry may belong to any of them. The result must not depend on the
+    caller's rights.
     """
     sync = connection.sync_connection
     if sync is None or not sync.get_execution_options().get(_IS_SERVING):
@@ -238,7 +239,8 @@ async def across_customers(connection: AsyncConnection) -> AsyncIterator[None]:
     try:
         yield
     except Exception:
-        # Whoever catches it may go on in this transaction, unless it has failed: then nothing can be done in it.
+        # The caller may catch the error and continue the transaction. If the transaction has failed, no statement
+        # works.
         with suppress(sa.exc.SQLAlchemyError):
             await _serve_again(connection)
         raise
@@ -254,27 +256,27 @@ async def _serve_again(connection: AsyncConnection) -> None:
 
 
 class HiddenRowsError(Exception):
-    """The user of the database sees none of the rows that row-level security covers: a sentence with what to do."""
+    """The database user sees no rows of the protected tables. The message is a sentence that says what to do."""
 
 
 class Login(NamedTuple):
-    """The database user, and its rights regarding both roles."""
+    """The database user and its rights through both roles."""
 
     name: str
     has_roles: bool
-    """Whether both are there."""
+    """True if both roles exist."""
     sees_all: bool
-    """Whether policies show it all rows: a member of COLLECTOR_ROLE that inherits, BYPASSRLS, or a superuser."""
+    """True if policies show it all rows: an inheriting member of COLLECTOR_ROLE, BYPASSRLS or a superuser."""
     may_serve: bool
-    """Whether it may take on CUSTOMER_ROLE."""
+    """True if it may switch to CUSTOMER_ROLE."""
 
     def hidden_by(self, states: Mapping[str, "TableState"]) -> bool:
-        """Return whether policies that are in force show it nothing."""
+        """Return True if active policies hide all rows from the user."""
         return not self.sees_all and any(state.is_enabled for state in states.values())
 
     @property
     def is_complete(self) -> bool:
-        """Whether policies can be in force with this user."""
+        """True if this user can work with active policies."""
         return self.has_roles and self.sees_all and self.may_serve
 
 
@@ -301,7 +303,7 @@ _NO_RIGHT = "42501"
 _LOCKED = "55P03"
 
 Begin = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
-"""Begins a transaction."""
+"""A function that begins a transaction."""
 
 
 class TableState(NamedTuple):
@@ -310,13 +312,13 @@ class TableState(NamedTuple):
     is_enabled: bool
     is_forced: bool
     policies: tuple[str, ...]
-    """Each with its comment."""
+    """The name of each policy with its comment."""
     rights: tuple[str, ...]
     """Rights of CUSTOMER_ROLE."""
 
 
 def expected_state(table: str) -> TableState:
-    """Return what a table is to have."""
+    """Return the state that a table should have."""
     if (rows := PROTECTED.get(table)) is not None:
         policies = (f"collector_rows {_digest('true')}", f"customer_rows {_digest(rows.own)}")
         return TableState(True, True, policies, rows.rights)
@@ -324,7 +326,7 @@ def expected_state(table: str) -> TableState:
 
 
 async def fetch_states(connection: AsyncConnection) -> dict[str, TableState]:
-    """Return what each of our tables has; partitions are left out, as nobody but their owner has a right to them."""
+    """Return the state of each of our tables. Partitions are left out, since only their owner has rights to them."""
     rows = await connection.exec_driver_sql(_TABLES)
     return {
         row.relname: TableState(
@@ -336,13 +338,13 @@ async def fetch_states(connection: AsyncConnection) -> dict[str, TableState]:
 
 
 async def fetch_login(connection: AsyncConnection) -> Login:
-    """Return what the user of the database may do."""
+    """Return the database user and its rights."""
     row = (await connection.execute(_LOGIN)).one()
     return Login(row.name, row.has_roles, bool(row.is_exempt or row.sees_all), bool(row.may_serve))
 
 
 async def find_gap(connection: AsyncConnection) -> str | None:
-    """Return why row-level security does not hold customers here, a sentence; None where it does."""
+    """Return a sentence that says why row-level security does not restrict customers, or None if it does."""
     login, states = await fetch_login(connection), await fetch_states(connection)
     if login.hidden_by(states):
         return f"row-level security shows the user {login.name} no rows, as it is no member of {COLLECTOR_ROLE}: {HINT}"
@@ -357,17 +359,17 @@ async def find_gap(connection: AsyncConnection) -> str | None:
 
 
 async def must_see_rows(connection: AsyncConnection) -> None:
-    """Raise HiddenRowsError where policies show the user of the database nothing, as if the ledger were empty."""
+    """Raise HiddenRowsError if policies hide all rows from the user, because the ledger would look empty."""
     login = await fetch_login(connection)
     if login.hidden_by(await fetch_states(connection)):
         raise HiddenRowsError(await find_gap(connection))
 
 
 async def enforce(begin: Begin) -> str | None:
-    """Bring roles, policies and rights up to date as far as the user of the database may; what `find_gap` then says.
+    """Bring roles, policies and rights up to date as far as the user may. Return the gap that remains (`find_gap`).
 
-    Each table is changed in a transaction of its own: to lock all at once could block those who use them for good.
-    Raises HiddenRowsError.
+    Each table is changed in its own transaction: locking all tables at once could deadlock with other users. Raises
+    HiddenRowsError.
     """
     async with begin() as connection:
         await _lock(connection)
@@ -382,18 +384,18 @@ async def enforce(begin: Begin) -> str | None:
                 await _lock(connection)
                 await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
                 if not await _try_statement(connection, _table_sql(table)):
-                    break  # The others would be waited for as long, and batches wait with them.
+                    break  # The other tables would take as long, and batches would wait meanwhile.
     async with begin() as connection:
         return await find_gap(connection)
 
 
 async def _lock(connection: AsyncConnection) -> None:
-    """Lock policies against changes by others until the transaction ends."""
+    """Lock policies against changes by other sessions until the transaction ends."""
     await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
 
 
 async def _try_statement(connection: AsyncConnection, statement: str) -> bool:
-    """Run a statement, unless the user may not or a table is in use; return whether it was run."""
+    """Run a statement. Return False if the user lacks the right or a table is in use."""
     try:
         async with connection.begin_nested():
             await connection.exec_driver_sql(statement)
@@ -405,9 +407,9 @@ async def _try_statement(connection: AsyncConnection, statement: str) -> bool:
 
 
 def roles_sql(login: str) -> str:
-    """Return the statement that makes both roles, where they are not there, and has a user be a member of them.
+    """Return the statement that creates the missing roles and makes a user their member.
 
-    Roles are of the whole server: another database of it may have made them, or makes them now.
+    Roles belong to the whole server: another of its databases may have created them, or may do so at this moment.
     """
     create = "\n".join(
         f"    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN\n"
@@ -421,7 +423,7 @@ def roles_sql(login: str) -> str:
 
 
 def _table_sql(table: str) -> str:
-    """Return the statement that gives a table its policies and rights."""
+    """Return the statement that sets the policies and rights of a table."""
     rows, state = PROTECTED.get(table), expected_state(table)
     lines = [
         f"DROP POLICY IF EXISTS collector_rows ON {table};",
@@ -455,10 +457,10 @@ _SEQUENCES = (
 
 
 def _digest(condition: str) -> str:
-    """Return what the comment of a policy says, by which it is known of which condition it was made."""
+    """Return the digest that a policy's comment holds, to recognize the condition of an existing policy."""
     return hashlib.sha256(condition.encode()).hexdigest()[:16]
 
 
 def quote_name(name: str) -> str:
-    """Return a name as an identifier of SQL."""
+    """Return a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

@@ -1,6 +1,6 @@
-"""The tables of the collector's database. What changes here needs a migration (`migrations/versions/`).
+"""The tables of the collector's database. A change here needs a migration (`migrations/versions/`).
 
-Times are Unix seconds, `received` Unix milliseconds. The types are those that strict tables of SQLite have.
+Times are Unix seconds, `received` Unix milliseconds. Column types are limited to the types of SQLite's strict tables.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.schema import SchemaItem
 
 REVISION = max(file.name[:4] for file in (Path(__file__).parent / "migrations/versions").glob("[0-9]*.py"))
-"""Of which revision these tables are: that of the last migration."""
+"""The revision of these tables: the number of the last migration."""
 INTEGER = BigInteger().with_variant(Integer(), "sqlite")
 
 COUNTED, GAP, QUARANTINED = "counted", "gap", "quarantined"
@@ -31,7 +31,7 @@ PLAIN, ZSTD = "identity", "zstd"
 """Encodings of `body`."""
 MINUTE, HOUR, DAY = 60, 3600, 86400
 EVENTS = "~events"
-"""The edge name of usage that services report: no edge can have this name."""
+"""The edge name of usage that services report. No edge can have this name."""
 EVENTS_REGION = EVENTS_ROUTE = "-"
 """The region and the route of usage that services report."""
 INTEGER_MAX = (1 << 63) - 1
@@ -45,18 +45,18 @@ edges = Table(
     "edges",
     metadata,
     Column("edge", Text, primary_key=True),
-    Column("region", Text),  # None where nothing of it could be read yet.
-    Column("seq", INTEGER, nullable=False),  # The watermark: up to here all is settled.
-    Column("hash", Text),  # Of the last body; None after a gap, when nobody knows it.
-    Column("since", INTEGER),  # Of the last batch that could be read.
+    Column("region", Text),  # None until one of its batches can be read.
+    Column("seq", INTEGER, nullable=False),  # The watermark: batches up to here are processed.
+    Column("hash", Text),  # Hash of the last body; None after a gap, because that body is lost.
+    Column("since", INTEGER),  # Of the last readable batch.
     Column("until", INTEGER),
     Column("received", INTEGER, nullable=False),
-    Column("latest", INTEGER),  # The latest minute that it has in the ledger, or had.
-    Column("token", Text),  # The name of the token that it is bound to; None until its first batch.
-    Column("gap_to", INTEGER, nullable=False, server_default="0"),  # How far a gap at its beginning may go.
-    Column("retired", INTEGER),  # Its watermark when it was retired; with a later one it is back.
-    Column("version", Text),  # As it said with its last batch; None where it did not.
-    Column("sync_age", INTEGER),  # Seconds since it agreed with the hub, likewise.
+    Column("latest", INTEGER),  # The latest minute that the edge has, or had, in the ledger.
+    Column("token", Text),  # The name of the token that the edge is bound to; None until its first batch.
+    Column("gap_to", INTEGER, nullable=False, server_default="0"),  # The last seq that an initial gap may reach.
+    Column("retired", INTEGER),  # The watermark when it was retired; a later one ends retirement.
+    Column("version", Text),  # As reported in its last batch; None if not reported.
+    Column("sync_age", INTEGER),  # Seconds since it synchronized with the hub, likewise.
     sqlite_strict=True,
 )
 
@@ -65,23 +65,24 @@ batches = Table(
     metadata,
     Column("edge", Text, primary_key=True),
     Column("seq", INTEGER, primary_key=True, autoincrement=False),
-    Column("last", INTEGER, nullable=False),  # The seq itself; of a gap its end.
+    Column("last", INTEGER, nullable=False),  # The seq itself, or the last lost seq of a gap.
     Column("hash", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("rows", INTEGER, nullable=False),
     Column("since", INTEGER),
     Column("until", INTEGER),
-    Column("why", Text),  # Of a gap; or why nobody could read it.
+    Column("why", Text),  # Reason of a gap, or why the batch is unreadable.
     Column("received", INTEGER, nullable=False),
     Column("coding", Text, nullable=False),
-    Column("body", LargeBinary, nullable=False),  # As it came where it could not be read.
-    Column("replay", LargeBinary),  # The body that was counted in its place, compressed (quarantine.py).
-    # Of rows with values beyond a bound, as what they counted: JSON of dimensions by the row's index (values.py).
+    Column("body", LargeBinary, nullable=False),  # The body as received, if it is unreadable.
+    Column("replay", LargeBinary),  # The body that was counted instead, compressed (quarantine.py).
+    # Dimensions as counted, for rows with too many dimension values: JSON by the row's index (values.py).
     Column("folded", Text),
     sqlite_strict=True,
 )
 NOT_COUNTED = batches.c.state != text(f"'{COUNTED}'")
-"""Condition of the index of batches that are not counted, which SQLite takes only for a query with just this one."""
+"""Condition of the index of batches that are not counted. SQLite uses the index only for queries with this condition.
+"""
 Index(
     "batches_odd",
     batches.c.state,
@@ -100,13 +101,13 @@ series = Table(
     Column("customer", Text, nullable=False),
     Column("meter", Text, nullable=False),
     Column("route", Text, nullable=False),
-    Column("dimensions", Text, nullable=False, server_default=""),  # JSON with its names in order; empty without any.
+    Column("dimensions", Text, nullable=False, server_default=""),  # JSON with sorted names; empty if there are none.
     UniqueConstraint("edge", "region", "customer", "meter", "route", "dimensions"),
     Index("series_customer_meter", "customer", "meter"),
     sqlite_strict=True,
 )
 
-# The dimensions of series once more, to group by: each by itself.
+# The dimensions of series again, one row each, for grouping.
 series_dimensions = Table(
     "series_dimensions",
     metadata,
@@ -117,13 +118,13 @@ series_dimensions = Table(
     sqlite_strict=True,
 )
 
-# Which values of a dimension a customer has had in a month: as many as it may have, others count as `~other`.
+# The values of a dimension that a customer had in a month. Values above the permitted number count as `~other`.
 dimension_values = Table(
     "dimension_values",
     metadata,
     Column("customer", Text, primary_key=True),
     Column("meter", Text, primary_key=True),
-    Column("month", INTEGER, primary_key=True, autoincrement=False),  # The Unix second at which it begins, of UTC.
+    Column("month", INTEGER, primary_key=True, autoincrement=False),  # The Unix second when the month begins in UTC.
     Column("name", Text, primary_key=True),
     Column("value", Text, primary_key=True),
     sqlite_with_rowid=False,
@@ -132,7 +133,7 @@ dimension_values = Table(
 
 
 def build_sums_table(name: str, unit: str, *more: SchemaItem, **options: Any) -> Table:
-    """Build a table of the sum of each series in each `unit` of time, by the Unix second at which that begins."""
+    """Build a table with the sum of each series per `unit` of time. The key is the Unix second when the unit begins."""
     return Table(
         name,
         metadata,
@@ -146,7 +147,7 @@ def build_sums_table(name: str, unit: str, *more: SchemaItem, **options: Any) ->
     )
 
 
-# On PostgreSQL a month is a partition, made by `Database.add`.
+# On PostgreSQL each month is a partition, created by `Database.add`.
 ledger = build_sums_table(
     "ledger",
     "minute",
@@ -154,13 +155,13 @@ ledger = build_sums_table(
     postgresql_partition_by="RANGE (minute)",
 )
 
-# What the minutes that are rolled up come to, by hour and by day of UTC; a day has what there is of it so far.
+# Sums of the rolled-up minutes by hour and by day of UTC. The sum of a day grows until its last hour is rolled up.
 hours = build_sums_table("hours", "hour")
 days = build_sums_table("days", "day", postgresql_with={"fillfactor": 70})  # A row grows with each of its hours.
 
-# One row. Rolled up are all hours before `hour`, and of `hour` the series up to `series`: each count of these is in
-# `hours` and `days`, those of later ones in `ledger` alone. What is older than what is kept is in the coarser tables
-# only: `ledger` has the minutes from `minutes_from` on, `hours` the hours from `hours_from` on, `days` all days.
+# One row. All hours before `hour` are rolled up, and the series of `hour` up to `series`. Rolled-up counts are in
+# `hours` and `days`; later counts are only in `ledger`. Retention removes old rows from the finer tables: `ledger`
+# starts at `minutes_from`, `hours` at `hours_from`, and `days` has all days.
 rollup = Table(
     "rollup",
     metadata,
@@ -171,11 +172,12 @@ rollup = Table(
     sqlite_strict=True,
 )
 
-# At most one row, which on PostgreSQL the owner of the tables writes: the least seconds of minutes (null: for good).
+# At most one row: the least retention of minutes in seconds (null: keep all). On PostgreSQL the owner of the tables
+# writes it.
 minutes_floor = Table("minutes_floor", metadata, Column("seconds", INTEGER), sqlite_strict=True)
 
-# How often an hour has grown by what an edge shipped once it was closed, which is when all of it is rolled up: what was
-# exported of it before is not all (collector/exports/).
+# Counts how often an edge's late usage changed an hour after it was closed, that is, completely rolled up. An earlier
+# export of such an hour is incomplete (collector/exports/).
 late_hours = Table(
     "late_hours",
     metadata,
@@ -186,22 +188,23 @@ late_hours = Table(
     sqlite_strict=True,
 )
 
-# Of an edge whose batches were dropped for their age: how far, and what those came to, which is no longer in `batches`.
+# For each edge whose old batches were dropped: the last dropped batch, and totals of the dropped batches, since
+# `batches` no longer has them.
 checkpoints = Table(
     "checkpoints",
     metadata,
     Column("edge", Text, primary_key=True),
-    Column("seq", INTEGER, nullable=False),  # Those up to here are dropped where they were counted.
-    Column("hash", Text),  # Of the last of these; None after a gap, when nobody knows it.
-    Column("batches", INTEGER, nullable=False),  # How many were dropped.
-    Column("minute", INTEGER, nullable=False),  # The latest that these have rows of; -1 where they have none.
+    Column("seq", INTEGER, nullable=False),  # Counted batches up to here are dropped.
+    Column("hash", Text),  # Hash of the last of them; None after a gap, because it is lost.
+    Column("batches", INTEGER, nullable=False),  # Number of dropped batches.
+    Column("minute", INTEGER, nullable=False),  # The latest minute in their rows; -1 if they have no rows.
     sqlite_strict=True,
 )
 dropped = build_sums_table("dropped", "day", postgresql_with={"fillfactor": 70})
 
 CORRECTIONS = "is_summed > 1 OR value < 0"
-"""Condition of events that were taken back, or take usage back."""
-# What services reported, each event once: the rows of the ledger whose edge is EVENTS are made of these.
+"""Condition of events that were corrected, or that correct usage."""
+# Events that services reported, each once. The ledger rows of the edge EVENTS are sums of these.
 events = Table(
     "events",
     metadata,
@@ -211,14 +214,14 @@ events = Table(
     Column("meter", Text, nullable=False),
     Column("value", INTEGER, nullable=False),
     Column("time", INTEGER, nullable=False),
-    Column("is_dated", INTEGER, nullable=False),  # 0 where the time is that of its arrival.
+    Column("is_dated", INTEGER, nullable=False),  # 0 if the time is the time of arrival.
     Column("request_id", Text),
-    Column("dimensions", Text, nullable=False, server_default=""),  # As they were sent, as those of series.
-    Column("folded", Text),  # As they count, where that is something else.
-    Column("item", Text),  # What counts once, where the meter is `unique`.
-    Column("is_summed", INTEGER, nullable=False, server_default="1"),  # 0: a reading; 2, 3: such, taken back.
+    Column("dimensions", Text, nullable=False, server_default=""),  # As sent, in the form of `series.dimensions`.
+    Column("folded", Text),  # Dimensions as counted, if different.
+    Column("item", Text),  # The item that a `unique` meter counts once.
+    Column("is_summed", INTEGER, nullable=False, server_default="1"),  # 0: a reading; 2 and 3: corrected ones.
     Column("upstream_request_id", Text),
-    Column("replaces", Text),  # The id of the event that this one takes back.
+    Column("replaces", Text),  # The id of the event that this one corrects.
     Index("events_time", "time"),
     Index(
         "events_readings",
@@ -233,19 +236,19 @@ events = Table(
     sqlite_strict=True,
 )
 
-# Events that were rejected, for people to look at.
+# Rejected events, for operators to inspect.
 dead_letters = Table(
     "dead_letters",
     metadata,
     Column("id", Text, primary_key=True),  # UUIDv7.
     Column("received", INTEGER, nullable=False),
-    Column("token", Text, nullable=False),  # Who sent it.
+    Column("token", Text, nullable=False),  # The sender.
     Column("error", Text, nullable=False),
     Column("event", Text, nullable=False),  # JSON.
     sqlite_strict=True,
 )
 
-# Who changed what, and who was denied (collector/accounts/audit.py). Rows are only ever added.
+# The audit log: changes and denied attempts (collector/accounts/audit.py). Rows are only ever added.
 audit = Table(
     "audit",
     metadata,
@@ -258,13 +261,13 @@ audit = Table(
     Column("before", Text),  # JSON.
     Column("after", Text),
     Column("request_id", Text, nullable=False),
-    Column("hash", Text, nullable=False),  # Of this row and the hash of the one before it.
+    Column("hash", Text, nullable=False),  # Hash over this row and the previous row's hash.
     Index("audit_actor", "actor", "seq"),
     Index("audit_action", "action", "seq"),
     Index("audit_target", "target", "seq"),
     sqlite_strict=True,
 )
-# One row: the last of the audit log.
+# One row: the end of the audit log.
 audit_head = Table(
     "audit_head",
     metadata,
@@ -273,24 +276,24 @@ audit_head = Table(
     sqlite_strict=True,
 )
 
-# Who pays. What edges must know of a customer is in `settings`, JSON as under `customers` of edge.yaml.
+# Customers. `settings` holds the settings that edges need, in the JSON form of `customers` in edge.yaml.
 customers = Table(
     "customers",
     metadata,
-    Column("id", Text, primary_key=True),  # UUIDv7, as all ids of accounts.
-    Column("name", Text, nullable=False),  # By which edges and the ledger know the customer.
+    Column("id", Text, primary_key=True),  # UUIDv7, like all ids of accounts.
+    Column("name", Text, nullable=False),  # The customer's name in edges and the ledger.
     Column("external_id", Text),
     Column("tier", Text, nullable=False),
     Column("settings", Text, nullable=False),
     Column("metadata", Text, nullable=False),  # JSON.
     Column("rotate_every", INTEGER),  # Seconds.
-    Column("created_at", INTEGER, nullable=False),  # Unix milliseconds, as all times of accounts.
+    Column("created_at", INTEGER, nullable=False),  # Unix milliseconds, like all times of accounts.
     Column("deleting_since", INTEGER),
-    Column("erased_at", INTEGER),  # Since then nothing but the name, the id and the tier is left.
+    Column("erased_at", INTEGER),  # Since then only the name, the id and the tier remain.
     Column("version", INTEGER, nullable=False),  # Grows with each change: the ETag.
     Column("external_id_sealed", Text),  # Encrypted; then `external_id` is a keyed hash (sealed_columns.py).
-    Column("currency", Text),  # In which the customer is charged for good; none was chosen yet where it is NULL.
-    Column("display_name", Text),  # By which people do, where the name is a pseudonym.
+    Column("currency", Text),  # The permanent currency of charges; NULL until one is chosen.
+    Column("display_name", Text),  # The name for people if `name` is a pseudonym.
     Column("public_key", Text),  # A JWK: secrets of new keys are encrypted to it (collector/accounts/public_keys.py).
     UniqueConstraint("name", name="customers_name_key"),
     UniqueConstraint("external_id", name="customers_external_id_key"),
@@ -298,33 +301,33 @@ customers = Table(
     Index("customers_display_name", "display_name", unique=True),
     sqlite_strict=True,
 )
-# Jobs look for these few again and again, and not at all others.
+# Jobs often search for the few rows that have a value here, so the indexes omit all others.
 for _some in (customers.c.deleting_since, customers.c.rotate_every):
     Index(f"customers_{_some.name}", _some, sqlite_where=_some.is_not(None), postgresql_where=_some.is_not(None))
 
-# What customers send to edges; of the secret only the SHA-256.
+# API keys that customers send to edges. Only the secret's SHA-256 is stored.
 keys = Table(
     "keys",
     metadata,
     Column("id", Text, primary_key=True),
     Column("customer", Text, nullable=False),  # The id.
     Column("sha256", Text, nullable=False),
-    Column("start", Text, nullable=False),  # The first characters of the secret, by which people know it.
+    Column("start", Text, nullable=False),  # The first characters of the secret, so that people recognize it.
     Column("name", Text),
     *(Column(name, Text) for name in ("scopes", "limits", "budget")),  # JSON.
     Column("created_at", INTEGER, nullable=False),
     Column("expires_at", INTEGER),
     Column("revoked_at", INTEGER),
     Column("revoked_for", Text),
-    Column("last_used_on", INTEGER),  # The Unix second at which the day begins.
+    Column("last_used_on", INTEGER),  # The Unix second when the day begins.
     Column("successor", Text),  # The id of the key that replaces it.
     Column("version", INTEGER, nullable=False),
-    Column("next_key", Text),  # The id of the key that is to replace it once its customer has collected the secret.
+    Column("next_key", Text),  # The id of the key that will replace it once the customer has collected the secret.
     UniqueConstraint("sha256", name="keys_sha256_key"),
     Index("keys_customer", "customer", "id"),
     sqlite_strict=True,
 )
-# Jobs look for keys that are due, whose replacement is on its way, or that end because they were replaced.
+# Jobs search for keys that are due for rotation, that wait for their replacement, or that end after a replacement.
 for _column, _condition in (
     (keys.c.created_at, keys.c.revoked_at.is_(None) & keys.c.successor.is_(None)),
     (keys.c.next_key, keys.c.next_key.is_not(None)),
@@ -342,19 +345,19 @@ flags = Table(
     sqlite_strict=True,
 )
 
-# Answers to requests with an Idempotency-Key, for who asks once more (collector/accounts/idempotency.py).
+# Answers to requests with an Idempotency-Key, for repeated requests (collector/accounts/idempotency.py).
 idempotency = Table(
     "idempotency",
     metadata,
-    Column("key", Text, primary_key=True),  # SHA-256 of who asked and of the Idempotency-Key.
-    Column("request", Text, nullable=False),  # SHA-256 of what was asked.
+    Column("key", Text, primary_key=True),  # SHA-256 of the caller and the Idempotency-Key.
+    Column("request", Text, nullable=False),  # SHA-256 of the request.
     Column("answer", LargeBinary, nullable=False),  # Encrypted.
     Column("created_at", INTEGER, nullable=False),
     Index("idempotency_created_at", "created_at"),
     sqlite_strict=True,
 )
 
-# A row for each change of what edges must know, written with it; whoever has told edges takes it out.
+# One row per change that edges must learn, written in the change's transaction. The publisher deletes the row.
 directory_outbox = Table(
     "directory_outbox",
     metadata,
@@ -364,14 +367,14 @@ directory_outbox = Table(
     sqlite_strict=True,
 )
 
-# The directory as it is published, a row for each version; the hub has a copy (collector/directory/publisher.py).
+# The published directory, one row per version. The hub has a copy (collector/directory/publisher.py).
 directory_log = Table(
     "directory_log",
     metadata,
     Column("number", INTEGER, primary_key=True, autoincrement=False),
     Column("token", Text, nullable=False),
     Column("line", LargeBinary, nullable=False),
-    Column("left_at", INTEGER),  # The Unix second at which it was needed no more; None while it is.
+    Column("left_at", INTEGER),  # The Unix second since which it is not needed; None if it is.
     UniqueConstraint("token", name="directory_log_token_key"),
     sqlite_strict=True,
 )
@@ -385,12 +388,12 @@ directory_parts = Table(
     sqlite_strict=True,
 )
 
-# Tokens that were made over HTTP, beside those of the configuration (collector/accounts/tokens.py).
+# Tokens created over HTTP. Others are in the configuration (collector/accounts/tokens.py).
 tokens = Table(
     "tokens",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("role", Text),  # Or else a customer.
+    Column("role", Text),  # None if the token belongs to a customer.
     Column("customer", Text),
     Column("edge", Text),
     Column("region", Text),
@@ -405,9 +408,9 @@ token_secrets = Table(
     Column("sha256", Text, primary_key=True),
     Column("token", Text, nullable=False),  # The name.
     Column("created_at", INTEGER, nullable=False),
-    Column("ends_at", INTEGER),  # Once it is replaced.
+    Column("ends_at", INTEGER),  # Set once it is replaced.
     Index("token_secrets_token", "token"),
     sqlite_strict=True,
 )
 
-# Tables in modules of their own, which are part of the same metadata.
+# Tables in their own modules, which share this metadata.

@@ -1,8 +1,8 @@
-"""The columns that are encrypted where `encryption` is set, by the data key of a row's customer. Literal, pure.
+"""The columns that are encrypted with the data key of the row's customer, if `encryption` is set. Literal, pure.
 
-Whose a row is, says the map of personal data; a row of nobody, or of a table without an owner there, is sealed by the
-data key of the database. A value that rows are looked up by has a keyed hash in its column, and its ciphertext in
-another one; any other value has its ciphertext in its own column.
+The map of personal data names each row's customer. Rows without one are encrypted with the data key of the database. A
+column used for look-ups holds a keyed hash, and another column the ciphertext. Any other column holds its ciphertext
+itself.
 """
 
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ class SealedTable(NamedTuple):
     """A table with encrypted columns."""
 
     key: tuple[str, ...]
-    """The primary key, as stored: a ciphertext cannot be decrypted in another row."""
+    """The primary key as stored. It is bound into the ciphertext, which cannot be decrypted in another row."""
     plain: tuple[str, ...] = ()
-    """Columns with a ciphertext instead of the value."""
+    """Columns that hold a ciphertext instead of the value."""
     looked_up: Mapping[str, str] = {}
-    """Columns with a keyed hash instead of the value, each with the column of the ciphertext."""
+    """Columns that hold a keyed hash, each with the column of its ciphertext."""
     domains: Mapping[str, str] = {}
-    """Columns with the domain of an address, or its keyed hash, each with the column of the address."""
+    """Columns with the domain of an address or its keyed hash, each with the column of the address."""
 
     @property
     def unread(self) -> frozenset[str]:
-        """The columns that no row has as it is meant."""
+        """Columns that are never returned as plain values."""
         return frozenset((*self.looked_up.values(), *self.domains))
 
 
@@ -46,4 +46,4 @@ SEALED: Mapping[str, SealedTable] = {
     "webhook_messages": SealedTable(("id",), ("body",)),
 }
 BARE = ("", "{}")
-"""Values that say nothing, and are stored as they are where nobody looks them up."""
+"""Empty values. They are not encrypted in columns without look-ups."""

@@ -1,9 +1,9 @@
-"""A job that one of several collectors on a database does: whoever holds the lock of its name.
+"""Jobs that only one of several collectors on a database runs: the holder of the lock of the job's name.
 
-On PostgreSQL the lock is an advisory one, on SQLite a lock on a file beside the database. Both go with the process that
-holds them. Who loses the server loses the lock too, and stops within seconds (`do_alone`). What is done under it must
-do no harm where two do it for so long, as a transaction that raises an alert once ever, or a message that may come
-twice.
+On PostgreSQL it is an advisory lock, on SQLite a lock on a file beside the database. Both end with the process that
+holds them. A collector that loses its connection to the server loses the lock and stops the job within seconds. So for
+seconds two collectors may run a job. The work must tolerate that: for example, a unique key ensures that an alert is
+raised once, or a message may be sent twice.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from edgeproxy.collector.database.database import Database, format_reason, open_
 from edgeproxy.collector.database.postgresql import IS_WRITABLE, NotPrimaryError
 
 LOCK_CLASS = 7305
-"""The first number of the advisory locks of jobs; those of `database.py` have one number alone: others than these."""
+"""The first number of the advisory locks of jobs. The locks of `database.py` have one number, so they never collide."""
 LOOK_SECONDS = 2.0
-"""Seconds between two looks whether the session that holds a lock is still there."""
+"""Seconds between two checks that the session with the lock still exists."""
 
 
 class LockLostError(OSError):
-    """The lock of a job went with the connection to the server; another collector may do the job now."""
+    """The lock of a job was lost with the connection to the server. Another collector may now run the job."""
 
 
 class JobLock(NamedTuple):
@@ -38,7 +38,7 @@ class JobLock(NamedTuple):
     """The connection that holds the lock on PostgreSQL."""
 
     async def wait_until_lost(self) -> str:
-        """Wait until it is lost, which on SQLite it never is; why."""
+        """Wait until the lock is lost, and return the reason. On SQLite a lock is never lost."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             if self.session is not None:
@@ -51,9 +51,9 @@ class JobLock(NamedTuple):
 
 @asynccontextmanager
 async def acquire_lock(database: Database, name: str) -> AsyncIterator[JobLock]:
-    """Take the lock of this name until the block ends, unless somebody else has it now.
+    """Try to take the lock of this name until the block ends. `is_ours` is false if another process holds it.
 
-    Names are parts of names of files. Nobody waits: who does not get it asks again later.
+    Names are parts of file names. The function does not wait for the lock; callers try again later.
     """
     if database.file is not None:
         handle = open_owner_only(f"{database.file}.{name}.lock", os.O_RDWR | os.O_CREAT)
@@ -63,15 +63,16 @@ async def acquire_lock(database: Database, name: str) -> AsyncIterator[JobLock]:
             os.close(handle)
         return
     async with database.locks.connect() as connection:
-        # Of a transaction, so that it is given back with the connection, whatever becomes of both.
+        # A transaction's lock is released with the connection in any case.
         lock = sa.func.pg_try_advisory_xact_lock(LOCK_CLASS, _number_of(name))
         yield JobLock(bool((await connection.execute(sa.select(lock))).scalar_one()), connection)
 
 
 @asynccontextmanager
 async def try_exclusive(database: Database, name: str) -> AsyncIterator[bool]:
-    """Return whether the job of this name is the caller's to do until the block ends: see `taken`. For what takes a
-    moment; what takes longer is for `run_exclusively`, which ends it where the lock is lost.
+    """Return True if the caller may do the job of this name until the block ends.
+
+    Use it for short work. `run_exclusively` is for long work, because it cancels the work if the lock is lost.
     """
     async with acquire_lock(database, name) as lock:
         yield lock.is_ours
@@ -86,5 +87,5 @@ def _try_file_lock(handle: int) -> bool:
 
 
 def _number_of(name: str) -> int:
-    """Return the number of a name: a signed 32-bit integer."""
+    """Return a signed 32-bit integer for a name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big", signed=True)

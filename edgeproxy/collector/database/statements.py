@@ -1,4 +1,4 @@
-"""Types of statements and rows whose columns are known only when the statement is built; locks of rows."""
+"""Types of statements and rows whose columns are determined when the statement is built; locks of rows."""
 
 from typing import Any, TypeAlias, TypeVar
 
@@ -12,10 +12,9 @@ Selection = TypeVar("Selection", bound=AnySelect)
 
 
 def lock_rows(statement: Selection, *, of: sa.Table | None = None, skip_locked: bool = False) -> Selection:
-    """Return a statement that locks its rows, or those `of` a table of a join, until the transaction ends, in the order
-    of docs/design/row-locks.md.
+    """Return a statement that locks its rows, or the rows of table `of` in a join, until the transaction ends.
 
-    Rows that refer to a locked one can be inserted meanwhile (FOR NO KEY UPDATE): else a message to a customer's
-    webhooks, or an invoice, would wait for the customer's row out of this order.
+    The order of locks follows docs/design/row-locks.md. FOR NO KEY UPDATE permits inserts of rows that refer to a
+    locked row. Otherwise a webhook message or an invoice would wait for the customer's row and break that order.
     """
     return statement.with_for_update(of=of, skip_locked=skip_locked, key_share=True)

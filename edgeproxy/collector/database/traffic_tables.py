@@ -1,4 +1,4 @@
-"""The tables of what edges answered, minute by minute and in hours, on the metadata of `schema.py`."""
+"""The tables of answered requests by minute and by hour, on the metadata of `schema.py`."""
 
 from sqlalchemy import Column, Index, Table, Text
 
@@ -7,16 +7,16 @@ from edgeproxy.wire.traffic_report import BUCKETS
 
 
 def build_traffic_table(name: str, *keys: str) -> Table:
-    """Build a table of requests by step, start, edge and these keys; hours grow with the minutes that are in them."""
+    """Build a table of requests by step, start, edge and `keys`. The row of an hour is the sum of its minutes."""
     return Table(
         name,
         metadata,
-        Column("step", INTEGER, primary_key=True, autoincrement=False),  # The seconds of the time: 60 or 3600.
+        Column("step", INTEGER, primary_key=True, autoincrement=False),  # Seconds per row: 60 or 3600.
         Column("start", INTEGER, primary_key=True, autoincrement=False),  # Unix seconds.
         Column("edge", Text, primary_key=True),
         *(Column(key, Text, primary_key=True) for key in keys),
         Column("region", Text, nullable=False),
-        Column("minutes", INTEGER, nullable=False),  # Reports that are in it.
+        Column("minutes", INTEGER, nullable=False),  # The number of reports in the row.
         Column("requests", INTEGER, nullable=False),
         Column("rate_limited", INTEGER, nullable=False),
         Column("client_errors", INTEGER, nullable=False),
@@ -27,16 +27,16 @@ def build_traffic_table(name: str, *keys: str) -> Table:
     )
 
 
-# All requests of an edge: a row of a minute says that its report came (collector/traffic/reports.py).
+# All requests of an edge. A row of a minute shows that its report has arrived (collector/traffic/reports.py).
 traffic = build_traffic_table("traffic")
-# The same requests by route, as far as reports name them.
+# These requests by route, as far as reports name routes.
 traffic_routes = build_traffic_table("traffic_routes", "route")
-# Errors of customers by minute. Those that a report does not name have no customer, route and status.
+# Errors of customers by minute. Errors that a report does not assign have no customer, route and status.
 customer_errors = Table(
     "customer_errors",
     metadata,
     Column("customer", Text, primary_key=True),
-    Column("start", INTEGER, primary_key=True, autoincrement=False),  # Unix seconds at which the minute begins.
+    Column("start", INTEGER, primary_key=True, autoincrement=False),  # The Unix second when the minute begins.
     Column("edge", Text, primary_key=True),
     Column("route", Text, primary_key=True),
     Column("status", INTEGER, primary_key=True, autoincrement=False),
@@ -47,14 +47,14 @@ customer_errors = Table(
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )
-# Whose use of limits edges report now, as somebody looks at it, and what they reported last (collector/traffic/
-# limit_usage.py). Rows live for minutes.
+# Customers whose limits are being viewed, and the use of limits that edges last reported
+# (collector/traffic/limit_usage.py). Rows live for minutes.
 limit_watches = Table(
     "limit_watches",
     metadata,
     Column("customer", Text, primary_key=True),
     Column("until", INTEGER, nullable=False),  # Unix seconds.
-    Column("operator_until", INTEGER, nullable=False),  # 0: no operator looks.
+    Column("operator_until", INTEGER, nullable=False),  # 0: no operator is viewing.
     Index("limit_watches_until", "until"),
     sqlite_with_rowid=False,
     sqlite_strict=True,

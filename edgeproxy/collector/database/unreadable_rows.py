@@ -63,11 +63,11 @@ class UnreadableValue:
 
 
 UNREADABLE_TEXT = "(unreadable)"
-"""The text that the API writes in the place of an unreadable value."""
+"""The text that the API writes instead of an unreadable value."""
 
 
 def format_unreadable(value: object) -> str:
-    """Return UNREADABLE_TEXT for an unreadable value: the `default` of orjson, which raises TypeError for others."""
+    """Return UNREADABLE_TEXT for an unreadable value. It is the `default` of orjson: other values raise TypeError."""
     if isinstance(value, UnreadableValue):
         return UNREADABLE_TEXT
     raise TypeError
@@ -83,7 +83,7 @@ class UnreadableRow(NamedTuple):
     """The name of the error's class. The error's text is left out because it may quote the row."""
     column: str = ""
     stored: str = ""
-    """The column of the unreadable value and the value as stored, by which the row is found if its key is unknown."""
+    """The unreadable column and its stored value. They identify the row if its key is unknown."""
 
 
 _remembered: dict[tuple[str, str], None] = {}
@@ -96,7 +96,7 @@ def set_aside(table: str, key: str, error: Exception) -> None:
 
 
 def set_aside_value(name: str, stored: str, error: Exception) -> UnreadableValue:
-    """Set the row of a stored value aside, and return what stands for it. `name` is `table.column`."""
+    """Set the row of a stored value aside, and return a substitute for the value. `name` is `table.column`."""
     table, _, column = name.partition(".")
     key = f"{column} {hash_unreadable(stored)}"
     _remember(UnreadableRow(table, key, type(error).__name__, column, stored))
@@ -104,15 +104,15 @@ def set_aside_value(name: str, stored: str, error: Exception) -> UnreadableValue
 
 
 def hash_unreadable(value: str) -> str:
-    """Return by what operators can tell a row whose key is unknown: the beginning of the hash of a stored value."""
+    """Return the start of the hash of a stored value. It identifies a row whose key is unknown."""
     return hashlib.sha256(value.encode()).hexdigest()[:16]
 
 
 @contextmanager
 def reading_row(table: str, key: str) -> Iterator[None]:
-    """Read one row in a block. An error of its content sets the row aside, and becomes an UnreadableRowError.
+    """Read one row in a block. An error of its content sets the row aside and raises UnreadableRowError.
 
-    It is for a row without which there is no result: that of one customer, or one that a sum of money needs.
+    Use it for a row that the result depends on: the row of one customer, or one that a sum of money needs.
     """
     try:
         yield
@@ -169,7 +169,7 @@ def parse_rows(
 
 
 async def skip_unreadable(load: Awaitable[Parsed]) -> Parsed | None:
-    """Return what is loaded for one of many customers; None where a row that it needs is unreadable, and set aside."""
+    """Return the result of `load` for one of many customers, or None if a row that it needs is unreadable."""
     try:
         return await load
     except UnreadableRowError:
@@ -177,12 +177,12 @@ async def skip_unreadable(load: Awaitable[Parsed]) -> Parsed | None:
 
 
 class ReadPage(list[Parsed]):
-    """The readable rows of a page: fewer than were asked for where some were set aside, maybe none."""
+    """The readable rows of a page. It may be shorter than requested, or empty, if rows were set aside."""
 
     def __init__(self, rows: Iterable[Parsed], next_cursor: object | None) -> None:
         super().__init__(rows)
         self.next = next_cursor
-        """The cursor of the page that follows; None where no row follows, readable or not."""
+        """The cursor of the next page, or None if no row follows, readable or not."""
 
 
 def parse_page(
@@ -192,7 +192,7 @@ def parse_page(
     parse: Callable[[Row], Parsed],
     get_key: Callable[[Row], object],
 ) -> ReadPage[Parsed]:
-    """Return the page of the first `limit` rows. One row more was selected, and the key is the cursor too."""
+    """Return the page of the first `limit` rows. The caller selected one row more; a row's key is the cursor."""
     return ReadPage(parse_rows(table, rows[:limit], parse, get_key), find_cursor(rows, limit, get_key))
 
 

@@ -4,7 +4,7 @@ from sqlalchemy import Column, ForeignKey, Index, LargeBinary, Table, Text
 
 from edgeproxy.collector.database.schema import INTEGER, metadata
 
-# Where customers want to hear of what happens (collector/accounts/webhook_endpoints.py).
+# Addresses of customers for webhook messages (collector/accounts/webhook_endpoints.py).
 webhook_endpoints = Table(
     "webhook_endpoints",
     metadata,
@@ -12,9 +12,9 @@ webhook_endpoints = Table(
     Column("customer", Text, ForeignKey("customers.id"), nullable=False),
     Column("url", Text, nullable=False),
     Column("description", Text),
-    Column("types", Text),  # JSON: those that are sent; None: all.
+    Column("types", Text),  # JSON: the types that are sent; None: all.
     Column("secret", LargeBinary, nullable=False),  # Encrypted.
-    Column("old_secret", LargeBinary),  # Encrypted; the one before, which signs too for a while.
+    Column("old_secret", LargeBinary),  # Encrypted. The previous secret, which also signs for a while.
     Column("old_secret_until", INTEGER),
     Column("state", Text, nullable=False),  # `enabled` or `disabled`.
     Column("disabled_why", Text),
@@ -25,21 +25,21 @@ webhook_endpoints = Table(
     sqlite_strict=True,
 )
 
-# What has happened, written in the transaction in which it did (collector/webhooks/messages.py).
+# Events for customers, written in the transaction that causes them (collector/webhooks/messages.py).
 webhook_messages = Table(
     "webhook_messages",
     metadata,
-    Column("id", Text, primary_key=True),  # `msg_…`, in the order of time.
+    Column("id", Text, primary_key=True),  # `msg_…`, in chronological order.
     Column("customer", Text, ForeignKey("customers.id"), nullable=False),
     Column("type", Text, nullable=False),
-    Column("body", Text, nullable=False),  # JSON, as it is sent.
+    Column("body", Text, nullable=False),  # JSON, as sent.
     Column("at", INTEGER, nullable=False),
     Index("webhook_messages_customer", "customer"),
     Index("webhook_messages_at", "at"),
     sqlite_strict=True,
 )
 
-# A message on its way to an endpoint (collector/webhooks/deliveries.py).
+# Deliveries of messages to endpoints (collector/webhooks/deliveries.py).
 webhook_deliveries = Table(
     "webhook_deliveries",
     metadata,
@@ -48,8 +48,8 @@ webhook_deliveries = Table(
     Column("state", Text, nullable=False),  # `due`, `sent` or `dead`.
     Column("attempts", INTEGER, nullable=False),
     Column("due_at", INTEGER, nullable=False),  # When it is tried next.
-    Column("busy_until", INTEGER, nullable=False),  # The lease of the collector that tries it now.
-    Column("status", INTEGER),  # Of the last response.
+    Column("busy_until", INTEGER, nullable=False),  # The lease of the collector that is trying it.
+    Column("status", INTEGER),  # Status of the last response.
     Column("error", Text),  # Why the last attempt failed.
     Column("attempted_at", INTEGER),
     Index("webhook_deliveries_state", "state", "due_at"),

@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from edgeproxy.edge.body_usage.readers import BodyReader
 
 ABSENT: Final = "absent"
-"""Why a number is missing: the answer is whole, and does not state it."""
+"""Why a number is missing: the answer is complete and does not state it."""
 DIALECT: Final = "dialect"
-"""The answer is whole, and states something like usage in a shape that no row of the table has."""
+"""The answer is complete, and states something like usage in a shape that no row of the table has."""
 UNREADABLE: Final = "unreadable"
-"""What stands there is no number, or the body is not the JSON that it says it is."""
+"""The value is no number, or the body is not the JSON that its type promises."""
 CODING: Final = "coding"
-"""The body is compressed, though it was asked for as it is, and cannot be decoded."""
+"""The body is compressed although the edge asked for no compression, and cannot be decoded."""
 TYPE: Final = "type"
-"""The body is neither JSON nor a stream of events. Of such answers nothing is estimated: their bytes are no text."""
+"""The body is neither JSON nor an event stream. Such answers are not estimated, because their bytes are no text."""
 CUT: Final = "cut"
-"""The upstream has broken the answer off."""
+"""The upstream broke the answer off."""
 LEFT: Final = "client"
-"""The client has left, and the rest of the answer was not read, or not to its end."""
+"""The client left, and the rest of the answer was not read, or not to its end."""
 
 
 class UsageMetering(Protocol):
@@ -49,10 +49,10 @@ class UsageMetering(Protocol):
     read_on_bytes: int
 
     def begin_stream(self, started: float) -> float:
-        """Note the first piece of a stream; return the time."""
+        """Record the first piece of a stream. Return the time."""
 
     def end_stream(self, counts: StatedCounts, began: float) -> None:
-        """Note the end of a stream."""
+        """Record the end of a stream."""
 
     def judge(
         self, answer: "Answer", counts: StatedCounts | None, reason: str, *, has_content: bool, is_marked: bool
@@ -63,14 +63,14 @@ class UsageMetering(Protocol):
         """Count a line of the results of a batch, once."""
 
     def count_message(self, answer: "Answer", counts: StatedCounts) -> None:
-        """Count what a message of a WebSocket states."""
+        """Count the usage that a message of a WebSocket states."""
 
     def count_unread_session(self) -> None:
-        """Count a WebSocket whose messages cannot be read any more."""
+        """Count a WebSocket whose messages can no longer be read."""
 
 
 class UsageRecord(Protocol):
-    """A record of what an answer states."""
+    """A record of the usage that an answer states."""
 
     usage: StatedCounts | None
 
@@ -85,22 +85,22 @@ class MeteredExchange(Protocol):
     method: bytes
     path: bytes
     started: float
-    """The time at which its request began, of the monotonic clock."""
+    """The monotonic time at which its request began."""
 
     @property
     def span(self) -> "UsageRecord | None":
-        """Where it is recorded what the answer states, if the request is traced."""
+        """The record for the stated usage, if the request is traced."""
 
     @property
     def runtime(self) -> Clock:
         """The clock."""
 
     def get_metered_quotas(self) -> Metered:
-        """Return the customer's quotas that are charged what meters count."""
+        """Return the customer's quotas that the meters charge."""
 
 
 class Answer:
-    """The facts of a request on which it depends how its answer counts."""
+    """The facts of a request that decide how its answer counts."""
 
     __slots__ = ("clock", "has_output", "metered", "request", "size", "work")
 
@@ -141,14 +141,14 @@ class BodyUsage:
     def __init__(self, metering: "UsageMetering", exchange: MeteredExchange, kind: BodyKind, coding: bytes) -> None:
         self._metering, self._kind = metering, kind
         self._exchange: MeteredExchange | None = exchange
-        """The exchange, until all is counted."""
+        """The exchange, until everything is counted."""
         self._answer = Answer(exchange)
         self._results, self._lines = find_results(exchange.method, exchange.path), 0
-        """The id of the file or batch whose results these are, and how many lines have come."""
+        """The id of the file or batch whose results these are, and the number of lines so far."""
         self._reader: BodyReader | None = None
         self._answer_text: AnswerText | None = None
         self.read: Callable[[bytes], object] = len
-        """Reads the next piece of the body; of one that cannot be read it looks at nothing."""
+        """Reads the next piece of the body. For an unreadable body it does nothing."""
         self._read_on: Callable[[bytes], object] = len
         self._began, self._first_bytes = 0.0, 0
         self._is_stream = kind not in (BodyKind.JSON, BodyKind.TEXT)
@@ -166,27 +166,27 @@ class BodyUsage:
 
     @property
     def is_packed(self) -> bool:
-        """Whether the body is decoded in order to be read."""
+        """True if the body is decoded for reading."""
         return self._decoder is not None
 
     @property
     def read_on_seconds(self) -> float:
-        """Seconds for which the answer is read on once its client has left; 0 where that would tell nothing."""
+        """Seconds for which the answer is read on after its client left; 0 if that yields nothing."""
         return 0.0 if self._reader is None else self._metering.read_on_seconds
 
     def begin_rest(self) -> None:
-        """Record that the client has left: what follows is read for the usage alone."""
+        """Record that the client has left: the rest is read for the usage alone."""
         self._bytes_left = self._metering.read_on_bytes
 
     def take_rest(self, data: bytes) -> bool:
-        """Take note of a piece of the rest; returns whether more of it may be read."""
+        """Count a piece of the rest. Return whether more of it may be read."""
         assert self._bytes_left is not None
         self._bytes_left -= len(data)
         return self._bytes_left > 0
 
     @property
     def cut_reason(self) -> str:
-        """The reason why a number is missing of a body whose connection was lost."""
+        """The reason for a missing number if the connection of a body was lost."""
         return CUT if self._bytes_left is None else LEFT
 
     def feed(self, data: bytes) -> None:
@@ -195,14 +195,14 @@ class BodyUsage:
         self.read(data)
 
     def _read_first(self, data: bytes) -> None:
-        """Read the first pieces, by which the reader is chosen; all others are read without a look at the clock."""
+        """Read the first pieces, which decide the reader. Later pieces are read without a look at the clock."""
         reader = self._reader
         assert reader is not None
         if self._is_stream and not self._began and self._exchange is not None:
             self._first_bytes, self._began = self.size, self._metering.begin_stream(self._exchange.started)
         self._read_on(data)
         if reader.inner is not None:
-            # Most of a body is read without a call between.
+            # Most of a body is read without a call in between.
             self.read = self._read_on if self._decoder is not None else reader.inner.feed
 
     def _read_packed(self, data: bytes) -> None:
@@ -218,7 +218,7 @@ class BodyUsage:
         self._metering.count_line(self._answer, self._results, self._lines, values)
 
     def finish(self, reason: str) -> None:
-        """Count what the body has stated, once; `reason`: why numbers that it has not may be missing."""
+        """Count the usage that the body stated, once. `reason`: why other numbers may be missing."""
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return
@@ -229,7 +229,8 @@ class BodyUsage:
             if exchange.span is not None:
                 exchange.span.usage = counts
             if reason == ABSENT and self.size > self._first_bytes > 0 and self._bytes_left is None:
-                self._metering.end_stream(counts, self._began)  # What came at once tells nothing of its tokens.
+                # A stream that came at once says nothing about the time per token.
+                self._metering.end_stream(counts, self._began)
         if self._results is not None:
             return  # Its lines are counted.
         if (self._decoder is not None and self._decoder.is_broken) or self._kind is BodyKind.ENCODED:
@@ -245,7 +246,7 @@ class BodyUsage:
 
 
 class SessionUsage:
-    """The usage that the messages of a WebSocket state, while they pass: each is a statement of its own."""
+    """The usage that the messages of a WebSocket state, while they pass. Each message states its own."""
 
     __slots__ = ("_answer", "_has_counted", "_metering", "_model", "_reader", "_unnamed")
 
@@ -253,14 +254,14 @@ class SessionUsage:
         self._metering, self._answer = metering, Answer(exchange)
         self._reader = MessageReader(head, self._read_message)
         self._has_counted = False
-        """Whether anything has counted since the last bytes."""
+        """True if anything has counted since the last bytes."""
         self._model: Value = ""
         """The model, once a message has named it."""
         self._unnamed = EVENTS_WITHOUT_MODEL_MAX
         """Messages that are still to be read for the model."""
 
     def feed(self, data: bytes) -> bool:
-        """Read the next bytes of the service; return whether nothing is left of a limit that they are charged to."""
+        """Read the next bytes of the service. Return whether a limit that they are charged to is exhausted."""
         if not self._reader.is_readable:
             return False
         self._has_counted = False
@@ -284,7 +285,7 @@ class SessionUsage:
             self._has_counted = True
 
     def _is_over_limit(self) -> bool:
-        """Return whether a limit or a quota of what is counted leaves no further request."""
+        """Return whether a charged limit or hard quota leaves no further request."""
         now = monotonic() + self._answer.clock.offset
         return any(
             (limit.policy if isinstance(limit, UnitLimit) else limit).left(now) <= 0
@@ -295,7 +296,7 @@ class SessionUsage:
 
 
 class ReadChunks(ChunkedDecoder):
-    """The decoder of a chunked body whose usage is read: counted before the last of it is passed on."""
+    """The decoder of a chunked body whose usage is read. The usage counts before the last piece is passed on."""
 
     __slots__ = ("_usage",)
 
@@ -316,7 +317,7 @@ class ReadChunks(ChunkedDecoder):
 
 
 class ReadBytes:
-    """The bytes of a body of known length whose usage is read, as if they were decoded."""
+    """The bytes of a body of known length whose usage is read, with the interface of a decoder."""
 
     __slots__ = ("_left", "_usage", "rest")
 
@@ -325,15 +326,15 @@ class ReadBytes:
     def __init__(self, usage: BodyUsage, length: int) -> None:
         self._usage, self._left = usage, length
         self.rest = b""
-        """The bytes behind the body."""
+        """The bytes after the body."""
 
     @property
     def done(self) -> bool:
-        """Whether the body is complete."""
+        """True if the body is complete."""
         return not self._left
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return what of `data` belongs to the body."""
+        """Return the part of `data` that belongs to the body."""
         if len(data) > self._left:
             data, self.rest = data[: self._left], data[self._left :]
         self._left -= len(data)

@@ -1,8 +1,8 @@
-"""Requests that another proxy has, and asks about: the same keys, limits and counts, and nothing is forwarded.
+"""Authorization checks for another proxy's requests: keys, limits and counts apply as usual, and nothing is forwarded.
 
-The proxy forwards the target as its client sent it, so the edge decides on that form and no other. Where the proxy
-states it is a setting of the listener: what is read anywhere else could be the client's, who would choose what is
-decided on.
+The proxy forwards the target as its client sent it, so the edge decides on that exact form. A setting of the listener
+says in which fields the proxy states the request. Any other field could come from the client, who would then choose the
+request to be checked.
 """
 
 import re
@@ -37,7 +37,9 @@ FORWARDED: Final = (b"x-forwarded-method", b"x-forwarded-uri")
 OVERWRITTEN: Final = frozenset(
     (*map(bytes.lower, stamps.STAMPS), b"x-request-id", *KEY_FIELDS, b"cookie", b"sec-websocket-protocol")
 )
-"""Fields that the answer has for the service: the proxy overwrites or drops them in this spelling alone."""
+"""Fields of the answer that the service gets. The proxy overwrites or drops the client's fields in this spelling
+only.
+"""
 
 OVERRIDES: Final = frozenset(
     (
@@ -46,36 +48,39 @@ OVERRIDES: Final = frozenset(
         *(b"script-name", b"x-script-name", b"path-info", b"x-middleware-subrequest"),
     )
 )
-"""Fields by which some services serve another path, method or host than the request has.
+"""Fields that make some services serve a path, method or host other than the request's.
 
-See config/edge/proxy_fields.py."""
+See config/edge/proxy_fields.py.
+"""
 
 STATING: Final = (b"x-forwarded-", b"x-original-")
-"""Beginnings of fields by which proxies state a request: the proxies overwrite or drop them in this spelling alone."""
+"""Beginnings of fields in which proxies state a request. The proxies overwrite or drop them in this spelling only."""
 
 ODDLY_SPELLED: Final = rb"[0-9A-Za-z-]*+[^0-9A-Za-z\r:-][^\r:]*"
-"""The pattern of names with another separator than the hyphen, such as X_API_Key: ordinary requests have none."""
+"""The pattern of names with a separator other than the hyphen, for example X_API_Key. Ordinary requests have none."""
 
 UNSIGNED: Final = stamps.format_opening(b"X-Edge-Signature") + b"\r\n"
 
 SEPARATORS: Final = {b"cookie": b"; "}
-"""The bytes between the values of a field that was sent in several lines (RFC 9113 section 8.2.3); else a comma."""
+"""The bytes between the values of a field that was sent in several lines (RFC 9113 section 8.2.3); a comma by
+default.
+"""
 
 GRANTED: Final = DirectResponseError(200, "Granted")
-"""The answer to what may pass."""
+"""The answer for an admitted request."""
 
 
 def compile_suspects(foreign: tuple[bytes, ...]) -> re.Pattern[bytes]:
-    """Compile the pattern of heads that may have a field of these, an override, or any with an odd separator."""
+    """Compile the pattern of heads that may have a field of `foreign`, an override, or a name with an odd separator."""
     return re.compile(rb"\r\n(?:%b):" % b"|".join((ODDLY_SPELLED, *foreign, *OVERRIDES)), re.IGNORECASE)
 
 
 def check_fields(head: bytes, foreign: tuple[bytes, ...], rules: FieldRules) -> None:
-    """Raise RejectedError(400) where a head has a field that nobody may be believed in, and that the proxy passes on.
+    """Raise RejectedError(400) if a head has a field that is not trustworthy and that the proxy passes on.
 
-    Such are those of another kind of proxy; those that override what is decided on, unless `strip_except` has them; and
-    stamps, fields of keys and fields of proxies in another spelling, which services that cannot tell the two apart
-    (WSGI, CGI) take for the real ones.
+    These are: fields of another kind of proxy; fields that override the checked request, unless `strip_except` has
+    them; and stamps, key fields and proxy fields in another spelling. Services that fold both spellings (WSGI, CGI)
+    would take the latter for the real ones.
     """
     overwritten = OVERWRITTEN.union(rules.keys)
     for line in head.split(b"\r\n")[1:]:
@@ -93,27 +98,28 @@ def check_fields(head: bytes, foreign: tuple[bytes, ...], rules: FieldRules) -> 
 
 
 class AuthorizationCheck(Exchange):
-    """A question about a request. A subclass knows where proxies of one kind state that request."""
+    """A check of another proxy's request. A subclass knows where one kind of proxy states that request."""
 
     answers_preflights = False
 
     __slots__ = ("own_method",)
 
     foreign: tuple[bytes, ...]
-    """Fields in which proxies of the other kinds state a request: here nobody but a client can have sent them, or the
-    proxy is of another kind, and what it does not overwrite is its client's."""
+    """Fields in which proxies of the other kinds state a request. Here they come from a client, or from a proxy of the
+    wrong kind that passes its client's fields on.
+    """
     suspects: re.Pattern[bytes]
-    """The pattern of heads that `check_fields` may refuse: most have none of it, and are not looked at twice."""
+    """The pattern of heads that `check_fields` may refuse. Most heads do not match and need no further check."""
 
     def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
-        """Return the method and the target of the request; `target` is that of the question, as it came.
+        """Return the method and the target of the request. `target` is the received target of the check itself.
 
-        Raises RejectedError where the proxy does not state them, each once.
+        Raises RejectedError if the proxy does not state each exactly once.
         """
         raise NotImplementedError
 
     def read_request(self, data: bytes, end: int) -> None:
-        """Read what the question says of the request; the client is the one that the proxy asks for."""
+        """Read the request that the check states. Its client is the one named by the proxy."""
         self.own_method = b""
         if not self.client.trusted:
             raise RejectedError(403, "Only trusted proxies may ask here")
@@ -129,7 +135,8 @@ class AuthorizationCheck(Exchange):
             raise RejectedError(400, "The target of the request is a path, with its query", close=False)
         path = target.partition(b"?")[0]
         if normalize_target(request.target).partition(b"?")[0] != path:
-            # The proxy forwards it as it is: a service that reads it in another way would serve what nobody decided on.
+            # The proxy forwards the path unchanged. A service that normalizes it would serve a path that was not
+            # checked.
             raise RejectedError(400, "The path is not in its normal form, in which alone it is decided on", close=False)
         self.method, self.path = request.method, path
         self.request_line = b"%b %b HTTP/1.1\r\n" % (self.method, target)
@@ -139,14 +146,14 @@ class AuthorizationCheck(Exchange):
         self.snapshot.paths.check(self.path, self.method, self.site)
 
     def apply_preauth_policy(self, policy: "PreAuthPolicy") -> None:
-        """Decide who may come; redirects, fixed answers and preflights are the proxy's affair."""
+        """Apply only the conditions. The proxy handles redirects, fixed answers and preflights itself."""
         policy.admit(self)
 
     def proceed(self, data: bytes, end: int) -> Outcome:
-        """Admit the request, and no more. It is counted as if it had been answered with 200; no concurrency is held."""
+        """Only admit the request. It counts as if answered with 200, and holds no concurrency."""
         refusing = self.admit()
         if refusing is UNREAD:
-            # The body goes to the service, and not by here.
+            # The body goes to the service and does not pass here.
             self.wait = self.wait or Wait(self)
             self.wait.prompt = UNKNOWN
             return self.proceed(data, end)
@@ -162,10 +169,10 @@ class AuthorizationCheck(Exchange):
         return GRANTED
 
     def format_own_response(self, reason: Refusal, *, close: bool) -> bytes:
-        """Format the answer to the question: 200 and whose request it is, or why it may not pass."""
+        """Format the answer to the check: 200 with the customer's stamps, or the reason of the refusal."""
         request_method = self.method
         if reason is not GRANTED:
-            self.method = self.own_method  # Whether the answer has a body is a matter of the question.
+            self.method = self.own_method  # The method of the check decides whether the answer has a body.
             answer = super().format_own_response(reason, close=close)
             self.method = request_method
             return answer
@@ -176,8 +183,10 @@ class AuthorizationCheck(Exchange):
         return message.format_response(200, fields, close=close, head_only=self.own_method == b"HEAD")
 
     def format_stamp_lines(self) -> bytes:
-        """Format the lines of every stamp and of the request id. A stamp without a value is empty, so that the proxy
-        overwrites what its client sent."""
+        """Format the lines of every stamp and of the request id.
+
+        A stamp without a value is sent empty, so that the proxy overwrites the client's value.
+        """
         binding, snapshot = self.binding, self.snapshot
         assert binding is not None
         request_id, signature = self.get_request_id(), UNSIGNED
@@ -186,8 +195,9 @@ class AuthorizationCheck(Exchange):
         return b"%b%bX-Request-Id: %b\r\n" % (stamps.append_empty(binding.stamps), signature, request_id)
 
     def format_unkeyed_lines(self) -> bytes:
-        """Format the lines of every field that may hold a key, with what the service is to get of it: empty where that
-        is nothing."""
+        """Format the lines of every field that may hold a key, with the rest for the service: empty if nothing is
+        left.
+        """
         snapshot, route = self.snapshot, self.route
         assert route is not None
         lines = (self.credentials if snapshot.forwards_key(route) else self.head.unkeyed) + self.keep
@@ -201,13 +211,13 @@ class AuthorizationCheck(Exchange):
 
 
 class FieldsAuthorization(AuthorizationCheck):
-    """A question at /v1/authorize, with the request in two fields."""
+    """A check at /v1/authorize, with the request in two fields."""
 
     __slots__ = ()
     fields: tuple[bytes, bytes]
 
     def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
-        """Return the values of the fields, which the proxy overwrites where its client sent them."""
+        """Return the values of the two fields. The proxy overwrites the client's fields of these names."""
         if self.path != PATH:
             raise RejectedError(404, "Questions are asked at /v1/authorize", close=False)
         method, uri = (find_value(self.keep, name) for name in self.fields)
@@ -218,20 +228,20 @@ class FieldsAuthorization(AuthorizationCheck):
 
 
 class OriginalAuthorization(FieldsAuthorization):
-    """A question of nginx, whose Host is the client's."""
+    """A check of nginx, whose Host is the client's."""
 
     __slots__ = ()
     fields, foreign, suspects = ORIGINAL, FORWARDED, compile_suspects(FORWARDED)
 
 
 class ForwardedAuthorization(FieldsAuthorization):
-    """A question of Traefik or Caddy: the client's host is in X-Forwarded-Host."""
+    """A check of Traefik or Caddy: the client's host is in X-Forwarded-Host."""
 
     __slots__ = ()
     fields, foreign, suspects = FORWARDED, ORIGINAL, compile_suspects(ORIGINAL)
 
     def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
-        """Return the values of the fields, and take the site of the host that is stated beside them."""
+        """Return the values of the two fields, and set the site from the stated host."""
         statement = super().parse_statement(target)
         authority = self.head.forwarded_host
         host = None if authority is None else parse_host(authority)
@@ -242,13 +252,13 @@ class ForwardedAuthorization(FieldsAuthorization):
 
 
 class PathAuthorization(AuthorizationCheck):
-    """A question of Envoy: with the method and the host of its client, and /v1/authorize before the path."""
+    """A check of Envoy, with its client's method and host, and /v1/authorize before the path."""
 
     __slots__ = ()
     foreign, suspects = (*ORIGINAL, *FORWARDED), compile_suspects(ORIGINAL + FORWARDED)
 
     def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
-        """Return the question's method, and what follows in its target."""
+        """Return the check's method, and the rest of its target."""
         if not target.startswith(PATH + b"/"):
             raise RejectedError(404, "Questions are asked at /v1/authorize, followed by the path", close=False)
         return self.method, target[len(PATH) :]
@@ -269,7 +279,7 @@ class ForwardedProxy(Client):
 
 
 class PathProxy(Client):
-    """The connection of a proxy that states requests in the line of its own."""
+    """The connection of a proxy that states requests in its own request line."""
 
     __slots__ = ()
     exchange_type = PathAuthorization
@@ -281,4 +291,4 @@ CLIENTS: Final[dict[str | None, type[Client]]] = {
     "forwarded": ForwardedProxy,
     "path": PathProxy,
 }
-"""The kind of a listener's connections, by its setting `authorize`."""
+"""The class of a listener's connections, by its setting `authorize`."""

@@ -1,7 +1,7 @@
-"""Meters of what the bodies of answers state, such as tokens: read as the answers pass, counted at their end.
+"""Meters of usage stated in answers' bodies, for example tokens: read as the answers pass, counted at their end.
 
-A route binding without such meters has no BodyMetering, and its requests pay nothing for these. Only answers of 2xx are
-read. What is counted instead of a number that is not stated is the meter's `missing`.
+A route binding without such meters has no BodyMetering, and its requests pay nothing for these. Only answers with a
+status of 2xx are read. The meter's setting `missing` decides what counts if an answer does not state a number.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ MODEL_HASH_BYTES: Final = 8
 PromptSplit = tuple[str | None, str | None]
 """The service tier of an answer, and the size of its prompt."""
 CounterKey = tuple[Value | None, bool, PromptSplit]
-"""The model, whether the number is an estimate, and the prompt."""
+"""The model, True if the number is an estimate, and the prompt."""
 NO_PROMPT: Final[PromptSplit] = (None, None)
 
 
@@ -68,25 +68,25 @@ class BodyMetrics(Protocol):
         """Record a report that is no whole number."""
 
     def count_missing(self, route: str, reason: str) -> None:
-        """Count an answer that does not state what it should."""
+        """Count an answer without an expected number."""
 
     def report_disagreement(self, route: str, rule: str) -> None:
         """Report an answer whose parts and total disagree; `rule` decides."""
 
     @property
     def counted_ids(self) -> "CountedIds | None":
-        """The ids of stored answers that are counted; None where there is no file for them."""
+        """The ids of stored answers that are counted; None without a file for them."""
 
     def observe_first_token(self, route: str, seconds: float) -> None:
-        """Observe how long after its request a stream began."""
+        """Observe the seconds from a request to the beginning of its stream."""
 
     def observe_output_token(self, route: str, seconds: float) -> None:
-        """Observe how long a stream took for each output token after the first."""
+        """Observe the seconds of a stream for each output token after the first."""
 
 
 @dataclass(slots=True)
 class BodyMeter:
-    """A meter of what bodies state."""
+    """A meter of usage stated in bodies."""
 
     name: str
     stated: str
@@ -97,11 +97,11 @@ class BodyMeter:
     find: Find
     """Finds its number."""
     is_by_model: bool
-    """Whether it is split by the model that answers state."""
+    """True if it is split by the model that answers state."""
     is_by_model_alone: bool
-    """Whether it is, and by nothing else of what they state."""
+    """True if it is split by the model and no other stated value."""
     is_by_prompt: bool
-    """Whether it is split by the service tier or the size of the prompt."""
+    """True if it is split by the service tier or the size of the prompt."""
     counters: "dict[CounterKey, Countable]"
     """The counters of this day with dimensions."""
 
@@ -118,7 +118,10 @@ class BodyMetering:
         metrics: BodyMetrics,
         values: DimensionValues,
     ) -> None:
-        """`names`: of the customer and of the route. `counter`: of a meter and the text of dimensions."""
+        """`names`: of the customer and of the route.
+
+        `counter` returns a counter for a meter and its dimensions as text.
+        """
         self._customer, self._route = names
         self._owner = f"{self._customer}\n{self._route}".encode()
         """The owner of the ids of stored answers."""
@@ -144,7 +147,7 @@ class BodyMetering:
             if self.usage_format.states(count := format_path(meter.json_path) if meter.json_path else meter.count)
         ]
         self.is_estimated = any(meter.settings.missing != "0" for meter in self._meters)
-        """Whether a number that is missing is estimated."""
+        """True if missing numbers are estimated."""
         self._prompts = PromptReader(usage.format)
         self._day = 0
 
@@ -155,7 +158,7 @@ class BodyMetering:
     # ---- answers
 
     def read_whole(self, exchange: MeteredExchange, status: int, head: bytes, body: bytes) -> None:
-        """Count an answer of which all is there."""
+        """Count a complete answer."""
         if not 200 <= status < 300 or not body:
             return
         kind, coding = describe_body(head)
@@ -174,7 +177,7 @@ class BodyMetering:
             usage.finish(ABSENT)
 
     def open(self, exchange: MeteredExchange, status: int, head: bytes) -> "BodyUsage | None":
-        """Return what reads an answer piece by piece; None where nothing of it counts."""
+        """Return a reader of an answer that comes piece by piece; None if nothing in it counts."""
         return BodyUsage(self, exchange, *describe_body(head)) if 200 <= status < 300 else None
 
     def judge(
@@ -183,7 +186,7 @@ class BodyMetering:
         """Count an answer as far as a model has worked for it.
 
         `reason`: why a number may be missing. `has_content`: a model may have generated something. `is_marked`: usage
-        may be stated in a way that is not known.
+        may be stated in an unknown way.
         """
         if counts is not None:
             if counts_nothing(counts, has_content=has_content):
@@ -204,7 +207,7 @@ class BodyMetering:
         self.count(answer, counts, reason, is_estimable=answer.work is Work.GENERATES)
 
     def _claim(self, counts: StatedCounts) -> bool:
-        """Claim the id of a stored answer; return whether its usage is to be counted, as nobody has yet.
+        """Claim the id of a stored answer. Return whether its usage must be counted, because it has not been yet.
 
         An answer without an id is not stored: a model has worked for it, whatever the method.
         """
@@ -215,7 +218,7 @@ class BodyMetering:
         if kind in NEVER_ASYNCHRONOUS or counts.values.get(BACKGROUND) == b"false" or ids is None:
             return False
         if file is not None:
-            # A batch: its usage is that of the lines of its file.
+            # A batch: its usage is the sum of the lines of its file.
             results = file.encode()
             return self._results_key(results) not in ids and ids.claim((self._owner, results))
         return ids.claim((self._owner, name.encode()))
@@ -224,7 +227,7 @@ class BodyMetering:
         return (self._owner, file, b"lines")
 
     def count_line(self, answer: "Answer", results: bytes, number: int, values: dict[str, Value]) -> None:
-        """Count a line of the results of a batch, once; `number` is its own, for a line without an id."""
+        """Count a line of the results of a batch, once. `number` is the line's own, used if it has no id."""
         ids = self._metrics.counted_ids
         counts = self.usage_format.compute_counts(values)
         if ids is None or not counts.has_numbers or (self._owner, results) in ids:
@@ -235,23 +238,25 @@ class BodyMetering:
             self.count(answer, counts, ABSENT, is_estimable=False)
 
     def open_session(self, exchange: MeteredExchange, head: bytes) -> "SessionUsage":
-        """Return what reads the messages of a WebSocket; `head`: the lines of the answer that has opened it."""
+        """Return a reader of the messages of a WebSocket. `head`: the lines of the answer that opened it."""
         return SessionUsage(self, exchange, head)
 
     def count_message(self, answer: "Answer", counts: StatedCounts) -> None:
-        """Count what a message of a WebSocket states."""
+        """Count the usage that a message of a WebSocket states."""
         rule = counts.resolve().rule
         if rule:
             self._metrics.report_disagreement(self._route, rule)
         self.count(answer, counts, ABSENT, is_estimable=False)
 
     def count_unread_session(self) -> None:
-        """Count a WebSocket whose messages cannot be read any more."""
+        """Count a WebSocket whose messages can no longer be read."""
         self._metrics.count_missing(self._route, UNREADABLE)
 
     def count(self, answer: "Answer", counts: StatedCounts | None, reason: str, *, is_estimable: bool) -> None:
-        """Count what an answer states, or what counts instead. `reason`: why a number may be missing. `is_estimable`:
-        whether a missing number is estimated."""
+        """Count the numbers that an answer states, or their replacements.
+
+        `reason`: why a number may be missing. `is_estimable`: True if missing numbers are estimated.
+        """
         if self._day != int(time()) // DAY_SECONDS:
             self._begin_day()
         missing: list[BodyMeter] = []
@@ -273,7 +278,7 @@ class BodyMetering:
             self._estimate(answer, counts, reason, missing)
 
     def _estimate(self, answer: "Answer", counts: StatedCounts | None, reason: str, meters: "list[BodyMeter]") -> None:
-        """Count what stands in for the numbers of these meters, which an answer does not state."""
+        """Count estimates for these meters, whose numbers the answer does not state."""
         missing = reason
         sizes: tuple[RequestSize, AnswerSize] | None = None
         for meter in meters:
@@ -290,19 +295,19 @@ class BodyMetering:
         self._metrics.count_missing(self._route, missing)
 
     def begin_stream(self, started: float) -> float:
-        """Observe how long after its request a stream begins; return the time, of the monotonic clock."""
+        """Observe the seconds from a request to the beginning of its stream. Return the monotonic time."""
         now = monotonic()
         self._metrics.observe_first_token(self._route, now - started)
         return now
 
     def end_stream(self, counts: StatedCounts, began: float) -> None:
-        """Observe how long a stream that is whole took for each of its output tokens, but for the first."""
+        """Observe the seconds of a complete stream for each of its output tokens but the first."""
         tokens = counts.find_number(OUTPUT_TOKENS) if self.usage_format.states(OUTPUT_TOKENS) else None
         if tokens is not None and tokens > 1:
             self._metrics.observe_output_token(self._route, (monotonic() - began) / (tokens - 1))
 
     def _find_reason(self, meter: BodyMeter, counts: StatedCounts | None, reason: str) -> str:
-        """Return why a meter's number is missing, having reported what stands in its place."""
+        """Return why a meter's number is missing. Reports the unreadable value, if there is one."""
         unreadable = None if counts is None else counts.find_unreadable(meter.stated)
         if unreadable is None:
             return reason
@@ -310,16 +315,16 @@ class BodyMetering:
         return UNREADABLE
 
     def _begin_day(self) -> None:
-        """Forget the counters of a day that is over: what values there may be begins anew."""
+        """Forget the counters of the previous day. The set of values begins again each day."""
         self._day = int(time()) // DAY_SECONDS
         self._values.begin_day(self._day)
         for meter in self._meters:
             meter.counters.clear()
 
     def _create_counter(self, meter: BodyMeter, key: "CounterKey") -> Countable:
-        """Return the counter of a meter for a model, and for whether the number is an estimate.
+        """Return the counter of a meter for a model, and for estimates or stated numbers.
 
-        Models that count as `~other` share one entry: anybody may invent names, of any length.
+        Models that count as `~other` share one entry, because a client may invent names of any length.
         """
         model, is_estimated, (tier, size) = key
         name = None if model is None else shorten_model(model)
@@ -338,7 +343,7 @@ class BodyMetering:
             try:
                 counter = self._counter(meter.name, dimensions.format_dimensions(split)) if split else meter.counter
             except RejectedError:
-                return meter.counter  # Its table is busy, and the answer has passed: it counts without dimensions.
+                return meter.counter  # Its table is busy and the answer has passed: it counts without dimensions.
             meter.counters[own] = counter
         return counter
 
@@ -350,7 +355,7 @@ def build_key(meter: BodyMeter, counts: StatedCounts | None, *, is_estimated: bo
 
 
 def get_prompt_split(counts: StatedCounts | None) -> PromptSplit:
-    """Return the service tier of an answer, and the size of its prompt; None where it does not state them."""
+    """Return the service tier of an answer and the size of its prompt; None for each that it does not state."""
     if counts is None:
         return NO_PROMPT
     tier, tokens = counts.find_text(TIER), counts.find_number("input_tokens")
@@ -362,7 +367,7 @@ def get_prompt_split(counts: StatedCounts | None) -> PromptSplit:
 
 
 def shorten_model(model: Value) -> str:
-    """Return the name under which a model is counted: of a long one the beginning and a hash of all."""
+    """Return the name under which a model is counted: a long name becomes its beginning and a hash of the whole."""
     written = model if isinstance(model, bytes) else str(model).encode(errors="replace")
     if len(written) > MODEL_BYTES_MAX:
         digest = blake2b(written, digest_size=MODEL_HASH_BYTES).hexdigest().encode()

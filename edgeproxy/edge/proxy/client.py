@@ -1,8 +1,8 @@
-"""A client's connection: bytes in, requests out of them one after another, answers back in order.
+"""A client's connection: it splits input into requests one after another, and sends answers in order.
 
-It decides nothing about requests (exchange.py does). It finds where one ends and the next begins, and keeps what a
-client may cost within bounds. Below it are what is read during an exchange (client_input.py), and the stream of bytes,
-with the ways in which it ends (client_transport.py).
+It makes no decision about requests (exchange.py does). It finds the end of one and the start of the next, and bounds
+the cost of a client. The layers below it are input during an exchange (client_input.py), and the stream of bytes with
+the end of the connection (client_transport.py).
 """
 
 import asyncio
@@ -39,12 +39,13 @@ SCHEMES: Final = (b"http", b"https")
 CRLF: Final = b"\r\n"
 
 LAST_REQUEST_SECONDS: Final = 1.0
-"""Seconds that an idle connection of a draining worker stays open: closed at once, it would lose the requests that
-are on their way, and the client could not know whether they were served."""
+"""Seconds that an idle connection of a draining worker stays open. An immediate close would lose requests on their way,
+and the client could not know whether they were served.
+"""
 
 
 class Client(ClientInput):
-    """A connection of a client, and the requests that come over it."""
+    """A client's connection, and the requests that come over it."""
 
     exchange_type: type[Exchange] = Exchange
     """The class of its requests."""
@@ -66,28 +67,31 @@ class Client(ClientInput):
     )
 
     trusted: bool
-    """Whether the peer is a trusted proxy."""
+    """True if the peer is a trusted proxy."""
     address: "Address"
-    """The limits of the address that asks."""
+    """The limits of the client's address."""
     forwarded_lines: bytes
-    """The X-Forwarded lines that the upstream gets, and the name of X-Request-Id."""
+    """The X-Forwarded lines for the upstream, and the field name of X-Request-Id."""
 
     def __init__(self, runtime: "Runtime", peer: str, subject: bytes, *, secure: bool = False) -> None:
-        """`peer`: the address of the other end. `subject`: what the connection counts for (connection_limits.py).
-        `secure`: it came over TLS."""
+        """`peer`: the address of the other end.
+
+        `subject`: the key that counts the connection (connection_limits.py). `secure`: the client uses TLS.
+        """
         super().__init__(runtime)
         self.peer = peer
         self.subject = subject
         self.secure = secure
         self.expects_new_head = False
-        """Whether the head that was read last is not expected to come again: it has a trace, or another line that
-        changes with each request."""
+        """True if the last head is not expected to come again, because it has a trace or another line that changes with
+        each request.
+        """
         self.changing: Changing | None = None
-        """Those lines, once they are known."""
+        """The lines that change with each request, once they are known."""
         self.heads_read = 0
-        """Heads of which the meaning had to be read as a whole."""
+        """The number of heads that had to be parsed as a whole."""
         self.is_outdated = False
-        """Whether `update_configuration` has to wait for the end of the exchange under way."""
+        """True if `update_configuration` must wait for the end of the current exchange."""
         self._probes: ProbeSchedule | None = None
         self._certificate: ClientCertificate | None = None
         self.backlog = None
@@ -101,7 +105,7 @@ class Client(ClientInput):
         runtime.overload.check_clients()
 
     def _apply_configuration(self) -> None:
-        """Take from the configuration whether this peer is trusted, what holds it, and what upstreams are told."""
+        """Read from the configuration whether this peer is trusted, its address limits, and the lines for upstreams."""
         addresses = self.runtime.snapshot.addresses
         self.trusted = addresses.trusts(self.peer)
         self.address = addresses.get_address(self.peer)
@@ -109,9 +113,9 @@ class Client(ClientInput):
         self.forwarded_lines = lines % (self.peer.encode(), SCHEMES[self.secure])
 
     def update_configuration(self) -> None:
-        """Take over another configuration, which holds from the next request on."""
+        """Take over another configuration, which applies from the next request on."""
         if self.exchange is not None and self.trusted:
-            # Until it is over it remains the request of the one that the proxy asks for.
+            # The current request remains that of the proxy's client.
             self.is_outdated = True
             return
         self._apply_configuration()
@@ -121,13 +125,16 @@ class Client(ClientInput):
                 self.close()
 
     def apply_forwarded(self, head: "RequestHead") -> None:
-        """Take `address` and `forwarded_lines` from what a trusted proxy says of its client."""
+        """Set `address` and `forwarded_lines` from a trusted proxy's fields about its client."""
         addresses = self.runtime.snapshot.addresses
         client, self.forwarded_lines = addresses.resolve_forwarded(self.peer, head, SCHEMES[self.secure])
         self.address = addresses.get_address(client)
 
     def get_certificate(self) -> "ClientCertificate":
-        """Return the client's certificate; that of a trusted proxy says who the proxy is, and not for whom it asks."""
+        """Return the client's certificate.
+
+        A trusted proxy's certificate identifies the proxy, not its client, so it yields none.
+        """
         if self.trusted:
             return client_certificate.NO_CERTIFICATE
         if self._certificate is None:
@@ -156,7 +163,7 @@ class Client(ClientInput):
         """
         while True:
             snapshot = self.runtime.snapshot
-            # A whole head that was seen before has one blank line, at its end.
+            # A cached whole head has exactly one blank line, at its end.
             is_known = not self.expects_new_head and data.endswith(BLANK) and data in snapshot.whole_heads[self.trusted]
             end = len(data) - 4 if is_known else data.find(BLANK)
             if end < 0 or end > snapshot.head_limits.head:
@@ -181,7 +188,7 @@ class Client(ClientInput):
                 self.buffer = b""
                 self._get_backlog().put_back(rest)
                 return
-            # The head that was late is dealt with; the next has a deadline of its own.
+            # The request with the late head is done; the next head has a deadline of its own.
             data, deadline = rest, 0.0
 
     def _get_backlog(self) -> InputBacklog:
@@ -190,7 +197,7 @@ class Client(ClientInput):
         return self.backlog
 
     def take_in_slices(self, data: bytes) -> bool:
-        """Process input in slices; False where it is one, or no matter of slices."""
+        """Process input in slices. Return False if it is a single slice or need not be sliced."""
         return self._get_backlog().receive(data)
 
     def describe(self) -> tuple[str, str]:
@@ -199,19 +206,19 @@ class Client(ClientInput):
 
     @property
     def takes_bulk(self) -> bool:
-        """Whether the client's next bytes are only passed on or dropped."""
+        """True if the client's next bytes are only passed on or dropped."""
         if self.state > LAST or isinstance(self.body, SizedBody):
             return True
         tunnel = self.tunnel
         return tunnel is not None and tunnel.is_opaque
 
     def release_backlog(self) -> bytes:
-        """Return the input that waits, which nobody here will process."""
+        """Return the waiting input, which this object will not process."""
         backlog, self.backlog = self.backlog, None
         return b"" if backlog is None else backlog.close()
 
     def hold_input(self) -> None:
-        """Read nothing until the input that waits has had its turn."""
+        """Read nothing until the waiting input has had its turn."""
         if self.state <= LAST:
             self.pause_reading()
         elif not self.transport.is_closing():
@@ -219,7 +226,7 @@ class Client(ClientInput):
         self.update_held()
 
     def on_backlog_done(self) -> None:
-        """Read on, or close a connection whose client has closed its side."""
+        """Resume reading, or close a connection whose client has closed its side."""
         if self.holding is not None:
             self.update_held()
         if self.state > LAST:
@@ -231,27 +238,27 @@ class Client(ClientInput):
             self._close_when_served()
 
     def reject(self, exchange: Forwarding, refusal: Refusal, data: bytes, end: int) -> bytes:
-        """Answer a request that is not forwarded; return what follows it, nothing where that cannot be told."""
+        """Answer a request that is not forwarded. Return the bytes after it, or none if its end is unknown."""
         head = exchange.head
         after = end + 4 + exchange.length
         if not exchange.path:
             if self.hand_over(data):
                 return b""
-            exchange.request_line = data  # It may still tell what was asked for.
-        plain = head is PLAIN  # Its class says all of it, and is slow to look into.
+            exchange.request_line = data  # The log may still find the request's target in it.
+        plain = head is PLAIN  # A plain head has none of these properties, and reading them is slow.
         unclear = len(data) < after or (not plain and (head.chunked or head.expect))
-        # A client that has offered another protocol may send what is no request.
+        # After the offer of another protocol the client may send bytes that are no request.
         close = unclear or self.state >= LAST or (not plain and bool(head.close or head.upgrade))
         close = close or (isinstance(refusal, RejectedError) and refusal.close)
         self.respond(exchange.format_own_response(refusal, close=close), close=close)
         return b"" if close or len(data) == after else data[after:]
 
     def hand_over(self, data: bytes) -> bool:
-        """Return whether a client of another protocol goes on with data that begin with no request line."""
+        """Return whether a handler of another protocol takes over data that begin with no request line."""
         return False
 
     def _keep_partial_head(self, data: bytes, deadline: float) -> None:
-        """Keep a head that is not whole yet; refuse it now where nothing that could follow would make it one."""
+        """Keep an incomplete head. Refuse it now if no further bytes could make it valid."""
         self.exchange = None
         if data.startswith(CRLF):
             data = _remove_empty_lines(data)
@@ -282,7 +289,7 @@ class Client(ClientInput):
             self._reject_partial_head(refusal, self.buffer)
 
     def respond(self, answer: bytes, *, close: bool) -> None:
-        """Write an answer of the edge's own, which ends the exchange; `close` ends the connection as well."""
+        """Write an answer of the edge's own, which ends the exchange. `close` ends the connection as well."""
         if self.exchange is not None:
             self.exchange.release()
             self.exchange = None
@@ -292,7 +299,7 @@ class Client(ClientInput):
             self.close(linger=True)
 
     def serve_next(self) -> None:
-        """Go on to the next request: the exchange is over."""
+        """Continue with the next request: the exchange is over."""
         self.exchange = None
         if self.is_outdated:
             self.is_outdated = False
@@ -314,20 +321,20 @@ class Client(ClientInput):
             self._close_when_served()
 
     def _close_when_served(self) -> None:
-        """Close a connection whose client has closed its side, once all that it has sent is served."""
+        """Close a connection whose client has closed its side, once all its requests are served."""
         if self.exchange is None and not self.buffer and not self.has_backlog:
             self.close()
 
     # ---- deadlines
 
     def on_timeout(self) -> None:
-        """End a request, or the connection, whose deadline has passed."""
+        """End the request, or the connection, whose deadline has passed."""
         exchange = self.exchange
         self.deadline = NEVER
         if self.state > LAST:
             self.time_out_end()
         elif self.write_paused and self._has_taken_enough():
-            # It is slow, but it takes what it is sent.
+            # The client is slow, but it takes bytes.
             self.deadline = monotonic() + self.runtime.snapshot.body_idle
         elif exchange is not None:
             self.time_out_exchange(exchange)
@@ -336,7 +343,7 @@ class Client(ClientInput):
         elif self.buffer and not self.write_paused:
             self._reject_partial_head(RejectedError(408, "The request's head did not arrive in time"), self.buffer)
         else:
-            # Idle as far as requests go; the last answer may still be on its way out.
+            # No request is active. The last answer may still be on its way out.
             self.close()
 
     def limit_duration(self, exchange: Forwarding, until: float) -> None:
@@ -344,11 +351,11 @@ class Client(ClientInput):
         self.runtime.connections.request_deadlines[self] = exchange, until
 
     def list_exchanges(self) -> "tuple[Forwarding, ...]":
-        """List the requests under way: one at most."""
+        """List the current requests: one at most."""
         return () if self.exchange is None else (self.exchange,)
 
     def end_overdue_request(self) -> None:
-        """End a request that takes longer than its route allows, whatever moves. A tunnel is no request any more."""
+        """End a request that exceeds its route's total time, even while data flows. A tunnel is no longer a request."""
         exchange = self.exchange
         if exchange is not None and self.state <= LAST and (exchange.server is None or exchange.server.tunnel is None):
             self.time_out_exchange(exchange, is_overdue=True)
@@ -356,14 +363,14 @@ class Client(ClientInput):
     # ---- drains
 
     def drain(self) -> None:
-        """Serve no request after the one under way. An idle connection has a moment for one that is on its way."""
+        """Serve no request after the current one. An idle connection stays open briefly for a request on its way."""
         self.serve_no_more()
         if self.exchange is None:
             self.deadline = min(self.deadline, monotonic() + LAST_REQUEST_SECONDS)
 
     @property
     def tunnel(self) -> "Tunnel | None":
-        """The tunnel that it is a part of once it has switched protocols."""
+        """The tunnel that it belongs to after a protocol switch."""
         exchange = self.exchange
         return None if exchange is None or exchange.server is None else exchange.server.tunnel
 
@@ -379,12 +386,12 @@ class Client(ClientInput):
 
     @property
     def is_event_stream(self) -> bool:
-        """Whether the answer under way is a stream of events."""
+        """True if the current answer is an event stream."""
         exchange = self.exchange
         return exchange is not None and self.state <= LAST and exchange.streams_events
 
     def end_event_stream(self) -> None:
-        """End the stream of events under way, if it is one, as if the upstream had ended it."""
+        """End the current event stream, if any, as if the upstream had ended it."""
         exchange = self.exchange
         if exchange is not None and exchange.server is not None and self.is_event_stream:
             exchange.server.end_event_stream()
@@ -396,7 +403,7 @@ class Client(ClientInput):
             return False
         self.half_closed = True
         if self.state == RESETTING:
-            return True  # Closed now, a broken answer would have a clean end.
+            return True  # A close now would give a broken answer a clean end.
         exchange = self.exchange
         if exchange is None or self.state > LAST:
             return False
@@ -404,10 +411,10 @@ class Client(ClientInput):
             exchange.server.tunnel.on_client_closed()
             return not exchange.server.half_closed
         if self.secure or self.body is not None or exchange.state is AWAITS_BODY:
-            # Under TLS that is how clients leave, and TLS 1.2 knows no other meaning (RFC 5246 section 7.2.1).
+            # Clients leave this way under TLS, and TLS 1.2 defines no other meaning (RFC 5246 section 7.2.1).
             return self._abandon_exchange(exchange)
         if exchange.head.upgrade and exchange.server is not None and not self.buffer:
-            exchange.server.half_close()  # What follows a 101 has ended before it, and there is nothing of it.
+            exchange.server.half_close()  # The bytes for the new protocol have ended before the 101: there are none.
         # A client that has sent its whole request may close its side and still gets the answer.
         now = monotonic()
         probes = self._probes = ProbeSchedule(exchange.started, now)
@@ -420,7 +427,7 @@ class Client(ClientInput):
         return True
 
     def _abandon_exchange(self, exchange: Forwarding) -> bool:
-        """Give up an answer whose client has left; returns what `eof_received` is to return."""
+        """Abandon an answer whose client has left. Return the result of `eof_received`."""
         if not exchange.has_begun_response:
             return False
         exchange.abandon()
@@ -429,12 +436,12 @@ class Client(ClientInput):
         return not self.transport.is_closing()
 
     def _send_first_probe(self) -> None:
-        """Send the first probe, which is not to wait for the sweep. The loop's clock may be a moment early."""
+        """Send the first probe without waiting for the sweep. The loop's clock may be slightly early."""
         if self._probes is not None and not self._probes.count:
             self.send_probe(max(monotonic(), self._probes.due))
 
     def send_probe(self, now: float) -> None:
-        """Send something to a client that has closed its side, where that is due; called twice a second."""
+        """Send a due probe to a client that has closed its side; called twice a second."""
         exchange, probes = self.exchange, self._probes
         if exchange is None or probes is None or self.state > LAST:
             return

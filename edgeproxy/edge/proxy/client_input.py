@@ -1,7 +1,7 @@
-"""The client's bytes while an exchange is under way: its body, its tunnel, requests to come.
+"""The client's bytes during an exchange: its body, its tunnel, and later requests.
 
-Nothing is read without bounds: of a body no more than its upstream takes, of requests to come no more than
-READ_AHEAD_BYTES, and as many as the configuration lets a client pipeline.
+All reading is bounded: a body by the bytes that its upstream takes, later requests by READ_AHEAD_BYTES and by the
+configured number of pipelined requests.
 """
 
 import asyncio
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 BLANK: Final = b"\r\n\r\n"
 
 READ_AHEAD_BYTES: Final = 64 << 10
-"""Bytes that are read ahead: requests sent before the one under way is answered, a body before its upstream is
-there."""
+"""Bytes that are read ahead: requests before the current one is answered, or a body before its upstream is
+connected.
+"""
 
 HOLDERS: Final = {
     "connection": "This connection holds",
@@ -40,38 +41,37 @@ HOLDERS: Final = {
 
 
 class ClientInput(ClientTransport):
-    """The bytes behind a request's head, and flow control between the client and its upstream."""
+    """The bytes after a request's head, and flow control between the client and its upstream."""
 
     __slots__ = ("_body_size_due", "backlog", "body", "buffer", "exchange", "holding")
 
     is_http2 = False
-    """Whether this is a stream of HTTP/2, which says itself where a body ends."""
+    """True if this is an HTTP/2 stream. Such a stream marks the end of a body itself."""
 
     address: "Address"
-    """The limits of the address that asks."""
+    """The limits of the client's address."""
     backlog: InputBacklog | None
-    """Input behind `buffer` that waits for slices. Always None for a stream of HTTP/2."""
+    """Input after `buffer` that waits for slices. Always None for an HTTP/2 stream."""
     _body_size_due: int
-    """Bytes that the body has to have for its deadline to be put off."""
+    """The size that the body must reach before its deadline is put off."""
 
     def __init__(self, runtime: "Runtime") -> None:
         super().__init__(runtime)
         self.exchange: Forwarding | None = None
-        """The request under way."""
+        """The current request."""
         self.body: RequestBody | None = None
-        """The body of the request under way, while some of it is still to come."""
+        """The body of the current request, while some of it is still to come."""
         self.buffer = b""
         """Bytes that were read and belong to no request yet."""
         self.holding: Holding | None = None
         """Its entry in the worker's memory budget, while anything is held for it (held_budget.py)."""
 
     def serve_next(self) -> None:
-        """Go on to the next request: the exchange is over."""
+        """Continue with the next request: the exchange is over."""
         raise NotImplementedError
 
     def time_out_exchange(self, exchange: "Forwarding", *, is_overdue: bool = False) -> None:
-        """End an exchange of which there will be no answer, or no more of it; `is_overdue`: it takes too long as a
-        whole."""
+        """End an exchange that gets no answer, or no more of one. `is_overdue`: its total time is over."""
         tunnel = None if exchange.server is None else exchange.server.tunnel
         if tunnel is not None and tunnel.end_idle():
             return
@@ -83,15 +83,17 @@ class ClientInput(ClientTransport):
             exchange.time_out(is_overdue=is_overdue)
 
     def write_whole(self, keep: bytes, changing: bytes, opening: bytes, rid: bytes, body: memoryview) -> None:
-        """Write a whole answer whose head is in pieces (edge/http2/answer.py), where the head is not text."""
+        """Write a whole answer whose head is in pieces (edge/http2/answer.py), for a protocol whose heads are not
+        text.
+        """
 
     def write_trailers(self, lines: list[bytes]) -> None:
-        """Write an answer's trailers where no chunks carry them: HTTP/1.0 has none."""
+        """Write an answer's trailers without chunked coding. Does nothing here: HTTP/1.0 has no trailers."""
 
     # ---- bodies
 
     def begin_body(self, exchange: "Forwarding", data: bytes) -> None:
-        """Read the body from here on; `data` follows the head, and goes with it in one write."""
+        """Read the body from here on. `data` follows the head and goes upstream with it in one write."""
         head = exchange.head
         if head.close:
             self.serve_no_more()
@@ -115,7 +117,7 @@ class ClientInput(ClientTransport):
             self.take_in_slices(rest)
 
     def collect_body(self, exchange: "Forwarding", *, is_whole: bool) -> None:
-        """Have a body that is not all here be collected as it passes, where its tokens may have to be estimated."""
+        """Collect an incomplete body as it passes, if its tokens may have to be estimated."""
         binding = exchange.binding
         if binding is not None and binding.body_metering is not None and binding.body_metering.is_estimated:
             exchange.collected = None if is_whole else CollectedRequest(exchange.keep)
@@ -127,7 +129,7 @@ class ClientInput(ClientTransport):
             self.update_held()
 
     def _read_body(self, data: bytes) -> bytes:
-        """Return the client's bytes of a body as the upstream is to get them, and count them."""
+        """Return the client's bytes of a body as the upstream gets them, and count them."""
         body = self.body
         assert body is not None
         framed = body.feed(data)
@@ -145,16 +147,18 @@ class ClientInput(ClientTransport):
 
     @property
     def has_backlog(self) -> bool:
-        """Whether input waits for its turns."""
+        """True if input waits for later turns."""
         return self.backlog is not None and len(self.backlog) > 0
 
     def take_in_slices(self, data: bytes) -> bool:
-        """Process input in slices; False where it is to be processed at once, as a stream's frames are, which have
-        waited for their turn with their connection."""
+        """Process input in slices. Return False if it must be processed at once.
+
+        A stream's frames must: they have already waited for their turn with their connection.
+        """
         return False
 
     def receive_during_exchange(self, data: bytes) -> None:
-        """Take bytes while an exchange is under way: of its body, its tunnel, or requests to come."""
+        """Process bytes during an exchange: of its body, its tunnel, or later requests."""
         if len(data) > SMALL_BYTES and self.take_in_slices(data):
             return
         exchange = self.exchange
@@ -193,25 +197,25 @@ class ClientInput(ClientTransport):
                 exchange.wait.on_input(len(self.buffer), exchange.length, is_full=self._is_read_ahead_full())
 
     def _extend_body_deadline(self, exchange: "Forwarding", data: bytes) -> None:
-        """Put the deadline off for a piece of the body that has come; empty where it was framing alone."""
+        """Put off the deadline for a piece of the body; `data` is empty if the piece was only framing."""
         if self.body is None:
             assert exchange.route is not None
             timeout = exchange.idle_timeout if exchange.has_begun_response else exchange.route.head_timeout
-            # All of it has come, and may still be on its way to the disk.
+            # The whole body has come, but it may still be on its way to the disk.
             self.deadline = monotonic() + (exchange.snapshot.body_idle if exchange.state is GATHERING else timeout)
         elif exchange.head.chunked and exchange.is_streamed():
-            # Any piece counts: how much a stream has to say is its own affair.
+            # Any piece counts: a stream may send as little as it likes.
             if data:
                 has_begun = exchange.has_begun_response
                 seconds = exchange.idle_timeout if has_begun else exchange.snapshot.body_idle
                 self.deadline = max(self.deadline if has_begun else 0.0, monotonic() + seconds)
         elif self.body.size >= self._body_size_due:
-            # Not for each piece: one byte now and then would hold the upstream for ever.
+            # Not for each piece: otherwise one byte now and then would hold the upstream for ever.
             self._body_size_due = self.body.size + exchange.snapshot.body_idle_bytes
             self.deadline = monotonic() + exchange.snapshot.body_idle
 
     def drop_input(self) -> None:
-        """Forget what was read and not served."""
+        """Drop input that was read and not served."""
         self.buffer, self.body = b"", None
         if self.backlog is not None:
             self.backlog.take()
@@ -219,13 +223,14 @@ class ClientInput(ClientTransport):
     # ---- flow control
 
     def _is_read_ahead_full(self) -> bool:
-        """Return whether as much is read behind the request under way as may be, in bytes or in requests."""
+        """Return whether the read-ahead after the current request has reached its bound, in bytes or in requests."""
         buffer = self.buffer
-        # Counted are the ends of heads. One within a body only stops the reading earlier, until that request's turn.
+        # The ends of heads are counted. A blank line within a body only stops the reading earlier, until that request's
+        # turn.
         return len(buffer) > READ_AHEAD_BYTES or buffer.count(BLANK) >= self.runtime.snapshot.max_pipelined
 
     def resume_reading(self) -> None:
-        """Read on, unless enough is read ahead, or whoever is to take it takes no more."""
+        """Resume reading, unless enough is read ahead or the receiver takes no more."""
         if not self.reading and self.state <= LAST and self.has_room_for_input():
             if self.backlog is not None and self.backlog.blocks_reading():
                 return
@@ -236,7 +241,7 @@ class ClientInput(ClientTransport):
         """Return whether more of the client's bytes may be read."""
         exchange = self.exchange
         if exchange is None:
-            # What is buffered may be a head that is not whole, which has a bound of its own.
+            # The buffer may have an incomplete head, which has a bound of its own.
             return not self.write_paused
         if self._is_read_ahead_full():
             return False
@@ -253,7 +258,7 @@ class ClientInput(ClientTransport):
             self.pause_reading()
         elif exchange.server is not None:
             if exchange.has_begun_response and (self.deadline == NEVER or exchange.server.tunnel is None):
-                # How long the answer may be silent is one thing, how long its reader another.
+                # The upstream's idle timeout and the reader's are different: now the reader's applies.
                 self.deadline = monotonic() + self.runtime.snapshot.body_idle
             exchange.server.pause_reading()
 
@@ -272,7 +277,7 @@ class ClientInput(ClientTransport):
 
     @property
     def held_account(self) -> "Account | None":
-        """The account of a connection of HTTP/2 in the memory budget."""
+        """The account of an HTTP/2 connection in the memory budget."""
         return None
 
     def count_held(self) -> int:
@@ -302,25 +307,25 @@ class ClientInput(ClientTransport):
         return self.transport.get_write_buffer_size() if self.write_paused else 0
 
     def update_held(self) -> None:
-        """State to the budget how many bytes are held; where memory is short, less is held from now on."""
+        """Report to the budget how many bytes are held. If memory is short, drop some of them first."""
         exchange = self.exchange
         if exchange is not None and exchange.server is not None and self.is_pressed():
             exchange.forget_message()
         self.runtime.held.hold(self, 0 if self.state == CLOSED else self.count_held())
 
     def is_pressed(self) -> bool:
-        """Return whether so much is held that memory is to be saved."""
+        """Return whether the budget is so full that memory must be saved."""
         return self.runtime.held.is_pressed(self)
 
     def on_held_exhausted(self, share: str) -> None:
-        """End what is held: 503, or a reset where the client does not take what it was sent."""
+        """End the current work: with 503, or with a reset if the client does not read what it was sent."""
         exchange = self.exchange
         if exchange is not None and exchange.forget_message():
             self.update_held()
             return
         self.pause_reading()
         self.runtime.report_held_exhausted(share, self.address.text)
-        # Not now: it may be in the middle of a step, and so may whoever exceeded the budget.
+        # Not now: this client may be in the middle of a step, and so may the one that exceeded the budget.
         asyncio.get_running_loop().call_soon(self._end_held, share)
 
     def _end_held(self, share: str) -> None:
@@ -330,7 +335,7 @@ class ClientInput(ClientTransport):
         is_unread = self.write_paused or self.state > LAST
         if exchange is not None:
             is_unread = is_unread or exchange.has_begun_response
-            self.serve_no_more()  # What follows it is unclear, or more of the same.
+            self.serve_no_more()  # The rest of its input is unclear, or more of the same kind.
             exchange.fail(refusal)
         elif not is_unread:
             self.refuse_input(refusal)
@@ -342,6 +347,6 @@ class ClientInput(ClientTransport):
 
 
 def create_held_error(share: str) -> RejectedError:
-    """Return the refusal of a client that holds too many bytes; `share` is the bound that is exhausted."""
+    """Return the refusal of a client that holds too many bytes. `share` is the exhausted bound."""
     why = f"{HOLDERS[share]} as many bytes here as limits.held allows"
     return RejectedError(503, why, fields=b"Retry-After: 1\r\n")

@@ -1,8 +1,9 @@
-"""A client's connection as a stream of bytes: flow control, and how it ends. Of requests it knows nothing.
+"""A client's connection as a stream of bytes: flow control, and the end of the connection. It knows nothing of
+requests.
 
-The last bytes of a connection are the ones that are easily lost: a connection that is closed over unread input is
-reset, and a reset destroys what is still on its way. So a connection that ends goes through a state of its own
-(client_states.py), each of which has a deadline that is put off while the client takes what it is sent.
+The last bytes of a connection are easily lost: closing over unread input resets the connection, and a reset destroys
+bytes that are still on their way. So an ending connection goes through states of its own (client_states.py). Each has a
+deadline that is put off while the client takes bytes.
 """
 
 import asyncio
@@ -19,22 +20,26 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.runtime import Runtime
 
 LINGER_SECONDS: Final = 2.0
-"""Seconds for which a closing connection still takes, and drops, what its client sends (RFC 9112 section 9.6)."""
+"""Seconds for which a closing connection still reads, and drops, its client's input (RFC 9112 section 9.6)."""
 
 COPIED_BYTES_MAX: Final = 16 << 10
-"""Bytes of a body that are copied behind their head, to go out in one piece with it; a longer one is cheaper apart."""
+"""Bytes of a body that are copied behind the head, so that both go out in one piece. Writing a longer body separately
+is cheaper.
+"""
 
 LINGER_SECONDS_MAX: Final = 30.0
-"""Seconds for which it does so as long as the client sends: who is in the middle of an upload reads the answer only
-after that."""
+"""The maximum of those seconds while the client keeps sending: a client in the middle of an upload reads the answer
+only afterwards.
+"""
 
 DROP_SECONDS, DROP_SECONDS_MAX = 0.01, 0.64
-"""Seconds between two discards of a lingering connection's input. The second holds where nothing came for long."""
+"""Seconds between two discards of a lingering connection's input. The interval grows to the second value while no input
+comes.
+"""
 
 
 class ClientTransport:
-    """The stream below a client's requests, an asyncio.Protocol by its methods. `deadline` is in seconds of the
-    monotonic clock."""
+    """The stream below a client's requests; by its methods an asyncio.Protocol. `deadline` is in monotonic seconds."""
 
     __slots__ = (
         "_linger_until",
@@ -58,9 +63,9 @@ class ClientTransport:
     writelines: Callable[[Iterable[bytes | memoryview]], None]
     deadline: float
     _linger_until: float
-    """LINGERING: until when the client's side is read at most."""
+    """LINGERING: the latest time until which the client's side is read."""
     _taken_by: float
-    """LINGERING, CLOSING: until when the client may take nothing of what is on its way."""
+    """LINGERING, CLOSING: until this time the client may take none of the bytes on their way."""
     _reset_by: float
     """RESETTING: when it is reset at the latest."""
 
@@ -69,18 +74,18 @@ class ClientTransport:
         self.state = SERVING
         """The state of the connection, one of client_states.py."""
         self.copied_bytes_max = COPIED_BYTES_MAX
-        """Bytes of an answer's body up to which it is written in one piece with its head."""
+        """The size of an answer's body, in bytes, up to which it is written in one piece with its head."""
         self.half_closed = False
-        """Whether the client has closed its side."""
+        """True if the client has closed its side."""
         self.write_paused = False
-        """Whether the client does not take what is written to it."""
+        """True if the client does not read what is written to it."""
         self.reading = True
-        """Whether the socket is read at present."""
+        """True while the socket is read."""
         self._unsent_bytes = 0
-        """Bytes on their way when these were last counted, while writing is paused or the connection ends."""
+        """The bytes on their way at the last count, while writing is paused or the connection ends."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        # Typed as what it does: uvloop's transports have no asyncio class among their bases.
+        # Set as attributes for their types: uvloop's transports have no asyncio base class.
         self.transport, self.write, self.writelines = transport, transport.write, transport.writelines
 
     @property
@@ -91,56 +96,56 @@ class ClientTransport:
 
     @property
     def is_last(self) -> bool:
-        """Whether no request after this one is served."""
+        """True if no request after this one is served."""
         return self.state >= LAST
 
     def serve_no_more(self) -> None:
-        """Serve no request after the one under way."""
+        """Serve no request after the current one."""
         if self.state == SERVING:
             self.state = LAST
 
     # ---- flow control
 
     def pause_reading(self) -> None:
-        """Read no more for now."""
+        """Stop reading for now."""
         if self.reading and self.state <= LAST:
             self.reading = False
             self.transport.pause_reading()
 
     def check_reset(self) -> None:
-        """Notice a reset while the socket is not read; called twice a second.
+        """Detect a reset while the socket is not read; called twice a second.
 
-        A reset is reported to who reads or writes, and to nobody else.
+        The kernel reports a reset only to a read or a write.
         """
         if was_reset(self.transport):
             self.transport.abort()
 
     def count_unsent(self) -> int:
-        """Return the bytes that were written, and that the client's host has not acknowledged yet."""
+        """Return the bytes that were written and that the client's host has not acknowledged."""
         return self.transport.get_write_buffer_size() + count_unacknowledged(self.transport)
 
     def _has_taken_enough(self) -> bool:
-        """Return whether the client has taken enough of what is on its way since the last call."""
+        """Return whether the client has taken enough of the bytes on their way since the last call."""
         before, self._unsent_bytes = self._unsent_bytes, self.count_unsent()
         return 0 < self._unsent_bytes <= before - self.runtime.snapshot.body_idle_bytes
 
     # ---- ends
 
     def drop_input(self) -> None:
-        """Forget what was read and not served: the connection is about to end."""
+        """Drop input that was read and not served: the connection is about to end."""
         raise NotImplementedError
 
     def close(self, *, linger: bool = False) -> None:
         """Close once everything written has gone.
 
-        With `linger` the client's side is read, and dropped, for a while: a connection closed over unread input
-        is reset, and the reset may destroy the answer before the client has read it (RFC 9112 section 9.6).
+        With `linger` the client's side is read, and dropped, for a while: closing over unread input resets the
+        connection, and the reset may destroy the answer before the client has read it (RFC 9112 section 9.6).
         """
         if self.state > LAST:
             return
         now = monotonic()
         self._unsent_bytes = self.count_unsent()
-        # What was written just now is still on its way whoever the client is: that is looked at in a while.
+        # Bytes written just now are still on their way to any client, so the first check comes later.
         self.deadline = now + LINGER_SECONDS
         self._taken_by = now + self.runtime.snapshot.body_idle
         self.drop_input()
@@ -155,8 +160,8 @@ class ClientTransport:
             self.transport.close()
 
     def linger_on(self) -> None:
-        """Put off the end of a lingering connection, because its client still sends. From now on the kernel discards
-        what comes.
+        """Put off the end of a lingering connection, because its client still sends. The kernel discards its input from
+        now on.
 
         Clients that flood closed connections would take much of each turn if the loop read their input.
         """
@@ -167,7 +172,7 @@ class ClientTransport:
                 asyncio.get_running_loop().call_later(DROP_SECONDS, self._drop_input_again, DROP_SECONDS)
 
     def _drop_input_again(self, pause: float) -> None:
-        """Discard what has come in the last `pause` seconds. Resume reading once the client has closed its side."""
+        """Discard the input of the last `pause` seconds. Resume reading once the client has closed its side."""
         if self.state != LINGERING or self.transport.is_closing():
             return
         count = discard_input(self.transport)
@@ -183,9 +188,10 @@ class ClientTransport:
         self.deadline = max(self.deadline, min(monotonic() + LINGER_SECONDS, self._linger_until))
 
     def reset_when_sent(self) -> None:
-        """Reset the connection within an answer, once what was written before has arrived.
+        """Reset the connection within an answer, once everything written before has arrived.
 
-        A reset at once would destroy what is still on its way, and that may be whole answers to requests before.
+        An immediate reset would destroy bytes still on their way, and these may be complete answers to earlier
+        requests.
         """
         if self.state > LAST:
             return
@@ -196,7 +202,7 @@ class ClientTransport:
         self._reset_if_sent()
 
     def _reset_if_sent(self) -> None:
-        """Reset, or look again at the next sweep, as long as the client takes something of what is on its way."""
+        """Reset, or check again at the next sweep while the client takes some of the bytes on their way."""
         now = monotonic()
         before, self._unsent_bytes = self._unsent_bytes, self.count_unsent()
         if self._unsent_bytes < before:
@@ -207,7 +213,10 @@ class ClientTransport:
             self.deadline = now
 
     def abort(self) -> None:
-        """Reset the connection: what was sent so far must not look whole, not even where only its end tells that."""
+        """Reset the connection.
+
+        A partial answer must not look complete, even if its end is the end of the connection.
+        """
         self.state = CLOSED
         reset_connection(self.transport)
 
@@ -221,7 +230,7 @@ class ClientTransport:
         elif monotonic() < self._taken_by and self.count_unsent():
             self.deadline = self._taken_by
         elif self._has_taken_enough():
-            # It is slow, but it takes what it is sent.
+            # The client is slow, but it takes bytes.
             self.deadline = monotonic() + self.runtime.snapshot.body_idle
         elif self.transport.get_write_buffer_size():
             self.abort()

@@ -1,4 +1,4 @@
-"""The connections of one worker: who is connected, those to be looked at twice a second, and how a drain ends."""
+"""The connections of one worker: open clients, connections to check twice a second, and the end of a drain."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,69 +11,70 @@ from edgeproxy.edge.proxy.lost_streams import LOST_MAX, LostStreams
 from edgeproxy.edge.proxy.reset_watcher import ResetWatcher
 
 READERS_MAX = 256
-"""Answers that are read for their usage alone at the same time: one client must not be able to keep upstreams busy with
-answers that nobody waits for, beyond what limits hold."""
+"""Answers that may be read at one time for their usage alone. The bound keeps a client from occupying upstreams, beyond
+its limits, with answers that it does not wait for.
+"""
 
 TUNNELS_SHARE, STREAMS_SHARE = 0.9, 0.95
-"""Shares of a drain after which all WebSockets have been told and all event streams have been ended: their clients
-connect again at once, so they must not all do so at the same time. What is left of it is for closing."""
+"""Shares of a drain after which all WebSockets have been notified and all event streams ended. Their clients reconnect
+at once, so the edge spreads the ends over time. The rest of the drain is for closing.
+"""
 
 INTERVAL_SECONDS_MAX = 1.0
-"""Seconds between two of these at most: where there are few, nobody has to wait for them."""
+"""Maximum of seconds between two such ends: a few clients need not be spread over the whole drain."""
 
 LAST_ENDS_SECONDS = 0.2
-"""Seconds within which connections that are cut have ended; the loop needs a turn or two for it."""
+"""Seconds within which aborted connections end; the loop needs a turn or two for it."""
 
 
 class UsageReader(Protocol):
-    """A connection to an upstream whose answer nobody waits for any more."""
+    """A connection to an upstream whose client has left while the answer is read for its usage."""
 
     def abort(self) -> None:
         """Close at once."""
 
     def end_usage(self) -> None:
-        """Count what the answer has stated so far."""
+        """Count the usage stated so far."""
 
 
 class DownstreamConnection(Timed, Protocol):
-    """A client's connection, be it in its TLS handshake or after it."""
+    """A client's connection, during its TLS handshake or after it."""
 
     @property
     def subject(self) -> bytes:
-        """The key under which it counts among the connections of its address, as `ConnectionLimits.admit` returned
-        it."""
+        """The key that counts the connections of its address, as `ConnectionLimits.admit` returned it."""
 
     def drain(self) -> None:
-        """Finish what has begun, and end."""
+        """Finish the current work, then end."""
 
     def abort(self) -> None:
         """Reset the connection at once."""
 
 
 class RequestSide(Protocol):
-    """The part of a client's connection that one request comes over: all of it, where requests come one by one."""
+    """The part of a client's connection that carries one request: all of it in HTTP/1.1, a stream in HTTP/2."""
 
     @property
     def exchange(self) -> object | None:
-        """The request under way."""
+        """The current request."""
 
     def end_overdue_request(self) -> None:
-        """End the request under way, which takes longer than it may."""
+        """End the current request because it exceeds its total time."""
 
 
 class SweptConnection(Protocol):
-    """A connection that has something to do twice a second, whoever is late."""
+    """A connection with periodic work twice a second, independent of deadlines."""
 
     def sweep(self) -> None:
-        """Do it; it must be quick."""
+        """Do the periodic work; it must be quick."""
 
 
 class ClientConnection(DownstreamConnection, Protocol):
-    """A connection that requests come over."""
+    """A connection that carries requests."""
 
     @property
     def reading(self) -> bool:
-        """Whether the socket is read at present."""
+        """True while the socket is read."""
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -84,30 +85,30 @@ class ClientConnection(DownstreamConnection, Protocol):
         """The descriptor of its socket."""
 
     def list_exchanges(self) -> Sequence[object]:
-        """List the requests under way."""
+        """List the current requests."""
 
     def check_reset(self) -> None:
-        """Notice a reset while the socket is not read."""
+        """Detect a reset while the socket is not read."""
 
     def send_probe(self, now: float) -> None:
-        """Find out whether a client that has closed its side still waits; `now` is of the monotonic clock."""
+        """Find out whether a client that has closed its side still waits; `now` is monotonic time."""
 
     def update_configuration(self) -> None:
-        """Take from the configuration that is served now what it makes of this peer."""
+        """Apply the current configuration to this peer."""
 
     @property
     def tunnel(self) -> object | None:
-        """The tunnel that it is a part of once it has switched protocols."""
+        """The tunnel that it belongs to after a protocol switch."""
 
     @property
     def is_event_stream(self) -> bool:
-        """Whether the answer under way is a stream of events."""
+        """True if the current answer is an event stream."""
 
     def close_tunnel(self) -> None:
         """Tell both ends of the tunnel, if any, that the edge is closing."""
 
     def end_event_stream(self) -> None:
-        """End the stream of events under way, if it is one, as if the upstream had ended it."""
+        """End the current event stream, if any, as if the upstream had ended it."""
 
 
 class Connections:
@@ -138,28 +139,27 @@ class Connections:
         self._log = log.get_logger()
         self.clients: set[ClientConnection] = set()
         self.handshakes: set[DownstreamConnection] = set()
-        """TLS handshakes of clients."""
+        """Clients in a TLS handshake."""
         self.http2_clients: set[SweptConnection] = set()
-        """Those of clients that speak HTTP/2."""
+        """The clients that speak HTTP/2."""
         self.streams = 0
-        """Their streams."""
+        """The number of their streams."""
         self.lost: set[LostStreams] = set()
-        """Those that are lost, and whose requests are being ended."""
+        """Lost HTTP/2 connections whose requests are being ended."""
         self.half_closed: set[ClientConnection] = set()
         """Clients that have closed their side, and may or may not still wait for an answer."""
         self.reset_watcher = ResetWatcher()
-        """Watches those for the reset that says that they are gone."""
+        """Detects the reset of a half-closed client, which means that the client has left."""
         self.request_deadlines: dict[RequestSide, tuple[object, float]] = {}
-        """The request under way that has to be over by a time of the monotonic clock, however it goes, and that
-        time."""
+        """The current request that must end by a given monotonic time, and that time."""
         self.upstreams = 0
-        """Connections to upstreams."""
+        """The number of connections to upstreams."""
         self.tunnels = 0
-        """The number of those that are half of a tunnel."""
+        """The number of connections to upstreams that are half of a tunnel."""
         self.readers: set[UsageReader] = set()
         """Connections to upstreams whose answers are read for their usage alone: their clients have left."""
         self.draining = False
-        """Whether the worker is about to leave: nobody begins anything new."""
+        """True once the worker is about to leave: no new work begins."""
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -180,14 +180,14 @@ class Connections:
         self._untrack(client.subject)
 
     def add_lost(self, lost: LostStreams) -> bool:
-        """Let the requests of a lost connection end in slices; False if they must end at once."""
+        """End the requests of a lost connection in slices. Return False if they must end at once."""
         if self.draining or len(self.lost) >= LOST_MAX:
             return False
         lost.begin()
         return True
 
     def hand_over(self, client: ClientConnection) -> None:
-        """Remove a client whose connection goes on as that of another one, for which it counts."""
+        """Remove a client whose connection another object takes over; the connection still counts."""
         self.clients.discard(client)
         self._deadlines.timed.discard(client)
 
@@ -202,7 +202,7 @@ class Connections:
         self._track(handshake)
 
     def remove_handshake(self, handshake: DownstreamConnection, *, gone: bool = False) -> None:
-        """Remove a handshake that has ended: in a client, or with the connection (`gone`)."""
+        """Remove a handshake that has ended, either with success or with its connection (`gone`)."""
         self.handshakes.discard(handshake)
         self._deadlines.timed.discard(handshake)
         if gone:
@@ -212,7 +212,7 @@ class Connections:
         self._deadlines.timed.add(each)
         self._empty.clear()
         if self.draining:
-            # Accepted before the drain began, connected only now.
+            # It was accepted before the drain began and connects only now.
             each.drain()
 
     def _untrack(self, subject: bytes) -> None:
@@ -243,26 +243,26 @@ class Connections:
     # ---- upstreams
 
     def add_upstream(self, upstream: Timed) -> None:
-        """Add a connection to an upstream that is open."""
+        """Add an open connection to an upstream."""
         self.upstreams += 1
         self._deadlines.timed.add(upstream)
 
     def remove_upstream(self, upstream: Timed, *, tunnel: bool) -> None:
-        """Remove a connection to an upstream that is gone; `tunnel`: it was half of one."""
+        """Remove a closed connection to an upstream; `tunnel`: it was half of a tunnel."""
         self.upstreams -= 1
         if tunnel:
             self.tunnels -= 1
         self._deadlines.timed.discard(upstream)
 
     def add_reader(self, upstream: UsageReader) -> bool:
-        """Add a connection whose answer is read for its usage alone; returns False where there are enough of these."""
+        """Add a connection whose answer is read for its usage alone. Return False if there are too many of them."""
         if len(self.readers) >= READERS_MAX:
             return False
         self.readers.add(upstream)
         return True
 
     def end_readers(self) -> None:
-        """Count what answers whose clients have left state so far: the worker leaves."""
+        """Count the usage that answers without clients have stated so far: the worker leaves."""
         for reader in tuple(self.readers):
             reader.abort()
             reader.end_usage()
@@ -295,7 +295,7 @@ class Connections:
             for each in cut:
                 each.abort()
             try:
-                # Their ends are counted, and logged, which cannot be done once the tables are closed.
+                # The ends of these connections are counted and logged, so they must precede the closing of the tables.
                 async with asyncio.timeout(LAST_ENDS_SECONDS):
                     await self._empty.wait()
             except TimeoutError:
@@ -308,8 +308,11 @@ class Connections:
         begin: float,
         end: float,
     ) -> bool:
-        """Do this with each of these clients, evenly from `begin` to before `end`, in seconds of the loop's clock;
-        returns True once nobody is connected."""
+        """Call `act` for each of these clients, evenly spread from `begin` to before `end`, in seconds of the loop's
+        clock.
+
+        Return True as soon as no client is connected.
+        """
         loop = asyncio.get_running_loop()
         interval = min((end - begin) / max(1, len(clients)), INTERVAL_SECONDS_MAX)
         for number, client in enumerate(clients):
@@ -321,7 +324,7 @@ class Connections:
         return False
 
     async def _is_empty_by(self, deadline: float) -> bool:
-        """Wait until nobody is connected, until a time of the loop's clock; returns whether nobody is."""
+        """Wait until no client is connected, at most until a time of the loop's clock. Return whether none is."""
         try:
             async with asyncio.timeout_at(deadline):
                 await self._empty.wait()

@@ -1,7 +1,8 @@
-"""A stream of an HTTP/2 connection: the client's side of one exchange, as a connection of HTTP/1.1 is of one at a time.
+"""A stream of an HTTP/2 connection: the client's side of one exchange. An HTTP/1.1 connection has this role for one
+exchange at a time.
 
-The exchange speaks HTTP/1.1 with it. The head of a request is already in that form (edge/http2/request.py); answers
-become frames here. Windows take the place of pausing the socket.
+The exchange speaks HTTP/1.1 with it. The head of a request already has that form (edge/http2/request.py); answers
+become frames here. Stream windows replace pausing of the socket.
 """
 
 from base64 import b64encode
@@ -32,15 +33,16 @@ if TYPE_CHECKING:
 Data = bytes | memoryview
 
 WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-"""The bytes behind a key whose digest is Sec-WebSocket-Accept (RFC 6455 section 4.2.2)."""
+"""The bytes that follow the key in the input of Sec-WebSocket-Accept's digest (RFC 6455 section 4.2.2)."""
 
 ACCEPT: Final = b"sec-websocket-accept"
 
 
 VIA_HTTP1: Final = b"1.1 edgeproxy\r\n"
 VIA_HTTP2: Final = b"2.0 edgeproxy\r\n"
-"""The end of the lines that are kept of a request: its last station, with the protocol that the edge received (RFC 9110
-section 7.6.3)."""
+"""The end of a request's kept lines: its last station, with the protocol that the edge received (RFC 9110 section
+7.6.3).
+"""
 
 
 class Http2Exchange(Exchange):
@@ -49,8 +51,10 @@ class Http2Exchange(Exchange):
     __slots__ = ()
 
     def read_request(self, data: bytes, end: int) -> None:
-        """Read the head, and say in Via by which protocol it has come: what a block of fields means is remembered, and
-        HTTP/1.1 may send the same block."""
+        """Read the head, and state HTTP/2 in Via.
+
+        The cached meaning of a block says HTTP/1.1, which may send an equal block.
+        """
         super().read_request(data, end)
         self.keep = self.keep.removesuffix(VIA_HTTP1) + VIA_HTTP2
 
@@ -58,15 +62,15 @@ class Http2Exchange(Exchange):
 class Http2Stream(Http2Input):
     """A request over HTTP/2, and its answer."""
 
-    # What most streams never change stands in the class.
+    # Defaults that most streams never change are class attributes.
     _begun = False
-    """Whether the head of an answer that comes piece by piece has gone to the sender."""
+    """True once the head of an answer that comes piece by piece has gone to the sender."""
     _left = -1
-    """Bytes of such an answer that are still to come; -1 where its head does not say."""
+    """Bytes of such an answer that are still to come; -1 if its head does not say."""
     _taken_by = NEVER
-    """The time by which the client has to have taken something of what waits."""
+    """The time by which the client must have taken some of the waiting bytes."""
     _sent_bytes = 0
-    """Bytes of the answer that had left the stream when these were last counted."""
+    """Bytes of the answer that had left the stream at the last count."""
     _answer_bytes = 0
     """Bytes of the answer that were given to the sender."""
     _linger_until = NEVER
@@ -81,7 +85,7 @@ class Http2Stream(Http2Input):
 
     @property
     def is_ahead(self) -> bool:
-        """Whether the request is whole and its answer has not begun."""
+        """True if the request is complete and its answer has not begun."""
         return self.request_ended and not self._begun
 
     def on_request(self, head: bytes) -> None:
@@ -91,7 +95,7 @@ class Http2Stream(Http2Input):
         exchange = self.exchange = Http2Exchange(self, runtime)
         if head.endswith(UPGRADE):
             if b"\r\nsec-websocket-key:" in head:
-                # RFC 8441 section 5: there is none in HTTP/2. Two of them would be somebody's choice which one counts.
+                # RFC 8441 section 5: HTTP/2 has no such field. With two of them it would be unclear which one counts.
                 self.reject(exchange, RejectedError(400, "Sec-WebSocket-Key is of HTTP/1.1", close=False), head, 0)
                 return
             self._websocket_key = b64encode(urandom(16))
@@ -126,7 +130,7 @@ class Http2Stream(Http2Input):
     # ---- the answer
 
     def _write_answer(self, data: Data) -> None:
-        """Write what HTTP/1.1 would send: a head, and whatever of the body is behind it; then pieces of the body."""
+        """Write bytes in the form of HTTP/1.1: a head and the beginning of the body, then pieces of the body."""
         if self._begun:
             self._send_body(data)
             return
@@ -135,7 +139,7 @@ class Http2Stream(Http2Input):
         self._write_head(data[: end + 2], data[end + 4 :])
 
     def _write_pieces(self, pieces: Iterable[Data]) -> None:
-        """Write a head and a piece of the body; the blank line is at the end of the first, or begins the second."""
+        """Write a head and a piece of the body. The blank line ends the first piece or begins the second."""
         first, second = pieces
         if self._begun:
             self._send_body(first)
@@ -160,13 +164,13 @@ class Http2Stream(Http2Input):
             self._send_whole(encode_head(head), body)
 
     def _send_whole(self, block: bytes, body: Data) -> None:
-        """Send an answer of which nothing is to come."""
+        """Send a complete answer."""
         self._begun = True
         self._answer_bytes = len(body)
         self.connection.http2.respond(self, block, body)
         if self.waiting:
             self.connection.on_answer()
-            # Whoever wrote it calls `serve_next` then, which sets the deadline.
+            # The caller then calls `serve_next`, which sets the deadline.
             self._hold_back()
             self.write_paused = True
 
@@ -193,7 +197,7 @@ class Http2Stream(Http2Input):
             http2.send_head(self, encode_head(head))
 
     def _check_accept(self, exchange: "Forwarding", head: bytes) -> bool:
-        """Check what a client of HTTP/1.1 would: that the upstream has understood the key (RFC 6455 section 4.1)."""
+        """Check, in place of an HTTP/1.1 client, that the upstream accepted the key (RFC 6455 section 4.1)."""
         expected = b64encode(sha1(self._websocket_key + WEBSOCKET_GUID, usedforsecurity=False).digest())
         if find_value(head, ACCEPT) == expected:
             return True
@@ -220,7 +224,7 @@ class Http2Stream(Http2Input):
         """Write an answer of the edge's own, which ends the exchange."""
         exchange = self.exchange
         if exchange is not None:
-            # Before its head is read, that stands in the place of the request line.
+            # Until its head is read, `request_line` holds the whole head.
             if grpc_status.is_grpc(exchange.keep if exchange.path else exchange.request_line):
                 answer = grpc_status.format_refusal(answer)
             exchange.release()
@@ -245,13 +249,13 @@ class Http2Stream(Http2Input):
             self.connection.http2.send_data(self, b"", ended=True)
 
     def _await_end(self) -> None:
-        """Set a deadline for what is left: the client takes the answer, and may be in the middle of its request."""
+        """Set a deadline for the rest: the client reads the answer, and may be in the middle of its request."""
         if self.closed:
             return
         if self.waiting:
             self._hold_back()
         else:
-            # Reset at once, some clients would lose the answer: curl 7.88 does.
+            # After an immediate reset some clients would lose the answer: curl 7.88 does.
             now = monotonic()
             self._linger_window, self._linger_until = self.receive_window, now + LINGER_SECONDS_MAX
             self.deadline = now + LINGER_SECONDS
@@ -259,7 +263,7 @@ class Http2Stream(Http2Input):
     # ---- flow control of the answer
 
     def _hold_back(self) -> None:
-        """Read no more of the upstream where enough waits, and let the client take it by some time."""
+        """Pause the upstream if enough waits, and set the time by which the client must take some of it."""
         if self._taken_by == NEVER:
             self._taken_by = monotonic() + self.runtime.snapshot.body_idle
             self._sent_bytes = self._answer_bytes - self.waiting_bytes
@@ -269,14 +273,14 @@ class Http2Stream(Http2Input):
         self.update_held()
 
     def pause_upstream(self) -> None:
-        """Read no more of the upstream for now."""
+        """Stop reading the upstream for now."""
         if not self.write_paused:
             self.write_paused = True
             if self.exchange is not None and self.exchange.server is not None:
                 self.exchange.server.pause_reading()
 
     def resume_upstream(self) -> None:
-        """Read the upstream on."""
+        """Resume reading the upstream."""
         exchange = self.exchange
         if self.write_paused:
             self.write_paused = False
@@ -301,11 +305,11 @@ class Http2Stream(Http2Input):
     # ---- ends
 
     def on_timeout(self) -> None:
-        """End a request, or what is left of its stream, whose deadline has passed."""
+        """End a request, or the rest of its stream, whose deadline has passed."""
         self.deadline = NEVER
         exchange, now = self.exchange, monotonic()
         if self.waiting and self._has_taken_enough():
-            # It is slow, but it takes what it is sent.
+            # The client is slow, but it takes bytes.
             self.deadline = self._taken_by = now + self.runtime.snapshot.body_idle
         elif exchange is not None:
             self.time_out_exchange(exchange)
@@ -321,18 +325,18 @@ class Http2Stream(Http2Input):
         self.runtime.connections.request_deadlines[self] = exchange, until
 
     def end_overdue_request(self) -> None:
-        """End a request that takes longer than its route allows, whatever moves. A tunnel is no request any more."""
+        """End a request that exceeds its route's total time, even while data flows. A tunnel is no longer a request."""
         exchange = self.exchange
         if exchange is not None and (exchange.server is None or exchange.server.tunnel is None):
             self.time_out_exchange(exchange, is_overdue=True)
 
     def abort(self) -> None:
-        """Reset the stream, and end what is under way on it."""
+        """Reset the stream, and end its exchange."""
         self.connection.http2.reset(self, ErrorCode.CANCEL)
         self._abandon(ended_by_edge=True)
 
     def reset_when_sent(self) -> None:
-        """Reset the stream within an answer: no part of it may pass for a whole."""
+        """Reset the stream within an answer, so that no client takes the part for the whole."""
         self.connection.http2.reset(self, ErrorCode.INTERNAL_ERROR)
 
     def on_reset(self, code: int) -> None:
@@ -349,7 +353,7 @@ class Http2Stream(Http2Input):
         self.runtime.deadlines.timed.discard(self)
         if self.holding is not None:
             self.runtime.held.hold(self, 0)
-        # What it holds of itself would keep it until the garbage collector looks.
+        # The stream refers to itself through these methods, so only the garbage collector would free it.
         self.write = _drop
         self.writelines = _drop
         self.connection.on_stream_closed(self)
@@ -358,4 +362,4 @@ class Http2Stream(Http2Input):
 
 
 def _drop(_: object) -> None:
-    """Drop what is written to a stream that is closed."""
+    """Drop data for a closed stream."""

@@ -1,7 +1,7 @@
-"""A connection to an upstream that speaks HTTP/2, and those of each endpoint: streams share them.
+"""Connections to upstreams that speak HTTP/2, by endpoint: several streams share a connection.
 
-A worker opens one connection to an endpoint, and another where that has as many streams as the endpoint allows, or
-where a request would have to wait for others on it.
+A worker opens one connection to an endpoint. It opens another if the endpoint allows no further stream on it, or if a
+request would have to wait for others on it.
 """
 
 import asyncio
@@ -27,19 +27,20 @@ if TYPE_CHECKING:
 
 
 CONNECTIONS_MAX: Final = 8
-"""Connections to an endpoint beyond which no further one is opened because the others are held up by requests that the
-service does not take, or by streams that nobody waits for. Streams that the endpoint does not allow open more."""
+"""Beyond this number of connections to an endpoint, none is opened just because the others are blocked: by requests
+that the service does not take, or by streams without a client. The endpoint's limit of streams may still open more.
+"""
 
 SILENT_SECONDS: Final = 1.0
-"""Seconds without a word, after which a request that got no answer ends the use of its connection."""
+"""Seconds of silence after which a request without an answer ends the use of its connection."""
 
 
 SETTINGS_SECONDS: Final = 1.0
-"""Seconds for the first SETTINGS of an upstream, which tell how many streams it takes; then it takes the default."""
+"""Seconds to wait for the first SETTINGS of an upstream, which limit its streams. After that the default applies."""
 
 
 class Http2Upstream(asyncio.Protocol):
-    """A connection of streams to an endpoint. `deadline` is in seconds of the monotonic clock."""
+    """A connection to an endpoint that carries streams. `deadline` is in monotonic seconds."""
 
     takes_bulk = False
     piece_bytes_max = PIECE_BYTES_MAX
@@ -50,7 +51,7 @@ class Http2Upstream(asyncio.Protocol):
         self._announced = asyncio.Event()
         self._backlog = InputBacklog(runtime.turns, self)
         self._received_at = 0.0
-        """The time at which anything came last."""
+        """When the last bytes came."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
@@ -64,21 +65,21 @@ class Http2Upstream(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether it is neither closed nor closing."""
+        """True if it is neither closed nor closing."""
         return not (self.http2.is_over or self.transport.is_closing())
 
     @property
     def has_room(self) -> bool:
-        """Whether one more request may go over it."""
+        """True if one more request may use it without waiting."""
         return self.http2.has_room and not self.transport.is_closing()
 
     @property
     def has_places(self) -> bool:
-        """Whether the upstream allows one more stream."""
+        """True if the upstream allows one more stream."""
         return self.http2.has_places and not self.transport.is_closing()
 
     def open_stream(self, server: UpstreamConnection) -> None:
-        """Give a request's connection a stream for its transport."""
+        """Give a request's connection a stream as its transport."""
         if not self.http2.unread:
             self.deadline = NEVER
         UpstreamStream(self, self._endpoint.scheme.encode(), server)
@@ -100,16 +101,16 @@ class Http2Upstream(asyncio.Protocol):
     # ---- input that waits for its turns
 
     def has_room_for_input(self) -> bool:
-        """Return True: the windows of its streams bound what may come."""
+        """Return True: the windows of its streams bound the input."""
         return True
 
     def hold_input(self) -> None:
-        """Read nothing until the input that waits has had its turn."""
+        """Read nothing until the waiting input has had its turn."""
         if not self.transport.is_closing():
             self.transport.pause_reading()
 
     def on_backlog_done(self) -> None:
-        """Read on."""
+        """Resume reading."""
         if not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -120,7 +121,7 @@ class Http2Upstream(asyncio.Protocol):
     # ---- streams and ends
 
     def limit_idle(self) -> None:
-        """Close it once nobody uses it: at once where the upstream leaves, else after a while."""
+        """Close the connection once it is unused: at once if the upstream leaves, else after a while."""
         http2 = self.http2
         if http2.is_abandoned:
             self._close()
@@ -136,13 +137,15 @@ class Http2Upstream(asyncio.Protocol):
                 self.deadline = monotonic() + self._endpoint.service.idle_timeout
 
     def doubt(self, since: float) -> None:
-        """Open no further streams if nothing was heard since then, when a stream was opened that got no answer: perhaps
-        nobody is there any more, and each request would wait in vain."""
+        """Open no further streams if nothing came since a stream without an answer was opened.
+
+        The upstream may have vanished, and then each request would wait in vain.
+        """
         if self._received_at < since and monotonic() - since >= SILENT_SECONDS:
             self.http2.is_leaving = True
 
     async def wait_for_settings(self) -> None:
-        """Wait until it is known how many streams the upstream takes, or the connection is lost."""
+        """Wait until the upstream's limit of streams is known, or the connection is lost."""
         try:
             async with asyncio.timeout(SETTINGS_SECONDS):
                 await self._announced.wait()
@@ -159,7 +162,7 @@ class Http2Upstream(asyncio.Protocol):
         self._writer.flush()
 
     def on_timeout(self) -> None:
-        """Close a connection that nobody has used for a while, or reset streams that nobody waits for."""
+        """Close an idle connection, or reset streams without a client."""
         self.deadline = NEVER
         if self.http2.unread:
             self.http2.reset_unread()
@@ -180,7 +183,7 @@ class Http2Upstream(asyncio.Protocol):
         self._runtime.deadlines.timed.discard(self)
         self.http2.receive(self._backlog.close())  # It came before the end.
         if isinstance(exc, OSError) and self._endpoint.scheme == "http":
-            # Writing failed. The answers, and the reason in a GOAWAY, may be among the bytes that nobody has read.
+            # A write failed. The answers, and the reason in a GOAWAY, may be among the unread bytes.
             self.http2.receive(read_remaining(self.transport))
         self.http2.abandon()
         self._announced.set()
@@ -197,14 +200,14 @@ class Http2Pool:
         self._dialing: dict[Endpoint, asyncio.Lock] = {}
 
     async def open_stream(self, server: UpstreamConnection, tls: "ClientTls | None") -> None:
-        """Give a request's connection a stream, over a new connection where there is none with room.
+        """Give a request's connection a stream, over a new connection if no existing one has room.
 
-        Raises what `dial` does. Cancelled, it leaves nothing open.
+        Raises the errors of `dial`. If cancelled, it leaves nothing open.
         """
         endpoint = server.endpoint
         if self._open_stream(server):
             return
-        # Who comes meanwhile waits for this connection, and does not open one of its own.
+        # Requests that come meanwhile wait for this connection instead of opening their own.
         lock = self._dialing.setdefault(endpoint, asyncio.Lock())
         try:
             async with lock:
@@ -224,13 +227,15 @@ class Http2Pool:
                 self._dialing.pop(endpoint, None)
 
     def _find_silent(self, endpoint: "Endpoint") -> Http2Upstream | None:
-        """Find a connection whose upstream has not said yet how many streams it takes."""
+        """Find a connection whose upstream has not announced its limit of streams yet."""
         connections = self._connections.get(endpoint, ())
         return next((each for each in connections if each.is_open and not each.http2.has_announced), None)
 
     def _open_stream(self, server: UpstreamConnection) -> bool:
-        """Open a stream on a connection with room; returns whether there is one. Where there are many connections, any
-        with a place for a stream will do, the least burdened first."""
+        """Open a stream on a connection with room. Return whether there is one.
+
+        With CONNECTIONS_MAX connections, any connection that allows a stream will do, the least burdened first.
+        """
         connections = self._connections.get(server.endpoint, ())
         for connection in connections:
             if connection.has_room:
@@ -244,7 +249,7 @@ class Http2Pool:
         return False
 
     def _forget_closed(self) -> None:
-        """Forget connections that are closed, and with them endpoints that are perhaps of no configuration any more."""
+        """Forget closed connections, and endpoints without connections, which may have left the configuration."""
         for endpoint, connections in tuple(self._connections.items()):
             open_connections = [each for each in connections if each.is_open]
             if open_connections:

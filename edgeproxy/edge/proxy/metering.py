@@ -1,7 +1,7 @@
 """Meters beside requests: the bytes of bodies and tunnels, and values that upstreams report.
 
-An answer's status decides what is counted. A route binding without such meters has no Metering, and its requests pay
-nothing for these.
+The status of an answer decides which meters count. A route binding without such meters has no Metering, and its
+requests pay nothing for these.
 """
 
 import re
@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 CRLF = b"\r\n"
 
 REPORTED_MAX = 10**12
-"""The largest value that is taken from an upstream. A service that errs by more must not fill up a counter: it takes
-nine million such answers until a batch, and as many again until a word, cannot hold them."""
+"""The largest value that is taken from an upstream. A service that errs by more must not overflow a counter: at this
+bound a batch overflows after nine million such answers, and a word after as many again.
+"""
 
 DIGITS_MAX = len(str(REPORTED_MAX))
 
 
 def is_billed(when: str, status: int) -> bool:
-    """Return whether a meter counts an upstream's answer of this status; `admitted` is counted before there is one."""
+    """Return whether a meter counts an upstream's answer of this status.
+
+    `admitted` counts before there is an answer.
+    """
     if when == "answered":
         return status < 500
     return when == "success" and 200 <= status < 400
@@ -53,7 +57,10 @@ class MeterCounters:
 
 @dataclass(slots=True)
 class StatusMeters:
-    """The meters of an answer of some status. Meters of `admitted` bytes_in are separate: they wait for none."""
+    """The meters for answers of one status.
+
+    `admitted` meters of bytes_in are separate, because they do not wait for a status.
+    """
 
     inward: MeterCounters
     outward: MeterCounters
@@ -61,13 +68,13 @@ class StatusMeters:
     trailers: "tuple[Reported, ...]"
     messages_in: MeterCounters
     messages_out: MeterCounters
-    """The meters of gRPC messages, by direction; of both directions they are in both."""
+    """The meters of gRPC messages, by direction. A meter of both directions is in both."""
     requests: MeterCounters
-    """The meters of requests, where they are among these (split_metering.py)."""
+    """The meters of requests, if these are split (split_metering.py)."""
 
 
 Reported = tuple[re.Pattern[bytes], bool, MeterCounters]
-"""A field (`field_of`), whether it is for the edge alone, and the meters that are due for what is said in it."""
+"""A field (`compile_field`), True if only the edge may see it, and the meters of the values in it."""
 
 
 class Clock(Protocol):
@@ -75,11 +82,11 @@ class Clock(Protocol):
 
     @property
     def offset(self) -> float:
-        """Seconds to be added."""
+        """Seconds to add to monotonic time."""
 
 
 Metered = Mapping[str, "tuple[Quota | UnitLimit, ...]"]
-"""The quotas and limits of who asks that are charged what a meter counts, by the name of the meter."""
+"""The customer's quotas and limits that a meter charges, by the name of the meter."""
 
 
 class RelayedExchange(Protocol):
@@ -95,14 +102,14 @@ class RelayedExchange(Protocol):
         """The clock."""
 
     def get_metered_quotas(self) -> Metered:
-        """Return the customer's quotas that are charged what meters count."""
+        """Return the customer's quotas that the meters charge."""
 
     def count_messages(self, inward: "tuple[Countable, ...]", outward: "tuple[Countable, ...]") -> None:
         """Count the messages of a gRPC call, by direction."""
 
 
 class Metering(dict[int, StatusMeters]):
-    """A route binding's meters beside requests: what is due by an answer's status, made when that is first seen."""
+    """A route binding's meters beside requests, by status; created when a status first occurs."""
 
     def __init__(
         self,
@@ -110,19 +117,22 @@ class Metering(dict[int, StatusMeters]):
         counter: Callable[[str], Countable],
         unreadable: Callable[[str, bytes], None],
     ) -> None:
-        """`meters`: without those of requests. `counter`: of each. `report_unreadable` is called with a meter, and what
-        an upstream said for it that is no whole number."""
+        """Create the meters of a binding.
+
+        `meters` are those beside requests. `counter` creates the counter of a meter. `unreadable` is called with a
+        meter and the upstream's value for it if that is no whole number.
+        """
         super().__init__()
         self.report_unreadable = unreadable
         self._counters = {name: (meter, counter(name)) for name, meter in meters.items()}
         self.admitted = self._select(lambda measure: measure.bytes_in, lambda when: when == "admitted")
         """The counters of a request's body before there is an answer."""
         self.counts_messages = any(MEASURES[meter.count].is_of_messages for meter in meters.values())
-        """Whether messages of gRPC calls are counted."""
+        """True if messages of gRPC calls are counted."""
         shown = {meter.header.lower() for meter in meters.values() if meter.header and meter.pass_}
         fields = {meter.header.lower(): None for meter in meters.values() if meter.header}
         self.fields = {name: (compile_field(name), name not in shown) for name in fields}
-        """Each field in which something is reported, by its name, and whether it is for the edge alone."""
+        """The pattern of each field with a reported value, by its name, and True if only the edge may see the field."""
 
     def __missing__(self, status: int) -> StatusMeters:
         def counts(when: str) -> bool:
@@ -140,9 +150,9 @@ class Metering(dict[int, StatusMeters]):
         return due
 
     def read_whole(self, status: int, head: bytes, inward: int, outward: int, metered: Metered, clock: Clock) -> bytes:
-        """Count an answer of which all is there, as is its request: bodies of `inward` and `outward` bytes.
+        """Count a complete answer to a complete request: their bodies have `inward` and `outward` bytes.
 
-        Returns the head as the client is to get it.
+        Return the head for the client.
         """
         due = self[status]
         up, down = due.inward.counters, due.outward.counters
@@ -155,10 +165,10 @@ class Metering(dict[int, StatusMeters]):
         return _count_reported(self, due.heads, head, metered, clock) if due.heads else head
 
     def read_head(self, exchange: "RelayedExchange", status: int, head: bytes) -> bytes:
-        """Count what is known with the head of an answer that is relayed piece by piece: the request's bytes so far,
-        and what the upstream reports. Returns the head as the client is to get it.
+        """Count when the head of a relayed answer has come: the request's bytes so far, and the values the upstream
+        reports. Return the head for the client.
 
-        What passes from here on is added to the exchange's `request_counters` and `response_counters`.
+        Later bytes are added to the exchange's `request_counters` and `response_counters`.
         """
         due, metered, clock = self[status], exchange.get_metered_quotas(), exchange.runtime
         exchange.metering = self
@@ -173,7 +183,10 @@ class Metering(dict[int, StatusMeters]):
         return _count_reported(self, due.heads, head, metered, clock)
 
     def read_trailers(self, status: int, trailers: list[bytes], metered: Metered, clock: Clock) -> list[bytes]:
-        """Count what an answer's trailer lines report, each without CRLF; returns those that the client is to get."""
+        """Count the values that an answer's trailer lines report.
+
+        Lines have no CRLF. Return the lines for the client.
+        """
         if not self.fields or not trailers:
             return trailers
         lines = b"".join([CRLF + line for line in trailers])
@@ -199,14 +212,14 @@ class Metering(dict[int, StatusMeters]):
     def _select_reported(
         self, is_measured: Callable[[Measure], bool], counts: Callable[[str], bool]
     ) -> tuple[Reported, ...]:
-        # Of all fields, be anything due or not: what is hidden is hidden wherever it stands.
+        # All fields, even without a due meter, because a hidden field is removed wherever it occurs.
         return tuple(
             [(field, hidden, self._select(is_measured, counts, name)) for name, (field, hidden) in self.fields.items()]
         )
 
 
 class CostCounter:
-    """The counter of a meter of costs: what a route's requests count for is added for each of them."""
+    """The counter of a meter of costs. It adds the cost of the route's requests for each of them."""
 
     __slots__ = ("_cost", "_counter")
 
@@ -219,13 +232,15 @@ class CostCounter:
 
 
 class CappedCounter:
-    """The counter of what answers cost, where a request may cost so much: one that cost more counts in full, and by how
-    much it did is counted beside it."""
+    """The counter of answers' costs if a maximum per request is set.
+
+    It counts each cost in full, and the excess over the maximum separately.
+    """
 
     __slots__ = ("_above", "_counter", "_most")
 
     def __init__(self, counter: Countable, most: int, above: Callable[[], Countable]) -> None:
-        """`above`: what counts by how much answers cost more. Few do, so that its row is asked for by the first."""
+        """`above` returns the counter of the excess. Few answers exceed, so the first one requests its row."""
         self._counter, self._most, self._above = counter, most, above
 
     def add(self, n: int = 1) -> None:
@@ -235,11 +250,11 @@ class CappedCounter:
             try:
                 self._above().add(n - self._most)
             except (RowUnavailableError, RejectedError):
-                pass  # It is paid for in any case: nobody is refused an answer for that.
+                pass  # The answer's cost is counted already, so nobody is refused an answer because of this row.
 
 
 class QuotaCharge:
-    """Quotas that are charged what a meter counts, as it is counted."""
+    """Quotas that are charged with a meter's counts as they are counted."""
 
     __slots__ = ("_clock", "_quotas")
 
@@ -247,14 +262,14 @@ class QuotaCharge:
         self._quotas, self._clock = quotas, clock
 
     def add(self, n: int = 1) -> None:
-        """Charge `n` more, whatever is left."""
+        """Charge `n` more, regardless of the rest."""
         now = monotonic() + self._clock.offset
         for quota in self._quotas:
             quota.count(n, now)
 
 
 def list_counters(counted: MeterCounters, metered: Metered, clock: Clock) -> tuple[Countable, ...]:
-    """Return what these meters add to: their counters, and the quotas that they charge."""
+    """Return the counters of these meters, and the quotas that they charge."""
     if not metered:
         return counted.counters
     charged = [metered[meter] for meter in counted.meters if meter in metered]
@@ -264,7 +279,10 @@ def list_counters(counted: MeterCounters, metered: Metered, clock: Clock) -> tup
 def _count_reported(
     metering: Metering, due: tuple[Reported, ...], lines: bytes, metered: Metered, clock: Clock
 ) -> bytes:
-    """Count what is reported in these lines, as far as it is due; returns them without what is for the edge alone."""
+    """Count the values reported in these lines, as far as they are due.
+
+    Return the lines without those for the edge alone.
+    """
     for field, hidden, counted in due:
         parts = field.split(lines)
         if len(parts) > 1:
@@ -282,19 +300,18 @@ def _count_reported(
 
 
 def compile_field(name: str) -> re.Pattern[bytes]:
-    """Compile the pattern that splits lines at those of this field: the lines before, a value, the lines behind it, and
-    so on.
+    """Compile the pattern that splits lines at those of this field: text before, a value, text between, a value, and so
+    on.
 
-    Each line that is looked at follows a CRLF.
+    Each line must follow a CRLF.
     """
     return re.compile(rb"(?i)\r\n%b:([^\r]*)" % re.escape(name.lower().encode()))
 
 
 def parse_whole_number(values: list[bytes]) -> int | None:
-    """Return the number in a field whose lines have these values; None where it is no whole number from 0 to
-    REPORTED_MAX.
+    """Return the number in a field whose lines have these values; None if it is no whole number from 0 to REPORTED_MAX.
 
-    Several lines are a list (RFC 9110 section 5.3), and that is none.
+    Several lines form a list (RFC 9110 section 5.3), and a list is no number.
     """
     value = b",".join(values).strip()
     if not value.isdigit():

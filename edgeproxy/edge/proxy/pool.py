@@ -1,8 +1,7 @@
-"""Upstream services: their endpoints, which one a request goes to, and the idle connections to each.
+"""Upstream services: their endpoints, the choice between them, and the idle connections to each.
 
-Everything here is pure and synchronous: a service answers with an endpoint or raises what the client is told, an
-endpoint gives an idle connection or none. Opening and closing connections is left to the caller. Times are seconds of
-the monotonic clock.
+Everything here is pure and synchronous: a service returns an endpoint or raises the error for the client, and an
+endpoint returns an idle connection or none. The caller opens and closes connections. Times are monotonic seconds.
 """
 
 import itertools
@@ -38,7 +37,7 @@ LOG_SECONDS = 10.0
 
 
 class Endpoint(IdlePool):
-    """An address of a service, and what this worker knows of it."""
+    """An address of a service, with this worker's knowledge of it."""
 
     __slots__ = (
         "address",
@@ -66,23 +65,23 @@ class Endpoint(IdlePool):
         super().__init__(service.max_idle_connections)
         self.service = service
         self.host, self.port, self.scheme = settings.host, settings.port, settings.scheme
-        """The host, port and scheme as configured; what certificates and the log speak of."""
+        """The host, port and scheme as configured; certificates and the log use these."""
         self.address = address
-        """The IP address that is connected to."""
+        """The IP address to connect to."""
         sent = settings.find_sent_host(service.host)
         self.sent_host = None if sent is None else sent.encode()
-        """The Host that it gets; None for the client's own."""
+        """The Host field that it receives; None for the client's own."""
         own = str(addresses.Address(self.host, self.port)).encode()
         self.authorities = (own,) if self.sent_host is None else (own, self.sent_host)
-        """The names by which the service may call itself, as the edge asks for it."""
+        """The names by which the service may refer to itself in its answers, given the Host that the edge sends."""
         self.weight = settings.weight
         self.region = settings.region or service.region
         self.answer_lines = format_region_lines(service.region_fields, self.region) + b"X-Request-Id: "
-        """The lines that each of its answers gets: where it was executed, and the name of X-Request-Id."""
+        """The lines added to each of its answers: the region that served it, and the field name of X-Request-Id."""
         self.latest_head, self.latest_meaning = NO_HEAD, NOT_PLAIN
-        """The head that its latest answer had, and its meaning, of those that are remembered (plain_responses.py)."""
+        """The head of its latest answer and its meaning, if that head is cached (plain_responses.py)."""
         self.tier = tier
-        """The distance: 0 for the edge's own region, and more for each region further down the list."""
+        """The distance: 0 for the edge's own region, and one more for each region further down the list."""
         self.outstanding = 0
         """Requests that were sent and are not over."""
         self.state = HEALTHY
@@ -90,13 +89,13 @@ class Endpoint(IdlePool):
         self.ejected_at = self.ejected_until = 0.0
         """The time of its last ejection, and the end of it."""
         self.errors = 0
-        """Requests in a row that failed, see OutlierDetector."""
+        """Failed requests in a row, see OutlierDetector."""
         self.wants_results = service.breaker is not None
-        """Whether every answer is to be recorded, also those that are nothing special."""
+        """True if every answer must be recorded, including successful ones."""
 
     @property
     def origin(self) -> bytes:
-        """The configured host and port, and the address: the name of the endpoint for its affinity."""
+        """The configured host and port, and the address: the name of the endpoint for affinity."""
         return f"{self.host}:{self.port} {self.address}".encode()
 
     @property
@@ -106,8 +105,10 @@ class Endpoint(IdlePool):
         return name if self.address == self.host else f"{name} at {self.address}"
 
     def record_response(self, status: int, sent_at: float, now: float) -> None:
-        """Record an answer that has come whole. Need not be called for one below 500 unless the endpoint
-        `wants_results`."""
+        """Record a complete answer.
+
+        A caller may omit this for a status below 500 unless the endpoint `wants_results`.
+        """
         self.service.record_response_start()
         if status >= 500:
             self.record_failure(now)
@@ -115,12 +116,14 @@ class Endpoint(IdlePool):
             self.record_success(sent_at)
 
     def apply(self, event: EndpointEvent) -> bool:
-        """Go on to the state that follows on this event; return whether that is another one."""
+        """Go to the state that follows this event. Return whether the state changed."""
         before, self.state = self.state, advance(self.state, event)
         return self.state is not before
 
     def record_success(self, sent_at: float) -> None:
-        """Record a request that ended well: errors before it are forgotten, unless it was sent before an ejection."""
+        """Record a success: the endpoint's earlier errors are forgotten, unless the request was sent before its
+        ejection.
+        """
         if self.state is EJECTED:
             if sent_at > self.ejected_at:
                 self.service.record_success(self)
@@ -135,7 +138,7 @@ class Endpoint(IdlePool):
 
 
 class ConfiguredEndpoint:
-    """An endpoint as configured, and the addresses behind its name."""
+    """An endpoint as configured, with one Endpoint per address of its name."""
 
     __slots__ = ("endpoints", "settings", "tier")
 
@@ -196,26 +199,31 @@ class Service:
         *,
         ejects_last: bool = False,
     ) -> None:
-        """`region` is the edge's own; `pending` is counted in where the settings have a breaker, `ejections` always.
-        `region_fields` name the region in answers. `ejects_last`: also the only endpoint is ejected."""
+        """Create a service.
+
+        `region` is the edge's own. `pending` counts pending requests if the settings have a breaker, `ejections` counts
+        ejections. `region_fields` name the region in answers. `ejects_last`: even the only endpoint may be ejected.
+        """
         self.name, self.response_seconds = name, seconds
         self.region, self.region_fields = region, region_fields
         self.speaks_http2 = settings.protocol != "http/1.1"
-        """Whether requests go to it over HTTP/2."""
+        """True if its requests use HTTP/2."""
         self.timeouts = timeouts = settings.timeouts
         self.connect_timeout, self.idle_timeout = timeouts.connect, timeouts.idle
         self.max_idle_connections, self.host = settings.pool, settings.sent_host
         self.max_buffered_bytes = settings.buffer
-        """Bytes of a body that is taken in whole before an endpoint is asked; None: it passes as it comes."""
+        """The maximum of a body, in bytes, that the edge collects before it selects an endpoint. None: the body passes
+        as it comes.
+        """
         self.max_head_bytes = settings.head
-        """Bytes of an answer's head at most."""
+        """The maximum of an answer's head in bytes."""
         own_field = settings.request_id_field
         self.request_id_field = None if own_field is None else own_field.lower().encode()
-        """The field of answers, in lower case, in which the service tells its own id of a request."""
+        """The answer field, in lower case, that has the service's own request id."""
         self.affinity = None if settings.balance is None else Affinity(settings.balance)
-        """The affinity of requests to endpoints; None where the less loaded gets each."""
+        """The affinity of requests to endpoints; None if each request goes to the less loaded endpoint."""
         self._owners: dict[tuple[bytes, str | None], Endpoint] = {}
-        """The endpoints of values seen since anything has changed; the names of endpoints among them."""
+        """Cached endpoints by affinity value. A change of endpoints clears it."""
         self.attempts = settings.retry.attempts
         self.budget = RetryBudget(settings.retry.budget, lambda: seconds.count)
         self._ejections, breaker, eject = ejections, settings.breaker, settings.eject
@@ -224,12 +232,12 @@ class Service:
         self._log, self._chance = log.RateLimitedLog(LOG_SECONDS), chance or random.Random()
         self._origins = create_origins(settings.endpoints, region)
         self.endpoints: tuple[Endpoint, ...] = ()
-        """Every address that is known."""
+        """All known addresses."""
         self.next_pair: Callable[[], Pair] = self._draw_first_pair
-        """The next two that a choice is between; the first call after anything has changed draws them anew."""
+        """Returns the next two endpoints to choose between. The first call after a change draws new pairs."""
         self._pairs_in: dict[str, Callable[[], Pair]] = {}
-        """The next two of each region that was asked for since."""
-        # A name has no address until the supervisor tells it; an address is its own.
+        """The same by region, for regions requested since the last change."""
+        # A host name has no address until the supervisor sends it. A literal address is its own.
         hosts = (each.settings.host for each in self._origins)
         literal = [[host] if addresses.is_address(host) else [] for host in hosts]
         self.update_addresses([EndpointAddresses(addresses, addresses) for addresses in literal])
@@ -237,22 +245,21 @@ class Service:
     # ---- the choice
 
     def select(self) -> Endpoint:
-        """Select the endpoint that a request is to go to: the less loaded of two taken at random, see
-        load_balancing.py.
+        """Select the endpoint of a request: the less loaded of two random endpoints, see load_balancing.py.
 
-        Raises UpstreamError: dns_error where no address is known, destination_unavailable where all are down,
-        connection_limit_reached where the breaker is open. With a breaker, each ends with one call of
+        Raises UpstreamError: dns_error if no address is known, destination_unavailable if all are down,
+        connection_limit_reached if the breaker is open. With a breaker, each call must be followed by one call of
         `record_response_start`.
         """
         if self.breaker is not None:
             self.breaker.enter()
         one, other = self.next_pair()
-        # Not to the other one unless that is less loaded with the request than this one is without: a service of a
-        # small weight would otherwise get whatever comes while it is idle and the others are not.
+        # The other one is chosen only if it stays less loaded with this request than the first is without it. Otherwise
+        # a service of small weight would get every request that comes while it is idle and the others are not.
         return one if one.outstanding * other.weight < (other.outstanding + 1) * one.weight else other
 
     def select_in(self, region: str) -> Endpoint:
-        """Select as `select` does, but among this region's endpoints, while any of them is in the choice."""
+        """Select as `select` does, but among this region's endpoints while any of them can be chosen."""
         next_pair = self._pairs_in.get(region)
         if next_pair is None:
             there = [each for each in self.endpoints if each.region == region and each.state in CHOSEN]
@@ -265,8 +272,9 @@ class Service:
         return one if one.outstanding * other.weight < (other.outstanding + 1) * one.weight else other
 
     def select_for(self, value: bytes | None, region: str | None) -> Endpoint:
-        """Select the endpoint that has the requests of this value, by `affinity`: by its hash, or of a cookie the one
-        that it names. Without a value, and where that endpoint is not in the choice, as `select` and `select_in` do.
+        """Select the endpoint for this affinity value: by hash, or by the name in a cookie.
+
+        Without a value, or if that endpoint cannot be chosen, select as `select` and `select_in` do.
         """
         owner = None if value is None else self._find_owner(value, region)
         if owner is None:
@@ -276,7 +284,7 @@ class Service:
         return owner
 
     def _find_owner(self, value: bytes, region: str | None) -> Endpoint | None:
-        """Find the endpoint of a value; None where it has none, or that one is not in the choice."""
+        """Find the endpoint of a value; None if it has none, or if that endpoint cannot be chosen."""
         affinity, key = self.affinity, (value, region)
         assert affinity is not None
         owner = self._owners.get(key)
@@ -295,13 +303,13 @@ class Service:
         return owner
 
     def select_other(self, tried: "Sequence[Endpoint]") -> Endpoint | None:
-        """Select another than those: of the nearest the one with the fewest errors in a row, of equals the least
-        loaded.
+        """Select an endpoint that was not tried, or None if no other is up.
 
-        One that is ejected is better than none. None where there is no other that is up.
+        Prefers the nearest, then the one with the fewest errors in a row, then the least loaded. An ejected endpoint
+        comes last, but is better than none.
         """
         others = [each for each in self.endpoints if each.state in UP and each not in tried]
-        # One that refuses at once is the least loaded of all, so who has failed lately comes last.
+        # An endpoint that refuses at once has the least load of all, so errors count before load.
         return min(
             others,
             key=lambda each: (each.state is EJECTED, each.tier, each.errors, each.outstanding / each.weight),
@@ -309,14 +317,13 @@ class Service:
         )
 
     def has_chosen(self) -> bool:
-        """Return whether any endpoint is in the choice: up, and not ejected."""
+        """Return whether any endpoint can be chosen: it is up and not ejected."""
         return any(each.state in CHOSEN for each in self.endpoints)
 
     def list_available(self) -> list[Endpoint]:
-        """Return the endpoints among which is chosen: of the nearest region that has any, those that are up and not
-        ejected.
+        """Return the endpoints to choose among: those of the nearest region that are up and not ejected.
 
-        Where only ejected ones are up, all these, near and far: any answer may be better than none.
+        If all endpoints that are up are ejected, return all of these, near and far: any answer may be better than none.
         """
         chosen = [each for each in self.endpoints if each.state in CHOSEN]
         if not chosen:
@@ -325,7 +332,7 @@ class Service:
         return [each for each in chosen if each.tier == nearest]
 
     def _redraw(self) -> None:
-        # Drawn when next needed, so that many changes at once cost one drawing.
+        # Pairs are drawn when next needed, so many changes at once cost one drawing.
         self.next_pair = self._draw_first_pair
         self._pairs_in.clear()
         self._owners.clear()
@@ -339,7 +346,7 @@ class Service:
         return self.next_pair()
 
     def _cycle_pairs(self, among: "Sequence[Endpoint]") -> "Callable[[], Pair]":
-        """Draw pairs of these endpoints; return what gives one after another, over and over."""
+        """Draw pairs of these endpoints. Return a function that cycles through them."""
         return itertools.cycle(draw_pairs(among, self._chance)).__next__
 
     def _raise_unavailable(self) -> NoReturn:
@@ -348,13 +355,13 @@ class Service:
             raise UpstreamError("destination_unavailable", "No endpoint of the upstream is up", status=503)
         raise UpstreamError("dns_error", "The upstream's name could not be resolved")
 
-    # ---- what is learnt of endpoints
+    # ---- records of endpoints
 
     def update_addresses(self, listing: Iterable[EndpointAddresses]) -> "Sequence[IdleConnection]":
-        """Take over which addresses there are: those of each configured endpoint, in order.
+        """Take over the addresses of each configured endpoint, in order.
 
-        An address that remains keeps its connections and its record. Returns the idle connections to those that are
-        gone, to be closed; what is in use to them is closed when its exchange is over.
+        A remaining address keeps its connections and its record. Return the idle connections to removed addresses, for
+        closing; a busy connection to one is closed when its exchange is over.
         """
         gone: list[IdleConnection] = []
         changed = False
@@ -380,17 +387,19 @@ class Service:
         return gone
 
     def retire(self) -> "Sequence[IdleConnection]":
-        """Return the idle connections, to be closed: no request begins any more, and those under way close theirs."""
-        self._redraw()  # Nobody chooses any more, so the pairs need not be there.
+        """Return the idle connections, for closing. No request begins any more, and active ones close theirs."""
+        self._redraw()  # No request chooses any more, so the pairs are not needed.
         return [server for endpoint in self.endpoints for server in endpoint.drain()]
 
     def dissolve(self) -> None:
-        """Let go of the endpoints, which hold the service, so memory is free at once: its last exchange is over."""
+        """Drop the endpoints after the last exchange. They refer to the service, so this frees the memory at once."""
         self._origins, self.endpoints, self._outliers = [], (), None
         self.next_pair = _raise_dissolved
 
     def on_supervisor_lost(self, now: float) -> None:
-        """Count what was down as ejected, as nobody probes any more: it is left out, and better than none."""
+        """Treat endpoints that are down as ejected, because their probes have ended: an ejected one is better than
+        none.
+        """
         for endpoint in self.endpoints:
             if endpoint.state is DOWN:
                 endpoint.wants_results = True
@@ -402,7 +411,7 @@ class Service:
         self._redraw()
 
     def record_success(self, endpoint: Endpoint) -> None:
-        """Let an ejected endpoint in again that has answered well, where all that are up are ejected."""
+        """Readmit an ejected endpoint that answered well, if all endpoints that are up are ejected."""
         if self._outliers is not None and not self.has_chosen():
             endpoint.errors = 0
             endpoint.apply(EndpointEvent.SUCCEEDED)
@@ -410,7 +419,7 @@ class Service:
             self._redraw()
 
     def record_failure(self, endpoint: Endpoint, now: float) -> None:
-        """Count a request to this endpoint that failed; eject the endpoint if it was one too many."""
+        """Count a failed request to this endpoint. Eject the endpoint if it failed too often."""
         if self._outliers is None:
             return
         endpoint.wants_results = True
@@ -421,12 +430,12 @@ class Service:
             self._redraw()
 
     def record_response_start(self) -> None:
-        """Count that a request's answer has begun, or none will come."""
+        """Count that a request's answer has begun, or that none will come."""
         if self.breaker is not None:
             self.breaker.leave()
 
     def sweep(self, now: float) -> None:
-        """Let those in again whose ejection is over, and mark how many retries there may be; called twice a second."""
+        """End due ejections, and update the budget of retries; called twice a second."""
         self.budget.sweep(now)
         for endpoint in self.endpoints:
             endpoint.limit_idle(self.idle_timeout, now)

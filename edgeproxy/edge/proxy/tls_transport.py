@@ -1,11 +1,11 @@
-"""TLS over one connection: to its socket a protocol, to a client or a server the transport that they write to.
+"""TLS over one connection. To the socket it is a protocol; to a client or upstream connection it is the transport.
 
-OpenSSL does the work; this moves bytes between it and the socket. The loop's own way would keep 256 KiB for each
-connection, know no half-closed one, and tell of every failed handshake in a traceback.
+OpenSSL does the work; this class moves bytes between it and the socket. asyncio's own TLS would keep 256 KiB for each
+connection, does not support half-closed connections, and logs a traceback for every failed handshake.
 
-What the two sides promise each other is what they promise over TCP, with these words of TLS (RFC 8446 section 6.1):
-`close_notify` is the end of a stream. An end of the connection without it is a truncation: `connection_lost` comes
-with no `eof_received` before it.
+Both sides keep the contract that they have over TCP, in terms of TLS (RFC 8446 section 6.1): `close_notify` is the end
+of a stream. The end of the connection without it is a truncation: `connection_lost` comes without `eof_received` before
+it.
 """
 
 import asyncio
@@ -25,21 +25,23 @@ READ_BYTES_MAX = 256 << 10
 """More than the loop reads at once."""
 
 UNASKED_BYTES_MAX = 1 << 20
-"""Bytes that may wait for a peer to which TLS itself has something to answer; what is relayed stops far below that."""
+"""Bytes of TLS's own replies that may wait for a peer. Relayed data stops far below this bound."""
 
 RECORDS_BYTES_MAX = 4 << 10
 """Reads of at most this many bytes are decrypted at once. Even the shortest records take only about 0.2 ms then."""
 
 TLS_PIECE_BYTES, TLS_PIECE_BYTES_MAX = 2 << 10, 24 << 10
 """Bytes that are decrypted at a time: at first, and at most. OpenSSL processes all messages before the next data in one
-call. Key updates take it about 4 ms for 2 KiB, and 40 ms for 24 KiB."""
+call. Key updates take it about 4 ms for 2 KiB, and 40 ms for 24 KiB.
+"""
 
 RECORD_OVERHEAD_BYTES = 29
 """Bytes of a TLS 1.2 record besides its content: header, explicit nonce and tag. A TLS 1.3 record has 22."""
 
 EMPTY_BYTES_MAX, EMPTY_BYTES_PER_SECOND = 24 << 10, 16 << 10
 """Bytes without content that a connection may send at once, and per second. The second bound allows 600 key updates per
-second. Empty records and padding count too. An incomplete record counts for the first bound."""
+second. Empty records and padding count too. An incomplete record counts for the first bound.
+"""
 
 
 GONE = (7, 8)
@@ -53,12 +55,11 @@ def certificate_thread() -> ThreadPoolExecutor:
 
 
 _room = memoryview(bytearray(READ_BYTES_MAX + 4 * RECORD_BYTES_MAX))
-"""The bytes to which the records of all connections are decrypted: they leave it before the next one is read."""
+"""The buffer for decrypted records of all connections. Its content leaves it before the next read."""
 
 
 class TlsTransport(asyncio.Protocol):
-    """One connection under TLS. Whoever makes it says in `on_handshake_done` and `on_handshake_failed` what comes
-    next."""
+    """One connection under TLS. A subclass continues in `on_handshake_done` and `on_handshake_failed`."""
 
     __slots__ = (
         "_empty_bytes",
@@ -92,15 +93,15 @@ class TlsTransport(asyncio.Protocol):
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname, session)
         self._protocol: asyncio.Protocol | None = None
-        """The protocol that speaks through it, once the handshake is done."""
+        """The protocol above it, once the handshake is done."""
         self._is_closed = False
-        """Whether this side has said its last word."""
+        """True if this side has sent close_notify or is closed."""
         self._ended = False
-        """Whether the peer has said its last word, and whoever speaks through this does not know yet."""
+        """True if the peer has sent close_notify and the protocol above does not know it yet."""
         self._is_half_closed = False
-        """Whether the peer has said its last word, and is still spoken to."""
+        """True if the peer has sent close_notify and the protocol above still writes."""
         self._error: BaseException | None = None
-        """The error that broke it."""
+        """The error that ended the connection."""
         self._paused = False
         self._turns = turns
         self._verifies_next = False
@@ -117,16 +118,15 @@ class TlsTransport(asyncio.Protocol):
     # ---- the handshake
 
     def on_handshake_data(self, data: bytes) -> bool:
-        """Inspect what the peer sent before the handshake was done; return False if it was refused for it."""
+        """Inspect the peer's bytes before the handshake is done. Return False if they led to a refusal."""
         return True
 
     def on_handshake_done(self) -> asyncio.Protocol:
-        """Return the protocol that is to speak through this, once the handshake is done; its `connection_made` is
-        called next."""
+        """Return the protocol above this transport after the handshake. Its `connection_made` is called next."""
         raise NotImplementedError
 
     def on_handshake_failed(self, why: BaseException | None) -> None:
-        """Take note that the handshake has failed; None where the peer has just gone. The connection is closing."""
+        """Handle a failed handshake; `why` is None if the peer just left. The connection is closing."""
         raise NotImplementedError
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -145,7 +145,7 @@ class TlsTransport(asyncio.Protocol):
             self._flush()
             return
         except OSError as error:
-            # What OpenSSL has to say to the peer about it, an alert, goes out before the end.
+            # OpenSSL's alert to the peer goes out before the end.
             self._fail(error)
             return
         self._flush()
@@ -181,7 +181,7 @@ class TlsTransport(asyncio.Protocol):
         self._finish_step(verification.result)
 
     def send_alert(self, alert: bytes, why: str) -> None:
-        """End the handshake with this record."""
+        """End the handshake with this alert record."""
         self._plain.write(alert)
         self._fail(ConnectionAbortedError(why))
 
@@ -195,7 +195,7 @@ class TlsTransport(asyncio.Protocol):
             self.on_handshake_failed(why)
 
     def _stop_verification(self) -> None:
-        """Take the step out of the thread's queue. If it runs already, its result is dropped."""
+        """Remove the step from the thread's queue. If it runs already, its result is dropped."""
         if self._verification is not None:
             self._verification.cancel()
 
@@ -205,7 +205,7 @@ class TlsTransport(asyncio.Protocol):
         self._fail(TimeoutError("the handshake took too long"))
         self._plain.abort()
 
-    # ---- what comes from the socket
+    # ---- input from the socket
 
     def data_received(self, data: bytes) -> None:
         # A step of a handshake takes a millisecond, and a record may carry only one byte.
@@ -216,7 +216,7 @@ class TlsTransport(asyncio.Protocol):
         if self._protocol is None and (self._is_closed or not self.on_handshake_data(data)):
             return
         if self._is_half_closed:
-            return  # Whatever comes after a last word (RFC 8446 section 6.1).
+            return  # Bytes after close_notify are ignored (RFC 8446 section 6.1).
         self._incoming.write(data)
         if self._protocol is not None:
             self._read(len(data))
@@ -291,7 +291,7 @@ class TlsTransport(asyncio.Protocol):
         if self._outgoing.pending:
             self._flush()
             if self._plain.get_write_buffer_size() > UNASKED_BYTES_MAX:
-                # It keeps on asking for new keys, say, and does not take the answers.
+                # For example a peer that keeps requesting new keys and does not read the replies.
                 self.abort()
         if broken is not None:
             self._break(broken)
@@ -312,12 +312,12 @@ class TlsTransport(asyncio.Protocol):
             self.abort()
 
     def _break(self, why: ssl.SSLError) -> None:
-        """End a stream that is not what was sent, or of whose other direction the peer says so."""
+        """End a stream that does not decrypt, or whose other direction failed according to the peer."""
         self._error = why
         self.abort()
 
     def _end(self) -> None:
-        """Hand on the peer's last word."""
+        """Report the peer's close_notify to the protocol above."""
         if self._ended and not self._paused and self._protocol is not None:
             self._ended = False
             self._is_half_closed = bool(self._protocol.eof_received())
@@ -327,12 +327,13 @@ class TlsTransport(asyncio.Protocol):
     def eof_received(self) -> bool:
         if self._protocol is None:
             self._fail(None)
-        # Without a last word it is no end, and nothing more is said either. After one it says no more than that.
+        # Without close_notify this is a truncation and nothing more is sent. After one the end adds nothing.
         return self._is_half_closed or self._ended
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.process_backlog()
-        # What spoke through this holds it, and must not be held by it: nobody would free the memory of either soon.
+        # The protocol above refers to this object. This object must not refer back, or only the garbage collector would
+        # free both.
         app, self._protocol = self._protocol, None
         if app is not None:
             self._is_closed = True
@@ -353,13 +354,13 @@ class TlsTransport(asyncio.Protocol):
     # ---- the transport
 
     def write(self, data: bytes) -> None:
-        """Send this."""
+        """Send these bytes."""
         if data and not self._is_closed:
             self._tls.write(data)
             self._plain.write(self._outgoing.read())
 
     def writelines(self, pieces: Iterable[bytes | memoryview]) -> None:
-        """Send these together."""
+        """Send these pieces together."""
         if not self._is_closed:
             for piece in pieces:
                 self._tls.write(piece)
@@ -384,7 +385,7 @@ class TlsTransport(asyncio.Protocol):
         try:
             self._tls.unwrap()
         except ssl.SSLError:
-            pass  # OpenSSL would like to hear the peer's as well.
+            pass  # OpenSSL also waits for the peer's close_notify.
         self._flush()
         self._is_closed = True
 
@@ -396,7 +397,7 @@ class TlsTransport(asyncio.Protocol):
         self._plain.close()
 
     def abort(self) -> None:
-        """Close at once, without a last word."""
+        """Close at once, without close_notify."""
         self._is_closed = True
         self._plain.abort()
 
@@ -405,12 +406,12 @@ class TlsTransport(asyncio.Protocol):
         return self._plain.is_closing()
 
     def pause_reading(self) -> None:
-        """Read no more for now."""
+        """Stop reading for now."""
         self._paused = True
         self._plain.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Resume reading."""
         self._paused = False
         if self.backlog is None or not self.backlog.blocks_reading():
             self._plain.resume_reading()
@@ -422,10 +423,10 @@ class TlsTransport(asyncio.Protocol):
         return self._plain.get_write_buffer_size()
 
     def peer_certificate(self) -> bytes | None:
-        """Return the peer's certificate in DER, where it had to show one; None where it had not."""
+        """Return the peer's certificate in DER if the context requires one, else None."""
         required = self._tls.context.verify_mode == ssl.CERT_REQUIRED
         return self._tls.getpeercert(binary_form=True) if required else None
 
     def get_extra_info(self, name: str, default: object = None) -> object:
-        """Return what the socket's transport knows."""
+        """Return information from the socket's transport."""
         return self._plain.get_extra_info(name, default)

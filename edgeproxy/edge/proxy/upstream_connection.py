@@ -1,7 +1,7 @@
-"""A connection to an upstream: answers out of bytes, relayed as they come.
+"""A connection to an upstream: parses answers and relays them as they come.
 
-How a body ends is a state of the connection: `RELAY` has the method that takes its bytes. Flow control, and how long
-the connection is kept idle, are below it (upstream_transport.py).
+The framing of a body is the state of the connection: `RELAY` has the method for its bytes. Flow control and the idle
+lifetime are in the layer below (upstream_transport.py).
 """
 
 import ssl
@@ -49,12 +49,11 @@ class UpstreamConnection(UpstreamBody):
     def __init__(self, runtime: "Runtime", endpoint: "Endpoint") -> None:
         super().__init__(runtime, endpoint)
         self.buffer = b""
-        """The part of a head that is not whole yet."""
+        """An incomplete head."""
         self.tunnel: Tunnel | None = None
-        """The tunnel that it is a part of once it has left HTTP behind."""
+        """The tunnel that it belongs to after a protocol switch."""
         self._head = b""
-        """The head of the answer under way, for the client, while it waits for the piece of the body that came with
-        it."""
+        """The head of the current answer, for the client. It waits for the piece of the body that came with it."""
 
     # ---- answers
 
@@ -65,7 +64,7 @@ class UpstreamConnection(UpstreamBody):
             return
         endpoint = self.endpoint
         if data.startswith(endpoint.latest_head):
-            # Mostly one second's heads are the same: neither its end nor its meaning has to be looked for.
+            # Within one second most heads are equal, so neither the end nor the meaning must be computed.
             end, plain = len(endpoint.latest_head) - 4, endpoint.latest_meaning
         else:
             end = data.find(BLANK)
@@ -80,8 +79,8 @@ class UpstreamConnection(UpstreamBody):
                 endpoint.latest_head = data[: end + 4]
         if exchange.accepts_whole and end + 4 + plain[1] == len(data):
             client = exchange.client
-            # An answer in one piece does not say that the connection ends, and does not come by `Client.next`, where
-            # the end of the client's side, another configuration and a client that is not read are seen to.
+            # `respond_whole` does not tell the client that the connection ends, and bypasses `Client.serve_next`. So it
+            # is not used if the client's side is closed, if the configuration changes, or if the client is not read.
             if not (client.state or client.half_closed or client.is_outdated or self.write_paused):
                 exchange.respond_whole(self, plain, data, end)
                 return
@@ -104,12 +103,12 @@ class UpstreamConnection(UpstreamBody):
         head, block, rest = final
         if not self.reused:
             self.learn_idle_timeout(block)
-        # Servers hand a connection on which an upgrade was asked for to somebody else, who answers once.
+        # After a request to upgrade, some servers hand the connection to a handler that answers once.
         self.reusable = self.reusable and not (head.close or exchange.head.upgrade)
         self._head, self._rechunk = exchange.begin_response(self, head)
         if exchange.is_bodiless(head.status):
             self.write_to_client(exchange)
-            # One that says of no body where it would end may be about to send it, against the rules, until it closes.
+            # Without framing the upstream may be about to send a body until it closes, against the rules.
             framed = head.bodiless or head.chunked or head.length >= 0
             self.reusable = self.reusable and framed
             if rest:
@@ -119,9 +118,10 @@ class UpstreamConnection(UpstreamBody):
             self.begin_body(exchange, head, rest)
 
     def _read_final_head(self, exchange: Forwarding, data: bytes, end: int) -> tuple[ResponseHead, bytes, bytes] | None:
-        """Return the head of the final answer, as it was read and as bytes, and what follows it.
+        """Return the head of the final answer, parsed and as bytes, and the bytes after it.
 
-        Relays what is before it. None where it is still to come, or will not. Raises UpstreamError.
+        Relays interim answers before it. Return None if the final head is incomplete or will not come. Raises
+        UpstreamError.
         """
         while end >= 0:
             if end > self.endpoint.service.max_head_bytes:
@@ -159,7 +159,7 @@ class UpstreamConnection(UpstreamBody):
             self.write_to_client(exchange)
 
     def keep_partial_head(self, data: bytes) -> None:
-        """Keep a head that is not whole yet; fail now where nothing that could follow would make it one."""
+        """Keep an incomplete head. Fail now if no further bytes could make it valid."""
         exchange = self.exchange
         assert exchange is not None
         if self.reused and data.startswith(LINE_ENDS):
@@ -175,14 +175,14 @@ class UpstreamConnection(UpstreamBody):
             self.buffer = data
 
     def receive_more(self, data: bytes) -> None:
-        """Take bytes that are not the first of an answer."""
+        """Process bytes that are not the first of an answer."""
         if (len(data) > SMALL_BYTES or self.backlog) and self.take_in_slices(data):
             return
         exchange = self.exchange
         if exchange is None and self.usage is not None:
             self.read_rest(self.usage, data)
         elif exchange is None:
-            # Nobody asked: whatever this is, it must not be taken for the next request's answer.
+            # Bytes without a request must not be taken for the next request's answer.
             if self.endpoint.forget(self):
                 self.record_surplus(len(data), came="idle")
             self.transport.abort()
@@ -194,7 +194,7 @@ class UpstreamConnection(UpstreamBody):
             RELAY[self._state](self, exchange, data)
 
     def take_in_slices(self, data: bytes) -> bool:
-        """Process input in slices; False where it is to be processed at once: the rest of what is lost, too."""
+        """Process input in slices. Return False if it must be processed at once, as for a closing connection."""
         if self.transport.is_closing():
             return False
         if self.backlog is None:
@@ -208,7 +208,7 @@ class UpstreamConnection(UpstreamBody):
 
     @property
     def takes_bulk(self) -> bool:
-        """Whether the next bytes of the answer are only passed on."""
+        """True if the next bytes of the answer are only passed on."""
         state = self._state
         if state == TUNNEL:
             return self.tunnel is not None and self.tunnel.is_opaque
@@ -220,12 +220,12 @@ class UpstreamConnection(UpstreamBody):
         return PACKED_PIECE_BYTES_MAX if self.usage is not None and self.usage.is_packed else PIECE_BYTES_MAX
 
     def write_to_client(self, exchange: Forwarding, data: bytes = b"") -> None:
-        """Write a piece of the answer, behind its head where that has not gone out yet."""
+        """Write a piece of the answer, after its head if that has not gone out yet."""
         head, self._head = self._head, b""
         if head and len(data) > COPIED_BYTES_MAX:
             exchange.client.writelines((head, data))
         else:
-            exchange.client.write(head + data)  # No copy where there is no head.
+            exchange.client.write(head + data)  # Without a head this copies nothing.
 
     def relay_sized(self, exchange: Forwarding, data: bytes) -> None:
         """Relay a piece of a body of known length."""
@@ -240,7 +240,7 @@ class UpstreamConnection(UpstreamBody):
             self.finish_answer()
 
     def relay_filtered(self, exchange: Forwarding, data: bytes) -> None:
-        """Relay a piece of a body of known length, of which nobody knows how long it is once it is filtered."""
+        """Relay a piece of a body of known length through a filter, after which its length is unknown."""
         body_filter = self.body_filter
         assert body_filter is not None
         if len(data) > self._left:
@@ -251,7 +251,7 @@ class UpstreamConnection(UpstreamBody):
             self.finish_answer()
 
     def write_filtered(self, exchange: Forwarding, packed: bytes, *, last: bool) -> None:
-        """Write a piece of a filtered body, counted as the client gets it."""
+        """Write a piece of a filtered body. It counts with its filtered size."""
         exchange.bytes_out += len(packed)
         for counter in exchange.response_counters:
             counter.add(len(packed))
@@ -261,7 +261,7 @@ class UpstreamConnection(UpstreamBody):
             self.write_to_client(exchange, encode_chunk([packed]) + (encode_last_chunk() if last else b""))
 
     def relay_chunked(self, exchange: Forwarding, data: bytes) -> None:
-        """Relay a piece of a chunked body: chunked again for the client, or bare for one that knows no chunks."""
+        """Relay a piece of a chunked body: in new chunks, or without chunks for a client that does not support them."""
         decoder = self._decoder
         try:
             parts = decoder.feed(data)
@@ -270,7 +270,7 @@ class UpstreamConnection(UpstreamBody):
             exchange.fail(error)
             return
         if decoder.rest:
-            # The answer is whole. What follows it is nobody's.
+            # The answer is complete. The bytes after it belong to no request.
             self.record_surplus(len(decoder.rest))
         if self.body_filter is not None:
             parts = [self.body_filter.feed(parts, last=decoder.done)]
@@ -301,22 +301,23 @@ class UpstreamConnection(UpstreamBody):
         self.write_to_client(exchange, encode_chunk([data]) if self._rechunk else data)
 
     def relay_read_until_close(self, exchange: Forwarding, data: bytes) -> None:
-        """Relay a piece of a body that ends with its connection, and read what usage it states."""
+        """Relay a piece of a body that ends with its connection, and read the usage that it states."""
         assert self.usage is not None
         self.usage.feed(data)
         self.relay_until_close(exchange, data)
 
     def relay_tunnel(self, exchange: Forwarding, data: bytes) -> None:
-        """Relay bytes of a protocol that is not ours."""
+        """Relay bytes of a protocol other than HTTP."""
         assert self.tunnel is not None
         self.tunnel.relay_down(data)
 
     # ---- what follows an answer
 
     def skip_line_ends(self, data: bytes) -> None:
-        """Read an answer behind line ends: some servers end a body with one that its length does not count.
+        """Skip line ends before an answer: some servers end a body with one that its length does not count.
 
-        They came after this request was sent, behind the answer before, and mean nothing (RFC 9112 section 2.2).
+        The line ends came after this request was sent and belong to the previous answer. They are ignored (RFC 9112
+        section 2.2).
         """
         answer = data.lstrip(b"\r\n")
         self.record_surplus(len(data) - len(answer), came="lent")
@@ -324,7 +325,7 @@ class UpstreamConnection(UpstreamBody):
             self.data_received(answer)
 
     def switch_protocols(self, head: ResponseHead, rest: bytes) -> None:
-        """Make one tunnel of the two connections: the answer is 101 (RFC 9110 section 7.8)."""
+        """Join the two connections to a tunnel after an answer 101 (RFC 9110 section 7.8)."""
         exchange = self.exchange
         assert exchange is not None
         client = exchange.client
@@ -353,18 +354,19 @@ class UpstreamConnection(UpstreamBody):
             tunnel.send_close()
 
     def finish_answer(self) -> None:
-        """End a complete answer: the connection is free for the next request, or closed."""
+        """End a complete answer. The connection is free for the next request, or closed."""
         if self.backlog is not None and len(self.backlog):
-            # Nobody's, and the next request must not be given it.
+            # These bytes belong to no request, and the next request must not get them.
             self.record_surplus(len(self.backlog.take()))
         exchange, self.exchange = self.exchange, None
         assert exchange is not None
         self._state = WAITING
         self.usage = None
-        self.body_filter = None  # The next answer may be another route's.
+        self.body_filter = None  # The next answer may belong to another route.
         self.resume_reading()
         if self.write_paused:
-            # Answered before the request was taken: whoever came next would wait behind what is left of it.
+            # The answer came before the upstream took the whole request: a next request would wait behind the rest of
+            # it.
             self.reusable = False
         self.release(monotonic())
         exchange.complete()
@@ -372,7 +374,10 @@ class UpstreamConnection(UpstreamBody):
     # ---- ends
 
     def end_event_stream(self) -> None:
-        """End the event stream under way, as if the upstream had. It has no length, and is never compressed."""
+        """End the current event stream as if the upstream had ended it.
+
+        Such a stream has no length and is never compressed.
+        """
         exchange = self.exchange
         assert exchange is not None
         if self._rechunk:
@@ -383,7 +388,7 @@ class UpstreamConnection(UpstreamBody):
     def eof_received(self) -> bool:
         exchange = self.exchange
         if exchange is None:
-            # Between this and connection_lost nobody must be given a connection that is closing.
+            # No request may get this connection between now and connection_lost.
             self.half_closed = self.usage is not None
             self.on_idle_closed()
         elif was_reset(self.transport):
@@ -403,12 +408,13 @@ class UpstreamConnection(UpstreamBody):
             if last:
                 self.data_received(last)  # It came before the end.
         if isinstance(exc, OSError) and self.exchange is not None and self.endpoint.scheme == "http":
-            # What was to be sent could not be. An answer that had come by then is an answer all the same.
+            # A write failed, but the upstream may have answered before it closed: read the rest of its answer.
             last = read_remaining(self.transport)
             if last:
                 self.data_received(last)
         self.runtime.connections.remove_upstream(self, tunnel=self.tunnel is not None)
-        self.tunnel = None  # It knows both connections, and nobody should have to search for what holds itself.
+        # The tunnel refers to both connections; without this only the garbage collector would free them.
+        self.tunnel = None
         exchange, self.exchange = self.exchange, None
         self.end_usage()
         if exchange is None:
@@ -424,10 +430,10 @@ class UpstreamConnection(UpstreamBody):
         elif isinstance(exc, ssl.SSLError) and not self.reused:
             exchange.fail(self.create_tls_error(exchange, exc))
         else:
-            # Line ends that were skipped were perhaps to begin the answer.
+            # Skipped line ends may have been the beginning of the answer.
             begun = bool(self.buffer) or not self.reusable
             if self.reused and not begun and self._state == WAITING:
-                # It was lent about when it was closed.
+                # The connection was taken from the pool about when the upstream closed it.
                 self.endpoint.record_idle_close(self.idle_since, monotonic())
             fault = exc if isinstance(exc, UpstreamError) else None
             exchange.on_upstream_lost(fresh=not self.reused, begun=begun, fault=fault)

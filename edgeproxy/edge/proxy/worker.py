@@ -1,7 +1,7 @@
-"""The worker: a process of the data plane. It serves what its supervisor configures, on sockets it was handed.
+"""The worker: a process of the data plane. It serves its supervisor's configuration on sockets that it inherits.
 
-It never waits for its supervisor. If that dies the worker serves on, until another supervisor serves in its place
-or a deadline passes; then it takes what is queued, finishes what it has begun, and leaves.
+It never waits for its supervisor. If the supervisor dies, the worker serves on until another supervisor serves in its
+place or a deadline passes. Then the worker accepts queued connections, finishes its requests, and leaves.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from edgeproxy.edge.proxy.socket_input import has_left
 from edgeproxy.edge.proxy.span_buffer import SpanBuffer
 
 ORPHAN_CHECK_SECONDS = 0.25
-"""Seconds between two looks of an orphan for a supervisor that serves in its own one's place."""
+"""Seconds between two checks of an orphan for a supervisor that serves in place of its own."""
 
 INTRODUCTION_SECONDS = 2.0
 """Seconds that a worker waits at most for the addresses of upstreams before it serves."""
@@ -51,16 +51,16 @@ LAST_LINES_SECONDS = 0.5
 """Seconds that the access log may take for its last lines when a worker leaves."""
 
 SWITCH_SECONDS = 0.0005
-"""Seconds that a thread may run while the loop waits for its turn; a configuration is prepared in one."""
+"""Seconds that another thread may run while the loop waits for its turn. A configuration is prepared in a thread."""
 
 BACKLOG = 4096
-LEFT_PER_TAKEN = 8
-"""Connections that are looked at for each one that is accepted, because their clients may have left."""
 """Connections that may wait to be accepted."""
+LEFT_PER_TAKEN = 8
+"""Connections that may be taken from the queue for each one that is accepted, because clients may have left."""
 
 
 class Worker:
-    """A worker process: its listeners, its runtime, its configurations. Lives in one event loop."""
+    """A worker process: its listeners, its runtime, its configurations. It lives in one event loop."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -91,14 +91,16 @@ class Worker:
         authorize: Sequence[str | None] = (),
         http2: Sequence[bool] = (),
     ) -> None:
-        """Serve on these sockets, which other workers share; over TLS where there is something of it in `inward`, and
-        to proxies that ask about requests of theirs where `authorize` says how they state them; HTTP/2 as well where
-        `http2` says so."""
+        """Serve on these sockets, which the workers share. The other arguments are per listener.
+
+        `inward`: its TLS settings, or None. `authorize`: where proxies state requests for authorization checks, or
+        None. `http2`: True if it speaks HTTP/2 as well.
+        """
         loop = asyncio.get_running_loop()
         self._inward = [each for each in inward if each is not None]
         for each, tls, stated_in, is_http2 in zip_longest(listening, inward, authorize, http2):
             acceptor = Acceptor(self.runtime, tls, authorize=stated_in, http2=bool(is_http2))
-            # The loop closes the socket that it is given; this one is for what is queued when it has done so.
+            # The loop closes the socket that it gets. This copy is for connections still queued then.
             queue = each.dup()
             queue.setblocking(False)
             server = await loop.create_server(acceptor.build_protocol, sock=each, backlog=BACKLOG)
@@ -107,7 +109,7 @@ class Worker:
         self.runtime.overload.start(self.runtime.snapshot.overload)
 
     def _observe_lag(self, late: float) -> None:
-        """Note how late the loop was for a sample: at least one turn was as long."""
+        """Record how late the loop was for a sample: at least one turn took that long."""
         self._lag_seconds.observe(late)
         self.runtime.turns.report_long(late)
 
@@ -117,9 +119,9 @@ class Worker:
         return [queue for _, queue, _ in self._listening]
 
     def take_queued(self, most: int) -> None:
-        """Accept at most `most` of the connections that wait, for each listener.
+        """Accept at most `most` of the waiting connections, for each listener.
 
-        The loop itself accepts one connection in a turn (libuv 1.48). That is slow where turns are long. Connections
+        The loop itself accepts one connection in a turn (libuv 1.48), and that is slow if turns are long. Connections
         whose clients have already left are closed and do not count.
         """
         loop = asyncio.get_running_loop()
@@ -138,7 +140,10 @@ class Worker:
                     break
 
     async def drain(self, seconds: float) -> None:
-        """Take what is queued, finish what has begun, accept nothing new; what is left after `seconds` is cut."""
+        """Accept the queued connections, finish current requests, and accept nothing new.
+
+        Cut the rest after `seconds`.
+        """
         loop = asyncio.get_running_loop()
         self.runtime.connections.draining = True
         for server, queue, acceptor in self._listening:
@@ -147,13 +152,13 @@ class Worker:
                 while (accepted := _accept_next(queue)) is not None:
                     await loop.connect_accepted_socket(acceptor.build_protocol, accepted)
         self._listening.clear()
-        # What the loop itself has accepted joins in its next turn, and must not find an empty worker gone.
+        # Connections that the loop itself accepted join in its next turn. They must not find that the worker has left.
         await asyncio.sleep(0)
         await self.runtime.connections.drain(seconds)
         self.runtime.connections.end_readers()
 
     def reload_certificates(self) -> None:
-        """Load all certificates anew; where one cannot be used, what there was stays."""
+        """Reload all certificates. If one cannot be used, the previous one stays."""
         loaded: list[ServerTls | ClientTls] = [*self._inward, *self.generations.list_upstream_tls()]
         for each in loaded:
             try:
@@ -162,7 +167,7 @@ class Worker:
                 self._log.error("certificates not loaded, those before stay", why=str(error))
 
     async def wait_for_endpoints(self, seconds: float) -> None:
-        """Wait until the supervisor has told of endpoints, for so many seconds at most."""
+        """Wait until the supervisor has sent endpoints, for at most `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self.generations.endpoints_known.wait()
@@ -170,11 +175,11 @@ class Worker:
             self._log.warning("the supervisor told of no addresses")
 
     def _sweep(self) -> None:
-        """Take over what changed outside, and publish what is to be shown of what is inside; called twice a second."""
+        """Take over external changes, and publish this worker's state; called twice a second."""
         runtime = self.runtime
         offset = self.store.offset
         if runtime.offset - offset > AHEAD_SECONDS_MAX:
-            # It jumped. A clock that is slewed falls behind by milliseconds, which levels allow for.
+            # The clock jumped. A slewed clock falls behind by milliseconds only, which levels tolerate.
             self.store.recover_clock()
         runtime.tick(offset)
         self.store.refresh_columns()
@@ -196,7 +201,7 @@ class Worker:
         self.generations.sweep()
 
     async def close(self) -> None:
-        """Stop what still runs, and write what is still to be written; nothing is served any more."""
+        """Stop background work, and write buffered data. Nothing is served any more."""
         runtime = self.runtime
         await runtime.tasks.cancel()
         runtime.deadlines.stop()
@@ -206,7 +211,7 @@ class Worker:
         self.store.close()
 
     def close_access_logs(self) -> None:
-        """Write what access logs still hold."""
+        """Write the lines that access logs still hold."""
         until = monotonic() + LAST_LINES_SECONDS
         for access in self.generations.list_access_logs():
             access.close(max(0.0, until - monotonic()))
@@ -214,17 +219,17 @@ class Worker:
 
 
 def _accept_next(queue: socket.socket) -> socket.socket | None:
-    """Accept the next connection that waits; None where there is none."""
+    """Accept the next waiting connection; None if there is none."""
     try:
         accepted, _ = queue.accept()
-    except OSError:  # None waits, or, without a descriptor to spare, none can be taken.
+    except OSError:  # None waits, or there is no free descriptor to accept one.
         return None
     accepted.setblocking(False)
     return accepted
 
 
 async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
-    """Run a worker from its configuration to its end; returns its exit code."""
+    """Run a worker from its configuration to its end. Return its exit code."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -248,9 +253,9 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
         "channel", wait_until_drain(channel, worker, start.token, start.orphan_deadline, stop)
     )
     token = start.token
-    del start  # With the settings: of a million keys these are two hundred megabytes.
+    del start  # It has the settings: a million keys take two hundred megabytes.
     if runtime.snapshot.lacks_addresses():
-        # The supervisor tells them right after the configuration; requests before that would go nowhere.
+        # The supervisor sends them right after the configuration. Earlier requests would have no endpoint.
         await worker.wait_for_endpoints(INTRODUCTION_SECONDS)
     if not stop.is_set():
         await worker.listen(listening, inward, authorize, http2)
@@ -268,19 +273,19 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
             if message is not None:
                 await channel.send(message)
     except ChannelClosedError:
-        pass  # Without a supervisor nobody exports spans, or reports errors.
+        pass  # Without a supervisor no process exports spans or reports errors.
     channel.close()
     await worker.close()
     return 0
 
 
 def _tune_interpreter() -> None:
-    """Spare requests what garbage collection and the switching of threads would cost."""
+    """Reduce the cost of garbage collection and thread switches for requests."""
     # The objects of the imports live as long as the process, so the collector need not examine them again.
     gc.collect()
     gc.freeze()
-    # A run over 10,000 new objects takes 10 to 20 ms beside a flood. Fewer objects would let runs begin in ordinary
-    # bursts: 200 requests at a time have as many. The objects that survive are hardly ever examined again.
+    # A run over 10,000 new objects takes 10 to 20 ms during a flood. A lower threshold would start runs in ordinary
+    # bursts: 200 concurrent requests have as many objects. Surviving objects are hardly ever examined again.
     gc.set_threshold(10_000, 1_000, 100)
     sys.setswitchinterval(SWITCH_SECONDS)
 
@@ -288,7 +293,7 @@ def _tune_interpreter() -> None:
 def create_worker(
     start: messages.Start, channel: Channel[messages.ToSupervisor, messages.ToWorker]
 ) -> tuple[Worker, list[str | None], list[ServerTls | None], list[bool]]:
-    """Create the worker of a configuration; return it, and of each listener what `Worker.listen` needs.
+    """Create the worker of a configuration. Return it with the arguments of `Worker.listen` for each listener.
 
     Raises NoFreeColumnError, TableError, TlsFilesError or RowUnavailableError.
     """
@@ -315,9 +320,9 @@ async def wait_until_drain(
     orphan_deadline: float,
     stop: asyncio.Event,
 ) -> float | None:
-    """Wait until this worker is to leave; returns the seconds that it has for it, None where nobody said.
+    """Wait until this worker must leave. Return the seconds of its drain, or None if no supervisor set them.
 
-    `own` is the token of its supervisor; without one it serves on for `orphan_deadline` seconds at most.
+    `own` is the token of its supervisor. Without a supervisor it serves on for at most `orphan_deadline` seconds.
     """
     logger, runtime = log.get_logger(), worker.runtime
     handler = ControlHandler(channel, runtime, worker.generations, worker.reload_certificates)
@@ -341,10 +346,12 @@ async def wait_until_drain(
         if not worker.store.declare_orphan(own, last=token == own):
             logger.info("enough others serve on without a supervisor; leaving")
             break
-        admit_handshakes(worker.queues)  # One that shares them may have left as the last, before this one knew.
+        # The last other worker on these sockets may have left before this one could know.
+        admit_handshakes(worker.queues)
         await asyncio.sleep(ORPHAN_CHECK_SECONDS)
     if not worker.store.withdraw_orphan(own):
-        # Who closes the sockets last resets what is queued. Those of another supervisor have sockets of their own.
+        # The last process to close the sockets resets their queued connections. Another supervisor has sockets of its
+        # own.
         refuse_handshakes(worker.queues)
     stop.set()
     return None
@@ -362,7 +369,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(channel: int, listening: Sequence[int]) -> int:
     """Run a worker on these descriptors, and return its exit code."""
     log.configure("worker")
-    # It asks the supervisor for a reload. Whoever sends it to all processes of the edge must not end them.
+    # SIGHUP requests a reload from the supervisor. A SIGHUP to all processes of the edge must not end the workers.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         return event_loop.run(serve(socket.socket(fileno=channel), [socket.socket(fileno=each) for each in listening]))

@@ -1,6 +1,7 @@
 """Tokens as data: each change over HTTP with its audit entry, in one transaction.
 
-Of a secret only the SHA-256 is stored. It has the form of a key with the prefix `token`; other texts are not looked up.
+Only the SHA-256 of a secret is stored. A secret has the form of a key with the prefix `token`; other texts are not
+looked up.
 """
 
 import re
@@ -32,12 +33,12 @@ PREFIX = "token"
 SECRET_PATTERN = re.compile(REGEX)
 TOKENS_MAX = 1000
 SECRETS_MAX = 5
-"""Valid secrets of a token at most."""
+"""The most valid secrets of a token."""
 ENDED_SECRET_RETENTION_MS = 30 * 86400 * 1000
-"""The time for which a secret that has ended is stored, so that denials name its token."""
+"""For how many milliseconds an ended secret is stored, so that denials can name its token."""
 NOT_FOUND = "there is no such token"
 SENSITIVE_ROLES = frozenset({"support", "billing", "admin"})
-"""The roles whose tokens can change customers; giving one of them is a sensitive action."""
+"""The roles whose tokens can change customers. Granting one of them is a sensitive action."""
 
 
 class CreateTokenRequest(Body):
@@ -109,7 +110,7 @@ FIELDS = ("role", "customer", "edge", "region")
 
 
 def to_response(row: TokenRow, secrets: int) -> TokenResponse:
-    """Return a token as the API does; `secrets` is the number of those that are valid."""
+    """Return a token in the form of the API. `secrets` is the number of valid secrets."""
     return {
         "name": row.name,
         "role": row.role,
@@ -125,7 +126,7 @@ def to_response(row: TokenRow, secrets: int) -> TokenResponse:
 
 
 async def find_by_secret(connection: AsyncConnection, secret: str) -> TokenMatch | None:
-    """Return the token that has this secret, or had it within ENDED_SECRET_RETENTION_MS, or None."""
+    """Return the token with this secret, including secrets that ended within ENDED_SECRET_RETENTION_MS, or None."""
     if SECRET_PATTERN.fullmatch(secret) is None or is_miswritten(secret.encode()):
         return None
     statement = (
@@ -143,12 +144,12 @@ def has_expired(row: TokenRow) -> bool:
 
 
 def has_secret_ended(match: TokenMatch) -> bool:
-    """Return whether the secret by which a token was found has ended."""
+    """Return whether the secret that matched the token has ended."""
     return match.secret_ends_at is not None and match.secret_ends_at <= now_ms()
 
 
 async def list_tokens(connection: AsyncConnection) -> list[TokenResponse]:
-    """Return all tokens that were created over HTTP, by name."""
+    """Return all tokens created over HTTP, by name."""
     counts = await _count_secrets(connection)
     rows = await connection.execute(sa.select(tokens).order_by(tokens.c.name))
     return parse_rows(
@@ -157,12 +158,12 @@ async def list_tokens(connection: AsyncConnection) -> list[TokenResponse]:
 
 
 async def get_token(connection: AsyncConnection, name: str) -> TokenResponse:
-    """Return a token by name; raises ChangeRejectedError where there is none."""
+    """Return a token by name. Raises ChangeRejectedError if it does not exist."""
     return to_response(await get_row(connection, name), (await _count_secrets(connection)).get(name, 0))
 
 
 async def get_row(connection: AsyncConnection, name: str, *, lock: bool = False) -> TokenRow:
-    """Return the row of a token; raises ChangeRejectedError where there is none."""
+    """Return the row of a token. Raises ChangeRejectedError if it does not exist."""
     row = None
     if NAME.fullmatch(name):
         statement = sa.select(tokens).where(tokens.c.name == name)
@@ -175,7 +176,7 @@ async def get_row(connection: AsyncConnection, name: str, *, lock: bool = False)
 async def create_token(
     connection: AsyncConnection, caller: Caller, new: CreateTokenRequest, reserved: Collection[str]
 ) -> TokenWithSecret:
-    """Create a token, and return it with its secret; raises ChangeRejectedError.
+    """Create a token, and return it with its secret. Raises ChangeRejectedError.
 
     `reserved` are the names of the tokens in the configuration.
     """
@@ -202,7 +203,7 @@ async def create_token(
 
 
 async def add_secret(connection: AsyncConnection, caller: Caller, name: str, overlap: int) -> TokenWithSecret:
-    """Add a secret to a token, and return the token with it; its other secrets end after `overlap` seconds.
+    """Add a secret to a token, and return both. The token's other secrets end after `overlap` seconds.
 
     Raises ChangeRejectedError.
     """
@@ -227,7 +228,7 @@ async def add_secret(connection: AsyncConnection, caller: Caller, name: str, ove
 
 
 async def revoke_token(connection: AsyncConnection, caller: Caller, name: str) -> TokenResponse:
-    """Revoke a token with all of its secrets, and return it as it was; raises ChangeRejectedError."""
+    """Revoke a token with all its secrets, and return its last state. Raises ChangeRejectedError."""
     row = await get_row(connection, name, lock=True)
     before = await get_token(connection, name)
     await connection.execute(sa.delete(token_secrets).where(token_secrets.c.token == name))
@@ -244,7 +245,7 @@ async def _add_secret(connection: AsyncConnection, name: str) -> str:
 
 
 async def _count_secrets(connection: AsyncConnection) -> dict[str, int]:
-    """Return the number of valid secrets of each token; those without any are left out."""
+    """Return the number of valid secrets of each token that has any."""
     usable = token_secrets.c.ends_at.is_(None) | (token_secrets.c.ends_at > now_ms())
     statement = sa.select(token_secrets.c.token, sa.func.count()).where(usable).group_by(token_secrets.c.token)
     return {row[0]: row[1] for row in await connection.execute(statement)}

@@ -1,4 +1,4 @@
-"""Endpoints of customers' webhooks and their messages, as the API has them."""
+"""API models of customers' webhook endpoints and their messages."""
 
 from typing import Annotated, Literal, NotRequired
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ URL_SCHEMA = {
 
 
 def parse_url(value: object) -> str:
-    """Return a URL to which messages can be posted; raises a value error, which does not show it."""
+    """Parse a URL that messages can be posted to. Raises a value error, which does not contain the URL."""
     url = read_text(value, URL_HINT)
     try:
         parts = urlsplit(url)

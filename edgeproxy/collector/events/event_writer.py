@@ -1,8 +1,8 @@
-"""The event writer: events that arrive while one transaction is under way are counted together by the next.
+"""The event writer. Events that arrive during one transaction are counted together in the next.
 
-An event's row and what it adds to the ledger are written in one transaction, in which the database says whether it is
-new: `(source, id)` counts once, for ever, whoever sends it again and through whichever collector. Its sender hears of
-it only then.
+One transaction writes an event's row and its increments of the ledger. The database decides in it whether the event is
+new: `(source, id)` counts once for ever, for any sender and any collector. The sender gets its answer only after the
+commit.
 """
 
 import time
@@ -48,39 +48,39 @@ from edgeproxy.config import dimensions
 from edgeproxy.wire.batch import FIRST, Batch, CountKey, build_row
 
 TRANSACTION_EVENTS_MAX = 50_000
-"""Events that one transaction takes, unless a single request has more."""
+"""The most events of one transaction, unless a single request has more."""
 WAITING_EVENTS_MAX = 200_000
-"""Events that are held at once; beyond it senders are asked to come back."""
+"""The most waiting events. Beyond it senders are asked to retry later."""
 TOKEN_SHARE = 1 / 2
-"""The fraction of waiting events, and of dead letters, that one token gets at most."""
+"""The largest share of the waiting events, and of the dead letters, for one token."""
 DEAD_LETTERS_MAX = 100_000
-"""Dead letters that are kept; what is rejected beyond is told to its sender alone."""
+"""The most stored dead letters. Further rejections are reported only to the sender."""
 LETTER_CHARACTERS_MAX = 10_000
-"""Characters of an event that a dead letter keeps."""
+"""The most characters of an event in a dead letter."""
 OTHER_CONTENT = "id: was counted with another {}"
 TOO_LARGE = "makes a sum that is more than the ledger can hold"
 
 FindRefusedReadings = Callable[
     [AsyncConnection, Mapping[tuple[str, str], Sequence[Reading]]], Awaitable[dict[tuple[str, str], dict[int, str]]]
 ]
-"""Returns which new readings of a customer's meter are refused, by index, and why."""
+"""Returns the refused new readings of a customer's meter, by index, with the reasons."""
 
 
 async def find_no_refused_readings(_: AsyncConnection, __: object) -> dict[tuple[str, str], dict[int, str]]:
-    """Return none: without caps every reading counts."""
+    """Return no refusals: without caps every reading counts."""
     return {}
 
 
 class EventRequest(NamedTuple):
-    """A request: the events in it that could be read, with their index, and those that could not."""
+    """A request: its readable events with their index, and the rejected ones."""
 
     token: str
     events: Sequence[tuple[int, UsageEvent]]
     rejected: Sequence[Rejection]
     is_replay: bool = False
-    """Whether there is a dead letter of it already."""
+    """True if the event already has a dead letter."""
     caller: Caller | None = None
-    """The caller in the audit log, where it may take usage back."""
+    """The caller in the audit log, if the request may take usage back."""
 
 
 class Receipt(NamedTuple):
@@ -101,15 +101,15 @@ class DeadLetterRow(NamedTuple):
     """The label of the token that sent it."""
     error: str
     event: str
-    """The event as it was sent, as JSON of a bounded length."""
+    """The event as sent, as JSON of a bounded length."""
 
 
 class UsageIncrements(NamedTuple):
-    """The increments that new events make, by dimensions and minute."""
+    """The increments by new events, by dimensions and minute."""
 
     sums: dict[DimensionUse, int]
     read: dict[DimensionUse, None]
-    """Uses that are read and not added up, in order of arrival."""
+    """Uses in readings, which are not added up, in order of arrival."""
 
 
 class EventMetrics(Protocol):
@@ -126,7 +126,7 @@ class EventMetrics(Protocol):
 
 
 class EventWriter:
-    """The queue of requests to the database. `run` serves it until `end`."""
+    """The queue of requests for the database. `run` serves it until `end`."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class EventWriter:
         find_refused_readings: FindRefusedReadings = find_no_refused_readings,
         find_invoiced: FindInvoiced = find_nothing_invoiced,
     ) -> None:
-        """`on_counted` is called with the customers and meters of which something was counted."""
+        """`on_counted` is called with the (customer, meter) pairs that have new counts."""
         self._on_counted = on_counted
         self._find_refused_readings = find_refused_readings
         self._find_invoiced = find_invoiced
@@ -146,7 +146,7 @@ class EventWriter:
         self._metrics = metrics
         self._ledger = LedgerWriter(database)
         self.values = DimensionValues(database, {})
-        """The values of dimensions that customers have."""
+        """The values of dimensions that customers use."""
         self._commits = GroupCommit(
             self._commit_group,
             cost_max=TRANSACTION_EVENTS_MAX,
@@ -160,14 +160,14 @@ class EventWriter:
         metrics.goods.append(self._good)
 
     def has_room(self, token: str) -> bool:
-        """Return whether more events of a token may be held."""
+        """Return whether there is room for more events of a token."""
         key = self._places.find_exhausted(build_claim(token))
         if key is not None:
             self._good.record_refusal(key)
         return key is None
 
     async def write_events(self, sent: EventRequest) -> Receipt:
-        """Return what became of these events, once it is on disk; raises DatabaseUnavailableError."""
+        """Write events, and return the outcome once it is on disk. Raises DatabaseUnavailableError."""
         claim, units = build_claim(sent.token), count_events(sent)
         self._places.take(claim, units)
         try:
@@ -176,15 +176,15 @@ class EventWriter:
             self._places.release(claim, units)
 
     async def run(self) -> None:
-        """Write what is queued, until `end` was called and nothing is."""
+        """Write queued requests until `end` was called and the queue is empty."""
         await self._commits.run()
 
     def end(self) -> None:
-        """Let `run` return once nothing is queued."""
+        """Let `run` return once the queue is empty."""
         self._commits.end()
 
     async def _commit_group(self, group: Sequence[EventRequest]) -> list[Receipt]:
-        """Write these in one transaction, and count what became of them."""
+        """Write these requests in one transaction, and report their outcomes."""
         try:
             receipts = await self._write_group(group)
         except Exception:
@@ -196,7 +196,7 @@ class EventWriter:
         return receipts
 
     def _fail_group(self, group: Sequence[EventRequest], error: Exception) -> DatabaseUnavailableError:
-        """Log why a transaction failed; return what asks senders to come back."""
+        """Log the failure of a transaction. Return the error that asks senders to retry."""
         log.get_logger().error("events could not be counted", requests=len(group), why=format_reason(error))
         if not isinstance(error, CONNECTION_ERRORS):
             log.get_logger().error("a fault in the collector", exc_info=error)
@@ -204,7 +204,7 @@ class EventWriter:
         return DatabaseUnavailableError()
 
     async def _write_group(self, group: Sequence[EventRequest]) -> list[Receipt]:
-        """Count what is new of these, in their order, in one transaction."""
+        """Count the new events of these requests, in order, in one transaction."""
         first: dict[Identity, UsageEvent] = {}
         for sent in group:
             for _, event in sent.events:
@@ -242,14 +242,14 @@ class EventWriter:
         return receipts
 
     async def _announce(self, grown: UsageIncrements, taken: Iterable[DimensionUse], begun: set[CountKey]) -> None:
-        """Announce what was counted and taken back, and the names in it."""
+        """Announce the counted and taken-back usage, and the names in it."""
         uses = (*grown.sums, *grown.read, *taken)
         self._on_counted({(use.customer, use.meter) for use in uses})
         customers = {customer for customer, *_ in begun} | {use.customer for use in grown.read}
         await self._names.record_names(customers, (meter for _, meter, *_ in begun))
 
     async def _find_refused(self, connection: AsyncConnection, sent: Iterable[UsageEvent]) -> dict[Identity, str]:
-        """Return the events, not counted before, whose readings a cap refuses, and why."""
+        """Return the uncounted events whose readings a cap refuses, with the reasons."""
         by_gauge: dict[tuple[str, str], list[UsageEvent]] = defaultdict(list)
         for event in sent:
             if not event.is_summed and event.item is None:
@@ -271,7 +271,10 @@ class EventWriter:
     async def _fold_dimensions(
         self, connection: AsyncConnection, grown: UsageIncrements, new: Sequence[UsageEvent]
     ) -> tuple[dict[DimensionUse, str], list[Alert]]:
-        """Fold values beyond a bound, and record how; return what those uses count as, and the alerts to raise."""
+        """Fold values beyond a bound and record the result.
+
+        Return the new dimensions of those uses, and the alerts to raise.
+        """
         uses = [use for use in (*grown.sums, *grown.read) if use.split]
         if not uses:
             return {}, []
@@ -288,7 +291,7 @@ class EventWriter:
         return changed, passed
 
     async def _lock_events(self, connection: AsyncConnection) -> None:
-        """Let no other collector count events until the transaction ends: series get their numbers under this lock."""
+        """Lock out other collectors until the transaction ends, because series get their numbers under this lock."""
         row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
         await self._database.insert_edges(connection, [row])
         await connection.execute(sa.select(edges.c.edge).where(edges.c.edge == EVENTS).with_for_update())
@@ -296,7 +299,7 @@ class EventWriter:
     async def _store_dead_letters(
         self, connection: AsyncConnection, group: Sequence[EventRequest], receipts: Sequence[Receipt]
     ) -> list[Alert]:
-        """Store what was rejected, as far as there is room; return the alerts to raise."""
+        """Store rejected events as far as there is room, and return the alerts to raise."""
         now = round(time.time() * 1000)
         rows = [
             DeadLetterRow(generate_id(), now, sent.token, one.error, format_document(one.document))
@@ -315,12 +318,12 @@ class EventWriter:
 
 
 def build_claim(token: str) -> Claim:
-    """Return the share that events of a token take from."""
+    """Return the share that a token's events are counted against."""
     return (Share(f"token {token}", TOKEN_SHARE),)
 
 
 def select_letters(rows: Iterable[DeadLetterRow], held: Mapping[str, int]) -> list[DeadLetterRow]:
-    """Return the rows that there is room for beside the letters that tokens have: `held`, by token."""
+    """Return the rows that fit beside the stored dead letters. `held` is the number of these by token."""
     counts, selected = Counter(held), list[DeadLetterRow]()
     free = DEAD_LETTERS_MAX - counts.total()
     for row in rows:
@@ -332,7 +335,7 @@ def select_letters(rows: Iterable[DeadLetterRow], held: Mapping[str, int]) -> li
 
 
 def make_rejection_alert(row: DeadLetterRow) -> Alert:
-    """Return the alert of a dead letter: one for each token and day of UTC, with the first of that day."""
+    """Return the alert for a dead letter. Only the first one of a token and UTC day raises an alert."""
     day = moment_ms(row.received)[:10]
     return Alert(
         key=f"dead_letters:{row.token}:{day}",
@@ -344,12 +347,12 @@ def make_rejection_alert(row: DeadLetterRow) -> Alert:
 
 
 def count_events(sent: EventRequest) -> int:
-    """Return how many events a request counts for, so that empty ones are bounded too."""
+    """Return the cost of a request in events. An empty request costs one, so that their number is bounded, too."""
     return len(sent.events) + len(sent.rejected) + 1
 
 
 def build_use(event: UsageEvent) -> DimensionUse:
-    """Return the use of its dimensions that an event is."""
+    """Return the dimension use of an event."""
     return DimensionUse(event.customer, event.meter, event.minute, event.dimensions)
 
 
@@ -367,7 +370,7 @@ def sum_events(new: Iterable[UsageEvent]) -> UsageIncrements:
 
 
 def build_batches(sums: Mapping[DimensionUse, int], folded: Mapping[DimensionUse, str]) -> list[Batch]:
-    """Build what events add to the ledger, in the form of edges: a batch for each minute, without a chain."""
+    """Build the ledger increments of events in the form of edges: a batch for each minute, without a chain."""
     minutes: dict[int, Counter[CountKey]] = defaultdict(Counter)
     for use, value in sums.items():
         minutes[use.second][use.customer, use.meter, EVENTS_ROUTE, folded.get(use, use.split)] += value
@@ -380,8 +383,9 @@ def build_batches(sums: Mapping[DimensionUse, int], folded: Mapping[DimensionUse
 def build_receipt(
     sent: EventRequest, fresh: set[Identity], known: Mapping[Identity, UsageEvent], refused: Mapping[Identity, str]
 ) -> Receipt:
-    """Build the receipt of a request's events: those in `fresh` are accepted, and taken out of it; `known` are all that
-    are counted by now, `refused` those that a cap refuses.
+    """Build the receipt of a request's events. Events in `fresh` are accepted and removed from it.
+
+    `known` are all events counted by now; `refused` are those that a cap refuses.
     """
     accepted = duplicates = 0
     rejected = list(sent.rejected)
@@ -400,12 +404,12 @@ def build_receipt(
 
 
 def _replace_too_large(sent: EventRequest, error: Exception) -> EventRequest | None:
-    """Return the request with every event rejected, where these make a sum that is too large."""
+    """Return the request with every event rejected if their sum is too large, else None."""
     return reject_all(sent) if is_too_large(error) and sent.events else None
 
 
 def reject_all(sent: EventRequest) -> EventRequest:
-    """Return a request with every event of it rejected."""
+    """Return the request with every event rejected."""
     rejected = [Rejection(index, TOO_LARGE, to_json_object(event)) for index, event in sent.events]
     return sent._replace(events=(), rejected=[*sent.rejected, *rejected])
 
@@ -423,9 +427,9 @@ def to_json_object(event: UsageEvent) -> JsonObject:
 
 
 def format_document(document: JsonValue) -> str:
-    """Format what was sent as JSON of a bounded length."""
+    """Format the event as sent, as JSON of a bounded length."""
     try:
         text = orjson.dumps(document).decode()
-    except orjson.JSONEncodeError:  # It reads what is nested more deeply than it writes.
+    except orjson.JSONEncodeError:  # orjson parses deeper nesting than it can write.
         return orjson.dumps("(nested too deeply to be kept)").decode()
     return text if len(text) <= LETTER_CHARACTERS_MAX else orjson.dumps(text[:LETTER_CHARACTERS_MAX]).decode()

@@ -1,9 +1,9 @@
-"""Hours and days out of the minutes of the ledger, in the background.
+"""The roll-up of the ledger's minutes into hours and days, in the background.
 
-An hour of UTC is rolled up some minutes after it has ended: slice by slice of series, each in a transaction of its own,
-so that batches wait only that long. How far it has come is the row of `rollup`. Whoever counts holds it to the end of
-the transaction, and adds to hours and days at once what comes late, for what is rolled up already. So at any moment the
-hours, and the minutes after what is rolled up, are together what was counted, and the same with days.
+An hour of UTC is rolled up some minutes after it has ended, one slice of series per transaction, so that batches wait
+only for a slice. The row of `rollup` stores the progress. A transaction that counts usage locks this row until it ends.
+For time that is already rolled up, it adds late usage to hours and days itself. So at any moment the hours plus the
+minutes after the roll-up equal the counted usage; the same is true of days.
 """
 
 from collections import defaultdict
@@ -18,19 +18,19 @@ from edgeproxy.collector.database.schema import DAY, HOUR, days, edges, hours, l
 from edgeproxy.collector.database.statements import AnySelect
 
 GRACE = 300
-"""Seconds after the end of an hour until it is rolled up; most of what comes late has come by then."""
+"""How many seconds after its end an hour is rolled up. Most late usage has arrived by then."""
 SERIES_PER_STEP = 2000
-"""Series of a slice; fully used they have sixty minutes each."""
+"""Series of a slice. A fully used series has sixty minutes."""
 
 SERIES_PER_HOUR = 20
-"""Cost of examining an hour, in series of a slice."""
+"""The cost of examining an hour, in series of a slice."""
 
 Increments = Mapping[int, Mapping[int, int]]
-"""Increments by the Unix second at which a minute (hour, day) begins, then by series."""
+"""Increments by the Unix second at the start of a minute (hour, day), then by series."""
 
 
 class RollupState(NamedTuple):
-    """Rollup progress, and Unix seconds from which minutes and hours are stored: the row of `rollup`."""
+    """The row of `rollup`: its progress, and the Unix seconds from which minutes and hours are stored."""
 
     hour: int
     series: int
@@ -38,12 +38,12 @@ class RollupState(NamedTuple):
     hours_from: int
 
     def covers(self, minute: int, number: int) -> bool:
-        """Return whether this minute of the series of this number is rolled up."""
+        """Return whether this minute of the series with this number is rolled up."""
         hour = minute - minute % HOUR
         return hour < self.hour or (hour == self.hour and number <= self.series)
 
     def split_increments(self, increments: Increments) -> tuple[Increments, Increments, Increments]:
-        """Split increments of minutes into what to add to minutes, hours and days."""
+        """Split increments of minutes into the increments of minutes, hours and days."""
         by_hour: dict[int, dict[int, int]] = defaultdict(dict)
         by_day: dict[int, dict[int, int]] = defaultdict(dict)
         for minute, values in increments.items():
@@ -63,18 +63,21 @@ SELECT_STATE = sa.select(*(rollup.c[name] for name in RollupState._fields))
 
 
 async def fetch_state(connection: AsyncConnection) -> RollupState:
-    """Fetch the state as this transaction sees it: with that of another one sums of hours would be wrong."""
+    """Fetch the state that this transaction sees.
+
+    With the state of another transaction, sums of hours would be wrong.
+    """
     return RollupState(*(await connection.execute(SELECT_STATE)).one())
 
 
 async def lock_state(database: Database, connection: AsyncConnection, *, exclusive: bool = False) -> RollupState:
-    """Return what is rolled up and lock it until the transaction ends; with `alone`, ingest waits for that too."""
+    """Lock the roll-up state until the transaction ends, and return it. With `exclusive`, ingest waits, too."""
     await database.lock_rollup(connection, alone=exclusive)
     return await fetch_state(connection)
 
 
 async def fetch_late_counts(connection: AsyncConnection, since: int, until: int) -> dict[int, int]:
-    """Return, by hour, the number of additions after it was rolled up."""
+    """Return the number of additions to each hour after its roll-up."""
     times = sa.cast(sa.func.sum(late_hours.c.times), sa.BigInteger)
     within = (late_hours.c.hour >= since) & (late_hours.c.hour < until)
     rows = await connection.execute(sa.select(late_hours.c.hour, times).where(within).group_by(late_hours.c.hour))
@@ -82,9 +85,9 @@ async def fetch_late_counts(connection: AsyncConnection, since: int, until: int)
 
 
 async def roll_up_slice(database: Database, now: float, *, size: int = SERIES_PER_STEP) -> bool:
-    """Roll up the next slice of what ended long enough ago; False where nothing is left.
+    """Roll up the next slice of hours that ended long enough ago. Return False if nothing is left.
 
-    A slice is so many series of an hour, or where it has fewer, of as many hours as have these.
+    A slice is a number of series of one hour, or of several hours if these have fewer series.
     """
     async with database.writing() as connection:
         state = await lock_state(database, connection, exclusive=True)
@@ -103,7 +106,7 @@ async def roll_up_slice(database: Database, now: float, *, size: int = SERIES_PE
                 above = rows[-1][0]
             elif above or increments[hour]:
                 hour, above = hour + HOUR, 0
-            else:  # Nothing in the whole hour: nor may there be in the next ones.
+            else:  # The whole hour is empty. The next hours may be, too.
                 first = (await connection.execute(_select_next_minute(hour))).scalar_one()
                 hour = due if first is None else min(due, first - first % HOUR)
             examined += len(rows) + SERIES_PER_HOUR
@@ -123,15 +126,15 @@ def add_values(sums: dict[int, int], values: Mapping[int, int]) -> None:
 
 
 async def _find_first_hour(connection: AsyncConnection, due: int) -> tuple[int, int]:
-    """Return the first hour to be rolled up where none ever was, and the series after which it begins."""
+    """Return the first hour to roll up if none ever was, and the series after which it begins."""
     first = (await connection.execute(sa.select(sa.func.min(ledger.c.minute)))).scalar_one()
     return (due if first is None else min(due, first - first % HOUR)), 0
 
 
 def _select_slice(hour: int, above: int, size: int) -> sa.Select[int, int | None]:
-    """Return the series after `above` of edges that have anything from this hour on, and what each has come to in it.
+    """Return the series after `above` of edges with usage from this hour on, and the sum of each in this hour.
 
-    Series are for ever, and those of edges that are gone get ever more: they are not looked up in the ledger.
+    Series are never deleted, and retired edges have ever more of them. Their series are not looked up in the ledger.
     """
     value = sa.select(sa.cast(sa.func.sum(ledger.c.value), sa.BigInteger)).where(ledger.c.minute < hour + HOUR)
     return (
@@ -143,19 +146,19 @@ def _select_slice(hour: int, above: int, size: int) -> sa.Select[int, int | None
 
 
 def _select_next_minute(hour: int) -> sa.Select[int | None]:
-    """Return the first minute from this hour on that has anything."""
+    """Return the first minute with usage from this hour on."""
     first = _select_of_each(sa.select(sa.func.min(ledger.c.minute)), hour)
     return sa.select(sa.func.min(first)).select_from(series).where(series.c.edge.in_(_select_live_edges(hour)))
 
 
 def _select_of_each(what: AnySelect, hour: int) -> sa.ScalarSelect[Any]:
-    """Something of the minutes from this hour on of each series.
+    """Select a value per series from its minutes since this hour.
 
-    Looked up one by one: to the planner of PostgreSQL an hour may look like much of a month.
+    The series are looked up one by one, because PostgreSQL's planner may take an hour for much of a month.
     """
     return what.where(ledger.c.series == series.c.id, ledger.c.minute >= hour).correlate(series).scalar_subquery()
 
 
 def _select_live_edges(hour: int) -> sa.Select[str]:
-    """Return the edges that have anything from this hour on."""
+    """Return the edges with usage from this hour on."""
     return sa.select(edges.c.edge).where(edges.c.latest >= hour)

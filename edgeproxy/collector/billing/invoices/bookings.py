@@ -1,7 +1,7 @@
 """The booking of invoices and credit notes in the journal.
 
-An invoice is booked when it is open, and again when it is paid or void; each step is booked once. Fees are deferred,
-and earned over the days that they pay for (accounting.py). A credit note and a lost dispute take a share off each line
+An invoice is booked when it opens, and again when it is paid or void; each step is booked once. Fees are deferred, and
+earned over the days that they pay for (accounting.py). A credit note or a lost dispute takes a share off each line
 (reductions.py).
 """
 
@@ -50,14 +50,14 @@ from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.config.collector.currency_units import get_payable_unit
 
 PAGE = 20
-"""The most invoices or credit notes that one database transaction books: who changes something waits for its end."""
+"""The most invoices or credit notes that one transaction books, because concurrent changes wait for its end."""
 NOTE_KINDS: tuple[TransactionKind, ...] = ("credit_note", "credit_note_void")
 REDUCTION_KINDS: tuple[TransactionKind, ...] = (*NOTE_KINDS, "dispute_lost", "dispute_won")
 OPENED = (invoices.OPEN, invoices.PAID, invoices.UNCOLLECTIBLE)
 
 
 class NoteRow(NamedTuple):
-    """A credit note that is to be booked, or reversed. Amounts are smallest units of the currency, such as cents."""
+    """A credit note to book or reverse. Amounts are in the currency's smallest unit, such as cents."""
 
     id: str
     state: str
@@ -71,9 +71,9 @@ class NoteRow(NamedTuple):
 
 
 async def book_invoices(database: Database) -> bool:
-    """Book the steps of invoices and credit notes that are not booked yet; return whether there may be more.
+    """Book the steps of invoices and credit notes that are not booked yet. Return whether there may be more.
 
-    What another collector has booked meanwhile is not booked twice.
+    A step that another collector has booked meanwhile is not booked again.
     """
     async with database.reading() as connection:
         rows = await invoices.fetch_invoices(connection, sa.text(UNBOOKED_INVOICES), limit=PAGE)
@@ -94,7 +94,7 @@ async def book_invoices(database: Database) -> bool:
 
 
 async def _book_disputes(database: Database) -> int:
-    """Book the parts of invoices that disputes have taken off or put back since the last time; return their number."""
+    """Book the amounts that disputes have taken off invoices or put back since the last time. Return their number."""
     columns = disputes.c
     unbooked = (
         sa.select(columns.id)
@@ -113,7 +113,7 @@ async def _book_disputes(database: Database) -> int:
             change = row.taken_off - row.booked
             update = sa.update(disputes).where(columns.id == row.id).values(booked=row.taken_off)
             if await books.find_transaction("invoice_void", row.invoice) is not None:
-                await connection.execute(update)  # A void invoice has no lines any more that could be lost.
+                await connection.execute(update)  # A void invoice has no lines that could be lost.
                 continue
             kind: TransactionKind = "dispute_lost" if change > 0 else "dispute_won"
             times = sa.select(sa.func.count()).where(
@@ -128,7 +128,7 @@ async def _book_disputes(database: Database) -> int:
 
 
 async def _reduce_invoice(books: Journal, number: str, amount: int, *, has_tax: bool) -> Reduction:
-    """Return the booking that takes an amount off an invoice, after the reductions that are booked."""
+    """Return the booking that takes an amount off an invoice, after the reductions booked before."""
     columns = invoices_table.c
     sums = sa.select(columns.subtotal, columns.total, columns.currency).where(columns.id == number)
     subtotal, total, currency = (await books.connection.execute(sums)).one()
@@ -150,7 +150,7 @@ async def _build_reduction(
     entries: tuple[JournalEntry, ...],
     fees: Sequence[FeeSpan],
 ) -> Posting:
-    """Build the transaction of a credit note or a dispute, with the fees that are earned less or more."""
+    """Build the transaction of a credit note or a dispute, with the change of its earned fees."""
     opened = await books.find_transaction("invoice", row.invoice)
     until = {} if opened is None else {"slice": opened.slice}
     details = {"fees": fees} if fees else {}
@@ -158,12 +158,12 @@ async def _build_reduction(
 
 
 async def _record_booked(connection: AsyncConnection, table: sa.Table, number: str, state: str) -> None:
-    """Record up to which state an invoice, or a credit note, is booked."""
+    """Record the state up to which an invoice or a credit note is booked."""
     await connection.execute(sa.update(table).where(table.c.id == number).values(booked=state))
 
 
 async def _book_state(books: Journal, row: InvoiceRow) -> None:
-    """Book that an invoice was opened, and what has become of it by now."""
+    """Book the opening of an invoice, and its current state."""
     if row.state in OPENED and await books.find_transaction("invoice", row.id) is None:
         await _book_invoice(books, row)
         await _reverse_foreign(books, row)
@@ -173,8 +173,10 @@ async def _book_state(books: Journal, row: InvoiceRow) -> None:
 
 
 async def _book_invoice(books: Journal, row: InvoiceRow) -> None:
-    """Book the total of an invoice, with the spans of its fees. Lines that sum up to nothing are booked too: a coupon
-    may take all of a fee, or usage be given back beside a new fee."""
+    """Book the total of an invoice, with the spans of its fees.
+
+    Lines that sum to zero are booked, too: a coupon may cover all of a fee, or a new fee may offset refunded usage.
+    """
     lines = await line_rows.fetch_lines(books.connection, row.id)
     entries = invoice_entries(row.total, lines, row.balance_applied, row.subtotal)
     if not entries:
@@ -193,7 +195,10 @@ async def _book_invoice(books: Journal, row: InvoiceRow) -> None:
 
 
 async def _reverse_foreign(books: Journal, row: InvoiceRow) -> None:
-    """Take back what was booked of an invoice while it was nothing of ours: a person finalized it, then accepted it."""
+    """Reverse the entries of an invoice from the time when it was foreign.
+
+    A person finalized it at Stripe and accepted it here later.
+    """
     foreign = await books.find_transaction("foreign_balance", row.stripe_id or "")
     if foreign is not None and await books.find_transaction("foreign_balance", foreign.source + UNDONE) is None:
         entries = await _reverse_transactions(books, [foreign.seq])
@@ -204,11 +209,11 @@ async def _reverse_foreign(books: Journal, row: InvoiceRow) -> None:
 def invoice_entries(
     total: int, lines: Sequence[RatedLine], by_balance: int = 0, subtotal: int | None = None
 ) -> tuple[JournalEntry, ...]:
-    """Return the entries of an invoice: receivable with tax, deferred fees, revenue of usage, discounts. `total` is in
-    cents, as is `by_balance`, which the customer's balance at Stripe has taken over by then.
+    """Return the entries of an invoice: receivable with tax, deferred fees, usage revenue, discounts.
 
-    `subtotal` is the total without tax, by default the sum of the lines: one that was accepted as Stripe has it may
-    have another, and the difference is revenue.
+    `total` and `by_balance`, the part already covered by the customer's balance at Stripe, are in cents. `subtotal` is
+    the total without tax, by default the sum of the lines. An invoice that was accepted with Stripe's amounts may have
+    another one; the difference is revenue.
     """
     fees = sum(line.amount for line in lines if is_fee(line))
     discounts = sum(line.amount for line in lines if line.kind == DISCOUNT)
@@ -228,8 +233,10 @@ def invoice_entries(
 
 
 async def _book_payment(books: Journal, row: InvoiceRow) -> None:
-    """Book the payment of an invoice: through Stripe, elsewhere, and by the customer's balance at Stripe where the
-    invoice was booked by an older version, without that."""
+    """Book the payment of an invoice: through Stripe, elsewhere, and by the customer's balance at Stripe.
+
+    The balance is booked here only if an older version booked the invoice without it.
+    """
     was_written_off = await books.find_transaction("invoice_uncollectible", row.id) is not None
     by_balance = row.balance_applied - await _find_applied(books, row)
     booked = payment_entries(row.amount_paid, row.paid_off_stripe, by_balance, was_written_off=was_written_off)
@@ -237,8 +244,11 @@ async def _book_payment(books: Journal, row: InvoiceRow) -> None:
 
 
 def payment_entries(paid: int, off_stripe: int, by_balance: int, *, was_written_off: bool) -> tuple[JournalEntry, ...]:
-    """Return the entries of a payment, in cents: `paid`, of which `off_stripe` did not go through Stripe, and what the
-    customer's balance at Stripe took over. It pays the receivable, or what was written off."""
+    """Return the entries of a payment, with amounts in cents.
+
+    `off_stripe` is the part of `paid` that did not go through Stripe; `by_balance` is the part that the customer's
+    balance at Stripe covered. The payment settles the receivable, or the bad debt after a write-off.
+    """
     booked = (
         JournalEntry("clearing", CENT * (paid - off_stripe)),
         JournalEntry("bank", CENT * off_stripe),
@@ -249,37 +259,39 @@ def payment_entries(paid: int, off_stripe: int, by_balance: int, *, was_written_
 
 
 async def _book_write_off(books: Journal, row: InvoiceRow) -> None:
-    """Book what is still owed of an invoice as lost."""
+    """Book the amount still owed on an invoice as lost."""
     entries = plain_entries("invoice_uncollectible", CENT * await _compute_owed(books, row))
     books.book(Posting(row.customer, "invoice_uncollectible", row.id, entries, row.id, currency=row.currency))
 
 
 async def _compute_owed(books: Journal, row: InvoiceRow) -> int:
-    """Return the cents of an invoice that neither the customer's balance nor credit notes have taken off."""
+    """Return the cents of an invoice that neither the customer's balance nor credit notes have covered."""
     entries = await fetch_entries(books.connection, await _list_transactions(books, row.id, *NOTE_KINDS))
     noted = sum(entry.amount for entry in entries if entry.account == "receivable") // CENT
     return row.total - await _find_applied(books, row) + noted
 
 
 async def _find_applied(books: Journal, row: InvoiceRow) -> int:
-    """Return the cents that the customer's balance had taken over when the invoice was booked."""
+    """Return the cents that the customer's balance had covered when the invoice was booked."""
     opened = await books.find_transaction("invoice", row.id)
     if opened is None:
-        return row.balance_applied  # It is being booked, in this transaction.
+        return row.balance_applied  # This transaction is booking the invoice right now.
     entries = await fetch_entries(books.connection, [opened.seq])
     return sum(entry.amount for entry in entries if entry.account == "customer_balance") // CENT
 
 
 async def _list_transactions(books: Journal, invoice: str, *kinds: TransactionKind) -> list[int]:
-    """Return the transactions of these kinds that were booked about an invoice before now."""
+    """Return the transactions of these kinds booked for an invoice so far."""
     columns = credit_transactions.c
     statement = sa.select(columns.seq).where(columns.kind.in_(kinds), columns.original == invoice)
     return list((await books.connection.execute(statement)).scalars())
 
 
 async def _book_void(books: Journal, row: InvoiceRow) -> None:
-    """Reverse the entries of an invoice, its credit notes, its lost disputes and its loss, and the revenue of its fees,
-    past and future. One that was never open has nothing to reverse."""
+    """Reverse the entries of an invoice, its credit notes, lost disputes and write-off, and its fee revenue.
+
+    Past and future fee revenue is reversed. An invoice that was never open has nothing to reverse.
+    """
     opened = await books.find_transaction("invoice", row.id)
     if opened is None:
         return
@@ -297,7 +309,7 @@ async def _book_void(books: Journal, row: InvoiceRow) -> None:
 
 
 class BookingStep(NamedTuple):
-    """The transaction that a state of an invoice is booked as."""
+    """The transaction for a state of an invoice."""
 
     kind: TransactionKind
     book: Callable[[Journal, InvoiceRow], Awaitable[None]]
@@ -311,7 +323,7 @@ STEPS: Mapping[str, BookingStep] = {
 
 
 async def _list_unbooked_notes(connection: AsyncConnection) -> list[NoteRow]:
-    """Return credit notes that are not booked as they are, of invoices that are; oldest first."""
+    """Return the credit notes whose state is not booked yet, for booked invoices, oldest first."""
     own = [credit_notes.c[name] for name in NoteRow._fields if name in credit_notes.c and name != "invoice"]
     statement = (
         sa.select(*own, invoices_table.c.customer, credit_notes.c.invoice, invoices_table.c.currency)
@@ -324,8 +336,10 @@ async def _list_unbooked_notes(connection: AsyncConnection) -> list[NoteRow]:
 
 
 async def _book_note(books: Journal, row: NoteRow) -> None:
-    """Book a credit note, or reverse it where it is void. One of a void invoice is reversed with that already, or was
-    never booked."""
+    """Book a credit note, or reverse it if it is void.
+
+    A credit note of a void invoice was reversed with the invoice, or never booked.
+    """
     if await books.find_transaction("invoice", row.invoice) is None:
         return
     if await books.find_transaction("invoice_void", row.invoice) is not None:
@@ -343,8 +357,7 @@ async def _book_note(books: Journal, row: NoteRow) -> None:
 
 
 def note_entries(row: NoteRow, *, was_written_off: bool) -> tuple[JournalEntry, ...]:
-    """Return the entries of the money of a credit note: what a paid invoice gives back, and the rest as less that is
-    owed."""
+    """Return the money entries of a credit note: the refund by a paid invoice, and the reduction of the debt."""
     given_back = row.refunded + row.to_balance + row.off_stripe
     booked = (
         JournalEntry("clearing", -CENT * row.refunded),
@@ -361,7 +374,7 @@ async def _reverse_transactions(books: Journal, seqs: Sequence[int]) -> tuple[Jo
 
 
 async def _reverse_fees(books: Journal, seqs: Sequence[int]) -> list[FeeSpan]:
-    """Return the fees that reverse those of these transactions."""
+    """Return the fee spans that reverse the ones in these transactions."""
     columns = credit_transactions.c
     statement = sa.select(columns.details).where(columns.seq.in_(seqs)).order_by(columns.seq)
     return [

@@ -1,17 +1,19 @@
-"""Dunning: a declined payment is tried again by a schedule, and at once with another payment method; a mailed invoice
-is charged when it is due, if its customer has a payment method by then; a customer with an open invoice is paused with
-402 after the payment grace, and released once nothing is unpaid.
+"""Dunning: the collection of unpaid invoices.
+
+A declined payment is retried on a schedule, and at once with another payment method. A mailed invoice is charged when
+it is due, if its customer has a payment method by then. A customer with an open invoice is paused with 402 after the
+payment grace, and released once nothing is unpaid.
 
     declined ──▶ retrying ──▶ exhausted
                     │ ▲           │
                     ▼ │           ▼
     due ──────────▶ scheduled ◀───┘
 
-The debit of a bank account is under way for days: each try may lead to `processing`, until it is paid or declined.
+The debit of a bank account takes days: each try may lead to `processing`, until it is paid or declined.
 
-TRANSITIONS has all steps of an open invoice, and `advance` makes them. An invoice that is not open any more has left
-dunning, whatever its row says. Whom to pause and release has no state of its own: it follows
-from the invoices, and from the pause that a customer has.
+TRANSITIONS lists all steps of an open invoice, and `advance` makes them. An invoice that is no longer open has left
+dunning, whatever its row says. Pauses and releases have no state of their own: they follow from the invoices, and from
+the customer's current pause.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -46,24 +48,24 @@ from edgeproxy.config.collector.settings import CollectorSettings
 CALLER = Caller("billing")
 UNPAID = 402
 WHY = "An invoice is unpaid. Service goes on once it is paid."
-"""The text that a paused customer reads. Pauses with another text are never taken back here."""
+"""The text that a paused customer reads. Pauses with another text are never ended here."""
 TAKEN_MAX = 500
-"""Customers that one transaction pauses or releases."""
+"""The most customers that one transaction pauses or releases."""
 LOOK_SECONDS = 86400
-"""Seconds until a payment that is under way is looked at again, unless Stripe reports it before."""
+"""How many seconds a payment under way is left alone before it is checked, unless Stripe reports it before."""
 
 
 class DunningState(StrEnum):
     """The state of an open invoice that is charged to a payment method."""
 
     SCHEDULED = "scheduled"
-    """The payment is tried at `retry_at` by a payment method that has not been declined."""
+    """The payment is tried at `retry_at` with a payment method that has not been declined."""
     RETRYING = "retrying"
-    """The payment is tried again at `retry_at`, by the method that was declined."""
+    """The payment is tried again at `retry_at` with the declined payment method."""
     EXHAUSTED = "exhausted"
-    """Every retry was declined: the invoice waits for another payment method, or for the customer to pay it."""
+    """Every retry was declined. The invoice waits for another payment method, or for a payment by the customer."""
     PROCESSING = "processing"
-    """A payment is under way, such as the debit of a bank account; `retry_at` is when it is looked at again."""
+    """A payment is under way, such as the debit of a bank account. It is checked at `retry_at`."""
 
 
 class DunningEvent(StrEnum):
@@ -96,11 +98,11 @@ TRANSITIONS: Final[Mapping[tuple[DunningState | None, DunningEvent], frozenset[D
     (PROCESSING, BEGUN): frozenset({PROCESSING}),
     (EXHAUSTED, METHOD_CHANGED): frozenset({SCHEDULED}),
 }
-"""The states after an event. After a decline the invoice is EXHAUSTED where the schedule has no later time."""
+"""The states after an event. After a decline the invoice is EXHAUSTED if the schedule has no later time."""
 
 
 class DunningStateError(Exception):
-    """An event cannot happen in the state of an invoice."""
+    """The event is impossible in the state of the invoice."""
 
 
 class Dunning(NamedTuple):
@@ -109,14 +111,14 @@ class Dunning(NamedTuple):
     state: DunningState
     declines: int
     declined_at: int
-    """The time of the first decline, from which the schedule counts; until then that of the first try."""
+    """The time of the first decline, which the schedule starts from; before a decline, the time of the first try."""
     retry_at: int | None
 
 
 def advance(before: Dunning | None, event: DunningEvent, now: int, schedule: Sequence[float] = ()) -> Dunning:
-    """Return the dunning of an invoice after an event; `schedule` has the seconds from the first decline to each retry.
+    """Return the dunning of an invoice after an event. `schedule` has the seconds from the first decline to each retry.
 
-    Raises DunningStateError where TRANSITIONS has no such step.
+    Raises DunningStateError if TRANSITIONS has no such step.
     """
     state = None if before is None else before.state
     if (state, event) not in TRANSITIONS:
@@ -131,11 +133,13 @@ def advance(before: Dunning | None, event: DunningEvent, now: int, schedule: Seq
 
 
 async def list_due_invoices(connection: AsyncConnection, now: float, limit: int) -> list[str]:
-    """Return the ids of mailed invoices that are due by this Unix second and are not charged yet, though their
-    customers have a payment method, at most `limit`."""
+    """Return the ids of mailed invoices that are due by this Unix second and not charged yet, at most `limit`.
+
+    Only invoices of customers with a payment method are returned.
+    """
     column, details = invoices.c, billing_details.c
     is_due = (column.state == states.OPEN) & (column.amount_due > 0) & (column.due_at <= int(now))
-    is_mailed = column.due_at > column.issued_at  # Others are due when they are issued.
+    is_mailed = column.due_at > column.issued_at  # Other invoices are due when they are issued.
     has_method = sa.exists().where(details.customer == column.customer, details.payment_method.is_not(None))
     is_tried = sa.exists().where(table.c.invoice == column.id)
     statement = sa.select(column.id).where(is_due, is_mailed, has_method, ~is_tried).limit(limit)
@@ -143,13 +147,13 @@ async def list_due_invoices(connection: AsyncConnection, now: float, limit: int)
 
 
 async def schedule_payments(connection: AsyncConnection, numbers: Sequence[str], now: float) -> None:
-    """Have invoices, by id, charged at this Unix second that were mailed, and due, unless they were charged before."""
+    """Schedule the charge of these due invoices, by id, at this Unix second, unless they were charged before."""
     rows = [{"invoice": number, **advance(None, DUE, int(now))._asdict(), "why": ""} for number in numbers]
     await connection.execute(build_insert_new(connection, table, "invoice"), rows)
 
 
 class Retry(NamedTuple):
-    """A payment that is due to be tried, or to be looked at where it is under way."""
+    """A payment to try, or to check if it is under way."""
 
     row: InvoiceRow
     retry_at: int
@@ -157,7 +161,7 @@ class Retry(NamedTuple):
 
 
 async def list_retries(connection: AsyncConnection, now: float, limit: int) -> list[Retry]:
-    """Return the open invoices whose payment is to be tried, or looked at, by this Unix second, at most `limit`."""
+    """Return the open invoices whose payment must be tried or checked by this Unix second, at most `limit`."""
     column = table.c
     states_tried = (SCHEDULED, RETRYING, PROCESSING)
     is_due = sa.select(column.invoice).where(column.state.in_(states_tried), column.retry_at <= int(now))
@@ -169,7 +173,7 @@ async def list_retries(connection: AsyncConnection, now: float, limit: int) -> l
 
 
 async def put_off_retry(connection: AsyncConnection, retry: Retry, until: int) -> None:
-    """Put a retry off whose result is not known, unless another one was scheduled meanwhile."""
+    """Postpone a retry with an unknown result, unless another one was scheduled meanwhile."""
     statement = sa.update(table).where(table.c.invoice == retry.row.id, table.c.retry_at == retry.retry_at)
     await connection.execute(statement.values(retry_at=until))
 
@@ -183,11 +187,11 @@ async def record_try(
     *,
     retry_at: int | None = None,
 ) -> None:
-    """Record what became of a try to pay an invoice that is open still: a payment that is under way is looked at later,
-    and a decline is an alert for the operator and the customer.
+    """Record the result of a try to pay an invoice that is still open.
 
-    `stripe_invoice` is what `pay_invoice` returned. `retry_at` is the time for which a try was scheduled; its result is
-    not recorded where another one was scheduled meanwhile.
+    A payment under way is checked later, and a decline raises an alert for the operator and the customer.
+    `stripe_invoice` is the result of `pay_invoice`. `retry_at` is the scheduled time of the try. If another try was
+    scheduled meanwhile, the result is not recorded.
     """
     before = await _fetch_dunning(connection, row.id)
     if (None if before is None else before.retry_at) != retry_at:
@@ -196,7 +200,8 @@ async def record_try(
     after = advance(before, BEGUN if why is None else DECLINED, int(now), schedule)
     method = find_payment_method(stripe_invoice["customer"])
     is_ended = before is not None and before.state is PROCESSING and why is not None
-    if is_ended and method is not None:  # Another one may have come meanwhile, of which no event comes any more.
+    # The customer may have a new payment method since, whose event has already passed.
+    if is_ended and method is not None:
         own = sa.select(table.c.payment_method).where(table.c.invoice == row.id)
         if (await connection.execute(own)).scalar_one() not in (None, method):
             after = advance(after, METHOD_CHANGED, int(now))
@@ -209,8 +214,11 @@ async def record_try(
 
 
 async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: StripeObject, now: float) -> None:
-    """Have the payment of an open invoice of ours looked at, now that Stripe reports something of it: what was under
-    way may have failed. So may one that was charged by a version which knew of no payment that takes days."""
+    """Schedule a check of an open invoice's payment, because Stripe reports a change.
+
+    A payment under way may have failed. The same holds for an invoice that was charged by an older version, which did
+    not know payments that take days.
+    """
     is_charged = stripe_invoice.get("collection_method") == "charge_automatically"
     is_ended = stripe_invoice.get("status") == states.OPEN and not stripe_payments.is_under_way(stripe_invoice)
     if not is_ended or not stripe_invoice.get("attempt_count"):
@@ -222,14 +230,14 @@ async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: Stri
         return
     is_tried = (table.c.invoice == number) & (table.c.state == PROCESSING)
     await connection.execute(sa.update(table).where(is_tried).values(retry_at=int(now)))
-    if is_charged and not stripe_invoice.get("auto_advance"):  # Else Stripe tries it again.
+    if is_charged and not stripe_invoice.get("auto_advance"):  # Otherwise Stripe retries it.
         begun = advance(None, BEGUN, int(now))._replace(retry_at=int(now))
         insert = build_insert_new(connection, table, "invoice")
         await connection.execute(insert, [{"invoice": number, **begun._asdict(), "why": ""}])
 
 
 async def is_tried(connection: AsyncConnection, number: str) -> bool:
-    """Return whether the payment of an invoice is tried from here, so that alerts about it are raised here too."""
+    """Return whether dunning handles the payment of an invoice, so that it also raises the alerts about it."""
     statement = sa.select(table.c.invoice).where(table.c.invoice == number)
     return (await connection.execute(statement)).first() is not None
 
@@ -258,8 +266,7 @@ def _build_alert(row: InvoiceRow, stripe_invoice: StripeObject, after: Dunning, 
 
 
 async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: StripeObject, now: float) -> None:
-    """Have all declined payments of a customer tried again at once, where another payment method is the default by now
-    than the declined one."""
+    """Retry a customer's declined payments at once if its default payment method is not the declined one."""
     method = find_payment_method(stripe_customer)
     if method is None:
         return
@@ -280,7 +287,7 @@ async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: St
 
 
 async def is_declined(connection: AsyncConnection, customer: str, method: str) -> bool:
-    """Return whether the payment of an open invoice of a customer, by id, was declined by this payment method."""
+    """Return whether the payment of an open invoice of a customer, by id, was declined with this payment method."""
     own = invoices.join(table, table.c.invoice == invoices.c.id)
     is_open = (invoices.c.customer == customer) & (invoices.c.state == states.OPEN)
     by_method = match_book_text(connection, table.c.payment_method, method)
@@ -290,20 +297,20 @@ async def is_declined(connection: AsyncConnection, customer: str, method: str) -
 
 
 async def _fetch_dunning(connection: AsyncConnection, number: str) -> Dunning | None:
-    """Return the dunning of an invoice, locked until the transaction ends; None where no payment is to be tried."""
+    """Lock and return the dunning of an invoice, or None if it has none."""
     columns = [table.c[name] for name in Dunning._fields]
     row = (await connection.execute(sa.select(*columns).where(table.c.invoice == number).with_for_update())).first()
     return None if row is None else Dunning(DunningState(row.state), *row[1:])
 
 
-# ---- customers who do not pay
+# ---- customers with unpaid invoices
 
 
 class DueCustomers(NamedTuple):
     """The customers to pause and to release."""
 
     unpaid_since: Mapping[str, int]
-    """The Unix second since which an invoice of a customer to pause is unpaid, by the customer's name."""
+    """The Unix second since which a customer to pause has an unpaid invoice, by the customer's name."""
     paid: list[str]
     """The names of the customers to release."""
 
@@ -311,12 +318,14 @@ class DueCustomers(NamedTuple):
 async def list_due_customers(
     connection: AsyncConnection, settings: CollectorSettings, now: float, *, among: Collection[str] | None = None
 ) -> DueCustomers:
-    """Return the customers to pause and to release; only those `among` these names. This reads all customers, and takes
-    no lock."""
+    """Return the customers to pause and to release, only those in `among` if given.
+
+    Reads all customers without a lock.
+    """
     assert settings.billing is not None
     column = customers_table.c
     unpaid = (invoices.c.state == states.OPEN) & (invoices.c.total > 0)
-    # An invoice that was held goes out long after its freeze.
+    # A held invoice is sent long after the end of its freeze.
     sent_at = sa.case((invoices.c.issued_at > invoices.c.closes_at, invoices.c.issued_at), else_=invoices.c.closes_at)
     is_overdue = (sent_at <= int(now - settings.billing.payment_grace)) & (
         sa.func.coalesce(invoices.c.due_at, 0) <= int(now)
@@ -326,7 +335,7 @@ async def list_due_customers(
     late_invoices = late_invoices.where(unpaid, is_overdue, ~is_under_way)
     oldest = late_invoices.group_by(invoices.c.customer).subquery()
     is_paused = column.settings.like(f'%"why":"{WHY}"%')
-    is_served = column.settings.not_like('%"paused":{%')  # Somebody else's pause stays as it is.
+    is_served = column.settings.not_like('%"paused":{%')  # A pause set by others stays as it is.
     is_concerned = column.deleting_since.is_(None) & (sa.true() if among is None else column.name.in_(among))
     late = sa.select(column.name, oldest.c.since).join_from(oldest, customers_table, column.id == oldest.c.customer)
     paid = sa.select(column.name).where(
@@ -340,14 +349,14 @@ async def list_due_customers(
 async def pause_and_release(
     connection: AsyncConnection, settings: CollectorSettings, now: float, among: Collection[str]
 ) -> tuple[list[str], list[str]]:
-    """Pause and release those of these customers for whom it is due; return the names of both."""
+    """Pause and release the due ones of these customers. Return the names of both."""
     due = await list_due_customers(connection, settings, now, among=among)
     await customers.lock_customers(connection, {*due.unpaid_since, *due.paid})
     paused, released = [], []
     for name, since in due.unpaid_since.items():
         settings_now = orjson.loads((await customers.get_row(connection, name)).settings)
         if "paused" in settings_now:
-            continue  # Somebody has paused it meanwhile.
+            continue  # Another transaction paused it meanwhile.
         if not await _set_pause(connection, name, {"why": WHY, "status": UNPAID}, settings):
             continue
         alert = Alert(
@@ -368,7 +377,7 @@ async def pause_and_release(
 async def _set_pause(
     connection: AsyncConnection, name: str, paused: dict[str, object] | None, settings: CollectorSettings
 ) -> bool:
-    """Pause or release a customer; return False where that fails, so that the others go on."""
+    """Pause or release a customer. Return False if that fails, so that the others are still processed."""
     try:
         change = UpdateCustomerRequest.model_validate({"paused": paused})
         await customers.update_customer(connection, CALLER, name, change, settings)

@@ -1,13 +1,13 @@
 """The double entry of prepaid credits: the entries of each kind of transaction. Pure.
 
-Amounts are whole millicredits: 1,000 credits are one US dollar, so a million millicredits are. In other currencies they
-are ten-thousandths of the smallest unit. A debit is above zero, a
-credit below, and the entries of a transaction sum to zero. A customer's credits are in grants: one for each purchase
-and each gift. What was used beyond all of them is the overdraft, which the next credits pay first; so a customer never
-has both.
+Amounts are whole millicredits. 1,000 credits are one US dollar, so one dollar is a million millicredits. In other
+currencies a millicredit is a ten-thousandth of the smallest unit. A debit is positive, a credit negative, and the
+entries of a transaction sum to zero. A customer's credits are in grants: one for each purchase and each gift. Usage
+beyond all grants is the overdraft, which the next credits pay first; so a customer never has both.
 
-`cash` is the balance at Stripe: it changes by Stripe's balance transactions alone. What our books expect of Stripe is
-in `clearing` until its balance transaction is booked, so what both books know of has nothing left there.
+`cash` is the balance at Stripe, which only Stripe's balance transactions change. `clearing` holds the amounts that our
+books expect from Stripe until their balance transactions are booked. An amount in both books therefore leaves nothing
+in `clearing`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,9 +16,9 @@ from typing import Final, Literal, NamedTuple
 from edgeproxy.collector.billing.rating.money import divide_rounded
 
 CENT = 10_000
-"""Millicredits of a cent: parts of the smallest unit of any currency."""
+"""Millicredits per cent: parts of the smallest unit of any currency."""
 CREDIT = 1_000
-"""Millicredits of a credit."""
+"""Millicredits per credit."""
 
 Account = Literal[
     "cash",
@@ -73,34 +73,37 @@ TransactionKind = Literal[
 
 ACCOUNTS_BY_KIND: Final[Mapping[TransactionKind, tuple[Account, Account]]] = {
     "purchase": ("clearing", "deferred"),
-    "balance_transaction": ("cash", "clearing"),  # Money has come to Stripe's balance; below zero, it has gone.
+    "balance_transaction": ("cash", "clearing"),  # Money arrived at Stripe's balance, or left it if negative.
     "consumption": ("deferred", "revenue"),
-    "cost": ("cogs", "payable"),  # What that consumption costs us.
+    "cost": ("cogs", "payable"),  # The cost to us of that consumption.
     "gift": ("promotion", "deferred"),
     "withdrawal": ("deferred", "promotion"),  # A gift is taken back, as far as it is unspent.
     "usage_refund": ("revenue", "deferred"),  # Usage is taken back.
-    "refund": ("deferred", "refunds"),  # Money is to go back: held from here on, so that it cannot be spent.
+    "refund": ("deferred", "refunds"),  # A refund begins. Its amount is held from here on, so it cannot be spent.
     "refund_paid": ("refunds", "clearing"),
     "refund_failed": ("refunds", "deferred"),
-    "chargeback": ("deferred", "clearing"),  # Money has gone back without us: a dispute, or a refund made elsewhere.
+    # Money was returned without our request: by a dispute, or by a refund made elsewhere.
+    "chargeback": ("deferred", "clearing"),
     "chargeback_won": ("clearing", "deferred"),
     "expiry": ("deferred", "breakage"),
     "expiry_reversed": ("breakage", "deferred"),  # Usage before the expiry arrived after it.
-    "moved_out": ("deferred", "residencies"),  # Goes to another residency, whose books have it as `moved_in`.
+    "moved_out": ("deferred", "residencies"),  # Moves to another residency, whose books have it as `moved_in`.
     "moved_in": ("residencies", "deferred"),
-    # Invoices of plans (invoices/bookings.py), which are no part of what a customer has in credits.
+    # Invoices of plans (invoices/bookings.py). They do not change a customer's credits.
     "invoice": ("receivable", "deferred_fees"),  # Usage is revenue.
     "invoice_paid": ("clearing", "receivable"),
     "invoice_uncollectible": ("bad_debt", "receivable"),
     "invoice_void": ("deferred_fees", "receivable"),
-    "credit_note": ("revenue", "receivable"),  # Of an invoice that is paid: clearing.
+    "credit_note": ("revenue", "receivable"),  # For a paid invoice: clearing.
     "credit_note_void": ("receivable", "revenue"),
-    "dispute_lost": ("revenue", "chargebacks"),  # What a bank holds until it decides is in chargebacks.
+    "dispute_lost": ("revenue", "chargebacks"),  # Chargebacks holds the amounts that a bank withholds until it decides.
     "dispute_won": ("chargebacks", "revenue"),  # After it was lost.
-    "foreign_balance": ("other", "customer_balance"),  # Somebody has credited a customer at Stripe.
+    "foreign_balance": ("other", "customer_balance"),  # A person credited a customer at Stripe.
 }
-"""The debited and the credited account of each kind. Where deferred revenue is debited and no grant has any left, the
-overdraft is; where it is credited, the overdraft is first. A purchase and its refunds have their share of tax beside.
+"""The debited and the credited account of each kind.
+
+A debit of deferred revenue goes to the overdraft if no grant has anything left. A credit of deferred revenue goes to
+the overdraft first. A purchase and its refunds also have entries for their share of tax.
 """
 
 
@@ -109,9 +112,9 @@ class JournalEntry(NamedTuple):
 
     account: Account
     amount: int
-    """Millicredits: a debit above zero, a credit below."""
+    """Millicredits: a debit is positive, a credit negative."""
     grant: str = ""
-    """The grant of an entry of deferred revenue; else empty."""
+    """The grant, if the entry is deferred revenue; else empty."""
     meter: str = ""
     model: str = ""
 
@@ -122,33 +125,33 @@ class Grant(NamedTuple):
     id: str
     rest: int
     expires: int | None = None
-    """The Unix millisecond at which what is left is void; None: never."""
+    """The Unix millisecond at which the rest expires, or None if it never does."""
     paid: int = 0
-    """The price of a purchase, without tax; 0 of a gift."""
+    """The price of a purchase without tax; 0 for a gift."""
     tax: int = 0
-    """The tax on that."""
+    """The tax on the price."""
     returned: int = 0
-    """The part of `paid` that has gone back, or is held for that."""
+    """The part of `paid` that was refunded or is held for a refund."""
 
     @property
     def refundable(self) -> int:
-        """The part of the money that can go back: what is unspent, and was not returned before."""
+        """The refundable part of the price: unspent and not refunded before."""
         return max(0, min(self.rest, self.paid - self.returned))
 
 
 class CreditBalance(NamedTuple):
-    """A customer's credits: the grants, in the order in which they came, or an overdraft."""
+    """A customer's credits: the grants in the order of their creation, or an overdraft."""
 
     grants: tuple[Grant, ...] = ()
     overdraft: int = 0
 
     @property
     def balance(self) -> int:
-        """The millicredits that can be spent; below zero where too much was spent."""
+        """The millicredits that can be spent; negative for an overdraft."""
         return sum(grant.rest for grant in self.grants) - self.overdraft
 
     def grant(self, id_: str) -> Grant | None:
-        """Return the grant of this id; None where there is none."""
+        """Return the grant of this id, or None."""
         return next((grant for grant in self.grants if grant.id == id_), None)
 
 
@@ -161,7 +164,7 @@ class ConsumptionPart(NamedTuple):
 
 
 class InsufficientCreditsError(ValueError):
-    """More was requested than there is; `most` is the available amount, in millicredits."""
+    """More was requested than is available. `most` is the available amount in millicredits."""
 
     def __init__(self, reason: str, most: int) -> None:
         super().__init__(f"{reason}: {most} millicredits at most")
@@ -169,17 +172,17 @@ class InsufficientCreditsError(ValueError):
 
 
 def purchase_entries(balance: CreditBalance, grant: str, paid: int, tax: int = 0) -> tuple[JournalEntry, ...]:
-    """Return the entries of a purchase of credits; `paid` is without the tax."""
+    """Return the entries of a credit purchase. `paid` is without tax."""
     return _complete_entries("purchase", _add_credits(balance, paid, [(grant, paid)]), -tax)
 
 
 def gift_entries(balance: CreditBalance, grant: str, amount: int) -> tuple[JournalEntry, ...]:
-    """Return the entries of credits that are given away."""
+    """Return the entries of gifted credits."""
     return _complete_entries("gift", _add_credits(balance, amount, [(grant, amount)]))
 
 
 def plain_entries(kind: TransactionKind, amount: int, meter: str = "", model: str = "") -> tuple[JournalEntry, ...]:
-    """Return the entries of a kind that concerns no grant: a fee, a cost, a refund that was paid."""
+    """Return the entries of a kind that concerns no grant: a fee, a cost, a paid refund."""
     debit, credit = ACCOUNTS_BY_KIND[kind]
     return JournalEntry(debit, amount, "", meter, model), JournalEntry(credit, -amount, "", meter, model)
 
@@ -200,9 +203,9 @@ def usage_refund_entries(
 ) -> tuple[JournalEntry, ...]:
     """Return the entries that take usage back: at most its rest. Raises InsufficientCreditsError.
 
-    `consumed` are the entries of the consumption, `refunded` those of all refunds of it before. Credits go back to the
-    grants that they came from, the last one first. Credits that came from none, or from one that has expired by the
-    Unix millisecond `now`, are a gift with the id of the refund.
+    `consumed` are the entries of the consumption, `refunded` the entries of all earlier refunds of it. Credits return
+    to the grants that they came from, the last one first. Credits from no grant, or from a grant that has expired by
+    the Unix millisecond `now`, become a gift with the refund's id.
     """
     drawn, revenue = _sum_by_grant(consumed)
     refunded_by_grant, refunded_revenue = _sum_by_grant(refunded)
@@ -227,11 +230,11 @@ def withdrawal_entries(balance: CreditBalance, amount: int) -> tuple[JournalEntr
 
 
 def refund_entries(grant: Grant, amount: int, unit: int = 1) -> tuple[JournalEntry, ...]:
-    """Return the entries of money that is to go back: at most the unspent rest of a purchase. Raises
-    InsufficientCreditsError.
+    """Return the entries of a refund of at most the unspent rest of a purchase.
 
-    `amount` is without tax and can be paid: it is in whole `unit`s, of so many of the currency's smallest unit. The tax
-    on it goes back too, in such units, so that with all of it all of the tax does.
+    `amount` is without tax and payable: a multiple of `unit`, in the currency's smallest unit. A refund includes its
+    share of tax, also in such units; the refunds of a whole purchase return all of the tax. Raises
+    InsufficientCreditsError.
     """
     if amount > grant.refundable:
         raise InsufficientCreditsError("more would be paid back than is unspent of the purchase", grant.refundable)
@@ -242,17 +245,17 @@ def refund_entries(grant: Grant, amount: int, unit: int = 1) -> tuple[JournalEnt
 
 
 def refund_failed_entries(balance: CreditBalance, held: Sequence[JournalEntry]) -> tuple[JournalEntry, ...]:
-    """Return the entries for a refund, whose entries are `held`, that has not gone back."""
+    """Return the entries that reverse a failed refund. `held` are the entries of that refund."""
     (grant,) = [entry for entry in held if entry.account == "deferred"]
     tax = sum(entry.amount for entry in held if entry.account == "tax")
     return _complete_entries("refund_failed", _add_credits(balance, grant.amount, [(grant.grant, grant.amount)]), -tax)
 
 
 def chargeback_entries(balance: CreditBalance, grant: Grant, total: int, unit: int = 1) -> tuple[JournalEntry, ...]:
-    """Return the entries for money that has gone back without us: from the rest of the purchase first, then from all
-    other grants.
+    """Return the entries of money returned without our request.
 
-    `total` is with its share of the tax; a payment is in whole `unit`s.
+    It is taken from the rest of the purchase first, then from all other grants. `total` includes its share of tax; a
+    payment is a multiple of `unit`.
     """
     net = compute_net(grant, total, unit)
     others = [other for other in spending_order(balance.grants) if other.id != grant.id]
@@ -260,7 +263,7 @@ def chargeback_entries(balance: CreditBalance, grant: Grant, total: int, unit: i
 
 
 def chargeback_won_entries(balance: CreditBalance, grant: Grant, total: int, unit: int = 1) -> tuple[JournalEntry, ...]:
-    """Return the entries for charged-back money that has come again; a payment is in whole `unit`s."""
+    """Return the entries of charged-back money that was recovered; a payment is a multiple of `unit`."""
     net = compute_net(grant, total, unit)
     return _complete_entries("chargeback_won", _add_credits(balance, net, [(grant.id, net)]), net - total)
 
@@ -287,13 +290,15 @@ def split_expired(balance: CreditBalance, expired: Mapping[str, int], amount: in
 
 
 def expiry_reversed_entries(grant: str, amount: int) -> tuple[JournalEntry, ...]:
-    """Return the entries that restore expired credits for usage that is booked next. They pay no overdraft."""
+    """Return the entries that restore expired credits for usage booked next. They pay no overdraft."""
     return _complete_entries("expiry_reversed", [JournalEntry("deferred", -amount, grant)])
 
 
 def moved_out_entries(balance: CreditBalance, parts: Sequence[tuple[str, int]]) -> tuple[JournalEntry, ...]:
-    """Return the entries of credits that go to another residency, so many of each of these grants. What was spent of
-    them meanwhile comes from the others, and else is overdraft."""
+    """Return the entries of credits that move to another residency, with the amount from each grant.
+
+    If a grant has less left by now, the difference comes from other grants, and otherwise becomes overdraft.
+    """
     entries: list[JournalEntry] = []
     for id_, amount in parts:
         grant = balance.grant(id_)
@@ -305,28 +310,27 @@ def moved_out_entries(balance: CreditBalance, parts: Sequence[tuple[str, int]]) 
 
 
 def overdraft_moved_out_entries(balance: CreditBalance, grant: str, amount: int) -> tuple[JournalEntry, ...]:
-    """Return the entries of an overdraft that goes to another residency; what was paid of it meanwhile is a grant."""
+    """Return the entries of an overdraft that moves to another residency; a part paid meanwhile becomes a grant."""
     return _complete_entries("moved_out", _add_credits(balance, amount, [(grant, amount)]))
 
 
 def moved_in_entries(balance: CreditBalance, parts: Sequence[tuple[str, int]]) -> tuple[JournalEntry, ...]:
-    """Return the entries of credits that come from another residency, so many for each of these new grants."""
+    """Return the entries of credits that arrive from another residency, with the amount for each new grant."""
     return _complete_entries("moved_in", _add_credits(balance, sum(amount for _, amount in parts), parts))
 
 
 def overdraft_moved_in_entries(balance: CreditBalance, amount: int) -> tuple[JournalEntry, ...]:
-    """Return the entries of an overdraft that comes from another residency."""
+    """Return the entries of an overdraft that arrives from another residency."""
     return _complete_entries("moved_in", _draw_credits(balance, amount, spending_order(balance.grants)))
 
 
 def compute_net(grant: Grant, total: int, unit: int = 1) -> int:
-    """Return the net part of an amount that has gone back, without tax, in whole `unit`s, which can be paid."""
+    """Return the part of a returned amount without tax, as a payable multiple of `unit`."""
     return CENT * divide_rounded(total * grant.paid, CENT * (grant.paid + grant.tax), unit)
 
 
 def spending_order(grants: Iterable[Grant]) -> list[Grant]:
-    """Return the grants in the order in which they are spent: gifts before purchases, earliest expiry first, then as
-    they came."""
+    """Return the grants in the order of spending: gifts before purchases, earliest expiry first, then by creation."""
     return sorted(grants, key=lambda grant: (bool(grant.paid), grant.expires is None, grant.expires or 0))
 
 
@@ -340,7 +344,7 @@ def subtract_pending(grants: Iterable[Grant], pending: int) -> dict[str, int]:
 
 
 def apply_entries(balance: CreditBalance, entries: Iterable[JournalEntry]) -> CreditBalance:
-    """Return the balance after these entries; a grant that was not there is the last one."""
+    """Return the balance after these entries. A new grant becomes the last one."""
     rests = {grant.id: grant for grant in balance.grants}
     overdraft = balance.overdraft
     for entry in entries:
@@ -358,7 +362,7 @@ def compute_change(entries: Iterable[JournalEntry]) -> int:
 
 
 def _complete_entries(kind: TransactionKind, parts: Sequence[JournalEntry], tax: int = 0) -> tuple[JournalEntry, ...]:
-    """Return `parts`, which are of deferred revenue, with the entry of the other account, and with the tax."""
+    """Return `parts`, which are entries of deferred revenue, with the tax and the entry of the other account."""
     debit, credit = ACCOUNTS_BY_KIND[kind]
     other = credit if debit == "deferred" else debit
     entries = (*parts, JournalEntry("tax", tax)) if tax else tuple(parts)
@@ -366,7 +370,7 @@ def _complete_entries(kind: TransactionKind, parts: Sequence[JournalEntry], tax:
 
 
 def _draw_credits(balance: CreditBalance, amount: int, grants: Iterable[Grant]) -> list[JournalEntry]:
-    """Return entries that take credits from these grants, one after another; a missing rest becomes overdraft."""
+    """Return entries that take credits from these grants in order. A missing rest becomes overdraft."""
     parts = []
     for grant in grants:
         drawn = min(amount, grant.rest)
@@ -377,7 +381,7 @@ def _draw_credits(balance: CreditBalance, amount: int, grants: Iterable[Grant]) 
 
 
 def _add_credits(balance: CreditBalance, amount: int, grants: Iterable[tuple[str, int]]) -> list[JournalEntry]:
-    """Return entries that give credits: to the overdraft first, then to these grants, to each at most so many."""
+    """Return entries that add credits: to the overdraft first, then to each grant up to its given amount."""
     paid = min(amount, balance.overdraft)
     parts = [JournalEntry("overdraft", -paid)] if paid else []
     amount -= paid
@@ -390,7 +394,7 @@ def _add_credits(balance: CreditBalance, amount: int, grants: Iterable[tuple[str
 
 
 def _sum_by_grant(entries: Iterable[JournalEntry]) -> tuple[dict[str, int], int]:
-    """Return how much of each grant these entries debit, and how much revenue they credit."""
+    """Return the amount that these entries debit from each grant, and the revenue that they credit."""
     grants: dict[str, int] = {}
     revenue = 0
     for entry in entries:
@@ -404,7 +408,7 @@ def _sum_by_grant(entries: Iterable[JournalEntry]) -> tuple[dict[str, int], int]
 def _reverse_revenue(
     consumed: Iterable[JournalEntry], refunded: Iterable[JournalEntry], amount: int
 ) -> Iterator[JournalEntry]:
-    """Yield entries that take revenue back from the parts of a consumption, in their order."""
+    """Yield entries that take revenue back from the parts of a consumption, in order."""
     left: dict[tuple[str, str], int] = {}
     for entry in (*consumed, *refunded):
         if entry.account == "revenue":
@@ -417,5 +421,5 @@ def _reverse_revenue(
 
 
 def _compute_returned_tax(grant: Grant, returned: int, unit: int) -> int:
-    """Return the tax that has gone back with this part of the price, in whole `unit`s, as millicredits."""
+    """Return the tax refunded with this part of the price, as a multiple of `unit` in millicredits."""
     return CENT * divide_rounded(grant.tax * returned, CENT * grant.paid, unit)

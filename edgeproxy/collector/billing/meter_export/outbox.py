@@ -1,9 +1,9 @@
-"""The states of an outbox row, and what each answer of Stripe's means for it. Pure.
+"""The states of an outbox row, and the effect of each answer by Stripe. Pure.
 
-All that decides on the state of a row is in this file; `exporter.py` does what is decided, and `build_transition` of
-`outbox_rows.py` is the only way from one state to another. A row says that a customer
-used so much of a meter in a slice of time. Stripe counts an event once for each identifier within a day, so a row that
-may have been counted is sent again under the same identifier, or found in Stripe's sums, and never guessed.
+This module makes all decisions on the state of a row; `exporter.py` carries them out, and `build_transition` in
+`outbox_rows.py` is the only way to change a state. A row reports the quantity of a meter that a customer used in a time
+slice. Stripe counts an event once per identifier within a day. So a row that may have been counted is sent again under
+the same identifier, or looked up in Stripe's sums, but never guessed.
 """
 
 import hashlib
@@ -14,34 +14,34 @@ from typing import Literal, NamedTuple
 
 MINUTE = 60
 TRIED_SECONDS = 23 * 3600
-"""Seconds after its first attempt in which a row is sent again: identifiers are unique for at least 24 hours."""
+"""For how many seconds after its first attempt a row is sent again. Identifiers are unique for at least 24 hours."""
 ABSENT_SECONDS = 3600
-"""Seconds after that in which its minute must show up in Stripe's sums, else it was not counted."""
+"""For how many further seconds Stripe's sum may lack the row's minute. After that, the row counts as not counted."""
 PAUSE_SECONDS_MAX = 300.0
-"""Seconds that a row rests at most between two attempts."""
+"""The longest pause in seconds between two attempts of a row."""
 
 
 class RowState(StrEnum):
     """The state of a row."""
 
     READY = "ready"
-    """Fixed, and not under way."""
+    """The value is fixed, and no attempt is under way."""
     SENDING = "sending"
-    """Written before the call; after a crash it counts as unknown."""
+    """Written before the call. After a crash the row counts as unknown."""
     ACCEPTED = "accepted"
-    """Stripe took it; whether it is counted is not known yet."""
+    """Stripe accepted it; it is unknown whether Stripe counted it."""
     UNKNOWN = "unknown"
-    """Stripe may have it, or not."""
+    """Stripe may have it or not."""
     REJECTED = "rejected"
-    """Certainly not counted; the next revision has it, once the cause is mended."""
+    """Certainly not counted. The next revision contains its value once the cause is fixed."""
     CONFIRMED = "confirmed"
-    """Counted: a sum of Stripe's equals ours."""
+    """Counted: a sum of Stripe equals ours."""
     LATE = "late"
-    """Billed on the next invoice, as an item."""
+    """Billed on the next invoice as an item."""
     WAIVED = "waived"
     """Never charged."""
     VOID = "void"
-    """Replaced by another revision, which has its value."""
+    """Replaced by another revision that contains its value."""
 
 
 TRANSITIONS: Mapping[RowState, frozenset[RowState]] = {
@@ -57,7 +57,7 @@ TRANSITIONS: Mapping[RowState, frozenset[RowState]] = {
     RowState.WAIVED: frozenset(),
     RowState.VOID: frozenset(),
 }
-"""The states that each state may become."""
+"""The states that may follow each state."""
 RECOVERY_TRANSITIONS: Mapping[RowState, frozenset[RowState]] = {
     RowState.READY: frozenset({RowState.CONFIRMED, RowState.VOID}),
     RowState.SENDING: frozenset({RowState.CONFIRMED, RowState.VOID}),
@@ -69,14 +69,16 @@ RECOVERY_TRANSITIONS: Mapping[RowState, frozenset[RowState]] = {
     RowState.WAIVED: frozenset({RowState.CONFIRMED}),
     RowState.VOID: frozenset({RowState.CONFIRMED}),
 }
-"""The states that each state may become after a database was restored: Stripe's sums overrule what it says of rows that
-are not known to be counted."""
+"""The states that may follow each state after the database was restored.
+
+Stripe's sums then overrule the restored state of rows that are not known to be counted.
+"""
 SETTLED = frozenset({RowState.CONFIRMED, RowState.LATE, RowState.WAIVED, RowState.VOID})
 """States that are final."""
 
 
 class RowStateError(Exception):
-    """A row cannot go from its state to the one that was given."""
+    """The row cannot make this transition from its state."""
 
 
 class Reply(StrEnum):
@@ -84,24 +86,24 @@ class Reply(StrEnum):
 
     TAKEN = "taken"
     DUPLICATE = "duplicate"
-    """Stripe has an event of this identifier, and we have an earlier attempt on record."""
+    """Stripe has an event with this identifier, and we recorded an earlier attempt."""
     FOREIGN = "foreign"
-    """Stripe has an event of this identifier, and we have never sent it."""
+    """Stripe has an event with this identifier, and we never sent it."""
     OUT_OF_TIME = "out_of_time"
-    """Dated more than 35 days back, or more than 5 minutes ahead."""
+    """The event is dated more than 35 days back, or more than 5 minutes ahead."""
     REFUSED = "refused"
     DENIED = "denied"
-    """The key is not valid, or may not do this."""
+    """The API key is invalid, or lacks the permission."""
     BUSY = "busy"
-    """Another call with this key, or for this customer and meter, is under way."""
+    """Another call with this Idempotency-Key, or for this customer and meter, is under way."""
     LIMITED = "limited"
-    """More calls than are allowed."""
+    """The rate limit is exceeded."""
     LOCKED = "locked"
-    """Stripe could not have its lock: `lock_timeout`."""
+    """Stripe could not get its lock: `lock_timeout`."""
     FAILED = "failed"
-    """Stripe failed; the same key would only replay that."""
+    """Stripe failed. The same Idempotency-Key would only replay the failure."""
     LOST = "lost"
-    """No answer came."""
+    """No answer arrived."""
 
 
 class Meaning(NamedTuple):
@@ -109,15 +111,15 @@ class Meaning(NamedTuple):
 
     state: RowState
     pause: Literal["none", "short", "long"] = "none"
-    """The rest of the row: none; 1 to 5 s; longer after each attempt."""
+    """The pause of the row: none; 1 to 5 s; or longer after each attempt."""
     new_key: bool = False
-    """Whether the next attempt has another Idempotency-Key."""
+    """The next attempt uses another Idempotency-Key."""
     halves: bool = False
-    """Whether fewer are sent from now on."""
+    """The exporter sends fewer events from now on."""
     stops: bool = False
-    """Whether the exporter stops until a person has looked."""
+    """The exporter stops until a person has looked at the problem."""
     alert: str | None = None
-    """The title of the alert; None raises none."""
+    """The title of the alert, or None for no alert."""
 
 
 MEANINGS: Mapping[Reply, Meaning] = {
@@ -142,27 +144,27 @@ MEANINGS: Mapping[Reply, Meaning] = {
     Reply.FAILED: Meaning(RowState.UNKNOWN, pause="long", new_key=True),
     Reply.LOST: Meaning(RowState.UNKNOWN, pause="long"),
 }
-"""The meaning of each reply to a row of which no earlier attempt is in doubt."""
+"""The meaning of each reply to a row without a doubtful earlier attempt."""
 
 DUPLICATE_WORDS = "already exists with identifier"
-"""The words of Stripe's message about an identifier that it has; there is no code for it."""
+"""Text in Stripe's message about an identifier that it already has. There is no code for it."""
 DUPLICATE_CODE = "duplicate_meter_event"
 TIME_CODES = frozenset({"timestamp_too_far_in_past", "timestamp_in_future"})
 TIME_WORD = "timestamp"
 
 
 class Answer(NamedTuple):
-    """An answer of Stripe's; `status` is None where none came."""
+    """An answer by Stripe. `status` is None if none arrived."""
 
     status: int | None
     message: str = ""
     code: str | None = None
     reason: str | None = None
-    """`Stripe-Rate-Limited-Reason`."""
+    """The value of `Stripe-Rate-Limited-Reason`."""
 
 
 def classify_answer(answer: Answer, *, attempted: bool) -> Reply:
-    """Return the reply that an answer is; `attempted` says whether the row was sent before this attempt."""
+    """Classify an answer. `attempted` means that the row was sent before this attempt."""
     status, message, code, reason = answer
     if status is None:
         return Reply.LOST
@@ -178,13 +180,16 @@ def classify_answer(answer: Answer, *, attempted: bool) -> Reply:
 
 
 STATUSES: Mapping[int, Reply] = {401: Reply.DENIED, 403: Reply.DENIED, 408: Reply.LOST, 409: Reply.BUSY}
-"""The replies of statuses that need no message; others from 400 on refuse, and all else is a failure of Stripe's."""
+"""The replies of statuses that need no message.
+
+Other statuses from 400 to 499 are refusals, and all else is a failure of Stripe.
+"""
 
 
 def interpret_reply(reply: Reply, *, in_doubt: bool) -> Meaning:
-    """Return the meaning of a reply; `in_doubt` says whether an earlier attempt had no certain answer.
+    """Return the meaning of a reply. `in_doubt` means that an earlier attempt had no certain answer.
 
-    An attempt without effect says nothing about an earlier one: such a row stays unknown.
+    An attempt without effect proves nothing about an earlier one, so such a row stays unknown.
     """
     meaning = MEANINGS[reply]
     if in_doubt and meaning.state is not RowState.ACCEPTED:
@@ -193,8 +198,10 @@ def interpret_reply(reply: Reply, *, in_doubt: bool) -> Meaning:
 
 
 def compute_rest(meaning: Meaning, attempts: int, random_share: float) -> float:
-    """Return the seconds until the row may be sent again, after so many attempts; `random_share` is from 0 to 1, so
-    that rests differ."""
+    """Return the seconds until the row may be sent again after this number of attempts.
+
+    `random_share` is from 0 to 1 and makes pauses differ.
+    """
     if meaning.pause == "none":
         return 0.0
     if meaning.pause == "short":
@@ -203,21 +210,21 @@ def compute_rest(meaning: Meaning, attempts: int, random_share: float) -> float:
 
 
 class Doubt(StrEnum):
-    """A decision on a row that may have been counted, or not."""
+    """A decision on a row that Stripe may have counted or not."""
 
     SEND = "send"
-    """Send it again, under the same identifier."""
+    """Send it again under the same identifier."""
     WAIT = "wait"
     """Wait for the sum of its minute."""
     CONFIRM = "confirm"
     VOID = "void"
-    """The row was not counted: the next revision has its value."""
+    """The row was not counted. The next revision contains its value."""
 
 
 def resolve_doubt(age: float, *, is_counted: bool | None) -> Doubt:
     """Decide on an unknown row whose first attempt was `age` seconds ago.
 
-    `is_counted`: whether Stripe's sum of its minute has it; None where it was not read lately.
+    `is_counted` tells whether Stripe's sum of its minute includes it, or is None if the sum was not read lately.
     """
     if is_counted:
         return Doubt.CONFIRM
@@ -229,14 +236,19 @@ def resolve_doubt(age: float, *, is_counted: bool | None) -> Doubt:
 
 
 def build_identifier(account: str, customer: str, meter: str, start: int, revision: int, segment: int) -> str:
-    """Return the identifier of a row at Stripe, which never changes: slice and segment are known by their
-    first second."""
+    """Return the identifier of a row at Stripe, which never changes.
+
+    The first seconds of slice and segment identify them.
+    """
     key = json.dumps([account, customer, meter, start, revision, segment], separators=(",", ":"))
     return f"ep_{hashlib.sha256(key.encode()).hexdigest()[:40]}"
 
 
 def compute_event_time(start: int, end: int, revision: int) -> int | None:
-    """Return the time of a revision's event: each in a minute of its own, so that the sum of one minute is that of one
-    event. None where the slice has no more minutes: it goes on the next invoice."""
+    """Return the time of a revision's event, or None if the slice has no more minutes.
+
+    Each revision has a minute of its own, so the sum of a minute is the value of one event. Without a free minute, the
+    value goes on the next invoice.
+    """
     at = end - revision * MINUTE - 1
     return at if at >= start else None

@@ -1,5 +1,6 @@
-"""The rows of the outbox: inserted, claimed to be sent, and settled. Each function works in the caller's
-transaction.
+"""The rows of the outbox: how they are inserted, claimed for sending, and settled.
+
+Each function works in the caller's transaction.
 """
 
 from collections import Counter
@@ -24,12 +25,12 @@ from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.database.delivery_tables import billing_outbox
 
 ROUND_ROWS_MAX = 2000
-"""Rows that are claimed at once."""
+"""The most rows claimed in one round."""
 CHAIN_ROWS_MAX = 5
-"""Rows of one customer among these: they are sent one after the other."""
+"""The most rows of one customer in a round. They are sent one after another."""
 ANSWER_CHARACTERS_MAX = 300
 OPEN = (RowState.READY, RowState.SENDING, RowState.UNKNOWN)
-"""States of rows that are to be sent, or sent again."""
+"""States of rows that will be sent, or sent again."""
 COUNTED = (RowState.SENDING, RowState.ACCEPTED, RowState.CONFIRMED, RowState.UNKNOWN)
 """States of rows that Stripe may have counted."""
 
@@ -40,7 +41,7 @@ KEY = (columns.customer, columns.meter, columns.slice, columns.revision)
 
 
 class OutboxRow(NamedTuple):
-    """A row that is to be sent, or was."""
+    """A row of the outbox."""
 
     customer: str
     meter: str
@@ -54,7 +55,7 @@ class OutboxRow(NamedTuple):
     state: RowState
     attempts: int = 0
     key: int = 0
-    """The number of its Idempotency-Key."""
+    """The number of the row's current Idempotency-Key."""
     in_doubt: bool = False
     due: int = 0
     first_sent: int | None = None
@@ -69,7 +70,7 @@ class OutboxRow(NamedTuple):
 
     @property
     def idempotency_key(self) -> str:
-        """The Idempotency-Key, the same for each attempt until Stripe would replay a failure."""
+        """The Idempotency-Key. It stays the same until Stripe would replay a failure."""
         return f"{self.identifier}_{self.key}"
 
 
@@ -86,14 +87,16 @@ class RowOutcome(NamedTuple):
     new_key: bool = False
     answer: str | None = None
     was_sent: bool = True
-    """False where the row was claimed and then not sent, as one before it was not settled."""
+    """False if the row was claimed but not sent because an earlier row was not settled."""
 
 
 def new_row(
     account: str, place: RowKey, until: int, segment: int, value: int, *, since: int = 0, state: RowState | None = None
 ) -> OutboxRow:
-    """Return a new row; `value` is what a revision adds. It is to be sent unless another `state` is given, or no minute
-    of the slice is left, which makes it late."""
+    """Return a new row. `value` is the change by this revision.
+
+    The row is ready to send unless another `state` is given, or no minute of the slice is left, which makes it late.
+    """
     customer, meter, start, revision = place
     at = compute_event_time(max(start, since), until, revision)
     state = state or (RowState.LATE if at is None else RowState.READY)
@@ -103,7 +106,7 @@ def new_row(
 
 
 async def insert_rows(connection: AsyncConnection, rows: Sequence[OutboxRow], now: int) -> None:
-    """Insert new rows, at the Unix millisecond `now`."""
+    """Insert new rows at the Unix millisecond `now`."""
     if rows:
         values = [
             {**_row_values(row), "created": now, "settled": now if row.state in SETTLED else None} for row in rows
@@ -114,7 +117,7 @@ async def insert_rows(connection: AsyncConnection, rows: Sequence[OutboxRow], no
 async def insert_revision(
     connection: AsyncConnection, account: str, revised: OutboxRow, value: int, now: int, state: RowState | None = None
 ) -> OutboxRow:
-    """Insert the next revision of a slice, by which its sum grows by `value`."""
+    """Insert the next revision of a slice, which adds `value` to its sum."""
     statement = sa.select(sa.func.max(columns.revision)).where(
         columns.customer == revised.customer, columns.meter == revised.meter, columns.slice == revised.slice
     )
@@ -133,30 +136,30 @@ def build_transition(
     now: int,
     transitions: Mapping[RowState, frozenset[RowState]] = TRANSITIONS,
 ) -> sa.Update:
-    """Return the statement that brings rows which are in one of the states `before` into another, at the Unix
-    millisecond `now`; the caller adds which rows, and other columns.
+    """Return the statement that moves rows from the states `before` to another state.
 
-    Raises RowStateError where `transitions` have no such step.
+    `now` is in Unix milliseconds. The caller adds conditions and other columns. Raises RowStateError if `transitions`
+    lack such a step.
     """
     for state in before:
         if after not in transitions[state]:
             raise RowStateError(f"a row of the outbox cannot go from {state} to {after}")
     settled = now if after in SETTLED else None
-    is_before = sa.or_(*(columns.state == state for state in before))  # No `in_`: that takes no list of parameters.
+    # No `in_` here, because it does not work with a list of parameters.
+    is_before = sa.or_(*(columns.state == state for state in before))
     return sa.update(billing_outbox).where(is_before).values(state=after, settled=settled)
 
 
 async def recover_rows(connection: AsyncConnection, now: int) -> int:
-    """Mark rows as unknown that were being sent when an exporter ended; return how many."""
+    """Mark rows as unknown that were being sent when an exporter ended. Return their number."""
     statement = build_transition([RowState.SENDING], RowState.UNKNOWN, now).values(in_doubt=1, due=0)
     return (await connection.execute(statement)).rowcount
 
 
 async def claim_rows(connection: AsyncConnection, now: int, rows_max: int = ROUND_ROWS_MAX) -> list[list[OutboxRow]]:
-    """Claim at most `rows_max` rows that are due, which are `sending` from here on: for each customer a few in their
-    order.
+    """Claim at most `rows_max` due rows and set them to `sending`: a few rows of each customer, in order.
 
-    A customer with a row that rests is skipped, as what comes after it must wait.
+    A customer with a resting row is skipped, because its later rows must wait.
     """
     times = {"now": now, "oldest": now - TRIED_SECONDS * 1000}
     places = sorted(_RowPlace._make(row) for row in await connection.execute(PLACES, times))
@@ -164,7 +167,7 @@ async def claim_rows(connection: AsyncConnection, now: int, rows_max: int = ROUN
         _first_revisions(customer_places)[:CHAIN_ROWS_MAX]
         for _, customer_places in groupby(places, lambda place: place.customer)
     ]
-    # The first row of each customer before the second of any: those of one wait for each other.
+    # The first row of each customer comes before the second row of any, as rows of one customer wait for each other.
     positions = sorted((place, number) for number, chain in enumerate(chains) for place in range(len(chain)))
     chosen_positions = positions[: min(rows_max, ROUND_ROWS_MAX)]
     if not chosen_positions:
@@ -180,7 +183,7 @@ async def claim_rows(connection: AsyncConnection, now: int, rows_max: int = ROUN
 
 
 class _RowPlace(NamedTuple):
-    """The order in which rows are sent: by customer, then in its order."""
+    """The sort key for sending: by customer, then by slice, revision and meter."""
 
     customer: str
     slice: int
@@ -190,9 +193,9 @@ class _RowPlace(NamedTuple):
 
 
 def _select_places() -> sa.Select[str, int, int, str, str]:
-    """Return the statement for the places of rows that are due at `now`, unless they were first sent by `oldest`.
+    """Return the statement for the keys of rows due at `now`, except rows first sent by `oldest`.
 
-    Many are looked at and few are sent, so only what is chosen is read as a whole.
+    Many rows are examined and few are sent, so only the chosen rows are read in full.
     """
     now: sa.BindParameter[int] = sa.bindparam("now")
     tried = (columns.state == RowState.READY) | (columns.first_sent > sa.bindparam("oldest"))
@@ -207,12 +210,12 @@ PLACES = _select_places()
 
 
 def _first_revisions(places: Iterable[_RowPlace]) -> list[_RowPlace]:
-    """Return the first of these rows of each slice: the next one is sent once this one is settled."""
+    """Return the first of these rows of each slice. The next one is sent once the first is settled."""
     return list({(row_place.meter, row_place.slice): row_place for row_place in reversed(list(places))}.values())[::-1]
 
 
 async def settle_rows(connection: AsyncConnection, outcomes: Sequence[RowOutcome], now: int) -> None:
-    """Write the results of claimed rows, unless they were written meanwhile."""
+    """Write the results of claimed rows, unless they were settled meanwhile."""
     changed: dict[str, sa.BindParameter[object]] = {
         name: sa.bindparam(f"new_{name}") for name in ("due", "in_doubt", "key", "answer", "attempts", "first_sent")
     }
@@ -236,7 +239,7 @@ def _settled_values(outcome: RowOutcome, now: int) -> dict[str, object]:
         "key": row.key + int(outcome.new_key),
         "answer": outcome.answer[:ANSWER_CHARACTERS_MAX] if outcome.answer else row.answer,
         "attempts": row.attempts + was_sent,
-        # Of what was certainly not taken the next attempt is a first one.
+        # After an attempt that certainly had no effect, the next attempt counts as the first.
         "first_sent": first if outcome.in_doubt or outcome.state is not RowState.READY else None,
     }
     return {"of_identifier": row.identifier, **{f"new_{name}": value for name, value in values.items()}}
@@ -245,8 +248,10 @@ def _settled_values(outcome: RowOutcome, now: int) -> dict[str, object]:
 async def adopt_counted(
     connection: AsyncConnection, account: str, adopted: OutboxRow, counted: Mapping[int, int], now: int
 ) -> None:
-    """Take over the units that Stripe has of a slice, by revision, where the database that sent them was lost. Rows
-    that Stripe does not have are void, and the next revision has the missing units."""
+    """Adopt the units that Stripe has counted of a slice, by revision, after the sending database was lost.
+
+    Rows unknown to Stripe become void, and the next revision contains the missing units.
+    """
     rows = {row.revision: row for row in await fetch_slice(connection, adopted.customer, adopted.meter, adopted.slice)}
     open_rows = [row for row in rows.values() if row.state in OPEN]
     for row in open_rows:
@@ -268,8 +273,10 @@ async def adopt_counted(
 
 
 async def change_row(connection: AsyncConnection, row: OutboxRow, state: RowState, now: int, why: str) -> bool:
-    """Bring a row into a state that something else than an answer decides; return False, and do nothing, where the row
-    is in another state than `row` by now."""
+    """Set a row to a state that was not decided by an answer.
+
+    Returns False and changes nothing if the row has left the state of `row` meanwhile.
+    """
     statement = build_transition([row.state], state, now).where(*_is_row(row)).values(answer=why)
     return (await connection.execute(statement)).rowcount == 1
 
@@ -277,13 +284,13 @@ async def change_row(connection: AsyncConnection, row: OutboxRow, state: RowStat
 async def select_rows(
     connection: AsyncConnection, *where: sa.ColumnElement[bool], limit: int = 100_000
 ) -> list[OutboxRow]:
-    """Return the rows that meet all conditions, in their order."""
+    """Return the rows that meet all conditions, in order."""
     rows = await connection.execute(sa.select(*FIELDS).where(*where).order_by(columns.slice, *KEY).limit(limit))
     return [row._replace(state=RowState(row.state), in_doubt=bool(row.in_doubt)) for row in map(OutboxRow._make, rows)]
 
 
 async def fetch_slice(connection: AsyncConnection, customer: str, meter: str, start: int) -> list[OutboxRow]:
-    """Return the rows of a slice, its first one first."""
+    """Return the rows of a slice in order."""
     same = (columns.customer == customer, columns.meter == meter, columns.slice == start)
     return await select_rows(connection, *same)
 
@@ -291,8 +298,10 @@ async def fetch_slice(connection: AsyncConnection, customer: str, meter: str, st
 async def fetch_fixed(
     connection: AsyncConnection, span: Span, customer: str | None = None
 ) -> dict[tuple[str, str, int], int]:
-    """Return the sum of the outbox by customer, meter and slice, for slices that end within a span or with it; 0 where
-    all rows were replaced."""
+    """Return the outbox sums by customer, meter and slice for slices that end within or with a span.
+
+    The sum is 0 if all rows were replaced.
+    """
     statement = FIXED if customer is None else FIXED.where(columns.customer == customer)
     rows = await connection.execute(statement, span._asdict())
     return {(name, meter, at): int(total) for name, meter, at, total in rows}
@@ -315,23 +324,23 @@ AHEAD = sa.select(sa.func.max(columns.until)).where(
 
 
 async def fetch_latest_end(connection: AsyncConnection, span: Span) -> int:
-    """Return the latest end of slices that begin within a time; 0 where there are none."""
+    """Return the latest end of slices that begin within a span, or 0 if there are none."""
     return (await connection.execute(AHEAD, span._asdict())).scalar_one() or 0
 
 
 async def is_waiting(connection: AsyncConnection) -> bool:
-    """Return whether anything is to be sent, now or later."""
+    """Return whether any row will be sent, now or later."""
     statement = sa.select(columns.revision).where(columns.state.in_(OPEN)).limit(1)
     return (await connection.execute(statement)).first() is not None
 
 
 async def has_rows(connection: AsyncConnection) -> bool:
-    """Return whether there was ever anything to send."""
+    """Return whether the outbox has any row."""
     return (await connection.execute(sa.select(columns.revision).limit(1))).first() is not None
 
 
 async def count_by_state(connection: AsyncConnection) -> Mapping[str, int]:
-    """Return how many rows are in each state."""
+    """Return the number of rows in each state."""
     counted = await connection.execute(sa.select(columns.state, sa.func.count()).group_by(columns.state))
     return dict.fromkeys(RowState, 0) | {row[0]: row[1] for row in counted}
 

@@ -1,9 +1,9 @@
-"""The business report: revenue, cost and margin by day, the largest models and customers of a week, and figures of a
-month such as churn.
+"""The business report: revenue, cost and margin by day, the top models and customers of a week, and monthly figures.
 
-A report is in one currency: of its books (accounting.py), so that both agree, and of the customers who are charged in
-it (currency_scope.py). Amounts are whole millicredits, of which a million are one US dollar; in other currencies
-ten-thousandths of the smallest unit. DEFINITIONS says what each figure means.
+A report is in one currency. It takes revenue from that currency's books (accounting.py), so that both agree, and
+customers from those who are charged in it (currency_scope.py). Amounts are whole millicredits: a million are one US
+dollar; in other currencies one is a ten-thousandth of the smallest unit. DEFINITIONS explains each figure, such as
+churn.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +31,7 @@ from edgeproxy.config.collector.catalog import get_plan_name
 from edgeproxy.config.collector.currency_units import USD
 
 DAYS_MAX = 400
-"""Days that one request may cover."""
+"""The most days that one request may cover."""
 DAY_MS = DAY * 1000
 
 DEFINITIONS: Final[Mapping[str, str]] = MappingProxyType(
@@ -72,12 +72,12 @@ DEFINITIONS: Final[Mapping[str, str]] = MappingProxyType(
         ),
     }
 )
-"""The meaning of each figure, by its name here."""
+"""The meaning of each figure, by its name in this module."""
 
 REVENUE = ("revenue", "discounts", "breakage")
-"""The revenue accounts beside fees, which are earned by time; discounts are taken off them."""
+"""The revenue accounts without fees, which are earned over time. Discounts reduce revenue."""
 NO_PLAN = "none"
-"""The plan name of customers who have none."""
+"""The plan name of customers without a plan."""
 
 
 class DayReport(NamedTuple):
@@ -85,9 +85,9 @@ class DayReport(NamedTuple):
 
     day: date
     usage: int
-    """Revenue of usage and of credits."""
+    """Revenue from usage and credits."""
     fees: int
-    """Revenue of the fees of plans."""
+    """Revenue from plan fees."""
     cost: int
 
     @property
@@ -97,12 +97,12 @@ class DayReport(NamedTuple):
 
     @property
     def margin(self) -> float | None:
-        """Revenue for each unit of cost; None where nothing cost anything."""
+        """Revenue per unit of cost, or None if there was no cost."""
         return self.revenue / self.cost if self.cost else None
 
     @property
     def is_on_target(self) -> bool | None:
-        """Whether the margin is above the target; None where there is none."""
+        """True if the margin is above the target; None if there is no margin."""
         return None if self.margin is None else self.margin > MARGIN_MIN
 
 
@@ -113,13 +113,13 @@ class WeekReport(NamedTuple):
     cost: int
     """The cost of all usage, in millicredits."""
     models: Sequence[ModelCost]
-    """The costliest models, in that order."""
+    """The costliest models, highest cost first."""
     customers: Sequence[Volume]
     """The largest customers of each meter, in that order."""
 
 
 class MonthReport(NamedTuple):
-    """A calendar month; of one that is not over, as far as it has come. Amounts are millicredits."""
+    """A calendar month, or the part of it that has passed. Amounts are millicredits."""
 
     month: CalendarMonth
     is_over: bool
@@ -130,36 +130,37 @@ class MonthReport(NamedTuple):
     converted: int
     """Customers who paid for the first time."""
     convertible: int
-    """Customers who had never paid before, or came."""
+    """Customers who had never paid before, including new ones."""
     active: int
     active_before: int
     """Customers who were active in the month before."""
     lost: int | None
-    """Customers of the month before who are not active any more; None while the month is not over."""
+    """Customers of the month before who are no longer active; None until the month is over."""
     revenue_before: int
     """Revenue of the month before, in millicredits."""
     sales: Sales
 
     @property
     def growth(self) -> float | None:
-        """The growth of revenue over the month before; None while the month is not over, and where there was none."""
+        """Revenue growth over the month before; None until the month is over, or without earlier revenue."""
         return self.revenue / self.revenue_before - 1 if self.is_over and self.revenue_before > 0 else None
 
     @property
     def conversion(self) -> float | None:
-        """The share of convertible customers who paid; None where there were none."""
+        """The share of convertible customers who paid; None if there were none."""
         return self.converted / self.convertible if self.convertible else None
 
     @property
     def churn(self) -> float | None:
-        """The share of active customers who left; None while the month is not over, and where none was active
-        before."""
+        """The share of active customers who left; None until the month is over, or if none was active before."""
         return None if self.lost is None or not self.active_before else self.lost / self.active_before
 
     @property
     def lifetime_value(self) -> int | None:
-        """The value of a customer in millicredits; None where churn is unknown or 0: then no time of stay can be
-        computed."""
+        """The lifetime value of a customer in millicredits; None if churn is unknown or 0.
+
+        Without churn the expected time as a customer cannot be computed.
+        """
         if not self.churn or not self.active:
             return None
         return round((self.revenue - self.cost) / self.active / self.churn)
@@ -173,10 +174,10 @@ async def fetch_days(
     cogs: Mapping[str, int],
     scope: CurrencyScope = IN_USD,
 ) -> list[DayReport]:
-    """Return the days from `first` to `last`, both with it, DAYS_MAX at most, as they are at the Unix second `now`.
+    """Return the days from `first` to `last`, inclusive, as of the Unix second `now`; at most DAYS_MAX.
 
-    `cogs`: what a unit of a meter costs in the currency of the scope, in 10⁻¹² smallest units. In a transaction that
-    reads one moment; raises ValueError.
+    `cogs` is the cost of a unit by meter, in 10⁻¹² smallest units of the scope's currency. The transaction must read
+    one snapshot. Raises ValueError.
     """
     begin, end = start_of_day(first), start_of_day(last) + DAY
     if not 0 < end - begin <= DAYS_MAX * DAY:
@@ -193,10 +194,9 @@ async def fetch_days(
 async def fetch_revenue_by_plan(
     connection: AsyncConnection, day: date, now: float, currency: str = USD
 ) -> dict[str, int]:
-    """Return a day's revenue in a currency by the name of the plan that customers had on it, NO_PLAN for those who had
-    none.
+    """Return a day's revenue in a currency by the customers' plan name, with NO_PLAN for those without a plan.
 
-    In a transaction that reads one moment. The sum is the revenue that `fetch_days` returns for the day.
+    The transaction must read one snapshot. The sum equals the day's revenue from `fetch_days`.
     """
     begin = start_of_day(day)
     end = begin + DAY
@@ -231,7 +231,7 @@ async def fetch_revenue_by_plan(
 async def fetch_week(
     connection: AsyncConnection, start: date, cogs: Mapping[str, int], scope: CurrencyScope = IN_USD
 ) -> WeekReport:
-    """Return the report of the seven days from `start` on. The transaction must read one moment."""
+    """Return the report of the seven days from `start` on. The transaction must read one snapshot."""
     begin = start_of_day(start)
     end = begin + 7 * DAY
     models = await usage_costs.fetch_costliest_models(connection, begin, end, cogs, scope)
@@ -246,7 +246,7 @@ async def fetch_month(
     cogs: Mapping[str, int],
     scope: CurrencyScope = IN_USD,
 ) -> MonthReport:
-    """Return the report of a month as it is at the Unix second `now`. The transaction must read one moment."""
+    """Return the report of a month as of the Unix second `now`. The transaction must read one snapshot."""
     begin, end = calendar_month.begin // 1000, calendar_month.end // 1000
     is_over = now >= end
     reached = end if is_over else int(now)
@@ -277,7 +277,7 @@ async def fetch_month(
 
 
 def start_of_day(day: date) -> int:
-    """Return the Unix second at which a day begins."""
+    """Return the Unix second at the start of a day."""
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
 
 
@@ -292,20 +292,20 @@ def previous_month(calendar_month: CalendarMonth) -> CalendarMonth:
 
 
 def _sum_earned(fees: Iterable[EqualFees], begin: int, end: int, now: float) -> int:
-    """Return the fees that became revenue between two Unix seconds, as far as these have come."""
+    """Return the fees that became revenue between two Unix seconds, up to `now`."""
     start, until = min(begin, int(now)), min(end, int(now))
     return CENT * sum(count * (fee.compute_earned(until) - fee.compute_earned(start)) for fee, count, _ in fees)
 
 
 def _list_revenue_conditions(begin: int, end: int, currency: str) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions for entries of revenue beside fees in a currency, between two Unix seconds."""
+    """Return the conditions for revenue entries other than fees in a currency, between two Unix seconds."""
     columns = credit_transactions.c
     is_in_time = (columns.at >= begin * 1000, columns.at < end * 1000)
     return [*is_in_time, credit_entries.c.account.in_(REVENUE), columns.currency == currency]
 
 
 async def _fetch_usage_revenue(connection: AsyncConnection, begin: int, end: int, currency: str) -> dict[int, int]:
-    """Return the revenue in a currency beside fees, by the Unix second at which its day begins."""
+    """Return the revenue in a currency other than fees, by the Unix second at the start of its day."""
     columns, entries = credit_transactions.c, credit_entries.c
     day = (columns.at - columns.at % DAY_MS).label("day")
     statement = (

@@ -1,7 +1,7 @@
-"""Changes of a subscription: from when on, to what, and what is due. Pure.
+"""Changes of a subscription: their time, their effect, and the lines due. Pure.
 
-Upgrades are immediate, downgrades come when the paid time ends. A change from months to years is an upgrade, and one
-from years to months a downgrade. A subscription that ended within its period can be resumed in it.
+Upgrades are immediate; downgrades take effect when the paid time ends. A change from months to years is an upgrade, and
+one from years to months a downgrade. A subscription that ended within its period can be resumed in that period.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,14 @@ from edgeproxy.config.collector.catalog import Plan, get_plan_name
 
 When = Literal["now", "period_end"]
 START, CHANGE, PERIOD, THRESHOLD = "start", "change", "period", "threshold"
-"""The kinds of invoices: the first fee, the price of an upgrade, the total of a period, and usage within one. Further
-ones of a period's usage are `threshold-2` and so on.
+"""The kinds of invoices: the first fee, the price of an upgrade, the total of a period, and usage within a period.
+
+Further threshold invoices of a period are `threshold-2` and so on.
 """
 
 
 class PlanChangeError(Exception):
-    """The change cannot be made: an HTTP status, and a sentence for the caller."""
+    """The change is rejected. The error has an HTTP status and a sentence for the caller."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(status, why)
@@ -29,16 +30,16 @@ class PlanChangeError(Exception):
 
 
 class UpcomingMove(NamedTuple):
-    """A change of prices as a subscriber meets it."""
+    """A price change as it affects a subscriber."""
 
     at: int
-    """The Unix second from which it pays for the other version."""
+    """The Unix second from which the subscriber pays for the new version."""
     before: str
     after: str
 
 
 class SubscriptionState(NamedTuple):
-    """The segments of a subscription in the order of time, the last of which is in force, and what is planned."""
+    """The segments of a subscription in order of time, the last of them in force, and its planned changes."""
 
     segments: Sequence[Segment]
     period: Span
@@ -46,11 +47,11 @@ class SubscriptionState(NamedTuple):
     next_version: str | None = None
     cancel_at: int | None = None
     moves: Sequence[PriceMove] = ()
-    """The changes of prices that are ahead of it."""
+    """Future price changes of the plan."""
     next_is_yearly: bool | None = None
-    """Whether it is paid by the year when the paid time ends; None where that stays."""
+    """Payment by the year after the paid time ends; None leaves it unchanged."""
     next_quantity: int | None = None
-    """The quantity of the plan when the paid time ends; None where that stays."""
+    """The plan's quantity after the paid time ends; None leaves it unchanged."""
 
     @property
     def last(self) -> Segment:
@@ -59,12 +60,15 @@ class SubscriptionState(NamedTuple):
 
     @property
     def usage_start(self) -> int:
-        """The Unix second from which on usage is on the invoice of the period: it may have begun within the period."""
+        """The Unix second from which the period's invoice includes usage. It may be within the period."""
         starts = [one.span.start for one in self.segments if one.period == self.last.period]
         return max(min(starts), self.period.start)
 
     def find_upcoming_move(self) -> "UpcomingMove | None":
-        """Return the first change of prices that it will meet; None where none is ahead, or it ends before."""
+        """Return the first price change that will affect the subscription, or None.
+
+        There is none if no change is planned, or if the subscription ends before.
+        """
         version, period, start = self.next_version or self.last.version, self.period, self.last.paid.end
         first = min((move.at for move in self.moves), default=None)
         while first is not None and start < first:
@@ -76,7 +80,7 @@ class SubscriptionState(NamedTuple):
 
     @property
     def has_changed(self) -> bool:
-        """Whether there was an immediate change in this period."""
+        """True if there was an immediate change in this period."""
         return sum(segment.period == self.period for segment in self.segments) > 1
 
     @property
@@ -91,16 +95,16 @@ class PlanChange(NamedTuple):
 
     when: When
     at: int
-    """The Unix second from which it holds."""
+    """The Unix second from which the change is effective."""
     begun: Segment | None
-    """The new segment of a change at once."""
+    """The new segment of an immediate change."""
     next_version: str | None
     lines: list[RatedLine]
     """The lines that are due at once."""
     next_is_yearly: bool | None = None
-    """Whether it is paid by the year from then on; None where that stays."""
+    """Payment by the year from then on; None leaves it unchanged."""
     next_quantity: int | None = None
-    """The quantity from then on; None where that stays."""
+    """The quantity from then on; None leaves it unchanged."""
 
 
 def begin_subscription(
@@ -113,9 +117,9 @@ def begin_subscription(
     has_trial: bool = False,
     quantity: int = 1,
 ) -> SubscriptionState:
-    """Return a subscription that begins now, with the plan's trial where it `has_trial`; raises PlanChangeError.
+    """Return a subscription that begins now, with the plan's trial if `has_trial`. Raises PlanChangeError.
 
-    A trial is a period of its own. The first one that is paid begins at its end, and so does an `anchor`.
+    A trial is a period of its own. The first paid period and its `anchor` begin at the end of the trial.
     """
     _check_sold_yearly(version, plan, is_yearly)
     _check_quantity(version, plan, quantity)
@@ -142,11 +146,11 @@ def change_plan(
     is_yearly: bool | None = None,
     quantity: int | None = None,
 ) -> PlanChange:
-    """Return the change to another version or quantity, or from months to years or back; without `is_yearly` that
-    stays, as does the quantity, of a plan that has one.
-    `invoiced` are the invoiced fees of this period's segments. Raises PlanChangeError.
+    """Return the change to another version or quantity, or between monthly and yearly payment.
 
-    By default `when` is now for a change that costs more, and the end of the paid time for one that costs less.
+    Without `is_yearly` the payment interval stays; without `quantity` the quantity stays if the plan has one. By
+    default `when` is now for a change that costs more, and the end of the paid time for one that costs less. `invoiced`
+    are the invoiced fees of this period's segments. Raises PlanChangeError.
     """
     last = current.last
     is_yearly = last.is_yearly if is_yearly is None else is_yearly
@@ -154,7 +158,7 @@ def change_plan(
     if (version, is_yearly, quantity) == (last.version, last.is_yearly, last.quantity):
         if current.next_version is None and current.cancel_at is None:
             raise PlanChangeError(409, f"the plan is {'' if quantity == 1 else f'{quantity} × '}{version} already")
-        # The change, or the end, that was to come is taken back.
+        # A change to the current plan cancels the pending change or the pending end.
         return PlanChange("period_end", last.paid.end, None, None, [])
     if current.cancel_at is not None:
         raise PlanChangeError(409, f"the subscription is ending: have it go on first, by a change to {last.version}")
@@ -174,7 +178,7 @@ def change_plan(
 
 
 def _change_later(last: Segment, version: str, quantity: int, *, is_yearly: bool) -> PlanChange:
-    """Return a change when the paid time ends."""
+    """Return a change that takes effect when the paid time ends."""
     next_is_yearly = None if is_yearly == last.is_yearly else is_yearly
     next_quantity = None if quantity == last.quantity else quantity
     return PlanChange("period_end", last.paid.end, None, version, [], next_is_yearly, next_quantity)
@@ -190,10 +194,10 @@ def resume_plan(
     is_yearly: bool,
     quantity: int = 1,
 ) -> PlanChange:
-    """Return the effects of a subscription that ended within its period and goes on in it now; raises PlanChangeError.
+    """Return the effects of resuming a subscription that ended within its period. Raises PlanChangeError.
 
-    The time that is paid stays paid. Another plan costs its fee less the unused part of the one before, never below
-    nothing: the end gave nothing back.
+    Paid time stays paid. Another plan costs its fee less the unused part of the earlier fee, but never less than zero,
+    because the end of the subscription refunded nothing.
     """
     _check_sold_yearly(version, plan, is_yearly)
     _check_quantity(version, plan, quantity)
@@ -215,7 +219,7 @@ def _begin_now(
     is_yearly: bool,
     quantity: int,
 ) -> PlanChange:
-    """Return the change to a segment that begins at this second of the period; raises PlanChangeError."""
+    """Return the change to a segment that begins at this second of the period. Raises PlanChangeError."""
     last, period = current.last, current.period
     if at >= period.end:
         raise PlanChangeError(409, "the period ends in this minute: ask again in the next one")
@@ -228,15 +232,17 @@ def _begin_now(
 
 
 def _costs_more(last: Segment, plan: Plan, quantity: int, *, is_yearly: bool) -> bool:
-    """Return whether a quantity of a plan, paid by the year or by the month, can begin before the end of the paid
-    time."""
+    """Return whether a quantity of a plan costs more, so that it can begin before the paid time ends.
+
+    `is_yearly` tells yearly from monthly payment.
+    """
     if is_yearly == last.is_yearly:
         return quantity * ((plan.year_fee or 0) if is_yearly else plan.fee) > last.fee
     return is_yearly and quantity * plan.fee >= last.fee
 
 
 def end_segments(segments: Sequence[Segment], at: int) -> list[Segment]:
-    """Return these segments, the last of which ends at this moment."""
+    """Return these segments with the last one ended at this moment."""
     *before, last = segments
     return [*before, last._replace(span=Span(last.span.start, at))]
 
@@ -247,12 +253,12 @@ def compute_fees(segments: Sequence[Segment], invoiced: Sequence[RatedLine]) -> 
 
 
 def next_segment(current: SubscriptionState, plans: Mapping[str, Plan]) -> Segment | None:
-    """Return the segment of the next period; None where the subscription is over by then."""
+    """Return the segment of the next period, or None if the subscription ends by then."""
     last = current.last
     if current.cancel_at is not None and current.cancel_at <= current.period.end:
         return None
     period = periods.period_after(current.period, current.anchor)
-    if last.paid.end > current.period.end:  # Of a year.
+    if last.paid.end > current.period.end:  # The paid year goes on.
         return last._replace(span=period, month=period)
     version = find_moved_version(current.next_version or last.version, current.moves, last.paid.end)
     plan = plans[version]
@@ -264,7 +270,7 @@ def next_segment(current: SubscriptionState, plans: Mapping[str, Plan]) -> Segme
 
 
 def needs_payment_method(current: SubscriptionState, begun: Segment) -> bool:
-    """Return whether a subscription ends with its trial unless there is a payment method for the segment after it."""
+    """Return whether a subscription ends with its trial unless it has a payment method for the next segment."""
     trial = current.last.plan.trial
     return trial is not None and trial.missing_payment_method == "cancel" and begun.plan.has_prices
 
@@ -275,7 +281,7 @@ def _check_sold_yearly(version: str, plan: Plan, is_yearly: bool) -> None:
 
 
 def _choose_quantity(last: Segment, version: str, plan: Plan, quantity: int | None) -> int:
-    """Return the quantity of a change: by default it stays, of a plan that has one. Raises PlanChangeError."""
+    """Return the quantity of a change. By default it stays if the plan has a quantity. Raises PlanChangeError."""
     if quantity is None:
         quantity = 1 if plan.quantity is None and version != last.version else last.quantity
     if quantity != last.quantity or version != last.version:

@@ -1,7 +1,7 @@
-"""The processor of webhook events: the object of an event is fetched from Stripe, and applied as it is.
+"""The processor of webhook events: it fetches the object of an event from Stripe and applies its current state.
 
-Neither order nor repetition of events matters: each time the object is applied as it is by then. However many events of
-an object wait, it is fetched once.
+The order and the repetition of events do not matter, because each time the object's current state is applied. An object
+is fetched once, no matter how many of its events wait.
 """
 
 import asyncio
@@ -31,37 +31,38 @@ from edgeproxy.collector.database.encryption import ColumnCipher
 OBJECTS_AT_ONCE_MAX = 16
 ROUND_OBJECTS_MAX = 200
 COMPLETE_ROUNDS_MAX = 1000
-"""Rounds of events that are applied in a row, so that objects that change all the time hold nobody up."""
+"""The most rounds of events in a row, so that constantly changing objects do not block the caller."""
 POLL_SECONDS = 600.0
-"""Seconds between two polls for events that were lost on their way."""
+"""Seconds between two polls for lost events."""
 OVERLAP_SECONDS = 3600
-"""Seconds before the latest listed event from which the next list begins."""
+"""How many seconds before the latest listed event the next list begins."""
 KNOWN_DAYS = 30
-"""Days for which Stripe lists events."""
+"""For how many days Stripe lists events."""
 CLOCK_SKEW_SECONDS = 86400
-"""More seconds than Stripe's clock and ours differ by: events from before that were in the last list, even an empty
-one.
+"""An upper bound in seconds for the difference between Stripe's clock and ours.
+
+Events older than that were in the last list, even if it was empty.
 """
 BATCH_EVENTS_MAX = 100
-"""Listed events that are stored in one transaction: those that arrive meanwhile wait for it."""
+"""The most listed events stored in one transaction. Events that arrive meanwhile wait for it."""
 ERROR_CHARACTERS_MAX = 300
 SNAPSHOTS, THIN = "snapshots", "thin"
 """Stripe's two lists of events."""
 
 Apply = Callable[[AsyncConnection, StripeObject], Awaitable[None]]
-"""Applies an object as it is now; idempotent."""
+"""Applies the current state of an object; idempotent."""
 columns = webhook_events.c
 
 
 class StripeUnavailableError(Exception):
-    """Stripe does not answer now, or limits the rate: nothing is wrong with the event."""
+    """Stripe does not answer now, or limits the rate. The event itself is fine."""
 
 
 class StripeObjectSource(Protocol):
     """Objects and events of Stripe. All methods raise StripeUnavailableError."""
 
     async def fetch(self, object_type: str, id: str) -> StripeObject:
-        """Return an object as it is now; of one that is gone `{id, object, deleted: true}`."""
+        """Return the current state of an object; `{id, object, deleted: true}` if it was deleted."""
 
     async def list_events(self, since: int) -> list[StripeObject]:
         """List the snapshot events since a Unix second."""
@@ -70,7 +71,7 @@ class StripeObjectSource(Protocol):
         """List the thin events since a Unix second."""
 
     async def fetch_event(self, id: str) -> StripeObject | None:
-        """Return an event; None where Stripe has none such any more."""
+        """Return an event, or None if Stripe does not have it (any more)."""
 
 
 class EventSubject(NamedTuple):
@@ -87,18 +88,21 @@ class WaitingEvent(NamedTuple):
     type: str
     attempts: int
     created: int
-    """Unix seconds, by Stripe's clock."""
+    """Unix seconds by Stripe's clock."""
     due: int
     """Unix milliseconds."""
     received: int
     """Unix milliseconds."""
     applied: int | None
-    """The Unix millisecond at which it was applied before; None where it was not."""
+    """The Unix millisecond of an earlier application, or None."""
 
 
 class Processor:
-    """Applies events by a table of functions by object type. `on_applied` receives the seconds from an event to its
-    effect, `on_seen` the types of new events and their object; `clock` is given by tests."""
+    """Applies events with a table of functions by object type.
+
+    `on_applied` receives the seconds from an event to its effect, `on_seen` the types of new events and their object.
+    Tests pass a `clock`.
+    """
 
     def __init__(
         self,
@@ -127,7 +131,7 @@ class Processor:
         self._log = log.get_logger()
 
     async def step(self) -> int:
-        """Apply the objects whose events are due; return their number."""
+        """Apply the objects with due events, and return their number."""
         now = int(self._clock() * 1000)
         oldest = sa.func.min(columns.received)
         statement = (
@@ -143,7 +147,7 @@ class Processor:
         return len(subjects)
 
     async def _apply_subject(self, subject: EventSubject) -> None:
-        """Apply an object, and settle all its events that have come by now."""
+        """Apply an object, and settle all its events received so far."""
         async with self._at_once:
             waiting = (
                 sa.select(*(columns[name] for name in WaitingEvent._fields))
@@ -151,22 +155,22 @@ class Processor:
                 .where(columns.object_type == subject.type)
             )
             async with self._database.reading() as connection:
-                # Before the object is fetched: later events may be of a later state.
+                # Read before the object is fetched, because later events may belong to a later state.
                 events = [WaitingEvent(*row) for row in await connection.execute(waiting)]
-                # Before the attempt, too: what is applied meanwhile may be what this one waits for.
+                # Read before the attempt, too: an event applied meanwhile may be the one that this attempt lacks.
                 listed = await self._find_listed(connection, events)
             if not events:
                 return
             try:
                 stripe_object = await self._apply_object(subject, [row.id for row in events])
-            except CONNECTION_ERRORS as error:  # The database is away: nothing can be written down about it either.
+            except CONNECTION_ERRORS as error:  # The database is unavailable, so the failure cannot be stored either.
                 self._log.error("an event could not be applied, and is tried again", why=format_reason(error))
             except StaleCustomerError:
-                pass  # The events stay due: the next round fetches what they are about again.
+                pass  # The events stay due: the next round fetches their object again.
             except StripeUnavailableError as error:
                 await self._put_off(events, str(error), Cause.UNAVAILABLE)
             except UnexpectedObjectError as error:
-                # A payment may be reported before what it pays: that is no fault of ours.
+                # A payment may be reported before the object that it pays. That is not our fault.
                 self._log.warning("an event is applied later", object_type=subject.type, why=str(error))
                 cause = Cause.UNBOOKED if isinstance(error, UnbookedPaymentError) else Cause.FAULT
                 await self._put_off(events, str(error), cause, listed)
@@ -174,14 +178,15 @@ class Processor:
                 self._log.error("an event could not be applied", object_type=subject.type, exc_info=error)
                 await self._put_off(events, f"{type(error).__name__}: {error}", Cause.FAULT)
             else:
-                first = [row for row in events if row.applied is None]  # A replayed one was counted when it came.
+                # A replayed event was reported when it first arrived.
+                first = [row for row in events if row.applied is None]
                 if stripe_object is not None:
                     self._on_seen([row.type for row in first], stripe_object)
                 for row in first:
                     self._on_applied(max(0.0, self._clock() - row.created))
 
     async def _apply_object(self, subject: EventSubject, events: Sequence[str]) -> StripeObject | None:
-        """Apply an object, and return it; None where its type is ignored."""
+        """Apply an object and return it, or None if its type is ignored."""
         stripe_object: StripeObject | None = None
         apply = self._table.get(subject.type)
         now = int(self._clock() * 1000)
@@ -190,7 +195,7 @@ class Processor:
         else:
             stripe_object = await self._stripe.fetch(subject.type, subject.id)
             values = {"state": EventState.APPLIED, "applied": now, "error": None}
-        # One at a time: an event that arrives waits for one that is applied, and not for all that could be.
+        # One at a time: a new event then waits for one application, not for all that are due.
         async with self._turn, self._database.writing() as connection:
             if apply is not None and stripe_object is not None:
                 await apply(connection, stripe_object)
@@ -198,16 +203,18 @@ class Processor:
         return stripe_object
 
     async def _find_listed(self, connection: AsyncConnection, events: Sequence[WaitingEvent]) -> int | None:
-        """Return the Unix millisecond up to which Stripe's list of events was read, and its purchases applied; None
-        where that is not known, or none of these events is tried so often that it matters."""
+        """Return the Unix millisecond up to which Stripe's event list was read and its purchases were applied.
+
+        Returns None if that is unknown, or if none of these events has had enough attempts to need it.
+        """
         if all(row.attempts < len(PAUSES) for row in events) or await receiver.is_waiting(connection, PURCHASE):
             return None
         return await receiver.find_read_began(connection, SNAPSHOTS)
 
     async def _put_off(self, events: Sequence[WaitingEvent], why: str, cause: Cause, listed: int | None = None) -> None:
-        """Put events off, or make dead letters of them. `listed` is what `_find_listed` returned before the attempt.
+        """Postpone events, or turn them into dead letters. `listed` is the result of `_find_listed` before the attempt.
 
-        Events that are not due were tried for another one's sake: the attempt does not count for them.
+        Events that are not due were tried only because of another event, so the attempt does not count for them.
         """
         now = self._clock()
         async with self._turn, self._database.writing() as connection:
@@ -233,13 +240,13 @@ class Processor:
                     await raise_once(connection, alert)
 
     async def poll(self) -> int:
-        """Store the events that were lost on their way; return how many. Raises StripeUnavailableError."""
-        snapshots = await self._poll_list(SNAPSHOTS, self._stripe.list_events)  # Though the other list be refused.
+        """Store events that were lost on their way, and return their number. Raises StripeUnavailableError."""
+        # Kept even if Stripe refuses the other list.
+        snapshots = await self._poll_list(SNAPSHOTS, self._stripe.list_events)
         return snapshots + await self._poll_list(THIN, self._stripe.list_thin_events)
 
     async def _poll_list(self, name: str, listed: Callable[[int], Awaitable[list[StripeObject]]]) -> int:
-        """Store the events of one list of Stripe's since it was last read, however long ago that is; return the number
-        of new ones."""
+        """Store the events of one Stripe list since its last read, and return the number of new ones."""
         began = self._clock()
         now = int(began)
         async with self._database.reading() as connection:
@@ -259,14 +266,14 @@ class Processor:
         return stored_count
 
     async def complete(self) -> None:
-        """Read the events that were lost on their way, and apply all that are due. Raises StripeUnavailableError."""
+        """Read lost events and apply all due events. Raises StripeUnavailableError."""
         await self.poll()
         for _ in range(COMPLETE_ROUNDS_MAX):
             if not await self.step():
                 break
 
     async def replay(self, event: str) -> bool:
-        """Apply an event once more, from this database or else from Stripe; return False where neither has it.
+        """Apply an event again, from this database or else from Stripe. Return False if neither has it.
 
         Raises StripeUnavailableError.
         """

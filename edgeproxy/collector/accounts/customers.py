@@ -1,4 +1,4 @@
-"""Customers as data: each change with its audit entry and its row in the outbox, in one transaction."""
+"""Customers as data: each change with its audit entry and its outbox row, in one transaction."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from operator import attrgetter
@@ -48,19 +48,19 @@ from edgeproxy.config.parsers import NAME
 
 SETTING_NAMES = tuple(Customer.model_fields)
 DATABASE_FIELDS = ("external_id", "metadata", "rotate_every")
-"""The fields of a customer that edges do not get."""
+"""The fields of a customer that edges do not receive."""
 ALWAYS_SHOWN = ("limits", "quotas", "flags", "paused", "regions")
-"""CollectorSettings that a response has even where they are the default."""
+"""Settings that a response always contains, even with their default."""
 ALERT_ADDRESS = "alert_email"
-"""The name in a customer's metadata of the address for the customer's own alerts."""
+"""The metadata key of a customer's address for its own alerts."""
 SORTS: Mapping[str, AnyColumn] = {
     "created_at": customers.c.id,
     "name": customer_rows.SHOWN_NAME,
     "tier": customers.c.tier,
 }
-"""The columns by which customers are listed; ids grow with the time. Each has an index."""
+"""The columns that customers can be sorted by. Ids grow with time. Each column has an index."""
 NAMES_MAX = 1000
-"""Names that one statement looks up."""
+"""The most names that one statement looks up."""
 NOT_FOUND = "there is no such customer"
 
 Columns = dict[str, str | int | None]
@@ -68,7 +68,7 @@ Columns = dict[str, str | int | None]
 
 
 def to_response(row: CustomerRow) -> CustomerResponse:
-    """Return a customer as the API does; raises UnreadableRowError."""
+    """Return a customer in the form of the API. Raises UnreadableRowError."""
     with reading_row(customers.name, row.id):
         return _build_response(row)
 
@@ -93,7 +93,7 @@ def _build_response(row: CustomerRow) -> CustomerResponse:
 
 
 async def get_row(connection: AsyncConnection, ref: str, *, lock: bool = False) -> CustomerRow:
-    """Return the row of a customer by id, name or pseudonym; raises ChangeRejectedError where there is none."""
+    """Return the row of a customer by id, name or pseudonym. Raises ChangeRejectedError if it does not exist."""
     row = await find_row(connection, ref, lock=lock)
     if row is None:
         raise ChangeRejectedError(404, NOT_FOUND)
@@ -108,7 +108,7 @@ async def find_row(connection: AsyncConnection, ref: str, *, lock: bool = False)
 
 
 async def find_stored_row(connection: AsyncConnection, ref: str) -> CustomerRow | None:
-    """Return the locked row of a customer, as `find_row` does, but as it is stored: see `fetch_stored_rows`."""
+    """Return the locked row of a customer like `find_row`, but as stored: see `fetch_stored_rows`."""
     return await _find_row(connection, ref, customer_rows.fetch_stored_rows, lock=True)
 
 
@@ -119,7 +119,7 @@ async def _find_row(
     *,
     lock: bool,
 ) -> CustomerRow | None:
-    if not NAME.fullmatch(ref):  # Not every database takes a NUL, even to find nothing.
+    if not NAME.fullmatch(ref):  # Some databases reject a NUL even in a query.
         return None
     is_named = (customers.c.name == ref) | (customers.c.display_name == ref)
     statement = sa.select(customers).where(customers.c.id == ref if is_id(ref) else is_named)
@@ -128,9 +128,9 @@ async def _find_row(
 
 
 async def lock_not_erased(connection: AsyncConnection, ref: str) -> CustomerRow:
-    """Return the row of a customer, locked, of whom personal data may be stored.
+    """Return the locked row of a customer that is not erased, so that its personal data may be stored.
 
-    Raises ChangeRejectedError where there is none, and AccountStateError where the customer is erased.
+    Raises ChangeRejectedError if the customer does not exist, and AccountStateError if it is erased.
     """
     row = await get_row(connection, ref, lock=True)
     _require_not_erased(row)
@@ -138,8 +138,10 @@ async def lock_not_erased(connection: AsyncConnection, ref: str) -> CustomerRow:
 
 
 async def lock_customers(connection: AsyncConnection, names: Iterable[str]) -> dict[str, CustomerRow]:
-    """Return the rows of the customers of these names, by name, locked in that order: whoever locks several does it in
-    one, and nobody waits for another one who waits for them."""
+    """Return the locked rows of the customers with these names, by name.
+
+    They are locked in order of name, so that two transactions never wait for each other.
+    """
     statement = sa.select(customers).where(customers.c.name.in_(names)).order_by(customers.c.name)
     return {row.name: row for row in await customer_rows.fetch_rows(connection, lock_rows(statement))}
 
@@ -150,27 +152,27 @@ def _require_not_erased(row: CustomerRow) -> None:
 
 
 async def transition(connection: AsyncConnection, before: CustomerRow, **columns: str | int | None) -> CustomerRow:
-    """Write columns of a customer, and return its row as it is then. All changes of customers go through here.
+    """Write columns of a customer, and return its new row. All changes of customers go through this function.
 
-    Raises AccountStateError where CUSTOMER_TRANSITIONS does not allow the step, or the row has changed since.
+    Raises AccountStateError if CUSTOMER_TRANSITIONS does not allow the step, or if the row has changed since.
     """
     after = before._replace(**columns, version=before.version + 1)  # type: ignore[arg-type]
     require_customer_transition(before, after)
     if not await customer_rows.update_row(connection, before, {**columns, "version": after.version}):
         raise AccountStateError("the customer has changed meanwhile")
-    if before.deleting_since is None and after.deleting_since is not None:  # A restored one has its usual limits.
+    if before.deleting_since is None and after.deleting_since is not None:  # A restored customer gets its usual limits.
         await connection.execute(sa.delete(limit_raises).where(limit_raises.c.customer == before.id))
     return after
 
 
 async def find_name(connection: AsyncConnection, ref: str) -> str | None:
-    """Return by what the ledger knows a customer, its name or pseudonym, by id, name or pseudonym; or None."""
+    """Return the ledger's name of a customer (its name or pseudonym) by id, name or pseudonym, or None."""
     row = await find_row(connection, ref)
     return None if row is None else row.name
 
 
 async def find_tier(connection: AsyncConnection, name: str) -> str | None:
-    """Return the tier of the customer of this name; None where the database has no such customer."""
+    """Return the tier of the customer with this name, or None if the database has no such customer."""
     statement = sa.select(customers.c.tier).where(customers.c.name == name)
     return (await connection.execute(statement)).scalar_one_or_none()
 
@@ -186,7 +188,7 @@ async def list_customers(
 ) -> ReadPage[CustomerResponse]:
     """Return at most `limit` customers after the id `after`, in the order of `sort`: see SORTS.
 
-    With `ref` they are those that it names (customer_refs.py). `filters` are columns and their values; None leaves a
+    `ref` selects the customers that it names (customer_refs.py). `filters` are columns and their values; None leaves a
     column out.
     """
     column, descending = parse_sort(sort)
@@ -206,7 +208,7 @@ async def list_customers(
 
 
 async def filter_existing_names(connection: AsyncConnection, names: Iterable[str]) -> set[str]:
-    """Return those of these names that customers have."""
+    """Return the names among these that belong to customers."""
     ordered, existing = list(names), set()
     for at in range(0, len(ordered), NAMES_MAX):
         some = customers.c.name.in_(ordered[at : at + NAMES_MAX])
@@ -215,7 +217,7 @@ async def filter_existing_names(connection: AsyncConnection, names: Iterable[str
 
 
 async def fetch_alert_addresses(connection: AsyncConnection, names: Iterable[str]) -> dict[str, str]:
-    """Return the addresses for customers' own alerts, by name; customers without one are left out."""
+    """Return the addresses for customers' own alerts, by name, without customers that have none."""
     ordered, addresses = list(names), dict[str, str]()
     for at in range(0, len(ordered), NAMES_MAX):
         some = customers.c.name.in_(ordered[at : at + NAMES_MAX])
@@ -233,7 +235,7 @@ def _parse_alert_address(row: CustomerRow) -> tuple[str, str]:
 async def create_customer(
     connection: AsyncConnection, caller: Caller, new: CreateCustomerRequest, collector_settings: CollectorSettings
 ) -> CustomerResponse:
-    """Create a customer; raises ChangeRejectedError."""
+    """Create a customer. Raises ChangeRejectedError."""
     require_valid_settings(new, collector_settings)
     await require_unused(connection, new.name, new.external_id)
     row = build_row(new.name, new, has_pseudonym=has_pseudonyms(collector_settings))._replace(
@@ -255,7 +257,7 @@ def has_pseudonyms(settings: CollectorSettings) -> bool:
 
 
 def build_row(name: str, customer: Customer, *, has_pseudonym: bool = False) -> CustomerRow:
-    """Return the row of a new customer with these settings, whose name is a pseudonym if it is to have one."""
+    """Return the row of a new customer with these settings. With `has_pseudonym` its name is a pseudonym."""
     id_ = generate_id()
     return CustomerRow(
         id=id_,
@@ -282,9 +284,9 @@ async def update_customer(
     *,
     match: frozenset[int] | None = None,
 ) -> tuple[CustomerResponse, int]:
-    """Change the fields of a customer that are set in `change`, an UpdateCustomerRequest.
+    """Update the fields of a customer that are set in `change`, an UpdateCustomerRequest.
 
-    Return the customer with its version. `match` are the versions that may be changed. Raises ChangeRejectedError.
+    Returns the customer and its version. `match` are the versions that may be changed. Raises ChangeRejectedError.
     """
     row = await get_row(connection, ref, lock=True)
     require_version(row.version, match)
@@ -314,9 +316,9 @@ async def update_customer(
 async def start_deletion(
     connection: AsyncConnection, caller: Caller, ref: str, *, match: frozenset[int] | None = None
 ) -> CustomerResponse:
-    """Begin to delete a customer: edges refuse it from now on, and its usage stays.
+    """Start the deletion of a customer: edges refuse it from now on, and its usage stays.
 
-    Raises ChangeRejectedError, also for one on its way to another residency, where it would live on.
+    Raises ChangeRejectedError, also for a customer on its way to another residency, where it would survive.
     """
     row = await get_row(connection, ref, lock=True)
     require_version(row.version, match)
@@ -341,7 +343,7 @@ async def _require_not_leaving(connection: AsyncConnection, row: CustomerRow) ->
 async def restore_customer(
     connection: AsyncConnection, caller: Caller, ref: str, *, match: frozenset[int] | None = None
 ) -> tuple[CustomerResponse, int]:
-    """Take back the deletion of a customer that is not erased yet; edges serve it again.
+    """Undo the deletion of a customer that is not erased yet. Edges serve it again.
 
     A subscription that ended meanwhile stays ended. Raises ChangeRejectedError.
     """
@@ -358,14 +360,17 @@ async def restore_customer(
 
 
 async def note_email_change(connection: AsyncConnection, customer: str) -> None:
-    """Note that the address for invoices of a customer, by id, may be another one: Stripe hears of it."""
+    """Record that the invoice address of a customer, by id, may have changed, so that Stripe is updated."""
     theirs = billing_customers.c.customer == customer
     async with across_customers(connection):
         await connection.execute(sa.update(billing_customers).where(theirs).values(email_changed_at=now_ms()))
 
 
 async def delete_alert_address(connection: AsyncConnection, caller: Caller, row: CustomerRow) -> None:
-    """Delete the address for a customer's own alerts. Its settings are not checked, so nothing else prevents it."""
+    """Delete the address for a customer's own alerts.
+
+    The settings are not checked, so that nothing else prevents it.
+    """
     metadata = {name: value for name, value in orjson.loads(row.metadata).items() if name != ALERT_ADDRESS}
     after = await transition(connection, row, metadata=orjson.dumps(metadata).decode())
     await _record_change(connection, caller, row, after)
@@ -374,7 +379,7 @@ async def delete_alert_address(connection: AsyncConnection, caller: Caller, row:
 async def set_public_key(
     connection: AsyncConnection, caller: Caller, row: CustomerRow, public_key: str | None
 ) -> CustomerRow:
-    """Set the public key of a locked customer, as `public_keys.parse_public_key` returns it; None removes it."""
+    """Set the public key of a locked customer, in the form of `public_keys.parse_public_key`; None removes it."""
     after = await transition(connection, row, public_key=public_key)
     was, now = (None if one is None else {"public_key": orjson.loads(one)} for one in (row.public_key, public_key))
     await audit.append_entry(connection, caller, AuditEntry("customer.public-key", row.name, was, now))
@@ -382,7 +387,7 @@ async def set_public_key(
 
 
 def merge_settings(customer: Customer, fields: JsonObject) -> Customer:
-    """Return a customer with the settings among these fields; None sets one to its default."""
+    """Return a customer with these fields merged into its settings. None resets a setting to its default."""
     changes = {
         name: Customer.model_fields[name].get_default() if value is None else value
         for name, value in fields.items()
@@ -392,7 +397,7 @@ def merge_settings(customer: Customer, fields: JsonObject) -> Customer:
 
 
 def require_valid_settings(customer: Customer, collector_settings: CollectorSettings) -> None:
-    """Raise ChangeRejectedError(422) where settings contradict each other, or name an unknown tier or meter."""
+    """Raise ChangeRejectedError(422) if settings contradict each other, or name an unknown tier or meter."""
     field_faults = faults.find_customer_faults(customer, collector_settings)
     if field_faults:
         raise ChangeRejectedError(422, INVALID_FIELDS, field_faults)
@@ -413,7 +418,7 @@ async def _record_step(
 
 
 async def require_unused(connection: AsyncConnection, name: str | None, external_id: str | None) -> None:
-    """Raise ChangeRejectedError where another customer has this name or external id."""
+    """Raise ChangeRejectedError if another customer has this name or external id."""
     conditions: dict[str, sa.ColumnElement[bool]] = {}
     if name is not None:
         conditions["name"] = (customers.c.name == name) | (customers.c.display_name == name)

@@ -1,4 +1,4 @@
-"""Rotation of keys and the public key of a customer, as the API has them."""
+"""API models of key rotation and of a customer's public key."""
 
 from typing import Literal
 

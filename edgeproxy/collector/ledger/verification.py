@@ -1,10 +1,10 @@
-"""Verification that the ledger is what the batches say, and these are the chain that each edge has shipped.
+"""The verification that the ledger equals the batches, and that the batches are the chains that the edges shipped.
 
-All is of one moment, edge by edge. Its batches are one chain, from the first, or from the checkpoint up to which they
-were dropped. Each day comes to what is said by the batches that are kept and those that were dropped; each minute after
-the latest of those, to what is said by the batches, and before it to that at least. Each hour is the sum of its
-minutes, each day that of its hours, where the finer ones are kept. The first break is told by name. Takes memory for
-the minutes of one edge and day, or of more days where batches came out of their order.
+All data is from one snapshot, edge by edge. An edge's batches form one chain, from the first batch or from the
+checkpoint at the end of the dropped ones. Each day must equal the sum of its stored and dropped batches. Each minute
+after the latest dropped batch must equal its batches; an earlier minute must be at least their sum. Each hour is the
+sum of its minutes and each day the sum of its hours, if the finer rows are stored. The first break is reported by name.
+Memory use is that of the minutes of one edge and day, or of more days if batches arrived out of order.
 """
 
 from collections import defaultdict
@@ -50,7 +50,7 @@ from edgeproxy.collector.ledger.rollup import RollupState
 from edgeproxy.config import dimensions
 
 Cells = dict[tuple[int, int], int]
-"""Values by the Unix second at which a minute (hour, day) begins, and the number of a series."""
+"""Values by the Unix second at the start of a minute (hour, day), and the number of a series."""
 
 
 class LedgerTotals(NamedTuple):
@@ -62,7 +62,7 @@ class LedgerTotals(NamedTuple):
     quarantined: int = 0
     total: int = 0
     dropped: int = 0
-    """Batches that were dropped for their age; they are among the batches."""
+    """Batches dropped because of their age. They are included in `batches`."""
     events: int = 0
     """Events that services reported."""
 
@@ -77,7 +77,7 @@ class LedgerTotals(NamedTuple):
 
 
 async def verify_ledger(database: Database) -> LedgerTotals:
-    """Return the sums of a database in which all agrees; raises BrokenChainError."""
+    """Return the totals of a consistent database. Raises BrokenChainError."""
     totals = LedgerTotals()
     async with database.reading(whole=True) as connection:
         rolled = await rollup.fetch_state(connection)
@@ -94,7 +94,7 @@ async def verify_ledger(database: Database) -> LedgerTotals:
 
 
 async def _verify_dimensions(connection: AsyncConnection) -> None:
-    """Check that usage is grouped by the dimensions that it has; raises BrokenChainError."""
+    """Check that usage is grouped by its own dimensions. Raises BrokenChainError."""
     one = series_dimensions.c
     expected = {
         (number, name): value
@@ -116,7 +116,7 @@ async def _verify_dimensions(connection: AsyncConnection) -> None:
 
 
 class EdgeVerifier:
-    """An edge, whose batches are held against what the ledger has of it."""
+    """Compares an edge's batches with the ledger."""
 
     def __init__(self, connection: AsyncConnection, edge: str, rolled: RollupState) -> None:
         self._connection = connection
@@ -125,10 +125,10 @@ class EdgeVerifier:
         self._numbers: dict[SeriesKey, int] = {}
         self._names: dict[int, SeriesKey] = {}
         self._partly = -1
-        """The latest minute that dropped batches have something of."""
+        """The latest minute with usage from dropped batches."""
 
     async def verify(self, watermark: int, tip: str | None) -> LedgerTotals:
-        """Return the totals of the edge's batches, if all agrees with them; raises BrokenChainError."""
+        """Return the totals of the edge's batches if the ledger agrees with them. Raises BrokenChainError."""
         checkpoint = await find_checkpoint(self._connection, self._edge)
         self._partly = -1 if checkpoint is None else checkpoint.minute
         self._numbers = await fetch_series_numbers(self._connection, self._edge)
@@ -158,14 +158,14 @@ class EdgeVerifier:
         return LedgerTotals(1, count[COUNTED] + gone, count[GAP], count[QUARANTINED], total, gone)
 
     async def verify_events(self) -> LedgerTotals:
-        """Verify service-reported usage against its events and return its totals; raises BrokenChainError."""
+        """Verify service-reported usage against its events, and return its totals. Raises BrokenChainError."""
         self._numbers = await fetch_series_numbers(self._connection, self._edge)
         self._names = {number: what for what, number in self._numbers.items()}
         others = await self._find_days()
         columns = events.c
         minute = (columns.time - columns.time % MINUTE).label("minute")
         split = sa.func.coalesce(columns.folded, columns.dimensions).label("split")
-        counts = sa.case((columns.is_summed == 1, columns.value), else_=0)  # 2: it was taken back.
+        counts = sa.case((columns.is_summed == 1, columns.value), else_=0)  # 2: the event was taken back.
         value = sa.cast(sa.func.sum(counts), sa.BigInteger)
         statement = (
             sa.select(minute, columns.customer, columns.meter, split, value, sa.func.count())
@@ -184,7 +184,7 @@ class EdgeVerifier:
                 reported = {}
             day = at - at % DAY
             others.discard(day)
-            if sum_:  # The ledger has no row of events of nothing.
+            if sum_:  # The ledger has no rows for events with a sum of zero.
                 reported.setdefault(at, {})[EVENTS_REGION, customer, meter, EVENTS_ROUTE, text] = sum_
             number += count
         if day is not None:
@@ -194,7 +194,7 @@ class EdgeVerifier:
         return LedgerTotals(total=total, events=number)
 
     async def _verify_watermark(self, watermark: int, settled: int) -> None:
-        """Check that its batches come to its watermark; raises BrokenChainError."""
+        """Check that the edge's last batch matches its watermark. Raises BrokenChainError."""
         columns = batches.c
         last = sa.select(columns.last).where(columns.edge == self._edge).order_by(columns.seq.desc()).limit(1)
         settled = max(settled, (await self._connection.execute(last)).scalar_one_or_none() or 0)
@@ -212,14 +212,14 @@ class EdgeVerifier:
         return {row[0]: row[1] for row in rows}
 
     async def _find_days(self) -> set[int]:
-        """Return the days of which anything is there, whether batches say so or not."""
+        """Return the days with any rows, whether batches cover them or not."""
         days_with_usage: set[int] = set()
         for table in (hours, days, dropped):
             number, time = table.primary_key
             there = sa.select(time - time % DAY).join(series, series.c.id == number)
             of_edge = there.where(series.c.edge == self._edge).distinct()
             days_with_usage.update((await self._connection.execute(of_edge)).scalars())
-        # Of minutes there are too many to look at each for that: from one day to the next, by the index.
+        # There are too many minutes to scan them all, so the index is used to skip from one day to the next.
         after: sa.BindParameter[int] = sa.bindparam("after", type_=sa.BigInteger)
         minute = sa.select(sa.func.min(ledger.c.minute)).where(ledger.c.series == series.c.id, ledger.c.minute >= after)
         first = sa.select(sa.func.min(minute.correlate(series).scalar_subquery()))
@@ -231,7 +231,7 @@ class EdgeVerifier:
         return days_with_usage
 
     async def _verify_day(self, day: int, reported: Mapping[int, Mapping[SeriesKey, int]]) -> int:
-        """Verify a day against batch values by minute and return its sum; raises BrokenChainError."""
+        """Verify a day against batch values by minute, and return its sum. Raises BrokenChainError."""
         rolled = self._rolled
         expected = self._resolve_numbers(reported)
         minutes = await self._fetch_cells(ledger, day, rolled.minutes_from)
@@ -243,7 +243,7 @@ class EdgeVerifier:
             self._compare_sums("hour", by_hour, sum_cells(settled, HOUR), "its minutes")
         if day >= rolled.hours_from:
             self._compare_sums("day", by_day, sum_cells(by_hour, DAY), "its hours")
-        # Together with what is not rolled up yet, a day is all that there ever was of it.
+        # A day's row plus the minutes that are not rolled up yet is all usage of that day.
         rest = {cell: value for cell, value in minutes.items() if cell not in settled}
         total = add_cells(by_day, sum_cells(rest, DAY))
         self._compare_sums(
@@ -252,7 +252,7 @@ class EdgeVerifier:
         return sum(total.values())
 
     def _resolve_numbers(self, reported: Mapping[int, Mapping[SeriesKey, int]]) -> Cells:
-        """Resolve reported series to their numbers; raises BrokenChainError if one has none."""
+        """Resolve reported series to their numbers. Raises BrokenChainError if one has none."""
         for minute, values in reported.items():
             for what in values.keys() - self._numbers.keys():
                 raise BrokenChainError(
@@ -276,7 +276,7 @@ class EdgeVerifier:
         return {(time, number): value for time, number, value in rows}
 
     def _compare_minutes(self, minutes: Cells, expected: Cells) -> None:
-        """Check that these minutes are what batches say; raises BrokenChainError."""
+        """Check that these minutes equal the batches. Raises BrokenChainError."""
         for cell in self._iterate_cells(minutes, expected):
             value, there = expected.get(cell, 0), minutes.get(cell)
             if cell[0] < self._rolled.minutes_from:
@@ -288,7 +288,7 @@ class EdgeVerifier:
                 )
 
     def _compare_sums(self, unit: str, actual: Cells, expected: Cells, of: str) -> None:
-        """Check that these hours or days are the sums that they should be; raises BrokenChainError."""
+        """Check that these hours or days equal the expected sums. Raises BrokenChainError."""
         for cell in self._iterate_cells(actual, expected):
             one, other = actual.get(cell, 0), expected.get(cell, 0)
             if one != other:
@@ -302,13 +302,13 @@ class EdgeVerifier:
 
 
 def describe_series(what: SeriesKey) -> str:
-    """Return a series in words."""
+    """Describe a series in words."""
     region, customer, meter, route, dimensions = what
     return f"{customer} {meter} {route}{' ' if dimensions else ''}{dimensions} of {region}"
 
 
 def sum_cells(cells: Cells, unit: int) -> Cells:
-    """Add cells up by the hour or day: `unit` is its length in seconds."""
+    """Sum cells by hour or day. `unit` is its length in seconds."""
     sums: Cells = defaultdict(int)
     for (time, number), value in cells.items():
         sums[time - time % unit, number] += value

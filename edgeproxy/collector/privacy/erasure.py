@@ -1,9 +1,8 @@
-"""The erasure of customers, as the map of personal data says.
+"""The erasure of customers according to the map of personal data.
 
 An erasure is one transaction: a process that dies in it has erased nothing, and erases again. Only events are cleared
-before it, some at a time, as a customer may have millions: what is left of them goes with the rest. The id and the tier
-of a customer stay, and its name or pseudonym: they are in the ledger and on invoices, and no other customer may get
-them.
+before it, in several transactions, because a customer may have millions; the erasure clears the rest. A customer's id,
+tier, and name or pseudonym stay: they are in the ledger and on invoices, and no other customer may reuse them.
 """
 
 from collections import Counter
@@ -37,14 +36,14 @@ from edgeproxy.collector.privacy.own_rows import select_own
 from edgeproxy.collector.privacy.rejected_events import match_events, names_one
 
 ERASE_MAX = 100
-"""Customers that one transaction erases."""
+"""The most customers that one transaction erases."""
 EVENTS_MAX = 5000
-"""Events that one transaction clears before an erasure."""
+"""The most events that one transaction clears before an erasure."""
 COLLECTOR = Caller("collector")
 LATE_MS = 8 * DAY_MS
-"""For how long what comes of a customer after the erasure is looked for: edges that are cut off ship for a week."""
+"""For how long rows that arrive after an erasure are erased, too. A cut-off edge ships for up to a week."""
 LATE_KEPT = frozenset(("alerts", "alert_deliveries", "alert_handling"))
-"""Tables whose rows are kept if they have come after the erasure."""
+"""Tables whose rows are kept even if they arrived after the erasure."""
 
 
 class ErasedCustomer(NamedTuple):
@@ -55,12 +54,12 @@ class ErasedCustomer(NamedTuple):
 
 
 async def list_due(connection: AsyncConnection, before: int) -> list[str]:
-    """List the names of customers whose deletion began before this Unix millisecond, ERASE_MAX at most."""
+    """List the names of customers whose deletion began before this Unix millisecond, at most ERASE_MAX."""
     return [row.name for row in await fetch_stored_rows(connection, _select_due(before))]
 
 
 async def erase_due_customers(database: Database, before: int) -> list[ErasedCustomer]:
-    """Erase customers whose deletion began before this Unix millisecond, ERASE_MAX at most, and return them."""
+    """Erase customers whose deletion began before this Unix millisecond, at most ERASE_MAX, and return them."""
     return await erase_selected(database, COLLECTOR, _select_due(before), skip_locked=True)
 
 
@@ -69,8 +68,8 @@ async def erase_selected(
 ) -> list[ErasedCustomer]:
     """Erase the customers that a statement selects as whole rows, and return them.
 
-    They are erased in one transaction, or if that fails each in its own: then those who cannot be erased are set aside,
-    and keep nobody else's data.
+    They are erased in one transaction. If that fails, each is erased in its own; customers who cannot be erased are set
+    aside, so that they do not prevent the erasure of the others.
     """
 
     async def erase(statement: AnySelect) -> list[ErasedCustomer]:
@@ -83,7 +82,7 @@ async def erase_selected(
         return await erase(selected)
     except CONNECTION_ERRORS:
         raise
-    except Exception as error:  # Any: what one customer has must keep nobody else's data.
+    except Exception as error:  # Any error: one customer's data must not prevent the erasure of others.
         log.get_logger().error("customers are erased one by one", why=format_reason(error))
     erased: list[ErasedCustomer] = []
     async with database.reading() as connection:
@@ -105,7 +104,7 @@ def _select_due(before: int) -> AnySelect:
 
 
 def is_moving_unsettled() -> sa.ColumnElement[bool]:
-    """Return the condition that a customer is on its way to another residency, or has credits that have to go there."""
+    """Return the condition that a customer is moving to another residency, or has credits that must go there."""
     move, later = customer_moves.c, customer_moves.alias()
     has_credits = sa.exists().where(credit_balances.c.customer == move.customer, credit_balances.c.balance != 0)
     is_unsettled = move.ended_at.is_(None) | move.promised.is_not(None) | ((move.state == "left") & has_credits)
@@ -120,14 +119,14 @@ async def is_unsettled(connection: AsyncConnection, customer: str) -> bool:
 
 
 async def erase_customers(connection: AsyncConnection, caller: Caller, rows: Sequence[CustomerRow]) -> Counter[str]:
-    """Erase customers, whose rows are locked; return how many rows of each table are deleted or cleared.
+    """Erase customers with locked rows. Return the number of deleted or cleared rows by table.
 
-    One that nobody has deleted is deleted first, so that edges refuse it. Raises AccountStateError.
+    A customer that is not deleted yet is deleted first, so that edges refuse it. Raises AccountStateError.
     """
     if not rows:
         return Counter()
     counts = await _erase_rows(connection, [row.id for row in rows], [row.name for row in rows])
-    # Of a customer with a pseudonym a service may have written the name where nothing replaces it.
+    # A service may have written the name of a customer with a pseudonym in a place without pseudonyms.
     shown = frozenset(row.display_name for row in rows if row.display_name)
     counts["dead_letters"] += await _delete_dead_letters(connection, shown)
     await documents.enqueue_changes(connection, documents.ERASED, [""])
@@ -139,9 +138,9 @@ async def erase_customers(connection: AsyncConnection, caller: Caller, rows: Seq
 
 
 async def clear_events(database: Database, names: Sequence[str], before: int | None = None) -> int:
-    """Clear events of customers, EVENTS_MAX at a time, so that an erasure after it is short; return their number.
+    """Clear events of customers, EVENTS_MAX at a time, so that a later erasure is short. Return their number.
 
-    With `before` they are those of `list_due`, of whom each may be restored at any time: then its events stay.
+    With `before` the names are from `list_due`. Any of these customers may be restored meanwhile; its events then stay.
     """
     count = 0
     while names:
@@ -170,12 +169,15 @@ def _match_personal_events(names: Sequence[str]) -> sa.ColumnElement[bool]:
 
 
 def has_cleared(table: sa.Table) -> sa.ColumnElement[bool]:
-    """Return the condition that a row has something that an erasure clears; for events, that of their index."""
+    """Return the condition that a row has data that an erasure clears.
+
+    For events it matches the condition of their index.
+    """
     return sa.or_(*(table.c[column].is_not(None) for column in TABLES[table.name].cleared))
 
 
 async def list_late(connection: AsyncConnection, now: int) -> list[Sequence[ErasedCustomer]]:
-    """List who was erased less than LATE_MS before this Unix millisecond, ERASE_MAX at a time."""
+    """List customers erased less than LATE_MS before this Unix millisecond, in groups of ERASE_MAX."""
     erased_at = customers_table.c.erased_at
     chosen = sa.select(customers_table.c.id, customers_table.c.name).where(erased_at >= now - LATE_MS)
     rows = [ErasedCustomer(*row) for row in await connection.execute(chosen.order_by(erased_at))]
@@ -183,11 +185,11 @@ async def list_late(connection: AsyncConnection, now: int) -> list[Sequence[Eras
 
 
 async def erase_late_rows(connection: AsyncConnection, erased: Sequence[ErasedCustomer]) -> Counter[str]:
-    """Erase what has come of customers after their erasure; return how many rows of each table.
+    """Erase rows of customers that arrived after the erasure. Return the number of rows by table.
 
-    A transaction that was under way, a batch of an edge that was cut off, a webhook of Stripe or somebody at a sign-in
-    page may insert a row that no erasure has seen, and a data key with it, by which it could be read. Alerts stay, as
-    they tell operators what such a customer owes.
+    A running transaction, a batch of a cut-off edge, a webhook of Stripe or a person at a sign-in page may insert a row
+    after the erasure, and a data key that could decrypt it. Alerts stay, because they tell operators the debts of such
+    a customer.
     """
     return await _erase_rows(connection, [one.id for one in erased], [one.name for one in erased], LATE_KEPT)
 
@@ -195,7 +197,10 @@ async def erase_late_rows(connection: AsyncConnection, erased: Sequence[ErasedCu
 async def _erase_rows(
     connection: AsyncConnection, ids: Sequence[str], names: Sequence[str], excluded: frozenset[str] = frozenset()
 ) -> Counter[str]:
-    """Delete or clear the rows of customers, as the map says, but for the tables `excluded`; return the numbers."""
+    """Delete or clear rows of customers as the map says, except in the tables `excluded`.
+
+    Return the numbers by table.
+    """
     await end_allocations(connection, holdings.c.customer.in_(names))
     counts = Counter({"dead_letters": await _delete_dead_letters(connection, frozenset(names))})
     for name, entry in TABLES.items():
@@ -213,7 +218,7 @@ async def _erase_rows(
 
 
 async def _erase_customer(connection: AsyncConnection, caller: Caller, row: CustomerRow) -> None:
-    """Clear the row of a customer, and put that on record."""
+    """Clear the row of a customer, and record that in the audit log."""
     state = compute_customer_state(row).value
     if row.deleting_since is None:
         row = await customers.transition(connection, row, deleting_since=now_ms())

@@ -1,8 +1,8 @@
-"""Consumption of prepaid credits: usage is read from the ledger hour by hour, and booked.
+"""The consumption of prepaid credits: usage is read from the ledger hour by hour and booked.
 
-The meter of costs counts millicredits. An hour is booked once it is complete; its value is fixed in the transaction
-that reads the ledger. A later comparison with the ledger finds what came late, and books it as a revision of its hour.
-Nothing is booked twice: a customer, an hour and a revision have one transaction.
+The cost meter counts millicredits. An hour is booked once it is complete; the transaction that reads the ledger fixes
+its value. A later comparison with the ledger finds late usage and books it as a revision of its hour. Nothing is booked
+twice, because customer, hour and revision identify a single transaction.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,29 +27,29 @@ from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.config.collector.currency_units import USD
 
 COMPLETE_SECONDS = 900
-"""Seconds after its end at which an hour is complete; edges ship each minute, and later usage is a revision."""
+"""How many seconds after its end an hour is complete. Edges ship each minute; later usage is a revision."""
 EVER = 253_402_300_799
 """The last Unix second of the year 9999."""
 MODEL = "model"
-"""The dimension that says which model was used."""
+"""The dimension that names the model."""
 AMOUNT_MAX = 10**15
-"""Millicredits of a customer's hour that are booked at most: a billion US dollars. More is a meter gone wrong."""
+"""The most millicredits to book for a customer's hour: a billion US dollars. A larger value is a fault of the meter."""
 
 
 Amounts = Mapping[str, int]
-"""Millicredits or units by model; the model is empty where none was given, or none was queried."""
+"""Millicredits or units by model. The model is empty if usage has none, or if models were not queried."""
 T = TypeVar("T", str, tuple[str, str])
 
 
 class CreditMeters(NamedTuple):
-    """The meters that are read of the ledger, for credits of a currency."""
+    """The ledger meters to read for credits of a currency."""
 
     cost: str
-    """The meter that counts the millicredits which a customer pays."""
+    """The meter that counts the millicredits that a customer pays."""
     cogs: Mapping[str, int] = {}
     """Our cost of a unit of other meters, in 10⁻¹² smallest units."""
     others: Mapping[str, "CreditMeters"] = {}
-    """Those of credits in other currencies than US dollars, by their codes."""
+    """The meters for credits in currencies other than US dollars, by currency code."""
 
     @property
     def by_currency(self) -> Mapping[str, "CreditMeters"]:
@@ -58,7 +58,7 @@ class CreditMeters(NamedTuple):
 
 
 class CreditCustomer(NamedTuple):
-    """A customer who pays by credits, and the Unix second since when."""
+    """A customer who pays with credits, and the Unix second since when."""
 
     id: str
     since: int
@@ -67,20 +67,20 @@ class CreditCustomer(NamedTuple):
 
 
 class LateHour(NamedTuple):
-    """An hour of a customer, by name, of which less is booked than the ledger has."""
+    """An hour of a customer, by name, that has more usage in the ledger than is booked."""
 
     customer: str
     hour: int
 
 
 async def book_next_hour(database: Database, meters: CreditMeters, now: float) -> bool:
-    """Book the next complete hour, and the grants that expire by its end; return False where no hour is complete."""
+    """Book the next complete hour, and the grants that expire by its end. Return False if no hour is complete."""
     async with database.writing() as connection, open_journal(connection) as books:
         hour = books.slice or await _find_first_hour(connection)
         if hour is None or hour + HOUR + COMPLETE_SECONDS > now:
             return False
         until = hour + HOUR
-        await database.lock_rollup(connection)  # Else what is rolled up meanwhile counts twice.
+        await database.lock_rollup(connection)  # Otherwise usage that is rolled up meanwhile would count twice.
         payers = await _fetch_payers(connection, until)
         await books.load_balances([payer.id for payer in payers.values()])
         for currency, of_currency in meters.by_currency.items():
@@ -91,7 +91,7 @@ async def book_next_hour(database: Database, meters: CreditMeters, now: float) -
 
 
 async def _book_hour(books: Journal, meters: CreditMeters, span: Span, payers: Mapping[str, CreditCustomer]) -> None:
-    """Book the usage of an hour, by payers whose credits are in one currency."""
+    """Book the usage of an hour for payers whose credits are in one currency."""
     if not payers:
         return
     used = await _fetch_totals(books.connection, meters.cost, span, payers, MODEL)
@@ -102,13 +102,12 @@ async def _book_hour(books: Journal, meters: CreditMeters, span: Span, payers: M
 
 
 def _select_payers(payers: Mapping[str, CreditCustomer], currency: str) -> dict[str, CreditCustomer]:
-    """Return the payers whose credits are in a currency, by name."""
+    """Return the payers with credits in a currency, by name."""
     return {name: payer for name, payer in payers.items() if payer.currency == currency}
 
 
 async def revise_day(database: Database, meters: CreditMeters, day: int) -> int:
-    """Book late usage of the hours of a day, and usage that was taken back; return the number of hours that had
-    some."""
+    """Book late and taken-back usage of the hours of a day. Return the number of hours with such usage."""
     async with database.reading(whole=True) as connection:
         late = await _list_late_hours(connection, meters, day)
         corrected = await _list_corrected_hours(connection, meters, day)
@@ -125,14 +124,12 @@ async def revise_day(database: Database, meters: CreditMeters, day: int) -> int:
 
 
 async def fetch_pending(connection: AsyncConnection, meters: CreditMeters, customer: str) -> int:
-    """Return the millicredits that a customer, by name, has used in hours that are not booked yet, as far as the ledger
-    has them."""
+    """Return the millicredits that a customer, by name, has used in unbooked hours, according to the ledger."""
     return (await fetch_pending_by_name(connection, meters, customer)).get(customer, 0)
 
 
 async def fetch_pending_by_name(connection: AsyncConnection, meters: CreditMeters, *names: str) -> dict[str, int]:
-    """Return the millicredits in hours that are not booked yet of these customers, or by default of all who pay by
-    credits, by name."""
+    """Return the millicredits in unbooked hours by customer name, by default of all who pay with credits."""
     booked = (await connection.execute(sa.select(credit_head.c.slice))).scalar_one()
     pending: dict[str, int] = {}
     for name in names or (None,):
@@ -145,7 +142,7 @@ async def fetch_pending_by_name(connection: AsyncConnection, meters: CreditMeter
 
 
 def format_source(customer: str, hour: int, revision: int) -> str:
-    """Return the source of a consumption, which is unique: customer, hour and revision."""
+    """Return the unique source of a consumption: customer, hour and revision."""
     return f"{customer}/{queries.format_time(hour)}/{revision}"
 
 
@@ -157,8 +154,10 @@ def _book_usage(
     amounts: Amounts,
     costs: Mapping[tuple[str, str], int],
 ) -> None:
-    """Book a customer's usage of an hour and its cost to us, by meter and model; `when` is the hour and its
-    revision."""
+    """Book a customer's usage of an hour and its cost to us, by meter and model.
+
+    `when` is the hour and its revision.
+    """
     hour, revision = when
     source, amount = format_source(customer, hour, revision), sum(amounts.values())
     if amount > AMOUNT_MAX:
@@ -173,7 +172,7 @@ def _book_usage(
 
 
 async def _revise_hour(books: Journal, meters: CreditMeters, late: LateHour) -> int:
-    """Book the next revision of an hour where it still differs; return the number of revisions, 0 or 1."""
+    """Book the next revision of an hour if it still differs. Return the number of revisions, 0 or 1."""
     customer, hour = late
     payers = await _fetch_payers(books.connection, hour + HOUR, customer)
     id_, span = payers[customer].id, Span(hour, hour + HOUR)
@@ -202,7 +201,7 @@ async def _revise_hour(books: Journal, meters: CreditMeters, late: LateHour) -> 
 
 
 async def _list_corrected_hours(connection: AsyncConnection, meters: CreditMeters, day: int) -> dict[LateHour, int]:
-    """Return the millicredits that were taken back of each booked hour of a day."""
+    """Return the millicredits taken back from each booked hour of a day."""
     booked_until = (await connection.execute(sa.select(credit_head.c.slice))).scalar_one()
     columns, costs = events.c, [of_currency.cost for of_currency in meters.by_currency.values()]
     statement = sa.select(columns.customer, columns.time, columns.value).where(
@@ -219,7 +218,10 @@ async def _list_corrected_hours(connection: AsyncConnection, meters: CreditMeter
 
 
 async def _refund_hour(books: Journal, meters: CreditMeters, corrected: LateHour, most: int) -> int:
-    """Give back what is booked of an hour and was taken back since, at most so much; return whether anything was."""
+    """Refund booked usage of an hour that was taken back since, at most `most`.
+
+    Return the number of refunded hours, 0 or 1.
+    """
     customer, hour = corrected
     payers = await _fetch_payers(books.connection, hour + HOUR, customer)
     if customer not in payers:
@@ -252,16 +254,16 @@ def _compute_costs(meters: CreditMeters, quantities: Mapping[str, Amounts]) -> d
 
 
 def compute_growth(now: Mapping[T, int], before: Mapping[T, int]) -> dict[T, int]:
-    """Return the growth of each value that has grown. Together they grow by no more than their sum does.
+    """Return the growth of each value that has grown, limited to the growth of their sum.
 
-    Usage that was booked without a model is of one of them.
+    Usage booked without a model may reappear under a model, so the values alone could grow by more.
     """
     growth = {name: value - before.get(name, 0) for name, value in now.items()}
     return limit_parts(growth, sum(now.values()) - sum(before.values()))
 
 
 def limit_parts(parts: Mapping[T, int], most: int) -> dict[T, int]:
-    """Return these parts, one after another, until they come to `most`; empty ones are left out."""
+    """Return these parts, in order of name, until they reach `most`; empty ones are left out."""
     limited: dict[T, int] = {}
     for name, part in sorted(parts.items()):
         limited_part = min(part, most - sum(limited.values()))
@@ -271,13 +273,13 @@ def limit_parts(parts: Mapping[T, int], most: int) -> dict[T, int]:
 
 
 async def _find_first_hour(connection: AsyncConnection) -> int | None:
-    """Return the hour in which the first customer got credits; None where none has."""
+    """Return the hour in which the first customer got credits, or None."""
     since = (await connection.execute(sa.select(sa.func.min(credit_balances.c.since)))).scalar_one()
     return None if since is None else int(since - since % HOUR)
 
 
 async def _fetch_payers(connection: AsyncConnection, until: int, name: str | None = None) -> dict[str, CreditCustomer]:
-    """Return the customers who pay by credits before `until`, by name: all, or the one of this name."""
+    """Return the customers who pay with credits before `until`, by name: all, or the one of this name."""
     statement = (
         sa.select(customers.c.name, credit_balances.c.customer, credit_balances.c.since, customers.c.currency)
         .join_from(credit_balances, customers, customers.c.id == credit_balances.c.customer)
@@ -292,7 +294,8 @@ async def _fetch_payers(connection: AsyncConnection, until: int, name: str | Non
 async def _fetch_totals(
     connection: AsyncConnection, meter: str, whole: Span, payers: Mapping[str, CreditCustomer], *split: str
 ) -> dict[str, dict[str, int]]:
-    """Return each payer's usage of a meter since it pays by credits, by name; `split` by MODEL, or not.
+    """Return the usage of a meter by payer, by name, since each pays with credits; with MODEL in `split`, by model,
+    too.
 
     Usage in times without charging is left out.
     """
@@ -311,7 +314,7 @@ async def _fetch_totals(
 async def _fetch_usage(
     connection: AsyncConnection, meter: str, span: Span, payers: Mapping[str, CreditCustomer], split: tuple[str, ...]
 ) -> dict[str, dict[str, int]]:
-    """Return each payer's usage of a meter in a span since it pays by credits, by name."""
+    """Return the usage of a meter in a span by payer, by name, since each pays with credits."""
     usage: dict[str, dict[str, int]] = {}
 
     async def add_usage(only: str | None, since: int, until: int) -> None:
@@ -330,7 +333,7 @@ async def _fetch_usage(
 
 
 async def _list_late_hours(connection: AsyncConnection, meters: CreditMeters, day: int) -> list[LateHour]:
-    """Return the hours of a day of which less is booked."""
+    """Return the hours of a day that have more usage than is booked."""
     booked_until = (await connection.execute(sa.select(credit_head.c.slice))).scalar_one()
     until = min(day + DAY, booked_until)
     if until <= day:
@@ -351,7 +354,7 @@ async def _compare_hours(
     payers: Mapping[str, CreditCustomer],
     booked: Mapping[str, Mapping[int, int]],
 ) -> list[LateHour]:
-    """Return the hours of which less is booked than a meter has, of payers whose credits are in one currency."""
+    """Return the hours with more usage of a meter than is booked, for payers whose credits are in one currency."""
     late: list[LateHour] = []
     used = await _fetch_totals(connection, meter, span, payers) if payers else {}
     for customer, amounts in sorted(used.items()):
@@ -366,8 +369,7 @@ async def _compare_hours(
 
 
 async def _fetch_booked(connection: AsyncConnection, start: int, until: int) -> dict[str, dict[int, int]]:
-    """Return the millicredits that are booked of each customer's hours, by customer id, less what was taken back of
-    them."""
+    """Return the booked millicredits of each customer's hours, by customer id, less refunded usage."""
     columns = credit_transactions.c
     total = sa.cast(sa.func.sum(-columns.amount), sa.BigInteger)
     statement = (
@@ -382,7 +384,7 @@ async def _fetch_booked(connection: AsyncConnection, start: int, until: int) -> 
 
 
 async def _find_last_revision(connection: AsyncConnection, customer: str, hour: int) -> int:
-    """Return the last revision of an hour that is booked, of usage or of its cost."""
+    """Return the number of the last booked revision of an hour, for usage or cost."""
     columns = credit_transactions.c
     statement = sa.select(columns.source).where(
         columns.kind.in_(("consumption", "cost")), columns.slice == hour, columns.customer == customer

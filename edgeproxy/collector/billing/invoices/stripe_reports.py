@@ -1,8 +1,8 @@
-"""Invoices as Stripe reports them, and what becomes of ours.
+"""Invoices as Stripe reports them, and the effect on ours.
 
-A person may touch at Stripe what is not closed here: an invoice whose lines are not written yet. One that was deleted,
-voided, or finalized without any amount is replaced by a new one at the freeze. One that was finalized with an amount
-holds ours, as another would charge the customer twice. STEPS has each case.
+A person may change at Stripe an invoice that is not closed here, so its lines are not written yet. If it was deleted,
+voided, or finalized without any amount, a new one replaces it at the freeze. If it was finalized with an amount, our
+invoice is held, because another one would charge the customer twice. STEPS lists each case.
 """
 
 from collections.abc import Mapping
@@ -25,37 +25,37 @@ from edgeproxy.config.collector.currency_units import to_decimal
 
 
 class Report(StrEnum):
-    """What Stripe reports of an invoice."""
+    """The state of an invoice in a report by Stripe."""
 
     DRAFT = "draft"
     GONE = "gone"
-    """It was deleted, or is void."""
+    """It was deleted or is void."""
     EMPTY = "empty"
-    """It is finalized, and has no amount."""
+    """It is finalized and has no amount."""
     FINALIZED = "finalized"
 
 
 class Progress(Enum):
-    """How far an invoice of ours is."""
+    """The progress of our invoice."""
 
     UNWRITTEN = "unwritten"
-    """Its lines are not written: it is a draft, or was one when it was held."""
+    """Its lines are not written: it is a draft, or was held as a draft."""
     CLOSING = "closing"
-    """It is being delivered, and the delivery looks for itself."""
+    """It is being delivered, and the delivery itself reads Stripe's state."""
     DELIVERED = "delivered"
     """It is being delivered, and this is the delivery's report."""
     WRITTEN = "written"
 
 
 class ReportStep(Enum):
-    """What a report leads to."""
+    """The effect of a report."""
 
     NOTE = "note"
-    """Only links are taken over."""
+    """Only links are stored."""
     TAKE = "take"
-    """Stripe's state and amounts are taken over."""
+    """Stripe's state and amounts are stored."""
     REPLACE = "replace"
-    """A new invoice is made at Stripe, and this one is none of ours any more."""
+    """A new invoice is created at Stripe, and this one is no longer ours."""
     HOLD = "hold"
 
 
@@ -71,7 +71,7 @@ STEPS: Final[Mapping[Progress, Mapping[Report, ReportStep]]] = {
 
 
 def classify_report(stripe_invoice: StripeObject) -> Report:
-    """Return what an invoice of Stripe's reports; one that is gone there has `deleted`."""
+    """Classify an invoice fetched from Stripe. If it was deleted there, it has `deleted`."""
     status = stripe_invoice.get("status")
     if stripe_invoice.get("deleted") or status == invoices.VOID:
         return Report.GONE
@@ -81,8 +81,10 @@ def classify_report(stripe_invoice: StripeObject) -> Report:
 
 
 def is_replaced(row: InvoiceRow, stripe_invoice: StripeObject) -> bool:
-    """Return whether an invoice with written lines needs another one at Stripe, as this one is gone, or was finalized
-    without them."""
+    """Return whether an invoice with written lines needs a new one at Stripe.
+
+    It does if Stripe's invoice is gone or was finalized without the lines.
+    """
     report = classify_report(stripe_invoice)
     return report is Report.GONE or (report is Report.EMPTY and row.subtotal != 0)
 
@@ -93,30 +95,30 @@ def is_finalized_by_hand(stripe_invoice: StripeObject) -> bool:
 
 
 def add_replaced_id(row: InvoiceRow) -> str:
-    """Return the `replaced_ids` of an invoice once its present id at Stripe is none of ours any more."""
+    """Return the `replaced_ids` of an invoice once its current Stripe id is given up."""
     return ",".join(filter(None, (row.replaced_ids, row.stripe_id)))
 
 
 async def apply_stripe_invoice(
     connection: AsyncConnection, stripe_invoice: StripeObject, *, is_delivered: bool = False
 ) -> None:
-    """Take over an invoice of Stripe's as it was fetched now, with an alert once a payment of it has failed. Of
-    invoices that are not ours only the customer's balance is booked.
+    """Apply an invoice just fetched from Stripe, and raise an alert if a payment of it has failed.
 
-    `is_delivered` says that the delivery reports it: until then what is being delivered stays so, as it is not paid or
+    For invoices that are not ours, only the change of the customer's balance is booked. `is_delivered` means that the
+    delivery reports the invoice. Without it, an invoice that is being delivered keeps its state, as it is not paid or
     sent yet.
     """
     own = await invoices.find_own(connection, stripe_invoice)
-    is_ours = own is not None and await invoices.is_written(connection, own.id)  # Else somebody finalized it by hand.
+    is_ours = own is not None and await invoices.is_written(connection, own.id)  # Otherwise a person finalized it.
     if not is_ours and stripe_invoice.get("ending_balance") is not None:
-        # Without a lock on a row of ours: whoever books invoices opens the journal first.
+        # Our row is not locked yet: booking an invoice always opens the journal first.
         credited = (stripe_invoice.get("starting_balance") or 0) - stripe_invoice["ending_balance"]
         await book_foreign_change(connection, stripe_invoice, credited)
     if own is None:
         return
     row = await invoices.find_own(connection, stripe_invoice, lock=True)
     if row is None:
-        return  # Replaced meanwhile.
+        return  # It was replaced meanwhile.
     step = STEPS[await _find_progress(connection, row, is_delivered)][classify_report(stripe_invoice)]
     if step is ReportStep.REPLACE:
         await replace_invoice(connection, row, stripe_invoice)
@@ -135,7 +137,7 @@ async def _find_progress(connection: AsyncConnection, row: InvoiceRow, is_delive
 async def _take_over(
     connection: AsyncConnection, row: InvoiceRow, stripe_invoice: StripeObject, *, has_state: bool
 ) -> None:
-    """Take over the links of an invoice and, with `has_state`, its state and amounts as far as TRANSITIONS allows."""
+    """Store the links of an invoice and, with `has_state`, its state and amounts as far as TRANSITIONS allows."""
     values: dict[str, object] = {
         "stripe_id": stripe_invoice["id"],
         "pdf": stripe_invoice.get("invoice_pdf"),
@@ -147,7 +149,7 @@ async def _take_over(
         return
     await store_parties(connection, row.id, row.customer, stripe_invoice)
     values |= {"total": stripe_invoice["total"], "error": None, **_parse_amounts(stripe_invoice)}
-    if row.accepted_why is not None or row.held_why is not None:  # As Stripe has it, whatever ours was.
+    if row.accepted_why is not None or row.held_why is not None:  # Stripe's amount holds, whatever ours was.
         values["subtotal"] = stripe_invoice["subtotal"]
     if state == row.state:
         await invoices.update_invoice(connection, row.id, **values)
@@ -159,17 +161,16 @@ async def _take_over(
 
 
 REPLACED = {"void": "voided", "paid": "finalized without an amount"}
-"""What was done by hand to a draft that is replaced, by its status at Stripe."""
+"""The manual change to a replaced draft, by its status at Stripe."""
 
 
 async def replace_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_invoice: StripeObject) -> InvoiceRow:
-    """Have another invoice made at Stripe in the place of one that was deleted, voided or finalized there by hand;
-    return the row as it is by now."""
+    """Replace an invoice that a person deleted, voided or finalized at Stripe. Return the updated row."""
     status = "deleted" if stripe_invoice.get("deleted") else str(stripe_invoice["status"])
     replaced = add_replaced_id(row._replace(stripe_id=stripe_invoice["id"]))
     values: dict[str, object] = {"stripe_id": None, "url": None, "replaced_ids": replaced, "try_at": 0}
     if not await invoices.is_written(connection, row.id):
-        values |= {"subtotal": 0, "total": 0, "accepted_why": None}  # They were of the other one.
+        values |= {"subtotal": 0, "total": 0, "accepted_why": None}  # They belonged to the other invoice.
     await invoices.update_invoice(connection, row.id, **values)
     await raise_once(
         connection,
@@ -186,7 +187,7 @@ async def replace_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_i
 
 
 async def _hold_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_invoice: StripeObject) -> None:
-    """Hold an invoice that somebody has finalized at Stripe with an amount, before ours is closed."""
+    """Hold an invoice that a person finalized at Stripe with an amount before ours was closed."""
     status = stripe_invoice["status"]
     total = format_amount(stripe_invoice["total"], stripe_invoice["currency"])
     key = f"invoice-finalized:{row.id}:{stripe_invoice['id']}"
@@ -213,7 +214,7 @@ async def _hold_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_inv
 
 
 def _parse_amounts(stripe_invoice: StripeObject) -> dict[str, object]:
-    """Return the columns with the amounts, the number and the times of an invoice that is finalized at Stripe."""
+    """Return the columns for the amounts, the number and the times of an invoice finalized at Stripe."""
     is_due = stripe_invoice.get("status") in (invoices.OPEN, invoices.UNCOLLECTIBLE)
     times = stripe_invoice.get("status_transitions") or {}
     issued_at = times.get("finalized_at")
@@ -231,7 +232,7 @@ def _parse_amounts(stripe_invoice: StripeObject) -> dict[str, object]:
 
 
 async def _raise_payment_failed(connection: AsyncConnection, row: InvoiceRow, stripe_invoice: StripeObject) -> None:
-    """Raise the alert that a payment of an invoice has failed which was not tried from here."""
+    """Raise the alert that a payment of an invoice failed which was not tried from here."""
     retry = stripe_invoice.get("next_payment_attempt")
     alert = Alert(
         key=f"payment-failed:{row.id}",
@@ -253,7 +254,7 @@ async def _raise_payment_failed(connection: AsyncConnection, row: InvoiceRow, st
 
 
 def build_paid_twice_alert(row: InvoiceRow, now: float) -> Alert:
-    """Return the alert about an invoice that was paid through Stripe before a transfer could settle it."""
+    """Return the alert about an invoice that was paid through Stripe before a bank transfer could settle it."""
     return Alert(
         key=f"invoice-paid-twice:{row.id}",
         kind=AlertKind.INVOICE_PAID_TWICE,

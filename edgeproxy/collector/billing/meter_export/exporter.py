@@ -1,7 +1,7 @@
-"""The exporter: rows of the outbox are sent to Stripe as meter events, and its answers are recorded.
+"""The exporter: it sends outbox rows to Stripe as meter events, and records the answers.
 
-One exporter works at a time, on however many collectors. Rows are marked before they are sent, so that a crash leaves
-no row that was sent and looks unsent. `outbox.py` decides what an answer means.
+Only one exporter works at a time, no matter how many collectors run. Rows are marked before they are sent, so a crash
+leaves no sent row that looks unsent. `outbox.py` decides the meaning of an answer.
 """
 
 import asyncio
@@ -37,25 +37,25 @@ from edgeproxy.collector.billing.stripe.request_rates import Bucket
 from edgeproxy.collector.database.delivery_tables import billing_exporter, billing_outbox
 
 CALLS_AT_ONCE_MAX = 400
-"""Calls that wait for an answer."""
+"""The most calls that wait for an answer."""
 HEARTBEAT_SECONDS = 60.0
 LOST_SECONDS = 3600.0
-"""An older heartbeat may be that of a database that was restored."""
+"""If the heartbeat is older than this, the database may have been restored from a backup."""
 SKEW_SECONDS_MAX = 60.0
-"""Seconds that this machine's clock may be away from Stripe's."""
+"""The largest allowed difference in seconds between this machine's clock and Stripe's."""
 ROUND_SECONDS = 2.0
-"""Seconds that a round takes, by the rate; decisions of people take effect with the next one."""
+"""The target length of a round in seconds. Decisions by people take effect in the next round."""
 RECHECK_PAUSE_MS = 60_000
-"""Milliseconds until a row is looked up again at a Stripe that did not answer."""
+"""Milliseconds until a row is looked up again after Stripe did not answer."""
 DOUBTS_MAX = 100
-"""Rows in doubt that are looked at in a round."""
+"""The most doubtful rows examined in a round."""
 
 EXPORTER_STATE = sa.select(billing_exporter)
 BEAT = sa.update(billing_exporter).values(heartbeat=sa.bindparam("now"))
 
 
 class MeterEventsUnavailableError(Exception):
-    """Stripe did not return what was requested."""
+    """Stripe did not return the requested data."""
 
 
 class MeterEventsUnlistedError(MeterEventsUnavailableError):
@@ -67,14 +67,16 @@ class MeterEvents(Protocol):
 
     @property
     def skew(self) -> float:
-        """Seconds by which Stripe's clock was ahead of ours, when it answered last."""
+        """The seconds by which Stripe's clock was ahead of ours at its last answer."""
 
     async def send(self, row: OutboxRow) -> Answer:
-        """Send an event; nothing is raised, whatever comes of it."""
+        """Send an event. Raises nothing, whatever the result."""
 
     async def fetch_sum(self, customer: str, meter: str, span: Span) -> int:
-        """Return the sum of the events in a time of whole minutes; raises MeterEventsUnavailableError and
-        MeterEventsUnlistedError."""
+        """Return the sum of the events in a span of whole minutes.
+
+        Raises MeterEventsUnavailableError and MeterEventsUnlistedError.
+        """
 
 
 class SendResult(NamedTuple):
@@ -85,8 +87,10 @@ class SendResult(NamedTuple):
 
 
 class MeterExporter:
-    """Sends the rows of the outbox. `clock` and `random_share` are given by tests; `on_reply` receives the reply to
-    each event."""
+    """Sends the rows of the outbox.
+
+    `on_reply` receives the reply to each event. Tests pass `clock` and `random_share`.
+    """
 
     def __init__(
         self,
@@ -105,23 +109,25 @@ class MeterExporter:
         self._clock = clock
         self._random = random_share
         self._on_reply = on_reply
-        """Receives the reply to each event that is sent."""
+        """Receives the reply to each sent event."""
         self._beat_at = 0.0
         self._recheck: Span | None = None
         self._is_broken_off = False
-        """Whether a round was taken whose outcome is not written."""
+        """True if a round was started and its results are not written yet."""
         self._log = log.get_logger()
 
     async def take_over(self) -> None:
-        """Take over from the exporter before: rows that it had under way are unknown. Call this once, holding the
-        lock."""
+        """Take over from the previous exporter: rows that it was sending become unknown.
+
+        Call this once, while holding the lock.
+        """
         now = self._clock()
         async with self._database.writing() as connection:
             await self._recover_rows(connection)
             row = (await connection.execute(EXPORTER_STATE)).one()
             values: dict[str, object] = {"stopped": None}
             if row.heartbeat and now - row.heartbeat / 1000 > LOST_SECONDS:
-                # Nobody knows what was sent since: each row is looked up at Stripe before it is sent.
+                # Rows may have been sent after the backup, so each row is looked up at Stripe before it is sent.
                 values |= {"recheck_from": 0, "recheck_until": int(now)}
             await connection.execute(sa.update(billing_exporter).values(values))
         await self._read_control()
@@ -132,7 +138,7 @@ class MeterExporter:
             self._log.warning("rows were under way when an exporter ended; they are sent again", rows=lost)
 
     async def _read_control(self) -> str | None:
-        """Read the decisions of people; return the reason why nothing is to be sent, or None."""
+        """Read the decisions by people. Return the reason why nothing may be sent, or None."""
         async with self._database.reading() as connection:
             row = (await connection.execute(EXPORTER_STATE)).one()
         self._recheck = Span(row.recheck_from, row.recheck_until) if row.recheck_until else None
@@ -140,7 +146,7 @@ class MeterExporter:
         return stopped
 
     async def step(self) -> int:
-        """Send a round of rows; return their number."""
+        """Send a round of rows, and return their number."""
         now = self._clock()
         if await self._read_control() is not None:
             return 0
@@ -152,7 +158,8 @@ class MeterExporter:
             await self._stop_exports(f"this machine's clock is {abs(self._stripe.skew):.0f} s away from Stripe's")
             return 0
         async with self._database.writing() as connection:
-            if self._is_broken_off:  # As where the database went away before it was written what came of a round.
+            # For example, the database became unavailable before the results of a round were written.
+            if self._is_broken_off:
                 await self._recover_rows(connection)
             rows_max = max(1, int(self._bucket.rate * ROUND_SECONDS))
             chains = await outbox_rows.claim_rows(connection, int(now * 1000), rows_max)
@@ -163,7 +170,7 @@ class MeterExporter:
         return sum(outcome.was_sent for outcome, _ in results)
 
     async def _send_chains(self, chains: Sequence[Sequence[OutboxRow]]) -> list[SendResult]:
-        """Send the rows of several customers, those of each in their order."""
+        """Send the rows of several customers, each customer's rows in order."""
         results: list[SendResult] = []
         remaining = iter(chains)
 
@@ -171,12 +178,12 @@ class MeterExporter:
             for chain in remaining:
                 results.extend(await self._send_chain(chain))
 
-        # So many that take the next chain, and no semaphore: that looks at all who wait each time that one ends.
+        # A fixed number of tasks take the next chain each. A semaphore would scan all waiting tasks each time one ends.
         await asyncio.gather(*(send_some() for _ in chains[:CALLS_AT_ONCE_MAX]))
         return results
 
     async def _record_results(self, results: Sequence[SendResult]) -> None:
-        """Write the results of a round, raise its alerts, each once, and stop where one of them says so."""
+        """Write the results of a round, raise each of its alerts once, and stop if an alert demands it."""
         if not results:
             return
         alerts = {alert.key: alert for _, alert in results if alert is not None}
@@ -190,7 +197,7 @@ class MeterExporter:
                 await self._stop_exports(alert.title)
 
     async def _stop_exports(self, why: str) -> None:
-        """Stop the export until a person has looked and restarts it."""
+        """Stop the export until a person has looked at the problem and restarts it."""
         now = self._clock()
         async with self._database.writing() as connection:
             await connection.execute(sa.update(billing_exporter).values(stopped=why))
@@ -204,7 +211,7 @@ class MeterExporter:
         self._log.error("exports to Stripe have stopped", why=why)
 
     async def _send_chain(self, chain: Sequence[OutboxRow]) -> list[SendResult]:
-        """Send rows of one customer in their order; those behind one that is not settled are put back."""
+        """Send rows of one customer in order. Rows after an unsettled one are put back."""
         results: list[SendResult] = []
         goes_on = True
         for row in chain:
@@ -219,7 +226,7 @@ class MeterExporter:
         return results
 
     async def _send_row(self, row: OutboxRow) -> SendResult | None:
-        """Send a row; return None where Stripe turns out to have it, which is written then."""
+        """Send a row. Return None if Stripe already has it, which is then recorded."""
         is_rechecked = self._must_recheck(row)
         if is_rechecked:
             try:
@@ -232,7 +239,7 @@ class MeterExporter:
         if delay:
             await asyncio.sleep(delay)
         answer = await self._stripe.send(row)
-        # The database that was lost may have had an attempt on record.
+        # The lost database may have recorded an earlier attempt.
         reply = classify_answer(answer, attempted=row.attempts > 0 or is_rechecked)
         self._on_reply(reply)
         meaning = interpret_reply(reply, in_doubt=row.in_doubt)
@@ -253,10 +260,10 @@ class MeterExporter:
         return self._recheck is not None and self._recheck.start < row.until <= self._recheck.end
 
     async def _adopt_from_stripe(self, row: OutboxRow) -> bool:
-        """Look for a row in Stripe's sum of its slice, and adopt the revisions there that were not known to be; return
-        False if there are none.
+        """Look for a row in Stripe's sum of its slice, and adopt revisions there that were unknown here.
 
-        Each revision has a minute of its own, so the sums of minutes tell which ones Stripe has.
+        Returns False if there are none. Each revision has a minute of its own, so the sums of minutes tell which
+        revisions Stripe has.
         """
         async with self._database.reading() as connection:
             rows = await outbox_rows.fetch_slice(connection, row.customer, row.meter, row.slice)
@@ -281,8 +288,10 @@ class MeterExporter:
         return True
 
     async def resolve_doubts(self) -> int:
-        """Decide on rows that are sent no more and may have been counted, by the sum of their minute; return how many
-        are settled."""
+        """Decide on doubtful rows that are no longer sent, by the sum of their minute.
+
+        Return the number of settled rows.
+        """
         now = self._clock()
         old = billing_outbox.c.first_sent <= int((now - TRIED_SECONDS) * 1000)
         async with self._database.reading() as connection:
@@ -294,7 +303,7 @@ class MeterExporter:
                 assert row.dated is not None
                 counted = await self._stripe.fetch_sum(row.customer, row.meter, minute_of(row.dated))
             except MeterEventsUnlistedError:
-                continue  # That is for people to mend; the others are decided on.
+                continue  # People must fix that; the other rows are decided.
             except MeterEventsUnavailableError:
                 return count
             age = now - (row.first_sent or 0) / 1000
@@ -313,7 +322,7 @@ class MeterExporter:
 
 
 def build_alert(outcome: RowOutcome, reply: Reply, meaning: Meaning, now: float) -> Alert | None:
-    """Return the alert about a reply to a row, one for each customer and day; None where it raises none."""
+    """Return the alert about a reply to a row, one per customer and day, or None if the reply raises none."""
     if meaning.alert is None:
         return None
     row = outcome.row
@@ -328,5 +337,5 @@ def build_alert(outcome: RowOutcome, reply: Reply, meaning: Meaning, now: float)
 
 
 def minute_of(at: int) -> Span:
-    """Return the minute of an event, in which no other event of this customer and meter is."""
+    """Return the minute of an event. It contains no other event of this customer and meter."""
     return Span(at - at % MINUTE, at - at % MINUTE + MINUTE)

@@ -1,7 +1,7 @@
-"""Slicing: usage of the ledger becomes rows of the outbox, and what comes later becomes revisions.
+"""Slicing: usage in the ledger becomes rows of the outbox, and later usage becomes revisions.
 
-A slice is fixed once, in the transaction that reads the ledger. A later comparison makes the difference a row of its
-own, so that the sum of all rows is always what the ledger has.
+A slice is fixed once, in the transaction that reads the ledger. A later comparison writes any difference as a row of
+its own, so that the sum of all rows always equals the ledger.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,12 +26,12 @@ from edgeproxy.collector.ledger.edges import SERVING
 from edgeproxy.collector.ledger.queries import LedgerQuery, build_statement
 
 CAUGHT_UP_MAX = 48
-"""Slices that one call fixes at most."""
+"""The most slices that one call fixes."""
 
 Pair = tuple[str, str]
 """A customer, by name, and a meter that is a `sum`."""
 Targets = Mapping[Pair, Sequence[MeteredSegment]]
-"""The customers and meters whose usage goes to Stripe, with their segments in the order of time."""
+"""The customers and meters whose usage goes to Stripe, with their segments in order of time."""
 
 LENGTH = sa.select(billing_exporter.c.length)
 REACHED = sa.select(sa.func.max(billing_slices.c.until))
@@ -43,34 +43,34 @@ class Slicing(NamedTuple):
 
     database: Database
     account: str
-    """Stripe's account: identifiers are of one account."""
+    """Stripe's account. Identifiers are unique within an account."""
     gauges: frozenset[str] = frozenset()
-    """Meters that are no sums: a period has one value of them, and no slices."""
+    """Meters that are not sums. Such a meter has one value per period, and no slices."""
 
 
 class OutboxDifference(NamedTuple):
     """A difference between the ledger and the outbox."""
 
     row: OutboxRow
-    """The row as it would be if it were the first of its slice."""
+    """The row as if it were the first of its slice."""
     more: int
     is_new: bool
 
 
 async def fetch_watermarks(connection: AsyncConnection) -> list[int | None]:
-    """Return up to which Unix second each edge that is not retired has reported."""
+    """Return the Unix second up to which each edge that is not retired has reported."""
     return list((await connection.execute(WATERMARKS)).scalars())
 
 
 async def fetch_usage(connection: AsyncConnection, span: Span, customer: str | None = None) -> dict[Pair, int]:
-    """Return the usage of each customer and meter in a span of whole minutes; the caller holds the roll-up."""
+    """Return the usage by customer and meter in a span of whole minutes. The caller holds the roll-up lock."""
     query = LedgerQuery(customer, None, span.start, span.end, ("customer", "meter"))
     rows = await connection.execute(build_statement(query, await rollup.fetch_state(connection)))
     return {(name, meter): ((high or 0) << 32) + (low or 0) for name, meter, high, low in rows}
 
 
 async def find_reached(connection: AsyncConnection) -> int | None:
-    """Return the end of the latest slice that is fixed; None where there is none."""
+    """Return the end of the latest fixed slice, or None."""
     until: int | None = (await connection.execute(REACHED)).scalar_one()
     return until
 
@@ -82,9 +82,9 @@ async def is_due(connection: AsyncConnection, since: int, now: float) -> bool:
 
 
 async def fix_slices(slicing: Slicing, targets: Targets, since: int, now: float) -> int:
-    """Fix the slices that are complete by the Unix second `now`; return how many.
+    """Fix the slices that are complete by the Unix second `now`, and return their number.
 
-    `since` is where the first slice begins if there is none yet.
+    `since` is the start of the first slice if there is none yet.
     """
     count = 0
     while count < CAUGHT_UP_MAX:
@@ -93,7 +93,7 @@ async def fix_slices(slicing: Slicing, targets: Targets, since: int, now: float)
             last = await find_reached(connection)
             span = slices.next_slice(since if last is None else last, slice_seconds)
             ahead = await outbox_rows.fetch_latest_end(connection, span)
-            while span.end < ahead:  # A change of a plan has sent some of it earlier.
+            while span.end < ahead:  # A change of plan sent a part of it earlier.
                 span = Span(span.start, slices.next_slice(span.end, slice_seconds).end)
             if not slices.is_complete(span, now, await fetch_watermarks(connection)):
                 return count
@@ -107,17 +107,19 @@ async def fix_slices(slicing: Slicing, targets: Targets, since: int, now: float)
 async def update_outbox(
     connection: AsyncConnection, slicing: Slicing, targets: Targets, span: Span, now: float, customer: str | None = None
 ) -> int:
-    """Write the ledger's usage of a span into the outbox, of all `targets` or of one customer's; return the number of
-    rows that were written."""
+    """Write the ledger's usage of a span into the outbox, for all `targets` or one customer.
+
+    Returns the number of written rows.
+    """
     await slicing.database.lock_rollup(connection)
-    # Whoever closes an invoice brings too: the same difference must not become a revision twice.
+    # Closing an invoice also writes here. The lock prevents two revisions for the same difference.
     await slicing.database.hold(connection, "outbox")
     missing = await fetch_differences(connection, slicing, targets, span, customer)
     ms = int(now * 1000)
     await outbox_rows.insert_rows(connection, [difference.row for difference in missing if difference.is_new], ms)
     for difference in missing:
         if not difference.is_new:
-            # What is waived or late is so; whether there is a minute for it is for the revision to say.
+            # A waived or late row stays so. Otherwise the revision checks whether its slice has a free minute.
             state = None if difference.row.state is RowState.READY else difference.row.state
             await outbox_rows.insert_revision(connection, slicing.account, difference.row, difference.more, ms, state)
     return len(missing)
@@ -126,11 +128,11 @@ async def update_outbox(
 async def fetch_differences(
     connection: AsyncConnection, slicing: Slicing, targets: Targets, span: Span, customer: str | None = None
 ) -> list[OutboxDifference]:
-    """Return the usage that the outbox lacks of the slices that end within a span or with it."""
+    """Return the usage that the outbox lacks, for slices that end within a span or with it."""
     rows = await _build_rows(connection, slicing.account, targets, span, customer)
     fixed = await outbox_rows.fetch_fixed(connection, span, customer)
     rows_by_place = {row.place[:3]: row for row in rows}
-    names = {name for name, _ in targets}  # Who is no customer any more keeps what there is.
+    names = {name for name, _ in targets}  # A name that is no customer's any more keeps its rows.
     for gone in fixed.keys() - rows_by_place.keys():
         if gone[0] in names and gone[1] not in slicing.gauges:
             rows_by_place[gone] = (await outbox_rows.fetch_slice(connection, *gone))[0]._replace(
@@ -146,7 +148,7 @@ async def fetch_differences(
 async def _build_rows(
     connection: AsyncConnection, account: str, targets: Targets, span: Span, customer: str | None = None
 ) -> list[OutboxRow]:
-    """Return the rows of a slice, none where nothing was used."""
+    """Return the rows of a slice, without empty ones."""
     waivers = await charging.list_waived(connection)
     usage_by_span: dict[Span, dict[Pair, int]] = {}
     rows = []
@@ -154,7 +156,7 @@ async def _build_rows(
         for piece in slices.cut_pieces(span, segments, waivers):
             value = 0
             for part in (*piece.before, piece.span):
-                if part not in usage_by_span:  # All but a few customers have the slice in one piece.
+                if part not in usage_by_span:  # Almost all customers have the slice in one piece.
                     usage_by_span[part] = await fetch_usage(connection, part, customer)
                 value += usage_by_span[part].get(pair, 0)
             if value:
@@ -169,11 +171,11 @@ async def _build_rows(
 async def compare_with_ledger(
     slicing: Slicing, targets: Targets, since: int, now: float
 ) -> tuple[Span, list[Different]]:
-    """Compare the ledger with the outbox, from the slice that begins at `since` on; usage that the outbox lacks becomes
+    """Compare the ledger with the outbox from the slice that begins at `since` on, and write missing usage as
     revisions.
 
-    Returns the span, and the units of each customer and meter in both after that: reconciliation A, where any
-    difference is a fault of ours.
+    Returns the span, and the units of each customer and meter in both afterwards. In this reconciliation A, any
+    remaining difference is a fault of ours.
     """
     grid = billing_slices.c
     async with slicing.database.reading(whole=True) as connection:
@@ -181,7 +183,7 @@ async def compare_with_ledger(
         spans = [Span(*row) for row in await connection.execute(chosen)]
         differing = []
         for _, group in groupby(spans, lambda span: span.start // slices.DAY):
-            day = list(group)  # Few days differ, and those that are over are read by the hour.
+            day = list(group)  # Few days differ, and past days are read by the hour.
             if await _has_differences(connection, slicing, targets, Span(day[0].start, day[-1].end)):
                 differing += [span for span in day if await fetch_differences(connection, slicing, targets, span)]
     for span in differing:
@@ -197,8 +199,10 @@ async def compare_with_ledger(
 async def level_customer(
     connection: AsyncConnection, slicing: Slicing, targets: Targets, customer: str, span: Span, now: float
 ) -> None:
-    """Write the ledger's usage of one customer in a span into the outbox, late usage too; `targets` are this
-    customer's. Slices are fixed up to its end, or to within the one that it ends in."""
+    """Write the ledger's usage of one customer in a span, including late usage, into the outbox.
+
+    `targets` are this customer's. Slices are fixed up to the end of the span, or into the slice that contains it.
+    """
     if not await _has_differences(connection, slicing, targets, span, customer):
         return
     grid = billing_slices.c

@@ -1,7 +1,7 @@
-"""Invoices from a draft to Stripe: drafts, lines, delivery, what people decide, and credit notes.
+"""The delivery of invoices to Stripe: drafts, lines, delivery, decisions by people, and credit notes.
 
-Each effect begins in a row, so that the next run takes up what a kill has left. An invoice or a credit note that fails
-is put off or held, and the others go on.
+Each effect begins with a row, so that the next run continues after a crash. An invoice or a credit note that fails is
+postponed or held, and the others go on.
 """
 
 import asyncio
@@ -37,22 +37,22 @@ from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.settings import CollectorSettings
 
 AT_ONCE = 16
-"""Invoices that are delivered at the same time."""
+"""The most invoices delivered at the same time."""
 PAGE = 500
-"""Rows that one step takes up."""
+"""The most rows that one step processes."""
 RETRY_SECONDS = (5, 30, 120, 600, 3600)
 """Seconds until the next try, by the number of failures."""
 WAIT_SECONDS = RETRY_SECONDS[:-1]
-"""Seconds until the next try where something else has to come first."""
+"""Seconds until the next try if another step must come first."""
 DENIED_SECONDS = 60
-"""Seconds without calls after Stripe has denied the key."""
+"""How many seconds no calls are made after Stripe has denied the API key."""
 TITLE_CHARACTERS_MAX = 200
 NEW_KEY = frozenset({CallOutcome.FAILED, CallOutcome.REUSED, CallOutcome.REFUSED})
 """Outcomes that Stripe repeats for the same Idempotency-Key."""
 
 
 class InvoiceDelivery:
-    """Delivers invoices and credit notes. `settings` returns the configuration of this moment."""
+    """Delivers invoices and credit notes. `settings` returns the current configuration."""
 
     def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], CollectorSettings]) -> None:
         self._database = database
@@ -63,7 +63,7 @@ class InvoiceDelivery:
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def step(self, now: float, billing: Billing) -> bool:
-        """Do what is due at this Unix second; return whether there was anything."""
+        """Do the work due at this Unix second. Return whether there was any."""
         async with self._database.reading() as connection:
             charging_state = await charging.fetch_charging(connection, billing)
         if now < self._denied_until:
@@ -79,8 +79,10 @@ class InvoiceDelivery:
     # ---- lines
 
     async def _prepare_drafts(self, now: float, billing: Billing, charging_state: Charging) -> bool:
-        """Prepare drafts at Stripe for periods that are over and not closed yet. Stripe would finalize its own drafts
-        by itself: those are taken over whoever is charged."""
+        """Prepare drafts at Stripe for periods that are over and not closed yet.
+
+        Stripe finalizes its own drafts after a while, so these are adopted even if the customer is not charged.
+        """
         columns = invoices_table.c
         waiting = columns.stripe_id.is_(None)
         early = columns.closes_at > now
@@ -94,7 +96,7 @@ class InvoiceDelivery:
         rows = await self._fetch_due(invoices.DRAFT, now, waiting, ~drafted, early)
         charged = [row for row in rows if charging_state.bills(row.name)]
         others = [row for row in rows if not charging_state.bills(row.name)]
-        if others:  # They are looked at again when they close.
+        if others:  # They are checked again when they close.
             async with self._database.writing() as connection:
                 for row in others:
                     await invoices.update_invoice(connection, row.id, try_at=row.closes_at)
@@ -102,7 +104,7 @@ class InvoiceDelivery:
         return bool(theirs or rows)
 
     async def _write_due_lines(self, now: float) -> bool:
-        """Write the lines of drafts whose freeze is over, those of earlier periods first."""
+        """Write the lines of drafts whose freeze is over, earlier periods first."""
         rows = await self._fetch_due(invoices.DRAFT, now, invoices_table.c.closes_at <= now)
         for row in sorted(rows, key=lambda row: row.period_start):
             try:
@@ -127,27 +129,29 @@ class InvoiceDelivery:
                 return
             await self._collection.fix_usage(connection, draft, now)
             await invoices.write_lines(connection, draft.id, rated.lines, draft.currency)
-            if not has_total_of_stripe(draft):  # What was accepted is what cannot be billed, and no amount.
+            if not has_total_of_stripe(draft):  # The acceptance covered the unbillable usage, not an amount.
                 await invoices.update_invoice(connection, draft.id, accepted_why=None)
             await shadow_log.record_shadow(connection, draft.id, rated.shadow, now)
 
     async def _compute_lines(self, connection: AsyncConnection, row: InvoiceRow) -> invoice_lines.RatedInvoice:
-        """Return the lines of a period's invoice, by all usage that is known now; raises QuantityTooLargeError and
-        UsageNotStoredError."""
-        await self._database.lock_rollup(connection)  # Else what is rolled up meanwhile counts twice.
+        """Return the lines of a period's invoice from all usage known now.
+
+        Raises QuantityTooLargeError and UsageNotStoredError.
+        """
+        await self._database.lock_rollup(connection)  # Otherwise usage that is rolled up meanwhile would count twice.
         return await invoice_lines.compute_period_lines(connection, row, self._settings().meters)
 
     # ---- Stripe
 
     async def _deliver(self, now: float, billing: Billing, charging_state: Charging) -> bool:
-        """Deliver invoices with lines to Stripe, and what a person has decided about others."""
+        """Deliver invoices with lines to Stripe, and carry out people's decisions about others."""
         closing = await self._fetch_due(invoices.CLOSING, now)
         charged = []
         for row in closing:
             if not charging_state.bills(row.name):
                 await self._settle_invoice(row, invoices.WAIVED, held_why=f"not charged: mode {billing.mode}")
             elif row.stripe_id is None and not row.total and not await self._collection.is_drafted_by_stripe(row):
-                await self._settle_invoice(row, invoices.PAID)  # Nothing is to be paid.
+                await self._settle_invoice(row, invoices.PAID)  # Nothing is due.
             else:
                 charged.append(row)
         await self._run_each(charged, lambda row: self._close_invoice(row, billing, now), now)
@@ -194,8 +198,11 @@ class InvoiceDelivery:
             await self._settle_invoice(row, invoices.VOID, error=None)
 
     async def _void_unwritten(self, row: InvoiceRow) -> None:
-        """Void an invoice that was held before it had lines. They are written now, as what was taken back is not
-        charged later. What a person has finalized at Stripe in its place remains there, and is none of ours."""
+        """Void an invoice that was held before it had lines.
+
+        The lines are written now, so that the next invoice does not charge them. An invoice that a person finalized at
+        Stripe instead stays there and is not ours.
+        """
         values: dict[str, object] = {"error": None, "total": 0}
         stripe_invoice = None if row.stripe_id is None else await self._collection.fetch_invoice(row)
         if stripe_invoice is not None and stripe_reports.is_finalized_by_hand(stripe_invoice):
@@ -205,7 +212,7 @@ class InvoiceDelivery:
         async with self._database.writing() as connection:
             if not await _is_unchanged(connection, row):
                 return
-            # Whatever cannot be rated is left out: nobody is charged for it.
+            # Usage that cannot be rated is left out, as no one is charged for it.
             rated = await self._compute_lines(connection, row._replace(accepted_why=row.voided_why))
             await line_rows.insert_lines(connection, row.id, rated.lines, row.currency)
             subtotal = sum_amounts(rated.lines)
@@ -219,7 +226,7 @@ class InvoiceDelivery:
             await stripe_reports.apply_stripe_invoice(connection, stripe_invoice)
 
     async def _deliver_credit_notes(self, now: float) -> None:
-        """Make the credit notes that are requested at Stripe, the oldest first."""
+        """Create the requested credit notes at Stripe, oldest first."""
         async with self._database.reading() as connection:
             notes = await credit_notes.list_due(connection, now, PAGE)
         for note in notes:
@@ -229,7 +236,7 @@ class InvoiceDelivery:
                 await self._deliver_credit_note(note, now)
             except CONNECTION_ERRORS:
                 raise
-            except Exception as error:  # A fault of this note must not block those behind it.
+            except Exception as error:  # A fault of this note must not block the notes after it.
                 await self._put_off_credit_note(note, error, now)
 
     async def _deliver_credit_note(self, note: CreditNote, now: float) -> None:
@@ -261,7 +268,7 @@ class InvoiceDelivery:
                 await stripe_reports.apply_stripe_invoice(connection, stripe_invoice)
 
     async def _put_off_credit_note(self, note: CreditNote, error: Exception, now: float) -> None:
-        """Hold a credit note back after an unexpected error, and raise an alert about it."""
+        """Postpone a credit note after an unexpected error, and raise an alert."""
         self._log.error("a fault in the collector", credit_note=note.id, exc_info=error)
         async with self._database.writing() as connection:
             values = {"error": repr(error), **_compute_retry(note, now)}
@@ -277,8 +284,10 @@ class InvoiceDelivery:
         *,
         is_charging: bool = True,
     ) -> None:
-        """Apply a step to each invoice, several customers at a time, one invoice of each at a time. A failure puts that
-        invoice off. Charging steps stop when charging does."""
+        """Apply a step to each invoice, several customers at a time, but one invoice of a customer at a time.
+
+        A failure postpones that invoice. Charging steps stop when charging does.
+        """
         slots = asyncio.Semaphore(AT_ONCE)
         by_customer: dict[str, list[InvoiceRow]] = {}
         for row in rows:
@@ -302,11 +311,11 @@ class InvoiceDelivery:
             async with asyncio.TaskGroup() as group:
                 for customer_rows in by_customer.values():
                     group.create_task(one_by_one(customer_rows))
-        except BaseExceptionGroup as error:  # The database is; what was under way has ended with it.
+        except BaseExceptionGroup as error:  # The database is unavailable; all steps under way have ended.
             raise error.exceptions[0] from error
 
     async def _is_charging(self) -> bool:
-        """Return whether charging is on; it may be stopped while many invoices are delivered."""
+        """Return whether charging is on. It may be stopped while many invoices are delivered."""
         billing = self._settings().billing
         if billing is None:
             return False
@@ -314,12 +323,12 @@ class InvoiceDelivery:
             return (await charging.fetch_charging(connection, billing)).is_on
 
     async def _put_off(self, row: InvoiceRow, error: StripeCallError, now: float) -> None:
-        """Put an invoice off after a call that failed, or hold it where another try would be refused too."""
+        """Postpone an invoice after a failed call, or hold it if another try would be refused, too."""
         if self._is_denied(error, now):
             return
         async with self._database.writing() as connection:
             if not await _is_unchanged(connection, row):
-                return  # A person has decided something else meanwhile.
+                return  # A person has decided otherwise meanwhile.
             if error.outcome is CallOutcome.REFUSED and invoices.HELD in invoices.TRANSITIONS[row.state]:
                 await self._hold_invoice(connection, row, f"{invoices.STRIPE_REFUSES} {error}", now)
                 return
@@ -334,7 +343,7 @@ class InvoiceDelivery:
             self._limited_log.error("a call of Stripe failed, and is tried again", str(error), invoice=row.id)
 
     def _is_denied(self, error: StripeCallError, now: float) -> bool:
-        """Return whether Stripe denies the key; then no calls are made for a while."""
+        """Return whether Stripe denied the API key. If so, no calls are made for a while."""
         if error.outcome is not CallOutcome.DENIED:
             return False
         self._denied_until = now + DENIED_SECONDS
@@ -342,7 +351,7 @@ class InvoiceDelivery:
         return True
 
     async def _put_off_unexpected(self, row: InvoiceRow, error: Exception, now: float) -> None:
-        """Put an invoice off after an unexpected error, and raise an alert; the others go on."""
+        """Postpone an invoice after an unexpected error, and raise an alert. The other invoices go on."""
         self._log.error("a fault in the collector", invoice=row.id, exc_info=error)
         async with self._database.writing() as connection:
             if not await _is_unchanged(connection, row):
@@ -358,7 +367,7 @@ class InvoiceDelivery:
             await raise_once(connection, alert)
 
     async def _hold_invoice(self, connection: AsyncConnection, row: InvoiceRow, why: str, now: float) -> None:
-        """Hold an invoice for a person to decide on, and raise an alert."""
+        """Hold an invoice for a person's decision, and raise an alert."""
         await invoices.transition(connection, row.id, row.state, invoices.HELD, held_why=why)
         await raise_once(
             connection,
@@ -373,7 +382,7 @@ class InvoiceDelivery:
         self._log.error("an invoice is held", invoice=row.id, customer=row.name, why=why)
 
     async def _settle_invoice(self, row: InvoiceRow, state: str, **values: object) -> None:
-        """Bring an invoice into a state, unless a person has decided something else meanwhile."""
+        """Set an invoice to a state, unless a person has decided otherwise meanwhile."""
         async with self._database.writing() as connection:
             if await _is_unchanged(connection, row):
                 await invoices.transition(connection, row.id, row.state, state, **values)
@@ -386,19 +395,19 @@ class InvoiceDelivery:
 
 
 async def _is_unchanged(connection: AsyncConnection, row: InvoiceRow) -> bool:
-    """Return whether an invoice is still as this row has it; the lock is held until the transaction ends."""
+    """Return whether an invoice is unchanged since this row was read. It is locked until the transaction ends."""
     current = await invoices.get_invoice(connection, row.id, lock=True)
     return (current.state, current.tries) == (row.state, row.tries)
 
 
 def _compute_retry(row: InvoiceRow | CreditNote, now: float, pauses: Sequence[int] = RETRY_SECONDS) -> dict[str, int]:
-    """Return the columns for the next try of an invoice, or a credit note, that has failed once more."""
+    """Return the columns for the next try of an invoice or a credit note after another failure."""
     failures = row.failures + 1
     return {"failures": failures, "try_at": int(now) + pauses[min(failures, len(pauses)) - 1]}
 
 
 def build_note_alert(note: CreditNote, what: str, why: object, now: float) -> Alert:
-    """Build the alert of a credit note that Stripe has not made, with the reason."""
+    """Build the alert for a credit note that Stripe has not created, with the reason."""
     title, details = f"{what}: {why}"[:TITLE_CHARACTERS_MAX], {"credit_note": note.id, "invoice": note.invoice}
     kind = AlertKind.CREDIT_NOTE_FAILED
     key = f"credit-note-failed:{note.id}"

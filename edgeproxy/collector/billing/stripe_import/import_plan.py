@@ -1,4 +1,7 @@
-"""The plan of an import: who and what is mapped, what is left at Stripe, and why. It writes nothing."""
+"""The plan of an import: the mapped customers and subscriptions, and the ones left at Stripe with reasons.
+
+This module writes nothing.
+"""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -39,35 +42,35 @@ class ImportOptions(NamedTuple):
     rows: Mapping[str, MapRow] = {}
     """The rows of the file, by Stripe's ids."""
     metadata_key: str = CUSTOMER
-    """The metadata key of customers at Stripe with our name, id or `external_id`."""
+    """The metadata key of Stripe customers for our name, id or `external_id`."""
     since: float = 0.0
     """The Unix second before which no subscription begins here."""
 
 
 class ImportStep(Enum):
-    """What an import does with a subscription."""
+    """The action of an import on a subscription."""
 
     TAKE_OVER = "take over"
     FINISH = "finish"
-    """It is recorded here, and has yet to be ended at Stripe."""
+    """It is recorded here, but not ended at Stripe yet."""
     TAKEN_OVER = "taken over"
     LEAVE = "leave"
 
 
 class SubscriptionPlan(NamedTuple):
-    """A subscription at Stripe, and what becomes of it."""
+    """A subscription at Stripe, and the plan for it."""
 
     stripe_subscription: StripeObject
     step: ImportStep
     why: str = ""
-    """The reason why it is left, or a remark."""
+    """The reason to leave it, or a remark."""
     match: CustomerMatch | None = None
     row: ImportedRow | None = None
-    """What is recorded here, or is to be."""
+    """The row recorded here, or to record."""
     by: str | None = None
-    """What its plan is known by."""
+    """The way in which its plan was recognized."""
     fee: int | None = None
-    """The fee from then on, in the smallest units of the plan's currency."""
+    """The fee from then on, in the smallest unit of the plan's currency."""
 
 
 class ImportPlan(NamedTuple):
@@ -79,7 +82,7 @@ class ImportPlan(NamedTuple):
 
 
 async def list_our_customers(connection: AsyncConnection) -> list[OurCustomer]:
-    """Return all customers who are not erased, with what they are known by."""
+    """Return all customers who are not erased, with their identifiers."""
     emails: dict[str, set[str]] = {}
     for contact in await encrypted_rows.fetch_rows(connection, contacts.name, sa.select(contacts)):
         emails.setdefault(str(contact["customer"]), set()).add(str(contact["email"]))
@@ -124,12 +127,12 @@ async def compute_plan(
 
 
 class _Planner(NamedTuple):
-    """What the plan of each subscription needs."""
+    """The data for the plan of each subscription."""
 
     matches: Mapping[str, CustomerMatch]
     rows: Mapping[str, ImportedRow]
     counts: Counter[str]
-    """The number of subscriptions of each customer at Stripe."""
+    """The number of subscriptions of each Stripe customer."""
     charging: charging.Charging
     plans: dict[str, Plan]
     """The plans on sale."""
@@ -142,7 +145,7 @@ class _Planner(NamedTuple):
         prices: Mapping[str, StripeObject],
         now: float,
     ) -> SubscriptionPlan:
-        """Return what becomes of a subscription; it is taken over only where nothing is against it."""
+        """Return the plan for a subscription. It is taken over only if nothing prevents it."""
         row = self.rows.get(stripe_subscription["id"])
         match = self.matches.get(stripe_subscription["customer"])
         if row is not None and row.state != imported_rows.DROPPED:
@@ -164,7 +167,7 @@ class _Planner(NamedTuple):
         prices: Mapping[str, StripeObject],
         now: float,
     ) -> SubscriptionPlan:
-        """Return what becomes of the subscription of a customer of ours that nothing at Stripe is against."""
+        """Return the plan for a subscription of a mapped customer that nothing at Stripe prevents."""
         stripe_subscription, plans = left.stripe_subscription, self.plans
         mapped = plan_mapping.map_subscription(stripe_subscription, prices, plans, self.options.rows, customer.name)
         if mapped.version is None:
@@ -189,7 +192,7 @@ class _Planner(NamedTuple):
     def _plan_recorded(
         self, stripe_subscription: StripeObject, row: ImportedRow, match: CustomerMatch | None
     ) -> SubscriptionPlan:
-        """Return what becomes of a subscription that is recorded here."""
+        """Return the plan for a subscription that is recorded here."""
         recorded = SubscriptionPlan(stripe_subscription, ImportStep.TAKEN_OVER, "", match, row)
         if row.state == imported_rows.BEGUN or plan_mapping.is_taken_over(stripe_subscription):
             return recorded
@@ -199,7 +202,7 @@ class _Planner(NamedTuple):
         return recorded._replace(step=ImportStep.FINISH)
 
     async def _find_conflict(self, connection: AsyncConnection, row: ImportedRow, name: str, now: float) -> str | None:
-        """Return why our side cannot take over a subscription; None where it can."""
+        """Return the reason why our side cannot take over a subscription, or None."""
         if not self.charging.bills(name):
             return f"{name} is not charged here yet, so that its time from then on would be free"
         if row.begins_at <= now:
@@ -215,8 +218,10 @@ class _Planner(NamedTuple):
 
 
 def compute_anchor(billing_cycle_anchor: int, begins_at: int) -> int:
-    """Return the moment from which months are counted, so that periods end as they did at Stripe, also after a month
-    that was too short for their day."""
+    """Return the moment from which months are counted, so that periods end as they did at Stripe.
+
+    That holds also after a month that was too short for their day.
+    """
     anchor = -(-billing_cycle_anchor // periods.MINUTE) * periods.MINUTE
     if anchor <= begins_at and periods.period_at(begins_at, anchor).start == begins_at:
         return anchor

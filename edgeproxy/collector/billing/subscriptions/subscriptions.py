@@ -1,5 +1,8 @@
-"""Subscriptions: each change in one transaction with its segments, the customer's tier at the edge, the invoice that it
-leads to, and the audit entry. `changes.py` decides what a change does.
+"""Subscriptions.
+
+Each change is one transaction with its segments, the customer's tier, its invoice and its audit entry.
+
+`changes.py` decides the effect of a change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,9 +48,9 @@ from edgeproxy.config.collector.catalog import Plan, get_plan_tier
 from edgeproxy.config.collector.settings import CollectorSettings
 
 NOTHING_PLANNED: Mapping[str, object] = dict.fromkeys(("next_version", "next_is_yearly", "next_quantity"))
-"""The columns of a subscription for which no change waits."""
+"""The columns of a subscription without a pending change."""
 RUNNER = Caller("billing")
-"""The caller in the audit log of changes at the end of a period."""
+"""The caller in the audit log for changes at the end of a period."""
 
 
 async def create_subscription(
@@ -63,9 +66,11 @@ async def create_subscription(
     currency: str | None = None,
     quantity: int = 1,
 ) -> tuple[Subscription, int]:
-    """Create a subscription that begins now, with the plan's trial where the customer has had none, with a coupon by
-    its code, and in a currency where none was chosen yet. One that ended within its period goes on instead. Raises
-    ChangeRejectedError and CouponRejectedError."""
+    """Create a subscription that begins now, or resume one that ended within its period.
+
+    It has the plan's trial if the customer has had none, a coupon if its code is given, and the currency if none was
+    chosen yet. Raises ChangeRejectedError and CouponRejectedError.
+    """
     customer = await get_subscriber(connection, ref, lock=True)
     terms = PlanTerms(is_yearly, quantity, currency)
     ended = await eligibility.check_may_subscribe(connection, customer, now)
@@ -94,7 +99,7 @@ async def _resume_subscription(
     now: float,
     coupon: str | None,
 ) -> tuple[Subscription, int]:
-    """Have a subscription that ended within its period go on; raises ChangeRejectedError and CouponRejectedError."""
+    """Resume a subscription that ended within its period. Raises ChangeRejectedError and CouponRejectedError."""
     plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now, loaded.customer.name)
     change = await prepared_changes.prepare_resumption(connection, loaded, plan, terms, plans=plans, now=now)
     begun, row, current = change.begun, loaded.row, loaded.current
@@ -116,7 +121,7 @@ async def _resume_subscription(
 
 
 async def invoice_change(connection: AsyncConnection, row: SubscriptionRow, change: PlanChange, now: float) -> None:
-    """Create the invoice of a change at once: it closes now. A resumption within the paid time has none."""
+    """Create the invoice of a change, which closes now. A resumption within the paid time has none."""
     begun = change.begun
     assert begun is not None
     if not change.lines:
@@ -136,8 +141,10 @@ async def begin_prepared(
     now: float,
     coupon: str | None = None,
 ) -> Subscription:
-    """Write a subscription that begins, with its tier and caps, its coupon, the invoice of its first fee and the audit
-    entry; raises CouponRejectedError."""
+    """Write a new subscription with its tier, caps, coupon, first invoice and audit entry.
+
+    Raises CouponRejectedError.
+    """
     customer = await _fix_currency(connection, caller, customer, current.last.plan)
     created = await _insert_subscription(connection, customer, current, settings)
     await _apply_plan(connection, caller, customer, current.last, current.anchor, settings)
@@ -179,7 +186,7 @@ async def _insert_subscription(
 
 
 def choose_collection(segment: Segment, settings: CollectorSettings) -> str:
-    """Return how usage of a segment is collected. Stripe's meters charge nothing of a trial, and not by each plan."""
+    """Return the way to collect usage of a segment. Stripe's meters cannot charge a trial, nor every plan."""
     assert settings.billing is not None
     is_here = segment.is_trial or not segment.plan.fits_stripe_meters
     return "invoice_items" if is_here else settings.billing.collection
@@ -188,7 +195,7 @@ def choose_collection(segment: Segment, settings: CollectorSettings) -> str:
 async def _fix_currency(
     connection: AsyncConnection, caller: Caller, customer: Subscriber, plan: Plan, currency: str | None = None
 ) -> Subscriber:
-    """Have a customer charged for good in a currency, or in that of a plan with prices, where none was chosen yet."""
+    """Fix the currency of a customer, by default the plan's if it has prices, unless one was chosen before."""
     if currency is None and not plan.has_prices:
         return customer
     chosen = currency or customer.currency or plan.currency
@@ -209,8 +216,10 @@ async def change_subscription(
     is_yearly: bool | None = None,
     quantity: int | None = None,
 ) -> tuple[Subscription, int]:
-    """Change to another plan, interval or quantity, at once or when the paid time ends, in a currency where none was
-    chosen yet; raises ChangeRejectedError."""
+    """Change to another plan, interval or quantity, at once or when the paid time ends.
+
+    `currency` applies if none was chosen yet. Raises ChangeRejectedError.
+    """
     loaded = await subscription_rows.get_by_customer(connection, ref, lock=True)
     row, current = loaded.row, loaded.current
     require_version(row.version, match)
@@ -225,8 +234,8 @@ async def change_subscription(
     if (begun := plan_change.begun) is not None:
         values |= {"plan_version": begun.version, "is_yearly": int(begun.is_yearly), "quantity": begun.quantity}
         await subscription_rows.end_segment(connection, row.id, current.last, plan_change.at)
-        # How usage is collected changes at a period's end alone, unless Stripe's meters cannot charge it: Stripe has
-        # one change of prices in a period, and knows nothing of what a plan includes in all of it.
+        # The collection of usage changes only at a period's end, unless Stripe's meters cannot charge the usage: Stripe
+        # allows one price change per period, and cannot apply included amounts to the whole period.
         same = await subscription_rows.get_collection(connection, row.id, current.last)
         is_plain = begun.plan.fits_stripe_meters and not current.has_changed and begun.version != current.last.version
         collection = same if is_plain else "invoice_items"
@@ -248,9 +257,9 @@ async def cancel_subscription(
     match: frozenset[int] | None = None,
     feedback: Feedback | None = None,
 ) -> tuple[Subscription, int]:
-    """End a subscription, when the paid time ends or at once, and record why; raises ChangeRejectedError.
+    """End a subscription, at once or when the paid time ends, and record the reason. Raises ChangeRejectedError.
 
-    Nothing is paid back. Without `feedback` what was said before stays.
+    Nothing is refunded. Without `feedback` the earlier feedback stays.
     """
     loaded = await subscription_rows.get_by_customer(connection, ref, lock=True)
     require_version(loaded.row.version, match)
@@ -267,9 +276,9 @@ async def cancel_subscription(
 async def roll_period(
     connection: AsyncConnection, number: str, *, settings: CollectorSettings, now: float, can_pay: bool = True
 ) -> bool:
-    """Begin the next period of a subscription, by id, where the current one is over; return whether it was.
+    """Begin the next period of a subscription, by id, if the current one is over. Return whether it was.
 
-    `can_pay` says whether there is a payment method at the end of a trial.
+    `can_pay` tells whether there is a payment method at the end of a trial.
     """
     loaded = await subscription_rows.get_by_id(connection, number)
     row, current = loaded.row, loaded.current
@@ -308,7 +317,7 @@ async def roll_period(
 async def _end_subscription(
     connection: AsyncConnection, caller: Caller, loaded: LoadedSubscription, at: int, settings: CollectorSettings
 ) -> None:
-    """Create the last invoice of a subscription, and restore the tier that the customer had before."""
+    """Create the last invoice of a subscription, and restore the customer's earlier tier."""
     row = loaded.row
     if not loaded.current.last.is_trial:
         await _create_period_invoice(connection, loaded, at, settings)
@@ -325,7 +334,7 @@ async def _apply_plan(
     anchor: int | None,
     settings: CollectorSettings,
 ) -> None:
-    """Apply the tier and the caps of the plan that has begun to a customer."""
+    """Apply the tier and the caps of a plan that has begun to a customer."""
     await _set_tier(connection, caller, customer.id, get_plan_tier(begun.version, begun.plan), settings)
     await entitlements.update_entitlements(connection, customer, (begun.version, begun.plan, anchor), settings.meters)
 
@@ -347,8 +356,10 @@ async def write_change(
     state: str | None = None,
     is_recorded: bool = True,
 ) -> tuple[Subscription, int]:
-    """Write the changed columns of a subscription and its `state`, where it changes, and return it with its version;
-    `is_recorded` adds the change to the audit log."""
+    """Write changed columns of a subscription and its `state`, and return it with its version.
+
+    `is_recorded` adds the change to the audit log.
+    """
     row = loaded.row
     after = await subscription_rows.transition(connection, row, state or row.state, **values)
     currency = loaded.customer.currency or loaded.current.last.plan.currency
@@ -367,7 +378,7 @@ async def _invoice_first_fee(
     period: Span,
     now: float,
 ) -> None:
-    """Create the invoice of the fee of a subscription's first segment that is paid: it closes now."""
+    """Create the invoice for the fee of a subscription's first paid segment, which closes now."""
     fees = changes.compute_fees(paid, ())
     fees += rate_discounts(fees, (), paid, discounts)
     currency = paid[-1].plan.currency

@@ -1,7 +1,7 @@
-"""`collection: invoice_items`: usage is rated here, and Stripe's invoice is made of our lines, an item each.
+"""`collection: invoice_items`: usage is rated here, and Stripe's invoice gets one item for each of our lines.
 
-Every step first looks for what it is about to make. After a kill, or an answer that is lost, the step is repeated, or
-found done. Three things keep an invoice to one: our row, which is unique; our id in the metadata of Stripe's, which is
+Every step first looks for the object that it would create. After a crash or a lost answer the step is repeated, or
+found done. Three things prevent a second invoice: our unique row; our id in the metadata of Stripe's invoice, which is
 searched for; and the Idempotency-Key, which is the same for the same step.
 """
 
@@ -32,9 +32,9 @@ from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.currency_units import CHARGE_MAX
 
 POSITION = "edgeproxy_line"
-"""The metadata key of an item at Stripe that holds our position."""
+"""The metadata key of a Stripe item that holds our position."""
 DAYS_UNTIL_DUE = 14
-"""Days that customers have to pay an invoice that is sent to them."""
+"""How many days customers have to pay an invoice that is sent to them."""
 DRAFT = "draft"
 """The state of a draft at Stripe."""
 
@@ -45,8 +45,10 @@ class InvoiceMismatchError(Exception):
     def __init__(self, why: str, rows: Sequence[Comparison] = ()) -> None:
         super().__init__(why)
         self.rows = rows
-        """The amount of each line in both books, by meter or kind; or units of a meter, with UNITS_SUFFIX behind its
-        name."""
+        """The amount of each line in both books, by meter or kind.
+
+        For units of a meter, the meter's name ends with UNITS_SUFFIX.
+        """
 
 
 class InvoiceItems:
@@ -58,7 +60,7 @@ class InvoiceItems:
         self._customers = StripeCustomers(database, stripe)
 
     async def prepare_draft(self, row: InvoiceRow, billing: Billing) -> StripeObject:
-        """Return the draft at Stripe, which is created where there is none. Raises StripeCallError."""
+        """Return the draft at Stripe, or create it. Raises StripeCallError."""
         customer = await self._customers.get_or_create(
             row.customer, row.name, tries=row.tries, since=row.created_at // 1000
         )
@@ -83,7 +85,7 @@ class InvoiceItems:
         return invoice
 
     async def close_invoice(self, row: InvoiceRow, billing: Billing) -> StripeObject:
-        """Deliver an invoice whose lines are written: it is paid, or sent. Return it as Stripe has it.
+        """Deliver an invoice with written lines: charge or send it. Return Stripe's invoice.
 
         Raises InvoiceMismatchError and StripeCallError.
         """
@@ -93,7 +95,7 @@ class InvoiceItems:
             lines = await line_rows.fetch_lines(connection, row.id)
         if is_draft:
             invoice = await self._add_items(row, invoice, lines)
-        if row.accepted_why is None:  # Also what is finalized: by an earlier try, or by hand.
+        if row.accepted_why is None:  # This also checks an invoice that was finalized by an earlier try or by a person.
             items = await self._stripe.list_all("v1.invoices.line_items.list", invoice["id"])
             check_agreement(invoice, items, lines, row.name)
         if is_draft:
@@ -107,8 +109,10 @@ class InvoiceItems:
         return await self._stripe.call("v1.invoices.finalize_invoice", invoice["id"], key=key, auto_advance=False)
 
     async def _collect_payment(self, row: InvoiceRow, invoice: StripeObject, *, is_new: bool) -> StripeObject:
-        """Charge a customer who can be charged by now, and send the invoice to the others, once. `is_new`: it was a
-        draft a moment ago, so nobody can have sent it."""
+        """Charge a customer with a payment method, or send the invoice once.
+
+        `is_new` means that it was a draft a moment ago, so it cannot have been sent.
+        """
         if invoice["collection_method"] == "send_invoice" and not await self._has_payment_method(row.customer):
             if not is_new and await self._was_sent(invoice):
                 return invoice
@@ -118,18 +122,18 @@ class InvoiceItems:
         return await pay_invoice(self._stripe, invoice["id"], build_idempotency_key(row, "pay"))
 
     async def _has_payment_method(self, customer: str) -> bool:
-        """Return whether a customer, by id, has a payment method since its invoice was drafted."""
+        """Return whether a customer, by id, has got a payment method since its invoice was drafted."""
         async with self._database.reading() as connection:
             return await billing_details.has_payment_method(connection, customer)
 
     async def _was_sent(self, invoice: StripeObject) -> bool:
-        """Return whether Stripe has sent an invoice. Nothing but an event says so, which Stripe keeps for 30 days."""
+        """Return whether Stripe has sent an invoice. Only an event shows that, and Stripe stores events for 30 days."""
         since = invoice["status_transitions"]["finalized_at"]
         events = await self._stripe.list_all("v1.events.list", type="invoice.sent", created={"gte": since})
         return any(event["data"]["object"]["id"] == invoice["id"] for event in events)
 
     async def void_invoice(self, row: InvoiceRow) -> StripeObject | None:
-        """Void an invoice at Stripe; return None where nothing is left of it there. Raises StripeCallError."""
+        """Void an invoice at Stripe, or return None if nothing is left of it there. Raises StripeCallError."""
         if row.stripe_id is None:
             return None
         try:
@@ -148,8 +152,11 @@ class InvoiceItems:
         return invoice
 
     async def mark_invoice(self, row: InvoiceRow) -> StripeObject:
-        """Mark an invoice at Stripe as paid elsewhere, or as uncollectible, by its state here, unless it is settled
-        there; return it. Raises StripeCallError."""
+        """Mark an invoice at Stripe as paid elsewhere or as uncollectible, by its state here, unless it is settled
+        there.
+
+        Returns Stripe's invoice. Raises StripeCallError.
+        """
         invoice = await self.fetch_invoice(row)
         key = build_idempotency_key(row, row.state)
         if row.state == invoices.SETTLING and invoice["status"] in ("open", "uncollectible"):
@@ -159,13 +166,15 @@ class InvoiceItems:
         return invoice
 
     async def fetch_invoice(self, row: InvoiceRow) -> StripeObject:
-        """Return an invoice as Stripe has it now. Raises StripeCallError."""
+        """Fetch an invoice from Stripe. Raises StripeCallError."""
         assert row.stripe_id is not None
         return await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
 
     async def create_credit_note(self, note: CreditNote, row: InvoiceRow) -> StripeObject:
-        """Create a credit note, and return it: the money of a paid invoice goes back by the way it came. Raises
-        NoteRefusedError and StripeCallError."""
+        """Create a credit note, and return it. The money of a paid invoice returns the way it came.
+
+        Raises NoteRefusedError and StripeCallError.
+        """
         notes = await self._stripe.list_all("v1.credit_notes.list", invoice=row.stripe_id)
         for existing in notes:
             if (existing.get("metadata") or {}).get(credit_notes.METADATA) == note.id:
@@ -183,7 +192,7 @@ class InvoiceItems:
         )
 
     async def _find_invoice(self, row: InvoiceRow, customer: str) -> tuple[InvoiceRow, StripeObject | None]:
-        """Return our invoice at Stripe, None where there is none, and the row, which has no other one any more."""
+        """Return the row and its invoice at Stripe, or None. A replaced Stripe invoice is removed from the row."""
         row, current = await self._fetch_current(row)
         if current is not None:
             return row, current
@@ -194,8 +203,10 @@ class InvoiceItems:
         return row, None
 
     async def _fetch_current(self, row: InvoiceRow) -> tuple[InvoiceRow, StripeObject | None]:
-        """Return the invoice at Stripe that a row has, None where it has none, and the row: one that is gone, or that
-        somebody has finalized without our lines, is given up."""
+        """Return the row and the Stripe invoice that it names, or None.
+
+        An invoice that is gone, or that a person finalized without our lines, is given up.
+        """
         if row.stripe_id is None:
             return row, None
         try:
@@ -210,14 +221,14 @@ class InvoiceItems:
             return await stripe_reports.replace_invoice(connection, row, invoice), None
 
     async def _add_items(self, row: InvoiceRow, invoice: StripeObject, lines: Sequence[RatedLine]) -> StripeObject:
-        """Create the items of an invoice that are not there yet, and return the invoice: by one call, as the calls of
-        an endpoint are limited.
+        """Create the missing items of an invoice with one call, and return the invoice.
 
-        Where Stripe computes the tax, each item says that tax comes on top, which takes a call of its own.
+        One call is enough for all, because calls to an endpoint are limited. If Stripe computes the tax, each item must
+        say that tax is added, which takes one call per item.
         """
         items = []
         if invoice["lines"]["data"]:
-            # Not the items behind them: nothing says that those have the metadata of what is added as a line.
+            # The invoice items behind the lines are not used: they need not have the metadata of an added line.
             items = await self._stripe.list_all("v1.invoices.line_items.list", invoice["id"])
         created_positions = {(item.get("metadata") or {}).get(POSITION) for item in items}
         missing: list[StripeObject] = [
@@ -246,8 +257,10 @@ class InvoiceItems:
 
 
 def build_idempotency_key(row: InvoiceRow, step: str) -> str:
-    """Return the Idempotency-Key of a step. Stripe repeats its answer for 24 hours, also a failure: after one, with
-    nothing to find, the key is another."""
+    """Return the Idempotency-Key of a step.
+
+    Stripe repeats its answer, including a failure, for 24 hours. After a failure without an effect, the key changes.
+    """
     suffix = f"_{row.tries}" if row.tries else ""
     if row.replaced_ids:
         suffix += f"_r{row.replaced_ids.count(',') + 1}"
@@ -255,21 +268,26 @@ def build_idempotency_key(row: InvoiceRow, step: str) -> str:
 
 
 async def pay_invoice(stripe: Stripe, invoice: str, key: str) -> StripeObject:
-    """Charge the payment method of a customer for an open invoice, and return the invoice as `fetch_payment` does.
-    Raises StripeCallError."""
+    """Charge the customer's payment method for an open invoice. Return the invoice as `fetch_payment` does.
+
+    Raises StripeCallError.
+    """
     try:
         stripe_invoice = await stripe.call("v1.invoices.pay", invoice, key=key)
     except StripeCallError as error:
         if error.outcome is not CallOutcome.REFUSED:
             raise
-        # A card that is refused; or a debit is under way, or the invoice is paid by now.
+        # The card was declined, a debit is under way, or the invoice is paid by now.
         return await fetch_payment(stripe, invoice, refused=error.message)
     return await fetch_payment(stripe, invoice) if stripe_invoice["status"] == "open" else stripe_invoice
 
 
 async def fetch_payment(stripe: Stripe, invoice: str, *, refused: str | None = None) -> StripeObject:
-    """Return an invoice whose payment was tried. One that is open has its customer expanded, and in `edgeproxy_refused`
-    why the payment failed, which is `refused` where that is known; None: it is under way. Raises StripeCallError."""
+    """Return an invoice after an attempt to pay it. Raises StripeCallError.
+
+    If the invoice is open, its customer is expanded, and `edgeproxy_refused` holds the reason for the failed payment:
+    `refused` if known, or None if a payment is under way.
+    """
     expand = ["customer", *stripe_payments.EXPANDED]
     stripe_invoice = await stripe.call("v1.invoices.retrieve", invoice, expand=expand)
     if stripe_invoice["status"] != "open":
@@ -280,14 +298,14 @@ async def fetch_payment(stripe: Stripe, invoice: str, *, refused: str | None = N
 
 
 def build_collection_parameters(stripe_customer: StripeObject) -> StripeObject:
-    """Return the parameters for how a customer pays: by the payment method on file, or by an invoice that is sent."""
+    """Return the parameters for the way to pay: by the payment method on file, or by an invoice that is sent."""
     if find_payment_method(stripe_customer) is not None:
         return {"collection_method": "charge_automatically"}
     return {"collection_method": "send_invoice", "days_until_due": DAYS_UNTIL_DUE}
 
 
 def check_chargeable(row: InvoiceRow) -> None:
-    """Raise InvoiceMismatchError for an invoice of more than Stripe charges at once, unless it has been accepted."""
+    """Raise InvoiceMismatchError if an invoice exceeds the most that Stripe charges at once, unless it was accepted."""
     if row.total > CHARGE_MAX and row.accepted_why is None:
         raise InvoiceMismatchError(
             f"it comes to {format_amount(row.total, row.currency)}, and Stripe charges "
@@ -299,7 +317,7 @@ def check_chargeable(row: InvoiceRow) -> None:
 def check_agreement(
     invoice: StripeObject, items: Sequence[StripeObject], lines: Sequence[RatedLine], name: str
 ) -> None:
-    """Raise InvoiceMismatchError unless Stripe's draft of a customer, by name, is made of our lines, to the cent."""
+    """Raise InvoiceMismatchError unless Stripe's draft for a customer, by name, has exactly our lines."""
     theirs, ours = Counter(item["amount"] for item in items), Counter(line.amount for line in lines)
     due = sum(line.amount for line in lines)
     write = partial(format_amount, currency=invoice["currency"])
@@ -322,7 +340,10 @@ def check_agreement(
 
 
 def compare_lines(name: str, items: Sequence[StripeObject], lines: Sequence[RatedLine]) -> list[Comparison]:
-    """Return the amount of each line of a customer's invoice in both books; what has no line of ours is of no meter."""
+    """Return the amount of each line of a customer's invoice in both books.
+
+    Items without a line of ours have no meter.
+    """
     amounts: dict[str, int] = {}
     for item in items:
         position = (item.get("metadata") or {}).get(POSITION, "")

@@ -16,26 +16,26 @@ from edgeproxy.collector.alerts.mutes import Side, get_days_max
 from edgeproxy.collector.pages.site import Audience, Page, PageError, Visit
 
 MUTES: dict[str, int] = {"1h": 3600, "1d": 86400, "7d": 7 * 86400, "30d": 30 * 86400}
-"""The times for which a form mutes a kind, in seconds."""
+"""The durations of mutes that a form offers, in seconds."""
 ACKNOWLEDGE = "/v1/alerts/{alert}/acknowledge"
 TICK = "alert-"
-"""How the names of ticks begin: each has the numbers of the alerts of a line."""
+"""Prefix of the names of checkboxes. The value of a checkbox has the numbers of its line's alerts."""
 NUMBER = re.compile(r"[1-9][0-9]{0,14}")
 NUMBERS_MAX = 200
-"""Alerts that one form acknowledges at most: more than a page of the list has."""
+"""Most alerts that one form acknowledges. A page of the list has fewer."""
 HANDLERS = frozenset({"support", "billing", "admin"})
 """The roles that handle alerts."""
 
 
 class Outcome(NamedTuple):
-    """The outcome of acknowledging several alerts: how many, and the numbers of those that could not be."""
+    """The outcome of acknowledging several alerts: their number, and the numbers of alerts that failed."""
 
     total: int
     failed: Sequence[str]
 
 
 def find_choices(visit: Visit) -> dict[str, object]:
-    """Return what the page of alerts has for its forms."""
+    """Return the values for the forms of the alerts page."""
     who = visit.signed_in.who
     return {
         "root": "/console" if who.customer is None else "/account",
@@ -47,7 +47,7 @@ def find_choices(visit: Visit) -> dict[str, object]:
 
 
 def list_mutes(side: Side, kind: str) -> list[str]:
-    """List the times for which a side may mute a kind of alerts."""
+    """List the durations for which a side may mute a kind of alerts."""
     seconds_max = get_days_max(AlertKind(kind), side) * 86400
     return [name for name, seconds in MUTES.items() if seconds <= seconds_max]
 
@@ -62,7 +62,7 @@ def list_forms(root: str, who: Audience) -> list[Page]:
 
 
 async def acknowledge_alert(visit: Visit) -> web.Response:
-    """Acknowledge an alert, and the earlier thresholds of the same subject that its line has."""
+    """Acknowledge an alert, and alerts of lower thresholds for its subject on the line."""
     why = visit.form.get("why", "").strip()
     number = visit.path_parameter("alert")
     earlier = [other for other in parse_numbers([visit.form.get("earlier", "")]) if other != number]
@@ -72,7 +72,7 @@ async def acknowledge_alert(visit: Visit) -> web.Response:
 
 
 async def acknowledge_alerts(visit: Visit) -> web.Response:
-    """Acknowledge the alerts that are ticked, each with those of its line; name those of which it failed."""
+    """Acknowledge the ticked alerts with all alerts of their lines. The page names those that failed."""
     ticked = [value for name, value in visit.form.items() if name.startswith(TICK)]
     numbers = parse_numbers(ticked)
     if not numbers:
@@ -84,7 +84,7 @@ async def acknowledge_alerts(visit: Visit) -> web.Response:
 
 
 async def acknowledge_each(visit: Visit, numbers: Sequence[str], why: str) -> Outcome:
-    """Acknowledge alerts, each by itself: what one is refused for keeps no other. One that is acknowledged stays so."""
+    """Acknowledge alerts one by one. A failure does not stop the others. Already acknowledged alerts are unchanged."""
     failed = []
     for number in numbers:
         body: JsonObject = {"why": why} if why else {}
@@ -95,7 +95,7 @@ async def acknowledge_each(visit: Visit, numbers: Sequence[str], why: str) -> Ou
 
 
 def parse_numbers(written: Iterable[str]) -> list[str]:
-    """Return the numbers of alerts in values of a form, each once; raises PageError for what is none."""
+    """Return the alert numbers in values of a form without duplicates. Raises PageError for invalid numbers."""
     numbers = list(dict.fromkeys(" ".join(written).split()))
     if len(numbers) > NUMBERS_MAX or not all(NUMBER.fullmatch(number) for number in numbers):
         raise PageError(422, "the form is not whole: open the page again")
@@ -103,13 +103,13 @@ def parse_numbers(written: Iterable[str]) -> list[str]:
 
 
 def find_failed(visit: Visit) -> list[str]:
-    """Return the numbers of the alerts that the form before could not acknowledge."""
+    """Return the numbers of the alerts that the previous form could not acknowledge."""
     written = visit.request.query.get("failed", "").split()
     return [number for number in written[:NUMBERS_MAX] if NUMBER.fullmatch(number)]
 
 
 async def assign_alert(visit: Visit) -> web.Response:
-    """Give an alert to somebody; an empty name gives it to nobody."""
+    """Assign an alert to a person. An empty name removes the assignment."""
     return await _take_step(visit, "assign", {"to": visit.form.get("to", "").strip() or None}, "assigned")
 
 
@@ -140,9 +140,9 @@ def _return_to_list(visit: Visit, done: str, failed: Sequence[str] = ()) -> web.
 
 
 def format_return(referrer: str, root: str, done: str, failed: Sequence[str] = ()) -> str:
-    """Return the address of the list that a form about alerts was on, with its filters.
+    """Return the address of the list with the form, including its filters.
 
-    It says what was done, and the numbers of the alerts with which it failed.
+    It says which action was done, and the numbers of the alerts with errors.
     """
     page, alerts = urlsplit(referrer), f"{root}/alerts"
     path, query = (page.path, page.query) if page.path in (root, alerts) else (alerts, "")

@@ -1,6 +1,6 @@
-"""The reference of the owner's API, made of its OpenAPI 3 description. Pure.
+"""The reference of the owner's API, generated from its OpenAPI 3 description. Pure.
 
-The description is foreign text: it is shown as text, and no reference in it is followed but those within it.
+The description is untrusted. It is displayed as text, and only references within it are followed.
 """
 
 import re
@@ -15,38 +15,38 @@ from edgeproxy.base.json_values import JsonObject, JsonValue
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
 OPERATIONS_MAX = 2000
 FIELDS_MAX = 200
-"""Fields of a body; further ones are left out, and the page says so."""
+"""Fields of a body. Further ones are left out, and the page says so."""
 DEPTH_MAX = 6
 CHOICES_DEPTH_MAX = 3
-"""Levels of choices and lists that the type of one field is described by."""
+"""Nested choices and lists in the description of a field's type."""
 REFERENCES_MAX = 16
-"""References that lead to references."""
+"""Longest chain of references."""
 SLUG = re.compile(r"[A-Za-z0-9_.-]{1,80}")
 EXAMPLE_BYTES_MAX = 20_000
 EXAMPLE_FORM = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
-"""Names in YAML may be numbers, as statuses are."""
+"""Names in YAML may be numbers, for example statuses."""
 
 
 class ApiField(NamedTuple):
     """A parameter, or a field of a body."""
 
     name: str
-    """With the names of the objects that it is in: `items[].price`."""
+    """With the names of its parent objects: `items[].price`."""
     kind: str
     place: str
-    """Where a parameter is: path, query, header; empty for a field."""
+    """The place of a parameter: path, query, header; empty for a field."""
     is_required: bool
     text: str
 
 
 class ApiBody(NamedTuple):
-    """What a request or an answer has, of one media type."""
+    """The body of a request or an answer in one media type."""
 
     media: str
     kind: str
     fields: Sequence[ApiField]
     is_cut: bool
-    """Whether there are more fields than are shown."""
+    """True if there are more fields than shown."""
     example: str
 
 
@@ -59,7 +59,7 @@ class ApiAnswer(NamedTuple):
 
 
 class ApiOperation(NamedTuple):
-    """An operation, ready to be shown."""
+    """An operation for display."""
 
     slug: str
     method: str
@@ -89,12 +89,12 @@ class ApiReference(NamedTuple):
     sections: Sequence[ApiSection]
 
     def find(self, slug: str) -> ApiOperation | None:
-        """Return the operation of this name, or None."""
+        """Return the operation with this slug, or None."""
         return next((one for section in self.sections for one in section.operations if one.slug == slug), None)
 
 
 def build_reference(document: JsonObject) -> ApiReference:
-    """Return the reference of a description; what it has in a form that OpenAPI does not know is left out."""
+    """Return the reference of a description. Parts that are no valid OpenAPI are left out."""
     reader = _Reader(document)
     info = _table(document.get("info"))
     texts = {_text(tag.get("name")): _text(tag.get("description")) for tag in map(_table, _list(document.get("tags")))}
@@ -174,7 +174,7 @@ class _Reader:
         return bodies
 
     def _list_fields(self, schema: JsonObject, prefix: str, depth: int) -> Iterator[ApiField]:
-        """Yield the fields of a schema, and those of the objects in it."""
+        """Yield the fields of a schema, and nested fields."""
         if depth >= DEPTH_MAX:
             return
         for part in (schema, *(self._follow(part) for part in _list(schema.get("allOf")))):
@@ -190,7 +190,7 @@ class _Reader:
             yield from self._list_fields(items, f"{prefix.removesuffix('.')}[].", depth + 1)
 
     def _describe(self, schema: JsonObject, depth: int = 0) -> str:
-        """Return the type of a schema in words of JSON Schema."""
+        """Return the type of a schema in terms of JSON Schema."""
         if depth >= CHOICES_DEPTH_MAX:
             return "…"
         if choices := _list(schema.get("enum")):
@@ -208,7 +208,7 @@ class _Reader:
         )
 
     def _follow(self, value: JsonValue) -> JsonObject:
-        """Return what a value refers to within the description, or the value itself; empty where there is nothing."""
+        """Follow a value's references within the description. Return the object, or an empty one if there is none."""
         for _ in range(REFERENCES_MAX):
             table = _table(value)
             reference = table.get("$ref")
@@ -240,9 +240,9 @@ def _text(value: JsonValue) -> str:
 
 
 def build_commands(url: str, method: str, path: str, field: str, key: str) -> Mapping[str, str]:
-    """Return a request with a key as curl, Python and Node send it, by language.
+    """Return a request with a key as commands of curl, Python and Node, by language.
 
-    `key` is as the collector made it, or a placeholder; it has letters, digits, `_` and `-` alone.
+    `key` is a generated key or a placeholder. It has only letters, digits, `_` and `-`.
     """
     value = f"Bearer {key}" if field.lower() == "authorization" else key
     return {

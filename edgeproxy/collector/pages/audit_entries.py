@@ -1,4 +1,4 @@
-"""Entries of the audit log as its page shows them: what each is about, and what it changed. Pure."""
+"""Entries of the audit log for display: the object of an entry, and its changes. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ import orjson
 from edgeproxy.collector.pages.api import JsonDocument
 
 CHANGES_MAX = 3
-"""Changed fields that are shown in a row; the others are in its fold."""
+"""Changed fields shown in a row. The others are folded."""
 VALUE_CHARACTERS_MAX = 60
 UNSHOWN = frozenset(("id", "created_at", "usage_key", "hash", "session"))
-"""Fields that say nothing of a change beside what the entry is about."""
+"""Fields that add nothing to a change beside its object."""
 ID = re.compile(r"(?:[a-z]+_)?[0-9a-f]{8}-?[0-9a-f-]{20,}")
 TIME = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,12}Z")
 PAGES: Mapping[str, str] = {
@@ -31,18 +31,18 @@ PAGES: Mapping[str, str] = {
     "quarantine": "/console/edges/{}",
     "token": "/console/tokens",
 }
-"""The page of an object by the action, or the first word of it. The place is for the target up to its first slash."""
+"""The page of an object, by action or by its first word. The placeholder is the target up to its first slash."""
 
 
 class AuditObject(NamedTuple):
-    """What an entry is about."""
+    """The object of an entry."""
 
     name: str
-    """What people call it: a name or a title, or else the beginning of its id."""
+    """The name or title for people, or else the beginning of the id."""
     href: str
-    """Its page; empty where it has none."""
+    """Its page; empty if it has none."""
     owner: str = ""
-    """The customer whose it is, where the name is not the customer's own."""
+    """The customer that owns it, unless the name is the customer's own."""
 
 
 class Changed(NamedTuple):
@@ -50,12 +50,12 @@ class Changed(NamedTuple):
 
     field: str
     before: str
-    """The value before; empty where there was none."""
+    """The value before; empty if there was none."""
     after: str
 
 
 def describe_object(entry: JsonDocument, names: Mapping[str, str]) -> AuditObject:
-    """Return what an entry is about; `names` are those of ids that the entry does not name itself."""
+    """Return the object of an entry. `names` maps ids to names that the entry lacks."""
     action, target = str(entry["action"]), str(entry["target"])
     group = action.partition(".")[0]
     first, _, rest = target.partition("/")
@@ -75,12 +75,12 @@ def describe_object(entry: JsonDocument, names: Mapping[str, str]) -> AuditObjec
 
 
 def shorten_id(target: str) -> str:
-    """Return the beginning of an id, and other targets whole."""
+    """Return the beginning of an id. Other targets are returned unchanged."""
     return f"{target[:8]}…" if ID.fullmatch(target) else target
 
 
 def list_changes(entry: JsonDocument, about: AuditObject) -> list[Changed]:
-    """Return the fields that an entry changed, as it has them, without those that name what it is about."""
+    """Return the changed fields of an entry, without fields that only name its object."""
     before, after = flatten(entry["before"]), flatten(entry["after"])
     known = {*str(entry["target"]).split("/"), about.name, about.owner}
     return [
@@ -93,12 +93,12 @@ def list_changes(entry: JsonDocument, about: AuditObject) -> list[Changed]:
 
 
 def is_time(text: str) -> bool:
-    """Return whether a value is a time as the API writes it (RFC 3339)."""
+    """Return True if a value is a time in the API's format (RFC 3339)."""
     return TIME.fullmatch(text) is not None
 
 
 def flatten(values: object, path: str = "") -> dict[str, str]:
-    """Return the values of an object as short texts, those within others by their path; null is left out."""
+    """Return the values of an object as short texts, nested values by path. Null is left out."""
     if isinstance(values, Mapping):
         rows: dict[str, str] = {}
         for name, value in values.items():

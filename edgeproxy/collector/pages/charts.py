@@ -1,9 +1,8 @@
-"""Charts as SVG in per cent of their place: text keeps its size at any width, and no inline style is needed. Pure.
+"""Charts as SVG with sizes in per cent, so text keeps its size at any width and no inline style is needed. Pure.
 
-A chart is a grid of three: the unit with the last value, the labels of the y axis, and the plot. A value is shown while
-the pointer is on its place; pages.js moves along the values with the arrow keys. A table below has the same figures.
-Where values have links, each leads to its own time; pages.js follows one with Enter, and goes to all those over which
-the pointer is drawn.
+A chart is a grid of three parts: the unit with the last value, the labels of the y axis, and the plot. Hovering over a
+value shows it. pages.js moves along the values with the arrow keys. A table below has the figures. Each value may link
+to its own time: pages.js follows the link with Enter, and opens a longer time after dragging over several values.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,17 +15,17 @@ from markupsafe import Markup, escape
 
 Format = Callable[[float], str]
 LABELS_MAX = 6
-"""Labels of the x axis, about."""
+"""Approximate number of labels on the x axis."""
 LONE_WIDTH = 8
-"""The half width of a line's value between gaps, of a plot 1000 wide."""
+"""Half the width of a single value between gaps of a line, in a plot 1000 wide."""
 STEPS = (1, 2, 2.5, 5, 10)
 HEIGHTS = {"o": 100, "w": 72, "b": 44, "n": 14}
-"""The height of a day's bar in per cent by its state; a shorter one is a worse day."""
+"""The height of a day's bar in per cent by its state. A shorter bar is a worse day."""
 FILLS = {"o": 'class="fo"', "n": 'class="fn"', "w": 'fill="url(#pw)"', "b": 'fill="url(#pb)"'}
 
 
 class Series(NamedTuple):
-    """A series: its name, the class of its colour (1 to 4, w, b), and its values, None where there are none."""
+    """A series: its name, its colour class (1 to 4, w, b), and its values. None is a gap."""
 
     name: str
     css: str
@@ -35,25 +34,25 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True)
 class Axes:
-    """The description of a chart, how its values are written, and what is drawn beside the series."""
+    """A chart's description, formats of values, and additions to the series."""
 
     unit: str
     label: str
-    """The sentence that says what is to be seen."""
+    """A sentence that describes the chart."""
     format_value: Format = str
     format_axis: Format = str
     kind: str = ""
     """The class of its height: short, tall, xtall, or empty."""
     mark: tuple[float, str] | None = None
-    """A line across at a value, and what it is called."""
+    """A horizontal line: its value and its label."""
     links: Sequence[str] = ()
-    """The address to which each value leads; none: they lead nowhere."""
+    """The link of each value; empty: no links."""
     so_far: str = ""
-    """What is said of the last bar, whose time is not over; empty: it is."""
+    """A note on the last bar if its time is not over; else empty."""
 
 
 def compute_steps(most: float, count: int = 4) -> list[float]:
-    """Return even steps from 0 to at or above `most`: 1, 2, 2.5 or 5 times a power of ten apart."""
+    """Return even steps from 0 to at least `most`. The step is 1, 2, 2.5 or 5 times a power of ten."""
     if most <= 0:
         return [0, 1]
     least = most / count
@@ -70,10 +69,10 @@ def draw_bars(
     before: Sequence[float] = (),
     **axes: object,
 ) -> Markup:
-    """Return a chart of bars, stacked where there are several series.
+    """Return a bar chart. Several series are stacked.
 
-    `places` is the number of bars for which there is room; `expected` are values to come, which are hatched; `before`
-    is the period before, which is a dashed line.
+    `places` is the number of bars that have room. `expected` are future values, drawn hatched. `before` is the
+    preceding period, drawn as a dashed line.
     """
     frame = Axes(**axes)  # type: ignore[arg-type]
     stacked = [Series(*one) for one in series]
@@ -93,7 +92,7 @@ def draw_bars(
         bar = _draw_bar(number, step, 100 - tall, tall, 'fill="url(#px)"')
         pieces.append(_draw_point(number * step, step, bar, frame.format_value(value)))
     if before:
-        # Its middle is that of the first bar, and it goes on in steps of a bar.
+        # The line begins in the middle of the first bar, and continues in steps of a bar.
         line = _trace(before, step=10 * step, top=steps[-1])
         x, head = _n(step / 2), 'height="100%" viewBox="0 0 1000 100" preserveAspectRatio="none" overflow="visible"'
         pieces.append(f'<svg class="before" x="{x}%" width="100%" {head}><path class="l l0" d="{line}"/></svg>')
@@ -113,10 +112,10 @@ def draw_lines(
     band: tuple[Sequence[float], Sequence[float]] | None = None,
     **axes: object,
 ) -> Markup:
-    """Return a chart of lines.
+    """Return a line chart.
 
-    `before` is the period before, which is dashed; `area` fills what is below the first series; `band` is a range (low,
-    high) that goes on from the last value, within `places` values.
+    `before` is the preceding period, drawn dashed. `area` fills the area below the first series. `band` is a range
+    (low, high) that continues from the last value, up to `places` values.
     """
     frame = Axes(**axes)  # type: ignore[arg-type]
     drawn = [Series(*one) for one in series]
@@ -140,17 +139,17 @@ def draw_lines(
         left, link = max(0.0, x - wide / 2), _find_link(frame, number)
         plot += _draw_point(left, min(wide, 100 - left), guide, tip, link)
     known = [number for number in range(len(labels)) if any(one.values[number] is not None for one in drawn)]
-    if known:  # The newest figures may be still to come.
+    if known:  # The newest figures may be missing.
         plot += _draw_tip(f"{labels[known[-1]]} · {_write(drawn, known[-1], frame)}", "last")
     xs = [(number * wide, labels[number]) for number in _choose_labels(len(labels), places)]
     return _frame(frame, steps, plot, xs)
 
 
 def draw_sparkline(values: Sequence[float], css: str = "1") -> Markup:
-    """Return a line without axes, for a tile or a row; the number that it belongs to stands beside it."""
+    """Return a line without axes for a tile or a row. Its number is displayed beside it."""
     if not values:
         return Markup("")
-    values = [*values] * (2 if len(values) == 1 else 1)  # A lone value is a level.
+    values = [*values] * (2 if len(values) == 1 else 1)  # A single value is drawn as a level.
     span = (max(values) - min(values)) or 1
     step = 100 / max(len(values) - 1, 1)
     points = "L".join(f"{_n(n * step)} {_n(95 - 90 * (value - min(values)) / span)}" for n, value in enumerate(values))
@@ -159,9 +158,9 @@ def draw_sparkline(values: Sequence[float], css: str = "1") -> Markup:
 
 
 def draw_days(days: Sequence[tuple[str, str]], label: str) -> Markup:
-    """Return a bar for each day, of its state and what is said of it.
+    """Return a bar for each day, from its state and its description.
 
-    Height, pattern and colour say the state: o all well, w some failed, b many failed, n not measured.
+    Height, pattern and colour show the state: o: no failures, w: some, b: many, n: not measured.
     """
     step = 100 / max(len(days), 1)
     bars = "".join(
@@ -198,7 +197,7 @@ def _write(series: Sequence[Series], number: int, axes: Axes) -> str:
 
 
 def _draw_area(line: str) -> str:
-    """Return the areas below a line: a gap of the line is one of the area."""
+    """Return the area below a line. A gap of the line is also a gap of the area."""
     path = ""
     for part in line.split("M")[1:]:
         ends = part.split("L")
@@ -213,7 +212,7 @@ def _draw_band(trace: Callable[..., str], start: int, low: Sequence[float], high
 
 
 def _trace(numbers: Sequence[float | None], start: int = 0, *, step: float, top: float) -> str:
-    """Return the path of values; it is interrupted where there is none. A lone value is a dash."""
+    """Return the SVG path of values, with gaps for None. A single value between gaps becomes a dash."""
     path = ""
     for number, value in enumerate(numbers):
         if value is None:
@@ -251,8 +250,8 @@ def _find_link(axes: Axes, number: int) -> str:
 
 
 def _draw_point(x: float, wide: float, inner: str, tip: str, link: str = "", css: str = "pt") -> str:
-    """Return the place of a value. Its link is for pointers: the table has the same ones, for readers and keyboards."""
-    hit = f'<rect class="hit" x="{_n(x)}%" width="{_n(wide)}%"/>'  # style.css has the height: a page has many.
+    """Return the area of a value. Its link is only for pointers; readers and keyboards use the table's links."""
+    hit = f'<rect class="hit" x="{_n(x)}%" width="{_n(wide)}%"/>'  # style.css sets the height, because a page has many.
     inside = f"{hit}{inner}{_draw_tip(tip)}"
     if link:
         return f'<a class="{css}" href="{escape(link)}" tabindex="-1" aria-hidden="true">{inside}</a>'
@@ -266,14 +265,14 @@ def _draw_grid(axes: Axes, steps: Sequence[float]) -> Iterator[str]:
     if axes.mark:
         y = _n(100 - 100 * axes.mark[0] / steps[-1])
         yield f'<line class="mark" x1="0" x2="100%" y1="{y}%" y2="{y}%"/>'
-        # At the top its name would be on that of the unit.
+        # At the top the label would overlap the unit.
         below = axes.mark[0] > 0.85 * steps[-1]
         yield f'<text x="0" dy="{14 if below else -5}" y="{y}%">{escape(axes.mark[1])}</text>'
 
 
 def _frame(axes: Axes, steps: Sequence[float], inner: str, xs: Sequence[tuple[float, str]]) -> Markup:
     names = [axes.format_axis(one) for one in steps]
-    # Of steps that are written alike, such as 0 and 1 hundredth of a cent, the first has its name.
+    # If several steps have equal labels, for example 0 and 0.01 cents, only the first is labelled.
     shown = [name if name not in names[:number] else "" for number, name in enumerate(names)]
     ys = "".join(f"<span>{escape(name)}</span>" for name in reversed(shown))
     hidden_when_narrow = ' class="alt"'
@@ -283,7 +282,7 @@ def _frame(axes: Axes, steps: Sequence[float], inner: str, xs: Sequence[tuple[fl
         for number, (x, label) in enumerate(xs)
     )
     grid = "".join(_draw_grid(axes, steps))
-    role = "group" if axes.links else "img"  # What is in a picture cannot be followed.
+    role = "group" if axes.links else "img"  # Links inside a picture cannot be followed.
     return Markup(
         f'<div class="chart {escape(axes.kind)}"><p class="unit"><span>{escape(axes.unit)}</span></p>'
         f'<div class="y" aria-hidden="true">{ys}</div>'

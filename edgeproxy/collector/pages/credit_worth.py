@@ -1,4 +1,4 @@
-"""What a balance of credits buys, and how long it lasts, at what a customer's usage has cost lately."""
+"""The quantities that a credit balance buys, and the days it lasts, at the costs of a customer's recent usage."""
 
 import time
 from collections import Counter
@@ -14,31 +14,31 @@ from edgeproxy.config.meters import MEASURES, Meter
 DAYS = 30
 WORTHS_MAX = 3
 MEASURED = ("requests", "tokens")
-"""Units that people reckon in, the best first."""
+"""Preferred units, the best first."""
 DAYS_LEFT_MAX = 365
-"""Days beyond which nobody can tell."""
+"""Longest prediction. Beyond that an estimate is meaningless."""
 RowView = Mapping[str, str | int]
 
 
 class Worth(NamedTuple):
-    """How much of a meter a balance buys."""
+    """The quantity of a meter that a balance buys."""
 
     display: MeterDisplay
     quantity: int
     is_alone: bool
-    """Whether no other one has its unit, so that the unit says which it is."""
+    """True if no other listed meter has this unit, so the unit identifies the meter."""
 
 
 class Outlook(NamedTuple):
-    """What becomes of a balance at the cost of the last days."""
+    """The prospects of a balance at the costs of the last days."""
 
     worths: Sequence[Worth] = ()
     days: int | None = None
-    """Whole days for which it lasts; None where nothing was spent, or it lasts for long."""
+    """Whole days that it lasts; None if nothing was spent, or if it lasts longer than DAYS_LEFT_MAX."""
 
 
 async def fetch_outlook(visit: Visit, terms: Credits | None, currency: str, available: int) -> Outlook:
-    """Fetch the usage of the last days, and return what becomes of these millicredits at its cost."""
+    """Fetch the usage of the last days, and return the prospects of `available` millicredits at its costs."""
     if terms is None or available <= 0:
         return Outlook()
     until = int(time.time()) // 60 * 60
@@ -56,10 +56,10 @@ async def fetch_outlook(visit: Visit, terms: Credits | None, currency: str, avai
 def compute_worths(
     rows: Sequence[RowView], meters: Mapping[str, Meter], costs: Mapping[str, str], currency: str, available: int
 ) -> list[Worth]:
-    """Compute what these millicredits buy of each meter, if a unit costs what it has cost so far.
+    """Compute the quantity of each meter that `available` millicredits buy, at the current cost per unit.
 
-    `rows` are the usage by meter, `costs` the meters of credits by currency. Requests come first, then tokens, then
-    the meters of which they buy most.
+    `rows` are the usage by meter. `costs` has the credit meter of each currency. Requests come first, then tokens, then
+    other meters by quantity.
     """
     used = {str(row["meter"]): int(row["value"]) for row in rows}
     spent = used.get(costs.get(currency, ""), 0)

@@ -1,4 +1,4 @@
-"""The first page of the portal: what is owed, what this period costs, what is used of what is included."""
+"""The first page of the portal: open invoices, the costs of this period, and used parts of included quantities."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ BARS_MAX = 6
 
 
 class MeterView(TypedDict):
-    """The usage of a meter in a period of the API, as far as it is read here."""
+    """A meter's usage in a period. Only the fields of the API that this page reads."""
 
     meter: str
     quantity: int
@@ -37,14 +37,14 @@ class MeterView(TypedDict):
 
 
 class ProjectionView(TypedDict):
-    """The projection of a quota of the API, as far as it is read here."""
+    """The projection of a quota. Only the fields of the API that this page reads."""
 
     low: int | None
     high: int | None
 
 
 class QuotaView(TypedDict):
-    """A quota of the API, as far as it is read here."""
+    """A quota. Only the fields of the API that this page reads."""
 
     meter: str
     per: str | None
@@ -56,40 +56,40 @@ class QuotaView(TypedDict):
 
 
 class IncludedBar(NamedTuple):
-    """What is used of what is included, of a meter."""
+    """The used part of a meter's included quantity."""
 
     meter: str
     used: int
     included: int
     part: float
-    """The used part, from 0 to 1; 1 where more is used."""
+    """The used part, from 0 to 1. It is 1 if more is used."""
     state: str
-    """The class of its state: empty, `warn` or `bad`."""
+    """The CSS class of its state: empty, `warn` or `bad`."""
     is_hard: bool
-    """Whether requests are refused once all is used."""
+    """True if requests are refused once all is used."""
     per: str | None
-    """`day` or `month` of a quota; None: the period of billing, or what exists."""
+    """`day` or `month` for a quota; None: the billing period, or a meter of existing items."""
     ahead: tuple[int, int] | None = None
-    """The units at the end of the period at the least and at the most, as the last days were; None: not known."""
+    """The lowest and highest projected units at the end of the period; None: no projection."""
     resets: str | None = None
-    """When the period of a quota ends."""
+    """The end of the quota's period."""
 
 
 class InvoiceParts(NamedTuple):
-    """What the next invoice is made of, in smallest units: usage of the period, fees of the next one, all else."""
+    """The parts of the next invoice in smallest units: usage of this period, fees of the next period, and the rest."""
 
     since: float
-    """The Unix second at which the usage began."""
+    """The Unix second when the usage began."""
     used: int
     ahead: int
     others: int
     start: float
-    """The Unix second from which on the fees ahead are."""
+    """The Unix second when the time of the next fees begins."""
     end: float
 
 
 def split_invoice(upcoming: JsonDocument) -> InvoiceParts:
-    """Return the parts of the upcoming invoice: what was used so far is not mixed with what is paid in advance."""
+    """Split the upcoming invoice into usage so far and fees paid in advance."""
     period_end = parse_time(upcoming["period_end"]).timestamp()
     used = ahead = 0
     end = period_end
@@ -106,9 +106,9 @@ def split_invoice(upcoming: JsonDocument) -> InvoiceParts:
 def compute_bars(
     meters: Sequence[MeterView], quotas: Sequence[QuotaView], costs: Sequence[MeterCost] = ()
 ) -> list[IncludedBar]:
-    """Return the bars of a plan's meters and of quotas, the fullest first; a meter of both has that of the quota.
+    """Return the bars of a plan's meters and of quotas, fullest first. A meter with a quota has only the quota's bar.
 
-    `costs` are those of the upcoming invoice, which know what meters are expected to use.
+    `costs` are the costs of the upcoming invoice. They have the projected usage of meters.
     """
     ahead = {cost.meter: (cost.low, cost.high) for cost in costs if cost.high}
     bars = [build_quota_bar(one) for one in quotas]
@@ -133,14 +133,14 @@ def build_quota_bar(quota: QuotaView) -> IncludedBar:
 
 
 def _build_bar(meter: str, used: int, included: int, is_hard: bool, per: str | None) -> IncludedBar:
-    """Return the bar of what is used of what is included."""
+    """Return a bar for used units of an included quantity."""
     part = used / included if included else 1.0
     state = "" if part < 0.8 else "bad" if part >= 1 and is_hard else "warn"
     return IncludedBar(meter, used, included, min(part, 1.0), state, is_hard, per)
 
 
 async def show_home(visit: Visit) -> web.Response:
-    """Show what is due, what this period costs and is expected to, and what is used of what is included."""
+    """Show amounts due, current and projected costs of this period, and used parts of included quantities."""
     names = {"customer": visit.customer}
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
     tier = visit.site.tiers.get(body["tier"])
@@ -169,7 +169,7 @@ async def show_home(visit: Visit) -> web.Response:
 
 
 async def _fetch_alerts(visit: Visit) -> list[JsonDocument]:
-    """Return the latest alerts, those first that nobody has acknowledged."""
+    """Return the latest alerts. Alerts that nobody has acknowledged come first."""
     waiting, latest = await asyncio.gather(
         visit.fetch("GET", "/v1/alerts", query={"limit": ALERTS_SHOWN, "acknowledged": "false"}),
         visit.fetch("GET", "/v1/alerts", query={"limit": ALERTS_SHOWN}),
@@ -179,9 +179,9 @@ async def _fetch_alerts(visit: Visit) -> list[JsonDocument]:
 
 
 async def _fetch_keys(visit: Visit) -> dict[str, object]:
-    """Return whether the customer has a key, and the keys that are to be rotated.
+    """Return whether the customer has a key, and the keys due for rotation.
 
-    A contact who may not see keys is shown as if there were one, and none to rotate.
+    A contact without the right to see keys sees the page of a customer with a key and without due keys.
     """
     has_key = True
     if visit.signed_in.who.builds:
@@ -192,7 +192,7 @@ async def _fetch_keys(visit: Visit) -> dict[str, object]:
 
 
 async def _fetch_ongoing(visit: Visit) -> list[JsonDocument]:
-    """Return the incidents that go on, latest first; none where no status page says more of them."""
+    """Return ongoing incidents, latest first, or none if there is no status page with more about them."""
     if "status" not in visit.site.groups:
         return []
     response = await visit.call("GET", "/v1/incidents")
@@ -200,14 +200,14 @@ async def _fetch_ongoing(visit: Visit) -> list[JsonDocument]:
 
 
 def find_busiest(meters: Sequence[MeterUsage], settings: CollectorSettings) -> MeterUsage | None:
-    """Return the meter that the usage explorer opens with; None where nothing was used."""
+    """Return the first meter of the usage explorer, or None without usage."""
     rows = [{"meter": one.meter, "value": one.total} for one in meters]
     listed = list_meters(rows, settings.meters, list_priced_meters(settings.plans.values()))
     return next((one for one in meters if listed and one.meter == listed[0].meter), None)
 
 
 async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
-    """Return what pages say of the customer's money: None of what is not sold here, or cannot be had now."""
+    """Return the page's values about the customer's money. A value is None if not sold here or unavailable now."""
     settings = visit.site.settings_now()
     nothing = dict.fromkeys(("held", "upcoming", "invoice_parts", "billed", "spend", "plan_label"))
     money: dict[str, JsonDocument] = {
@@ -246,7 +246,7 @@ async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
 
 
 def sum_owed(owed: Sequence[OwedInvoice]) -> dict[str, int]:
-    """Return what is to be paid by currency."""
+    """Sum up the amounts to pay by currency."""
     sums: dict[str, int] = {}
     for one in owed:
         sums[one.invoice["currency"]] = sums.get(one.invoice["currency"], 0) + one.invoice["amount_due"]

@@ -1,4 +1,4 @@
-"""What an invoice asks of its customer: whether it is due, for how long it is overdue, where it is paid. Pure."""
+"""The payment status of an invoice: whether it is due, the days overdue, and the page for payment. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ DAY_SECONDS = 86400
 
 
 class InvoiceView(TypedDict):
-    """An invoice of the API, as far as it is read here; templates read more fields."""
+    """An invoice from the API. Only the fields that this module reads; templates read more."""
 
     id: str
     state: str
@@ -22,21 +22,21 @@ class InvoiceView(TypedDict):
 
 
 class OwedInvoice(NamedTuple):
-    """An invoice that is open, and not paid."""
+    """An open invoice with an unpaid amount."""
 
     invoice: InvoiceView
     days: int
-    """The whole days for which it is overdue; 0 where it is not."""
+    """The whole days since the due date; 0 before it."""
     is_due: bool
-    """Whether it is to be paid by now."""
+    """True if the due date has passed."""
     pay_url: str | None
-    """Stripe's page at which it is paid; None where there is none."""
+    """Stripe's page for payment, or None if there is none."""
 
 
 def find_owed(invoices: Sequence[InvoiceView], now: float, stripe: str) -> list[OwedInvoice]:
-    """Return the open invoices of which something is due at the Unix second `now`, the one due first ahead.
+    """Return the open invoices with an unpaid amount at the Unix second `now`, earliest due date first.
 
-    `stripe` is the URL of Stripe's API, which a sandbox has another one of.
+    `stripe` is the URL of Stripe's API. A sandbox has another URL.
     """
     owed = [
         OwedInvoice(invoice, compute_overdue_days(invoice, now), is_due(invoice, now), find_pay_url(invoice, stripe))
@@ -47,18 +47,18 @@ def find_owed(invoices: Sequence[InvoiceView], now: float, stripe: str) -> list[
 
 
 def is_due(invoice: InvoiceView, now: float) -> bool:
-    """Return whether an open invoice is to be paid by now: its due date has come, or it has none."""
+    """Return True if an open invoice has passed its due date or has none."""
     return invoice["due_at"] is None or parse_time(invoice["due_at"]).timestamp() <= now
 
 
 def compute_overdue_days(invoice: InvoiceView, now: float) -> int:
-    """Return the whole days since an open invoice was due; 0 for others."""
+    """Return the whole days since an open invoice was due, or 0 for other invoices."""
     if invoice["state"] != "open" or invoice["due_at"] is None:
         return 0
     return max(0, int((now - parse_time(invoice["due_at"]).timestamp()) // DAY_SECONDS))
 
 
 def find_pay_url(invoice: InvoiceView, stripe: str) -> str | None:
-    """Return Stripe's page of an invoice, of HTTPS or below the URL of a sandbox; None where there is none."""
+    """Return Stripe's page of an invoice if its URL has HTTPS or belongs to the sandbox; else None."""
     url = invoice["url"]
     return url if url is not None and url.startswith(("https://", f"{stripe}/")) else None

@@ -1,4 +1,4 @@
-"""Lists that pages show: their columns and filters, the order that readers choose, and their cells in a file. Pure."""
+"""Lists on pages: their columns and filters, the order that readers choose, and their cells in a file. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -10,7 +10,7 @@ from edgeproxy.config.collector.currency_units import to_decimal
 
 T = TypeVar("T", bound=Mapping[str, object])
 ROWS_MAX = 50
-"""Rows of a page, where a list says nothing else."""
+"""Rows of a page, unless a list sets another number."""
 
 Query = Mapping[str, str]
 
@@ -19,11 +19,11 @@ class Column(NamedTuple):
     """A column of a list."""
 
     name: str
-    """The field of the API; `handling.acknowledged_at` is one within another."""
+    """The field of the API; `handling.acknowledged_at` is a nested field."""
     called: str
     is_number: bool = False
     is_amount: bool = False
-    """Whether it is in smallest units of the row's currency."""
+    """True if it is in smallest units of the row's currency."""
 
 
 class Filter(NamedTuple):
@@ -33,34 +33,34 @@ class Filter(NamedTuple):
     """The parameter of the page and of the API."""
     called: str
     choices: Mapping[str, str] | None = None
-    """What can be chosen, by the API's values; None: any text."""
+    """The choices, by the API's values; None: any text."""
     default: str = ""
     is_time: bool = False
-    """Whether it is a time to the minute, in UTC, which the page has a form of its own for."""
+    """True for a time to the minute in UTC. The page has its own form for it."""
     suggests: bool = False
-    """Whether the page suggests texts, in a list with the filter's name."""
+    """True if the page suggests texts, in a list with the filter's name."""
 
 
 class Listing(NamedTuple):
-    """A list of the API as a page shows it."""
+    """A list of the API on a page."""
 
     name: str
-    """The field of the answer that has the rows, and the name of the file of CSV."""
+    """The field with the rows in the API's answer, and the name of the CSV file."""
     columns: tuple[Column, ...]
     sorts: Mapping[str, Query]
-    """The API's query for each order that can be chosen, such as `name` or `-name`; the first is the usual one."""
+    """The API's query for each order, for example `name` or `-name`. The first one is the default."""
     filters: tuple[Filter, ...] = ()
     more: tuple[Column, ...] = ()
-    """Columns that the file has alone."""
+    """Columns only in the file."""
     cursor: str = "cursor"
     """The API's parameter for the next page."""
     rows_max: int = ROWS_MAX
     file: str = ""
-    """The name of the file, where it is another one."""
+    """The name of the file, if different."""
 
 
 class ListView(NamedTuple):
-    """A page of a list, in words of its reader."""
+    """A page of a list, in the reader's language."""
 
     rows: Sequence[JsonDocument]
     next: str
@@ -73,27 +73,27 @@ class ListView(NamedTuple):
     sorts: tuple[str, ...]
 
     def find_order(self, column: str) -> str:
-        """Return the value of aria-sort (WAI-ARIA 1.2) of a column; empty where the list is in another order."""
+        """Return a column's value of aria-sort (WAI-ARIA 1.2); empty if the list is not sorted by it."""
         return {column: "ascending", f"-{column}": "descending"}.get(self.sort, "")
 
     def find_next_sort(self, column: str) -> str:
-        """Return the order to which the heading of a column leads; empty where there is none."""
+        """Return the order that a click on a column's heading selects; empty if the column is not sortable."""
         ways = [way for way in (column, f"-{column}") if way in self.sorts]
         return next((way for way in ways if way != self.sort), "")
 
     @property
     def has_usual(self) -> bool:
-        """Return whether the usual order is that of no column, so that it has to be offered by itself."""
+        """Return True if the default order belongs to no column. The page then offers it separately."""
         return bool(self.sorts) and self.sorts[0] not in {way for way, _, _ in self.choices}
 
     @property
     def chosen(self) -> int:
-        """Return how many filters have a value."""
+        """Return the number of filters with a value."""
         return sum(bool(value) for value in self.values.values())
 
     @property
     def choices(self) -> list[tuple[str, str, bool]]:
-        """Return the orders: the value, the name of the column, and whether it is descending."""
+        """Return the orders: the value, the column's name, and True if descending."""
         called = {column.name: column.called for column in self.columns}
         return [
             (way, called[name], way.startswith("-")) for way in self.sorts if (name := way.removeprefix("-")) in called
@@ -101,18 +101,18 @@ class ListView(NamedTuple):
 
 
 def sort_by(*names: str) -> dict[str, Query]:
-    """Return the orders of a list whose API has `sort`, the usual one first; each can be turned round."""
+    """Return the orders of a list whose API has `sort`, the default first. Each can be reversed."""
     ways = [way for name in names for way in (name, name[1:] if name.startswith("-") else f"-{name}")]
     return {way: {"sort": way} for way in ways}
 
 
 def order_by(name: str) -> dict[str, Query]:
-    """Return the orders of a list whose API has `order`, by time: the latest first is the usual one."""
+    """Return the orders of a list whose API has `order`, by time. Latest first is the default."""
     return {f"-{name}": {"order": "newest"}, name: {"order": "oldest"}}
 
 
 def read_query(listing: Listing, query: Query) -> tuple[str, dict[str, str]]:
-    """Return the order and the filters that the query of a page asks for."""
+    """Return the order and the filters in the query of a page."""
     sort = query.get("sort", "")
     values = {one.name: query.get(one.name, one.default).strip() for one in listing.filters}
     for one in listing.filters:
@@ -122,14 +122,14 @@ def read_query(listing: Listing, query: Query) -> tuple[str, dict[str, str]]:
 
 
 def build_query(listing: Listing, sort: str, values: Query, limit: int, cursor: str) -> dict[str, str]:
-    """Return the query of the API."""
+    """Return the API's query for a page of a list."""
     query = {"limit": str(limit), **listing.sorts[sort]}
     query |= {name: value for name, value in values.items() if value}
     return query | ({listing.cursor: cursor} if cursor else {})
 
 
 def sort_rows(rows: Sequence[T], sort: str) -> Sequence[T]:
-    """Return rows in the order of a field, those without it last."""
+    """Return rows sorted by a field. Rows without it come last."""
     name = sort.removeprefix("-")
     there = [row for row in rows if find_field(row, name) is not None]
     there.sort(key=lambda row: find_field(row, name), reverse=sort.startswith("-"))  # type: ignore[arg-type, return-value]
@@ -137,7 +137,7 @@ def sort_rows(rows: Sequence[T], sort: str) -> Sequence[T]:
 
 
 def paginate(whole: Sequence[T], name: str, most: int, after: str | None) -> tuple[Sequence[T], str]:
-    """Return a page of objects of the API, and the cursor of the next page, which is empty on the last one.
+    """Return a page of objects and the cursor of the next page, which is empty on the last page.
 
     The page begins after the object whose field `name` is `after`.
     """
@@ -148,7 +148,7 @@ def paginate(whole: Sequence[T], name: str, most: int, after: str | None) -> tup
 
 
 def find_field(row: Mapping[str, object], name: str) -> object:
-    """Return a field of a row, or one within another; None where it is not there."""
+    """Return a field of a row, or a nested field; None if it is missing."""
     value: object = row
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -156,7 +156,7 @@ def find_field(row: Mapping[str, object], name: str) -> object:
 
 
 def write_cell(row: JsonDocument, column: Column) -> str:
-    """Return a field as a file has it: amounts in whole units of the currency, objects and lists as JSON."""
+    """Return a field as text for a file: amounts in whole units of the currency, objects and lists as JSON."""
     value = find_field(row, column.name)
     if value is None:
         return ""
@@ -166,7 +166,7 @@ def write_cell(row: JsonDocument, column: Column) -> str:
 
 
 def translate(listing: Listing, say: Callable[[str], str]) -> Listing:
-    """Return a list with its words in the language that `say` has."""
+    """Return a list with translated words. `say` translates."""
     columns = tuple(column._replace(called=say(column.called)) for column in listing.columns)
     return listing._replace(columns=columns, filters=tuple(_translate(one, say) for one in listing.filters))
 

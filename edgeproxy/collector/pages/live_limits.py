@@ -1,4 +1,4 @@
-"""What a customer uses of its limits now, of what edges report while the page is open. Pure."""
+"""A customer's current use of its limits. Edges report it while the page is open. Pure."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -7,11 +7,11 @@ from typing import NamedTuple
 from typing_extensions import TypedDict
 
 REGIONS_MAX = 5
-"""Regions of a limit that are shown, those that use most."""
+"""Regions shown per limit, the ones with the highest use."""
 
 
 class LiveLimitView(TypedDict):
-    """What is used of a limit at an edge, of `GET /v1/customers/CUSTOMER/limits`."""
+    """The use of a limit at an edge, from `GET /v1/customers/CUSTOMER/limits`."""
 
     limit: str
     scope: str
@@ -24,28 +24,28 @@ class LiveLimitView(TypedDict):
 
 
 class LiveEdgeView(TypedDict):
-    """What is used of limits at an edge, as far as it is read here."""
+    """The use of limits at an edge. Only the fields of the API that this page reads."""
 
     region: str
     limits: list[LiveLimitView]
 
 
 class LiveUse(NamedTuple):
-    """What is used of a limit at the edge that uses most of it, and the most in each region."""
+    """The use of a limit at the edge with the highest use, and the highest use in each region."""
 
     limit: LiveLimitView
     part: float
-    """The part of the limit that is used, 0.5 for half."""
+    """The used part of the limit, 0.5 for half."""
     peak: int
     regions: Mapping[str, int]
-    """What is used by region, most first."""
+    """The highest use by region, in descending order."""
 
 
 def compute_live_uses(edges: Iterable[LiveEdgeView]) -> list[LiveUse]:
-    """Compute what is used of each limit, those with the largest part used first.
+    """Compute the use of each limit, the largest used part first.
 
-    Edges that share a limit each report what all of them use, and others have it to themselves; so the edge that uses
-    most says how near the limit is, and a sum would say nothing.
+    Edges that share a limit each report the total of all of them. Other edges have the limit to themselves. In both
+    cases the highest use shows how near the limit is, and a sum would be meaningless.
     """
     limits: dict[tuple[str, str, str], list[tuple[str, LiveLimitView]]] = defaultdict(list)
     for edge in edges:

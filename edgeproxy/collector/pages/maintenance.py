@@ -1,7 +1,7 @@
-"""Planned maintenance for the status page: it begins and ends by the clock. Each change has its audit entry.
+"""Planned maintenance for the status page. The clock begins and ends it. Each change has its audit entry.
 
-It is kept as an incident of the severity MAINTENANCE, whose `began_at` and `ended_at` are planned, so that its updates
-are mailed as those of incidents are.
+Maintenance is stored as an incident of the severity MAINTENANCE with planned `began_at` and `ended_at`, so its updates
+are mailed like incident updates.
 """
 
 from collections.abc import Collection, Iterable
@@ -39,11 +39,11 @@ from edgeproxy.config.collector.regions import REGIONS_MAX
 from edgeproxy.config.field_types import Name
 
 SECONDS_MAX = 7 * DAY
-"""Seconds that maintenance may last: what is longer is most likely a slip."""
+"""Longest maintenance in seconds. A longer one is most likely a typing error."""
 LATE_SECONDS = 60
-"""Seconds for which a beginning may be past: forms have whole minutes. Downtime is not called planned afterwards."""
+"""Seconds that a beginning may lie in the past, since forms have whole minutes. Past downtime cannot become planned."""
 TELL_SECONDS = 3600
-"""Seconds after its end within which it is told: where no collector ran for longer, nobody is told too late."""
+"""Seconds after its end in which an update is still published. After a longer outage of all collectors it is late."""
 CANCELLED = "cancelled"
 NOT_FOUND = "there is no such maintenance"
 MaintenanceState = Literal["scheduled", "in_progress", "completed", "cancelled"]
@@ -116,7 +116,7 @@ class MaintenanceList(TypedDict):
 
 
 class Plan(NamedTuple):
-    """When maintenance begins and ends, in Unix seconds."""
+    """The planned times of maintenance, in Unix seconds."""
 
     begins: int
     ends: int
@@ -132,12 +132,12 @@ def compute_state(plan: Plan, is_cancelled: bool, now: float) -> MaintenanceStat
 
 
 def at_time(one: Maintenance, now: float) -> Maintenance:
-    """Return maintenance as it is at the Unix second `now`, without the database."""
+    """Return maintenance with its state at the Unix second `now`. The database is not used."""
     return {**one, "state": compute_state(_read_plan(one), one["state"] == CANCELLED, now)}
 
 
 def list_days(listed: Iterable[Maintenance], regions: Iterable[str]) -> frozenset[tuple[str, int]]:
-    """Return the regions and Unix days, each by the second at which it begins, that had maintenance or have it now."""
+    """Return the pairs of region and day with past or ongoing maintenance. A day is the Unix second when it begins."""
     names = tuple(regions)
     return frozenset(
         (region, second)
@@ -150,7 +150,7 @@ def list_days(listed: Iterable[Maintenance], regions: Iterable[str]) -> frozense
 
 
 def require_usable(plan: Plan, now: int, begun: Plan | None = None) -> None:
-    """Raise ChangeRejectedError where maintenance cannot be at these times; what has `begun` keeps its beginning."""
+    """Raise ChangeRejectedError if these times are not permitted. Maintenance that has `begun` keeps its beginning."""
     if begun is not None and plan.begins != begun.begins:
         raise reject_field("begins_at", "cannot be changed: it has begun")
     if begun is None and plan.begins < now - LATE_SECONDS:
@@ -162,7 +162,7 @@ def require_usable(plan: Plan, now: int, begun: Plan | None = None) -> None:
 
 
 def find_untold(plan: Plan, states: Collection[str], now: float) -> Literal["begun", "ended"] | None:
-    """Return what is to be told at the Unix second `now` of maintenance whose updates have these states."""
+    """Return the state to publish at the Unix second `now`, given the states of earlier updates, or None."""
     if CANCELLED in states or "ended" in states:
         return None
     if now >= plan.ends:
@@ -173,9 +173,9 @@ def find_untold(plan: Plan, states: Collection[str], now: float) -> Literal["beg
 async def list_untold(
     connection: AsyncConnection, now: int, *, lock: bool = False
 ) -> list[tuple[str, Literal["begun", "ended"]]]:
-    """Return the ids of maintenance of which something is to be told at the Unix second `now`, and what.
+    """Return the ids of maintenance with an unpublished state at the Unix second `now`, and that state.
 
-    With `lock` nobody else can tell it, or change it, before the transaction ends.
+    With `lock`, nobody else can publish or change it before the transaction ends.
     """
     columns = incidents.c
     lately = (columns.began_at <= now) & (columns.ended_at > now - TELL_SECONDS)
@@ -190,7 +190,7 @@ async def list_untold(
 
 
 async def list_maintenance(connection: AsyncConnection, now: float) -> list[Maintenance]:
-    """Return planned maintenance, and that of DAYS, latest first."""
+    """Return planned maintenance and the maintenance of the last DAYS days, latest first."""
     columns = incidents.c
     lately = (columns.severity == MAINTENANCE) & (columns.ended_at >= int(now) - DAYS * DAY)
     statement = sa.select(incidents).where(lately).order_by(columns.began_at.desc(), columns.id.desc())

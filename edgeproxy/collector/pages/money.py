@@ -19,7 +19,7 @@ ROLLOUT, INVOICES, RECONCILIATION = "/console/rollout", "/console/invoices", "/c
 DISPUTES, BUSINESS_METRICS = "/console/disputes", "/console/business-metrics"
 INVOICE = f"{INVOICES}/{{invoice}}"
 ENDED = frozenset({"paid", "void", "waived", "uncollectible"})
-"""The states in which invoices stay, of which the API sorts none by amounts."""
+"""Final states of invoices. The API does not sort invoices in these states by amount."""
 INVOICE_LIST = Listing(
     "invoices",
     (
@@ -64,17 +64,17 @@ DISPUTE_LIST = Listing(
     ),
 )
 RECONCILIATIONS_MAX = 100
-"""Reconciliations that are fetched to find the latest of each kind."""
+"""Reconciliations to fetch, for finding the latest of each kind."""
 SHOWN_MAX = 30
-"""Reconciliations that are shown."""
+"""Reconciliations shown."""
 ROWS_MAX = 20
-"""Rows of a reconciliation that are shown."""
+"""Rows shown per reconciliation."""
 UNITS_SUFFIX = " in units"
-"""What the API writes behind a meter whose units differ, and not its amount."""
+"""The API's suffix of a meter with a difference in units instead of amounts."""
 CUSTOMERS_MAX, INVOICES_MAX = 20, 24
-"""Customers whose invoices are looked up, and invoices of each."""
+"""Customers whose invoices are looked up, and invoices per customer."""
 MESSAGE_CHARACTERS_MAX = 200
-"""Characters of the notice to customers while nobody is charged."""
+"""Most characters of the notice to customers while charging is stopped."""
 
 
 def list_pages() -> list[Page]:
@@ -104,7 +104,7 @@ def list_pages() -> list[Page]:
 
 
 async def show_rollout(visit: Visit) -> web.Response:
-    """Show the share of customers that is charged, and the gates of the next step."""
+    """Show the share of customers who are charged, and the gates of the next step."""
     return visit.render(
         "rollout.html", rollout=await visit.fetch("GET", "/billing/rollout"), saying_max=MESSAGE_CHARACTERS_MAX
     )
@@ -124,7 +124,7 @@ async def resume_charging(visit: Visit) -> web.Response:
 
 
 async def change_percent(visit: Visit) -> web.Response:
-    """Set the share of customers that is charged, in percent."""
+    """Set the share of customers who are charged, in percent."""
     percent = visit.form.get("percent", "").strip()
     if not (percent.isascii() and percent.isdigit()):
         raise PageError(422, "percent is a whole number from 0 to 100")
@@ -143,9 +143,9 @@ async def _change_rollout(visit: Visit, body: JsonObject, done: str) -> web.Resp
 
 
 async def show_invoices(visit: Visit) -> web.Response:
-    """Show the invoices of all customers; by default those that are held."""
+    """Show the invoices of all customers, by default held ones."""
     listing, (_, values) = INVOICE_LIST, read_query(INVOICE_LIST, visit.request.query)
-    if not values["customer"] and values["state"] in ("", *ENDED):  # The API sorts bounded lists alone.
+    if not values["customer"] and values["state"] in ("", *ENDED):  # The API sorts only lists of bounded length.
         listing = listing._replace(sorts=sort_by("-created_at"))
 
     async def show(view: ListView) -> web.Response:
@@ -155,7 +155,7 @@ async def show_invoices(visit: Visit) -> web.Response:
 
 
 async def show_disputes(visit: Visit) -> web.Response:
-    """Show the disputed payments of all customers; by default those that no bank has decided."""
+    """Show the disputed payments of all customers, by default undecided ones."""
 
     async def show(view: ListView) -> web.Response:
         return visit.render("disputes.html", view=view)
@@ -190,7 +190,7 @@ async def hold_invoice(visit: Visit) -> web.Response:
 
 
 async def accept_invoice(visit: Visit) -> web.Response:
-    """Accept a held invoice, which is sent as it is."""
+    """Accept a held invoice. It is sent unchanged."""
     return await _apply_decision(visit, "accept", {})
 
 
@@ -200,7 +200,7 @@ async def void_invoice(visit: Visit) -> web.Response:
 
 
 async def write_off_invoice(visit: Visit) -> web.Response:
-    """Write off what is due of an invoice."""
+    """Write off the unpaid amount of an invoice."""
     return await _apply_decision(visit, "write-off", {})
 
 
@@ -215,8 +215,7 @@ async def credit_invoice(visit: Visit) -> web.Response:
 
 
 def _read_invoice_amount(visit: Visit) -> int:
-    """Return the amount of a form about an invoice, in smallest units of the currency that the form has from it; raises
-    PageError."""
+    """Return the amount in a form about an invoice, in smallest units of the form's currency. Raises PageError."""
     currency = visit.form.get("currency", USD)
     if currency not in DECIMALS:
         raise PageError(422, "the form has a currency that no invoice has")
@@ -232,7 +231,7 @@ async def _apply_decision(visit: Visit, what: str, more: JsonObject) -> web.Resp
 
 
 def read_amount(written: str, currency: str) -> int:
-    """Return an amount as number fields send it, such as 12.34, in smallest units; raises PageError."""
+    """Return an amount from a number field, for example 12.34, in smallest units. Raises PageError."""
     try:
         return parse_amount(written, currency)
     except ValueError as error:
@@ -267,7 +266,7 @@ async def show_reconciliation(visit: Visit) -> web.Response:
 
 
 def _find_only_currency(visit: Visit) -> str:
-    """Return the currency in which everything is sold; "" where there are several."""
+    """Return the only currency of all prices, or "" if there are several."""
     settings = visit.site.settings_now()
     sold = {currency for plan in settings.plans.values() for currency in (plan.currency, *plan.others)}
     if settings.billing is not None and settings.billing.credits is not None:
@@ -278,7 +277,7 @@ def _find_only_currency(visit: Visit) -> str:
 async def _fetch_differing_invoices(
     visit: Visit, reconciliations: Sequence[JsonDocument]
 ) -> dict[tuple[str, str], JsonDocument]:
-    """Return the invoices that are shown to differ, by customer and the beginning of their period."""
+    """Return the invoices with shown differences, by customer and beginning of the period."""
     differing = [
         (str(row["customer"]), str(one["since"]), str(one["until"]))
         for one in reconciliations
@@ -317,6 +316,6 @@ async def show_business_report(visit: Visit) -> web.Response:
 
 
 def shift_month(month: str, step: int) -> str:
-    """Return the month that is `step` months after one such as 2027-03."""
+    """Return the month `step` months later, in the form 2027-03."""
     number = int(month[:4]) * 12 + int(month[5:]) - 1 + step
     return f"{number // 12:04}-{number % 12 + 1:02}"

@@ -1,4 +1,4 @@
-"""The console's first page: traffic, what waits for somebody, and money at a glance."""
+"""The console's first page: traffic, work that needs attention, and money at a glance."""
 
 import asyncio
 import time
@@ -18,9 +18,9 @@ from edgeproxy.collector.pages.invoice_status import DAY_SECONDS
 from edgeproxy.collector.pages.site import Page, Visit
 
 COUNTED_MAX = 25
-"""Held invoices and rejected events that are counted; where there are more, the page says so."""
+"""Held invoices and rejected events that are counted. If there are more, the page says so."""
 ALERTS_MAX = 5
-"""Alerts of a severity that wait for somebody, which are shown."""
+"""Unacknowledged alerts shown per severity."""
 LATE_MAX = 50
 """Late edges that are named."""
 INVOICE_READERS = frozenset({"support", "billing", "admin"})
@@ -29,7 +29,7 @@ REVENUE_READERS = frozenset({"billing", "admin"})
 
 
 class OwedAmounts(TypedDict):
-    """The open invoices of a currency of the API, in its smallest units."""
+    """The open invoices of a currency, from the API, in its smallest units."""
 
     currency: str
     invoices: int
@@ -40,20 +40,20 @@ class OwedAmounts(TypedDict):
 
 
 class Receivables(NamedTuple):
-    """The invoices that wait for a payment."""
+    """The unpaid invoices."""
 
     number: int
     due: Mapping[str, int]
-    """What is to be paid by currency, in its smallest units; overdue or not."""
+    """Amounts to pay by currency, in its smallest units, whether or not overdue."""
     overdue: int
     sums: Mapping[str, int]
-    """What is overdue by currency, in its smallest units."""
+    """Overdue amounts by currency, in its smallest units."""
     days: int
-    """The days for which the oldest one is overdue."""
+    """The days since the oldest due date."""
 
 
 class Revenue(NamedTuple):
-    """The revenue of the month so far, and of the last whole day and the one before; in millicredits."""
+    """Revenue of the month so far, of the last complete day and of the day before; in millicredits."""
 
     month: int
     day: int | None
@@ -67,7 +67,7 @@ def list_pages() -> list[Page]:
 
 async def show_overview(visit: Visit) -> web.Response:
     """Show traffic, money, and the edges, incidents, alerts, rejected usage and invoices that need attention."""
-    # Side by side: most of the time each waits for the database.
+    # Concurrently, because each call mostly waits for the database.
     edges_body, incidents_body, overview, alerts, money, letters = await asyncio.gather(
         visit.fetch("GET", "/v1/edges"),
         visit.fetch("GET", "/v1/incidents"),
@@ -96,7 +96,7 @@ async def show_overview(visit: Visit) -> web.Response:
 
 
 async def fetch_letters(visit: Visit) -> dict[str, object]:
-    """Return the number of rejected events, to admins; None for others."""
+    """Return the number of rejected events for admins, or None for others."""
     if "admin" not in visit.signed_in.who.roles:
         return {"letters": None}
     listed = await visit.fetch("GET", "/v1/dead-letters", query={"limit": str(COUNTED_MAX)})
@@ -104,7 +104,7 @@ async def fetch_letters(visit: Visit) -> dict[str, object]:
 
 
 async def fetch_alerts(visit: Visit) -> dict[str, object]:
-    """Return the latest alerts that nobody has acknowledged, those that wake somebody first."""
+    """Return the latest unacknowledged alerts, most urgent severity first."""
     queries = [
         {"acknowledged": "false", "severity": severity, "limit": str(ALERTS_MAX)} for severity in ("page", "warn")
     ]
@@ -115,7 +115,7 @@ async def fetch_alerts(visit: Visit) -> dict[str, object]:
 
 
 async def fetch_money(visit: Visit) -> dict[str, object]:
-    """Return the state of billing, what is overdue, and the revenue; None of what this operator does not see."""
+    """Return the state of billing, overdue amounts and revenue. A value is None if this operator may not see it."""
     roles = visit.signed_in.who.roles
     values: dict[str, object] = dict.fromkeys(("charging", "held", "unpaid", "revenue"))
     if visit.site.settings_now().billing is None or not roles & INVOICE_READERS:
@@ -135,7 +135,7 @@ async def fetch_money(visit: Visit) -> dict[str, object]:
 
 
 async def fetch_revenue(visit: Visit) -> Revenue | None:
-    """Return the revenue; None while it is computed, and for those who do not see it."""
+    """Return the revenue, or None while it is computed and for operators who may not see it."""
     if not visit.signed_in.who.roles & REVENUE_READERS:
         return None
     report = await visit.call("GET", "/billing/executive")
@@ -143,7 +143,7 @@ async def fetch_revenue(visit: Visit) -> Revenue | None:
 
 
 def sum_receivables(receivables: Sequence[OwedAmounts], now: float) -> Receivables:
-    """Sum up what is to be paid and what is overdue at the Unix second `now`."""
+    """Sum up the amounts to pay and the overdue amounts at the Unix second `now`."""
     oldest = [parse_time(one["oldest_due_at"]).timestamp() for one in receivables if one["oldest_due_at"]]
     return Receivables(
         sum(one["invoices"] for one in receivables),
@@ -155,7 +155,7 @@ def sum_receivables(receivables: Sequence[OwedAmounts], now: float) -> Receivabl
 
 
 def compute_revenue(report: JsonDocument) -> Revenue:
-    """Compute the revenue of a report of this month. Only days that were over at its time are compared."""
+    """Compute the revenue from a report of this month. Only days that were complete at its time are compared."""
     today = report["as_of"][:10]
     whole = [day["revenue"] for day in report["days"] if day["day"] < today]
     return Revenue(

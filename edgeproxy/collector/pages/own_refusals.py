@@ -1,4 +1,4 @@
-"""What the limits of a customer refused in the last 24 hours, by limit and by hour, as the customer sees it."""
+"""A customer's refused requests of the last 24 hours by limit and by hour, for the customer."""
 
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -22,13 +22,13 @@ from edgeproxy.config.tiers import Tier
 
 HOURS = 24
 LIMITS_MAX = 12
-"""Limits that the page names, those that refused most."""
+"""Limits shown, the ones with most refusals."""
 CONCURRENCY = "concurrency"
-"""The limit of requests at once, as edges name it."""
+"""Edges' name for the limit of concurrent requests."""
 KEY_BUDGET = "key-budget"
-"""The budgets of keys, as edges name them."""
+"""Edges' name for the budgets of keys."""
 LimitKind = Literal["rate", "concurrency", "quota", "budget", "former", "other"]
-"""The kind of a limit; `former`: of a plan or tier that the customer no longer has."""
+"""The kind of a limit; `former`: from a plan or tier that the customer no longer has."""
 
 
 class RefusingLimit(NamedTuple):
@@ -38,35 +38,35 @@ class RefusingLimit(NamedTuple):
     kind: LimitKind
     refused: int
     recent: int
-    """Refusals of the last five minutes."""
+    """Refusals in the last five minutes."""
     last_at: str
     terms: JsonDocument | None
-    """The rate or the quota, of `GET /v1/customers/CUSTOMER/limits` or `/quotas`; None of any other limit."""
+    """The rate or quota, from `GET /v1/customers/CUSTOMER/limits` or `/quotas`; None for other limits."""
 
 
 class OwnRefusals(NamedTuple):
-    """What was refused in the last 24 hours."""
+    """Refused requests of the last 24 hours."""
 
     limits: Sequence[RefusingLimit]
-    """Those that refused most first."""
+    """Limits, most refusals first."""
     hours: Sequence[int]
-    """The Unix seconds at which the hours begin, the current one among them."""
+    """The Unix seconds when the hours begin, including the current hour."""
     counts: UsageCounts
     series: Sequence[UsageSeries]
     meter: str
     former: int
-    """The refusals of limits that no longer apply, which are not among the others."""
+    """Refusals of limits that no longer apply. The other fields do not count them."""
 
     @property
     def recent(self) -> int:
-        """Return the refusals of the last five minutes."""
+        """Return the number of refusals in the last five minutes."""
         return sum(limit.recent for limit in self.limits)
 
 
 async def fetch_own_refusals(
     visit: Visit, customer: str, limits: JsonDocument, quotas: Sequence[JsonDocument]
 ) -> OwnRefusals | None:
-    """Return what was refused, given the customer's limits and quotas; None where refusals are not counted."""
+    """Return refusals, given the customer's limits and quotas, or None if refusals are not counted."""
     meters = visit.site.settings_now().meters.items()
     meter = next((name for name, one in meters if MEASURES[one.count].is_of_refusals), None)
     if meter is None or not limits["is_counted"]:
@@ -76,7 +76,7 @@ async def fetch_own_refusals(
     query = {"customer": customer, "meter": meter, "by": f"hour,{LIMIT}", "limit": str(ROWS_MAX)}
     span = {"from": format_time(hours[0]), "to": format_time(now // 60 * 60 + 60)}
     answer = await visit.call("GET", "/v1/usage", query=query | span)
-    rows = answer.body["rows"] if answer.is_success else []  # Its plan may show no hours.
+    rows = answer.body["rows"] if answer.is_success else []  # The plan may hide hourly usage.
     limits_of_tiers = _list_names(visit.site.tiers.values())
     refusing = compute_limits(limits["refusals"], limits["limits"], quotas, limits_of_tiers, limits["concurrency"])
     former = sum(one.refused for one in refusing if one.kind == "former")
@@ -95,7 +95,7 @@ def _list_names(tiers: Iterable[Tier]) -> set[str]:
 
 
 def list_hours(now: int) -> list[int]:
-    """Return the Unix seconds at which the last 24 hours begin, the current one among them."""
+    """Return the Unix seconds when the last 24 hours begin, including the current hour."""
     current = now // HOUR * HOUR
     return list(range(current - (HOURS - 1) * HOUR, current + 1, HOUR))
 
@@ -107,9 +107,9 @@ def compute_limits(
     limits_of_tiers: Collection[str],
     concurrency: int | None,
 ) -> list[RefusingLimit]:
-    """Compute the limits that refused, of refusals by limit, route and region, those that refused most first.
+    """Compute the refusing limits from refusals by limit, route and region, most refusals first.
 
-    `limits_of_tiers` are the names that any tier has for a limit: one that the customer has not got is a former one.
+    `limits_of_tiers` has the names of limits in all tiers. If the customer lacks such a limit, it is a former one.
     """
     by_rate = {str(rate["limit"]): rate for rate in rates}
     by_quota = {str(quota["quota"]): quota for quota in quotas}

@@ -1,4 +1,4 @@
-"""What a customer loses with a change of plan: lower limits, smaller quotas, dearer units, features that go. Pure."""
+"""A customer's losses in a change of plan: lower limits, smaller quotas, higher prices, missing features. Pure."""
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -17,15 +17,15 @@ class Loss(NamedTuple):
 
     kind: LossKind
     name: str
-    """The limit, meter or feature that it is of; empty for concurrency and history."""
+    """The limit, meter or feature concerned; empty for concurrency and history."""
     before: object
     """The term before: a number, a text of a feature, or None for no limit."""
     after: object
-    """The term after the change; None where the feature goes."""
+    """The term after the change; None if the feature is lost."""
     used: int | None = None
-    """What was used of the meter in this period, where that is above the new term."""
+    """The usage of the meter in this period, if it exceeds the new term."""
     breaks: bool = False
-    """Whether requests would be refused with the usage of this period."""
+    """True if this period's usage would lead to refused requests."""
     span: float = 0.0
     """The seconds of a rate."""
 
@@ -33,7 +33,7 @@ class Loss(NamedTuple):
 def find_losses(
     before: JsonDocument, after: JsonDocument, tiers: Mapping[str, Tier], used: Mapping[str, int]
 ) -> list[Loss]:
-    """Return what is worse in a plan of the API than in another, what breaks first.
+    """Return the terms that are worse in plan `after` than in plan `before`. Terms that break come first.
 
     `used` is the usage of this period by meter.
     """
@@ -85,7 +85,7 @@ def _list_feature_losses(before: Mapping[str, str], after: Mapping[str, str]) ->
 
 
 def _is_less(new: int | None, old: int | None) -> bool:
-    """Return whether a bound is lower than before; None is no bound."""
+    """Return True if a bound is lower than before; None is no bound."""
     return new is not None and (old is None or new < old)
 
 

@@ -1,4 +1,4 @@
-"""The customers' portal: usage, limits, keys, alerts. The API shows each customer its own alone."""
+"""The customers' portal: usage, limits, keys, alerts. The API shows each customer only its own data."""
 
 import time
 from functools import partial
@@ -46,9 +46,9 @@ def list_pages() -> list[Page]:
 
 
 async def show_usage(visit: Visit) -> web.Response:
-    """Show the usage and the costs of the period that the next invoice is of, so far and projected; else of this month.
+    """Show usage and costs of the next invoice's period, so far and projected, or else of this month.
 
-    All figures of the page are of one time.
+    All figures of the page belong to one time.
     """
     now = time.time()
     body = await visit.fetch("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
@@ -81,7 +81,7 @@ async def show_usage(visit: Visit) -> web.Response:
 
 
 async def show_limits(visit: Visit) -> web.Response:
-    """Show what the customer may do: the terms of the tier, support, quotas and what is used of them."""
+    """Show the customer's terms: tier, support, limits, and quotas with their use."""
     names = {"customer": visit.customer}
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
     tier = visit.site.tiers.get(body["tier"])
@@ -117,7 +117,7 @@ async def show_limits(visit: Visit) -> web.Response:
 
 
 async def put_preferred_region(visit: Visit) -> web.Response:
-    """Set the region in which requests are executed where it is up, or leave that to the network."""
+    """Set the preferred region for requests, or leave the choice to the network."""
     names, body = {"customer": visit.customer}, {"region": visit.form.get("region") or None}
     await visit.fetch("PUT", "/v1/customers/{customer}/preferred-region", names=names, body=body)
     return visit.redirect("/account/limits", done="changed")
@@ -135,7 +135,7 @@ async def create_key(visit: Visit) -> web.Response:
 
 
 async def show_alerts(visit: Visit) -> web.Response:
-    """Show the customer's alerts, and the address to which they are mailed."""
+    """Show the customer's alerts, and the address that gets them by mail."""
     names = {"customer": visit.customer}
     address = await visit.fetch("GET", "/v1/customers/{customer}/alert-address", names=names)
     contacts = await visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names)
@@ -158,14 +158,14 @@ async def show_alerts(visit: Visit) -> web.Response:
 
 
 async def put_alert_address(visit: Visit) -> web.Response:
-    """Set the contact to whom alerts are mailed, or nobody."""
+    """Set the contact who gets alerts by mail, or none."""
     names, body = {"customer": visit.customer}, {"email": visit.form.get("email") or None}
     await visit.fetch("PUT", "/v1/customers/{customer}/alert-address", names=names, body=body)
     return visit.redirect("/account/alerts", done="changed")
 
 
 async def put_spend_alerts(visit: Visit) -> web.Response:
-    """Set the amounts at which there is an alert of what the period has cost."""
+    """Set the amounts that trigger an alert about the period's cost."""
     currency = visit.form.get("currency", USD)
     if currency != (await visit.fetch("GET", "/billing/spend-alerts"))["currency"]:
         raise PageError(409, "the currency has changed meanwhile")

@@ -16,7 +16,7 @@ VERSIONS = "/billing/plan-versions"
 FIELDS = ("plans", "at", "why")
 CHANGES_MAX = 50
 CUSTOMERS_MAX = 100
-"""Subscribers of whom a page shows the effect: half of those who pay most more, half of those who pay least."""
+"""Subscribers listed with an effect: half have the largest increases, half the largest decreases."""
 
 
 def list_pages() -> list[Page]:
@@ -50,13 +50,13 @@ async def show_change(visit: Visit) -> web.Response:
 
 
 async def preview_amounts(visit: Visit) -> web.Response:
-    """Show what changed amounts would do: they make a new version of each plan that has any."""
+    """Show the effect of changed amounts. Each plan with a change gets a new version."""
     versions = (await visit.fetch("GET", VERSIONS))["versions"]
     return await preview(visit, {**read_fields(visit), "plans": write_plans(versions, visit.form)})
 
 
 async def preview_change(visit: Visit) -> web.Response:
-    """Show what new versions would do that somebody has written."""
+    """Show the effect of new versions from the form's text."""
     return await preview(visit, read_fields(visit))
 
 
@@ -66,13 +66,13 @@ def read_fields(visit: Visit) -> dict[str, str]:
 
 
 async def preview(visit: Visit, form: dict[str, str]) -> web.Response:
-    """Show what a price change would do, with the form that schedules just that."""
+    """Show the effect of a price change, and a form that schedules exactly this change."""
     result = await visit.fetch("POST", API, query={"dry_run": "true"}, body=form)
     return await render_change(visit, result, {**form, "digest": result["digest"]})
 
 
 async def render_change(visit: Visit, result: JsonDocument, form: Mapping[str, str]) -> web.Response:
-    """Show a price change; `form` has what schedules it, where it is not yet."""
+    """Show a price change. `form` has the fields to schedule it, unless it is scheduled already."""
     versions = (await visit.fetch("GET", VERSIONS))["versions"]
     values = {
         "result": result,
@@ -85,13 +85,13 @@ async def render_change(visit: Visit, result: JsonDocument, form: Mapping[str, s
 
 
 def list_packages(version: JsonDocument) -> dict[str, int]:
-    """Return the units for which a price of a version is, by meter; those for one unit are left out."""
+    """Return the package size of each meter with a price per package. Prices per unit are left out."""
     meters = version["terms"].get("meters", {})
     return {meter: int(price["package"]) for meter, price in meters.items() if "package" in price}
 
 
 async def schedule_change(visit: Visit) -> web.Response:
-    """Schedule the price change that was shown."""
+    """Schedule the price change that the page showed."""
     body = {name: visit.form.get(name, "").strip() for name in (*FIELDS, "digest")}
     await visit.fetch("POST", API, body=body, once=keys.read_idempotency_key(visit))
     return visit.redirect(PRICE_CHANGES, done="price-change")
@@ -107,7 +107,7 @@ async def withdraw_change(visit: Visit) -> web.Response:
 
 
 def select_customers(result: Mapping[str, Mapping[str, list[dict[str, object]]]]) -> list[dict[str, object]]:
-    """Return the subscribers of whom the effect is shown."""
+    """Return the subscribers to list with the effect."""
     customers = result["effect"]["customers"] if "effect" in result else []
     half = CUSTOMERS_MAX // 2
     return customers if len(customers) <= CUSTOMERS_MAX else customers[:half] + customers[-half:]

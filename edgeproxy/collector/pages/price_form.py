@@ -1,4 +1,4 @@
-"""The form of prices: the amounts of all plans that are sold, and the new versions that changes make. Pure."""
+"""The form of prices: the amounts of all sold plans, and the new versions that changes create. Pure."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.config.collector.catalog import find_version_owner, get_plan_name, get_version_number
 
 AMOUNTS = frozenset(("fee", "minimum", "threshold", "price", "included"))
-"""Terms that the form changes, and all below `prices`."""
+"""Terms that the form can change, as well as all amounts below `prices`."""
 Path = tuple[str, ...]
 
 
@@ -19,31 +19,31 @@ class Amount(NamedTuple):
 
     name: str
     text: str
-    """The amount in force, as plans.yaml has it."""
+    """The amount in force, in the form of plans.yaml."""
 
 
 class PriceRow(NamedTuple):
-    """A term of plans, with the amount of each plan in the order of the plans; None: it has none."""
+    """A term with its amount in each plan, in the order of the plans; None if a plan lacks it."""
 
     meter: str
     """The meter; empty for terms of a whole plan."""
     term: str
-    """The last name of the term, such as `fee`, `included` or `price`."""
+    """The last name of the term, for example `fee`, `included` or `price`."""
     value: str
-    """The value of a dimension that has a price of its own, or the number of a tier from 1; mostly empty."""
+    """The dimension value with its own price, or the tier number from 1; empty for most terms."""
     currency: str
-    """The code of the currency, where there are several."""
+    """The currency code, if there are several."""
     amounts: list[Amount | None]
 
 
 def select_sold(versions: Sequence[JsonDocument]) -> list[JsonDocument]:
-    """Return the versions that are sold to everybody, the least fee first; a customer's own prices are left out."""
+    """Return the versions sold to everyone, lowest fee first. Prices of single customers are left out."""
     sold = [one for one in versions if one["state"] == "sold" and find_version_owner(one["version"]) is None]
     return sorted(sold, key=lambda one: (one["fee"], one["version"]))
 
 
 def list_rows(sold: Sequence[JsonDocument]) -> list[PriceRow]:
-    """Return all amounts of versions that are sold, terms of a whole plan first, then meter by meter."""
+    """Return all amounts of sold versions, terms of a whole plan first, then meter by meter."""
     amounts = [dict(list_amounts(one["terms"])) for one in sold]
     paths = dict.fromkeys(path for own in amounts for path in own)
     meters = list(dict.fromkeys(path[1] for path in paths if path[0] == "meters"))
@@ -74,7 +74,7 @@ def list_amounts(terms: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
 
 
 def describe_term(path: Path) -> tuple[str, str, str]:
-    """Return the term, the value of a dimension or number of a tier, and the currency of an amount's path."""
+    """Return the term, the dimension value or tier number, and the currency from an amount's path."""
     if "prices" in path:
         value, *rest = path[path.index("prices") + 1 :]
         return "price", value, "".join(rest)
@@ -85,14 +85,14 @@ def describe_term(path: Path) -> tuple[str, str, str]:
 
 
 def name_field(version: str, path: Path) -> str:
-    """Return the name of the field of an amount."""
+    """Return the name of an amount's form field."""
     return "/".join((version, *path))
 
 
 def write_plans(versions: Sequence[JsonDocument], form: Mapping[str, str]) -> str:
-    """Return the text of a plans.yaml with a new version of each plan of which a form changes an amount.
+    """Return the text of a plans.yaml with a new version of each plan with amounts changed in the form.
 
-    Where it changes none, the text has the versions that are sold, and changes nothing.
+    Without a change, the text has the sold versions and changes nothing.
     """
     sold = select_sold(versions)
     plans = {one["version"]: one["terms"] for one in sold}
@@ -111,7 +111,7 @@ def write_plans(versions: Sequence[JsonDocument], form: Mapping[str, str]) -> st
 
 
 def put(terms: JsonDocument, path: Path, text: str) -> None:
-    """Put an amount at its path."""
+    """Set the amount at a path."""
     section = terms
     for name in path[:-1]:
         section = section[int(name) if isinstance(section, list) else name]
@@ -119,25 +119,25 @@ def put(terms: JsonDocument, path: Path, text: str) -> None:
 
 
 def find_next_version(version: str, versions: Sequence[JsonDocument]) -> str:
-    """Return the version of a plan that comes after all that were ever recorded of it."""
+    """Return the version of a plan that follows all recorded versions."""
     plan = get_plan_name(version)
     numbers = [get_version_number(one["version"]) for one in versions if get_plan_name(one["version"]) == plan]
     return f"{plan}@{max(numbers) + 1}"
 
 
 class ChangedAmount(NamedTuple):
-    """A term of the API that people read as money, as a price of a unit or as a number."""
+    """A term of the API, displayed as money, as a unit price or as a number."""
 
     kind: Literal["money", "unit", "count"]
     term: str
     """The last name of the term."""
     meter: str = ""
     value: str = ""
-    """The value of a dimension that has a price of its own."""
+    """The dimension value with its own price."""
 
 
 def read_term(term: str) -> ChangedAmount | None:
-    """Return what a term of the API such as `meters.tokens.price` is; None for one that is shown as it is."""
+    """Return the display of a term of the API, for example `meters.tokens.price`; None: display it unchanged."""
     if term in ("fee", "year_fee", "minimum", "threshold"):
         return ChangedAmount("money", term)
     parts = term.split(".", 2)

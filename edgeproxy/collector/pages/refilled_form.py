@@ -1,7 +1,7 @@
-"""A form of a page, filled in as its sender had it, with the errors of a refusal beside its fields. Pure.
+"""Refilling a refused form: the sender's values are restored, and errors are placed beside the fields. Pure.
 
-The page is rendered as always; here one form of its HTML gets the values. So each form keeps what was typed, and no
-template repeats how.
+The page is rendered normally. Then this module puts the values into one form of its HTML. So every form keeps its
+values, and templates need no code for that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,45 +10,45 @@ from html.parser import HTMLParser
 from typing import NamedTuple
 
 SUMMARY = '<ul class="errors"></ul>'
-"""The place in a page at which the errors are listed."""
+"""The place for the list of errors in a page."""
 UNTOUCHED = frozenset({"hidden", "password", "file", "submit", "button"})
-"""Types of inputs that are not filled in."""
+"""Types of inputs that are not refilled."""
 ONCE = "once"
-"""The hidden field with the Idempotency-Key of a form, filled in where the same request is to be sent again."""
+"""The hidden field with a form's Idempotency-Key. It is refilled if the next request must repeat the first one."""
 NAMES = {"expires_at": "expires", "amount_cents": "amount", "rotate_every": "rotate"}
-"""Names of fields in forms, where the API's differ."""
+"""API names of fields with another name in forms."""
 FIELDS = {
     "paused.why": "why",
     "paused.status": "status",
     "until": "span",
     **{f"address.{name}": name for name in ("line1", "line2", "city", "state", "postal_code", "country")},
 }
-"""The same of fields within others, and of such as a form has in another way."""
+"""Form names of nested API fields, and of fields that a form presents differently."""
 
 
 class FieldRefusal(NamedTuple):
-    """A field that cannot be used, by its name in the API, and why."""
+    """An invalid field, by its name in the API, and the reason."""
 
     field: str
     why: str
     detail: str = ""
-    """The words of the API, in English, where there are no others."""
+    """The API's text in English, if there is no other text."""
 
     @property
     def html(self) -> str:
-        """Return why as HTML."""
+        """Return the reason as HTML."""
         return escape(self.why) + (f' <span lang="en">{escape(self.detail)}</span>' if self.detail else "")
 
 
 class Refusal(NamedTuple):
-    """The refusal of a form: why, and the errors of its fields by their names in the API."""
+    """The refusal of a form: the reason, and the errors of its fields by their names in the API."""
 
     why: str
     errors: Sequence[FieldRefusal]
 
 
 class _Piece:
-    """A piece of HTML as it was, and as it is in the filled form."""
+    """A piece of HTML, before and after refilling."""
 
     def __init__(self, html: str) -> None:
         self.before = self.after = html
@@ -107,7 +107,7 @@ class _Filler(HTMLParser):
             self._is_ours = not self._is_done and fields.get("action") == self._action and "post" in fields.values()
             self._own_id = fields.get("id", "") if self._is_ours else self._own_id
         elif self._own_id and fields.get("form") == self._own_id:
-            self._fill(tag, fields, piece)  # It stands elsewhere on the page.
+            self._fill(tag, fields, piece)  # The field is elsewhere on the page.
         elif self._is_ours and tag in ("input", "textarea", "select", "option"):
             self._fill(tag, fields, piece)
 
@@ -158,7 +158,7 @@ class _Filler(HTMLParser):
             self._area = name
 
     def _judge(self, name: str, fields: dict[str, str]) -> dict[str, str]:
-        """Return the attributes of a field, which say so if it was refused."""
+        """Return the attributes of a field, with the error if it was refused."""
         refusal = self._refusals.get(name)
         if refusal is None:
             return fields
@@ -169,7 +169,7 @@ class _Filler(HTMLParser):
         return {**fields, "id": place, "aria-invalid": "true", "aria-describedby": described}
 
     def _leave(self) -> None:
-        """Leave a form as it is, whose hidden fields are of something else: several have the same action."""
+        """Undo the changes in a form whose hidden fields differ. Several forms may have one action."""
         self._is_ours, self._area, self._after_label = False, "", ""
         self.listed.clear()
         for piece in self.pieces[self._form :]:
@@ -177,7 +177,7 @@ class _Filler(HTMLParser):
 
 
 def refill_form(html: str, action: str, values: Mapping[str, str], refusals: Sequence[FieldRefusal] = ()) -> str:
-    """Return a page whose form with this action has these values and errors, and whose summary lists the errors."""
+    """Return the page with values and errors in the form with this action, and with a list of the errors."""
     by_name: dict[str, FieldRefusal] = {}
     for refusal in refusals:
         name = refusal.field.partition(".")[0]

@@ -1,6 +1,6 @@
-"""Sessions and sign-in links in the database; the browser has a secret that cannot be guessed.
+"""Sessions and sign-in links in the database. The browser holds an unguessable secret.
 
-Of secrets only the SHA-256 is stored. A session ends by a sign-out, after IDLE_SECONDS without a request, and
+Only the SHA-256 of a secret is stored. A session ends by a sign-out, after IDLE_SECONDS without a request, and
 SECONDS_MAX after it began.
 """
 
@@ -23,16 +23,16 @@ from edgeproxy.collector.encryption.rows import fetch_rows, match_value, open_ro
 SECONDS_MAX = 8 * 3600
 IDLE_SECONDS = 1800
 CONFIRM_SECONDS = 900
-"""Seconds after which an issuer is asked again for the person and the operator's roles."""
+"""Seconds until an issuer is asked again about the person and the operator's roles."""
 RECORD_USE_SECONDS = 60
-"""Seconds between two records of a session's use, so that reading a page is no transaction."""
+"""Seconds between two records of a session's use, so that most page views need no write transaction."""
 SESSIONS_PER_PERSON_MAX = 10
-"""Sessions of one person at most; a further one ends the oldest."""
+"""Most sessions of one person. A further session ends the oldest one."""
 KEY_CHARACTERS = 16
-"""Characters of a session's hash that alerts about its row have."""
+"""Characters of a session's hash in alerts about its row."""
 LINK_SECONDS = 900
 LINKS_MAX = 3
-"""Usable links of one person and customer at most; further ones are not sent."""
+"""Most valid links of one person and customer. Further links are not sent."""
 
 
 class SignedIn(NamedTuple):
@@ -44,35 +44,37 @@ class SignedIn(NamedTuple):
     customer: str | None = None
     """The name of the contact's customer; None: an operator."""
     factor_at: float | None = None
-    """The Unix second of the sign-in at the issuer: of an operator if it was with a second factor, of a customer's
-    contact if the issuer says it."""
+    """The Unix second of the sign-in at the issuer.
+
+    For an operator it is set only after a second factor, for a contact only if the issuer reports it.
+    """
     by_issuer: bool = False
-    """Whether a customer's contact signed in at an issuer, and not by a mailed link."""
+    """True if a contact signed in at an issuer, False if by a mailed link."""
     contact_role: ContactRole | None = None
-    """The role of a customer's contact; None: an operator."""
+    """The role of a contact; None: an operator."""
 
     @property
     def builds(self) -> bool:
-        """Return whether a contact may see and change keys and webhooks."""
+        """Return True if a contact may view and change keys and webhooks."""
         return self.contact_role in BUILDERS
 
     @property
     def pays(self) -> bool:
-        """Return whether a contact may see invoices, pay, and change the plan."""
+        """Return True if a contact may view invoices, pay, and change the plan."""
         return self.contact_role in PAYERS
 
     @property
     def is_owner(self) -> bool:
-        """Return whether a contact may do everything, and invite colleagues."""
+        """Return True if a contact may do everything, and invite colleagues."""
         return self.contact_role == OWNER
 
 
 class VerifiedContact(NamedTuple):
-    """A person whose address an issuer of customers has verified."""
+    """A person whose address a customers' issuer has verified."""
 
     email: str
     signed_in_at: float | None
-    """The Unix second of the sign-in there (`auth_time`); None where the issuer does not say it."""
+    """The Unix second of the sign-in at the issuer (`auth_time`), or None if it is not reported."""
 
 
 class Session(NamedTuple):
@@ -83,17 +85,19 @@ class Session(NamedTuple):
     created_at: int
     seen_at: int
     form: str
-    """The token in each form of the session, which no other site knows."""
+    """The token in each form of the session. Other sites do not know it."""
 
     @property
     def signed_in_at(self) -> float | None:
-        """The Unix second at which a contact has signed in; at an issuer, which confirms sessions without asking the
-        person, that is what it says, and None where it does not."""
+        """The Unix second when a contact signed in.
+
+        An issuer confirms sessions without asking the person. So for an issuer it is the reported time, or None.
+        """
         return self.who.factor_at if self.who.by_issuer else self.created_at
 
 
 class Link(NamedTuple):
-    """The person who can sign in by a link; `by_issuer`: they have just signed in at an issuer."""
+    """The person who can sign in with a link. `by_issuer`: they have just signed in at an issuer."""
 
     label: str
     customer: str | None
@@ -106,17 +110,17 @@ def compute_digest(secret: str) -> str:
 
 
 def match_expired_sessions(at: int) -> sa.ColumnElement[bool]:
-    """Match sessions that are over at a Unix second."""
+    """Match sessions that have ended at a Unix second."""
     return sessions.c.created_at < at - SECONDS_MAX
 
 
 def match_expired_links(at: int) -> sa.ColumnElement[bool]:
-    """Match links that cannot be used any more at a Unix second."""
+    """Match links that have expired at a Unix second."""
     return sign_in_links.c.ends_at <= at
 
 
 async def begin_session(connection: AsyncConnection, who: SignedIn, now: float) -> str:
-    """Begin a session; return its secret."""
+    """Begin a session and return its secret."""
     at = int(now)
     await connection.execute(sa.delete(sessions).where(match_expired_sessions(at)))
     own = sa.select(sessions.c.sha256).where(match_value(connection, sessions.name, "label", who.label))
@@ -140,13 +144,13 @@ async def begin_session(connection: AsyncConnection, who: SignedIn, now: float) 
 
 
 async def find_session(connection: AsyncConnection, secret: str, now: float) -> Session | None:
-    """Return the session that has this secret and has not ended, or None."""
+    """Return the valid session with this secret, or None."""
     columns = sessions.c
     alive = (columns.created_at >= int(now) - SECONDS_MAX) & (columns.seen_at >= int(now) - IDLE_SECONDS)
     statement = sa.select(sessions).where(columns.sha256 == compute_digest(secret), alive)
     row = await _find_row(connection, sessions.name, statement)
     rows = () if row is None else (row,)
-    # One that cannot be read has ended: its person signs in again.
+    # An unreadable session counts as ended, and the person signs in again.
     parsed = parse_rows(sessions.name, rows, partial(_parse_session, secret), lambda row: row.sha256[:KEY_CHARACTERS])
     return parsed[0] if parsed else None
 
@@ -163,7 +167,7 @@ async def _find_row(connection: AsyncConnection, table: str, statement: AnySelec
 
 
 async def find_sender(connection: AsyncConnection, secret: str, form: str) -> SignedIn | None:
-    """Return the person whose form of a session this was, which may have ended; None where it cannot be known."""
+    """Return the person whose session sent this form, even if the session has ended, or None if unknown."""
     if compute_digest(f"form {secret}") != form:
         return None
     statement = sa.select(sessions).where(sessions.c.sha256 == compute_digest(secret))
@@ -188,7 +192,7 @@ async def end_session(connection: AsyncConnection, session: Session) -> None:
 async def create_link(
     connection: AsyncConnection, link: Link, now: float, seconds: int = LINK_SECONDS, most: int | None = LINKS_MAX
 ) -> str | None:
-    """Create a link, by which a person can sign in once; return its secret, or None where they have `most` already."""
+    """Create a link that signs a person in once. Return its secret, or None if the person has `most` links."""
     columns = sign_in_links.c
     await connection.execute(sa.delete(sign_in_links).where(match_expired_links(int(now))))
     is_theirs = match_value(connection, sign_in_links.name, "label", link.label)
@@ -208,18 +212,18 @@ async def create_link(
 
 
 class InvitationCounts(NamedTuple):
-    """Numbers of invitations of the last days: links that last longer than a sign-in takes."""
+    """Numbers of invitations in the last days. Invitations are links that live longer than sign-in links."""
 
     of_customer: int
-    """Those of the customer, to whomever."""
+    """Invitations by the customer to anyone."""
     of_person: int
-    """Those to one person, of all customers."""
+    """Invitations of the person by any customer."""
     of_both: int
-    """Those of the customer to the person."""
+    """Invitations of the person by the customer."""
 
 
 async def count_invitations(connection: AsyncConnection, link: Link, now: float) -> InvitationCounts:
-    """Return how many invitations there are of the customer of a link, and to its person."""
+    """Return the numbers of invitations for the customer and the person of a link."""
     columns = sign_in_links.c
     is_of_customer = columns.customer == link.customer
     is_of_person = match_value(connection, sign_in_links.name, "label", link.label)
@@ -231,7 +235,7 @@ async def count_invitations(connection: AsyncConnection, link: Link, now: float)
 
 
 async def find_link(connection: AsyncConnection, secret: str, now: float) -> Link | None:
-    """Return the usable link with this secret, or None."""
+    """Return the valid link with this secret, or None."""
     columns = sign_in_links.c
     there = sa.select(sign_in_links).where(columns.sha256 == compute_digest(secret), columns.ends_at > int(now))
     row = await _find_row(connection, sign_in_links.name, there)
@@ -239,7 +243,7 @@ async def find_link(connection: AsyncConnection, secret: str, now: float) -> Lin
 
 
 async def use_up_link(connection: AsyncConnection, secret: str, now: float) -> Link | None:
-    """Use up the link with this secret and return it, or None where none is usable."""
+    """Delete the link with this secret and return it, or None if no such link is valid."""
     columns = sign_in_links.c
     gone = sa.delete(sign_in_links).where(columns.sha256 == compute_digest(secret), columns.ends_at > int(now))
     used_up = [dict(row._mapping) for row in await connection.execute(gone.returning(*columns))]

@@ -1,4 +1,4 @@
-"""Sign-in and sign-out: operators at their issuer or by a printed link, customers at theirs or by a mailed link."""
+"""Sign-in and sign-out. Operators and customers use their issuers, or else a printed link and a mailed link."""
 
 import math
 import secrets
@@ -25,7 +25,7 @@ from edgeproxy.config.collector.pages import MAILBOX
 PENDING_COOKIE = "edgeproxy-sign-in"
 PENDING_SECONDS = 600
 LINK_LABEL = "operator:link"
-"""The name in the audit log of the operator who signs in by the printed link."""
+"""The operator's name in the audit log after signing in with the printed link."""
 FIRST_LINK_SECONDS = 3600
 REQUESTS_PER_MINUTE = 10
 """Forms with an address that a client may send."""
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class IssuerSignIn(Generic[T]):
-    """A sign-in at an issuer, which sends the browser back to the path `back`; a cookie has its secret meanwhile."""
+    """A sign-in at an issuer that returns the browser to the path `back`. A cookie keeps the secret meanwhile."""
 
     def __init__(self, site: Site, issuer: Issuer[T], cookie: str, back: str) -> None:
         self._site = site
@@ -49,7 +49,7 @@ class IssuerSignIn(Generic[T]):
         self._back = f"{site.url}{back}"
 
     async def begin(self, visit: Visit, *, again: bool) -> web.Response:
-        """Redirect to the issuer; raises PageError."""
+        """Redirect to the issuer. Raises PageError."""
         secret = secrets.token_urlsafe(32)
         try:
             where = await self._issuer.begin(secret, self._back, again=again)
@@ -61,7 +61,7 @@ class IssuerSignIn(Generic[T]):
         return answer
 
     async def finish(self, visit: Visit) -> tuple[T, str]:
-        """Return who came back, and the path to which they were going; raises PageError."""
+        """Return the person who signed in, and the path that they wanted. Raises PageError."""
         secret, _, next_ = visit.request.cookies.get(self._cookie, "").partition(".")
         if not secret:
             raise PageError(400, NOT_BEGUN)
@@ -88,7 +88,7 @@ class SignInPages:
         if customers is not None:
             self._customers = IssuerSignIn(site, customers, f"{PENDING_COOKIE}-customer", f"{SIGN_IN}/customer/back")
         self.sign_up: Callable[[Visit, str], Awaitable[web.Response]] | None = None
-        """Leads somebody on whose address an issuer has verified, and who is no contact; None: nobody signs up here."""
+        """Handles a verified address that is no contact by a sign-up; None: sign-up is off."""
 
     def pages(self) -> list[Page]:
         """Return the pages and the forms."""
@@ -135,7 +135,7 @@ class SignInPages:
     # ---- customers
 
     async def mail_link(self, visit: Visit) -> web.Response:
-        """Mail a link to a contact. The response and its timing do not tell whether there is such a contact."""
+        """Mail a link to a contact. The response and its timing do not show whether the contact exists."""
         email = visit.form.get("email", "").strip()
         if self._site.settings.mail is None:
             raise PageError(404, "this collector sends no mail: an operator can give its settings a mail server")
@@ -146,10 +146,10 @@ class SignInPages:
         return visit.render("sent.html", email=email)
 
     async def mail_links(self, visit: Visit, email: str) -> bool:
-        """Mail a link for each customer of this contact, by one mail; return whether it is one."""
+        """Mail a contact one mail with a link for each of its customers. Return False if the address is no contact."""
         async with self._site.database.reading() as connection:
             customers = await contacts.list_customers(connection, email)
-        if not customers:  # A request for nothing, which anybody may send, delays no batch and takes no slot.
+        if not customers:  # An unknown address, which anyone may send, uses no transaction and no slot.
             return False
         async with self._site.mails.slot():
             links = await self._create_links(email, customers)
@@ -158,7 +158,7 @@ class SignInPages:
         return True
 
     async def _create_links(self, email: str, customers: list[str]) -> list[tuple[str, str]]:
-        """Create a link for each of these customers of a contact who has not enough for it; return names and URLs."""
+        """Create links for these customers of a contact, unless it has enough of them. Return names and URLs."""
         links = []
         async with self._site.database.writing() as connection:
             for customer in customers:
@@ -180,17 +180,17 @@ class SignInPages:
     # ---- links
 
     async def link(self, visit: Visit) -> web.Response:
-        """Ask before signing in, so that mail scanners use up no link."""
+        """Ask before signing in, because mail scanners follow links and would use up the link."""
         return visit.render("link.html", token=visit.request.query.get("token", ""))
 
     async def by_link(self, visit: Visit) -> web.Response:
-        """Begin a session by a link; raises PageError."""
+        """Begin a session by a link. Raises PageError."""
         secret, now = visit.form.get("token", ""), time.time()
         async with self._site.database.reading() as connection:
             link = await sessions.find_link(connection, secret, now)
         if link is not None and not self._site.is_home(link):
-            link = None  # It stays usable at the listener that has its pages.
-        if link is not None:  # A request for nothing, which anybody may send, delays no batch.
+            link = None  # It stays valid at the listener that has its pages.
+        if link is not None:  # A wrong secret, which anyone may send, needs no write transaction.
             async with self._site.database.writing() as connection:
                 link = await sessions.use_up_link(connection, secret, now)
         if link is None:
@@ -200,7 +200,7 @@ class SignInPages:
         return await self.begin_session(visit, SignedIn(link.label, roles, link.customer, by_issuer=link.by_issuer), "")
 
     async def first_link(self) -> str:
-        """Create the link by which the first operator signs in."""
+        """Create the sign-in link of the first operator."""
         async with self._site.database.writing() as connection:
             link = Link(LINK_LABEL, None)
             secret = await sessions.create_link(connection, link, time.time(), FIRST_LINK_SECONDS, most=None)
@@ -210,7 +210,7 @@ class SignInPages:
     # ---- operators
 
     async def to_issuer(self, visit: Visit) -> web.Response:
-        """Redirect an operator to the issuer; with `again` for a second factor."""
+        """Redirect an operator to the issuer. With `again` the issuer asks for a second factor."""
         if self._operators is None:
             raise PageError(404, "operators sign in by the link that the collector printed when it started")
         return await self._operators.begin(visit, again=visit.request.query.get("again") == "1")
@@ -227,7 +227,7 @@ class SignInPages:
     # ---- customers, at an issuer of theirs
 
     async def to_customers_issuer(self, visit: Visit) -> web.Response:
-        """Redirect a contact to the customers' issuer; with `again` for a sign-in of now."""
+        """Redirect a contact to the customers' issuer. With `again` the contact must sign in anew."""
         if self._customers is None:
             raise PageError(404, "customers sign in by a link that is mailed")
         return await self._customers.begin(visit, again=visit.request.query.get("again") == "1")
@@ -242,7 +242,7 @@ class SignInPages:
         async with self._site.database.writing() as connection:
             customers = await contacts.list_customers(connection, email)
             if before is not None and before.label == label and before.customer in customers:
-                customers = [before.customer]  # A contact who has chosen a customer goes on with that one.
+                customers = [before.customer]  # A contact who has chosen a customer continues with that one.
             if len(customers) > 1:
                 links = [Link(label, customer, by_issuer=True) for customer in customers]
                 secrets_of_links = [
@@ -266,7 +266,7 @@ class SignInPages:
     # ---- all of them
 
     async def begin_session(self, visit: Visit, who: SignedIn, next_: str) -> web.Response:
-        """Begin a session, which replaces the current one; raises PageError where a contact was removed meanwhile."""
+        """Begin a session, which replaces the current one. Raises PageError if the contact has been removed."""
         async with self._site.database.writing() as connection:
             if who.customer is not None:
                 role = await contacts.find_role(connection, who.label, who.customer, time.time(), visit.reader.language)
@@ -286,7 +286,7 @@ class SignInPages:
         return answer
 
     def _deny_no_contact(self, visit: Visit, label: str) -> PageError:
-        """Record that somebody who is no contact was denied; return the page."""
+        """Record that a person who is no contact was denied. Return the error page."""
         self._site.api.deny(visit.request, label, 403, NO_CONTACT)
         return PageError(403, NO_CONTACT)
 
@@ -300,26 +300,26 @@ class SignInPages:
 
 
 def limit_visits(visit: Visit, what: str) -> None:
-    """Raise PageError where a client sends too many forms of a kind."""
+    """Raise PageError if a client sends too many forms of a kind."""
     seconds = visit.site.api.count_visit(visit.request, what, REQUESTS_PER_MINUTE)
     if seconds:
         raise PageError(429, TOO_MANY, retry_after=str(seconds))
 
 
 def start_mail(visit: Visit, work: Callable[[], Coroutine[None, None, object]]) -> None:
-    """Begin to mail something in the background; raises PageError where the client's share of places is used up."""
+    """Start sending a mail in the background. Raises PageError if the client's share of slots is used up."""
     require_place(visit)
     visit.site.mails.start(visit.client, work)
 
 
 def require_place(visit: Visit) -> None:
-    """Raise PageError where `start_mail` would."""
+    """Raise PageError if `start_mail` would."""
     if visit.site.mails.find_exhausted(visit.client) is not None:
         raise PageError(503, MAILS_UNDER_WAY, retry_after="60")
 
 
 def refuse_mail(exhausted: Exhausted) -> PageError:
-    """Return the page for a client that gets no mail now, and the time until one may be asked for."""
+    """Return the error page for a client that gets no mail now, with the time until the next one."""
     minutes = max(1, math.ceil(exhausted.seconds / 60))
     network = " from your network" if exhausted.key.startswith("network ") else ""
     why = f"too many mails were asked for{network}: try again in {minutes} minutes"
@@ -327,12 +327,12 @@ def refuse_mail(exhausted: Exhausted) -> PageError:
 
 
 def format_link(url: str, secret: str) -> str:
-    """Return the URL of a sign-in link, at the site with this URL."""
+    """Return the URL of a sign-in link at the site with this URL."""
     return f"{url}{SIGN_IN}/link?{urlencode({'token': secret})}"
 
 
 def find_local_path(path: str) -> str:
-    """Return a path of this site unchanged; an empty text for one that leads elsewhere."""
+    """Return a path of this site unchanged, or an empty text for other addresses."""
     try:
         parts = urlsplit(path)
     except ValueError:

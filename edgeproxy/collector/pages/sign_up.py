@@ -1,9 +1,9 @@
-"""Sign-up: people make themselves customers, once they have proved their address.
+"""Sign-up: people create a customer for themselves after proving their address.
 
-Anybody may enter any address. So an address gets one mail in SIGN_UP_SECONDS, all together have as many as the settings
-say in an hour, each network and each domain has a share of these, and a client may send REQUESTS_PER_MINUTE forms. The
-page and its timing do not tell whether an address is known: a known one gets a link to sign in. Names are made here:
-nobody learns of others or takes theirs.
+Anyone may enter any address, so the number of mails is limited. An address gets one mail per SIGN_UP_SECONDS. The
+settings limit all mails per hour, and each network and each domain has a share of that. A client may send
+REQUESTS_PER_MINUTE forms. Neither the page nor its timing shows whether an address is known: a known one gets a sign-in
+link. The collector generates customer names, so visitors cannot learn or take names of others.
 """
 
 import re
@@ -41,22 +41,25 @@ from edgeproxy.config.collector.pages import MAILBOX, SignUp
 
 ROOT = "/sign-up"
 SIGN_UP_SECONDS = 3600
-"""Seconds for which a link can be used, and until an address gets another one."""
+"""Seconds for which a link is valid. An address gets no second link in that time."""
 ORGANISATION_CHARACTERS_MAX = 100
 LATER = "too many people sign up now: try again in an hour"
 columns = sign_ups.c
 
 
 def match_expired(at: int) -> sa.ColumnElement[bool]:
-    """Match addresses whose link cannot be used any more at a Unix second."""
+    """Match addresses whose link has expired at a Unix second."""
     return columns.requested_at <= at - SIGN_UP_SECONDS
 
 
 async def insert_request(
     connection: AsyncConnection, email: str, now: float, per_hour: int, *, renews: bool = False
 ) -> str | None:
-    """Insert an address that wants to sign up; return the secret of its link, or None where it had one lately or all
-    together have too many. With `renews` an unused link of the address is replaced, as who sees it has proved it."""
+    """Insert an address that wants to sign up and return the secret of its link.
+
+    Return None if it got a link recently, or if too many addresses want to sign up. With `renews` an unused link of the
+    address is replaced, because the visitor has proved the address.
+    """
     at = int(now)
     is_over = match_expired(at)
     if renews:
@@ -73,19 +76,19 @@ async def insert_request(
 
 
 async def count_requests(connection: AsyncConnection, now: float) -> int:
-    """Return how many addresses have wanted to sign up within SIGN_UP_SECONDS before a Unix second."""
+    """Return the number of addresses that wanted to sign up in the SIGN_UP_SECONDS before a Unix second."""
     statement = sa.select(sa.func.count()).select_from(sign_ups).where(~match_expired(int(now)))
     return (await connection.execute(statement)).scalar_one()
 
 
 async def find_address(connection: AsyncConnection, secret: str, now: float) -> str | None:
-    """Return the address whose link has this secret and can be used, or None."""
+    """Return the address of the valid link with this secret, or None."""
     rows = await fetch_rows(connection, sign_ups.name, sa.select(sign_ups).where(_is_usable(secret, now)))
     return str(rows[0]["email"]) if rows else None
 
 
 async def use_up_link(connection: AsyncConnection, secret: str, now: float) -> str | None:
-    """Use up the link with this secret and return its address, or None where none is usable."""
+    """Mark the link with this secret as used and return its address, or None if no such link is valid."""
     update = sa.update(sign_ups).where(_is_usable(secret, now)).values(used_at=int(now)).returning(*columns)
     used_up = [dict(row._mapping) for row in await connection.execute(update)]
     rows = await open_rows(connection, sign_ups.name, used_up)
@@ -98,13 +101,13 @@ def _is_usable(secret: str, now: float) -> sa.ColumnElement[bool]:
 
 
 def build_name(organisation: str) -> str:
-    """Return a name for a new customer that nobody else has: what of the organisation's a name may have, and chance."""
+    """Return a unique name for a new customer: permitted characters of the organisation's name, and random digits."""
     words = re.sub(r"[^a-z0-9]+", "-", organisation.lower()).strip("-")[:32].strip("-")
     return f"{words or 'account'}-{secrets.token_hex(4)}"
 
 
 class SignUpPages:
-    """The pages by which people become customers."""
+    """The pages for signing up."""
 
     def __init__(self, site: Site, sign_in: SignInPages, settings: SignUp, mails: HourlyMails) -> None:
         self._site = site
@@ -127,20 +130,20 @@ class SignUpPages:
         return self._render(visit, "ask")
 
     async def request_link(self, visit: Visit) -> web.Response:
-        """Mail a link to an address. The response and its timing do not tell whether it is known."""
+        """Mail a link to an address. The response and its timing do not show whether the address is known."""
         limit_visits(visit, "sign-up")
         email = visit.form.get("email", "").strip().lower()
         if self._site.settings.mail is None:
             raise PageError(404, "there is no such page")
         if not MAILBOX.fullmatch(email):
             raise PageError(422, "this is not an e-mail address")
-        require_place(visit)  # Before the share is taken, which does not come back.
+        require_place(visit)  # Before the mail is counted, since a counted mail cannot be returned.
         await self._take_mail(visit, email)
         start_mail(visit, lambda: self._mail(visit, email))
         return self._render(visit, "sent")
 
     async def _take_mail(self, visit: Visit, email: str) -> None:
-        """Take a mail of the hour for an address, known or not; raises PageError where there is none."""
+        """Count a mail to an address, known or not. Raises PageError if none is left in this hour."""
         async with self._site.database.reading() as connection:
             stored = await count_requests(connection, time.time())
         exhausted = self._mails.take(visit.client, email, stored)
@@ -148,7 +151,7 @@ class SignUpPages:
             raise refuse_mail(exhausted)
 
     async def _mail(self, visit: Visit, email: str) -> None:
-        """Mail a link to sign up, or to sign in where the address is a contact."""
+        """Mail a sign-up link, or a sign-in link if the address belongs to a contact."""
         if await self._sign_in.mail_links(visit, email):
             return
         async with self._site.mails.slot():
@@ -168,7 +171,7 @@ class SignUpPages:
         await mail.send_message(settings, mail.create_message(settings.sender, email, subject, body, html))
 
     async def by_issuer(self, visit: Visit, email: str) -> web.Response:
-        """Lead somebody on whose address an issuer has verified, and who is no contact; raises PageError."""
+        """Continue the sign-up of a visitor whose address an issuer has verified. Raises PageError."""
         limit_visits(visit, "sign-up")
         await self._take_mail(visit, email)
         async with self._site.database.writing() as connection:
@@ -178,8 +181,10 @@ class SignUpPages:
         return visit.redirect(f"{ROOT}/confirm", token=secret)
 
     async def show_confirm(self, visit: Visit) -> web.Response:
-        """Ask for the organisation, so that mail scanners create nothing. The address is shown: who was sent somebody
-        else's link sees whose account it would be."""
+        """Ask for the organisation before creating anything, because mail scanners follow links.
+
+        The page shows the address. A visitor with a link of another person sees the future account's owner.
+        """
         secret = visit.request.query.get("token", "")
         async with self._site.database.reading() as connection:
             email = await find_address(connection, secret, time.time())
@@ -188,12 +193,12 @@ class SignUpPages:
         return self._render(visit, "confirm", secret, email)
 
     async def create_account(self, visit: Visit) -> web.Response:
-        """Create the customer and its owner, whose session begins; raises PageError."""
+        """Create the customer and its owner, and begin the owner's session. Raises PageError."""
         limit_visits(visit, "sign-up")
         secret, now = visit.form.get("token", ""), time.time()
         async with self._site.database.reading() as connection:
             known = await find_address(connection, secret, now)
-        if known is None:  # A request for nothing, which anybody may send, delays no batch.
+        if known is None:  # A wrong secret, which anyone may send, needs no write transaction.
             self._site.api.deny(visit.request, None, 403, LINK_UNUSABLE)
             raise PageError(403, LINK_UNUSABLE)
         organisation = "".join(char for char in visit.form.get("organisation", "").strip() if char.isprintable())
@@ -208,7 +213,7 @@ class SignUpPages:
         return answer
 
     async def _create(self, visit: Visit, secret: str, email: str, who: SignedIn, organisation: str) -> SignedIn:
-        """Create the customer of a name; return its owner, by what the ledger knows the customer."""
+        """Create the customer and its owner. Return the owner with the customer's name in the ledger."""
         metadata = {"organisation": organisation} if organisation else None
         fields = {"name": who.customer, "tier": self._settings.tier, "metadata": metadata}
         caller = Caller(who.label, *self._site.api.caller(visit.request))
@@ -226,7 +231,7 @@ class SignUpPages:
         return who._replace(customer=created["name"])
 
     async def _subscribe(self, visit: Visit, who: SignedIn, plan: str) -> None:
-        """Subscribe the new customer to the free plan; where that fails they choose one on the page of plans."""
+        """Subscribe the new customer to the free plan. If that fails, the customer chooses one on the page of plans."""
         session = Session("", who, int(time.time()), int(time.time()), "")
         response = await self._site.api.ask(
             visit.request, session, "POST", "/billing/subscription", body={"plan": plan}

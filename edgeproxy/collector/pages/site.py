@@ -1,4 +1,4 @@
-"""The pages of a listener: their audiences, and the way of a request to its page."""
+"""The pages of a listener: their audiences, and the routing of a request to its page."""
 
 import hmac
 import secrets
@@ -37,21 +37,21 @@ from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.tiers import Tier
 
 StepUp = Literal["done", "needed", "impossible"]
-"""Whether a second factor was shown lately, can be shown, or cannot, as operators sign in by a link."""
+"""State of the second factor: shown recently, required, or impossible because operators sign in by a mailed link."""
 Audience = Literal["anyone", "someone", "operator", "customer"]
 REFRESH_SECONDS = 3
-"""The seconds after which a page of figures that are being computed reloads."""
+"""Seconds until a page reloads whose figures are being computed."""
 CHOICE_SECONDS = 365 * 86400
 SIGN_IN = "/sign-in"
 CONSOLE, PORTAL = frozenset({"console"}), frozenset({"portal"})
 SIGNED_IN = CONSOLE | PORTAL
-"""The groups of pages behind a sign-in."""
+"""The page groups that need a sign-in."""
 HOMES: dict[bool, str] = {True: "/console", False: "/account"}
-"""The first page of an operator's session (True) and of a customer's."""
+"""The first page for operators (True) and for customers (False)."""
 
 
 class PageError(Exception):
-    """A page is not shown: the status, a sentence why, the errors of form fields, and the Retry-After in seconds."""
+    """A page is not shown. It has a status, a sentence why, errors of form fields, and the Retry-After in seconds."""
 
     def __init__(
         self, status: int, why: str, errors: list[dict[str, str]] | None = None, retry_after: str | None = None
@@ -65,7 +65,7 @@ class PageError(Exception):
 
 @dataclass
 class Visit:
-    """A request for a page that its sender may see."""
+    """A request for a page by a visitor who may see it."""
 
     site: "Site"
     request: web.Request
@@ -73,11 +73,11 @@ class Visit:
     session: Session | None = None
     form: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, str] | None = None
-    """The parameters of the path, where they are not those of the request."""
+    """The path parameters, if they differ from the request's."""
     refusal: Refusal | None = None
-    """Why the form of this page was refused, whose sender sees it again."""
+    """Why the form of this page was refused. Its sender sees the form again."""
     is_restored: bool = False
-    """Whether the form of this page is as it was before its sender had to sign in again."""
+    """True if the form was restored after its sender had to sign in again."""
 
     @property
     def client(self) -> str:
@@ -86,26 +86,26 @@ class Visit:
 
     @property
     def signed_in(self) -> Session:
-        """Return the session, on a page that asks for one."""
+        """Return the session. Only for pages that need one."""
         assert self.session is not None
         return self.session
 
     @property
     def customer(self) -> str:
-        """Return the customer of the session, on a page of the portal."""
+        """Return the customer of the session. Only for pages of the portal."""
         assert self.signed_in.who.customer is not None
         return self.signed_in.who.customer
 
     @property
     def step_up(self) -> StepUp:
-        """Return whether the operator has shown a second factor, as sensitive actions ask for."""
+        """Return whether the operator has shown a second factor, which sensitive actions need."""
         if self.session is None or self.site.settings_now().operators is None:
             return "impossible"
         return "done" if is_factor_recent(self.session.who.factor_at, time.time()) else "needed"
 
     @property
     def referring_page(self) -> str:
-        """Return the path of our page from which a form was sent; empty where the browser does not say."""
+        """Return the path of our page that sent a form; empty if the browser does not tell it."""
         try:
             referrer = urlsplit(self.request.headers.get("Referer", ""))
         except ValueError:
@@ -123,11 +123,11 @@ class Visit:
         return (self.parameters or self.request.match_info)[parameter]
 
     async def call(self, method: str, path: str, **options: Unpack[RequestOptions]) -> ApiResponse:
-        """Call the API; return its response, whatever the status."""
+        """Call the API and return its response with any status."""
         return await self.site.api.ask(self.request, self.signed_in, method, path, **options)
 
     async def require(self, method: str, path: str, **options: Unpack[RequestOptions]) -> ApiResponse:
-        """Call the API; raises PageError where it refuses."""
+        """Call the API. Raises PageError if the API refuses."""
         response = await self.call(method, path, **options)
         if not response.is_success:
             body = response.body or {}
@@ -137,15 +137,15 @@ class Visit:
         return response
 
     async def fetch(self, method: str, path: str, **options: Unpack[RequestOptions]) -> JsonDocument:
-        """Call the API; return its JSON document. Raises PageError where it refuses."""
+        """Call the API and return its JSON document. Raises PageError if the API refuses."""
         return (await self.require(method, path, **options)).body
 
     def render(self, template: str, **values: object) -> web.Response:
-        """Return the response with a page."""
+        """Return a response with a page."""
         return rendering.respond_html(self.render_text(template, **values))
 
     def render_report(self, template: str, response: ApiResponse, **values: object) -> web.Response:
-        """Return the response with a page of figures; while the API computes them, one that reloads."""
+        """Return a response with a page of figures. While the API computes them, the page reloads."""
         if response.status == 429:
             answer = self.render("waiting.html")
             answer.headers["Refresh"] = str(REFRESH_SECONDS)
@@ -157,7 +157,7 @@ class Visit:
     def render_error(
         self, status: int, why: str = "", errors: Sequence[dict[str, str]] = (), *, is_held: bool = False
     ) -> web.Response:
-        """Return the response with a page that names an error; `is_held`: the form is kept until its sender is back."""
+        """Return a response with an error page. `is_held` says that the form is kept until its sender has signed in."""
         text = self.render_text(
             "error.html", code=status, why=why, errors=errors, back=self.referring_page, is_held=is_held
         )
@@ -195,13 +195,13 @@ class Visit:
         )
 
     def render_mail(self, subject: str, body: str, links: Sequence[str], button: str) -> str:
-        """Return the HTML of a mail whose text is `body`: a paragraph that is one of the links has a button."""
+        """Return the HTML of a mail with the text `body`. A paragraph that is one of the links becomes a button."""
         return render_links(self.site.settings.status.name, subject, body, links, button, self.reader)
 
     def build_link(self, **changes: str | None) -> str:
-        """Return the link to this page with parameters of its query changed; those that are None are left out.
+        """Return a link to this page with changed query parameters. A parameter that is None is removed.
 
-        After a form it is the link to the page that the form was on.
+        After a form, the link leads to the form's page.
         """
         is_form = self.request.method == "POST"
         query: dict[str, str | None] = {**({} if is_form else self.request.query), **changes}
@@ -210,12 +210,12 @@ class Visit:
         return f"{path}?{urlencode({name: value for name, value in query.items() if value is not None})}"
 
     def send_file(self, response: ApiResponse) -> web.Response:
-        """Return the response with a file of the API, which the browser saves."""
+        """Return a response with a file of the API for download."""
         fields = {name: response.fields[name] for name in ("Content-Type", "Content-Disposition")}
         return web.Response(body=response.content, headers={**fields, **rendering.SECURITY, **rendering.PRIVATE})
 
     def redirect(self, path: str, **query: str) -> web.Response:
-        """Return the response that sends the browser to another page, after its form was applied."""
+        """Return a redirect to another page after a form was applied."""
         where = f"{path}?{urlencode(query)}" if query else path
         return web.Response(status=303, headers={"Location": where, **rendering.SECURITY, **rendering.PRIVATE})
 
@@ -224,7 +224,7 @@ Handler = Callable[[Visit], Awaitable[web.StreamResponse]]
 
 
 class Page(NamedTuple):
-    """A page, or the target of a form."""
+    """A page or the target of a form."""
 
     method: str
     path: str
@@ -232,16 +232,16 @@ class Page(NamedTuple):
     """The audience: anyone, someone who has signed in, operators by their roles, or customers."""
     handler: Handler
     of: frozenset[str] = SIGNED_IN
-    """The groups of which one must be served by the listener; for pages of anyone and someone."""
+    """For audiences `anyone` and `someone`: the listener must serve one of these groups."""
 
     @property
     def groups(self) -> frozenset[str]:
-        """Return the groups of which one must be served by the listener."""
+        """Return the groups. The listener must serve one of them."""
         return {"operator": CONSOLE, "customer": PORTAL}.get(self.who, self.of)
 
 
 class Site:
-    """The site: it checks requests, and brings them to their pages."""
+    """The site: it checks requests and routes them to their pages."""
 
     def __init__(
         self,
@@ -256,25 +256,25 @@ class Site:
         self.database = database
         self.settings = settings
         self.url = url
-        """The URL at which browsers reach it, without a slash at its end."""
+        """The URL for browsers, without a trailing slash."""
         self.api = api
         self.settings_now = now
         """Returns the collector's current settings."""
         self.notice = notice
-        """Returns the notice to customers while nobody is charged; None while they are, or without a notice."""
+        """Returns the notice to customers while charging is stopped; None while charging, or without a notice."""
         self.groups = groups
         """The groups of pages that the listener serves: console, portal, status."""
         self.mails = OutgoingMails()
-        """The mails that anybody may ask for; the sites of a collector have them together."""
+        """Limits mails that anyone can request. All sites of a collector share it."""
         self.is_secure = url.startswith("https://")
         self.prefix = "__Host-" if self.is_secure else ""
-        """The prefix of cookies that no other host of the same domain can set."""
+        """The cookie prefix. No other host of the domain can set cookies with it."""
         self.cookie = f"{self.prefix}edgeproxy-session"
         self.held_cookie = f"{self.prefix}edgeproxy-held-form"
-        self.shown_pages: dict[str, Page] = {}  # By the templates of their paths.
-        self.reference: ApiReference | None = None  # Of the owner's API.
+        self.shown_pages: dict[str, Page] = {}  # By path template.
+        self.reference: ApiReference | None = None  # The reference of the owner's API.
         self.brand = NO_BRAND
-        self.has_issuer = False  # At which operators sign in, and which is asked for their roles again now and then.
+        self.has_issuer = False  # True if operators sign in at an issuer. It is asked for their roles again regularly.
         self._log = log.get_logger()
 
     def add_to(self, application: web.Application, pages: list[Page]) -> None:
@@ -290,7 +290,7 @@ class Site:
             application.router.add_get(path, rendering.create_file_handler(content, media))
 
     def build_handler(self, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Build what brings a request to a page, and answers with a page whatever happens on the way."""
+        """Build the handler that serves a page. It answers every error with a page."""
 
         async def serve(request: web.Request) -> web.StreamResponse:
             chosen = request.query.get("lang") or request.cookies.get(LANGUAGE_COOKIE)
@@ -337,7 +337,7 @@ class Site:
                         401, "the session has to be confirmed: open the page again, and send the form again"
                     )
                 return visit.redirect(way, next=request.path_qs)
-            # Whoever has used up the budget can still sign out.
+            # A visitor with a spent budget can still sign out.
             if page.who != "someone" and (seconds := self.api.count_page(visit.session)):
                 raise PageError(429, "you have opened too many pages in a minute", retry_after=str(seconds))
         if is_form:
@@ -351,7 +351,7 @@ class Site:
         return await page.handler(visit)
 
     def _confirmed_at(self, session: Session) -> str | None:
-        """Return the path at which a session is confirmed that an issuer has not confirmed lately; else None."""
+        """Return the path for confirming a session at the issuer, or None if no confirmation is due."""
         if time.time() - session.created_at < sessions.CONFIRM_SECONDS:
             return None
         if session.who.customer is None:
@@ -359,12 +359,12 @@ class Site:
         return f"{SIGN_IN}/customer" if session.who.by_issuer else None
 
     def _denied(self, request: web.Request, why: str, who: SignedIn | None = None) -> PageError:
-        """Record a denial in the audit log; return its page."""
+        """Record a denial in the audit log and return its page."""
         self.api.deny(request, None if who is None else who.label, 403, why)
         return PageError(403, why)
 
     def origins(self, request: web.Request) -> frozenset[str]:
-        """Return the origins of our pages: that of this request, and the configured one."""
+        """Return the origins of our pages: the request's and the configured one."""
         here = f"{self.url.partition('://')[0]}://{request.host}"
         return frozenset({forms.normalize_origin(here), forms.normalize_origin(self.url)})
 
@@ -374,7 +374,7 @@ class Site:
             return None
         async with self.database.reading() as connection:
             session = await sessions.find_session(connection, secret, now := time.time())
-        # A page that refreshes parts of itself by a script keeps no session alive (Fetch Metadata: cors, not navigate).
+        # A script that refreshes parts of a page must not keep the session alive (Fetch Metadata: cors, not navigate).
         is_use = request.headers.get("Sec-Fetch-Mode") != "cors"
         if session is not None and is_use and now - session.seen_at >= sessions.RECORD_USE_SECONDS:
             async with self.database.writing() as connection:
@@ -402,7 +402,7 @@ class Site:
         return HOMES[who.customer is None]
 
     def is_home(self, who: SignedIn | Link) -> bool:
-        """Return whether the listener serves the console, or for a customer the portal."""
+        """Return True if the listener serves the console or, for a customer, the portal."""
         return bool((CONSOLE if who.customer is None else PORTAL) & self.groups)
 
 

@@ -1,8 +1,8 @@
-"""Subscriptions to the status page: updates of incidents by mail, for whoever has confirmed an address.
+"""Subscriptions to the status page: incident updates by mail for confirmed addresses.
 
-Anybody may enter any address. So an address gets one question a day at most, all of them together QUESTIONS_MAX an
-hour, of which each network and each domain has a share, and nothing more until somebody has followed the link and
-pressed the button there. The page does not tell whether an address is subscribed.
+Anyone may enter any address, so confirmation mails are limited. An address gets at most one per day. All addresses
+together get at most QUESTIONS_MAX per hour, and each network and each domain has a share of that. No other mail is sent
+until someone has followed the link and pressed the button. The page does not show whether an address is subscribed.
 """
 
 import secrets
@@ -33,23 +33,23 @@ from edgeproxy.collector.pages.words import INCIDENT_STATES, MAINTENANCE_UPDATES
 from edgeproxy.config.collector.pages import MAILBOX, Pages
 
 QUESTIONS_MAX = 100
-"""Mails with the question whether to subscribe, to all addresses together, in an hour."""
+"""Most confirmation mails per hour, to all addresses together."""
 SUBSCRIBERS_MAX = 10_000
 """Addresses, confirmed or not."""
 QUESTION_SECONDS = 86400
-"""Seconds for which a question can be answered, and until an address gets another one."""
+"""Seconds for which a confirmation link is valid. An address gets no second one in that time."""
 MAILS_SECONDS = 5.0
-"""Seconds between two looks for updates that were not mailed."""
+"""Seconds between two checks for updates to mail."""
 MAILS_MAX = 100
-"""Mails with updates that are sent in one look."""
+"""Mails with updates per check."""
 TRIES_MAX = 8
-"""Tries to mail an update to an address that the server refuses for now; then that address goes without it."""
+"""Attempts to mail an update if the server temporarily refuses an address. Then the address misses the update."""
 TRY_SECONDS = 60
-"""Seconds until the second try; each further wait is twice as long: eight tries take two hours."""
+"""Seconds until the second attempt. Each further wait is twice as long: eight attempts take two hours."""
 UPDATES_MAX = 20
-"""Updates that one mail has."""
+"""Most updates in one mail."""
 TITLE_CHARACTERS_MAX = 150
-"""Characters of the title of an incident in a subject."""
+"""Most characters of an incident's title in a subject."""
 STATUS = frozenset({"status"})
 UNUSABLE = "this link is not valid any more"
 TABLE = status_subscribers.name
@@ -58,7 +58,7 @@ columns, updates = status_subscribers.c, incident_updates.c
 
 
 async def can_receive_question(connection: AsyncConnection, email: str, now: int) -> bool:
-    """Return whether an address may get the question now."""
+    """Return True if an address may get the confirmation mail now."""
     known = sa.func.count().filter(
         match_value(connection, TABLE, "email", email),
         columns.confirmed_at.is_not(None) | (columns.requested_at >= now - QUESTION_SECONDS),
@@ -67,19 +67,19 @@ async def can_receive_question(connection: AsyncConnection, email: str, now: int
 
 
 async def count_questions(connection: AsyncConnection, now: int) -> tuple[int, int]:
-    """Return how many addresses have got the question within an hour before a Unix second, and how many there are."""
+    """Return the number of confirmation mails in the hour before a Unix second, and the number of addresses."""
     lately = sa.func.count().filter(columns.requested_at > now - 3600)
     questions, total = (await connection.execute(sa.select(lately, sa.func.count(columns.email)))).one()
     return questions, total
 
 
 def match_expired(at: int) -> sa.ColumnElement[bool]:
-    """Match addresses that were not confirmed in time, at a Unix second."""
+    """Match addresses that were not confirmed in time at a Unix second."""
     return columns.confirmed_at.is_(None) & (columns.requested_at < at - QUESTION_SECONDS)
 
 
 async def insert_request(connection: AsyncConnection, email: str, now: int, language: str) -> str | None:
-    """Insert an address that is not confirmed, and its language; return its token, or None where it is there."""
+    """Insert an unconfirmed address with its language. Return its token, or None if the address exists."""
     await connection.execute(sa.delete(status_subscribers).where(match_expired(now)))
     row = {
         "email": email,
@@ -94,12 +94,12 @@ async def insert_request(connection: AsyncConnection, email: str, now: int, lang
 
 
 async def is_token(connection: AsyncConnection, token: str) -> bool:
-    """Return whether a token is of an address."""
+    """Return True if a token belongs to an address."""
     return (await connection.execute(sa.select(columns.email).where(columns.token == token))).first() is not None
 
 
 async def confirm(connection: AsyncConnection, token: str, now: int) -> bool:
-    """Confirm an address by its token; return False where the token is of none. Earlier updates are not mailed."""
+    """Confirm the address of a token. Return False if there is none. Updates before the confirmation are not mailed."""
     newest = (await connection.execute(sa.select(sa.func.max(updates.id)))).scalar_one() or ""
     fresh = columns.confirmed_at.is_not(None) | (columns.requested_at >= now - QUESTION_SECONDS)
     values = {"confirmed_at": sa.func.coalesce(columns.confirmed_at, now)}
@@ -109,7 +109,7 @@ async def confirm(connection: AsyncConnection, token: str, now: int) -> bool:
 
 
 class Subscriptions:
-    """The forms of one listener by which people subscribe."""
+    """The subscription forms of one listener."""
 
     def __init__(self, site: Site, mails: HourlyMails) -> None:
         self._site = site
@@ -132,12 +132,12 @@ class Subscriptions:
         return visit.render("subscribe.html", step="ask", token="")
 
     async def subscribe(self, visit: Visit) -> web.Response:
-        """Mail the question to an address, unless it had one lately; the answer is the same. Raises PageError."""
+        """Mail the confirmation link, unless the address had one recently. The page hides which. Raises PageError."""
         limit_visits(visit, "subscribe")
         email = visit.form.get("email", "").strip().lower()
         if not MAILBOX.fullmatch(email):
             raise PageError(422, "this is not an e-mail address")
-        require_place(visit)  # Before the share is taken, which does not come back.
+        require_place(visit)  # Before the mail is counted, since a counted mail cannot be returned.
         now, token = int(time.time()), None
         async with self._site.database.reading() as connection:
             stored, total = await count_questions(connection, now)
@@ -148,7 +148,7 @@ class Subscriptions:
         exhausted = self._mails.take(visit.client, email, stored)
         if exhausted is not None:
             raise refuse_mail(exhausted)
-        if may:  # A request for nothing, which anybody may send, delays no batch.
+        if may:  # Anyone may send a request without effect. It needs no write transaction, which would delay batches.
             async with self._site.database.writing() as connection:
                 token = await insert_request(connection, email, now, visit.reader.language)
         if token is not None:
@@ -167,7 +167,7 @@ class Subscriptions:
             await mail.send_message(settings, mail.create_message(settings.sender, email, subject, body, html))
 
     async def show_confirm(self, visit: Visit) -> web.Response:
-        """Ask before subscribing, so that mail scanners confirm nothing."""
+        """Ask before subscribing, because mail scanners follow links."""
         return visit.render("subscribe.html", step="confirm", token=visit.request.query.get("token", ""))
 
     async def confirm(self, visit: Visit) -> web.Response:
@@ -190,7 +190,7 @@ class Subscriptions:
         return visit.render("subscribe.html", step="left", token="")
 
     async def _read_token(self, visit: Visit) -> str:
-        """Return the token of a form; raises PageError where it is of no address."""
+        """Return the token of a form. Raises PageError if it belongs to no address."""
         token = visit.form.get("token", "")
         async with self._site.database.reading() as connection:
             if not await is_token(connection, token):
@@ -199,7 +199,7 @@ class Subscriptions:
 
 
 class StatusMails:
-    """Mails updates of incidents to confirmed addresses, by one collector at a time."""
+    """Mails incident updates to confirmed addresses. One collector at a time does so."""
 
     def __init__(self, database: Database, settings: Pages, url: str) -> None:
         self._database = database
@@ -208,7 +208,7 @@ class StatusMails:
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def run(self) -> None:
-        """Look for updates again and again, until cancelled."""
+        """Check for updates repeatedly, until cancelled."""
 
         async def work() -> object:
             return await run_exclusively(self._database, "status-mails", self.step)
@@ -217,10 +217,11 @@ class StatusMails:
         await repeat(Job("status-mails", MAILS_SECONDS, failed, work, mail.MAIL_ERRORS), self._limited_log)
 
     async def step(self) -> None:
-        """Mail what was not mailed yet, MAILS_MAX mails at most; raises one of mail.MAIL_ERRORS.
+        """Mail pending updates, at most MAILS_MAX mails. Raises one of mail.MAIL_ERRORS.
 
-        A mail is noted once the server took it, so a kill repeats one at most. One that the server refuses for its
-        address keeps no others from theirs: it is noted too, or tried later where the server says so.
+        A mail is recorded once the server accepted it, so a kill repeats at most one mail. If the server refuses an
+        address, other addresses still get their mails. The refused mail is recorded too, or retried later if the
+        refusal is temporary.
         """
         now, try_at = int(time.time()), sa.func.coalesce(columns.next_try_at, 0)
         async with self._database.reading() as connection:
@@ -250,7 +251,7 @@ class StatusMails:
     async def _fetch_news(
         self, connection: AsyncConnection, after: str, reader: Reader
     ) -> tuple[Sequence[MailSection], str]:
-        """Return the updates after the one of an id, for a reader, and the id of the last of them."""
+        """Return the updates after the id `after`, formatted for a reader, and the id of the last of them."""
         statement = (
             sa.select(updates.id, updates.at, updates.state, updates.message, incidents)
             .join_from(incident_updates, incidents, incidents.c.id == updates.incident)
@@ -293,6 +294,6 @@ class StatusMails:
 
 
 def _format_plan(begins: int, ends: int, reader: Reader) -> str:
-    """Return when maintenance is, as it is planned now."""
+    """Return the currently planned time of maintenance."""
     words = load_catalog(reader.language).gettext(N_("From %(begins)s to %(ends)s"))
     return words % {"begins": reader.moment(begins), "ends": reader.moment(ends)}

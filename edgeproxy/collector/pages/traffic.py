@@ -1,4 +1,4 @@
-"""The traffic of the overview: a time and the one before it, as rates, shares and latencies. The views are pure."""
+"""The traffic of the overview: a time and the preceding one, as rates, shares and latencies. The views are pure."""
 
 import asyncio
 import time
@@ -14,32 +14,32 @@ from edgeproxy.collector.pages.site import Visit
 
 HOUR, DAY = 3600, 86400
 STEPS = {"1": 60, "6": 600, "24": HOUR, "168": 4 * HOUR, "720": 12 * HOUR}
-"""The seconds of a step of each of the times that can be chosen, by their hours."""
+"""Seconds per step for each selectable time, by its hours."""
 OWN_STEPS = (60, 300, 600, 1800, HOUR, 2 * HOUR, 4 * HOUR, 12 * HOUR, DAY)
-"""The steps of a time of one's own, of which it has at most OWN_STEPS_MAX."""
+"""Possible steps of a custom time. It has at most OWN_STEPS_MAX steps."""
 OWN_STEPS_MAX = 96
 REGIONS_MAX = 50
-"""Regions that are shown, those with most requests."""
+"""Regions shown, the ones with most requests."""
 FAILING = 0.05
-"""The share of requests with 5xx from which on a region is shown as failing."""
+"""From this share of requests with 5xx on, a region is shown as failing."""
 REPORT_SECONDS = 10
-"""Seconds after a minute within which its reports come."""
+"""Seconds after a minute until its reports have arrived."""
 
 
 class TrafficRange(NamedTuple):
-    """A time in Unix seconds: from `since`, which is on a step, and before `until`."""
+    """A time in Unix seconds: from `since`, the beginning of a step, and before `until`."""
 
     hours: str
-    """The hours of a time that ends now; `own` for one of one's own."""
+    """The hours of a time that ends now; `own` for a custom time."""
     since: int
     until: int
     step: int
     span: int
-    """The seconds from the time before to this one: whole steps."""
+    """Seconds from the preceding time to this one: whole steps."""
 
 
 class TrafficView(TypedDict):
-    """Requests of `GET /v1/traffic`, of a group or a step."""
+    """Requests of a group or a step, from `GET /v1/traffic`."""
 
     requests: int
     rate_limited: int
@@ -51,13 +51,13 @@ class TrafficView(TypedDict):
 
 
 class CoverageView(TypedDict):
-    """How much an edge has reported, as far as it is read here."""
+    """An edge's report status. Only the fields of the API that this page reads."""
 
     missing: int | None
 
 
 class TrafficReportView(TypedDict):
-    """An answer of `GET /v1/traffic`, as far as it is read here."""
+    """An answer of `GET /v1/traffic`. Only the fields that this page reads."""
 
     total: TrafficView
     groups: list[TrafficView]
@@ -66,13 +66,13 @@ class TrafficReportView(TypedDict):
 
 
 class Rates(NamedTuple):
-    """Requests as rates and shares; None where there were none."""
+    """Requests as rates and shares. Shares are None without requests."""
 
     per_second: float
     limited: float | None
-    """The share of requests that were answered with 429, from 0 to 1."""
+    """The share of requests answered with 429, from 0 to 1."""
     failed: float | None
-    """The share of requests that were answered with 5xx."""
+    """The share of requests answered with 5xx."""
     p50_ms: float | None
     p95_ms: float | None
 
@@ -83,14 +83,16 @@ class RegionTraffic(NamedTuple):
     region: str
     rates: Rates
     change: float | None
-    """The growth of requests since the time before, 0.06 for 6 %; None without any before."""
+    """The growth of requests since the preceding time, 0.06 for 6 %; None if it had no requests."""
     history: list[float]
     """Requests per second by step."""
     failing_since: float | None = None
-    """The Unix second of the step since when FAILING of the requests or more fail, up to the last one; None: they do
-    not."""
+    """The Unix second of the step since when the share FAILING or more fails, up to the last step.
+
+    It is None if the region is not failing.
+    """
     failing: float | None = None
-    """The share of requests that fail since then."""
+    """The share of requests that failed since then."""
 
 
 class Overview(NamedTuple):
@@ -101,22 +103,22 @@ class Overview(NamedTuple):
     before: Rates
     change: float | None
     seconds: list[float]
-    """The Unix seconds at which the steps begin."""
+    """The Unix seconds when the steps begin."""
     steps: list[Rates | None]
-    """Each step; None where no edge has reported."""
+    """Rates by step; None if no edge has reported."""
     earlier: list[float]
-    """Requests per second by step of the time before; empty where there were none."""
+    """Requests per second by step in the preceding time; empty without requests."""
     regions: list[RegionTraffic]
     missing: int
     """Minutes that edges have not reported."""
     silent: int
-    """Edges that have reported nothing, as those of an earlier version do."""
+    """Edges without any report, for example edges of an earlier version."""
 
 
 def choose_range(query: Mapping[str, str], now: float, minutes_seconds: float | None) -> TrafficRange:
-    """Return the time that a page's query chooses: its `hours`, or `from` and `to` in UTC.
+    """Return the time that a page's query chooses, by `hours`, or by `from` and `to` in UTC.
 
-    `minutes_seconds` is for how long minutes are kept; before that there are hours alone.
+    `minutes_seconds` is the retention of minutes. Older times have only hours.
     """
     last = int(now - REPORT_SECONDS) // 60 * 60
     try:
@@ -137,7 +139,7 @@ def choose_range(query: Mapping[str, str], now: float, minutes_seconds: float | 
 
 
 async def fetch_overview(visit: Visit) -> Overview:
-    """Return the traffic of the time that the query chooses."""
+    """Return the traffic of the time in the page's query."""
     minutes_seconds = visit.site.settings_now().retention.traffic_minutes
     chosen = choose_range(visit.request.query, time.time(), minutes_seconds)
     since, until, step = chosen.since, chosen.until, chosen.step
@@ -158,7 +160,7 @@ async def fetch_overview(visit: Visit) -> Overview:
 def compute_overview(
     chosen: TrafficRange, total: TrafficReportView, regions: TrafficReportView, before: TrafficReportView
 ) -> Overview:
-    """Compute the view of a time, of three answers of the API."""
+    """Compute the view of a time from three answers of the API."""
     since, until, step, span = chosen.since, chosen.until, chosen.step, chosen.span
     seconds = [float(second) for second in range(since, until, step)]
     lengths = {second: min(step, until - second) for second in seconds}
@@ -184,13 +186,13 @@ def compute_overview(
 def compute_regions(
     report: TrafficReportView, before: Mapping[str, float], lengths: Mapping[float, float]
 ) -> list[RegionTraffic]:
-    """Compute the traffic by region, those with most requests first.
+    """Compute the traffic by region, most requests first.
 
-    `before` are requests per second of the time before, `lengths` the seconds of each step by its beginning.
+    `before` has requests per second in the preceding time. `lengths` has the seconds of each step by its beginning.
     """
     rows = {(row["region"], find_start(row)): row for row in report["rows"]}
     requests = {step: row["requests"] for step, row in rows.items()}
-    newest = max((second for _, second in rows), default=0.0)  # Later steps are still to come, and no drop.
+    newest = max((second for _, second in rows), default=0.0)  # Later steps are not reported yet. They are no drop.
     regions = []
     for group in sorted(report["groups"], key=lambda group: -group["requests"])[:REGIONS_MAX]:
         region, rates = group["region"], compute_rates(group, sum(lengths.values()))
@@ -202,8 +204,10 @@ def compute_regions(
 
 
 def find_failing(steps: Sequence[TrafficView]) -> tuple[float | None, float | None]:
-    """Return since when FAILING of the requests or more fail, up to a region's last step, and the share since then;
-    None where they do not."""
+    """Return the beginning and the share of failures up to a region's last step, or None if it is not failing.
+
+    A region fails while the share FAILING or more of its requests fails.
+    """
     failing: list[TrafficView] = []
     for step in reversed(steps):
         if step["requests"] and step["server_errors"] < FAILING * step["requests"]:
@@ -216,12 +220,12 @@ def find_failing(steps: Sequence[TrafficView]) -> tuple[float | None, float | No
 
 
 def find_start(row: TrafficView) -> float:
-    """Return the Unix second at which the step of a row begins."""
+    """Return the Unix second when the step of a row begins."""
     return parse_time(row["start"]).timestamp()
 
 
 def compute_rates(counts: TrafficView, seconds: float) -> Rates:
-    """Return the rates of requests in so many seconds."""
+    """Return the rates of requests over `seconds` seconds."""
     requests = counts["requests"]
     limited = counts["rate_limited"] / requests if requests else None
     failed = counts["server_errors"] / requests if requests else None
@@ -229,5 +233,5 @@ def compute_rates(counts: TrafficView, seconds: float) -> Rates:
 
 
 def compute_change(now: float, before: float) -> float | None:
-    """Return the growth from `before`, 0.06 for 6 %; None where there was nothing."""
+    """Return the growth from `before`, 0.06 for 6 %, or None if `before` is 0."""
     return now / before - 1 if before else None

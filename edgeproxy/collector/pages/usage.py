@@ -1,4 +1,4 @@
-"""The usage of a customer in this month or period of billing, as pages show it: by meter, day and dimension."""
+"""A customer's usage in this month or billing period for pages: by meter, day and dimension."""
 
 import time
 from collections import defaultdict
@@ -17,20 +17,20 @@ from edgeproxy.collector.pages.site import Visit
 from edgeproxy.config.meters import MEASURES
 
 METERS_MAX = 12
-"""Meters that are shown, the most used ones first."""
+"""Meters shown, the most used ones first."""
 DIMENSIONS_MAX = 4
-"""Dimensions by which usage is shown."""
+"""Dimensions shown."""
 VALUES_MAX = 20
-"""Values of a dimension that are shown."""
+"""Values shown per dimension."""
 ROWS_MAX = 1000
-"""Rows that are fetched of a dimension."""
+"""Rows fetched per dimension."""
 DAY_ROWS_MAX = 4000
-"""Rows that are fetched by meter and day."""
+"""Rows fetched by meter and day."""
 DAY_SECONDS = 86400
 
 
 class UsageRowView(TypedDict, total=False):
-    """A row of `GET /v1/usage`, which has a field for each of its dimensions too."""
+    """A row of `GET /v1/usage`. It also has a field for each requested dimension."""
 
     meter: Required[str]
     value: Required[int]
@@ -45,7 +45,7 @@ class UsagePageView(TypedDict):
 
 
 class InvoiceLineView(TypedDict):
-    """A line of an invoice of the API, as far as it is read here; the amount is in cents."""
+    """An invoice line of the API. Only the fields that pages read; the amount is in cents."""
 
     kind: str
     meter: str
@@ -55,20 +55,20 @@ class InvoiceLineView(TypedDict):
 
 
 class InvoiceAmountsView(TypedDict):
-    """The lines of an invoice, or of a projection of it."""
+    """The lines of an invoice or of a projected invoice."""
 
     lines: list[InvoiceLineView]
 
 
 class InvoiceProjectionView(TypedDict):
-    """The projection of an upcoming invoice: none where there were too few days."""
+    """The projection of an upcoming invoice. Low and high are None if there are too few days."""
 
     low: InvoiceAmountsView | None
     high: InvoiceAmountsView | None
 
 
 class UpcomingInvoiceView(InvoiceAmountsView):
-    """The upcoming invoice of the API with its projection, as far as it is read here."""
+    """The upcoming invoice of the API with its projection. Only the fields that pages read."""
 
     projected: InvoiceProjectionView
 
@@ -77,7 +77,7 @@ class DayUsage(NamedTuple):
     """The usage of a meter on one day."""
 
     begins: float
-    """The Unix second at which the day begins."""
+    """The Unix second when the day begins."""
     quantity: int
 
 
@@ -92,7 +92,7 @@ class MeterUsage(NamedTuple):
 class MeterCost(NamedTuple):
     """The usage and cost of a meter on the upcoming invoice, so far and projected. Costs are cents.
 
-    Low and high are 0 where nothing is projected. Packages are counted with all of their units.
+    Low and high are 0 without a projection. Packages are counted with all of their units.
     """
 
     meter: str
@@ -105,7 +105,7 @@ class MeterCost(NamedTuple):
 
 
 class ValueUsage(NamedTuple):
-    """The usage of a meter with one value of a dimension; an empty value stands for usage without the dimension."""
+    """The usage of a meter with one value of a dimension. The value is empty for usage without the dimension."""
 
     value: str
     quantity: int
@@ -114,36 +114,36 @@ class ValueUsage(NamedTuple):
 
 
 class Split(NamedTuple):
-    """The usage of a meter in a time by the values of a dimension, the most used ones first."""
+    """The usage of a meter by the values of a dimension, most used first."""
 
     meter: str
     dimension: str
     values: list[ValueUsage]
     total: int
-    """The usage with any value, also with those that are not listed."""
+    """The usage with all values, listed or not."""
     currency: str = ""
-    """The currency of the costs; empty where there are none."""
+    """The currency of the costs; empty without costs."""
     costs: Mapping[str, int] = MappingProxyType({})
-    """What usage with each value costs, in smallest units."""
+    """The cost of usage with each value, in smallest units."""
 
     cost: int = 0
-    """The sum of the costs, also of values that are not listed."""
+    """The sum of the costs of all values, listed or not."""
 
     @property
     def others(self) -> int:
-        """Return the usage with values that are not listed."""
+        """Return the usage with unlisted values."""
         return self.total - sum(usage.quantity for usage in self.values)
 
     @property
     def listed_cost(self) -> int:
-        """Return the costs of the values that are listed."""
+        """Return the costs of the listed values."""
         return sum(self.costs.get(usage.value, 0) for usage in self.values)
 
 
 async def fetch_meters(
     visit: Visit, customer: str, span: UsageTime, detail_seconds: float | None = None
 ) -> list[MeterUsage]:
-    """Return the usage of a customer in a time, by meter, with the days of the last `detail_seconds`; None: all."""
+    """Return a customer's usage by meter, with the days of the last `detail_seconds`; None: all days."""
     now = time.time()
     since = find_first_day(span, now, detail_seconds)
     query = {"customer": customer, "by": "meter,day", "from": format_time(since), "limit": str(DAY_ROWS_MAX)}
@@ -156,18 +156,18 @@ async def fetch_meters(
 
 
 def find_first_day(span: UsageTime, now: float, detail_seconds: float | None) -> int:
-    """Return the Unix second from which on days of a time are shown at `now`."""
+    """Return the Unix second of the first shown day of a time, at the Unix second `now`."""
     return span.since if detail_seconds is None else max(span.since, find_detail_start(detail_seconds, now))
 
 
 async def fetch_splits(visit: Visit, customer: str, since: int) -> list[Split]:
-    """Return the usage of a customer since a Unix second, by the dimensions of meters; refusals are no usage."""
+    """Return a customer's usage since a Unix second by the dimensions of meters. Meters of refusals are left out."""
     counted = visit.site.settings_now().meters
     meters = {key: meter for key, meter in counted.items() if not MEASURES[meter.count].is_of_refusals}
     names = list(dict.fromkeys(name for meter in meters.values() for name in meter.dimensions))[:DIMENSIONS_MAX]
     if not names:
         return []
-    # All dimensions in one query: it has few more rows, as most meters have one dimension or none.
+    # One query has all dimensions. It returns few more rows, because most meters have at most one dimension.
     whole = await _fetch_usage(visit, customer, since, names)
     splits = []
     for name in names:
@@ -177,8 +177,7 @@ async def fetch_splits(visit: Visit, customer: str, since: int) -> list[Split]:
 
 
 async def fetch_split_costs(visit: Visit, customer: str, since: int, split: Split) -> Split:
-    """Return a split since a Unix second with the costs of usage with each value, where the plan has a price for the
-    meter."""
+    """Return a split with the costs of usage since a Unix second, if the plan has a price for the meter."""
     query = {"customer": customer, "meter": split.meter, "by": split.dimension, "from": format_time(since)}
     response = await visit.call("GET", "/v1/usage/value", query=query)
     if not response.is_success or "groups" not in response.body:
@@ -223,7 +222,7 @@ class _CostSums:
 
 
 def compute_costs(upcoming: UpcomingInvoiceView) -> list[MeterCost]:
-    """Return the costs by meter of the upcoming invoice and its projection, the dearest first."""
+    """Return the costs by meter of the upcoming invoice and its projection, highest first."""
     sums: dict[str, _CostSums] = defaultdict(_CostSums)
     for line in _list_usage_lines(upcoming):
         sums[line["meter"]].used += line["quantity"] * line["package"]
@@ -247,7 +246,7 @@ def compute_meters(
 ) -> list[MeterUsage]:
     """Return the most used meters of a time at the Unix second `now`. `rows` are by meter and day.
 
-    `since` is the Unix second from which on days are shown; `totals` are those of the time, by default sums of rows.
+    Days are shown from the Unix second `since` on. `totals` are the totals of the time, by default sums of rows.
     """
     day_count = int((now - span.first_day) // DAY_SECONDS) + 1
     hidden = int((since - span.first_day) // DAY_SECONDS)

@@ -1,4 +1,4 @@
-"""The usage explorer: a customer's usage of a meter in a time, by step and by group, beside the time before."""
+"""The usage explorer: a customer's usage of a meter by step and by group, compared with the preceding time."""
 
 import time
 from collections import Counter
@@ -22,13 +22,13 @@ from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.meters import KEY, MEASURES, Meter
 
 ROWS_MAX = 20_000
-"""Rows of steps and groups that are read; where there are more, the chart has no groups."""
+"""Most rows of steps and groups to read. If there are more, the chart has no groups."""
 SERIES_MAX = 3
-"""Groups that the chart shows by themselves, the most used ones; all others are one more."""
+"""Groups with their own series in the chart, the most used ones. One more series sums up the others."""
 GROUPS_MAX = 100
 """Groups in the table, the most used ones."""
 SPLIT_ROWS_MAX = 1000
-"""Rows by which the field is chosen that usage is grouped by at first sight."""
+"""Rows to read for the choice of the first grouping."""
 FIELDS = ("route", "region")
 Query = dict[str, str]
 """Parameters of `GET /v1/usage`."""
@@ -36,7 +36,7 @@ CONSOLE, PORTAL = "/console/customers/{customer}/usage", "/account/usage"
 
 
 class UsageCounts(NamedTuple):
-    """Usage of a time: by step and by group, and by both unless there are too many rows."""
+    """Usage by step and by group. `split` has usage by both, unless there are too many rows."""
 
     steps: list[int]
     groups: Counter[str]
@@ -44,12 +44,12 @@ class UsageCounts(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Return the usage of the whole time."""
+        """Return the total usage."""
         return sum(self.steps)
 
 
 class UsageGroup(NamedTuple):
-    """A group's usage in a time and in the one before it; None where that one is not known."""
+    """A group's usage in a time, and in the preceding time if known."""
 
     value: str
     used: int
@@ -57,7 +57,7 @@ class UsageGroup(NamedTuple):
 
 
 class UsageSeries(NamedTuple):
-    """What a chart draws: a group's value, None for all others, and its usage by step."""
+    """A series of a chart: a group's value, or None for all others, with its usage by step."""
 
     value: str | None
     css: str
@@ -65,14 +65,14 @@ class UsageSeries(NamedTuple):
 
 
 class MeterChoice(NamedTuple):
-    """A meter that can be chosen."""
+    """A selectable meter."""
 
     meter: str
     used: int
     """Its usage in the period."""
     is_of_refusals: bool
     is_priced: bool
-    """Whether a plan has a price for it."""
+    """True if a plan has a price for it."""
     display: MeterDisplay
 
 
@@ -96,11 +96,11 @@ class ExplorerView(TypedDict):
     is_shortened: bool
     api_path: str
     chosen: Query
-    """What the form of a reader's own days sends along."""
+    """Hidden fields of the form for a custom period."""
 
 
 def list_pages() -> list[Page]:
-    """Return the explorer's page in the console and in the portal."""
+    """Return the explorer's pages for the console and the portal."""
     return [
         Page("GET", CONSOLE, "operator", show_for_operator),
         Page("GET", PORTAL, "customer", show_for_customer),
@@ -115,14 +115,14 @@ async def show_for_operator(visit: Visit) -> web.Response:
 
 
 async def show_for_customer(visit: Visit) -> web.Response:
-    """Show a customer its own usage, as far back as its tier says."""
+    """Show a customer its own usage, as far back as its tier permits."""
     body = await visit.fetch("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
     tier = visit.site.tiers.get(body["tier"])
     return await show_explorer(visit, visit.customer, None if tier is None else tier.analytics)
 
 
 async def show_explorer(visit: Visit, customer: str, detail_seconds: float | None) -> web.Response:
-    """Show the usage of a customer, or send it as CSV; `detail_seconds`: how far back it is shown; None: always."""
+    """Show the usage of a customer, or send it as CSV. Usage older than `detail_seconds` is hidden; None: no limit."""
     now = time.time()
     earliest = None if detail_seconds is None else find_detail_start(detail_seconds, now)
     parameters, settings = visit.request.query, visit.site.settings_now()
@@ -164,13 +164,13 @@ async def show_explorer(visit: Visit, customer: str, detail_seconds: float | Non
 
 
 def format_api_path(visit: Visit, query: Query) -> str:
-    """Return the path of the API for a query: a customer's own token names no customer."""
+    """Return the API path of a query. A customer's own token needs no customer name."""
     is_operator = visit.signed_in.who.customer is None
     return "/v1/usage?" + urlencode({name: v for name, v in query.items() if is_operator or name != "customer"})
 
 
 async def fetch_split_field(visit: Visit, query: Query, where: tuple[str, str] | None, fields: Sequence[str]) -> str:
-    """Fetch by which field usage of a query is grouped where the reader has not said; empty: by none."""
+    """Return the default field for grouping, if the reader has chosen none; empty: no field."""
     others = [field for field in fields if where is None or field != where[0]]
     split = {"by": ",".join(others), "limit": str(SPLIT_ROWS_MAX)}
     return find_split_field((await visit.fetch("GET", "/v1/usage", query=query | split))["rows"], others)
@@ -179,7 +179,7 @@ async def fetch_split_field(visit: Visit, query: Query, where: tuple[str, str] |
 async def fetch_both(
     visit: Visit, query: Query, by: str, period: Period, earliest: float | None
 ) -> tuple[UsageCounts, UsageCounts | None]:
-    """Fetch the usage of a period and of the one before it; None where that one is not shown, or not kept."""
+    """Fetch the usage of a period and of the preceding one, or None if that is hidden or no longer stored."""
     counts = await fetch_counts(visit, query, by, period.list_starts())
     since, until = period.before
     if earliest is not None and since < earliest:
@@ -188,15 +188,15 @@ async def fetch_both(
     try:
         return counts, await fetch_counts(visit, earlier, by, period.list_starts(period.shift))
     except PageError as error:
-        if error.status != 400:  # It is not kept so finely any more.
+        if error.status != 400:  # It is no longer stored in such short steps.
             raise
         return counts, None
 
 
 async def fetch_cost(visit: Visit, customer: str, query: Query, by: str) -> JsonDocument | None:
-    """Fetch what the usage of a query costs by itself, and what that of each value of the field `by`, if any.
+    """Fetch the cost of the usage of a query, in total and by value of the field `by`, if any.
 
-    None where it costs nothing, or the visitor is not to know.
+    Return None if the usage has no price, or if the visitor may not see costs.
     """
     visitor, billing = visit.signed_in.who, visit.site.settings_now().billing
     if billing is None or not (visitor.pays if visitor.customer is not None else visitor.roles & INVOICE_READERS):
@@ -209,7 +209,7 @@ async def fetch_cost(visit: Visit, customer: str, query: Query, by: str) -> Json
 
 
 async def send_csv(visit: Visit, query: Query) -> web.Response:
-    """Send the rows of a query as CSV; raises PageError where they are more than one file has."""
+    """Send the rows of a query as CSV. Raises PageError if there are more rows than one file may have."""
     response = await visit.require("GET", "/v1/usage", query=query | {"format": "csv", "limit": str(CSV_ROWS_MAX)})
     if "Link" in response.fields:
         raise PageError(422, "there are more rows than a file has: choose a shorter time or longer steps")
@@ -217,7 +217,7 @@ async def send_csv(visit: Visit, query: Query) -> web.Response:
 
 
 async def fetch_counts(visit: Visit, query: Query, by: str, starts: Sequence[int]) -> UsageCounts:
-    """Fetch the usage of a query by the steps that begin at `starts` and by the field `by`, if any."""
+    """Fetch the usage of a query by step and, if `by` is set, by group. The steps begin at `starts`."""
     answer = await _fetch(visit, query)
     if "next" not in answer:
         return compute_counts(answer["rows"], by, starts)
@@ -236,7 +236,7 @@ def _build_query(customer: str, span: tuple[int, int], by: str, **more: str) -> 
 
 
 def api_step(period: Period) -> str:
-    """Return the API's field for the steps of a period: it has no months."""
+    """Return the API's field for the steps of a period. The API has no months, so days replace them."""
     return "day" if period.step == "month" else period.step
 
 
@@ -244,16 +244,16 @@ def api_step(period: Period) -> str:
 
 
 def list_priced_meters(plans: Iterable[Plan]) -> set[str]:
-    """Return the meters for which any of these plans has a price."""
+    """Return the meters that have a price in any of these plans."""
     return {name for plan in plans for name, price in plan.meters.items() if price.has_prices}
 
 
 def list_meters(
     rows: Iterable[JsonDocument], settings: Mapping[str, Meter], priced: Collection[str]
 ) -> list[MeterChoice]:
-    """Return the meters with usage, of rows by meter; meters that are not added up have none here.
+    """Return the meters with usage, from rows by meter. Meters that are not summed have none here.
 
-    Those that a plan has a price for come first, the most used one before others; those of refusals come last.
+    Meters with a price come first, ordered by usage. Meters of refusals come last.
     """
     choices = []
     for row in rows:
@@ -261,7 +261,7 @@ def list_meters(
         count = settings[name].count if name in settings else None
         is_of_refusals = count is not None and MEASURES[count].is_of_refusals
         choices.append(MeterChoice(name, quantity, is_of_refusals, name in priced, find_display(settings, name)))
-    # Quantities of meters without a price have units that differ: requests come before bytes.
+    # Meters without a price have different units, so their usage cannot be compared: requests come before bytes.
     return sorted(
         choices,
         key=lambda one: (
@@ -275,28 +275,28 @@ def list_meters(
 
 
 def choose_meter(name: str, meters: Sequence[MeterChoice]) -> MeterChoice | None:
-    """Return the meter of this name, else the first one; None where there is none."""
+    """Return the meter of this name, or else the first one; None if the list is empty."""
     return next((choice for choice in meters if choice.meter == name), meters[0] if meters else None)
 
 
 def list_fields(meter: Meter | None) -> list[str]:
-    """Return the fields by which usage of a meter can be grouped and filtered."""
+    """Return the fields for grouping and filtering a meter's usage."""
     return [*FIELDS, *(() if meter is None else meter.dimensions)]
 
 
 def find_split_field(rows: Sequence[Mapping[str, str | int]], fields: Sequence[str]) -> str:
-    """Return the field that divides usage, of rows by all of these fields; empty: none has two values.
+    """Return the first field with at least two values, from rows by all of these fields; empty if there is none.
 
-    Dimensions of the meter come before its routes and regions: somebody has chosen them for this meter.
+    Dimensions of the meter come before routes and regions, because an operator has chosen them for this meter.
     """
     own_first = sorted(fields, key=lambda field: field in FIELDS)
     return next((field for field in own_first if len({row[field] for row in rows}) > 1), "")
 
 
 def choose_groups(query: Mapping[str, str], fields: Sequence[str]) -> tuple[str | None, tuple[str, str] | None]:
-    """Return the field to group by and the filter of a page's query.
+    """Return the field for grouping and the filter from a page's query.
 
-    The field is empty where the reader wants no groups, and None where they have not said.
+    The field is empty if the reader wants no groups, and None if the reader has not chosen.
     """
     by = query.get("by")
     field, colon, value = query.get("where", "").partition(":")
@@ -304,14 +304,14 @@ def choose_groups(query: Mapping[str, str], fields: Sequence[str]) -> tuple[str 
 
 
 def list_usage_keys(by: str, where: tuple[str, str] | None, groups: Iterable[UsageGroup]) -> list[str]:
-    """Return the keys, as usage has them, of groups by key or else of a filter."""
+    """Return the keys in usage: the groups if grouped by key, or else the key of a filter."""
     return [one.value for one in groups] if by == KEY else [where[1]] if where and where[0] == KEY else []
 
 
 def compute_counts(rows: Sequence[Mapping[str, str | int]], by: str, starts: Sequence[int]) -> UsageCounts:
-    """Compute the usage by the steps that begin at these Unix seconds, and by the values of the field `by`.
+    """Compute usage by step and by value of the field `by`. The steps begin at the Unix seconds `starts`.
 
-    `rows` are those of `GET /v1/usage`, with a minute, an hour or a day, or without one.
+    `rows` come from `GET /v1/usage`, with a minute, an hour, a day or no time.
     """
     groups: Counter[str] = Counter()
     split: dict[str, list[int]] = {}
@@ -327,7 +327,7 @@ def compute_counts(rows: Sequence[Mapping[str, str | int]], by: str, starts: Seq
 
 
 def compute_series(counts: UsageCounts) -> list[UsageSeries]:
-    """Compute what the chart draws: the most used groups, and all others as one."""
+    """Compute the series of the chart: the most used groups, and the sum of all others."""
     if counts.split is None or len(counts.groups) <= 1:
         return [UsageSeries("", "1", counts.steps)]
     ranked = [value for value, _ in rank_groups(counts.groups)]
@@ -340,7 +340,7 @@ def compute_series(counts: UsageCounts) -> list[UsageSeries]:
 
 
 def compute_groups(counts: UsageCounts, before: UsageCounts | None) -> list[UsageGroup]:
-    """Compute the usage of each group beside the time before, the most used first; those that are gone come last."""
+    """Compare each group's usage with the preceding time, the most used first. Groups without usage now come last."""
     earlier = before.groups if before is not None else Counter[str]()
     values = [value for value, _ in rank_groups(counts.groups)]
     values += [value for value, _ in rank_groups(earlier) if value not in counts.groups]
@@ -348,5 +348,5 @@ def compute_groups(counts: UsageCounts, before: UsageCounts | None) -> list[Usag
 
 
 def rank_groups(groups: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Return groups by their usage, the most used first."""
+    """Return groups by usage, the most used first."""
     return sorted(groups.items(), key=lambda group: (-group[1], group[0]))

@@ -1,4 +1,4 @@
-"""The times of the usage explorer: a range, the one before it, and the steps into which it is divided. Pure."""
+"""The times of the usage explorer: a range, the preceding range, and their steps. Pure."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -9,15 +9,15 @@ from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE
 from edgeproxy.collector.languages.reader import parse_time
 
 DAYS = {"today": 1, "7": 7, "30": 30, "90": 90}
-"""The ranges of whole days of UTC, today among them, and how many days each has."""
+"""Ranges of whole days in UTC including today, with their number of days."""
 RANGES = ("1h", *DAYS, "own")
 RANGE = "30"
-"""The range of somebody who has not chosen."""
+"""The default range."""
 OWN_DAYS_MAX = 731
 STEPS = {"minute": MINUTE, "hour": HOUR, "day": DAY, "month": 28 * DAY}
-"""The seconds of each step, at least, the shortest first."""
+"""The least seconds of each step, shortest first."""
 STEPS_MAX = 92
-"""Steps of a range: a bar each."""
+"""Most steps of a range. Each step is a bar."""
 MONTHS = 12
 
 
@@ -28,18 +28,18 @@ class Period(NamedTuple):
     since: int
     until: int
     shift: int
-    """The seconds from the period before to this one."""
+    """Seconds from the preceding period to this one."""
     step: str
     last_day: int
-    """The Unix second at which the last day of the range begins."""
+    """The Unix second when the last day of the range begins."""
 
     @property
     def before(self) -> tuple[int, int]:
-        """Return the period before: as long, and as much of its last day as there is of this one's."""
+        """Return the preceding period. It has the length of this one, and an equally long part of its last day."""
         return self.since - self.shift, self.until - self.shift
 
     def list_links(self) -> list[dict[str, str]]:
-        """Return for each step the query of a range that is this step alone, in shorter steps; none for minutes."""
+        """Return for each step the query of a range with only this step, in shorter steps. Minutes have none."""
         starts = self.list_starts()
         ends = [*starts[1:], self.until]
         if self.step == "minute":
@@ -52,7 +52,7 @@ class Period(NamedTuple):
         return [{"from": first, "to": last, "step": step} for first, last in days]
 
     def list_starts(self, shift: int = 0) -> list[int]:
-        """Return the Unix seconds at which the steps begin; of the period that was `shift` seconds before."""
+        """Return the Unix seconds when the steps begin, minus `shift`."""
         if self.step != "month":
             return [second - shift for second in range(self.since, self.until, STEPS[self.step])]
         starts = [self.since]
@@ -62,10 +62,10 @@ class Period(NamedTuple):
 
 
 def choose_period(query: Mapping[str, str], now: float, earliest: float | None = None) -> Period:
-    """Return the period that a page's query chooses: `range`, `step`, and of an own range `from` and `to` (days).
+    """Return the period in a page's query: `range`, `step`, and for a custom range `from` and `to` (days).
 
-    Days that are not those of the range were changed by the reader: the range is an own one. No period begins before
-    the Unix second `earliest`.
+    If the days differ from the range's, the reader has changed them and the range becomes a custom one. A period begins
+    at the Unix second `earliest` or later.
     """
     name = query.get("range", RANGE if "from" not in query else "own")
     name = name if name in RANGES else RANGE
@@ -83,9 +83,9 @@ def choose_period(query: Mapping[str, str], now: float, earliest: float | None =
 
 
 def _find_range(name: str, query: Mapping[str, str], now: float) -> tuple[int, int, int]:
-    """Return since, until and the seconds to the range before.
+    """Return since, until and the seconds to the preceding range.
 
-    An own range is of whole days; one that ends at a time of a day, as the links of charts do, is from time to time.
+    A custom range has whole days. If `to` has a time of day, as in links of charts, the range has exact times.
     """
     current = -(-int(now) // MINUTE) * MINUTE
     today = int(now) // DAY * DAY
@@ -106,32 +106,32 @@ def _find_range(name: str, query: Mapping[str, str], now: float) -> tuple[int, i
 
 
 def format_day(second: int) -> str:
-    """Return the day of UTC that a Unix second is in, such as 2027-01-31."""
+    """Return the UTC day of a Unix second, for example 2027-01-31."""
     return datetime.fromtimestamp(second, UTC).date().isoformat()
 
 
 def format_minute(second: int) -> str:
-    """Return a Unix second to the minute of UTC, such as 2027-01-31T23:00."""
+    """Return a Unix second to the minute in UTC, for example 2027-01-31T23:00."""
     return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M}"
 
 
 def choose_step(name: str, seconds: int) -> str:
-    """Return the step of this name; where it makes more than STEPS_MAX, or there is none such, the next longer one."""
+    """Return the step of this name. If it is unknown or makes more than STEPS_MAX steps, return the next longer one."""
     longer = list(STEPS)[list(STEPS).index(name) if name in STEPS else 0 :]
     return next(step for step in longer if step == "month" or seconds <= STEPS_MAX * STEPS[step])
 
 
 def list_steps(seconds: int) -> list[str]:
-    """Return the steps that make from 2 to STEPS_MAX of so many seconds."""
+    """Return the steps that divide this many seconds into 2 to STEPS_MAX parts."""
     return [name for name, length in STEPS.items() if length < seconds <= STEPS_MAX * length]
 
 
 def find_next_month(second: int) -> int:
-    """Return the Unix second at which the month of UTC after this second begins."""
+    """Return the Unix second when the next month of UTC begins."""
     first = datetime.fromtimestamp(second, UTC).replace(day=1, hour=0, minute=0, second=0)
     return int((first + timedelta(days=32)).replace(day=1).timestamp())
 
 
 def find_step(starts: Sequence[int], second: float) -> int:
-    """Return the number of the step that a Unix second is in."""
+    """Return the index of the step that contains a Unix second."""
     return max(bisect_right(starts, second) - 1, 0)

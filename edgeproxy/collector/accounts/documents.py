@@ -1,6 +1,4 @@
-"""The lines of the directory that edges get of customers and flags (config/directory.py), and the outbox of those that
-have changed.
-"""
+"""The directory lines of customers and flags for edges (config/directory.py), and the outbox of changed ones."""
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from itertools import groupby
@@ -27,13 +25,15 @@ from edgeproxy.config.limits import Entitlement
 DocumentKind = Literal["customer", "flag", "erased"]
 
 PAGE_CUSTOMERS = 500
-"""Customers that one statement fetches."""
+"""The most customers that one statement fetches."""
 
 CREDITS_MAX = (1 << 53) - 1
-"""Millicredits that edges get at most: nine billion US dollars."""
+"""The most millicredits in a line for edges: nine billion US dollars."""
 DELETED = Paused(why="This customer is being deleted")
-"""The pause of a customer that is being deleted. Without a line of the name, edges would serve a token of an issuer
-that names a tier."""
+"""The pause of a customer that is being deleted.
+
+Without a line for the name, edges would serve an issuer's token that names a tier.
+"""
 
 COLUMNS = (
     customers.c.name,
@@ -55,7 +55,7 @@ COLUMNS = (
 
 
 class DirectoryRow(NamedTuple):
-    """A key with the columns of its customer, or a customer without usable keys; in the order of COLUMNS."""
+    """A key with the columns of its customer, or a customer without usable keys, in the order of COLUMNS."""
 
     name: str
     tier: str
@@ -76,27 +76,31 @@ class DirectoryRow(NamedTuple):
 
 
 class DirectoryTerms(NamedTuple):
-    """The terms of all customers, as far as edges get them."""
+    """The terms of all customers, as far as edges receive them."""
 
     free: bool
-    """Whether nobody is charged now."""
+    """True if no one is charged now."""
     credits_meters: Mapping[str, str]
-    """The meter that spends prepaid credits of each currency; none where none are sold."""
+    """The meter that spends prepaid credits by currency; empty if none are sold."""
     credits_number: int
-    """The number of the period over which credits are counted: it grows whenever some of what edges counted was waived,
-    so that they begin again."""
+    """The number of the period in which credits are counted.
+
+    It grows when a part of the usage counted by edges was waived, so that edges start a new count.
+    """
 
     @property
     def credits_per(self) -> str:
-        """Return the period of quotas of credits."""
+        """The period of credit quotas."""
         return f"ever@{self.credits_number}"
 
 
 USAGE_KEY_CHARACTERS = 16
-"""Characters of the hash of a key by which usage and alerts name it."""
+"""The characters of a key's hash by which usage and alerts name it."""
 ERASED: Final = "erased"
-"""The kind of a row of the outbox after an erasure: the next version has everybody, as those before it have who was
-erased."""
+"""The kind of an outbox row after an erasure.
+
+The next version of the directory is complete, because earlier versions contain the erased customer.
+"""
 
 
 async def enqueue_changes(connection: AsyncConnection, kind: DocumentKind, names: Iterable[str]) -> None:
@@ -107,7 +111,7 @@ async def enqueue_changes(connection: AsyncConnection, kind: DocumentKind, names
 
 
 async def fetch_line(connection: AsyncConnection, name: str) -> bytes:
-    """Return the line of a customer. A customer that is gone is removed by it, one that is being deleted is refused.
+    """Return the line of a customer. The line removes a deleted customer, and refuses one that is being deleted.
 
     Raises UnreadableRowError.
     """
@@ -118,21 +122,21 @@ async def fetch_line(connection: AsyncConnection, name: str) -> bytes:
 
 
 async def fetch_lines(connection: AsyncConnection, names: Iterable[str]) -> list[bytes]:
-    """Return the lines of these customers, in their order, as fetch_line does."""
+    """Return the lines of these customers in order, as `fetch_line` does."""
     ordered = list(names)
     rows = await _fetch_rows(connection, customers.c.name.in_(ordered))
     terms = await fetch_terms(connection)
     own = [(name, list(some)) for name, some in groupby(rows, attrgetter("name"))]
     lines = dict(_format_lines(own, terms))
     there = {name for name, _ in own}
-    # Of a customer whose row cannot be read edges keep what they have.
+    # If a customer's row cannot be read, edges keep its last line.
     return [lines.get(name) or render_removal(name) for name in ordered if name in lines or name not in there]
 
 
 async def stream_lines(connection: AsyncConnection, *, for_files: bool = False) -> AsyncIterator[tuple[str, bytes]]:
-    """Yield the name and the line of each customer, in the order of names, a page in memory at a time.
+    """Yield the name and the line of each customer in order of name, with one page in memory at a time.
 
-    `for_files` adds keys that have expired, which edges need not know, and leaves out customers that are being deleted.
+    `for_files` adds expired keys, which edges need not know, and leaves out customers that are being deleted.
     """
     after = ""
     terms = None if for_files else await fetch_terms(connection)
@@ -154,7 +158,7 @@ async def stream_lines(connection: AsyncConnection, *, for_files: bool = False) 
 
 
 async def find_customer(connection: AsyncConnection, name: str) -> Customer | None:
-    """Return the customer of this name as edge.yaml has it, or None; raises UnreadableRowError."""
+    """Return the customer of this name as edge.yaml has it, or None. Raises UnreadableRowError."""
     is_current = (customers.c.name == name) & customers.c.deleting_since.is_(None)
     settings = (await connection.execute(sa.select(customers.c.settings).where(is_current))).scalar_one_or_none()
     with reading_row(customers.name, name):
@@ -162,7 +166,7 @@ async def find_customer(connection: AsyncConnection, name: str) -> Customer | No
 
 
 async def fetch_flags(connection: AsyncConnection) -> dict[str, Flag]:
-    """Return all flags, by name."""
+    """Return all flags by name."""
     rows = await connection.execute(sa.select(flags.c.name, flags.c.settings).order_by(flags.c.name))
     return dict(parse_rows(flags.name, rows, lambda row: (row[0], Flag.model_validate_json(row[1])), itemgetter(0)))
 
@@ -180,7 +184,7 @@ async def fetch_flag_lines(connection: AsyncConnection, names: Collection[str] |
 async def _fetch_rows(
     connection: AsyncConnection, condition: sa.ColumnElement[bool], *, expired: bool = False
 ) -> list[DirectoryRow]:
-    """Return a row for each usable key of these customers, and one for each customer without any; ordered by name."""
+    """Return a row for each usable key of these customers, and one for each customer without any, ordered by name."""
     usable: sa.ColumnElement[bool] = keys.c.revoked_at.is_(None) & customers.c.deleting_since.is_(None)
     if not expired:
         usable &= keys.c.expires_at.is_(None) | (keys.c.expires_at > now_ms())
@@ -195,7 +199,7 @@ async def _fetch_rows(
 
 
 async def fetch_terms(connection: AsyncConnection) -> DirectoryTerms:
-    """Return the terms of all customers now."""
+    """Return the current terms of all customers."""
     waiver_count = sa.select(sa.func.count()).select_from(waivers).where(waivers.c.until.is_not(None)).scalar_subquery()
     row = (
         await connection.execute(sa.select(rollout.c.charging, rollout.c.credits_meter, waiver_count.label("over")))
@@ -207,7 +211,7 @@ async def fetch_terms(connection: AsyncConnection) -> DirectoryTerms:
 def compute_entitlements(
     quotas: str | None, granted: int | None, terms: DirectoryTerms | None, currency: str | None = None
 ) -> tuple[Entitlement, ...]:
-    """Return the quotas of a customer: those of its plan, as JSON, and that of the millicredits it was granted."""
+    """Return the quotas of a customer: its plan's quotas, given as JSON, and the quota of its granted millicredits."""
     entitlements = () if quotas is None else tuple(map(Entitlement.model_validate, orjson.loads(quotas)))
     meter = None if terms is None else terms.credits_meters.get(currency or USD)
     if granted is None or terms is None or meter is None:
@@ -219,7 +223,7 @@ def compute_entitlements(
 def _format_lines(
     own: Sequence[tuple[str, list[DirectoryRow]]], terms: DirectoryTerms | None
 ) -> list[tuple[str, bytes]]:
-    """Return the names and lines of customers by their rows; those that cannot be read are set aside."""
+    """Return the names and lines of customers from their rows. Unreadable ones are set aside."""
 
     def format_one(one: tuple[str, list[DirectoryRow]]) -> tuple[str, bytes]:
         return one[0], _format_line(*one, terms)
@@ -228,7 +232,7 @@ def _format_lines(
 
 
 def _format_line(name: str, rows: list[DirectoryRow], terms: DirectoryTerms | None) -> bytes:
-    """Return the line of a customer by its rows; without terms the one for files."""
+    """Return the line of a customer from its rows; without terms, the line for files."""
     first = rows[0]
     if first.deleting_since is not None:
         return render_line(name, Customer(tier=first.tier, paused=DELETED), ())
@@ -249,7 +253,7 @@ def _format_line(name: str, rows: list[DirectoryRow], terms: DirectoryTerms | No
 
 
 def _parse_key(row: DirectoryRow) -> DirectoryKey:
-    """Return the key of a row as edges get it."""
+    """Return the key of a row in the form that edges receive."""
     budget = parse_budget(row.budget)
     return DirectoryKey.model_validate(
         {

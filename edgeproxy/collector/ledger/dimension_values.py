@@ -1,7 +1,7 @@
-"""Monthly bound on a customer's values of a dimension: values beyond the bound count as `~other`.
+"""The monthly bound on a customer's values of a dimension: values beyond the bound count as `~other`.
 
-The first values to arrive are admitted, in the transaction that counts them, from edges and events alike. A value to
-which a plan gives a price of its own is always admitted, also beyond the bound. Values folded into `~other` are stored
+The first values to arrive are admitted, in the transaction that counts them, from edges and events alike. A value with
+a price of its own in a plan is always admitted, also beyond the bound. The values folded into `~other` are stored
 beside the batch or the event, for use by `verify`.
 """
 
@@ -28,17 +28,17 @@ from edgeproxy.config.meters import Meter
 from edgeproxy.wire.batch import Batch, build_row, count_key
 
 VALUES_DEFAULT = 1000
-"""Values of a dimension that the configuration does not know."""
+"""The bound for a dimension that is not in the configuration."""
 REMEMBERED_MAX = 50_000
-"""Customers' dimensions whose values are remembered."""
+"""The most owners whose values are cached."""
 WHOLE_MAX = 200_000
-"""Uses of which is remembered that they count as they are."""
+"""The most uses that are cached as needing no folding."""
 OWNERS_MAX = 1_000
-"""Customers' dimensions whose values one statement asks for."""
+"""The most owners whose values one statement fetches."""
 
 
 class ValueOwner(NamedTuple):
-    """Owner of counted values: a customer, meter, dimension and month, by the second it begins with."""
+    """The owner of counted values: a customer, meter, dimension and month; the month by its first second."""
 
     customer: str
     meter: str
@@ -47,7 +47,7 @@ class ValueOwner(NamedTuple):
 
 
 class DimensionUse(NamedTuple):
-    """Usage with dimensions, given as text, at a Unix second."""
+    """Usage with dimensions as text at a Unix second."""
 
     customer: str
     meter: str
@@ -56,7 +56,7 @@ class DimensionUse(NamedTuple):
 
 
 def make_bound_alert(owner: ValueOwner, bound: int) -> Alert:
-    """Return the alert of a bound that is passed: one for each month."""
+    """Return the alert of an exceeded bound, one per month."""
     month = f"{datetime.fromtimestamp(owner.month, UTC):%Y-%m}"
     return Alert(
         key=f"dimension:{owner.customer}:{owner.meter}:{owner.name}:{month}",
@@ -69,13 +69,13 @@ def make_bound_alert(owner: ValueOwner, bound: int) -> Alert:
 
 
 class DimensionValues:
-    """The values that this process knows to be taken."""
+    """The values that this process knows to be admitted."""
 
     def __init__(self, database: Database, meters: Mapping[str, Meter]) -> None:
         self._database = database
         self._taken: OrderedDict[ValueOwner, set[str]] = OrderedDict()
         self._whole: set[DimensionUse] = set()
-        """Uses, at the beginning of their month, that count as they are: all of their values are taken."""
+        """Uses, moved to the start of their month, that need no folding because all their values are admitted."""
         self._passed: set[ValueOwner] = set()
         """Owners whose exceeded bound was reported."""
         self._bounds: dict[tuple[str, str], int] = {}
@@ -83,11 +83,11 @@ class DimensionValues:
         self._priced: dict[tuple[str, str], frozenset[str]] = {}
         """The values with a price, by meter and dimension, as of `_priced_as_of`."""
         self._priced_as_of: tuple[int, int] | None = None
-        """The number of recorded versions of plans, and when the last one was recorded."""
+        """The number of recorded plan versions, and the time of the last one."""
         self.set_bounds(meters)
 
     def set_bounds(self, meters: Mapping[str, Meter]) -> None:
-        """Hold dimensions to the bounds of these."""
+        """Use the bounds of these meters from now on."""
         self._priced_as_of = None  # A reload can edit a version that no customer has.
         by_key = {
             (name, dimension): settings
@@ -106,7 +106,7 @@ class DimensionValues:
     async def fold(
         self, connection: AsyncConnection, uses: Iterable[DimensionUse]
     ) -> tuple[dict[DimensionUse, str], list[Alert]]:
-        """Return the folded dimensions, as text, of uses beyond a bound, and the alerts to raise for passed bounds.
+        """Return the folded dimensions, as text, of uses beyond a bound, and the alerts for exceeded bounds.
 
         The caller has locked the edge of these uses.
         """
@@ -151,8 +151,9 @@ class DimensionValues:
     async def fold_batches(
         self, connection: AsyncConnection, batches: Sequence[Batch]
     ) -> tuple[list[Batch], list[str | None], list[Alert]]:
-        """Return batches as they count; by each, what was folded in it, as `folded` of its row; and what is to be
-        raised.
+        """Return the batches as they count, a note on folded values for each batch, and the alerts to raise.
+
+        A note is the value of the row's column `folded`.
         """
         uses = [build_use(batch, row[4], row) for batch in batches for row in batch.rows if len(row) == 5]
         if not uses:
@@ -167,14 +168,14 @@ class DimensionValues:
     async def _take_values(
         self, connection: AsyncConnection, values_by_owner: Mapping[ValueOwner, Iterable[str]]
     ) -> None:
-        """Take of these values as many as there is room for, the first ones first."""
+        """Admit as many of these values as there is room for, first ones first."""
         await self._load_taken(connection, [owner for owner in values_by_owner if owner not in self._taken])
         if any(not self._taken[owner].issuperset(values) for owner, values in values_by_owner.items()):
             await self._load_priced(connection)
         if not (growing := [owner for owner, values in values_by_owner.items() if self._select_new(owner, values)]):
             return
         await self._database.hold(connection, "dimension values")
-        await self._load_taken(connection, growing)  # Another collector may have taken some meanwhile.
+        await self._load_taken(connection, growing)  # Another collector may have admitted values meanwhile.
         rows = [
             {**owner._asdict(), "value": value}
             for owner in growing
@@ -195,7 +196,7 @@ class DimensionValues:
         return [*new[:room], *(value for value in new[room:] if value in admitted)]
 
     async def _load_priced(self, connection: AsyncConnection) -> None:
-        """Read the values that any version of a plan prices, where a version was recorded since."""
+        """Read the values that any plan version prices, if a version was recorded since the last read."""
         columns = plan_versions.c
         known = sa.select(sa.func.count(), sa.func.coalesce(sa.func.max(columns.created_at), 0))
         number, last = (await connection.execute(known.select_from(plan_versions))).one()
@@ -210,12 +211,12 @@ class DimensionValues:
         self._priced_as_of = number, last
 
     async def _load_taken(self, connection: AsyncConnection, owners: Sequence[ValueOwner]) -> None:
-        """Read which values these have taken."""
+        """Read the admitted values of these owners."""
         self._taken |= {owner: set() for owner in owners}
         columns = dimension_values.c
         for begin in range(0, len(owners), OWNERS_MAX):
             some = set(owners[begin : begin + OWNERS_MAX])
-            # By the names of all together, as indexes serve that; what is not asked for is passed over.
+            # The query selects by the names of all owners together, which the indexes support; other rows are skipped.
             within = [columns[name].in_({getattr(one, name) for one in some}) for name in ValueOwner._fields]
             for *owner, value in await connection.execute(sa.select(dimension_values).where(*within)):
                 if (one := ValueOwner(*owner)) in some:
@@ -224,18 +225,18 @@ class DimensionValues:
 
 @lru_cache(1 << 12)
 def find_month_start(second: int) -> int:
-    """Return the Unix second at which the month begins, of UTC."""
+    """Return the Unix second at the start of the month in UTC."""
     at = datetime.fromtimestamp(second, UTC)
     return int(datetime(at.year, at.month, 1, tzinfo=UTC).timestamp())
 
 
 def build_use(batch: Batch, split: str, row: Sequence[object]) -> DimensionUse:
-    """Build the use that a row of a batch is."""
+    """Return the dimension use of a batch row."""
     return DimensionUse(str(row[0]), str(row[1]), batch.minute, split)
 
 
 def format_note(batch: Batch, changed: Mapping[DimensionUse, str]) -> str | None:
-    """Return the JSON note to store with a batch: folded dimensions by row index; None if none is."""
+    """Return the JSON note to store with a batch, folded dimensions by row index, or None if there are none."""
     folded = {
         str(index): changed[use]
         for index, row in enumerate(batch.rows)
@@ -245,7 +246,7 @@ def format_note(batch: Batch, changed: Mapping[DimensionUse, str]) -> str | None
 
 
 def apply_note(batch: Batch, note: str | None) -> Batch:
-    """Return a batch as it counts, given what is kept beside its body; raises ValueError where that cannot be of it."""
+    """Return a batch as it counts, with the note stored beside its body. Raises ValueError if the note does not fit."""
     if note is None:
         return batch
     rows = list(batch.rows)

@@ -1,11 +1,12 @@
-"""Retention: minutes, hours and batches are dropped for their age, and their sums stay.
+"""Retention: old minutes, hours and batches are dropped, and their sums stay.
 
-Minutes and hours: first the row of `rollup` says from when on they are kept, and nobody counts or asks before that any
-more; then what lies before is deleted, a little at a time, partitions whole. What it came to is in the hours and days.
+Minutes and hours: first the row of `rollup` records the start of the stored time, so that usage before it is neither
+counted there nor queried. Then the older rows are deleted in small steps, or whole partitions at once. Their sums are
+in the hours and days.
 
-Batches: those that were counted, of the oldest an edge has, each proved once more. What they came to, by day, is added
-to `dropped`, and how far that goes is the edge's row of `checkpoints`. Gaps stay, and what is in quarantine; and each
-edge's last batch, as it may be sent again.
+Batches: the oldest counted batches of an edge are dropped, each verified once more. Their sums by day are added to
+`dropped`, and the edge's row of `checkpoints` records how far that goes. Gaps and quarantined batches stay, and so does
+each edge's last batch, as it may be sent again.
 """
 
 import asyncio
@@ -44,15 +45,15 @@ from edgeproxy.config.collector.settings import Retention as Kept
 from edgeproxy.wire.batch import Batch
 
 BATCHES_PER_STEP = 200
-"""Batches of an edge that are looked at in one go."""
+"""The most batches of an edge in one step."""
 ROWS_PER_STEP = 20_000
-"""Rows that the batches have which are dropped together; and rows of the ledger, roughly, that are."""
+"""The most rows of batches dropped together; also roughly the most ledger rows."""
 UNUSED_SERIES_SECONDS = 120.0
-"""Seconds until partitions go that are no longer asked for: who reads may have begun before."""
+"""How many seconds an unused partition stays, because a reader may have begun before."""
 
 
 class Retention:
-    """A round of dropping what is too old. `drop_next` drops a little of it, in short transactions."""
+    """A round of dropping old rows. `drop_next` drops a few of them in short transactions."""
 
     def __init__(self, database: Database, settings: Kept, *, unused: float = UNUSED_SERIES_SECONDS) -> None:
         self._database = database
@@ -68,10 +69,10 @@ class Retention:
         self._edges: list[str] = []
         """Edges whose batches this round has yet to examine."""
         self.broken: dict[str, str] = {}
-        """The first break of edges whose batches are not dropped for it."""
+        """The first break by edge. The batches of these edges are not dropped."""
 
     async def begin_round(self, now: float) -> None:
-        """Begin a round: see from when on minutes and hours are kept, and whose batches there are."""
+        """Begin a round: advance the start of stored minutes and hours, and list the edges."""
         self._from, before = await self._advance_limits(now), self._from
         if self._from != before:
             self._since = time.monotonic()
@@ -81,7 +82,7 @@ class Retention:
                 self._edges = list(names.scalars())
 
     async def drop_next(self, now: float) -> bool:
-        """Drop a little; False where this round is over."""
+        """Drop a few rows. Return False if the round is over."""
         minutes_from, hours_from = self._from
         if self._minutes is not None:
             more = await self._minutes.delete_next(minutes_from)
@@ -107,11 +108,11 @@ class Retention:
     # ---- minutes and hours
 
     async def _advance_limits(self, now: float) -> tuple[int, int]:
-        """Advance and return the Unix seconds from which minutes and hours are kept; they never go back."""
+        """Advance and return the Unix seconds from which minutes and hours are stored. They never go back."""
         async with self._database.writing() as connection:
             at = await rollup.lock_state(self._database, connection, exclusive=True)
             minutes_from, hours_from = at.minutes_from, at.hours_from
-            # All that is dropped is rolled up, in whole days.
+            # Only whole days that are rolled up are dropped.
             last = at.hour - at.hour % DAY
             if self._settings.minutes is not None:
                 before = max(0, min(last, int(now - self._settings.minutes)))
@@ -128,9 +129,9 @@ class Retention:
     # ---- batches
 
     async def _drop_batches(self, edge: str, before: int) -> bool:
-        """Drop some batches of an edge that were received before this Unix millisecond; whether there were any.
+        """Drop some batches of an edge received before this Unix millisecond. Return whether there were any.
 
-        Raises BrokenChainError where they are not the chain that they should be.
+        Raises BrokenChainError if they are not a valid chain.
         """
         async with self._database.reading(whole=True) as connection:
             checkpoint = await find_checkpoint(connection, edge)
@@ -154,7 +155,7 @@ class Retention:
         new_checkpoint = {"edge": edge, "seq": walk.settled, "hash": walk.hash, "minute": max(latest)}
         new_checkpoint["batches"] = len(counted) + (0 if checkpoint is None else checkpoint.batches)
         async with self._database.writing() as connection:
-            # Locked as by whoever counts.
+            # Counting takes the same lock.
             await connection.execute(sa.select(edges.c.seq).where(edges.c.edge == edge).with_for_update())
             if await find_checkpoint(connection, edge) != checkpoint:
                 return True  # Another collector was faster.
@@ -171,7 +172,7 @@ class Retention:
 
 
 async def _list_droppable(connection: AsyncConnection, edge: str, seq: int, before: int) -> list[int]:
-    """Return the seqs of some batches to drop: the next after a checkpoint, or earlier ones that were counted since."""
+    """Return the seqs of some batches to drop: the next after a checkpoint, or earlier ones counted since."""
     columns = batches.c
     which = sa.select(columns.seq, columns.last, columns.rows, columns.received).where(columns.edge == edge)
     late = which.where(columns.seq <= seq, columns.state == COUNTED, columns.received < before).limit(BATCHES_PER_STEP)
@@ -194,27 +195,27 @@ async def _list_droppable(connection: AsyncConnection, edge: str, seq: int, befo
 
 
 def _parse_counted(walk: ChainWalk, rows: Sequence[BatchRow]) -> list[Batch]:
-    """Parse these rows, and return the batches that count something; raises BrokenChainError."""
+    """Parse these rows, and return the batches that count usage. Raises BrokenChainError."""
     parsed = [walk.follow(row) for row in rows]
     return [batch for batch in parsed if batch is not None and batch.gap is None]
 
 
 class Sweep:
-    """A sweep of a table of sums: deletes what is older than some moment, series by series, a little at a time."""
+    """A sweep of a table of sums: it deletes rows older than some moment, series by series, in small steps."""
 
     def __init__(self, database: Database, table: sa.Table) -> None:
         self._database = database
         self._table = table
         self._time: sa.Column[int] = list(table.primary_key)[1]
         self._swept = 0
-        """Before this there is nothing left."""
+        """No rows are left before this Unix second."""
         self._above = 0
-        """Nor is there of the series up to this one, before the moment that was asked for."""
+        """For the requested moment, the series up to this one have no older rows either."""
         self._size = 16
-        """Series that are swept at once."""
+        """The number of series swept at once."""
 
     async def delete_next(self, before: int) -> bool:
-        """Delete some; False where there is nothing left before this Unix second."""
+        """Delete some rows. Return False if none are left before this Unix second."""
         if self._swept >= before:
             return False
         time_, number = self._time, self._table.c.series

@@ -1,4 +1,4 @@
-"""Rejected events of customers. No column says whose they are: the event itself does, in whatever form. Pure."""
+"""Rejected events of customers. No column names the customer; only the event does, in any encoding. Pure."""
 
 import base64
 import binascii
@@ -18,43 +18,45 @@ BASE64_RUN = re.compile(r"[A-Za-z0-9+/_-]{4,}")
 HEX_RUN = re.compile(r"(?:[0-9a-fA-F]{2}){4,}")
 JSON_ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/]))')
 BINARY = re.compile(r"[\x00-\x08\x0e-\x1f\x80-\x9f]")
-"""A character of bytes that are no text, such as MessagePack."""
+"""A character of bytes that are not text, such as MessagePack."""
 ZSTD = b"\x28\xb5\x2f\xfd"
 PACKED = (b"\x1f\x8b\x08", ZSTD, b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
-"""The beginnings of what gzip, Zstandard and zlib write."""
+"""The first bytes of gzip, Zstandard and zlib data."""
 DEPTH_MAX = 4
-"""Forms within forms, such as JSON that is compressed and in Base64."""
+"""The most nested encodings, such as compressed JSON in Base64."""
 FORMS_CHARACTERS_MAX = 8 << 20
-"""Characters of all forms of an event that are searched. An event with more is made to cost time: it is taken for
-anybody's."""
+"""The most characters of all forms of an event that are searched.
+
+An event with more is built to waste time, so it is taken to match any customer.
+"""
 INFLATED_BYTES_MAX = 1 << 20
 ZSTD_WINDOW_BYTES_MAX = 8 << 20
 
 
 def match_events(names: Collection[str]) -> sa.ColumnElement[bool]:
-    """Return the condition that a rejected event may have one of these names anywhere; `names_one` says whether.
+    """Return the condition that a rejected event may contain one of these names. `names_one` decides.
 
-    A name may be in the clear, in Base64, in hexadecimal, or behind an escape of URLs or JSON or in something
-    compressed, which only `names_one` reads.
+    A name may be in plain text, in Base64 or hexadecimal, or in URL or JSON escapes or compressed data, which only
+    `names_one` reads.
     """
     contents = [name.encode(encoding) for name in names for encoding in ("utf-8", "utf-16-le", "utf-16-be")]
-    contents.append(b"\\u00")  # An escape of JSON within Base64.
+    contents.append(b"\\u00")  # A JSON escape within Base64.
     texts = {form for one in contents for form in (*_encode_base64(one), *_encode_hex(one))} | set(names)
     texts |= {form for begin in PACKED for form in (*_encode_begin(begin), *_encode_hex(begin))}
     return sa.or_(*(dead_letters.c.event.contains(one, autoescape=True) for one in sorted({*texts, "%", "\\u"})))
 
 
 def has_text(event: str, texts: Collection[str]) -> bool:
-    """Return whether a rejected event has one of these texts anywhere, encoded or not."""
+    """Return whether a rejected event contains one of these texts, encoded or not."""
     written = {form for text in texts for form in (text, orjson.dumps(text).decode()[1:-1], _as_bytes(text))}
     return _search(event, lambda form: any(one in form for one in written))
 
 
 def names_one(event: str, names: Collection[str], *, if_doubtful: bool) -> bool:
-    """Return whether a rejected event is of one of these customers: in its own form, or as a CloudEvent's subject.
+    """Return whether a rejected event belongs to one of these customers, in our form or as a CloudEvent's subject.
 
-    An event that says no customer, as one that was cut off, and has such a name anywhere, encoded or not, may be
-    theirs: then it is `if_doubtful`.
+    An event without a customer, such as a truncated one, may belong to them if it contains a name, encoded or not; the
+    result is then `if_doubtful`.
     """
     try:
         content = orjson.loads(event)
@@ -64,32 +66,32 @@ def names_one(event: str, names: Collection[str], *, if_doubtful: bool) -> bool:
     if _names_one(named, names):
         return True
     if isinstance(named, str) and NAME.fullmatch(named):
-        return False  # It is somebody else's.
+        return False  # It belongs to another customer.
     if not if_doubtful:
         return False
     any_name = "|".join(map(re.escape, names))
     word = re.compile(rf"(?<![A-Za-z0-9_-])({any_name})(?![A-Za-z0-9_-])")
-    # In bytes that are no text a name may stand beside a length or a number that looks like a letter.
+    # In binary data a name may follow a length or a number that looks like a letter.
     part = re.compile(any_name)
     return _search(event, lambda form: (part if BINARY.search(form) else word).search(form) is not None)
 
 
 def _names_one(value: object, names: Collection[str]) -> bool:
-    """Return whether a value is one of these names, or has one in it: a service may have sent a list of customers."""
+    """Return whether a value is or contains one of these names. A service may have sent a list of customers."""
     if isinstance(value, dict | list):
         return any(_names_one(one, names) for one in (value.values() if isinstance(value, dict) else value))
     return isinstance(value, str) and value in names
 
 
 def _encode_base64(content: bytes) -> Iterator[str]:
-    """Yield what Base64 makes of bytes after 0, 1 or 2 bytes, without the letters that its neighbours decide."""
+    """Yield the Base64 of bytes after 0, 1 or 2 other bytes, without letters that depend on neighbouring bytes."""
     for offset in range(3):
         begin, end = -(-offset * 8 // 6), (offset + len(content)) * 8 // 6
         yield base64.b64encode(bytes(offset) + content).decode()[begin:end]
 
 
 def _encode_begin(begin: bytes) -> Iterator[str]:
-    """Yield the beginnings that Base64 has of content that begins with these bytes, in both alphabets."""
+    """Yield the possible Base64 beginnings of content that begins with these bytes, in both alphabets."""
     whole = len(begin) * 8 // 6
     written = {base64.b64encode(begin + bytes((following, 0))).decode()[: whole + 1] for following in range(256)}
     yield from (form for one in written for form in (one, one.replace("+", "-").replace("/", "_")))
@@ -100,12 +102,12 @@ def _encode_hex(content: bytes) -> tuple[str, str]:
 
 
 def _as_bytes(text: str) -> str:
-    """Return a text as it is within bytes of UTF-8 that are read as Latin-1, as those of `_list_forms` are."""
+    """Return a text as its UTF-8 bytes read as Latin-1, like the forms of `_list_forms`."""
     return text.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
 def _search(event: str, matches: Callable[[str], bool]) -> bool:
-    """Return whether one form of an event is found, or it has more forms than are searched."""
+    """Return whether a form of an event matches, or the event has more forms than are searched."""
     characters = 0
     for form in _list_forms(event):
         characters += len(form)
@@ -115,8 +117,7 @@ def _search(event: str, matches: Callable[[str], bool]) -> bool:
 
 
 def _list_forms(text: str, depth: int = DEPTH_MAX) -> Iterator[str]:
-    """Yield a text, and what is encoded in it: escapes of URLs and JSON, Base64, hexadecimal, UTF-16, and what is
-    compressed in these."""
+    """Yield a text and its decoded contents: URL and JSON escapes, Base64, hexadecimal, UTF-16, and compressed data."""
     yield text
     if not depth:
         return
@@ -134,7 +135,7 @@ def _list_forms(text: str, depth: int = DEPTH_MAX) -> Iterator[str]:
 
 
 def _decode_base64(run: str) -> bytes | None:
-    """Return what is in Base64; None for other text."""
+    """Return the content of Base64, or None for other text."""
     padded = run.translate(str.maketrans("-_", "+/")) + "=" * (-len(run) % 4)
     try:
         return base64.b64decode(padded)
@@ -143,7 +144,7 @@ def _decode_base64(run: str) -> bytes | None:
 
 
 def _unpack(content: bytes) -> bytes:
-    """Return bytes uncompressed, as far as they are whole; other bytes as they are."""
+    """Return bytes uncompressed as far as they are intact, and other bytes unchanged."""
     if not content.startswith(PACKED):
         return content
     try:

@@ -1,4 +1,4 @@
-"""Objects of Stripe that are about purchases of credits, booked as they are when they are fetched.
+"""Stripe objects about credit purchases, booked in the state in which they are fetched.
 
 Each function is idempotent, and accepts an object in any state. Objects that are not about credits are ignored.
 """
@@ -21,11 +21,11 @@ from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.collector.currency_units import USD
 
 PURCHASE = "checkout.session"
-"""The type of the objects that purchases are."""
+"""The object type of a purchase."""
 CUSTOMER = "edgeproxy_credits"
-"""The metadata key of a checkout session, and of its payment, with the id of the customer who buys."""
+"""The metadata key of a checkout session and its payment for the buying customer's id."""
 REFUND = "edgeproxy_refund"
-"""The metadata key of a refund with the id under which it was held here."""
+"""The metadata key of a refund for the id under which it was held here."""
 FAILED = frozenset({"failed", "canceled"})
 
 PurchaseResult = Literal["paid", "failed", "expired"]
@@ -36,15 +36,15 @@ RESULTS: Mapping[str, PurchaseResult] = {
     "charge.failed": "failed",
     "checkout.session.expired": "expired",
 }
-"""The result of a purchase, by the type of the event that reports it."""
+"""The result of a purchase by the type of the event that reports it."""
 
 
 REPORTED_MAX = 10_000
-"""Purchases whose report is remembered."""
+"""The most purchases whose report is remembered."""
 
 
 def find_results(events: Iterable[str], purchase: Mapping[str, object]) -> set[PurchaseResult]:
-    """Return the results of a purchase that events of these types report; empty where the object is no purchase."""
+    """Return the results of a purchase that events of these types report; empty if the object is no purchase."""
     if CUSTOMER not in _get_metadata(purchase):
         return set()
     results = {RESULTS[event] for event in events if event in RESULTS}
@@ -52,15 +52,17 @@ def find_results(events: Iterable[str], purchase: Mapping[str, object]) -> set[P
 
 
 class PurchaseResults:
-    """The results of purchases, each once: a payment that takes days is reported by the event that ends the checkout,
-    and again by that of the payment."""
+    """The results of purchases, each reported once.
+
+    A payment that takes days is reported twice: by the event that ends the checkout, and by the event of the payment.
+    """
 
     def __init__(self) -> None:
         self._paid: dict[str, None] = {}
         """The latest purchases that were reported as paid, oldest first."""
 
     def report(self, events: Iterable[str], purchase: Mapping[str, object]) -> set[PurchaseResult]:
-        """Return the results that events of these types report, and that were not reported before."""
+        """Return the results that events of these types report and that were not reported before."""
         results, id_ = find_results(events, purchase), str(purchase.get("id"))
         if "paid" in results and id_ in self._paid:
             results = results - {"paid"}
@@ -72,7 +74,7 @@ class PurchaseResults:
 
 
 async def apply_session(connection: AsyncConnection, session: StripeObject) -> None:
-    """Book a checkout session once it is paid; raises UnexpectedObjectError."""
+    """Book a checkout session once it is paid. Raises UnexpectedObjectError."""
     customer = _get_metadata(session).get(CUSTOMER)
     if customer is None or session.get("payment_status") != "paid":
         return
@@ -92,12 +94,14 @@ async def apply_session(connection: AsyncConnection, session: StripeObject) -> N
 
 
 async def apply_charge(connection: AsyncConnection, charge: StripeObject) -> None:
-    """Book nothing: a charge is fetched for its result, and its money is booked by its balance transaction."""
+    """Book nothing: a charge is fetched for its result, and its balance transaction books its money."""
 
 
 async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> None:
-    """Book the state of a refund: of one that was held here, or of one that was made elsewhere. A failed refund of an
-    invoice is an alert. Raises UnbookedPaymentError where that comes before its purchase or invoice."""
+    """Book the state of a refund, held here or made elsewhere. A failed refund of an invoice raises an alert.
+
+    Raises UnbookedPaymentError if the refund arrives before its purchase or invoice.
+    """
     status = refund.get("status")
     refund_id = _get_metadata(refund).get(REFUND)
     intent = await _find_purchase(connection, refund)
@@ -117,9 +121,9 @@ async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> Non
 
 
 async def apply_dispute(connection: AsyncConnection, dispute: StripeObject) -> None:
-    """Book the money of a purchase that a dispute has moved, and take over the dispute, also that of an invoice.
+    """Book the money that a dispute has moved of a purchase, and store the dispute of a purchase or an invoice.
 
-    An inquiry moves no money. Won money is booked once it is back. Raises UnbookedPaymentError where the dispute comes
+    An inquiry moves no money. Won money is booked once it is back. Raises UnbookedPaymentError if the dispute arrives
     before its purchase or invoice, and UnexpectedObjectError.
     """
     intent = await _find_purchase(connection, dispute)
@@ -130,7 +134,7 @@ async def apply_dispute(connection: AsyncConnection, dispute: StripeObject) -> N
 
 async def _book_dispute(connection: AsyncConnection, intent: str, dispute: StripeObject) -> None:
     for moved in dispute.get("balance_transactions") or ():
-        # Movements are in the currency of the account's balance, and say no more than which way the amount went.
+        # Movements are in the currency of the account's balance, so they show only the direction of the amount.
         if moved["amount"]:
             await _require_currency(connection, intent, dispute)
         if moved["amount"] < 0:
@@ -149,7 +153,7 @@ APPLIERS = {
 
 
 def parse_id(reference: StripeObject | str | None) -> str | None:
-    """Return the id of an object that is given by its id, or whole."""
+    """Return the id of an object that is given by id or in full."""
     return str(reference["id"]) if isinstance(reference, Mapping) else reference
 
 
@@ -159,7 +163,7 @@ def _get_metadata(stripe_object: Mapping[str, object]) -> Mapping[str, str]:
 
 
 async def _require_currency(connection: AsyncConnection, intent: str, dispute: StripeObject) -> None:
-    """Raise UnexpectedObjectError where a dispute is in another currency than the credits that its payment bought."""
+    """Raise UnexpectedObjectError if a dispute is in another currency than the credits bought by its payment."""
     owner = credit_grants.join(customers, customers.c.id == credit_grants.c.customer)
     statement = sa.select(customers.c.currency).select_from(owner).where(credit_grants.c.payment == intent)
     currency = (await connection.execute(statement)).scalar_one() or USD
@@ -170,8 +174,10 @@ async def _require_currency(connection: AsyncConnection, intent: str, dispute: S
 
 
 async def _find_purchase(connection: AsyncConnection, moved: StripeObject) -> str | None:
-    """Return the payment intent of a refund or a dispute, with which credits were bought; None where it has paid
-    something else. Raises UnbookedPaymentError where the purchase is not booked yet."""
+    """Return the payment intent of a refund or a dispute if it bought credits, else None.
+
+    Raises UnbookedPaymentError if the purchase is not booked yet.
+    """
     payment = moved.get("payment_intent")
     intent = parse_id(payment)
     if intent is None:

@@ -1,8 +1,8 @@
-"""The breaker: a customer who spends many times what is usual for the hour has an alert and, where that is configured,
-is paused.
+"""The spend breaker: a customer who spends many times the usual amount in an hour gets an alert and, if configured, a
+pause.
 
-Two looks in a row have to find it; an operator waits for no second one. There is one alert a day for a customer, so
-that a person who resumes it is not contradicted.
+Two checks in a row must find it; a check by an operator needs no second one. There is one alert per customer and day,
+so that a person's decision to resume the customer is not reversed.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -40,30 +40,30 @@ from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.meters import Meter
 
 WEEK, WEEKS = 7 * 86400, 4
-"""Seconds of a week, and the weeks whose same hour says what is usual."""
+"""The seconds of a week, and the number of earlier weeks whose same hour defines usual spending."""
 CANDIDATES_MAX = 1000
-"""Customers whose hour is compared in a look, the dearest first."""
+"""The most customers compared in one check, highest spending first."""
 PICO = 10**12
-"""Parts of a smallest unit, such as a cent, in which prices are."""
+"""Prices are in this fraction of a smallest unit, such as a cent."""
 CALLER = Caller("billing")
 WHY_PAUSED = "unusual usage: please contact us"
 
 
 class Spike(NamedTuple):
-    """An hour that is out of the ordinary."""
+    """An hour with extraordinary spending."""
 
     customer: str
     """The customer, by name."""
     hour: int
     spent: int
-    """What the usage of the hour costs, in smallest units of the currency such as cents."""
+    """The cost of the hour's usage, in the currency's smallest unit such as cents."""
     times: int | None
-    """How many times the usual usage it is; None where usual usage has no price."""
+    """The ratio to usual usage; None if usual usage has no price."""
     currency: str = USD
 
     @property
     def title(self) -> str:
-        """The beginning of the titles of its alerts."""
+        """The beginning of its alerts' titles."""
         return f"{self.customer} has spent {format_amount(self.spent, self.currency)} in an hour"
 
     @property
@@ -75,17 +75,17 @@ class Spike(NamedTuple):
 
 
 class SpendBreaker:
-    """Looks for customers who spend far more than is usual. `settings` returns the configuration of this moment."""
+    """Finds customers who spend far more than usual. `settings` returns the current configuration."""
 
     def __init__(self, database: Database, settings: Callable[[], CollectorSettings]) -> None:
         self._database = database
         self._settings = settings
         self._seen: set[str] = set()
-        """The customers whose hour was out of the ordinary at the last look."""
+        """The customers with an extraordinary hour at the last check."""
         self._log = log.get_logger()
 
     async def step(self, now: float, *, needs_second_look: bool = True) -> list[str]:
-        """Look once, and return the names of the customers who have an alert because of it."""
+        """Check once, and return the names of the customers with a new alert."""
         settings = self._settings()
         if settings.billing is None or settings.billing.mode == "off" or not settings.billing.breaker.enabled:
             return []
@@ -105,7 +105,7 @@ class SpendBreaker:
             try:
                 async with self._database.reading(whole=True) as connection:
                     spike = await _compute_spike(connection, name, breaker, hour, self._settings().meters)
-            except UNREADABLE as error:  # A row of this customer must not hide what others spend.
+            except UNREADABLE as error:  # An unreadable row of this customer must not hide the spending of others.
                 set_aside(customers_table.name, name, error)
                 continue
             if spike is not None:
@@ -113,8 +113,10 @@ class SpendBreaker:
         return spikes
 
     async def _trip(self, spike: Spike, breaker: BreakerThresholds, now: float) -> bool:
-        """Raise the alert of a spike, and pause the customer if so configured; return whether it is the first of the
-        day."""
+        """Raise the alert of a spike, and pause the customer if configured.
+
+        Return whether it is the first of the day.
+        """
         async with self._database.writing() as connection:
             if not await raise_once(connection, _build_alert(spike, breaker, now)):
                 return False
@@ -124,7 +126,7 @@ class SpendBreaker:
         return True
 
     async def _pause(self, spike: Spike, now: float) -> None:
-        """Pause a customer, or raise an alert that says why that is not possible."""
+        """Pause a customer, or raise an alert that explains why that is impossible."""
         day = format_timestamp(int(now * 1000))[:10]
         try:
             async with self._database.writing() as connection:
@@ -156,8 +158,10 @@ class SpendBreaker:
 async def list_candidates(
     connection: AsyncConnection, plans: Iterable[Plan], least: Mapping[str, int], hour: int
 ) -> list[str]:
-    """Return the names of customers whose usage since the beginning of an hour may be worth the least amount of a
-    currency, by the highest price that any plan has for a meter; the dearest first."""
+    """Return the names of customers who may have spent the least amount since the start of an hour.
+
+    Their usage is valued at the highest price that any plan has for a meter. The highest spending comes first.
+    """
     parts: dict[str, float] = {}
     in_all = [one for plan in plans for one in (plan, *plan.others.values())]
     for plan in (one for one in in_all if one.currency in least):
@@ -183,7 +187,7 @@ async def list_candidates(
 async def _compute_spike(
     connection: AsyncConnection, name: str, breaker: BreakerThresholds, hour: int, meters: Mapping[str, Meter]
 ) -> Spike | None:
-    """Return the spike of a customer in an hour; None where there is none, or it has no plan."""
+    """Return the spike of a customer in an hour, or None if there is none or the customer has no plan."""
     try:
         loaded = await subscription_rows.get_by_customer(connection, name)
     except ChangeRejectedError:
@@ -204,14 +208,14 @@ async def _compute_spike(
 
 
 def _list_summed_prices(plan: Plan, meters: Mapping[str, Meter]) -> dict[str, MeterPrice]:
-    """Return the prices of those meters of a plan whose usage adds up."""
+    """Return the prices of a plan's meters that are sums."""
     return {meter: price for meter, price in plan.meters.items() if price.has_prices and is_sum(meters, meter)}
 
 
 async def _fetch_hour(
     connection: AsyncConnection, loaded: LoadedSubscription, hour: Span, meters: Mapping[str, Meter]
 ) -> HourUsage:
-    """Return the usage of an hour at which the plan in force has prices."""
+    """Return an hour's usage of the meters with a price in the current plan."""
     last = loaded.current.last
     segment = last._replace(
         plan=last.plan.model_copy(update={"meters": _list_summed_prices(last.plan, meters)}), span=hour
@@ -229,7 +233,7 @@ async def _fetch_hour(
 async def _fetch_usual_hours(
     connection: AsyncConnection, loaded: LoadedSubscription, hour: int, meters: Mapping[str, Meter]
 ) -> list[HourUsage]:
-    """Return the usage of the same hour in the weeks before, as far as the customer was here then."""
+    """Return the usage of the same hour in earlier weeks, as far as the customer existed."""
     hours = []
     for week in range(1, WEEKS + 1):
         start = hour - week * WEEK

@@ -1,6 +1,4 @@
-"""Metered segments: which segments of subscriptions are collected by Stripe's meters, and what Stripe has counted of
-them.
-"""
+"""Metered segments: the segments collected by Stripe's meters, and the quantities counted by Stripe."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -23,20 +21,20 @@ from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.meters import Meter
 
 KNOWN_SECONDS = 62 * 86400
-"""Seconds after their end in which segments are still read: longer than slices are, so that none is missed."""
+"""For how many seconds after their end segments are still read. Slices are shorter, so that none is missed."""
 METERS = "meters"
 """The collection of usage that goes to Stripe's meters."""
 
 
 class UsageMismatchError(Exception):
-    """Stripe's sums of a segment differ from what was sent."""
+    """Stripe's sums of a segment differ from the sent quantities."""
 
     def __init__(self, accepted: dict[str, int], rows: list[Comparison]) -> None:
         super().__init__("Stripe's sums differ from the events that it accepted")
         self.accepted = accepted
         """The units that Stripe has accepted, by meter."""
         self.rows = rows
-        """The units of each meter that differs: those that Stripe has accepted, and those that it has counted."""
+        """The units of each meter that differs: accepted by Stripe, and counted by Stripe."""
 
 
 def is_sum(meters: Mapping[str, Meter], meter: str) -> bool:
@@ -45,13 +43,13 @@ def is_sum(meters: Mapping[str, Meter], meter: str) -> bool:
 
 
 def build_slicing(database: Database, is_live: bool, meters: Mapping[str, Meter]) -> Slicing:
-    """Return the account of a key, with what slicing needs. A database is billed by one account, in each mode of it."""
+    """Return the slicing terms of a key's account. A database is billed by one account in each of its modes."""
     gauges = frozenset(meter for meter in meters if not is_sum(meters, meter))
     return Slicing(database, "live" if is_live else "test", gauges)
 
 
 class SegmentRow(NamedTuple):
-    """A segment of a subscription as the database has it. Times are Unix seconds."""
+    """A segment row of a subscription. Times are Unix seconds."""
 
     start: int
     end: int
@@ -60,7 +58,7 @@ class SegmentRow(NamedTuple):
     period_end: int
     collection: str
     counted_from: int | None
-    """The Unix second from which Stripe counts events for it; None where it counts none."""
+    """The Unix second from which Stripe counts events for it, or None if Stripe counts none."""
     counted_until: int | None
     """The Unix second at which Stripe's counts became final; None while they may grow."""
 
@@ -76,11 +74,11 @@ def parse_segment(row: SegmentRow) -> MeteredSegment:
 async def fetch_targets(
     connection: AsyncConnection, meters: Mapping[str, Meter], since: float, customer: str | None = None
 ) -> Targets:
-    """Return the customers and meters whose usage is sent, with their segments that end after a Unix second: of all
-    customers, or of one, by id. Raises UnreadableRowError for that one.
+    """Return the customers and meters whose usage is sent, with their segments that end after a Unix second.
 
-    Of all customers, those with an unreadable plan version are left out with all of their segments, so that nothing is
-    taken back of what was sent. Once the version can be read, a comparison of ledger and outbox adds what is missing.
+    The result covers all customers, or one by id; for one customer it raises UnreadableRowError. Among all customers,
+    those with an unreadable plan version are left out with all their segments, so that no sent usage is taken back.
+    Once the version can be read, a comparison of ledger and outbox adds the missing usage.
     """
     joined = segments.join(subscriptions, subscriptions.c.id == segments.c.subscription).join(
         customers, customers.c.id == subscriptions.c.customer
@@ -119,8 +117,10 @@ DRAFTED = sa.exists().where(
 
 
 async def fetch_charged(connection: AsyncConnection, subscription: str, period_start: int) -> list[SegmentRow]:
-    """Return the rows of a period's segments whose usage Stripe charges, in the order of time. A segment that ends
-    before Stripe counts is none."""
+    """Return the rows of a period's segments whose usage Stripe charges, in order of time.
+
+    A segment that ends before Stripe counts is left out.
+    """
     conditions = (segments.c.subscription == subscription, segments.c.period_start == period_start)
     statement = sa.select(*SEGMENT_FIELDS).where(*conditions, CHARGED).order_by(segments.c.start)
     return [SegmentRow(*row) for row in await connection.execute(statement)]
@@ -132,15 +132,14 @@ def get_event_window(row: SegmentRow) -> Span:
 
 
 async def is_under_way(connection: AsyncConnection, customer: str, starts: Iterable[int]) -> bool:
-    """Return whether any usage of these segments of a customer, by name, is still to be sent, or may have
-    been counted."""
+    """Return whether usage of these segments of a customer, by name, is unsent, or may or may not be counted."""
     columns = billing_outbox.c
     conditions = (columns.customer == customer, columns.segment.in_(list(starts)), columns.state.in_(outbox_rows.OPEN))
     return (await connection.execute(sa.select(columns.revision).where(*conditions).limit(1))).first() is not None
 
 
 async def fetch_accepted(connection: AsyncConnection, customer: str, start: int) -> dict[str, int]:
-    """Return the units that Stripe has accepted of a segment of a customer, by meter."""
+    """Return the units of a customer's segment that Stripe has accepted, by meter."""
     columns = billing_outbox.c
     conditions = (
         columns.customer == customer,
@@ -163,8 +162,10 @@ async def confirm_segment(connection: AsyncConnection, customer: str, start: int
 async def verify_sums(
     database: Database, events: MeterEvents, customer: str, row: SegmentRow, now: float
 ) -> dict[str, int]:
-    """Compare Stripe's sums of a segment with the accepted rows, confirm these, and return the sums by meter; raises
-    UsageMismatchError and MeterEventsUnavailableError."""
+    """Compare Stripe's sums of a segment with the accepted rows, confirm these rows, and return the sums by meter.
+
+    Raises UsageMismatchError and MeterEventsUnavailableError.
+    """
     async with database.reading() as connection:
         accepted = await fetch_accepted(connection, customer, row.start)
     rows = [
@@ -179,7 +180,7 @@ async def verify_sums(
 
 
 async def fetch_stripe_ids(connection: AsyncConnection, names: Iterable[str] | None = None) -> dict[str, str]:
-    """Return Stripe's ids of customers by their names here; of all, or of some."""
+    """Return Stripe's ids of customers by their names here, for all or some."""
     joined = billing_customers.join(customers, customers.c.id == billing_customers.c.customer)
     statement = sa.select(customers.c.name, billing_customers.c.stripe_id).select_from(joined)
     if names is not None:

@@ -1,7 +1,7 @@
-"""Slices of time into which usage is cut before it is sent to Stripe. Pure.
+"""The slices of time that usage is cut into before it is sent to Stripe. Pure.
 
-A slice is half-open, in Unix seconds. All customers share one grid, which divides days of UTC. A customer's slice is
-cut once more at the beginning of a segment, and where charging was switched off or on.
+A slice is half-open, in Unix seconds. All customers share one grid, which divides UTC days. A customer's slice is cut
+further at the start of a segment, and where charging was switched off or on.
 """
 
 from bisect import bisect_right
@@ -13,21 +13,21 @@ from edgeproxy.collector.billing.rating.rater import Span
 
 MINUTE, DAY = 60, 86400
 LENGTHS: Sequence[int] = [minutes * MINUTE for minutes in (5, 10, 15, 30, 60, 120, 180, 240, 360, 480, 720, 1440)]
-"""Seconds that a slice may have; each divides a day."""
+"""The possible lengths of a slice in seconds. Each divides a day."""
 ROWS_A_MONTH_MAX = 10_000_000
 MONTH = 30 * DAY
 LATE_SECONDS = 15 * MINUTE
-"""Seconds after its end in which edges may still report a slice; what comes later is a revision."""
+"""How many seconds after its end edges may still report a slice. Later usage is a revision."""
 CROWDED_SECONDS = 60.0
-"""Seconds of rate-limit refusals after which slices become longer."""
+"""After this many seconds of rate-limit refusals, slices become longer."""
 QUIET_SECONDS = 3600.0
-"""Seconds without refusals after which slices become shorter."""
+"""After this many seconds without refusals, slices become shorter."""
 
 
 def choose_length(pairs: int, rate: float) -> int:
-    """Return the length of slices for so many active (customer, meter) pairs at an allowed rate of events a second.
+    """Return the length of slices for a number of active (customer, meter) pairs and a rate of events per second.
 
-    The shortest one that takes half of the rate and ten million rows a month at most; else a day.
+    It is the shortest length that needs at most half of the rate and ten million rows a month, else a day.
     """
     for seconds in LENGTHS:
         if pairs / seconds <= rate / 2 and pairs * MONTH // seconds <= ROWS_A_MONTH_MAX:
@@ -36,8 +36,10 @@ def choose_length(pairs: int, rate: float) -> int:
 
 
 def adapt_length(current: int, shortest: int, crowded: float, quiet: float) -> int:
-    """Return the next length: twice as many seconds after so many `crowded` ones, half of them after a `quiet` time;
-    never below the shortest that `choose_length` allows."""
+    """Return the next length in seconds: doubled after `crowded` seconds of refusals, halved after `quiet` seconds.
+
+    It is never below the shortest that `choose_length` allows.
+    """
     if crowded >= CROWDED_SECONDS:
         return next((seconds for seconds in LENGTHS if seconds >= 2 * current), LENGTHS[-1])
     if quiet >= QUIET_SECONDS and current > shortest:
@@ -46,14 +48,14 @@ def adapt_length(current: int, shortest: int, crowded: float, quiet: float) -> i
 
 
 def next_slice(since: int, seconds: int) -> Span:
-    """Return the slice that begins at `since` on a grid of so many seconds: it ends where the grid's does."""
+    """Return the slice that begins at `since` and ends at the next bound of a grid of this many seconds."""
     return Span(since, since - since % seconds + seconds)
 
 
 def is_complete(span: Span, now: float, watermarks: Iterable[int | None]) -> bool:
-    """Return whether all usage of a slice has come: every edge has reported later times, or the wait is over.
+    """Return whether all usage of a slice has arrived: every edge has reported later times, or the wait is over.
 
-    `watermarks` are the Unix seconds up to which each edge that is not retired has reported; None: nothing yet.
+    `watermarks` are the Unix seconds up to which each edge that is not retired has reported, or None for nothing yet.
     """
     if now < span.end:
         return False
@@ -65,19 +67,19 @@ class MeteredSegment(NamedTuple):
 
     span: Span
     since: int = 0
-    """The whole minute from which Stripe counts events of it; earlier usage is sent with what comes then."""
+    """The whole minute from which Stripe counts its events. Earlier usage is sent with the usage after it."""
     is_final: bool = False
-    """Whether Stripe has charged it: what comes now is on the next invoice."""
+    """True if Stripe has charged it. Usage that arrives now goes on the next invoice."""
 
 
 class Piece(NamedTuple):
-    """The part of a slice that is of one segment."""
+    """The part of a slice within one segment."""
 
     span: Span
     segment: MeteredSegment
     is_waived: bool
     before: tuple[Span, ...] = ()
-    """Earlier times whose usage it has too: before Stripe counted the segment's events."""
+    """Earlier times whose usage it includes, from before Stripe counted the segment's events."""
 
     @property
     def start(self) -> int:
@@ -86,10 +88,10 @@ class Piece(NamedTuple):
 
 
 def cut_pieces(span: Span, segments: Sequence[MeteredSegment], waived: Sequence[Span] = ()) -> list[Piece]:
-    """Cut a slice at the bounds of segments and of times without charging. Parts in no segment are left out, and parts
-    that end before Stripe counts the segment's events.
+    """Cut a slice at the bounds of segments and of times without charging.
 
-    Segments are in the order of time and do not overlap.
+    Parts outside all segments are left out, and parts that end before Stripe counts the segment's events. Segments are
+    in order of time and do not overlap.
     """
     starts = [segment.span.start for segment in segments]
     pieces = []
@@ -123,7 +125,7 @@ def _first_event_time(segment: MeteredSegment, waived: Sequence[Span]) -> int:
 
 
 def _cut_span(span: Span, bounds: Iterable[Span]) -> list[Span]:
-    """Return the parts of a time, cut at the bounds of others; an empty time has none."""
+    """Return the parts of a span cut at the bounds of others. An empty span has no parts."""
     inside = {at for bound in bounds for at in bound if span.start < at < span.end}
     cuts = sorted({*span, *inside})
     return [Span(start, end) for start, end in pairwise(cuts)]

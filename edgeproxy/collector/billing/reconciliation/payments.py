@@ -1,11 +1,10 @@
-"""Reconciliation D: the balance at Stripe against the journal, a day at a time, to the cent.
+"""Reconciliation D: the balance at Stripe against the journal, one day at a time, to the cent.
 
-First both sides are completed: Stripe's events are read and applied, the steps of invoices are booked, and all balance
-transactions of the day, also those that an earlier look has missed. As long as events of the time wait, as after a
-pause of the collector, nothing is compared. Then the balance of
-both books has changed by the same amount, and each purchase and invoice of which something moved has nothing left in
-clearing: negative invoices, amounts too small to charge and payments elsewhere never enter it. These are in the balance
-of the customer, which is compared as it is now.
+First both sides are completed: Stripe's events are read and applied, and the steps of invoices and all balance
+transactions of the day are booked, including any missed earlier. While events of the day still wait, as after a pause
+of the collector, nothing is compared. Then both books must show the same change of the balance, and each purchase and
+invoice with a movement must have nothing left in clearing. Negative invoices, amounts too small to charge and payments
+elsewhere never enter clearing. They are in the customer's balance, which is compared as of now.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,11 +32,11 @@ from edgeproxy.collector.database.schema import DAY, HOUR
 from edgeproxy.config.collector.currency_units import USD
 
 SETTLED_SECONDS = 2 * HOUR
-"""Seconds after the end of a day at which it is compared: events that were lost have come by then."""
+"""How many seconds after its end a day is compared. Lost events have been recovered by then."""
 DAYS_MAX = 35
-"""The most days that are made up for."""
+"""The most days that are caught up."""
 BALANCE = "balance"
-"""The name of the balance in the place of a meter."""
+"""The name of the balance in place of a meter."""
 REPLAYED: Final[Sequence[tuple[str, Callable[[AsyncConnection, StripeObject], Awaitable[None]]]]] = (
     ("v1.checkout.sessions.list", purchases.apply_session),
     ("v1.invoices.list", stripe_reports.apply_stripe_invoice),
@@ -45,20 +44,20 @@ REPLAYED: Final[Sequence[tuple[str, Callable[[AsyncConnection, StripeObject], Aw
     ("v1.refunds.list", purchases.apply_refund),
     ("v1.disputes.list", purchases.apply_dispute),
 )
-"""The lists of Stripe's objects that move money, and the functions that apply them, in the order of what happens."""
+"""The lists of Stripe objects that move money, and the functions that apply them, in the order of events."""
 
 
 class Repair(NamedTuple):
     """The result of a repair."""
 
     rows: list[Comparison]
-    """The numbers of both books afterwards."""
+    """The figures of both books afterwards."""
     failures: list[str]
-    """The reasons why objects of Stripe's could not be applied."""
+    """The reasons why Stripe objects could not be applied."""
 
 
 class BooksIncompleteError(Exception):
-    """The books cannot be compared yet, as our side is not complete: a sentence why."""
+    """The books cannot be compared yet, because our side is incomplete. The message gives the reason."""
 
 
 async def complete_nothing() -> None:
@@ -68,9 +67,11 @@ async def complete_nothing() -> None:
 async def reconcile_days(
     database: Database, stripe: Stripe, now: float, complete_events: Callable[[], Awaitable[object]] = complete_nothing
 ) -> int:
-    """Compare each day that is over and was not compared yet; return how many. Raises StripeCallError; what was done
-    until then is recorded. `complete_events` reads and applies the events of Stripe. Raises BooksIncompleteError where
-    some of them wait all the same."""
+    """Compare each past day that was not compared yet, and return the number of days.
+
+    `complete_events` reads and applies Stripe's events. Raises StripeCallError; days compared until then stay recorded.
+    Raises BooksIncompleteError if some events still wait.
+    """
     end = int(now - SETTLED_SECONDS) // DAY * DAY
     async with database.reading() as connection:
         reconciled_until = await discrepancies.find_reconciled_until(connection, "D")
@@ -84,7 +85,7 @@ async def reconcile_days(
         if waiting:
             raise BooksIncompleteError(f"{waiting} events of Stripe are not applied yet")
     for start in range(first, end, DAY):
-        # The balances of customers are those of now, whatever day is compared.
+        # The balances of customers are current ones, so they are compared only with the last day.
         await reconcile_span(database, stripe, Span(start, start + DAY), now, has_balances=start + DAY == end)
     return max(0, end - first) // DAY
 
@@ -92,8 +93,10 @@ async def reconcile_days(
 async def reconcile_span(
     database: Database, stripe: Stripe, span: Span, now: float, *, has_balances: bool = True
 ) -> tuple[Drift, Level]:
-    """Book a span of Stripe's balance transactions, compare it with the journal, with `has_balances` those of customers
-    too, and record the result. Raises StripeCallError, and then nothing is recorded."""
+    """Book a span of Stripe's balance transactions, compare it with the journal, and record the result.
+
+    With `has_balances` the balances of customers are compared, too. Raises StripeCallError, and then records nothing.
+    """
     rows = await compare_span(database, stripe, span, now, is_booking=True, has_balances=has_balances)
     async with database.writing() as connection:
         return await discrepancies.record_reconciliation(connection, "D", span, rows, now)
@@ -102,8 +105,10 @@ async def reconcile_span(
 async def compare_span(
     database: Database, stripe: Stripe, span: Span, now: float, *, is_booking: bool, has_balances: bool = True
 ) -> list[Comparison]:
-    """Compare a span of Stripe's balance transactions, and with `has_balances` the balances of customers, with the
-    journal, and book them first if `is_booking`. Raises StripeCallError."""
+    """Compare a span of Stripe's balance transactions with the journal, after booking them if `is_booking`.
+
+    With `has_balances` the balances of customers are compared, too. Raises StripeCallError.
+    """
     balance = StripeBalance(database, stripe)
     listed = await balance.list_transactions(await balance.find_start(span.start, now), span.end)
     if is_booking:
@@ -131,8 +136,10 @@ async def compare_span(
 
 
 async def repair_span(database: Database, stripe: Stripe, span: Span, now: float) -> Repair:
-    """Apply all objects of Stripe's since the beginning of a span once more, as if none of their webhooks had come, and
-    compare again. Raises StripeCallError; what was applied until then stays."""
+    """Apply all Stripe objects since the start of a span again, as if no webhook had come, and compare again.
+
+    Raises StripeCallError; objects applied until then stay applied.
+    """
     failures = await replay_objects(database, stripe, span.start)
     while await book_invoices(database):
         pass
@@ -140,8 +147,10 @@ async def repair_span(database: Database, stripe: Stripe, span: Span, now: float
 
 
 async def replay_objects(database: Database, stripe: Stripe, since: int) -> list[str]:
-    """Apply all objects that Stripe has made since a Unix second; return why some could not be. Raises
-    StripeCallError."""
+    """Apply all objects created at Stripe since a Unix second. Return the reasons why some could not be applied.
+
+    Raises StripeCallError.
+    """
     failures = []
     for name, apply in REPLAYED:
         for listed in reversed(await stripe.list_all(name, created={"gte": since})):

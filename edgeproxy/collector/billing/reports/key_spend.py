@@ -1,7 +1,7 @@
-"""What keys with a budget have used of it, by the ledger: units of a meter, or their share of what the usage costs.
+"""The use of key budgets according to the ledger: units of a meter, or a share of the cost of usage.
 
-Keys that the ledger does not tell apart any more, as a customer has too many, count as `~other`. That may be usage of
-any of them, so each budget of the customer has it too: none is escaped by making keys.
+If a customer has too many keys, the ledger counts the further keys together as `~other`. This usage may belong to any
+key, so each budget of the customer includes it: creating keys evades no budget.
 """
 
 from collections import defaultdict
@@ -51,12 +51,12 @@ class BudgetedKey(NamedTuple):
 
 
 class BudgetUse(NamedTuple):
-    """What the keys of a budget have used of it."""
+    """The use of a budget by its keys."""
 
     key: BudgetedKey
-    """The key that has it now: the latest of those that have replaced each other."""
+    """The key that has the budget now: the last of the keys that replaced each other."""
     used: int | None
-    """Units of the meter, or smallest units of the currency; None where the plan has no prices in it any more."""
+    """Units of the meter, or smallest units of the currency; None if the plan no longer has prices in it."""
     period: Period
 
     @property
@@ -66,7 +66,7 @@ class BudgetUse(NamedTuple):
 
     @property
     def percent(self) -> float | None:
-        """The share that is used, in percent; None where that is not known."""
+        """The used share in percent; None if it is unknown."""
         return None if self.used is None else round(self.used * 100 / self.budget.amount, 2)
 
     @property
@@ -78,9 +78,9 @@ class BudgetUse(NamedTuple):
 async def resolve_budget(
     connection: AsyncConnection, customer: str, requested: KeyBudgetRequest, meters: Mapping[str, Meter]
 ) -> KeyBudgetRequest:
-    """Return a budget that a key of a customer, by id or name, can have; one in money with its currency.
+    """Return a valid budget for a key of a customer, by id or name; a money budget gets its currency.
 
-    Raises ChangeRejectedError where its usage cannot be told from that of other keys, or has no price.
+    Raises ChangeRejectedError if its usage is not counted by key, or has no price.
     """
     if requested.meter is not None:
         if not is_counted_by_key(requested.meter, meters):
@@ -97,7 +97,7 @@ async def resolve_budget(
 
 
 def is_counted_by_key(meter: str, meters: Mapping[str, Meter]) -> bool:
-    """Return whether usage of a meter is a sum that is told apart by key."""
+    """Return whether a meter is a sum that is counted by key."""
     known = meters.get(meter)
     if known is None or known.aggregate != "sum" or KEY not in known.dimensions:
         return False
@@ -105,16 +105,16 @@ def is_counted_by_key(meter: str, meters: Mapping[str, Meter]) -> bool:
 
 
 def list_priced_meters(plan: Plan, meters: Mapping[str, Meter]) -> list[str]:
-    """Return the meters of a plan that have a price, and whose usage is told apart by key."""
+    """Return the meters of a plan that have a price and are counted by key."""
     return [meter for meter, price in plan.meters.items() if price.has_prices and is_counted_by_key(meter, meters)]
 
 
 async def fetch_uses(
     connection: AsyncConnection, names: Collection[str], meters: Mapping[str, Meter], now: float
 ) -> list[BudgetUse]:
-    """Return the use of each budget of keys of these customers, by name, at edge time `now`.
+    """Return the use of each key budget of these customers, by name, at edge time `now`.
 
-    The connection has to read one moment. Raises queries.InvalidQueryError.
+    The connection must read one snapshot. Raises queries.InvalidQueryError.
     """
     keys_by_budget: dict[str, list[BudgetedKey]] = defaultdict(list)
     for key in await _fetch_keys(connection, names):
@@ -133,7 +133,7 @@ async def fetch_uses(
 
 
 class _UsageByKey:
-    """The units and amounts of meters by key at one moment, each asked for once."""
+    """Units and amounts of meters by key at one moment. Each is queried once."""
 
     def __init__(self, connection: AsyncConnection, now: float, meters: Mapping[str, Meter]) -> None:
         self._connection, self._now, self._meters = connection, now, meters
@@ -141,7 +141,7 @@ class _UsageByKey:
         self._amounts: dict[LedgerQuery, dict[str, int]] = {}
 
     async def fetch_units(self, customer: str, meter: str, per: str) -> Mapping[str, int]:
-        """Return the units of each key in the present period."""
+        """Return the units of each key in the current period."""
         query = self._build_query(customer, meter, per)
         if query not in self._units:
             rows = (await queries.fetch_usage(self._connection, query))["rows"]
@@ -149,7 +149,7 @@ class _UsageByKey:
         return self._units[query]
 
     async def fetch_amounts(self, customer: str, meter: str, per: str) -> Mapping[str, int]:
-        """Return the share of each key in what the present period costs."""
+        """Return the share of each key in the cost of the current period."""
         query = self._build_query(customer, meter, per)
         if query not in self._amounts:
             span = Span(query.since, query.until)
@@ -164,14 +164,14 @@ class _UsageByKey:
 
 
 def _sum_own(by_key: Mapping[str, int], of_keys: Collection[str]) -> int:
-    """Return the sum of these keys, and of what may be theirs."""
+    """Return the sum for these keys, including usage that may be theirs."""
     return sum(value for key, value in by_key.items() if key == OTHER or key in of_keys)
 
 
 async def _compute_used(
     usage: _UsageByKey, key: BudgetedKey, of_keys: Collection[str], plan: Plan | None, meters: Mapping[str, Meter]
 ) -> int | None:
-    """Return what the keys of a budget have used of it; None where that cannot be told any more."""
+    """Return the use of a budget by its keys, or None if it can no longer be computed."""
     budget = key.budget
     if budget.meter is not None:
         if not is_counted_by_key(budget.meter, meters):
@@ -189,7 +189,7 @@ async def _compute_used(
 
 
 async def _fetch_keys(connection: AsyncConnection, names: Collection[str]) -> list[BudgetedKey]:
-    """Return the keys of customers that have a budget, also those that are over, in the order of their making."""
+    """Return the customers' keys with a budget, including ended keys, in the order of creation."""
     statement = (
         sa.select(keys.c.id, customers.c.name, keys.c.sha256, keys.c.start, keys.c.name, keys.c.budget)
         .join_from(keys, customers, customers.c.id == keys.c.customer)
@@ -205,7 +205,7 @@ async def _fetch_keys(connection: AsyncConnection, names: Collection[str]) -> li
 
 
 async def _find_plan(connection: AsyncConnection, customer: str) -> Plan | None:
-    """Return the plan that a customer, by id or name, has now; None without a subscription."""
+    """Return the current plan of a customer, by id or name, or None without a subscription."""
     row = await subscription_rows.find_live(
         connection, (await subscription_rows.get_subscriber(connection, customer)).id
     )

@@ -1,7 +1,7 @@
-"""The customers who are charged now: the configuration, and decisions of people at run time.
+"""The customers who are charged now, by the configuration and by decisions at run time.
 
-While charging is off, service goes on: usage is counted and waived for ever, and edges serve customers who were paused
-for a payment, or are past a cap of their plan. Rates, quotas of tiers and places stay.
+While charging is off, service continues: usage is counted and waived for ever, and edges serve customers who were
+paused for a payment or are past a cap of their plan. Rate limits, quotas of tiers, and seats stay in force.
 """
 
 import time
@@ -28,13 +28,13 @@ from edgeproxy.config.collector.credits import format_meters
 from edgeproxy.config.directory import FREE
 
 CONFIGURATION = Caller("configuration")
-"""The caller in the audit log where the file stops or resumes charging."""
+"""The caller in the audit log if the file stops or resumes charging."""
 LASTING = 1 << 40
-"""The end of a time that lasts."""
+"""The end of a waiver that has no end yet."""
 NO_CHARGE = "Billing is paused: what you use now is free."
 """The message for customers unless another one is set."""
 NO_PURCHASE = "Plans and credits can be bought again once billing goes on."
-"""The message for those who buy while charging is stopped, behind the other one."""
+"""The message for buyers while charging is stopped. It follows the other message."""
 
 
 class Charging(NamedTuple):
@@ -51,27 +51,27 @@ class Charging(NamedTuple):
     """The Unix second since which this percentage is charged."""
     version: int
     credits_meter: str | None = None
-    """The meter by which edges spend prepaid credits."""
+    """The meter that edges use to spend prepaid credits."""
     stored_percent: int | None = None
-    """The percentage that was set at run time, or by the file before; None: none yet."""
+    """The percentage set last at run time or by an earlier file; None if none was set yet."""
     file_percent: int = PERCENT_MAX
-    """The bound that the file sets."""
+    """The upper bound that the file sets."""
 
     def charges(self, customer: str) -> bool:
-        """Return whether this customer, by name, is charged for what it uses now."""
+        """Return whether this customer, by name, is charged for its current usage."""
         return self.is_on and self.bills(customer)
 
     def bills(self, customer: str) -> bool:
-        """Return whether this customer is among those who are charged, stopped or not."""
+        """Return whether this customer is among the charged ones, even while charging is stopped."""
         return is_charged(customer, self.mode, self.percent, self.allow)
 
 
 class RolloutRow(NamedTuple):
-    """The decisions of people at run time, as the database has them."""
+    """The row of run-time decisions."""
 
     charging: int
     percent: int | None
-    """The percentage as it was set last; None: that of the configuration."""
+    """The percentage set last; None means the configuration's."""
     message: str | None
     stopped_by: str | None
     since: int
@@ -92,7 +92,7 @@ async def fetch_charging(connection: AsyncConnection, billing: Billing) -> Charg
 
 
 async def stop_charging(connection: AsyncConnection, caller: Caller, message: str, why: str) -> None:
-    """Stop charging from this minute on; raises ChangeRejectedError where charging is off already."""
+    """Stop charging from this minute on. Raises ChangeRejectedError if charging is already off."""
     row = await _fetch_rollout(connection, lock=True)
     if not row.charging:
         raise ChangeRejectedError(409, f"nobody is charged already: {row.stopped_by} has stopped it")
@@ -100,7 +100,7 @@ async def stop_charging(connection: AsyncConnection, caller: Caller, message: st
     since = int(now) // MINUTE * MINUTE
     values = {"charging": 0, "stopped_by": caller.actor, "message": message, "version": row.version + 1}
     await connection.execute(sa.update(rollout).values(values))
-    # One that ended in this same minute goes on.
+    # A waiver that ended in this same minute continues.
     reopened = (
         await connection.execute(sa.select(waivers.c.since).where(waivers.c.until > since))
     ).scalar_one_or_none()
@@ -125,7 +125,7 @@ async def stop_charging(connection: AsyncConnection, caller: Caller, message: st
 
 
 async def resume_charging(connection: AsyncConnection, caller: Caller, why: str) -> None:
-    """Charge again from the next minute on; raises ChangeRejectedError where charging is on already."""
+    """Charge again from the next minute on. Raises ChangeRejectedError if charging is already on."""
     row = await _fetch_rollout(connection, lock=True)
     if row.charging:
         raise ChangeRejectedError(409, "customers are charged already")
@@ -133,7 +133,7 @@ async def resume_charging(connection: AsyncConnection, caller: Caller, why: str)
     values = {"charging": 1, "stopped_by": None, "message": None, "version": row.version + 1}
     await connection.execute(sa.update(rollout).values(values))
     await connection.execute(sa.update(waivers).where(waivers.c.until.is_(None)).values(until=until))
-    # What edges have counted of credits since was partly waived: they start again.
+    # A part of the credits that edges have counted since was waived, so they start a new count.
     await _notify_edges(connection, customers.c.id.in_(sa.select(credit_balances.c.customer)))
     before, after = {"charging": False}, {"charging": True, "why": why}
     await audit.append_entry(connection, caller, AuditEntry("billing.resume", "billing", before, after))
@@ -147,9 +147,9 @@ async def set_percent(
     why: str,
     expected_versions: frozenset[int] | None = None,
 ) -> None:
-    """Set the percentage of customers who are charged. Whether a step up is allowed is for the gates.
+    """Set the percentage of customers who are charged. The gates decide whether an increase is allowed.
 
-    Raises ChangeRejectedError where the file charges fewer.
+    Raises ChangeRejectedError if the file allows less.
     """
     if percent and billing.mode == "shadow":
         raise ChangeRejectedError(
@@ -166,7 +166,7 @@ async def set_percent(
 
 async def _store_percent(connection: AsyncConnection, caller: Caller, row: RolloutRow, percent: int, why: str) -> None:
     values = {"percent": percent, "version": row.version + 1}
-    if percent != row.percent:  # The same one again begins no stage.
+    if percent != row.percent:  # Setting the same percentage again begins no new stage.
         values["since"] = int(time.time())
     await connection.execute(sa.update(rollout).values(values))
     before, after = {"percent": row.percent}, {"percent": percent, "why": why}
@@ -174,9 +174,11 @@ async def _store_percent(connection: AsyncConnection, caller: Caller, row: Rollo
 
 
 async def apply_configuration(connection: AsyncConnection, billing: Billing) -> None:
-    """Apply the file: `charging: off` and `rollout.stop` stop charging, and their end resumes it unless a person has
-    stopped it at run time. `mode: shadow` and a lower `percent` lower the percentage. Edges learn the meter of
-    credits."""
+    """Apply the file's settings.
+
+    `charging: off` and `rollout.stop` stop charging; removing them resumes it unless a person stopped it at run time.
+    `mode: shadow` and a lower `percent` lower the percentage. Edges learn the credits meter.
+    """
     row = await _fetch_rollout(connection, lock=True)
     percent = settle_percent(row.percent, billing.mode, billing.rollout.percent)
     if billing.mode != "off" and percent != row.percent:
@@ -199,7 +201,7 @@ WAIVED_SPANS = sa.select(waivers.c.since, waivers.c.until).order_by(waivers.c.si
 
 
 async def list_waived(connection: AsyncConnection) -> list[Span]:
-    """Return the times in which nothing was charged; one that lasts ends at LASTING."""
+    """Return the times in which nothing was charged. A current one ends at LASTING."""
 
     async def fetch() -> list[Span]:
         rows = await connection.execute(WAIVED_SPANS)
@@ -209,7 +211,7 @@ async def list_waived(connection: AsyncConnection) -> list[Span]:
 
 
 async def list_waivers(connection: AsyncConnection, limit: int) -> list[JsonObject]:
-    """Return the times in which nothing was charged as the API writes them, latest first."""
+    """Return the times in which nothing was charged in the form of the API, latest first."""
     rows = await connection.execute(sa.select(waivers).order_by(waivers.c.since.desc()).limit(limit))
     return [
         {
@@ -223,7 +225,7 @@ async def list_waivers(connection: AsyncConnection, limit: int) -> list[JsonObje
 
 
 async def list_waived_within(connection: AsyncConnection, span: Span) -> list[Span]:
-    """Return the parts of a time in which nothing was charged."""
+    """Return the parts of a span in which nothing was charged."""
     parts = (Span(max(part.start, span.start), min(part.end, span.end)) for part in await list_waived(connection))
     return [part for part in parts if part.start < part.end]
 
@@ -238,7 +240,7 @@ def _credits_meter(billing: Billing) -> str | None:
 
 
 def is_behind(now: Charging, billing: Billing) -> bool:
-    """Return whether `apply_configuration` has something to do."""
+    """Return whether `apply_configuration` has work to do."""
     if now.credits_meter != _credits_meter(billing):
         return True
     if now.mode != "off" and now.stored_percent != now.percent:
@@ -256,7 +258,7 @@ async def _fetch_rollout(connection: AsyncConnection, *, lock: bool = False) -> 
 async def _notify_edges(connection: AsyncConnection, *conditions: sa.ColumnElement[bool]) -> None:
     """Make edges reload the flag that suspends charging, and all customers paused for a payment.
 
-    Edges serve these customers, or pause them again.
+    Edges then serve these customers, or pause them again.
     """
     await documents.enqueue_changes(connection, "flag", [FREE])
     statement = sa.select(customers.c.name).where(sa.or_(customers.c.settings.like('%"status":402%'), *conditions))

@@ -4,8 +4,8 @@
        ▲          ▲
     trialing ─────┘
 
-TRANSITIONS has all steps that are allowed, and `transition` makes them. A subscription whose period cannot be paid for
-is active too: its customer is paused (invoices/dunning.py). Plans change within a state.
+TRANSITIONS lists all allowed steps, and `transition` makes them. A subscription with an unpaid period is active, too:
+its customer is paused (invoices/dunning.py). Plans change within a state.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -35,12 +35,12 @@ TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
     ACTIVE: frozenset({ACTIVE, CANCELED}),
     CANCELED: frozenset({ACTIVE}),
 }
-"""The states that each state may become."""
+"""The states that may follow each state."""
 NO_SUBSCRIPTION = "there is no subscription"
 
 
 class SubscriptionStateError(Exception):
-    """A subscription cannot go from its state to the one that was given."""
+    """The subscription cannot make this transition from its state."""
 
 
 class Subscriber(NamedTuple):
@@ -53,11 +53,11 @@ class Subscriber(NamedTuple):
     """Unix milliseconds."""
     deleting_since: int | None
     currency: str | None = None
-    """The currency in which it is charged for good; None where none was chosen yet."""
+    """The currency of all its charges, or None if none was chosen yet."""
 
 
 class SubscriptionRow(NamedTuple):
-    """A subscription as the database has it. Times are Unix seconds."""
+    """A subscription row. Times are Unix seconds."""
 
     id: str
     customer: str
@@ -74,31 +74,31 @@ class SubscriptionRow(NamedTuple):
     next_version: str | None = None
     cancel_at: int | None = None
     next_is_yearly: int | None = None
-    """Whether it is paid by the year when the paid time ends; None where that stays."""
+    """Payment by the year after the paid time ends; None leaves it unchanged."""
     quantity: int = 1
-    """How many of the plan there are."""
+    """The number of units of the plan."""
     next_quantity: int | None = None
-    """The quantity when the paid time ends; None where that stays."""
+    """The quantity after the paid time ends; None leaves it unchanged."""
     trial_ends_at: int | None = None
-    """The end of its trial, also of one that is over; None where it had none."""
+    """The end of its trial, including a past one, or None if it had none."""
     stripe_id: str | None = None
     stripe_version: str | None = None
-    """The version whose prices Stripe's subscription has; None where there is none any more."""
+    """The plan version whose prices Stripe's subscription has, or None if that subscription is gone."""
 
 
 FIELDS = [*(subscriptions.c[name] for name in SubscriptionRow._fields[:-1]), subscriptions.c.told_version]
 
 
 class LoadedSubscription(NamedTuple):
-    """A subscription with everything that decisions need."""
+    """A subscription with all data that decisions need."""
 
     row: SubscriptionRow
     customer: Subscriber
     current: SubscriptionState
     plans: dict[str, Plan]
-    """The versions that it had, has, or is to have, with prices in the customer's currency."""
+    """Its past, current and planned plan versions, with prices in the customer's currency."""
     discounts: Sequence[Discount] = ()
-    """What its coupons take off."""
+    """The discounts of its coupons."""
 
 
 async def insert_subscription(connection: AsyncConnection, row: SubscriptionRow) -> None:
@@ -110,9 +110,9 @@ async def insert_subscription(connection: AsyncConnection, row: SubscriptionRow)
 async def transition(
     connection: AsyncConnection, row: SubscriptionRow, state: str, **values: object
 ) -> SubscriptionRow:
-    """Bring a subscription into a state, with these columns, and return it: its version grows by one.
+    """Set a subscription's state and these columns, and return it with its version increased by one.
 
-    Raises SubscriptionStateError where TRANSITIONS has no such step, or the subscription has changed since `row`.
+    Raises SubscriptionStateError if TRANSITIONS has no such step, or if the subscription has changed since `row`.
     """
     if state not in TRANSITIONS[row.state]:
         raise SubscriptionStateError(f"a subscription cannot go from {row.state} to {state}")
@@ -131,20 +131,20 @@ async def transition(
 async def fetch_subscriptions(
     connection: AsyncConnection, *conditions: sa.ColumnElement[bool], lock: bool = False
 ) -> list[SubscriptionRow]:
-    """Return the subscriptions that meet all conditions; `lock` holds them until the transaction ends."""
+    """Return the subscriptions that meet all conditions. `lock` locks them until the transaction ends."""
     statement = sa.select(*FIELDS).where(*conditions)
     rows = await connection.execute(lock_rows(statement) if lock else statement)
     return [SubscriptionRow._make(row) for row in rows]
 
 
 async def find_live(connection: AsyncConnection, customer: str, *, lock: bool = False) -> SubscriptionRow | None:
-    """Return the row of the subscription of a customer, by id, that is not over; None where there is none."""
+    """Return the row of a customer's subscription, by customer id, that is not over, or None."""
     is_live = (subscriptions.c.customer == customer, subscriptions.c.state != CANCELED)
     return next(iter(await fetch_subscriptions(connection, *is_live, lock=lock)), None)
 
 
 async def load_subscription(connection: AsyncConnection, row: SubscriptionRow) -> LoadedSubscription:
-    """Return a row's subscription with everything that decisions need."""
+    """Return a row's subscription with all data that decisions need."""
     return await fetch_once(("subscription", row), lambda: _load_subscription(connection, row))
 
 
@@ -189,7 +189,7 @@ async def get_by_id(connection: AsyncConnection, number: str) -> LoadedSubscript
 
 
 async def get_by_customer(connection: AsyncConnection, ref: str, *, lock: bool = False) -> LoadedSubscription:
-    """Return the subscription of a customer by id or name that is not over; raises ChangeRejectedError."""
+    """Return the current subscription of a customer by id or name. Raises ChangeRejectedError."""
     customer = await get_subscriber(connection, ref)
     row = await find_live(connection, customer.id, lock=lock)
     if row is None:
@@ -198,7 +198,7 @@ async def get_by_customer(connection: AsyncConnection, ref: str, *, lock: bool =
 
 
 async def get_subscriber(connection: AsyncConnection, ref: str, *, lock: bool = False) -> Subscriber:
-    """Return a customer by id or name; raises ChangeRejectedError where there is none."""
+    """Return a customer by id or name. Raises ChangeRejectedError if it does not exist."""
     row = await customers.get_row(connection, ref, lock=lock)
     with reading_row(customers_table.name, row.id):
         if row.currency is not None and row.currency not in DECIMALS:
@@ -209,7 +209,7 @@ async def get_subscriber(connection: AsyncConnection, ref: str, *, lock: bool = 
 async def list_due(
     connection: AsyncConnection, now: float, limit: int, *, without: Collection[str] = (), is_trial: bool = False
 ) -> list[str]:
-    """Return the ids of subscriptions whose period is over, `without` these: those whose trial it is, or the others."""
+    """Return the ids of subscriptions with an ended period, except `without`: trials if `is_trial`, else the others."""
     is_trialing = subscriptions.c.state == TRIALING
     statement = sa.select(subscriptions.c.id).where(
         subscriptions.c.state != CANCELED, subscriptions.c.period_end <= now, is_trialing if is_trial else ~is_trialing
@@ -228,7 +228,7 @@ async def has_had_trial(connection: AsyncConnection, customer: str) -> bool:
 async def list_deleted_customers(
     connection: AsyncConnection, limit: int, *, without: Collection[str] = ()
 ) -> list[str]:
-    """Return the ids of customers who are being deleted, and still have a subscription, `without` these."""
+    """Return the ids of customers in deletion that still have a subscription, except `without`."""
     joined = subscriptions.join(customers_table, customers_table.c.id == subscriptions.c.customer)
     statement = (
         sa.select(customers_table.c.id)
@@ -248,7 +248,7 @@ async def get_collection(connection: AsyncConnection, subscription: str, segment
 async def begin_segment(
     connection: AsyncConnection, subscription: str, segment: Segment, period: Span, collection: str
 ) -> None:
-    """Write a segment that begins, and how its usage is collected."""
+    """Write a segment that begins, with the collection of its usage."""
     row = {
         "subscription": subscription,
         "meter": "",
@@ -268,19 +268,19 @@ async def begin_segment(
 
 
 async def end_segment(connection: AsyncConnection, subscription: str, segment: Segment, at: int) -> None:
-    """Write that a segment ends earlier than planned."""
+    """Record that a segment ends earlier than planned."""
     condition = (segments.c.subscription == subscription) & (segments.c.start == segment.span.start)
     await connection.execute(sa.update(segments).where(condition).values(end=at))
 
 
 async def set_fee_charged(connection: AsyncConnection, subscription: str, segment: Segment) -> None:
-    """Write that the fee of a segment does not rest."""
+    """Record that the fee of a segment is not suspended."""
     condition = (segments.c.subscription == subscription) & (segments.c.start == segment.span.start)
     await connection.execute(sa.update(segments).where(condition).values(is_resting=0))
 
 
 async def list_subscribed_customers(connection: AsyncConnection, after: str, limit: int) -> list[str]:
-    """Return the ids of the next customers behind the id `after` who have a subscription."""
+    """Return the ids of the next customers after the id `after` who have a subscription."""
     statement = sa.select(subscriptions.c.customer).where(subscriptions.c.state != CANCELED)
     statement = statement.where(subscriptions.c.customer > after)
     return list((await connection.execute(statement.order_by(subscriptions.c.customer).limit(limit))).scalars())

@@ -1,8 +1,7 @@
-"""`collection: meters`: Stripe counts usage and drafts the invoice of a period; all else is added to it as items.
+"""`collection: meters`: Stripe counts usage and drafts a period's invoice; everything else is added as items.
 
-Items are fees, late usage, and usage that Stripe's meters do not charge: of a segment that was not sent, or that it
-could not count. So an invoice has the rater's lines in any case, and is compared with them before it is finalized and
-after.
+Items are fees, late usage, and usage that Stripe's meters do not charge because its segment was not sent or could not
+be counted. So every invoice has the rater's lines, and is compared with them before and after it is finalized.
 """
 
 import time
@@ -42,17 +41,17 @@ from edgeproxy.config.collector.currency_units import CHARGE_MAX
 from edgeproxy.config.collector.settings import CollectorSettings
 
 DRAFTED_TRIES = 7
-"""Tries to find Stripe's draft, in the first 45 minutes, before an alert."""
+"""The number of tries to find Stripe's draft before an alert. They take the first 45 minutes."""
 ENDED_BY_HAND = (
     "its subscription was ended at Stripe by hand, so that there is no draft: once accepted, all its lines are charged "
     "by an invoice of ours"
 )
 SETTLED_TRIES = 36
-"""Tries to find all usage counted, in the first six hours, before the invoice is held."""
+"""The number of tries to find all usage counted before the invoice is held. They take the first six hours."""
 
 
 class InvoiceNotReadyError(StripeCallError):
-    """Something has to come first and has not happened yet; nothing is wrong with that."""
+    """A required earlier step has not happened yet. That is not a fault."""
 
     def __init__(self, why: str) -> None:
         super().__init__(CallOutcome.BUSY, why)
@@ -62,7 +61,10 @@ class InvoiceNotReadyError(StripeCallError):
 
 
 class MeteredInvoices(InvoiceItems):
-    """Closes the invoices that Stripe drafts for subscriptions; others are created here, as in the other mode."""
+    """Closes the invoices that Stripe drafts for subscriptions.
+
+    Other invoices are created here, as with `invoice_items`.
+    """
 
     def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], CollectorSettings]) -> None:
         super().__init__(database, stripe)
@@ -70,9 +72,9 @@ class MeteredInvoices(InvoiceItems):
         self._events = StripeMeterEvents(stripe)
 
     async def prepare_draft(self, row: InvoiceRow, billing: Billing) -> StripeObject:
-        """Return the draft of a period, which Stripe no longer finalizes by itself; raises StripeCallError."""
+        """Return the draft of a period, after preventing Stripe from finalizing it. Raises StripeCallError."""
         charged = await self._list_charged_segments(row)
-        if not charged or row.replaced_ids:  # Stripe drafts no other one, and all lines become items.
+        if not charged or row.replaced_ids:  # Stripe drafts no other invoice, so all lines become items.
             return await super().prepare_draft(row, billing)
         if row.stripe_id is not None:
             return await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
@@ -80,7 +82,7 @@ class MeteredInvoices(InvoiceItems):
         if invoice is None:
             await self._alert_missing_draft(row)
             raise InvoiceNotReadyError("Stripe has not drafted the invoice yet")
-        if invoice["status"] != DRAFT:  # A person has finalized it before it was found, so that it cannot be changed.
+        if invoice["status"] != DRAFT:  # A person finalized it before it was found, so it cannot be changed.
             async with self._database.writing() as connection:
                 await invoices.update_invoice(connection, row.id, stripe_id=invoice["id"])
                 await stripe_reports.apply_stripe_invoice(connection, invoice)
@@ -100,12 +102,14 @@ class MeteredInvoices(InvoiceItems):
         return invoice
 
     async def is_drafted_by_stripe(self, row: InvoiceRow) -> bool:
-        """Return whether Stripe drafts an invoice by itself, whatever it comes to."""
+        """Return whether Stripe drafts an invoice by itself, whatever its total."""
         return bool(await self._list_charged_segments(row))
 
     async def fix_usage(self, connection: AsyncConnection, row: InvoiceRow, now: float) -> None:
-        """Bring the outbox to what the lines have, and close it: what comes later is late. Raises
-        InvoiceNotReadyError."""
+        """Bring the outbox up to the lines of an invoice and close it, so that further usage is late.
+
+        Raises InvoiceNotReadyError.
+        """
         charged = await metered_segments.fetch_charged(connection, row.subscription, row.period_start)
         if row.kind != changes.PERIOD or not charged:
             return
@@ -130,7 +134,7 @@ class MeteredInvoices(InvoiceItems):
     async def _add_gauges(
         self, connection: AsyncConnection, row: InvoiceRow, last: SegmentRow, account: slicing.Slicing, now: float
     ) -> None:
-        """Send what is no sum and belongs to the period: one value of each meter, by the plan that is in force last."""
+        """Send the period's values: one per meter that is not a sum, by the last plan in force."""
         loaded = await subscription_rows.get_by_id(connection, row.subscription)
         period_segments = [other for other in loaded.current.segments if other.span.start < row.period_end]
         segment = period_segments[-1]
@@ -154,11 +158,13 @@ class MeteredInvoices(InvoiceItems):
         await outbox_rows.insert_rows(connection, rows, int(now * 1000))
 
     async def close_invoice(self, row: InvoiceRow, billing: Billing) -> StripeObject:
-        """Deliver an invoice whose lines are written: it is paid, or sent. Raises InvoiceMismatchError and
-        StripeCallError."""
+        """Deliver an invoice with written lines: charge or send it.
+
+        Raises InvoiceMismatchError and StripeCallError.
+        """
         charged, current = await self._list_charged_segments(row), None
         if charged and not row.replaced_ids:
-            row, current = await self._fetch_current(row)  # A person may have taken the draft away.
+            row, current = await self._fetch_current(row)  # A person may have deleted the draft.
         if not charged or row.replaced_ids or (current is None and await self._is_left_to_items(row)):
             return await super().close_invoice(row, billing)
         invoice = current or await self.prepare_draft(row, billing)
@@ -170,32 +176,34 @@ class MeteredInvoices(InvoiceItems):
             await self._add_items(row, invoice, items)
             await self._check_agreement(row, invoice, [*metered, *items])
             invoice = await self._finalize(row, invoice)
-        # Quantities are taken when it is finalized; and a person may have finalized it.
+        # Stripe reads quantities when it finalizes; and a person may have finalized the invoice.
         await self._check_agreement(row, invoice, [*metered, *items])
         if invoice["status"] == "open":
             invoice = await self._collect_payment(row, invoice, is_new=is_draft)
         return invoice
 
     async def void_invoice(self, row: InvoiceRow) -> StripeObject | None:
-        """Void an invoice; a draft of Stripe's own cannot be deleted, so it is finalized before. Raises
-        StripeCallError."""
+        """Void an invoice. Stripe's own drafts cannot be deleted, so they are finalized first.
+
+        Raises StripeCallError.
+        """
         if row.stripe_id is not None and await self._list_charged_segments(row):
             invoice = await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
             if invoice["status"] == DRAFT and invoice["total"] > CHARGE_MAX:
-                return None  # Stripe finalizes no such amount. The draft stays there, and nothing advances it.
+                return None  # Stripe does not finalize such an amount. The draft stays there, and nothing advances it.
             if invoice["status"] == DRAFT:
                 await self._finalize(row, invoice)
         return await super().void_invoice(row)
 
     async def _list_charged_segments(self, row: InvoiceRow) -> list[SegmentRow]:
-        """Return the segments whose usage is on this invoice by Stripe's meters."""
+        """Return the segments whose usage this invoice charges through Stripe's meters."""
         if row.kind != changes.PERIOD:
             return []
         async with self._database.reading() as connection:
             return await metered_segments.fetch_charged(connection, row.subscription, row.period_start)
 
     async def _find_draft(self, row: InvoiceRow) -> StripeObject | None:
-        """Return Stripe's draft of a period; None where there is none."""
+        """Return Stripe's draft of a period, or None."""
         subscription = await self._fetch_stripe_subscription(row)
         for invoice in await self._stripe.list_all("v1.invoices.list", subscription=subscription):
             if (invoice.get("metadata") or {}).get(INVOICE_METADATA) == row.id:
@@ -205,15 +213,17 @@ class MeteredInvoices(InvoiceItems):
         return None
 
     async def _fetch_stripe_subscription(self, row: InvoiceRow) -> str:
-        """Return the id of Stripe's subscription for that of an invoice."""
+        """Return the id of Stripe's subscription for an invoice."""
         statement = sa.select(subscriptions_table.c.stripe_id).where(subscriptions_table.c.id == row.subscription)
         async with self._database.reading() as connection:
             return str((await connection.execute(statement)).scalar_one())
 
     async def _is_left_to_items(self, row: InvoiceRow) -> bool:
-        """Return whether all lines are items: Stripe drafts no invoice, as its subscription was ended there by hand,
-        and a person has accepted that. Raises InvoiceMismatchError where nobody has: what Stripe has counted may be on
-        an invoice that was made when it was ended."""
+        """Return whether all lines are items, because Stripe drafts no invoice and a person has accepted that.
+
+        Stripe drafts none if a person ended its subscription there. Raises InvoiceMismatchError if no one has accepted
+        it yet: an invoice made at that end may already contain usage counted by Stripe.
+        """
         subscription = await self._fetch_stripe_subscription(row)
         stripe_subscription = await self._stripe.call("v1.subscriptions.retrieve", subscription)
         if stripe_subscription["status"] != CANCELED or await self._find_draft(row) is not None:
@@ -227,7 +237,7 @@ class MeteredInvoices(InvoiceItems):
         return True
 
     async def _alert_missing_draft(self, row: InvoiceRow) -> None:
-        """Raise an alert where the draft is missing 45 minutes after the period."""
+        """Raise an alert if the draft is missing 45 minutes after the period."""
         if row.failures < DRAFTED_TRIES:
             return
         alert = Alert(
@@ -241,8 +251,11 @@ class MeteredInvoices(InvoiceItems):
             await raise_once(connection, alert)
 
     async def _fetch_counted(self, row: InvoiceRow, charged: Sequence[SegmentRow]) -> Mapping[tuple[int, str], int]:
-        """Return what Stripe has counted of each segment and meter, once that is certain; raises InvoiceNotReadyError,
-        and InvoiceMismatchError where it should long have been, unless somebody has accepted the difference."""
+        """Return the quantity that Stripe has counted of each segment and meter, once it is certain.
+
+        Raises InvoiceNotReadyError, and InvoiceMismatchError if it is long overdue, unless a person has accepted the
+        difference.
+        """
         async with self._database.reading() as connection:
             is_waiting = await metered_segments.is_under_way(
                 connection, row.name, [segment.start for segment in charged]
@@ -251,7 +264,8 @@ class MeteredInvoices(InvoiceItems):
         why = "usage is on its way to Stripe"
         rows: list[Comparison] = []
         if not is_waiting:
-            await self._events.learn_names({**self._events.customers, **stripe_ids})  # Others are closed meanwhile.
+            # Other customers' invoices are closed at the same time.
+            await self._events.learn_names({**self._events.customers, **stripe_ids})
             counted: dict[tuple[int, str], int] = {}
             for segment in charged:
                 try:
@@ -264,7 +278,7 @@ class MeteredInvoices(InvoiceItems):
                     if row.accepted_why is None:
                         why, rows = str(mismatch_error), mismatch_error.rows
                         break
-                    sums = mismatch_error.accepted  # Stripe's lines charge what it has counted.
+                    sums = mismatch_error.accepted  # Stripe's lines charge the quantities that Stripe has counted.
                 counted |= {(segment.start, meter): quantity for meter, quantity in sums.items()}
             else:
                 return counted
@@ -273,7 +287,7 @@ class MeteredInvoices(InvoiceItems):
         raise InvoiceNotReadyError(why)
 
     async def _check_agreement(self, row: InvoiceRow, invoice: StripeObject, lines: Sequence[RatedLine]) -> None:
-        """Compare Stripe's lines with the rater's; lines of zero are left out, as Stripe has others of them."""
+        """Compare Stripe's lines with the rater's, without zero lines, as Stripe has different ones."""
         if row.accepted_why is None:
             invoice = await self._stripe.call("v1.invoices.retrieve", invoice["id"])
             items = await self._stripe.list_all("v1.invoices.line_items.list", invoice["id"])

@@ -1,5 +1,7 @@
-"""Alerts of one subject as one line: of the thresholds that a quota, a budget or spending has reached in a period, the
-highest, with the earlier ones inside. Pure.
+"""Alerts of one subject on one line. Pure.
+
+A quota, a budget or spending may reach several thresholds in a period. The line shows the highest threshold and folds
+the lower ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +15,7 @@ SUBJECTS: Mapping[str, Callable[[JsonDocument], tuple[object, ...]]] = {
     AlertKind.KEY_BUDGET_REACHED: lambda details: (details.get("key"), details.get("resets")),
     AlertKind.SPEND_REACHED: lambda details: (details.get("period_start"), details.get("currency")),
 }
-"""By kind what the thresholds of an alert's details are of, and in which period."""
+"""The subject and the period in an alert's details, by kind."""
 
 
 class AlertGroup(NamedTuple):
@@ -26,12 +28,12 @@ class AlertGroup(NamedTuple):
 
     @property
     def waiting(self) -> list[str]:
-        """Return the numbers of those that somebody is to acknowledge."""
+        """Return the numbers of the alerts that need an acknowledgement."""
         return [str(one["id"]) for one in (self.alert, *self.earlier) if waits(one)]
 
 
 def group_alerts(alerts: Sequence[JsonDocument]) -> list[AlertGroup]:
-    """Return alerts by their subjects; a group stands where its highest threshold stood."""
+    """Return alerts grouped by subject. A group takes the place of its highest threshold."""
     members: dict[object, list[JsonDocument]] = {}
     for one in alerts:
         members.setdefault(_find_subject(one), []).append(one)
@@ -41,7 +43,7 @@ def group_alerts(alerts: Sequence[JsonDocument]) -> list[AlertGroup]:
 
 
 def waits(alert: JsonDocument) -> bool:
-    """Return whether an alert waits for somebody to acknowledge it, which mere information never does."""
+    """Return True if an alert needs an acknowledgement. Severity `info` never does."""
     return alert["severity"] != "info" and not alert["handling"]["acknowledged_at"]
 
 

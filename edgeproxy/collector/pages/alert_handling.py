@@ -47,7 +47,7 @@ def find_choices(visit: Visit) -> dict[str, object]:
 
 
 def list_mutes(side: Side, kind: str) -> list[str]:
-    """List the durations for which a side may mute a kind of alerts."""
+    """List the durations of mutes that a side may set for a kind of alerts."""
     seconds_max = get_days_max(AlertKind(kind), side) * 86400
     return [name for name, seconds in MUTES.items() if seconds <= seconds_max]
 
@@ -72,7 +72,7 @@ async def acknowledge_alert(visit: Visit) -> web.Response:
 
 
 async def acknowledge_alerts(visit: Visit) -> web.Response:
-    """Acknowledge the ticked alerts with all alerts of their lines. The page names those that failed."""
+    """Acknowledge the ticked alerts with all alerts of their lines. The page names the failed ones."""
     ticked = [value for name, value in visit.form.items() if name.startswith(TICK)]
     numbers = parse_numbers(ticked)
     if not numbers:

@@ -1,4 +1,4 @@
-"""The lists of alerts, of operators and of customers, and the form that sends one again."""
+"""The lists of alerts for operators and customers, and the form that sends an alert again."""
 
 from collections.abc import Mapping
 
@@ -18,9 +18,9 @@ from edgeproxy.collector.pages.words import ACKNOWLEDGED, DELIVERY_STATES, NAVIG
 PATH = "/v1/alerts"
 NUMBER_DIGITS_MAX = 15
 URGENT = "urgent"
-"""The usual order: critical alerts that wait for somebody, then warnings that do, then others, the latest first."""
+"""The default order: unacknowledged critical alerts, then unacknowledged warnings, then others, latest first."""
 URGENT_MAX = 15
-"""Critical alerts that stand before the others."""
+"""Critical alerts listed before the others."""
 ABOUT: Mapping[str, str] = {
     AlertKind.BATCHES_LOST: "/console/edges",
     AlertKind.BATCHES_QUARANTINED: "/console/quarantine",
@@ -32,7 +32,7 @@ ABOUT: Mapping[str, str] = {
     AlertKind.RECONCILIATION_MISMATCH: "/console/reconciliation",
     **dict.fromkeys((kind for kind in AlertKind if kind.startswith("invoice_")), "/console/invoices"),
 }
-"""The page on which operators see what an alert is about that is about no customer."""
+"""The console page for alerts that concern no customer."""
 HANDLING = ("acknowledged_at", "acknowledged_by", "assigned_to", "muted_until")
 OWN = Listing(
     "alerts",
@@ -48,18 +48,18 @@ OWN = Listing(
         Filter("kind", N_("Kind"), {kind.value: ALERT_POLICIES[kind].summary for kind in AlertKind}),
     ),
     (Column("id", ""), Column("kind", ""), *(Column(f"handling.{name}", "") for name in HANDLING)),
-    rows_max=30,  # Each has a tick, and so have the urgent ones: a form has 50 fields at most.
+    rows_max=30,  # Each alert has a checkbox, the urgent ones too, and a form has at most 50 fields.
 )
 """The alerts of a customer."""
 ALL = OWN._replace(
     columns=(*OWN.columns, Column("customer", N_("About"))),
     filters=(*OWN.filters, Filter("customer", N_("Customer")), Filter("state", N_("Sent"), DELIVERY_STATES)),
 )
-"""The alerts as operators see them."""
+"""The alerts for operators."""
 
 
 def list_pages() -> list[Page]:
-    """Return the page of operators, and the form."""
+    """Return the operators' page and the form."""
     return [
         Page("GET", "/console/alerts", "operator", show_alerts),
         Page("POST", "/console/alerts/{alert}/replay", "operator", replay_alert),
@@ -67,7 +67,7 @@ def list_pages() -> list[Page]:
 
 
 async def show_alerts(visit: Visit) -> web.Response:
-    """Show alerts, what to do about each, and the state of its deliveries."""
+    """Show alerts, the action for each, and the state of its deliveries."""
     if visit.request.query.get("format") == "csv":
         return await send_list(visit, ALL, fetch_from(visit, ALL, PATH))
     view = await fetch_alerts(visit)
@@ -81,7 +81,7 @@ async def show_alerts(visit: Visit) -> web.Response:
 
 
 async def fetch_alerts(visit: Visit) -> ListView:
-    """Return a page of the alerts that the visitor may see, in the order that was asked for."""
+    """Return a page of the alerts that the visitor may see, in the requested order."""
     listing = ALL if visit.signed_in.who.customer is None else OWN
     fetch = fetch_from(visit, listing, PATH)
     view = await fetch_list(visit, listing, fetch)
@@ -96,14 +96,14 @@ async def fetch_alerts(visit: Visit) -> ListView:
 
 
 def rank_urgency(alert: JsonDocument) -> int:
-    """Return the place of an alert in the usual order of a page: critical ones that wait, warnings that do, others."""
+    """Return the rank of an alert in the default order: unacknowledged critical ones, then warnings, then others."""
     if alert["handling"]["acknowledged_at"] is not None:
         return 2
     return {"page": 0, "warn": 1}.get(str(alert["severity"]), 2)
 
 
 async def find_alert(visit: Visit, number: str) -> JsonDocument | None:
-    """Return the alert of this number; None where there is none."""
+    """Return the alert with this number, or None."""
     if not (number.isascii() and number.isdecimal() and 0 < len(number) <= NUMBER_DIGITS_MAX):
         return None
     body = await visit.fetch("GET", PATH, query={"cursor": str(int(number) + 1), "limit": "1"})
@@ -111,7 +111,7 @@ async def find_alert(visit: Visit, number: str) -> JsonDocument | None:
 
 
 async def replay_alert(visit: Visit) -> web.Response:
-    """Send an alert again, by a channel that has given it up."""
+    """Send an alert again through a channel that gave it up."""
     names, query = {"alert": visit.path_parameter("alert")}, {"channel": visit.form.get("channel", "")}
     await visit.fetch("POST", "/v1/alerts/{alert}/replay", names=names, query=query)
     return visit.redirect("/console/alerts", done="sent")

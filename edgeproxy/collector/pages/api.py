@@ -1,4 +1,4 @@
-"""The collector's API as pages call it: all that they show and change goes through it, by the rights of a session."""
+"""The interface from pages to the collector's API. All data of pages goes through it, with the session's rights."""
 
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol, TypedDict, TypeVar, Unpack
@@ -15,7 +15,7 @@ class ApiResponse(NamedTuple):
 
     status: int
     body: JsonDocument
-    """The JSON document, as the schema of the endpoint has it; None for another media type."""
+    """The JSON document, with the endpoint's schema; None for other media types."""
     content: bytes = b""
     """The body in bytes."""
     fields: Mapping[str, str] = {}
@@ -23,18 +23,18 @@ class ApiResponse(NamedTuple):
 
     @property
     def is_success(self) -> bool:
-        """Return whether the request succeeded."""
+        """Return True if the request succeeded."""
         return self.status < 400
 
 
 class RequestOptions(TypedDict, total=False):
-    """The parts of a request to the API that it may have."""
+    """Optional parts of a request to the API."""
 
     names: Mapping[str, str]
     """The parameters of the path."""
     query: Mapping[str, str]
     body: Mapping[str, JsonValue]
-    """The JSON object that is sent."""
+    """The JSON object to send."""
     given: bytes
     """The bytes for an endpoint that reads its body itself."""
     once: str
@@ -42,7 +42,7 @@ class RequestOptions(TypedDict, total=False):
 
 
 class ApiClient(Protocol):
-    """The endpoints of the collector, with the same roles, checks and audit entries as over HTTP."""
+    """The collector's endpoints. Roles, checks and audit entries equal those of HTTP requests."""
 
     async def ask(
         self,
@@ -52,29 +52,29 @@ class ApiClient(Protocol):
         path: str,
         **options: Unpack[RequestOptions],
     ) -> ApiResponse:
-        """Call the endpoint with this method and path template, in the session's name."""
+        """Call the endpoint with this method and path template on behalf of the session."""
 
     def deny(self, request: web.Request, actor: str | None, status: int, why: str) -> None:
         """Record in the audit log that a page was denied."""
 
     def count_visit(self, request: web.Request, what: str, per_minute: int) -> int:
-        """Count a visit of a client; return 0, or the seconds until it may come again, and then it is not counted."""
+        """Count a client's visit and return 0. Over the limit, count nothing and return the seconds to wait."""
 
     def count_page(self, session: Session) -> int:
-        """Count a page of a session's visitor; return 0, or the seconds until the next one, and it is not counted."""
+        """Count a page view and return 0. Over the limit, count nothing and return the seconds to wait."""
 
     def show_names(self, request: web.Request, session: Session | None) -> None:
-        """Let the page of a request have names in the place of pseudonyms, as far as its visitor may see them."""
+        """Make the page of a request show names instead of pseudonyms, as far as the visitor may see them."""
 
     def client(self, request: web.Request) -> str:
-        """Return the IP address of a client, or a text where a trusted proxy names none."""
+        """Return the IP address of a client, or a text if a trusted proxy names none."""
 
     def caller(self, request: web.Request) -> tuple[str, str]:
         """Return the origin and the id of a request, for the audit log."""
 
 
 class SignInDeniedError(Exception):
-    """A sign-in fails: its HTTP status, and a sentence why."""
+    """A sign-in failed. It has an HTTP status and a sentence why."""
 
     def __init__(self, status: int, why: str, actor: str | None = None) -> None:
         super().__init__(status, why)
@@ -87,14 +87,14 @@ Who = TypeVar("Who", covariant=True)
 
 
 class Issuer(Protocol[Who]):
-    """An issuer at which people sign in, by the code flow of OpenID Connect with PKCE (RFC 7636)."""
+    """An issuer for signing in with the code flow of OpenID Connect and PKCE (RFC 7636)."""
 
     async def begin(self, secret: str, back: str, *, again: bool) -> str:
-        """Return the URL to which the browser goes.
+        """Return the issuer's URL for the browser.
 
-        `secret` stays in the browser's cookie, `back` is the URL to which the issuer sends the browser. With `again`
-        the issuer asks for a second factor again. Raises SignInDeniedError.
+        `secret` stays in the browser's cookie. The issuer returns the browser to the URL `back`. With `again` it asks
+        for a second factor again. Raises SignInDeniedError.
         """
 
     async def finish(self, secret: str, back: str, query: Mapping[str, str]) -> Who:
-        """Return who signed in, by the query with which the issuer sent the browser back; raises SignInDeniedError."""
+        """Return the person who signed in, from the query of the issuer's redirect. Raises SignInDeniedError."""

@@ -18,11 +18,11 @@ from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, Q
 from edgeproxy.collector.pages.site import Page, Visit
 
 HOURS = ("1", "24", "168", "720")
-"""The hours back that can be chosen; without a choice all entries are listed."""
+"""Selectable hours back. By default all entries are listed."""
 CUSTOMER_ACTIONS = ("billing", "credits")
-"""Groups of actions whose targets are customers, by id."""
+"""Groups of actions whose target is a customer id."""
 NAMES_MAX = 10
-"""Objects of a kind whose names are fetched for a page; the others are shown by the beginning of their id."""
+"""Objects per kind whose names are fetched for a page. Others are shown by the beginning of their id."""
 LISTING = Listing(
     "entries",
     (
@@ -58,7 +58,7 @@ def list_pages() -> list[Page]:
 
 
 async def show_audit(visit: Visit) -> web.Response:
-    """Show the audit log, by default the latest entry first."""
+    """Show the audit log, latest entry first by default."""
     query = visit.request.query
     actors = (await visit.fetch("GET", "/v1/audit/actors"))["actors"]
     choices = {actor: actor.partition(":")[2] or actor for actor in (*actors, query.get("actor", "")) if actor}
@@ -93,9 +93,9 @@ async def show_audit(visit: Visit) -> web.Response:
 
 
 def choose_times(query: Query, hours: str, now: float) -> dict[str, str]:
-    """Return a query of the API for the hours before `now`, or from and to the times of the form, in UTC.
+    """Return an API query for the `hours` before `now`, or for the form's times in UTC.
 
-    What is no time is left out.
+    Invalid times are left out.
     """
     chosen = {name: value for name, value in query.items() if name not in ("from", "to")}
     if hours:
@@ -109,7 +109,7 @@ def choose_times(query: Query, hours: str, now: float) -> dict[str, str]:
 
 
 async def fetch_names(visit: Visit, rows: Sequence[JsonDocument]) -> dict[str, str]:
-    """Return the names of the customers, keys, invoices and incidents that entries know by their ids."""
+    """Return the names of customers, keys, invoices and incidents that entries refer to by id."""
     customers = {row["target"] for row in rows if ID.fullmatch(row["target"]) and is_about(row, CUSTOMER_ACTIONS)}
     owners = {row["target"].partition("/")[0] for row in rows if is_about(row, ("key",))}
     invoices = {row["target"] for row in rows if is_about(row, ("invoice",))}
@@ -144,7 +144,7 @@ async def _fetch_incident_names(visit: Visit) -> dict[str, str]:
 
 
 def is_about(row: Mapping[str, object], groups: Sequence[str]) -> bool:
-    """Return whether the action of an entry is of one of these groups."""
+    """Return True if the action of an entry belongs to one of these groups."""
     return str(row["action"]).partition(".")[0] in groups
 
 

@@ -1,4 +1,4 @@
-"""The availability of regions against its objectives, of counted checks. Pure."""
+"""The availability of regions compared with objectives, from counted checks. Pure."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,20 +9,20 @@ from edgeproxy.config.collector.pages import StatusPage
 
 DAYS = 90
 NEVER: Mapping[str, float] = {}
-"""Days over which the objectives are measured."""
+"""Days over which objectives are measured."""
 
 
 class RegionDay(NamedTuple):
     """The checks of a region on a day."""
 
     second: int
-    """The Unix second at which it begins."""
+    """The Unix second when the day begins."""
     total: int
     failed: int
 
     @property
     def available(self) -> float | None:
-        """Return the share of checks that succeeded; None: nothing was measured."""
+        """Return the share of successful checks, or None without checks."""
         return None if self.total == 0 else 1 - self.failed / self.total
 
 
@@ -35,33 +35,33 @@ class RegionAvailability(NamedTuple):
     failed: int
     fast: int
     median_ms: float | None
-    """The latency within which half of the checks were, on the last measured day."""
+    """Half of the checks on the last measured day were at most this fast."""
     p95_ms: float | None
-    """The latency within which 95 % of the checks were, on that day."""
+    """95 % of the checks on that day were at most this fast."""
     is_well: bool | None
-    """Whether the last check succeeded; None: there was none yet."""
+    """True if the last check succeeded; None without checks."""
     objective: float
-    """The share of checks that are to succeed."""
+    """The required share of successful checks."""
     fast_objective: float
     latency: float
-    """The seconds within which a check is fast."""
+    """A check within this many seconds is fast."""
     failing_since: float | None = None
-    """The Unix second of the first check that failed after one that succeeded; None: well, or not known."""
+    """The Unix second of the first failed check after a success; None: it works, or the time is unknown."""
 
     @property
     def available(self) -> float | None:
-        """Return the share of checks that succeeded; None: nothing was measured."""
+        """Return the share of successful checks, or None without checks."""
         return None if self.total == 0 else 1 - self.failed / self.total
 
     @property
     def fast_share(self) -> float | None:
-        """Return the share of successful checks that were fast; None: there was none."""
+        """Return the share of fast checks among successful ones, or None if there are none."""
         well = self.total - self.failed
         return None if well == 0 else self.fast / well
 
     @property
     def budget_left(self) -> float | None:
-        """Return the share of the error budget that is left, below 0 if overspent; None: nothing was measured."""
+        """Return the remaining share of the error budget, negative if overspent, or None without checks."""
         if self.total == 0:
             return None
         may = (1 - self.objective) * self.total
@@ -109,7 +109,7 @@ def compute_regions(
 
 
 def compute_quantile(buckets: Mapping[int, int], share: float) -> float | None:
-    """Return the latency in ms within which this share of the checks was, interpolated; None: no checks."""
+    """Return the latency in ms that this share of the checks did not exceed, interpolated, or None without checks."""
     rank, begin, before = share * sum(buckets.values()), 0.0, 0
     for end, count in sorted(buckets.items()):
         if count and before + count >= rank:

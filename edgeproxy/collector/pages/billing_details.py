@@ -1,4 +1,4 @@
-"""The portal's page on which a customer changes what is on its invoices; how it pays is shown beside its invoices."""
+"""The portal's page for changing the details on invoices. The payment method is shown with the invoices."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,9 +27,9 @@ BRANDS = {
     "unionpay": "UnionPay",
     "visa": "Visa",
 }
-"""The names of brands of cards, as they call themselves."""
+"""Card brands, in the brands' own spelling."""
 KINDS = {"link": "Link", "paypal": "PayPal", "sepa_debit": "SEPA", "us_bank_account": "ACH"}
-"""The names of payment methods without a brand."""
+"""Names of payment methods without a brand."""
 
 
 def list_pages() -> Sequence[tuple[str, str, Handler]]:
@@ -38,13 +38,13 @@ def list_pages() -> Sequence[tuple[str, str, Handler]]:
 
 
 async def find_details(visit: Visit) -> JsonDocument | None:
-    """Return the customer's billing details; None where they cannot be had."""
+    """Return the customer's billing details, or None if they are unavailable."""
     response = await visit.call("GET", "/billing/details")
     return response.body if response.is_success else None
 
 
 async def show_details(visit: Visit) -> web.Response:
-    """Show the form of what is on invoices."""
+    """Show the form of the details on invoices."""
     details = await visit.fetch("GET", "/billing/details")
     countries = sorted(((visit.reader.country(code), code) for code in COUNTRIES), key=lambda one: one[0].casefold())
     address = details["address"] or dict.fromkeys(ADDRESS_FIELDS)
@@ -52,7 +52,7 @@ async def show_details(visit: Visit) -> web.Response:
 
 
 async def change_details(visit: Visit) -> web.Response:
-    """Change what is on invoices: the fields alone that differ from what is there."""
+    """Change the details on invoices. Only changed fields are sent."""
     before = await visit.fetch("GET", "/billing/details")
     body = find_changes(before, visit.form)
     if body:
@@ -64,9 +64,9 @@ async def change_details(visit: Visit) -> web.Response:
 
 
 def find_changes(before: JsonDocument, form: Mapping[str, str]) -> JsonObject:
-    """Return the fields of a form that differ from the billing details of the API.
+    """Return the form's fields that differ from the billing details of the API.
 
-    An address without any field is none: one that is there already stays, as invoices have to have it.
+    An address without any field is ignored: invoices need an address, so an existing one stays.
     """
     written = {name: value.strip() for name, value in form.items()}
     body: JsonObject = {}
@@ -77,7 +77,7 @@ def find_changes(before: JsonDocument, form: Mapping[str, str]) -> JsonObject:
         body["email"] = email or None
     address = {name: written.get(name) or None for name in ADDRESS_FIELDS}
     if any(address.values()) and address != before["address"]:
-        # Empty texts where something has to be, so that the API says what.
+        # Required fields are sent as empty texts, so that the API names them in its error.
         body["address"] = address | {name: address[name] or "" for name in ("line1", "country")}
     number = "".join(written.get("tax_number", "").split())
     first = before["tax_numbers"][0]["value"] if before["tax_numbers"] else ""
@@ -87,6 +87,6 @@ def find_changes(before: JsonDocument, form: Mapping[str, str]) -> JsonObject:
 
 
 def describe_method(method: Mapping[str, str | None]) -> str:
-    """Return the name of a payment method of the API: the brand of a card, as it calls itself."""
+    """Return the name of a payment method of the API: a card's brand in its own spelling."""
     brand, kind = method["brand"] or "", method["type"] or ""
     return BRANDS.get(brand) or brand or KINDS.get(kind) or kind.replace("_", " ")

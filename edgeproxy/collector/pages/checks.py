@@ -1,7 +1,7 @@
-"""Checks of regions: each is requested at intervals, and the results are counted by day.
+"""Checks of regions: the collector requests each region at intervals and counts the results by day.
 
-The collector sends the request that a customer could send. A time in which no collector ran is not measured: it counts
-neither as a success nor as a failure.
+The request is one that customers could send. Times without a running collector are not measured: they count neither as
+successes nor as failures.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from edgeproxy.config.collector.pages import StatusPage, WatchedRegion
 
 PEER = HttpPeer("the region", 10.0, 64 << 10, reads_prefix=True)
 FAILED, FAST = "failed", "fast"
-"""The results of a check beside its bucket: it failed; or it was within the objective."""
+"""Results besides latency buckets: the check failed, or it was within the objective."""
 BUCKETS_MS = (10, 25, 50, 100, 200, 400, 800, 1600, 3200, 10000)
 """The upper ends of the latency buckets, in milliseconds."""
 RETENTION_DAYS = 400
 HEADERS = {"User-Agent": "edgeproxy-status"}
 
 Row = tuple[str, int, str]
-"""A region, the Unix second at which a day begins, and a result."""
+"""A region, the Unix second when a day begins, and a result."""
 
 
 class RegionChecks:
@@ -40,11 +40,11 @@ class RegionChecks:
         self._database = database
         self._settings = settings
         self._counts: Counter[Row] = Counter()
-        """The counts that are not written yet."""
+        """Counts that are not written yet."""
         self.last: dict[str, bool] = {}
-        """Whether the last check of each region succeeded."""
+        """True for each region whose last check succeeded."""
         self.failing_since: dict[str, float] = {}
-        """The Unix second of the first check of a region that failed after one that succeeded, while it fails."""
+        """For failing regions, the Unix second of the first failed check after a success."""
         self._log = log.RateLimitedLog(600.0)
 
     async def run(self) -> None:
@@ -54,7 +54,7 @@ class RegionChecks:
             while watched:
                 began = time.monotonic()
                 await asyncio.gather(*(self._check(session, name, region) for name, region in watched.items()))
-                # Where another collector began the same day, its row is there the next time.
+                # If another collector has inserted the day's row meanwhile, the next attempt updates that row.
                 failed = "checks of regions could not be written, and are the next time"
                 await run_guarded(self._log, failed, self.write(), sa.exc.IntegrityError)
                 await asyncio.sleep(max(0.0, self._settings.every - (time.monotonic() - began)))
@@ -70,7 +70,7 @@ class RegionChecks:
         self.note(name, time.time(), time.monotonic() - began if is_well else None, region.latency)
 
     def note(self, region: str, now: float, seconds: float | None, objective: float) -> None:
-        """Count the result of a check at the Unix second `now`; `seconds` is its latency, None where it failed."""
+        """Count the result of a check at the Unix second `now`. `seconds` is the latency, or None after a failure."""
         day = int(now) // DAY * DAY
         if seconds is not None:
             self.failing_since.pop(region, None)
@@ -82,12 +82,12 @@ class RegionChecks:
             self._counts[region, day, FAST] += 1
 
     async def write(self) -> None:
-        """Write the counts; where this raises, the next call writes them too."""
+        """Write the counts. If it raises, the next call writes them too."""
         counts, self._counts = self._counts, Counter()
         try:
             async with self._database.writing() as connection:
                 await add_counts(connection, counts)
-        except Exception:  # They are written the next time.
+        except Exception:  # The next call writes them.
             self._counts.update(counts)
             raise
 

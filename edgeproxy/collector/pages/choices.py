@@ -1,4 +1,4 @@
-"""What readers choose for all pages, in cookies: the language, the theme, the currency of amounts beside."""
+"""Readers' settings in cookies: language, theme, and the currency for additional amounts."""
 
 from collections.abc import Iterator
 
@@ -14,13 +14,13 @@ THEMES = frozenset({"light", "dark", "auto"})
 
 
 def find_theme(request: web.Request) -> str:
-    """Return the theme that the reader has chosen, light or dark; empty for that of the browser."""
+    """Return the reader's theme, light or dark; empty to follow the browser."""
     chosen = request.query.get("theme") or request.cookies.get(THEME_COOKIE, "")
     return chosen if chosen in THEMES - {"auto"} else ""
 
 
 def list_choices(request: web.Request) -> Iterator[tuple[str, str]]:
-    """Yield the cookies of what a request chooses."""
+    """Yield the cookies for the settings in a request's query."""
     query = request.query
     if query.get("lang") in LANGUAGES:
         yield LANGUAGE_COOKIE, query["lang"]

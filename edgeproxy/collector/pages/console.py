@@ -37,10 +37,10 @@ from edgeproxy.config.meters import MEASURES
 
 LETTERS_MAX = 25
 CHANGES_MAX = 5
-"""Latest changes of a customer that its page names."""
+"""Latest changes of a customer, shown on its page."""
 BATCHES_MAX = 50
 HOURS = ("1", "24", "168")
-"""The hours over which refusals are summed up."""
+"""Selectable hours for the sums of refusals."""
 CUSTOMER = "/console/customers/{customer}"
 QUARANTINE = "/console/quarantine"
 
@@ -85,7 +85,7 @@ def list_pages() -> list[Page]:
 
 
 def is_admin(visit: Visit) -> bool:
-    """Return whether the operator is an admin."""
+    """Return True if the operator is an admin."""
     return "admin" in visit.signed_in.who.roles
 
 
@@ -122,10 +122,9 @@ async def show_customer(visit: Visit) -> web.Response:
 
 
 async def fetch_limits(visit: Visit, names: Mapping[str, str]) -> dict[str, object]:
-    """Return the limits and quotas of a customer with what is used of them, its recent errors, and to admins its latest
-    changes.
+    """Return a customer's limits and quotas with their use, its recent errors, and for admins its latest changes.
 
-    The limits are None where the collector does not know the customer's tier.
+    The limits are None if the collector does not know the customer's tier.
     """
     access, limits, quotas, errors, changes = await asyncio.gather(
         visit.call("GET", "/v1/customers/{customer}/access", names=names),
@@ -147,7 +146,7 @@ async def fetch_limits(visit: Visit, names: Mapping[str, str]) -> dict[str, obje
 
 
 async def fetch_changes(visit: Visit, customer: str) -> list[JsonDocument]:
-    """Return the latest changes of a customer; none for those who do not see the audit log."""
+    """Return the latest changes of a customer, or none if the operator may not see the audit log."""
     if not is_admin(visit):
         return []
     query = {"target": customer, "order": "newest", "limit": str(CHANGES_MAX)}
@@ -156,7 +155,7 @@ async def fetch_changes(visit: Visit, customer: str) -> list[JsonDocument]:
 
 
 async def fetch_purchases(visit: Visit, customer: str) -> dict[str, object]:
-    """Return the plan and the credits of a customer; None where there are none, or this operator may not see them."""
+    """Return a customer's plan and credits. A value is None if missing or if this operator may not see it."""
     billing = visit.site.settings_now().billing
     values: dict[str, object] = {"plan": None, "credits": None, "may_see_money": False, "cancellation": None}
     if billing is not None and visit.signed_in.who.roles & INVOICE_READERS:
@@ -213,7 +212,7 @@ async def remove_contact(visit: Visit) -> web.Response:
 
 
 async def delete_customer(visit: Visit) -> web.Response:
-    """Begin to delete a customer; the form has to repeat its name."""
+    """Begin to delete a customer. The form must repeat its name."""
     customer = visit.path_parameter("customer")
     name = await find_display_name(visit.site.database, customer)
     if visit.form.get("name", "").strip() != name:
@@ -223,7 +222,7 @@ async def delete_customer(visit: Visit) -> web.Response:
 
 
 async def restore_customer(visit: Visit) -> web.Response:
-    """Take back the deletion of a customer."""
+    """Cancel the deletion of a customer."""
     names = {"customer": visit.path_parameter("customer")}
     await visit.fetch("POST", "/v1/customers/{customer}/restore", names=names)
     return visit.redirect(format_path(CUSTOMER, **names), done="restored")
@@ -239,7 +238,7 @@ async def create_key(visit: Visit) -> web.Response:
 
 
 async def show_refusals(visit: Visit) -> web.Response:
-    """Show the customers that are refused most, by limit, and how many refusals the edges were not certain of."""
+    """Show the customers with most refusals, by limit, and the number of refusals that edges were uncertain of."""
     hours = visit.request.query.get("hours", "24")
     response = await visit.call("GET", "/v1/refusals", query={"hours": hours if hours in HOURS else "24"})
     return visit.render_report("refusals.html", response, hours=hours, choices=HOURS)
@@ -272,7 +271,7 @@ async def replay_batch(visit: Visit) -> web.Response:
 
 
 async def replay_letter(visit: Visit) -> web.Response:
-    """Replay a rejected event, as the form has it."""
+    """Replay a rejected event with the form's text."""
     names = {"letter": visit.path_parameter("letter")}
     event = visit.form.get("event", "").strip().encode()
     await visit.fetch("POST", "/v1/dead-letters/{letter}/replay", names=names, given=event)
@@ -296,8 +295,7 @@ async def fetch_incidents(visit: Visit) -> list[Incident]:
 
 
 async def show_incidents(visit: Visit) -> web.Response:
-    """Show the incidents, those that go on first, with forms that begin and update them; one that is begun may be
-    because of an `alert`."""
+    """Show the incidents, ongoing ones first, with forms to begin and update them. An `alert` may be the cause."""
     parts = list(visit.site.settings.status.watched)
     may = is_admin(visit) or "support" in visit.signed_in.who.roles
     alert = await alerts.find_alert(visit, visit.request.query.get("alert", ""))
@@ -312,12 +310,12 @@ async def show_incidents(visit: Visit) -> web.Response:
 
 
 async def begin_incident(visit: Visit) -> web.Response:
-    """Begin an incident; the alert that is its cause is acknowledged by it."""
+    """Begin an incident, and acknowledge the alert that caused it."""
     form = visit.form
     chosen = [name for name in visit.site.settings.status.watched if form.get(f"region-{name}") == "on"]
     body = {name: form.get(name, "") for name in ("severity", "title", "message")} | {"regions": chosen}
     incident = await visit.fetch("POST", "/v1/incidents", body=body, once=keys.read_idempotency_key(visit))
-    if alert := form.get("alert"):  # Where somebody has acknowledged it already, that stays.
+    if alert := form.get("alert"):  # An earlier acknowledgement stays.
         why = {"why": f"incident {incident['id']}"}
         await visit.call("POST", "/v1/alerts/{alert}/acknowledge", names={"alert": alert}, body=why)
     return visit.redirect("/console/incidents", done="told")

@@ -1,4 +1,4 @@
-"""The words of single pages of the console for the API's values, in English."""
+"""Texts for the API's values on single pages of the console, in English."""
 
 from edgeproxy.collector.languages.marks import N_
 
@@ -17,7 +17,7 @@ MATCHES = {
     "email": N_("the address of a contact"),
     "domain": N_("the domain of a contact"),
 }
-"""What a search has found of a customer."""
+"""The field of a customer that matched a search."""
 PRICE_TERMS = {
     "fee": N_("Fee a month"),
     "year_fee": N_("Fee a year"),

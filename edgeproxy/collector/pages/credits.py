@@ -18,13 +18,13 @@ MILLICREDITS_PER_CENT = 10_000
 
 
 class StatementLineView(TypedDict):
-    """A line of a statement, as far as it is read here."""
+    """A statement line. Only the fields of the API that pages read."""
 
     millicredits: int
 
 
 class StatementView(TypedDict):
-    """A statement of the API, as far as it is read here; amounts are millicredits."""
+    """A statement. Only the fields of the API that pages read; amounts are millicredits."""
 
     opening: int
     lines: list[StatementLineView]
@@ -70,13 +70,13 @@ async def show_credits(visit: Visit) -> web.Response:
 
 
 def get_terms(visit: Visit) -> Credits | None:
-    """Return the terms of credits; None where none are sold."""
+    """Return the terms of credits, or None if they are not sold."""
     billing = visit.site.settings_now().billing
     return None if billing is None else billing.credits
 
 
 async def buy_credits(visit: Visit) -> web.Response:
-    """Begin a purchase of credits; the page links to Stripe, where it is paid."""
+    """Begin a purchase of credits. The page links to Stripe for the payment."""
     terms, currency = get_terms(visit), (await visit.fetch("GET", "/billing/balance"))["currency"]
     if terms is None or not terms.list_packages(currency):
         raise PageError(409, f"no credits are sold in {currency.upper()}")
@@ -94,15 +94,14 @@ async def buy_credits(visit: Visit) -> web.Response:
 
 
 def parse_purchase(written: str, currency: str, bounds: tuple[int, int]) -> int:
-    """Return the smallest units of an amount that can be bought, with a point or a comma before its places; raises
-    PageError."""
+    """Return an entered amount in smallest units, with a decimal point or comma. Raises PageError if not for sale."""
     least, most = bounds
     try:
         amount = Decimal(written.strip().replace(",", "."))
         cents = amount.scaleb(DECIMALS[currency])
         if cents.is_finite() and least <= cents <= most and cents % get_payable_unit(currency) == 0:
             return int(cents)
-    except ArithmeticError:  # Of what is no number, or one that no memory holds.
+    except ArithmeticError:  # The text is no number, or the number is too large for memory.
         pass
     span = f"from {to_decimal(least, currency):f} to {to_decimal(most, currency):f} {currency.upper()}"
     step = to_decimal(get_payable_unit(currency), currency)
@@ -117,7 +116,7 @@ async def open_receipt(visit: Visit) -> web.Response:
 
 
 async def show_statement(visit: Visit) -> web.Response:
-    """Show the statement of a month; `.csv` or `.pdf` after the month sends it as a file."""
+    """Show the statement of a month. A suffix `.csv` or `.pdf` of the month sends it as a file."""
     month = visit.path_parameter("month")
     response = await visit.require("GET", "/billing/statements/{month}", names={"month": month})
     if response.body is None:

@@ -11,11 +11,11 @@ from edgeproxy.config.collector.currency_units import DECIMALS, USD, get_payable
 
 CREDITS = "/console/customers/{customer}/credits"
 ROWS_MAX = 24
-"""Purchases, and consumptions, of a page."""
+"""Purchases per page, and consumptions per page."""
 AMOUNT_MAX = 10**7
-"""The largest amount that a form may have, in whole units of a currency."""
+"""The largest amount in a form, in whole units of a currency."""
 PLACES = 4
-"""Places of a smallest unit that millicredits have."""
+"""Decimal places of a smallest unit that millicredits have."""
 
 
 def list_pages() -> list[Page]:
@@ -31,7 +31,7 @@ def list_pages() -> list[Page]:
 
 
 async def show_credits(visit: Visit) -> web.Response:
-    """Show the balance, and a page of consumptions, or of purchases where the query says so."""
+    """Show the balance with a page of consumptions or, if the query says so, of purchases."""
     customer, of_purchases = visit.path_parameter("customer"), "purchases" in visit.request.query
     page = {"limit": str(ROWS_MAX)}
     if cursor := visit.request.query.get("cursor"):
@@ -64,19 +64,19 @@ async def give_credits(visit: Visit) -> web.Response:
 
 
 async def withdraw_credits(visit: Visit) -> web.Response:
-    """Take back credits that were given and are unspent."""
+    """Withdraw unspent gift credits."""
     return await _adjust(visit, {"millicredits": -_read_amount(visit)}, "credits-withdrawn")
 
 
 async def reverse_consumption(visit: Visit) -> web.Response:
-    """Reverse usage that credits have paid for."""
+    """Reverse usage that was paid for with credits."""
     consumption = visit.form.get("consumption", "")
     body: JsonObject = {"millicredits": _read_amount(visit), "consumption": consumption}
     return await _adjust(visit, body, "usage-reversed")
 
 
 async def refund_purchase(visit: Visit) -> web.Response:
-    """Pay back a purchase, or a part of it; without an amount all that is unspent."""
+    """Refund a purchase or a part of it. Without an amount all unspent credits are refunded."""
     body: JsonObject = {"purchase": visit.form.get("purchase", ""), "why": visit.form.get("why", "")}
     if visit.form.get("amount", "").strip():
         body["millicredits"] = _read_amount(visit)
@@ -95,7 +95,7 @@ def _return(visit: Visit, done: str) -> web.Response:
 
 
 def _read_amount(visit: Visit) -> int:
-    """Return a form's amount in millicredits, in the currency of the credits that the form has; raises PageError."""
+    """Return a form's amount in millicredits, in the currency of its credits. Raises PageError."""
     currency = visit.form.get("currency", USD)
     if currency not in DECIMALS:
         raise PageError(422, "the form has a currency that no credits have")
@@ -103,12 +103,12 @@ def _read_amount(visit: Visit) -> int:
 
 
 def parse_credits(written: str, currency: str) -> int:
-    """Return the millicredits of an amount in a currency, such as 12.34; raises PageError."""
+    """Return the millicredits of an amount in a currency, for example 12.34. Raises PageError."""
     try:
         amount = Decimal(written.strip())
         millicredits = amount.scaleb(DECIMALS[currency] + PLACES)
         if amount.is_finite() and 0 < amount <= AMOUNT_MAX and millicredits == int(millicredits):
             return int(millicredits)
-    except ArithmeticError:  # Of what is no number, or one that no memory holds.
+    except ArithmeticError:  # The text is no number, or the number is too large for memory.
         pass
     raise PageError(422, f"write the amount in {currency.upper()}, such as {to_decimal(1234, currency)}")

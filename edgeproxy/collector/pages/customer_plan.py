@@ -34,7 +34,7 @@ async def show_plan(visit: Visit) -> web.Response:
 
 
 async def preview_change(visit: Visit) -> web.Response:
-    """Show the cost of a change, without making it."""
+    """Show the cost of a change without making it."""
     held = await _find_subscription(visit)
     body = _parse_change(visit, held)
     preview = await visit.fetch("POST", "/billing/subscription/preview", query=_get_query(visit), body=body)
@@ -51,14 +51,14 @@ async def change_plan(visit: Visit) -> web.Response:
 
 
 async def put_coupon(visit: Visit) -> web.Response:
-    """Give the subscription a coupon, from the running period on."""
+    """Give the subscription a coupon from the current period on."""
     body: JsonObject = {"coupon": visit.form.get("coupon", "").strip()}
     await visit.fetch("PUT", "/billing/subscription/coupon", query=_get_query(visit), body=body)
     return _redirect(visit, "changed")
 
 
 async def remove_coupon(visit: Visit) -> web.Response:
-    """End the coupon of the subscription with the running period."""
+    """End the subscription's coupon with the current period."""
     await visit.fetch("DELETE", "/billing/subscription/coupon", query=_get_query(visit))
     return _redirect(visit, "changed")
 
@@ -71,7 +71,7 @@ async def end_plan(visit: Visit) -> web.Response:
 
 
 async def keep_plan(visit: Visit) -> web.Response:
-    """Keep the plan that was to end or to change."""
+    """Keep the plan despite a scheduled end or change."""
     held = await visit.fetch("GET", "/billing/subscription", query=_get_query(visit))
     await visit.fetch("PUT", "/billing/subscription", query=_get_query(visit), body={"plan": held["plan"]})
     return _redirect(visit, "kept")
@@ -95,7 +95,7 @@ async def _render(visit: Visit, **values: object) -> web.Response:
 
 
 async def _find_subscription(visit: Visit) -> JsonDocument | None:
-    """Return the customer's subscription, or None; raises PageError."""
+    """Return the customer's subscription, or None. Raises PageError."""
     response = await visit.call("GET", "/billing/subscription", query=_get_query(visit))
     if not response.is_success and response.status != 404:
         raise PageError(response.status, str(response.body.get("detail", "")))
@@ -103,7 +103,7 @@ async def _find_subscription(visit: Visit) -> JsonDocument | None:
 
 
 def _parse_change(visit: Visit, held: JsonDocument | None) -> JsonObject:
-    """Return the body of the change that a form asks for; raises PageError."""
+    """Return the API body for a form's change. Raises PageError."""
     body = parse_change(visit, held)
     if held is not None and (when := visit.form.get("when")) in WHENS:
         body["when"] = when

@@ -8,7 +8,7 @@ from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, s
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 
 CUSTOMERS_MAX = 50
-"""Customers that a search finds."""
+"""Most customers in a search result."""
 SEARCH = "/console/search"
 CUSTOMER = "/console/customers/{customer}"
 LISTING = Listing(
@@ -49,7 +49,7 @@ async def show_customers(visit: Visit) -> web.Response:
 
 
 async def search_customers(visit: Visit) -> web.Response:
-    """Show the customers that a text may mean; the only one is opened. The text, maybe a key, is in no URL."""
+    """Show the customers that match a text. A single match is opened. The text may be a key, so it is in no URL."""
     search = visit.form.get("q", "").strip()
     if not search:
         return visit.redirect("/console/customers")
@@ -64,7 +64,7 @@ async def search_customers(visit: Visit) -> web.Response:
 
 
 def mark_match(text: str, search: str) -> tuple[str, str, str]:
-    """Return a text in three: what comes before the part that was searched for, the part, and what comes after it."""
+    """Split a text into the parts before, at and after the searched text."""
     begin = text.lower().find(search.lower())
     if begin < 0:
         return text, "", ""

@@ -1,4 +1,4 @@
-"""The console's page of an edge: whether it is late and why, its last batch, and its traffic of the last hour."""
+"""The console's page of an edge: its delay with the reason, its last batch, and its traffic in the last hour."""
 
 import time
 from typing import NamedTuple
@@ -20,13 +20,13 @@ class EdgeTraffic(NamedTuple):
 
     rates: Rates
     seconds: list[int]
-    """The Unix seconds at which the minutes begin."""
+    """The Unix seconds when the minutes begin."""
     minutes: list[Rates | None]
-    """Each minute; None where the edge has not reported it."""
+    """Rates by minute; None for minutes that the edge has not reported."""
 
     @property
     def last(self) -> int | None:
-        """Return the Unix second at which the last reported minute begins."""
+        """Return the Unix second when the last reported minute begins."""
         there = [second for second, rates in zip(self.seconds, self.minutes, strict=True) if rates is not None]
         return there[-1] if there else None
 
@@ -54,7 +54,7 @@ async def show_edge(visit: Visit) -> web.Response:
 
 
 def compute_traffic(total: TrafficView, rows: list[TrafficView], until: int) -> EdgeTraffic:
-    """Compute the traffic of the hour before a Unix second, of the edge's sums and its minutes."""
+    """Compute the traffic of the hour before the Unix second `until`, from the edge's sum and its minutes."""
     seconds = list(range(until - HOUR, until, MINUTE))
     minutes = {find_start(row): compute_rates(row, MINUTE) for row in rows}
     return EdgeTraffic(compute_rates(total, HOUR), seconds, [minutes.get(second) for second in seconds])

@@ -1,4 +1,4 @@
-"""The console's list of edges: how far each is behind, and what is missing of it."""
+"""The console's list of edges: the delay of each, and its missing data."""
 
 import time
 from typing import Literal
@@ -15,9 +15,9 @@ from edgeproxy.collector.pages.site import Page, Visit
 
 EDGES = "/console/edges"
 LATE_SECONDS = 120
-"""An edge that is further behind is shown as late: it ships every few seconds."""
+"""Edges with a longer delay are late, because edges ship every few seconds."""
 GAPS_MAX = 5
-"""Gaps of an edge that are shown."""
+"""Gaps shown per edge."""
 Lateness = Literal["unread", "silent", "behind"]
 LISTING = Listing(
     "edges",
@@ -40,13 +40,13 @@ LISTING = Listing(
 
 
 class BatchView(TypedDict):
-    """The last batch of an edge, as far as it is read here."""
+    """The last batch of an edge. Only the fields of the API that pages read."""
 
     received: str
 
 
 class EdgeView(TypedDict):
-    """An edge of `GET /v1/edges`, as far as it is read here; templates read more fields."""
+    """An edge of `GET /v1/edges`. Only the fields that this page reads; templates read more."""
 
     edge: str
     region: str | None
@@ -63,12 +63,12 @@ def list_pages() -> list[Page]:
 
 
 def is_late(edge: EdgeView) -> bool:
-    """Return whether an edge lags by more than LATE_SECONDS, or was never read."""
+    """Return True if an edge lags by more than LATE_SECONDS, or was never read."""
     return edge["lag_s"] is None or edge["lag_s"] > LATE_SECONDS
 
 
 async def show_edges(visit: Visit) -> web.Response:
-    """Show a page of edges, and of each region how many there are."""
+    """Show a page of edges, and the number of edges per region."""
     now = time.time()
     all_edges: list[EdgeView] = (await visit.fetch("GET", "/v1/edges"))["edges"]
     rows = [describe_edge(edge, now) for edge in sorted(all_edges, key=lambda edge: edge["edge"])]
@@ -84,7 +84,7 @@ async def show_edges(visit: Visit) -> web.Response:
 
 
 def find_lateness(edge: EdgeView, now: float) -> Lateness | None:
-    """Return why an edge is late: it was never read, is silent, or ships what is old; None where it is not."""
+    """Return why an edge is late: never read, silent, or shipping old data; None if it is not late."""
     last = edge["last"]
     if edge["lag_s"] is None or last is None:
         return "unread"
@@ -94,7 +94,7 @@ def find_lateness(edge: EdgeView, now: float) -> Lateness | None:
 
 
 def describe_edge(edge: EdgeView, now: float) -> dict[str, object]:
-    """Return an edge with its state and its counts, as lists and its page have it."""
+    """Return an edge with its state and its counts, for lists and its page."""
     state = "retired" if edge["retired"] else "late" if is_late(edge) else "well"
     counts = {"gap_count": len(edge["gaps"]), "quarantine_count": len(edge["quarantined"])}
     lateness = None if edge["retired"] else find_lateness(edge, now)

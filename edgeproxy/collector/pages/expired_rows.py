@@ -1,5 +1,6 @@
-"""Rows of pages whose time is over: who signed in, asked for a link or did not confirm an address is deleted soon
-after, also where nobody comes whose own row would have them deleted.
+"""Expired sessions, sign-in links and unconfirmed addresses are deleted soon after they expire.
+
+New rows also trigger this deletion. The job works when there are no visitors.
 """
 
 import time
@@ -20,7 +21,7 @@ FAILURE = "sessions and links that are over could not be deleted; none of them c
 
 
 async def delete_expired(connection: AsyncConnection, now: float) -> None:
-    """Delete rows whose time is over at a Unix second."""
+    """Delete rows that have expired at a Unix second."""
     at = int(now)
     await connection.execute(sa.delete(sessions).where(match_expired_sessions(at)))
     await connection.execute(sa.delete(sign_in_links).where(match_expired_links(at)))
@@ -36,7 +37,7 @@ class ExpiredRowsJob:
         self._database = database
 
     async def run(self) -> None:
-        """Delete what is over every ROUND_SECONDS, for ever."""
+        """Delete expired rows every ROUND_SECONDS, until cancelled."""
         await repeat(Job("expired-sign-ins", ROUND_SECONDS, FAILURE, self._step), log.RateLimitedLog(60.0))
 
     async def _step(self) -> None:

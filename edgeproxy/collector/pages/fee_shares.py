@@ -1,4 +1,4 @@
-"""The part of a plan's fee that a line of an invoice charges or gives back. Pure."""
+"""The part of a plan's fee that an invoice line charges or returns. Pure."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -10,11 +10,11 @@ from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.units import DAY_SECONDS
 
 MONTHS, YEARS = range(28, 32), range(365, 367)
-"""The days that a paid month or year can have."""
+"""Possible lengths of a paid month or year, in days."""
 
 
 class FeeShare(NamedTuple):
-    """A number of days of those that a fee is for."""
+    """Some of the days that a fee covers."""
 
     days: float
     """Rounded to a tenth."""
@@ -24,7 +24,7 @@ class FeeShare(NamedTuple):
 
 
 def find_fee_share(plans: Mapping[str, Plan], line: JsonDocument, currency: str) -> FeeShare | None:
-    """Return which part of which fee a proration is; None where the plan is gone, or the amount does not say it."""
+    """Return the part of the fee in a proration; None if the plan is gone or the amount fits no or several parts."""
     plan = plans.get(line["plan"])
     if plan is None or currency not in plan.currencies:
         return None

@@ -1,4 +1,4 @@
-"""Forms as browsers send them, and the check that one of our pages sent them."""
+"""Forms from browsers, and the check that one of our pages sent them."""
 
 import asyncio
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ from aiohttp import web
 
 FORM_BYTES_MAX = 128 << 10
 FIELDS_MAX = 2000
-"""Fields of a form: prices have one for each amount of each plan."""
+"""Most fields of a form. The form of prices has one per amount and plan."""
 FORM_SECONDS_MAX = 10.0
 MEDIA = "application/x-www-form-urlencoded"
 PORTS = {"http": ":80", "https": ":443"}
 
 
 class InvalidFormError(Exception):
-    """A form cannot be used: the HTTP status, and a sentence why."""
+    """A form is invalid. It has an HTTP status and a sentence why."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(status, why)
@@ -24,7 +24,7 @@ class InvalidFormError(Exception):
 
 
 async def parse_form(request: web.Request) -> dict[str, str]:
-    """Return the fields of a form; raises InvalidFormError."""
+    """Return the fields of a form. Raises InvalidFormError."""
     if request.content_type != MEDIA:
         raise InvalidFormError(415, f"send {MEDIA}")
     pieces, size = [], 0
@@ -41,20 +41,20 @@ async def parse_form(request: web.Request) -> dict[str, str]:
         fields = parse_qsl(
             b"".join(pieces).decode(), keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict"
         )
-    except ValueError:  # Of UTF-8 too.
+    except ValueError:  # Also for invalid UTF-8.
         raise InvalidFormError(400, "the form cannot be read") from None
     return {name: value.replace("\r\n", "\n") for name, value in fields}
 
 
 def normalize_origin(url: str) -> str:
-    """Return the origin of a URL as browsers write it in `Origin`."""
+    """Return the origin of a URL in the form of the `Origin` field."""
     scheme = url.partition("://")[0]
     return url.rstrip("/").removesuffix(PORTS.get(scheme, ":"))
 
 
 def is_same_origin(fields: Mapping[str, str], origins: frozenset[str]) -> bool:
-    """Return whether one of our pages sent a request, by the header fields that browsers set.
+    """Return True if one of our pages sent a request, judged by header fields that browsers set.
 
-    All browsers send `Origin` with a form; a request without it comes from no page.
+    All browsers send `Origin` with a form, so a request without it was not sent by a page.
     """
     return fields.get("Sec-Fetch-Site", "same-origin") == "same-origin" and fields.get("Origin") in origins

@@ -1,4 +1,4 @@
-"""The first request with a key: commands to copy, and whether it has arrived; and the reference of the owner's API."""
+"""The first request with a key: commands to copy, and whether it has arrived. Also the reference of the owner's API."""
 
 from aiohttp import web
 
@@ -12,7 +12,7 @@ NOTHING = "there is no such page"
 
 
 def list_pages() -> list[Page]:
-    """Return the pages with first steps and of the reference."""
+    """Return the pages with first steps and the reference."""
     return [
         Page("GET", ROOT, "customer", show_first_steps),
         Page("GET", DOCS, "customer", show_reference),
@@ -21,9 +21,9 @@ def list_pages() -> list[Page]:
 
 
 def build_values(visit: Visit, key: JsonDocument | None) -> dict[str, object]:
-    """Return the values of a page with commands; with the secret of `key` where it has one, as a new one does.
+    """Return the values of a page with commands. A new key's secret is included if `key` has it.
 
-    There are no commands for operators, and none where the settings do not say what API it is.
+    Operators get no commands. Without settings for the API there are none either.
     """
     api = visit.site.settings.api
     if api is None or visit.signed_in.who.customer is None:
@@ -34,7 +34,7 @@ def build_values(visit: Visit, key: JsonDocument | None) -> dict[str, object]:
 
 
 async def show_first_steps(visit: Visit) -> web.Response:
-    """Show commands without a secret, and whether the key in the query was used, else whether any was."""
+    """Show commands without a secret, and whether the key in the query was used. Without a key, any key counts."""
     if visit.site.settings.api is None:
         raise PageError(404, NOTHING)
     names, query = {"customer": visit.customer}, {"limit": "1", "sort": "-last_used_on"}
@@ -52,7 +52,7 @@ async def show_reference(visit: Visit) -> web.Response:
 
 
 async def show_operation(visit: Visit) -> web.Response:
-    """Show one operation: what it takes, what it answers, and a command."""
+    """Show an operation: parameters, answers and a command."""
     reference = _get_reference(visit)
     operation = reference.find(visit.path_parameter("operation"))
     if operation is None:
@@ -74,7 +74,7 @@ def _get_url(visit: Visit) -> str:
 
 
 def _build_commands(visit: Visit, operation: ApiOperation) -> dict[str, str]:
-    """Return the command of an operation, whose path may be anything: nothing of it ends the quotes of a shell."""
+    """Return the command of an operation. The path is untrusted: characters that could end shell quotes are removed."""
     api = visit.site.settings.api
     assert api is not None
     path = "".join(char for char in operation.path if char.isprintable() and char not in "'\"\\`$ ")

@@ -1,7 +1,7 @@
-"""Forms that met an ended session, or one without a second factor: held until their sender has signed in again.
+"""Forms that met an ended session or lacked a second factor. They are kept until the sender has signed in again.
 
-Only what a form of a session has is held, sealed to the person who sent it, for HELD_SECONDS; of secrets nothing. It is
-shown again, and never sent by itself.
+A form is kept for HELD_SECONDS, encrypted and bound to its sender, and without secrets. Only forms of sessions are
+kept. A kept form is displayed again, but never sent automatically.
 """
 
 import secrets
@@ -18,9 +18,9 @@ from edgeproxy.collector.pages.sessions import SignedIn, compute_digest
 
 HELD_SECONDS = 600
 FORMS_PER_PERSON_MAX = 3
-"""Held forms of one person at most; a further one drops the others."""
+"""Most held forms of one person. A further form replaces them all."""
 SECRET_FIELDS = frozenset({"form", "once", "password", "secret", "token", "key", "q", "jwk"})
-"""Fields that are neither held nor shown again: for a search, `q`, people paste keys, and as `jwk` a private key."""
+"""Fields that are neither held nor shown again. People paste keys into a search (`q`), or a private key as `jwk`."""
 TABLE = held_forms.name
 columns = held_forms.c
 
@@ -29,7 +29,7 @@ class HeldForm(NamedTuple):
     """A form that was not applied."""
 
     page: str
-    """The path, with its query, of the page that has it."""
+    """The path and query of the form's page."""
     action: str
     fields: Mapping[str, str]
 
@@ -40,12 +40,12 @@ def select_fields(fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def match_expired(at: int) -> sa.ColumnElement[bool]:
-    """Match forms that nobody can send any more at a Unix second."""
+    """Match forms that have expired at a Unix second."""
     return columns.ends_at <= at
 
 
 async def hold_form(connection: AsyncConnection, who: SignedIn, form: HeldForm, now: float) -> str:
-    """Hold a form for the person who sent it; return its secret."""
+    """Hold a form for its sender and return the secret for retrieving it."""
     own = match_value(connection, TABLE, "label", who.label) & columns.customer.is_not_distinct_from(who.customer)
     count = (await connection.execute(sa.select(sa.func.count()).select_from(held_forms).where(own))).scalar_one()
     expired = match_expired(int(now))
@@ -65,7 +65,7 @@ async def hold_form(connection: AsyncConnection, who: SignedIn, form: HeldForm, 
 
 
 async def find_form(connection: AsyncConnection, secret: str, who: SignedIn, now: float) -> HeldForm | None:
-    """Return the form with this secret, if this person sent it and it is held still."""
+    """Return the form with this secret, if this person sent it and it has not expired."""
     mine = match_value(connection, TABLE, "label", who.label) & columns.customer.is_not_distinct_from(who.customer)
     held = (columns.sha256 == compute_digest(secret)) & (columns.ends_at > int(now))
     rows = await fetch_rows(connection, TABLE, sa.select(held_forms).where(held, mine))
@@ -76,5 +76,5 @@ async def find_form(connection: AsyncConnection, secret: str, who: SignedIn, now
 
 
 async def drop_form(connection: AsyncConnection, secret: str) -> None:
-    """Drop the form with this secret, whoever sent it."""
+    """Delete the form with this secret, independently of its sender."""
     await connection.execute(sa.delete(held_forms).where(columns.sha256 == compute_digest(secret)))

@@ -1,4 +1,4 @@
-"""The Atom feed (RFC 4287) of incidents and of planned maintenance: an entry for each update, the latest first."""
+"""The Atom feed (RFC 4287) of incidents and planned maintenance. Each update is an entry, latest first."""
 
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -9,11 +9,11 @@ from edgeproxy.collector.pages.maintenance import Maintenance
 ENTRIES_MAX = 50
 ATOM = "http://www.w3.org/2005/Atom"
 NEVER_UPDATED = "2026-01-01T00:00:00Z"
-"""`updated`, which Atom requires, of a feed without entries."""
+"""`updated` of a feed without entries. Atom requires the element."""
 
 
 class FeedUpdate(NamedTuple):
-    """An update, with its number, counted from the oldest of its incident or maintenance."""
+    """An update with its number, counted from the oldest one of its incident or maintenance."""
 
     at: str
     about: str
@@ -24,7 +24,7 @@ class FeedUpdate(NamedTuple):
 
 
 def render_feed(name: str, url: str, incidents: list[Incident], maintenance: list[Maintenance]) -> bytes:
-    """Return the feed of a status page with this name, whose site is at `url`."""
+    """Return the feed of the status page `name` whose site is at `url`."""
     ElementTree.register_namespace("", ATOM)
     feed = ElementTree.Element(f"{{{ATOM}}}feed")
     updates = _list_updates(incidents, maintenance)
@@ -73,7 +73,7 @@ def _list_updates(incidents: list[Incident], maintenance: list[Maintenance]) -> 
 
 
 def _add(parent: ElementTree.Element, name: str, text: str = "", **attributes: str) -> ElementTree.Element:
-    """Add an element of Atom. Characters that XML cannot have become U+FFFD."""
+    """Add an Atom element. Characters that XML forbids become U+FFFD."""
     element = ElementTree.SubElement(parent, f"{{{ATOM}}}{name}", attributes)
     element.text = "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text) or None
     return element

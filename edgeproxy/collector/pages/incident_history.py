@@ -1,4 +1,4 @@
-"""The incidents of a month on a public page of their own, also of months that the status page shows no more."""
+"""The incidents of a month on their own public page. It also has months that the status page no longer shows."""
 
 import re
 import time
@@ -18,11 +18,11 @@ MONTH = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
 MONTHS_MAX = 60
 """Months back from this one that are shown."""
 FRESH_SECONDS = 60.0
-"""Seconds for which a month is answered from memory: anybody may ask, and as often as they like."""
+"""Seconds for which a month is served from memory, because anyone may request it at any rate."""
 
 
 class MonthIncidents(NamedTuple):
-    """The incidents that began in a month, as they were at a Unix second."""
+    """The incidents that began in a month, read at the Unix second `at`."""
 
     at: float
     incidents: list[Incident]
@@ -33,14 +33,14 @@ class IncidentHistory:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._months: dict[str, MonthIncidents] = {}  # At most MONTHS_MAX + 1, and those of months gone by meanwhile.
+        self._months: dict[str, MonthIncidents] = {}  # At most MONTHS_MAX + 1 recent months and some older ones.
 
     def pages(self) -> list[Page]:
         """Return the page."""
         return [Page("GET", PATH, "anyone", self.show_month, STATUS)]
 
     async def show_month(self, visit: Visit) -> web.Response:
-        """Show the incidents of a month; of this one, where none is named."""
+        """Show the incidents of a month, by default of the current one."""
         now = time.time()
         newest = time.strftime("%Y-%m", time.gmtime(now))
         oldest = shift_month(newest, -MONTHS_MAX)

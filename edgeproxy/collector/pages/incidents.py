@@ -23,13 +23,13 @@ from edgeproxy.config.collector.regions import REGIONS_MAX
 from edgeproxy.config.field_types import Name
 
 DAYS = 90
-"""Days of which incidents are listed."""
+"""Days back that are listed."""
 LISTED_MAX = 100
 UPDATES_MAX = 100
-"""Updates of an incident at most."""
+"""Most updates of an incident."""
 RESOLVED = "resolved"
 MAINTENANCE = "maintenance"
-"""The severity of rows that are planned maintenance, and no incidents."""
+"""The severity of rows for planned maintenance, which are no incidents."""
 NOT_FOUND = "there is no such incident"
 Severity = Literal["P0", "P1", "P2", "P3"]
 State = Literal["investigating", "identified", "monitoring", "resolved"]
@@ -112,11 +112,11 @@ class IncidentRow(NamedTuple):
 
 
 UpdateRow = sa.Row[tuple[object, ...]]
-"""An update, of an incident or of maintenance: `at` is in Unix seconds, beside `state` and `message`."""
+"""An update of an incident or of maintenance: `at` in Unix seconds, `state` and `message`."""
 
 
 async def list_incidents(connection: AsyncConnection, now: float) -> list[Incident]:
-    """Return the incidents of DAYS and those that go on, latest first."""
+    """Return ongoing incidents and those of the last DAYS days, latest first."""
     columns = incidents.c
     lately = (columns.severity != MAINTENANCE) & (
         columns.ended_at.is_(None) | (columns.began_at >= int(now) - DAYS * 86400)
@@ -128,7 +128,7 @@ async def list_incidents(connection: AsyncConnection, now: float) -> list[Incide
 
 
 async def list_begun(connection: AsyncConnection, since: int, until: int) -> list[Incident]:
-    """Return the incidents that began within [since, until), Unix seconds, latest first; at most LISTED_MAX."""
+    """Return at most LISTED_MAX incidents that began within [since, until), in Unix seconds, latest first."""
     columns = incidents.c
     begun = (columns.severity != MAINTENANCE) & (columns.began_at >= since) & (columns.began_at < until)
     statement = sa.select(incidents).where(begun).order_by(columns.began_at.desc(), columns.id.desc())
@@ -155,7 +155,7 @@ async def begin_incident(connection: AsyncConnection, caller: Caller, new: Creat
 
 
 async def update_incident(connection: AsyncConnection, caller: Caller, id_: str, change: IncidentUpdate) -> Incident:
-    """Add an update to an incident, which ends with the state `resolved`, and goes on with another one.
+    """Add an update to an incident. The state `resolved` ends the incident, and another state reopens it.
 
     Raises ChangeRejectedError.
     """
@@ -171,14 +171,14 @@ async def update_incident(connection: AsyncConnection, caller: Caller, id_: str,
 
 
 async def require_room(connection: AsyncConnection, incident: str) -> None:
-    """Raise ChangeRejectedError where there are UPDATES_MAX updates already."""
+    """Raise ChangeRejectedError if there are UPDATES_MAX updates already."""
     there = sa.select(sa.func.count()).select_from(incident_updates).where(incident_updates.c.incident == incident)
     if (await connection.execute(there)).scalar_one() >= UPDATES_MAX:
         raise ChangeRejectedError(409, f"it has {UPDATES_MAX} updates, which is as many as there may be")
 
 
 async def insert_update(connection: AsyncConnection, incident: str, at: int, state: str, message: str) -> None:
-    """Insert an update, which is mailed to subscribers."""
+    """Insert an update. It is mailed to subscribers."""
     row = {"id": generate_id(), "incident": incident, "at": at, "state": state, "message": message}
     await connection.execute(sa.insert(incident_updates), [row])
 

@@ -1,7 +1,7 @@
 """Invitations: a mail to a contact of a customer, with a link that signs in once.
 
-The link is made for a contact who is there already, so it gives nothing that the contact could not have by asking for
-one, and nothing to whoever was removed.
+The link is created only for an existing contact. The contact could request such a link anyway, and the link of a
+removed contact does not work.
 """
 
 import time
@@ -19,15 +19,15 @@ from edgeproxy.config.collector.pages import MAILBOX
 
 INVITATION_SECONDS = 7 * 86400
 INVITATIONS_PER_ADDRESS = 2
-"""Usable invitations of one address and customer; one link is left to who asks for it at the sign-in."""
+"""Most valid invitations of one address and customer. One more link is reserved for a request at the sign-in."""
 INVITATIONS_PER_PERSON = 10
-"""Usable invitations of one address by all customers, as anybody may become some; further ones are not mailed."""
+"""Most valid invitations of one address by all customers, since anyone may sign up several. Others are not mailed."""
 INVITATIONS_PER_CUSTOMER = 50
-"""Invitations of a customer in INVITATION_SECONDS, to whomever: they are mail to addresses that anybody may write."""
+"""Most invitations by a customer in INVITATION_SECONDS. Customers may enter any address, so it limits unwanted mail."""
 
 
 async def require_allowance(visit: Visit, customer: str, email: str) -> None:
-    """Raise PageError where a customer has sent as many invitations as it may."""
+    """Raise PageError if a customer may send no more invitations."""
     link = Link(format_label(email), customer)
     async with visit.site.database.reading() as connection:
         counts = await sessions.count_invitations(connection, link, time.time())
@@ -38,7 +38,7 @@ async def require_allowance(visit: Visit, customer: str, email: str) -> None:
 
 
 async def send_invitation(visit: Visit, customer: str, email: str) -> str:
-    """Mail an invitation; return the message for the page that follows."""
+    """Mail an invitation. Return the message for the next page."""
     settings, now = visit.site.settings.mail, time.time()
     assert settings is not None
     link = Link(format_label(email), customer)

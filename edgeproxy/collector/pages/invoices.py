@@ -1,4 +1,4 @@
-"""The portal's pages about invoices: what is owed, what comes next, each invoice, and its files."""
+"""The portal's pages about invoices: open amounts, the upcoming invoice, each invoice, and its files."""
 
 import time
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from edgeproxy.config.collector.currency_units import to_decimal
 INVOICES = "/account/invoices"
 INVOICES_MAX = 24
 WITH_PDF = ("open", "paid", "uncollectible", "void")
-"""The states in which Stripe has a PDF of an invoice."""
+"""States of invoices with a PDF at Stripe."""
 CSV_FILE = "invoices.csv"
 COLUMNS = ("number", "state", "issued_at", "due_at", "paid_at", "period_start", "period_end", "currency")
 AMOUNTS = ("subtotal", "total", "amount_due", "amount_paid", "amount_credited", "amount_refunded")
@@ -45,7 +45,7 @@ def find_stripe_base(visit: Visit) -> str:
 
 
 async def show_invoices(visit: Visit) -> web.StreamResponse:
-    """Show the customer's invoices, newest first, and the upcoming one; with `format=csv` send them as a file."""
+    """Show the customer's invoices, newest first, and the upcoming one. With `format=csv` send a file."""
     query = {"limit": str(INVOICES_MAX)}
     if cursor := visit.request.query.get("cursor"):
         query["cursor"] = cursor
@@ -101,7 +101,7 @@ async def send_lines(visit: Visit) -> web.Response:
 
 
 async def open_customer_portal(visit: Visit) -> web.Response:
-    """Open a session at Stripe, where cards are entered; the page links to it."""
+    """Open a session at Stripe for entering cards. The page links to it."""
     body = {"return_url": f"{visit.site.url}{INVOICES}"}
     session = await visit.fetch("POST", "/billing/portal", body=body)
     opened = await visit.fetch("GET", "/billing/invoices", query={"limit": str(INVOICES_MAX), "state": "open"})
@@ -110,13 +110,13 @@ async def open_customer_portal(visit: Visit) -> web.Response:
 
 
 def to_row(invoice: JsonDocument) -> tuple[str, ...]:
-    """Return the row of an invoice in a file: amounts in whole units of the currency."""
+    """Return an invoice as a row of a file, with amounts in whole units of the currency."""
     texts = [str(invoice[name] or "") for name in COLUMNS]
     return (*texts, *(str(to_decimal(invoice[name], invoice["currency"])) for name in AMOUNTS))
 
 
 def to_line_rows(invoice: JsonDocument) -> Iterator[tuple[str, ...]]:
-    """Yield the head and the lines of an invoice in a file."""
+    """Yield the header and the lines of an invoice for a file."""
     yield ("invoice", *LINE_COLUMNS, "quantity", "currency", "amount")
     number, currency = str(invoice["number"] or invoice["id"]), invoice["currency"]
     for line in invoice["lines"]:

@@ -1,4 +1,4 @@
-"""Jobs as their page has them: failed and late ones first, all others folded by their rest. Pure."""
+"""Jobs in groups for their page: failed and late ones first, all others folded by their pause. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,18 +8,18 @@ from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages.api import JsonDocument
 
 LATE_RESTS, LATE_SECONDS = 3, 5 * MINUTE
-"""A job is late once its last run is over for so many rests, and for so many seconds more."""
+"""A job is late if its last activity is older than this number of pauses plus this many seconds."""
 RESTS = {"seconds": MINUTE, "minutes": HOUR, "hours": None}
-"""The groups of jobs by their rest in seconds, which is shorter than this; None: any."""
+"""Groups of jobs by their pause. A group has pauses shorter than this number of seconds; None: any."""
 
 
 class JobGroups(NamedTuple):
-    """Jobs by what is to be seen of them."""
+    """Jobs by their state."""
 
     failed: Sequence[JsonDocument]
     late: Sequence[JsonDocument]
     others: Sequence[tuple[str, Sequence[JsonDocument]]]
-    """All others by the group of their rest, the shortest first."""
+    """All other jobs by the group of their pause, shortest first."""
 
 
 def group_jobs(jobs: Sequence[JsonDocument], now: float) -> JobGroups:
@@ -35,9 +35,9 @@ def group_jobs(jobs: Sequence[JsonDocument], now: float) -> JobGroups:
 
 
 def is_late(job: JsonDocument, now: float) -> bool:
-    """Return whether the last thing that a job did, to begin or to end a run, is too long ago.
+    """Return True if a job has begun or ended no run for too long.
 
-    A run that holds other jobs goes on for as long as this collector has their lock.
+    A run that holds other jobs lasts as long as this collector holds their lock, so it is never late.
     """
     if job["holds_jobs"] and job["running_since"] is not None:
         return False

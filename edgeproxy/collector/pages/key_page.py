@@ -1,4 +1,4 @@
-"""The portal's page of a key: who created it, what it may do, how much of it is used, and in which regions."""
+"""The portal's page of a key: its creator, its rights, its usage, and the regions of its use."""
 
 import time
 from typing import NamedTuple
@@ -48,7 +48,7 @@ async def show_key(visit: Visit) -> web.Response:
 
 
 async def find_creator(visit: Visit, key: JsonDocument) -> str:
-    """Return who created a key, as its owners were told of it; empty where they are not any more."""
+    """Return the creator of a key from the alert to its owners; empty if the alert no longer exists."""
     alerts = await visit.fetch("GET", "/v1/alerts", query={"kind": AlertKind.KEY_CREATED})
     raised = f"{AlertKind.KEY_CREATED}:{key['id']}"
     alert = next((one for one in alerts["alerts"] if one["key"] == raised and "by" in one["details"]), None)
@@ -56,7 +56,7 @@ async def find_creator(visit: Visit, key: JsonDocument) -> str:
 
 
 async def fetch_usage(visit: Visit, key: JsonDocument) -> KeyUsage | None:
-    """Return the usage with a key of the first meter that is split by key; None where there is no such meter."""
+    """Return the usage with a key for the first meter that is split by key, or None if there is no such meter."""
     meters = visit.site.settings_now().meters.items()
     meter = next(
         (name for name, one in meters if KEY in one.dimensions and not MEASURES[one.count].is_of_refusals), None
@@ -67,7 +67,7 @@ async def fetch_usage(visit: Visit, key: JsonDocument) -> KeyUsage | None:
     span = {"from": format_time(period.since), "to": format_time(period.until)}
     where = {"meter": meter, "where": f"{KEY}:{key['usage_key']}", "by": f"day,{REGION}", "limit": str(ROWS_MAX)}
     response = await visit.call("GET", "/v1/usage", query={"customer": visit.customer, **span, **where})
-    if not response.is_success:  # The plan shows no usage so far back.
+    if not response.is_success:  # The plan shows no usage that old.
         return None
     starts = period.list_starts()
     counts = compute_counts(response.body["rows"], REGION, starts)

@@ -1,4 +1,4 @@
-"""The forms that create, rotate and revoke keys, for operators and for customers. Operators may restore a key too."""
+"""The forms that create, rotate and revoke keys, for operators and customers. Operators may also restore a key."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from edgeproxy.wire.key_uses import USAGE_KEY_DIGITS
 
 CUSTOMER = "/console/customers/{customer}"
 OVERLAPS = ("0s", "1h", "1d", "7d", "30d")
-"""The times after which a rotated key ends."""
+"""Selectable times until a rotated key ends."""
 KEYS = "/v1/customers/{customer}/keys"
 PUBLIC_KEY = "/v1/customers/{customer}/public-key"
 LISTING = Listing(
@@ -32,20 +32,20 @@ LISTING = Listing(
     ),
     sort_by("created_at", "name", "-last_used_on"),
     more=(Column("id", ""), Column("expires_at", ""), Column("rotate_by", "")),
-    rows_max=20,  # Each has three forms, and a page stays below 100 KB.
+    rows_max=20,  # Each key has three forms, and a page stays below 100 KB.
 )
 BESIDE_MAX = 4
-"""Keys at once on the page of a customer, which has charts of all meters too and stays below 100 KB."""
+"""Keys on the page of a customer. It also has charts of all meters and must stay below 100 KB."""
 DUE_MAX = 10
-"""Keys that a page says are to be rotated."""
+"""Most due keys that a page lists."""
 
 USAGE_KEY = re.compile(f"[0-9a-f]{{{USAGE_KEY_DIGITS}}}")
 LABELS_MAX = 100
-"""Keys that pages of usage call by their names, at most."""
+"""Most keys shown by name on pages of usage."""
 
 
 def list_forms(root: str, who: Audience) -> list[Page]:
-    """Return the forms of keys whose paths begin with `root`."""
+    """Return the forms of keys below the path `root`."""
     operators = [
         Page("POST", f"{root}/keys/leaked", who, revoke_leaked_key),
         Page("POST", f"{root}/keys/{{key}}/restore", who, restore_key),
@@ -60,7 +60,7 @@ def list_forms(root: str, who: Audience) -> list[Page]:
 
 
 async def list_keys(visit: Visit, customer: str, listing: Listing = LISTING) -> dict[str, object]:
-    """Return a page of a customer's keys, with the values that its template needs."""
+    """Return a page of a customer's keys with the values for its template."""
     view = await fetch_list(visit, listing, fetch_from(visit, listing, KEYS, customer=customer))
     budgets = await visit.fetch("GET", "/v1/customers/{customer}/key-budgets", names={"customer": customer})
     by_key = {one["key"]: one for one in budgets["budgets"]}
@@ -68,9 +68,9 @@ async def list_keys(visit: Visit, customer: str, listing: Listing = LISTING) -> 
 
 
 async def fetch_labels(visit: Visit, customer: str, usage_keys: Iterable[str]) -> Mapping[str, str]:
-    """Return what people call the keys that usage has under these ids: the name and the first characters of each.
+    """Return the labels of the keys that usage lists by id: the name and first characters of each.
 
-    There are none of what is no key here, such as the subject of a token, or for a contact who may not see keys.
+    Other ids have no label, for example the subject of a token. A contact without the right to see keys gets no labels.
     """
     ids = [one for one in usage_keys if USAGE_KEY.fullmatch(one)][:LABELS_MAX]
     if not ids:
@@ -82,17 +82,16 @@ async def fetch_labels(visit: Visit, customer: str, usage_keys: Iterable[str]) -
 
 
 async def send_keys(visit: Visit) -> web.Response:
-    """Send the keys of a customer as a file, without any secret."""
+    """Send a customer's keys as a file without secrets."""
     customer = visit.signed_in.who.customer or visit.path_parameter("customer")
     return await send_list(visit, LISTING, fetch_from(visit, LISTING, KEYS, customer=customer))
 
 
 async def fetch_due_keys(visit: Visit, customer: str) -> dict[str, object]:
-    """Return the keys that the customer is to rotate here, oldest first, and the seconds for which these work on.
+    """Return the keys that the customer must rotate here, oldest first, and the seconds until an old key stops working.
 
-    Where new keys are sent to webhooks, `rotation` has their state.
-
-    There are none unless `rotation` says that customers rotate them, and for a contact who may not.
+    If new keys are sent to webhooks, `rotation` is the state of the delivery. There are no keys if the settings do not
+    let customers rotate keys, or if the contact may not.
     """
     rotation = visit.site.settings_now().rotation
     if rotation is None or not visit.signed_in.who.builds:
@@ -106,7 +105,7 @@ async def fetch_due_keys(visit: Visit, customer: str) -> dict[str, object]:
 
 
 async def put_public_key(visit: Visit) -> web.Response:
-    """Register the public key to which new keys are encrypted."""
+    """Register the public key for encrypting new keys."""
     try:
         jwk = orjson.loads(visit.form.get("jwk", ""))
     except orjson.JSONDecodeError:
@@ -123,7 +122,7 @@ async def delete_public_key(visit: Visit) -> web.Response:
 
 
 async def create_key(visit: Visit, customer: str, back: str) -> web.Response:
-    """Create a key, and show its secret, which no later page does."""
+    """Create a key and show its secret. No later page shows it."""
     body: JsonObject = {}
     if name := visit.form.get("name", "").strip():
         body["name"] = name
@@ -135,14 +134,14 @@ async def create_key(visit: Visit, customer: str, back: str) -> web.Response:
 
 
 async def show_new_key(visit: Visit, customer: str, body: JsonObject, back: str, once: str) -> web.Response:
-    """Create the key of a body once, and show its secret."""
+    """Create a key once from a body, and show its secret."""
     names = {"customer": customer}
     key = await visit.fetch("POST", "/v1/customers/{customer}/keys", names=names, body=body, once=once)
     return visit.render("key_secret.html", key=key, back=back, **get_started.build_values(visit, key))
 
 
 async def rotate_key(visit: Visit) -> web.Response:
-    """Rotate a key, and show the successor's secret, which no later page does."""
+    """Rotate a key and show the successor's secret. No later page shows it."""
     body = {"overlap": visit.form["overlap"]} if "overlap" in visit.form else {}
     names = {"key": visit.path_parameter("key")}
     key = await visit.fetch("POST", "/v1/keys/{key}/rotate", names=names, body=body, once=read_idempotency_key(visit))
@@ -164,7 +163,7 @@ async def change_budget(visit: Visit) -> web.Response:
 
 
 async def revoke_leaked_key(visit: Visit) -> web.Response:
-    """Revoke the key that was pasted, and show whose it was; the key is in no URL, and is not shown again."""
+    """Revoke a pasted key and show its customer. The key is in no URL and is not shown again."""
     body = {"key": visit.form.get("key", "").strip()}
     key = await visit.fetch("POST", "/v1/keys/find", body=body)
     if key["state"] == "revoked":
@@ -185,7 +184,7 @@ def find_keys_page(visit: Visit, customer: str) -> str:
 
 
 def read_idempotency_key(visit: Visit) -> str:
-    """Return the Idempotency-Key of a form, so that it is applied once however often it is sent; raises PageError."""
+    """Return a form's Idempotency-Key. Repeated forms are applied once. Raises PageError."""
     once = visit.form.get("once", "")
     if not (16 <= len(once) <= 64 and once.isalnum() and once.isascii()):
         raise PageError(400, "the form is not whole: open the page again")

@@ -1,4 +1,4 @@
-"""The forms on the console's page of a customer that raise its limits for a while, and bring back the usual ones."""
+"""The forms on the console's page of a customer that raise its limits temporarily and end a raise."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from edgeproxy.collector.pages.site import Page, Visit, format_path
 CUSTOMER = "/console/customers/{customer}"
 RAISE = "/v1/customers/{customer}/limits/raise"
 SPANS = ("1h", "8h", "24h")
-"""The times for which limits can be raised here."""
+"""Selectable durations of a raise."""
 
 
 def list_forms() -> list[Page]:
@@ -23,13 +23,13 @@ def list_forms() -> list[Page]:
 
 
 async def fetch_raise(visit: Visit, names: Mapping[str, str]) -> dict[str, object]:
-    """Return the raise of a customer's limits, with the values that the template of its form needs."""
+    """Return the raise of a customer's limits with the values for the form's template."""
     body = await visit.fetch("GET", RAISE, names=names)
     return {"raised": body["raised"], "raise_factors": FACTORS, "raise_spans": SPANS}
 
 
 async def raise_limits(visit: Visit) -> web.Response:
-    """Raise a customer's limits for a while."""
+    """Raise a customer's limits temporarily."""
     names, form = {"customer": visit.path_parameter("customer")}, visit.form
     factors = {str(factor): factor for factor in FACTORS}
     body = {

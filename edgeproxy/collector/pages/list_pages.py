@@ -1,4 +1,4 @@
-"""Pages of lists: rows fetched from the API by the query of a visit, shown or sent as a file of CSV."""
+"""Pages of lists: rows fetched from the API by a visit's query, shown or sent as a CSV file."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -23,25 +23,25 @@ from edgeproxy.collector.pages.lists import (
 from edgeproxy.collector.pages.site import PageError, Visit
 
 CSV_ROWS_MAX = 10_000
-"""Rows of a file."""
+"""Most rows of a file."""
 API_ROWS_MAX = 1000
-"""Rows that are fetched at once for a file."""
+"""Rows per API request for a file."""
 
 Fetch = Callable[[Query], Awaitable[JsonDocument]]
-"""Returns an answer of the API to a query: the rows, and the cursor of the next page as `next`."""
+"""Returns the API's answer to a query: the rows, and the cursor of the next page as `next`."""
 
 
 async def respond_list(
     visit: Visit, listing: Listing, fetch: Fetch, show: Callable[[ListView], Awaitable[web.Response]]
 ) -> web.Response:
-    """Return the page of a list that `show` renders; with `format=csv` all rows of that list as a file."""
+    """Return a list's page, rendered by `show`. With `format=csv` return all its rows as a file."""
     if visit.request.query.get("format") == "csv":
         return await send_list(visit, listing, fetch)
     return await show(await fetch_list(visit, listing, fetch))
 
 
 async def fetch_list(visit: Visit, listing: Listing, fetch: Fetch) -> ListView:
-    """Return the page of a list that the query of a visit asks for."""
+    """Return the page of a list that a visit's query selects."""
     sort, values = read_query(listing, visit.request.query)
     body = await fetch(build_query(listing, sort, values, listing.rows_max, visit.request.query.get("cursor", "")))
     view = build_view(visit, listing, body[listing.name])
@@ -49,13 +49,13 @@ async def fetch_list(visit: Visit, listing: Listing, fetch: Fetch) -> ListView:
 
 
 def build_view(visit: Visit, listing: Listing, rows: Sequence[JsonDocument]) -> ListView:
-    """Return a page of a list with these rows alone, in the order that they are in."""
+    """Return a page of a list with exactly these rows, in their order."""
     shown = translate(listing, load_catalog(visit.reader.language).gettext)
     return ListView(rows, "", shown.columns, shown.filters, {}, "", ())
 
 
 async def send_list(visit: Visit, listing: Listing, fetch: Fetch) -> web.Response:
-    """Return the response with the rows of a list as CSV, at most CSV_ROWS_MAX: then the file's name says so."""
+    """Return a CSV file of a list with at most CSV_ROWS_MAX rows. The file's name shows if rows are missing."""
     sort, values = read_query(listing, visit.request.query)
     columns, rows, cursor = (*listing.columns, *listing.more), list[JsonDocument](), ""
     while len(rows) < CSV_ROWS_MAX:
@@ -73,7 +73,7 @@ async def send_list(visit: Visit, listing: Listing, fetch: Fetch) -> web.Respons
 
 
 def fetch_from(visit: Visit, listing: Listing, path: str, **names: str) -> Fetch:
-    """Return the function that fetches a list of the API; a filter that names nothing finds nothing."""
+    """Return the function that fetches a list from the API. A filter that matches nothing gives an empty list."""
 
     async def fetch(query: Query) -> JsonDocument:
         response = await visit.call("GET", path, names=names, query=query)
@@ -87,7 +87,7 @@ def fetch_from(visit: Visit, listing: Listing, path: str, **names: str) -> Fetch
 
 
 def fetch_whole(listing: Listing, rows: Sequence[T], key: str) -> Fetch:
-    """Return the function that fetches a list that is there as a whole, whose rows are known by their field `key`."""
+    """Return the function that serves a complete list. `key` is the field that identifies a row."""
 
     async def fetch(query: Query) -> JsonDocument:
         chosen = {one.name: query[one.name] for one in listing.filters if one.name in query}

@@ -1,4 +1,4 @@
-"""Tells that planned maintenance has begun and is over, on the status page, in its feed and to its subscribers."""
+"""Publishes the begin and end of planned maintenance on the status page, in its feed and to its subscribers."""
 
 import time
 
@@ -13,13 +13,13 @@ FAILURE = "that maintenance has begun or is over could not be told, and is told 
 
 
 class MaintenanceClock:
-    """Tells of each once, whichever of several collectors does."""
+    """Publishes each state once, even with several collectors."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def run(self) -> None:
-        """Look every ROUND_SECONDS, until cancelled."""
+        """Check every ROUND_SECONDS, until cancelled."""
         await repeat(Job("maintenance-clock", ROUND_SECONDS, FAILURE, self._step), log.RateLimitedLog(60.0))
 
     async def _step(self) -> None:

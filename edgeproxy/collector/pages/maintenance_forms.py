@@ -1,4 +1,4 @@
-"""The console's forms of planned maintenance, which stand beside the incidents."""
+"""The console's forms of planned maintenance, shown beside the incidents."""
 
 from aiohttp import web
 
@@ -37,7 +37,7 @@ async def change(visit: Visit) -> web.Response:
 
 
 def read_body(visit: Visit) -> dict[str, str]:
-    """Return the message and those times that the form has; browsers send them in whole minutes, and here it is UTC."""
+    """Return the message and the times in a form. Browsers send whole minutes, read as UTC."""
     times = {name: visit.form[name] for name in ("begins_at", "ends_at") if name in visit.form}
     return {
         "message": visit.form.get("message", ""),

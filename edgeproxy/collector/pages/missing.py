@@ -1,4 +1,4 @@
-"""The pages for paths that no page has: browsers get HTML, not a document of the API."""
+"""The pages for unknown paths: browsers get HTML instead of a document of the API."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -10,11 +10,11 @@ from edgeproxy.collector.pages.site import CONSOLE, PORTAL, Page, Site, Visit
 from edgeproxy.config.collector.listeners import PAGE_GROUPS
 
 API_PATHS: Final = ("/v1/", "/billing/")
-"""Where the paths of the API begin, whose errors are documents of the API for browsers as well."""
+"""Prefixes of API paths. Their errors are API documents for browsers as well."""
 
 
 def list_pages() -> list[Page]:
-    """Return the pages, which have to come after all others. They tell nobody which paths there are."""
+    """Return the pages. They must be registered after all others. They do not reveal existing paths."""
     return [
         Page("GET", "/console/{rest:.+}", "anyone", show_missing, CONSOLE),
         Page("GET", "/account/{rest:.+}", "anyone", show_missing, PORTAL),
@@ -24,12 +24,12 @@ def list_pages() -> list[Page]:
 
 
 async def show_missing(visit: Visit) -> web.Response:
-    """Say that there is no such page."""
+    """Show that there is no such page."""
     return visit.render_error(404, "there is no such page")
 
 
 async def show_no_form(visit: Visit) -> web.Response:
-    """Say that nothing can be sent to this path: 405 where it has a page (RFC 9110 section 15.5.6), else 404."""
+    """Refuse a form: with 405 if the path has a page (RFC 9110 section 15.5.6), else with 404."""
     match = await visit.request.app.router.resolve(visit.request.clone(method="GET"))
     resource = match.route.resource
     page = None if resource is None else visit.site.shown_pages.get(resource.canonical)
@@ -41,7 +41,7 @@ async def show_no_form(visit: Visit) -> web.Response:
 
 
 def build_middleware(site: Site) -> Middleware:
-    """Build what answers browsers with a page where no path of the listener has one, or none for their method."""
+    """Build the middleware that gives browsers an HTML page for unknown paths and methods."""
 
     @web.middleware
     async def answer_browsers(

@@ -1,4 +1,4 @@
-"""The navigation of pages: groups of links, those alone that a role may see. Pure."""
+"""The navigation of pages: groups of links that a role may see. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 
 class Services(NamedTuple):
-    """The parts of the collector that its settings have."""
+    """The configured parts of the collector."""
 
     bills: bool
     sells_plans: bool
@@ -23,7 +23,7 @@ class Services(NamedTuple):
 
 
 def find_services(settings: CollectorSettings, groups: frozenset[str]) -> Services:
-    """Return what the settings have, at a listener that serves these groups of pages."""
+    """Return the configured parts at a listener that serves these groups of pages."""
     api = None if settings.pages is None else settings.pages.api
     return Services(
         bills=settings.billing is not None,
@@ -43,11 +43,11 @@ class NavigationLink(NamedTuple):
     path: str
     label: str
     current: str
-    """The value of aria-current (WAI-ARIA 1.2): page, true for a page below it, or empty."""
+    """The value of aria-current (WAI-ARIA 1.2): `page`, `true` for a page below it, or empty."""
 
 
 Rule = Callable[[Services, frozenset[str]], object]
-"""Whether a page is there with these services for these roles."""
+"""Decides whether a page exists for these services and roles."""
 
 
 def _always(_: Services, __: frozenset[str]) -> bool:
@@ -155,14 +155,14 @@ ROLES_OF_PAGES = {
     "/account/team/": OWNERS,
     "/account/data": OWNERS,
 }
-"""The roles of contacts for whom pages are, by how their paths begin.
+"""The roles of contacts who may see pages, by the beginning of the path.
 
-The API decides (collector/api/contact_rights.py); here it is known before anything is asked of it.
+The API decides (collector/api/contact_rights.py). This table saves requests that it would refuse.
 """
 
 
 def is_for(path: str, who: SignedIn) -> bool:
-    """Return whether the page or the form with this path is for the role of a contact; all are for operators."""
+    """Return True if a contact's role may use the page or form at this path. Operators may use all."""
     roles = (roles for start, roles in ROLES_OF_PAGES.items() if path.startswith(start))
     return who.customer is None or who.contact_role in next(roles, EVERYBODY)
 
@@ -170,7 +170,7 @@ def is_for(path: str, who: SignedIn) -> bool:
 def list_groups(
     who: SignedIn, services: Services, path: str, say: Callable[[str], str]
 ) -> Iterator[tuple[str, list[NavigationLink]]]:
-    """Yield the heading and the links of each group that has any; `say` translates."""
+    """Yield the heading and links of each non-empty group. `say` translates."""
     groups = CONSOLE if who.customer is None else PORTAL
     for group, pages in groups.items():
         links = [
@@ -183,7 +183,7 @@ def list_groups(
 
 
 def find_current(page: str, path: str) -> str:
-    """Return the value of aria-current for the link to a page, on the page with this path."""
+    """Return the value of aria-current for the link to `page` on the page at `path`."""
     if page == path:
         return "page"
     if path.startswith("/console/search") and page == "/console/customers":

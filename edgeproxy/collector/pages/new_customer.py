@@ -1,6 +1,6 @@
-"""The console's form for a new customer: its name as people write it, plan, first key and first person.
+"""The console's form for a new customer: its displayed name, plan, first key and first contact.
 
-The id that keys, URLs and edges have is made from the name. What was written is metadata of the customer, as `name`.
+The id for keys, URLs and edges is derived from the name. The entered name is stored as `name` in the metadata.
 """
 
 import re
@@ -18,10 +18,10 @@ from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 ROOT = "/console/customers"
 CUSTOMER = "/console/customers/{customer}"
 SHOWN_NAME = "name"
-"""The field of a customer's metadata with its name as people write it."""
+"""The metadata field with the customer's displayed name."""
 ID_CHARACTERS_MAX = 48
 IDS_MAX = 5
-"""Ids that are tried for a name; then one with random digits."""
+"""Ids that are tried for a name, before one with random digits."""
 LOOKS_LIKE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|c_[0-9a-z]+")
 
 
@@ -34,7 +34,7 @@ def list_pages() -> list[Page]:
 
 
 async def show_form(visit: Visit) -> web.Response:
-    """Show the form of a new customer, with the plans that are sold."""
+    """Show the form of a new customer, with the plans on sale."""
     plans: list[JsonDocument] = []
     if visit.site.settings_now().billing is not None:
         sold = await visit.call("GET", "/billing/plans")
@@ -44,7 +44,7 @@ async def show_form(visit: Visit) -> web.Response:
 
 
 async def create_customer(visit: Visit) -> web.Response:
-    """Create a customer with its plan, person and key. Once it is there, a part that fails is named on its page."""
+    """Create a customer with plan, contact and key. Once it exists, failures of other parts are named on its page."""
     shown = " ".join(visit.form.get("name", "").split())
     if not shown:
         raise PageError(422, "is missing", [{"field": "name", "detail": "is missing, write a name"}])
@@ -67,7 +67,7 @@ async def create_customer(visit: Visit) -> web.Response:
 
 
 async def _create(visit: Visit, shown: str) -> str:
-    """Create a customer with the first id of its name that is free; return the id."""
+    """Create a customer with the first free id for its name, and return the id."""
     base, once = build_id(shown), keys.read_idempotency_key(visit)
     ids = [base, *(f"{base}-{number}" for number in range(2, IDS_MAX + 1)), f"{base}-{secrets.token_hex(4)}"]
     body: JsonObject = {"tier": visit.form.get("tier", "").strip()}
@@ -86,7 +86,7 @@ async def _create(visit: Visit, shown: str) -> str:
 
 
 def build_id(shown: str) -> str:
-    """Return the id of a name: `Zephyr GmbH & Co` is `zephyr-gmbh-co`. Names without Latin letters are `customer`."""
+    """Return the id for a name: `Zephyr GmbH & Co` becomes `zephyr-gmbh-co`, and no Latin letters become `customer`."""
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", shown) and not LOOKS_LIKE_ID.fullmatch(shown):
         return shown
     plain = unicodedata.normalize("NFKD", shown.replace("ß", "ss")).encode("ascii", "ignore").decode().lower()

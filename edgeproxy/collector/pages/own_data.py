@@ -1,7 +1,7 @@
-"""The page of a customer's own data: an owner downloads it, or begins the deletion of the account.
+"""The page of a customer's own data: an owner downloads it, or begins to delete the account.
 
-Both ask for a sign-in of a moment ago, which the API holds them to: a contact has no second factor, and whoever finds a
-page that was left open has neither the mailbox nor the account at the issuer.
+Both need a recent sign-in, which the API checks. A contact has no second factor. A person who finds an open page has
+access neither to the mailbox nor to the account at the issuer.
 """
 
 import time
@@ -27,7 +27,7 @@ def list_pages() -> list[Page]:
 
 
 async def show_data(visit: Visit) -> web.Response:
-    """Show what can be done with all data of the account."""
+    """Show the actions for all data of the account."""
     session = visit.signed_in
     account = await visit.fetch("GET", CUSTOMER, names={"customer": visit.customer})
     seconds = visit.site.settings_now().retention.deleted
@@ -46,7 +46,7 @@ async def download(visit: Visit) -> web.Response:
 
 
 async def delete(visit: Visit) -> web.Response:
-    """Begin to delete the account; the form has to repeat its name."""
+    """Begin to delete the account. The form must repeat its name."""
     name = await find_display_name(visit.site.database, visit.customer)
     if visit.form.get("name", "").strip() != name:
         raise PageError(422, f"write {name} to have it deleted")

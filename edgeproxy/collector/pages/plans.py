@@ -1,4 +1,4 @@
-"""The portal's pages about the plan: plans on sale beside one's own, and a preview of changes."""
+"""The portal's pages about the plan: plans on sale beside the customer's own, and a preview of changes."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -20,7 +20,7 @@ INTERVALS = ("month", "year")
 
 
 class SubscriptionView(TypedDict):
-    """A subscription of the API, as far as it is read here; templates read more fields."""
+    """A subscription. Only the fields of the API that this module reads; templates read more."""
 
     plan: str
     """The version of the plan, such as `standard@3`."""
@@ -39,7 +39,7 @@ def list_pages() -> list[Page]:
 
 
 async def find_subscription(visit: Visit) -> SubscriptionView | None:
-    """Return the customer's subscription, or None; raises PageError."""
+    """Return the customer's subscription, or None. Raises PageError."""
     response = await visit.call("GET", "/billing/subscription")
     if response.status == 404:
         return None
@@ -50,7 +50,7 @@ async def find_subscription(visit: Visit) -> SubscriptionView | None:
 
 
 async def show_plans(visit: Visit) -> web.Response:
-    """Show the customer's plan beside those on sale, in its currency or, until it has one, in that of `?prices=`."""
+    """Show the customer's plan beside plans on sale, in the customer's currency or, without one, in `?prices=`."""
     customer = await visit.fetch("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
     currency = customer["currency"] or visit.request.query.get("prices")
     sold = await visit.fetch("GET", "/billing/plans", query={} if currency is None else {"currency": currency})
@@ -85,14 +85,14 @@ async def show_plans(visit: Visit) -> web.Response:
 
 
 def has_prices(plan: JsonDocument) -> bool:
-    """Return whether a plan of the API can cost anything."""
+    """Return True if a plan of the API can cost anything."""
     return bool(plan["fee"] or plan["minimum"]) or any(
         "price" in price or "tiers" in price for price in plan["meters"].values()
     )
 
 
 def list_changed_meters(price_change: JsonDocument) -> dict[str, JsonDocument]:
-    """Return the meters of which a price change alters a term, with their new terms."""
+    """Return the meters with changed terms in a price change, with their new terms."""
     if price_change is None:
         return {}
     terms = tuple(one["term"] for one in price_change["changes"])
@@ -101,19 +101,19 @@ def list_changed_meters(price_change: JsonDocument) -> dict[str, JsonDocument]:
 
 
 def find_held_label(plans: Mapping[str, Plan], version: str) -> str:
-    """Return the name of the plan of a version that a customer has, as settings have it."""
+    """Return the name of the customer's plan version from the settings."""
     plan = plans.get(version)
     return (plan and plan.name) or format_label(get_plan_name(version))
 
 
 def find_plan_label(sold: Mapping[str, Sequence[Mapping[str, str]]], version: str) -> str:
-    """Return the name of the plan of a version such as `standard@3`, as plans on sale have it."""
+    """Return the name of a plan version, for example `standard@3`, from the plans on sale."""
     plan = get_plan_name(version)
     return next((offer["name"] for offer in sold["plans"] if offer["plan"] == plan), format_label(plan))
 
 
 async def preview_change(visit: Visit) -> web.Response:
-    """Show the cost of a change, without making it."""
+    """Show the cost of a change without making it."""
     held = await find_subscription(visit)
     body = parse_change(visit, held)
     response = await visit.fetch("POST", "/billing/subscription/preview", body=body)
@@ -141,7 +141,7 @@ async def change_plan(visit: Visit) -> web.Response:
 
 
 async def end_plan(visit: Visit) -> web.Response:
-    """End the plan at the end of the paid period, for a reason if the customer gives one."""
+    """End the plan at the end of the paid period, with a reason if the customer gives one."""
     reason, comment = visit.form.get("reason"), visit.form.get("comment", "").strip()
     body: JsonObject = {"reason": reason or None, "comment": comment or None}
     await visit.fetch("POST", "/billing/subscription/cancel", body=body)
@@ -149,14 +149,14 @@ async def end_plan(visit: Visit) -> web.Response:
 
 
 async def keep_plan(visit: Visit) -> web.Response:
-    """Keep the plan that was to end or to change."""
+    """Keep the plan despite a scheduled end or change."""
     held = await visit.fetch("GET", "/billing/subscription")
     await visit.fetch("PUT", "/billing/subscription", body={"plan": held["plan"]})
     return visit.redirect(PLAN, done="kept")
 
 
 def parse_change(visit: Visit, held: SubscriptionView | None) -> JsonObject:
-    """Return the body of the change that a form asks for; raises PageError."""
+    """Return the API body for a form's change. Raises PageError."""
     body: JsonObject = {"plan": visit.form.get("plan", "")}
     if currency := visit.form.get("currency"):
         body["currency"] = currency

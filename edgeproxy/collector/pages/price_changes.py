@@ -1,4 +1,4 @@
-"""The console's pages of prices: those in force, what is scheduled, what it does, and the forms that schedule more."""
+"""The console's pages of prices: current prices, scheduled changes with their effects, and the forms for changes."""
 
 from collections.abc import Mapping
 

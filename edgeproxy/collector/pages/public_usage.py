@@ -1,7 +1,7 @@
-"""Usage that the status page publishes: of the owner's choice of meters, what all customers together used in a week.
+"""Usage on the status page: the sum over all customers in a week, for meters that the operator chooses.
 
-Only whole days are in it, and two digits of the sum, so that nobody learns what a single customer does, or how business
-goes from one hour to the next.
+It has only whole days, and sums are rounded to two digits. So nobody can infer a single customer's usage or the
+business of an hour.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from edgeproxy.collector.ledger.queries import LedgerQuery
 
 DAYS = 7
 LATE_SECONDS = HOUR
-"""Seconds after its end at which a day is read; edges ship each minute."""
+"""Seconds after its end when a day is read. Edges ship every minute."""
 
 
 class PublicUsage:
-    """The sums of whole days by meter. Each day is read once, as its sum over all customers is dear."""
+    """The sums of whole days by meter. Each day is read once, because a sum over all customers is expensive."""
 
     def __init__(self, meters: Sequence[str]) -> None:
         self._meters = meters
         self._days: dict[int, dict[str, int]] = {}
 
     async def refresh(self, connection: AsyncConnection, now: float) -> None:
-        """Read the days that are over at the Unix second `now` and were not read yet."""
+        """Read the days that have ended at the Unix second `now` and were not read yet."""
         today = int(now - LATE_SECONDS) // DAY * DAY
         days = range(today - DAYS * DAY, today, DAY)
         self._days = {day: counts for day, counts in self._days.items() if day in days}

@@ -1,4 +1,4 @@
-"""Refused forms: shown again with what was typed, or held until their sender has signed in again."""
+"""Refused forms are shown again with their values, or held until the sender has signed in again."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 UNAVAILABLE = 503
 SHOWN_AGAIN = frozenset({400, 404, 409, 412, 422, 429, UNAVAILABLE})
-"""The statuses of a refusal that the sender of a form can mend, or try again."""
+"""Statuses of refusals that the sender can correct or retry."""
 
 
 async def respond_refusal(visit: Visit, error: PageError | InvalidFormError) -> web.StreamResponse:
-    """Return the response to a request that is refused; a form is not lost by it."""
+    """Return the response to a refused request. A form is not lost."""
     fields = [] if isinstance(error, InvalidFormError) else error.errors
     is_held, answer = "", None
     if visit.form and error.status == 401:
@@ -43,7 +43,7 @@ async def respond_refusal(visit: Visit, error: PageError | InvalidFormError) -> 
 
 
 async def _hold(visit: Visit) -> str:
-    """Hold the form for the person who sent it; return its secret, empty where that person is not known."""
+    """Hold the form for its sender and return the secret, or an empty text if the sender is unknown."""
     site, page = visit.site, visit.referring_page
     sender = visit.session.who if visit.session is not None else await _find_sender(visit)
     if sender is None:
@@ -54,7 +54,7 @@ async def _hold(visit: Visit) -> str:
 
 
 async def _find_sender(visit: Visit) -> SignedIn | None:
-    """Return whose session this was. A form without one, which anybody may send, delays no batch."""
+    """Return the person of the session. Forms without a session, which anyone may send, need no write transaction."""
     cookie = visit.request.cookies.get(visit.site.cookie)
     if not cookie:
         return None
@@ -63,7 +63,7 @@ async def _find_sender(visit: Visit) -> SignedIn | None:
 
 
 async def _show_again(visit: Visit, status: int, why: str, fields: list[dict[str, str]]) -> web.StreamResponse | None:
-    """Return the page of a refused form with what was typed; None where that page cannot be shown."""
+    """Return the page of a refused form with its values, or None if that page cannot be shown."""
     from edgeproxy.collector.pages.site import PageError, Visit
 
     path = visit.referring_page or visit.request.path
@@ -83,7 +83,9 @@ async def _show_again(visit: Visit, status: int, why: str, fields: list[dict[str
     if answer.status != 200:
         return None
     values = held_forms.select_fields(visit.form)
-    if status == UNAVAILABLE and ONCE in visit.form:  # It may have been applied: sent again, it must be the same.
+    if (
+        status == UNAVAILABLE and ONCE in visit.form
+    ):  # The request may have been applied, so a repetition needs its key.
         values[ONCE] = visit.form[ONCE]
     return _refill(answer, visit.request.path, values, errors, status)
 
@@ -94,7 +96,7 @@ def _explain(error: Mapping[str, str], say: Say) -> FieldRefusal:
 
 
 async def restore_form(page: Page, visit: Visit, secret: str) -> web.StreamResponse:
-    """Show a page with the form that was held for its reader; another person's is dropped."""
+    """Show a page with the form held for its reader. The form of another person is deleted."""
     site, now = visit.site, time.time()
     if visit.session is None or page.who == "anyone":
         return await page.handler(visit)
@@ -113,7 +115,7 @@ async def restore_form(page: Page, visit: Visit, secret: str) -> web.StreamRespo
 def _refill(
     answer: web.StreamResponse, action: str, values: Mapping[str, str], errors: list[FieldRefusal], status: int
 ) -> web.StreamResponse:
-    """Return the response with a page whose form has these values."""
+    """Return a response with the page whose form has these values."""
     if not isinstance(answer, web.Response) or answer.content_type != "text/html" or answer.text is None:
         return answer
     refilled = rendering.respond_html(refill_form(answer.text, action, values, errors), status)

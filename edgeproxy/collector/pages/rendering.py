@@ -26,7 +26,7 @@ from edgeproxy.config.units import DAY_SECONDS
 
 STATIC = {"style.css": "text/css", "pages.js": "text/javascript", "icon.svg": "image/svg+xml"}
 CHARTS = ("draw_bars", "draw_lines", "draw_sparkline", "draw_days")
-"""The functions of charts that templates call."""
+"""The chart functions that templates call."""
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -43,7 +43,7 @@ SECURITY = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # Not `no-referrer`: with it browsers send `Origin: null` with forms, and forms are known by their origin.
+    # Not `no-referrer`: with it browsers send `Origin: null` with forms, but forms are checked by their origin.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -54,7 +54,7 @@ LASTING = {"Cache-Control": "public, max-age=31536000, immutable"}
 
 
 def count_days(start: str, end: str) -> int:
-    """Return how many days a time has, the last of which may be a part of one."""
+    """Return the days of a time, where the last one may be partial."""
     return ceil((parse_time(end) - parse_time(start)).total_seconds() / DAY_SECONDS)
 
 
@@ -66,7 +66,7 @@ def read_static(name: str) -> bytes:
 
 @cache
 def find_static_path(name: str) -> str:
-    """Return the path of a static file, which depends on its content, so that caches may store it for ever."""
+    """Return the path of a static file with a hash of its content, so that caches may store it for ever."""
     return f"/pages/{hashlib.sha256(read_static(name)).hexdigest()[:12]}/{name}"
 
 
@@ -77,17 +77,17 @@ def list_static_files() -> Iterator[tuple[str, bytes, str]]:
 
 
 class CompiledTemplates(BytecodeCache):
-    """What templates were compiled to, which is the same for all languages."""
+    """The compiled templates. All languages share them."""
 
     def __init__(self) -> None:
         self._codes: dict[str, CodeType] = {}
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        """Give a template its code, if it was compiled before."""
+        """Set a template's code if it was compiled before."""
         bucket.code = self._codes.get(bucket.key)
 
     def dump_bytecode(self, bucket: Bucket) -> None:
-        """Store the code of a template, which was compiled now."""
+        """Store the code of a newly compiled template."""
         assert bucket.code is not None
         self._codes[bucket.key] = bucket.code
 
@@ -125,13 +125,13 @@ def create_environment(language: str) -> Environment:
 
 
 def show_label(name: str, say: Callable[[str], str]) -> str:
-    """Return the name of a meter, a limit or a feature as a label, in the reader's language where it has the word."""
+    """Return the label of a meter, a limit or a feature, translated if the reader's language has it."""
     label = format_label(name)
     return say(label) if label else label
 
 
 def show_text(value: object, most: int = TEXT_CHARACTERS_MAX) -> str:
-    """Return a foreign text as readers may see it: a pseudonym whole, as its name comes into its place."""
+    """Return an untrusted text for display. A pseudonym stays whole, because its name will replace it."""
     text = str(value)
     return text if is_pseudonym(text) else escape_invisible(text, most)
 
@@ -157,11 +157,11 @@ def create_file_handler(content: bytes, media: str) -> Callable[[web.Request], A
 
 
 def respond_html(text: str, status: int = 200) -> web.Response:
-    """Return the response with a page, which no cache stores."""
+    """Return a response with a page. Caches do not store it."""
     return web.Response(status=status, text=text, content_type="text/html", headers={**SECURITY, **PRIVATE})
 
 
 def respond_csv(text: str, name: str) -> web.Response:
-    """Return the response with a file of CSV, which the browser saves and no cache stores."""
+    """Return a response with a CSV file for download. Caches do not store it."""
     fields = {"Content-Disposition": f'attachment; filename="{name}"', **SECURITY, **PRIVATE}
     return web.Response(text=text, content_type="text/csv", charset="utf-8", headers=fields)

@@ -1,4 +1,4 @@
-"""The console's page of all residencies: the sums of each beside each other, as far as each could be asked."""
+"""The console's page of all residencies, side by side, as far as each has answered."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from edgeproxy.collector.pages.site import Page, Visit
 
 RESIDENCIES = "/console/residencies"
 SEVERITIES = ("page", "warn")
-"""The severities of alerts that are counted on the page."""
+"""Severities of alerts that the page counts."""
 
 
 def list_pages() -> list[Page]:
@@ -18,7 +18,7 @@ def list_pages() -> list[Page]:
 
 
 async def show_residencies(visit: Visit) -> web.Response:
-    """Show the residencies, and their traffic, usage and payments as one table each."""
+    """Show the residencies, with one table each for traffic, usage and payments."""
     body = await visit.fetch("GET", "/v1/residencies")
     residencies: list[JsonDocument] = body["residencies"]
     there = [one for one in residencies if one["aggregates"] is not None]
@@ -34,8 +34,7 @@ async def show_residencies(visit: Visit) -> web.Response:
 
 
 def tabulate(residencies: list[JsonDocument], part: str, name: str, value: str) -> dict[str, list[int | None]]:
-    """Return the values of a part of all sums by name, one for each residency; None where it has none. What has no
-    name comes last."""
+    """Return the values of a part by name, one per residency or None if it has none. The empty name comes last."""
     columns: list[Mapping[str, int]] = [
         {row[name]: row[value] for row in one["aggregates"][part]} for one in residencies
     ]

@@ -233,7 +233,7 @@ class SignInPages:
         return await self._customers.begin(visit, again=visit.request.query.get("again") == "1")
 
     async def from_customers_issuer(self, visit: Visit) -> web.Response:
-        """Begin the session of a contact who returns from the issuer; one of several customers chooses first."""
+        """Begin the session of a contact who returns from the issuer. It first chooses one of several customers."""
         if self._customers is None:
             raise PageError(400, NOT_BEGUN)
         (email, signed_in_at), next_ = await self._customers.finish(visit)

@@ -1,7 +1,7 @@
 """The public status page as HTML, JSON and an Atom feed.
 
-All three are rendered at intervals and served from memory, so that they are there while the database is away. None
-contains anything of a customer.
+All three are rendered at intervals and served from memory, so that they work without the database. None contains data
+about a customer.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ from edgeproxy.config.collector.pages import StatusPage
 REFRESH_SECONDS = 15.0
 """Seconds between two reads of the database."""
 STALE_SECONDS = 120.0
-"""The age of a snapshot from which on the page shows it."""
+"""Older snapshots are marked as old on the page."""
 CACHEABLE = {"Cache-Control": "public, max-age=15, stale-if-error=86400"}
 CROSS_ORIGIN = {
     **rendering.SECURITY,
@@ -51,15 +51,15 @@ CROSS_ORIGIN = {
 
 
 class StatusSnapshot(NamedTuple):
-    """The checks, incidents and maintenance of the database at the Unix second `at`; 0 before the first read."""
+    """Checks, incidents and maintenance from the database at the Unix second `at`; 0 before the first read."""
 
     counts: Mapping[Row, int]
     incidents: list[Incident]
     at: float
     usage: Sequence[tuple[str, int]] = ()
-    """Meters and what was used of each, as far as it is public."""
+    """Public meters with their usage."""
     maintenance: Sequence[Maintenance] = ()
-    """Planned maintenance, latest first, with its states at the time that is shown."""
+    """Planned maintenance, latest first, with its states at the displayed time."""
 
 
 class CachedAnswer(NamedTuple):
@@ -116,14 +116,14 @@ class StatusPages:
             await asyncio.sleep(REFRESH_SECONDS)
 
     async def refresh(self, now: float) -> None:
-        """Read the database and render all responses; while it is away, those of the last snapshot."""
+        """Read the database and render all responses. If it is unavailable, the last snapshot is rendered."""
         await run_guarded(self._log, "the status cannot be read, and is shown as it was", self._fetch_snapshot(now))
         await run_guarded(
             self._log, "the status cannot be rendered, and is shown as it was", self._replace_answers(now)
         )
 
     async def _replace_answers(self, now: float) -> None:
-        last, since = dict(self._checks.last), dict(self._checks.failing_since)  # Copies: a thread reads them.
+        last, since = dict(self._checks.last), dict(self._checks.failing_since)  # Copies, because a thread reads them.
         self.answers = await asyncio.to_thread(self._render, last, since, now)
 
     async def _fetch_snapshot(self, now: float) -> None:
@@ -139,7 +139,7 @@ class StatusPages:
             self._snapshot = self._snapshot._replace(usage=self._usage.list_totals())
 
     def _render(self, last: Mapping[str, bool], since: Mapping[str, float], now: float) -> dict[str, CachedAnswer]:
-        """Return all responses by name. `last` has the last outcomes, `since` when regions began to fail."""
+        """Return all responses by name. `last` has the last outcomes, `since` the times when regions began to fail."""
         planned = [maintenance.at_time(one, now) for one in self._snapshot.maintenance]
         snapshot = self._snapshot._replace(maintenance=planned)
         regions = availability.compute_regions(snapshot.counts, self._settings, last, now, since)
@@ -194,7 +194,7 @@ class StatusPages:
 
 @lru_cache(1000)
 def choose_language(chosen: str | None, accepted: str | None) -> str:
-    """Return the language of a reader: the chosen one, else by Accept-Language."""
+    """Return the language of a reader: the chosen one, or else by Accept-Language."""
     return choose_reader(chosen, accepted).language
 
 
@@ -206,7 +206,7 @@ def render_page(
     now: float,
     brand: BrandFiles = NO_BRAND,
 ) -> str:
-    """Return the HTML of the page. The layout's values of a signed-in reader are empty: there is none."""
+    """Return the HTML of the page. The layout's values about a signed-in reader are empty."""
     age = now - snapshot.at
     return rendering.render_template(
         "status.html",
@@ -241,7 +241,7 @@ def render_page(
 
 
 def split_by_time(snapshot: StatusSnapshot, regions: list[RegionAvailability]) -> dict[str, object]:
-    """Return incidents and maintenance by whether they are over, and the days that maintenance touched."""
+    """Return ongoing and ended incidents and maintenance, and the days with maintenance."""
     listed = snapshot.maintenance
     return {
         "ongoing": [incident for incident in snapshot.incidents if incident["ended_at"] is None],
@@ -253,7 +253,7 @@ def split_by_time(snapshot: StatusSnapshot, regions: list[RegionAvailability]) -
 
 
 def classify_day(available: float | None, objective: float) -> str:
-    """Return the state of a day's bar, as charts.draw_days has them, of its availability and the objective."""
+    """Return the state of a day's bar (charts.draw_days), from its availability and the objective."""
     if available is None:
         return "n"
     if available >= objective:
@@ -282,7 +282,7 @@ def format_status(settings: StatusPage, regions: list[RegionAvailability], snaps
 
 
 def format_part(region: RegionAvailability, state: PartState, maintained: frozenset[tuple[str, int]]) -> JsonObject:
-    """Return the JSON object of a region or component, without its name; `maintained` are days as of list_days."""
+    """Return the JSON object of a region or component without its name. `maintained` are days from list_days."""
     return {
         "state": state,
         "is_well": region.is_well,

@@ -1,4 +1,4 @@
-"""The parts of the service that the status page names, its regions and components, each with its state. Pure."""
+"""The parts of the service on the status page, that is, regions and components, with their states. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -10,7 +10,7 @@ from edgeproxy.collector.pages.maintenance import Maintenance
 
 PartState = Literal["operational", "degraded", "partial_outage", "major_outage", "maintenance", "unknown"]
 INCIDENT_PART_STATES: Mapping[str, PartState] = {"P0": "major_outage", "P1": "partial_outage", "P2": "degraded"}
-"""The state of a part by the worst incident that goes on there; what hardly anybody notices leaves it as it is."""
+"""The state of a part by its worst ongoing incident. Minor incidents (P3) do not change the state."""
 
 
 class StatusPart(NamedTuple):
@@ -19,13 +19,13 @@ class StatusPart(NamedTuple):
     name: str
     state: PartState
     failing_since: str | None
-    """The time since when it does not answer, as RFC 3339; None: it does, or the time is not known."""
+    """The time since when it has not answered, as RFC 3339; None: it answers, or the time is unknown."""
 
 
 def list_parts(
     measured: Sequence[RegionAvailability], incidents: Sequence[Incident], maintenance: Sequence[Maintenance]
 ) -> list[StatusPart]:
-    """Return the state of each part, of what is measured and of what operators have told."""
+    """Return the state of each part, from measurements and operators' reports."""
     return [
         StatusPart(
             one.name,
@@ -39,7 +39,7 @@ def list_parts(
 def compute_part_state(
     name: str, is_well: bool | None, incidents: Sequence[Incident], maintenance: Sequence[Maintenance]
 ) -> PartState:
-    """Return the state of a part: a check that fails is an outage, unless maintenance is planned there now."""
+    """Return the state of a part. A failed check means an outage, unless maintenance is in progress there."""
     is_planned = any(one["state"] == "in_progress" and _affects(one, name) for one in maintenance)
     if is_well is False and not is_planned:
         return "major_outage"
@@ -53,5 +53,5 @@ def compute_part_state(
 
 
 def _affects(one: Incident | Maintenance, name: str) -> bool:
-    """Return whether a part is affected: one that names none affects all."""
+    """Return True if a part is affected. No regions means that all parts are affected."""
     return not one["regions"] or name in one["regions"]

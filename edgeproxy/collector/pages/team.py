@@ -1,4 +1,4 @@
-"""The page of a customer's people: who may sign in, and in which role."""
+"""The page of a customer's people, who may sign in, with their roles."""
 
 from aiohttp import web
 
@@ -21,14 +21,14 @@ def list_pages() -> list[Page]:
 
 
 async def show_team(visit: Visit) -> web.Response:
-    """Show who may sign in."""
+    """Show the people who may sign in."""
     people = await visit.fetch("GET", CONTACTS, names={"customer": visit.customer})
     is_mailed = visit.site.settings.mail is not None
     return visit.render("team.html", people=people["contacts"], roles=CONTACT_ROLES, is_mailed=is_mailed)
 
 
 async def invite(visit: Visit) -> web.Response:
-    """Add a colleague, and mail an invitation where the collector sends mails."""
+    """Add a colleague, and mail an invitation if the collector can send mail."""
     email, is_mailed = visit.form.get("email", "").strip().lower(), visit.site.settings.mail is not None
     if is_mailed and MAILBOX.fullmatch(email):
         await invitations.require_allowance(visit, visit.customer, email)  # Before anything is changed.
@@ -49,13 +49,13 @@ async def invite_again(visit: Visit) -> web.Response:
 
 
 async def change_role(visit: Visit) -> web.Response:
-    """Give a colleague another role."""
+    """Change a colleague's role."""
     await _put(visit, visit.form.get("email", ""), visit.form.get("role", ""))
     return visit.redirect(ROOT, done="role")
 
 
 async def remove(visit: Visit) -> web.Response:
-    """Remove a colleague, whose sessions end."""
+    """Remove a colleague. The colleague's sessions end."""
     names, body = {"customer": visit.customer}, {"email": visit.form.get("email", "")}
     await visit.fetch("POST", f"{CONTACTS}/remove", names=names, body=body)
     return visit.redirect(ROOT, done="removed")

@@ -1,4 +1,4 @@
-"""The terms of a customer's tier, as the portal shows them."""
+"""The terms of a customer's tier for the portal."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,15 +11,15 @@ from edgeproxy.config.units import DAY_SECONDS
 
 
 class TierTerms(NamedTuple):
-    """The terms of a tier, with a customer's own in their place."""
+    """The terms of a tier, replaced by a customer's own terms where set."""
 
     allowance: Allowance
     detail_days: int | None
-    """Days of usage in detail; None: all."""
+    """Days of detailed usage; None: all."""
 
 
 def compute_terms(tier: Tier, customer: Mapping[str, JsonValue] | None = None) -> TierTerms:
-    """Return the terms of a tier. `customer` is one of the API, whose own settings replace the tier's."""
+    """Return the terms of a tier. `customer` comes from the API. Its own settings replace the tier's."""
     own = None
     if customer is not None:
         written = {name: customer[name] for name in Customer.model_fields if customer.get(name) is not None}

@@ -10,7 +10,7 @@ from edgeproxy.collector.pages.site import Page, Visit
 TOKENS = "/console/tokens"
 ROLES = ("edge", "beacon", "service", "aggregates", "read", "support", "billing", "admin")
 LISTED_MAX = 50
-"""Tokens of a page."""
+"""Tokens per page."""
 FIELDS = ("name", "role", "customer", "edge", "region")
 
 
@@ -26,14 +26,14 @@ def list_pages() -> list[Page]:
 
 
 async def show_tokens(visit: Visit) -> web.Response:
-    """Show a page of tokens: those after the name `cursor`."""
+    """Show a page of tokens, beginning after the name `cursor`."""
     tokens: list[TokenResponse] = (await visit.fetch("GET", "/v1/tokens"))["tokens"]
     some, more = lists.paginate(tokens, "name", LISTED_MAX, visit.request.query.get("cursor"))
     return visit.render("tokens.html", tokens=some, more=more, roles=ROLES, overlaps=keys.OVERLAPS)
 
 
 async def create_token(visit: Visit) -> web.Response:
-    """Create a token, and show its secret, which no later page does."""
+    """Create a token and show its secret. No later page shows it."""
     body: JsonObject = {name: value for name in FIELDS if (value := visit.form.get(name, "").strip())}
     if expires := visit.form.get("expires", "").strip():
         body["expires_at"] = expires
@@ -42,7 +42,7 @@ async def create_token(visit: Visit) -> web.Response:
 
 
 async def add_secret(visit: Visit) -> web.Response:
-    """Add a secret to a token, and show it, which no later page does."""
+    """Add a secret to a token and show it. No later page shows it."""
     names, body = {"token": visit.path_parameter("token")}, {"overlap": visit.form.get("overlap", "7d")}
     token = await visit.fetch(
         "POST", "/v1/tokens/{token}", names=names, body=body, once=keys.read_idempotency_key(visit)

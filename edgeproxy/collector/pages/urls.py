@@ -1,4 +1,4 @@
-"""The URLs at which browsers reach the pages. Pure."""
+"""The URLs of the pages for browsers. Pure."""
 
 from edgeproxy.collector.alerts.message import ServiceSite
 from edgeproxy.collector.pages.forms import normalize_origin
@@ -7,12 +7,12 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 
 def select_listener(settings: CollectorSettings, group: str) -> CollectorListener:
-    """Return the first listener that serves a group of pages; the first one of all where none does."""
+    """Return the first listener that serves a group of pages, or else the first listener."""
     return next((one for one in settings.listen if group in one.groups), settings.listen[0])
 
 
 def describe_site(settings: CollectorSettings) -> ServiceSite:
-    """Return the service that mails alerts, with the URLs of the pages that it has."""
+    """Return the service name and page URLs for mails of alerts."""
     if settings.pages is None:
         return ServiceSite("edgeproxy")
     served = {group for listener in settings.listen for group in listener.groups}
@@ -24,7 +24,7 @@ def describe_site(settings: CollectorSettings) -> ServiceSite:
 
 
 def build_url(settings: CollectorSettings, listener: CollectorListener) -> str:
-    """Return how browsers reach the pages of a listener, without a slash at its end."""
+    """Return the URL of a listener's pages for browsers, without a trailing slash."""
     assert settings.pages is not None
     scheme = "https" if listener.resolve_tls(settings.tls) else "http"
     return normalize_origin(listener.url or settings.pages.url or f"{scheme}://{listener.address}")

@@ -1,4 +1,4 @@
-"""The page of a customer's own webhooks: endpoints, their secrets, and what was sent to them."""
+"""The page of a customer's own webhooks: endpoints, their secrets, and their last messages."""
 
 from aiohttp import web
 
@@ -12,7 +12,7 @@ ALL = "/v1/customers/{customer}/webhook-endpoints"
 ONE = f"{ALL}/{{endpoint}}"
 MESSAGES_SHOWN = "10"
 CHOICES = tuple(kind for kind in EventType if kind is not EventType.WEBHOOK_TEST)
-"""The types that a form offers; a test message goes to each endpoint."""
+"""Event types in the form. A test message goes to every endpoint."""
 
 
 def list_pages() -> list[Page]:
@@ -31,7 +31,7 @@ def list_pages() -> list[Page]:
 
 
 async def show_webhooks(visit: Visit) -> web.Response:
-    """Show the endpoints of the customer, each with the last messages to it."""
+    """Show the customer's endpoints, each with its last messages."""
     names = {"customer": visit.customer}
     endpoints = (await visit.fetch("GET", ALL, names=names))["endpoints"]
     for endpoint in endpoints:
@@ -42,7 +42,7 @@ async def show_webhooks(visit: Visit) -> web.Response:
 
 
 async def create_endpoint(visit: Visit) -> web.Response:
-    """Create an endpoint, and show its secret, which no later page does."""
+    """Create an endpoint and show its secret. No later page shows it."""
     body: JsonObject = {"url": visit.form.get("url", "").strip()}
     if description := visit.form.get("description", "").strip():
         body["description"] = description
@@ -54,7 +54,7 @@ async def create_endpoint(visit: Visit) -> web.Response:
 
 
 async def rotate_secret(visit: Visit) -> web.Response:
-    """Give an endpoint a new secret, and show it."""
+    """Give an endpoint a new secret and show it."""
     once = read_idempotency_key(visit)
     endpoint = await visit.fetch("POST", f"{ONE}/secret", names=_read_names(visit), once=once)
     return visit.render("webhook_secret.html", endpoint=endpoint)
@@ -67,12 +67,12 @@ async def send_test(visit: Visit) -> web.Response:
 
 
 async def enable_endpoint(visit: Visit) -> web.Response:
-    """Send to an endpoint again."""
+    """Resume sending to an endpoint."""
     return await _change(visit, {"state": "enabled"})
 
 
 async def disable_endpoint(visit: Visit) -> web.Response:
-    """Send nothing to an endpoint."""
+    """Stop sending to an endpoint."""
     return await _change(visit, {"state": "disabled"})
 
 

@@ -1,4 +1,4 @@
-"""The words of pages for the API's values, in English; collector/languages/locale/ has the other languages."""
+"""Texts of pages for the API's values, in English. Other languages are in collector/languages/locale/."""
 
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages.audit_words import AUDIT_ACTIONS
@@ -159,7 +159,7 @@ LABELS = (
     N_("Support"),
     N_("Workflows"),
 )
-"""Labels of the meters, limits and features of the shipped files. Other names are shown as they are."""
+"""Labels of the meters, limits and features in the shipped files. Other names are shown unchanged."""
 REASONS = {
     "you have opened too many pages in a minute": N_("You have opened too many pages. Wait a minute."),
     "the session has ended: sign in, and send the form again": N_("The session has ended."),
@@ -197,7 +197,7 @@ REASONS = {
     "some fields cannot be used": N_("Some fields cannot be used."),
     "there is no such page": N_("The address may be mistyped, or what it showed is gone."),
 }
-"""Reasons of refusals, by the words of the API and of the pages; others are shown as they are."""
+"""Texts for refusals, by the text of the API or of the page. Others are shown unchanged."""
 CUSTOMER_STATES = {
     "active": N_("active"),
     "paused": N_("paused"),
@@ -305,7 +305,7 @@ COMPARED_LINES = {
     "total": N_("Total"),
     "another line": N_("A line that Stripe alone has"),
 }
-"""What differs between our invoice and Stripe's, where it is no meter."""
+"""Names of differences between our invoice and Stripe's that concern no meter."""
 
 INVOICE_STATES = {
     "held": N_("held"),
@@ -399,7 +399,7 @@ DEFINITIONS = {
         "Revenue of the month for each active customer, less its share of the cost, divided by the churn."
     ),
 }
-"""The meanings of the business metrics, as the API has them (collector/billing/reports/business_report.py)."""
+"""Definitions of the business metrics, equal to the API's (collector/billing/reports/business_report.py)."""
 
 WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "messages": MESSAGES,
@@ -447,4 +447,4 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "levels": LEVELS,
     "definitions": DEFINITIONS,
 }
-"""All words, by the names that templates use."""
+"""All texts, by their names in templates."""

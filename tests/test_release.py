@@ -19,7 +19,7 @@ from loadtest.testbed.customers import key_line
 from loadtest.testbed.http_client import ask
 from loadtest.testbed.load_clients import Load, Plan
 from loadtest.testbed.waiting import until
-from tests.support.version_before import BEFORE, unpack_version_before
+from tests.support.made_up_versions import BEFORE, unpack_version_before
 
 ROOT = Path(__file__).parents[1]
 REGISTRY = os.environ.get("EDGEPROXY_RELEASES")

@@ -27,7 +27,7 @@ def migrate(
 
 def downgrade(
     config: CollectorFile,
-    revision: Annotated[str, typer.Argument(metavar="REVISION", help="That of the earlier version, such as 0029.")],
+    revision: Annotated[str, typer.Argument(metavar="REVISION", help="That of the earlier version, such as 0001.")],
     owner: Annotated[
         str | None,
         typer.Option(

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import edgeproxy
+from edgeproxy.collector.database.schema import REVISION
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
 from loadtest.testbed.collector import EDGE, Collector
@@ -28,7 +29,7 @@ from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
 from tests.support.chart import render
 from tests.support.kubelet import Pod, Service, ready_pods, roll_out
-from tests.support.version_before import BEFORE, unpack_version_before
+from tests.support.made_up_versions import BEFORE, unpack_version_after, unpack_version_before
 
 RATE_MIN = 200.0
 """Requests a second that clients send at least."""
@@ -43,8 +44,9 @@ def test_nothing_fails_while_all_parts_change_their_version_and_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Process, "forks", False)  # A copy of the tests' process has their sources.
-    revision = unpack_version_before(tmp_path / "before")
-    new = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+    unpack_version_before(tmp_path / "before")
+    unpack_version_after(tmp_path / "after")
+    new = {"PYTHONPATH": str(tmp_path / "after"), "PYTHONSAFEPATH": "1"}
     old = new | {"PYTHONPATH": str(tmp_path / "before")}
 
     with ExitStack() as ends:
@@ -137,7 +139,7 @@ def test_nothing_fails_while_all_parts_change_their_version_and_back(
         until(collector.ready, "the collector has its database again", seconds=60)
         roll_out_version(old, BEFORE)
         collector.end()
-        command(new, "database", "downgrade", revision, "-c", collector.file)
+        command(new, "database", "downgrade", REVISION, "-c", collector.file)
         start_collector(old, BEFORE)
         account = load.finish()
 

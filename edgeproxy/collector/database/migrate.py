@@ -11,6 +11,9 @@ from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util.exc import CommandError
 
+BASELINE = "0001"
+"""The revision that makes the tables of an empty database."""
+
 
 class LaterRevisionError(Exception):
     """The tables have a revision that this version does not know. The message names it."""
@@ -21,9 +24,17 @@ class IrreversibleRevisionError(Exception):
 
 
 def upgrade(connection: sa.Connection) -> None:
-    """Migrate the tables to the newest revision in the current transaction. Raises LaterRevisionError."""
+    """Migrate the tables to the newest revision in the current transaction. Raises LaterRevisionError.
+
+    The baseline makes the tables of today, so an empty database needs none of the revisions that follow it.
+    """
+    config = _build_config(connection)
     try:
-        command.upgrade(_build_config(connection), "head")
+        if MigrationContext.configure(connection).get_current_revision() is None:
+            command.upgrade(config, BASELINE)
+            command.stamp(config, "head")
+        else:
+            command.upgrade(config, "head")
     except CommandError as error:
         raise LaterRevisionError(str(error)) from error
 

@@ -3,7 +3,7 @@
 An attacker with the login can only read and write rows, like the collector. The login can neither switch off row-level
 security, nor change or drop a table, nor rewrite append-only tables, for example the audit log. `edgeproxy database
 migrate` runs as the owner: it creates the tables and grants the login its rights (`grant_rights`). The collector
-creates and drops partitions by functions that run with the owner's rights (migrations 0029 and 0035).
+creates and drops partitions by functions that run with the owner's rights (`0001_baseline.py`).
 
 A login that owns the tables also works: the collector then creates and migrates them at its start.
 """

@@ -9,27 +9,25 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from alembic import command
-from alembic.config import Config
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.database.schema import DAY, REVISION
 from loadtest.testbed.batch_chains import NOON, Chain
 from loadtest.testbed.collector import Collector
 from loadtest.testbed.postgresql import Postgresql
 from loadtest.testbed.process import ROOT
 from loadtest.testbed.waiting import until
 from tests.support.books import Books, Clock, clock, of_days
+from tests.support.made_up_versions import add_revisions
 
 __all__ = ["clock"]
 
 PAGE = ROOT / "docs/operations/collector.md"
 NEW, EXISTING = re.findall(r"```sql\n(.*?)```", PAGE.read_text().partition("## An owner of its own\n")[2], re.DOTALL)
 """What an administrator runs for a new database, and for one whose login owns the tables, as the page has it."""
-BEFORE = "0028"
-"""The revision before tables could have an owner of their own."""
+BEFORE = "0000"
+"""A revision before the first."""
 OWNER, LOGIN = "edgeproxy_owner", "edgeproxy"
 NO_RIGHT, BAD_VALUE, NO_FUNCTION = "42501", "22023", "42883"
 """SQLSTATEs of refusals."""
@@ -280,26 +278,17 @@ def test_a_database_whose_login_owned_it_is_handed_to_an_owner(bare: SeparateOwn
         bare.run_sql("ALTER TABLE keys NO FORCE ROW LEVEL SECURITY", user=LOGIN)
 
 
-def test_the_owner_brings_tables_up_to_date_before_a_collector_starts(separate: SeparateOwner) -> None:
-    config = Config()
-    config.set_main_option("script_location", "edgeproxy.collector.database:migrations")
-
-    async def make_older() -> None:
-        database = Database(separate.url(OWNER))
-        async with database.writing() as connection:
-            await connection.run_sync(upgrade)
-        await database.close()
-
-    def upgrade(connection: object) -> None:
-        config.attributes["connection"] = connection
-        command.upgrade(config, BEFORE)
-
-    asyncio.run(make_older())
-    separate.run_sql(f"GRANT SELECT ON alembic_version TO {LOGIN}")
-    assert "have the owner run `edgeproxy database migrate`" in separate.fail_start()
+def test_the_owner_brings_tables_up_to_date_before_a_collector_starts(
+    separate: SeparateOwner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert separate.run_command("migrate")[0] == 0
     separate.run_sql(f"UPDATE alembic_version SET version_num = '{BEFORE}'")
-    assert f"is of revision {BEFORE}, not " in separate.fail_start()
+    assert f"is of revision {BEFORE}, not {REVISION}: have the owner run" in separate.fail_start()
+    separate.run_sql(f"UPDATE alembic_version SET version_num = '{REVISION}'")
+    (later,) = add_revisions(monkeypatch, tmp_path / "later", [True])
+    assert separate.run_command("migrate")[0] == 0
+    assert separate.run_sql("SELECT version_num FROM alembic_version") == later
+    assert f"is of revision {later}, not {REVISION}: have the owner run" in separate.fail_start()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""The audit log: changes and denials with their actors, each entry with the hash of the one before it.
+"""The audit log: changes and denials with their actors. Each entry has the hash of the one before it.
 
-An entry is written at the end of the transaction of its change, so both are there or neither is. `audit_head` has the
-number of entries and the hash of the last one, so an entry that is taken off the end is missed too. A writer of the
-whole database can make a new chain; a copy of the head that is stored elsewhere shows that.
+An entry is written at the end of the transaction of its change, so either both exist or neither. `audit_head` has the
+number of entries and the hash of the last one, so that a removed last entry is noticed, too. A person with write access
+to the whole database can build a new chain; a copy of the head stored elsewhere reveals that.
 """
 
 import hashlib
@@ -25,21 +25,21 @@ from edgeproxy.collector.database.schema import audit, audit_head
 from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_object, parse_page
 
 FIRST_HASH = "0" * 64
-"""The hash before that of the first entry."""
+"""The hash before the first entry."""
 PAGE_ENTRIES_MAX = 1000
-"""Entries of a page at most."""
+"""The most entries of a page."""
 ACTOR_ENTRIES_MAX = 1000
-"""The latest entries whose actors are listed."""
+"""The number of latest entries whose actors are listed."""
 DENIALS_MAX = 1000
-"""Kinds of denials that are counted separately in a minute; further ones are counted together."""
+"""The most kinds of denials counted separately in a minute. Further ones are counted together."""
 TALLIES_MAX = 10_000
-"""Callers and targets that are counted separately in a minute; further ones are counted together."""
+"""The most callers and targets counted separately in a minute. Further ones are counted together."""
 TARGET_CHARACTERS_MAX = 500
-"""Characters of what a denial was about: paths come from outside."""
+"""The most characters of a denial's target, because paths come from outside."""
 DETAIL_CHARACTERS_MAX = 200
 
 Values = Mapping[str, object]
-"""Values as JSON has them, by name."""
+"""JSON values by name."""
 
 
 class Caller(NamedTuple):
@@ -58,7 +58,7 @@ class AuditEntry(NamedTuple):
     before: Values | None = None
     after: Values | None = None
     customer: str | None = None
-    """The customer, by id or name, whom the details are about where the target is something else, such as an alert."""
+    """The customer, by id or name, whom the details are about if the target is another object, such as an alert."""
 
 
 async def append_entry(connection: AsyncConnection, caller: Caller, entry: AuditEntry) -> None:
@@ -67,7 +67,7 @@ async def append_entry(connection: AsyncConnection, caller: Caller, entry: Audit
 
 
 async def append_entries(connection: AsyncConnection, caller: Caller, entries: Sequence[AuditEntry]) -> None:
-    """Append entries in their order, at the end of the transaction of their changes."""
+    """Append entries in order, at the end of the transaction of their changes."""
     if not entries:
         return
     details = [
@@ -76,13 +76,13 @@ async def append_entries(connection: AsyncConnection, caller: Caller, entries: S
     ]
     stored = await seal_details(connection, details)
     caller = caller._replace(actor=hide_contact(connection, caller.actor))
-    # Every change wants the head: whoever has it must not wait for anything else (docs/design/row-locks.md).
+    # Every change locks the head. Its holder must wait for nothing else (docs/design/row-locks.md).
     add_last_step(connection, partial(_append_chained, caller=caller, entries=stored))
 
 
 async def _append_chained(connection: AsyncConnection, caller: Caller, entries: Sequence[Details]) -> None:
     async with across_customers(connection):
-        # The head is the lock under which entries follow each other.
+        # The head is the lock that orders the entries.
         head = sa.select(audit_head.c.seq, audit_head.c.hash).with_for_update()
         seq, last = (await connection.execute(head)).one()
         rows = []
@@ -105,7 +105,7 @@ async def _append_chained(connection: AsyncConnection, caller: Caller, entries: 
 
 
 def compute_hash(prev: str, row: Values) -> str:
-    """Return the hash of an entry after one with the hash `prev`: the SHA-256 in hex of both as a JSON array."""
+    """Return the hash of an entry after the hash `prev`: the SHA-256 in hex of both as a JSON array."""
     values = [prev, *(row[name] for name in HASHED_COLUMNS)]
     return hashlib.sha256(orjson.dumps(values)).hexdigest()
 
@@ -118,7 +118,7 @@ def _format_json(values: Values | None) -> str | None:
 
 
 class EntryTimes(NamedTuple):
-    """A time in Unix milliseconds, from `since` and before `until`; None: without that end."""
+    """A span in Unix milliseconds, from `since` and before `until`; None leaves that end open."""
 
     since: int | None = None
     until: int | None = None
@@ -138,7 +138,7 @@ async def list_entries(
 ) -> ReadPage[dict[str, object]]:
     """Return at most `limit` entries after the number `after`, oldest first. `filters` are columns and their values.
 
-    With `newest_first` they are those before that number, newest first; 0 stands for all.
+    With `newest_first` they are the entries before that number, newest first; 0 then means all.
     """
     conditions = [audit.c[name] == hide_contact(connection, value) for name, value in filters.items()]
     if times.since is not None:
@@ -160,17 +160,17 @@ async def list_entries(
 
 
 async def find_first_since(connection: AsyncConnection, at: int) -> int:
-    """Return the number of the first entry that is not before a Unix millisecond; where there is none, of the next one.
+    """Return the number of the first entry at or after a Unix millisecond, or the next number if there is none.
 
-    Entries are numbered without a gap and in the order of their times, but for the difference between the clocks of
-    collectors, so halving finds it in some 25 reads of a row, and no index of times has to be written.
+    Entries are numbered without gaps in order of time, apart from differences between the collectors' clocks. So a
+    binary search finds the entry in about 25 reads of a row, and no index of times is needed.
     """
     start = sa.select(sa.cast(1, sa.BigInteger).label("first"), (audit_head.c.seq + 1).label("end"))
     halving = start.cte("halving", recursive=True)
     first, end = halving.c.first, halving.c.end
     middle = (first + end) // 2
     there = sa.select(audit.c.at).where(audit.c.seq >= middle).order_by(audit.c.seq).limit(1).scalar_subquery()
-    is_before = there < at  # Null, so not true, where the last entries were taken out.
+    is_before = there < at  # Null, and so not true, if the last entries were removed.
     half = sa.select(sa.case((is_before, middle + 1), else_=first), sa.case((is_before, end), else_=middle))
     halving = halving.union_all(half.where(first < end))
     last = sa.select(halving.c.first).where(halving.c.first >= halving.c.end).limit(1)
@@ -178,7 +178,7 @@ async def find_first_since(connection: AsyncConnection, at: int) -> int:
 
 
 async def list_actors(connection: AsyncConnection) -> list[str]:
-    """Return who made the latest ACTOR_ENTRIES_MAX entries, by name."""
+    """Return the actors of the latest ACTOR_ENTRIES_MAX entries, by name."""
     latest = sa.select(audit.c.actor).order_by(audit.c.seq.desc()).limit(ACTOR_ENTRIES_MAX).subquery()
     actors = sa.select(latest.c.actor).distinct()
     return sorted((await connection.execute(actors)).scalars())
@@ -191,11 +191,11 @@ def _to_response(row: sa.Row[tuple[object, ...]], details: Details) -> dict[str,
 
 
 class AuditTamperedError(Exception):
-    """The log is not what was written; the message names the first wrong entry."""
+    """The log was altered. The message names the first wrong entry."""
 
 
 async def verify_chain(connection: AsyncConnection) -> int:
-    """Return the number of entries where each follows the one before it; else raises AuditTamperedError."""
+    """Return the number of entries if each follows the one before it. Raises AuditTamperedError otherwise."""
     head = (await connection.execute(sa.select(audit_head.c.seq, audit_head.c.hash))).one()
     seq, prev = 0, FIRST_HASH
     rows = await connection.stream(sa.select(audit).order_by(audit.c.seq))
@@ -214,18 +214,18 @@ async def verify_chain(connection: AsyncConnection) -> int:
 
 
 Denial = tuple[str, str, str, int, str]
-"""Actor, origin, target, status and why."""
+"""Actor, origin, target, status and reason."""
 
 
 class Denials:
-    """The denials of the last minute, counted by kind, so that a flood of denials is no flood of entries."""
+    """The denials of the last minute, counted by kind, so that a flood of denials is not a flood of entries."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._counts: Counter[Denial] = Counter()
 
     def record(self, caller: Caller, target: str, status: int, why: str) -> None:
-        """Count a denial; nothing is written yet."""
+        """Count a denial without writing it."""
         actor, origin = shorten_name(caller.actor), shorten_name(caller.origin)
         key = (actor, origin, target[:TARGET_CHARACTERS_MAX], status, why[:DETAIL_CHARACTERS_MAX])
         if key not in self._counts and len(self._counts) >= DENIALS_MAX:
@@ -235,7 +235,7 @@ class Denials:
         self._counts[key] += 1
 
     async def write(self) -> "Counter[Denial]":
-        """Append the denials that were counted since the last call, and return them."""
+        """Append the denials counted since the last call, and return them."""
         counts, self._counts = self._counts, Counter()
         if not counts:
             return counts
@@ -251,7 +251,7 @@ class Denials:
 
 
 class Tallies:
-    """Changes that are too many for an entry each, counted by caller, target and kind."""
+    """Changes that are too many for single entries, counted by caller, target and kind."""
 
     def __init__(self, database: Database, action: str) -> None:
         """Prepare entries with this action."""
@@ -261,7 +261,7 @@ class Tallies:
         """The counts of changes by kind, for each actor, origin and target."""
 
     def record(self, caller: Caller, target: str, **counts: int) -> None:
-        """Count changes by their kinds; nothing is written yet."""
+        """Count changes by kind without writing them."""
         kinds = +Counter({kind: int(count) for kind, count in counts.items()})  # A bool would be written as one.
         if kinds:
             key = (caller.actor, caller.origin, target)

@@ -1,5 +1,6 @@
-"""Keys as data: each change with its audit entry and its row in the outbox, in one transaction. Of the secret only the
-SHA-256 is stored.
+"""Keys as data: each change with its audit entry and its outbox row, in one transaction.
+
+Only the SHA-256 of the secret is stored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,18 +53,18 @@ from edgeproxy.config.limits import KeyLimit
 from edgeproxy.wire.key_uses import USAGE_KEY_DIGITS
 
 KEYS_MAX = 1000
-"""Usable keys of a customer: edges get all of them at once."""
+"""The most usable keys of a customer. Edges receive all of them at once."""
 SORTS: Mapping[str, AnyColumn] = {
     "created_at": keys.c.id,
     "name": sa.func.coalesce(keys.c.name, ""),
     "last_used_on": sa.func.coalesce(keys.c.last_used_on, 0),
 }
-"""The columns by which the keys of a customer are listed; ids grow with the time."""
+"""The columns that a customer's keys can be sorted by. Ids grow with time."""
 BOUNDS = (keys.c.scopes, keys.c.limits, keys.c.budget, keys.c.expires_at)
 
 
 async def find_owner(connection: AsyncConnection, ref: str) -> str | None:
-    """Return the name of the customer of a key; None where there is no such key."""
+    """Return the name of a key's customer, or None if the key does not exist."""
     try:
         return (await get_row(connection, ref)).customer_name
     except ChangeRejectedError:
@@ -82,9 +83,8 @@ async def list_keys(
 ) -> ReadPage[Key]:
     """Return at most `limit` keys of a customer after the id `after`, in the order of `sort`: see SORTS.
 
-    Raises ChangeRejectedError.
-
-    `lead`: only those that are due for rotation within so many seconds. `usage_keys`: only those that usage calls so.
+    `lead` selects keys that are due for rotation within so many seconds, `usage_keys` the keys with these names in
+    usage. Raises ChangeRejectedError.
     """
     owner = await customers.get_row(connection, customer)
     statement = select_keys(connection).where(keys.c.customer == owner.id)
@@ -101,9 +101,9 @@ async def list_keys(
 async def create_key(
     connection: AsyncConnection, caller: Caller, customer: str, new: CreateKeyRequest, *, own: bool = False
 ) -> KeyWithSecret:
-    """Create a key for a customer, and return it with its secret; raises ChangeRejectedError.
+    """Create a key for a customer, and return it with its secret. Raises ChangeRejectedError.
 
-    `own`: the customer itself asks, and gets no key that is wider than each of its keys.
+    With `own` the customer itself makes the request, and the new key must stay within the bounds of an existing key.
     """
     owner = await customers.get_row(connection, customer, lock=True)
     require_present(owner)
@@ -144,9 +144,9 @@ async def update_key(
     match: frozenset[int] | None = None,
     own: bool = False,
 ) -> tuple[Key, int]:
-    """Change the fields of a key that are set in `change`, an UpdateKeyRequest; return the key with its version.
+    """Update the fields of a key that are set in `change`, an UpdateKeyRequest. Return the key and its version.
 
-    `own`: the customer itself asks, and can make the key narrower, not wider. Raises ChangeRejectedError.
+    With `own` the customer itself makes the request, and may only narrow the key. Raises ChangeRejectedError.
     """
     row = await get_row(connection, ref, lock=True)
     require_version(row.version, match)
@@ -165,13 +165,13 @@ async def update_key(
         bounds.require_within(requested, [existing])
     if all(getattr(row, name) == value for name, value in values.items()):
         return to_response(row), row.version
-    # A replacement on its way has the terms of before.
+    # A replacement under way still has the earlier terms.
     row = await withdraw_next_key(connection, caller, row, "the key that it was to replace was changed")
     return await update_key_row(connection, caller, row, values, "key.change")
 
 
 def _compute_values(row: KeyRow, change: BaseModel) -> Columns:
-    """Return the columns of a key that the fields of a request set; raises ChangeRejectedError."""
+    """Return the columns of a key that the fields of a request set. Raises ChangeRejectedError."""
     fields = {name: getattr(change, name) for name in change.model_fields_set}
     values: Columns = {name: fields[name] for name in ("name", "expires_at") if name in fields}
     if "expires_at" in fields:
@@ -196,12 +196,12 @@ async def revoke_key(
     match: frozenset[int] | None = None,
     why: str | None = None,
 ) -> Key:
-    """Revoke a key, which ends at once; return it. Raises ChangeRejectedError."""
+    """Revoke a key, which ends at once, and return it. Raises ChangeRejectedError."""
     row = await get_row(connection, ref, lock=True)
     require_version(row.version, match)
     if row.revoked_at is not None:
         return to_response(row)
-    if why is None:  # A key that was found in public ends wherever it is.
+    if why is None:  # A leaked key ends even if its owner has moved away.
         await require_owner_not_moved(connection, row.customer)
     row = await withdraw_next_key(connection, caller, row, "the key that it was to replace was revoked")
     values: Columns = {"revoked_at": now_ms(), "revoked_for": why}
@@ -213,10 +213,10 @@ async def revoke_key(
 async def restore_key(
     connection: AsyncConnection, caller: Caller, ref: str, *, match: frozenset[int] | None = None
 ) -> tuple[Key, int]:
-    """Take the revocation of a key back, and return the key with its version; raises ChangeRejectedError.
+    """Undo the revocation of a key, and return the key and its version. Raises ChangeRejectedError.
 
-    The key is as it was: one that was being replaced ends when it was to end. One that has expired meanwhile, was
-    replaced at once, or whose customer is being deleted stays revoked.
+    The key gets its earlier state; a key that was being replaced keeps its end. It stays revoked if it has expired
+    meanwhile, was replaced at once, or its customer is being deleted.
     """
     owner = await customers.get_row(connection, (await get_row(connection, ref)).customer, lock=True)
     row = await get_row(connection, ref, lock=True)
@@ -230,7 +230,7 @@ async def restore_key(
 
 
 def _explain_final(row: KeyRow, now: int) -> str:
-    """Return why the revocation of a key cannot be taken back."""
+    """Return the reason why the revocation of a key cannot be undone."""
     if row.revoked_at is None:
         return "the key is not revoked"
     if row.revoked_for == ROTATED:
@@ -245,10 +245,10 @@ def _explain_final(row: KeyRow, now: int) -> str:
 async def rotate_key(
     connection: AsyncConnection, caller: Caller, ref: str, overlap: int, *, own: bool = False
 ) -> KeyWithSecret:
-    """Create a successor of a key, which itself ends after `overlap` seconds; return the successor with its secret.
+    """Create a successor of a key, and end the key after `overlap` seconds. Return the successor with its secret.
 
-    The successor lives as long as the key was to live; where the customer itself asks (`own`), it ends when the key was
-    to end. Raises ChangeRejectedError.
+    The successor has the full lifetime of the key. If the customer itself makes the request (`own`), it ends when the
+    key was to end. Raises ChangeRejectedError.
     """
     owner = await customers.get_row(connection, (await get_row(connection, ref)).customer, lock=True)
     row = await get_row(connection, ref, lock=True)
@@ -258,7 +258,7 @@ async def rotate_key(
     require_present(owner)
     now = now_ms()
     row = await withdraw_next_key(connection, caller, row, "rotated by hand")
-    if overlap:  # Both can be used meanwhile.
+    if overlap:  # Both keys are usable meanwhile.
         await require_room(connection, owner.id, now)
     new, secret = build_replacement(owner, row, now, own=own)
     created = await insert_key(connection, caller, new)
@@ -267,8 +267,7 @@ async def rotate_key(
 
 
 def build_replacement(owner: CustomerRow, row: KeyRow, now: int, *, own: bool) -> tuple[KeyRow, str]:
-    """Return the row of a key that replaces another one, made at this Unix millisecond, and its secret; see
-    `rotate_key`."""
+    """Return the row of a replacement key, created at this Unix millisecond, and its secret. See `rotate_key`."""
     secret = generate_key(row.start.partition("_v1_")[0] if "_v1_" in row.start else "edge")
     expires_at = row.expires_at
     if expires_at is not None and not own:
@@ -279,7 +278,7 @@ def build_replacement(owner: CustomerRow, row: KeyRow, now: int, *, own: bool) -
 
 
 async def end_replaced(connection: AsyncConnection, caller: Caller, row: KeyRow, new: KeyRow, overlap: int) -> None:
-    """End a key `overlap` seconds from now, or at once, as another one replaces it; the owners are told."""
+    """End a replaced key `overlap` seconds from now, or at once, and notify the owners."""
     now, values = now_ms(), Columns(successor=new.id, next_key=None)
     if overlap == 0:
         values |= {"revoked_at": now, "revoked_for": ROTATED}
@@ -294,7 +293,7 @@ async def end_replaced(connection: AsyncConnection, caller: Caller, row: KeyRow,
 
 
 def dump_limits(limits: tuple[KeyLimit, ...] | None) -> str | None:
-    """Return the limits of a key as JSON; raises ChangeRejectedError where they contradict each other."""
+    """Return the limits of a key as JSON. Raises ChangeRejectedError if they contradict each other."""
     if not limits:
         return None
     dumped = [limit.model_dump(mode="json", by_alias=True, exclude_defaults=True) for limit in limits]
@@ -305,26 +304,26 @@ def dump_limits(limits: tuple[KeyLimit, ...] | None) -> str | None:
 
 
 def require_future_end(expires_at: int | None, now: int) -> None:
-    """Raise ChangeRejectedError(422) where the end of a key is past."""
+    """Raise ChangeRejectedError(422) if the end of a key is past."""
     if expires_at is not None and expires_at <= now:
         raise reject_field("expires_at", "is past: revoke the key instead")
 
 
 def require_usable(row: KeyRow) -> None:
-    """Raise ChangeRejectedError where edges do not accept a key."""
+    """Raise ChangeRejectedError if edges do not accept a key."""
     if compute_key_state(row, now_ms()) not in USABLE_KEY_STATES:
         raise ChangeRejectedError(409, f"the key is {to_response(row)['state']}: make a new one")
 
 
 async def _fetch_last_bounds(connection: AsyncConnection, customer: str) -> KeyBounds:
-    """Return the bounds of the last key of a customer without usable keys: revoking a key must lift no bound."""
+    """Return the bounds of the last key of a customer without usable keys, so that revoking a key lifts no bound."""
     statement = sa.select(*BOUNDS).where(keys.c.customer == customer).order_by(keys.c.id.desc()).limit(1)
     row = (await connection.execute(statement)).one_or_none()
     return KeyBounds() if row is None else bounds.parse_bounds(*row)._replace(scopes=frozenset())
 
 
 async def require_room(connection: AsyncConnection, customer: str, now: int) -> Sequence[KeyBounds]:
-    """Return the bounds of the customer's usable keys; raises ChangeRejectedError where there are KEYS_MAX."""
+    """Return the bounds of the customer's usable keys. Raises ChangeRejectedError if there are KEYS_MAX."""
     usable = (keys.c.customer == customer) & keys.c.revoked_at.is_(None)
     usable &= keys.c.expires_at.is_(None) | (keys.c.expires_at > now)
     rows = (await connection.execute(sa.select(*BOUNDS).where(usable))).all()

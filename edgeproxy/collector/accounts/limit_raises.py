@@ -1,7 +1,7 @@
-"""Raises of customers' limits for a while: rates and concurrency are multiplied until the raise ends.
+"""Temporary raises of customers' limits: rates and concurrency are multiplied until the raise ends.
 
-A customer has one raise at most. Edges get it with its end, and leave it out from then on, whether a collector serves
-or not; `end_due` removes it from the database and the directory.
+A customer has at most one raise. Edges receive it with its end and stop applying it then, even if no collector is
+available. `end_due` removes it from the database and the directory.
 """
 
 import time
@@ -30,11 +30,11 @@ SECONDS_MIN, SECONDS_MAX = HOUR_SECONDS, 24 * HOUR_SECONDS
 SPAN_HINT = "a time from 1h to 24h"
 FACTORS = (2, 5)
 ENDED_MAX = 100
-"""Raises that one transaction ends."""
+"""The most raises that one transaction ends."""
 
 
 def parse_raise_span(value: object) -> int:
-    """Return the seconds of a time from one hour to a day; raises a value error."""
+    """Parse a time from one hour to a day into seconds. Raises a value error."""
     seconds = parse_span(value)
     if not SECONDS_MIN <= seconds <= SECONDS_MAX:
         raise value_error(f"{format_value(str(value))} is out of range", SPAN_HINT)
@@ -45,7 +45,7 @@ SPAN_SCHEMA = {"type": "string", "pattern": r"^[0-9]{1,5} ?(s|min|h|d|day)$", "e
 
 
 def parse_factor(value: object) -> int:
-    """Return one of FACTORS; raises a value error."""
+    """Return one of FACTORS. Raises a value error."""
     if type(value) is not int or value not in FACTORS:
         raise value_error("cannot be used", " or ".join(map(str, FACTORS)))
     return value
@@ -99,15 +99,15 @@ class RaiseRow(NamedTuple):
 
 
 class RaiseStatus(NamedTuple):
-    """The raises that there are."""
+    """The number of raises and their first end."""
 
     customers: int
     first_end: float | None
-    """The Unix second at which the first of them ends; None where there is none."""
+    """The Unix second at which the first raise ends, or None if there is none."""
 
 
 def to_response(row: RaiseRow | None, *, own: bool = False) -> LimitRaise | None:
-    """Return a raise as the API does; `own`: as its customer sees it."""
+    """Return a raise in the form of the API. With `own` it is for its customer, without actor and reason."""
     if row is None:
         return None
     return {
@@ -120,7 +120,7 @@ def to_response(row: RaiseRow | None, *, own: bool = False) -> LimitRaise | None
 
 
 async def fetch_raise(connection: AsyncConnection, ref: str, *, own: bool = False) -> CustomerLimitRaise:
-    """Return a customer with its raise; one that is over, and not removed yet, is none. Raises ChangeRejectedError."""
+    """Return a customer with its raise, if that has not ended. Raises ChangeRejectedError."""
     customer = await customers.get_row(connection, ref)
     row = await _find_row(connection, customer.id)
     current = None if row is None or row.ends_at <= now_ms() else row
@@ -130,7 +130,7 @@ async def fetch_raise(connection: AsyncConnection, ref: str, *, own: bool = Fals
 async def raise_limits(
     connection: AsyncConnection, caller: Caller, ref: str, new: RaiseLimitsRequest
 ) -> CustomerLimitRaise:
-    """Raise a customer's limits, in place of a raise that there is; raises ChangeRejectedError."""
+    """Raise a customer's limits, replacing an existing raise. Raises ChangeRejectedError."""
     customer = await customers.get_row(connection, ref, lock=True)
     if customer.deleting_since is not None:
         raise ChangeRejectedError(409, "the customer is being deleted")
@@ -143,7 +143,7 @@ async def raise_limits(
 
 
 async def end_raise(connection: AsyncConnection, caller: Caller, ref: str) -> CustomerLimitRaise:
-    """End the raise of a customer's limits, if there is one; raises ChangeRejectedError."""
+    """End the raise of a customer's limits, if there is one. Raises ChangeRejectedError."""
     customer = await customers.get_row(connection, ref, lock=True)
     before = await _find_row(connection, customer.id)
     if before is None:
@@ -153,14 +153,14 @@ async def end_raise(connection: AsyncConnection, caller: Caller, ref: str) -> Cu
 
 
 async def fetch_status(connection: AsyncConnection) -> RaiseStatus:
-    """Return how many raises there are, and when the first of them ends."""
+    """Return the number of raises, and the first end."""
     statement = sa.select(sa.func.count(), sa.func.min(limit_raises.c.ends_at))
     count, first = (await connection.execute(statement)).one()
     return RaiseStatus(count, None if first is None else first / 1000)
 
 
 async def end_due(connection: AsyncConnection, now: int) -> list[str]:
-    """End the raises that are over at this Unix millisecond, ENDED_MAX at most; return the names of their customers."""
+    """End raises that are over at this Unix millisecond, at most ENDED_MAX. Return the names of their customers."""
     statement = (
         sa.select(customers_table.c.name, *limit_raises.c)
         .join_from(limit_raises, customers_table, customers_table.c.id == limit_raises.c.customer)
@@ -179,7 +179,7 @@ async def end_due(connection: AsyncConnection, now: int) -> list[str]:
 
 
 async def end_all_due(database: Database) -> RaiseStatus:
-    """End all raises that are over; return those that are left."""
+    """End all raises that are over. Return the status of the remaining ones."""
     async with database.reading() as connection:
         status = await fetch_status(connection)
     while status.first_end is not None and status.first_end <= time.time():
@@ -187,7 +187,7 @@ async def end_all_due(database: Database) -> RaiseStatus:
             ended = await end_due(connection, now_ms())
         async with database.reading() as connection:
             status = await fetch_status(connection)
-        if not ended:  # Another collector ends them now.
+        if not ended:  # Another collector is ending them now.
             break
     return status
 
@@ -205,7 +205,7 @@ async def _delete(connection: AsyncConnection, customer: str) -> None:
 async def _record(
     connection: AsyncConnection, caller: Caller, name: str, before: RaiseRow | None, after: RaiseRow | None
 ) -> CustomerLimitRaise:
-    """Publish a customer's limits to edges, and append the audit entry; return the customer with its raise."""
+    """Publish a customer's limits to edges and append the audit entry. Return the customer with its raise."""
     await documents.enqueue_changes(connection, "customer", [name])
     was, now = (raised if raised is None else {**raised} for raised in map(to_response, (before, after)))
     action = "limits.raise" if after is not None else "limits.revert"

@@ -1,8 +1,9 @@
-"""Pseudonyms of customers (docs/privacy/privacy.md#pseudonyms): where a name comes in or goes out, one is exchanged for
-the other. Inside, a customer with a pseudonym is known by it alone.
+"""Pseudonyms of customers (docs/privacy/privacy.md#pseudonyms): names are exchanged for pseudonyms on input, and back
+on output.
 
-The pseudonym of a customer is `c-` and its id. What has one before it that is a path or a parameter of a URL keeps it:
-no name is in a browser's history or a proxy's log.
+Inside the collector, a customer with a pseudonym is known only by it. The pseudonym of a customer is `c-` and its id. A
+pseudonym in the path or a parameter of a URL is not replaced, so that no name gets into a browser's history or a
+proxy's log.
 """
 
 import re
@@ -18,30 +19,30 @@ from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.parsers import NAME
 
 SHOWN = re.compile(rf"(?<![0-9A-Za-z_/=-]){PSEUDONYM_PREFIX}{ID_PATTERN.pattern}(?![0-9A-Za-z_-])".encode())
-"""A pseudonym in a text that people read, and not in a URL."""
+"""A pseudonym in a text for people, but not in a URL."""
 LOOKED_UP_MAX = 1000
-"""Names that one statement looks up."""
+"""The most names that one statement looks up."""
 
 
 class PseudonymsOffError(UnusableDatabaseError):
-    """Pseudonyms were switched off: a sentence for who started the collector."""
+    """Pseudonyms were switched off. The message is for the person who started the collector."""
 
 
 class Readers(NamedTuple):
-    """Whose names the reader of an answer may see."""
+    """The names that the reader of an answer may see."""
 
     is_staff: bool = False
-    """Whether all names are shown, as to operators and services."""
+    """Show all names, as to operators and services."""
     pseudonyms: frozenset[str] = frozenset()
-    """The pseudonyms of which the names are shown, to others."""
+    """The pseudonyms whose names are shown to other readers."""
 
 
 NOBODY = Readers()
 
 
 async def fetch_display_names(connection: AsyncConnection, pseudonyms: Collection[str]) -> dict[str, str]:
-    """Return the names of the customers with these pseudonyms, by pseudonym; whoever has none, or is erased, is left
-    out."""
+    """Return the names of the customers with these pseudonyms, by pseudonym, without customers that have none or are
+    erased."""
     ordered = sorted(pseudonyms)
     names: dict[str, str] = {}
     for at in range(0, len(ordered), LOOKED_UP_MAX):
@@ -52,7 +53,7 @@ async def fetch_display_names(connection: AsyncConnection, pseudonyms: Collectio
 
 
 async def resolve_names(connection: AsyncConnection, names: Iterable[str]) -> dict[str, str]:
-    """Return the pseudonyms of the customers whom people know by these names, by name; others are left out."""
+    """Return the pseudonyms of the customers with these display names, by name; unknown names are left out."""
     ordered = sorted(set(names))
     pseudonyms: dict[str, str] = {}
     for at in range(0, len(ordered), LOOKED_UP_MAX):
@@ -63,7 +64,7 @@ async def resolve_names(connection: AsyncConnection, names: Iterable[str]) -> di
 
 
 async def resolve_name(connection: AsyncConnection, name: str) -> str:
-    """Return the pseudonym of the customer whom people know by a name, or the name; of a key's `NAME/ID` likewise."""
+    """Return the pseudonym of the customer with this display name, or else the name; likewise in a key's `NAME/ID`."""
     customer, slash, rest = name.partition("/")
     if is_pseudonym(customer) or not NAME.fullmatch(customer):
         return name
@@ -71,30 +72,30 @@ async def resolve_name(connection: AsyncConnection, name: str) -> str:
 
 
 def find_pseudonyms(content: bytes, readers: Readers) -> set[str]:
-    """Return the pseudonyms in a text of which these readers may see the names."""
+    """Return the pseudonyms in a text whose names these readers may see."""
     pseudonyms = {match.decode() for match in SHOWN.findall(content)}
     return pseudonyms if readers.is_staff else pseudonyms & readers.pseudonyms
 
 
 def show_names(content: bytes, names: Mapping[str, str]) -> bytes:
-    """Return a text with names, by pseudonym, in the place of their pseudonyms. Names need no escaping anywhere."""
+    """Return a text with pseudonyms replaced by `names`, given by pseudonym. Names never need escaping."""
     return SHOWN.sub(lambda match: names.get(match[0].decode(), match[0].decode()).encode(), content)
 
 
 async def reveal_names(connection: AsyncConnection, content: bytes, readers: Readers) -> bytes:
-    """Return a text with the names that these readers may see in the place of pseudonyms."""
+    """Return a text with pseudonyms replaced by the names that these readers may see."""
     pseudonyms = find_pseudonyms(content, readers)
     return show_names(content, await fetch_display_names(connection, pseudonyms)) if pseudonyms else content
 
 
 async def find_display_name(database: Database, name: str) -> str:
-    """Return the name by which people know a customer, by the one by which the ledger does."""
+    """Return the display name of a customer by its name in the ledger."""
     async with database.reading() as connection:
         return (await fetch_display_names(connection, [name])).get(name, name)
 
 
 async def require_pseudonyms(database: Database, *, are_on: bool) -> None:
-    """Raise PseudonymsOffError where customers have pseudonyms, and the settings do not say so."""
+    """Raise PseudonymsOffError if customers have pseudonyms but the settings disable them."""
     if are_on:
         return
     there = sa.select(customers.c.id).where(customers.c.display_name.is_not(None)).limit(1)

@@ -1,4 +1,4 @@
-"""Keys that are due for rotation: which they are, and the alerts and reminders of them."""
+"""Keys that are due for rotation, with their alerts and reminders."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,28 +17,28 @@ from edgeproxy.config.collector.rotation import Rotation
 from edgeproxy.config.units import DAY_SECONDS, format_seconds
 
 KEYS_MAX = 500
-"""Keys that one statement fetches."""
+"""The most keys that one statement fetches."""
 FRACTION = 5
-"""The part of `rotate_every` in which the alert is raised at the earliest: the last fifth."""
+"""The alert is raised at the earliest in the last fifth of `rotate_every`."""
 OWN_EVERY = customers.c.rotate_every
 ALERT_KEY = sa.literal("rotation:") + keys.c.id
 """The key of the first alert of a key."""
 ROTATING_CUSTOMERS = sa.select(customers.c.id).where(OWN_EVERY.is_not(None)).correlate(None)
-"""Few of all customers: SQLite looks for their keys alone."""
+"""Few customers have their own interval. The subquery lets SQLite look up only their keys."""
 
 
 def get_every(every: float | None) -> sa.ColumnElement[int]:
-    """Return the SQL expression of the seconds after which a key is due; `every` as `rotation.every` has it."""
+    """Return the SQL expression for the seconds after which a key is due. `every` is the setting `rotation.every`."""
     return OWN_EVERY if every is None else sa.func.coalesce(OWN_EVERY, round(every))
 
 
 def get_due_at(every: float | None) -> sa.ColumnElement[int]:
-    """Return the SQL expression of the Unix millisecond by which a key should be rotated."""
+    """Return the SQL expression for the Unix millisecond by which a key should be rotated."""
     return keys.c.created_at + get_every(every) * 1000
 
 
 def select_due_keys(every: float | None) -> AnySelect:
-    """Return the query of keys in the columns of DueKey, but for the last one; `is_due` chooses those that are due."""
+    """Return the query of keys with the columns of DueKey except the last. `is_due` selects the due ones."""
     due_at = get_due_at(every).label("due")
     return sa.select(keys.c.id, keys.c.start, keys.c.name, customers.c.name.label("customer_name"), due_at).join_from(
         keys, customers, customers.c.id == keys.c.customer
@@ -63,9 +63,9 @@ class DueKey(NamedTuple):
 
 
 def is_due(now: float, lead: float, every: float | None) -> sa.ColumnElement[bool]:
-    """Return the SQL condition that a key, joined with its customer, is to be rotated within `lead` seconds, or was.
+    """Return the SQL condition that a key, joined with its customer, is due within `lead` seconds or overdue.
 
-    Where `rotate_every` is shorter than five leads, the key is due when four fifths of it are over.
+    If `rotate_every` is shorter than five leads, the key is due after four fifths of it.
     """
     due_at, part, ends = get_due_at(every), get_every(every) * 1000 / FRACTION, keys.c.expires_at
     is_candidate: sa.ColumnElement[bool] = keys.c.customer.in_(ROTATING_CUSTOMERS)
@@ -82,7 +82,7 @@ def is_due(now: float, lead: float, every: float | None) -> sa.ColumnElement[boo
 
 
 async def count_overdue(connection: AsyncConnection, now: float, every: float | None) -> int:
-    """Return how many keys are past the time by which they should be rotated."""
+    """Return the number of keys past the time by which they should be rotated."""
     statement = select_due_keys(every).with_only_columns(sa.func.count(), maintain_column_froms=True)
     return int((await connection.execute(statement.where(is_due(now, 0, every)))).scalar_one())
 
@@ -90,9 +90,9 @@ async def count_overdue(connection: AsyncConnection, now: float, every: float | 
 async def list_due_alerts(
     connection: AsyncConnection, now: float, lead: float, every: float | None, more: Mapping[str, str] | None = None
 ) -> list[Alert]:
-    """Return the alerts of keys that are due within `lead` seconds and have none yet, KEYS_MAX at most.
+    """Return the alerts of keys that are due within `lead` seconds and have no alert yet, at most KEYS_MAX.
 
-    `more`: further details of each alert.
+    `more` are further details of each alert.
     """
     statement = select_due_keys(every).add_columns(ALERT_KEY).where(is_due(now, lead, every), is_unraised(ALERT_KEY))
     return [
@@ -111,9 +111,10 @@ async def list_due_alerts(
 async def list_reminders(
     connection: AsyncConnection, now: float, rotation: Rotation, more: Mapping[str, str]
 ) -> list[Alert]:
-    """Return the alerts of keys that nobody has rotated for so many seconds since they were due; KEYS_MAX of each time.
+    """Return the alerts of keys that have been overdue for one of the reminder times, at most KEYS_MAX per time.
 
-    Where the first alert of a key came later, times count from there. Of those that are over the last one is raised.
+    If the first alert of a key came later than its due time, the times count from that alert. Only the last passed time
+    raises an alert.
     """
     every = rotation.every
     first, reminders, due_at = alerts.alias("first"), [], get_due_at(every)
@@ -145,9 +146,9 @@ async def list_reminders(
 
 
 async def list_end_reminders(connection: AsyncConnection, now: float, times: tuple[float, ...]) -> list[Alert]:
-    """Return the reminders of keys that were replaced and end within so many seconds; KEYS_MAX of each time.
+    """Return the reminders of replaced keys that end within these times, at most KEYS_MAX per time.
 
-    Of those that are over the last one is raised. A time that was over when the key was replaced raises none.
+    Only the last passed time raises a reminder. A time that had passed when the key was replaced raises none.
     """
     new, ends, reminders = keys.alias("new"), keys.c.expires_at, []
     for until, before in pairwise([0.0, *times]):
@@ -176,5 +177,5 @@ async def list_end_reminders(connection: AsyncConnection, now: float, times: tup
 
 
 def format_day(ms: int) -> str:
-    """Return the day in UTC of Unix milliseconds, as ISO 8601."""
+    """Return the UTC day of Unix milliseconds in ISO 8601."""
     return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d}"

@@ -1,7 +1,7 @@
-"""Status of edges: how far each has come, its lag, its missing batches; and retired edges.
+"""The status of edges: their progress, lag and missing batches; and retired edges.
 
-An edge is retired by hand, up to its watermark at that time. Nothing that it counted is lost, and the first later batch
-brings the edge back.
+An operator retires an edge, up to its watermark at that time. Its counts stay, and the first later batch reactivates
+the edge.
 """
 
 import time
@@ -16,38 +16,38 @@ from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.wire.batch import FIRST, NAME
 
 LISTED_MAX = 1000
-"""Gaps and quarantined batches that are listed."""
+"""The most listed gaps and quarantined batches."""
 SHOWN_MAX = 200
-"""Edges that metrics name: those that are most behind, and those that have most gaps."""
+"""The most edges that metrics name: those furthest behind, and those with the most gaps."""
 
 EDGES = edges.c.edge != EVENTS
-"""Condition of rows that are edges: one stands for what services report."""
+"""The condition for rows that are edges. One row stands for usage reported by services."""
 SERVING = EDGES & (edges.c.retired.is_(None) | (edges.c.retired != edges.c.seq))
-"""Condition of edges that are not retired."""
+"""The condition for edges that are not retired."""
 ODD = NOT_COUNTED & batches.c.state.in_([GAP, QUARANTINED])
-"""Condition of batches that are gaps, or in quarantine."""
+"""The condition for batches that are gaps or in quarantine."""
 
 
 class EdgeStatus(NamedTuple):
-    """Figures on all edges. Retired edges count in `gaps` and `quarantined` alone."""
+    """Figures on all edges. Retired edges count only in `gaps` and `quarantined`."""
 
     edges: int
     retired: int
     gaps: int
     quarantined: int
     until: dict[str, int]
-    """The Unix second that an edge has come to, of the SHOWN_MAX that are most behind, these first."""
+    """The Unix second that an edge has reached, for the SHOWN_MAX edges furthest behind, these first."""
     gaps_of: dict[str, int]
-    """Gaps by edge, of the SHOWN_MAX edges with the most, and of those in `until`."""
+    """The number of gaps by edge, for the SHOWN_MAX edges with the most gaps and the edges in `until`."""
 
     @property
     def unshown(self) -> int:
-        """Edges of which nothing is said, as others are worse."""
+        """The number of edges that are left out because others are worse."""
         return self.edges - len(self.gaps_of)
 
 
 async def fetch_status(connection: AsyncConnection) -> EdgeStatus:
-    """Return the figures of this moment."""
+    """Return the current figures."""
     serving = sa.func.coalesce(sa.func.sum(sa.case((SERVING, 1), else_=0)), 0)
     count, active = (await connection.execute(sa.select(sa.func.count(), serving).where(EDGES))).one()
     states = sa.select(batches.c.state, sa.func.count()).where(ODD)
@@ -109,8 +109,8 @@ async def list_edges(connection: AsyncConnection, now: float) -> list[dict[str, 
 
 
 async def find_binding(connection: AsyncConnection, edge: str) -> dict[str, object] | None:
-    """Return what can be changed of an edge, locked until the transaction ends; None where there is no such edge."""
-    if not NAME.fullmatch(edge):  # Not every database takes a NUL, even to find nothing.
+    """Return the changeable fields of an edge, locked until the transaction ends, or None if it does not exist."""
+    if not NAME.fullmatch(edge):  # Some databases reject a NUL even in a query.
         return None
     columns = edges.c
     statement = sa.select(columns.token, columns.region, columns.gap_to, columns.retired, columns.seq)
@@ -121,19 +121,19 @@ async def find_binding(connection: AsyncConnection, edge: str) -> dict[str, obje
 
 
 async def set_retired(connection: AsyncConnection, edge: str, *, retired: bool) -> int | None:
-    """Mark an edge as retired or active; return its watermark, None if there is no such edge."""
+    """Mark an edge as retired or active. Return its watermark, or None if it does not exist."""
     return await _update_edge(connection, edge, retired=edges.c.seq if retired else sa.null())
 
 
 async def rebind_edge(connection: AsyncConnection, edge: str, *, token: str, region: str) -> int | None:
-    """Bind an edge to another token and region; return its watermark, None where there is no such edge."""
+    """Bind an edge to another token and region. Return its watermark, or None if it does not exist."""
     return await _update_edge(connection, edge, token=token, region=region)
 
 
 async def allow_initial_gap(connection: AsyncConnection, database: Database, edge: str, gap_to: int) -> int | None:
-    """Let the chain of an edge begin with a gap up to `gap_to`, also where the edge is not known yet.
+    """Let the chain of an edge begin with a gap up to `gap_to`, even if the edge is not known yet.
 
-    Return its watermark, 0; None where the name is none, or the edge has begun already.
+    Returns its watermark, 0, or None if the name is invalid or the edge has already begun.
     """
     if not NAME.fullmatch(edge):
         return None
@@ -145,8 +145,8 @@ async def allow_initial_gap(connection: AsyncConnection, database: Database, edg
 async def _update_edge(
     connection: AsyncConnection, edge: str, *where: sa.ColumnElement[bool], **values: object
 ) -> int | None:
-    """Change these columns of an edge of which all this holds; return its watermark, None where there is none such."""
-    if not NAME.fullmatch(edge):  # Not every database takes a NUL, even to find nothing.
+    """Update columns of an edge that meets the conditions. Return its watermark, or None if there is none."""
+    if not NAME.fullmatch(edge):  # Some databases reject a NUL even in a query.
         return None
     changed = sa.update(edges).where(edges.c.edge == edge, *where).values(values).returning(edges.c.seq)
     watermark: int | None = (await connection.execute(changed)).scalar_one_or_none()

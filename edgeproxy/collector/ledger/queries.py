@@ -1,7 +1,7 @@
 """Ledger queries: usage grouped by any of its dimensions, whole or page by page.
 
-Rows are ordered by their fields, and each page begins after the last row of the previous one: usage counted meanwhile
-appears where it belongs, and no row is repeated or skipped.
+Rows are ordered by their fields, and each page begins after the last row of the previous one. Usage counted meanwhile
+appears in its place, and no row is repeated or skipped.
 """
 
 import base64
@@ -32,43 +32,42 @@ LIMIT = re.compile(r"[1-9]\d{0,5}")
 PARAMETERS = ("customer", "meter", "from", "to", "by", "where", "limit", "cursor", "format")
 FORMATS = ("json", "csv")
 ROWS_MAX = 100_000
-"""Rows of a page, and of one by default."""
+"""The most rows of a page, and the default."""
 ROWS_PER_FETCH = 2000
-"""Rows that a stream fetches at once."""
+"""The rows that a stream fetches at once."""
 HALF: sa.ColumnElement[int] = sa.literal_column("32")
-"""Bits. Sums may be larger than any whole number that databases have, so the halves of values are summed apart."""
+"""Bits. A sum may exceed the largest integer of a database, so the two halves of values are summed separately."""
 
 SIXTY = tuple(f"{number:02}" for number in range(60))
 CLOCK = tuple(f"T{hour:02}:{minute}:" for hour in range(24) for minute in SIXTY)
-"""The minutes of a day, as they are written."""
+"""The minutes of a day, as written."""
 SECONDS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
 NAMES = {"customer": series.c.customer, "meter": series.c.meter, "route": series.c.route, "region": series.c.region}
 FIELDS = (*SECONDS, *NAMES)
-"""Group-by fields of all usage; some usage has dimensions too."""
+"""Group-by fields of all usage. Some usage also has dimensions."""
 FILTERS = ("route", "region")
-"""Fields beside dimensions by whose value usage may be filtered; customer and meter have a parameter each."""
+"""Fields, besides dimensions, that `where` may filter by. Customer and meter have parameters of their own."""
 
 Key = tuple[int | str, ...]
-"""The fields of a row but for its value: Unix seconds and names."""
+"""The fields of a row without its value: Unix seconds and names."""
 
 Filter = tuple[str, str]
-"""A field and the value that usage has of it; a dimension's value is empty for usage without the dimension."""
+"""A field and its required value. An empty value of a dimension selects usage without it."""
 
 UsageRow: TypeAlias = dict[str, Any]
 """A row of an answer: its fields by name as texts, and its `value`."""
 
 
 class InvalidQueryError(Exception):
-    """The query is unanswerable; the message tells the client why."""
+    """The query is unanswerable. The message tells the client why."""
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerQuery:
-    """A question: whose usage of what, of minutes that begin from `since` on and before `until`, and how grouped.
+    """A query for usage of a customer and meter, in minutes from `since` on and before `until`, grouped by `by`.
 
-    With `where` only usage that has this value of this field.
-
-    Of the rows after the one with the fields `after` the first `limit`; None where nobody said how many.
+    `where` selects usage with one value of a field. The result is the first `limit` rows after the row with the fields
+    `after`. `limit` is None if the client gave none.
     """
 
     customer: str | None
@@ -81,12 +80,12 @@ class LedgerQuery:
     where: Filter | None = None
 
     def build_cursor(self, after: Key) -> str:
-        """Return a cursor to the query's rows after this one; it never expires."""
+        """Return a cursor to the query's rows after this one. It never expires."""
         token = orjson.dumps([self._digest(), self.since, self.until, *after])
         return base64.urlsafe_b64encode(token).rstrip(b"=").decode()
 
     def continue_from(self, cursor: str, *, since: int | None, until: int | None) -> "LedgerQuery":
-        """This question after a cursor, of its times unless others are given; raises InvalidQueryError."""
+        """Return this query continued after a cursor, with the cursor's times by default. Raises InvalidQueryError."""
         try:
             digest, *times, after = _parse_cursor(cursor)
             if len(after) != len(self.by) or not self.by:
@@ -113,7 +112,7 @@ class LedgerQuery:
 
     @property
     def seconds(self) -> int:
-        """Seconds between the times that rows are grouped by; a DAY without such times."""
+        """The seconds of the finest time that rows are grouped by; a DAY without one."""
         return min((SECONDS[name] for name in self.by if name in SECONDS), default=DAY)
 
 
@@ -124,8 +123,9 @@ def list_dimension_names(query: Mapping[str, str]) -> set[str]:
 
 
 def parse_query(query: Mapping[str, str], now: float, known: Collection[str] = ()) -> LedgerQuery:
-    """Return the question of a query string; by default of the month so far. `known`: the dimensions that there are.
-    Raises BadQuery.
+    """Parse a query string, by default for the month so far. `known` are the existing dimensions.
+
+    Raises InvalidQueryError.
     """
     unknown = [name for name in query if name not in PARAMETERS]
     if unknown:
@@ -166,7 +166,7 @@ def parse_query(query: Mapping[str, str], now: float, known: Collection[str] = (
 
 
 def _parse_filter(written: str, known: Collection[str]) -> Filter:
-    """Return the filter of a `where` such as route:v1 or model:m-large; raises InvalidQueryError."""
+    """Parse a `where` such as route:v1 or model:m-large. Raises InvalidQueryError."""
     field, colon, value = written.partition(":")
     if not colon or (field not in FILTERS and field not in known):
         fields = ", ".join((*FILTERS, *sorted(known)))
@@ -177,12 +177,12 @@ def _parse_filter(written: str, known: Collection[str]) -> Filter:
 
 
 def is_name(text: str) -> bool:
-    """Return whether there can be usage under it."""
+    """Return whether usage can have this name."""
     return 1 <= len(text) <= ROUTE_CHARACTERS_MAX and text.isascii() and text.isprintable()
 
 
 def _parse_cursor(cursor: str) -> tuple[str, int, int, list[str | int]]:
-    """Digest, since, until and the fields; raises ValueError and binascii.Error."""
+    """Return the digest, the times and the fields of a cursor. Raises ValueError and binascii.Error."""
     padded = cursor + "=" * (-len(cursor) % 4)
     fields = orjson.loads(base64.b64decode(padded, b"-_", validate=True))
     if not isinstance(fields, list) or len(fields) < 3:
@@ -196,8 +196,8 @@ def _parse_cursor(cursor: str) -> tuple[str, int, int, list[str | int]]:
 
 
 def parse_time(name: str, written: str) -> int:
-    """Return the Unix second of a time of RFC 3339, or of a date; what is between two seconds is the later one."""
-    # In a query + is a space, unless it was written as %2B.
+    """Return the Unix second of an RFC 3339 time or a date, rounded up to a whole second. Raises InvalidQueryError."""
+    # A + in a query string becomes a space unless it was written as %2B.
     match = MOMENT.fullmatch(written.replace(" ", "+") if "T" in written.upper() else written)
     try:
         if match is None:
@@ -206,7 +206,7 @@ def parse_time(name: str, written: str) -> int:
         zone = "+00:00" if zone in (None, "Z", "z") else zone
         at = datetime.fromisoformat(f"{day}T{clock or '00:00:00'}{zone}").timestamp()
         second = int(at) + (1 if re.search(r"\.\d*[1-9]", written) else 0)
-        datetime.fromtimestamp(second, UTC)  # In UTC it may be in no year that there is.
+        datetime.fromtimestamp(second, UTC)  # In UTC the year may be out of range.
     except (ValueError, OverflowError):
         raise InvalidQueryError(
             f"{name}: {written[:40]!r} is no time such as 2027-01-01T12:00:00Z, and no date"
@@ -221,10 +221,10 @@ def format_time(second: int) -> str:
 
 
 async def fetch_usage(connection: AsyncConnection, question: LedgerQuery) -> dict[str, Any]:
-    """`{total, rows}` of a transaction that reads one moment; raises InvalidQueryError.
+    """Return `{total, rows}`. Raises InvalidQueryError. The transaction must read one snapshot.
 
-    `total` is that of the whole question, however many of its rows these are; where there are more, `next` is the
-    cursor that asks for them.
+    `total` covers all rows of the query, not only those returned. If there are more rows, `next` is the cursor for
+    them.
     """
     rolled = await rollup.fetch_state(connection)
     limit = ROWS_MAX if question.limit is None else question.limit
@@ -236,7 +236,7 @@ async def fetch_usage(connection: AsyncConnection, question: LedgerQuery) -> dic
     if question.by and len(fetched) <= limit and question.after is None:
         total = sum(row["value"] for row in rows)
     else:
-        # Without groups it is a question of days, as far as there are any, whatever its rows are.
+        # Without groups the total is one row, if there is any usage.
         whole = (await connection.execute(build_statement(replace(question, by=(), after=None), rolled))).all()
         (grouped,) = format_rows((), whole)
         total = grouped["value"]
@@ -247,10 +247,10 @@ async def fetch_usage(connection: AsyncConnection, question: LedgerQuery) -> dic
 
 
 async def fetch_usage_by_meter(connection: AsyncConnection, question: LedgerQuery) -> tuple[UsageRow, dict[str, int]]:
-    """Return the result of `fetch_usage` for a question of all meters, and the whole question's total of each meter."""
+    """Return the result of `fetch_usage` for a query of all meters, and the query's total for each meter."""
     totals = Counter[str]()
     if "meter" not in question.by and question.limit is None and question.after is None:
-        # One statement for both: the rows of the meters follow each other.
+        # One statement serves both, because the rows of the meters follow each other.
         split = await fetch_usage(connection, replace(question, by=(*question.by, "meter")))
         if "next" not in split:
             rows: list[UsageRow] = []
@@ -273,7 +273,7 @@ async def fetch_usage_by_meter(connection: AsyncConnection, question: LedgerQuer
 async def stream_usage(
     connection: AsyncConnection, question: LedgerQuery, *conditions: sa.ColumnElement[bool]
 ) -> AsyncGenerator[list[UsageRow], None]:
-    """Yield all rows of a question, some at a time; raises InvalidQueryError before the first."""
+    """Yield all rows of a query in parts. Raises InvalidQueryError before the first."""
     statement = build_statement(question, await rollup.fetch_state(connection), *conditions)
     async with connection.stream(statement, execution_options={"yield_per": ROWS_PER_FETCH}) as result:
         async for some in result.partitions():
@@ -282,10 +282,10 @@ async def stream_usage(
 
 
 def format_rows(by: Sequence[str], rows: Sequence[AnyRow]) -> list[UsageRow]:
-    """Return rows as they are shown, of their fields and the sums of the halves of their values."""
+    """Return rows as shown, from their fields and the sums of both halves of their values."""
     if not rows:
         return []
-    *fields, high, low = zip(*rows, strict=True)  # Column by column, as there may be a hundred thousand.
+    *fields, high, low = zip(*rows, strict=True)  # Column by column is faster for a hundred thousand rows.
     fields_shown = [
         map(format_time, field) if name in SECONDS else field for name, field in zip(by, fields, strict=True)
     ]
@@ -295,12 +295,13 @@ def format_rows(by: Sequence[str], rows: Sequence[AnyRow]) -> list[UsageRow]:
 
 
 def build_statement(question: LedgerQuery, rolled: RollupState, *conditions: sa.ColumnElement[bool]) -> AnySelect:
-    """Build the statement of a question: its rows in order, with the sums of both halves of their values; `conditions`
-    are further ones of the series. Raises InvalidQueryError.
+    """Build the statement of a query: its rows in order, with the sums of both halves of their values.
+
+    `conditions` restrict the series further. Raises InvalidQueryError.
     """
     since = question.since
     if question.after is not None and question.by[0] in SECONDS:
-        since = max(since, int(question.after[0]))  # Nothing before it is asked for.
+        since = max(since, int(question.after[0]))  # Earlier rows are not requested.
     try:
         taken = select_sources(question.seconds, since, question.until, rolled)
     except NotRetainedError as error:
@@ -313,7 +314,7 @@ def build_statement(question: LedgerQuery, rolled: RollupState, *conditions: sa.
     keys = [part.c[name] for name in question.by]
     value = part.c.value
     halves = (value.op(">>")(HALF), value.op("&")((1 << 32) - 1))
-    # Cast, as what PostgreSQL makes of sums is ten times as dear to read, and the sums of halves are no larger.
+    # PostgreSQL's type for sums is ten times as expensive to read. The sums of halves fit into 64 bits.
     statement = sa.select(*keys, *(sa.cast(sa.func.sum(half), sa.BigInteger) for half in halves))
     if question.after is not None:
         last = [sa.literal(field, key.type) for field, key in zip(question.after, keys, strict=True)]
@@ -322,7 +323,7 @@ def build_statement(question: LedgerQuery, rolled: RollupState, *conditions: sa.
 
 
 def _select_part(source: Source, question: LedgerQuery, rolled: RollupState, of: sa.FromClause) -> AnySelect:
-    """Return a table's part of the answer, each row by itself: its fields and its value."""
+    """Return a table's part of the answer: the fields and the value of each row."""
     times = {name: (source.time - source.time % seconds) for name, seconds in SECONDS.items()}
     keys: Iterable[AnyColumn] = [
         times[name].label(name) if name in times else of.c[name].label(name) for name in question.by
@@ -337,7 +338,7 @@ def _select_part(source: Source, question: LedgerQuery, rolled: RollupState, of:
 
 
 def _build_conditions(question: LedgerQuery) -> list[sa.ColumnElement[bool]]:
-    """Filter by customer, meter and the value of a field."""
+    """Return the conditions for the query's customer, meter and filter."""
     conditions = []
     if question.customer is not None:
         conditions.append(series.c.customer == question.customer)
@@ -350,16 +351,16 @@ def _build_conditions(question: LedgerQuery) -> list[sa.ColumnElement[bool]]:
 
 
 def _has_dimension(name: str, value: str) -> sa.ColumnElement[bool]:
-    """Return the condition of series with this value of a dimension, which is empty for those without the dimension."""
+    """Return the condition that series have this value of a dimension. An empty value means that they lack it."""
     columns = series_dimensions.c
     of_name = sa.exists().where(columns.series == series.c.id, columns.name == name)
     return of_name.where(columns.value == value) if value else ~of_name
 
 
 def _select_series(question: LedgerQuery, conditions: Sequence[sa.ColumnElement[bool]] = ()) -> sa.FromClause:
-    """Return the series that meet `conditions`; where dimensions are asked for, with the value that each has of these.
+    """Return the series that meet `conditions`, with the values of the requested dimensions.
 
-    These are put together before anything is counted: of a series once, and not once a minute.
+    They are materialized before anything is counted: once per series, not once per minute.
     """
     names = [name for name in question.by if name not in FIELDS]
     if not names and not conditions:
@@ -377,7 +378,7 @@ def _select_series(question: LedgerQuery, conditions: Sequence[sa.ColumnElement[
 
 
 async def fetch_known_dimensions(connection: AsyncConnection, names: Iterable[str]) -> set[str]:
-    """Return those of these names that are dimensions of usage in the ledger."""
+    """Return the names among these that are dimensions of usage in the ledger."""
     known: set[str] = set()
     for name in names:
         there = sa.select(series_dimensions.c.name).where(series_dimensions.c.name == name).limit(1)
@@ -386,9 +387,7 @@ async def fetch_known_dimensions(connection: AsyncConnection, names: Iterable[st
 
 
 async def fetch_names(connection: AsyncConnection, limit: int) -> tuple[set[str], set[str]]:
-    """Return names with usage: of at most `limit` customers that the database does not know otherwise, and of all
-    meters.
-    """
+    """Return names with usage: at most `limit` customers without a row in the database, and all meters."""
     is_known = sa.exists().where(customers.c.name == series.c.customer)
     others = await connection.execute(sa.select(series.c.customer).where(~is_known).distinct().limit(limit))
     meters = await connection.execute(sa.select(series.c.meter).distinct())

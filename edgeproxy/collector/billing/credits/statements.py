@@ -1,7 +1,7 @@
-"""Monthly statements of prepaid credits: opening balance, what came and went, closing balance.
+"""Monthly statements of prepaid credits: opening balance, changes, closing balance.
 
-All is by the time of booking, so that a month that is over does not change: late usage is in the statement of the month
-in which it was booked. Opening and all lines add up to the closing. Amounts are millicredits.
+Everything is by the time of booking, so that a past month does not change: late usage is in the statement of the month
+in which it was booked. Opening balance and lines add up to the closing balance. Amounts are millicredits.
 """
 
 from collections.abc import Sequence
@@ -33,9 +33,9 @@ TEXTS = {
     "moved_out": "Moved to another residency",
     "moved_in": "Moved from another residency",
 }
-"""The text that customers read for each kind; other kinds do not change their balance."""
+"""The text that customers read for each kind. Other kinds do not change their balance."""
 FIELDS = ("date", "what", "reference", "meter", "model", "millicredits")
-"""The columns of a statement as CSV; the last one, the amount, is called by its currency."""
+"""The columns of a statement as CSV, followed by the amount in a column named after the currency."""
 
 
 class CalendarMonth(NamedTuple):
@@ -49,12 +49,12 @@ class CalendarMonth(NamedTuple):
 
     @property
     def begin(self) -> int:
-        """The Unix millisecond at which it begins."""
+        """The Unix millisecond at its start."""
         return int(datetime(self.year, self.month, 1, tzinfo=UTC).timestamp()) * 1000
 
     @property
     def end(self) -> int:
-        """The Unix millisecond at which the next one begins."""
+        """The Unix millisecond at the start of the next month."""
         return self.following.begin
 
     @property
@@ -67,7 +67,7 @@ class StatementLine(NamedTuple):
     """One transaction, or all usage of a meter and model in the month."""
 
     at: int | None
-    """The Unix millisecond at which it was booked; None of usage, which is a sum."""
+    """The Unix millisecond of the booking; None for usage, which is a sum."""
     kind: str
     reference: str
     meter: str
@@ -83,19 +83,19 @@ class Statement(NamedTuple):
     opening: int
     lines: Sequence[StatementLine]
     closing: int
-    """The balance as it is known independently of the lines; opening and lines must add up to it."""
+    """The balance, computed independently of the lines. Opening balance and lines must add up to it."""
     until: int
-    """The Unix millisecond of the closing: the last one of the month, or now where the month is not over."""
+    """The Unix millisecond of the closing balance: the last of the month, or now if the month is not over."""
     currency: str = USD
 
     @property
     def is_final(self) -> bool:
-        """Return whether the month is over."""
+        """True if the month is over."""
         return self.until == self.month.end - 1
 
     @property
     def closing_label(self) -> str:
-        """Return the text of the closing balance."""
+        """The text of the closing balance."""
         return "Closing balance" if self.is_final else "Balance so far"
 
 
@@ -113,7 +113,7 @@ async def list_months(connection: AsyncConnection, customer: str) -> list[Calend
 
 
 async def fetch_statement(connection: AsyncConnection, customer: str, month: CalendarMonth, now: int) -> Statement:
-    """Return the statement of a month; one that is not over at this Unix millisecond has what was booked so far."""
+    """Return the statement of a month, or of its part before this Unix millisecond if it is not over."""
     columns, entries = credit_transactions.c, credit_entries.c
     within = (columns.customer == customer) & (columns.at >= month.begin) & (columns.at < month.end)
     changes = columns.kind.in_(list(TEXTS))
@@ -139,13 +139,13 @@ async def fetch_statement(connection: AsyncConnection, customer: str, month: Cal
 
 
 def month_of(at: int) -> CalendarMonth:
-    """Return the month of UTC that a Unix millisecond is in."""
+    """Return the UTC month of a Unix millisecond."""
     date = datetime.fromtimestamp(at / 1000, UTC)
     return CalendarMonth(date.year, date.month)
 
 
 def parse_month(text: str) -> CalendarMonth:
-    """Parse a month such as `2027-03`; raises ValueError."""
+    """Parse a month such as `2027-03`. Raises ValueError."""
     year, dash, number = text.partition("-")
     is_valid = (
         dash and len(year) == 4 and len(number) == 2 and (year + number).isdecimal() and (year + number).isascii()
@@ -163,7 +163,7 @@ def format_credits(amount: int) -> str:
 
 
 def format_millicredits(amount: int, currency: str = USD) -> str:
-    """Format millicredits in their currency, exactly: `0.001234`, with the places that it has at least."""
+    """Format millicredits exactly in their currency: `0.001234`, with at least the currency's decimal places."""
     least = DECIMALS[currency]
     whole, fraction = divmod(abs(amount), CENT * get_unit_count(currency))
     decimals = f"{fraction:0{least + len(str(CENT)) - 1}}"
@@ -172,7 +172,7 @@ def format_millicredits(amount: int, currency: str = USD) -> str:
 
 
 def render_csv(statement: Statement) -> str:
-    """Return a statement as CSV: opening first, closing last."""
+    """Return a statement as CSV: opening balance first, closing balance last."""
 
     def amount(millicredits: int) -> tuple[int, str]:
         return millicredits, format_millicredits(millicredits, statement.currency)

@@ -1,7 +1,7 @@
-"""The decision about a credit note: whether a part of an invoice can be given back, and by which way. Pure.
+"""The decision about a credit note: whether a part of an invoice can be returned, and in which form. Pure.
 
-The API, and by it commands and pages, decide before they accept a credit note. The delivery decides again before it
-calls Stripe, as the invoice may have been paid or disputed meanwhile.
+The API, which commands and pages use, decides before it accepts a credit note. The delivery decides again before it
+calls Stripe, because the invoice may have been paid or disputed meanwhile.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ OPEN, PAID = "open", "paid"
 
 
 class NoteParts(NamedTuple):
-    """The ways by which the amount of a credit note goes back, in smallest units, by the names of the columns."""
+    """The parts of a credit note's amount by the way of their return, in smallest units. The names are column names."""
 
     to_balance: int
     off_stripe: int
@@ -18,7 +18,7 @@ class NoteParts(NamedTuple):
 
 
 class CreditableInvoice(NamedTuple):
-    """An invoice as a decision about a credit note reads it. Amounts are smallest units of the currency."""
+    """The fields of an invoice that a decision needs. Amounts are in the currency's smallest unit."""
 
     state: str
     is_at_stripe: bool
@@ -27,17 +27,17 @@ class CreditableInvoice(NamedTuple):
     paid_by_stripe: int
     paid_off_stripe: int
     credited: int
-    """The sum of credit notes that are made."""
+    """The sum of created credit notes."""
     requested: int
-    """The sum of other credit notes that are requested and not made yet."""
+    """The sum of other credit notes that are requested and not created yet."""
     lost: int
     """The sum that lost disputes took back."""
     refunded_without_note: int
-    """The sum of refunds that somebody made at Stripe without a credit note."""
+    """The sum of refunds that a person made at Stripe without a credit note."""
     is_disputed: bool
-    """Whether a bank holds a payment until it decides."""
+    """True while a bank holds a payment until it decides."""
     back: NoteParts
-    """The amounts that went back by credit notes so far."""
+    """The amounts returned by credit notes so far."""
     unit: int
     """All payments in the currency are multiples of this amount."""
     least_charge: int
@@ -45,35 +45,35 @@ class CreditableInvoice(NamedTuple):
 
 
 class NoteRefusedError(Exception):
-    """A credit note cannot be made. The message is for operators, and continues `the invoice …` or `amount …`."""
+    """A credit note is refused. The message is for operators, and continues `the invoice …` or `amount …`."""
 
     def __init__(self, why: str, *, is_amount: bool = False) -> None:
         super().__init__(why)
         self.is_amount = is_amount
-        """Whether another amount would be accepted."""
+        """True if another amount would be accepted."""
 
 
 def decide_note(invoice: CreditableInvoice, amount: int) -> NoteParts | None:
-    """Return the ways by which an amount of an invoice goes back; None if less is due instead, as it is unpaid.
+    """Return the ways to return an amount of an invoice, or None if it only reduces the debt of an unpaid invoice.
 
-    A refund returns first what was paid through Stripe. An amount that was paid elsewhere goes back out of band. The
-    rest, which the balance had paid, is credited to the balance. Raises NoteRefusedError.
+    A refund first returns the part paid through Stripe. The part paid elsewhere is returned out of band. The rest, paid
+    by the balance, is credited to the balance. Raises NoteRefusedError.
     """
     if invoice.state not in (OPEN, PAID) or not invoice.is_at_stripe:
         raise NoteRefusedError(f"is {invoice.state}: some can be taken back of one that is open or paid")
     left = invoice.total - invoice.credited - invoice.requested - invoice.lost - invoice.refunded_without_note
-    if invoice.state == OPEN:  # A part that the balance has paid stays: Stripe lowers the amount due only.
+    if invoice.state == OPEN:  # The part paid by the balance stays, because Stripe lowers only the amount due.
         left = min(left, invoice.amount_due - invoice.requested)
     if amount > left:
         raise NoteRefusedError(f"is above the {max(left, 0)} left", is_amount=True)
     if amount % invoice.unit:
         raise NoteRefusedError(f"is no multiple of {invoice.unit}, as all payments are", is_amount=True)
     if invoice.state == OPEN:
-        if 0 < left - amount < invoice.least_charge:  # Nobody could pay the rest by Stripe.
+        if 0 < left - amount < invoice.least_charge:  # The rest could not be paid through Stripe.
             why = f"would leave {left - amount}, below the least charge of {invoice.least_charge}: credit all {left}"
             raise NoteRefusedError(f"{why} or leave {invoice.least_charge}", is_amount=True)
         return None
-    # Requested credit notes are made before this one.
+    # Credit notes that are already requested come before this one.
     before = _split(invoice, invoice.requested, invoice.back)
     back = NoteParts(*(earlier + requested for earlier, requested in zip(invoice.back, before, strict=True)))
     parts = _split(invoice, amount, back)
@@ -83,7 +83,7 @@ def decide_note(invoice: CreditableInvoice, amount: int) -> NoteParts | None:
 
 
 def _split(invoice: CreditableInvoice, amount: int, back: NoteParts) -> NoteParts:
-    """Return the ways of an amount, after `back` went back. A payment whose dispute was lost cannot be refunded."""
+    """Return the ways to return an amount, after `back` was returned. A lost disputed payment cannot be refunded."""
     by_stripe = 0 if invoice.lost else invoice.paid_by_stripe - invoice.refunded_without_note
     refund = min(amount, max(by_stripe - back.refunded, 0))
     off_stripe = min(amount - refund, max(invoice.paid_off_stripe - back.off_stripe, 0))
@@ -91,7 +91,7 @@ def _split(invoice: CreditableInvoice, amount: int, back: NoteParts) -> NotePart
 
 
 def to_stripe(parts: NoteParts) -> dict[str, int]:
-    """Return the parameters by which Stripe gives these parts back."""
+    """Return Stripe's parameters for the return of these parts."""
     named = {
         "refund_amount": parts.refunded,
         "out_of_band_amount": parts.off_stripe,

@@ -1,10 +1,10 @@
-"""The states of disputes: a bank takes a payment back, or asks about it, until it decides. Pure.
+"""The states of disputes, in which a bank questions or takes back a payment until it decides. Pure.
 
     inquiry ──▶ needs_response ⇄ under_review ──▶ won, lost
        └──▶ closed
 
-Stripe decides the state, and may change each one: a lost dispute may be won later. A lost dispute takes its amount off
-the invoice, as a credit note does. A won one puts that back.
+Stripe decides the state, and may change any state: a lost dispute may be won later. A lost dispute takes its amount off
+the invoice, like a credit note. A won dispute puts it back.
 """
 
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ class DisputeState(StrEnum):
     """The state of a dispute."""
 
     INQUIRY = "inquiry"
-    """The bank asks about the payment. No money has gone."""
+    """The bank asks about the payment. No money has been taken."""
     NEEDS_RESPONSE = "needs_response"
-    """The money is gone. An answer until `answer_by` may bring it back."""
+    """The money is taken. An answer until `answer_by` may bring it back."""
     UNDER_REVIEW = "under_review"
     """The bank has our answer, and decides."""
     WON = "won"
@@ -49,18 +49,18 @@ STATES_BY_STRIPE: Final[Mapping[str, DisputeState]] = {
     "won": WON,
     "lost": LOST,
 }
-"""Our states by the statuses of Stripe. An unknown status counts as `under_review`."""
+"""Our states by Stripe's status. An unknown status counts as `under_review`."""
 
 
 class Dispute(NamedTuple):
-    """A dispute. Amounts are smallest units of the currency, such as cents, times Unix seconds."""
+    """A dispute. Amounts are in the currency's smallest unit, such as cents; times are Unix seconds."""
 
     id: str
     customer: str
     invoice: str | None
-    """The invoice that was paid; None if the payment bought credits."""
+    """The paid invoice; None if the payment bought credits."""
     purchase: str | None
-    """The grant of credits that was paid; None if the payment was for an invoice."""
+    """The purchased grant of credits; None if the payment was for an invoice."""
     state: DisputeState
     amount: int
     currency: str
@@ -122,9 +122,9 @@ class DisputeList(TypedDict):
 
 
 def advance(before: Dispute, stripe_dispute: StripeObject, left: int, now: int) -> Dispute:
-    """Return a dispute in its present state at Stripe. `left` is the part of its invoice that still stands.
+    """Return a dispute in its current state at Stripe. `left` is the part of its invoice that is still due or paid.
 
-    `now` is the Unix second at which a decision counts as learnt.
+    `now` is the Unix second recorded as the time of a decision.
     """
     state = STATES_BY_STRIPE.get(str(stripe_dispute.get("status")), UNDER_REVIEW)
     taken_off = 0
@@ -142,7 +142,7 @@ def advance(before: Dispute, stripe_dispute: StripeObject, left: int, now: int) 
 
 
 def to_response(dispute: Dispute) -> InvoiceDispute:
-    """Return a dispute as the API writes it."""
+    """Return a dispute in the form of the API."""
     return {
         "id": dispute.id,
         "state": dispute.state,

@@ -1,8 +1,8 @@
-"""What nothing of ours changes of our customers' balances at Stripe.
+"""Changes of our customers' balances at Stripe that we did not cause.
 
-Somebody bills a customer from Stripe's dashboard, finalizes a draft of ours by hand and credits a part of it, or
-adjusts the balance there. The next invoice of ours takes that over. So it has to be in our books, against what is
-nothing of ours.
+A person bills a customer from Stripe's dashboard, finalizes a draft of ours and credits a part of it, or adjusts the
+balance there. Our next invoice uses that balance. So the change must be in our books, against the account for other
+activity at Stripe.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from edgeproxy.config.collector.currency_units import DECIMALS
 
 KIND: Final = "foreign_balance"
 UNDONE: Final = ":void"
-"""The end of the source of a transaction that takes another one back."""
+"""The suffix of the source of a transaction that reverses another one."""
 TRANSACTIONS: Final = "balance_transactions"
 """The key of a fetched customer with the newest transactions of its balance."""
 
@@ -28,18 +28,18 @@ class BalanceChange(NamedTuple):
     """A change of a customer's balance at Stripe."""
 
     source: str
-    """The id at Stripe of the invoice or the credit note, else of the balance transaction; or that, taken back."""
+    """The Stripe id of the invoice, credit note or balance transaction, with a suffix if it is a reversal."""
     credited: int
-    """Smallest units, below zero where the balance was used up."""
+    """Smallest units; negative if the balance was used."""
     currency: str
     original: str = ""
-    """The source of what is taken back."""
+    """The source of the reversed change."""
 
 
 async def book_foreign_change(connection: AsyncConnection, stripe_object: StripeObject, credited: int) -> None:
-    """Book once what an invoice or a credit note that is not ours has credited to the balance of a customer of ours.
+    """Book once the amount that a foreign invoice or credit note has credited to the balance of our customer.
 
-    `credited` is in smallest units, below zero where the balance was used up. What is void is taken back.
+    `credited` is in smallest units, negative if the balance was used. A void object is reversed.
     """
     currency, id_ = str(stripe_object["currency"]), str(stripe_object["id"])
     changes = [BalanceChange(id_, credited, currency)]
@@ -49,21 +49,20 @@ async def book_foreign_change(connection: AsyncConnection, stripe_object: Stripe
 
 
 async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: StripeObject) -> None:
-    """Book the transactions of a customer's balance with which it was fetched, as far as somebody has made them by
-    hand."""
+    """Book the manual adjustments among the balance transactions of a fetched customer."""
     changes = [change for one in stripe_customer.get(TRANSACTIONS) or () if (change := parse_adjustment(one))]
     await book_changes(connection, str(stripe_customer["id"]), changes)
 
 
 def parse_adjustment(transaction: StripeObject) -> BalanceChange | None:
-    """Return a transaction of a customer's balance that neither an invoice nor a credit note has made; else None."""
+    """Return a balance transaction that was caused by neither an invoice nor a credit note, else None."""
     if transaction.get("invoice") or transaction.get("credit_note"):
         return None
     return BalanceChange(str(transaction["id"]), -int(transaction["amount"]), str(transaction["currency"]))
 
 
 async def book_changes(connection: AsyncConnection, stripe_id: str, changes: Sequence[BalanceChange]) -> None:
-    """Book each of these changes of a balance once, if the customer at Stripe is one of ours."""
+    """Book each of these balance changes once, if the Stripe customer is ours."""
     changes = [change for change in changes if change.credited and change.currency in DECIMALS]
     if not changes:
         return

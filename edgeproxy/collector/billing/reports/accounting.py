@@ -1,10 +1,10 @@
-"""The day's journal for bookkeeping: balanced, the same bytes each time.
+"""The day's journal for bookkeeping: balanced, and the same bytes each time.
 
-A booking is in the day of its entry. Fees are revenue over the days that they pay for, usage when it is used, credits
-when they are consumed. A day is available once it is over, and from then on nothing is booked in it any more.
+A booking belongs to the day of its entry. Fees are revenue over the days that they pay for, usage when it is used,
+credits when they are consumed. A day is available once it is over, and from then on nothing is booked in it.
 
-Bookkeeping counts cents, the journal millicredits. So each account's day is the difference of two rounded balances:
-over any number of days an account is right to half a cent, and what rounding leaves is a line of its own.
+Bookkeeping counts cents, the journal millicredits. So an account's amount for a day is the difference of two rounded
+balances: over any number of days it is exact to half a cent. The rest of rounding is a line of its own.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -52,15 +52,15 @@ ACCOUNTS: Final[Mapping[str, str]] = MappingProxyType(
         "rounding": "Rounding",
     }
 )
-"""Every account, and its name in books unless the configuration has another one."""
+"""All accounts, with their default names in books."""
 WITH_FEES: Final = ("invoice", "invoice_void", "credit_note", "credit_note_void", "dispute_lost", "dispute_won")
-"""The kinds of transactions whose details have fees: those of an invoice, or the part that is taken off them."""
+"""The kinds of transactions with fees in their details: the fees of an invoice, or the part taken off them."""
 Format = Literal["csv", "quickbooks", "xero"]
 FORMATS: Final[tuple[Format, ...]] = ("csv", "quickbooks", "xero")
 
 
 class DayNotOverError(Exception):
-    """The day is not over, so that its journal can still grow."""
+    """The day is not over, so its journal can still grow."""
 
 
 class Movement(NamedTuple):
@@ -73,7 +73,7 @@ class Movement(NamedTuple):
 
 
 class Fee(NamedTuple):
-    """A fee that was invoiced, in cents, and the seconds that it pays for."""
+    """An invoiced fee in cents, and the seconds that it pays for."""
 
     amount: int
     start: int
@@ -83,7 +83,7 @@ class Fee(NamedTuple):
     customer: str
 
     def compute_earned(self, second: int) -> int:
-        """Return the cents of it that are revenue at this Unix second, whatever was booked late."""
+        """Return the cents of the fee that are revenue at this Unix second, or 0 before it was booked."""
         if self.booked >= second:
             return 0
         if self.end <= self.start:
@@ -94,14 +94,14 @@ class Fee(NamedTuple):
 
 
 class EqualFees(NamedTuple):
-    """A fee that several customers were invoiced on one day of UTC: a hundred thousand fees are few different ones."""
+    """A fee that several customers were invoiced on one UTC day. A hundred thousand fees have few different values."""
 
     fee: Fee
-    """The fee, booked when the day begins."""
+    """The fee, booked at the start of the day."""
     customers: int
     """The number of these customers."""
     version: str | None = None
-    """The version of the plan that these customers have; None where they have none, or where it was not requested."""
+    """The plan version of these customers; None if they have none or it was not requested."""
 
 
 class DayJournal(NamedTuple):
@@ -109,15 +109,17 @@ class DayJournal(NamedTuple):
 
     day: date
     movements: Sequence[Movement]
-    """All movements, exactly, in millicredits; they sum to zero."""
+    """All movements, exactly, in millicredits. They sum to zero."""
     cents: Sequence[tuple[str, int]]
-    """The movement of each account in whole smallest units, such as cents; they sum to zero."""
+    """The movement of each account in whole smallest units, such as cents. They sum to zero."""
     currency: str = USD
 
 
 async def fetch_day_journal(connection: AsyncConnection, day: date, now: float, currency: str = USD) -> DayJournal:
-    """Return the journal of a day in one currency; raises DayNotOverError. The transaction must write: from here on
-    nothing is booked in that day."""
+    """Return the journal of a day in one currency. Raises DayNotOverError.
+
+    The transaction must be able to write: it closes the day, so that nothing more is booked in it.
+    """
     begin = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
     end = begin + DAY
     if now < end:
@@ -147,8 +149,10 @@ def compute_earned(fees: Iterable[Fee], begin: int, end: int) -> Iterator[Moveme
 
 
 def compute_cents(before: Mapping[str, int], after: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Return the movement of each account between two balances in cents, in the order of ACCOUNTS; the last line is the
-    rest of rounding."""
+    """Return the movement of each account between two balances in cents, in the order of ACCOUNTS.
+
+    The last line is the rest of rounding.
+    """
     lines = []
     for account in ACCOUNTS:
         moved = divide_rounded(after.get(account, 0), CENT) - divide_rounded(before.get(account, 0), CENT)
@@ -159,7 +163,7 @@ def compute_cents(before: Mapping[str, int], after: Mapping[str, int]) -> list[t
 
 
 def render_journal(journal: DayJournal, file_format: Format, names: Mapping[str, str] = MappingProxyType({})) -> bytes:
-    """Return a day as a file that bookkeeping imports; `names` are the configured names of accounts."""
+    """Return a day as a file for bookkeeping software. `names` are the configured names of accounts."""
     return RENDERERS[file_format](journal, {**ACCOUNTS, **names}).encode()
 
 
@@ -174,7 +178,7 @@ def _render_csv(journal: DayJournal, names: Mapping[str, str]) -> str:
 
 
 def _render_quickbooks(journal: DayJournal, names: Mapping[str, str]) -> str:
-    """Return journal entries as QuickBooks Online imports them: by names of accounts, dates in the American order."""
+    """Return journal entries for import into QuickBooks Online: account names, and dates in American order."""
     rows: list[Sequence[str]] = [("JournalNo", "JournalDate", "AccountName", "Debits", "Credits", "Description")]
     for account, amount in journal.cents:
         whole = to_decimal(abs(amount), journal.currency)
@@ -185,7 +189,7 @@ def _render_quickbooks(journal: DayJournal, names: Mapping[str, str]) -> str:
 
 
 def _render_xero(journal: DayJournal, names: Mapping[str, str]) -> str:
-    """Return a manual journal as Xero imports it: by codes of accounts, debits above zero."""
+    """Return a manual journal for import into Xero: account codes, and positive debits."""
     rows: list[Sequence[str]] = [("*Narration", "*Date", "Description", "*AccountCode", "*TaxRate", "*Amount")]
     for account, amount in journal.cents:
         day = f"{journal.day:%d/%m/%Y}"
@@ -210,14 +214,14 @@ RENDERERS: Final[Mapping[Format, Callable[[DayJournal, Mapping[str, str]], str]]
 
 
 def format_exactly(amount: int, currency: str) -> str:
-    """Format ten-thousandths of smallest units, such as millicredits, with all of their places: `0.001234`."""
+    """Format ten-thousandths of smallest units, such as millicredits, with all decimal places: `0.001234`."""
     whole, _, places = f"{Decimal(amount).scaleb(-4 - DECIMALS[currency]):f}".partition(".")
     places = places.rstrip("0").ljust(DECIMALS[currency], "0")
     return f"{whole}.{places}" if places else whole
 
 
 async def _close_day(connection: AsyncConnection, end: int) -> None:
-    """Close the books before this Unix millisecond, however late a collector's clock is."""
+    """Close the books before this Unix millisecond, even if a collector's clock is slow."""
     await connection.execute(sa.select(credit_head.c.seq).with_for_update())
     await connection.execute(sa.update(credit_head).where(credit_head.c.at < end).values(at=end))
 
@@ -237,7 +241,7 @@ async def _fetch_movements(connection: AsyncConnection, begin: int, end: int, cu
 
 
 async def fetch_balances_before(connection: AsyncConnection, end: int, currency: str = USD) -> dict[str, int]:
-    """Return the balance of each account in a currency by what was booked before this Unix millisecond."""
+    """Return the balance of each account in a currency from bookings before this Unix millisecond."""
     entries, columns = credit_entries.c, credit_transactions.c
     total = sa.cast(sa.func.sum(entries.amount), sa.BigInteger)
     statement = (
@@ -250,7 +254,7 @@ async def fetch_balances_before(connection: AsyncConnection, end: int, currency:
 
 
 async def fetch_fees_between(connection: AsyncConnection, begin: int, end: int, currency: str = USD) -> list[Fee]:
-    """Return the fees of invoices in a currency that become revenue between these Unix seconds."""
+    """Return the invoiced fees in a currency that become revenue between these Unix seconds."""
     columns = credit_transactions.c
     statement = sa.select(columns.at, columns.customer, columns.details)
     statement = statement.where(_build_fee_condition(begin, end, currency))
@@ -264,8 +268,10 @@ async def fetch_fees_between(connection: AsyncConnection, begin: int, end: int, 
 async def fetch_equal_fees(
     connection: AsyncConnection, begin: int, end: int, currency: str = USD, held: sa.Subquery | None = None
 ) -> list[EqualFees]:
-    """Return the fees in a currency that become revenue between these Unix seconds, equal ones of a day together; with
-    `held`, by the `version` of a plan that it has for a `customer`."""
+    """Return the fees in a currency that become revenue between these Unix seconds, with equal ones of a day grouped.
+
+    With `held`, a query of `customer` and plan `version`, they are grouped by version, too.
+    """
     columns = credit_transactions.c
     day = (columns.at - columns.at % (DAY * 1000)).label("day")
     version = sa.null() if held is None else held.c.version
@@ -290,14 +296,14 @@ def _build_fee_condition(begin: int, end: int, currency: str) -> sa.ColumnElemen
 
 
 def parse_fees(details: str, booked: int, customer: str) -> Iterator[Fee]:
-    """Return the fees of an invoice, by the details of its transaction.
+    """Return the fees of an invoice from the details of its transaction.
 
-    Raises UnreadableRowError where they cannot be read: no sum may leave a transaction out.
+    Raises UnreadableRowError if they cannot be read, because no sum may leave a transaction out.
     """
     try:
         fees = [(int(amount), int(start), int(end)) for amount, start, end in orjson.loads(details).get("fees", ())]
     except UNREADABLE as error:
-        if isinstance(details, str):  # An UnreadableValue is set aside already.
+        if isinstance(details, str):  # An UnreadableValue is already set aside.
             set_aside_value(DETAILS, details, error)
         raise UnreadableRowError("the fees of a credit transaction cannot be read") from error
     for amount, start, end in fees:

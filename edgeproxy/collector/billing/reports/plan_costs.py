@@ -1,7 +1,7 @@
-"""What a customer's usage of this period would cost by each plan: an estimate, as if the period ended now.
+"""The cost of a customer's usage of this period under each plan: an estimate, as if the period ended now.
 
-Amounts are those of a month before discounts and tax: the fee, usage above what the plan includes, and what is missing
-up to its minimum.
+Amounts are for a month, before discounts and tax: the fee, usage beyond the included units, and the rest up to the
+minimum.
 """
 
 from collections import Counter
@@ -27,11 +27,11 @@ from edgeproxy.config.meters import Meter
 
 
 class PlanCost(NamedTuple):
-    """What usage costs by a plan, in the smallest unit of its currency."""
+    """The cost of usage under a plan, in the smallest unit of its currency."""
 
     version: str
     total: int
-    """The fee of a month, and usage; at least the minimum of the plan."""
+    """The monthly fee plus usage; at least the plan's minimum."""
     by_meter: Mapping[str, int]
     """What usage of each meter costs above what is included."""
 
@@ -39,10 +39,10 @@ class PlanCost(NamedTuple):
 async def compute_costs(
     connection: AsyncConnection, loaded: LoadedSubscription, plans: Mapping[str, Plan], meters: Mapping[str, Meter]
 ) -> list[PlanCost]:
-    """Return what the usage of this period would cost by each of the plans; by the plan in force what it does cost, by
-    the plans that were in force before it, too.
+    """Return the cost of this period's usage under each of the plans. For the plan in force it is the actual cost.
 
-    The connection must read one moment. Raises QuantityTooLargeError and UsageNotStoredError.
+    The actual cost includes usage under earlier plans of the period. The connection must read one snapshot. Raises
+    QuantityTooLargeError and UsageNotStoredError.
     """
     current, last = loaded.current, loaded.current.last
     terms, whole = QuantityTerms(meters, current.anchor), Span(current.usage_start, last.span.end)
@@ -72,7 +72,7 @@ async def _rate_period(
 
 
 def _rate(segment: Segment, lines: Sequence[RatedLine]) -> PlanCost:
-    """Return the costs of a plan of these lines: the fee is that of a month."""
+    """Return the cost of a plan with these lines and the fee of a month."""
     by_meter: Counter[str] = Counter()
     for line in lines:
         if line.meter:

@@ -17,31 +17,31 @@ from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import customers
 
 CUSTOMER = "edgeproxy_customer"
-"""The metadata key of Stripe's customers with our id."""
+"""The metadata key of a Stripe customer for our id."""
 EMAIL = "edgeproxy_email"
-"""The metadata key with the e-mail that was set from here, and follows the contacts."""
+"""The metadata key for the e-mail address that we set and that follows the contacts."""
 KEY_SECONDS = 23 * 3600
-"""Seconds for which Stripe remembers an Idempotency-Key, at least."""
+"""How many seconds Stripe remembers an Idempotency-Key, at least."""
 CLOCK_SECONDS = 3600
-"""More seconds than clocks differ by."""
+"""An upper bound in seconds for the difference between clocks."""
 LOOKED_UP_MAX = 1000
-"""Customers that one statement looks up."""
+"""The most customers that one statement looks up."""
 EMAILS_MAX = 50
-"""Addresses that one round lets Stripe have."""
+"""The most addresses that one round sends to Stripe."""
 CALLER = Caller("billing")
 OVERLAP_SECONDS = 10
-"""Seconds of Stripe's clock that are listed again: customers may be listed later than they were created."""
+"""How many seconds of Stripe's clock are listed again, because customers may be listed later than they were created."""
 
 
 def find_payment_method(stripe_customer: StripeObject) -> str | None:
-    """Return the id of the payment method by which a customer's invoices are charged; None where there is none."""
+    """Return the id of the payment method for a customer's invoices, or None."""
     settings = stripe_customer.get("invoice_settings") or {}
     method = settings.get("default_payment_method") or stripe_customer.get("default_source")
     return method["id"] if isinstance(method, dict) else method
 
 
 async def find_stripe_id(connection: AsyncConnection, customer: str) -> str | None:
-    """Return the id at Stripe of a customer, by our id; None where Stripe does not know it yet."""
+    """Return the Stripe id of a customer, by our id, or None if Stripe does not have it yet."""
     own = (billing_customers.c.customer == customer) & billing_customers.c.deleted_at.is_(None)
     statement = sa.select(billing_customers.c.stripe_id).where(own)
     stripe_id: str | None = (await connection.execute(statement)).scalar_one_or_none()
@@ -49,9 +49,9 @@ async def find_stripe_id(connection: AsyncConnection, customer: str) -> str | No
 
 
 async def record_deleted(connection: AsyncConnection, stripe_id: str) -> None:
-    """Record that somebody has deleted a customer at Stripe, so that it is created there anew when it is charged next.
+    """Record that a person deleted a customer at Stripe, so that its next charge creates it again.
 
-    An erased one is deleted by `customer_deletion`.
+    `customer_deletion` deletes an erased customer.
     """
     is_there = customers.c.erased_at.is_(None)
     owner = sa.select(customers.c.name).join(billing_customers, billing_customers.c.customer == customers.c.id)
@@ -66,13 +66,13 @@ async def record_deleted(connection: AsyncConnection, stripe_id: str) -> None:
 
 
 async def find_contact_email(connection: AsyncConnection, customer: str) -> str | None:
-    """Return the address for alerts of a customer, by our id, else its first contact; None where it has neither."""
+    """Return a customer's alert address, by our id, or else its first contact, or None if it has neither."""
     email = await contacts.find_alert_address(connection, customer)
     return email or next(iter(await contacts.list_contacts(connection, customer)), None)
 
 
 class StripeCustomers:
-    """Customers at Stripe, by ours. A customer whom an earlier try has created without recording it here is found."""
+    """Customers at Stripe, by our id. It also finds a customer that an earlier try created but did not record."""
 
     def __init__(self, database: Database, stripe: Stripe) -> None:
         self._database = database
@@ -83,21 +83,21 @@ class StripeCustomers:
         self._until = 0
 
     async def get_or_create(self, customer: str, name: str, *, tries: int = 0, since: float | None = None) -> str:
-        """Return the id at Stripe of a customer by our id, who is created there if need be; raises StripeCallError.
+        """Return the Stripe id of a customer by our id, and create it there if necessary. Raises StripeCallError.
 
-        `tries` counts Idempotency-Keys that would only repeat a failure, `since` is the Unix second of the first try;
-        None: this one is.
+        `tries` is the number of Idempotency-Keys that would only repeat a failure. `since` is the Unix second of the
+        first try; None means that this is the first.
         """
         customer_id = await self._find_recorded(customer)
         if customer_id is not None:
             return customer_id
         stripe_customer = None
-        # The Idempotency-Key finds whom a try has made whose answer is lost, but for a day only, and not where that was
-        # a failure.
+        # The Idempotency-Key finds the customer of a try with a lost answer, but only for a day, and not after a
+        # failure.
         if since is not None and (tries or time.time() - since >= KEY_SECONDS):
             stripe_customer = await self.find_customer(customer, int(since))
             if stripe_customer is None and (customer_id := await self._find_recorded(customer)) is not None:
-                return customer_id  # Another one has noted it meanwhile.
+                return customer_id  # Another task has recorded it meanwhile.
         if stripe_customer is None:
             metadata = {CUSTOMER: customer}
             name = await self._fetch_shown_name(customer) or name
@@ -107,23 +107,23 @@ class StripeCustomers:
         row = {"customer": customer, "stripe_id": stripe_customer["id"], "livemode": int(stripe_customer["livemode"])}
         async with self._database.writing() as connection:
             own = (billing_customers.c.customer == customer) & billing_customers.c.deleted_at.is_not(None)
-            async with across_customers(connection):  # One that buys may record an id, and change none.
+            async with across_customers(connection):  # A buying customer may record an id, but not change one.
                 await connection.execute(sa.update(billing_customers).where(own).values(**row, deleted_at=None))
             await connection.execute(build_insert_new(connection, billing_customers, "customer"), [row])
         return await self._find_recorded(customer) or str(stripe_customer["id"])
 
     async def get_or_create_now(self, customer: str, name: str) -> str:
-        """Return the same for somebody who waits for it; raises StripeCallError."""
+        """Like `get_or_create`, for a caller that waits: failed keys are retried at once. Raises StripeCallError."""
         since = time.time() - KEY_SECONDS
         return await try_keys(
             lambda tries: self.get_or_create(customer, name, tries=tries, since=since if tries else None)
         )
 
     async def fetch_with_email(self, customer: str, stripe_id: str) -> StripeObject:
-        """Return a customer, by our id, as Stripe has it, with the e-mail that invoices go to; raises StripeCallError.
+        """Return Stripe's customer, by our id, with the current e-mail address for invoices. Raises StripeCallError.
 
-        That is the address for alerts, else the first contact, as they are now. One that Stripe has from elsewhere,
-        such as from a checkout, stays.
+        The address is the current alert address, or else the first contact. An address that Stripe got elsewhere, such
+        as from a checkout, stays.
         """
         stripe_customer = await self._stripe.call("v1.customers.retrieve", stripe_id)
         current = stripe_customer.get("email")
@@ -136,9 +136,10 @@ class StripeCustomers:
         return await self._stripe.call("v1.customers.update", stripe_id, email=email, metadata={EMAIL: email})
 
     async def update_emails(self) -> bool:
-        """Let Stripe have the addresses that have changed here, EMAILS_MAX at most; return whether any had.
+        """Send Stripe the addresses that have changed here, at most EMAILS_MAX. Return whether there were any.
 
-        One that Stripe refuses is tried again with the next invoice. Raises StripeCallError where Stripe is away.
+        An address that Stripe refuses is tried again with the next invoice. Raises StripeCallError if Stripe is
+        unavailable.
         """
         changed = billing_customers.c.email_changed_at
         is_known = (billing_customers.c.livemode == int(self._stripe.is_live)) & billing_customers.c.deleted_at.is_(
@@ -165,7 +166,7 @@ class StripeCustomers:
             return await find_stripe_id(connection, customer)
 
     async def _find_deleted(self, customer: str) -> str | None:
-        """Return the id of one who was deleted at Stripe: the Idempotency-Key that created it finds it still."""
+        """Return the id of a customer deleted at Stripe. The Idempotency-Key that created it would still return it."""
         own = (billing_customers.c.customer == customer) & billing_customers.c.deleted_at.is_not(None)
         async with self._database.reading() as connection:
             rows = await connection.execute(sa.select(billing_customers.c.stripe_id).where(own))
@@ -173,14 +174,16 @@ class StripeCustomers:
             return stripe_id
 
     async def _fetch_shown_name(self, customer: str) -> str | None:
-        """Return the name of a customer as people know it: it is on invoices."""
+        """Return the display name of a customer for its invoices."""
         async with self._database.reading() as connection:
             statement = sa.select(SHOWN_NAME).where(customers.c.id == customer)
             return (await connection.execute(statement)).scalar_one_or_none()
 
     async def find_customer(self, customer: str, since: int) -> StripeObject | None:
-        """Return the customer with this id of ours who was created at Stripe since a Unix second of ours; None where
-        there is none, or it is recorded here by now. Raises StripeCallError."""
+        """Return the Stripe customer with our id that was created since a Unix second of our clock, or None.
+
+        It is None also if the customer is recorded here by now. Raises StripeCallError.
+        """
         begin = since - CLOCK_SECONDS
         async with self._lock:
             if self._begin is None or begin < self._begin:
@@ -197,7 +200,7 @@ class StripeCustomers:
             return self._by_customer.get(customer)
 
     async def _drop_stored(self) -> None:
-        """Forget customers who are recorded here by now, as nearly all are."""
+        """Forget customers that are recorded here by now, as almost all are."""
         customer_ids, column = list(self._by_customer), billing_customers.c.customer
         async with self._database.reading() as connection:
             for at in range(0, len(customer_ids), LOOKED_UP_MAX):

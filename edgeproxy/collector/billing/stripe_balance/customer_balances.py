@@ -1,7 +1,7 @@
 """Customers' balances at Stripe against the journal, customer by customer.
 
-Invoices and credit notes book what they change of a balance (invoices/), and so do events of customers that somebody
-has adjusted by hand. Here is found what both have missed, and what was there before a customer was ours.
+Invoices and credit notes book their changes of a balance (invoices/), and so do events of customers that a person
+adjusted at Stripe. This module finds the changes that both have missed, and balances from before a customer was ours.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -26,10 +26,10 @@ from edgeproxy.config.collector.currency_units import DECIMALS, USD
 
 Apply = Callable[[AsyncConnection, StripeObject], Awaitable[None]]
 BALANCE = "customer balance"
-"""The name of a customer's balance in the place of a meter."""
+"""The name of a customer's balance in place of a meter."""
 ACCOUNT = "customer_balance"
 SETTLED_SECONDS = 2 * HOUR
-"""Seconds after its latest transaction at which a balance is compared: what made that is booked by then."""
+"""How many seconds after its latest transaction a balance is compared. The cause is booked by then."""
 PAGE = 100
 
 
@@ -41,13 +41,13 @@ class CustomerBalances:
         self._stripe = stripe
 
     async def compare(self, now: float, *, is_booking: bool) -> list[Comparison]:
-        """Return both balances of each customer who has one; with `is_booking` those that differ are booked first.
+        """Return both balances of each customer that has one. With `is_booking` differing ones are booked first.
 
-        A balance that differs and was changed within SETTLED_SECONDS is left out.
+        A differing balance that changed within SETTLED_SECONDS is left out.
         """
         rows: list[Comparison] = []
         after: StripeObject = {}
-        while True:  # Not in one list: an account may have many customers who are not ours.
+        while True:  # The list is read page by page, because an account may have many customers who are not ours.
             page = await self._stripe.call("v1.customers.list", limit=PAGE, **after)
             rows += await self._compare_page(page["data"], now, is_booking=is_booking)
             if not page.get("has_more"):
@@ -57,7 +57,7 @@ class CustomerBalances:
     async def _compare_page(
         self, stripe_customers: Sequence[StripeObject], now: float, *, is_booking: bool
     ) -> list[Comparison]:
-        """Return the rows of those of these customers who are ours."""
+        """Return the rows of the customers on a page that are ours."""
         theirs = {str(one["id"]): (str(one.get("currency") or USD), int(one["balance"])) for one in stripe_customers}
         names, ours = await self._sum_booked(list(theirs))
         rows = []
@@ -84,7 +84,7 @@ class CustomerBalances:
         return rows
 
     async def book_customer(self, stripe_id: str) -> None:
-        """Book whatever has changed the balance of a customer at Stripe without us, ever."""
+        """Book all changes ever made to a customer's balance at Stripe without us."""
         await self._book(stripe_id, await self._list_transactions(stripe_id))
 
     async def _list_transactions(self, stripe_id: str) -> list[StripeObject]:
@@ -92,8 +92,10 @@ class CustomerBalances:
         return (await self._stripe.list_all("v1.customers.balance_transactions.list", stripe_id))[::-1]
 
     async def _book(self, stripe_id: str, transactions: Sequence[StripeObject]) -> None:
-        """Book transactions of a balance, each as the object that made it: some may be invoices and credit notes of
-        ours of which no event has come."""
+        """Book transactions of a balance through the objects that caused them.
+
+        Some may be invoices and credit notes of ours whose events never arrived.
+        """
         sources = {_name_source(one): one for one in transactions if foreign_balance.parse_adjustment(one) is None}
         for transaction in await self._find_unknown(sources):
             if (note := parse_id(transaction.get("credit_note"))) is not None:
@@ -110,8 +112,10 @@ class CustomerBalances:
             await foreign_balance.apply_stripe_customer(connection, fetched)
 
     async def _find_unknown(self, sources: Mapping[str, StripeObject]) -> list[StripeObject]:
-        """Return those of these transactions, by source, that are neither of an invoice or credit note of ours nor
-        booked."""
+        """Return the unknown ones of these transactions, given by source.
+
+        They are not booked, and belong to no invoice or credit note of ours.
+        """
         named = [source.removesuffix(UNDONE) for source in sources]
         columns = credit_transactions.c
         is_booked = columns.kind == foreign_balance.KIND, columns.source.in_(list(sources))
@@ -127,8 +131,10 @@ class CustomerBalances:
         ]
 
     async def _sum_booked(self, stripe_ids: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
-        """Return the names of those of these customers at Stripe who are ours, and what the journal has of their
-        balances by currency, in smallest units."""
+        """Return the names of the Stripe customers that are ours, and their balances in the journal.
+
+        Balances are by currency, in smallest units.
+        """
         own = sa.select(billing_customers.c.stripe_id, customers.c.name)
         own = own.join_from(billing_customers, customers, customers.c.id == billing_customers.c.customer)
         columns, entries = credit_transactions.c, credit_entries.c
@@ -151,6 +157,6 @@ class CustomerBalances:
 
 
 def _name_source(transaction: StripeObject) -> str:
-    """Return the source by which the journal has the change of an invoice or a credit note that is not ours."""
+    """Return the journal's source for the change by an invoice or a credit note that is not ours."""
     note, invoice = parse_id(transaction.get("credit_note")), parse_id(transaction.get("invoice"))
     return f"{invoice}{UNDONE}" if transaction["type"] == "unapplied_from_invoice" else note or f"{invoice}"

@@ -1,4 +1,4 @@
-"""The account against which a balance transaction is booked, and its entries. Pure."""
+"""The contra account and the entries of a balance transaction. Pure."""
 
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
@@ -10,15 +10,15 @@ SubjectKind = Literal["purchase", "invoice"]
 
 
 class PaymentSubject(NamedTuple):
-    """The subject of a payment: a purchase of credits, or an invoice of ours."""
+    """The subject of a payment: a credit purchase, or an invoice of ours."""
 
     kind: SubjectKind
     id: str
-    """The grant of a purchase, or its payment intent before it is booked; our id of an invoice."""
+    """The grant of a purchase, or its payment intent before it is booked; or our invoice id."""
     customer: str
-    """The customer, by id; empty where the purchase is not booked."""
+    """The customer's id; empty if the purchase is not booked."""
     is_void: bool = False
-    """Whether it is an invoice of which nothing stands: its payment is owed to the customer."""
+    """True for an invoice of which nothing is due any more. Its payment is owed to the customer."""
 
 
 class BalanceTransaction(NamedTuple):
@@ -28,7 +28,7 @@ class BalanceTransaction(NamedTuple):
     type: str
     """Stripe's type, such as `charge` or `payout`."""
     source: str
-    """The id of the object that it is about; empty where there is none."""
+    """The id of the object that caused it, or empty."""
     source_type: str
     """The type of that object, such as `refund`."""
     created: int
@@ -44,20 +44,20 @@ class BalanceTransaction(NamedTuple):
 
 
 BANK_TYPES: Final = ("payout", "topup", "transfer")
-"""The beginnings of the types that move money between Stripe and the bank."""
+"""The prefixes of the types that move money between Stripe and the bank."""
 FEE_TYPES: Final = ("stripe_fee", "stripe_fx_fee", "tax_fee", "network_cost")
-"""The types of what Stripe charges beside payments."""
+"""The types of Stripe's charges that are not part of payments."""
 REFUND, DISPUTE = "refund", "dispute"
 INVOICE_ACCOUNTS: Final[Mapping[str, Account]] = {REFUND: "revenue", DISPUTE: "chargebacks"}
-"""The account of what goes back of a paid invoice without a credit note, by the type of the source."""
+"""The account for money returned from a paid invoice without a credit note, by the type of the source."""
 
 
 def choose_account(moved: BalanceTransaction, subject: PaymentSubject | None, *, is_credit_noted: bool) -> Account:
-    """Return the account against which a balance transaction is booked.
+    """Return the contra account of a balance transaction.
 
-    `subject` is None where it is nothing of ours. Purchases and credit notes are in clearing already, whatever becomes
-    of them; what else goes back of an invoice is known by its balance transaction alone. A payment of a void invoice
-    stays in clearing until it goes back.
+    `subject` is None if the transaction is not ours. Purchases and credit notes are always in clearing. Any other
+    refund of an invoice is known only by its balance transaction. A payment of a void invoice stays in clearing until
+    it is returned.
     """
     if moved.type.startswith(BANK_TYPES):
         return "bank"
@@ -71,7 +71,7 @@ def choose_account(moved: BalanceTransaction, subject: PaymentSubject | None, *,
 
 
 def balance_entries(moved: BalanceTransaction, account: Account) -> tuple[JournalEntry, ...]:
-    """Return the entries of a balance transaction. The fees of what is not ours are not ours either."""
+    """Return the entries of a balance transaction. The fees of foreign transactions are not ours either."""
     fee = 0 if account == "other" else moved.fee
     booked = (
         JournalEntry("cash", CENT * moved.net),

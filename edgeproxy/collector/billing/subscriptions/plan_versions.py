@@ -1,5 +1,6 @@
-"""Versions of plans as they were sold. A version that a customer has is never edited: invoices are rated by what is
-here.
+"""Plan versions as they were sold.
+
+Invoices are rated by these rows, so a version that a customer has is never edited.
 """
 
 from collections.abc import Iterable, Mapping
@@ -48,9 +49,9 @@ def can_cost(plan: Plan) -> bool:
 
 
 async def record_plans(connection: AsyncConnection, plans: Mapping[str, Plan]) -> None:
-    """Record the plans that are sold; raises PlanEditedError where a version that a customer has, or had, was edited.
+    """Record the plans on sale. Raises PlanEditedError if a version that a customer has or had was edited.
 
-    A version that cannot be read is set aside: it was damaged, not edited, and a collector must start.
+    An unreadable version is set aside: it was damaged, not edited, and a collector must be able to start.
     """
     stored = {row.version: row.settings for row in await connection.execute(sa.select(plan_versions))}
     changed = {
@@ -77,7 +78,7 @@ async def record_plans(connection: AsyncConnection, plans: Mapping[str, Plan]) -
 
 
 async def list_sold_versions(connection: AsyncConnection, versions: Iterable[str]) -> set[str]:
-    """Return those of these versions that a customer has or had, or is to move to."""
+    """Return the versions among these that a customer has, had, or will move to."""
     return {version for version in versions if await _is_sold(connection, version)}
 
 
@@ -93,16 +94,20 @@ async def _is_sold(connection: AsyncConnection, version: str) -> bool:
 async def fetch_plans(
     connection: AsyncConnection, versions: Iterable[str], currency: str | None = None
 ) -> dict[str, Plan]:
-    """Return these versions as they were sold, with prices in a currency, by default their own first; raises ValueError
-    where one has none in it, and UnreadableRowError."""
+    """Return these versions as they were sold, with prices in a currency; by default, in the versions' first currency.
+
+    Raises ValueError if a version has no price in the currency, and UnreadableRowError.
+    """
     rows = await connection.execute(sa.select(plan_versions).where(plan_versions.c.version.in_(set(versions))))
     plans = {row.version: _parse_row(row.version, row.settings) for row in rows}
     return plans if currency is None else {version: plan.in_currency(currency) for version, plan in plans.items()}
 
 
 async def fetch_readable_plans(connection: AsyncConnection, versions: Iterable[str]) -> dict[str, Plan]:
-    """Return these versions as they were sold, for work on all customers: versions that cannot be read are set aside
-    and left out, so that the customers of others have their result."""
+    """Return these versions as they were sold, without unreadable ones, for work on all customers.
+
+    Unreadable versions are set aside, so that the customers of other versions get their result.
+    """
     rows = await connection.execute(sa.select(plan_versions).where(plan_versions.c.version.in_(set(versions))))
     parsed = parse_rows(
         plan_versions.name, rows, lambda row: (row.version, parse_plan(row.settings)), attrgetter("version")
@@ -116,7 +121,7 @@ def _parse_row(version: str, settings: str) -> Plan:
 
 
 async def fetch_recorded(connection: AsyncConnection) -> list[RecordedVersion]:
-    """Return all versions that were ever recorded, by plan and number."""
+    """Return all versions ever recorded, by plan and number."""
     live = (subscriptions.c.plan_version == plan_versions.c.version) & (subscriptions.c.state != CANCELED)
     statement = (
         sa.select(plan_versions, sa.func.count(subscriptions.c.id).label("subscribers"))
@@ -133,7 +138,7 @@ async def fetch_recorded(connection: AsyncConnection) -> list[RecordedVersion]:
 
 
 async def fetch_moves(connection: AsyncConnection) -> list[PriceMove]:
-    """Return all moves that are not withdrawn, in the order of time."""
+    """Return all moves that are not withdrawn, in order of time."""
     columns = [price_moves.c[name] for name in PriceMove._fields]
     statement = sa.select(*columns).where(price_moves.c.withdrawn == 0).order_by(price_moves.c.at, price_moves.c.plan)
     return [PriceMove._make(row) for row in await connection.execute(statement)]
@@ -142,9 +147,9 @@ async def fetch_moves(connection: AsyncConnection) -> list[PriceMove]:
 async def fetch_plans_on_sale(
     connection: AsyncConnection, plans: Mapping[str, Plan], now: float, customer: str | None = None
 ) -> dict[str, Plan]:
-    """Return the versions that are sold at a Unix second, where the configuration has these.
+    """Return the versions on sale at a Unix second, with these versions in the configuration.
 
-    Raises UnreadableRowError where a price of the `customer` alone, by name, cannot be read: it is sold no other.
+    Raises UnreadableRowError if a special price of the `customer`, by name, cannot be read: no other may be sold to it.
     """
     moves = await fetch_moves(connection)
     moved = await fetch_readable_plans(connection, [move.after for move in moves]) if moves else {}

@@ -1,10 +1,10 @@
-"""Price changes: new versions of plans that people schedule, and to which subscribers move (price_moves.py).
+"""Price changes: scheduled new versions of plans, and the moves of subscribers to them (price_moves.py).
 
     scheduled ──▶ done
         └───────▶ withdrawn
 
-A change has its effect by the clock: from `at` on its versions are sold, and the roll of a period takes them. `done`
-says that this time has come.
+A change takes effect by the clock: from `at` on its versions are sold, and each subscription moves when its period
+rolls over. `done` records that the time has come.
 """
 
 import hashlib
@@ -42,13 +42,13 @@ from edgeproxy.config.collector.catalog import (
 
 SCHEDULED, DONE, WITHDRAWN = "scheduled", "done", "withdrawn"
 WITHDRAW_SECONDS = 60
-"""Seconds before a change until which it can be withdrawn: the clocks of collectors differ by less."""
+"""How many seconds before its time a change can last be withdrawn. The collectors' clocks differ by less."""
 DUE_MAX = 100
-"""Changes that are done in one step."""
+"""The most changes that one step finishes."""
 
 
 class PriceChangeRow(NamedTuple):
-    """A price change as the database has it. Times are Unix milliseconds but for `at`, a Unix second."""
+    """A price change row. Times are Unix milliseconds, except `at`, a Unix second."""
 
     id: str
     at: int
@@ -60,15 +60,15 @@ class PriceChangeRow(NamedTuple):
 
 
 class PreparedChange(NamedTuple):
-    """A price change that could be scheduled."""
+    """A price change that can be scheduled."""
 
     at: int
     moves: list[PriceMove]
-    """The moves, whose `change` is empty."""
+    """The moves, with an empty `change`."""
     plans: dict[str, Plan]
     """The versions before and after."""
     digest: str
-    """The digest of all that decides what it does: the text, the time and the versions that are sold until then."""
+    """The digest of everything that determines its effect: the text, the time, and the versions sold until then."""
 
 
 # ---- scheduling
@@ -77,8 +77,10 @@ class PreparedChange(NamedTuple):
 async def prepare_change(
     connection: AsyncConnection, text: str, written: Mapping[str, Plan], sold_now: Mapping[str, Plan], at: int
 ) -> PreparedChange:
-    """Return the change to the plans that a text has `written`, where the configuration sells `sold_now`. Raises
-    ChangeRejectedError with each version that cannot be."""
+    """Return the change to the plans `written` in a text, while the configuration sells `sold_now`.
+
+    Raises ChangeRejectedError that lists each invalid version.
+    """
     before = await plan_versions.fetch_moves(connection)
     known = {move.after for move in before} | sold_now.keys()
     known |= await plan_versions.list_sold_versions(connection, written.keys() - known)
@@ -115,7 +117,7 @@ async def prepare_change(
 
 
 def _find_fault(version: str, current: str | None, moves: Sequence[PriceMove], at: int) -> str | None:
-    """Return why a new version cannot follow the `current` one at a time; None where it can."""
+    """Return the reason why a new version cannot follow the `current` one at a time, or None."""
     if current is None:
         return "is of a plan that is not sold: write that into the collector's plans first"
     if order_version(version) <= order_version(current):
@@ -133,8 +135,10 @@ def _find_fault(version: str, current: str | None, moves: Sequence[PriceMove], a
 
 
 def _list_lacking(before: Plan, after: Plan, sold: Mapping[str, Plan]) -> list[str]:
-    """Return the currencies of subscribers in which a version that follows has no price: those of the version before,
-    of a free one those of all plans."""
+    """Return the currencies of subscribers in which the next version has no price.
+
+    They are the currencies of the version before, or of all plans if that version is free.
+    """
     own = [before] if before.has_prices else [plan for plan in sold.values() if plan.has_prices]
     return sorted({code for plan in own for code in plan.currencies} - set(after.currencies))
 
@@ -162,7 +166,7 @@ async def schedule_change(
 async def withdraw_change(
     connection: AsyncConnection, caller: Caller, number: str, why: str, now: float
 ) -> PriceChangeRow:
-    """Withdraw a change that is scheduled; raises ChangeRejectedError."""
+    """Withdraw a scheduled change. Raises ChangeRejectedError."""
     row = await get_change(connection, number, lock=True)
     if row.state != SCHEDULED or row.at - WITHDRAW_SECONDS <= now:
         state = DONE if row.state == SCHEDULED else row.state
@@ -171,7 +175,7 @@ async def withdraw_change(
         )
     moves = await fetch_moves_of_change(connection, row.id)
     await connection.execute(sa.update(price_moves).where(price_moves.c.change == row.id).values(withdrawn=1))
-    for move in moves:  # What was to follow it follows what it was to follow.
+    for move in moves:  # The move that was to follow a withdrawn one now follows its predecessor.
         later = (price_moves.c.before == move.after, price_moves.c.withdrawn == 0)
         await connection.execute(sa.update(price_moves).where(*later).values(before=move.before))
     withdrawn = await _decide(connection, row, WITHDRAWN)
@@ -182,7 +186,7 @@ async def withdraw_change(
 
 
 async def finish_due_changes(connection: AsyncConnection, caller: Caller, now: float) -> int:
-    """Note which changes are done by now, a Unix second, and return their number."""
+    """Mark the changes that are done by the Unix second `now`, and return their number."""
     is_due = (price_changes.c.state == SCHEDULED, price_changes.c.at <= now)
     due = sa.select(price_changes).where(*is_due).order_by(price_changes.c.id).limit(DUE_MAX)
     rows = [PriceChangeRow._make(row) for row in await connection.execute(lock_rows(due))]
@@ -216,7 +220,7 @@ async def _alert_operators(
 
 
 def format_moves(moves: Sequence[PriceMove]) -> list[str]:
-    """Return moves as people read them: `standard@1 → standard@2`."""
+    """Return moves in readable form: `standard@1 → standard@2`."""
     return [f"{move.before} → {move.after}" for move in moves]
 
 
@@ -224,7 +228,7 @@ def format_moves(moves: Sequence[PriceMove]) -> list[str]:
 
 
 async def get_change(connection: AsyncConnection, number: str, *, lock: bool = False) -> PriceChangeRow:
-    """Return a price change by id; raises ChangeRejectedError where there is none."""
+    """Return a price change by id. Raises ChangeRejectedError if it does not exist."""
     statement = sa.select(price_changes).where(price_changes.c.id == number)
     statement = lock_rows(statement) if lock else statement
     row = (await connection.execute(statement)).one_or_none() if is_id(number) else None
@@ -241,22 +245,24 @@ async def list_changes(connection: AsyncConnection, before: str | None, limit: i
 
 
 async def fetch_moves_of_change(connection: AsyncConnection, number: str) -> list[PriceMove]:
-    """Return the moves of a change, be it withdrawn or not."""
+    """Return the moves of a change, withdrawn or not."""
     columns = [price_moves.c[name] for name in PriceMove._fields]
     statement = sa.select(*columns).where(price_moves.c.change == number).order_by(price_moves.c.plan)
     return [PriceMove._make(row) for row in await connection.execute(statement)]
 
 
 async def fetch_versions(connection: AsyncConnection) -> list[str]:
-    """Return all versions of plans that were ever recorded."""
+    """Return all plan versions ever recorded."""
     return list((await connection.execute(sa.select(version_rows.c.version))).scalars())
 
 
 def build_subscribers(
     move: PriceMove, moves: Sequence[PriceMove], versions: Sequence[str]
 ) -> sa.Select[tuple[str, str, str]]:
-    """Return the query for the subscribers, by id, customer and name, whom a move of a change is for. `moves` are all
-    moves of the change, `versions` all versions."""
+    """Return the query for the subscribers that a move applies to, by subscription id, customer and name.
+
+    `moves` are all moves of the change, `versions` all versions.
+    """
     name, _, owner = move.plan.partition("+")
     plans = (name, move.plan)
     earlier = [
@@ -279,7 +285,7 @@ def build_subscribers(
 
 
 async def count_subscribers(connection: AsyncConnection, moves: Sequence[PriceMove]) -> dict[str, int]:
-    """Return the number of subscribers whom each move of a change is for, by its plan."""
+    """Return the number of subscribers for each move of a change, by its plan."""
     versions = await fetch_versions(connection)
     counts = {}
     for move in moves:

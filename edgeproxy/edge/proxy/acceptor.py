@@ -1,7 +1,7 @@
-"""Accepted connections: who may come in, TLS where the listener has it, and then a Client.
+"""Accepted connections: their admission, TLS if the listener has it, and then a Client.
 
-Everybody is counted before a byte is read, so that neither a handshake nor a Client is spent on those who are too many.
-There is one acceptor for each listening socket, and nothing in it for each connection.
+Every connection is counted before a byte is read, so that excess connections cost neither a handshake nor a Client.
+Each listening socket has one acceptor, which keeps no state per connection.
 """
 
 import asyncio
@@ -30,16 +30,19 @@ if TYPE_CHECKING:
 WITHOUT_TLS = "This port speaks TLS, and this is HTTP without it: ask for https://"
 
 BURST_SECONDS, BURST_ACCEPTED = 0.001, 16
-"""If two connections arrive within so many seconds, at most so many more are accepted at once. The loop itself accepts
-one in a turn. A flood of connections that end at once would fill the kernel's queue, and all clients wait behind it."""
+"""If two connections arrive within the first number of seconds, at most the second number are accepted at once. The
+loop itself accepts one in a turn. Otherwise a flood of short connections would fill the kernel's queue, and all clients
+would wait behind it.
+"""
 
 HANDSHAKE_BYTES_MAX = 20 << 10
 """Maximum bytes of a client's handshake: its first message, and then a certificate chain. Each certificate of the chain
-costs a verification. Four RSA 4096 certificates take about 7 KiB."""
+costs a verification. Four RSA 4096 certificates take about 7 KiB.
+"""
 
 
 class Acceptor(asyncio.Protocol):
-    """The first protocol of each connection of one listening socket, which soon gives way to another."""
+    """The first protocol of each connection of one listening socket; another one replaces it at once."""
 
     def __init__(
         self,
@@ -49,8 +52,10 @@ class Acceptor(asyncio.Protocol):
         authorize: str | None = None,
         http2: bool = False,
     ) -> None:
-        """`authorize`: how the proxies that connect here state the requests that they ask about; None: clients
-        connect. `http2`: it is spoken as well."""
+        """`authorize`: how connecting proxies state the requests of their authorization checks; None: clients connect.
+
+        `http2`: True if the listener speaks HTTP/2 as well.
+        """
         self._runtime = runtime
         self._server_tls = server_tls
         self._accepted_at = self._burst_at = 0.0
@@ -68,7 +73,7 @@ class Acceptor(asyncio.Protocol):
         self._accept_burst(now)
         peername = transport.get_extra_info("peername")
         if peername is None:
-            # Gone already. Nobody would read an answer, and nobody could be told who had asked.
+            # The client has left. Nobody would read an answer, and its address for the log is unknown.
             transport.abort()
             return
         peer = peername[0]
@@ -77,7 +82,7 @@ class Acceptor(asyncio.Protocol):
             subject = runtime.connections.limits.admit(peer, runtime.snapshot, now + runtime.offset)
         except TooManyConnectionsError as error:
             if server_tls is not None:
-                # Nothing can be said without a handshake, which is what is to be saved.
+                # An answer would need a handshake, and the refusal is meant to save that.
                 transport.abort()
                 return
             protocol = RejectedConnection(runtime, peer, error)
@@ -115,22 +120,24 @@ class TlsHandshake(TlsTransport):
         self._bytes = 0
         """The number of bytes received so far."""
         self._hello: bytes | None = b""
-        """The bytes of the first record that have come; None once it is whole."""
+        """The received part of the first record; None once the record is complete."""
         self.deadline = monotonic() + runtime.snapshot.header_timeout
         runtime.connections.add_handshake(self)
 
     def drain(self) -> None:
-        """Give the handshake no longer than an idle connection has for a last request: the worker is about to leave."""
+        """Shorten the handshake's deadline to that of an idle connection's last request: the worker is about to
+        leave.
+        """
         self.deadline = min(self.deadline, monotonic() + LAST_REQUEST_SECONDS)
 
     def on_handshake_data(self, data: bytes) -> bool:
-        """Return whether the first record is worth a handshake. OpenSSL says nothing before it has all of it either."""
+        """Return whether the first record is worth a handshake. OpenSSL, too, answers only after the whole record."""
         self._bytes += len(data)
         if self._bytes > HANDSHAKE_BYTES_MAX:
             self._fail(ConnectionAbortedError("the handshake is too long"))
             return False
         if self._hello == b"" and data[:1].isalpha():
-            # No record of TLS begins with a letter (RFC 8446 section 5.1), and every request does.
+            # A TLS record never begins with a letter (RFC 8446 section 5.1), and every request does.
             self.respond_without_tls(400, WITHOUT_TLS, head_only=data.startswith(b"HEAD "))
             return False
         if self._hello is not None:
@@ -149,7 +156,9 @@ class TlsHandshake(TlsTransport):
         return True
 
     def respond_without_tls(self, status: int, detail: str, *, head_only: bool) -> None:
-        """Answer without TLS. What is still sent is read and dropped for a moment: a reset would destroy the answer."""
+        """Answer without TLS. Later input is read and dropped for a moment, because a reset would destroy the
+        answer.
+        """
         self._is_closed = True
         self._plain.write(_format_rejection(self._runtime, self._peer, status, detail, head_only=head_only))
         self._plain.write_eof()
@@ -157,14 +166,14 @@ class TlsHandshake(TlsTransport):
         self.on_handshake_failed(ConnectionAbortedError("a request without TLS"))
 
     def on_handshake_done(self) -> asyncio.Protocol:
-        """Return the client whose requests come from now on."""
+        """Return the client whose requests follow."""
         self._runtime.connections.remove_handshake(self)
         self._runtime.write_batching.add(self._plain)
         kind = Http2Client if self._tls.selected_alpn_protocol() == HTTP2 else self._kind
         return cast("asyncio.Protocol", kind(self._runtime, self._peer, self.subject, secure=True))
 
     def on_handshake_failed(self, why: BaseException | None) -> None:
-        """Count the failure. Who came and went without a word is nobody's failure."""
+        """Count the failure. A peer that came and left without a byte does not count."""
         if self._bytes or why is not None:
             self._runtime.connections.limits.record_handshake_failure(format_tls_error(why))
 
@@ -175,7 +184,7 @@ class TlsHandshake(TlsTransport):
 
 
 class RejectedConnection(asyncio.Protocol):
-    """A connection that is one too many: it gets an answer, whatever it asks, and nothing that it sends is kept."""
+    """An excess connection: it gets one answer to any request, and its input is dropped."""
 
     __slots__ = ("_peer", "_refusal", "_runtime", "_transport", "deadline")
 
@@ -203,7 +212,7 @@ class RejectedConnection(asyncio.Protocol):
         return False
 
     def on_timeout(self) -> None:
-        """Close the connection: it was given long enough to read its answer."""
+        """Close the connection: its client had enough time to read the answer."""
         self.deadline = NEVER
         self._transport.abort()
 
@@ -215,7 +224,7 @@ class RejectedConnection(asyncio.Protocol):
 def _format_rejection(
     runtime: "Runtime", peer: str, status: int, detail: str, fields: bytes = b"", *, head_only: bool = False
 ) -> bytes:
-    """Format the answer to a connection that gets no further, and write it to the access log."""
+    """Format the answer to a refused connection, and write it to the access log."""
     snapshot, now = runtime.snapshot, monotonic() + runtime.offset
     rid = runtime.ids.create_request_id(now + EPOCH)
     lines = (message.PROBLEM, runtime.date_line, fields, snapshot.own_lines[False], b"X-Request-Id: ", rid, b"\r\n")

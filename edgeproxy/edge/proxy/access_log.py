@@ -1,8 +1,8 @@
-"""The access log: a JSON object on a line of its own for each request, once it is over.
+"""The access log: one JSON object per line for each request, once it is over.
 
-What is on a line is known to the edge or was understood by it: no header's value but Host and, where its field is
-named, an upstream's own request id, no query, no body. So no key is there, and nothing that could break the line.
-docs/edge/access-log.md says what the fields mean.
+A line has only values that the edge generated or parsed: of header fields only Host and, if configured, an upstream's
+own request id; no query and no body. So a line contains no key, and nothing that could break the line. The fields are
+described in docs/edge/access-log.md.
 """
 
 import random
@@ -31,28 +31,29 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
 
 BATCH_BYTES = 64 << 10
-"""Bytes of lines that are handed over at once; fewer at the next sweep."""
+"""Bytes of lines that are handed over at once. Fewer bytes wait for the next sweep."""
 
 PATH_CHARACTERS_MAX, HOST_CHARACTERS_MAX = 2048, 255
-"""Characters that are logged, so that a line stays below what a pipe takes in one piece."""
+"""Logged characters at most, so that a line fits into one atomic write to a pipe."""
 
 LINE_PARTS_MAX = 4096
-"""Route bindings, and endpoints, whose part of a line is kept, and addresses whose network is."""
+"""Cached parts of lines by route binding and by endpoint, and cached networks by address."""
 
 SAFE = bytes(each for each in range(0x20, 0x7F) if each not in b'"\\')
-"""The bytes that stand for themselves in JSON."""
+"""The bytes that need no escape in JSON."""
 
 UPSTREAM_ID_CHARACTERS_MAX = 200
-"""Characters of an upstream's own request id that are logged; those of well-known APIs have 20 to 60."""
+"""Logged characters of an upstream's own request id. The ids of well-known APIs have 20 to 60."""
 
 HOST = b"\r\nX-Forwarded-Host: "
-"""The bytes before the name that was asked for, in the lines that an upstream gets."""
+"""The bytes before the requested host in the upstream's lines."""
 
-# A dict and orjson for each line cost four times as much; what is not as usual is written in that way.
+# The usual line is a format string: a dict and orjson cost four times as much, and serve unusual requests only.
 LINE = b'{"time":"%b.%03dZ"%b%b,"bytes_in":%d,"bytes_out":%d,"seconds":%.6f%b%b%b'
 OTHER = b"_OTHER"
-"""The name of a method that nobody has registered, as OpenTelemetry calls it: what stands there may be a key in the
-wrong place."""
+"""The name of an unregistered method, from OpenTelemetry. A method token may be a misplaced key, so it is not
+logged.
+"""
 
 REQUEST = b',"request_id":"%b","client":"%b","method":"%b","host":"%b","path":"%b","protocol":"%b"'
 PROTOCOLS = (b"HTTP/1.0", b"HTTP/1.1")
@@ -61,7 +62,7 @@ UPSTREAM = b'%b,"upstream_seconds":%.6f,"retries":%d'
 
 
 class LoggedClient(Protocol):
-    """The sender of a request: the address that it asks for, and the peer of the connection."""
+    """The sender of a request: the client's address, and the peer of the connection."""
 
     @property
     def address(self) -> "ClientAddress": ...
@@ -72,7 +73,7 @@ class LoggedClient(Protocol):
 
 
 class LoggedRequest(Protocol):
-    """A request as its line needs it, see `Exchange`."""
+    """The properties of a request for its line, see `Exchange`."""
 
     @property
     def client(self) -> LoggedClient: ...
@@ -100,7 +101,7 @@ class LoggedRequest(Protocol):
 
 
 class AccessLog:
-    """The access log of one worker. `chance` is drawn for each request, from 0 to 1."""
+    """The access log of one worker. `chance` returns a random number from 0 to 1 for each request."""
 
     def __init__(
         self, settings: "edge_settings.AccessLog", region: str, *, chance: Callable[[], float] = random.random
@@ -133,8 +134,8 @@ class AccessLog:
     ) -> None:
         """Log a request that has ended.
 
-        `endpoint`: who was asked last; `error`: what went wrong; `aborted`: its client left; `customer`: the customer
-        and the tier of one that was refused for who asked.
+        `endpoint`: the last endpoint it was sent to; `error`: what went wrong; `aborted`: its client left; `customer`:
+        the customer and tier of a request that was refused because of its sender.
         """
         if self._sample < 1.0 and self._chance() >= self._sample:
             return
@@ -155,7 +156,7 @@ class AccessLog:
         self._add(line)
 
     def log_rejection(self, now: float, rid: bytes, client: str, status: int, error: str, bytes_out: int) -> None:
-        """Log a connection that was refused at edge time `now`, before it could ask for anything."""
+        """Log a connection that was refused at edge time `now`, before any request."""
         if self._sample < 1.0 and self._chance() >= self._sample:
             return
         if self._mask is not None:
@@ -176,22 +177,22 @@ class AccessLog:
         return self._to.take_lost_lines()
 
     def clear_caches(self) -> None:
-        """Drop what is remembered of route bindings and endpoints: there are others from now on."""
+        """Drop the cached parts of route bindings and endpoints, because a new configuration has others."""
         self._bindings.clear()
         self._endpoints.clear()
 
     def finish(self) -> None:
-        """Write everything, without anybody waiting for it: nobody logs here any more."""
+        """Write everything in the background: nothing more is logged here."""
         self.flush()
         self._to.finish()
 
     @property
     def is_finished(self) -> bool:
-        """Whether everything is written, after `finish`."""
+        """True if everything is written, after `finish`."""
         return self._to.is_finished
 
     def close(self, seconds: float) -> None:
-        """Write everything, for so many seconds at most."""
+        """Write everything, for at most `seconds`."""
         self.flush()
         self._to.close(seconds)
 
@@ -202,11 +203,14 @@ class AccessLog:
             self.flush()
 
     def _get_network(self, client: str) -> str:
-        """Return the network of a client's address; most clients come again, and a look costs less than the sum."""
+        """Return the network of a client's address.
+
+        Most clients come again, and the cache costs less than the computation.
+        """
         return self._networks[client] or self._networks.store(client, mask_address(client))
 
     def _format_time(self, now: float) -> tuple[bytes, int]:
-        """Format edge time as RFC 3339 has it up to the seconds; return that, and the milliseconds."""
+        """Format edge time in RFC 3339 up to the seconds. Return that, and the milliseconds."""
         unix = now + EPOCH
         second = int(unix)
         if second != self._second:
@@ -215,7 +219,7 @@ class AccessLog:
         return self._date, int((unix - second) * 1000)
 
     def _format_response(self, request: LoggedRequest, refused: tuple[str, str] | None) -> bytes:
-        """Format the status, and the route, customer and tier, as far as these were known."""
+        """Format the status, route, customer and tier, as far as they are known."""
         binding, status = request.binding, request.status
         if binding is None:
             known: JsonObject = {"status": status} if status else {}
@@ -231,7 +235,9 @@ class AccessLog:
         return b',"status":%d%b' % (status, whose) if status else whose
 
     def _format_upstream(self, request: LoggedRequest, endpoint: "Endpoint") -> bytes:
-        """Format who was asked last, how long its answer's head took to come, and how many were asked before it."""
+        """Format the last endpoint, the seconds until its answer's head, and the number of endpoints tried before
+        it.
+        """
         whom = self._endpoints[endpoint]
         if whom is None:
             names = {"upstream": endpoint.service.name, "endpoint": str(Address(endpoint.host, endpoint.port))}
@@ -246,7 +252,7 @@ class AccessLog:
 
 
 def format_request(request: LoggedRequest, mask: Callable[[str], str] | None) -> bytes:
-    """Format who asked for what; `mask` makes of the client's address what is logged of it."""
+    """Format the client and the request. `mask` converts the client's address for the log."""
     rid, path, client, method = request.rid, request.path, request.client, request.method
     if path:
         if method not in METHODS:
@@ -260,7 +266,7 @@ def format_request(request: LoggedRequest, mask: Callable[[str], str] | None) ->
             protocol = HTTP2 if client.is_http2 else PROTOCOLS[request.minor]
             return REQUEST % (rid, text.encode(), method, host, path, protocol)
         return format_members(list_request_members(request, text, method, host, path, request.minor))
-    # The head was refused: what it says of a host, or of the client that a proxy asks for, is not to be believed.
+    # The head was refused, so its host and its forwarded client are not trusted.
     peer = client.peer if mask is None else mask(client.peer)
     try:
         line = read_request_line(request.request_line.partition(b"\r\n")[0])
@@ -274,7 +280,7 @@ def format_request(request: LoggedRequest, mask: Callable[[str], str] | None) ->
 def list_request_members(
     request: LoggedRequest, client: str, method: bytes, host: bytes, path: bytes, minor: int
 ) -> dict[str, str]:
-    """List the members of `format_request` for a request in which something is not as usual."""
+    """List the members of `format_request` for an unusual request."""
     known = {"request_id": escape(request.rid), "client": client, "method": escape(method)}
     if host:
         known["host"] = escape(host, HOST_CHARACTERS_MAX)
@@ -283,27 +289,27 @@ def list_request_members(
 
 
 def format_unselected_upstream(request: LoggedRequest) -> bytes:
-    """Format the upstream of a request that failed for it but never got that far: its breaker is open, or nobody is
-    up."""
+    """Format the upstream of a request that failed before an endpoint was selected: the breaker is open, or all
+    endpoints are down.
+    """
     if request.route is None or request.binding is None or request.status < 502:
         return b""
     return format_members({"upstream": request.route.service.name})
 
 
 def format_trace(span: "RequestSpan") -> bytes:
-    """Format where a recorded request is in its trace."""
+    """Format the position of a recorded request in its trace."""
     return b',"trace_id":"%b","span_id":"%b"' % (span.trace_id, span.span_id)
 
 
 def format_end(error: str | None, aborted: bool) -> bytes:
-    """Format how a request ended, where not well."""
+    """Format a failed end of a request."""
     how: JsonObject = {} if error is None else {"error": error}
     return format_members(how | {"aborted": True} if aborted else how)
 
 
 def escape(text: bytes, longest: int = 1 << 10) -> str:
-    """Return this as text: visible ASCII, as what was understood is. Should it ever not be, it is escaped, for the sake
-    of terminals."""
+    """Return the bytes as text. Parsed values are visible ASCII; any other bytes are escaped to protect terminals."""
     cut = text[:longest].decode("ascii", "backslashreplace")
     return cut if len(text) <= longest else cut + "..."
 

@@ -1,7 +1,7 @@
-"""Client addresses: the peer, or the client that trusted proxies say they act for.
+"""Client addresses: the peer, or the client that a trusted proxy names.
 
-Each address has its own limits in the table of addresses: the coarse guard that is charged before any key is looked at,
-the tier `anonymous` for requests without a key, and whatever else has the scope `ip`.
+Each address has its own limits in the table of addresses: the coarse guard that is charged before any key is read, the
+tier `anonymous` for requests without a key, and all limits of the scope `ip`.
 """
 
 from collections import OrderedDict
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from edgeproxy.edge.limits.route_limits import RouteLimits
 
 ADDRESSES_MAX = 16_384
-"""Addresses whose limits are kept at hand; the counts themselves live in the table."""
+"""Addresses whose limits are cached; the counts themselves are in the table."""
 
 LIMIT_SETS_MAX = 16
-"""Route bindings of an address whose limits are kept at hand; few use more."""
+"""Route bindings of an address whose limits are cached; few addresses use more."""
 
 
 class AddressBinding(Protocol):
-    """A route binding, of which each address has limits of its own."""
+    """A route binding with separate limits for each address."""
 
     @property
     def limits(self) -> "RouteLimits":
@@ -38,11 +38,11 @@ class AddressBinding(Protocol):
 
     @property
     def networks(self) -> "NetworkFilter | None":
-        """The networks from which its customer may come."""
+        """The networks that its customer may send from."""
 
 
 NO_LIMIT_SETS: LRUCache[AddressBinding, LimitSet] = LRUCache(0)
-"""The limit sets of every address that has none: most have no limits of their own."""
+"""The limit sets of every address without any: most addresses have no limits of their own."""
 
 
 class Address:
@@ -63,14 +63,17 @@ class Address:
         self.connections = connections
         """The limit of its new connections."""
         self.admitted = admitted
-        """Whether it may come at all."""
+        """True if the address may connect."""
         self.subject = subject
         self._limit_sets = NO_LIMIT_SETS
         self._guarded: LimitSet | None = None
 
     @property
     def guard_limit_set(self) -> LimitSet:
-        """The guard, of which there must be one, as what refuses: made once, for it refuses in floods."""
+        """The guard as the limit set that refuses a request.
+
+        The guard must exist. It is cached, because it refuses in floods.
+        """
         if self._guarded is None:
             assert self.guard is not None
             self._guarded = LimitSet((self.guard,))
@@ -79,7 +82,7 @@ class Address:
     def get_limit_set(self, binding: AddressBinding) -> LimitSet:
         """Return the limits of this address on a route binding that differs by address.
 
-        Raises RejectedError where it may not come.
+        Raises RejectedError if the address is not allowed.
         """
         limit_set = self._limit_sets[binding]
         if limit_set is None:
@@ -91,7 +94,7 @@ class Address:
         return limit_set
 
     def forget_limit_sets(self) -> None:
-        """Forget the limits on route bindings: those of another configuration come."""
+        """Forget the limits on route bindings, because the configuration changes."""
         self._limit_sets = NO_LIMIT_SETS
 
 
@@ -99,19 +102,19 @@ class AddressSettings(NamedTuple):
     """The settings of a configuration that are about addresses."""
 
     trusted: tuple[Network, ...] = ()
-    """The proxies whose word on their clients counts."""
+    """The proxies whose statements about their clients are trusted."""
     guard: Rule | None = None
     """The coarse limit of requests."""
     connections: Rule | None = None
     """The limit of new connections."""
     networks: "NetworkSettings | None" = None
-    """The networks that may come."""
+    """The networks that may connect."""
     prefix: int = V6_PREFIX_BITS
-    """Bits of an IPv6 address that count."""
+    """The significant bits of an IPv6 address."""
 
 
 class Addresses:
-    """The addresses of clients, and what holds each."""
+    """The addresses of clients, with their limits."""
 
     def __init__(self, policies: Policies, terms: AddressSettings) -> None:
         self.settings = terms
@@ -120,7 +123,7 @@ class Addresses:
         self._cached: OrderedDict[str, Address] = OrderedDict()
 
     def forget_bindings(self) -> None:
-        """Forget the limits on route bindings: those of another configuration come."""
+        """Forget the limits on route bindings, because the configuration changes."""
         for address in self._cached.values():
             address.forget_limit_sets()
 
@@ -151,7 +154,7 @@ class Addresses:
     def find_client(self, peer: str, forwarded_for: bytes | None) -> str:
         """Return the client that a trusted peer acts for: the rightmost entry that no trusted proxy wrote.
 
-        An entry that is no address says nothing about who asked; then the proxy that passed it on is asked for.
+        An entry that is no address does not identify a client. Then the proxy that passed it on counts as the client.
         """
         client = peer
         for entry in reversed((forwarded_for or b"").split(b",")):
@@ -164,10 +167,10 @@ class Addresses:
         return client
 
     def resolve_forwarded(self, peer: str, head: "RequestHead", scheme: bytes = b"http") -> tuple[str, bytes]:
-        """Return (the client's address, the X-Forwarded lines that the upstream gets) of a trusted proxy's request.
+        """Return (the client's address, the X-Forwarded lines for the upstream) of a trusted proxy's request.
 
-        `scheme` is that of the proxy's own connection, for one that says nothing of its client's. The lines end with
-        the name of X-Request-Id, whose value is the next thing in a head.
+        `scheme` is that of the proxy's own connection; it applies if the proxy does not state its client's. The lines
+        end with the name of X-Request-Id, whose value follows in the head.
         """
         client = self.find_client(peer, head.forwarded_for)
         path = peer.encode() if head.forwarded_for is None else b"%b, %b" % (head.forwarded_for, peer.encode())
@@ -176,11 +179,11 @@ class Addresses:
         return client, lines
 
     def compute_subject(self, peer: str) -> bytes:
-        """Return what is counted for an address."""
+        """Return the key that counts an address."""
         return subject_of(peer, self.settings.prefix)
 
     def get_rule_policy(self, rule: Rule, address: Address) -> Policy:
-        """Return the policy that holds an address by a rule about requests."""
+        """Return the policy of an address for a rule about requests."""
         return self._policies.get_policy(rule, b"%b\0%b" % (address.subject, rule.name.encode()))
 
     def _is_trusted(self, address: IP) -> bool:

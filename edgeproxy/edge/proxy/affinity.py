@@ -1,7 +1,8 @@
-"""Affinity of an upstream: which endpoint has the requests that belong together (docs/edge/affinity.md).
+"""Affinity of an upstream: the endpoint for requests that belong together (docs/edge/affinity.md).
 
 The choice is by rendezvous hashing (Thaler and Ravishankar 1998): each endpoint has a score for a value, and the
-highest has its requests. So workers and edges agree without a word, and an endpoint that leaves moves only its own.
+endpoint with the highest score gets its requests. So workers and edges agree without communication, and a removed
+endpoint moves only its own values.
 """
 
 import math
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.edge.balancing import Balance
 
 OWNERS_MAX: Final = 4096
-"""Values whose endpoint a worker remembers."""
+"""Values whose endpoint a worker caches."""
 NAME_BYTES: Final = 16
 SCORE_BYTES: Final = 8
 NAME: Final = re.compile(rb"[0-9a-f]{32}")
@@ -32,7 +33,7 @@ class Scored(Protocol):
 
     @property
     def origin(self) -> bytes:
-        """The configured host and port, and the address, which are the same at all edges."""
+        """The configured host and port, and the address. They are equal at all edges."""
 
 
 class AddressedClient(Protocol):
@@ -48,11 +49,11 @@ class ClientAddress(Protocol):
 
     @property
     def text(self) -> str:
-        """As text."""
+        """The address as text."""
 
 
 class Request(Protocol):
-    """A request of which the endpoint is chosen."""
+    """A request for the choice of an endpoint."""
 
     keep: bytes
 
@@ -81,14 +82,17 @@ def find_owner(among: Sequence[ScoredT], value: bytes, secret: bytes) -> ScoredT
 
 
 def _compute_score(endpoint: Scored, value: bytes, secret: bytes) -> float:
-    """Return a score that is the highest as often as the weight says (Schindelhauer and Schomaker 2005)."""
+    """Return a score.
+
+    Each endpoint has the highest score with a frequency proportional to its weight (Schindelhauer and Schomaker 2005).
+    """
     digest = blake2b(value, digest_size=SCORE_BYTES, key=secret, person=compute_name(endpoint, b"")).digest()
     share = (int.from_bytes(digest) + 1) / (1 << 64)
     return -endpoint.weight / math.log(share) if share < 1 else math.inf
 
 
 def compute_name(endpoint: Scored, secret: bytes) -> bytes:
-    """Return the 16 bytes that stand for an endpoint; with a secret nobody else can compute them."""
+    """Return the 16 bytes that stand for an endpoint. With a secret, only its owner can compute them."""
     return blake2b(endpoint.origin, digest_size=NAME_BYTES, key=secret).digest()
 
 
@@ -109,14 +113,17 @@ class Affinity:
         self.secret = (settings.secret or "").encode()[:64]
         """The key of all hashes."""
         self.cookie = None if settings.cookie is None else settings.cookie.encode()
-        """The cookie that the edge sets; None where a value of the request decides."""
+        """The cookie that the edge sets; None if a value of the request decides."""
         kind, _, name = (settings.hash or "").partition(" ")
         self._find = FINDERS.get(kind, _find_nothing)
         self._name = (name.lower() if kind == "header" else name).encode()
 
     def find_value(self, request: Request, customer: str) -> bytes | None:
-        """Return 16 bytes that stand for the value by which an endpoint is chosen: the name of one in a cookie of the
-        edge's, else a digest. None: any endpoint may have the request."""
+        """Return 16 bytes that stand for the request's affinity value: an endpoint's name from the edge's cookie, or a
+        digest.
+
+        None: any endpoint may have the request.
+        """
         if self.cookie is not None:
             return self._find_name(request)
         value = self._find(request, customer, self._name)
@@ -128,8 +135,10 @@ class Affinity:
         return bytes.fromhex(value.decode()) if value is not None and NAME.fullmatch(value) else None
 
     def format_missing_cookie(self, request: "AnsweredRequest") -> bytes:
-        """Format the line that has a client come back to the endpoint that has answered; empty where its cookie names
-        that one already."""
+        """Format the Set-Cookie line that brings the client back to the endpoint that answered.
+
+        It is empty if the client's cookie names that endpoint already.
+        """
         endpoint = request.endpoint
         name = None if endpoint is None else compute_name(endpoint, self.secret)
         if name is None or name == self._find_name(request):

@@ -1,6 +1,6 @@
-"""A request's body on its way in: bytes from the client become bytes for the upstream, framed anew.
+"""A request's body on its way in: bytes from the client become bytes for the upstream, with new framing.
 
-Nothing is held here but what one chunk's first line may need; back-pressure is the connections' business.
+Only the beginning of a chunk's first line is held here. The connections handle back-pressure.
 """
 
 from edgeproxy.edge.errors import RejectedError
@@ -25,7 +25,7 @@ class SizedBody:
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Return what goes to the upstream. Once `done`, `rest` is what follows the body."""
+        """Return the bytes for the upstream. Once `done`, `rest` has the bytes after the body."""
         if len(data) < self._left:
             self._left -= len(data)
             self.size += len(data)
@@ -44,8 +44,10 @@ class ChunkedBody:
     def __init__(
         self, most: int = NO_LIMIT, names: NameCache = REQUESTS.names, limits: grammar.HeadLimits = grammar.LIMITS
     ) -> None:
-        """`limits`: those of the trailers. `names`: what fields are to the configuration. Those that pass as they
-        came, and no others, may be trailers: some servers take trailers for fields of the head."""
+        """`limits` apply to the trailers. `names` classifies fields by the configuration.
+
+        Only fields that pass unchanged may be trailers, because some servers take trailers for fields of the head.
+        """
         self._decoder = ChunkedDecoder(limits=limits)
         self._most, self._names = most, names
         self.size = 0
@@ -54,9 +56,9 @@ class ChunkedBody:
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Return what goes to the upstream.
+        """Return the bytes for the upstream.
 
-        Raises RejectedError: 400 for what is no chunked body, 413 past the limit on its size.
+        Raises RejectedError: 400 for an invalid chunked body, 413 beyond the maximum size.
         """
         parts = self._decoder.feed(data)
         self.size += sum(map(len, parts))
@@ -73,7 +75,7 @@ class ChunkedBody:
 
 
 class StreamBody:
-    """A body over HTTP/2, which says itself where it ends: no more than its size is to be known."""
+    """A body over HTTP/2. The stream marks its end, so only its size is tracked."""
 
     __slots__ = ("done", "rest", "size")
 
@@ -84,7 +86,7 @@ class StreamBody:
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Return the data as it came."""
+        """Return the data unchanged."""
         self.size += len(data)
         return data
 

@@ -1,7 +1,7 @@
 """The part of a request's body that is kept on disk until the upstream takes it.
 
-The file has no name, so it is gone with the process. Threads wait for the disk, one operation at a time; the loop does
-not.
+The file has no name, so it disappears with the process. Threads wait for the disk, one operation at a time; the loop
+does not.
 """
 
 import asyncio
@@ -24,10 +24,11 @@ READ_BYTES = 128 << 10
 ADDRESS_SHARE = 1 / 2
 """Maximum fraction of the bytes on disk for one address or one IPv6 network."""
 OPERATIONS_MAX = 8
-"""Maximum number of disk operations at a time. The end of an operation continues its request in the same turn of the
-event loop, so this number bounds the length of the turn."""
+"""Maximum number of disk operations at a time. The end of an operation continues its request in one turn of the event
+loop, so this number bounds the length of the turn.
+"""
 LOG_SECONDS = 60.0
-"""Seconds between two log lines about bodies for which there is no room."""
+"""Seconds between two log lines about bodies that are refused for lack of room."""
 
 
 def create_no_room_error() -> RejectedError:
@@ -80,8 +81,7 @@ def build_claim(subject: bytes) -> Claim:
 
 
 class BodyFile:
-    """The file of one request. `stored` is called when all that was added is on disk, `failed` when the disk
-    refuses."""
+    """The file of one request. `stored` is called when all appended data is on disk, `failed` when the disk fails."""
 
     __slots__ = (
         "_at",
@@ -119,7 +119,7 @@ class BodyFile:
         self._size = self._at = 0
         self._write: Callable[[bytes], bool] | None = None
         self.is_sent = False
-        """Whether all of it was written to the upstream."""
+        """True if all of it was written to the upstream."""
 
     @property
     def pending_bytes(self) -> int:
@@ -128,11 +128,11 @@ class BodyFile:
 
     @property
     def is_busy(self) -> bool:
-        """Whether some of it is being stored or read."""
+        """True if some of it is being stored or read."""
         return self._busy
 
     def append(self, data: bytes) -> None:
-        """Store this behind what is there."""
+        """Append this to the stored data."""
         self._pending.append(data)
         self._size += len(data)
         self._space.take(self._claim, len(data))
@@ -161,9 +161,9 @@ class BodyFile:
             self._failed(failure)
 
     def send(self, write: Callable[[bytes], bool]) -> None:
-        """Write all of it, a piece at a time; where `write` returns False, go on after `resume_sending`.
+        """Write all of it, a piece at a time. After `write` returns False, it continues with `resume_sending`.
 
-        Called again, it begins again, and nothing more is written by the function before.
+        A second call starts from the beginning, and the previous `write` gets nothing more.
         """
         self._write, self._at, self.is_sent = write, 0, False
         self._writable.set()
@@ -195,11 +195,11 @@ class BodyFile:
             self._failed(failure)
 
     def resume_sending(self) -> None:
-        """Go on sending: the upstream takes more."""
+        """Continue sending: the upstream takes more."""
         self._writable.set()
 
     def close(self) -> None:
-        """Drop the file, once the operation under way has ended."""
+        """Drop the file once the current operation has ended."""
         self._closed = True
         self._pending.clear()  # Free the memory now: the current operation may wait long for a thread.
         self._writable.set()
@@ -208,11 +208,11 @@ class BodyFile:
             self._tasks.start("drop a body", self._finish_operation())
 
     async def _finish_operation(self) -> None:
-        """End the operation under way, and close the file if nobody needs it any more."""
+        """End the current operation, and close the file if it is no longer needed."""
         if self._closed:
             try:
                 if self._file is not None:
-                    # A large file takes a while to go.
+                    # The removal of a large file takes a while.
                     await self._space.operate(self._file.close)
             finally:
                 self._space.release(self._claim, self._size)
@@ -221,12 +221,12 @@ class BodyFile:
 
 
 def open_unnamed_file(folder: Path) -> IO[bytes]:
-    """Open an unbuffered file in there that nobody else can open. Raises OSError."""
+    """Open an unbuffered, unnamed file in this folder. No other process can open it. Raises OSError."""
     return tempfile.TemporaryFile(buffering=0, dir=folder)
 
 
 def write_all(file: IO[bytes], data: bytes) -> None:
-    """Write all of this to an unbuffered file. Raises OSError."""
+    """Write all data to an unbuffered file. Raises OSError."""
     left = memoryview(data)
     while left:
         left = left[file.write(left) :]

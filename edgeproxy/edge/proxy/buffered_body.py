@@ -1,7 +1,7 @@
-"""The body of a request that its upstream gets whole: in memory at first, and on disk from some size on.
+"""The body of a request that its upstream gets whole: in memory at first, and on disk beyond some size.
 
-No endpoint waits for the client meanwhile, and an upstream that is gone can be sent the request again while all of it
-is in memory.
+No endpoint waits for the client meanwhile. While the whole body is in memory, the request can be sent again after the
+loss of an upstream.
 """
 
 from collections.abc import Callable
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 BLANK: Final = b"\r\n\r\n"
 
 MEMORY_BYTES_MAX: Final = 256 << 10
-"""Bytes of a request that are kept in memory until its body is whole; the rest is on disk."""
+"""Bytes of a request that are kept in memory until its body is complete; the rest is on disk."""
 
 PRESSED_BYTES_MAX: Final = 8 << 10
-"""The same while memory is to be saved (`HeldBudget.is_pressed`)."""
+"""The same bound while the worker must save memory (`HeldBudget.is_pressed`)."""
 
 
 class BufferingClient(Protocol):
-    """The connection that the body comes over."""
+    """The connection that carries the body."""
 
     def update_held(self) -> None:
-        """State to the memory budget how many bytes are held."""
+        """Report to the memory budget how many bytes are held."""
 
     def is_pressed(self) -> bool:
-        """Return whether memory is to be saved (`HeldBudget.is_pressed`)."""
+        """Return whether the worker must save memory (`HeldBudget.is_pressed`)."""
 
     @property
     def address(self) -> "Address":
@@ -44,14 +44,14 @@ class BufferingClient(Protocol):
         """The body while some of it is still to come."""
 
     def pause_reading(self) -> None:
-        """Read no more for now."""
+        """Stop reading for now."""
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Resume reading."""
 
 
 class BufferingExchange(Protocol):
-    """A request as its buffered body needs it, see `Exchange`."""
+    """The interface of a request to its buffered body, see `Exchange`."""
 
     message: bytes
     bytes_in: int
@@ -69,7 +69,7 @@ class BufferingExchange(Protocol):
         """Return the id of the request."""
 
     def send_buffered(self) -> None:
-        """Send the request: its body is whole."""
+        """Send the request: its body is complete."""
 
     def fail(self, error: EdgeError) -> None:
         """End the request with this error."""
@@ -87,7 +87,7 @@ class BufferedBody:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether some of it is on disk."""
+        """True if some of it is on disk."""
         return self._file is not None
 
     @property
@@ -97,16 +97,19 @@ class BufferedBody:
 
     @property
     def is_stored(self) -> bool:
-        """Whether nothing of it is on its way to the disk."""
+        """True if no part of it is on its way to the disk."""
         return self._file is None or not self._file.is_busy
 
     @property
     def is_sent(self) -> bool:
-        """Whether nothing of it is still to be sent from disk."""
+        """True if no part of it is still to be sent from disk."""
         return self._file is None or self._file.is_sent
 
     def append(self, data: bytes) -> None:
-        """Take a piece in. The request fails with 413 where it is one too many, with 503 where there is no room."""
+        """Append a piece.
+
+        The request fails with 413 if the body gets too large, and with 503 if the disk has no room.
+        """
         exchange = self._exchange
         if exchange.bytes_in > self._max_bytes:
             exchange.fail(RejectedError(413, "The body is larger than this service accepts"))
@@ -122,13 +125,15 @@ class BufferedBody:
             exchange.send_buffered()
 
     def move_to_disk(self) -> None:
-        """Move the part that came with the head to disk, where memory is to be saved."""
+        """Move the part that came with the head to disk if the worker must save memory."""
         if len(self._exchange.message) > PRESSED_BYTES_MAX and self._exchange.client.is_pressed():
             self._store(b"", is_pressed=True)
 
     def _store(self, data: bytes, *, is_pressed: bool) -> bool:
-        """Store a piece on disk, with all before it where memory is to be saved. Return False where there is no room;
-        the request has failed then."""
+        """Store a piece on disk, together with all data before it if the worker must save memory.
+
+        Return False if there is no room; the request has failed then.
+        """
         exchange, runtime = self._exchange, self._exchange.runtime
         if is_pressed and self._file is None:
             head, blank, begun = exchange.message.partition(BLANK)
@@ -149,7 +154,7 @@ class BufferedBody:
         return True
 
     def _on_stored(self) -> None:
-        """Go on once all that has come is on disk."""
+        """Continue once all received data is on disk."""
         self._exchange.client.update_held()
         if self._exchange.client.body is None:
             self._exchange.send_buffered()
@@ -164,16 +169,19 @@ class BufferedBody:
         self._exchange.fail(create_no_room_error())
 
     def send(self, write: Callable[[bytes], bool]) -> None:
-        """Write what is on disk, a piece at a time; where `write` returns False, go on after `resume_sending`."""
+        """Write the part on disk, a piece at a time.
+
+        After `write` returns False, it continues with `resume_sending`.
+        """
         assert self._file is not None
         self._file.send(write)
 
     def resume_sending(self) -> None:
-        """Go on with `send`: the upstream takes more."""
+        """Continue `send`: the upstream takes more."""
         if self._file is not None:
             self._file.resume_sending()
 
     def close(self) -> None:
-        """Drop what is on disk."""
+        """Drop the part on disk."""
         if self._file is not None:
             self._file.close()

@@ -1,6 +1,6 @@
-"""The circuit breaker: an upstream that does not keep up is asked no more, until some of its answers have come.
+"""The circuit breaker: a slow upstream gets no more requests until some of its answers have come.
 
-What waits here waits in a queue that grows; what is refused at once can go elsewhere, or come back.
+Waiting requests would only make its queue longer. A request that is refused at once can go elsewhere, or come back.
 """
 
 from edgeproxy.edge.counters.meters import SharedGauge
@@ -8,7 +8,7 @@ from edgeproxy.edge.errors import UpstreamError
 
 
 class CircuitBreaker:
-    """A bound on the requests to one service whose answer's head has not come, in all workers together."""
+    """A bound on the requests to one service without an answer's head, in all workers together."""
 
     __slots__ = ("_most", "_pending")
 
@@ -17,10 +17,10 @@ class CircuitBreaker:
         self._pending = pending
 
     def enter(self) -> None:
-        """Count a request that is about to be sent. Raises UpstreamError(503) where as many wait as may."""
+        """Count a request that is about to be sent. Raises UpstreamError(503) if the maximum is pending."""
         if not self._pending.claim(self._most):
             raise UpstreamError("connection_limit_reached", "Too many requests wait for this upstream", status=503)
 
     def leave(self) -> None:
-        """Count it no longer: its answer has begun, or none will come."""
+        """Stop counting it: its answer has begun, or none will come."""
         self._pending.add(-1)

@@ -1,8 +1,8 @@
-"""Limits that hosts share: what this worker uses is told to its supervisor, and requests wait for claims of the hub.
+"""Limits that hosts share: this worker reports their use to its supervisor, and requests wait for claims of the hub.
 
 A request that must ask waits here, first come first served, for a quarter of a second at most (strict: half a second):
-until an answer of the hub has been written into the map, or the time is over. Whoever does not have to ask is not held
-up by those who wait.
+until an answer of the hub has been written into the map, or the time is over. Waiting requests do not delay requests
+that need not ask.
 """
 
 import asyncio
@@ -25,7 +25,9 @@ from edgeproxy.edge.proxy.supervisor_requests import CoalescingSender, Waiter, r
 
 
 class WaitingRequest(NamedTuple):
-    """A request at a gate: for how many claims it waits, what ends the wait, and what the news was when it began."""
+    """A request at a gate: its number of claims, the timer that ends its wait, and the gate's news when the wait
+    began.
+    """
 
     who: Waiter
     cost: int
@@ -34,7 +36,7 @@ class WaitingRequest(NamedTuple):
 
 
 class UseReporter:
-    """Reports to the supervisor that a quota, or requests at once, are in use."""
+    """Reports to the supervisor that a quota or a concurrency limit is in use."""
 
     __slots__ = ("_claim_waiter", "_counts", "_limit", "_quiet_until", "_table")
 
@@ -53,25 +55,27 @@ class ClaimWaiter:
     """The gates of one worker. `offer` sends its supervisor a message."""
 
     def __init__(self, offer: Callable[[LimitsUsed], bool]) -> None:
-        """`offer` returns False where the message was not taken, as the one before is still to be read."""
+        """`offer` returns False if the message was not taken, because the supervisor has yet to read the previous
+        one.
+        """
         self._outbox = CoalescingSender(offer, self._collect_uses, self._on_sent)
-        # Whoever has terms has their gates; subjects come and go, and nothing of them may stay here.
+        # The terms hold their gates. Subjects come and go, and this dictionary must not keep their gates alive.
         self._gates: WeakValueDictionary[tuple[str, bytes], Gate] = WeakValueDictionary()
         self._gate_rows: WeakKeyDictionary[Gate, tuple[LimitTable, RateTerms]] = WeakKeyDictionary()
-        """The row and the terms of each gate, as the supervisor is told of them."""
+        """The row and the terms of each gate, as reported to the supervisor."""
         self._tables: dict[str, LimitTable] = {}
         self._reported_gates: dict[Gate, None] = {}
         self._totals: dict[tuple[str, int], TotalUse] = {}
         self._waiting: dict[Gate, deque[WaitingRequest]] = {}
-        """The requests at each gate, in the order in which they came."""
+        """The requests at each gate, in order of arrival."""
 
     @property
     def is_orphaned(self) -> bool:
-        """Whether the supervisor is gone: nobody can be asked, and what was last heard of others is what holds."""
+        """True if the supervisor is gone. Then nothing can be asked, and the last known use of other hosts applies."""
         return self._outbox.closed
 
     def on_supervisor_lost(self) -> None:
-        """Let everybody decide anew who waits: nobody can be asked any more."""
+        """Let all waiting requests decide again, because nothing can be asked any more."""
         self._outbox.closed = True
         self.on_hub_answer()
 
@@ -86,7 +90,7 @@ class ClaimWaiter:
         self._gate_rows[gate] = table, build_terms(rule, table.layout.cells, mode)
         return gate
 
-    # ---- what the supervisor is told
+    # ---- reports to the supervisor
 
     def report_gate(self, gate: Gate) -> None:
         """Report a gate's row to the supervisor, at the end of the loop's turn."""
@@ -99,15 +103,15 @@ class ClaimWaiter:
         self._outbox.schedule()
 
     def total(self, table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> "UseReporter":
-        """Return the reporter of a quota, or of requests at once."""
+        """Return the reporter of a quota or of a concurrency limit."""
         return UseReporter(self, table, counts, limit)
 
     def _collect_uses(self) -> LimitsUsed:
-        """Return all uses to be reported, as one message."""
+        """Return all uses to report, as one message."""
         rates = []
         for gate in self._reported_gates:
             if gate.is_local:
-                continue  # Its row is gone since, and the table has no other.
+                continue  # Its row has been removed, and the table has no other.
             table, terms = self._gate_rows[gate]
             row = gate.row
             generation = table.generation(row)
@@ -122,10 +126,10 @@ class ClaimWaiter:
         self._reported_gates.clear()
         self._totals.clear()
 
-    # ---- who waits
+    # ---- waiting requests
 
     def compute_wait_seconds(self, gate: Gate, since: float) -> float:
-        """Return the seconds that a request may still wait that has come at `since` (monotonic)."""
+        """Return the seconds that a request may still wait if it came at `since` (monotonic)."""
         return since + WAIT_SECONDS_MAX[gate.mode] - monotonic()
 
     def add_waiter(self, gate: Gate, cost: int, who: Waiter, seconds: float) -> None:
@@ -135,7 +139,7 @@ class ClaimWaiter:
         gate.add_waiting(cost)
 
     def remove_waiter(self, gate: Gate, who: Waiter) -> None:
-        """Remove a request that waits no more."""
+        """Remove a request that no longer waits."""
         waiting = self._waiting.get(gate, deque())
         for place, one in enumerate(waiting):
             if one.who is who:
@@ -151,30 +155,30 @@ class ClaimWaiter:
         who.resume()
 
     def on_hub_answer(self) -> None:
-        """Let those decide anew who wait for a row of which there is news: the hub has answered, or is away."""
+        """Let the requests decide again whose row has news: the hub has answered, or is away."""
         for gate, waiting in tuple(self._waiting.items()):
             if self.is_orphaned or waiting[0].news != gate.news:
                 self._resume_waiting(gate)
 
     def _resume_waiting(self, gate: Gate) -> None:
-        """Let those who wait at a gate decide anew, one after the other, until one has to wait on."""
+        """Let the requests at a gate decide again, one after another, until one must continue to wait."""
         for _ in range(len(self._waiting[gate])):
             if gate not in self._waiting:
-                break  # One who went on has made others leave.
+                break  # A resumed request has removed the other waiters.
             who = self._waiting[gate][0].who
             self.remove_waiter(gate, who)
             resume_waiter(who, "the hub")
             waiting = self._waiting.get(gate)
             if waiting and waiting[-1].who is who:
-                # It is the first still, and there is nothing for those behind it either.
+                # It still comes first, and the requests behind it cannot get anything either.
                 waiting.rotate(1)
                 break
 
     def return_claims(self, rows: Iterable[LimitRow]) -> None:
-        """Return the claims of rows that nobody has used for a while."""
+        """Return the claims of rows that have been unused for a while."""
         for place in rows:
             table = self._tables.get(place.table)
             if table is None or table.file.generation != place.file:
-                continue  # Workers that have been here for longer count there.
+                continue  # Older workers count in that file.
             if table.has(place.row, place.generation):
                 claims.return_claims(table, place.row)

@@ -1,6 +1,6 @@
-"""The certificate that a client has shown: the names in it that can say who the client is.
+"""The certificate of a client: the names in it that can identify the customer.
 
-OpenSSL has checked it in the handshake: by whom it is vouched for, and that it has not expired.
+OpenSSL has checked its issuer and its expiry in the handshake.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,23 +11,25 @@ NAME_CHARACTERS_MAX = 1024
 
 
 class ClientCertificate(NamedTuple):
-    """The parts of a certificate that count here."""
+    """The relevant parts of a certificate."""
 
     names: Mapping[str, str]
-    """The names of the kinds CN, DNS, URI and email, as far as it has exactly one of the kind."""
+    """The names of the kinds CN, DNS, URI and email. A kind is present only if the certificate has exactly one such
+    name.
+    """
     expires: float
     """Unix seconds."""
 
 
 NO_CERTIFICATE = ClientCertificate(MappingProxyType({}), 0.0)
-"""The certificate of a client that has shown none, or one that cannot be read."""
+"""The certificate of a client that has shown none, or an unreadable one."""
 
 
 def parse_certificate(der: bytes | None) -> ClientCertificate:
-    """Parse the certificate that was shown; None where none was."""
+    """Parse the client's certificate; None means that it has shown none."""
     if der is None:
         return NO_CERTIFICATE
-    # Only where a certificate can be shown: it takes megabytes.
+    # Imported only if certificates occur: the package takes megabytes.
     from cryptography import x509
     from cryptography.x509.oid import NameOID
 
@@ -51,7 +53,7 @@ def parse_certificate(der: bytes | None) -> ClientCertificate:
 
 
 def _get_single(names: Iterable[object]) -> str | None:
-    """Return the only one of these; None where there are several, or it is one that nobody could write down."""
+    """Return the only name; None if there are several, or if it is unprintable or too long."""
     listed = list(names)
     name = listed[0] if len(listed) == 1 else None
     return name if isinstance(name, str) and name.isprintable() and 0 < len(name) <= NAME_CHARACTERS_MAX else None

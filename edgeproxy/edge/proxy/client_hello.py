@@ -1,16 +1,16 @@
-"""The first message of a client under TLS: whether it wants a protocol that is not spoken here.
+"""The first message of a client under TLS: its offered protocols.
 
-OpenSSL, as Python has it, goes on without a protocol where the client offers none that is spoken here (ALPN). The
-client would then be sent answers that it cannot read, where RFC 7301 section 3.2 wants a handshake that fails.
+Python's OpenSSL continues without a protocol if the client offers only unsupported ones (ALPN). The client would then
+get answers that it cannot read. RFC 7301 section 3.2 requires the handshake to fail instead.
 """
 
 from edgeproxy.base.client_tls import HTTP2, HTTP11
 
 HTTP10 = "http/1.0"
 SPOKEN = frozenset((HTTP11.encode(), HTTP10.encode()))
-"""The protocols that a client may offer. `curl --http1.0` offers the second alone."""
+"""The protocols that a client may offer. `curl --http1.0` offers only the second."""
 SPOKEN_WITH_HTTP2 = SPOKEN | {HTTP2.encode()}
-"""The same where the listener speaks HTTP/2."""
+"""The offers that a listener with HTTP/2 accepts."""
 
 NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"
 """A record with the fatal alert of that name (RFC 7301 section 3.2)."""
@@ -19,16 +19,15 @@ HANDSHAKE, CLIENT_HELLO, ALPN = b"\x16", b"\x01", b"\x00\x10"
 
 
 def is_first_record_complete(data: bytes) -> bool:
-    """Return whether the first record is all there, or no part of it is worth waiting for. One often takes two
-    packets."""
+    """Return whether the first record is complete, or not worth waiting for. A record often takes two packets."""
     return data[:1] != HANDSHAKE or 5 <= len(data) >= 5 + _parse_number(data, 3, 2)
 
 
 def parse_alpn_offers(data: bytes) -> list[bytes] | None:
-    """Return the protocols that a ClientHello names, or None: it names none, or is not all there, or is none at all.
+    """Return the protocols that a ClientHello names; None if it names none, is incomplete, or is no ClientHello.
 
-    Reads what a client's first bytes hold (RFC 8446 section 4.1.2), in one record; others are left to OpenSSL, which
-    judges every byte of it in any case.
+    Reads a ClientHello (RFC 8446 section 4.1.2) in one record. OpenSSL handles all others, and checks every byte
+    anyway.
     """
     if data[:1] != HANDSHAKE or data[5:6] != CLIENT_HELLO:
         return None

@@ -1,8 +1,8 @@
-"""The states of a client's connection: which there are, what each means, and which may follow which.
+"""The states of a client's connection: their meanings, and the allowed transitions.
 
-That only what the table allows ever follows is asserted in the tests, for every connection of every transcript; on the
-request path it is not looked up. The states are whole numbers in the order in which they come, so that one comparison
-tells whether a connection is closing.
+The request path does not look the table up. The tests assert, for every connection of every transcript, that only
+allowed transitions occur. The states are integers in order of their occurrence, so that one comparison shows whether a
+connection is closing.
 """
 
 from typing import Final
@@ -10,15 +10,15 @@ from typing import Final
 SERVING: Final = 0
 """Requests are served, one after another."""
 LAST: Final = 1
-"""The request under way is the last one; where none is under way, the next."""
+"""The current request is the last one. Without a current request, the next one is."""
 LINGERING: Final = 2
-"""The edge has closed its side. What the client still sends is dropped, so that no reset destroys the last answer."""
+"""The edge has closed its side. The client's further input is dropped, so that no reset destroys the last answer."""
 CLOSING: Final = 3
 """The connection closes once everything written has gone."""
 RESETTING: Final = 4
-"""The connection is reset, within an answer, once what was written before has arrived."""
+"""The connection is reset within an answer, once everything written before has arrived."""
 CLOSED: Final = 5
-"""The connection is gone, or was reset and will be in the next turn of the loop."""
+"""The connection is gone, or was reset and ends in the next turn of the loop."""
 
 TRANSITIONS: Final[dict[int, frozenset[int]]] = {
     SERVING: frozenset((LAST, LINGERING, CLOSING, RESETTING, CLOSED)),

@@ -1,7 +1,7 @@
-"""Answers compressed on their way to the client. What passes is never decompressed.
+"""Compression of answers on their way to the client. The edge never decompresses an answer that it forwards.
 
-An answer that is compressed is another representation of the same thing (RFC 9110 section 8.8.3.3): its ETag becomes
-weak, no ranges of it are offered, and caches are told that it depends on Accept-Encoding.
+A compressed answer is another representation of the resource (RFC 9110 section 8.8.3.3). So its ETag becomes weak, it
+offers no ranges, and Vary tells caches that it depends on Accept-Encoding.
 """
 
 import re
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 GZIP_LEVEL: Final = 1
 ZSTD_LEVEL: Final = 1
-"""The quickest of each: the cores of an edge are for requests."""
+"""The fastest level of each, because the cores of an edge are for requests."""
 
 VARY: Final = b"Vary: Accept-Encoding\r\n"
 INVALID_WHEN_CHANGED: Final = (
     *(b"content-length", b"accept-ranges", b"etag"),
     *(b"content-md5", b"digest", b"content-digest", b"repr-digest"),
 )
-"""The fields that are not true of an answer any more once its content is another."""
+"""The fields that are no longer true once the content of an answer has changed."""
 
 WHOLE: Final = frozenset((200, 201, 202, 203, *range(400, 600)))
-"""Statuses whose content is of itself: neither a range nor nothing."""
+"""Statuses whose content is complete: neither a range nor empty."""
 
 QVALUE: Final = re.compile(rb"q=(0(?:\.0{0,3})?|.*)")
 
 
 class CompressibleRequest(Protocol):
-    """A request as compression needs it, see `Exchange`."""
+    """The properties of a request that compression reads, see `Exchange`."""
 
     method: bytes
     minor: int
@@ -45,7 +45,7 @@ class CompressibleRequest(Protocol):
 
 
 class Compressor:
-    """The content of one answer. `flushes`: what was fed is to arrive without what comes later."""
+    """The content of one answer. `flushes`: each fed part must arrive without waiting for later ones."""
 
     def __init__(self, algorithm: str, flushes: bool) -> None:
         self._flushes = flushes
@@ -78,7 +78,7 @@ class Compression:
         self._least = settings.min_size
 
     def apply(self, head: "ResponseHead", request: CompressibleRequest) -> Compressor | None:
-        """Make the head that of a compressed answer, and return what compresses its content; None where it stays."""
+        """Change the head for a compressed answer, and return the compressor; None if the answer stays as received."""
         if head.status == 304:
             head.keep = weaken_etag(head.keep, request.keep) + VARY
             return None
@@ -88,7 +88,7 @@ class Compression:
         algorithm = next(
             (each for each in self._algorithms if each.encode() in parse_accepted_codings(request.keep)), None
         )
-        # HTTP/1.0 has no chunks, without which nobody could tell a whole answer from one that was cut off.
+        # HTTP/1.0 has no chunks, and without them a client could not tell a complete answer from a truncated one.
         if algorithm is None or not request.minor:
             return None
         etag = find_value(head.keep, b"etag")
@@ -96,11 +96,11 @@ class Compression:
         if etag is not None:
             lines += b"ETag: %b\r\n" % (etag if etag.startswith(b"W/") else b"W/" + etag)
         head.keep = lines
-        # What has no end yet may be a stream, each piece of which somebody waits for.
+        # An answer of unknown length may be a stream whose client waits for each piece.
         return None if request.method == b"HEAD" else Compressor(algorithm, flushes=head.length < 0)
 
     def is_compressible(self, head: "ResponseHead") -> bool:
-        """Return whether an answer is text, is all of it, and nobody has compressed it or asked to leave it alone."""
+        """Return whether an answer is complete text that is not compressed yet and may be transformed."""
         lines = head.keep
         if head.status not in WHOLE or 0 <= head.length < self._least:
             return False
@@ -113,7 +113,7 @@ class Compression:
 
 
 def parse_accepted_codings(lines: bytes) -> set[bytes]:
-    """Return the codings that a request takes (RFC 9110 section 12.5.3); those that it names, and no others."""
+    """Return the codings that a request names as acceptable (RFC 9110 section 12.5.3)."""
     codings = set()
     for member in parse_list(b",".join(find_values(lines, b"accept-encoding"))):
         coding, _, parameter = member.partition(b";")
@@ -124,8 +124,9 @@ def parse_accepted_codings(lines: bytes) -> set[bytes]:
 
 
 def weaken_etag(lines: bytes, request_lines: bytes) -> bytes:
-    """Return the lines of a 304 with its ETag as weak as the one that the client asks about: it holds what was
-    compressed."""
+    """Return the lines of a 304 with a weak ETag if the request's ETag is weak: the client has the compressed
+    answer.
+    """
     etag = find_value(lines, b"etag")
     known = b",".join(find_values(request_lines, b"if-none-match"))
     if etag is None or etag.startswith(b"W/") or b"W/" + etag not in known:

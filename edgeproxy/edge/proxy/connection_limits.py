@@ -1,8 +1,8 @@
-"""Bounds on connections: of the whole edge, and from one address, counted in all workers together.
+"""Bounds on connections: of the whole edge, and from one address, counted over all workers.
 
-A connection counts from accept to its end. Both bounds are never passed; two workers that see the last place free at
-the same moment may both refuse it. An address is one of IPv4, or a /64 of IPv6; a trusted proxy has no bound of its
-own, since it carries the connections of many.
+A connection counts from accept to its end. The bounds are never exceeded. If two workers see the last free place at
+once, both may refuse. An address is an IPv4 address, or a /64 of IPv6. A trusted proxy has no bound of its own, because
+it carries the connections of many clients.
 """
 
 from typing import TYPE_CHECKING
@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 UNBOUNDED = 1 << 62
 
 EXEMPT = b""
-"""The subject of an address that has no bound."""
+"""The subject of an address without a bound."""
 
 LINGERING_MAX = 256
-"""Connections turned away that are read on for a moment, lest a reset destroy their answer; more are closed at once."""
+"""Refused connections that are read for a moment, so that no reset destroys their answer. Further ones are closed at
+once.
+"""
 
 LOG_SECONDS = 10.0
 """Seconds between two log lines about one kind of refusal."""
 
 
 class TooManyConnectionsError(Exception):
-    """A connection that is one too many; `reason` is the metric's, `status` and `detail` are for an answer."""
+    """An excess connection. `reason` is the metric's label; `status` and `detail` are for an answer."""
 
     def __init__(self, reason: str, status: int, detail: str) -> None:
         super().__init__(reason)
@@ -39,7 +41,7 @@ class TooManyConnectionsError(Exception):
 
 
 class ConnectionLimits:
-    """The connections that one worker lets in."""
+    """The connections that one worker admits."""
 
     def __init__(self, metrics: "WorkerMetrics", connected: "Occupancy") -> None:
         """`connected`: the connections of each address, in all workers."""
@@ -48,13 +50,13 @@ class ConnectionLimits:
         self._by_address = connected
         self._log = log.RateLimitedLog(LOG_SECONDS)
         self.lingering: set[Timed] = set()
-        """The connections that were turned away and have still to take their answer."""
+        """The refused connections that have yet to take their answer."""
 
     def admit(self, peer: str, snapshot: "Snapshot", now: float) -> bytes:
-        """Count one more connection of this peer at edge time `now`; returns what it counts for, which `release` is to
-        be given at its end.
+        """Count one more connection of this peer at edge time `now`. Return the subject to pass to `release` at its
+        end.
 
-        Raises TooManyConnectionsError, and has counted that.
+        Raises TooManyConnectionsError, after counting the refusal.
         """
         subject = EXEMPT
         if not snapshot.addresses.trusts(peer):
@@ -64,7 +66,7 @@ class ConnectionLimits:
         if not self._connected.claim(snapshot.max_connections):
             self._record_refusal("total", "all addresses", snapshot.max_connections)
             raise TooManyConnectionsError("total", 503, "This edge has as many connections as it takes")
-        # Counted where nothing bounds them too: a reload may bring a bound.
+        # It is counted even without a bound, because a reload may introduce one.
         if subject and not self._by_address.claim(subject, snapshot.max_connections_per_ip or UNBOUNDED):
             self._connected.add(-1)
             self._record_refusal("address", peer, snapshot.max_connections_per_ip or UNBOUNDED)
@@ -72,7 +74,7 @@ class ConnectionLimits:
         return subject
 
     def _check_address(self, address: "Address", now: float) -> None:
-        """Raise TooManyConnectionsError where an address may not come, or comes too often."""
+        """Raise TooManyConnectionsError if an address is not allowed, or connects too often."""
         if not address.admitted:
             self._metrics.count_refused_connection("network")
             raise TooManyConnectionsError("network", 403, "This address may not come here")
@@ -88,12 +90,12 @@ class ConnectionLimits:
         self._log.error("connections refused", about, most=most)
 
     def release(self, subject: bytes) -> None:
-        """Release the place of a connection that `admit` returned this for."""
+        """Release the place of a connection; `subject` is the result of `admit`."""
         self._connected.add(-1)
         if subject:
             self._by_address.release(subject)
 
     def record_handshake_failure(self, why: str) -> None:
-        """Count a TLS handshake that came to nothing."""
+        """Count a failed TLS handshake."""
         self._metrics.count_failed_handshake()
         self._log.error("TLS handshake failed", why)

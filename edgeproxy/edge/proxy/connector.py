@@ -1,4 +1,4 @@
-"""New connections for exchanges: every way in which opening one can fail becomes a fault, and a line in the log."""
+"""New connections for exchanges. Every failure becomes an error for the client and a line in the log."""
 
 import asyncio
 import errno
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.pool import Endpoint
 
 OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
-"""The errors of a host that lacks something for a connection: no upstream is to blame."""
+"""Errors of a host without resources for a connection: they are not the upstream's fault."""
 
 
 class UpstreamConnector:
@@ -57,14 +57,14 @@ class UpstreamConnector:
             else:
                 exchange.on_connected(server)
                 return
-            # Which endpoint, and why, is the operator's business and not the client's.
+            # The endpoint and the reason are for the operator, not for the client.
             about, request_id = f"{endpoint.host}:{endpoint.port}", exchange.get_request_id().decode()
             self._runtime.endpoint_log.error("upstream unreachable", about, why=why, request_id=request_id)
             if client.exchange is exchange and not exchange.on_unreachable(failure):
                 return
 
     def _describe_failure(self, endpoint: "Endpoint", error: Exception) -> tuple[UpstreamError, str]:
-        """Return the fault that the client is told of, and why it came about."""
+        """Return the error for the client, and the reason for the log."""
         if isinstance(error, TimeoutError):
             detail = "The upstream did not take the connection in time"
             failure = UpstreamError("connection_timeout", detail, status=504)
@@ -77,7 +77,7 @@ class UpstreamConnector:
                 detail = "The edge has no connection to spare"
                 return UpstreamError("proxy_internal_error", detail, status=503, is_local=True), str(error)
             return UpstreamError("connection_refused", "The upstream could not be connected to"), str(error)
-        # Nobody else would ever tell the client.
+        # Any other exception must reach the client too, or it would wait in vain.
         self._log.error("connecting failed", endpoint=f"{endpoint.host}:{endpoint.port}", exc_info=error)
         detail = "The edge could not connect to the upstream"
         return UpstreamError("proxy_internal_error", detail, is_local=True), repr(error)

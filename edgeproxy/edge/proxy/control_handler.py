@@ -1,6 +1,6 @@
-"""The messages of a worker's supervisor, each acted on after the one before, and the worker's answers.
+"""The messages of a worker's supervisor, handled one after another, and the worker's answers.
 
-Nothing here waits for the supervisor: should it not read, or be gone, requests are served as before.
+Nothing here waits for the supervisor: if it does not read, or is gone, the worker serves requests as before.
 """
 
 import asyncio
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.runtime import Runtime
 
 ALIVE_SECONDS = 1.0
-"""Seconds between two signs of life. They come from the loop: a worker that hangs gives none."""
+"""Seconds between two heartbeats. They come from the loop, so a worker that hangs sends none."""
 
 OrderedMessage = SetEndpoints | Prepare | Commit | Discard | LoadCertificates
-"""Messages that are acted on in turn."""
+"""Messages that are handled in turn."""
 UrgentMessage = (
     HubAnswered | ClaimsUnused | KeysLookedUp | ForgetCustomers | DirectoryValid | DirectoryFlags | IssuerKeys
 )
@@ -54,7 +54,7 @@ UrgentMessage = (
 
 
 class ControlHandler:
-    """The worker's end of the channel, once it knows what to serve."""
+    """The worker's end of the channel, once its configuration is known."""
 
     def __init__(
         self,
@@ -70,10 +70,9 @@ class ControlHandler:
         self._log = log.get_logger()
 
     async def receive_until_drain(self) -> float:
-        """Receive messages until the one to leave; returns the seconds that there are for it. Raises
-        ChannelClosedError.
+        """Receive messages until the one to drain. Return the seconds of the drain. Raises ChannelClosedError.
 
-        That one does not wait for its turn: nobody needs what is still being prepared then.
+        A drain does not wait for its turn: a configuration still in preparation is not needed any more.
         """
         while True:
             match await self._channel.receive():
@@ -87,7 +86,7 @@ class ControlHandler:
                     self._handle_urgent(urgent)
 
     async def receive_until_closed(self) -> None:
-        """Receive messages during a drain: what the hub says still matters to those who wait."""
+        """Receive messages during a drain: waiting requests still need the hub's answers."""
         try:
             while True:
                 message = await self._channel.receive()
@@ -97,13 +96,13 @@ class ControlHandler:
             self.on_supervisor_lost()
 
     def on_supervisor_lost(self) -> None:
-        """Expect no more answers: the supervisor is gone, and its last word on endpoints becomes old."""
+        """Expect no more answers: the supervisor is gone, and its last report on endpoints becomes old."""
         self._runtime.claim_waiter.on_supervisor_lost()
         self._runtime.key_lookup.on_supervisor_lost()
         self._generations.on_supervisor_lost()
 
     def _handle_urgent(self, message: UrgentMessage) -> None:
-        """Handle at once what requests wait for: what is said of limits that hosts share, and of customers."""
+        """Handle messages that requests wait for: about limits that hosts share, and about customers."""
         match message:
             case HubAnswered():
                 self._runtime.claim_waiter.on_hub_answer()
@@ -124,7 +123,7 @@ class ControlHandler:
                 assert_never(message)
 
     async def follow_orders(self) -> None:
-        """Act on ordered messages in turn; until cancelled, or nobody is there to answer to."""
+        """Follow ordered messages in turn, until cancelled or until the channel is closed."""
         try:
             while True:
                 order = await self._orders.get()
@@ -132,13 +131,13 @@ class ControlHandler:
                     await self._follow(order)
                 except ChannelClosedError:
                     raise
-                except Exception as error:  # What is told next must be heard all the same.
+                except Exception as error:  # Later orders must be followed all the same.
                     self._log.error("an order could not be followed", order=type(order).__name__, exc_info=error)
         except ChannelClosedError:
             pass
 
     async def send_heartbeats(self) -> None:
-        """Send signs of life; until cancelled. None is added to one that was not taken yet."""
+        """Send heartbeats until cancelled. None is queued behind one that was not taken yet."""
         while True:
             self._channel.try_send(Alive())
             await asyncio.sleep(ALIVE_SECONDS)
@@ -164,19 +163,19 @@ class ControlHandler:
         serving = self._runtime.snapshot
         answer: Prepared | PrepareFailed = Prepared(number)
         try:
-            # Two hundred milliseconds for a hundred thousand keys: in a thread, and the loop takes turns with it.
+            # A hundred thousand keys take two hundred milliseconds: in a thread, which alternates with the loop.
             draft = await asyncio.to_thread(PreparedConfiguration, settings, serving.upstream_tls)
             self._generations.prepare(number, draft, services)
         except (TlsFilesError, RowUnavailableError, RejectedError) as error:
             answer = PrepareFailed(number, describe_failure(error))
-        except Exception as error:  # Whatever it is, it must not end what is served.
+        except Exception as error:  # No error of a new configuration may end the current one.
             self._log.error("configuration could not be prepared", number=number, exc_info=error)
             answer = PrepareFailed(number, repr(error))
         await self._channel.send(answer)
 
 
 def describe_failure(error: TlsFilesError | RowUnavailableError | RejectedError) -> str:
-    """Tell its author why a configuration cannot be served."""
+    """Describe to the author of a configuration why it cannot be served."""
     if isinstance(error, RowUnavailableError):
         return f"the table of {error} has no room for what is to be counted; it is made anew at the next start"
     return error.detail if isinstance(error, RejectedError) else str(error)

@@ -23,10 +23,10 @@ RESPONSE_FIELDS: Final = frozenset(
         *(b"expose-headers", b"max-age"),
     )
 )
-"""The fields that the edge sets in the place of upstreams: two answers to one question are none to a browser."""
+"""The fields that the edge sets instead of upstreams. Browsers reject an answer that has them twice."""
 
 REQUESTED_HEADERS_BYTES_MAX: Final = 1024
-"""Bytes of a list of fields that is repeated in the answer."""
+"""Bytes of a requested list of fields that the answer repeats at most."""
 
 
 class CrossOrigin:
@@ -45,8 +45,7 @@ class CrossOrigin:
         self._age = b"Access-Control-Max-Age: %d\r\n" % settings.max_age
 
     def allows(self, origin: bytes | None) -> bool:
-        """Return whether pages of this origin may call. It is compared as a whole: nothing is cut off, or taken for a
-        part."""
+        """Return whether pages of this origin may call. The origin is compared as a whole."""
         if self._any:
             return True
         return origin is not None and (
@@ -54,7 +53,10 @@ class CrossOrigin:
         )
 
     def format_fields(self, origin: bytes | None) -> bytes:
-        """Format the lines of an answer. Caches must know that they depend on who asks, also where nobody did."""
+        """Format the lines of an answer.
+
+        They tell caches that the answer depends on the origin, even without an Origin field.
+        """
         if self._any:
             return b"Access-Control-Allow-Origin: *\r\n" + self._exposed
         if origin is None or not self.allows(origin):
@@ -62,7 +64,7 @@ class CrossOrigin:
         return b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n%b" % (origin, self._exposed)
 
     def format_preflight_fields(self, lines: bytes) -> bytes:
-        """Format the lines that the answer to a preflight has besides; `lines` are the fields of the request."""
+        """Format the additional lines of the answer to a preflight; `lines` are the fields of the request."""
         headers = self._headers
         if self._any_header:
             requested = find_value(lines, HEADERS) or b""
@@ -77,7 +79,9 @@ class CrossOrigin:
 
 
 def compile_subdomains(origin: str) -> re.Pattern[bytes]:
-    """Compile the pattern of what is below the host of such as `https://*.example.com`, and of nothing that only ends
-    like it."""
+    """Compile the pattern of subdomains for an origin in the form `https://*.example.com`.
+
+    A host that only ends in the same letters does not match.
+    """
     scheme, _, host = origin.partition("://*.")
     return re.compile(rb"%b://(?:[a-z0-9_-]+\.)+%b" % (re.escape(scheme.encode()), re.escape(host.encode())))

@@ -1,7 +1,7 @@
-"""The worker's only timer: twice a second it asks who is past their deadline.
+"""The worker's only timer: twice a second it finds the connections that are past their deadline.
 
-A deadline is an attribute that a connection sets as it goes, so that it costs a store; two `call_later` a request
-cost 2.4 µs. What is lost is precision: a deadline may be noticed half a second late, which no one relies on.
+A deadline is an attribute that a connection sets as it goes, so that it costs one store. Two `call_later` per request
+would cost 2.4 µs. The price is precision: a deadline may be noticed half a second late, and no code relies on more.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ NEVER = float("inf")
 
 
 class Timed(Protocol):
-    """An object that may be late. `deadline` is in seconds of the monotonic clock."""
+    """An object with a deadline in monotonic seconds."""
 
     deadline: float
 
@@ -25,7 +25,7 @@ class Timed(Protocol):
 
 
 class Deadlines:
-    """The timer of a worker, with all that may be late, and all that is looked at twice a second."""
+    """The timer of a worker, with all timed objects and all periodic functions."""
 
     def __init__(self) -> None:
         self.timed: set[Timed] = set()
@@ -41,12 +41,12 @@ class Deadlines:
         self._timer = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
     def stop(self) -> None:
-        """Sweep no more."""
+        """Stop sweeping."""
         if self._timer is not None:
             self._timer.cancel()
 
     def _sweep(self) -> None:
-        # The next sweep is set first: whatever a connection does at its end, the timer must not die of it.
+        # The next sweep is set first, so that an error at a connection's end does not stop the timer.
         self.start()
         now = monotonic()
         for late in [timed for timed in self.timed if timed.deadline < now]:

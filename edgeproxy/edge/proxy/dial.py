@@ -1,4 +1,4 @@
-"""Opening connections to upstreams: TCP, and TLS over it where the endpoint has it."""
+"""Connections to upstream endpoints over TCP or TLS."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 class HandshakeError(Exception):
-    """A TLS handshake with an upstream that failed; `why` is None where it closed the connection without a word of
-    TLS."""
+    """The TLS handshake with an upstream failed.
+
+    `why` is the TLS error, or None if the upstream closed the connection without sending one.
+    """
 
     def __init__(self, why: BaseException | None) -> None:
         super().__init__(why)
@@ -25,9 +27,9 @@ class HandshakeError(Exception):
 async def dial(
     endpoint: "Endpoint", server: asyncio.Protocol, upstream_tls: "ClientTls | None", runtime: "Runtime"
 ) -> None:
-    """Connect `server` to its endpoint, under TLS if `upstream_tls` is given.
+    """Connect `server` to `endpoint`, with TLS if `upstream_tls` is given.
 
-    Raises OSError, or HandshakeError; cancelled, it leaves nothing open.
+    Closes the socket if the caller cancels. Raises OSError if the connection fails, and HandshakeError if TLS fails.
     """
     loop = asyncio.get_running_loop()
     if upstream_tls is None:
@@ -45,7 +47,7 @@ async def dial(
 
 
 class DialedTransport(TlsTransport):
-    """A connection to an upstream under TLS."""
+    """The TLS transport of a client connection to an upstream endpoint."""
 
     __slots__ = ("_client_tls", "_context", "_key", "_server", "handshake")
 
@@ -58,24 +60,27 @@ class DialedTransport(TlsTransport):
         super().__init__(self._context, turns, server_side=False, server_hostname=name, session=session)
 
     def on_handshake_done(self) -> asyncio.Protocol:
-        """Return the connection: whoever speaks TLS is whom the configuration names."""
+        """Report success and return the protocol that reads decrypted data.
+
+        The TLS context has verified the certificate against the configured name by now.
+        """
         if not self.handshake.done():
             self.handshake.set_result(None)
         return self._server
 
     def on_handshake_failed(self, why: BaseException | None) -> None:
-        """Hand the failure to whoever waits for the connection."""
+        """Raise HandshakeError in the task that awaits `handshake`."""
         if not self.handshake.done():
             self.handshake.set_exception(HandshakeError(why))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.process_backlog()
         if isinstance(exc, OSError):
-            # What was to be sent could not be; what had come by then may be an answer.
+            # The write failed, but the upstream may have answered before it closed: read the rest of its answer.
             last = read_remaining(self._plain)
             if last:
                 self.data_received(last)
         if self._protocol is not None and self._client_tls.context is self._context:
-            # The ticket came after the handshake: only now is it certain to be there.
+            # TLS 1.3 sends session tickets after the handshake, so the session is complete only at the end.
             self._client_tls.keep(self._key, self._tls.session)
         super().connection_lost(exc)

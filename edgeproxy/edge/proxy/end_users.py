@@ -1,7 +1,7 @@
 """End users: a route binding's limits for the user whom a request names, in a field or in its query.
 
-The name is what the upstream gets, so that who is counted and who is served are the same. It is nowhere but in the
-request: tables have a digest (edge/limits/route_limits.py), metrics and logs nothing.
+The name is read from the upstream's message, so the counted user is the served user. It is stored nowhere: tables have
+a digest (edge/limits/route_limits.py), metrics and logs have nothing.
 """
 
 import re
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.network_filter import NetworkFilter
 
 LIMIT_SETS_MAX = 8192
-"""Limits of end users that a configuration keeps at hand, of all customers; the counts themselves are in the table."""
+"""Cached limits of end users of a configuration, over all customers; the counts themselves are in the table."""
 LINE_BORDERS = b" \t\r"
-"""Bytes around a field's value in its line that are no part of it."""
+"""Bytes around a field's value in its line that do not belong to it."""
 NAME_BYTES_MAX = 64
-"""Bytes of a name that is remembered as it is; of a longer one its digest is."""
+"""Bytes of a name that is cached in full; a longer name is cached as its digest."""
 
 
 class RequestNames(NamedTuple):
-    """The request as it is remembered: whose limits, the address where it counts, and the names."""
+    """The cache key of a request: the limits, the address if it counts, and the names."""
 
     limits: "RouteLimits"
     address: bytes
@@ -57,11 +57,11 @@ class LimitedClient(Protocol):
 
 
 class PromptedWait(Protocol):
-    """A wait in which the body may have been read."""
+    """A wait that may have read the body."""
 
     @property
     def prompt(self) -> "Prompt | None":
-        """What the body tells; None while it was not read."""
+        """The content of the body that matters for limits; None while it was not read."""
 
 
 class NamingRequest(Protocol):
@@ -80,7 +80,7 @@ class NamingRequest(Protocol):
 
 
 class EndUserBinding(AddressBinding, Protocol):
-    """A route binding without limits that are the same for all of its requests."""
+    """A route binding whose requests do not share one limit set."""
 
     @property
     def end_users(self) -> "EndUserLimits | None":
@@ -88,13 +88,13 @@ class EndUserBinding(AddressBinding, Protocol):
 
     @property
     def prompts(self) -> "PromptReader | None":
-        """What reads the bodies that tell what requests reserve, if any do."""
+        """The reader of bodies that state what requests reserve, if needed."""
 
 
 def find_limit_set(request: NamingRequest, binding: EndUserBinding) -> LimitSet | None:
-    """Return the limits of a request whose binding has no set for all; None where its body has to be read first.
+    """Return the limits of a request whose binding has no shared set; None if its body must be read first.
 
-    Raises RejectedError where it may not come from its address, or names two end users.
+    Raises RejectedError if the address is not allowed, or if the request names two end users.
     """
     end_users = binding.end_users
     limit_set = request.client.address.get_limit_set(binding) if end_users is None else end_users.get_limit_set(request)
@@ -105,7 +105,7 @@ def find_limit_set(request: NamingRequest, binding: EndUserBinding) -> LimitSet 
 
 
 class EndUserLimits:
-    """The limits of one route binding, of which each end user has some of their own."""
+    """The limits of one route binding, including separate ones for each end user."""
 
     def __init__(self, limits: "RouteLimits", networks: "NetworkFilter | None", cache: LimitSetCache) -> None:
         self._limits, self._networks, self._cache = limits, networks, cache
@@ -129,7 +129,7 @@ class EndUserLimits:
 def create_end_user_limits(
     limits: "RouteLimits", networks: "NetworkFilter | None", cache: LimitSetCache | None
 ) -> EndUserLimits | None:
-    """Create the limits by end user of a route binding; None where its requests name nobody who counts."""
+    """Create the limits by end user of a route binding; None if it has none."""
     return (
         EndUserLimits(limits, networks, create_limit_set_cache() if cache is None else cache)
         if limits.terms.name_places
@@ -138,13 +138,14 @@ def create_end_user_limits(
 
 
 def create_reader(place: EndUser) -> Callable[[NamingRequest], bytes]:
-    """Return what reads the name in this place of a request: empty where nobody is named."""
+    """Return a reader of the name in this place of a request. It returns an empty name if there is none."""
     kind, label = place.place
     if kind == "query":
         parameter = label.encode()
-        # Forms write a space as a plus: were they two names, who has a space in theirs would have several limits.
+        # Forms write a space as a plus. If these were two names, a user with a space in the name would have several
+        # limits.
         return lambda request: _shorten((find_key(request.request_line, parameter) or b"").replace(b"+", b" "))
-    # The pattern takes the whole line, so that no value, such as one of spaces, makes it try more than once.
+    # The pattern takes the whole line, so that no value, not even one of spaces, makes it try more than once.
     field = re.compile(rb"(?im)^%b:(.*)$" % re.escape(label.encode()))
 
     def read_field(request: NamingRequest) -> bytes:
@@ -157,5 +158,5 @@ def create_reader(place: EndUser) -> Callable[[NamingRequest], bytes]:
 
 
 def _shorten(name: bytes) -> bytes:
-    """Return the name, or its digest where it is long."""
+    """Return the name, or its digest if it is long."""
     return name if len(name) <= NAME_BYTES_MAX else b"\0" + blake2b(name, digest_size=END_USER_BYTES).digest()

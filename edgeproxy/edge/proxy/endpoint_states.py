@@ -1,9 +1,9 @@
-"""The states of an endpoint: which there are, what each means, and what leads from one to another.
+"""The states of an endpoint: their meanings, and the events that lead from one to another.
 
-Everything that decides where an endpoint stands is in `TRANSITIONS`, and `advance` is the only way from one state to
-another. Two observers report events: the supervisor, which checks health actively and resolves names, and this worker,
-which sees what becomes of its own requests (outlier_detection.py). An event that a state has no row for changes
-nothing: whatever a request says of an endpoint that is down, or gone, is not news.
+`TRANSITIONS` has every transition, and only `advance` changes a state. Two observers report events: the supervisor,
+which checks health actively and resolves names, and this worker, which sees the results of its own requests
+(outlier_detection.py). An event without a row for the state changes nothing: a request's result says nothing new about
+an endpoint that is down or gone.
 """
 
 from enum import Enum, auto
@@ -14,13 +14,13 @@ class EndpointState(Enum):
     """The states of an endpoint in the choice of a service."""
 
     HEALTHY = auto()
-    """The endpoint is in the choice."""
+    """The endpoint can be chosen."""
     PROBING = auto()
-    """The endpoint is in the choice again after an ejection; one more error ejects it."""
+    """The endpoint can be chosen again after an ejection; one more error ejects it."""
     EJECTED = auto()
     """The endpoint is left out, unless none is HEALTHY or PROBING: any answer may be better than none."""
     DOWN = auto()
-    """The supervisor says that it does not answer: it is never chosen."""
+    """The supervisor reports that it does not answer: it is never chosen."""
     DRAINING = auto()
     """The service no longer has the address: requests in flight finish, and no new ones start."""
 
@@ -42,9 +42,9 @@ class EndpointEvent(Enum):
     EJECTION_EXPIRED = auto()
     """The time of its ejection is over."""
     CHECKS_ENDED = auto()
-    """The supervisor is gone, and its last word is old."""
+    """The supervisor is gone, and its last report is old."""
     ADDRESS_REMOVED = auto()
-    """The name of the endpoint does not resolve to this address any more."""
+    """The name of the endpoint no longer resolves to this address."""
 
 
 TRANSITIONS: Final[dict[EndpointState, dict[EndpointEvent, EndpointState]]] = {
@@ -76,12 +76,12 @@ TRANSITIONS: Final[dict[EndpointState, dict[EndpointEvent, EndpointState]]] = {
 """The state that follows each state, by event."""
 
 CHOSEN: Final = frozenset((HEALTHY, PROBING))
-"""States of endpoints that are in the choice."""
+"""States of endpoints that can be chosen."""
 
 UP: Final = frozenset((HEALTHY, PROBING, EJECTED))
-"""States of endpoints that may be sent requests at all."""
+"""States of endpoints that may get requests at all."""
 
 
 def advance(state: EndpointState, event: EndpointEvent) -> EndpointState:
-    """Return the state that follows `state` on this event; `state` itself where the event means nothing to it."""
+    """Return the state that follows `state` on this event; `state` itself if the event does not apply."""
     return TRANSITIONS[state].get(event, state)

@@ -13,7 +13,10 @@ BODIES: dict[str, ErrorBodies | None] = {"problem": None, "openai": OPENAI, "ant
 
 
 def find_errors(route: "Route") -> Errors | None:
-    """Return the `errors` of a route: its own, or those of the API whose usage it reads; None: those at the top."""
+    """Return the `errors` of a route: its own, or the form of the API whose usage it reads.
+
+    None: the top-level setting.
+    """
     if route.errors is not None or route.response_usage is None:
         return route.errors
     usage = route.response_usage.format
@@ -22,7 +25,7 @@ def find_errors(route: "Route") -> Errors | None:
 
 
 def create_error_bodies(errors: Errors | None) -> ErrorBodies | None:
-    """Create the form of these `errors`; None: problems."""
+    """Create the form of these `errors`; None: problem details."""
     if errors is None:
         return None
     return BODIES[errors.format] if errors.text is None else TemplateErrors(errors.text, errors.media_type)

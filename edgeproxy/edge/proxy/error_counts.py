@@ -1,7 +1,7 @@
-"""Errors of customers, counted by customer, route, status and who answered, until the supervisor takes them.
+"""Errors of customers, counted by customer, route, status and answerer, until the supervisor takes them.
 
-They are counted in the memory of a worker, as they are no part of usage: a worker that is killed loses a second of
-them. Requests that are served pay nothing for it.
+They are counted in the memory of a worker, because they are no part of usage: a killed worker loses one second of them.
+Successful requests pay nothing for it.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from edgeproxy.edge.messages import ErrorsCounted
 from edgeproxy.wire.batch import ANONYMOUS
 
 GROUPS_MAX: Final = 2000
-"""Groups that wait for the supervisor; errors of further ones are counted without saying whose they are."""
+"""Groups that wait for the supervisor. Errors of further groups are counted without a customer."""
 Group = tuple[str, str, int, str]
-"""The customer, with the residency where that is not the edge's own, the route, the status, and who answered: one of
+"""The customer, with the residency if it is not the edge's own, the route, the status, and the answerer: one of
 `ANSWERERS` of wire/traffic_report.py.
 """
 
@@ -32,7 +32,7 @@ class ErrorCounter:
 
 
 class ErrorCounts:
-    """The errors of one worker. `offer` sends the supervisor a message, and is False where it was not taken."""
+    """The errors of one worker. `offer` sends the supervisor a message and returns False if it was not taken."""
 
     def __init__(self) -> None:
         self.offer: Callable[[ErrorsCounted], bool] = lambda _: True
@@ -40,13 +40,16 @@ class ErrorCounts:
         self._unnamed = 0
 
     def list_counters(self, customer: str, route: str, status: int) -> tuple[ErrorCounter, ...]:
-        """List what counts answers of an upstream with this status: nothing, unless they are errors of a customer."""
+        """List the counters for an upstream's answer with this status: none, unless it is an error of a customer."""
         if status < 500 or customer == ANONYMOUS:
             return ()
         return (ErrorCounter(self, (customer, route, status, "upstream")),)
 
     def count_own(self, customer: str, route: str, status: int) -> None:
-        """Count an answer of the edge's own, if it is an error of a customer. Limits count what they refuse."""
+        """Count an answer of the edge's own if it is an error of a customer.
+
+        Refusals by limits are counted elsewhere.
+        """
         if status >= 400 and status != 429 and customer != ANONYMOUS:
             self.add((customer, route, status, "edge"), 1)
 
@@ -58,12 +61,12 @@ class ErrorCounts:
             self._unnamed += n
 
     def flush(self) -> None:
-        """Hand over what there is, if the supervisor takes it now."""
+        """Send all counts to the supervisor, if it takes them now."""
         if self._counts and self.offer(self._collect()):
             self._clear()
 
     def take(self) -> ErrorsCounted | None:
-        """Return what is left, for the end of the worker."""
+        """Return the remaining counts, at the end of the worker."""
         message = self._collect() if self._counts else None
         self._clear()
         return message

@@ -1,7 +1,7 @@
 """Estimates of the tokens of an answer that does not state them.
 
-Input is estimated by the text and the media of the request, output by the text of the answer. No estimate of output
-exceeds what the request allows.
+Input is estimated from the text and the media of the request, output from the text of the answer. No estimate of output
+exceeds the maximum that the request allows.
 """
 
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -31,11 +31,11 @@ class EstimatedRequest(Protocol):
 
 
 class RequestSize(NamedTuple):
-    """The tokens that a request tells."""
+    """The tokens that a request states."""
 
     input: PromptSize
     most: int | None
-    """Tokens of output at most; None where it does not say."""
+    """The maximum of output tokens; None if the request does not state it."""
 
 
 class AnswerSize(NamedTuple):
@@ -43,16 +43,16 @@ class AnswerSize(NamedTuple):
 
     size: int
     text: int | None
-    """Bytes of its text; None where it cannot be read."""
+    """Bytes of its text; None if it cannot be read."""
 
 
 def read_request(request: EstimatedRequest, reader: "PromptReader") -> RequestSize:
-    """Return the tokens that a request tells, from the body that was collected or that was sent with the head."""
+    """Return the tokens that a request states, from the body that was collected or that was sent with the head."""
     collected = request.collected
     if collected is None:
         body = request.message.partition(BLANK)[2]
         if len(body) < request.bytes_in:
-            return RequestSize(PromptSize(request.bytes_in, 0), None)  # It was given up, as memory was short.
+            return RequestSize(PromptSize(request.bytes_in, 0), None)  # It was dropped to save memory.
         collected = CollectedRequest(request.keep)
         collected.feed(body)
     return RequestSize(collected.measure(), reader.find_maximum(collected.list_texts()))

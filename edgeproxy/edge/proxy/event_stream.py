@@ -1,6 +1,7 @@
-"""Answers that may be silent for as long as they like: server-sent events.
+"""Answers that may be silent for any time: server-sent events.
 
-Nobody can tell a stream without events from one whose server is gone, but the kernel can: it asks the other host.
+A stream without events looks like one whose server is gone. The kernel can tell them apart, because it probes the other
+host.
 """
 
 import asyncio
@@ -16,11 +17,11 @@ KEEP_ALIVE: Final = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 )
-"""After a minute without a byte the other host is asked, three times within half a minute (tcp(7))."""
+"""After a minute without a byte the kernel probes the other host, three times within half a minute (tcp(7))."""
 
 
 def is_event_stream(lines: bytes) -> bool:
-    """Return whether the lines of an answer's head, each with its CRLF, announce a stream of events."""
+    """Return whether the lines of an answer's head, each with its CRLF, announce an event stream."""
     return EVENT_STREAM.search(lines) is not None
 
 

@@ -1,7 +1,7 @@
-"""The states of an exchange: which there are, what each means, and which may follow which.
+"""The states of an exchange: their meanings, and the allowed transitions.
 
-`Exchange.state` is set where a step ends, and nowhere else. That only what the table allows ever follows is asserted in
-the tests, at every exchange of every transcript; on the request path it is not looked up.
+`Exchange.state` is set only at the end of a step. The request path does not look the table up. The tests assert, for
+every exchange of every transcript, that only allowed transitions occur.
 """
 
 from enum import Enum, IntEnum
@@ -14,23 +14,23 @@ class State(IntEnum):
     DECIDING = 0
     """The head is complete, and the edge decides whether to forward it."""
     AWAITS_KEY = 1
-    """The supervisor was asked whose its key is."""
+    """The supervisor was asked for the owner of its key."""
     AWAITS_CLAIMS = 2
     """The hub was asked for claims on a limit that hosts share."""
     AWAITS_BODY = 3
-    """Its body tells what it reserves, and is not there yet."""
+    """Its body states what it reserves, and is not complete yet."""
     GATHERING = 4
-    """The request is admitted. Its body is taken in before the upstream is asked, which is sent requests whole."""
+    """The request is admitted. Its upstream gets whole requests, so the edge collects the body first."""
     CONNECTING = 5
-    """The request is admitted and has an endpoint, to which a connection is being opened."""
+    """The request is admitted and has an endpoint; a connection to it is being opened."""
     SENT = 6
     """The request was sent, and no final answer has begun."""
     ANSWERING = 7
-    """The answer is relayed piece by piece. One that comes whole needs no such state."""
+    """The answer is relayed piece by piece. A whole answer does not need this state."""
     TUNNEL = 8
     """Both connections have switched protocols."""
     OVER = 9
-    """Everything that it took was given back."""
+    """Everything that it took was released."""
 
 
 DECIDING: Final = State.DECIDING
@@ -46,14 +46,14 @@ OVER: Final = State.OVER
 
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     DECIDING: frozenset((AWAITS_KEY, AWAITS_CLAIMS, AWAITS_BODY, GATHERING, CONNECTING, SENT, OVER)),
-    # There is an answer, or the wait is over.
+    # An answer has come, or the wait is over.
     AWAITS_KEY: frozenset((DECIDING, OVER)),
     AWAITS_CLAIMS: frozenset((DECIDING, OVER)),
     AWAITS_BODY: frozenset((DECIDING, OVER)),
     GATHERING: frozenset((CONNECTING, SENT, OVER)),
-    # Over a connection that was closed at once it goes again, as it does from SENT where the upstream is gone.
+    # After a connection that closed at once, the request goes over another one, as from SENT if the upstream is gone.
     CONNECTING: frozenset((SENT, CONNECTING, OVER)),
-    # Sent to another upstream, its fallback, over a connection that is there already.
+    # SENT again: sent to its fallback over an existing connection.
     SENT: frozenset((SENT, ANSWERING, TUNNEL, CONNECTING, OVER)),
     ANSWERING: frozenset((OVER,)),
     TUNNEL: frozenset((OVER,)),
@@ -74,7 +74,7 @@ WAITING: Final = Progress.WAITING
 
 
 class Unread(Enum):
-    """The result of an admission that has yet to be decided."""
+    """The result of an admission that is not decided yet."""
 
     UNREAD = "the body has to be read first, which tells what the request reserves"
 

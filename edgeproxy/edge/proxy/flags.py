@@ -1,4 +1,4 @@
-"""Who has a flag: by name, by tier, or in its share of all customers."""
+"""Customers that have a flag: by name, by tier, or by its share of all customers."""
 
 import hashlib
 
@@ -6,8 +6,7 @@ from edgeproxy.config.customers import Flag
 
 
 def has_flag(name: str, flag: Flag, tier: str, customer: str | None) -> bool:
-    """Return whether a customer (None: nobody) of this tier has a flag: by name, by tier, or in its share of all
-    customers.
+    """Return whether a customer (None: anonymous) of this tier has a flag: by name, by tier, or by the flag's share.
 
     The share is stable: a customer who is in one percent is in two.
     """
@@ -19,7 +18,8 @@ def has_flag(name: str, flag: Flag, tier: str, customer: str | None) -> bool:
 
 
 def compute_share_position(flag: str, customer: str) -> float:
-    """Return where a customer stands, from 0 to below 1, among all of them: by chance, for each flag another, and for
-    ever."""
+    """Return the position of a customer among all, from 0 to below 1: random, different for each flag, and
+    permanent.
+    """
     digest = hashlib.blake2b(f"{flag}\0{customer}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

@@ -1,4 +1,4 @@
-"""The frames of one HTTP/2 connection on their way to its transport: what is written together goes out in one piece.
+"""The frames of one HTTP/2 connection on their way to its transport. Frames of one turn go out in one piece.
 
 One piece is one system call, and one record of TLS.
 """
@@ -8,10 +8,10 @@ from collections.abc import Sized
 from typing import Final
 
 HELD_BYTES_MAX: Final = 256 << 10
-"""Bytes that are kept to be written together. Beyond them the transport is asked whether it takes more."""
+"""Bytes that are kept for one joint write. Beyond them the transport is asked whether it takes more."""
 
 COPIED_BYTES_MAX: Final = 16 << 10
-"""Bytes that are copied into one piece; more of them are cheaper apart."""
+"""Bytes that are copied into one piece; writing more separately is cheaper."""
 
 
 class FrameWriter:
@@ -27,14 +27,14 @@ class FrameWriter:
         """Bytes of the answers among them."""
         self._is_held = self._is_scheduled = False
         self.streams: Sized = ()
-        """The open streams: while there are several, more may be written in the same turn of the loop."""
+        """The open streams. If there are several, more may be written in this turn of the loop."""
 
     def hold(self) -> None:
         """Keep everything until `flush`: a read may lead to many writes."""
         self._is_held = True
 
     def write(self, data: bytes) -> None:
-        """Write at once what comes alone, else at the end of the turn."""
+        """Write a lone frame at once, and others at the end of the turn."""
         if self._is_held or self._is_scheduled or len(self.streams) > 1:
             self._parts.append(data)
             self._schedule()
@@ -53,13 +53,13 @@ class FrameWriter:
             self._send(parts)
 
     def flush(self) -> None:
-        """Write all that is kept."""
+        """Write all kept frames."""
         self._is_held = self._is_scheduled = False
         if self._parts:
             self._write_out()
 
     def drop(self) -> None:
-        """Drop all that is kept: the transport is gone, and takes nothing more."""
+        """Drop all kept frames: the transport is gone."""
         self._parts = []
 
     def _write_out(self) -> None:

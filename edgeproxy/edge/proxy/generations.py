@@ -1,8 +1,7 @@
-"""Configurations, one after another: the one that is served, the one that is prepared, and those that are not quite
-over.
+"""Configurations, one after another: the current one, the prepared one, and previous ones with unfinished requests.
 
-A new one is prepared beside the requests and takes over between two of them. Requests that have begun end under the
-configuration that they began with; what that one alone has is let go when the last of them is over.
+A new one is prepared while requests are served, and takes over between two of them. A request ends under the
+configuration that it began with. The resources of that configuration alone are freed after its last request.
 """
 
 import asyncio
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.runtime import Runtime
 
 IDENTITIES_PER_TURN = 128
-"""Identities that are freed at once, which takes a third of a millisecond; of sixteen thousand it would take fifty."""
+"""Identities that are freed at once, which takes a third of a millisecond; sixteen thousand would take fifty."""
 
 LOST_LINES_LOG_SECONDS = 10.0
-"""Between two log lines about an access log that loses lines."""
+"""Seconds between two log lines about an access log that loses lines."""
 
 
 class PreparedSnapshot:
@@ -42,33 +41,34 @@ class PreparedSnapshot:
         self.number = number
         self.snapshot = snapshot
         self.endpoints = dict(endpoints)
-        """The endpoints' addresses. They count from the commit on: until then some of its services are others'."""
+        """The addresses of endpoints. They apply from the commit on: until then the current snapshot owns some of its
+        services.
+        """
 
 
 class Generations:
-    """The snapshots of one worker. `number` is that of the configuration that is served."""
+    """The snapshots of one worker. `number` is the current configuration's."""
 
     def __init__(self, runtime: "Runtime", store: "Store", number: int = 1) -> None:
         self._runtime, self._store = runtime, store
         self.number = number
         self.endpoints_known = asyncio.Event()
-        """Set once the supervisor has told of the endpoints of what is served."""
+        """Set once the supervisor has sent the endpoints of the current configuration."""
         self._prepared: PreparedSnapshot | None = None
         self._previous: list[ref[Snapshot]] = []
-        """The snapshots that were served before, oldest first; each is there for as long as a request of it is under
-        way."""
+        """The previous snapshots, oldest first. Each exists as long as one of its requests."""
         self._services: list[Service] = []
         self._logs: list[AccessLog] = []
-        """The services and access logs of those, which the one that is served has not."""
+        """The services and access logs of previous snapshots that the current one does not have."""
         self._orphaned = False
         self._log = log.RateLimitedLog(LOST_LINES_LOG_SECONDS)
 
     # ---- the next one
 
     def prepare(self, number: int, draft: "PreparedConfiguration", endpoints: Services) -> None:
-        """Prepare to serve this one, in place of another that was prepared.
+        """Prepare to serve this configuration, in place of another prepared one.
 
-        Raises RowUnavailableError, or RejectedError for it.
+        Raises RowUnavailableError or RejectedError if it cannot be served.
         """
         self.discard()
         runtime = self._runtime
@@ -77,14 +77,14 @@ class Generations:
         self._prepared = PreparedSnapshot(number, snapshot, endpoints)
 
     def discard(self, number: int | None = None) -> None:
-        """Discard the snapshot that was prepared, under this number if one is given."""
+        """Discard the prepared snapshot; if a number is given, only the one of that number."""
         prepared = self._prepared
         if prepared is not None and number in (None, prepared.number):
             self._prepared = None
             self._retire(prepared.snapshot)
 
     def commit(self, number: int) -> bool:
-        """Serve it from the next request on; False where it was not prepared."""
+        """Serve the prepared configuration from the next request on. Return False if it was not prepared."""
         prepared, runtime = self._prepared, self._runtime
         if prepared is None or prepared.number != number:
             return False
@@ -108,12 +108,12 @@ class Generations:
         return True
 
     def forget_customers(self, customers: Collection[str] | None, generation: int = 0) -> None:
-        """Forget what was told of these customers of the directory; None: of any."""
+        """Forget what the directory said of these customers; None: of all."""
         self._runtime.key_lookup.forget_customers(customers, generation)
         self._runtime.snapshot.forget_customers(customers)
 
     def update_issuer_keys(self, keys: dict[str, str]) -> None:
-        """Take over the public keys of issuers, as a JWK Set each: what was verified by others is verified anew."""
+        """Take over the public keys of issuers, a JWK Set each. Tokens verified by other keys are verified again."""
         known = self._runtime.key_lookup.issuer_keys
         known.clear()
         for name, jwks in keys.items():
@@ -124,13 +124,13 @@ class Generations:
         self._runtime.snapshot.forget_customers(None)
 
     def update_directory_validity(self, until: float | None, residency: str = "") -> None:
-        """Set the edge time until which what is told of the directory of a residency counts; None: for ever."""
+        """Set the edge time until which the directory of a residency is valid; None: for ever."""
         validity = self._runtime.key_lookup.validity
         if validity.update(residency, FOREVER if until is None else until):
             self._runtime.snapshot.forget_customers(None)
 
     def update_flags(self, flags: Mapping[str, str], residency: str = "") -> None:
-        """Take over the flags of the directory of a residency, in JSON, by name: who has them is settled anew."""
+        """Take over the flags of a residency's directory, in JSON by name. Each customer's flags are settled again."""
         known = self._runtime.key_lookup.flags.setdefault(residency, {})
         known.clear()
         for name, document in flags.items():
@@ -143,7 +143,10 @@ class Generations:
             self._prepared.snapshot.refresh_flags()
 
     def update_endpoints(self, number: int, endpoints: Services) -> bool:
-        """Take over the endpoints of a configuration, if it is served or prepared; return whether it is served."""
+        """Take over the endpoints of the current or the prepared configuration.
+
+        Return whether it is the current one.
+        """
         prepared, serving = self._prepared, self._runtime.snapshot
         if number == self.number:
             serving.update_endpoints(endpoints)
@@ -163,16 +166,16 @@ class Generations:
         return False
 
     def on_supervisor_lost(self) -> None:
-        """Let no endpoint stay out for ever: the supervisor is gone, and its last word becomes old."""
+        """Let no endpoint stay out for ever: the supervisor is gone, and its last report becomes old."""
         self._orphaned = True
         now = monotonic()
         for service in self.list_services():
             service.on_supervisor_lost(now)
 
-    # ---- those before
+    # ---- previous ones
 
     def sweep(self) -> None:
-        """Write what previous snapshots have logged, and drop what of theirs nobody needs any more; twice a second."""
+        """Write the logs of previous snapshots, and free what they no longer need; twice a second."""
         if not (self._previous or self._services or self._logs):
             return
         self._previous = [each for each in self._previous if each() is not None]
@@ -184,7 +187,7 @@ class Generations:
             service.dissolve()
 
     def _is_written(self, access: "AccessLog", needed: Sequence[Snapshot]) -> bool:
-        """Write what there is; return whether that was the last of it."""
+        """Write the remaining lines. Return whether those were the last."""
         if any(each.access_log is access for each in needed):
             access.flush()
             over = False
@@ -195,28 +198,28 @@ class Generations:
         return over
 
     def list_access_logs(self) -> list["AccessLog"]:
-        """Return all that are open, that of the snapshot that is served first."""
+        """Return all open access logs, the current snapshot's first."""
         access = self._runtime.snapshot.access_log
         return self._logs if access is None else [access, *self._logs]
 
     def list_services(self) -> list["Service"]:
-        """Return all services that requests may be under way to."""
+        """Return all services that may have active requests."""
         return [*self._runtime.snapshot.services.values(), *self._services]
 
     def count_requests(self) -> int:
-        """Count the requests under way in this worker. A tunnel is none any more, however long it stands."""
+        """Count the active requests in this worker. A tunnel no longer counts as a request."""
         outstanding = sum(each.outstanding for service in self.list_services() for each in service.endpoints)
         return outstanding - self._runtime.connections.tunnels
 
     def report_lost_lines(self, access: "AccessLog") -> None:
-        """Count the lines of an access log that could not be written, and say so."""
+        """Count and log the lines of an access log that could not be written."""
         lost, why = access.take_lost_lines()
         if lost:
             self._runtime.metrics.count_dropped_lines(lost)
             self._log.error("access log lines dropped", str(access.file), lines=lost, why=why)
 
     def list_upstream_tls(self) -> list["ClientTls"]:
-        """Return the TLS settings towards all upstreams that anybody may still ask."""
+        """Return the TLS settings towards all upstreams that may still get requests."""
         contexts = {id(each): each for snapshot in self._list_snapshots() for each in snapshot.upstream_tls.values()}
         return list(contexts.values())
 
@@ -230,7 +233,7 @@ class Generations:
                 yield snapshot
 
     def _retire(self, snapshot: Snapshot) -> None:
-        """Let go of what a snapshot alone has: no request begins with it any more."""
+        """Free what only this snapshot uses: no request begins with it any more."""
         serving = self._runtime.snapshot
         known = snapshot.retire()
         if known:

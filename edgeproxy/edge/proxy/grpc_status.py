@@ -1,7 +1,8 @@
-"""What gRPC clients are told where the edge answers itself, and for how long they wait (gRPC over HTTP/2).
+"""The edge's own answers to gRPC clients, and the timeouts of their calls (gRPC over HTTP/2).
 
-A gRPC client reads the status of a call from `grpc-status`; of an answer without one it knows little more than that the
-call has failed. So the edge's own answers to calls are 200 with that field, in one block ("Trailers-Only").
+A gRPC client reads the status of a call from `grpc-status`. From an answer without that field it learns little more
+than that the call has failed. So the edge's own answers to calls are 200 with that field, in one block
+("Trailers-Only").
 """
 
 import re
@@ -16,7 +17,7 @@ from edgeproxy.edge.http1.grammar import parse_field_name
 CONTENT_TYPE: Final = b"application/grpc"
 
 GRPC_ANSWER: Final = re.compile(rb"(?i)\r\ncontent-type:[ \t]*application/grpc[ \t]*[+;\r]")
-"""The line of an answer's head by which it is one of gRPC, with any encoding of messages. gRPC-Web has another form."""
+"""The line that marks the head of a gRPC answer, with any encoding of messages. gRPC-Web has another form."""
 
 UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, PERMISSION_DENIED = 2, 3, 4, 7
 RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE, UNAUTHENTICATED = 8, 12, 14, 16
@@ -50,7 +51,9 @@ CODES: Final = {
 """The status of a call by the status of the edge's answer."""
 
 UNESCAPED: Final = " !#$&'()*+,/:;=?@[]<>^`{|}\"\\"
-"""What stands for itself in `grpc-message`, beside letters, digits and `-._~`: ASCII but for the percent sign."""
+"""The characters that need no escape in `grpc-message`, beside letters, digits and `-._~`: ASCII without the percent
+sign.
+"""
 
 OF_BODIES: Final = frozenset((b"content-type", b"content-length", b"connection"))
 
@@ -65,19 +68,19 @@ def is_grpc(lines: bytes) -> bool:
 
 
 def is_grpc_answer(head: bytes) -> bool:
-    """Return whether the head of an answer is one of gRPC: its status line, and lines with their CRLF."""
+    """Return whether this head of an answer is gRPC: its status line, and lines with their CRLF."""
     return GRPC_ANSWER.search(head) is not None
 
 
 def parse_timeout(lines: bytes) -> float | None:
-    """Return the seconds for which a caller waits; None where it says nothing of that, or nothing that is valid."""
+    """Return the seconds for which a caller waits; None if it states no valid timeout."""
     value = find_value(lines, b"grpc-timeout")
     match = None if value is None else TIMEOUT.fullmatch(value)
     return None if match is None else int(match[1]) * UNITS[match[2]]
 
 
 def format_refusal(answer: bytes) -> bytes:
-    """Format an answer of the edge's own, in HTTP/1.1, as that to a call: a head alone, with what it says in words."""
+    """Convert an answer of the edge's own from HTTP/1.1 to gRPC: a head alone, with the detail as the message."""
     head, _, body = answer.partition(b"\r\n\r\n")
     status_line, *lines = head.split(b"\r\n")
     problem = orjson.loads(body) if body.startswith(b"{") else {}

@@ -73,7 +73,7 @@ def is_grpc_answer(head: bytes) -> bool:
 
 
 def parse_timeout(lines: bytes) -> float | None:
-    """Return the seconds for which a caller waits; None if it states no valid timeout."""
+    """Return how many seconds a caller waits; None if it states no valid timeout."""
     value = find_value(lines, b"grpc-timeout")
     match = None if value is None else TIMEOUT.fullmatch(value)
     return None if match is None else int(match[1]) * UNITS[match[2]]

@@ -1,6 +1,7 @@
-"""A client's HTTP/2 connection: bytes in, streams out of them, each with an exchange of its own (http2_stream.py).
+"""A client's HTTP/2 connection: it splits input into streams, each with its own exchange (http2_stream.py).
 
-The protocol is that of edge/http2/, without I/O. Here are its socket, what all its streams share, and its end.
+edge/http2/ has the protocol, without I/O. This module has the socket, the state shared by all streams, and the end of
+the connection.
 """
 
 import asyncio
@@ -32,33 +33,33 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.tunnel import Tunnel
 
 HELD_BYTES_MAX: Final = 1 << 20
-"""Bytes of all answers of a connection that wait for windows before each stream has a small share alone: a hundred
-streams would hold a hundred times what one may (CVE-2019-9517)."""
+"""Bytes of all answers of a connection that may wait for windows. Beyond this each stream has only a small share:
+otherwise a hundred streams would hold a hundred times the bound of one (CVE-2019-9517).
+"""
 
 STREAM_BYTES_MAX: Final = 64 << 10
-"""Bytes of an answer that wait for a window before its upstream is read no further."""
+"""Bytes of an answer that may wait for a window before its upstream is paused."""
 
 STREAM_SHARE_BYTES: Final = 16 << 10
-"""The same where all answers together hold much. A stream that takes its answer gets on with it, whatever others do."""
+"""The same bound while all answers together hold much. A stream whose client reads still makes progress."""
 
 UNSENT_BYTES_MAX: Final = 256 << 10
-"""Bytes that the socket does not take before the client is read no further: heads and answers to pings have no
-window."""
+"""Bytes that the socket may hold before the client is not read any more: heads and answers to pings have no window."""
 
 AHEAD_MAX: Final = 16
-"""Maximum number of requests ahead while turns are long. A request is ahead when it is whole and its answer has not
+"""Maximum number of requests ahead while turns are long. A request is ahead when it is complete and its answer has not
 begun, for at most half a second. A service answers many requests at once, and these answers would delay other clients.
 """
 
 
 class ClientHttp2Connection(Http2Connection):
-    """The protocol of one client's connection, which tells its client what it does."""
+    """The protocol of one client's connection, which reports its actions to the Http2Client."""
 
     __slots__ = ("client",)
     client: "Http2Client | None"
 
     def detach(self) -> None:
-        """Forget the client: the two would hold each other until garbage is collected."""
+        """Forget the client. The two refer to each other, so otherwise only the garbage collector would free them."""
         self.client = None
         self._create_stream = Stream
 
@@ -90,12 +91,12 @@ class Http2Client(Client):
     def __init__(self, runtime: "Runtime", peer: str, subject: bytes, *, secure: bool = False) -> None:
         super().__init__(runtime, peer, subject, secure=secure)
         self._new_streams = 0
-        """Streams that have begun since they were last counted."""
+        """Streams that have begun since the last count."""
         self._last_swept = 0
         """The latest stream at the last sweep."""
         self._account = Account()
         self._late_block = 0, NEVER
-        """The stream of a field block that has not come whole, and the time by which it has to."""
+        """The stream of an incomplete field block, and the time by which the block must be complete."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         writer = self._writer = FrameWriter(transport)
@@ -115,20 +116,20 @@ class Http2Client(Client):
         self.http2.patience.set_scale(TRUSTED_SCALE if self.trusted else 1)
 
     def resolve_forwarded(self, head: "RequestHead") -> "tuple[Address, bytes]":
-        """Return the limits of the address for which a trusted proxy asks, and what its upstream is told of it."""
+        """Return the limits of a trusted proxy's client, and the X-Forwarded lines for its upstream."""
         addresses = self.runtime.snapshot.addresses
         client, lines = addresses.resolve_forwarded(self.peer, head, SCHEMES[self.secure])
         return addresses.get_address(client), lines
 
     def update_configuration(self) -> None:
-        """Take over another configuration, which holds from the next stream on."""
+        """Take over another configuration, which applies from the next stream on."""
         self._apply_configuration()
         if not (self.address.admitted or self.trusted):
             self._shut_down()
 
     @property
     def held_account(self) -> Account | None:
-        """The account of its streams in the memory budget; None of a trusted proxy, which brings many clients."""
+        """The account of its streams in the memory budget; None for a trusted proxy, which carries many clients."""
         return None if self.trusted else self._account
 
     # ---- bytes
@@ -151,7 +152,7 @@ class Http2Client(Client):
 
     @property
     def takes_bulk(self) -> bool:
-        """Whether the client's next bytes are only dropped."""
+        """True if the client's next bytes are only dropped."""
         return self.state > LAST
 
     def describe(self) -> tuple[str, str]:
@@ -159,8 +160,11 @@ class Http2Client(Client):
         return "client over HTTP/2", self.peer
 
     def has_room_for_input(self) -> bool:
-        """Return whether more frames may be read: what they make the edge send is bounded by what the socket takes, and
-        the number of requests ahead is bounded while turns are long."""
+        """Return whether more frames may be read.
+
+        The socket's buffer bounds the output that frames cause. The number of requests ahead is bounded while turns are
+        long.
+        """
         if self.write_paused and self.transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
             return False
         if len(self.http2.streams) <= AHEAD_MAX or self.trusted or not self.runtime.turns.is_crowded():
@@ -181,7 +185,7 @@ class Http2Client(Client):
 
     @property
     def held_bytes_max(self) -> int:
-        """Bytes of an answer that may wait now before its upstream is read no further."""
+        """Bytes of an answer that may wait now before its upstream is paused."""
         return STREAM_BYTES_MAX if self.http2.waiting_bytes <= HELD_BYTES_MAX else STREAM_SHARE_BYTES
 
     # ---- streams
@@ -190,29 +194,29 @@ class Http2Client(Client):
         return [stream for stream in self.http2.streams.values() if isinstance(stream, Http2Stream)]
 
     def on_stream(self, stream: Http2Input) -> None:
-        """Take note of a stream that begins."""
+        """Record a stream that begins."""
         self._new_streams += 1
         self.runtime.connections.streams += 1
         self.runtime.overload.check_clients()
         self.deadline = NEVER
 
     def on_answer(self) -> None:
-        """Read on if enough requests are answered: the answer of one has begun, or its stream is closed."""
+        """Resume reading if enough requests are answered: the answer of one has begun, or its stream is closed."""
         if not (self.reading or (self.backlog is not None and self.backlog.is_queued)):
             self.resume_reading()
 
     def end_later(self, streams: list[Stream]) -> bool:
-        """End the requests of these streams in slices; False if they must end at once."""
+        """End the requests of these streams in slices. Return False if they must end at once."""
         runtime = self.runtime
         return runtime.connections.add_lost(LostStreams(runtime.turns, runtime.connections.lost, streams, self.peer))
 
     def on_stream_reset(self, stream: Http2Input, code: int) -> None:
-        """Take note of a stream that has ended before its answer had, by whomever."""
+        """Count a stream that the client reset before its answer ended."""
         if not self.http2.is_over and stream.number not in self.http2.reset_streams:
             self.runtime.metrics.count_http2_reset("client", format_code(code))
 
     def on_stream_closed(self, stream: Http2Input) -> None:
-        """Take note of a stream that is closed."""
+        """Record a stream that is closed."""
         self.runtime.connections.streams -= 1
         if not self.reading:
             self.on_answer()
@@ -223,7 +227,7 @@ class Http2Client(Client):
                 asyncio.get_running_loop().call_soon(self._close_when_empty)
 
     def sweep(self) -> None:
-        """Give patience back, and count what has come; called twice a second."""
+        """Restore patience, and count new streams; called twice a second."""
         self.http2.sweep()
         # Services that take longer do not answer all requests at once.
         self._last_swept = self.http2.last_stream
@@ -236,8 +240,10 @@ class Http2Client(Client):
             self._new_streams = 0
 
     def _check_partial_block(self) -> None:
-        """Count what has come of a frame or a field block, and end the connection where the block takes too long, as a
-        head does over HTTP/1.1. Nothing else can come meanwhile (RFC 9113 section 4.3)."""
+        """Count the bytes of an incomplete frame or field block. End the connection if the block takes too long.
+
+        A head over HTTP/1.1 has such a timeout as well. Nothing else can come meanwhile (RFC 9113 section 4.3).
+        """
         number, now = self.http2.partial_block, monotonic()
         if number != self._late_block[0]:
             self._late_block = number, now + self.runtime.snapshot.header_timeout
@@ -250,11 +256,11 @@ class Http2Client(Client):
         return super().count_held() + (0 if self.http2.is_over else self.http2.partial_bytes)
 
     def refuse_input(self, refusal: RejectedError) -> None:
-        """End a connection of which too much is held beside its streams."""
+        """End a connection that holds too much beside its streams."""
         self.http2.close(ErrorCode.ENHANCE_YOUR_CALM, refusal.detail)
 
     def list_exchanges(self) -> "tuple[Forwarding, ...]":
-        """List the requests under way."""
+        """List the current requests."""
         return tuple([stream.exchange for stream in self._list_streams() if stream.exchange is not None])
 
     def _list_tunnels(self) -> "list[Tunnel]":
@@ -263,7 +269,7 @@ class Http2Client(Client):
 
     @property
     def tunnel(self) -> "Tunnel | None":
-        """A tunnel that one of its streams is a part of."""
+        """A tunnel of one of its streams."""
         tunnels = self._list_tunnels()
         return tunnels[0] if tunnels else None
 
@@ -274,11 +280,11 @@ class Http2Client(Client):
 
     @property
     def is_event_stream(self) -> bool:
-        """Whether one of the answers under way is a stream of events."""
+        """True if one of the current answers is an event stream."""
         return any(exchange.streams_events for exchange in self.list_exchanges())
 
     def end_event_stream(self) -> None:
-        """End the streams of events under way, as if the upstream had ended them."""
+        """End the current event streams as if the upstream had ended them."""
         for exchange in self.list_exchanges():
             if exchange.streams_events and exchange.server is not None:
                 exchange.server.end_event_stream()
@@ -287,11 +293,11 @@ class Http2Client(Client):
 
     @property
     def has_ended(self) -> bool:
-        """Whether the edge has ended the connection."""
+        """True if the edge has ended the connection."""
         return self.state > LAST
 
     def drain(self) -> None:
-        """Announce the end, and a second later serve no stream but those that have begun (RFC 9113 section 6.8)."""
+        """Announce the end. A second later serve only streams that have begun (RFC 9113 section 6.8)."""
         if self.http2.last_served == STREAM_MASK:
             self.http2.announce_shutdown()
             asyncio.get_running_loop().call_later(LAST_REQUEST_SECONDS, self._shut_down)
@@ -321,7 +327,7 @@ class Http2Client(Client):
         self.close(linger=True)
 
     def eof_received(self) -> bool:
-        # Nobody half-closes a connection of streams: the client leaves.
+        # Clients do not half-close an HTTP/2 connection, so this one leaves.
         self.half_closed = not was_reset(self.transport)
         return False
 

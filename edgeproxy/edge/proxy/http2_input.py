@@ -1,4 +1,4 @@
-"""The request over a stream of HTTP/2: its body, and its windows, which take the place of pausing the socket."""
+"""The request over an HTTP/2 stream: its body, and its windows, which replace pausing of the socket."""
 
 import asyncio
 from typing import TYPE_CHECKING, Protocol
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class StreamsConnection(Protocol):
-    """The connection, as its streams need it; see http2_client.py."""
+    """The interface of the connection to its streams; see http2_client.py."""
 
     runtime: "Runtime"
     transport: asyncio.Transport
@@ -53,36 +53,36 @@ class StreamsConnection(Protocol):
     def has_ended(self) -> bool: ...
 
     def get_certificate(self) -> "ClientCertificate":
-        """Return the certificate that the client has shown."""
+        """Return the client's certificate."""
 
     def resolve_forwarded(self, head: "RequestHead") -> "tuple[Address, bytes]":
-        """Return the limits of the address for which a trusted proxy asks, and what its upstream is told of it."""
+        """Return the limits of a trusted proxy's client, and the X-Forwarded lines for its upstream."""
 
     @property
     def held_bytes_max(self) -> int:
-        """Bytes of an answer that may wait now before its upstream is read no further."""
+        """Bytes of an answer that may wait now before its upstream is paused."""
 
     def on_stream(self, stream: "Http2Input") -> None:
-        """Take note of a stream that begins."""
+        """Record a stream that begins."""
 
     def on_answer(self) -> None:
-        """Take note that the answer of a request has begun."""
+        """Record that the answer of a request has begun."""
 
     def on_stream_reset(self, stream: "Http2Input", code: int) -> None:
-        """Take note of a stream that has ended before its answer had, by whomever."""
+        """Record a stream that was reset before its answer ended, by either side."""
 
     def on_stream_closed(self, stream: "Http2Input") -> None:
-        """Take note of a stream that is closed."""
+        """Record a stream that is closed."""
 
 
 class Http2Input(Stream, ClientInput):
-    """A stream as its client sends it."""
+    """The receiving side of a stream."""
 
     is_http2 = True
 
-    # What most streams never change stands in the class.
+    # Defaults that most streams never change are class attributes.
     _owed_bytes = 0
-    """Bytes of the body for which the client gets no window yet."""
+    """Bytes of the body whose window was not returned to the client yet."""
     _trailers: tuple[bytes, ...] = ()
     _has_oversized_trailers = False
     _websocket_key = b""
@@ -95,7 +95,7 @@ class Http2Input(Stream, ClientInput):
         Stream.__init__(self, number, send_window, receive_window)
         ClientInput.__init__(self, client.runtime)
         self.connection = client
-        # Set and not inherited, as an exchange reads them from a ClientInput, compiled or not.
+        # Copied instead of inherited, because an exchange reads them from a ClientInput, compiled or not.
         self.transport = client.transport
         self.deadline = NEVER
         self.trusted, self.secure = client.trusted, client.secure
@@ -103,7 +103,7 @@ class Http2Input(Stream, ClientInput):
         self.expects_new_head, self.is_outdated = client.expects_new_head, False
         self.changing, self.heads_read = client.changing, client.heads_read
 
-    # ---- whose it is
+    # ---- the client
 
     @property
     def peer(self) -> str:
@@ -111,15 +111,15 @@ class Http2Input(Stream, ClientInput):
         return self.connection.peer
 
     def get_certificate(self) -> "ClientCertificate":
-        """Return the certificate that the client has shown."""
+        """Return the client's certificate."""
         return self.connection.get_certificate()
 
     def apply_forwarded(self, head: "RequestHead") -> None:
-        """Take `address` and `forwarded_lines` from what a trusted proxy says of this request's client."""
+        """Set `address` and `forwarded_lines` from a trusted proxy's fields about this request's client."""
         self.address, self.forwarded_lines = self.connection.resolve_forwarded(head)
 
     def serve_no_more(self) -> None:
-        """Do nothing: what ends a connection of HTTP/1.1 ends a stream in any case."""
+        """Do nothing: a stream serves one request in any case."""
 
     @property
     def held_account(self) -> "Account | None":
@@ -192,11 +192,11 @@ class Http2Input(Stream, ClientInput):
     # ---- flow control of the request
 
     def pause_reading(self) -> None:
-        """Give the client no more window for now."""
+        """Return no window to the client for now."""
         self.reading = False
 
     def resume_reading(self) -> None:
-        """Give the client its window back, unless enough is read ahead, or whoever is to take it takes no more."""
+        """Return the client's window, unless enough is read ahead or the receiver takes no more."""
         if not self.reading and not self.closed and self.has_room_for_input():
             self.reading = True
             self._return_window()

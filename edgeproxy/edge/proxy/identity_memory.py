@@ -1,7 +1,7 @@
-"""The identities that a worker remembers, and their bindings on routes: as many as there is memory for.
+"""The identities that a worker caches, with their bindings on routes, up to a bound of memory.
 
-Who was not seen for longest is forgotten first. That loses nothing, as counts are in the tables: the next request looks
-the key up again.
+The identity that was unused longest is dropped first. Nothing is lost, because counts are in the tables: the next
+request looks the key up again.
 """
 
 from collections import OrderedDict
@@ -11,12 +11,13 @@ from typing import Generic, Protocol, TypeVar
 from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
 
 BINDING_BYTES = 5120
-"""Bytes of a customer on a route, with the name, the key, and all that counts. A test measures them
-(tests/edge/proxy/test_identity_memory.py)."""
+"""Bytes of a customer on a route, with the name, the key, and all counters. A test measures them
+(tests/edge/proxy/test_identity_memory.py).
+"""
 
 
 class RouteBindings(dict[Route, RouteBinding]):
-    """An identity's binding on each route, made when first used.
+    """An identity's binding on each route, created at first use.
 
     A route that it may not use raises RejectedError every time.
     """
@@ -37,14 +38,14 @@ class RouteBindings(dict[Route, RouteBinding]):
 
 
 class Memory(Protocol):
-    """What bindings count for."""
+    """The memory that bindings count for."""
 
     def add_binding(self) -> None:
         """Count one more binding of an identity that has one."""
 
 
 class BoundIdentity(Protocol):
-    """An identity, as far as its memory knows it."""
+    """The interface of an identity to its memory."""
 
     bindings: RouteBindings
 
@@ -54,19 +55,19 @@ Who = TypeVar("Who", bound=BoundIdentity)
 
 
 class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
-    """Key -> identity, the one unused longest first: who uses one moves it to the end."""
+    """Identities by key, the longest unused first. A user of an identity moves it to the end."""
 
     def __init__(self, bytes_max: int) -> None:
-        """`bytes_max` are for all bindings together, and at least those of one."""
+        """`bytes_max` is the bound for all bindings together. One binding always fits."""
         super().__init__()
         self._most = max(1, bytes_max // BINDING_BYTES)
         self._further = 0
         """Bindings beyond the first of each identity."""
         self.evicted = 0
-        """Identities that were forgotten as there was no more memory."""
+        """Identities that were dropped for lack of memory."""
 
     def remember(self, key: K, identity: Who) -> None:
-        """Remember an identity, in the place of another of that key, and forget others where there is no room."""
+        """Cache an identity, replace an earlier one of that key, and drop others if the memory is full."""
         before = self.get(key)
         if before is not identity:
             if before is not None:
@@ -83,11 +84,11 @@ class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
         self._make_room()
 
     def forget(self, key: K) -> None:
-        """Forget an identity."""
+        """Drop an identity."""
         self._release(self.pop(key))
 
     def clear_bindings(self) -> None:
-        """Forget all bindings, and no identity."""
+        """Drop all bindings but no identity."""
         for identity in self.values():
             identity.bindings.clear()
         self._further = 0
@@ -104,7 +105,7 @@ class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
 
 
 def replace_bindings(identity: BoundIdentity, bindings: RouteBindings) -> None:
-    """Give an identity, which may be remembered, other bindings, of which none has been used."""
+    """Replace the bindings of an identity, which may be cached, with unused ones."""
     memory = identity.bindings.memory
     if isinstance(memory, IdentityMemory):
         memory._further -= max(0, len(identity.bindings) - 1)

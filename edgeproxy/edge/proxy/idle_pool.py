@@ -1,6 +1,6 @@
 """The idle connections to one endpoint, kept for the next requests.
 
-Pure: opening and closing connections is left to the caller. Times are seconds of the monotonic clock.
+Pure: the caller opens and closes connections. Times are monotonic seconds.
 """
 
 from collections.abc import Sequence
@@ -19,23 +19,22 @@ class IdlePool:
 
     def __init__(self, max_idle_connections: int) -> None:
         self.max_idle_connections = max_idle_connections
-        # Last in, first out: the connection used last is the one least likely to have been closed meanwhile,
-        # and the others are left to grow old and be closed.
+        # Last in, first out: the connection used last is the least likely to have been closed meanwhile. The others
+        # grow old and are closed.
         self.idle: list[Any] = []
-        """Connections to the upstream, as an exchange needs them (`UpstreamSide`)."""
+        """Connections to the upstream, with the interface that an exchange uses (`UpstreamSide`)."""
         self.idle_lifetime = IdleLifetime()
-        """The time for which the endpoint itself keeps them."""
+        """The estimated idle timeout of the endpoint itself."""
 
     def release(self, server: "IdleConnection") -> bool:
-        """Keep an idle connection for later; False where enough are kept, and the caller closes it."""
+        """Keep an idle connection for later. Return False if the pool is full; then the caller closes it."""
         if len(self.idle) >= self.max_idle_connections:
             return False
         self.idle.append(server)
         return True
 
     def forget(self, server: "IdleConnection") -> bool:
-        """Forget an idle connection that is closed or closing, lest anybody is given it; False where nobody would have
-        been."""
+        """Remove an idle connection that is closed or closing. Return False if it was not in the pool."""
         try:
             self.idle.remove(server)
         except ValueError:
@@ -48,7 +47,7 @@ class IdlePool:
         self.idle_lifetime.record_close(now - since, now, oldest)
 
     def limit_idle(self, idle_timeout: float, now: float) -> None:
-        """Keep no connection until the other side closes it, before `idle_timeout`; called twice a second."""
+        """Close idle connections before the other side does, and before `idle_timeout`; called twice a second."""
         self.idle_lifetime.sweep(now)
         if self.idle:
             self.idle_lifetime.record_open(now - self.idle[0].idle_since)
@@ -58,6 +57,6 @@ class IdlePool:
                 server.limit_idle(seconds)
 
     def drain(self) -> "Sequence[IdleConnection]":
-        """Keep no connection from now on: nothing new is sent. Return those that were idle, to be closed."""
+        """Keep no connection from now on. Return the idle ones, for closing."""
         idle, self.idle, self.max_idle_connections = self.idle, [], 0
         return idle

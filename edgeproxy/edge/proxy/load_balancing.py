@@ -1,8 +1,8 @@
-"""The choice of two: pairs of endpoints, drawn in advance, for drawing each anew costs more than the choice.
+"""The choice of two: pairs of endpoints, drawn in advance, because drawing costs more than choosing.
 
-Of a pair the less loaded one is taken (Mitzenmacher 2001), and of equals the first drawn. So the first of the pairs are
-in proportion to the weights, exactly as far as whole numbers go: where all keep up, a service is shared by weight
-alone.
+The less loaded endpoint of a pair is chosen (Mitzenmacher 2001), or the first one if both are equal. The first ones are
+in proportion to the weights, as exactly as integers allow. So if all endpoints keep up, the weights alone decide the
+shares.
 """
 
 import random
@@ -12,11 +12,12 @@ from math import ceil, gcd, isqrt
 from typing import Protocol, TypeVar
 
 PAIRS_MIN = 509
-"""Pairs drawn for a service of few endpoints. There are always a prime number of them, so that no rhythm of requests
-falls in step with them."""
+"""Pairs drawn for a service of few endpoints. Their number is always prime, so that no rhythm of requests falls in step
+with them.
+"""
 
 PAIRS_MAX = 4093
-"""Pairs drawn where the weights are many and different; they then agree with them to so fine a part."""
+"""Pairs drawn for many different weights; the shares then match the weights to this precision."""
 
 
 class Weighted(Protocol):
@@ -30,15 +31,16 @@ WeightedT = TypeVar("WeightedT", bound=Weighted)
 
 
 def draw_pairs(among: Sequence[WeightedT], chance: random.Random) -> list[tuple[WeightedT, WeightedT]]:
-    """Draw pairs of two different ones, by weight without replacement; of one alone the pair with itself.
+    """Draw pairs of two different objects, by weight without replacement; a single one is paired with itself.
 
-    Takes about 0.5 µs a pair, however many there are to draw from; `among` must not be empty.
+    Takes about 0.5 µs per pair for any number of objects. `among` must not be empty.
     """
     if len(among) == 1:
         return [(among[0], among[0])]
     shares = compute_slots([one.weight for one in among], chance.random())
     size = sum(shares)
-    # Everybody's slots lie side by side, twice over: those of all others are the ones that follow.
+    # Each object's slots are adjacent, and the table is doubled: so the slots after an object's own are those of all
+    # others.
     table = [one for one, share in zip(among, shares, strict=True) for _ in range(share)] * 2
     ends = accumulate(shares)
     first = [
@@ -52,14 +54,14 @@ def draw_pairs(among: Sequence[WeightedT], chance: random.Random) -> list[tuple[
 def compute_slots(weights: Sequence[int], offset: float) -> list[int]:
     """Return how many of the pairs begin with each, in proportion to the weights: within one of the exact number.
 
-    `offset` (0 to 1) decides for whom that is one more, so that over many draws everybody gets the exact share
-    (systematic sampling, Madow 1949).
+    `offset` (0 to 1) decides which objects get one more, so that over many draws each gets its exact share (systematic
+    sampling, Madow 1949).
     """
     whole = sum(weights)
     total = whole // gcd(*weights)
     least = total * ceil(PAIRS_MIN / total)
     size = find_prime(least) if least < PAIRS_MAX else PAIRS_MAX
-    # In whole numbers: an offset next to 1 would be rounded up, to one pair too many.
+    # In integers: an offset next to 1 would be rounded up, to one pair too many.
     shift = int(offset * whole)
     edges = [(edge * size + shift) // whole for edge in accumulate(weights, initial=0)]
     return [after - before for before, after in pairwise(edges)]
@@ -73,7 +75,9 @@ def find_prime(least: int) -> int:
 
 
 def compute_tiers(regions: Sequence[str | None], own: str) -> list[int]:
-    """Return how far away each endpoint is, from the regions of all: 0 for the own one or none, then as first
-    listed."""
+    """Return the distance of each endpoint, from the regions of all.
+
+    It is 0 for the own region or none; other regions count up in the order of their first listing.
+    """
     others = list(dict.fromkeys(region for region in regions if region not in (None, own)))
     return [0 if region in (None, own) else 1 + others.index(region) for region in regions]

@@ -9,7 +9,7 @@ from edgeproxy.edge.limits.limit_set import ImpossibleCost
 
 
 class LocalReply(NamedTuple):
-    """An answer, and what the access log says of it: the bytes of its body, and why it was given."""
+    """An answer, with the size of its body and its reason for the access log."""
 
     status: int
     data: bytes
@@ -30,8 +30,8 @@ def format_local_reply(
 ) -> LocalReply:
     """Format the answer to a request that an upstream failed or a rule refused.
 
-    `date`, `limits` (RateLimit and what else limits have to say) and `own_fields` (the region, security fields, and
-    whose pages may see it) are lines with their CRLF, or nothing. `error_bodies`: None where errors are problems.
+    `date`, `limits` (RateLimit and other fields of limits) and `own_fields` (region, security and CORS fields) are
+    lines with their CRLF, or empty. `error_bodies`: None if errors are problem details.
     """
     if isinstance(reason, UpstreamError):
         # 502, 503 or 504, with the reason in Proxy-Status (RFC 9209).
@@ -60,5 +60,5 @@ def compute_body_size(answer: bytes) -> int:
 
 
 def describe_impossible_cost(limit: ImpossibleCost) -> str:
-    """Return the first sentence of a 429 after which no retry can succeed."""
+    """Return the first sentence of a 429 for a request that no retry can help."""
     return f"Such a request counts for {limit.cost}, and {limit.name} never lets more than {limit.most} pass"

@@ -1,7 +1,7 @@
-"""A file that lines are appended to by a thread of its own, so that whoever has lines never waits for a disk.
+"""A log file with its own thread, so that writers of lines never wait for a disk.
 
-Several processes may append to one file: each holds its lock while it writes, so lines are whole whatever happens. A
-file that was moved or removed is made anew. What cannot be written is dropped, and counted.
+Several processes may append to one file. Each holds the file's lock while it writes, so lines are always whole. A file
+that was moved or removed is created again. Lines that cannot be written are dropped and counted.
 """
 
 import errno
@@ -15,13 +15,13 @@ from queue import SimpleQueue
 from threading import Thread
 
 WAITING_BYTES_MAX = 8 << 20
-"""Bytes that may wait to be written; what comes when so many do is dropped."""
+"""Bytes that may wait to be written; further lines are dropped."""
 
 FILE_MODE = 0o640
-"""The mode of a file that is created: who asked for what is not everybody's business."""
+"""The mode of a created file: the requests of customers are not for every user to read."""
 
 STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
-"""Files that are open already. Where they are sockets, as under systemd, they could not be opened by their names."""
+"""Files that are open already. If they are sockets, as under systemd, they cannot be opened by name."""
 
 OPENED = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -29,7 +29,7 @@ TOO_SLOW = "it takes lines more slowly than they come"
 
 
 class LogFile:
-    """A file that is appended to. Its methods are called by one thread; another one writes what they hand over."""
+    """A file to append to. One thread calls the methods; another one writes."""
 
     def __init__(self, path: Path) -> None:
         self._batches: SimpleQueue[bytes | None] = SimpleQueue()
@@ -39,7 +39,7 @@ class LogFile:
         self._handed_bytes = self._handed_lines = self._dropped = self._reported = 0
 
     def write_lines(self, lines: Sequence[bytes]) -> None:
-        """Write these lines, each with its newline, as soon as the file takes them; drop them where too many wait."""
+        """Write these lines, each with its newline, as soon as the file takes them. Drop them if too many wait."""
         batch = b"".join(lines)
         if self._handed_bytes - self._writer.handled_bytes + len(batch) > WAITING_BYTES_MAX:
             self._dropped += len(lines)
@@ -48,7 +48,7 @@ class LogFile:
         self._handed_lines += len(lines)
         self._batches.put(batch)
         if self._thread is None:
-            # A daemon: whatever it waits for must not keep the process from ending.
+            # A daemon thread, so that no wait of it keeps the process from ending.
             self._thread = Thread(target=self._writer.run, name="log file", daemon=True)
             self._thread.start()
 
@@ -59,18 +59,18 @@ class LogFile:
         return new, self._writer.why or TOO_SLOW
 
     def finish(self) -> None:
-        """Write what waits, for as long as it takes: nothing more comes. Nobody waits for that, see `is_finished`."""
+        """Write the waiting lines, for as long as it takes; no more come. Does not block, see `is_finished`."""
         if self._thread is not None and not self._ending:
             self._ending = True
             self._batches.put(None)
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing is written any more, after `finish`."""
+        """True once nothing is written any more, after `finish`."""
         return self._thread is None or not self._thread.is_alive()
 
     def close(self, seconds: float) -> None:
-        """Write what waits, for at most so long; what still waits then is lost."""
+        """Write the waiting lines, for at most `seconds`. The rest is lost."""
         if self._thread is not None:
             self.finish()
             self._thread.join(seconds)
@@ -78,13 +78,13 @@ class LogFile:
 
 
 class LogWriter:
-    """The thread's side: takes batches of lines until it is given None. All others only read its attributes."""
+    """The thread's side: takes batches of lines until it gets None. Other threads only read its attributes."""
 
     def __init__(self, path: Path, batches: "SimpleQueue[bytes | None]") -> None:
         self.handled_bytes = self.handled_lines = self.failed_lines = 0
-        """Bytes and lines that are dealt with, and the lines among them that were not written."""
+        """Processed bytes and lines, and the lines among them that were not written."""
         self.why = ""
-        """The reason why the last of those was not."""
+        """The reason for the last failure."""
         self._path = path
         self._stream = STREAMS.get(str(path))
         self._batches = batches
@@ -92,7 +92,7 @@ class LogWriter:
         self._opened: os.stat_result
 
     def run(self) -> None:
-        """Write until there is nothing more to come."""
+        """Write until the queue ends."""
         while (batch := self._batches.get()) is not None:
             whole = 0
             try:
@@ -110,8 +110,7 @@ class LogWriter:
         self._close()
 
     def _open(self) -> None:
-        """Open the file that has this name now: after a rotation it is another one. A FIFO waits here for its
-        reader."""
+        """Open the file of this name, which is another one after a rotation. For a FIFO this waits for its reader."""
         if self._fd >= 0 and (self._stream is not None or is_same_file(self._opened, self._path)):
             return
         self._close()
@@ -124,8 +123,11 @@ class LogWriter:
             self._fd = -1
 
     def _append_locked(self, batch: bytes) -> tuple[int, OSError | None]:
-        """Append under the file's lock; return (bytes of whole lines that are in the file now, what stopped it). No
-        part of a line stays there."""
+        """Append under the file's lock. Return (bytes of whole lines that are in the file now, the error that stopped
+        it).
+
+        No part of a line stays there.
+        """
         fcntl.flock(self._fd, fcntl.LOCK_EX)  # Closing the file unlocks it as well.
         begin = os.fstat(self._fd).st_size
         written, failure = write_all(self._fd, batch)
@@ -136,7 +138,7 @@ class LogWriter:
         return whole, failure
 
     def _append(self, batch: bytes) -> tuple[int, OSError | None]:
-        """Append to what is no ordinary file. A pipe takes whole lines, as long as no piece is too large for it."""
+        """Append to a special file. A pipe keeps lines whole if no piece is too large for it."""
         whole = 0
         for piece in split_for_pipe(batch) if stat.S_ISFIFO(self._opened.st_mode) else (batch,):
             written, failure = write_all(self._fd, piece)
@@ -147,12 +149,12 @@ class LogWriter:
 
 
 def write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:
-    """Write all of this, however long that takes; return (bytes written, what stopped it)."""
+    """Write all data, however long that takes. Return (bytes written, the error that stopped it)."""
     written = 0
     while written < len(data):
         try:
             written += os.write(fd, memoryview(data)[written:])
-        except BlockingIOError:  # A stream that somebody else has made so.
+        except BlockingIOError:  # Another process has made the stream non-blocking.
             select.select((), (fd,), ())
         except OSError as error:
             return written, error
@@ -169,7 +171,7 @@ def split_for_pipe(lines: bytes) -> Iterator[bytes]:
 
 
 def is_same_file(opened: os.stat_result, path: Path) -> bool:
-    """Return whether the file that was opened is the one that has this name."""
+    """Return whether the opened file still has this name."""
     try:
         return os.path.samestat(opened, path.stat())
     except OSError:
@@ -181,7 +183,7 @@ def describe_problem(path: Path) -> str | None:
     if str(path) in STREAMS:
         return None
     try:
-        # Without waiting: nobody may read from a FIFO yet, which is what ENXIO says of one.
+        # Opened without waiting, because a FIFO may have no reader yet: then ENXIO is no problem.
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
     except FileNotFoundError:
         folder = path.parent

@@ -1,7 +1,7 @@
-"""The end of the requests of an HTTP/2 connection that is lost.
+"""The end of the requests of a lost HTTP/2 connection.
 
-Each request closes a connection to an upstream, which takes about 0.2 ms. A client may have a hundred requests under
-way, and many clients can leave at the same moment. So the requests end in slices (turns.py).
+Each request closes a connection to an upstream, which takes about 0.2 ms. A client may have a hundred active requests,
+and many clients can leave at once. So the requests end in slices (turns.py).
 """
 
 from typing import Final
@@ -15,7 +15,8 @@ STREAMS_AT_ONCE: Final = 8
 
 LOST_MAX: Final = 64
 """Maximum number of lost connections that wait for slices. The requests of further ones end at once, so that a flood of
-such connections pays for itself and takes no memory."""
+such connections pays for itself and takes no memory.
+"""
 
 
 class LostStreams:

@@ -1,7 +1,7 @@
-"""The messages of one gRPC call on their way between the edge and a service, and the meters that count them.
+"""The messages of one gRPC call between the edge and a service, and the meters that count them.
 
-Whether a call is one of gRPC its answer says: the service's word, which no caller can bend. So messages of the caller's
-wait for the answer's head to be counted. A call that is sent again counts once, as only one of its streams is answered.
+The service's answer decides whether a call is gRPC, because a caller could lie. So the caller's messages count only
+once the answer's head has come. A repeated call counts once, because only one of its streams is answered.
 """
 
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ class MessageMetering:
         self._request_counters: tuple[Countable, ...] = ()
         self._response_counters: tuple[Countable, ...] = ()
         self._sent_messages = 0
-        """Messages of the caller's before the head of an answer has come."""
+        """The caller's messages before the head of an answer has come."""
 
     def read_request(self, data: bytes) -> None:
         """Count the messages that end in the next piece of the request."""
@@ -31,7 +31,7 @@ class MessageMetering:
         add_count(self._request_counters, count)
 
     def begin_answer(self, inward: "tuple[Countable, ...]", outward: "tuple[Countable, ...]") -> None:
-        """Count what was sent so far, and from here on what comes, of a call that is one of gRPC."""
+        """Count the messages sent so far, and from now on each message, of a call that is gRPC."""
         add_count(inward, self._sent_messages)
         self._request_counters, self._response_counters = inward, outward
 
@@ -42,7 +42,7 @@ class MessageMetering:
 
 
 class MeteredTransport:
-    """A transport to a service whose messages are counted, where meters ask for it."""
+    """A transport to a service whose messages are counted, if meters need it."""
 
     messages: MessageMetering | None = None
 

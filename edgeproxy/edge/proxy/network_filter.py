@@ -1,4 +1,4 @@
-"""Networks that may come: one look-up for an address, however many networks are listed."""
+"""Networks that may connect: one look-up per address for any number of networks."""
 
 import ipaddress
 from bisect import bisect_right
@@ -13,24 +13,24 @@ IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class NetworkFilter:
-    """The addresses that may come, as numbers in ascending order at which it changes whether they may."""
+    """The allowed addresses, as boundaries in ascending order between allowed and denied ones."""
 
     def __init__(self, settings: "Settings") -> None:
         self._changes = {version: compute_boundaries(settings.allow, settings.deny, version) for version in (4, 6)}
 
     def admits(self, address: IP | None) -> bool:
-        """Return whether an address may come; None is one that nobody understood, of which nothing is known."""
+        """Return whether an address is allowed. None, an address that could not be parsed, is not."""
         return address is not None and bool(bisect_right(self._changes[address.version], int(address)) & 1)
 
 
 def compute_boundaries(allow: Iterable[Network] | None, deny: Iterable[Network], version: int) -> list[int]:
-    """Return where the addresses that may come begin and end, in turns."""
+    """Return the beginnings and ends of the allowed ranges, in turn."""
     steps: dict[int, int] = {}
     if allow is None:
         steps[0] = 1
     else:
         _add_weights(steps, allow, version, 1)
-    # More than all networks that allow it can make up for.
+    # More than all networks that allow an address can add up to.
     _add_weights(steps, deny, version, -(1 << 40))
     boundaries: list[int] = []
     depth, open_ = 0, False

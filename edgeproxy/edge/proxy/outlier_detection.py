@@ -1,9 +1,10 @@
 """Passive ejection: an endpoint whose requests keep failing is left out for a while, then tried again.
 
-What counts is what this worker sees of its own requests: faults, and statuses of 500 and above, in a row. Nothing
-is asked of anybody, so it works at once, and for services that nobody probes.
+This worker counts its own failed requests in a row: faults, and statuses of 500 and above. It needs no messages or
+probes, so it works at once for every service.
 
-Where all that are up are left out they are asked all the same, and the first that answers well is back at once.
+If all endpoints that are up are ejected, they still get requests, and the first that answers well is readmitted at
+once.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,10 +14,10 @@ from edgeproxy.edge.proxy.endpoint_states import CHOSEN, EJECTED, UP, EndpointEv
 
 
 class Ejectable(Protocol):
-    """An endpoint as the detector needs it. Times are seconds of the monotonic clock."""
+    """The interface of an endpoint to the detector. Times are monotonic seconds."""
 
     errors: int
-    """Requests in a row that failed."""
+    """Failed requests in a row."""
     ejected_at: float
     """The time of its last ejection."""
     ejected_until: float
@@ -27,16 +28,16 @@ class Ejectable(Protocol):
         """The state of the endpoint in the choice."""
 
     def apply(self, event: EndpointEvent) -> bool:
-        """Go on to the state that follows on this event; True where that is another one."""
+        """Go to the state that follows this event. Return whether the state changed."""
 
 
 EndpointT = TypeVar("EndpointT", bound=Ejectable)
 
 
 class OutlierDetector:
-    """The rule of a service by which endpoints are ejected: for `seconds` after so many `errors` in a row.
+    """A service's rule for ejections: for `seconds` after `errors` errors in a row.
 
-    `ejects_last`: also the only one that is up, as a fallback may be asked instead.
+    `ejects_last`: even the only endpoint that is up, because a fallback may serve instead.
     """
 
     __slots__ = ("_ejects_last", "_errors", "_seconds")
@@ -47,10 +48,11 @@ class OutlierDetector:
         self._ejects_last = ejects_last
 
     def record_failure(self, endpoint: Ejectable, now: float, endpoints: Sequence[Ejectable]) -> bool:
-        """Count a request that failed. True where it ejects the endpoint; as a rule never the only one of `endpoints`
+        """Count a failed request. Return whether it ejects the endpoint; as a rule never the only one of `endpoints`
         that is up.
 
-        What fails while it is out was sent before, or nobody else is there to be asked; neither is news.
+        A failure of an ejected endpoint is ignored: its request was sent before the ejection, or no other endpoint is
+        left.
         """
         if endpoint.state not in CHOSEN:
             return False
@@ -63,14 +65,14 @@ class OutlierDetector:
         return True
 
     def eject(self, endpoint: Ejectable, now: float, event: EndpointEvent) -> None:
-        """Eject an endpoint from now on. Once back, one more error is enough: it has shown nothing yet."""
+        """Eject an endpoint from now on. Once it is back, one more error ejects it again."""
         endpoint.errors = self._errors - 1
         endpoint.ejected_at, endpoint.ejected_until = now, now + self._seconds
         endpoint.apply(event)
 
 
 def end_ejections(endpoints: Iterable[EndpointT], now: float) -> list[EndpointT]:
-    """Let those endpoints in again whose ejection is over; returns them."""
+    """Readmit the endpoints whose ejection is over. Return them."""
     due = [each for each in endpoints if each.state is EJECTED and each.ejected_until <= now]
     for endpoint in due:
         endpoint.apply(EndpointEvent.EJECTION_EXPIRED)

@@ -1,6 +1,6 @@
-"""The edge's own answers to requests: errors, redirects, fixed answers, and what limits refuse.
+"""The edge's own answers to requests: errors, redirects, fixed answers, and refusals by limits.
 
-Each is counted and logged here, as what it is, before it is written; none is ever billed.
+Each is counted and logged here by its kind before it is written; none is ever billed.
 """
 
 from typing import TYPE_CHECKING
@@ -43,7 +43,7 @@ def format_error(exchange: ExchangeRecord, error: EdgeError, *, close: bool) -> 
         limits=exchange.format_rate_fields() + exchange.notes,
         own_fields=_format_own_fields(exchange),
         close=close,
-        # The method is unknown where the fields were refused; the answer to HEAD has no body then either.
+        # If the fields were refused, the method is unknown; the answer to HEAD has no body then either.
         head_only=exchange.method == b"HEAD" or (not exchange.method and exchange.request_line.startswith(b"HEAD ")),
         error_bodies=_find_error_bodies(exchange),
     )
@@ -62,9 +62,9 @@ def format_error(exchange: ExchangeRecord, error: EdgeError, *, close: bool) -> 
 
 
 def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, close: bool) -> bytes:
-    """Format the answer to a request for which a limit has no room: 429, or 402 where prepaid credits are spent.
+    """Format the answer to a request that a limit refuses: 429, or 402 if prepaid credits are spent.
 
-    Retry-After is never earlier than when a retry can succeed.
+    A retry before the time in Retry-After cannot succeed.
     """
     exhausted, snapshot, binding = exchange.exhausted_policies, exchange.snapshot, exchange.binding
     denial = compute_gate_denial(limit_set, exhausted) if exhausted else compute_denial(limit_set, exchange.now)
@@ -78,7 +78,7 @@ def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, close: bool) -
     if binding is None or not is_ordinary:
         names, counters, answer = _format_refusal(exchange, limit_set, denial, bound, own_fields, error_bodies, close)
     else:
-        # Who does not heed it gets the same a thousand times a second, but for the request id.
+        # A client that ignores it gets an equal answer a thousand times a second, with a new request id each time.
         shown = exchange.shown_policy
         left, tail = (exchange.shown_left, shown.tail(exchange.now)) if shown is bound else (0, b"")
         key = (exchange.runtime.date_line, violated, retry_after, bound, left, tail, own_fields, close)
@@ -111,7 +111,8 @@ def _prepare_refusal(
     close: bool,
 ) -> "tuple[tuple[str, ...], tuple[Countable, ...], bytes, bytes]":
     """Prepare the 429 of a customer on a route: the names of the limits that refuse, the counters of such an answer,
-    and the answer but for its ids (see `message.split_limited`)."""
+    and the answer without its ids (see `message.split_limited`).
+    """
     binding, runtime = exchange.binding, exchange.runtime
     assert binding is not None
     violated, retry_after = denial
@@ -137,7 +138,10 @@ def _format_refusal(
     error_bodies: ErrorBodies | None,
     close: bool,
 ) -> "tuple[tuple[str, ...], tuple[Countable, ...], bytes]":
-    """Format any refusal; return the names of the limits that refuse, the counters of such an answer, and itself."""
+    """Format any refusal.
+
+    Return the names of the limits that refuse, the counters of such an answer, and the answer.
+    """
     binding, runtime = exchange.binding, exchange.runtime
     violated, retry_after = denial
     names = tuple([policy.name for policy in violated])
@@ -168,7 +172,10 @@ def _format_refusal(
 
 
 def record_notes(exchange: ExchangeRecord, noted: AdmissionNotes) -> bytes:
-    """Count what admission noted; return its fields: limits that would have refused, soft quotas that are passed."""
+    """Count the notes of an admission.
+
+    Return its fields: shadow limits that would have refused, exceeded soft quotas.
+    """
     metrics, (_, tier) = exchange.runtime.metrics, exchange.get_labels()
     for shadow in noted.shadows:
         metrics.count_shadow_refusal(tier, shadow.name)
@@ -183,8 +190,7 @@ def record_notes(exchange: ExchangeRecord, noted: AdmissionNotes) -> bytes:
 
 
 def _format_own_fields(exchange: ExchangeRecord) -> bytes:
-    """Format the fields that a configuration adds to the edge's own answers: the region, security fields, and which
-    pages may see the answer."""
+    """Format the fields that a configuration adds to the edge's own answers: region, security and CORS fields."""
     snapshot = exchange.snapshot
     fields = snapshot.own_lines[exchange.is_secure()]
     if not snapshot.has_cors:
@@ -194,7 +200,7 @@ def _format_own_fields(exchange: ExchangeRecord) -> bytes:
 
 
 def _find_error_bodies(exchange: ExchangeRecord) -> ErrorBodies | None:
-    """Return the form of the body of an error; None where it is a problem. What gRPC clients read is made of one."""
+    """Return the form of the body of an error; None if it is problem details, which gRPC statuses are derived from."""
     snapshot = exchange.snapshot
     if not snapshot.has_error_bodies:
         return None
@@ -202,21 +208,23 @@ def _find_error_bodies(exchange: ExchangeRecord) -> ErrorBodies | None:
         error_bodies, lines = exchange.binding.route.error_bodies, exchange.keep
     else:
         route, lines = _find_route(exchange)
-        # No form of errors tells that there is a route which a flag hides.
+        # An error's form must not reveal a route that is hidden by a flag.
         error_bodies = snapshot.error_bodies if route is None or route.is_flagged else route.error_bodies
     return None if error_bodies is None or is_grpc(lines) else error_bodies
 
 
 def _find_cross_origin(exchange: ExchangeRecord) -> "tuple[CrossOrigin | None, bytes | None]":
-    """Return the pages that may see the answer, and the page that asks; None where that is unknown."""
+    """Return the pages that may see the answer, and the page that asks; None for each that is unknown."""
     route, lines = _find_route(exchange)
     cors = exchange.snapshot.cors if route is None else route.cors
     return cors, find_value(lines, ORIGIN)
 
 
 def _find_route(exchange: ExchangeRecord) -> "tuple[Route | None, bytes]":
-    """Return the route that decides what an answer is like, as far as the request tells it, and the lines of the
-    request; None where the configuration's own settings hold."""
+    """Return the route that decides the form of an answer, as far as the request states it, and the request's lines.
+
+    None if the configuration's own settings apply.
+    """
     if exchange.path:
         route = exchange.route or exchange.site.find_nearest(exchange.path, exchange.method)
         return route, exchange.keep

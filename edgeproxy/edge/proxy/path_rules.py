@@ -1,5 +1,4 @@
-"""Paths that are refused though they are well-formed: those by which a route could be passed by, and those that the
-configuration rejects."""
+"""Well-formed paths that are refused: paths that could bypass a route, and paths that the configuration rejects."""
 
 import re
 from typing import TYPE_CHECKING
@@ -24,12 +23,16 @@ class PathRules:
         usual = TARGET.translate(None, b"".join(part for part in self.rejected if len(part) == 1))
         path, query = re.escape(usual.replace(b"?", b"")), re.escape(usual)
         self.usual_line = re.compile(rb"([A-Z-]+) (/[%b]*)(\?[%b]*)? HTTP/1\.1\r\n" % (path, query)).match
-        """The request line that a head begins with: its method, path and query, where their bytes need not be checked,
-        but for escapes and dot segments, which always are; None for any other line."""
+        """Matches the request line at the start of a head, and returns its method, path and query.
+
+        Their bytes need no further check, except for escapes and dot segments, which are always checked. None for any
+        other line.
+        """
 
     def check(self, path: bytes, method: bytes, site: "Site[Route]") -> None:
-        """Raise RejectedError(400) for a resolved path that is rejected, or that is another route's to who unescapes
-        it."""
+        """Raise RejectedError(400) for a normalized path that is rejected, or that belongs to another route when
+        unescaped.
+        """
         for part in self.rejected:
             if part in path:
                 raise RejectedError(400, f"The path has {part.decode()}, which is not accepted here")
@@ -38,14 +41,14 @@ class PathRules:
 
 
 def check_slashes(path: bytes, method: bytes, site: "Site[Route]") -> None:
-    """Raise RejectedError(400) where a server that unescapes slashes would take the path for another route's.
+    """Raise RejectedError(400) if a server that unescapes slashes would take the path for another route's.
 
-    Else whoever may use one route could reach, through it, what another one guards.
+    Otherwise the users of one route could reach, through it, the paths that another route guards.
     """
     try:
         route = site.match(path, method)
     except RejectedError:
-        return  # As will be said in its turn, once the address is charged.
+        return  # The router reports this later, after the address is charged.
     for reading in list_readings(path):
         if find_route(reading, method, site) is not route:
             raise RejectedError(400, "The path has an escaped slash, and would be another route's with a plain one")

@@ -1,6 +1,6 @@
-"""Policies before authentication: what a route asks of a request before anybody's key is looked at.
+"""Policies before authentication: a route's conditions for requests before a key is read.
 
-Most routes ask nothing, and have none.
+Most routes have no conditions, and no policy.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class PreAuthSnapshot(Protocol):
 
 
 class PreAuthRequest(Protocol):
-    """A request as the policy needs it, see `Exchange`."""
+    """The interface of a request to the policy, see `Exchange`."""
 
     method: bytes
     path: bytes
@@ -58,11 +58,11 @@ class PreAuthRequest(Protocol):
     def snapshot(self) -> "PreAuthSnapshot": ...
 
     def is_secure(self) -> bool:
-        """Return whether the client is spoken with over TLS."""
+        """Return whether the client uses TLS."""
 
 
 class PreAuthPolicy:
-    """The policy of one route. `cors`: None where the edge says nothing of other origins."""
+    """The policy of one route. `cors`: None without CORS."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class PreAuthPolicy:
         rules: tuple[Condition, ...],
         count: Callable[[str, str], None],
     ) -> None:
-        """`count` is called with each rule that was about a request, and what was done."""
+        """`count` is called with each rule that matched a request, and the action taken."""
         self._cors = cors
         self._networks = None if settings.networks is None else NetworkFilter(settings.networks)
         self._rules, self._count = [(rule, create_limit(rule)) for rule in rules], count
@@ -80,12 +80,12 @@ class PreAuthPolicy:
         self._prefix = settings.prefix
 
     def __bool__(self) -> bool:
-        """Return whether it asks anything."""
+        """Return whether the policy has any condition."""
         asks = (self._cors, self._redirect, self._respond, self._networks)
         return bool(self._rules) or any(each is not None for each in asks)
 
     def admit(self, request: PreAuthRequest) -> None:
-        """Raise RejectedError where a request does not come in."""
+        """Raise RejectedError if a request is not admitted."""
         if self._networks is not None and not self._networks.admits(parse_ip(request.client.address.text)):
             raise RejectedError(403, "This address may not come here", close=False)
         for rule, limit in self._rules:
@@ -93,7 +93,7 @@ class PreAuthPolicy:
                 self._apply_rule(rule, limit, request)
 
     def answer(self, request: PreAuthRequest) -> None:
-        """Raise DirectResponseError where no upstream is to be asked, and RejectedError where a page may not."""
+        """Raise DirectResponseError if the edge answers itself, and RejectedError if a page may not call."""
         if self._cors is not None:
             check_origin(self._cors, request)
         redirect, respond = self._redirect, self._respond
@@ -107,7 +107,7 @@ class PreAuthPolicy:
             )
 
     def _apply_rule(self, rule: Condition, limit: Rule | None, request: PreAuthRequest) -> None:
-        """Apply a rule that is about a request. Raises RejectedError where the request does not pass."""
+        """Apply a rule that matches a request. Raises RejectedError if the request does not pass."""
         name, action = rule.settings.name, rule.settings.action
         if action == "log":
             about = {"method": request.method.decode(), "path": request.path.decode("ascii", "backslashreplace")}
@@ -128,16 +128,16 @@ class PreAuthPolicy:
 
 
 def create_limit(rule: Condition) -> Rule | None:
-    """Return what a rule lets pass of each address; None where it is no limit."""
+    """Return the rate limit of a rule for each address; None if it has none."""
     rate = rule.settings.rate
     return None if rate is None else Rule(rule.settings.name, rate.count, rate.seconds, scope="rule")
 
 
 def check_origin(cors: CrossOrigin, request: PreAuthRequest) -> None:
-    """Answer a preflight, which browsers send without a key; refuse WebSockets of pages that may not call.
+    """Answer a preflight, which browsers send without a key. Refuse WebSockets of pages that may not call.
 
-    What else such a page asks goes on, as the Fetch standard has it: its browser does not show it the answer. That of
-    a WebSocket it would (RFC 6455 section 10.2).
+    Other requests of such a page go on, as in the Fetch standard: its browser does not show it the answer. A browser
+    does show it the messages of a WebSocket (RFC 6455 section 10.2).
     """
     preflight = is_preflight(request)
     if not preflight and not request.head.upgrade:
@@ -151,8 +151,10 @@ def check_origin(cors: CrossOrigin, request: PreAuthRequest) -> None:
 
 
 def format_own_origin(request: PreAuthRequest) -> bytes:
-    """Format the origin of pages of the host that is asked for, as browsers write it (RFC 6454 section 6.2): of a chain
-    of proxies the first one speaks with the client."""
+    """Format the origin of pages of the requested host, as browsers write it (RFC 6454 section 6.2).
+
+    In a chain of proxies the first one speaks with the client.
+    """
     head = request.head
     host = (head.forwarded_host or head.authority or b"").partition(b",")[0].strip().lower()
     if request.is_secure():
@@ -161,7 +163,7 @@ def format_own_origin(request: PreAuthRequest) -> bytes:
 
 
 def is_preflight(request: PreAuthRequest) -> bool:
-    """Return whether a browser asks what a page may do."""
+    """Return whether this is a preflight request of a browser."""
     return (
         request.method == b"OPTIONS"
         and find_requested_method(request) is not None

@@ -1,6 +1,6 @@
-"""A configuration on its way to being served: as much of a snapshot as can be made beside the requests.
+"""A configuration in preparation: all parts of a snapshot that can be made while requests are served.
 
-It is made in a thread. So nothing here may touch a table, a connection, or anything else that requests change.
+It is made in a thread. So nothing here may touch a table, a connection, or any other object that requests change.
 """
 
 from collections.abc import Mapping
@@ -13,18 +13,19 @@ from edgeproxy.config.edge.settings import EdgeSettings
 
 
 class PreparedConfiguration:
-    """Settings, customers, and how the edge speaks TLS with its upstreams."""
+    """Settings, customers, and the TLS settings towards upstreams."""
 
     def __init__(self, dumped: bytes, serving: "Mapping[str, ClientTls] | None" = None) -> None:
-        """`dumped` is what the supervisor sent. Of `serving`, what is meant the same way again is kept.
+        """`dumped` is the supervisor's message. TLS settings of `serving` that are unchanged are kept.
 
-        Raises TlsFilesError where files of certificates cannot be used.
+        Raises TlsFilesError if certificate files cannot be used.
         """
         self.settings: EdgeSettings
         self.customers: Customers
         self.settings, self.customers = edge_load.restore_settings(dumped)
         self.upstream_tls = create_upstream_tls(self.settings, serving or {})
-        # Once in a process, and here: the first request with a key would wait for the models, the loop for jwt.
+        # Once per process, and here: otherwise the first request with a key would wait for the models, and the loop for
+        # jwt.
         for model in (Customer, Flag, Key, Subscriber):
             model.model_rebuild()
         if self.settings.issuers:
@@ -32,7 +33,7 @@ class PreparedConfiguration:
 
 
 def create_upstream_tls(settings: EdgeSettings, serving: Mapping[str, ClientTls]) -> dict[str, ClientTls]:
-    """Create the TLS settings towards each upstream that has it. Raises TlsFilesError."""
+    """Create the TLS settings towards each upstream that uses TLS. Raises TlsFilesError."""
     outward: dict[str, ClientTls] = {}
     for name, upstream in settings.upstreams.items():
         if any(endpoint.scheme == "https" for endpoint in upstream.endpoints):

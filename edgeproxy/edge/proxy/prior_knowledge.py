@@ -1,8 +1,8 @@
-"""Connections without TLS whose clients may know that HTTP/2 is spoken too, and begin with it (RFC 9113 section 3.3).
+"""Connections without TLS whose clients may know that HTTP/2 is supported, and begin with it (RFC 9113 section 3.3).
 
-Such a client is one of HTTP/1.1 until its first head turns out to be the preface, which no request of HTTP/1.1 is. So
-the others pay nothing for it. Later on a connection the preface is a bad request like any other: a proxy that sends
-requests of several clients over one connection must not let one of them make something else of it.
+Such a connection is treated as HTTP/1.1 until its first head turns out to be the preface, which is no valid HTTP/1.1
+request. So other clients pay nothing for it. Later on a connection the preface is a bad request like any other: a proxy
+that sends requests of several clients over one connection must not let one of them change its protocol.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class PlainClient(Client):
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._first_deadline = self.deadline
-        """The deadline of the first head: any request has another one, so this tells whether there was any."""
+        """The deadline of the first head. Any later request has another one, so this shows whether there was any."""
 
     @property
     def _is_first(self) -> bool:
@@ -42,7 +42,9 @@ class PlainClient(Client):
             self._first_deadline = self.deadline
 
     def hand_over(self, data: bytes) -> bool:
-        """Have a client of HTTP/2 read these bytes again, where they are its first and begin with its preface."""
+        """Let an HTTP/2 client read these bytes again, if they are the connection's first and begin with the
+        preface.
+        """
         if not (data.startswith(PREFACE_HEAD) and self._is_first):
             return False
         transport, self.exchange, self.state = self.transport, None, CLOSED

@@ -1,4 +1,4 @@
-"""API keys in queries, for clients that can set no field: found in a request line, and taken out of it. Pure."""
+"""API keys in queries, for clients that can set no field: found in a request line, and removed from it. Pure."""
 
 from urllib.parse import unquote_to_bytes
 
@@ -8,9 +8,9 @@ VERSION_BYTES = len(b" HTTP/1.1\r\n")
 
 
 def find_key(first: bytes, name: bytes) -> bytes | None:
-    """Return the key in the query of a request line, under the parameter `name`; None where there is no such parameter.
+    """Return the key in the query of a request line, under the parameter `name`; None without that parameter.
 
-    Raises RejectedError(400) where there are several.
+    Raises RejectedError(400) if there are several.
     """
     _, _, query = first[:-VERSION_BYTES].partition(b"?")
     values = [

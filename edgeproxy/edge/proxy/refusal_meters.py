@@ -1,6 +1,6 @@
-"""Meters of refusals by limits, counted by customer and route as usage is, where a meter asks for it.
+"""Meters of refusals by limits, counted by customer and route like usage, if a meter counts them.
 
-Nothing is paid for it by a request that passes. One that is refused pays for a look into a small dictionary.
+A request that passes pays nothing for it. A refused one pays for a look-up in a small dictionary.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ class RefusalMeters:
     __slots__ = ("_counter", "_counters")
 
     def __init__(self, counter: Callable[[str], tuple[Countable, ...]]) -> None:
-        """`counter`: the counters of dimensions as text."""
+        """`counter` returns the counters for dimensions as text."""
         self._counter = counter
         self._counters: dict[tuple[str, bool], tuple[Countable, ...]] = {}
 
     def record_refusal(self, limit: str, *, certain: bool) -> None:
-        """Count a refusal by this limit. `certain`: whether the edge knew of all that counts for it.
+        """Count a refusal by this limit. `certain`: the edge knew everything that counts for it.
 
-        Where the table is busy it is not counted: whoever is refused need not be told something else for that.
+        If the table is busy, the refusal is not counted: the client must still get the refusal and no other error.
         """
         counters = self._counters.get((limit, certain))
         if counters is None:

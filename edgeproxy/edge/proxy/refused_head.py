@@ -28,7 +28,7 @@ class RefusedHead(NamedTuple):
     path: bytes
     """The normalized path, up to the last slash before its first fault."""
     lines: bytes
-    """The field lines that are whole, each with its CRLF."""
+    """The complete field lines, each with its CRLF."""
 
 
 def read_refused_head(data: bytes) -> RefusedHead:

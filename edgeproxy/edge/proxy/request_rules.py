@@ -1,4 +1,4 @@
-"""Rules about single requests, as far as they can be about those of a route."""
+"""Rules about single requests, as far as they apply to requests of one route."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class InspectedRequest(Protocol):
-    """A request as rules look at it, see `Exchange`."""
+    """The interface of a request to rules, see `Exchange`."""
 
     method: bytes
     path: bytes
@@ -22,7 +22,7 @@ class InspectedRequest(Protocol):
 
 
 class Condition:
-    """The requests that a rule is about."""
+    """The requests that a rule matches."""
 
     def __init__(self, settings: "RequestRule") -> None:
         self.settings = settings
@@ -34,7 +34,7 @@ class Condition:
         self._contains = (settings.contains or "").lower().encode()
 
     def matches(self, request: InspectedRequest) -> bool:
-        """Return whether the rule is about a request."""
+        """Return whether the rule matches a request."""
         settings = self.settings
         if settings.path is not None and not self._matches_path(request.path):
             return False
@@ -44,12 +44,12 @@ class Condition:
             return False
         if self._field is None:
             return True
-        # A cookie that holds a key takes the others out of what is kept.
+        # If a cookie holds the key, the other cookies are in `unkeyed` instead of `keep`.
         values = find_values(request.head.unkeyed + request.keep, self._field)
         return any(self._contains in value.lower() for value in values)
 
     def _matches_path(self, path: bytes) -> bool:
-        """Return whether this is the path that is meant, or some server may take it for that one."""
+        """Return whether this is the rule's path, or some server may take it for that one."""
         exact = self._exact
         paths = (path, *list_readings(path))
         if exact is None:
@@ -58,12 +58,12 @@ class Condition:
 
 
 def select_conditions(rules: "Iterable[RequestRule]", path: str) -> tuple[Condition, ...]:
-    """Return the rules that may mean requests on a route with this path."""
+    """Return the rules that may match requests on a route with this path."""
     return tuple(Condition(rule) for rule in rules if rule.path is None or paths_overlap(rule.path, path))
 
 
 def paths_overlap(one: str, other: str) -> bool:
-    """Return whether there is a path that both mean. `/v1/*` means `/v1` too, as it does to the router."""
+    """Return whether some path matches both. `/v1/*` matches `/v1` too, as in the router."""
     if one.endswith("/*") and other.endswith("/*"):
         return one[:-1].startswith(other[:-1]) or other[:-1].startswith(one[:-1])
     if one.endswith("/*"):

@@ -1,4 +1,4 @@
-"""What is recorded of a request that is traced, while it is under way. Few are, so it is an object of its own."""
+"""The record of a traced request in progress. Few requests are traced, so it is an object of its own."""
 
 from random import getrandbits
 from typing import TYPE_CHECKING, Protocol
@@ -19,52 +19,52 @@ GRPC_STATUS = b"grpc-status"
 
 
 class Attempt:
-    """A request sent to an endpoint. Times are of the monotonic clock."""
+    """A request sent to an endpoint. Times are monotonic."""
 
     __slots__ = ("ended", "endpoint", "error", "span_id", "started")
 
     def __init__(self, span_id: bytes, endpoint: "Endpoint", started: float) -> None:
         self.span_id, self.endpoint, self.started = span_id, endpoint, started
         self.ended = 0.0
-        """0 while it is under way."""
+        """0 while it is active."""
         self.error: str | None = None
-        """Why nothing came of it."""
+        """The reason of its failure."""
 
 
 class RequestSpan:
-    """The span of a request, and those of what the edge has done for it. Ids are hex digits."""
+    """The span of a request, and of the edge's attempts for it. Ids are hex digits."""
 
     __slots__ = ("attempts", "decided", "grpc_status", "parent_id", "span_id", "trace_id", "usage")
 
     def __init__(self, trace_id: bytes, span_id: bytes, parent_id: bytes) -> None:
         self.trace_id, self.span_id, self.parent_id = trace_id, span_id, parent_id
         self.decided = 0.0
-        """The time at which it was admitted; 0 where it was refused."""
+        """When it was admitted; 0 if it was refused."""
         self.attempts: list[Attempt] = []
         self.usage: StatedCounts | None = None
-        """What the answer of a model states."""
+        """The usage that a model's answer states."""
         self.grpc_status: bytes | None = None
-        """The status of a call, as its answer says."""
+        """The status of a gRPC call from its answer."""
 
     def retry(self, error: str, span_id: bytes, endpoint: "Endpoint", now: float, message: bytes) -> bytes:
-        """End the attempt under way, which failed, and begin another; return the request with the span of that one."""
+        """End the failed attempt, and begin another. Return the request with the new attempt's span."""
         last = self.attempts[-1]
         last.ended, last.error = now, error
         self.attempts.append(Attempt(span_id, endpoint, now))
         return message.replace(last.span_id, span_id, 1)
 
     def read_fields(self, lines: bytes) -> None:
-        """Take the status of a call from the head of an answer, or from its trailers."""
+        """Read the status of a call from the head of an answer, or from its trailers."""
         self.grpc_status = find_value(lines, GRPC_STATUS) or self.grpc_status
 
 
 def create_span_id() -> bytes:
-    """Create the id of a span that no upstream is told of."""
+    """Create the id of a span that is not sent to any upstream."""
     return b"%016x" % (getrandbits(64) or 1)
 
 
 class PastWaits(Protocol):
-    """What a request has waited for: the state meanwhile, and when each wait began and ended."""
+    """The past waits of a request: the state during each, and when it began and ended."""
 
     periods: list[tuple["State", float, float]]
 
@@ -81,14 +81,14 @@ class TracedClient(Protocol):
 
 
 class TracedRuntime(Protocol):
-    """The clock of a worker, and where its spans go."""
+    """The clock of a worker, and the buffer of its spans."""
 
     offset: float
     spans: "SpanBuffer"
 
 
 class TracedExchange(Protocol):
-    """A request as its spans need it, see `ExchangeRecord`."""
+    """The interface of a request to its spans, see `ExchangeRecord`."""
 
     @property
     def client(self) -> TracedClient: ...
@@ -121,4 +121,4 @@ class TracedExchange(Protocol):
     def shown_policy(self) -> "Policy | None": ...
 
     def is_secure(self) -> bool:
-        """Return whether the client is spoken with over TLS."""
+        """Return whether the client uses TLS."""

@@ -1,7 +1,7 @@
-"""The wait of a request before it can be forwarded: for claims of the hub, for its body, or to hear whose its key is.
+"""The wait of a request before it can be forwarded: for claims of the hub, for its body, or for the owner of its key.
 
-Few requests wait, so what belongs to waiting is an object of its own, made when a request first has to. Each wait has
-an end of its own (claim_waiter.py, key_lookup.py), after which the request is decided anew.
+Few requests wait, so the data of a wait is an object of its own, created at the first wait. Each wait has its own end
+(claim_waiter.py, key_lookup.py). After it the request is decided again.
 """
 
 from typing import TYPE_CHECKING, Final, Protocol
@@ -24,7 +24,7 @@ class PromptBinding(Protocol):
 
     @property
     def prompts(self) -> "PromptReader | None":
-        """What reads the bodies of its requests."""
+        """The reader of its requests' bodies."""
 
 
 class AwaitedRequest(Protocol):
@@ -35,7 +35,7 @@ class AwaitedRequest(Protocol):
 
     @property
     def binding(self) -> PromptBinding | None:
-        """Whose it is."""
+        """The customer on the route."""
 
 
 class Wait:
@@ -46,25 +46,25 @@ class Wait:
     def __init__(self, waiter: "Waiter") -> None:
         self._waiter = waiter
         self.data, self.end = b"", 0
-        """The bytes of the request when it began to wait, as `Exchange.begin` was given them."""
+        """The arguments of `Exchange.begin` when it began to wait: the request's bytes, and the end of its head."""
         self.gate: Gate | None = None
-        """The gate at which it waits for claims."""
+        """The gate where it waits for claims."""
         self.key_digest: bytes | None = None
-        """The digest of the key for whose owner it waits."""
+        """The digest of the key whose owner is being looked up."""
         self.periods: list[tuple[State, float, float]] = []
-        """The waits that are over: the state meanwhile, and when each began and ended."""
+        """The past waits: the state during each, and when it began and ended."""
         self.claims_seconds: float | None = None
-        """Seconds for which it has waited for claims before; None where it never did."""
+        """Seconds that it has waited for claims before; None if it never did."""
 
         self.prompt: Prompt | None = None
-        """What its body tells of what it will take; None while it was not read."""
+        """The amounts that its body states; None while it was not read."""
         self.is_input_full = False
-        """Whether no more of its body is read ahead."""
+        """True if no more of its body is read ahead."""
 
     def read_prompt(self, request: AwaitedRequest, body: bytes) -> bool:
-        """Read the body; return False where it is worth waiting for the rest of it.
+        """Read the body. Return False if the rest of it is worth waiting for.
 
-        That is of one that is long, or does not say how long it is; nor of one whose client waits for 100.
+        The edge does not wait for a long body or one of unknown length, nor for a client that waits for 100.
         """
         head, size = request.head, request.length
         is_waited_for = 0 < size <= PROMPT_BYTES_MAX and not (head.chunked or head.expect)
@@ -76,13 +76,16 @@ class Wait:
         return True
 
     def on_input(self, buffered_bytes: int, body_bytes: int, *, is_full: bool) -> None:
-        """Go on once the body is there, or no more of it is read. `buffered_bytes`: what came while it waited."""
+        """Continue once the body is complete or no more of it is read.
+
+        `buffered_bytes`: the bytes that came during the wait.
+        """
         self.is_input_full = is_full
         if is_full or len(self.data) - self.end - BLANK_BYTES + buffered_bytes >= body_bytes:
             self._waiter.resume()
 
     def end_period(self, state: "State", since: float, now: float) -> bool:
-        """Record that a wait is over; return whether it was for claims of the hub."""
+        """Record that a wait is over. Return whether it was for claims of the hub."""
         self.periods.append((state, since, now))
         was_at_gate = self.gate is not None
         if was_at_gate:
@@ -92,7 +95,7 @@ class Wait:
         return was_at_gate
 
     def leave(self, runtime: "Runtime") -> None:
-        """Wait no longer: the request is over."""
+        """Stop waiting: the request is over."""
         if self.gate is not None:
             runtime.claim_waiter.remove_waiter(self.gate, self._waiter)
             self.gate = None

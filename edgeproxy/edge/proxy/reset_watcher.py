@@ -1,7 +1,7 @@
-"""Clients that have closed their side, watched for the reset that says that they are gone altogether.
+"""Half-closed clients, watched for the reset that shows that they have left altogether.
 
-The loop does not tell of it: at the end of a stream it stops to look at the socket. An epoll of its own does, at once
-and for no event but that, and costs nothing for all other connections.
+The loop does not report it: at the end of a stream it stops watching the socket. A separate epoll reports it, at once
+and without other events, and costs nothing for all other connections.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 class ResetWatcher:
-    """The sockets of one worker that are watched."""
+    """The watched sockets of one worker."""
 
     __slots__ = ("_callbacks", "_epoll")
 
@@ -19,17 +19,17 @@ class ResetWatcher:
         self._callbacks: dict[int, Callable[[], None]] = {}
 
     def watch(self, descriptor: int, on_reset: Callable[[], None]) -> None:
-        """Call `on_reset`, once, when the connection is reset or broken; needs a loop."""
+        """Call `on_reset` once when the connection is reset or broken. Needs a running loop."""
         if self._epoll is None:
             self._epoll = select.epoll()
         if not self._callbacks:
             asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._poll)
-        # Hang-ups and errors are told without being asked for, and nothing else is asked for.
+        # Epoll reports hang-ups and errors without a mask, and the mask asks for nothing else.
         self._epoll.register(descriptor, 0)
         self._callbacks[descriptor] = on_reset
 
     def unwatch(self, descriptor: int) -> None:
-        """Watch a socket no longer, if it is watched; to be called before it is closed."""
+        """Stop watching a socket, if it is watched; to be called before it is closed."""
         if self._callbacks.pop(descriptor, None) is not None:
             assert self._epoll is not None
             self._epoll.unregister(descriptor)

@@ -1,4 +1,7 @@
-"""Response policies: what a route does to the head of an upstream's answer. Most do nothing, and have none."""
+"""Response policies: a route's changes to the head of an upstream's answer.
+
+Most routes change nothing, and have none.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -18,11 +21,11 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.cors import CrossOrigin
 
     class PolicyRequest(CompressibleRequest, AnsweredRequest, Protocol):
-        """A request as policies need it, see `Exchange`."""
+        """The interface of a request to policies, see `Exchange`."""
 
 
 class ResponsePolicy:
-    """The policy of one route. `cors`: None where upstreams speak of other origins themselves."""
+    """The policy of one route. `cors`: None if upstreams send their own CORS fields."""
 
     def __init__(
         self,
@@ -31,7 +34,7 @@ class ResponsePolicy:
         compress: "Compress | None" = None,
         affinity: "Affinity | None" = None,
     ) -> None:
-        """`affinity`: None where the edge sets no cookie that names an endpoint."""
+        """`affinity`: None if the edge sets no cookie that names an endpoint."""
         self._edit = FieldEdit(fields)
         self._compression = None if compress is None else Compression(compress)
         self._cors = cors
@@ -47,7 +50,7 @@ class ResponsePolicy:
         return bool(self._edit) or any(policy is not None for policy in policies)
 
     def apply(self, head: "ResponseHead", request: "PolicyRequest") -> Compressor | None:
-        """Make the head of an answer what the client gets; returns what compresses its content, if it is compressed."""
+        """Change the head of an answer for the client. Return the compressor of its content, if it is compressed."""
         lines = head.keep
         if self._edit:
             lines = self._edit(lines)

@@ -29,16 +29,15 @@ INTERIM_ANSWERS_MAX: Final = 32
 """1xx answers to one request; an upstream that sends more is not answering."""
 
 ALTERED: Final = RequestHead()
-"""The head in the place of a plain one where the route alters the answer's head: the answer is then relayed piece by
-piece."""
+"""Replaces a plain head if the route alters the answer's head. The answer is then relayed piece by piece."""
 
 FORWARDED_HOST: Final = b"x-forwarded-host"
 LOCALHOST: Final = b"localhost"
-"""The authority that an upstream sees of an HTTP/1.0 request for which no host is named."""
+"""The authority that an upstream sees in an HTTP/1.0 request without a host."""
 
 
 class ResponseRelay(ExchangeRecord):
-    """The answer's half of an exchange. What is received counts: each answer is counted before its head is written."""
+    """The answer's half of an exchange. The reception counts: each answer is counted before its head is written."""
 
     __slots__ = ()
 
@@ -47,8 +46,8 @@ class ResponseRelay(ExchangeRecord):
     def respond_whole(self, server: "UpstreamSide[Any]", plain: "PlainResponse", data: bytes, end: int) -> None:
         """Count and write an ordinary answer that came in one read; both connections are free again.
 
-        `data` is all of it, and `end` is where its blank line begins. Most answers come by here, so the steps of
-        `begin_response` and `complete` are written out, and this is longer than a screen.
+        `data` is all of it, and `end` is the position of its blank line. Most answers take this path, so the steps of
+        `begin_response` and `complete` are written out, and the function is longer than a screen.
         """
         client, binding, endpoint = self.client, self.binding, self.endpoint
         assert binding is not None
@@ -81,7 +80,7 @@ class ResponseRelay(ExchangeRecord):
         security_lines = binding.route.security_lines
         if security_lines is not None:
             rate += security_lines[self.is_secure()][flags]
-        # Before the write: a client that takes no more must not stop a connection that is about to be another's.
+        # Before the write: a client that takes no more must not pause a connection that another request may get next.
         self.server = server.exchange = None
         if len(data) - end <= client.copied_bytes_max:
             client.write(b"".join((keep, rate, endpoint.answer_lines, self.rid, data[end:])))
@@ -124,7 +123,7 @@ class ResponseRelay(ExchangeRecord):
     # ---- an answer piece by piece
 
     def begin_response(self, server: "UpstreamSide[Any]", head: "ResponseHead") -> tuple[bytes, bool]:
-        """Count an answer that is relayed piece by piece; return its head for the client, and whether it is chunked."""
+        """Count an answer that is relayed piece by piece. Return its head for the client, and whether it is chunked."""
         client, binding = self.client, self.binding
         assert binding is not None
         self.record_response_start(head.status)
@@ -132,7 +131,7 @@ class ResponseRelay(ExchangeRecord):
         endless = head.length < 0 and not bodiless
         chunked = endless and self.minor == 1 and not client.is_http2
         if client.body is not None:
-            # Answered before the request has ended: what is still to come cannot be told from the next request.
+            # Answered before the end of the request: the rest of its body cannot be told from the next request.
             client.serve_no_more()
             server.reusable = False
         elif self.buffered_body is not None and not self.buffered_body.is_sent:
@@ -161,9 +160,9 @@ class ResponseRelay(ExchangeRecord):
         return self._format_head(head, framing), chunked
 
     def check_websocket(self, status: int) -> None:
-        """Raise UpstreamError where a final answer would pass for an open WebSocket, as any 2xx does over HTTP/2.
+        """Raise UpstreamError if a final answer would look like an open WebSocket, as any 2xx does over HTTP/2.
 
-        Its body would be what comes through (RFC 8441 section 5).
+        Its body would become the messages (RFC 8441 section 5).
         """
         if status < 300 and self.head.upgrade and self.client.is_http2:
             raise UpstreamError("http_upgrade_failed", "The upstream has opened no WebSocket")
@@ -182,9 +181,9 @@ class ResponseRelay(ExchangeRecord):
         client.write(self._format_head(head, offered))
 
     def relay_interim(self, head: "ResponseHead") -> None:
-        """Pass a 1xx answer on at once, to clients that can be sent one (RFC 9110 section 15.2).
+        """Pass a 1xx answer on at once, to clients that support it (RFC 9110 section 15.2).
 
-        Raises UpstreamError where there are too many.
+        Raises UpstreamError if there are too many.
         """
         self.interim_count += 1
         if self.interim_count > INTERIM_ANSWERS_MAX:
@@ -196,7 +195,10 @@ class ResponseRelay(ExchangeRecord):
             self.client.write((keep if metering is None else metering.remove_hidden_fields(keep)) + b"\r\n")
 
     def read_trailers(self, trailers: list[bytes]) -> list[bytes]:
-        """Count what an answer's trailer lines report, each without CRLF; return those that the client is to get."""
+        """Count the values that an answer's trailer lines report.
+
+        Lines have no CRLF. Return the lines for the client.
+        """
         assert self.binding is not None
         if self.span is not None:
             self.span.read_fields(b"".join([b"%b\r\n" % line for line in trailers]))
@@ -215,7 +217,7 @@ class ResponseRelay(ExchangeRecord):
             endpoint.record_failure(self.arrived)
 
     def _count_head(self, head: "ResponseHead") -> None:
-        """Count an answer and what its head reports, and map the references in it."""
+        """Count an answer and the values its head reports, and map the references in it."""
         binding = self.binding
         assert binding is not None
         for counter in binding.status_counters[head.status]:
@@ -227,7 +229,7 @@ class ResponseRelay(ExchangeRecord):
             head.keep = self.map_references(head.keep)
 
     def count_messages(self, inward: "tuple[Countable, ...]", outward: "tuple[Countable, ...]") -> None:
-        """Count the messages of a gRPC call, by direction: from here on, and those of its request that have passed."""
+        """Count the messages of a gRPC call, by direction: those of its request so far, and all from now on."""
         assert self.server is not None
         stream = self.server.transport
         if isinstance(stream, MeteredTransport) and stream.messages is not None:
@@ -246,7 +248,7 @@ class ResponseRelay(ExchangeRecord):
         return b"".join((keep, framing, fields, self.endpoint.answer_lines, self.rid, b"\r\n\r\n"))
 
     def map_references(self, lines: bytes) -> bytes:
-        """Map the references of an answer's head to its service, so that they are what the client has to ask for."""
+        """Convert the references in an answer's head from the service's URLs to the client's."""
         assert self.route is not None
         assert self.endpoint is not None
         mapping = self.route.reverse_mapping
@@ -256,14 +258,14 @@ class ResponseRelay(ExchangeRecord):
         if requested:
             authority = requested[0].partition(b",")[0].strip()
             return lines if mapping is None else mapping.apply(lines, authority, self.endpoint.authorities)
-        # The service may say the name that was made up for it, which nobody asked for.
+        # The service may repeat the authority that the edge made up, which no client requested.
         return (mapping or SAME).apply(lines, None, (*self.endpoint.authorities, LOCALHOST))
 
     def remove_legacy_fields(self, head: bytes) -> bytes:
-        """Remove an upstream's limit fields of old from its head, where the edge sends its own."""
+        """Remove an upstream's legacy limit fields from its head if the edge sends its own."""
         return head if self.shown_policy is None else remove_legacy(head)
 
-    # ---- what the answer may be
+    # ---- properties of the answer
 
     def is_bodiless(self, status: int) -> bool:
         """Return whether an answer of this status has no body, whatever its fields say (RFC 9112 section 6.3)."""
@@ -276,11 +278,11 @@ class ResponseRelay(ExchangeRecord):
         return tuple(protocol for protocol in self.head.upgrade if protocol in route.protocols)
 
     def get_probe(self) -> bytes:
-        """Return bytes without a meaning that the client may be sent at this moment; empty where there are none.
+        """Return bytes without a meaning that the client may get at this moment; empty if there are none.
 
-        Before an answer that is 100, which every client of HTTP/1.1 must understand, asked for or not (RFC 9110
-        section 15.2). Between two chunks it is a zero, with which the size of the next may begin (RFC 9112
-        section 7.1).
+        Before an answer these are a 100, which every HTTP/1.1 client must understand even unasked (RFC 9110 section
+        15.2). Between two chunks they are a zero, which the size of the next chunk may begin with (RFC 9112 section
+        7.1).
         """
         if not self.has_begun_response:
             return message.CONTINUE if self.minor else b""
@@ -290,14 +292,14 @@ class ResponseRelay(ExchangeRecord):
 
     def complete(self) -> None:
         """End an exchange whose answer has gone out whole, piece by piece."""
-        # Once the head has gone up, a piecewise answer takes the time that its upstream takes.
+        # Once the head is sent, the rest of a piecewise answer takes the upstream's time.
         own_seconds = self.sent_at - self.started - self.waiting_seconds
         assert self.route is not None
         self.route.record_times(monotonic() - self.started, own_seconds, self.arrived - self.sent_at)
         self._end_well()
 
     def end_tunnel(self) -> None:
-        """End a tunnel whose upstream has closed its side. How long it stood says nothing of how long requests take."""
+        """End a tunnel whose upstream has closed its side. Its duration is not a time of requests."""
         self.server = None
         self._end_well()
 
@@ -308,7 +310,7 @@ class ResponseRelay(ExchangeRecord):
         self.client.serve_next()
 
     def record_success(self) -> None:
-        """Record that the endpoint did well, if it has answered at all."""
+        """Record that the endpoint succeeded, if it has answered at all."""
         if self.has_begun_response and self.status < 500:
             assert self.endpoint is not None
             self.endpoint.record_success(self.sent_at)

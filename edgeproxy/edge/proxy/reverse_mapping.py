@@ -1,8 +1,7 @@
-"""The way back of `strip` and `prefix`: paths in answers, as clients have to ask for them.
+"""The way back of `strip` and `prefix`: paths in answers become the paths that clients request.
 
-An upstream whose paths are rewritten knows none of its clients' paths. What it says of its own is mapped as nginx's
-proxy_redirect and proxy_cookie_path and Apache's ProxyPassReverse do it. Pure functions of what came and what is
-configured.
+An upstream with rewritten paths does not know its clients' paths. Its own references are mapped as by nginx's
+proxy_redirect and proxy_cookie_path and by Apache's ProxyPassReverse. Pure functions of answers and configuration.
 """
 
 import re
@@ -16,20 +15,21 @@ if TYPE_CHECKING:
     from edgeproxy.config.edge.rewrites import Rewrite
 
 PLACE: Final = re.compile(rb"(?:(?:(https?):)?//([^/?#]*))?(/[^?#]*)?([?#].*)?", re.IGNORECASE)
-"""The pattern of a reference that begins with a scheme, an authority or a path from the root: what others mean is right
-as it is."""
+"""The pattern of a reference that begins with a scheme, an authority or a path from the root. Other references are
+relative and right unchanged.
+"""
 
 ODD: Final = re.compile(rb"[\x00-\x20\x7f\\]")
 """Bytes that a reference cannot have. Browsers drop some of them, and take others for a slash."""
 
 REFRESH: Final = re.compile(rb"([0-9.]+[ \t]*[;,][ \t]*(?:url[ \t]*=[ \t]*)?(['\"]?))(.*)", re.IGNORECASE)
-"""Seconds, and a place, which may stand between quotes."""
+"""Seconds, and a URL, which may be in quotes."""
 
 PORTS: Final = {b"http": b":80", b"https": b":443"}
 
 
 class ReverseMapping:
-    """The mapping of one route, whose clients' paths begin with `public` where its upstream's begin with `inner`."""
+    """The mapping of one route: its clients' paths begin with `public`, and its upstream's with `inner`."""
 
     __slots__ = ("_cookies", "_inner", "_locations", "_public")
 
@@ -37,17 +37,18 @@ class ReverseMapping:
         self._public, self._inner = public.encode(), inner.encode()
         self._locations = locations
         self._cookies = cookies and bool(public)
-        """Whether cookies are mapped. Without `public` they would be sent to more than they are now, and maybe to other
-        services."""
+        """True if cookies are mapped. Without `public`, clients would send them for more paths than now, maybe to other
+        services.
+        """
 
     def __bool__(self) -> bool:
         """Return whether it changes anything."""
         return self._public != self._inner and (self._locations or self._cookies)
 
     def apply(self, lines: bytes, authority: bytes | None, own: Collection[bytes]) -> bytes:
-        """Return the head of an answer, without its blank line, as the client is to get it.
+        """Return the head of an answer, without its blank line, for the client.
 
-        `authority`: the one that the client asked for; `own`: those by which the edge asks the service.
+        `authority` is the one that the client requested; `own` are those of the edge's requests to the service.
         """
         return b"".join([self._map_line(line, authority, own) + b"\r\n" for line in lines.split(b"\r\n")[:-1]])
 
@@ -68,7 +69,7 @@ class ReverseMapping:
         return line if mapped == value else b"%b: %b" % (name, mapped)
 
     def map_reference(self, value: bytes, requested: bytes | None, own: Collection[bytes]) -> bytes:
-        """Return where a reference leads. One of another host stays as it is."""
+        """Return the mapped reference. A reference to another host stays unchanged."""
         match = PLACE.fullmatch(value)
         if match is None or ODD.search(value):
             return value
@@ -87,10 +88,9 @@ class ReverseMapping:
         return value if mapped is None else before + mapped + (rest or b"")
 
     def map_path(self, path: bytes) -> bytes | None:
-        """Return a path of the upstream's as clients ask for it; None where they cannot.
+        """Return an upstream's path as clients request it; None if they cannot.
 
-        A service may have been told by which path it is reached, and say it. Where a path may be meant in both ways,
-        the longer beginning counts.
+        A service may know its public path and send that. If a path fits both readings, the longer beginning wins.
         """
         public, inner = self._public, self._inner
         is_inner = _is_below(path, inner)
@@ -103,7 +103,7 @@ class ReverseMapping:
         return public + rest if public else b"/" + rest.lstrip(b"/")
 
     def map_refresh(self, value: bytes, authority: bytes | None, own: Collection[bytes]) -> bytes:
-        """Return the value of Refresh."""
+        """Return the mapped value of Refresh."""
         match = REFRESH.fullmatch(value)
         if match is None:
             return value
@@ -112,7 +112,10 @@ class ReverseMapping:
         return before + self.map_reference(place, authority, own) + quote + behind
 
     def map_cookie(self, value: bytes) -> bytes:
-        """Return the value of Set-Cookie. A cookie that must be for all paths stays so (RFC 6265bis 4.1.3.2)."""
+        """Return the mapped value of Set-Cookie.
+
+        A cookie that must have the root path keeps it (RFC 6265bis 4.1.3.2).
+        """
         if value[:7].lower() == b"__host-":
             return value
         first, *attributes = value.split(b";")
@@ -123,7 +126,7 @@ class ReverseMapping:
         path = value.strip(OWS)
         if name.strip(OWS).lower() != b"path" or not path.startswith(b"/"):
             return attribute
-        # What is for all that the service has, or more, is for all that clients reach of it.
+        # A path for the whole service, or more, becomes the path of everything that clients reach of it.
         mapped = self._public if _is_below(self._inner, path.rstrip(b"/")) else self.map_path(path)
         return attribute if mapped is None else b"%b=%b" % (name, mapped)
 
@@ -133,7 +136,7 @@ SAME: Final = ReverseMapping("", "")
 
 
 def create_reverse_mapping(rewrite: "Rewrite", base: str) -> ReverseMapping | None:
-    """Return the mapping of a route of a prefix; None where there is nothing to map. `base` as for a Rewriter."""
+    """Return the mapping of a route of a prefix; None if there is nothing to map. `base` as for a Rewriter."""
     inner = base + (rewrite.prefix or "")
     made = ReverseMapping(rewrite.strip or "", inner, locations=rewrite.locations, cookies=rewrite.cookies)
     return made or None

@@ -1,7 +1,7 @@
-"""The end of what is under way for a key that is revoked, as it would not have begun.
+"""The end of open requests of a revoked key, with the error that a new request would get.
 
-Whenever something of a customer of the directory has changed, the supervisor is asked anew for the keys of the
-requests, streams and tunnels that are open for that customer. Nothing of this costs a request anything.
+After each change of directory customers, the supervisor is asked again for the keys of their open requests, streams and
+tunnels. This costs requests nothing.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.runtime import Runtime
 
 RETRY_SECONDS = 0.25
-"""Seconds until it is asked again where nobody could tell."""
+"""Seconds until the next look-up if the last one gave no answer."""
 RETRIES_MAX = 40
-"""Times that this is done: while the supervisor is gone nobody knows that anything was revoked."""
+"""Maximum number of look-ups. While the supervisor is gone, a revocation is unknown."""
 CLOSE_SECONDS = 1.0
 """Seconds that both sides of a WebSocket have to close it."""
 ENDING = (401, 402, 403)
-"""Statuses with which a new request would be refused for who sends it."""
+"""Statuses of refusals because of the sender."""
 
 
 def recheck_customers(runtime: "Runtime", customers: Collection[str] | None) -> None:
@@ -45,7 +45,7 @@ def recheck_customers(runtime: "Runtime", customers: Collection[str] | None) -> 
 
 
 class _Recheck:
-    """An exchange whose key is looked up anew. As a Waiter it is called with the answer."""
+    """An exchange whose key is looked up again. As a Waiter it is called with the answer."""
 
     def __init__(self, runtime: "Runtime", exchange: Forwarding, holder: UnresolvedIdentity) -> None:
         self._runtime = runtime
@@ -61,7 +61,7 @@ class _Recheck:
             asyncio.get_running_loop().call_later(RETRY_SECONDS, self.ask)
 
     def resume(self) -> None:
-        """End the exchange if its key is not good any more."""
+        """End the exchange if its key is no longer valid."""
         exchange, runtime = self._exchange, self._runtime
         if not self._is_open or exchange.route is None:
             return
@@ -77,13 +77,13 @@ class _Recheck:
 
     @property
     def _is_open(self) -> bool:
-        """Whether it is still under way, and not about to find out by itself."""
+        """True if the exchange is still active, and not about to identify its sender itself."""
         exchange = self._exchange
         return exchange.client.exchange is exchange and exchange.state is not AWAITS_KEY
 
 
 def end_exchange(exchange: Forwarding, why: RejectedError) -> None:
-    """End what is under way: a WebSocket with a close frame, all else at once."""
+    """End an exchange: a WebSocket with a close frame, all others at once."""
     client = exchange.client
     server = exchange.server
     if server is None or server.tunnel is None:

@@ -1,4 +1,4 @@
-"""Paths and fields as a route changes them: pure functions of what came and what is configured."""
+"""A route's changes of paths and fields: pure functions of requests and configuration."""
 
 import re
 from collections.abc import Callable
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 DESTINATION: Final = re.compile(
     rb"(^destination:[ \t]*(?:https?://[^/?#\s]*)?)(/[^?#\s]*)([?#][^\s]*)?", re.IGNORECASE | re.MULTILINE
 )
-"""The line that says where WebDAV copies or moves something: what stands before the path, the path, and the query."""
+"""The line with the target of WebDAV's COPY and MOVE: the part before the path, the path, and the query."""
 
 FORWARDED_PREFIX: Final = "X-Forwarded-Prefix"
 VALUE_BYTES_MAX: Final = 8 << 10
-"""Bytes of a value with variables; of headers it can be many times as long as they are."""
+"""Bytes of a value with variables at most. Repeated headers could make it many times as long as they are."""
 
 
 class FieldEdit:
@@ -35,7 +35,7 @@ class FieldEdit:
         return bool(self._gone)
 
     def __call__(self, lines: bytes) -> bytes:
-        """Return the lines as they go on."""
+        """Return the changed lines."""
         return self.remove(lines) + self.added
 
     def remove(self, lines: bytes) -> bytes:
@@ -48,10 +48,10 @@ class RequestFieldEdit(FieldEdit):
     """Changes of a request's fields, whose values may have variables."""
 
     def __init__(self, settings: "RequestFields", strip: str) -> None:
-        """`strip`: the path that is removed, of which the upstream is told; empty if there is none."""
+        """`strip`: the removed path, which the upstream learns in X-Forwarded-Prefix; empty if there is none."""
         added = dict(settings.set)
         if strip and FORWARDED_PREFIX.lower() not in map(str.lower, added):
-            # As Traefik says it: FastAPI, Flask and others make their links with it.
+            # Named as in Traefik: FastAPI, Flask and others build their links with it.
             added[FORWARDED_PREFIX] = strip.replace("{", "{{").replace("}", "}}")
         super().__init__(settings.model_copy(update={"set": added}))
         self.added = b""
@@ -66,7 +66,7 @@ class RequestFieldEdit(FieldEdit):
                 self._templates.append((name.encode(), template))
 
     def edit(self, lines: bytes, find_variable: Callable[[str], bytes]) -> bytes:
-        """Return the lines as they go on. A field whose value is empty, or too long, is left out."""
+        """Return the changed lines. A field whose value is empty, or too long, is left out."""
         changed = [self(lines)]
         for name, template in self._templates:
             value = b"".join([part if isinstance(part, bytes) else find_variable(part) for part in template]).strip()
@@ -87,7 +87,7 @@ def parse_template(value: str) -> tuple[bytes | str, ...]:
 
 
 def fold_name(name: bytes) -> bytes:
-    """Return the name of a field as it is to servers that hand fields on as variables."""
+    """Return the name of a field as servers see it that turn fields into variables."""
     return name.lower().translate(FOLD_TABLE)
 
 
@@ -110,15 +110,15 @@ class Rewriter:
         return bool(self._public or self._prefix or self._edit)
 
     def rewrite_line(self, first: bytes) -> bytes:
-        """Rewrite the request line, of a path that the route matched in the form in which it stands there."""
+        """Rewrite the request line. Its path is exactly the one that matched the route."""
         method, target, version = first.split(b" ", 2)
         return b"%b %b %b" % (method, self.rewrite_target(target), version)
 
     def rewrite_target(self, target: bytes) -> bytes:
         """Rewrite a target in origin-form.
 
-        What is left of a path begins with one slash: with two it would name a host to whoever reads it as a reference
-        (RFC 3986 section 4.2).
+        The rest of a path begins with one slash. With two, a server that reads it as a reference would see a host (RFC
+        3986 section 4.2).
         """
         path, question, query = target.partition(b"?")
         rest = path
@@ -128,29 +128,32 @@ class Rewriter:
         return self._prefix + rest + question + query
 
     def rewrite_fields(self, lines: bytes, find_variable: Callable[[str], bytes]) -> bytes:
-        """Rewrite the fields that are kept of a request. `find_variable` returns the value of a variable."""
+        """Rewrite the kept fields of a request. `find_variable` returns the value of a variable."""
         if self._public:
             lines = DESTINATION.sub(self._rewrite_destination, lines)
         return lines if self._edit is None else self._edit.edit(lines, find_variable)
 
     def _rewrite_destination(self, match: re.Match[bytes]) -> bytes:
-        """Return the line of a Destination (RFC 4918 section 10.3). One that the route does not reach stays."""
+        """Return the rewritten line of a Destination (RFC 4918 section 10.3).
+
+        A path outside the route stays unchanged.
+        """
         before, path, rest = match.groups(b"")
         is_below = path == self._public or path.startswith(self._public + b"/")
         return before + (self.rewrite_target(path) if is_below else path) + rest
 
 
 def compute_location(settings: "Redirect", prefix: str | None, first: bytes, lines: bytes) -> bytes:
-    """Return where a redirect leads: of a route with this prefix, None where its path is exact.
+    """Return the target of a redirect. `prefix` is the route's, or None if its path is exact.
 
-    Of what the client said, the path has no byte that could end the line, and what it puts into the place of the `*`
-    cannot lead to another host: a `/` of the configuration stands before it, and another one does not follow. Raises
-    RejectedError(400) where it is to lead to the host that was asked for, and none was.
+    Nothing from the client can end the line: the path has no such byte. The part that replaces `*` cannot lead to
+    another host, because the configuration has a `/` before it and no second one follows. Raises RejectedError(400) if
+    the redirect needs the requested host and there is none.
     """
     target = first.split(b" ", 2)[1]
     path, question, query = target.partition(b"?")
     if settings.to == "https":
-        # Without X-Forwarded-Host nobody named a host: the one that is there is made up for the upstream.
+        # Without X-Forwarded-Host the request names no host: the Host there was made up for the upstream.
         host = parse_host(find_value(lines, b"host") or b"") if find_values(lines, b"x-forwarded-host") else None
         if host is None:
             raise RejectedError(400, "The request names no host, and cannot be sent to https", close=False)

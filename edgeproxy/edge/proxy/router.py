@@ -1,8 +1,8 @@
 """Routing: the host first, then the exact path, then the longest prefix.
 
-`/v1/*` is the route of `/v1` too, unless a route has that path for itself. Routes without a host apply to every host,
-after those that name it. The path that is matched here is exactly the path that will be forwarded (edge/http1/path.py),
-so nothing can be routed as one thing and served as another.
+`/v1/*` is also the route of `/v1`, unless another route has exactly that path. Routes without a host apply to every
+host, after the routes of that host. The matched path is exactly the path that will be forwarded (edge/http1/path.py),
+so no request can be routed as one path and served as another.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -12,9 +12,9 @@ from edgeproxy.edge.errors import RejectedError
 
 
 class Routable(Protocol):
-    """A route as the router needs it; `path` ends with `/*` where it is a prefix.
+    """The interface of a route to the router; `path` ends with `/*` if it is a prefix.
 
-    One that `is_flagged` does not exist for everybody, so nobody is told of its methods.
+    A route with `is_flagged` does not exist for every client, so errors do not reveal its methods.
     """
 
     @property
@@ -40,8 +40,10 @@ class Site(Generic[RouteT]):
         self._layers = tuple(layers)
 
     def match(self, path: bytes, method: bytes) -> RouteT:
-        """Return the route for this path and method; raises RejectedError(404), or 405 where other methods have a
-        route."""
+        """Return the route for this path and method.
+
+        Raises RejectedError(404), or 405 if other methods have a route.
+        """
         routes = _find_routes(self._layers, path)
         if routes is None:
             raise create_no_route_error()
@@ -53,8 +55,10 @@ class Site(Generic[RouteT]):
         return _select_by_method([routes], method)
 
     def find_nearest(self, path: bytes, method: bytes) -> "RouteT | None":
-        """Return the route by which pages may see the answer to a request that is refused: the one that it asks for,
-        else the first one of its path that exists for everybody, whatever its methods. None where there is none."""
+        """Return the route whose CORS settings apply to a refused request; None if there is none.
+
+        That is the requested route, or else the first one of its path, with any method, that exists for every client.
+        """
         try:
             return self.match(path, method)
         except RejectedError:
@@ -64,7 +68,7 @@ class Site(Generic[RouteT]):
 
 
 NO_SITE: Site[Never] = Site(())
-"""The site of a request without a Host, until more is known of it."""
+"""The site of a request without a Host, until it is known."""
 
 
 class Router(Generic[R]):
@@ -74,7 +78,7 @@ class Router(Generic[R]):
         by_host: dict[bytes | None, list[R]] = {None: []}
         for route in routes:
             by_host.setdefault(route.host, []).append(route)
-        # "*.a.example.com" before "*.example.com": the longer suffix says more.
+        # "*.a.example.com" before "*.example.com": the longer suffix is more specific.
         hosts = [host for host in by_host if host is not None]
         self._suffixes = sorted((host[1:] for host in hosts if host.startswith(b"*.")), key=len, reverse=True)
         wider: dict[bytes | None, list[bytes | None]] = {None: []}
@@ -82,7 +86,7 @@ class Router(Generic[R]):
             own = host.removeprefix(b"*")
             suffixes = [suffix for suffix in self._suffixes if own.endswith(suffix) and own != suffix]
             wider[host] = [*(b"*" + suffix for suffix in suffixes), None]
-        # Each layer is made once, though the wider ones are of many sites.
+        # Each layer is created once, though the wider ones belong to many sites.
         layers = {
             host: _create_layer(routes, {route.path for each in wider[host] for route in by_host[each]})
             for host, routes in by_host.items()
@@ -96,7 +100,7 @@ class Router(Generic[R]):
             (self._exact if own == host else self._by_suffix)[own] = sites[host]
 
     def find_site(self, host: bytes | None) -> Site[R]:
-        """Return the site of a host; `host` in lower case, without port and trailing dot, None where none was sent."""
+        """Return the site of a host; `host` in lower case, without port and trailing dot, or None if none was sent."""
         if host is not None:
             site = self._exact.get(host)
             if site is not None:
@@ -108,7 +112,7 @@ class Router(Generic[R]):
 
 
 def create_no_route_error() -> RejectedError:
-    """Return the error of a path that leads nowhere, or nowhere for the one who asks."""
+    """Return the error of a path without a route, or without a route for this client."""
     return RejectedError(404, "No route leads here", close=False)
 
 
@@ -130,11 +134,11 @@ def _find_routes(layers: "tuple[_Layer[R], ...]", path: bytes) -> "_Entry[R] | N
 
 
 def _create_layer(routes: Iterable[R], elsewhere: Collection[bytes]) -> _Layer[R]:
-    """Create (exact paths, prefixes, the prefixes' lengths with the longest first); several methods of a path in a
+    """Create (exact paths, prefixes, the prefixes' lengths with the longest first); several methods of a path are in a
     list.
 
-    `elsewhere`: the paths of the routes of wider hosts. Who has `/v1` there has it before `/v1/*` has it here, unless
-    another prefix here is around it.
+    `elsewhere`: the paths of the routes of wider hosts. A route `/v1` there comes before the route `/v1/*` here, unless
+    another prefix here covers it.
     """
     exact: dict[bytes, list[R]] = {}
     prefixes: dict[bytes, list[R]] = {}
@@ -152,12 +156,15 @@ def _create_layer(routes: Iterable[R], elsewhere: Collection[bytes]) -> _Layer[R
 
 
 def _unwrap_single(paths: dict[bytes, list[R]]) -> dict[bytes, _Entry[R]]:
-    """Put the usual case, one route for a path, in the place of its list: that is what the request path looks at."""
+    """Replace the list of a path by its route if there is only one, which is the usual case on the request path."""
     return {path: routes[0] if len(routes) == 1 else routes for path, routes in paths.items()}
 
 
 def _select_by_method(routes: list[R], method: bytes) -> R:
-    """Return the route of this path that takes `method`; one without methods takes what no other names."""
+    """Return the route of this path that takes `method`.
+
+    A route without methods takes all methods that no other names.
+    """
     anything = None
     allowed: set[bytes] = set()
     for route in routes:

@@ -1,6 +1,6 @@
-"""The parts that all of one worker share: the configuration that is served, the clocks, counters, connections.
+"""The objects that one worker shares: the current configuration, clocks, counters, connections.
 
-A connection or an exchange is given the Runtime, never the Worker: what it may touch is what stands here.
+A connection or an exchange gets the Runtime, never the Worker, so it can touch only these objects.
 """
 
 from email.utils import formatdate
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.snapshot import Snapshot
 
 ENDPOINT_LOG_SECONDS = 10.0
-"""Between two log lines about one endpoint that cannot be reached."""
+"""Seconds between two log lines about one unreachable endpoint."""
 
 TURN_LOG_SECONDS = 10.0
-"""Between two log lines about long turns of the loop, by the kind of the connection that takes them."""
+"""Seconds between two log lines about long turns of the loop, by kind of connection."""
 
 
 class Connector(Protocol):
     """Opens connections to upstreams; see connector.py."""
 
     def connect(self, exchange: Any) -> None:
-        """Open one to the exchange's endpoint, and hand it to `Exchange.connected`, or the fault to `unreachable`."""
+        """Open one to the exchange's endpoint. Then call `on_connected`, or `on_unreachable` with the fault."""
 
 
 class Runtime:
-    """The shared parts of one worker. The worker sets `snapshot`, `overload` and `connector` before it listens."""
+    """The shared objects of one worker. The worker sets `snapshot`, `overload` and `connector` before it listens."""
 
     __slots__ = (
         "_turn_log",
@@ -69,9 +69,9 @@ class Runtime:
 
     def __init__(self, store: "Store") -> None:
         self.snapshot: Snapshot
-        """The configuration that requests begin with."""
+        """The configuration of new requests."""
         self.folder = store.state
-        """The folder in which files may be made."""
+        """The folder for temporary files."""
         self.body_space = BodySpace()
         self.held = HeldBudget(units.HELD_BYTES)
         """The memory budget: all bytes that are held for clients."""
@@ -90,22 +90,22 @@ class Runtime:
         self.overload: Overload
         self.connector: Connector
         self.claim_waiter = ClaimWaiter(lambda _: True)
-        """Asks the hub for claims, by way of the supervisor."""
+        """Requests claims from the hub through the supervisor."""
         self.key_lookup = KeyLookup(lambda _: True)
-        """Asks the supervisor for customers who are in no file."""
+        """Asks the supervisor for customers that are in no file."""
         self.spans = SpanBuffer(lambda _: True)
-        """Hands finished spans to the supervisor."""
+        """Sends finished spans to the supervisor."""
         self.endpoint_log = log.RateLimitedLog(ENDPOINT_LOG_SECONDS)
 
     def serve_snapshot(self, snapshot: "Snapshot") -> None:
-        """Begin requests with this configuration from now on."""
+        """Use this configuration for new requests."""
         self.snapshot = snapshot
         self.held.bytes_max = snapshot.max_held_bytes
         tracer = snapshot.tracer
         self.ids.set_sample(1.0 if tracer is None else tracer.settings.sample)
 
     def _log_long_turn(self, seconds: float, kind: str, peer: str) -> None:
-        """Log a turn that kept all connections waiting, and whose input took it."""
+        """Log a turn that kept all connections waiting, with the connection whose input caused it."""
         self._turn_log.info("a turn of the loop was long", kind, seconds=round(seconds, 3), peer=peer)
 
     def report_held_exhausted(self, share: str, about: str) -> None:
@@ -114,7 +114,7 @@ class Runtime:
         self.endpoint_log.error("a client is ended: it holds too many bytes", about, setting="limits.held", share=share)
 
     def tick(self, offset: float) -> None:
-        """Take over the offset that the supervisor publishes, and the date; called twice a second."""
+        """Take over the supervisor's clock offset, and update the date; called twice a second."""
         self.offset = offset
         self.date_line = format_date_field()
 

@@ -1,6 +1,6 @@
-"""TLS towards clients: which certificate a listener shows, and which authorities it accepts client certificates of.
+"""TLS towards clients: the listener's certificates, and the authorities of client certificates.
 
-A context serves the connections that begin with it, to their end. A set of files that cannot be used changes nothing.
+A context serves its connections to their end. A set of unusable files changes nothing.
 """
 
 import ssl
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 
 class ServerTls:
-    """The certificates that a listener shows its clients, and what it asks of them."""
+    """The certificates that a listener presents to clients, and its requirements for theirs."""
 
     def __init__(self, settings: "ListenerTls", *, http2: bool = False) -> None:
-        """`http2`: it is offered to clients. Raises TlsFilesError."""
+        """`http2`: HTTP/2 is offered to clients. Raises TlsFilesError."""
         self._settings = settings
         self._protocols = (HTTP2, HTTP11, HTTP10) if http2 else (HTTP11, HTTP10)
         self.spoken = SPOKEN_WITH_HTTP2 if http2 else SPOKEN
-        """The protocols of which a client has to offer one, if it offers any (ALPN)."""
+        """The accepted protocols. A client that offers any (ALPN) must offer one of these."""
         self.context: ssl.SSLContext
-        """The context for connections that begin now."""
+        """The context for new connections."""
         self.load()
 
     def load(self) -> None:
-        """Read the files anew. Raises TlsFilesError, and then goes on with what there was."""
+        """Reload the files. Raises TlsFilesError; then the previous context stays."""
         pairs = self._settings.pairs
         client_ca = self._settings.client_ca
         contexts = [_create_context(pair.cert, pair.key, client_ca, self._protocols) for pair in pairs]
@@ -46,19 +46,19 @@ class ServerTls:
 
 
 class CertificateSelector:
-    """The certificates of a listener by the name that a client asks for (RFC 6066 section 3)."""
+    """The certificates of a listener by the name that a client requests (RFC 6066 section 3)."""
 
     def __init__(self, names: dict[str, ssl.SSLContext]) -> None:
         """`names`: in lower case; `*.example.com` is for all names of one label more than that (RFC 9525)."""
         self._names = names
 
     def find_context(self, name: str) -> ssl.SSLContext | None:
-        """Return the context for a name; None where no certificate has it."""
+        """Return the context for a name; None if no certificate has it."""
         name = name.lower().removesuffix(".")
         return self._names.get(name) or self._names.get("*." + name.partition(".")[2])
 
     def __call__(self, tls: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        """Select the context in the middle of a handshake, as OpenSSL asks for it."""
+        """Select the context during a handshake; OpenSSL calls this."""
         chosen = None if name is None else self.find_context(name)
         if chosen is not None and chosen is not context:
             tls.context = chosen
@@ -82,8 +82,10 @@ def _read_names(cert: Path, key: Path) -> tuple[str, ...]:
 
 
 def classify_tls_error(error: BaseException | None) -> str:
-    """Return what broke a handshake, or a connection, in the words of RFC 9209 section 2.3. None: the upstream closed
-    it."""
+    """Return the error of a handshake or a connection, in the terms of RFC 9209 section 2.3.
+
+    None: the upstream closed it.
+    """
     if error is None:
         return "connection_terminated"
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -94,6 +96,6 @@ def classify_tls_error(error: BaseException | None) -> str:
 
 
 def _ignore_bad_names(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Ignore a name that is no text: it is a client's, the handshake fails, and that is said elsewhere."""
+    """Ignore a client's name that is no text. The handshake fails, and is logged elsewhere."""
     if not isinstance(unraisable.exc_value, UnicodeDecodeError):
         sys.__unraisablehook__(unraisable)

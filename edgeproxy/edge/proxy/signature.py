@@ -1,4 +1,4 @@
-"""X-Edge-Signature, by which an upstream knows that the edge sent a request and stamped it."""
+"""X-Edge-Signature, which proves to an upstream that the edge sent and stamped a request."""
 
 import hashlib
 import hmac
@@ -10,14 +10,14 @@ from edgeproxy.edge.proxy.route_binding import RouteBinding
 VERSION_BYTES = len(b" HTTP/1.1\r\n")
 
 NO_BODY = b"-"
-"""The value in the place of a hash where some of the body is still to come when the head goes out."""
+"""The value in place of a hash if some of the body is still to come when the head goes out."""
 
 
 class Signature:
     """Signs requests: `t=UNIX,v1=HEX`, an HMAC-SHA-256 over `t.request-id.customer.tier.region`.
 
     With `whole` also `,v2=HEX,body=HASH`, over these and the method, the target and the SHA-256 of the body in hex,
-    each in a line of its own that ends with LF: what is signed for one request is of no use for another.
+    each on a line of its own that ends with LF. So the signature of one request is useless for another.
     """
 
     def __init__(self, secret: str, region: str, *, whole: bool = False) -> None:
@@ -27,8 +27,10 @@ class Signature:
         self._opening = stamps.format_opening(b"X-Edge-Signature")
 
     def __call__(self, request_id: bytes, binding: RouteBinding, now: float, first: bytes, body: bytes | None) -> bytes:
-        """Return the line for a request at this edge time, with its CRLF. `first`: its request line as it is sent;
-        `body`: None where not all of it is there."""
+        """Return the line for a request at this edge time, with its CRLF.
+
+        `first`: the request line for the upstream. `body`: None if it is incomplete.
+        """
         unix = int(now + EPOCH)
         who = f"{binding.customer}.{binding.tier}.{self._region}"
         signed = self._sign(b"%d.%b.%b" % (unix, request_id, who.encode()))

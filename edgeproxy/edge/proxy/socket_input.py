@@ -1,4 +1,4 @@
-"""Input of a socket that the loop has not read yet: it looks once a turn, and much can have come since."""
+"""Input of a socket that the loop has not read yet. The loop reads once per turn, and much can arrive in between."""
 
 import asyncio
 import os
@@ -12,8 +12,9 @@ DISCARDED_BYTES_MAX = 256 << 10
 """Maximum bytes that one call discards."""
 
 _UNTOUCHED = bytearray(DISCARDED_BYTES_MAX)
-"""A buffer as long as the input that is discarded. The kernel writes nothing to it (tcp(7), MSG_TRUNC), so it takes no
-memory."""
+"""A buffer as long as the discarded input. The kernel writes nothing to it (tcp(7), MSG_TRUNC), so it takes no
+memory.
+"""
 
 
 def is_readable(transport: asyncio.Transport) -> bool:
@@ -24,16 +25,16 @@ def is_readable(transport: asyncio.Transport) -> bool:
 
 
 def read_remaining(transport: asyncio.Transport) -> bytes:
-    """Read what had come before the connection broke, and the loop will not read any more; for `connection_lost`.
+    """Read the bytes that came before the connection broke and that the loop will not read; for `connection_lost`.
 
-    Linux keeps it through a reset, until it is read.
+    Linux keeps them through a reset until they are read.
     """
     pieces = []
     try:
         while piece := os.read(_get_descriptor(transport), READ_BYTES_MAX):
             pieces.append(piece)
     except OSError:
-        pass  # There is no more of it.
+        pass  # There are no more bytes.
     return b"".join(pieces)
 
 
@@ -48,11 +49,11 @@ def has_left(sock: socket.socket) -> bool:
 
 
 def discard_input(transport: asyncio.Transport) -> int | None:
-    """Let the kernel discard what has come, so that no byte is copied. The transport must have paused reading.
+    """Let the kernel discard the received input, so that no byte is copied. The transport must have paused reading.
 
     Return the number of bytes, or None if the peer has closed or reset the connection.
     """
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, _get_descriptor(transport))  # Of any family.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, _get_descriptor(transport))  # Works for any family.
     try:
         return sock.recv_into(_UNTOUCHED, DISCARDED_BYTES_MAX, socket.MSG_TRUNC | socket.MSG_DONTWAIT) or None
     except BlockingIOError:

@@ -1,7 +1,7 @@
 """The attributes of spans, by OpenTelemetry's semantic conventions: HTTP, RPC and GenAI.
 
-What has no name there begins with `edgeproxy.`. No query, no key, no value of a field but Host, and no name of an end
-user is in any of them.
+Attributes without a name there begin with `edgeproxy.`. None of them has a query, a key, a field's value other than
+Host, or the name of an end user.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ PATH_CHARACTERS_MAX: Final = 512
 HOST_CHARACTERS_MAX: Final = 255
 MODEL_CHARACTERS_MAX: Final = 100
 TRACE_STATE_BYTES_MAX: Final = 512
-"""Bytes of a tracestate that a span has (W3C Trace Context). A longer one passes, and no span has it."""
+"""The maximum of a tracestate in a span, in bytes (W3C Trace Context). A longer one is forwarded but not recorded."""
 ERROR_TYPE: Final = re.compile(r"[a-z][a-z_]{0,60}")
 UNKNOWN_METHOD: Final = "_OTHER"
 PSEUDONYM_DIGITS: Final = 16
 PROVIDERS: Final = {"openai": "openai", "anthropic": "anthropic", "gemini": "gcp.gemini"}
-"""The provider by the format of its answers, as far as that tells it: others speak OpenAI's as well."""
+"""The provider by the format of its answers, as far as that shows it: others use OpenAI's format as well."""
 OPERATIONS: Final = (
     (b"/embeddings", "embeddings"),
     (b":embedContent", "embeddings"),
@@ -41,7 +41,7 @@ OPERATIONS: Final = (
     (b"/chat/completions", "chat"),
     (b"/completions", "text_completion"),
 )
-"""What is asked of a model, by the end of the path."""
+"""The operation of a model, by the end of the path."""
 COUNTS: Final = {
     "input_tokens": "gen_ai.usage.input_tokens",
     "output_tokens": "gen_ai.usage.output_tokens",
@@ -50,12 +50,12 @@ COUNTS: Final = {
 
 
 def get_method(exchange: "TracedExchange") -> str:
-    """Return the method; what stands in the place of one may be anything."""
+    """Return the method. An unregistered one may be any text, so it is not recorded."""
     return exchange.method.decode() if exchange.method in METHODS else UNKNOWN_METHOD
 
 
 def list_request_attributes(exchange: "TracedExchange") -> Attributes:
-    """List what a request has in common with others. Where its head was refused, nothing in it is to be believed."""
+    """List the attributes that a request shares with others. A refused head is not trusted, so little of it is used."""
     attributes: Attributes = {"http.request.method": get_method(exchange)}
     if not exchange.path:
         return attributes
@@ -68,7 +68,7 @@ def list_request_attributes(exchange: "TracedExchange") -> Attributes:
 
 
 def list_own_attributes(exchange: "TracedExchange", *, with_address: bool) -> Attributes:
-    """List what is of one request alone."""
+    """List the attributes of this request alone."""
     attributes: Attributes = {}
     if exchange.rid:
         attributes["edgeproxy.request_id"] = exchange.rid.decode("ascii", "replace")
@@ -80,14 +80,14 @@ def list_own_attributes(exchange: "TracedExchange", *, with_address: bool) -> At
 
 
 def get_error_type(error: str | None, status: int) -> str:
-    """Return a type of error, of which there are few: RFC 9209's, else the status."""
+    """Return an error type from a small set: RFC 9209's, else the status."""
     if error is not None and ERROR_TYPE.fullmatch(error):
         return error
     return str(status) if status >= 400 else "_OTHER"
 
 
 def list_outcome_attributes(status: int, error_type: str | None) -> Attributes:
-    """List what came of a request, or of an attempt."""
+    """List the attributes of the result of a request or of an attempt."""
     attributes: Attributes = {}
     if status:
         attributes["http.response.status_code"] = status
@@ -97,14 +97,14 @@ def list_outcome_attributes(status: int, error_type: str | None) -> Attributes:
 
 
 def find_call(exchange: "TracedExchange") -> str | None:
-    """Find the method of gRPC that is called, `package.Service/Method`; None for another request."""
+    """Find the called gRPC method, `package.Service/Method`; None for other requests."""
     if not exchange.path or exchange.method != b"POST" or not grpc_status.is_grpc(exchange.keep):
         return None
     return exchange.path[1 : PATH_CHARACTERS_MAX + 1].decode("ascii", "backslashreplace")
 
 
 def list_call_attributes(call: str, status: bytes | None) -> Attributes:
-    """List the attributes of a call of gRPC."""
+    """List the attributes of a gRPC call."""
     attributes: Attributes = {"rpc.system.name": "grpc", "rpc.method": call}
     name = None if status is None or not status.isdigit() else grpc_status.NAMES.get(int(status[:4]))
     if name is not None:
@@ -113,7 +113,7 @@ def list_call_attributes(call: str, status: bytes | None) -> Attributes:
 
 
 def list_customer_attributes(binding: "RouteBinding", settings: "Tracing") -> Attributes:
-    """List whose the requests of a route binding are, and which route they take."""
+    """List the attributes of a route binding's customer and route."""
     route = binding.route
     attributes: Attributes = {
         "http.route": route.path.decode("ascii", "backslashreplace"),
@@ -128,12 +128,12 @@ def list_customer_attributes(binding: "RouteBinding", settings: "Tracing") -> At
 
 
 def hash_customer(customer: str) -> str:
-    """Return the pseudonym of a customer: the same on each edge."""
+    """Return the pseudonym of a customer, which is equal on all edges."""
     return hashlib.sha256(f"edgeproxy tracing\n{customer}".encode()).hexdigest()[:PSEUDONYM_DIGITS]
 
 
 def list_decision_attributes(exchange: "TracedExchange", *, is_refused: bool) -> Attributes:
-    """List what limits say of a request. The limit is that closest to refusal."""
+    """List the attributes of the limit decision. The limit named is the one closest to refusal."""
     policy = exchange.shown_policy
     attributes: Attributes = {"edgeproxy.limit.refused": is_refused}
     if policy is not None:
@@ -142,7 +142,7 @@ def list_decision_attributes(exchange: "TracedExchange", *, is_refused: bool) ->
 
 
 def list_endpoint_attributes(endpoint: "Endpoint") -> Attributes:
-    """List which server was asked."""
+    """List the attributes of the endpoint."""
     return {
         "server.address": endpoint.host,
         "server.port": endpoint.port,
@@ -153,7 +153,7 @@ def list_endpoint_attributes(endpoint: "Endpoint") -> Attributes:
 
 
 def list_attempt_attributes(exchange: "TracedExchange", number: int) -> Attributes:
-    """List what an attempt is: `number` is 0 for the first one."""
+    """List the attributes of an attempt; `number` is 0 for the first one."""
     attributes: Attributes = {"http.request.method": get_method(exchange)}
     if number:
         attributes["http.request.resend_count"] = number
@@ -161,13 +161,13 @@ def list_attempt_attributes(exchange: "TracedExchange", number: int) -> Attribut
 
 
 def format_url(exchange: "TracedExchange", endpoint: "Endpoint") -> str:
-    """Format what is asked of an endpoint, without the query."""
+    """Format the URL requested from an endpoint, without the query."""
     path = exchange.path[:PATH_CHARACTERS_MAX].decode("ascii", "backslashreplace")
     return f"{endpoint.scheme}://{endpoint.host}:{endpoint.port}{path}"
 
 
 def list_model_attributes(exchange: "TracedExchange", usage: "StatedCounts") -> Attributes:
-    """List what the answer of a model states."""
+    """List the attributes that a model's answer states."""
     binding = exchange.binding
     assert binding is not None
     settings = binding.route.settings.response_usage
@@ -185,11 +185,11 @@ def list_model_attributes(exchange: "TracedExchange", usage: "StatedCounts") -> 
 
 
 def name_operation(attributes: Attributes) -> str:
-    """Name what is asked of a model, and of which."""
+    """Name the operation of a model, and the model."""
     return f"{attributes['gen_ai.operation.name']} {attributes.get('gen_ai.response.model', '')}".strip()
 
 
 def find_trace_state(exchange: "TracedExchange") -> str:
-    """Find the tracestate that came with a trace; nothing where it is too long, or none came."""
+    """Find the tracestate that came with a trace; empty if it is too long, or if none came."""
     state = b",".join(find_values(exchange.keep, b"tracestate"))
     return state.decode("ascii", "replace") if len(state) <= TRACE_STATE_BYTES_MAX else ""

@@ -1,6 +1,6 @@
 """Finished spans of one worker on their way to its supervisor, which exports them.
 
-The worker neither waits nor keeps much: what the supervisor does not take in time is dropped and counted.
+The worker neither waits nor buffers much: spans that the supervisor does not take in time are dropped and counted.
 """
 
 from collections.abc import Callable
@@ -9,16 +9,18 @@ from typing import Final
 from edgeproxy.edge.messages import SpansEnded
 
 MESSAGE_BYTES: Final = 64 << 10
-"""Bytes of spans that are handed over at once; fewer at the next sweep."""
+"""Bytes of spans that are sent at once. Fewer bytes wait for the next sweep."""
 PENDING_BYTES_MAX: Final = 1 << 20
 """Bytes of spans that wait at most."""
 
 
 class SpanBuffer:
-    """The spans that are to be handed over. `offer` sends the supervisor a message."""
+    """The spans to send. `offer` sends the supervisor a message."""
 
     def __init__(self, offer: Callable[[SpansEnded], bool]) -> None:
-        """`offer` returns False where the message was not taken, as the one before is still to be read."""
+        """`offer` returns False if the message was not taken, because the supervisor has yet to read the previous
+        one.
+        """
         self._offer = offer
         self._pieces: list[bytes] = []
         self._bytes = self._spans = 0
@@ -36,18 +38,18 @@ class SpanBuffer:
             self.flush()
 
     def flush(self) -> None:
-        """Hand over what there is, if the supervisor takes it now."""
+        """Send all spans, if the supervisor takes them now."""
         if (self._spans or self._dropped) and self._offer(self._collect()):
             self.clear()
 
     def take(self) -> SpansEnded | None:
-        """Return what is left, for the end of the worker."""
+        """Return the remaining spans, at the end of the worker."""
         message = self._collect() if self._spans or self._dropped else None
         self.clear()
         return message
 
     def clear(self) -> None:
-        """Forget what was handed over."""
+        """Drop the spans that were sent."""
         self._pieces, self._bytes, self._spans, self._dropped = [], 0, 0, 0
 
     def _collect(self) -> SpansEnded:

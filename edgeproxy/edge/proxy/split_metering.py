@@ -1,7 +1,7 @@
-"""Meters that are split by what upstreams say in the heads of their answers: which model, which agent.
+"""Meters that are split by values that upstreams report in the heads of their answers, for example model or agent.
 
-A route binding without such meters has no SplitMetering, and its requests pay nothing for it. One that has finds the
-counters of an answer by the values that its head says.
+A route binding without such meters has no SplitMetering, and its requests pay nothing for it. With such meters, the
+values in an answer's head select its counters.
 """
 
 from collections.abc import Callable
@@ -20,21 +20,23 @@ DAY_SECONDS = 86400
 
 
 class DimensionValues:
-    """The values that this worker has counted of customers' dimensions, until the day ends, in UTC."""
+    """The values of customers' dimensions that this worker has counted on the current day in UTC."""
 
     def __init__(self) -> None:
         self._counted: dict[tuple[str, str, str], set[str]] = {}
         self.day = 0
-        """The day; by it others know whether what they remember still holds."""
+        """The current day. Caches compare it with their own."""
 
     def begin_day(self, day: int) -> None:
-        """Forget the values of a day that is over: what a customer may have in a month the collector sees to."""
+        """Forget the values of the previous day. The collector bounds a customer's values per month."""
         if day != self.day:
             self._counted.clear()
             self.day = day
 
     def count_value(self, customer: str, meter: str, name: str, reported: bytes | None, dimension: "Dimension") -> str:
-        """Return what a value counts as: itself, `~other` where it is none or one too many, "" where there was none."""
+        """Return the value to count: the value itself, `~other` if it is invalid or one too many, or "" if there is
+        none.
+        """
         if reported is None:
             return ""
         value = reported.decode("latin-1")
@@ -49,7 +51,7 @@ class DimensionValues:
 
 
 class DimensionSource(NamedTuple):
-    """A dimension of a meter, and the field that says its value."""
+    """A dimension of a meter, and the field with its value."""
 
     meter: str
     name: str
@@ -58,7 +60,10 @@ class DimensionSource(NamedTuple):
 
 
 class SplitMetering(Metering):
-    """A route binding's meters of which some are split: an answer's are those of its values, made when first seen."""
+    """A route binding's meters, some of them split.
+
+    The meters for each combination of values are created at first use.
+    """
 
     def __init__(
         self,
@@ -68,7 +73,10 @@ class SplitMetering(Metering):
         unreadable: Callable[[str, bytes], None],
         values: DimensionValues,
     ) -> None:
-        """`counter`: of a meter and the text of dimensions. Meters of requests are among the `meters` here."""
+        """`counter` returns the counter for a meter and its dimensions as text.
+
+        Meters of requests are among the `meters`.
+        """
         super().__init__(meters, lambda name: counter(name, ""), unreadable)
         self._customer, self._meters, self._counter, self._values = customer, meters, counter, values
         self._sources = [
@@ -79,19 +87,19 @@ class SplitMetering(Metering):
         ]
         shown = {one.field for one in self._sources if meters[one.meter].pass_}
         self._fields = {one.field: (compile_field(one.field), one.field not in shown) for one in self._sources}
-        """Each field that says a value, and whether it is for the edge alone."""
+        """The pattern of each field with a value, and True if only the edge may see the field."""
         self._by_values: dict[tuple[str, ...], Metering] = {}
         self._day = 0
 
     def read_whole(self, status: int, head: bytes, inward: int, outward: int, metered: Metered, clock: Clock) -> bytes:
-        """Count an answer of which all is there."""
+        """Count a complete answer."""
         own, head = self._select_metering(head)
         for counter in own[status].requests.counters:
             counter.add(1)
         return own.read_whole(status, head, inward, outward, metered, clock)
 
     def read_head(self, exchange: RelayedExchange, status: int, head: bytes) -> bytes:
-        """Count what is known with the head of an answer; its trailers are read by the same meters."""
+        """Count when the head of an answer has come. The selected meters also read its trailers."""
         own, head = self._select_metering(head)
         for counter in own[status].requests.counters:
             counter.add(1)
@@ -102,8 +110,7 @@ class SplitMetering(Metering):
         return self._read_values(super().remove_hidden_fields(lines))[1]
 
     def _read_values(self, lines: bytes) -> tuple[dict[str, bytes], bytes]:
-        """Return the values in these lines by the name of the field, and the lines without what is for the edge
-        alone."""
+        """Return the values in these lines by the name of the field, and the lines without those for the edge alone."""
         values = {}
         for name, (field, hidden) in self._fields.items():
             parts = field.split(lines)
@@ -114,7 +121,7 @@ class SplitMetering(Metering):
         return values, lines
 
     def _select_metering(self, head: bytes) -> tuple[Metering, bytes]:
-        """Return the meters of an answer's values, and its head without what is for the edge alone."""
+        """Return the meters for an answer's values, and its head without lines for the edge alone."""
         reported, head = self._read_values(head)
         values = self._values
         values.begin_day(int(time()) // DAY_SECONDS)
@@ -145,6 +152,6 @@ class SplitMetering(Metering):
 
 
 def is_split(meter: "Meter") -> bool:
-    """Return whether a meter waits for what an answer says."""
+    """Return whether the counter of a meter depends on an answer's values."""
     waits = any(not is_by_key(name, dimension) for name, dimension in meter.dimensions.items())
     return waits and not MEASURES[meter.count].is_of_services

@@ -1,5 +1,5 @@
-"""Streams whose usage the edge asks for in the place of their clients: the request is changed, and the event that
-comes of it taken out of the answer again.
+"""Streams whose usage the edge requests in place of their clients: it changes the request, and removes the resulting
+event from the answer.
 """
 
 import re
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 BLANK: Final = b"\r\n\r\n"
 COMPLETIONS: Final = b"/completions"
-"""The end of the paths whose streams know `stream_options`: of chats, and of texts."""
+"""The end of the paths whose streams support `stream_options`: chats and text completions."""
 LENGTH_LINE: Final = re.compile(rb"(?im)^content-length:[^\r\n]*")
 PACKED_LINE: Final = re.compile(rb"(?im)^content-encoding:[ \t]*(?!identity)\S")
 DIGEST_LINE: Final = re.compile(rb"(?im)^(?:content-digest|repr-digest|digest|content-md5):")
-"""A field with which the client vouches for its body: such a request goes on as it is."""
+"""A field in which the client vouches for its body. Such a request goes on unchanged."""
 
 
 class StreamedExchange(Protocol):
@@ -43,10 +43,9 @@ class StreamedExchange(Protocol):
 
 
 def may_request_usage(exchange: StreamedExchange) -> bool:
-    """Return whether the body, once it is whole, may be changed so that it asks for usage.
+    """Return whether the body, once it is complete, may be changed to request usage.
 
-    HTTP/1.0 has no chunks, without which a stream of another length than its head says could not be told from one that
-    was cut off.
+    HTTP/1.0 has no chunks. Without them a stream of changed length could not be told from a truncated one.
     """
     is_read = 0 < exchange.length <= REQUEST_BYTES_MAX and not exchange.head.chunked
     is_of_streams = exchange.method == b"POST" and exchange.path.endswith(COMPLETIONS)
@@ -54,8 +53,10 @@ def may_request_usage(exchange: StreamedExchange) -> bool:
 
 
 def check_request(exchange: StreamedExchange) -> None:
-    """Raise RejectedError for a request of a stream's path whose body cannot be changed, where the route refuses
-    these."""
+    """Raise RejectedError for a request on a stream's path whose body cannot be changed.
+
+    Called if the route refuses these.
+    """
     if exchange.method != b"POST" or not exchange.path.endswith(COMPLETIONS):
         return
     if exchange.head.chunked or exchange.length < 0:
@@ -71,8 +72,10 @@ def check_request(exchange: StreamedExchange) -> None:
 
 
 def ask(exchange: StreamedExchange, *, refuses: bool = False) -> None:
-    """Change the whole message of a request that asks for a stream without its usage. Raises RejectedError where its
-    body is no JSON, with `refuses`."""
+    """Change the whole message of a request for a stream so that it requests usage, unless it does already.
+
+    Raises RejectedError with `refuses` if its body is no JSON object.
+    """
     head, _, body = exchange.message.partition(BLANK)
     asking = ask_for_usage(body)
     if asking is None:
@@ -89,7 +92,9 @@ def replace_length(head: bytes, size: int) -> bytes:
 
 
 def create_filter(head: "ResponseHead") -> UsageEventFilter | None:
-    """Make the head that of a stream from which usage is taken, and return what takes it; None where it stays."""
+    """Change the head for a stream whose usage event is removed, and return the filter; None if the answer stays
+    unchanged.
+    """
     if head.status != 200 or describe_body(head.keep) != (BodyKind.STREAM, b""):
         return None
     head.keep = remove_fields(head.keep, INVALID_WHEN_CHANGED)

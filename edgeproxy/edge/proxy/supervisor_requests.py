@@ -1,11 +1,11 @@
-"""Messages to the supervisor about requests under way, and the requests that wait for its answer."""
+"""Messages to the supervisor about waiting requests, and the interface of these requests."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 RETRY_SECONDS = 0.002
-"""Seconds after which the supervisor is offered again what it did not take."""
+"""Seconds until a message that the supervisor did not take is offered again."""
 
 Message = TypeVar("Message")
 
@@ -14,23 +14,25 @@ class Waiter(Protocol):
     """A request that waits."""
 
     def resume(self) -> None:
-        """Decide anew: there is an answer, or time is over."""
+        """Decide again: there is an answer, or the time is over."""
 
 
 class CoalescingSender(Generic[Message]):
-    """Sends one message at a time, of all that there is to say at the end of the loop's turn.
+    """Sends one message at a time, with everything to report at the end of the loop's turn.
 
-    `message` makes it, anew each time that it is offered; `taken` hears that it is on its way.
+    `message` creates it again for each attempt; `taken` is called once it is on its way.
     """
 
     def __init__(
         self, offer: Callable[[Message], bool], message: Callable[[], Message], taken: Callable[[], None]
     ) -> None:
-        """`offer` returns False where the message was not taken, as the one before is still to be read."""
+        """`offer` returns False if the message was not taken, because the supervisor has yet to read the previous
+        one.
+        """
         self._offer, self._message, self._taken = offer, message, taken
         self._is_due = False
         self.closed = False
-        """Whether the supervisor is gone, and nobody takes anything any more."""
+        """True if the supervisor is gone, so that no message can be sent."""
 
     def schedule(self) -> None:
         """Send a message at the end of the loop's turn."""

@@ -1,8 +1,8 @@
-"""Tokens that others issue (JWT, RFC 7519): whether one is genuine, and which customer it names.
+"""Tokens of other issuers (JWT, RFC 7519): their verification, and the customer that they name.
 
-The algorithms are those that the configuration names, all of public keys (RFC 8725 sections 3.1 and 3.2). The keys come
-from the supervisor. A token is checked once, and remembered by its digest (identity.py). `jwt`, and `cryptography` for
-it, are imported where there are issuers, and not before: a worker without them has 9 MB less.
+The configuration names the algorithms, all with public keys (RFC 8725 sections 3.1 and 3.2). The keys come from the
+supervisor. A token is verified once, and cached by its digest (identity.py). `jwt` and its `cryptography` are imported
+only if there are issuers: a worker without them saves 9 MB.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ LEEWAY_SECONDS = 30.0
 
 
 class Claims(NamedTuple):
-    """The claims of a token that count here."""
+    """The relevant claims of a token."""
 
     customer: str
     """The customer's name (config/subject_names.py)."""
@@ -36,32 +36,36 @@ class Claims(NamedTuple):
     id: str | None
     """The claim jti."""
     expires: float
-    """Unix seconds until which the token counts: its own end, and the seconds that clocks may differ by."""
+    """Unix seconds until which the token is valid: its own expiry, plus the leeway for clocks."""
     subject: str
-    """The SHA-256 in hex of issuer and subject: what limits of the scope `key` count by, whichever token is sent."""
+    """The SHA-256 in hex of issuer and subject: the key for limits of the scope `key`, equal for all of a subject's
+    tokens.
+    """
     names: Mapping[str, bytes] = NO_CLAIMS
     """The digests of all claims that are a text or a whole number, any of which may name an end user."""
 
 
 class InvalidTokenError(Exception):
-    """A token must not count; the text is for who sent it."""
+    """A token is invalid; the text is for its sender."""
 
 
 def is_token(secret: bytes) -> bool:
-    """Return whether a credential has the form of a JWT (RFC 7515 section 3.1): three parts, the first of which is
-    JSON."""
+    """Return whether a credential has the form of a JWT (RFC 7515 section 3.1): three parts, the first of them JSON."""
     return secret.startswith(b"eyJ") and secret.count(b".") == 2
 
 
 def parse_keys(jwks: str) -> list["jwt.PyJWK"]:
-    """Return the public keys of a JWK Set in JSON that can be used; raises ValueError where it is none."""
+    """Return the usable public keys of a JWK Set in JSON. Raises ValueError if it is none."""
     key_set = orjson.loads(jwks)
     return parse_signing_keys(key_set if isinstance(key_set, dict) else {})
 
 
 class TokenVerifier:
-    """The issuers of a configuration. `keys`: of each by name what the supervisor has last told, or nothing;
-    `request_keys` is called with the name of an issuer of which a token is signed with a key that is not among them."""
+    """The issuers of a configuration.
+
+    `keys` has the supervisor's last keys of each issuer by name, or none yet. `request_keys` is called with the name of
+    an issuer when one of its tokens is signed with an unknown key.
+    """
 
     def __init__(
         self,
@@ -71,14 +75,14 @@ class TokenVerifier:
     ) -> None:
         import jwt
 
-        self._jwt = jwt  # Imported beside the requests by now (prepared_configuration.py).
+        self._jwt = jwt  # Imported by prepared_configuration.py before requests come.
         self._by_iss = {each.issuer: (name, each) for name, each in settings.items()}
         self._keys, self._request_keys = keys, request_keys
 
     def verify(self, token: bytes) -> Claims:
-        """Return the claims of a token that is genuine and counts now.
+        """Return the claims of a token that is genuine and valid now.
 
-        Raises InvalidTokenError, or RejectedError where nobody can say.
+        Raises InvalidTokenError, or RejectedError if the issuer's keys are not known yet.
         """
         if len(token) > TOKEN_BYTES_MAX:
             raise InvalidTokenError("The token is too long")
@@ -128,7 +132,7 @@ class TokenVerifier:
             else:
                 return claims
         if any(not key.key_id for key in keys):
-            # No name tells that the issuer has replaced its key.
+            # Keys without a name do not show that the issuer has replaced its key.
             self._request_keys(name)
         raise InvalidTokenError("The token is not genuine")
 

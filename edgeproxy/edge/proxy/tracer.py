@@ -1,7 +1,7 @@
-"""Tracing of requests: which are recorded, and the spans of those that are.
+"""Tracing of requests: the choice of recorded requests, and their spans.
 
-A request is recorded or not from the moment at which its upstream is told so, by `traceparent`. An ordinary request
-pays for a comparison; all else is for the few that are recorded.
+The decision to record falls when `traceparent` reports it to the upstream. An ordinary request pays for one comparison;
+all other work is for the few recorded requests.
 """
 
 import os
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.route_binding import RouteBinding
 
 PARTS_MAX: Final = 4096
-"""Route bindings, and endpoints, whose attributes are kept as they are encoded."""
+"""Route bindings and endpoints whose encoded attributes are cached."""
 WAITS: Final = {AWAITS_CLAIMS: "hub wait", AWAITS_KEY: "key lookup", AWAITS_BODY: "body wait"}
 """The names of spans of waits, by the state of a request that waits."""
 LIMIT_DECISION: Final = "limit decision"
 LIMIT_STATUSES: Final = frozenset((402, 429))
 """The statuses of answers to requests that limits refuse."""
 CLIENT_GONE: Final = "client_gone"
-"""The error.type of a request whose client left: no error of anybody's."""
+"""The error.type of a request whose client left. It is neither the edge's nor the upstream's error."""
 
 
 class Tracer:
@@ -55,12 +55,13 @@ class Tracer:
         self._bindings: LRUCache[RouteBinding, bytes] = LRUCache(PARTS_MAX)
         self._endpoints: LRUCache[Endpoint, bytes] = LRUCache(PARTS_MAX)
 
-    # ---- which requests are recorded
+    # ---- the choice of recorded requests
 
     def begin(self, exchange: "TracedExchange", closing: bytes) -> bytes:
-        """Decide about a request that goes to an upstream; return the closing lines of its head.
+        """Decide about a request that goes to an upstream. Return the closing lines of its head.
 
-        `closing`: those of a trace begun here, whose flags say what was drawn, and whose span is the first attempt's.
+        `closing`: the lines of a trace begun here. Their flags have the random decision, and their span is the first
+        attempt's.
         """
         trace, span_id = exchange.trace, closing[SPAN_ID]
         is_sampled = closing[SAMPLED_AT] == SAMPLED
@@ -80,7 +81,7 @@ class Tracer:
     def _begin_own(self, exchange: "TracedExchange") -> RequestSpan | None:
         """Decide about a request that the edge answers itself."""
         drawn = random() < self.settings.sample
-        trace = exchange.trace if exchange.path else None  # Where the head was refused nothing of it counts.
+        trace = exchange.trace if exchange.path else None  # If the head was refused, its trace is ignored.
         if trace is None:
             return RequestSpan(os.urandom(16).hex().encode(), create_span_id(), b"") if drawn else None
         trace_id, parent_id, flags = trace
@@ -105,7 +106,7 @@ class Tracer:
         span = exchange.span
         if span is None:
             if exchange.message:
-                return  # It went on, and was not drawn.
+                return  # It was forwarded, and not chosen.
             exchange.span = span = self._begin_own(exchange)
             if span is None:
                 return
@@ -156,7 +157,7 @@ class Tracer:
             message.trace_state = span_attributes.find_trace_state(exchange)
 
     def _add_decision(self, batch: SpanBatch, exchange: "TracedExchange", span: RequestSpan, now: float) -> None:
-        """Add the spans of what the request waited for, and of the decision to admit it or not, where there was one."""
+        """Add the spans of the request's waits, and of the limit decision if there was one."""
         wait = exchange.wait
         periods = [] if wait is None else list(wait.periods)
         if exchange.state in WAITS:
@@ -175,7 +176,7 @@ class Tracer:
     def _add_attempt(
         self, batch: SpanBatch, exchange: "TracedExchange", span: RequestSpan, number: int, now: float
     ) -> None:
-        """Add the span of a time that the request was sent, or was to be; `number` is 0 for the first."""
+        """Add the span of an attempt, sent or not; `number` is 0 for the first."""
         attempt = span.attempts[number]
         attributes = span_attributes.list_attempt_attributes(exchange, number)
         name, status, failure = span_attributes.get_method(exchange), 0, attempt.error
@@ -214,7 +215,7 @@ class Tracer:
         return encoded
 
     def clear_caches(self) -> None:
-        """Drop what is remembered of route bindings and endpoints: there are others from now on."""
+        """Drop the cached attributes of route bindings and endpoints, because a new configuration has others."""
         self._bindings.clear()
         self._endpoints.clear()
 

@@ -1,7 +1,7 @@
 """The tunnel that two connections become after a 101: for a WebSocket, or for another protocol.
 
 Bytes pass unchanged. When the edge drains, it sends each side one close frame, as if the other side went away (RFC 6455
-section 7.4.1). Both sides then answer and close; a connection that is still open at the end of the drain is cut.
+section 7.4.1). Both sides then answer and close. A connection that is still open at the end of the drain is cut.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,9 @@ from edgeproxy.edge.proxy.metering import Countable
 from edgeproxy.edge.proxy.websocket import GOING_AWAY, POLICY_VIOLATION, FrameRelay, format_close_frame
 
 CLOSE_SECONDS = 2.0
-"""Seconds for both sides to close their connections: once both have closed the WebSocket, once the edge has sent both a
-close frame as nothing passed, and once the client has closed its side."""
+"""Seconds for both sides to close their connections. They count from the moment when both have closed the WebSocket,
+when the edge has sent close frames because of silence, or when the client has closed its side.
+"""
 
 
 class Traffic(Protocol):
@@ -37,7 +38,7 @@ class TunnelEnd(Protocol):
 
     @property
     def half_closed(self) -> bool:
-        """Whether the peer has closed its side."""
+        """True if the peer has closed its side."""
 
     @property
     def write(self) -> Callable[[bytes | memoryview], None]:
@@ -48,7 +49,7 @@ class TunnelEnd(Protocol):
 
 
 class TunnelClient(TunnelEnd, Protocol):
-    """The client's connection. Its deadline, in seconds of the monotonic clock, is that of the tunnel."""
+    """The client's connection. Its deadline, in monotonic seconds, is the tunnel's deadline."""
 
     deadline: float
 
@@ -61,7 +62,7 @@ class SessionReader(Protocol):
     """A reader of the usage that the messages of a WebSocket state."""
 
     def feed(self, data: bytes) -> bool:
-        """Read the next bytes of the upstream; return whether nothing is left of a limit that they are charged to."""
+        """Read the upstream's next bytes. Return whether a limit that they are charged to is exhausted."""
 
 
 class Tunnel:
@@ -89,21 +90,23 @@ class Tunnel:
         *,
         framed: bool = True,
     ) -> None:
-        """`idle_seconds`: how long nothing may pass in either direction. `framed` says that the protocol is WebSocket,
-        whose frames are followed; the bytes of others are not read."""
+        """`idle_seconds`: the maximum of silence in both directions.
+
+        `framed`: the protocol is WebSocket, whose frames are followed; the bytes of other protocols are not read.
+        """
         self._idle_seconds, self._is_framed = idle_seconds, framed
         self._is_ending = False
-        """Whether it ends by the client's deadline, whatever passes."""
+        """True if the tunnel ends by the client's deadline, even while data flows."""
         self._traffic, self._client, self._upstream = traffic, client, upstream
         self._up, self._down = FrameRelay(), FrameRelay()
         self._up.is_opaque = self._down.is_opaque = not framed
         self._leaving = False
         self.messages: SessionReader | None = None
-        """The reader of the usage that the upstream's messages state, where it is counted."""
+        """The reader of the usage that the upstream's messages state, if that is counted."""
 
     @property
     def is_opaque(self) -> bool:
-        """Whether bytes pass unread in both directions: the protocol is not WebSocket, or its frames are lost."""
+        """True if bytes pass unread in both directions: the protocol is not WebSocket, or its frames are lost."""
         return self._up.is_opaque and self._down.is_opaque
 
     def relay_up(self, data: bytes) -> None:
@@ -126,7 +129,7 @@ class Tunnel:
         traffic = self._traffic
         if not self._is_ending:
             self._client.deadline = monotonic() + self._idle_seconds
-        # It counts before the last of a message is passed on, and the session ends behind that.
+        # The usage counts before the last of a message is passed on, and the session ends after that.
         is_last = self.messages is not None and self.messages.feed(data)
         passed = self._down.relay(data)
         if passed:
@@ -141,9 +144,10 @@ class Tunnel:
             self._close_when_answered()
 
     def send_close(self, code: int = GOING_AWAY) -> None:
-        """Send a close frame to each side as soon as no other frame to it is under way; `code` is the client's status.
+        """Send a close frame to each side as soon as no other frame to it is in progress; `code` is the client's
+        status.
 
-        Nothing is sent where a side has closed already, as its own close frame passes to the other side, nor where the
+        Nothing is sent if a side has closed already, because its own close frame passes to the other side, or if the
         protocol is not WebSocket.
         """
         up, down = self._up, self._down
@@ -167,8 +171,10 @@ class Tunnel:
             upstream.write(frame)
 
     def end_idle(self) -> bool:
-        """Send both sides a close frame, as nothing has passed for too long; return False where none can be sent, or
-        the time to answer it is over."""
+        """Send both sides a close frame after too much silence.
+
+        Return False if none can be sent, or if the time to answer it is over.
+        """
         if self._is_ending:
             return False
         self.send_close()
@@ -177,10 +183,10 @@ class Tunnel:
         return self._is_ending
 
     def on_client_closed(self) -> None:
-        """Close the edge's side to the upstream, as the client has closed its own.
+        """Close the edge's side to the upstream, because the client has closed its own.
 
-        Nobody half-closes a WebSocket (RFC 6455 section 7.1.1): its client is gone, and the upstream has a moment for
-        its last words. Other protocols may go on in one direction.
+        WebSockets are never half-closed (RFC 6455 section 7.1.1): the client has left, and the upstream has a moment
+        for its last bytes. Other protocols may continue in one direction.
         """
         self._upstream.half_close()
         if self._is_framed and not self._is_ending:
@@ -192,7 +198,7 @@ class Tunnel:
         client = self._client
         if not (self._up.closed and self._down.close_sent):
             return
-        # To the client this is the server, which closes the connection first; the upstream does so by itself.
+        # The edge is the client's server, and the server closes first; the upstream does so by itself.
         client.half_close()
         if self._down.closed and self._up.close_sent:
             self._upstream.half_close()

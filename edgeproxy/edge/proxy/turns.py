@@ -24,7 +24,8 @@ TURN_SECONDS: Final = 0.001
 
 SMALL_BYTES: Final = 1024
 """Reads of at most this many bytes are processed at once, whatever they contain: a slice would cost more than it
-saves."""
+saves.
+"""
 
 PIECE_BYTES: Final = 16 << 10
 """Bytes of the first piece of a connection's input. Most request heads are shorter."""
@@ -40,11 +41,13 @@ BULK_BYTES: Final = 64 << 10
 
 ACCEPTED_PER_TURN: Final = 8
 """Maximum number of connections that a listener accepts in a turn while input waits, beside the loop's own one. The
-loop accepts one in a turn (libuv 1.48), so new clients would wait for one turn per connection before theirs."""
+loop accepts one in a turn (libuv 1.48), so new clients would wait for one turn per connection before theirs.
+"""
 
 FULL_TURN_SECONDS: Final = 0.002
 """After a turn that took longer than this many seconds, the queue gets one slice only. A slice begins requests, but
-their answers are read outside of slices. So the worker begins fewer requests until turns are shorter."""
+their answers are read outside of slices. So the worker begins fewer requests until turns are shorter.
+"""
 
 CROWDED_SECONDS: Final = 0.1
 """The loop counts as crowded for this many seconds after a turn of more than FULL_TURN_SECONDS."""
@@ -99,8 +102,10 @@ class Turns:
         observe: Callable[[float], None] = lambda _: None,
         report: Callable[[float, str, str], None] = lambda *_: None,
     ) -> None:
-        """`observe` records the length of a turn. `report` logs a long turn, with the kind and the peer of the
-        connection that had the longest slice."""
+        """`observe` records the length of a turn.
+
+        `report` logs a long turn, with the kind and the peer of the connection that had the longest slice.
+        """
         self.clock = clock
         self._observe, self._report = observe, report
         self.accept: Callable[[int], None] = lambda _: None
@@ -117,9 +122,10 @@ class Turns:
         """The end of the time for new input in this turn, or 0.0 before the first new input."""
         self._newcomers: deque[QueuedInput] = deque()
         """Connections that have had no slice yet. They need not wait for a whole round of connections that send all the
-        time."""
+        time.
+        """
         self._is_newcomers = True
-        """Whether the next slice belongs to a newcomer, if there is one."""
+        """True if the next slice belongs to a newcomer, if there is one."""
         self._queue: deque[QueuedInput] = deque()
         """Connections whose last slice ended before their input did."""
 

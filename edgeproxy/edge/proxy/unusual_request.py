@@ -1,6 +1,6 @@
-"""Requests that the quick readers and the usual stamps do not settle: every rule, applied to one exchange.
+"""Requests that the quick readers and the usual stamps do not handle: every rule, applied to one exchange.
 
-HTTP/1.0, methods that are rare, upgrades, credentials that are to be passed on, rewritten paths, signed stamps.
+Examples are HTTP/1.0, rare methods, upgrades, forwarded credentials, rewritten paths and signed stamps.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.route_binding import RouteBinding
 
 NO_HOST: Final = b"Host: %b\r\n" % LOCALHOST
-"""The Host line that the upstream sees of an HTTP/1.0 request for which no host is named; HTTP/1.1 must have the field.
-No X-Forwarded-Host is beside it, and nobody is ever sent there."""
+"""The upstream's Host line in an HTTP/1.0 request without a host, because HTTP/1.1 must have the field. No
+X-Forwarded-Host goes with it, and clients never see this host.
+"""
 
 
 def read_unusual_request(exchange: "Forwarding", line: bytes, block: bytes) -> None:
@@ -30,7 +31,7 @@ def read_unusual_request(exchange: "Forwarding", line: bytes, block: bytes) -> N
     request = read_request_line(line)
     exchange.method, exchange.minor = request.method, request.version[1]
     if exchange.minor == 0:
-        # Nothing after this request: what HTTP/1.0 says of persistence is not worth its rules.
+        # The connection ends after this request: HTTP/1.0's persistence is not worth its rules.
         client.serve_no_more()
     head = read_head(block, client.trusted, snapshot.head_limits.fields, exchange.minor, snapshot.lines)
     host, lines = check_host(request, head)
@@ -48,7 +49,7 @@ def read_unusual_request(exchange: "Forwarding", line: bytes, block: bytes) -> N
 
 
 def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: bytes, end: int) -> None:
-    """Make the request line and the kept lines what the upstream is to get; arguments as in `Exchange.begin`."""
+    """Change the request line and the kept lines for the upstream; arguments as in `Exchange.begin`."""
     head, route = exchange.head, binding.route
     if head.request_id is not None:
         exchange.rid = head.request_id
@@ -61,7 +62,7 @@ def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: 
     if route.service.speaks_http2:
         _limit_call(exchange)
         if head is PLAIN and binding.metering is not None and binding.metering.counts_messages:
-            exchange.head = ALTERED  # Messages are counted of answers that come piece by piece.
+            exchange.head = ALTERED  # Messages are counted only in answers that come piece by piece.
     if route.settings.response_usage is not None:
         exchange.usage_requested = False
         if binding.refuses_unasked:
@@ -75,7 +76,7 @@ def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: 
 
 
 def _limit_call(exchange: "Forwarding") -> None:
-    """End a call of gRPC when its caller has ceased to wait, or when the route says, if that is sooner."""
+    """End a gRPC call at its caller's timeout or at the route's, whichever is sooner."""
     seconds = grpc_status.parse_timeout(exchange.keep)
     assert exchange.route is not None
     if seconds is not None and seconds <= (exchange.route.total_timeout or seconds):
@@ -83,7 +84,7 @@ def _limit_call(exchange: "Forwarding") -> None:
 
 
 def _count_forwards(exchange: "Forwarding", left: int) -> None:
-    """Apply Max-Forwards (RFC 9110 section 7.6.2): an OPTIONS that may not go on is answered here.
+    """Apply Max-Forwards (RFC 9110 section 7.6.2). The edge answers an OPTIONS that may not go on.
 
     Raises DirectResponseError for it.
     """

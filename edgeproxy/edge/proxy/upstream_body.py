@@ -1,7 +1,7 @@
-"""The body of an upstream's answer beside its relay: how it ends, and the usage that it states.
+"""The body of an upstream's answer beside its relay: its framing, and the usage that it states.
 
-An answer of which usage is read is read to its end when its client has left, within a bound of time and bytes: what was
-generated was asked for.
+If usage is read, the answer is read to its end even after its client has left, within a bound of time and bytes: the
+client requested the generated content.
 """
 
 from time import monotonic
@@ -20,38 +20,39 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.pool import Endpoint
     from edgeproxy.edge.proxy.runtime import Runtime
 
-# What the bytes from an upstream are. Zero is where an ordinary answer never leaves.
+# The kinds of bytes from an upstream. An ordinary answer never leaves zero.
 WAITING, SIZED, CHUNKED, UNTIL_CLOSE, TUNNEL, FILTERED, READ_UNTIL_CLOSE = range(7)
 UNTIL_CLOSES = (UNTIL_CLOSE, READ_UNTIL_CLOSE)
-"""Those of a body that ends with its connection; of the second one usage is read."""
+"""The kinds of a body that ends with its connection. The second one's usage is read."""
 
 
 class UpstreamBody(UpstreamTransport):
-    """The stream of bytes, by what they are."""
+    """The stream of bytes, by kind."""
 
     __slots__ = ("_decoder", "_left", "_rechunk", "_state", "body_filter", "usage")
 
     _decoder: ChunkedDecoder | ReadBytes
-    """What takes the body out of the bytes of CHUNKED."""
+    """Extracts the body from the bytes of CHUNKED."""
 
     def __init__(self, runtime: "Runtime", endpoint: "Endpoint") -> None:
         super().__init__(runtime, endpoint)
         self._state = WAITING
         self.usage: BodyUsage | None = None
-        """The usage that the body under way states, if it is read."""
+        """The usage that the current body states, if it is read."""
         self._rechunk = False
-        """Whether the client gets the answer under way in chunks."""
+        """True if the client gets the current answer in chunks."""
         self.body_filter: BodyFilter | None = None
-        """What the content of the answer under way passes through, if it does not pass as it is."""
+        """The filter for the content of the current answer; None if the content passes unchanged."""
 
     @property
     def rechunks(self) -> bool:
-        """Whether an answer is under way that the client gets in chunks, each written whole."""
+        """True if the client gets the current answer in chunks, each written whole."""
         return self._rechunk and self._state in (CHUNKED, *UNTIL_CLOSES, FILTERED)
 
     def frame_body(self, exchange: Forwarding, head: "ResponseHead") -> None:
-        """Take from an answer's head how its body ends (RFC 9112 section 6.3), and read what usage it states if that
-        counts."""
+        """Set the framing of a body from its answer's head (RFC 9112 section 6.3), and read its usage if that
+        counts.
+        """
         assert exchange.binding is not None
         if exchange.binding.body_metering is not None and (head.chunked or head.length):
             self.usage = exchange.binding.body_metering.open(exchange, head.status, head.keep)
@@ -70,13 +71,17 @@ class UpstreamBody(UpstreamTransport):
             self._state, self._left = SIZED if self.body_filter is None or not head.length else FILTERED, head.length
 
     def cut_surplus(self, data: bytes) -> bytes:
-        """Return what of `data` belongs to the answer, which ends where its head says (RFC 9112 section 6.3)."""
+        """Return the part of `data` that belongs to the answer, which ends where its head says (RFC 9112 section
+        6.3).
+        """
         self.record_surplus(len(data) - self._left)
         return data[: self._left]
 
     def read_on(self) -> bool:
-        """Read the answer under way to its end for the usage that it states: its client has left. Returns False where
-        nothing is to be read."""
+        """Read the current answer to its end for its usage, because its client has left.
+
+        Return False if there is none.
+        """
         usage = self.usage
         if usage is None:
             return False
@@ -88,7 +93,7 @@ class UpstreamBody(UpstreamTransport):
         return True
 
     def read_rest(self, usage: BodyUsage, data: bytes) -> None:
-        """Read a piece of an answer that nobody waits for any more."""
+        """Read a piece of an answer whose client has left."""
         try:
             is_over = not usage.take_rest(data)
             if self._state == READ_UNTIL_CLOSE:
@@ -102,7 +107,7 @@ class UpstreamBody(UpstreamTransport):
             self.abort()
 
     def end_usage(self) -> None:
-        """Count what the body has stated by its end, or until its connection was lost, if it is read."""
+        """Count the usage that the body stated until its end or the loss of its connection, if it is read."""
         usage, self.usage = self.usage, None
         if usage is None:
             return
@@ -112,6 +117,6 @@ class UpstreamBody(UpstreamTransport):
 
 
 def create_head_too_long_error() -> UpstreamError:
-    """Return the error of an answer whose head is longer than any that is read."""
+    """Return the error of an answer whose head exceeds the bound."""
     detail = "The answer has a longer head than this edge reads of its upstream"
     return UpstreamError("http_response_header_section_size", detail, is_local=True)

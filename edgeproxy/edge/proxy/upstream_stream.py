@@ -1,7 +1,7 @@
-"""A stream to an upstream, in the place of a connection's transport: HTTP/1.1 on one side, frames on the other.
+"""A stream to an upstream with the interface of a transport: HTTP/1.1 on one side, frames on the other.
 
-An exchange and its UpstreamConnection speak HTTP/1.1 whatever the upstream speaks. Here its bytes become frames, and
-the answer's frames become bytes of HTTP/1.1; each stream has one exchange, and is closed with it.
+An exchange and its UpstreamConnection speak HTTP/1.1 to every upstream. Here their bytes become frames, and the
+answer's frames become bytes of HTTP/1.1. Each stream has one exchange, and is closed with it.
 """
 
 import asyncio
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
 
 HELD_BYTES_MAX: Final = 64 << 10
-"""Bytes of a request that wait for a window before its client is read no further."""
+"""Bytes of a request that may wait for a window before its client is paused."""
 
 END_SECONDS: Final = 1.0
-"""Seconds for the frame that ends an answer, where all of its bytes came before."""
+"""Seconds to wait for the frame that ends an answer after all of its bytes."""
 
 UNBOUNDED: Final = HeadLimits(head=1 << 62, fields=1 << 62)
-"""The limits of a request's trailers, which were checked as they came."""
+"""The limits of a request's trailers, which were checked on arrival."""
 
 TE_TRAILERS: Final = b"te: trailers"
-"""What gRPC demands of every request, so that trailers pass."""
+"""gRPC demands this in every request, so that trailers pass."""
 
 
 class Multiplexed(Protocol):
-    """The connection, as its streams need it; see http2_upstream.py."""
+    """The interface of the connection to its streams; see http2_upstream.py."""
 
     transport: asyncio.Transport
 
@@ -57,26 +57,26 @@ class Multiplexed(Protocol):
     def http2(self) -> Requester: ...
 
     def limit_idle(self) -> None:
-        """Look whether nobody uses it any more: a stream is closed."""
+        """Close the connection once it is unused; called when a stream is closed."""
 
     def doubt(self, since: float) -> None:
-        """Open no further streams if nothing was heard since then, when a stream was opened that got no answer."""
+        """Open no further streams if nothing came since a stream without an answer was opened."""
 
 
 class UpstreamStream(AnsweredStream, MeteredTransport):
-    """One request on a connection to an upstream. It passes for the transport of an UpstreamConnection."""
+    """One request on a connection to an upstream. It serves as the transport of an UpstreamConnection."""
 
     def __init__(self, connection: Multiplexed, scheme: bytes, server: "UpstreamConnection") -> None:
         super().__init__(0, 0, 0)
         self._connection, self._scheme, self._server = connection, scheme, server
         self._decoder: ChunkedDecoder | None = None
-        """What takes the request's body out of its chunks."""
+        """Extracts the request's body from its chunks."""
         self._left = 0
         """Bytes of a body of known length that are still to be sent."""
         self._is_closing = self._is_lost = False
         self._is_reading, self._is_full = True, False
         self._owed_bytes = 0
-        """Bytes of the answer for which the upstream gets no window yet."""
+        """Bytes of the answer whose window was not returned to the upstream yet."""
         self._is_bodiless = False
         self._is_chunked = False
         self._end_timer: asyncio.TimerHandle | None = None
@@ -86,7 +86,7 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
     # ---- the request, as a transport
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send bytes of a request in HTTP/1.1: first its head, and whatever of the body is behind it."""
+        """Send bytes of a request in HTTP/1.1: first its head with the beginning of the body."""
         if self._is_closing or self.closed or self._is_lost:
             return
         data = bytes(data)
@@ -164,7 +164,7 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
         if not self.has_head:
             raise create_malformed_error("DATA before an answer's head", "8.1")
         if data and self._is_closing:
-            self._reset_unended()  # Its answer was whole.
+            self._reset_unended()  # Its answer was complete.
             return
         if self.messages is not None:
             self.messages.read_answer(data)
@@ -185,7 +185,7 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
         self._fail(UpstreamError("http_protocol_error", f"The upstream's answer is malformed: {error.detail}"))
 
     def _fail(self, error: EdgeError) -> None:
-        """Fail the request for its answer: it is no answer, or beyond a bound of the edge."""
+        """Fail the request because of its answer: it is malformed, or beyond a bound of the edge."""
         exchange = self._server.exchange
         if self._is_closing:
             return
@@ -205,11 +205,11 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
     # ---- flow control and ends, as a transport
 
     def pause_reading(self) -> None:
-        """Give the upstream no more window for now."""
+        """Return no window to the upstream for now."""
         self._is_reading = False
 
     def resume_reading(self) -> None:
-        """Give the upstream its window back."""
+        """Return the upstream's window."""
         self._is_reading = True
         self._return_window()
 
@@ -223,7 +223,7 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
         return self._is_closing or self._is_lost or self._connection.http2.is_over
 
     def get_extra_info(self, name: str, default: object = None) -> object:
-        """Return what the connection's transport knows."""
+        """Return information from the connection's transport."""
         return self._connection.transport.get_extra_info(name, default)
 
     def get_write_buffer_size(self) -> int:
@@ -235,8 +235,11 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
         return False
 
     def close(self) -> None:
-        """End the stream of an answer that is whole. Some servers say so in a frame of its own, which is waited for:
-        many count resets, and end the connections on which there are too many."""
+        """End the stream of a complete answer.
+
+        Some servers end it with a separate frame. The edge waits for that, because many servers count resets and end
+        connections with too many.
+        """
         if self._is_closing:
             return
         if self.number and self.response_ended and not (self.closed or self.request_ended):
@@ -250,7 +253,7 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
         self._connection.http2.reset(self, ErrorCode.CANCEL)
 
     def abort(self) -> None:
-        """End the stream: nobody waits for it any more."""
+        """End the stream: its answer is no longer needed."""
         if self._is_closing:
             return
         self._is_closing = True
@@ -284,14 +287,14 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
         if self._end_timer is not None:
             self._end_timer.cancel()
             self._end_timer = None
-        # Its last frame is written behind this.
+        # Its last frame is written after this.
         asyncio.get_running_loop().call_soon(self._connection.limit_idle)
 
     def _lose(self, fault: UpstreamError | None = None) -> None:
-        """Tell the server, once, that its connection is gone, and for which fault."""
+        """Report to the server, once, that its connection is gone, with the fault."""
         if not self._is_lost:
             self._is_lost = self._is_closing = True
-            # Then something of the answer had come, and the request is not sent again.
+            # True only if some of the answer had come; then the request is not sent again.
             self._server.reusable = not self.has_head
             self._server.connection_lost(fault)
 

@@ -1,7 +1,7 @@
-"""A connection to an upstream as a stream of bytes: flow control, the time that it is kept idle, and how it ends.
+"""A connection to an upstream as a stream of bytes: flow control, the idle time, and the end.
 
-Of answers it knows nothing (upstream_connection.py). It serves one exchange at a time and is kept for the next where
-the answer's end was unmistakable.
+It knows nothing of answers (upstream_connection.py). It serves one exchange at a time, and is kept for the next if the
+end of the answer was unmistakable.
 """
 
 import asyncio
@@ -26,8 +26,10 @@ DROPPED: Final = "its connection is closed"
 
 
 class UpstreamTransport:
-    """The stream below an upstream's answers, an asyncio.Protocol by its methods. `deadline` is in seconds of the
-    monotonic clock."""
+    """The stream below an upstream's answers; by its methods an asyncio.Protocol.
+
+    `deadline` is in monotonic seconds.
+    """
 
     __slots__ = (
         "_reading_paused",
@@ -53,64 +55,65 @@ class UpstreamTransport:
         self.exchange: Forwarding | None = None
         """The exchange that it serves."""
         self.reusable = True
-        """Whether it may serve another one after this."""
+        """True if it may serve another exchange after this."""
         self.reused = False
-        """Whether it has answered before."""
+        """True if it has answered before."""
         self.idle_seconds = endpoint.service.idle_timeout
-        """Seconds for which it is kept idle."""
+        """Seconds that it may be idle."""
         self.half_closed = False
-        """Whether the upstream has closed its side."""
+        """True if the upstream has closed its side."""
         self.write_paused = False
-        """Whether the upstream does not take what is written to it."""
+        """True if the upstream does not read what is written to it."""
         self._reading_paused = False
         self.backlog: InputBacklog | None = None
         """Input that waits for its turns."""
         self.deadline = NEVER
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        # Typed as what it does: uvloop's transports have no asyncio class among their bases.
+        # Set as attributes for their types: uvloop's transports have no asyncio base class.
         self.transport, self.write = transport, transport.write
         self.runtime.connections.add_upstream(self)
 
     # ---- between two answers
 
     def learn_idle_timeout(self, block: bytes) -> None:
-        """Learn from the first answer's head how long this server keeps a connection that is idle."""
+        """Learn from the head of the first answer how long this server keeps an idle connection."""
         self.reused = True
         self.limit_idle(min(parse_idle_timeout(block), self.endpoint.idle_lifetime.seconds))
 
     def limit_idle(self, seconds: float) -> None:
-        """Keep it idle for no longer than this, from its last answer on."""
+        """Keep it idle for at most these seconds after its last answer."""
         if seconds < self.idle_seconds:
             self.deadline -= self.idle_seconds - seconds
             self.idle_seconds = seconds
         if self.idle_seconds <= SWEEP_SECONDS:
-            # Nobody would look at it before it is over.
+            # The sweep would find it only after its time.
             self.reusable = False
 
     @property
     def idle_since(self) -> float:
-        """The time at which its last answer ended, in seconds of the monotonic clock."""
+        """When its last answer ended, in seconds of the monotonic clock."""
         return self.deadline - self.idle_seconds
 
     def release(self, now: float) -> None:
-        """Keep the connection for later where that is safe."""
+        """Keep the connection for later if that is safe."""
         if self.reusable and not self.transport.is_closing() and self.endpoint.release(self):
             self.deadline = now + self.idle_seconds
         else:
             self.close()
 
     def hand_over(self, exchange: "Forwarding", head: "ResponseHead", block: bytes, size: int) -> bool:
-        """Have the fallback of a route answer instead, if an answer with this head is not passed on; return whether
-        that is so. `block` is the head as it came, and `size` bytes have come behind it.
+        """Let the route's fallback answer if an answer with this status is not passed on. Return whether it does.
 
-        The connection is kept if the request has gone out whole, as the next one would else be taken for the rest of
-        its body, and all of the answer is here.
+        `block` is the received head, and `size` is the number of bytes received after it. The connection is kept if the
+        whole answer is here and the whole request has gone out: otherwise the next request would be taken for the rest
+        of its body.
         """
         route, body = exchange.route, exchange.buffered_body
         if route is None or head.status not in route.fallback_statuses:
             return False
-        is_taken = not self.write_paused and (body is None or body.is_sent)  # Asked now: it begins anew there.
+        # Asked before `fall_back`, which starts the sending again.
+        is_taken = not self.write_paused and (body is None or body.is_sent)
         if not exchange.fall_back(str(head.status)):
             return False
         self.endpoint.record_failure(monotonic())
@@ -128,14 +131,14 @@ class UpstreamTransport:
         """Report bytes that belong to no answer, and use this connection for no further request.
 
         They came with an answer, while the connection was idle, or after the next request was sent. The answer itself
-        is whole: the service has done what was asked, and is not to blame for more than a length.
+        is complete: the service is at fault only for a wrong length.
         """
         self.reusable = False
         endpoint, exchange, runtime = self.endpoint, self.exchange, self.runtime
         runtime.metrics.count_surplus(endpoint.service.name, came)
         about = f"{endpoint.host}:{endpoint.port}"
         if exchange is None:
-            # Some servers say 408 before they close what is idle, which is no fault.
+            # Some servers send 408 before they close an idle connection, and that is no fault.
             runtime.endpoint_log.info("an upstream sent what nothing asked for", about, bytes=size, then=DROPPED)
         else:
             rid = exchange.get_request_id().decode()
@@ -145,13 +148,13 @@ class UpstreamTransport:
     # ---- flow control
 
     def pause_reading(self) -> None:
-        """Read no more for now: the client does not take it."""
+        """Stop reading for now: the client does not take it."""
         if not self._reading_paused:
             self._reading_paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Resume reading."""
         if self._reading_paused:
             self._reading_paused = False
             if self.backlog is None or not self.backlog.blocks_reading():
@@ -162,14 +165,14 @@ class UpstreamTransport:
         return not self._reading_paused
 
     def hold_input(self) -> None:
-        """Read nothing until the input that waits has had its turn."""
+        """Read nothing until the waiting input has had its turn."""
         if not self.transport.is_closing():
             self.transport.pause_reading()
         if self.exchange is not None:
             self.exchange.client.update_held()
 
     def on_backlog_done(self) -> None:
-        """Read on."""
+        """Resume reading."""
         if self.exchange is not None:
             self.exchange.client.update_held()
         if not self._reading_paused and not self.transport.is_closing():
@@ -192,23 +195,23 @@ class UpstreamTransport:
     # ---- ends
 
     def half_close(self) -> None:
-        """Close the edge's side of a tunnel: the client has closed its own. A stream of HTTP/2 has ended by then."""
+        """Close the edge's side of a tunnel: the client has closed its own. An HTTP/2 stream has ended by then."""
         if not self.transport.is_closing() and self.transport.can_write_eof():
             self.transport.write_eof()
 
     def close(self) -> None:
-        """Close once everything written has gone, or nobody has taken it for too long."""
+        """Close once everything written has gone, or after the upstream has read nothing for too long."""
         self._drop_input()
         self.deadline = monotonic() + self.endpoint.service.idle_timeout
         self.transport.close()
 
     def abort(self) -> None:
-        """Close at once; nothing more is wanted of this connection."""
+        """Close at once; the connection is not needed any more."""
         self._drop_input()
         self.transport.abort()
 
     def _drop_input(self) -> None:
-        """Serve no exchange any more, and forget what was read for it."""
+        """Detach the exchange, and drop its input."""
         self.exchange = None
         if self.backlog is not None:
             self.backlog.take()
@@ -217,17 +220,17 @@ class UpstreamTransport:
         self.deadline = NEVER
         if self.exchange is None:
             self.endpoint.forget(self)
-            self.transport.abort()  # Not closed: it may be closing already, and wait for what nobody takes.
+            self.transport.abort()  # Not closed: it may be closing already, and wait for a peer that does not read.
 
     def on_idle_closed(self) -> None:
-        """Forget a connection that the other side has closed, and learn from it how long it is kept idle."""
+        """Remove a connection that the other side has closed, and learn the endpoint's idle timeout from it."""
         if self.endpoint.forget(self):
             self.endpoint.record_idle_close(self.idle_since, monotonic())
 
     def create_tls_error(self, exchange: "Forwarding", failure: ssl.SSLError) -> UpstreamError:
-        """Return the error of a request whose TLS broke after it had been agreed on, and log it.
+        """Return the error of a request whose TLS broke after the handshake, and log it.
 
-        In TLS 1.3 that is also how an upstream refuses the edge's certificate.
+        In TLS 1.3 an upstream also refuses the edge's certificate this way.
         """
         about, request_id = f"{self.endpoint.host}:{self.endpoint.port}", exchange.get_request_id().decode()
         self.runtime.endpoint_log.error(

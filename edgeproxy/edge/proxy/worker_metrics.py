@@ -18,7 +18,7 @@ COUNTED_IDS = "counted.ids"
 UNKNOWN_DIALECT = "dialect"
 
 SHOWN_BYTES_MAX = 80
-"""Bytes of what an upstream said that are logged."""
+"""Logged bytes of an upstream's report at most."""
 
 FULL = {
     "customers": "customers without a row are held to this worker's share of their limits",
@@ -28,7 +28,7 @@ FULL = {
     "usage": "what has no row is counted for customer -, route -",
     "metrics": "what has no row is not shown; nothing that is billed",
 }
-"""The consequence of each table that is full."""
+"""The consequence of each full table."""
 
 
 class DiscardingCounter(Counter):
@@ -45,7 +45,7 @@ DISCARDING = DiscardingCounter()
 
 
 class WorkerMetrics:
-    """The counters of one worker, over its store's. Metric names and labels are those of edgeproxy.edge.metrics."""
+    """The counters of one worker, in its store. edgeproxy.edge.metrics has the names and labels of metrics."""
 
     def __init__(self, store: Store) -> None:
         self._metrics: Metrics = store.meters
@@ -63,9 +63,9 @@ class WorkerMetrics:
         self._shed: dict[int, Counter] = {}
 
     def get_usage_counter(self, customer: str, meter: str, route: str, split: str = "") -> Counter:
-        """Return the counter of what is billed, of dimensions as text.
+        """Return the counter of billed usage, for dimensions as text.
 
-        Raises RejectedError(503) where the table is busy for too long: nothing is served uncounted.
+        Raises RejectedError(503) if the table is busy for too long: no request is served uncounted.
         """
         try:
             return self._billing.counter(customer, meter, route, split)
@@ -94,15 +94,15 @@ class WorkerMetrics:
         return self._metrics.histogram("edge_overhead_seconds")
 
     def loop_lag_seconds(self) -> Histogram:
-        """Return the histogram of how late the worker's event loop is."""
+        """Return the histogram of the event loop's lag."""
         return self._metrics.histogram("edge_loop_lag_seconds")
 
     def loop_turn_seconds(self) -> Histogram:
-        """Return the histogram of how long the turns of the worker's event loop take."""
+        """Return the histogram of the length of the event loop's turns."""
         return self._metrics.histogram("edge_loop_turn_seconds")
 
     def upstream_seconds(self, upstream: str) -> Histogram:
-        """Return the histogram of what a service takes to answer."""
+        """Return the histogram of a service's response times."""
         return self._metrics.histogram("edge_upstream_seconds", upstream)
 
     def get_refusal_counters(
@@ -127,22 +127,22 @@ class WorkerMetrics:
         self._counter("edge_burst_credits_spent_total", tier).add(1)
 
     def settle(self) -> None:
-        """Add to the map what histograms hold."""
+        """Add the pending observations of histograms to the map."""
         self._metrics.settle()
 
     def count_limit_wait(self, policy: str) -> None:
-        """Count a request that waits until the hub was asked."""
+        """Count a request that waits for the hub's answer."""
         self._counter("edge_limit_waits_total", policy).add(1)
 
     def observe_limit_wait(self, seconds: float) -> None:
-        """Observe for how long such a request waited."""
+        """Observe the seconds that such a request waited."""
         try:
             self._metrics.histogram("edge_limit_wait_seconds").observe(seconds)
         except RowUnavailableError:
             self._log.error("a table is full", "metrics", then=FULL["metrics"])
 
     def count_shed(self, priority: int) -> None:
-        """Count a request that was turned away because there was too much to do."""
+        """Count a request that was refused because of overload."""
         counter = self._shed.get(priority)
         if counter is None:
             counter = self._counter("edge_shed_total", str(priority))
@@ -151,33 +151,33 @@ class WorkerMetrics:
         counter.add(1)
 
     def count_rule(self, rule: str, action: str) -> None:
-        """Count a request that a rule was about, and what was done."""
+        """Count a request that a rule matched, with the action taken."""
         self._counter("edge_rules_total", rule, action).add(1)
 
     def count_auth_failure(self, reason: str) -> None:
-        """Count a request that was refused for its key."""
+        """Count a request that was refused because of its key."""
         self._counter("edge_auth_failures_total", reason).add(1)
 
     def report_unreadable(self, meter: str, reported: bytes) -> None:
-        """Record a report that is no whole number: nothing is counted by this meter for that answer."""
+        """Record a report that is no whole number: this meter counts nothing for that answer."""
         self._counter("edge_usage_unreadable_total", meter).add(1)
         shown = reported[:SHOWN_BYTES_MAX].decode("ascii", "backslashreplace")
         self._log.error("an upstream's report is no whole number", meter, said=shown, then="nothing is counted by it")
 
     def count_missing(self, route: str, reason: str) -> None:
-        """Count an answer whose body does not state the usage that it should."""
+        """Count an answer whose body does not state an expected usage."""
         self._counter("edge_usage_missing_total", route, reason).add(1)
         if reason == UNKNOWN_DIALECT:
             self._log.error("an answer states usage in a shape that is not known", route, then="it is estimated")
 
     def report_disagreement(self, route: str, rule: str) -> None:
-        """Report an answer whose numbers of parts and total disagree; `rule` has decided."""
+        """Report an answer whose parts and total disagree; `rule` has decided."""
         self._counter("edge_usage_disagreements_total", route, rule).add(1)
         self._log.info("an answer states parts and a total that disagree", f"{route}: {rule}", rule=rule)
 
     @property
     def counted_ids(self) -> CountedIds | None:
-        """The ids of stored answers that are counted; None where their file cannot be used."""
+        """The ids of stored answers that are counted; None if their file cannot be used."""
         if self._counted_ids is None:
             try:
                 self._counted_ids = CountedIds(self._folder / COUNTED_IDS)
@@ -186,11 +186,11 @@ class WorkerMetrics:
         return self._counted_ids
 
     def observe_first_token(self, route: str, seconds: float) -> None:
-        """Observe how long after its request a stream of a model began."""
+        """Observe the seconds from a request to the beginning of a model's stream."""
         self._metrics.histogram("edge_time_to_first_token_seconds", route).observe(seconds)
 
     def observe_output_token(self, route: str, seconds: float) -> None:
-        """Observe how long a stream of a model took for each output token after the first."""
+        """Observe the seconds of a model's stream for each output token after the first."""
         self._metrics.histogram("edge_time_per_output_token_seconds", route).observe(seconds)
 
     def count_upstream_error(self, upstream: str, error: str) -> None:
@@ -206,12 +206,14 @@ class WorkerMetrics:
         self._counter("edge_upstream_retries_total", upstream).add(1)
 
     def count_fallback(self, route: str, reason: str) -> None:
-        """Count a request that goes to the fallback of its route; `reason`: a status, a type of RFC 9209, or
-        `ejected`."""
+        """Count a request that goes to the fallback of its route.
+
+        `reason`: a status, a type of RFC 9209, or `ejected`.
+        """
         self._counter("edge_fallbacks_total", route, reason).add(1)
 
     def count_stale_connection(self, upstream: str) -> None:
-        """Count a kept connection that its service closed as a request came over it, which goes out again."""
+        """Count a kept connection that its service closed as a request was sent. The request is sent again."""
         self._counter("edge_upstream_stale_total", upstream).add(1)
 
     def count_surplus(self, upstream: str, came: str) -> None:
@@ -227,7 +229,7 @@ class WorkerMetrics:
         return self._metrics.shared_gauge("edge_upstream_pending", upstream)
 
     def report_full_table(self, table: str) -> None:
-        """Count that a table had no row to give, and log it once a minute."""
+        """Count that a table had no free row, and log it once a minute."""
         self._counter("edge_table_full_total", table).add(1)
         self._log.error("a table is full", table, then=FULL[table])
 
@@ -248,7 +250,7 @@ class WorkerMetrics:
         self._metrics.gauge("edge_held_bytes").set(n)
 
     def count_identities(self, recalled: int, looked_up: int, evicted: int) -> None:
-        """Count keys that were remembered, keys that had to be looked up, and those that were forgotten for others."""
+        """Count cached keys, keys that had to be looked up, and keys that were evicted."""
         for result, number in (("remembered", recalled), ("looked_up", looked_up)):
             if number:
                 self._counter("edge_identities_total", result).add(number)
@@ -256,8 +258,10 @@ class WorkerMetrics:
             self._counter("edge_identities_evicted_total").add(evicted)
 
     def count_held_exhausted(self, share: str) -> None:
-        """Count a client that is ended for the bytes it holds; `share`: the bound of its connection, its address or
-        the worker."""
+        """Count a client that is ended for the bytes it holds.
+
+        `share`: the bound of its connection, its address or the worker.
+        """
         self._counter("edge_held_exhausted_total", share).add(1)
 
     def count_http2_streams(self, n: int) -> None:
@@ -269,21 +273,22 @@ class WorkerMetrics:
         self._counter("edge_http2_resets_total", by, code).add(1)
 
     def count_http2_goaway(self, code: str) -> None:
-        """Count a connection after whose GOAWAY no further stream is served."""
+        """Count a connection that serves no further stream after a GOAWAY."""
         self._counter("edge_http2_goaways_total", code).add(1)
 
     def count_refused_connection(self, reason: str) -> None:
-        """Count a client's connection that was one too many, of the edge's (`total`) or of its address's
-        (`address`)."""
+        """Count a refused connection, beyond the edge's bound (`total`) or its address's (`address`)."""
         self._counter("edge_connections_refused_total", reason).add(1)
 
     def count_failed_handshake(self) -> None:
-        """Count a client's TLS handshake that came to nothing."""
+        """Count a failed TLS handshake of a client."""
         self._counter("edge_tls_handshake_failures_total").add(1)
 
     def _counter(self, name: str, *labels: str) -> Counter:
-        """Return the counter of a metric. Where the table has no row for it, one that nobody sees: no request fails for
-        it."""
+        """Return the counter of a metric.
+
+        If the table has no row, return one that discards: no request may fail for it.
+        """
         try:
             return self._metrics.counter(name, *labels)
         except RowUnavailableError:

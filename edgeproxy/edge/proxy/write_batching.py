@@ -1,10 +1,10 @@
-"""When a worker sends what it writes: at once while it has time, or a turn's writes together while it is busy.
+"""When a worker sends its writes: at once while it has time, or one turn's writes together while it is busy.
 
-A write that goes out at once wakes its reader at once. While the worker has time, this saves the reader the rest of the
-turn. While it is busy it costs CPU on both sides: the reader wakes for each message instead of for many.
+An immediate write wakes its reader at once. While the worker has time, this saves the reader the rest of the turn.
+While the worker is busy, it costs CPU on both sides: the reader wakes for each message instead of for many.
 
-How busy a loop is shows in how long its turns take, as what is ready waits for what is before it. One turn is timed at
-each sample of the loop (overload.py), so that a request costs nothing.
+The length of its turns shows how busy a loop is, because ready events wait for earlier ones. One turn is timed at each
+sample of the loop (overload.py), so that requests cost nothing.
 """
 
 import asyncio
@@ -15,21 +15,21 @@ from time import perf_counter
 from weakref import WeakSet
 
 BUSY_SECONDS, CALM_SECONDS = 0.0002, 0.00008
-"""Seconds of a turn from which on writes are batched, and below which they are sent at once again.
+"""Writes are batched while turns take longer than the first number of seconds, until they take less than the second.
 
-They lie apart because batching shortens turns: of the same requests, by as much as it saves.
+The two are apart because batching makes turns shorter, by the time that it saves.
 """
 TURNS = 5
-"""Turns whose median decides: one that the kernel interrupted says nothing."""
+"""The median of this many turns decides: a turn that the kernel interrupted says nothing."""
 BATCH_BYTES_MAX = 65536
-"""Bytes of a connection that wait for the end of a turn; with more they are sent at once."""
+"""Bytes of a connection that wait for the end of a turn; more bytes are sent at once."""
 
 
 class WriteBatching:
-    """The connections of a worker, and whether what they write is batched."""
+    """The connections of a worker, and whether their writes are batched."""
 
     def __init__(self, observe: Callable[[float], None] = lambda _: None) -> None:
-        """`observe`: notes the length of a turn that was timed."""
+        """`observe` records the length of a timed turn."""
         self._observe = observe
         self.is_on = False
         self._transports: WeakSet[asyncio.WriteTransport] = WeakSet()
@@ -46,7 +46,7 @@ class WriteBatching:
         asyncio.get_running_loop().call_soon(self._begin_turn)
 
     def record_turn(self, seconds: float) -> None:
-        """Take note of how long a turn took."""
+        """Record the length of a turn."""
         self._observe(seconds)
         turns = self._turns
         turns.append(seconds)
@@ -62,7 +62,7 @@ class WriteBatching:
             transport.set_write_buffer_limits(BATCH_BYTES_MAX if self.is_on else 0)
 
     def _begin_turn(self) -> None:
-        # The loop looks for what is ready once before the next callback.
+        # The loop polls for events once before the next callback.
         self._begun = perf_counter()
         asyncio.get_running_loop().call_soon(self._end_turn)
 

@@ -90,7 +90,7 @@ class LenientCursor(sqlite3.Cursor):
 class LenientConnection(sqlite3.Connection):
     """A connection with lenient cursors."""
 
-    def cursor(self, *_: object) -> LenientCursor:  # No other kind is used.
+    def cursor(self, *_: object) -> LenientCursor:  # type: ignore[override]  # No other kind is used.
         """Return a cursor."""
         return super().cursor(LenientCursor)
 

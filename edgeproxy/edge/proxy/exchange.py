@@ -261,7 +261,7 @@ class Exchange(Forwarding):
         self.message = b"".join(lines)
 
     def _begin_body(self, data: bytes) -> None:
-        """Begin a body, or keep a pipelined request for later; `data` follows the head."""
+        """Begin a body, or keep an early request for later; `data` follows the head."""
         assert self.binding is not None
         if self.binding.metering is not None:
             admitted = self.binding.metering.admitted

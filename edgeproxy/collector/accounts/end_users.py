@@ -1,8 +1,8 @@
-"""End users of customers, as services name them: stored as an HMAC by a secret of the customer.
+"""End users of customers, as named by services: stored as an HMAC with a secret of the customer.
 
-Equal names have equal hashes, so that they are counted as one. The secret goes with the erasure of the customer: from
-then on nobody can try names. With `encryption` it is encrypted by the customer's data key: who has the database alone
-cannot try names either.
+Equal names have equal hashes, so they count as one. The secret is deleted when the customer is erased; from then on
+names cannot be guessed by trial. With `encryption` the customer's data key encrypts the secret, so that the database
+alone does not allow such trials either.
 """
 
 import hmac
@@ -30,20 +30,20 @@ from edgeproxy.collector.encryption.owners import DATABASE, fetch_owner_ids
 from edgeproxy.config.collector.settings import CollectorSettings
 
 HASHED = "hmac:"
-"""How items begin that are stored hashed."""
+"""The prefix of hashed items."""
 ERASED = "erased:"
-"""How random items begin that stand for an end user who was erased."""
+"""The prefix of random items that replace erased end users."""
 HASH = re.compile(f"{HASHED}[A-Za-z0-9_-]{{43}}")
-"""An item as it is stored hashed: 32 bytes in Base64url without padding."""
+"""A hashed item: 32 bytes in Base64url without padding."""
 SECRET_BYTES = 32
 SEALED_MAX = 200
-"""Secrets that one transaction encrypts."""
+"""The most secrets that one transaction encrypts."""
 TABLE, COLUMN = end_user_secrets.name, "secret"
 NAMES_MAX = 1000
-"""Customers whose secrets one statement fetches."""
+"""The most customers whose secrets one statement fetches."""
 
 Secrets = dict[str, bytes]
-"""Secrets by customer, as the ledger knows it."""
+"""Secrets by the ledger's name of the customer."""
 
 
 def is_hashing(settings: CollectorSettings) -> bool:
@@ -52,22 +52,22 @@ def is_hashing(settings: CollectorSettings) -> bool:
 
 
 def hash_item(secret: bytes, item: str) -> str:
-    """Return an item as it is stored."""
+    """Return an item in its hashed form."""
     return HASHED + urlsafe_b64encode(hmac.digest(secret, item.encode(), sha256)).rstrip(b"=").decode()
 
 
 def is_hash(item: str) -> bool:
-    """Return whether an item has the form of one that is stored hashed. Those of services may have it too."""
+    """Return whether an item has the form of a hashed one. A service's own item may have it, too."""
     return HASH.fullmatch(item) is not None
 
 
 def make_random_item() -> str:
-    """Return an item that stands for an end user who was erased."""
+    """Return a new item that replaces an erased end user."""
     return ERASED + secrets.token_urlsafe(SECRET_BYTES)
 
 
 async def fetch_secrets(connection: AsyncConnection, customers: Collection[str]) -> Secrets:
-    """Return the secrets of those of these customers who have one.
+    """Return the secrets of the customers that have one.
 
     Raises KeysUnavailableError and SealedValueError.
     """
@@ -81,7 +81,7 @@ async def fetch_secrets(connection: AsyncConnection, customers: Collection[str])
 
 
 async def get_or_create_secrets(connection: AsyncConnection, customers: Collection[str]) -> Secrets:
-    """Return the secrets of these customers; those who have none yet get one.
+    """Return the secrets of these customers, and create missing ones.
 
     Raises KeysUnavailableError and SealedValueError.
     """
@@ -95,7 +95,7 @@ async def get_or_create_secrets(connection: AsyncConnection, customers: Collecti
 
 
 async def seal_clear_secrets(database: Database) -> int:
-    """Encrypt the secrets that are in the clear, and return their number; raises KeysUnavailableError."""
+    """Encrypt the secrets that are stored in plain text, and return their number. Raises KeysUnavailableError."""
     columns, count = end_user_secrets.c, 0
     clear = sa.select(end_user_secrets).where(sa.func.length(columns.secret) == SECRET_BYTES).limit(SEALED_MAX)
     while True:
@@ -111,7 +111,7 @@ async def seal_clear_secrets(database: Database) -> int:
 
 
 async def _seal_secrets(connection: AsyncConnection, clear: Secrets) -> Secrets:
-    """Return secrets as they are stored."""
+    """Return secrets in their stored form."""
     if find_keyring(connection) is None or not clear:
         return clear
     owners = await fetch_owner_ids(connection, TABLE, clear.keys())
@@ -123,9 +123,9 @@ async def _seal_secrets(connection: AsyncConnection, clear: Secrets) -> Secrets:
 
 
 async def _open_secrets(connection: AsyncConnection, sealed: Mapping[str, bytes]) -> Secrets:
-    """Return secrets that are stored encrypted.
+    """Decrypt stored secrets.
 
-    A customer who was defined in a file when it got its secret has one of the database's data key.
+    The secret of a customer that was defined in a file at the time is encrypted with the database's data key.
     """
     owners = await fetch_owner_ids(connection, TABLE, sealed.keys())
     keys = await find_data_keys(connection, {owners.get(one, DATABASE) for one in sealed})

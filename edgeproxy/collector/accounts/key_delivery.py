@@ -1,12 +1,12 @@
-"""Keys that replace those that are due, on their way to their customers' webhooks.
+"""The delivery of replacement keys for due keys to their customers' webhooks.
 
     due ──▶ next_key is made, and its secret sent ──▶ collected: it replaces the key, which ends after the grace
      ▲                    │
-     └─────── withdrawn ──┘ nothing takes the message, or the public key, the endpoint or the key has changed
+     └─────── withdrawn ──┘ no endpoint accepts the message, or the public key, the endpoint or the key has changed
 
-The secret is encrypted to the customer's public key in the transaction that makes the key, and is nowhere else. So a
-kill at any moment leaves either no new key, or one whose message is sent. Until somebody has collected the secret the
-old key is as it was: it stays due, and works on.
+The transaction that creates the key encrypts the secret to the customer's public key; the secret is stored nowhere
+else. So a crash at any moment leaves either no new key, or one whose message will be sent. Until the customer has
+collected the secret, the old key is unchanged: it stays due, and keeps working.
 """
 
 from collections.abc import AsyncIterator
@@ -43,21 +43,21 @@ from edgeproxy.config.units import format_seconds
 JOB = Caller("key-rotation")
 """The caller in the audit log."""
 SECONDS_MIN = 86400.0
-"""Seconds for which a key stays that nothing takes, before the next one is made."""
+"""How many seconds an uncollected key stays before the next one is created."""
 KEYS_AT_ONCE = 100
 AGE_SECONDS_MIN = 3600
-"""Seconds for which no key is replaced, however short its customer's `rotate_every`."""
+"""The least age in seconds of a key before it is replaced, however short its customer's `rotate_every` is."""
 WITHDRAWN_MAX = keys.KEYS_MAX
-"""Keys of a customer withdrawn in a day before no more are made: each change of its public key withdraws all."""
+"""The most withdrawn keys of a customer in a day. Each change of its public key withdraws all pending keys."""
 FAILURE = "a key could not be replaced"
 LIMITED_LOG = log.RateLimitedLog(3600.0)
-"""Keys that cannot be replaced are tried again each minute."""
+"""Keys that cannot be replaced are retried each minute, so their log lines are limited."""
 
 
 async def deliver_due_keys(database: Database, every: float | None, now: float) -> None:
-    """Make and send a replacement of each key that is due at this Unix second, whose customer can be sent one.
+    """Create and send a replacement of each key that is due at this Unix second, if its customer can receive one.
 
-    `every` as `rotation.every` has it.
+    `every` is the setting `rotation.every`.
     """
     due = is_due(now, 0, every) & keys_table.c.next_key.is_(None) & customers_table.c.public_key.is_not(None)
     statement = select_due_keys(every).with_only_columns(keys_table.c.id).where(due)
@@ -72,7 +72,7 @@ async def deliver_due_keys(database: Database, every: float | None, now: float) 
 
 
 async def settle_deliveries(database: Database, grace: float, now: float) -> None:
-    """Have each key that was collected replace the one before it, and withdraw those that nothing takes any more."""
+    """Let each collected key replace its predecessor, and withdraw keys that no endpoint accepts any more."""
     statement = sa.select(keys_table.c.id).where(keys_table.c.next_key.is_not(None))
     async for key in _iterate_ids(database, statement):
         try:
@@ -85,7 +85,7 @@ async def settle_deliveries(database: Database, grace: float, now: float) -> Non
 
 
 async def _iterate_ids(database: Database, statement: AnySelect) -> AsyncIterator[str]:
-    """Yield the ids of keys that a statement selects, in their order."""
+    """Yield the ids of keys that a statement selects, in order."""
     last = ""
     while True:
         following = statement.where(keys_table.c.id > last).order_by(keys_table.c.id).limit(KEYS_AT_ONCE)
@@ -99,10 +99,10 @@ async def _iterate_ids(database: Database, statement: AnySelect) -> AsyncIterato
 
 
 async def send_replacement(connection: AsyncConnection, ref: str) -> None:
-    """Make a key that is to replace another one, by id, and write the message that has its secret.
+    """Create the replacement of a key, by id, and write the message with its secret.
 
-    Nothing is made where the customer has no public key, or no endpoint that names the type of the message: an
-    endpoint that takes all types may be a log. Raises ChangeRejectedError.
+    Nothing happens if the customer has no public key, or no endpoint that explicitly lists the message's type, because
+    an endpoint for all types may be a log. Raises ChangeRejectedError.
     """
     owner = await customers.get_row(connection, (await get_row(connection, ref)).customer, lock=True)
     row = await get_row(connection, ref, lock=True)
@@ -134,7 +134,7 @@ async def _require_few_withdrawn(connection: AsyncConnection, customer: str, now
 
 
 async def list_endpoints(connection: AsyncConnection, customer: str) -> list[str]:
-    """Return the endpoints of a customer, by id, that are sent new keys."""
+    """Return the endpoints of a customer, by id, that receive new keys."""
     own = webhook_endpoints.c
     statement = sa.select(own.id, own.types).where(
         own.customer == customer, own.state == ENABLED, own.types.is_not(None)
@@ -144,7 +144,7 @@ async def list_endpoints(connection: AsyncConnection, customer: str) -> list[str
 
 
 async def settle_delivery(connection: AsyncConnection, ref: str, grace: int, now: float) -> None:
-    """Have a key's replacement take its place where it was collected, or withdraw it; raises ChangeRejectedError."""
+    """Let a key's collected replacement take its place, or withdraw it. Raises ChangeRejectedError."""
     owner = await customers.get_row(connection, (await get_row(connection, ref)).customer, lock=True)
     row = await get_row(connection, ref, lock=True)
     if row.next_key is None:
@@ -166,7 +166,7 @@ def _is_usable(row: KeyRow) -> bool:
 
 
 async def fetch_states(connection: AsyncConnection, new: KeyRow) -> frozenset[WebhookState]:
-    """Return the states of the deliveries that have the secret of a key."""
+    """Return the states of the deliveries that carry the secret of a key."""
     message = webhook_deliveries.c.message == build_name(_name_occasion(new))
     rows = await connection.execute(sa.select(webhook_deliveries.c.state).where(message))
     return frozenset(WebhookState(state) for state in rows.scalars())
@@ -177,7 +177,7 @@ def _name_occasion(new: KeyRow) -> Occasion:
 
 
 async def describe_rotation(connection: AsyncConnection, ref: str, rotation: Rotation | None) -> KeyRotation:
-    """Return the state of a customer's rotation; `rotation` as in the collector's file. Raises ChangeRejectedError."""
+    """Return the state of a customer's rotation. `rotation` is the collector's setting. Raises ChangeRejectedError."""
     owner = await customers.get_row(connection, ref)
     endpoints = await list_endpoints(connection, owner.id)
     every = find_rotate_every(connection) if owner.rotate_every is None else owner.rotate_every
@@ -216,9 +216,9 @@ async def _describe_key(connection: AsyncConnection, row: KeyRow) -> KeyInRotati
 
 
 async def put_public_key(connection: AsyncConnection, caller: Caller, ref: str, public_key: str | None) -> CustomerRow:
-    """Register the public key of a customer, or remove it with None; return the customer.
+    """Register the public key of a customer, or remove it with None. Return the customer.
 
-    Keys that are on their way, encrypted to the one before, are withdrawn: the next ones are for this one. Raises
+    Pending keys, which were encrypted to the previous public key, are withdrawn; later keys use the new one. Raises
     ChangeRejectedError.
     """
     owner = await customers.get_row(connection, ref, lock=True)

@@ -22,13 +22,13 @@ class CustomerRow(NamedTuple):
     deleting_since: int | None
     erased_at: int | None
     version: int
-    """Grows by one with each change: the ETag."""
+    """Grows by one with each change. It is the ETag."""
     currency: str | None = None
-    """The currency in which it is charged for good; None where none was chosen yet."""
+    """The currency of all its charges, or None if none was chosen yet."""
     display_name: str | None = None
-    """The name by which people know a customer whose `name` is a pseudonym; None where it is not."""
+    """The name that people know the customer by if `name` is a pseudonym, else None."""
     public_key: str | None = None
-    """The JWK to which secrets of new keys are encrypted, as `public_keys.py` writes it; None where there is none."""
+    """The JWK that encrypts the secrets of new keys, in the form of `public_keys.py`, or None."""
 
 
 class KeyRow(NamedTuple):
@@ -51,12 +51,12 @@ class KeyRow(NamedTuple):
     revoked_at: int | None
     revoked_for: str | None
     last_used_on: int | None
-    """The Unix second at which the day begins."""
+    """The Unix second at the start of the day."""
     successor: str | None
     """The id of the key that replaces it."""
     version: int
     next_key: str | None
-    """The id of the key that is to replace it once its customer has collected the secret."""
+    """The id of the key that will replace it once its customer has collected the secret."""
     customer_name: str
     """The name of the customer."""
     rotate_every: int | None
@@ -74,7 +74,7 @@ class FlagRow(NamedTuple):
 
 
 class TokenRow(NamedTuple):
-    """A row of `tokens`: with a role, or else bound to a customer."""
+    """A row of `tokens`, with either a role or a customer."""
 
     name: str
     role: Role | None
@@ -87,7 +87,7 @@ class TokenRow(NamedTuple):
 
 
 class TokenMatch(NamedTuple):
-    """A token, and when the secret by which it was found ends; None: it does not."""
+    """A token, and the end of the secret that matched it; None if the secret has no end."""
 
     token: TokenRow
     secret_ends_at: int | None

@@ -1,4 +1,4 @@
-"""Reconciliations in the database: what was compared, by how much it differed, and the alert about it."""
+"""Reconciliations in the database: the compared books, their differences, and the alert about them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
@@ -31,18 +31,19 @@ from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.database.unreadable_rows import parse_rows
 
 ROWS_STORED_MAX = 100
-"""Rows that differ of which both numbers are kept: the largest differences."""
+"""The most differing rows stored with both numbers: the largest differences."""
 NAMED_MAX = 5
-"""Rows that an alert names."""
+"""The most rows that an alert names."""
 RECENT_SECONDS: Mapping[ReconciliationKind, int] = {"A": 0, "B": DAY, "C": DAY, "D": DAY, "E": 0}
-"""Seconds before the last reconciliation whose reconciliations count too, by kind. Kinds that are made often have 0:
-their last one is enough.
+"""How many seconds before the last reconciliation of a kind others still count.
+
+For kinds that are reconciled often it is 0, because the last one is enough.
 """
 columns = reconciliations.c
 
 
 class CostDifference(NamedTuple):
-    """The approximate cost in cents of all our units, and of those that differ."""
+    """The approximate cost in cents of all our units, and of the differing ones."""
 
     cents: int
     different: int
@@ -56,14 +57,14 @@ async def record_reconciliation(
     now: float,
     cost: CostDifference | None = None,
 ) -> tuple[Drift, Level]:
-    """Record the result of a reconciliation, and raise an alert where it is due.
+    """Record the result of a reconciliation, and raise an alert if the drift requires it.
 
     Returns the drift of all rows, and the level of the worst meter.
     """
     drift, drifts = measure_drift(rows), measure_drift_by_meter(rows)
     worst_level = highest_level(kind, drifts.values())
     differing = sorted((row for row in rows if row.difference), key=lambda row: (-abs(row.difference), row))
-    # Of times at which all agreed the last one is enough.
+    # Of earlier reconciliations without a difference, only the last is kept.
     agreed = (columns.kind == kind, columns.level == Level.NONE, columns.since == columns.until)
     await connection.execute(sa.delete(reconciliations).where(*agreed))
     row = sa.insert(reconciliations).values(id=generate_id(), kind=kind, since=span.start, until=span.end)
@@ -92,7 +93,7 @@ async def record_reconciliation(
 async def add_to_reconciliation(
     connection: AsyncConnection, kind: ReconciliationKind, span: Span, rows: Sequence[Comparison], now: float
 ) -> None:
-    """Add rows to the reconciliation of the same time, which is one row as long as all agree."""
+    """Add rows to the reconciliation of the same span. It stays one row while all rows agree."""
     unchanged = (
         columns.kind == kind,
         columns.since == span.start,
@@ -112,7 +113,7 @@ async def add_to_reconciliation(
 
 
 async def list_reconciliations(connection: AsyncConnection, kind: str | None, limit: int) -> list[JsonObject]:
-    """Return reconciliations as the API writes them, latest first."""
+    """Return reconciliations in the form of the API, latest first."""
     statement = sa.select(reconciliations)
     if kind is not None:
         statement = statement.where(columns.kind == kind)
@@ -135,9 +136,11 @@ def _to_response(row: sa.Row[tuple[object, ...]]) -> JsonObject:
 
 
 async def fetch_invoice_differences(connection: AsyncConnection, customer: str, span: Span) -> list[Comparison]:
-    """Return the lines that differed when the invoice of a customer, by name, and a period was last held against
-    Stripe's, the largest difference first."""
-    named = orjson.dumps([customer]).decode()[:-1]  # As a row begins that is of the customer.
+    """Return the lines that differed in the last comparison of a customer's invoice with Stripe, largest first.
+
+    The customer is given by name, the invoice by its period.
+    """
+    named = orjson.dumps([customer]).decode()[:-1]  # The beginning of a row of this customer.
     statement = sa.select(columns.rows).where(
         columns.kind == "C",
         columns.since == span.start,
@@ -162,7 +165,7 @@ async def find_drift_since(connection: AsyncConnection, kind: ReconciliationKind
 
 
 async def fetch_ratios(connection: AsyncConnection) -> dict[tuple[str, str], float]:
-    """Return the share of units that differed lately, by kind and meter."""
+    """Return the share of units that differed recently, by kind and meter."""
     latest = sa.select(columns.kind, sa.func.max(columns.at)).group_by(columns.kind)
     ratios_by_meter: dict[tuple[str, str], float] = {}
     for kind, at in (await connection.execute(latest)).all():
@@ -176,14 +179,14 @@ async def fetch_ratios(connection: AsyncConnection) -> dict[tuple[str, str], flo
 
 
 async def find_reconciled_until(connection: AsyncConnection, kind: ReconciliationKind) -> int | None:
-    """Return the Unix second up to which reconciliations of a kind were made; None where there was none."""
+    """Return the Unix second up to which reconciliations of a kind were made, or None if there were none."""
     latest = sa.select(sa.func.max(columns.until)).where(columns.kind == kind)
     until: int | None = (await connection.execute(latest)).scalar_one()
     return until
 
 
 def comparison_to_response(kind: ReconciliationKind, row: Comparison) -> JsonObject:
-    """Return a row as the API writes it, with advice."""
+    """Return a row in the form of the API, with advice."""
     return {**row._asdict(), "action": get_advice(kind, row)}
 
 

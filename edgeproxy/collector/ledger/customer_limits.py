@@ -1,6 +1,7 @@
-"""What a customer's limits do: requests by minute beside each rate, and what was refused, by limit, route and region.
+"""The effect of a customer's limits: requests per minute for each rate, and refusals by limit, route and region.
 
-It is what edges have shipped, so the last seconds are missing. Edges count refusals by meters of `count: refusals`.
+The data is what edges have shipped, so the last seconds are missing. Edges count refusals in meters of `count:
+refusals`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,13 @@ from edgeproxy.config.meters import CERTAIN, LIMIT
 from edgeproxy.config.selection import is_of_all
 
 RECENT_SECONDS = 5 * MINUTE
-"""The time within which a refusal is one of now."""
+"""How many seconds a refusal counts as recent."""
 GROUPS_MAX = 50
-"""Groups of refusals, those with most of them."""
+"""The most groups of refusals: those with the most refusals."""
 
 
 class RefusalGroup(NamedTuple):
-    """The refusals of a customer by a limit, on a route, in a region. Times are Unix seconds at which minutes begin."""
+    """The refusals of a customer by a limit, on a route, in a region. Times are Unix seconds of minute starts."""
 
     limit: str
     route: str
@@ -36,7 +37,7 @@ class RefusalGroup(NamedTuple):
 
 
 class LimitUse(NamedTuple):
-    """What was used of a rate in its last whole window, and in the fullest one of the time; None: it is not known."""
+    """The use of a rate in its last whole window, and in the fullest window of the day; None if unknown."""
 
     used: int | None
     peak: int | None
@@ -67,15 +68,15 @@ async def fetch_refusal_groups(
 
 
 async def fetch_minutes(connection: AsyncConnection, customer: str, meter: str, until: int) -> dict[int, int]:
-    """Return the usage of a meter in each minute of the two days before a Unix second, by the minute's beginning."""
+    """Return the usage of a meter in each minute of the two days before a Unix second, by the minute's start."""
     usage = await fetch_usage(connection, LedgerQuery(customer, meter, until - 2 * DAY, until, ("minute",)))
     return {parse_time("minute", row["minute"]): row["value"] for row in usage["rows"]}
 
 
 def compute_use(limit: Limit, minutes: Mapping[int, int] | None, until: int) -> LimitUse:
-    """Compute what is used of a rate up to a Unix second, and its peak in the day before, of requests by minute.
+    """Compute the use of a rate up to a Unix second, and its peak in the day before, from requests by minute.
 
-    It is not known for windows that are no whole minutes or longer than a day, nor for rates that do not count all
+    It is unknown for windows that are not whole minutes or longer than a day, and for rates that do not count all
     requests of the customer together.
     """
     window = round(limit.window)

@@ -1,4 +1,4 @@
-"""Writing to the ledger, within a transaction of somebody else's."""
+"""Writes to the ledger within the caller's transaction."""
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
@@ -13,36 +13,35 @@ from edgeproxy.config import dimensions
 from edgeproxy.wire.batch import Batch, CountKey, count_key
 
 SERIES_REMEMBERED_MAX = 1_000_000
-"""Series whose numbers are remembered, some 200 bytes each; those of edges that were quiet longest are forgotten."""
+"""The most series with cached numbers, about 200 bytes each. Those of the edges idle longest are evicted."""
 
 EdgeRegion = tuple[str, str]
 """Edge and region."""
 
 
 class SumTooLargeError(Exception):
-    """The sum of one minute of a series exceeds what the ledger can hold (MINUTE_VALUE_MAX)."""
+    """The sum of one minute of a series exceeds the ledger's maximum (MINUTE_VALUE_MAX)."""
 
 
 def is_too_large(error: Exception) -> bool:
-    """Return whether a transaction failed for a sum that is more than the ledger can hold."""
+    """Return whether a transaction failed because a sum exceeds the ledger's maximum."""
     return isinstance(error, SumTooLargeError) or is_overflow(error)
 
 
 class LedgerWriter:
-    """The series that this process knows by number. Only what is locked by the transaction may be asked for."""
+    """The series that this process knows by number. Callers may only use edges that their transaction has locked."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: OrderedDict[EdgeRegion, dict[CountKey, int]] = OrderedDict()
         self._latest: dict[str, int] = {}
-        """The latest minute of edges."""
+        """The latest minute of each edge."""
 
     async def add_batches(self, connection: AsyncConnection, batches: Iterable[Batch]) -> set[CountKey]:
-        """Add the rows of these batches, whose edges are locked; raises SumTooLargeError. The series that are new here.
+        """Add the rows of these batches, whose edges are locked, and return the new series. Raises SumTooLargeError.
 
-        What belongs to minutes that are rolled up is added to their hours and days too, and it is noted of which hours
-        all was rolled up already.
-        Where the transaction does not come to its end, `forget` what was learned in it.
+        Rows in minutes that are rolled up are also added to their hours and days, and hours that were fully rolled up
+        before are recorded as late. If the transaction fails, call `forget`.
         """
         begun: set[CountKey] = set()
         grown: dict[int, dict[int, int]] = defaultdict(dict)
@@ -59,7 +58,7 @@ class LedgerWriter:
         highest = max((max(values.values()) for values in grown.values() if values), default=0)
         if highest > MINUTE_VALUE_MAX:
             raise SumTooLargeError
-        if any(any(values.values()) for values in grown.values()):  # Corrections are below zero.
+        if any(any(values.values()) for values in grown.values()):  # Corrections are negative.
             rolled = await rollup.lock_state(self._database, connection)
             for table, grows in zip((ledger, hours, days), rolled.split_increments(grown), strict=True):
                 await self._database.add(connection, table, grows)
@@ -69,7 +68,7 @@ class LedgerWriter:
         return begun
 
     def forget(self, names: Iterable[str]) -> None:
-        """Forget these edges' cached state, possibly uncommitted."""
+        """Forget these edges' cached state, which may be uncommitted."""
         gone = set(names)
         for where in [where for where in self._known if where[0] in gone]:
             del self._known[where]
@@ -77,7 +76,7 @@ class LedgerWriter:
             self._latest.pop(edge, None)
 
     async def _update_latest(self, connection: AsyncConnection, latest: Mapping[str, int]) -> None:
-        """Advance the latest minute of edges; never move it back."""
+        """Advance the latest minute of edges. Never move it back."""
         later = {edge: minute for edge, minute in latest.items() if minute > self._latest.get(edge, -1)}
         if later:
             earlier = edges.c.latest.is_(None) | (edges.c.latest < sa.bindparam("minute"))
@@ -87,7 +86,7 @@ class LedgerWriter:
             self._latest |= later
 
     async def _resolve_numbers(self, connection: AsyncConnection, batch: Batch, begun: set[CountKey]) -> list[int]:
-        """Return the number of the series of each row; those that have none yet get one, and are added to `begun`."""
+        """Return the series number of each row. New series get a number and are added to `begun`."""
         where = (batch.edge, batch.region)
         known = self._known.get(where)
         if known is None:
@@ -111,7 +110,7 @@ class LedgerWriter:
         return [known[one] for one in counted]
 
     async def _load_series(self, connection: AsyncConnection, where: EdgeRegion, known: dict[CountKey, int]) -> None:
-        """Read the series of an edge that are not known yet: their numbers are above those that are."""
+        """Read the unknown series of an edge. Their numbers are above those already cached."""
         above = max(known.values(), default=-1)
         columns = series.c
         rows = await connection.execute(

@@ -1,5 +1,6 @@
-"""Usage that is read and not added up: the levels of gauges, and what counts once. It is in the events that said so;
-how many places are held is among the holdings (allocation_levels.py).
+"""Usage from readings, which are not added up: the levels of gauges, and unique items.
+
+The readings are events; the number of held allocations is in `holdings` (allocation_levels.py).
 """
 
 from collections import defaultdict
@@ -27,12 +28,12 @@ from edgeproxy.config import dimensions
 SPLIT = sa.func.coalesce(events.c.folded, events.c.dimensions)
 """The dimensions that an event counts with."""
 ZERO: sa.ColumnElement[int] = sa.literal_column("0")
-"""Written out, as the index of readings is of this condition."""
+"""A literal, because the index of readings has this condition."""
 ITEMS_MAX = 1_000_000
-"""Different items that one question may be about, where it is grouped."""
+"""The most different items that a grouped query may cover."""
 
 DimensionGroup = tuple[str, ...]
-"""The values of the dimensions that are asked for, each empty where there is none."""
+"""The values of the requested dimensions, each empty if there is none."""
 
 
 async def fetch_quantities(
@@ -58,9 +59,9 @@ async def fetch_quantities(
 async def fetch_usage(
     connection: AsyncConnection, question: LedgerQuery, aggregate: ReadAs, now: float
 ) -> dict[str, Any]:
-    """`{total, rows}` of a question about such a meter, up to now; `next` where there are more rows. Raises BadQuery.
+    """Return `{total, rows}` of a query about such a meter, up to now; `next` if there are more rows.
 
-    The total is that of a customer; several customers' levels come to nothing together.
+    The total is for one customer, because levels of several customers cannot be summed. Raises InvalidQueryError.
     """
     if question.where is not None:
         raise InvalidQueryError(f"where: {question.meter} has no filter, as it is not added up; group by the field")
@@ -104,7 +105,7 @@ async def fetch_usage(
 
 
 CONSTANT: dict[str, int | str] = {"route": EVENTS_ROUTE, "region": EVENTS_REGION}
-"""Fields that are the same of all readings."""
+"""Fields with the same value in all readings."""
 
 
 def _format_row(by: Sequence[str], key: Key, value: int) -> UsageRow:
@@ -180,7 +181,7 @@ async def _compute_by_time(
 
 
 def _list_unit_starts(span: tuple[int, int], unit: int) -> list[int]:
-    """Return the seconds at which units of time begin, the first one where the span does."""
+    """Return the starting seconds of time units; the first one is the start of the span."""
     since, until = span
     if unit == until - since:
         return [since]
@@ -206,9 +207,9 @@ def _aggregate_units(
 async def fetch_latest_readings(
     connection: AsyncConnection, customer: str, meter: str, until: int, *, is_split: bool = True
 ) -> list[Reading]:
-    """Return the latest reading of each series of a gauge of events before a Unix second.
+    """Return the latest reading of each series of an event gauge before a Unix second.
 
-    Without `is_split`, of the series without dimensions alone, which is one look-up however many readings there are.
+    Without `is_split`, only the series without dimensions is read, with one lookup for any number of readings.
     """
     columns = events.c
     gauge = _is_gauge_of(customer, meter)

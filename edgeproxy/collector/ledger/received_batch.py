@@ -1,4 +1,4 @@
-"""A batch as it arrives: who says that it is which, and what its bytes are. Pure."""
+"""A received batch: the identity in its headers, and its decoded body. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -19,16 +19,20 @@ from edgeproxy.wire.batch import (
 
 SEQ = re.compile(r"[1-9][0-9]{0,18}")
 WINDOW = BODY_BYTES_MAX
-"""Bytes that a frame may make us remember: no more than a body has."""
+"""The largest window in bytes that a frame may request: no more than a body has."""
 BEGINNING = 64 << 10
-"""Bytes that are kept of what cannot be a batch for its size alone."""
+"""How many bytes are stored of a body that is too large to be a batch."""
 AHEAD_SECONDS_MAX = 86_400
-"""Seconds by which the clock of an edge may be ahead. Each month has a partition, and each query looks at all that are
-to come: a token could have a hundred thousand of them made.
+"""How many seconds the clock of an edge may be ahead.
+
+Each month has a partition, and each query reads all future ones. Without this bound, a token could create a hundred
+thousand of them.
 """
 BEHIND_SECONDS_MAX = 5 * 366 * 86_400
-"""Seconds for which a batch may have waited. Each month that is kept has a partition here too: of 1970, for an edge
-without a clock, or a token could have seven hundred of them made.
+"""How many seconds a batch may have waited.
+
+Each stored month also has a partition. An edge without a clock reports times of 1970, and without this bound a token
+could create seven hundred partitions.
 """
 
 
@@ -41,9 +45,9 @@ class BatchHeaders(NamedTuple):
 
 
 class ReceivedBatch(NamedTuple):
-    """A batch whose headers are whole. `batch` is None where nobody can read it, and `why` says what is wrong.
+    """A batch with valid headers. `batch` is None if it is unreadable; `why` then describes the fault.
 
-    `body` is then as it came, in its `coding`, otherwise uncompressed.
+    `body` is then as received in its `coding`, otherwise uncompressed.
     """
 
     edge: str
@@ -56,7 +60,7 @@ class ReceivedBatch(NamedTuple):
 
 
 def parse_headers(headers: Mapping[str, str]) -> BatchHeaders | str:
-    """Parse the headers; return a sentence if one is missing or invalid."""
+    """Parse the headers. Return a sentence if one is missing or invalid."""
     edge, seq, digest = (headers.get(name, "") for name in ("Edge-Id", "Edge-Seq", "Edge-Hash"))
     if not NAME.fullmatch(edge):
         return "Edge-Id is missing, or is no name"
@@ -68,7 +72,7 @@ def parse_headers(headers: Mapping[str, str]) -> BatchHeaders | str:
 
 
 def decode_batch(headers: BatchHeaders, sent: bytes, coding: str, now: float | None = None) -> ReceivedBatch:
-    """Decode a batch sent in the Content-Encoding `coding`; `now` bounds when it may be from, in Unix seconds."""
+    """Decode a batch sent in the Content-Encoding `coding`. `now`, in Unix seconds, bounds its times."""
     try:
         body = inflate(sent, coding)
         if batches.compute_digest(body) != headers.hash:
@@ -86,7 +90,7 @@ def decode_batch(headers: BatchHeaders, sent: bytes, coding: str, now: float | N
 
 
 def _check_time(batch: Batch, now: float) -> None:
-    """Raise InvalidBatchError where a batch is of a time that no edge with a right clock counts now."""
+    """Raise InvalidBatchError if an edge with a correct clock could not have sent these times now."""
     if batch.until > now + AHEAD_SECONDS_MAX:
         raise InvalidBatchError(["is of more than a day ahead: the clock of its edge is wrong"])
     if batch.since < now - BEHIND_SECONDS_MAX:
@@ -94,24 +98,24 @@ def _check_time(batch: Batch, now: float) -> None:
 
 
 def is_small(sent: bytes, coding: str) -> bool:
-    """Return whether what these bytes stand for is read in a moment, as they say themselves."""
+    """Return whether the body is small, by its own statement, so that parsing takes only a moment."""
     if coding != "zstd":
         return len(sent) <= SMALL_BYTES
     try:
-        # A frame that is longer than it says ends in an error.
+        # A frame that is longer than stated ends in an error.
         return 0 <= zstandard.frame_content_size(sent) <= SMALL_BYTES
     except zstandard.ZstdError:
         return True
 
 
 def inflate(sent: bytes, coding: str) -> bytes:
-    """Return the uncompressed body; raises InvalidBatchError where it cannot be had, or is too large."""
+    """Return the uncompressed body. Raises InvalidBatchError if it is invalid or too large."""
     if coding == "identity":
         return sent
     if coding != "zstd":
         raise InvalidBatchError([f"has the unknown coding {coding[:20]!r}"])
-    # A frame says how large it is, or not, and either may be a lie: no more is made of it than a body may have. What
-    # is cut off or follows the frame shows in the hash, or changes nothing.
+    # A frame may state its size or not, and the size may be wrong, so at most the allowed size is decompressed. The
+    # hash reveals truncated data; data after the frame changes nothing.
     reader = zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(sent, read_across_frames=False)
     try:
         body: bytes = reader.read(BODY_BYTES_MAX + 1)

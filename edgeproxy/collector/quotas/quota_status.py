@@ -24,7 +24,7 @@ class QuotaProjection(TypedDict):
 
 
 class QuotaStatus(TypedDict):
-    """A quota of a customer, and what is used of it."""
+    """A quota of a customer and its usage."""
 
     quota: str
     """The name of the quota."""
@@ -49,7 +49,7 @@ class QuotaStatus(TypedDict):
 
 
 class QuotaUsage(NamedTuple):
-    """A quota, its usage, and the period of that; None where it counts allocations."""
+    """A quota, its usage, and the period of the usage; None if it counts allocations."""
 
     quota: Quota
     used: int
@@ -57,7 +57,7 @@ class QuotaUsage(NamedTuple):
 
     @property
     def percent(self) -> float:
-        """Return the usage in percent of the included units; 100 where none are included."""
+        """The usage in percent of the included units; 100 if none are included."""
         limit = self.quota.included
         return round(self.used * 100 / limit, 2) if limit else 100.0
 
@@ -66,7 +66,7 @@ class QuotaUsage(NamedTuple):
         return self.used * 100 >= percent * self.quota.included
 
     def compute_projection(self, days: Sequence[int], now: float) -> QuotaProjection | None:
-        """Return the projection of the usage of the last days, at edge time `now`; None without a period."""
+        """Return the projection from the usage of the last days, at edge time `now`; None without a period."""
         if self.period is None:
             return None
         if len(days) < DAYS_MIN:
@@ -75,7 +75,7 @@ class QuotaUsage(NamedTuple):
         return {"days": len(days), "low": low, "high": high}
 
     def to_response(self, projected: QuotaProjection | None) -> QuotaStatus:
-        """Return the status as the API does."""
+        """Return the status in the form of the API."""
         quota, period = self.quota, self.period
         return {
             "quota": quota.name,

@@ -1,7 +1,7 @@
-"""Bookings of prepaid credits: each event is booked once, however often it is reported.
+"""Bookings of prepaid credits. Each event is booked once, however often it is reported.
 
-Each function books in the transaction of its caller, under the journal's lock. It returns the number of its transaction
-in the journal; None where that was booked before. Amounts are whole millicredits, times Unix milliseconds.
+Each function books in the transaction of its caller, under the journal's lock. It returns the number of its journal
+transaction, or None if that was booked before. Amounts are whole millicredits, times Unix milliseconds.
 """
 
 from collections.abc import Callable, Mapping
@@ -52,20 +52,20 @@ class Payment(NamedTuple):
     intent: str | None
     """The payment intent."""
     paid: int
-    """The amount, without tax."""
+    """The amount without tax."""
     tax: int = 0
 
 
 class HeldRefund(NamedTuple):
-    """A refund whose money is held and has not gone back yet."""
+    """A refund with held money that has not been returned yet."""
 
     id: str
     customer: str
     grant: str
     intent: str | None
-    """The payment intent that it goes back from."""
+    """The payment intent to refund."""
     cents: int
-    """The amount, with its tax."""
+    """The amount with its tax."""
 
 
 async def book_purchase(connection: AsyncConnection, customer: str, payment: Payment) -> int | None:
@@ -90,8 +90,10 @@ async def book_gift(
     expires: int | None,
     currency: str | None = None,
 ) -> int | None:
-    """Book credits that are given away. `id_` is the id of the grant, `currency` that of a customer who is charged in
-    it from now on."""
+    """Book gifted credits.
+
+    `id_` is the id of the grant. `currency` is given for a customer who is charged in it from now on.
+    """
     async with open_journal(connection) as books:
         if await books.find_transaction("gift", id_) is not None:
             return None
@@ -107,7 +109,7 @@ async def book_gift(
 async def book_withdrawal(
     connection: AsyncConnection, caller: Caller, customer: str, id_: str, amount: int, why: str
 ) -> int | None:
-    """Book the withdrawal of gifts, as far as they are unspent; raises ChangeRejectedError."""
+    """Book the withdrawal of gifts, as far as they are unspent. Raises ChangeRejectedError."""
     async with open_journal(connection) as books:
         if await books.find_transaction("withdrawal", id_) is not None:
             return None
@@ -133,14 +135,14 @@ async def book_usage_refund(
 
 
 class OpenConsumption(NamedTuple):
-    """A consumption, and the millicredits of it that were not refunded."""
+    """A consumption, and its millicredits that were not refunded."""
 
     row: TransactionRow
     rest: int
 
 
 async def fetch_consumptions(connection: AsyncConnection, customer: str, hour: int) -> list[OpenConsumption]:
-    """Return the consumptions of a customer's hour, the latest revision first."""
+    """Return the consumptions of a customer's hour, latest revision first."""
     columns, refunds = credit_transactions.c, credit_transactions.alias()
     is_refund = (refunds.c.kind == "usage_refund") & (refunds.c.original == columns.source)
     refunded = sa.select(sa.func.coalesce(sa.func.sum(refunds.c.amount), 0)).where(is_refund).scalar_subquery()
@@ -162,8 +164,10 @@ async def refund_consumption(
     *,
     slice_: int = NO_SLICE,
 ) -> int:
-    """Book a refund of usage, whose transaction is `original`; with a `slice_` its hour is booked with less from then
-    on. Raises ChangeRejectedError."""
+    """Book a refund of usage; `original` is the transaction of the usage. Raises ChangeRejectedError.
+
+    With a `slice_`, the booked usage of that hour is reduced.
+    """
     customer, connection = original.customer, books.connection
     transactions = credit_transactions.c
     before = sa.select(transactions.seq).where(
@@ -180,7 +184,7 @@ async def refund_consumption(
 
 
 async def get_buyer(connection: AsyncConnection, grant: str) -> str:
-    """Return the id of the customer who bought a grant; raises ChangeRejectedError."""
+    """Return the id of the customer who bought a grant. Raises ChangeRejectedError."""
     return str((await _get_paid_grant(connection, grant)).customer)
 
 
@@ -194,7 +198,7 @@ async def hold_refund(
     *,
     pending: int = 0,
 ) -> HeldRefund:
-    """Hold money that is to go back: at most the unspent rest of a purchase, all of it where `amount` is None.
+    """Hold money for a refund: at most the unspent rest of a purchase, or all of it if `amount` is None.
 
     `pending` is the usage that is not booked yet. Held credits cannot be spent. Raises ChangeRejectedError.
     """
@@ -222,7 +226,7 @@ async def hold_refund(
 
 
 async def settle_refund(connection: AsyncConnection, id_: str, *, paid: bool, refund: str) -> int | None:
-    """Book the result of a held refund: its money has gone back, or has not. `refund` is Stripe's id of the refund."""
+    """Book the result of a held refund: it was paid or failed. `refund` is Stripe's id of the refund."""
     kind: TransactionKind = "refund_paid" if paid else "refund_failed"
     async with open_journal(connection) as books:
         refund_row = await books.find_transaction("refund", id_)
@@ -247,7 +251,7 @@ async def settle_refund(connection: AsyncConnection, id_: str, *, paid: bool, re
 
 
 async def _report_failed_refund(books: Journal, refund_row: TransactionRow, refund: str) -> None:
-    """Raise the alert that the money of a refund did not reach its customer, who has the credits again."""
+    """Raise the alert that a refund did not reach its customer, who has the credits back."""
     await books.fetch_credit_balance(refund_row.customer)
     cents = _refund_cents(await fetch_entries(books.connection, [refund_row.seq]))
     amount = format_amount(cents, books.get_currency(refund_row.customer))
@@ -264,7 +268,7 @@ async def _report_failed_refund(books: Journal, refund_row: TransactionRow, refu
 
 
 async def _book_bounced_refund(books: Journal, refund_row: TransactionRow, refund: str) -> int:
-    """Book the return of a paid refund: its money is there again, and so are the credits."""
+    """Book the return of a paid refund: its money and the credits are back."""
     entries = await fetch_entries(books.connection, [refund_row.seq])
     balance = await books.fetch_credit_balance(refund_row.customer)
     books.record_return(refund_row.customer, refund_row.original, -_sum_net(entries))
@@ -283,7 +287,7 @@ async def _book_bounced_refund(books: Journal, refund_row: TransactionRow, refun
 
 
 async def book_chargeback(connection: AsyncConnection, intent: str, dispute: str, total: int) -> int | None:
-    """Book money of a purchase that has gone back without us: by a dispute, or by a refund that was made elsewhere."""
+    """Book money of a purchase that was returned without us, by a dispute or a refund made elsewhere."""
     return await _book_dispute(connection, "chargeback", intent, dispute, total)
 
 
@@ -314,9 +318,10 @@ async def _book_dispute(
 
 
 async def expire_grants(books: Journal, until: int) -> int:
-    """Book the rest of grants that expire by this Unix millisecond as void; return the number of grants.
+    """Void the rest of grants that expire by this Unix millisecond, and return the number of grants.
 
-    What is promised to another residency expires there: here it would be an overdraft, and the customer pay it again.
+    Credits promised to another residency expire there. Expired here, they would become an overdraft that the customer
+    pays again.
     """
     columns = credit_grants.c
     is_promised = sa.exists().where(
@@ -336,9 +341,9 @@ async def expire_grants(books: Journal, until: int) -> int:
 
 
 async def reverse_expiry(books: Journal, customer: str, hour: int, amount: int, source: str) -> None:
-    """Restore the expired credits that usage of this hour would have spent in time; its consumption is booked next.
+    """Restore the expired credits that usage of this hour would have spent in time. Its consumption is booked next.
 
-    Credits are valid for an hour that begins before they expire. `source` is that of the consumption.
+    Credits are valid for an hour that begins before they expire. `source` is the consumption's source.
     """
     balance = await books.fetch_credit_balance(customer)
     gone = [g.id for g in balance.grants if g.expires is not None and hour * 1000 < g.expires <= books.at]
@@ -368,14 +373,14 @@ async def list_unsettled_refunds(connection: AsyncConnection, before: int) -> li
 
 
 async def _load_refund(connection: AsyncConnection, row: TransactionRow) -> HeldRefund:
-    """Return a refund as it was held, from its transaction."""
+    """Return a held refund from its transaction."""
     grant = await _get_paid_grant(connection, row.original)
     entries = await fetch_entries(connection, [row.seq])
     return HeldRefund(row.source, row.customer, row.original, grant.payment, _refund_cents(entries))
 
 
 async def _get_paid_grant(connection: AsyncConnection, id_: str) -> GrantRow:
-    """Return the row of a grant that was paid for; raises ChangeRejectedError."""
+    """Return the row of a purchased grant. Raises ChangeRejectedError."""
     rows = await fetch_grants(connection, credit_grants.c.id == id_, credit_grants.c.paid > 0)
     if not rows:
         raise ChangeRejectedError(404, "there is no such purchase")
@@ -383,7 +388,7 @@ async def _get_paid_grant(connection: AsyncConnection, id_: str) -> GrantRow:
 
 
 async def _get_grant_paid_by(books: Journal, intent: str) -> GrantRow:
-    """Return the row of the grant that this payment intent has paid; raises ChangeRejectedError."""
+    """Return the row of the grant that this payment intent paid. Raises ChangeRejectedError."""
     rows = await fetch_grants(books.connection, credit_grants.c.payment == intent)
     if not rows:
         raise ChangeRejectedError(404, f"no purchase of credits was paid by {intent}")
@@ -393,7 +398,7 @@ async def _get_grant_paid_by(books: Journal, intent: str) -> GrantRow:
 def _build_entries(
     build: Callable[P, tuple[JournalEntry, ...]], *arguments: P.args, **options: P.kwargs
 ) -> tuple[JournalEntry, ...]:
-    """Return the entries that `build` makes; raises ChangeRejectedError(409) where they exceed what there is."""
+    """Return the entries that `build` creates. Raises ChangeRejectedError(409) if they exceed the available amount."""
     try:
         return build(*arguments, **options)
     except InsufficientCreditsError as error:
@@ -406,7 +411,7 @@ def _sum_net(entries: list[JournalEntry]) -> int:
 
 
 def _refund_cents(entries: list[JournalEntry] | tuple[JournalEntry, ...]) -> int:
-    """Return the cents that go back with a refund, tax too."""
+    """Return the cents of a refund, including tax."""
     return -entries[-1].amount // CENT
 
 
@@ -423,7 +428,7 @@ async def _record_audit(
 
 
 async def was_charged_back(connection: AsyncConnection, dispute: str) -> bool:
-    """Return whether money has gone back by this dispute, or this refund that was made elsewhere."""
+    """Return whether money was returned by this dispute, or by this refund made elsewhere."""
     columns = credit_transactions.c
     statement = sa.select(columns.seq).where(columns.kind == "chargeback", columns.source == dispute)
     return (await connection.execute(statement)).first() is not None

@@ -1,5 +1,5 @@
-"""Purchases of credits as their customer sees them, the last first, with Stripe's receipt; and where credits that are
-left come from."""
+"""Credit purchases as their customer sees them, newest first, with Stripe's receipt; and the origin of remaining
+credits."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from edgeproxy.collector.database.schema import customers
 
 
 class Purchase(NamedTuple):
-    """A purchase of credits. Amounts are millicredits."""
+    """A credit purchase. Amounts are millicredits."""
 
     id: str
     number: int
@@ -30,10 +30,10 @@ class Purchase(NamedTuple):
 
 
 class GrantOrigin(NamedTuple):
-    """How credits came to a customer."""
+    """The origin of a customer's credits."""
 
     kind: str
-    """`purchase`, `gift`, or `moved`, from another residency."""
+    """`purchase`, `gift`, or `moved` (from another residency)."""
     granted: int
     """How many they were, in millicredits."""
     at: int
@@ -41,10 +41,10 @@ class GrantOrigin(NamedTuple):
 
 
 async def fetch_origins(connection: AsyncConnection, customer: str) -> dict[str, GrantOrigin]:
-    """Return where the credits that a customer, by id, has left come from, by grant."""
+    """Return the origin of a customer's remaining credits, by grant; the customer is given by id."""
     grants, entries = credit_grants.c, credit_entries.c
     of_grant = entries.seq == grants.number
-    # What a gift pays of an overdraft is in no grant; other moves may have made several grants at once.
+    # The part of a gift that pays an overdraft is in no grant. Other moves may have created several grants at once.
     whole = sa.select(sa.func.sum(entries.amount)).where(of_grant, entries.amount > 0).scalar_subquery()
     own = sa.select(-sa.func.sum(entries.amount)).where(of_grant, entries.grant_id == grants.id).scalar_subquery()
     booked = credit_transactions.c.kind
@@ -60,12 +60,12 @@ async def fetch_origins(connection: AsyncConnection, customer: str) -> dict[str,
 
 
 def origin_to_response(origin: GrantOrigin) -> JsonObject:
-    """Return where credits come from as the API has it."""
+    """Return the origin of credits in the form of the API."""
     return {"kind": origin.kind, "granted": origin.granted, "granted_at": format_timestamp(origin.at)}
 
 
 async def list_purchases(connection: AsyncConnection, customer: str, before: int | None, limit: int) -> list[Purchase]:
-    """Return at most `limit` purchases of a customer, by id, before the one of this number, newest first."""
+    """Return at most `limit` purchases of a customer, by id, before the one with this number, newest first."""
     grants = credit_grants.c
     statement = (
         sa.select(grants.id, grants.number, grants.payment, grants.paid, grants.tax, grants.returned)
@@ -81,7 +81,7 @@ async def list_purchases(connection: AsyncConnection, customer: str, before: int
 
 
 async def get_payment_intent(connection: AsyncConnection, purchase: str) -> str | None:
-    """Return the payment intent of a purchase; None where it has none. Raises ChangeRejectedError."""
+    """Return the payment intent of a purchase, or None if it has none. Raises ChangeRejectedError."""
     statement = sa.select(credit_grants.c.payment).where(credit_grants.c.id == purchase, credit_grants.c.paid > 0)
     row = (await connection.execute(statement)).one_or_none() if can_be(purchase) else None
     if row is None:
@@ -91,7 +91,7 @@ async def get_payment_intent(connection: AsyncConnection, purchase: str) -> str 
 
 
 async def find_owner(connection: AsyncConnection, purchase: str) -> str | None:
-    """Return the name of the customer who bought this grant; None where there is none."""
+    """Return the name of the customer who bought this grant, or None."""
     if not can_be(purchase):
         return None
     joined = credit_grants.join(customers, customers.c.id == credit_grants.c.customer)
@@ -100,12 +100,12 @@ async def find_owner(connection: AsyncConnection, purchase: str) -> str | None:
 
 
 def can_be(purchase: str) -> bool:
-    """Return whether a purchase can have this id: not every database takes a NUL, even to find nothing."""
+    """Return whether a purchase can have this id. Some databases reject a NUL even in a query."""
     return purchase.isascii() and purchase.isprintable()
 
 
 async def fetch_receipt_url(stripe: Stripe, intent: str) -> str | None:
-    """Return the URL of the receipt of a payment; None where there is none. Raises StripeCallError."""
+    """Return the URL of the receipt of a payment, or None. Raises StripeCallError."""
     payment = await stripe.call("v1.payment_intents.retrieve", intent, expand=["latest_charge"])
     charge = payment.get("latest_charge")
     url: str | None = charge.get("receipt_url") if isinstance(charge, Mapping) else None

@@ -1,4 +1,4 @@
-"""What goes out where a person accepts an invoice that is held. Pure."""
+"""The effect of accepting a held invoice: the amount that is sent to the customer. Pure."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -22,16 +22,16 @@ class Acceptance(TypedDict):
 
 
 def has_total_of_stripe(row: "InvoiceRow") -> bool:
-    """Return whether a held invoice without lines has the total of one that somebody has finalized at Stripe."""
+    """Return whether a held invoice without lines has the total of one that a person finalized at Stripe."""
     return row.stripe_id is not None and row.total != 0
 
 
 def build_acceptance(row: "InvoiceRow", differences: Sequence[InvoiceDifference], *, is_written: bool) -> Acceptance:
-    """Return what goes out where a held invoice is accepted; `differences` are those of its lines to Stripe's."""
+    """Return the effect of accepting a held invoice. `differences` are those between its lines and Stripe's."""
     if not is_written:
         return {"amount": row.total, "of": "stripe"} if has_total_of_stripe(row) else {"amount": None, "of": "usage"}
     if not differences:
         return {"amount": row.total, "of": "lines"}
-    if any(one["of"] == "quantity" for one in differences):  # Stripe alone knows what these units cost.
+    if any(one["of"] == "quantity" for one in differences):  # Only Stripe knows the cost of these units.
         return {"amount": None, "of": "stripe"}
     return {"amount": row.total + sum(one["difference"] for one in differences), "of": "stripe"}

@@ -1,10 +1,10 @@
-"""Credit notes as rows: a part of an invoice is taken back.
+"""Credit notes as rows: each takes back a part of an invoice.
 
     requested ──▶ made ──▶ void
         └───────▶ refused
 
-A person requests one. It stays `requested` until Stripe has made it or refuses it for good. One that a person made or
-voided at Stripe is taken over.
+A person requests a credit note. It stays `requested` until Stripe has created it, or has refused it for good. A credit
+note that a person created or voided at Stripe is adopted.
 """
 
 from collections.abc import Mapping
@@ -27,40 +27,40 @@ from edgeproxy.collector.webhooks.messages import enqueue_event
 
 REQUESTED, MADE, REFUSED, VOID = "requested", "made", "refused", "void"
 COUNTED = frozenset({REQUESTED, MADE})
-"""The states of credit notes that take something off an invoice."""
+"""The states of credit notes that reduce an invoice."""
 METADATA = "edgeproxy_credit_note"
-"""The metadata key of a credit note at Stripe that holds our id."""
+"""The metadata key of a Stripe credit note for our id."""
 TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
-    REQUESTED: frozenset({REQUESTED, MADE, REFUSED}),  # It stays where a try has failed.
+    REQUESTED: frozenset({REQUESTED, MADE, REFUSED}),  # It stays after a failed try.
     MADE: frozenset({VOID}),
     VOID: frozenset(),
     REFUSED: frozenset(),
 }
-"""The states that each state may become."""
+"""The states that may follow each state."""
 EVENT_TYPES: Final[Mapping[str, EventType]] = {
     MADE: EventType.CREDIT_NOTE_CREATED,
     VOID: EventType.CREDIT_NOTE_VOIDED,
 }
-"""The type of the message to webhooks that each state is."""
+"""The type of the webhook event for each state."""
 
 
 class CreditNoteStateError(Exception):
-    """A credit note cannot go from its state to the one that was given."""
+    """The credit note cannot make this transition from its state."""
 
 
 class CreditNote(NamedTuple):
-    """A credit note that is to be made."""
+    """A requested credit note."""
 
     id: str
     invoice: str
     amount: int
-    """The amount, in smallest units."""
+    """The amount in smallest units."""
     why: str
     state: str
     tries: int
-    """The number of used-up Idempotency-Keys."""
+    """The number of used Idempotency-Keys."""
     failures: int
-    """The number of calls that failed."""
+    """The number of failed calls."""
 
 
 class InvoiceCreditNote(TypedDict):
@@ -86,7 +86,7 @@ FIELDS = [credit_notes.c[name] for name in CreditNote._fields]
 
 
 async def list_of_invoice(connection: AsyncConnection, invoice: str) -> list[InvoiceCreditNote]:
-    """Return the credit notes of an invoice as the API shows them, oldest first."""
+    """Return the credit notes of an invoice in the form of the API, oldest first."""
     statement = sa.select(credit_notes).where(credit_notes.c.invoice == invoice).order_by(credit_notes.c.id)
     return [
         {
@@ -103,14 +103,14 @@ async def list_of_invoice(connection: AsyncConnection, invoice: str) -> list[Inv
 
 
 def parse_parts(stripe_note: StripeObject) -> NoteParts:
-    """Return how the amount of a credit note of Stripe's went back; nothing of one of an unpaid invoice."""
+    """Return the parts of a Stripe credit note's amount by the way of their return; all 0 for an unpaid invoice."""
     off_stripe = stripe_note.get("out_of_band_amount") or 0
     refunded = sum(int(part["amount_refunded"]) for part in stripe_note.get("refunds") or ())
     return NoteParts(int(stripe_note["post_payment_amount"]) - refunded - off_stripe, off_stripe, refunded)
 
 
 async def sum_parts(connection: AsyncConnection, invoice: str) -> NoteParts:
-    """Return how much of an invoice, by id, went back until now, by each way."""
+    """Return the returned amounts of an invoice, by id, so far, for each way."""
     totals = [sa.cast(sa.func.coalesce(sa.func.sum(credit_notes.c[name]), 0), INTEGER) for name in NoteParts._fields]
     statement = sa.select(*totals).where(credit_notes.c.invoice == invoice, credit_notes.c.state == MADE)
     return NoteParts._make((await connection.execute(statement)).one())
@@ -124,8 +124,7 @@ async def list_due(connection: AsyncConnection, now: float, limit: int) -> list[
 
 
 async def transition(connection: AsyncConnection, note: CreditNote, state: str, **values: object) -> None:
-    """Bring a credit note into a state, with these columns. Raises CreditNoteStateError where TRANSITIONS has no such
-    step."""
+    """Set the state of a credit note and these columns. Raises CreditNoteStateError if TRANSITIONS has no such step."""
     if state not in TRANSITIONS[note.state]:
         raise CreditNoteStateError(f"a credit note cannot go from {note.state} to {state}")
     columns = credit_notes.c
@@ -135,7 +134,7 @@ async def transition(connection: AsyncConnection, note: CreditNote, state: str, 
 
 
 async def _enqueue_event(connection: AsyncConnection, note: CreditNote, event_type: EventType) -> None:
-    """Tell the webhooks of the customer of a credit note that was made or voided."""
+    """Enqueue the customer's webhook event for a credit note that was created or voided."""
     of_invoice = sa.select(invoices.c.customer, invoices.c.currency, customers.c.name)
     of_invoice = of_invoice.join_from(invoices, customers, customers.c.id == invoices.c.customer)
     row = (await connection.execute(of_invoice.where(invoices.c.id == note.invoice))).one()
@@ -148,8 +147,11 @@ async def _enqueue_event(connection: AsyncConnection, note: CreditNote, event_ty
 
 
 async def apply_stripe_note(connection: AsyncConnection, stripe_note: StripeObject) -> None:
-    """Take over a credit note of Stripe's as it was fetched now. Those that Stripe does not have are ignored, whatever
-    an event says; of those of invoices that are not ours only the customer's balance is booked."""
+    """Apply a credit note just fetched from Stripe.
+
+    A credit note that Stripe does not have is ignored, whatever the event says. For invoices that are not ours, only
+    the change of the customer's balance is booked.
+    """
     if stripe_note.get("deleted"):
         return
     columns = credit_notes.c
@@ -168,7 +170,7 @@ async def apply_stripe_note(connection: AsyncConnection, stripe_note: StripeObje
 
 
 async def _insert_stripe_note(connection: AsyncConnection, stripe_note: StripeObject) -> CreditNote | None:
-    """Insert a credit note that was made at Stripe; None where its invoice is not ours."""
+    """Insert a credit note that was created at Stripe. Return None if its invoice is not ours."""
     invoice = stripe_note["invoice"]
     stripe_id = invoice["id"] if isinstance(invoice, Mapping) else invoice
     statement = sa.select(invoices.c.id).where(match_book_text(connection, invoices.c.stripe_id, stripe_id))

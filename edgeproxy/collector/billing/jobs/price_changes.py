@@ -1,6 +1,4 @@
-"""Periodic work of price changes: those whose time has come are done, customers are told in time, and Stripe has the
-prices before.
-"""
+"""The periodic work of price changes: finish due ones, notify customers in time, and create the prices at Stripe."""
 
 from collections.abc import Callable, Sequence
 
@@ -26,14 +24,17 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 CALLER = Caller("billing")
 WITHDRAWN_SECONDS_MAX = 30 * 86400
-"""Seconds after the time of a withdrawn change for which it is looked for who is to be told."""
+"""For how many seconds after the time of a withdrawn change customers are still notified."""
 PAGE = 100
-"""Customers who are told in one transaction."""
+"""The most customers notified in one transaction."""
 
 
 class PriceChangeJob:
-    """Follows price changes. `settings` returns the configuration of this moment, `link` the address of the page on
-    which customers see their plan; None where there is no such page."""
+    """Carries out price changes.
+
+    `settings` returns the current configuration. `link` returns the address of the page with a customer's plan, or None
+    if there is no such page.
+    """
 
     def __init__(
         self,
@@ -48,12 +49,15 @@ class PriceChangeJob:
         """The versions whose prices Stripe has."""
 
     async def finish_due(self, now: float) -> int:
-        """Note the changes that are done by a Unix second, and return their number."""
+        """Mark the changes that are done by a Unix second, and return their number."""
         async with self._database.writing() as connection:
             return await price_changes.finish_due_changes(connection, CALLER, now)
 
     async def notify_customers(self, now: float) -> int:
-        """Raise the alerts of customers whose price changes soon, or does not change after all; return their number."""
+        """Raise the alerts of customers whose price changes soon, or whose change was withdrawn.
+
+        Return their number.
+        """
         billing = self._settings().billing
         if billing is None:
             return 0
@@ -70,7 +74,7 @@ class PriceChangeJob:
     async def _notify_subscribers(
         self, move: PriceMove, moves: Sequence[PriceMove], versions: Sequence[str], now: float, notice: float
     ) -> int:
-        """Raise the alerts of the subscribers whom a move is for, and who meet it within `notice` seconds."""
+        """Raise the alerts of the subscribers that a move affects within `notice` seconds."""
         count, after = 0, ""
         key = sa.literal(f"{_format_key(move.change)}:") + customers.c.name
         query = price_changes.build_subscribers(move, moves, versions).where(is_unraised(key))
@@ -89,7 +93,7 @@ class PriceChangeJob:
     async def _find_notice(
         self, connection: AsyncConnection, number: str, move: PriceMove, now: float, notice: float
     ) -> Alert | None:
-        """Return the alert of a subscriber; None where it does not meet the move, or not soon."""
+        """Return the alert of a subscriber, or None if the move does not affect it, or not soon."""
         (row,) = await subscription_rows.fetch_subscriptions(connection, subscriptions.c.id == number)
         loaded = await subscription_rows.load_subscription(connection, row)
         upcoming = loaded.current.find_upcoming_move()
@@ -108,7 +112,7 @@ class PriceChangeJob:
         )
 
     async def _notify_withdrawn(self, now: float) -> int:
-        """Tell customers who were told of a change that it is withdrawn."""
+        """Notify the customers of a withdrawn change who had been notified of it."""
         withdrawn = sa.select(changes_table.c.id, changes_table.c.at)
         withdrawn = withdrawn.where(
             changes_table.c.state == price_changes.WITHDRAWN, changes_table.c.at > int(now) - WITHDRAWN_SECONDS_MAX
@@ -129,7 +133,7 @@ class PriceChangeJob:
         return count
 
     async def sync_prices(self, stripe: Stripe, now: float) -> None:
-        """Create the prices of versions that are scheduled at Stripe, where it rates usage; raises StripeCallError."""
+        """Create the prices of scheduled versions at Stripe if Stripe rates usage. Raises StripeCallError."""
         billing = self._settings().billing
         if billing is None or billing.collection != "meters" or billing.mode == "off":
             return

@@ -1,6 +1,7 @@
-"""Imported subscriptions begin when what was paid at Stripe ends, once Stripe's own subscription has ended.
+"""The start of imported subscriptions: they begin when the time paid at Stripe ends and Stripe's own subscription has
+ended.
 
-`decide_start` is pure: it looks at Stripe's subscription as it is then, so that no time is charged here and there.
+`decide_start` is pure. It uses the current state of Stripe's subscription, so that no time is charged twice.
 """
 
 import time
@@ -23,24 +24,24 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 PAGE = 100
 LATE_SECONDS = 3600
-"""Seconds by which Stripe may end a subscription after its period."""
+"""How many seconds after its period Stripe may end a subscription."""
 PAUSE_SECONDS = 30.0
-"""Seconds until the next try, where Stripe has not ended it, or something fails."""
+"""Seconds until the next try if Stripe has not ended it, or if something fails."""
 
 
 class StartStep(Enum):
-    """What becomes of an imported subscription whose time has come."""
+    """The step for an imported subscription that is due."""
 
     BEGIN = "begin"
     WAIT = "wait"
     POSTPONE = "postpone"
-    """What is paid at Stripe ends later."""
+    """The time paid at Stripe ends later."""
     DROP = "drop"
-    """It is charged at Stripe, or ended by hand."""
+    """Stripe still charges it, or a person ended it."""
 
 
 class StartDecision(NamedTuple):
-    """A step and its reason; `at` is the new beginning of one that is postponed."""
+    """A step and its reason. `at` is the new start of a postponed subscription."""
 
     step: StartStep
     why: str = ""
@@ -48,13 +49,13 @@ class StartDecision(NamedTuple):
 
 
 def compute_beginning(stripe_subscription: StripeObject) -> int:
-    """Return the first whole minute after the paid period of a subscription at Stripe: edges count by minutes."""
+    """Return the first whole minute after the paid period of a Stripe subscription, because edges count by minutes."""
     end = max(int(item["current_period_end"]) for item in stripe_subscription["items"]["data"])
     return -(-end // MINUTE) * MINUTE
 
 
 def decide_start(begins_at: int, stripe_subscription: StripeObject) -> StartDecision:
-    """Return what becomes of a subscription that is to begin, by Stripe's as it is now."""
+    """Decide on a subscription that is due, from the current state of Stripe's subscription."""
     if stripe_subscription["status"] == CANCELED:
         ended_at = int(stripe_subscription["ended_at"])
         if begins_at - MINUTE <= ended_at <= begins_at + LATE_SECONDS:
@@ -70,18 +71,18 @@ def decide_start(begins_at: int, stripe_subscription: StripeObject) -> StartDeci
 
 
 class ImportedStarts:
-    """Begins imported subscriptions. `settings` returns the configuration of this moment."""
+    """Starts imported subscriptions. `settings` returns the current configuration."""
 
     def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], CollectorSettings]) -> None:
         self._database = database
         self._stripe = stripe
         self._settings = settings
         self._put_off: dict[str, float] = {}
-        """The time of the next try of those that cannot begin now."""
+        """The time of the next try for subscriptions that cannot begin now."""
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def step(self, now: float) -> bool:
-        """Begin those whose time has come; return whether there were any."""
+        """Start the subscriptions that are due. Return whether there were any."""
         self._put_off = {number: at for number, at in self._put_off.items() if at > now}
         async with self._database.reading() as connection:
             due = await imported_rows.list_due(connection, now, PAGE, list(self._put_off))
@@ -90,7 +91,7 @@ class ImportedStarts:
                 is_done = await self._start(row)
             except CONNECTION_ERRORS:
                 raise
-            except Exception as error:  # Of this one: the others go on.
+            except Exception as error:  # A fault of this one must not stop the others.
                 is_done = False
                 await self._report_failure(row, error)
             if not is_done:
@@ -98,8 +99,10 @@ class ImportedStarts:
         return bool(due)
 
     async def _start(self, row: ImportedRow) -> bool:
-        """Take the step that is due of one; return whether there was one. Raises StripeCallError and
-        ChangeRejectedError."""
+        """Take the due step of a subscription. Return whether there was one.
+
+        Raises StripeCallError and ChangeRejectedError.
+        """
         try:
             decision = decide_start(row.begins_at, await self._stripe.call("v1.subscriptions.retrieve", row.stripe_id))
         except StripeCallError as error:
@@ -121,7 +124,7 @@ class ImportedStarts:
         return True
 
     async def _report_failure(self, row: ImportedRow, error: Exception) -> None:
-        """Log why one cannot begin, and raise an alert unless it is Stripe that fails."""
+        """Log the failure to start a subscription, and raise an alert unless Stripe failed."""
         message = "an imported subscription cannot begin, and is tried again"
         self._limited_log.error(message, repr(error), subscription=row.stripe_id)
         if isinstance(error, StripeCallError):
@@ -136,7 +139,7 @@ class ImportedStarts:
 
 
 def _build_alert(row: ImportedRow, why: str, *, is_dropped: bool) -> Alert:
-    """Return the alert about one that does not begin."""
+    """Return the alert about a subscription that does not begin."""
     fate = "does not begin here" if is_dropped else "cannot begin, and is tried again"
     return Alert(
         key=f"billing-import:{row.stripe_id}:{row.begins_at}:{why}"[:200],

@@ -1,7 +1,7 @@
 """Billed quantities: the usage of each meter of a plan in a segment, computed from the ledger alone.
 
-A meter is a sum, which counts in the segment where it was used, or a gauge (a peak, an average, a last or a unique
-value), which belongs to the whole billing period.
+A meter is either a sum, which counts in the segment where it was used, or a gauge (a peak, an average, a last or a
+unique value), which belongs to the whole billing period.
 """
 
 from collections import Counter
@@ -24,28 +24,28 @@ from edgeproxy.config.collector.catalog import MeterPrice, Plan
 from edgeproxy.config.meters import AggregateName, Meter
 
 QUANTITY_MAX = 10**15 - 1
-"""The largest quantity that can be billed, either way: 15 digits, as many as Stripe takes."""
+"""The largest absolute quantity that can be billed: 15 digits, Stripe's maximum."""
 
 
 class QuantityTerms(NamedTuple):
-    """The terms that a quantity depends on beside the plan."""
+    """The terms besides the plan that a quantity depends on."""
 
     meters: Mapping[str, Meter]
-    """The configured meters; meters that are not here are sums."""
+    """The configured meters. Meters not listed are sums."""
     anchor: int | None
-    """The Unix second from which months are counted; None: from the 1st."""
+    """The Unix second from which months are counted; None means from the 1st."""
 
 
 class GaugeSpan(NamedTuple):
     """The span in which gauges are read."""
 
     subscribed: Span
-    """The part of the period in which there was a subscription."""
+    """The part of the period with a subscription."""
     period: Span
 
 
 class QuantityTooLargeError(Exception):
-    """A quantity is larger than QUANTITY_MAX, so that it cannot be billed."""
+    """A quantity exceeds QUANTITY_MAX, so it cannot be billed."""
 
 
 class UsageNotStoredError(Exception):
@@ -61,10 +61,10 @@ async def fetch_quantities(
     *,
     leaves_out: bool = False,
 ) -> dict[UsageKey, int]:
-    """Return the billed usage of a customer, by name, in a segment; `segments` are the subscription's.
+    """Return the billed usage of a customer, by name, in a segment. `segments` are all of the subscription.
 
-    Usage in times without charging is left out: a level's peak, average and end are of the other times. A meter that
-    was not used has 0. The connection must read one moment. Raises UsageNotStoredError, and QuantityTooLargeError
+    Usage in times without charging is left out; a level's peak, average and end are taken from the other times. An
+    unused meter has 0. The connection must read one snapshot. Raises UsageNotStoredError, and QuantityTooLargeError
     unless `leaves_out` is set.
     """
     quantities: dict[UsageKey, int] = {}
@@ -76,7 +76,7 @@ async def fetch_quantities(
     for meter, price in segment.plan.meters.items():
         by = None if price.by is None else price.by.dimension
         if not is_sum(terms.meters, meter):
-            values = {}  # A later segment of the period has it.
+            values = {}  # A later segment of the period has the values.
             if gauge_span is not None:
                 values = await _fetch_gauge(connection, customer, meter, *gauge_span, terms.meters[meter].aggregate, by)
         elif by is None:
@@ -95,8 +95,10 @@ async def fetch_quantities(
 
 
 async def fetch_waived(connection: AsyncConnection, customer: str, span: Span) -> dict[str, int]:
-    """Return the sum of a customer's usage of each meter in times without charging, by name; raises
-    UsageNotStoredError."""
+    """Return a customer's usage of each meter in times without charging, by customer name.
+
+    Raises UsageNotStoredError.
+    """
     waived: Counter[str] = Counter()
     for part in await charging.list_waived_within(connection, span):
         waived.update(await fetch_sums(connection, customer, part))
@@ -104,7 +106,7 @@ async def fetch_waived(connection: AsyncConnection, customer: str, span: Span) -
 
 
 def _find_gauge_span(segments: Sequence[Segment], segment: Segment, anchor: int | None) -> GaugeSpan | None:
-    """Return the span of gauges for the last segment of a period, whose plan rates them; None for any other segment."""
+    """Return the span of gauges for the last segment of a period, whose plan rates them; None for other segments."""
     period = period_at(segment.span.start, anchor)
     of_period = [other for other in segments if period.start <= other.span.start < period.end]
     spans = [other.span for other in of_period if other.is_trial == segment.is_trial]
@@ -114,7 +116,7 @@ def _find_gauge_span(segments: Sequence[Segment], segment: Segment, anchor: int 
 
 
 async def fetch_sums(connection: AsyncConnection, customer: str, span: Span) -> dict[str, int]:
-    """Return the sum of a customer's usage of each meter; raises UsageNotStoredError."""
+    """Return the sum of a customer's usage of each meter. Raises UsageNotStoredError."""
     try:
         result = await queries.fetch_usage(connection, LedgerQuery(customer, None, span.start, span.end, ("meter",)))
     except InvalidQueryError as error:
@@ -131,7 +133,7 @@ async def _fetch_gauge(
     aggregate: AggregateName,
     by: str | None,
 ) -> dict[str, int]:
-    """Return the value of a gauge in a part of a period; an average is of all seconds of the period, rounded once."""
+    """Return a gauge's value in a part of a period. An average is over all seconds of the period, rounded once."""
     if aggregate != "average":
         return await _fetch_charged(connection, customer, meter, span, aggregate, by)
     values = await _fetch_charged(connection, customer, meter, span, "held", by)
@@ -141,7 +143,7 @@ async def _fetch_gauge(
 async def _fetch_charged(
     connection: AsyncConnection, customer: str, meter: str, span: Span, aggregate: ReadAs, by: str | None
 ) -> dict[str, int]:
-    """Return the value of a gauge in those parts of a span in which customers were charged."""
+    """Return a gauge's value in the parts of a span in which customers were charged."""
     waivers = await charging.list_waived_within(connection, span)
     if not waivers or aggregate == "unique":
         return await _fetch_quantity(connection, customer, meter, span, aggregate, by, waivers)
@@ -174,7 +176,7 @@ async def _fetch_quantity(
 def plan_usage_to_response(
     plan: Plan, used: Mapping[UsageKey, int], waived: Mapping[str, int] | None = None
 ) -> list[JsonObject]:
-    """Return the usage of each meter of a plan beside what it includes, as the API writes it, and what was waived."""
+    """Return the usage of each meter of a plan with its included and waived units, in the form of the API."""
     quantities = dict.fromkeys(plan.meters, 0)
     for key, quantity in used.items():
         quantities[key.meter] += quantity
@@ -191,7 +193,7 @@ def _usage_to_response(meter: str, price: MeterPrice, quantity: int) -> JsonObje
         "meter": meter,
         "quantity": quantity,
         "included": included,
-        "percentage": round(100 * quantity / included, 2) if included else None,  # Of nothing it has no meaning.
+        "percentage": round(100 * quantity / included, 2) if included else None,  # A percentage of zero has no meaning.
         "is_over": overage > 0,
         "overage": overage,
         "cap": price.cap,

@@ -1,7 +1,8 @@
-"""The rate at which a customer spends: the value of an hour's usage beside what is usual for it. Pure.
+"""The rate at which a customer spends: the value of an hour's usage compared with the usual value. Pure.
 
-The value is at the prices of the plan above what is included, whether that is used up or not: a leaked key is found at
-the beginning of a month as at its end. It only compares hours. What an hour costs is an amount of `usage_amounts`.
+The value uses the plan's prices beyond the included units, whether those are used up or not. So a leaked key is
+detected at the start of a month as well as at its end. The value only serves to compare hours. The actual cost of an
+hour is an amount of `usage_amounts`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,19 +17,18 @@ from edgeproxy.config.collector.currency_units import USD
 MONTH_HOURS = 730
 """The hours of a month."""
 HourUsage = Mapping[str, Mapping[str, int]]
-"""The units of an hour, by meter and the value that its price is by."""
+"""The units of an hour, by meter and by the value that its price depends on."""
 
 
 def get_highest_price(price: MeterPrice) -> int:
-    """Return the highest price of a unit of a meter, in 10⁻¹² smallest units; 0 where the plan has none."""
+    """Return the highest price of a unit of a meter, in 10⁻¹² smallest units; 0 if the plan has none."""
     by = [] if price.by is None else list(price.by.prices.values())
     prices: list[int] = [(price.price or 0) // (price.package or 1), *by, *(tier.price for tier in price.tiers)]
     return max(prices)
 
 
 def compute_value(plan: Plan, used: HourUsage) -> int:
-    """Return the value of usage at the prices of a plan as though nothing were included, in smallest units such as
-    cents."""
+    """Return the value of usage at a plan's prices without included units, in smallest units such as cents."""
     return sum(
         compute_amount(quantity, step.price, plan.currency)
         for meter, values in used.items()
@@ -42,16 +42,15 @@ def _without_included(price: MeterPrice) -> MeterPrice:
 
 
 def compute_included_value(plan: Plan) -> int:
-    """Return the value that an hour of the plan's fee and included amounts has, whichever is more, in smallest
-    units."""
+    """Return the larger hourly value of the plan's fee and of its included amounts, in smallest units."""
     included = compute_value(plan, {meter: {OTHER: price.included or 0} for meter, price in plan.meters.items()})
     return max(plan.fee, included) // MONTH_HOURS
 
 
 def compute_usual_value(plan: Plan, hours: Sequence[HourUsage]) -> int:
-    """Return the usual value of an hour, in smallest units: the median of the same hour of the weeks before.
+    """Return the usual value of an hour in smallest units: the median of the same hour in earlier weeks.
 
-    Without any, as of a new customer, it is what the plan includes.
+    For a new customer without such hours, it is the value that the plan includes.
     """
     if not hours:
         return compute_included_value(plan)
@@ -59,6 +58,8 @@ def compute_usual_value(plan: Plan, hours: Sequence[HourUsage]) -> int:
 
 
 def is_spike(spent: int, usual: int, breaker: BreakerThresholds, currency: str = USD) -> bool:
-    """Return whether an hour of this value, in smallest units of a currency, is out of the ordinary; never where the
-    breaker knows no least amount in it."""
+    """Return whether an hour of this value, in smallest units of a currency, is extraordinary.
+
+    It never is if the breaker has no least amount in the currency.
+    """
     return currency in breaker.least and spent >= breaker.least[currency] and spent > breaker.times * usual

@@ -1,8 +1,7 @@
-"""The effect of a price change: what each subscriber's last full period would have cost by the version before, and by
-the one after.
+"""The effect of a price change: the cost of each subscriber's last full period under the old and the new version.
 
-Amounts are those of a month, before discounts and tax: the fee, of a year in advance a twelfth, usage, and what is
-missing up to a minimum fee.
+Amounts are for a month, before discounts and tax: the fee (a twelfth of a yearly one), usage, and the rest up to a
+minimum fee.
 """
 
 import time
@@ -27,13 +26,13 @@ from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.meters import Meter
 
 PAGE = 50
-"""Subscribers that are rated in one transaction."""
+"""The subscribers rated in one transaction."""
 RATING_SECONDS_MAX = 20.0
-"""Seconds after which no more subscribers are rated: a caller waits for it."""
+"""How many seconds subscribers are rated at most, because a caller waits."""
 
 
 class SubscriberEffect(NamedTuple):
-    """The effect on a subscriber. Amounts are the currency's smallest unit."""
+    """The effect on a subscriber. Amounts are in the currency's smallest unit."""
 
     customer: str
     before_version: str
@@ -41,21 +40,21 @@ class SubscriberEffect(NamedTuple):
     period: Span
     """The period whose usage is rated."""
     before: int | None
-    """None where its usage is not stored any more."""
+    """None if its usage is no longer stored."""
     after: int | None
     currency: str = USD
 
     @property
     def difference(self) -> int:
-        """What is paid more; below zero: less."""
+        """The increase of the price; negative for a decrease."""
         return (self.after or 0) - (self.before or 0)
 
 
 class PriceEffect(NamedTuple):
-    """The effect on all subscribers that were rated, by currency, those who pay most more first."""
+    """The effect on all rated subscribers, by currency, with the largest increase first."""
 
     subscribers: int
-    """All subscribers, rated or not."""
+    """The number of all subscribers, rated or not."""
     effects: list[SubscriberEffect]
 
 
@@ -124,8 +123,10 @@ def _build_segment(loaded: LoadedSubscription, version: str, plan: Plan, period:
 async def fetch_usage_of_plans(
     connection: AsyncConnection, customer: str, segments: Sequence[Segment], terms: QuantityTerms
 ) -> list[dict[UsageKey, int]]:
-    """Return the billed usage of a time by each of the plans that the segments have, read once where these split it
-    alike; raises UsageNotStoredError."""
+    """Return the billed usage of a period under each plan of the segments. Raises UsageNotStoredError.
+
+    If the plans split usage alike, it is read only once.
+    """
     dimensions = [
         {meter: price.by and price.by.dimension for meter, price in one.plan.meters.items()} for one in segments
     ]
@@ -141,7 +142,7 @@ async def fetch_usage_of_plans(
 
 
 def _rate_month(segment: Segment, usage: Mapping[UsageKey, int]) -> int:
-    """Return what the usage of a period costs by a version, with the fee of a month."""
+    """Return the cost of a period's usage under a version, with the fee of a month."""
     lines = rate_segments([segment], usage, settled={segment.span})
     fee = compute_share(segment.fee, 1, MONTHS, segment.plan.currency) if segment.is_yearly else segment.fee
     return fee + sum_amounts(line for line in lines if line.kind not in FEES)

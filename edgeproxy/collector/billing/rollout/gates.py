@@ -1,7 +1,7 @@
-"""The gates of the billing roll-out: which customers are charged, and whether the percentage may be raised. Pure.
+"""The gates of the billing roll-out: the customers that are charged, and whether the percentage may be raised. Pure.
 
-Each customer has a fixed place from 0 to 9999, so that a higher percentage only adds customers. A step up needs every
-gate of the stage that it leaves to be open; a step down needs none.
+Each customer has a fixed place from 0 to 9999, so that a higher percentage only adds customers. A step up requires all
+gates of the current stage to be open; a step down requires none.
 """
 
 import hashlib
@@ -14,38 +14,38 @@ from edgeproxy.collector.billing.mismatch import WARN_PARTS, Drift
 PLACES = 10_000
 PERCENT_MAX = 100
 MARGIN_MIN = 4.0
-"""Revenue for each unit of cost."""
+"""Revenue per unit of cost."""
 PURCHASES_MIN = 20
-"""The fewest purchases of which a share is meaningful."""
+"""The fewest purchases for a meaningful share."""
 PURCHASE_SHARE_MIN = 0.95
 WEBHOOK_SECONDS_MAX = 45.0
-"""The bound of the median time from an event to its effect."""
+"""The bound on the median time from an event to its effect."""
 ERROR_SHARE_MAX = 0.001
-"""The bound of the share of requests that fail."""
+"""The bound on the share of failed requests."""
 REFUSALS_MAX = 2.0
-"""The bound of customers paused with 402, as a multiple of the usual number."""
+"""The bound on customers paused with 402, as a multiple of the usual number."""
 
 Mode = Literal["off", "shadow", "live"]
 Stage = Literal["shadow", "few", "many"]
 
 
 def compute_place(customer: str) -> int:
-    """Return the customer's place among those who are charged one after another, from 0 to 9999."""
+    """Return the customer's place, from 0 to 9999, in the order in which customers are charged."""
     return int(hashlib.sha256(f"billing:{customer}".encode()).hexdigest()[:8], 16) % PLACES
 
 
 def is_charged(customer: str, mode: Mode, percent: int, allow: Collection[str]) -> bool:
-    """Return whether this customer is charged: in `shadow` those in `allow`, in `live` also this percentage of all."""
+    """Return whether this customer is charged: in `shadow` if it is in `allow`, in `live` also by the percentage."""
     if mode == "off":
         return False
     return customer in allow or (mode == "live" and compute_place(customer) < PLACES // 100 * percent)
 
 
 def settle_percent(stored: int | None, mode: Mode, file_percent: int) -> int:
-    """Return the percentage that is charged, by the stored one (None: none yet) and the bound that the file sets.
+    """Return the percentage to charge, from the stored one (None if none yet) and the file's upper bound.
 
-    In `shadow` it is 0, and `live` begins with that: a change of the file lowers it, and never raises it. An
-    installation that begins with `live` begins with the file's.
+    In `shadow` it is 0, and `live` starts with the stored 0: the file can lower it, but never raise it. An installation
+    that starts with `live` starts with the file's percentage.
     """
     if mode == "shadow":
         return 0
@@ -54,18 +54,18 @@ def settle_percent(stored: int | None, mode: Mode, file_percent: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StageFigures:
-    """The figures of the stage that is to be left; None where they were not measured."""
+    """The figures of the current stage; None if not measured."""
 
     seconds: float
     """Seconds since this stage began."""
     shadow_for: float = 4 * 3600.0
-    """Seconds for which nobody but `allow` is charged before the first step."""
+    """How many seconds only `allow` is charged before the first step."""
     shadow_compared: int | None = None
     """Invoices of `allow` that were compared with the shadow log."""
     shadow_different: int | None = None
     calculation_errors: int | None = None
     drift: Drift | None = None
-    """The drift between our books and Stripe's in this stage: of meter events, or of invoices."""
+    """The drift between our books and Stripe's in this stage, for meter events or invoices."""
     purchases: int | None = None
     purchases_succeeded: int | None = None
     webhooks: int | None = None
@@ -74,19 +74,19 @@ class StageFigures:
     requests: int | None = None
     errors: int | None = None
     refused: float | None = None
-    """Customers who were paused with 402 in the last day."""
+    """Customers paused with 402 in the last day."""
     refused_usually: float | None = None
-    """Customers a day who were paused with 402, over the seven days before."""
+    """Customers per day paused with 402, over the seven days before."""
     margin: float | None = None
-    """Revenue of a day for each unit of its cost."""
+    """Revenue of a day per unit of its cost."""
     paused: int | None = None
-    """Customers who were paused because their usage was out of the ordinary."""
+    """Customers paused because of unusual usage."""
     closed_runs: int | None = None
-    """Runs of invoices that were closed in this stage."""
+    """Invoice runs closed in this stage."""
 
 
 class Gate(NamedTuple):
-    """An evaluated condition of the next step, with the figure that it was evaluated for."""
+    """An evaluated condition of the next step, with its figure."""
 
     name: str
     condition: str
@@ -94,7 +94,7 @@ class Gate(NamedTuple):
     is_open: bool
 
     def to_response(self) -> dict[str, object]:
-        """Return the gate as the API writes it."""
+        """Return the gate in the form of the API."""
         return {"name": self.name, "required": self.condition, "figure": self.figure, "is_open": self.is_open}
 
 
@@ -109,11 +109,11 @@ NOT_MEASURED = Evaluation("not measured", is_open=False)
 
 
 class Condition(NamedTuple):
-    """A condition of a stage, before it is evaluated: its name, its bound in words, and its function."""
+    """A condition of a stage before it is evaluated: its name, its bound in words, and its function."""
 
     name: str
     bound: str
-    """The condition of the figure, in words."""
+    """The bound of the figure, in words."""
     judge: Callable[[StageFigures], Evaluation]
 
 
@@ -186,7 +186,7 @@ def _judge_closed(figures: StageFigures) -> Evaluation:
 
 
 def _judge_none(count: int | None) -> Evaluation:
-    """Return an open gate where this count is 0."""
+    """Return an open gate if this count is 0."""
     return NOT_MEASURED if count is None else Evaluation(str(count), count == 0)
 
 
@@ -219,18 +219,18 @@ CONDITIONS: Mapping[Stage, Sequence[Condition]] = {
         CLOSED,
     ),
 }
-"""The conditions that each stage has to meet before more customers are charged."""
+"""The conditions that each stage must meet before more customers are charged."""
 
 
 def get_stage(percent: int) -> Stage:
-    """Return the stage in which this percentage is charged."""
+    """Return the stage of a percentage."""
     if percent == 0:
         return "shadow"
     return "few" if percent < 25 else "many"
 
 
 def evaluate_gates(percent: int, target: int, figures: StageFigures) -> list[Gate]:
-    """Return the gates of a step from `percent` to `target`, with their figures; none for a step down."""
+    """Return the gates of a step from `percent` to `target` with their figures; none for a step down."""
     if target <= percent:
         return []
     conditions = CONDITIONS[get_stage(percent)]

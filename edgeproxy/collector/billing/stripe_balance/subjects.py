@@ -1,4 +1,4 @@
-"""Subjects of Stripe's payments: the purchase or the invoice of ours behind a payment intent."""
+"""Subjects of Stripe's payments: our purchase or invoice behind a payment intent."""
 
 from collections.abc import Collection, Mapping
 
@@ -15,25 +15,27 @@ from edgeproxy.collector.database.credit_tables import credit_grants
 from edgeproxy.collector.database.database import Database
 
 LOOKBACK_SECONDS = 86400
-"""Seconds before a movement in which its invoice payment was made, mostly; others are looked up one by one."""
+"""How many seconds before a movement its invoice payment was usually made. Others are looked up one by one."""
 LOOKED_UP_MAX = 1000
-"""Ids that one statement looks up."""
+"""The most ids that one statement looks up."""
 
 
 class PaymentSubjects:
-    """Finds what payments are for. All methods raise StripeCallError."""
+    """Finds the subjects of payments. All methods raise StripeCallError."""
 
     def __init__(self, database: Database, stripe: Stripe) -> None:
         self._database = database
         self._stripe = stripe
         self._invoices: dict[str, str] = {}
-        """Stripe's ids of invoices, by the payment intents that pay them."""
+        """Stripe's invoice ids, by the payment intents that paid them."""
         self._subjects: dict[str, PaymentSubject | None] = {}
-        """Subjects by payment intent; None where it pays nothing of ours."""
+        """Subjects by payment intent; None if it paid nothing of ours."""
 
     async def load_invoice_payments(self, since: int) -> None:
-        """Read which invoices are paid by the payments since a Unix second: a list in place of a call for each, of
-        which there are most on the 1st."""
+        """Read the invoices paid by the payments since a Unix second.
+
+        One list replaces a call for each payment; most payments are on the 1st.
+        """
         created = {"gte": since - LOOKBACK_SECONDS}
         for payment in await self._stripe.list_all("v1.invoice_payments.list", created=created):
             self._add_invoice_payment(payment)
@@ -41,7 +43,7 @@ class PaymentSubjects:
         self._subjects |= {intent: by_stripe_id.get(invoice) for intent, invoice in self._invoices.items()}
 
     async def find_subject(self, source: StripeObject) -> PaymentSubject | None:
-        """Return what a charge, a refund or a dispute is about; None where it is nothing of ours."""
+        """Return the subject of a charge, a refund or a dispute, or None if it is not ours."""
         intent = parse_id(source.get("payment_intent"))
         if intent is None:
             return None
@@ -57,7 +59,7 @@ class PaymentSubjects:
         metadata = source.get("metadata") or {}
         if source.get("object") != "charge":
             metadata = (await self._stripe.call("v1.payment_intents.retrieve", intent)).get("metadata") or {}
-        if CUSTOMER in metadata:  # Its webhook has not come, or not yet.
+        if CUSTOMER in metadata:  # Its webhook has not arrived (yet).
             return PaymentSubject("purchase", intent, "")
         if intent not in self._invoices:
             payment = {"type": "payment_intent", "payment_intent": intent}
@@ -72,8 +74,10 @@ class PaymentSubjects:
             self._invoices[intent] = invoice
 
     async def _find_invoices(self, stripe_ids: Collection[str]) -> Mapping[str, PaymentSubject]:
-        """Return those of these invoices of Stripe's that are ours: one finalized by hand while ours has no lines is
-        not."""
+        """Return the invoices among these Stripe invoices that are ours.
+
+        An invoice that a person finalized while ours has no lines is not ours.
+        """
         ids, by_stripe_id = sorted(stripe_ids), dict[str, PaymentSubject]()
         async with self._database.reading() as connection:
             for at in range(0, len(ids), LOOKED_UP_MAX):
@@ -90,7 +94,7 @@ class PaymentSubjects:
 
 
 async def find_purchase(connection: AsyncConnection, intent: str) -> PaymentSubject | None:
-    """Return the purchase that this payment intent has paid; None where none is booked."""
+    """Return the purchase that this payment intent paid, or None if none is booked."""
     columns = credit_grants.c
     row = (await connection.execute(sa.select(columns.id, columns.customer).where(columns.payment == intent))).first()
     return None if row is None else PaymentSubject("purchase", row.id, row.customer)

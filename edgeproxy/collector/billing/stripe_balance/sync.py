@@ -1,4 +1,4 @@
-"""The booking of Stripe's balance transactions: each once, in the order in which Stripe made them."""
+"""The booking of Stripe's balance transactions: each once, in the order of their creation."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -28,15 +28,15 @@ from edgeproxy.collector.database.schema import DAY, HOUR
 from edgeproxy.config.collector.currency_units import DECIMALS
 
 LIST, FIRST = "balance", "balance-start"
-"""The names under which it is recorded until when balance transactions were read, and from when."""
+"""The names of the two recorded times: the end of the balance transactions read so far, and their start."""
 OVERLAP_SECONDS = HOUR
-"""Seconds before the latest known balance transaction from which the next list begins."""
+"""How many seconds before the latest known balance transaction the next list begins."""
 PAGE = 200
-"""Balance transactions that are booked in one transaction of the database."""
+"""The most balance transactions that one database transaction books."""
 
 
 class ClassifiedTransaction(NamedTuple):
-    """A balance transaction, and what it is about."""
+    """A balance transaction, its subject, and its contra account."""
 
     moved: BalanceTransaction
     subject: PaymentSubject | None
@@ -44,7 +44,7 @@ class ClassifiedTransaction(NamedTuple):
 
 
 class StripeBalance:
-    """Books the balance transactions of one account at Stripe."""
+    """Books the balance transactions of one Stripe account."""
 
     def __init__(self, database: Database, stripe: Stripe) -> None:
         self._database = database
@@ -52,7 +52,10 @@ class StripeBalance:
         self._limited_log = log.RateLimitedLog(3600.0)
 
     async def sync(self, now: float) -> int:
-        """Book the balance transactions since the last look; return how many were new. Raises StripeCallError."""
+        """Book the balance transactions since the last sync, and return the number of new ones.
+
+        Raises StripeCallError.
+        """
         async with self._database.reading() as connection:
             read_until = await receiver.find_read_until(connection, LIST)
         since = await self.find_start(0 if read_until is None else read_until - OVERLAP_SECONDS, now)
@@ -66,7 +69,7 @@ class StripeBalance:
     async def find_start(self, since: int, now: float) -> int:
         """Return the Unix second from which balance transactions are booked, not before `since`.
 
-        At first that is a day ago, but now where an older version has booked payments as cash.
+        The first time, that is a day ago; but if an older version has booked payments as cash, it is now.
         """
         async with self._database.reading() as connection:
             first = await receiver.find_read_until(connection, FIRST)
@@ -78,8 +81,10 @@ class StripeBalance:
         return max(since, first)
 
     async def list_transactions(self, since: int, until: int | None) -> list[StripeObject]:
-        """Return Stripe's balance transactions between two Unix seconds, oldest first, with their source. Raises
-        StripeCallError."""
+        """Return Stripe's balance transactions between two Unix seconds, oldest first, with their source.
+
+        Raises StripeCallError.
+        """
         created = {"gte": since} if until is None else {"gte": since, "lt": until}
         listed = await self._stripe.list_all("v1.balance_transactions.list", created=created, expand=["data.source"])
         ours = [one for one in reversed(listed) if one["currency"] in DECIMALS and one.get("exchange_rate") is None]
@@ -89,7 +94,7 @@ class StripeBalance:
         return ours
 
     async def book(self, listed: Sequence[StripeObject]) -> int:
-        """Book those of these balance transactions that are not booked yet; return how many. Raises StripeCallError."""
+        """Book the unbooked ones of these balance transactions, and return their number. Raises StripeCallError."""
         async with self._database.reading() as connection:
             known = await _find_booked(connection, [str(one["id"]) for one in listed])
         unknown = [one for one in listed if one["id"] not in known]
@@ -153,7 +158,7 @@ def _build_posting(one: ClassifiedTransaction) -> Posting:
 
 
 async def _find_booked(connection: AsyncConnection, ids: Sequence[str]) -> set[str]:
-    """Return those of these balance transactions that are booked."""
+    """Return the ids of the booked ones among these balance transactions."""
     columns, booked = credit_transactions.c, set[str]()
     for at in range(0, len(ids), LOOKED_UP_MAX):
         is_listed = columns.source.in_(ids[at : at + LOOKED_UP_MAX])

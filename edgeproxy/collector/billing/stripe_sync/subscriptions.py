@@ -1,8 +1,8 @@
-"""Subscriptions at Stripe follow ours, under `collection: meters`: created, changed and ended there.
+"""The subscriptions at Stripe follow ours under `collection: meters`: they are created, changed and ended there.
 
-A subscription there has metered prices alone, so that it charges what Stripe has counted and nothing else; its invoices
-stay drafts until they are closed here. Each step first looks whether it is done: after a kill, or an answer that is
-lost, it is repeated, or found done.
+A subscription there has only metered prices, so it charges exactly the usage counted by Stripe. Its invoices stay
+drafts until they are closed here. Each step first checks whether it is done: after a crash or a lost answer it is
+repeated, or found done.
 """
 
 import asyncio
@@ -42,16 +42,16 @@ from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.settings import CollectorSettings
 
 SUBSCRIPTION_METADATA = "edgeproxy_subscription"
-"""The metadata key of a subscription at Stripe with our id."""
+"""The metadata key of a Stripe subscription for our id."""
 AT_ONCE = 16
 ROUND_MAX = 5000
-"""Subscriptions that a round reads; the next one continues behind them."""
+"""The most subscriptions that a round reads. The next round continues after them."""
 PAUSES = (5.0, 30.0, 120.0, 600.0)
 """Seconds until the next try, by the number of failures."""
 
 
 class SubscriptionNotReadyError(Exception):
-    """Something has to come first."""
+    """Another step must come first."""
 
 
 class DueSubscription(NamedTuple):
@@ -60,13 +60,13 @@ class DueSubscription(NamedTuple):
     id: str
     plan_version: str
     stripe_version: str | None
-    """The version whose prices Stripe's subscription has; None where there is none."""
+    """The plan version whose prices Stripe's subscription has, or None."""
     name: str
     """The customer's name."""
 
 
 class MeterSubscriptions:
-    """Makes Stripe's subscriptions follow ours. `settings` returns the configuration of this moment."""
+    """Makes Stripe's subscriptions follow ours. `settings` returns the current configuration."""
 
     def __init__(
         self,
@@ -85,14 +85,14 @@ class MeterSubscriptions:
         self._failed: dict[str, tuple[int, float]] = {}
         """The number of failures of each subscription, and the time of its next try."""
         self._tries: Counter[str] = Counter()
-        """The number of used-up Idempotency-Keys of each subscription."""
+        """The number of used Idempotency-Keys of each subscription."""
         self._after = ""
-        """The id behind which the next round begins, so that subscriptions that fail do not hold up the others."""
+        """The id after which the next round begins, so that failing subscriptions do not block the others."""
         self._room = asyncio.Semaphore(AT_ONCE)
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def step(self) -> int:
-        """Follow the subscriptions that are due; return their number."""
+        """Update the due subscriptions at Stripe, and return their number."""
         billing = self._settings().billing
         if billing is None or billing.mode == "off":
             return 0
@@ -137,7 +137,7 @@ class MeterSubscriptions:
                 self._put_off(number, str(error), is_failure=True)
             except CONNECTION_ERRORS:
                 raise
-            except Exception as error:  # Of this one: the others go on.
+            except Exception as error:  # A fault of this one must not stop the others.
                 log.get_logger().error("a fault in the collector", subscription=number, exc_info=error)
                 self._put_off(number, repr(error), is_failure=True)
             else:
@@ -152,8 +152,10 @@ class MeterSubscriptions:
             )
 
     async def _follow(self, number: str, billing: Billing) -> None:
-        """Do the next step for a subscription; raises SubscriptionNotReadyError, StripeCallError and
-        MeterEventsUnavailableError."""
+        """Take the next step for a subscription.
+
+        Raises SubscriptionNotReadyError, StripeCallError and MeterEventsUnavailableError.
+        """
         async with self._database.writing() as connection:
             loaded = await subscription_rows.get_by_id(connection, number)
             conditions = (segments.c.subscription == number, segments.c.meter == "")
@@ -195,9 +197,7 @@ class MeterSubscriptions:
                 metadata={SUBSCRIPTION_METADATA: row.id},
                 **({"automatic_tax": {"enabled": True}} if billing.tax.stripe_tax else {}),
             )
-        if not stripe_subscription.get(
-            "pause_collection"
-        ):  # Else its invoices are sent by themselves, whatever becomes of us.
+        if not stripe_subscription.get("pause_collection"):  # Otherwise Stripe would send its invoices without us.
             hold = {"behavior": "keep_as_draft"}
             await self._stripe.call("v1.subscriptions.update", stripe_subscription["id"], pause_collection=hold)
         await self._write_segment(
@@ -210,8 +210,11 @@ class MeterSubscriptions:
     async def _continue_subscription(
         self, loaded: subscription_rows.LoadedSubscription, rows: Sequence[SegmentRow]
     ) -> None:
-        """Begin the next period by the same prices. A subscription that somebody has ended at Stripe is created anew,
-        once the invoice of the period before, of which there is no draft then, is settled."""
+        """Continue with the same prices in the next period.
+
+        A subscription that a person ended at Stripe is created again. Before that, the invoice of the period before,
+        for which Stripe has no draft, must be settled.
+        """
         row, last = loaded.row, rows[-1]
         assert row.stripe_id is not None
         stripe_subscription = await self._stripe.call("v1.subscriptions.retrieve", row.stripe_id)
@@ -225,7 +228,7 @@ class MeterSubscriptions:
     async def _change_subscription(
         self, loaded: subscription_rows.LoadedSubscription, old: SegmentRow, new: SegmentRow
     ) -> None:
-        """Switch prices at Stripe: usage until now is charged by the old ones, later usage by the new ones."""
+        """Switch prices at Stripe: earlier usage is charged at the old prices, later usage at the new ones."""
         row = loaded.row
         assert row.stripe_id is not None
         is_within = old.period_start == new.period_start
@@ -254,7 +257,7 @@ class MeterSubscriptions:
         )
 
     async def _end_subscription(self, loaded: subscription_rows.LoadedSubscription, last: SegmentRow) -> None:
-        """End a subscription at Stripe; within a period, its usage becomes an item of our own invoice."""
+        """End a subscription at Stripe. Within a period, its usage becomes an item of our own invoice."""
         row = loaded.row
         assert row.stripe_id is not None
         is_within = last.end < last.period_end
@@ -267,7 +270,7 @@ class MeterSubscriptions:
             await self._stripe.call(
                 "v1.subscriptions.cancel", row.stripe_id, invoice_now=False, prorate=False, **feedback
             )
-        if is_within:  # What a change has left for the next invoice of it there is an item of ours, too.
+        if is_within:  # An amount that a change left for Stripe's next invoice is an item of ours, too.
             for item in await self._stripe.list_all(
                 "v1.invoice_items.list", customer=stripe_subscription["customer"], pending=True
             ):
@@ -282,7 +285,7 @@ class MeterSubscriptions:
             await connection.execute(sa.update(table).where(table.c.id == row.id).values(told_version=None))
 
     async def _flush_usage(self, loaded: subscription_rows.LoadedSubscription, old: SegmentRow) -> None:
-        """Flush the usage until a change to Stripe.
+        """Flush the usage before a change to Stripe.
 
         Raises SubscriptionNotReadyError, MeterEventsUnavailableError and StripeCallError until Stripe has counted it.
         """
@@ -311,14 +314,14 @@ class MeterSubscriptions:
     # ---- lookups
 
     async def _find_subscription(self, number: str, customer: str) -> StripeObject | None:
-        """Return our subscription at Stripe that is not over; None where there is none."""
+        """Return our subscription at Stripe that is not over, or None."""
         for stripe_subscription in await self._stripe.list_all("v1.subscriptions.list", customer=customer):
             if (stripe_subscription.get("metadata") or {}).get(SUBSCRIPTION_METADATA) == number:
                 return stripe_subscription
         return None
 
     async def _fetch_price_ids(self, loaded: subscription_rows.LoadedSubscription, segment: SegmentRow) -> list[str]:
-        """Return Stripe's ids of the prices of a version; raises SubscriptionNotReadyError where some are missing."""
+        """Return Stripe's ids of the prices of a version. Raises SubscriptionNotReadyError if some are missing."""
         plan = loaded.plans[segment.plan_version]
         keys = [catalog.format_lookup_key(segment.plan_version, meter) for meter in plan.meters]
         prices = await catalog.fetch_prices(self._stripe, keys)
@@ -338,8 +341,10 @@ class MeterSubscriptions:
         return [prices[key]["id"] for key in keys]
 
     async def _check_drafted(self, number: str, period_start: int) -> None:
-        """Raise SubscriptionNotReadyError where Stripe's draft of a period is not taken over yet: a change now would be
-        on it."""
+        """Raise SubscriptionNotReadyError if Stripe's draft of a period was not adopted yet.
+
+        A change made now would appear on that draft.
+        """
         columns = invoices_table.c
         conditions = (
             columns.subscription == number,
@@ -364,19 +369,19 @@ class MeterSubscriptions:
 
 
 def is_concerned(row: DueSubscription, plans: Mapping[str, Plan], charging_state: Charging) -> bool:
-    """Return whether Stripe has the subscription, or is to have it."""
+    """Return whether Stripe has the subscription or must get it."""
     is_billed = charging_state.bills(row.name) and catalog.is_metered(plans[row.plan_version])
     return row.stripe_version is not None or is_billed
 
 
 def build_anchor(anchor: int | None) -> dict[str, int]:
-    """Return the beginning of periods as Stripe takes it: on the 1st, or on the day and at the time of an anchor."""
+    """Return the start of periods in Stripe's form: the 1st, or the day and time of an anchor."""
     at = datetime.fromtimestamp(anchor or 0, UTC)
     return {"day_of_month": at.day, "hour": at.hour, "minute": at.minute, "second": 0}
 
 
 def compute_counted_from(stripe_subscription: StripeObject) -> int:
-    """Return the first minute of which Stripe counts all events for the items of a subscription."""
+    """Return the first minute in which Stripe counts all events for the items of a subscription."""
     latest = max(item["created"] for item in stripe_subscription["items"]["data"])
     return int(latest) // MINUTE * MINUTE + MINUTE
 

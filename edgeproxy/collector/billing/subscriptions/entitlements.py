@@ -1,7 +1,7 @@
-"""Entitlements: the usage that plans allow, as quotas of the edges beside those of the tier.
+"""Entitlements: the usage that plans allow, as quotas at the edges in addition to the tier's quotas.
 
-A hard cap refuses usage above it. A soft cap only marks it. Where the plan has a grace, a soft cap serves so much
-more for so long, whichever ends first, and then acts as a hard one.
+A hard cap refuses usage above it. A soft cap only marks it. If the plan has a grace, a soft cap serves a limited amount
+for a limited time, whichever ends first, and then acts as a hard cap.
 """
 
 import time
@@ -27,19 +27,19 @@ from edgeproxy.config.meters import Meter
 UPGRADE = "The grace of this plan is over: an upgrade is required"
 """The reason in responses at the end of a grace."""
 COUNTABLE = ("sum", "max", "unique")
-"""Aggregates that never shrink within a period. Of others the level is capped, where it is reported."""
+"""Aggregates that never shrink within a period. For other aggregates the reported level is capped."""
 UTC = ZoneInfo("UTC")
 
 
 class _Named(TypedDict):
-    """The requests that a quota names."""
+    """The requests that a quota applies to."""
 
     routes: tuple[str, ...]
     scopes: tuple[str, ...]
 
 
 def get_quota_period(anchor: int | None) -> str:
-    """Return the period after which the counts of a subscription restart, whose months are counted from `anchor`."""
+    """Return the period after which the counts of a subscription restart. Its months are counted from `anchor`."""
     return "month" if anchor is None else f"month@{anchor}"
 
 
@@ -51,8 +51,10 @@ def period_number(anchor: int | None, now: float) -> int:
 def build_quotas(
     plan: Plan, anchor: int | None, meters: Mapping[str, Meter], passed: Mapping[str, int], now: float
 ) -> Iterator[Entitlement]:
-    """Yield the quotas of a plan at a Unix second. `passed` says when, in this period, the soft caps of these meters
-    were passed."""
+    """Yield the quotas of a plan at a Unix second.
+
+    `passed` holds the times at which soft caps were exceeded in this period, by meter.
+    """
     for name, price in plan.meters.items():
         meter = meters.get(name)
         if price.cap is None or price.included is None or meter is None:
@@ -78,8 +80,10 @@ async def update_entitlements(
     meters: Mapping[str, Meter],
     now: float | None = None,
 ) -> bool:
-    """Write the entitlements of a customer by `plan_held`: a version, its plan and the anchor of its periods; None for
-    no plan. Notify edges where they have changed, and return whether they have."""
+    """Write a customer's entitlements and notify edges of a change. Return whether there was one.
+
+    `plan_held` is a version, its plan and the anchor of its periods, or None for no plan.
+    """
     now = time.time() if now is None else now
     condition = entitlements.c.customer == customer.id
     before = (await connection.execute(sa.select(entitlements).where(condition))).one_or_none()
@@ -106,7 +110,7 @@ async def update_entitlements(
 
 
 async def refresh_entitlements(connection: AsyncConnection, customer: str, settings: CollectorSettings) -> None:
-    """Write the caps of a customer's plan, by id, as they are by now: with a meter that is new."""
+    """Write the current caps of a customer's plan, by customer id, for example after a meter was added."""
     row = await find_live(connection, customer)
     if row is not None:
         plan = (await plan_versions.fetch_plans(connection, {row.plan_version}))[row.plan_version]
@@ -115,7 +119,7 @@ async def refresh_entitlements(connection: AsyncConnection, customer: str, setti
 
 
 async def list_breached_customers(connection: AsyncConnection, now: float, limit: int) -> list[str]:
-    """Return the names of customers whose grace, or whose period with it, is over by this Unix second."""
+    """Return the names of customers with a grace, or the period of one, that is over by this Unix second."""
     columns = quota_passes.c
     over, ended = (columns.due <= now) & (columns.is_over == 0), columns.until <= now
     due = sa.select(columns.customer).distinct().where(over | ended).limit(limit)
@@ -123,7 +127,7 @@ async def list_breached_customers(connection: AsyncConnection, now: float, limit
 
 
 async def apply_cap_breaches(connection: AsyncConnection, name: str, settings: CollectorSettings, now: float) -> None:
-    """Apply caps to a customer, by name, whose grace is over, and drop those of a period that is over."""
+    """Apply caps to a customer, by name, whose grace is over, and delete the breaches of past periods."""
     columns = quota_passes.c
     condition = columns.customer == name
     await connection.execute(sa.delete(quota_passes).where(condition, columns.until <= now))

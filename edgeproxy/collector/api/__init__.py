@@ -1,1 +1,1 @@
-"""The collector's HTTP API: listeners, who may ask, the endpoints and what is sent and answered."""
+"""The collector's HTTP API: listeners, authorization, endpoints, and schemas of requests and answers."""

@@ -1,4 +1,4 @@
-"""The collector's API over HTTP (docs/design/contract.md#collector): each request on its way to a handler."""
+"""The collector's API over HTTP (docs/design/contract.md#collector): the path of each request to its handler."""
 
 import time
 import uuid
@@ -52,11 +52,11 @@ from edgeproxy.regions.networks import find_client, mask_address
 from edgeproxy.tracing.recorder import trace
 
 UNREADABLE = "a row of the database that this needs cannot be read; operators have an alert about it"
-"""The detail of a response that fails because of an unreadable row."""
+"""The detail of an error response if a needed row is unreadable."""
 UNKNOWN_ACTOR = "unknown"
 UNKNOWN_ORIGIN = "an unknown address"
 PROBE_PATHS = ("/healthz", "/readyz")
-"""Paths that load balancers ask for themselves."""
+"""Paths that load balancers request for themselves."""
 REASONS = {
     404: "there is no such path: GET /v1/openapi.json describes those that there are",
     405: "the method is not one that this path knows",
@@ -66,42 +66,43 @@ Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 PAGES_PER_MINUTE = 300
-"""Pages that a visitor who signed in may open in a minute, parts that refresh themselves among them."""
+"""Pages per minute for a signed-in visitor, including parts that refresh themselves."""
 
 
 RARE_PER_MINUTE = 30
-"""Endpoints with a lower rate answer at some cost, such as an export: their rate holds for pages, too."""
+"""Endpoints with a lower rate are expensive, for example exports. Their rate applies to pages as well."""
 
 
 class RequestParts(NamedTuple):
-    """A request without its head: that of an HTTP request, or of an inner call."""
+    """The parts of a request below its head, from an HTTP request or an inner call."""
 
     path_parameters: Mapping[str, str]
     query: Mapping[str, str]
     inner_json: JsonObject | None = None
-    """The JSON of an inner call; None: it is that of the request."""
+    """The JSON of an inner call; None: the HTTP request has it."""
     inner_body: bytes | None = None
     """The bytes of an inner call, likewise."""
 
 
 def is_within_page(endpoint: AnyEndpoint, parts: RequestParts) -> bool:
-    """Return whether a page reads this for its visitor, and the budget of pages bounds it.
+    """Return True if a page reads this for its visitor, so that only the budget of pages applies.
 
-    A page reads several facts, so it would use up the rate of the API. Reads that are rarer than pages keep their rate.
+    A page reads several documents and would use up the rate of the API. Reads with a lower rate than pages keep their
+    rate.
     """
     is_rare = endpoint.rate is not None and endpoint.rate.requests < RARE_PER_MINUTE
     return parts.inner_body is not None and endpoint.method == "GET" and not is_rare
 
 
 class Service:
-    """The endpoints, and the checks that let a request through to their handlers."""
+    """The endpoints, and the checks that a request must pass."""
 
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
         self._database = resources.database
         self._metrics = resources.metrics
         self.denials = audit.Denials(resources.database)
-        """Requests that were denied lately; the collector writes them now and then."""
+        """Recently denied requests. The collector writes them at intervals."""
         self._handlers: dict[str, Handlers] = {group.name: group.handlers(resources) for group in GROUPS}
         self._groups_by_route = {
             (endpoint.method, endpoint.path): group.name for group in GROUPS for endpoint in group.endpoints
@@ -115,7 +116,7 @@ class Service:
         self.names = CustomerNames(resources.database, lambda: resources.settings)
         self._limits = RequestLimits()
         self.billing_message: str | None = None
-        """The message to customers while nobody is charged."""
+        """The message to customers while charging is stopped."""
         self.response_counts = ResponseCounts()
         self.apply_settings(resources.settings)
 
@@ -125,7 +126,7 @@ class Service:
         return self.resources.settings
 
     def apply_settings(self, settings: CollectorSettings) -> None:
-        """Serve by these settings from now on."""
+        """Use these settings from now on."""
         self.resources.settings = settings
         self.callers.use(settings)
         set_rotate_every(self.resources.database, None if settings.rotation is None else settings.rotation.every)
@@ -136,12 +137,12 @@ class Service:
         self.resources.events.values.set_bounds(settings.meters)
 
     async def close(self) -> None:
-        """Stop what handlers do in the background."""
+        """Stop background work of handlers."""
         for handlers in self._handlers.values():
             await handlers.close()
 
     def build_application(self, listener: Listener) -> web.Application:
-        """Build the application of a listener, which knows the endpoints that the listener serves and no others."""
+        """Build the application of a listener. It has only the endpoints that the listener serves."""
         around = [trace_request, listener.connections.track_request, self._message, self._problems]
         application = web.Application(middlewares=around)
         groups = listener.settings.groups
@@ -163,12 +164,13 @@ class Service:
         return application
 
     def _build_handle(self, endpoint: AnyEndpoint) -> Handle:
-        """Return the function that brings a request to an endpoint if it passes all checks."""
+        """Return the function that passes a request to an endpoint after all checks."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             holder = None
             if endpoint.roles is not None:
-                # Several fields are one (RFC 9110 section 5.3), which holds no token: none of them is anybody's choice.
+                # Several fields are combined into one (RFC 9110 section 5.3), which is no valid token. So no field is
+                # preferred.
                 authorization = ", ".join(request.headers.getall("Authorization", []))
                 holder = await self.callers.holder(authorization)
                 groups = request.app[LISTENER].settings.groups
@@ -229,7 +231,7 @@ class Service:
     async def answer_inner_call(
         self, request: web.Request, holder: Holder, endpoint: AnyEndpoint, parts: RequestParts
     ) -> web.StreamResponse:
-        """Answer a call that a page makes for its visitor as if it came over HTTP."""
+        """Answer a page's call for its visitor, as if it had come over HTTP."""
         try:
             values = None if endpoint.is_change else request[READ_VALUES]
             with self._database.precedence.claim(), reading_once(values):
@@ -242,10 +244,10 @@ class Service:
     def _check_request_rate(
         self, path: str, rate: RequestRate, holder: Holder | None, request: web.Request, parts: RequestParts
     ) -> None:
-        """Raise ProblemError where an endpoint is called more often than it may be.
+        """Raise ProblemError if an endpoint is called too often.
 
-        Browsers may all have the address of one proxy, so inner calls are counted by visitor. Staff use up nothing of
-        what a customer may ask: each is counted by itself, for each customer that it names.
+        Browsers may share the address of a proxy, so inner calls are counted by visitor. Calls of staff do not use up a
+        customer's rate: each member of staff is counted separately, for each customer named.
         """
         if holder is None or (rate.by == "address" and parts.inner_body is None):
             subject = format_subject(request[CLIENT])
@@ -257,18 +259,18 @@ class Service:
             raise ProblemError(429, why, headers={"Retry-After": str(seconds)})
 
     def count_visit(self, request: web.Request, what: str, per_minute: int) -> int:
-        """Count a visit of a client, as an endpoint's rate does; return 0, or the seconds until it may come again."""
+        """Count a client's visit like an endpoint's rate. Return 0, or the seconds until another is permitted."""
         rate = RequestRate(per_minute, "address")
         return self._limits.wait(f"pages {what}", rate, format_subject(request[CLIENT]), time.time())
 
     def count_page(self, visitor: str) -> int:
-        """Count a page of a visitor who signed in; return 0, or the seconds until the next one."""
+        """Count a page of a signed-in visitor. Return 0, or the seconds until the next page is permitted."""
         return self._limits.wait("own pages", RequestRate(PAGES_PER_MINUTE, "customer"), visitor, time.time())
 
     def _check_change_rate(self, holder: Holder) -> None:
-        """Raise ProblemError where a caller makes more changes than it may.
+        """Raise ProblemError if a caller makes too many changes.
 
-        Each token and each person is counted by itself: a stolen one keeps nobody else from changing anything.
+        Each token and each person is counted separately, so a stolen token does not block the changes of others.
         """
         rates = self.settings.changes_per_minute
         rate = RequestRate(rates.operators if holder.customer is None else rates.customers, "customer")
@@ -278,7 +280,7 @@ class Service:
             raise ProblemError(429, why, headers={"Retry-After": str(seconds)})
 
     async def _require_own(self, holder: Holder, path_parameters: Mapping[str, str]) -> None:
-        """Raise DeniedError where a path names what is not of the token's customer, whether it exists or not."""
+        """Raise DeniedError if a path names an object of another customer, whether it exists or not."""
         for name, parameter in PARAMETERS.items():
             value = path_parameters.get(name)
             if parameter.find_owner is not None and value is not None and value != holder.customer:
@@ -286,9 +288,9 @@ class Service:
                     auth.require_own(holder, await parameter.find_owner(connection, value) or "")
 
     def _require_admission(self, request: web.Request) -> None:
-        """Raise DeniedError where a trusted proxy asks for a client that may not come to this listener.
+        """Raise DeniedError if a trusted proxy forwards a client that may not use this listener.
 
-        Probes of whether the collector is well are the proxy's own.
+        Health probes come from the proxy itself.
         """
         if request.path not in PROBE_PATHS and not request.app[LISTENER].allows(request[CLIENT]):
             raise auth.DeniedError(403, f"this listener is not for {request[CALLER].origin}")
@@ -297,7 +299,7 @@ class Service:
 
     @web.middleware
     async def _message(self, request: web.Request, handler: Handle) -> web.StreamResponse:
-        """Count responses about billing, and add to each the message of the time in which nobody is charged."""
+        """Count responses about billing. While charging is stopped, add the message to each of them."""
         if not request.path.startswith("/billing/"):
             return await handler(request)
         began = time.monotonic()
@@ -310,7 +312,7 @@ class Service:
 
     @web.middleware
     async def _problems(self, request: web.Request, handler: Handle) -> web.StreamResponse:
-        """Answer every error with a problem (RFC 9457)."""
+        """Answer every error with a problem document (RFC 9457)."""
         request[CLIENT] = client = self._find_client(request)
         privacy = self.settings.privacy
         origin = mask_address(client) if privacy is not None and privacy.mask_addresses else client
@@ -333,9 +335,9 @@ class Service:
         return response
 
     def _find_client(self, request: web.Request) -> str:
-        """Return the address of the client: of the peer, or the one that a trusted proxy names.
+        """Return the address of the client: the peer's, or the one that a trusted proxy names.
 
-        It is UNKNOWN_ORIGIN where the proxy names none: its own address could be in an `allow`.
+        It is UNKNOWN_ORIGIN if the proxy names none, because the proxy's own address could be in an `allow`.
         """
         peer, forwarded = request[PEER].address, ", ".join(request.headers.getall("X-Forwarded-For", []))
         client, proxy = find_client(peer, forwarded, self.settings.trusted_proxies)
@@ -344,7 +346,7 @@ class Service:
         return str(client)
 
     def _build_problem(self, request: web.Request, what: str, error: Exception) -> web.Response:
-        """Return the problem of a failed request for `what`, and put denials on record."""
+        """Return the problem document for the failed request `what`, and record denials."""
         match error:
             case auth.DeniedError():
                 self.deny(request, what, error.status, error.detail, error.actor)
@@ -371,21 +373,21 @@ class Service:
         if isinstance(error, CONNECTION_ERRORS):
             log.get_logger().error("the database cannot be used", path=request.path, why=format_reason(error))
             return problem(503, "the database cannot be used now", RETRY_LATER)
-        if isinstance(error, UnreadableRowError):  # The alert about it names the row, which may be another customer's.
+        if isinstance(error, UnreadableRowError):  # The alert names the row. It may be of another customer.
             log.get_logger().error("a request needs a row that cannot be read", path=request.path, why=str(error))
             return problem(500, UNREADABLE)
         log.get_logger().error("a request failed", path=request.path, exc_info=error)
         return problem(500, "the collector failed to answer; its log says more")
 
     def deny(self, request: web.Request, what: str, status: int, why: str, actor: str | None = None) -> None:
-        """Put a denial on record; `actor` is the caller where the request does not name it yet."""
+        """Record a denial. `actor` is the caller if the request does not name it yet."""
         self._metrics.denied.inc()
         caller = request[CALLER] if actor is None else request[CALLER]._replace(actor=actor)
         self.denials.record(caller, what, status, why)
 
 
 def format_route(path: str, paths: Iterable[str]) -> str:
-    """Return the pattern of a path for the router: a word that stands in another path at this place is no id."""
+    """Return a path's pattern for the router. A word at this position in another path is not matched as an id."""
     segments, others = path.split("/"), [other.split("/") for other in paths]
     pattern = []
     for number, segment in enumerate(segments):
@@ -398,7 +400,7 @@ def format_route(path: str, paths: Iterable[str]) -> str:
 
 @web.middleware
 async def trace_request(request: web.Request, handler: Handle) -> web.StreamResponse:
-    """Record a request, if it is drawn. Its span says which endpoint was asked, and not for whom."""
+    """Trace a request if it is sampled. The span names the endpoint, but not the customer."""
     method = request.method if request.method in hdrs.METH_ALL else "_OTHER"
     route = request.match_info.route.resource
     traceparent, redirection = request.headers.get("traceparent", ""), None
@@ -410,7 +412,7 @@ async def trace_request(request: web.Request, handler: Handle) -> web.StreamResp
         response: web.StreamResponse
         try:
             response = await handler(request)
-        except web.HTTPException as error:  # A response too, and no failure.
+        except web.HTTPException as error:  # It is a response and no failure.
             response = redirection = error
         if span is not None:
             span.set_status(response.status, fails_from=500)
@@ -420,6 +422,6 @@ async def trace_request(request: web.Request, handler: Handle) -> web.StreamResp
 
 
 def get_registered_path(request: web.Request) -> str:
-    """Return the path that a request asks for as it is registered, so that there are few different ones."""
+    """Return the registered path of a request, so that the number of different paths is small."""
     resource = request.match_info.route.resource
     return resource.canonical if resource is not None else "unknown"

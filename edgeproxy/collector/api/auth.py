@@ -1,4 +1,4 @@
-"""The holders of tokens, and the checks that deny them access. The rights of each role are in `endpoints.py`. Pure."""
+"""Holders of tokens, and the checks that deny them access. The endpoints list the roles that may call them. Pure."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,13 +16,14 @@ GROUPS_OF_ROLES = {
     **dict.fromkeys(("service", "aggregates", "read", "support", "billing", "admin"), "api"),
     CUSTOMER: "customers",
 }
-"""The group that a listener's `serve` must name to answer holders of a role, by role."""
+"""For each role, the group that a listener's `serve` must include to accept its holders."""
 
 
 class DeniedError(Exception):
-    """The answer is no: `status` is 401 where nobody known asks, 403 where they may not, 429 where they have too much.
+    """The request is denied. `status` is 401 without a valid identity, 403 without the right, 429 over a limit.
 
-    `headers` are further fields of the answer, `actor` is who asked where that is known, and still not enough.
+    `headers` are additional fields of the answer. `actor` is the identified caller, even if identification did not
+    suffice.
     """
 
     def __init__(
@@ -37,26 +38,26 @@ class DeniedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """An authenticated caller: a machine, or a person."""
+    """An authenticated caller: a machine or a person."""
 
     label: str
-    """The name of a machine's token, or `operator:` and the subject of a person's."""
+    """The name of a machine's token, or `operator:` and the subject of a person's token."""
     roles: frozenset[str]
     customer: str | None = None
-    """The only customer that it may ask about."""
+    """The only customer that it may access."""
     edge: str | None = None
     """The only edge that may ship with it."""
     region: str | None = None
-    """The only region whose edges may."""
+    """The only region whose edges may ship with it."""
     is_person: bool = False
     may_sensitive: bool = False
-    """Whether the configuration allows sensitive operations; only for a machine."""
+    """True if the configuration permits sensitive operations. Only for machines."""
     factor_at: float | None = None
-    """The Unix second of a person's sign-in with a second factor; None without one."""
+    """The Unix second of a person's sign-in with a second factor, or None."""
     signed_in_at: float | None = None
-    """The Unix second at which a customer's contact has signed in, so that their person was asked."""
+    """The Unix second when a customer's contact last signed in personally."""
     contact_role: ContactRole | None = None
-    """The role of a customer's contact; None: an operator, or a machine."""
+    """The role of a contact; None: an operator or a machine."""
 
     @classmethod
     def of(cls, token: Token) -> "Holder":
@@ -67,14 +68,14 @@ class Holder:
 
     @property
     def called(self) -> str:
-        """The name of the holder in error messages, which are kept; a contact has none, as that is its address."""
+        """The holder's name in error messages. They are stored, so a contact's address is left out."""
         if self.contact_role is not None:
             return "a contact"
         return self.label if self.is_person else f"the token {self.label}"
 
 
 def require(holder: Holder, roles: Collection[str], what: str) -> None:
-    """Raise DeniedError unless one of the holder's roles is among `roles`, who may do `what`: a method and a path."""
+    """Raise DeniedError unless the holder has one of `roles`, which may do `what` (a method and a path)."""
     if not holder.roles & set(roles):
         held = f"role {', '.join(sorted(holder.roles))}"
         if holder.customer is not None:
@@ -83,7 +84,7 @@ def require(holder: Holder, roles: Collection[str], what: str) -> None:
 
 
 def require_group(holder: Holder, served: Collection[str], what: str) -> None:
-    """Raise DeniedError where the holder asks for `what` at a listener that does not serve the groups of its roles."""
+    """Raise DeniedError if the listener does not serve the groups of the holder's roles. `what` is the request."""
     groups = {GROUPS_OF_ROLES[role] for role in holder.roles}
     if not groups & set(served):
         why = f"this listener does not serve {min(groups)}"
@@ -91,10 +92,10 @@ def require_group(holder: Holder, served: Collection[str], what: str) -> None:
 
 
 def require_consent(holder: Holder, what: str, now: float) -> None:
-    """Raise DeniedError unless the holder may do `what`, which is sensitive, at the Unix second `now`.
+    """Raise DeniedError unless the holder may do the sensitive operation `what` at the Unix second `now`.
 
-    A person must have signed in with a second factor a moment ago (RFC 9470 section 3); a contact of a customer, who
-    has none, must have signed in a moment ago. A machine must be allowed to by the configuration.
+    A person must have signed in recently with a second factor (RFC 9470 section 3). A contact has no second factor, and
+    must have signed in recently. A machine needs permission in the configuration.
     """
     if not holder.is_person:
         if not holder.may_sensitive:
@@ -118,13 +119,13 @@ def require_edge(holder: Holder, edge: str) -> None:
 
 
 def require_own(holder: Holder, customer: str | None) -> None:
-    """Raise DeniedError where the holder is bound to a customer, and what it asks for is not of this one."""
+    """Raise DeniedError if the holder is bound to a customer other than `customer`."""
     if holder.customer is not None and holder.customer != customer:
         raise DeniedError(403, f"{holder.called} is bound to another customer")
 
 
 def customer_of(holder: Holder, customer: str | None) -> str | None:
-    """Return whose usage is read where that of `customer` (None: of all) was asked for; raises DeniedError."""
+    """Return the customer to read for a request about `customer` (None: all customers). Raises DeniedError."""
     if holder.customer is None or customer is None:
         return holder.customer or customer
     require_own(holder, customer)

@@ -1,4 +1,4 @@
-"""Reports that take long to compute: computed once for all who ask, cached for a while, answered with their time."""
+"""Reports that take long to compute. Each is computed once for all callers, and cached with its time."""
 
 import asyncio
 import time
@@ -20,33 +20,33 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 WAIT_SECONDS = 0.1
-"""Seconds for which the first request waits for a report that is not there yet."""
+"""Seconds that the first request waits for a missing report."""
 REPORTS_MAX = 64
 OLD_FACTOR = 5
-"""A report is shown until it is so many times as old as it may become, while the next one is computed."""
+"""While the next report is computed, a report is served up to this multiple of its maximum age."""
 REST_FACTOR = 10.0
-"""A report is cached for so many times as long as it took, so that a slow one is not always being computed."""
+"""A report is cached for this multiple of its computing time, so that a slow one is not computed continuously."""
 
 
 class ReportNotReadyError(Exception):
-    """The report is being computed: the next request gets it."""
+    """The report is being computed. A later request gets it."""
 
 
 class CachedReport(NamedTuple, Generic[V]):
-    """A report, and the Unix second at which its computation began."""
+    """A report, and the Unix second when its computation began."""
 
     value: V
     at: float
     seconds: float
-    """Seconds for which it is used as it is."""
+    """Seconds until it is computed again."""
 
 
 class ReportCache(Generic[K, V]):
     """The results of `compute` by key.
 
-    A report is used until it is `seconds` old, or REST_FACTOR times as old as it took. From then on a request waits a
-    moment for the next one, and gets this one meanwhile; one that is OLD_FACTOR times as old is never shown. A
-    computation that fails is logged, and tried again with the next request.
+    A report is served until it is `seconds` old, or REST_FACTOR times its computing time. After that, a request waits
+    briefly for the next report and otherwise gets the old one. A report OLD_FACTOR times as old is never served. A
+    failed computation is logged, and the next request starts another.
     """
 
     def __init__(self, name: str, compute: Callable[[K], Awaitable[V]], seconds: float) -> None:
@@ -56,12 +56,12 @@ class ReportCache(Generic[K, V]):
         self._reports: OrderedDict[K, CachedReport[V]] = OrderedDict()
         self._under_way: dict[K, asyncio.Task[None]] = {}
         self._unreadable: dict[K, UnreadableRowError] = {}
-        """The errors of reports that cannot be computed, as they need a row that cannot be read."""
+        """Errors of reports that need an unreadable row."""
         self._tasks = Tasks()
-        self._computing = asyncio.Lock()  # One at a time: each has a connection of jobs.
+        self._computing = asyncio.Lock()  # One at a time, because each uses a connection of jobs.
 
     async def get(self, key: K) -> CachedReport[V]:
-        """Return the latest report; raises ReportNotReadyError where there is none yet, and UnreadableRowError."""
+        """Return the latest report. Raises ReportNotReadyError if there is none yet, and UnreadableRowError."""
         report = self._reports.get(key)
         if (report is None or time.time() - report.at >= report.seconds) and key not in self._under_way:
             task = self._under_way[key] = self._tasks.start(self._name, self._run(key))
@@ -72,14 +72,14 @@ class ReportCache(Generic[K, V]):
         return report
 
     async def end(self) -> None:
-        """Cancel what is being computed."""
+        """Cancel running computations."""
         await self._tasks.cancel()
 
     async def _run(self, key: K) -> None:
         try:
             async with self._computing:
                 at, began = time.time(), time.monotonic()
-                with giving_way(after=WAIT_SECONDS):  # From then on nobody waits for it.
+                with giving_way(after=WAIT_SECONDS):  # No request waits for it after that time.
                     value = await self._compute(key)
             self._unreadable.pop(key, None)
             seconds = max(self._seconds, REST_FACTOR * (time.monotonic() - began))
@@ -95,7 +95,7 @@ class ReportCache(Generic[K, V]):
 
 
 async def answer_report(cache: ReportCache[K, JsonObject], key: K) -> web.Response:
-    """Answer with a report and its time; raises ProblemError while it is computed for the first time."""
+    """Answer with a report and its time. Raises ProblemError during its first computation."""
     try:
         report = await cache.get(key)
     except ReportNotReadyError:

@@ -1,4 +1,4 @@
-"""Authentication of the collector's callers, by a token of the configuration, of the database or of an issuer."""
+"""Authentication of the collector's callers, by tokens from the configuration, the database or an issuer."""
 
 import time
 
@@ -11,11 +11,11 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.settings import CollectorSettings
 
 MADE_HERE = f"{tokens.PREFIX}_v1_"
-"""The prefix of the secrets of tokens that were created over HTTP."""
+"""The prefix of secrets for tokens that were created over HTTP."""
 
 
 class Callers:
-    """All who are known, as some settings have them."""
+    """All known callers under the current settings."""
 
     def __init__(self, settings: CollectorSettings, database: Database) -> None:
         self._database = database
@@ -23,7 +23,7 @@ class Callers:
         self.use(settings)
 
     def use(self, settings: CollectorSettings) -> None:
-        """Accept the callers of these settings; the keys of an unchanged issuer are retained."""
+        """Accept the callers of these settings. The keys of an unchanged issuer are kept."""
         self._tokens = bearer.Tokens(settings.tokens)
         self._operators = settings.operators
         if settings.operators is None:
@@ -32,7 +32,7 @@ class Callers:
             self._keys = IssuerKeys(settings.operators.issuer)
 
     async def holder(self, authorization: str | None) -> Holder:
-        """Return who comes with an `Authorization` field; raises DeniedError."""
+        """Return the caller with an `Authorization` field. Raises DeniedError."""
         try:
             secret = bearer.parse_bearer(authorization)
             if self._operators is not None and self._keys is not None and operators.is_meant(secret):
@@ -44,7 +44,7 @@ class Callers:
             raise DeniedError(401, str(error), {"WWW-Authenticate": error.challenge}, error.actor) from None
 
     async def operator(self, token: str, audience: str) -> Holder:
-        """Return who comes with a token of the issuer that is for `audience`; raises DeniedError."""
+        """Return the person with an issuer's token for `audience`. Raises DeniedError."""
         if self._operators is None or self._keys is None:
             raise DeniedError(401, "no issuer is known here")
         keys = await self._keys.with_key(operators.key_id(token))
@@ -54,7 +54,10 @@ class Callers:
         return operators.operator(token, keys, settings)
 
     async def _made_here(self, secret: str) -> Holder | None:
-        """Return who holds a token that was made over HTTP, None where none was; raises Unknown."""
+        """Return the holder of a token created over HTTP, or None if there is no such token.
+
+        Raises InvalidTokenError.
+        """
         async with self._database.reading() as connection:
             match = await tokens.find_by_secret(connection, secret)
         if match is None:

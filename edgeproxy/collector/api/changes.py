@@ -1,4 +1,4 @@
-"""Changes that callers make: one transaction each, tried without effect or carried out once where they ask for that."""
+"""Changes by callers: one transaction each, optionally as a dry run or idempotent."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,26 +25,26 @@ ETAG = re.compile(r'"([0-9]{1,15})"|(?:W/)?"[^"]*"')
 
 
 class ChangeResult(NamedTuple):
-    """The answer to a change that was made."""
+    """The answer to a change."""
 
     status: int
     body: Mapping[str, object]
     version: int | None = None
-    """The version of what was changed, for its ETag; None where it has none."""
+    """The new version of the changed object, for its ETag; None if it has no version."""
 
 
 Change = Callable[[AsyncConnection], Awaitable[ChangeResult]]
 """Makes a change within a transaction."""
 Permit = Callable[[AsyncConnection], Awaitable[None]]
-"""Raises DeniedError where the caller may not see the answer, be it made now or stored from the first time."""
+"""Raises DeniedError if the caller may not see the answer, whether new or stored from an earlier request."""
 
 
 class DryRunDoneError(Exception):
-    """A dry run has succeeded: its transaction is rolled back."""
+    """A dry run has succeeded. Its transaction is rolled back."""
 
 
 class ChangeHandlers(Handlers):
-    """Handlers that make changes: each in one transaction, with its audit entry."""
+    """Handlers that make changes, each in one transaction with its audit entry."""
 
     async def _change(
         self,
@@ -55,12 +55,12 @@ class ChangeHandlers(Handlers):
         hides: str | None = None,
         permit: Permit | None = None,
     ) -> web.Response:
-        """Make a change and answer with it; a dry run is rolled back, and answered without the field `hides`.
+        """Make a change and answer with it. A dry run is rolled back, and its answer lacks the field `hides`.
 
-        With `creates` the change is made once for each Idempotency-Key.
+        With `creates` the change is made once per Idempotency-Key.
         """
         idempotent_request = None
-        if creates and not call.query.dry_run:  # Each dry run is tried for itself.
+        if creates and not call.query.dry_run:  # A dry run is never stored.
             idempotent_request = find_idempotent_request(call)
         for is_second in (False, True):
             try:
@@ -68,13 +68,13 @@ class ChangeHandlers(Handlers):
                     return await self._try(make, permit, call.request.get(SHOWN_TO, NOBODY), hides)
                 return await self._transact(make, idempotent_request, permit)
             except sa.exc.IntegrityError:
-                # Another collector made the same change at the same time: now it can be seen.
+                # Another collector made this change concurrently. The second attempt sees it.
                 if is_second:
                     return problem(503, "others change the same now", RETRY_LATER)
         raise AssertionError
 
     async def _try(self, make: Change, permit: Permit | None, readers: Readers, hides: str | None) -> web.Response:
-        """Make a change and roll it back. Names are put into the answer before: nobody finds them afterwards."""
+        """Make a change and roll it back. Names are inserted into the answer before the rollback removes them."""
         try:
             async with self._database.writing() as connection:
                 if permit is not None:
@@ -108,7 +108,7 @@ class ChangeHandlers(Handlers):
 
 
 def find_idempotent_request(call: AnyCall) -> IdempotentRequest | None:
-    """Return the identity of a request that may be sent again; None where it has no Idempotency-Key."""
+    """Return the identity of a repeatable request, or None if it has no Idempotency-Key."""
     key = call.request.headers.get("Idempotency-Key")
     if key is None:
         return None
@@ -119,14 +119,14 @@ def find_idempotent_request(call: AnyCall) -> IdempotentRequest | None:
 
 
 def parse_if_match(request: web.Request) -> frozenset[int] | None:
-    """Return the versions that If-Match names (RFC 9110 section 13.1.1); None where any will do."""
+    """Return the versions in If-Match (RFC 9110 section 13.1.1), or None if any version matches."""
     field = request.headers.get("If-Match")
     if field is None or field.strip() == "*":
         return None
     tags = [ETAG.fullmatch(tag.strip()) for tag in field.split(",")]
     if not all(tags):
         raise ChangeRejectedError(400, 'If-Match is no ETag such as "3", and not *')
-    # A weak one never matches, nor does one that was not made here.
+    # Weak and foreign ETags never match.
     return frozenset(int(tag[1]) for tag in tags if tag and tag[1])
 
 

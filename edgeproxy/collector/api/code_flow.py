@@ -1,7 +1,7 @@
-"""People who sign in with a browser at an issuer: the authorization code flow of OpenID Connect, with PKCE (RFC 7636).
+"""Sign-in with a browser at an issuer: the authorization code flow of OpenID Connect, with PKCE (RFC 7636).
 
-The browser keeps one secret in a cookie. `state`, `nonce` and the verifier are made of it, so that nothing is kept here
-for whoever begins to sign in and goes away.
+The browser keeps one secret in a cookie. `state`, `nonce` and the verifier are derived from it, so the collector stores
+nothing for sign-ins that are never finished.
 """
 
 import base64
@@ -31,18 +31,18 @@ T = TypeVar("T")
 
 
 class Client(NamedTuple):
-    """The registration of this client at an issuer, and the scopes that it requests."""
+    """The registration of this client at an issuer, and its requested scopes."""
 
     issuer: str
     id: str
     secret: str | None
     scopes: str = "openid"
     acr: tuple[str, ...] = ()
-    """The `acr` values that prove a second factor, where one is requested."""
+    """The `acr` values that prove a second factor when one is requested."""
 
 
 class CodeFlow(Generic[T]):
-    """The flow at an issuer; `judge` verifies an ID token and returns who comes with it, or raises DeniedError."""
+    """The flow at an issuer. `judge` verifies an ID token and returns the person, or raises DeniedError."""
 
     def __init__(self, client: Client, judge: Callable[[str], Awaitable[T]]) -> None:
         self._client = client
@@ -51,7 +51,7 @@ class CodeFlow(Generic[T]):
         self._fresh_until = -math.inf
 
     async def begin(self, secret: str, back: str, *, again: bool) -> str:
-        """Return where the browser goes; raises SignInDeniedError."""
+        """Return the issuer's URL for the browser. Raises SignInDeniedError."""
         metadata = await self._fetch_metadata()
         query = {
             "response_type": "code",
@@ -70,7 +70,7 @@ class CodeFlow(Generic[T]):
         return add_query(str(metadata["authorization_endpoint"]), query)
 
     async def finish(self, secret: str, back: str, query: Mapping[str, str]) -> T:
-        """Return who signed in; raises SignInDeniedError."""
+        """Return the person who signed in. Raises SignInDeniedError."""
         if not is_derived(query.get("state", ""), secret, "state"):
             raise SignInDeniedError(403, "the sign-in was not begun in this browser: begin again")
         if query.get("iss", self._client.issuer) != self._client.issuer:  # RFC 9207
@@ -84,7 +84,7 @@ class CodeFlow(Generic[T]):
             who = await self._judge(token)
         except auth.DeniedError as error:
             raise SignInDeniedError(error.status, error.detail, error.actor) from None
-        claims = jwt.decode(token, options={"verify_signature": False})  # It was verified just now.
+        claims = jwt.decode(token, options={"verify_signature": False})  # It was verified above.
         if not is_for(claims, self._client.id):
             raise SignInDeniedError(403, "the token was made for another client")
         if not is_derived(str(claims.get("nonce")), secret, "nonce"):
@@ -92,13 +92,13 @@ class CodeFlow(Generic[T]):
         return who
 
     async def _fetch_metadata(self) -> JsonObject:
-        """Return the issuer's metadata, fetched now and then since anyone may ask; raises SignInDeniedError."""
+        """Return the issuer's metadata. It is cached, because anyone may start a sign-in. Raises SignInDeniedError."""
         if time.monotonic() < self._fresh_until:
             return self._metadata
         try:
             metadata = await fetch_metadata(self._client.issuer)
             for name in ("authorization_endpoint", "token_endpoint"):
-                # An endpoint may have a query of its own (RFC 6749 section 3.1), an issuer has none.
+                # An endpoint may have a query (RFC 6749 section 3.1), an issuer may not.
                 read_issuer(str(metadata.get(name)).partition("?")[0])
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             raise SignInDeniedError(503, AWAY) from None
@@ -106,7 +106,7 @@ class CodeFlow(Generic[T]):
         return metadata
 
     async def _exchange_code(self, code: str, verifier: str, back: str) -> str:
-        """Return the ID token for a code; raises SignInDeniedError."""
+        """Exchange a code for the ID token. Raises SignInDeniedError."""
         metadata = await self._fetch_metadata()
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": back, "code_verifier": verifier}
         login = None
@@ -129,26 +129,24 @@ class CodeFlow(Generic[T]):
 
 
 def add_query(url: str, query: Mapping[str, str]) -> str:
-    """Return a URL with more members of its query."""
+    """Return a URL with additional query parameters."""
     return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
 
 
 def is_for(claims: Mapping[str, Any], client: str) -> bool:
-    """Return whether an ID token whose `aud` names the client was made for it (OpenID Connect Core 3.1.3.7, 4 and
-    5).
-    """
+    """Return True if an ID token whose `aud` has the client was issued for it (OpenID Connect Core 3.1.3.7, 4, 5)."""
     audience = claims["aud"]
     is_shared = isinstance(audience, list) and len(audience) > 1
     return bool(claims.get("azp", None if is_shared else client) == client)
 
 
 def derive_secret(secret: str, what: str) -> str:
-    """Return what a secret stands for as `what`, of which the secret cannot be guessed."""
+    """Derive the value `what` from a secret. The secret cannot be inferred from it."""
     return encode_base64url(hmac.digest(secret.encode("utf-8", "surrogateescape"), what.encode(), "sha256"))
 
 
 def is_derived(text: str, secret: str, what: str) -> bool:
-    """Return whether a text that somebody sent, which JSON lets have lone surrogates, is `derive_secret` of these."""
+    """Return True if `text` equals `derive_secret` of the rest. Untrusted JSON texts may have lone surrogates."""
     return hmac.compare_digest(text.encode(errors="replace"), derive_secret(secret, what).encode())
 
 
@@ -158,10 +156,10 @@ def compute_challenge(verifier: str) -> str:
 
 
 def encode_base64url(some: bytes) -> str:
-    """Return base64 as URLs have it, without padding."""
+    """Return base64url without padding."""
     return base64.urlsafe_b64encode(some).rstrip(b"=").decode()
 
 
 def format_printable(text: str) -> str:
-    """Return the beginning of what somebody else wrote."""
+    """Return the beginning of an untrusted text for display."""
     return "".join(character if character.isprintable() else "?" for character in text[:80])

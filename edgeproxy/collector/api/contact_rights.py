@@ -1,7 +1,7 @@
 """The endpoints that a contact of a customer may call, by the contact's role. Pure.
 
-A customer's tokens may call all endpoints of customers but those of PEOPLE_ONLY: whoever finds one signs nobody in. An
-endpoint without a row here is for owners.
+A customer's tokens may call all endpoints of customers except PEOPLE_ONLY, because a found token is no person. An
+endpoint without a row here is only for owners.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from edgeproxy.collector.api.auth import DeniedError, Holder
 
 
 class Rights(NamedTuple):
-    """The roles that may read in a group of endpoints, and those that may change something."""
+    """The roles that may read in a group of endpoints, and the roles that may change."""
 
     read: frozenset[str]
     change: frozenset[str]
@@ -38,19 +38,19 @@ BY_GROUP: Mapping[str, Rights] = {
 }
 """Rights by the name of the group."""
 BY_ENDPOINT: Mapping[tuple[str, str], frozenset[str]] = {
-    ("GET", "/v1/incidents"): EVERYBODY,  # As the status page has them.
-    # What is included and what is used of it concerns who builds, and says nothing of payments.
+    ("GET", "/v1/incidents"): EVERYBODY,  # The status page publishes them.
+    # Developers need the included quantities and their use. They do not show payments.
     ("GET", "/billing/subscription"): EVERYBODY,
     ("GET", "/billing/subscription/plan"): EVERYBODY,
     ("GET", "/billing/usage"): EVERYBODY,
     ("GET", "/billing/usage/{meter}"): EVERYBODY,
     ("GET", "/billing/quotas"): EVERYBODY,
-    ("GET", "/v1/usage/value"): PAYERS,  # What is spent.
+    ("GET", "/v1/usage/value"): PAYERS,  # Spending.
     ("PUT", "/v1/customers/{customer}/preferred-region"): BUILDERS,
-    # What everybody of the customer has done and said.
+    # The personal data of all contacts.
     ("GET", "/v1/customers/{customer}/data"): OWNERS,
 }
-"""Rights of endpoints that differ from those of their group."""
+"""Rights of endpoints that differ from their group."""
 OF_MONEY = frozenset(
     {
         AlertKind.SPEND_REACHED,
@@ -61,7 +61,7 @@ OF_MONEY = frozenset(
         AlertKind.PRICE_CHANGE,
     }
 )
-"""The kinds of alerts that say what is spent, owed or paid."""
+"""Kinds of alerts that show spending, debts or payments."""
 OF_BUILDING = frozenset(
     {
         AlertKind.KEY_ROTATION_DUE,
@@ -71,7 +71,7 @@ OF_BUILDING = frozenset(
         AlertKind.WEBHOOK_DISABLED,
     }
 )
-"""The kinds of alerts that name keys and webhooks."""
+"""Kinds of alerts that name keys and webhooks."""
 PEOPLE_ONLY = frozenset(
     {
         ("POST", "/v1/customers/{customer}/contacts"),
@@ -84,28 +84,30 @@ PEOPLE_ONLY = frozenset(
 
 
 def find_roles(group: str, method: str, path: str) -> frozenset[str]:
-    """Return the roles of contacts that may call an endpoint of a group."""
+    """Return the contact roles that may call an endpoint of a group."""
     rights = BY_GROUP.get(group, Rights(OWNERS, OWNERS))
     return BY_ENDPOINT.get((method, path), rights.read if method == "GET" else rights.change)
 
 
 def find_alert_readers(kind: AlertKind) -> frozenset[str]:
-    """Return the roles of contacts that read alerts of a kind, and handle and mute them: a notice is for those to whom
-    it is mailed."""
+    """Return the contact roles that may read, handle and mute a kind of alerts.
+
+    A notice is only for the roles that get it by mail.
+    """
     return ALERT_POLICIES[kind].contacts or (
         PAYERS if kind in OF_MONEY else BUILDERS if kind in OF_BUILDING else EVERYBODY
     )
 
 
 def list_alert_kinds(holder: Holder) -> frozenset[AlertKind] | None:
-    """Return the kinds of alerts that a contact reads; None: of who is none, all."""
+    """Return the kinds of alerts that a contact may read; None (all kinds) if the holder is no contact."""
     if holder.contact_role is None:
         return None
     return frozenset(kind for kind in AlertKind if holder.contact_role in find_alert_readers(kind))
 
 
 def require_contact(holder: Holder, group: str, method: str, path: str) -> None:
-    """Raise DeniedError where the holder is a customer's, and may not call this endpoint of a group."""
+    """Raise DeniedError if a customer's holder may not call this endpoint of a group."""
     if holder.customer is None:
         return
     if holder.contact_role is None:

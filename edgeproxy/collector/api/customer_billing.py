@@ -1,4 +1,4 @@
-"""The common part of billing handlers: the customer that a request is about, and whether anything is sold."""
+"""The common part of billing handlers: the customer of a request, and whether anything is sold."""
 
 from typing import Final, NamedTuple
 
@@ -21,7 +21,7 @@ STRIPE_LATER: Final = {"Retry-After": "10"}
 
 
 BUSINESS = "business"
-"""The metadata of a customer that says whether it is a business: true."""
+"""The metadata field that marks a customer as a business: true."""
 
 
 class CustomerQuery(Query):
@@ -39,7 +39,7 @@ class CustomerChangeQuery(ChangeQuery):
 
 
 def get_billing(settings: CollectorSettings) -> Billing:
-    """Return the configuration of billing; raises ProblemError where there is none."""
+    """Return the configuration of billing. Raises ProblemError if there is none."""
     if settings.billing is None:
         raise ProblemError(404, "nothing is sold here: there is no billing in the collector's file")
     return settings.billing
@@ -59,8 +59,8 @@ class CustomerBillingHandlers(ChangeHandlers):
     async def _check_selling(self, holder: Holder) -> None:
         """Raise ProblemError while nothing can be bought.
 
-        With `mode: off` customers cannot buy, as they would not be charged. While charging is stopped nobody can, as
-        buyers are charged.
+        With `mode: off` customers cannot buy, because they would not be charged. While charging is stopped nobody can
+        buy, because buyers are charged.
         """
         billing = get_billing(self._settings)
         if billing.mode == "off" and holder.customer is not None:
@@ -74,7 +74,7 @@ class CustomerBillingHandlers(ChangeHandlers):
             raise ProblemError(503, "nothing can be bought at the moment", headers=SOLD_LATER)
 
     def _get_customer(self, holder: Holder, query: CustomerQuery | CustomerChangeQuery) -> str:
-        """Return whose billing a query is about, by name or id; raises ProblemError and DeniedError."""
+        """Return the customer of a query, by name or id. Raises ProblemError and DeniedError."""
         get_billing(self._settings)
         name = auth.customer_of(holder, query.customer)
         if name is None:
@@ -82,13 +82,13 @@ class CustomerBillingHandlers(ChangeHandlers):
         return name
 
     def _get_stripe(self) -> Stripe:
-        """Return the client of Stripe; raises ProblemError where there is none."""
+        """Return the Stripe client. Raises ProblemError if there is none."""
         if self._resources.stripe is None:
             raise ProblemError(409, "nothing can be bought or refunded: billing has mode: off in the collector's file")
         return self._resources.stripe
 
     async def _get_payer(self, customer: str) -> Payer:
-        """Return a customer as Stripe knows it, created there where it is new; raises ProblemError."""
+        """Return a customer with its Stripe id, creating it at Stripe if necessary. Raises ProblemError."""
         stripe = self._get_stripe()
         async with self._database.reading() as connection:
             row = await customers.get_row(connection, customer)
@@ -101,13 +101,13 @@ class CustomerBillingHandlers(ChangeHandlers):
         return Payer(row.id, customers.to_response(row)["metadata"].get(BUSINESS) == "true", stripe_id)
 
     async def _record(self, call: AnyCall, entry: AuditEntry) -> None:
-        """Put on record who is given a page of Stripe's, before it is given."""
+        """Record the person who will get a page of Stripe's."""
         async with self._database.writing() as connection:
             await audit.append_entry(connection, call.caller, entry)
 
 
 def build_stripe_problem(failure: StripeCallError) -> ProblemError:
-    """Return the problem of a call that Stripe refused or did not answer."""
+    """Return the problem document for a call that Stripe refused or did not answer."""
     if failure.outcome is CallOutcome.REFUSED:
         return ProblemError(409, f"Stripe refuses: {failure.message}")
     return ProblemError(503, "Stripe cannot be reached now", headers=STRIPE_LATER)

@@ -1,7 +1,7 @@
-"""Names of customers where they come in and go out, if customers have pseudonyms (collector/accounts/pseudonyms.py).
+"""Translation of customer names in requests and answers, if customers have pseudonyms (accounts/pseudonyms.py).
 
-Handlers work with pseudonyms alone. A request may name a customer either way. Its answer has names, but only for who
-may see them: a customer sees its own, edges and beacons none.
+Handlers see only pseudonyms. A request may contain names or pseudonyms. Its answer contains names that the caller may
+see: a customer sees its own name, edges and beacons see none.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -27,17 +27,17 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.settings import CollectorSettings
 
 IN_QUERIES, IN_BODIES = ("customer", "name", "target"), ("customer", "customers")
-"""The fields of query strings and of bodies that name customers who are there."""
+"""The fields of query strings and of bodies that name existing customers."""
 REVEALED = frozenset((JSON, CSV, TEXT, JSON_LINES, HTML, PROBLEM))
-"""The types of answers in which names are shown."""
+"""The media types of answers that show names."""
 MACHINES = frozenset({"edge", "beacon"})
-"""The roles that know customers by pseudonyms alone."""
+"""Roles that see only pseudonyms."""
 
 M = TypeVar("M", bound=BaseModel)
 
 
 class CustomerNames:
-    """The exchange of names and pseudonyms, for the settings of now."""
+    """The translation between names and pseudonyms under the current settings."""
 
     def __init__(self, database: Database, get_settings: Callable[[], CollectorSettings]) -> None:
         self._database = database
@@ -45,18 +45,18 @@ class CustomerNames:
 
     @property
     def are_pseudonyms(self) -> bool:
-        """Whether customers have pseudonyms."""
+        """True if customers have pseudonyms."""
         return has_pseudonyms(self._get_settings())
 
     async def resolve_path(self, parameters: Mapping[str, str]) -> Mapping[str, str]:
-        """Return the parameters of a path with the pseudonym of the customer that they name."""
+        """Return the parameters of a path with the customer's pseudonym."""
         if (name := parameters.get("customer")) is None:
             return parameters
         async with self._database.reading() as connection:
             return {**parameters, "customer": await resolve_name(connection, name)}
 
     async def resolve_fields(self, model: M, fields: Iterable[str]) -> M:
-        """Return a query string or a body with the pseudonyms of the customers that these fields name."""
+        """Return a query or a body with pseudonyms in the given fields."""
         values = {name: value for name in fields if (value := getattr(model, name, None))}
         if not values:
             return model
@@ -70,7 +70,7 @@ class CustomerNames:
         return model.model_copy(update=values)
 
     async def reveal(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Put names into an answer in the place of pseudonyms, as far as its reader may see them."""
+        """Replace pseudonyms in an answer by names that the reader may see."""
         if not isinstance(response, web.Response) or response.content_type not in REVEALED:
             return
         body, readers = response.body, request.get(SHOWN_TO, NOBODY)
@@ -80,10 +80,10 @@ class CustomerNames:
 
 
 def find_readers(holder: Holder | None) -> Readers:
-    """Return whose names a caller may see."""
+    """Return the names that a caller may see."""
     return NOBODY if holder is None or holder.roles <= MACHINES else build_readers(holder.customer)
 
 
 def build_readers(customer: str | None) -> Readers:
-    """Return whose names a customer may see, or for None an operator or a service."""
+    """Return the names that a customer may see or, for None, an operator or a service."""
     return Readers(is_staff=True) if customer is None else Readers(pseudonyms=frozenset({customer}))

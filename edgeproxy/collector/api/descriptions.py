@@ -1,7 +1,7 @@
-"""Texts of the OpenAPI description that have no field or endpoint to stand beside: header fields of answers.
+"""Texts of the OpenAPI description: docstrings of fields, and texts for header fields of answers.
 
-The text of a field of the API is the docstring below it; `describe_fields` reads it from the source of the class, so
-that importing the models costs nothing. Fields of the configuration have descriptions.
+The text of an API field is the docstring below it. `describe_fields` reads it from the source of the class, so that
+importing the models costs nothing. Fields of the configuration have descriptions.
 """
 
 import ast
@@ -22,7 +22,7 @@ from edgeproxy.config.schema import LINK
 
 PACKAGE = "edgeproxy."
 SAME_FIELDS: Final[Mapping[type, type]] = MappingProxyType({UpdateCustomerRequest: CreateCustomerRequest})
-"""Models that are made of another one's fields, and that model."""
+"""Models with the fields of another model, and that model."""
 
 
 RESPONSE_HEADERS: Final[Mapping[str, str]] = MappingProxyType(
@@ -36,9 +36,9 @@ RESPONSE_HEADERS: Final[Mapping[str, str]] = MappingProxyType(
 
 @functools.cache
 def describe_fields(model: type) -> Mapping[str, str]:
-    """Return the text of each field of a pydantic model or TypedDict, inherited fields included.
+    """Return the text of each field of a pydantic model or TypedDict, including inherited fields.
 
-    It is the field's description, as the configuration's models have it, or the docstring below the field.
+    The text is the field's description, if it has one as in the configuration, or the docstring below the field.
     """
     descriptions: dict[str, str] = {}
     if model in SAME_FIELDS:
@@ -71,7 +71,7 @@ def _read_class(node: ast.ClassDef) -> dict[str, str]:
 
 
 def add_texts(schema: Schema, model: type, aliases: Mapping[str, str]) -> Schema:
-    """Add to the schema of a model the description of each field."""
+    """Add a description to each field in the schema of a model."""
     properties = schema.get("properties", {})
     for field, text in describe_fields(model).items():
         shape = properties.get(aliases.get(field, field))

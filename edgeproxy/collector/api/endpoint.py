@@ -1,4 +1,4 @@
-"""One endpoint of the collector: a row of its group's table, of which routing, checks and description are made."""
+"""An endpoint of the collector: a row of its group's table, used for routing, checks and the description."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -18,7 +18,7 @@ JSON, CSV, TEXT, BYTES = "application/json", "text/csv", "text/plain", "applicat
 JSON_LINES, PDF, HTML, ZIP = "application/x-ndjson", "application/pdf", "text/html", "application/zip"
 
 ANYONE = None
-"""Roles of an endpoint that anyone may call, also without a token."""
+"""Roles of a public endpoint, which needs no token."""
 EDGE = frozenset({"edge"})
 BEACON = frozenset({"beacon"})
 SERVICE = frozenset({"service"})
@@ -29,24 +29,24 @@ BILLING = frozenset({"billing", "admin"})
 MONEY_READERS = frozenset({"support", "billing", "admin"})
 ADMIN = frozenset({"admin"})
 CHANGERS = frozenset({"support", "billing", "admin"})
-"""Roles of which some may change something by hand."""
+"""Roles that may change some data manually."""
 OWN = frozenset({CUSTOMER})
-"""The role of customers, beside others: they may call the endpoint about what is theirs."""
+"""The role of customers. With other roles, it lets customers call the endpoint about their own data."""
 
 EVERYWHERE = GROUPS
-"""The listener groups of an endpoint that each listener serves."""
+"""The listener groups of an endpoint that every listener serves."""
 API_USERS = frozenset({"api", "customers"})
-"""The listener groups of an endpoint that anyone may call who uses the API."""
+"""The listener groups of an endpoint for all users of the API."""
 
 
 class Query(BaseModel):
-    """The parameters of a query string; this model itself allows none."""
+    """The parameters of a query string. This model itself has none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Nothing(BaseModel):
-    """The body of an endpoint that takes no JSON: there is none, or the handler reads it."""
+    """The body of an endpoint without a JSON body. The handler may read another kind of body."""
 
 
 QueryT = TypeVar("QueryT", bound=Query, covariant=True)
@@ -55,28 +55,28 @@ BodyT = TypeVar("BodyT", bound=BaseModel, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[QueryT, BodyT]):
-    """A request that passed all checks of its endpoint."""
+    """A request that has passed all checks of its endpoint."""
 
     request: web.Request
     identity: Holder | None
-    """The holder of the token; None where anyone may call."""
+    """The holder of the token; None at a public endpoint."""
     query: QueryT
     body: BodyT
     raw_body: bytes = b""
-    """The bytes of which `body` was parsed."""
+    """The bytes that `body` was parsed from."""
     path_parameters: Mapping[str, str] = field(default_factory=dict)
     inner_body: bytes | None = None
-    """The bytes that a page sends with an inner call; None: the body is that of the request."""
+    """The bytes of a page's inner call; None: the HTTP request has the body."""
 
     @property
     def holder(self) -> Holder:
-        """The holder of the token, at an endpoint that is not for anyone."""
+        """The holder of the token. Not for public endpoints."""
         assert self.identity is not None
         return self.identity
 
     @property
     def caller(self) -> Caller:
-        """The caller, for the audit log."""
+        """The caller for the audit log."""
         return self.request[CALLER]
 
     def path(self, name: str) -> str:
@@ -87,13 +87,13 @@ class Call(Generic[QueryT, BodyT]):
 AnyCall: TypeAlias = Call[Query, BaseModel]
 
 CALLER = web.RequestKey("caller", Caller)
-"""The caller of a request, as far as it is known yet, as it is put on record."""
+"""The caller of a request for the audit log, as far as it is identified yet."""
 READ_VALUES = web.RequestKey("read_values", dict)
-"""What calls of the page that is requested have read, for those that follow (database/read_once.py)."""
+"""Values read by earlier calls of the requested page (database/read_once.py)."""
 SHOWN_TO = web.RequestKey("shown_to", Readers)
-"""Whose names the reader of the answer sees in the place of pseudonyms."""
+"""The names that the reader of the answer sees instead of pseudonyms."""
 CLIENT = web.RequestKey("client", str)
-"""The whole address that a request is from, by which it is let in and limited."""
+"""The complete client address. Access and rate limits depend on it."""
 
 
 class Header(NamedTuple):
@@ -105,7 +105,7 @@ class Header(NamedTuple):
 
 
 class ChangeSemantics(NamedTuple):
-    """The header fields and errors that endpoints of one kind of change have in common."""
+    """Header fields and errors shared by all endpoints with one kind of change."""
 
     headers: Mapping[str, Header]
     response_headers: tuple[str, ...]
@@ -125,7 +125,7 @@ CREATE = ChangeSemantics(
         422: "A field cannot be used.",
     },
 )
-"""Something is created, once for each Idempotency-Key."""
+"""An object is created, once per Idempotency-Key."""
 UPDATE = ChangeSemantics(
     {
         "If-Match": Header(
@@ -140,7 +140,7 @@ UPDATE = ChangeSemantics(
         422: "A field cannot be used.",
     },
 )
-"""Something is changed, if it is of the version that the caller has seen."""
+"""An object is changed if it still has the version that the caller has seen."""
 
 COMMON_ERRORS: Mapping[int, str] = {
     400: "The request cannot be read.",
@@ -160,47 +160,47 @@ HandlersT = TypeVar("HandlersT")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint(Generic[HandlersT, QueryT, BodyT]):
-    """A method and a path, and all that is to be known of them."""
+    """An endpoint: method, path and all of its properties."""
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
     handler: Callable[[HandlersT, Call[QueryT, BodyT]], Awaitable[web.StreamResponse]]
     """A method of the group's handlers."""
     summary: str
-    """A sentence in the imperative for readers of the description."""
+    """A sentence in the imperative for the API description."""
     _: KW_ONLY
     roles: frozenset[str] | None
-    """The roles that may call it, `customer` for what is the customer's own; None: anyone."""
+    """The roles that may call it; `customer` for a customer's own data; None: public."""
     query: type[QueryT] = field(default=Query)  # type: ignore[assignment]
     body: type[BodyT] = field(default=Nothing)  # type: ignore[assignment]
-    """The model of the JSON that is sent."""
+    """The model of the request's JSON."""
     example: JsonValue = None
-    """An example of the JSON that is sent, which a test sends."""
+    """An example of the request's JSON. A test sends it."""
     response: object = None
-    """The TypedDict of the JSON that comes with success; None: no JSON."""
+    """The TypedDict of a successful answer's JSON; None: no JSON."""
     status: int = 200
     """The status of success."""
     may_be_200: bool = False
-    """Whether the status is 200 where there was nothing to do, as it was done before."""
+    """True if the status is 200 when there is nothing to do, because it was done before."""
     request_media: Mapping[str, object] = field(default_factory=dict)
-    """Media types that may be sent instead of a `body`, which the handler reads, and their types; bytes: binary."""
+    """Media types accepted instead of `body`, with their types (bytes: binary). The handler reads such a body."""
     response_media: tuple[str, ...] = ()
-    """Media types beside JSON of the answer."""
+    """Media types of the answer other than JSON."""
     change: ChangeSemantics | None = None
     headers: Mapping[str, Header] = field(default_factory=dict)
-    """Header fields that it reads, beside those of `change`."""
+    """Header fields that it reads, in addition to those of `change`."""
     response_headers: tuple[str, ...] = ()
-    """Header fields of a success, beside those of `change`."""
+    """Header fields of a success, in addition to those of `change`."""
     errors: Mapping[int, str] = field(default_factory=dict)
-    """Statuses of errors and what they mean here, beside those that follow from its kind."""
+    """Error statuses with their meanings here, in addition to those that follow from its kind."""
     is_sensitive: bool = False
-    """Whether it needs a second factor, or of a machine the configuration's leave."""
+    """True if it needs a second factor or, for a machine, permission in the configuration."""
     rate: RequestRate | None = None
-    """The rate limit of the endpoint; None: no limit of its own."""
+    """The rate limit of the endpoint; None: no rate limit of its own."""
     listener_groups: frozenset[str] = frozenset()
-    """The groups of listeners that serve it, where anyone may call it; else they follow from its roles."""
+    """The listener groups of a public endpoint. For other endpoints they follow from the roles."""
     own: str | None = None
-    """The way in which the handler restricts customers to their own data, where no path parameter does."""
+    """How the handler restricts customers to their own data, if no path parameter does."""
 
     @property
     def operation_id(self) -> str:
@@ -210,12 +210,12 @@ class Endpoint(Generic[HandlersT, QueryT, BodyT]):
 
     @property
     def is_change(self) -> bool:
-        """Whether a customer or an operator changes something by it."""
+        """True if a customer or an operator changes data with it."""
         return self.method != "GET" and self.roles is not None and bool(self.roles & (CHANGERS | OWN))
 
     @property
     def groups(self) -> frozenset[str]:
-        """The groups of listeners of which one must be served where it is served."""
+        """The listener groups. A listener serves the endpoint if it serves one of them."""
         return self.listener_groups if self.roles is None else frozenset(map(GROUPS_OF_ROLES.__getitem__, self.roles))
 
     @property
@@ -230,7 +230,7 @@ class Endpoint(Generic[HandlersT, QueryT, BodyT]):
 
     @property
     def all_errors(self) -> Mapping[int, str]:
-        """The statuses of errors and what they mean, in the order of the statuses."""
+        """The error statuses with their meanings, in ascending order."""
         statuses = {400, 503}
         if self.roles is not None:
             statuses |= {401, 403}
@@ -244,7 +244,7 @@ class Endpoint(Generic[HandlersT, QueryT, BodyT]):
         return {status: own.get(status) or COMMON_ERRORS[status] for status in sorted(statuses | own.keys())}
 
     def narrow(self, groups: Collection[str]) -> "Endpoint[HandlersT, QueryT, BodyT]":
-        """Return the endpoint of a listener that serves these groups: for the roles alone that are served there."""
+        """Return the endpoint for a listener with these groups, limited to the roles that the listener serves."""
         if self.roles is None:
             return self
         return replace(self, roles=frozenset(role for role in self.roles if GROUPS_OF_ROLES[role] in groups))

@@ -1,7 +1,7 @@
-"""Examples of the API's description: one of each field, and an answer of each operation, composed of them.
+"""Examples in the API description: one per field, and answers of operations composed of them.
 
-Most follow from the type of a field: a choice, the schema that it refers to, an example of its pattern. `examples.yml`
-has the others, by the name of the field, so that one thing has one example throughout.
+Most follow from the type of a field: a choice, the schema that it refers to, or an example of its pattern. The others
+are in `examples.yml`, by the name of the field, so that each name has one example throughout.
 """
 
 import functools
@@ -23,7 +23,7 @@ FORMATS: Final = MappingProxyType(
         "date": re.compile(r"\d{4}-\d\d-\d\d"),
     }
 )
-"""The formats of texts, which follow from their examples."""
+"""The formats of texts, recognized from their examples."""
 
 
 class Examples(NamedTuple):
@@ -32,9 +32,9 @@ class Examples(NamedTuple):
     fields: Mapping[str, object]
     """Examples by the name of the field."""
     schemas: Mapping[str, Mapping[str, object]]
-    """Examples of single schemas, by the name of the field."""
+    """Examples for single schemas, by the name of the field."""
     empty: frozenset[str]
-    """The fields, or schemas and fields as in `Token.customer`, that have no value in an answer unless they must."""
+    """Optional fields, or pairs like `Token.customer`, that are left out of examples of answers."""
 
 
 @functools.cache
@@ -45,9 +45,9 @@ def read_examples() -> Examples:
 
 
 def add_examples(document: Schema) -> None:
-    """Add to an OpenAPI document an example of each field of its schemas and of each answer of JSON.
+    """Add an example to each field of the schemas and to each JSON answer of an OpenAPI document.
 
-    A field that refers to a schema with fields has its example there. A field whose example is a time has its format.
+    A field that refers to a schema with fields has its example there. A field whose example is a time gets the format.
     """
     composer = ExampleComposer(document["components"]["schemas"])
     for name, schema in composer.schemas.items():
@@ -73,13 +73,13 @@ def _add_format(shape: Schema, example: object) -> None:
 
 
 class ExampleComposer:
-    """Finds examples of fields, and composes those of schemas of the examples of their fields."""
+    """Finds examples of fields, and composes examples of schemas from them."""
 
     def __init__(self, schemas: Mapping[str, Schema]) -> None:
         self.schemas = schemas
 
     def refers_to_fields(self, shape: object) -> bool:
-        """Return whether a schema refers, somewhere in it, to one that has fields."""
+        """Return True if a schema refers, directly or nested, to one with fields."""
         if isinstance(shape, list):
             return any(map(self.refers_to_fields, shape))
         if not isinstance(shape, dict):
@@ -87,7 +87,7 @@ class ExampleComposer:
         return ("$ref" in shape and "properties" in self._resolve(shape)) or self.refers_to_fields([*shape.values()])
 
     def find_examples(self, schema: str, field: str, shape: Schema) -> Iterator[object]:
-        """Return examples of a field of a schema, the best first."""
+        """Yield examples of a field of a schema, the best first."""
         examples, own = read_examples().fields, read_examples().schemas.get(schema, {})
         if field in own:
             yield own[field]

@@ -1,4 +1,4 @@
-"""Types of query parameters and JSON fields that several groups share, with their schemas."""
+"""Types of query parameters and JSON fields shared by several groups, with their schemas."""
 
 from typing import Annotated
 
@@ -10,13 +10,13 @@ from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.config.units import Whole, value_error
 
 SEQ_MAX = 10**18 - 1
-"""The last number of an entry of the audit log that can be asked for."""
+"""The highest permitted number of an audit log entry in a query."""
 TEXT_CHARACTERS_MAX = 256
-"""Characters of what is searched for."""
+"""Most characters of a search text."""
 
 
 def exact(kind: type, hint: str, lowest: int = 0, highest: int = 0) -> BeforeValidator:
-    """Make the reader of JSON's true and false, or of its whole numbers between these two: a text is neither."""
+    """Create the validator for JSON's booleans, or for whole numbers from `lowest` to `highest`. Texts are refused."""
 
     def read(value: object) -> object:
         if type(value) is not kind:
@@ -32,7 +32,7 @@ Boolean = Annotated[bool, exact(bool, "true or false")]
 
 
 def in_query(lowest: int, highest: int) -> WithJsonSchema:
-    """Describe a whole number of a query string."""
+    """Describe a whole number in a query string."""
     return WithJsonSchema({"type": "integer", "minimum": lowest, "maximum": highest})
 
 
@@ -47,7 +47,7 @@ Truth = Annotated[bool, BeforeValidator(read_truth), WithJsonSchema({"type": "bo
 
 
 def printed(value: object) -> str:
-    """Read a text of visible characters of ASCII and spaces: what a database is asked for."""
+    """Read a text of printable ASCII characters for a database query."""
     text = str(value)
     if not (text.isascii() and text.isprintable() and len(text) <= TEXT_CHARACTERS_MAX):
         raise value_error(
@@ -69,7 +69,7 @@ A_MOMENT = {
 
 
 def read_cursor(value: object) -> str:
-    """Read where a page ends: an id."""
+    """Read the end of the previous page: an id."""
     if not is_id(str(value)):
         raise value_error("is none that was given here as next", "send next of the page before")
     return str(value)

@@ -1,4 +1,4 @@
-"""A group of endpoints: its tag in the description, its table, its handlers, and what these work with."""
+"""A group of endpoints: its tag in the description, its table, its handlers, and their resources."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 @dataclass
 class Resources:
-    """The queues and services of one collector that handlers use. The settings are those of the last reload."""
+    """The queues and services of a collector for handlers. The settings are those of the last reload."""
 
     database: Database
     metrics: Metrics
@@ -37,34 +37,34 @@ class Resources:
     events: EventWriter
     quotas: QuotaMonitor
     publisher: Publisher | None = None
-    """The publisher of the customer directory; None where the collector publishes none."""
+    """The publisher of the customer directory; None if the collector publishes none."""
     stripe: Stripe | None = None
-    """The client of Stripe; None where nobody is charged."""
+    """The Stripe client; None if billing is off."""
     processor: Processor | None = None
-    """The processor of Stripe's events; None where nobody is charged."""
+    """The processor of Stripe's events; None if billing is off."""
     job_log: JobLog = field(default_factory=JobLog)
     """The jobs of this collector."""
     keyring: Keyring | None = None
-    """The keys of encrypted columns; None where nothing is encrypted."""
+    """The keys of encrypted columns; None if nothing is encrypted."""
     unready: str | None = "starting"
-    """The reason why the collector does not serve; None where it does."""
+    """The reason why the collector is not ready; None if it is."""
     last_used: LastUsedDays = field(init=False)
-    """The days on which keys were last used; the collector writes them now and then."""
+    """Days of the last use of keys. The collector writes them at intervals."""
     allocation_changes: Tallies = field(init=False)
-    """Counts of allocations and releases for the audit log; the collector writes them now and then."""
+    """Counts of allocations and releases for the audit log. The collector writes them at intervals."""
 
     def set_publisher(self, publisher: Publisher | None) -> None:
-        """Set the publisher of the directory, after a reload too."""
+        """Set the publisher of the directory, also after a reload."""
         self.publisher = publisher
 
     def __post_init__(self) -> None:
-        """Create what is gathered in memory."""
+        """Create the in-memory collections."""
         self.last_used = LastUsedDays(self.database)
         self.allocation_changes = Tallies(self.database, "holdings.change")
 
 
 class Handlers:
-    """The handlers of a group: the base of each."""
+    """The base class of a group's handlers."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
@@ -78,10 +78,10 @@ class Handlers:
         return self._resources.settings
 
     def apply_settings(self, settings: CollectorSettings) -> None:
-        """Derive from new settings what is needed at each request."""
+        """Derive values that each request needs from new settings."""
 
     async def close(self) -> None:
-        """Stop tasks in the background."""
+        """Stop background tasks."""
 
 
 class PathParameter(NamedTuple):
@@ -90,7 +90,7 @@ class PathParameter(NamedTuple):
     description: str
     schema: JsonObject = {"type": "string", "minLength": 1}  # noqa: RUF012 - never changed
     find_owner: Callable[[AsyncConnection, str], Awaitable[str | None]] | None = None
-    """Returns the customer that owns the named thing, to which a customer's token is held."""
+    """Returns the customer that owns the named object. A customer's token may only name its own objects."""
 
 
 NUMBER_SCHEMA: JsonObject = {"type": "string", "pattern": "^[1-9][0-9]{0,14}$"}
@@ -101,7 +101,7 @@ HandlersT = TypeVar("HandlersT", bound=Handlers)
 
 @dataclass(frozen=True, slots=True)
 class Group(Generic[HandlersT]):
-    """Endpoints of one domain, which the description shows under one tag."""
+    """Endpoints of one domain. The description shows them under one tag."""
 
     name: str
     """The tag."""

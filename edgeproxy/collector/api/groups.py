@@ -1,4 +1,4 @@
-"""All groups of endpoints of the collector, in the order in which the description shows them."""
+"""All groups of endpoints of the collector, in the order of the description."""
 
 from collections.abc import Mapping
 

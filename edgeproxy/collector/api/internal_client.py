@@ -1,4 +1,4 @@
-"""The API for pages: what somebody who signed in asks for is answered as if it came over HTTP."""
+"""The API for pages: a signed-in visitor's calls are answered as if they had come over HTTP."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -21,17 +21,17 @@ from edgeproxy.collector.pages.site import format_path
 
 @dataclass(slots=True)
 class Fact:
-    """An answer that a page has read, for whatever else of the page reads it."""
+    """An answer that a page has read. Other parts of the page share it."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     answer: web.StreamResponse | None = None
 
 
 FACTS = web.RequestKey("facts", dict[str, Fact])
-"""Answers to reads by their URL, since the last change."""
+"""Answers to reads by URL, since the last change."""
 CALLS = web.RequestKey("calls", asyncio.Semaphore)
 CALLS_MAX = READERS_MAX - 1
-"""Calls that a page makes at once: one page does not take all connections."""
+"""Concurrent calls of a page. One page must not take all connections."""
 
 
 def create_holder(session: Session) -> Holder:
@@ -49,7 +49,7 @@ def create_holder(session: Session) -> Holder:
 
 
 class Inside:
-    """The endpoints, without a connection."""
+    """The endpoints without a network connection."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -58,7 +58,7 @@ class Inside:
         }
 
     def has(self, method: str, path: str) -> bool:
-        """Return whether there is such an endpoint."""
+        """Return True if this endpoint exists."""
         return (method, path) in self._endpoints
 
     async def ask(
@@ -76,7 +76,7 @@ class Inside:
         query = options.get("query", {})
         endpoint = self._endpoints[method, path]
         if endpoint.is_change or READ_VALUES not in request:
-            request[READ_VALUES] = {}  # What was read before a change is no longer so.
+            request[READ_VALUES] = {}  # A change makes earlier reads outdated.
         url = f"{format_path(path, **names)}?{urlencode(query)}" if query else format_path(path, **names)
         inner = request.clone(method=method, rel_url=url, headers=fields)
         sent = None if body is None else dict(body)
@@ -85,7 +85,7 @@ class Inside:
             request[FACTS] = {}
         if endpoint.method == "GET":
             fact = request[FACTS].setdefault(url, Fact())
-            async with fact.lock:  # A second reader waits for the answer of the first.
+            async with fact.lock:  # A second reader waits for the first one's answer.
                 if fact.answer is None:
                     fact.answer = await self._answer(request, inner, holder, endpoint, parts)
             answer = fact.answer
@@ -104,14 +104,14 @@ class Inside:
         endpoint: AnyEndpoint,
         parts: RequestParts,
     ) -> web.StreamResponse:
-        """Answer a call of a page, with CALLS_MAX at once."""
+        """Answer a page's call, at most CALLS_MAX concurrently."""
         if CALLS not in request:
             request[CALLS] = asyncio.Semaphore(CALLS_MAX)
         async with request[CALLS]:
             return await self._service.answer_inner_call(inner, holder, endpoint, parts)
 
     def deny(self, request: web.Request, actor: str | None, status: int, why: str) -> None:
-        """Put on record that a page was denied."""
+        """Record that a page was denied."""
         self._service.deny(request, f"{request.method} {get_registered_path(request)}", status, why, actor)
 
     def count_visit(self, request: web.Request, what: str, per_minute: int) -> int:
@@ -123,7 +123,7 @@ class Inside:
         return self._service.count_page(f"{session.who.customer or ''} {session.who.label}")
 
     def show_names(self, request: web.Request, session: Session | None) -> None:
-        """Let the page of a request have names in the place of pseudonyms; see collector/pages/api.py."""
+        """Make the page of a request show names instead of pseudonyms; see collector/pages/api.py."""
         if session is not None:
             request[SHOWN_TO] = build_readers(session.who.customer)
 
@@ -132,6 +132,6 @@ class Inside:
         return request[CLIENT]
 
     def caller(self, request: web.Request) -> tuple[str, str]:
-        """Return from where a request comes, and its id."""
+        """Return the origin and the id of a request."""
         caller = request[CALLER]
         return caller.origin, caller.request_id

@@ -1,4 +1,4 @@
-"""The public keys of the issuer of operators' tokens: fetched when they are old, and used while it is away."""
+"""The public keys of the issuer of operators' tokens. Old keys are fetched again, but used while the issuer is down."""
 
 import asyncio
 import time
@@ -14,12 +14,14 @@ from edgeproxy.base.signing_keys import WITHOUT_KEYS_SECONDS_MAX, parse_signing_
 from edgeproxy.config.collector.operators import read_issuer
 
 FRESH_SECONDS = 600.0
-"""Seconds after which the issuer's metadata is fetched again by the next sign-in that needs it."""
+"""Maximum age of the issuer's metadata, in seconds. The next sign-in after that fetches it again."""
 KEYS_FRESH_SECONDS = 60.0
-"""Seconds after which keys are fetched again by the next request that needs them: for so long a key that the issuer has
-replaced, or withdrawn as it was stolen, still counts."""
+"""Maximum age of keys, in seconds. The next request after that fetches them again.
+
+A key that the issuer has replaced, or withdrawn because it was stolen, is accepted for this long.
+"""
 RETRY_SECONDS = 10.0
-"""Seconds between two attempts, also for a key that is not among those that are known."""
+"""Seconds between two attempts, also for an unknown key."""
 
 
 class IssuerKeys:
@@ -34,7 +36,7 @@ class IssuerKeys:
         self._log = log.RateLimitedLog(60.0)
 
     async def with_key(self, name: str) -> Sequence[jwt.PyJWK]:
-        """Return the keys, fetched anew where they are old or none of them has this name."""
+        """Return the keys. They are fetched first if they are old or lack this name."""
         is_awaited = self._fetching.locked() and not self._has_key(name)
         if is_awaited or self._is_due(name):
             async with self._fetching:

@@ -1,6 +1,6 @@
-"""The collector's listeners: sockets for its lifetime, and TLS rebuilt whenever the certificate files change.
+"""The collector's listeners: sockets for its lifetime, and TLS that is rebuilt when certificate files change.
 
-Open connections retain the TLS they began with. Files that cannot be used change nothing.
+Open connections keep their TLS context. Invalid files change nothing.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ from edgeproxy.config.collector.listeners import CollectorListener, Tls
 from edgeproxy.config.file_signatures import compute_file_signature
 
 CHECK_SECONDS = 2.0
-"""Seconds between two looks at the files."""
+"""Seconds between two checks of the files."""
 REMINDER_SECONDS = 86400.0
-"""Seconds between two log lines about a certificate that expires."""
+"""Seconds between two log lines about an expiring certificate."""
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""TLS 1.2 ciphers: forward secrecy and authenticated encryption (RFC 9325 section 4.2). TLS 1.3 has no others."""
+"""TLS 1.2 ciphers with forward secrecy and authenticated encryption (RFC 9325 section 4.2). All of TLS 1.3 has both."""
 
 
 class TlsState(NamedTuple):
@@ -41,31 +41,31 @@ class TlsState(NamedTuple):
     tls: Tls | None
     context: ssl.SSLContext | None
     facts: CertificateDetails | None
-    """The details of the certificate; None in the clear."""
+    """The details of the certificate; None without TLS."""
     signs: list[object]
 
 
 class Listener:
-    """One of the collector's addresses: a bound socket, and what is served there."""
+    """One of the collector's addresses: a bound socket with its application."""
 
     def __init__(self, settings: CollectorListener, listening: socket.socket, connections: WebListener) -> None:
-        """`connections` are those of this listener alone: who fills one keeps nobody from another."""
+        """`connections` belong to this listener only. Filling up one listener does not affect others."""
         self.settings = settings
         self.listening = listening
         self.connections = connections
         self.tls_state = TlsState(None, None, None, [])
         self._last_error = ""
-        """The reason why changed files cannot be used, as last logged; empty where they can."""
+        """The last logged error of changed files; empty if they are valid."""
         self._reminded = -REMINDER_SECONDS
         self._log = log.get_logger()
 
     @property
     def asks_for_certificates(self) -> bool:
-        """Whether who ships must show a certificate here."""
+        """True if edges must show a certificate here."""
         return self.tls_state.tls is not None and self.tls_state.tls.client_ca is not None
 
     def accept(self, runner: web.AppRunner, trusted: Callable[[], Sequence[Network]]) -> None:
-        """Accept from now on whom `allow` lets in; also the proxies that are `trusted` then, which speak for others."""
+        """Accept connections from now on: clients in `allow`, and proxies that are `trusted` at that time."""
 
         def admits(peer: Peer) -> bool:
             return self.allows(peer.address, trusted())
@@ -73,7 +73,7 @@ class Listener:
         self.connections.accept(runner, self.listening, lambda: self.tls_state.context, admits)
 
     def allows(self, address: str, also: Sequence[Network] = ()) -> bool:
-        """Return whether a client at an address may come, by `allow`; or as it is in one of the networks of `also`."""
+        """Return True if `allow` or the networks `also` include the client's address."""
         allow = self.settings.allow
         if not allow:
             return True
@@ -81,15 +81,15 @@ class Listener:
         return client is not None and any(client in network for network in (*allow, *also))
 
     async def prepare(self, default: Tls | None) -> TlsState:
-        """Make what it shows where the TLS of the collector is `default`, and change nothing; raises Unusable."""
+        """Build the TLS state without using it; `default` is the collector's TLS. Raises InvalidCertificateError."""
         tls = self.settings.resolve_tls(default)
-        signs = list_file_signs(tls)  # Taken first: what changes after it is seen at the next look.
+        signs = list_file_signs(tls)  # Taken first, so that the next check sees later changes.
         made = None if tls is None else await run_in_thread("read certificates", lambda: build_tls_context(tls))
         context, facts = (None, None) if made is None else made
         return TlsState(tls, context, facts, signs)
 
     async def look(self) -> None:
-        """Use files that have changed, and say once what cannot be used, and now and then what expires."""
+        """Use changed files. Log invalid files once, and expiring certificates at intervals."""
         tls = self.tls_state.tls
         if tls is None:
             return
@@ -110,20 +110,20 @@ class Listener:
 
 
 LISTENER = web.AppKey("listener", Listener)
-"""The listener that an application answers at."""
+"""The listener of an application."""
 
 
 class Listeners:
-    """All listeners of a collector, whose TLS changes together."""
+    """All listeners of a collector. Their TLS changes together."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self.all = tuple(listeners)
         self._changing = asyncio.Lock()
 
     async def use(self, tls: Tls | None) -> None:
-        """Serve connections that begin from now on with this, where a listener has no TLS of its own.
+        """Use this TLS for new connections to listeners without TLS settings of their own.
 
-        Raises Unusable, and then goes on as it was.
+        Raises InvalidCertificateError, and then keeps the previous state.
         """
         async with self._changing:
             prepared = [await listener.prepare(tls) for listener in self.all]
@@ -131,7 +131,7 @@ class Listeners:
                 listener.tls_state = state
 
     async def watch(self, every: float = CHECK_SECONDS) -> None:
-        """Check the certificate files for changes every `every` seconds, until cancelled."""
+        """Check the certificate files every `every` seconds, until cancelled."""
         while True:
             await asyncio.sleep(every)
             async with self._changing:
@@ -139,13 +139,13 @@ class Listeners:
                     await listener.look()
 
     async def end(self) -> None:
-        """Accept no more: whoever connects from here on should try another."""
+        """Close the listeners. New clients are refused, so that they try another collector."""
         for listener in self.all:
             await listener.connections.end()
             listener.listening.close()
 
     def expiry(self) -> dict[str, float]:
-        """Return the Unix seconds at which certificates expire, by their files; empty in the clear."""
+        """Return the Unix seconds when certificates expire, by file; empty without TLS."""
         return {
             str(listener.tls_state.tls.cert): listener.tls_state.facts.not_after
             for listener in self.all
@@ -154,7 +154,7 @@ class Listeners:
 
 
 def list_file_signs(tls: Tls | None) -> list[object]:
-    """Return the signatures that reveal a change of the TLS files; empty without TLS."""
+    """Return signatures of the TLS files that reveal changes; empty without TLS."""
     return (
         []
         if tls is None
@@ -163,10 +163,10 @@ def list_file_signs(tls: Tls | None) -> list[object]:
 
 
 def build_tls_context(tls: Tls) -> tuple[ssl.SSLContext, CertificateDetails]:
-    """TLS as these files have it, and what its certificate says; raises Unusable. Reads files.
+    """Return a TLS context for these files, and the details of the certificate. Raises InvalidCertificateError.
 
-    Certificates of clients are asked for, and not insisted on: which paths need one is for `app.py` to say. One that
-    nobody vouches for ends in the handshake.
+    Reads files. Client certificates are requested but optional: `app.py` knows the paths that need one. The handshake
+    fails for a certificate without a trusted issuer.
     """
     facts = read_certificate(tls.cert, tls.key)
     if tls.client_ca is not None:
@@ -181,6 +181,6 @@ def build_tls_context(tls: Tls) -> tuple[ssl.SSLContext, CertificateDetails]:
         if tls.client_ca is not None:
             context.verify_mode = ssl.CERT_OPTIONAL
             context.load_verify_locations(tls.client_ca)
-    except OSError as error:  # Just now; ssl.SSLError is one as well.
+    except OSError as error:  # The file changed after the checks above. ssl.SSLError is an OSError.
         raise InvalidCertificateError("cert", f"{tls.cert} cannot be used: {error}", "it is looked at again") from None
     return context, facts

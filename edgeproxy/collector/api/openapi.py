@@ -1,6 +1,6 @@
-"""The OpenAPI 3.1 description of the collector, made of the table of endpoints and of the models that check.
+"""The OpenAPI 3.1 description of the collector, generated from the table of endpoints and the validating models.
 
-The text of a field is the docstring below it (api/descriptions.py), its example follows from its type or stands in
+The text of a field is the docstring below it (api/descriptions.py). Its example follows from its type or is in
 api/examples.yml (api/examples.py).
 """
 
@@ -32,31 +32,31 @@ ABOUT = (
 
 
 class RequestSchema(FileSchema):
-    """Generate the schema of what is sent, without the variables that files may have."""
+    """Generate the schema of a request. Unlike files, requests have no variables."""
 
     files = False
 
     def model_schema(self, schema: core_schema.ModelSchema) -> Schema:
-        """Describe each field by the docstring below it, where the field has no description."""
+        """Describe each field by the docstring below it, unless it has a description."""
         model: type[BaseModel] = schema["cls"]
         aliases = {name: field.alias for name, field in model.model_fields.items() if field.alias is not None}
         generated = add_texts(super().model_schema(schema), model, aliases)
-        if "description" in generated:  # What follows is about files.
+        if "description" in generated:  # The second paragraph is about files.
             generated["description"] = generated["description"].partition("\n\n")[0]
         return generated
 
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> Schema:
-        """Describe what the reader takes; what has no form says so itself (WithJsonSchema)."""
+        """Describe the accepted input. A reader without a form has its own schema (WithJsonSchema)."""
         if find_form(schema["function"]["function"]) is None:
             return self.generate_inner(schema["schema"])
         return _without_variables(super().function_before_schema(schema))
 
     def literal_schema(self, schema: core_schema.LiteralSchema) -> Schema:
-        """Describe one of these words."""
+        """Describe a choice of words."""
         return {"enum": list(schema["expected"])}
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> Schema:
-        """Allow null, by which JSON says that a field has no value."""
+        """Allow null, JSON's missing value."""
         return GenerateJsonSchema.nullable_schema(self, schema)
 
 
@@ -69,12 +69,12 @@ class ResponseSchema(GenerateJsonSchema):
         return add_texts(generated, schema["cls"], {}) if "cls" in schema else generated
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """Leave titles out: the names of fields say enough."""
+        """Leave titles out, because the names of fields suffice."""
         return False
 
 
 def build_description(table: Iterable[tuple[AnyGroup, Sequence[AnyEndpoint]]]) -> Schema:
-    """Build the OpenAPI document of these endpoints of these groups."""
+    """Build the OpenAPI document of endpoints by group."""
     groups = [(group, endpoints) for group, endpoints in table if endpoints]
     bodies = {body for _, endpoints in groups for endpoint in endpoints for body in _list_body_models(endpoint)}
     models = sorted(bodies, key=lambda model: model.__name__)
@@ -169,7 +169,7 @@ def _query_parameters(model: type[BaseModel], schemas: Schema) -> Iterator[Schem
 
 
 def _without_null(schema: Schema) -> Schema:
-    """Return the schema of a parameter: it is left out where it has no value, and never null."""
+    """Return the schema of an optional parameter. A missing parameter is left out, never null."""
     choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
     return choices[0] if len(choices) == 1 else {key: value for key, value in schema.items() if key != "title"}
 
@@ -202,7 +202,7 @@ def _build_responses(endpoint: AnyEndpoint, schemas: Schema) -> Schema:
     if endpoint.may_be_200 or (endpoint.status != 200 and "dry_run" in endpoint.query.model_fields):
         responses["200"] = success
     problem = {PROBLEM: {"schema": _build_schema(Problem, schemas)}}
-    if endpoint.request_media:  # What is no JSON may be refused with a verdict.
+    if endpoint.request_media:  # A body other than JSON may be refused with a verdict.
         problem[JSON] = {"schema": {"type": "object"}}
     for status, meaning in endpoint.all_errors.items():
         responses[str(status)] = {"description": meaning, "content": problem}
@@ -210,7 +210,7 @@ def _build_responses(endpoint: AnyEndpoint, schemas: Schema) -> Schema:
 
 
 def _build_schema(kind: Any, schemas: Schema) -> Schema:
-    """Return the schema of an answer; a named one goes to `schemas`, and a reference to it is returned."""
+    """Return the schema of an answer. A named schema is added to `schemas`, and a reference is returned."""
     adapter = TypeAdapter(kind)
     schema = adapter.json_schema(ref_template=REF, mode="serialization", schema_generator=ResponseSchema)
     schemas |= schema.pop("$defs", {})
@@ -221,7 +221,7 @@ def _build_schema(kind: Any, schemas: Schema) -> Schema:
 
 
 def _select_used(paths: Schema, schemas: Schema) -> Schema:
-    """Return the schemas that the paths refer to, themselves or by way of others, in the order of `schemas`."""
+    """Return the schemas that paths refer to, directly or indirectly, in the order of `schemas`."""
     used: set[str] = set()
     waiting = [*_references(paths)]
     while waiting:
@@ -244,7 +244,7 @@ def _references(node: Any) -> Iterator[str]:
 
 
 def _strip_suffixes(node: Any) -> Any:
-    """Name a schema `Customer` whose class is `CustomerResponse`: another class in the code has the short name."""
+    """Name the schema of class `CustomerResponse` just `Customer`. In the code another class has the short name."""
     if isinstance(node, dict):
         return {SUFFIX.sub("", key): _strip_suffixes(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -253,7 +253,7 @@ def _strip_suffixes(node: Any) -> Any:
 
 
 def _without_variables(schema: Schema) -> Schema:
-    """Return a schema without the title of its form, and what the form has for `${VARIABLE}`."""
+    """Return a schema without the title of its form and without alternatives for `${VARIABLE}`."""
     schema.pop("title", None)
     pattern = schema.get("pattern")
     if isinstance(pattern, str):

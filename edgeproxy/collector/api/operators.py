@@ -1,4 +1,4 @@
-"""Operators: people who come with a token of their issuer (OpenID Connect), and what it says of them. Pure."""
+"""Operators: people with a token of their issuer (OpenID Connect), and its claims about them. Pure."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -12,19 +12,19 @@ from edgeproxy.config.collector.operators import LEEWAY_SECONDS, Operators
 
 NEEDED = ["iss", "aud", "sub", "exp"]
 ROLES = ("admin", "billing", "support", "read")
-"""The roles of people; the first ones may do most."""
+"""The roles of people, most powerful first."""
 TOKEN_BYTES_MAX = 16 << 10
 SUBJECT_CHARACTERS_MAX = 255
 WHY_CHARACTERS_MAX = 200
 
 
 def is_meant(secret: str) -> bool:
-    """Return whether a bearer token has the form of an issuer's: three parts, of which the first is JSON in base64."""
+    """Return True if a bearer token has the form of an issuer's token: three parts, beginning with base64 of JSON."""
     return secret.count(".") == 2 and secret.startswith("ey")
 
 
 def key_id(secret: str) -> str:
-    """Return which of the issuer's keys a token names, or an empty text; raises DeniedError where it is no token."""
+    """Return the key id in a token, or an empty text. Raises DeniedError for an invalid token."""
     if len(secret) > TOKEN_BYTES_MAX:
         raise invalid("the token is longer than any may be")
     try:
@@ -35,9 +35,9 @@ def key_id(secret: str) -> str:
 
 
 def operator(secret: str, keys: Sequence[jwt.PyJWK], settings: Operators) -> Holder:
-    """Return who comes with a token, by the issuer's `keys`; raises DeniedError.
+    """Return the operator with a token, verified with the issuer's `keys`. Raises DeniedError.
 
-    The algorithm is one of those that are allowed by name, and must be one of the key's kind.
+    The algorithm must be permitted by name, and fit the type of the key.
     """
     claims = believed(secret, keys, settings.issuer, settings.audience, settings.algorithms)
     subject = f"operator:{claims['sub']}"
@@ -49,7 +49,7 @@ def operator(secret: str, keys: Sequence[jwt.PyJWK], settings: Operators) -> Hol
 
 
 def read_auth_time(claim: object) -> float | None:
-    """Return the Unix second of a sign-in; None where the claim is no such number, or in the future."""
+    """Return the Unix second of a sign-in, or None if the claim is no valid number or in the future."""
     if not isinstance(claim, int | float) or isinstance(claim, bool):
         return None
     return float(claim) if 0 <= claim <= time.time() + LEEWAY_SECONDS else None
@@ -58,7 +58,7 @@ def read_auth_time(claim: object) -> float | None:
 def believed(
     secret: str, keys: Sequence[jwt.PyJWK], issuer: str, audience: str, algorithms: Sequence[str]
 ) -> JsonObject:
-    """Return the claims of a token of an issuer that is for `audience`; raises DeniedError."""
+    """Return the claims of an issuer's token for `audience`. Raises DeniedError."""
     why: Exception | str = "it is signed by a key that the issuer does not have"
     for key in select_keys(keys, key_id(secret)):
         try:
@@ -82,28 +82,28 @@ def believed(
 
 
 def roles_of(claims: Mapping[str, object], settings: Operators) -> frozenset[str]:
-    """List the roles that a token gives."""
+    """Return the roles that a token grants."""
     held = set(texts(claims.get(settings.roles.claim)))
     return frozenset(role for role in ROLES if held & set(getattr(settings.roles, role)))
 
 
 def has_factor(claims: Mapping[str, object], settings: Operators) -> bool:
-    """Return whether a token says that a second factor was shown."""
+    """Return True if a token proves a second factor."""
     factor = settings.second_factor
     return bool(set(texts(claims.get("amr"))) & set(factor.amr) or set(texts(claims.get("acr"))) & set(factor.acr))
 
 
 def is_written(subject: object) -> bool:
-    """Return whether a subject can be put on record."""
+    """Return True if a subject may be written to the audit log."""
     return isinstance(subject, str) and 1 <= len(subject) <= SUBJECT_CHARACTERS_MAX and subject.isprintable()
 
 
 def invalid(why: str) -> DeniedError:
-    """Make the refusal of a token that is not believed. What it quotes of the token, anybody can have written."""
+    """Return the error for an invalid token. Quoted parts are untrusted, so they are cleaned and shortened."""
     why = "".join(one if one.isprintable() else "?" for one in why[:WHY_CHARACTERS_MAX])
     return DeniedError(401, why, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 
 def texts(claim: object) -> list[str]:
-    """Return the texts of a claim that is one or a list of them."""
+    """Return the texts of a claim that is a text or a list of texts."""
     return [one for one in (claim if isinstance(claim, list) else [claim]) if isinstance(one, str)]

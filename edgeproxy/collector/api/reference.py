@@ -1,4 +1,4 @@
-"""The reference of the API for people, as Markdown and as a page, both rendered from the OpenAPI description."""
+"""The API reference for people, as Markdown and as an HTML page. Both are rendered from the OpenAPI description."""
 
 import base64
 import hashlib
@@ -26,7 +26,7 @@ STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 POLICY = (
     f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-"""The Content-Security-Policy of the page: its own style, and nothing else from anywhere."""
+"""The Content-Security-Policy of the page: only its own style is permitted."""
 HOST = "https://collector.example"
 
 
@@ -41,7 +41,7 @@ class Field(NamedTuple):
     is_required: bool
     description: str
     example: str | None = None
-    """An example of a field of JSON, as JSON; None where the field refers to a schema with examples."""
+    """An example of a JSON field, as JSON; None if the field refers to a schema with examples."""
 
 
 class Content(NamedTuple):
@@ -51,25 +51,25 @@ class Content(NamedTuple):
     kind: str
     link: str | None
     example: str | None
-    """An example of an answer of JSON."""
+    """An example of a JSON answer."""
 
 
 class Operation(NamedTuple):
-    """An operation, ready to be rendered."""
+    """An operation for rendering."""
 
     id: str
     method: str
     path: str
     summary: str
     access: str
-    """The callers that may use the operation, in words."""
+    """The callers that may use the operation, as a text."""
     curl: str
     parameters: list[Field]
     bodies: list[Content]
     status: str
     answers: list[Content]
     errors: list[tuple[str, str]]
-    """The statuses of errors, and what they mean where that is not what they mean everywhere."""
+    """The error statuses, with their meanings if these differ from the usual ones."""
 
 
 class Section(NamedTuple):
@@ -81,7 +81,7 @@ class Section(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A schema, ready to be rendered."""
+    """A schema for rendering."""
 
     name: str
     description: str
@@ -177,7 +177,7 @@ class Reference:
         return Record(name, " ".join(str(schema.get("description", "")).split()), fields, choices)
 
     def _describe(self, schema: Schema) -> tuple[str, str | None]:
-        """Return the type of a schema in words, and the name of the schema that it refers to."""
+        """Return the type of a schema as a text, and the name of the schema that it refers to."""
         if "$ref" in schema:
             name = str(schema["$ref"]).rpartition("/")[2]
             return ("any JSON", None) if name == "JsonValue" else (name, name)
@@ -201,7 +201,7 @@ class Reference:
     # ---- examples
 
     def _build_curl(self, method: str, path: str, operation: Schema) -> str:
-        """Return a command that calls an operation, with the parameters that it requires."""
+        """Return a command that calls an operation with its required parameters."""
         query = []
         lines = [f"curl -X {method}" if method != "GET" else "curl"]
         if "security" in operation:
@@ -286,6 +286,6 @@ def _render_kind(kind: str, link: str | None) -> str:
 
 
 def render_page(document: Schema) -> bytes:
-    """Return the reference of a description as a page of HTML, which loads nothing."""
+    """Return the reference as an HTML page. It loads no other files."""
     template = TEMPLATES.get_template("reference.html")
     return template.render(reference=Reference(document), style=STYLE).encode()

@@ -1,4 +1,4 @@
-"""Limits of endpoints: the rates that edges apply to customers, and how much at a time, in this process alone."""
+"""Limits of endpoints: request rates by the algorithm of edges, and concurrency. They apply to this process only."""
 
 import asyncio
 from collections import OrderedDict
@@ -14,12 +14,12 @@ from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rule import Rule
 
 SUBJECTS_MAX = 4096
-"""Subjects that are held exactly; what is beyond shares their memory."""
+"""Subjects counted exactly. Further subjects share counters."""
 MINUTE = 60.0
 
 
 class RequestRate(NamedTuple):
-    """The requests that an endpoint accepts in a minute, per client address or per customer."""
+    """The requests per minute that an endpoint accepts, per client address or per customer."""
 
     requests: int
     by: Literal["address", "customer"]
@@ -31,9 +31,9 @@ def format_subject(address: str) -> str:
 
 
 class CustomerTurns:
-    """The requests of customers that may read for long: a few of each customer at a time, further ones wait.
+    """Limits concurrent slow reads of each customer. Further requests of the customer wait.
 
-    So one customer leaves connections for reading to the others, however many requests it sends.
+    So a customer leaves connections to others, however many requests it sends.
     """
 
     def __init__(self, most: int) -> None:
@@ -42,7 +42,7 @@ class CustomerTurns:
 
     @asynccontextmanager
     async def take(self, customer: str | None) -> AsyncIterator[None]:
-        """Wait for a turn of a customer, and hold it; None, of staff, waits for nothing."""
+        """Wait for a customer's turn, and hold it. None is for staff, who never wait."""
         if customer is None:
             yield
             return

@@ -17,26 +17,26 @@ from edgeproxy.config.problems import format_path
 from edgeproxy.wire.batch import BODY_BYTES_MAX
 
 BODY_SECONDS_MAX = 30.0
-"""Seconds that a body may take to arrive."""
+"""Seconds that a body may take."""
 BODY_GRACE_SECONDS = 5.0
-"""Seconds by which a body may lag behind BODY_BYTES_PER_SECOND_MIN."""
+"""Seconds that a body may lag behind BODY_BYTES_PER_SECOND_MIN."""
 BODY_BYTES_PER_SECOND_MIN = 16 << 10
 JSON_BYTES_MAX = 256 << 10
-"""The most bytes of JSON that an endpoint takes."""
+"""The most bytes of JSON that an endpoint accepts."""
 EXPLAINED_ERRORS_MAX = 2_000
-"""The most faults of which some are explained: pydantic describes all at once, a hundred thousand in 0.7 s."""
+"""The most faults in a body for explaining some. pydantic describes all of them: 100,000 take 0.7 s."""
 ERRORS_MAX = 20
 """The most fields that one problem lists."""
 HINTS = {SEE_SCHEMA: "see GET /v1/openapi.json"}
-"""Hints for callers, in the place of hints that are meant for authors of configuration files."""
+"""Hints for callers that replace hints for authors of configuration files."""
 
 M = TypeVar("M", bound=BaseModel)
 
 
 async def read_body(request: web.Request, bytes_max: int = BODY_BYTES_MAX) -> bytes:
-    """Read the body of a request. Raises ProblemError 408 where it arrives too slowly.
+    """Read the body of a request. Raises ProblemError 408 if it arrives too slowly.
 
-    Reading stops past `bytes_max`: a longer result means that the body is too large, which the caller reports.
+    Reading stops beyond `bytes_max`. The caller must report a longer result as too large.
     """
     pieces, size = [], 0
     began = asyncio.get_running_loop().time()
@@ -56,8 +56,8 @@ async def read_body(request: web.Request, bytes_max: int = BODY_BYTES_MAX) -> by
 
 
 async def read_json(request: web.Request) -> tuple[JsonObject, bytes]:
-    """Return the JSON object in a body, and its bytes; raises ProblemError."""
-    # To aiohttp a request without Content-Type is an octet-stream.
+    """Return the JSON object in a body, and its bytes. Raises ProblemError."""
+    # aiohttp treats a request without Content-Type as an octet-stream.
     if request.content_type not in ("application/json", "application/octet-stream", "application/merge-patch+json"):
         raise ProblemError(415, "send application/json")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -75,7 +75,7 @@ async def read_json(request: web.Request) -> tuple[JsonObject, bytes]:
 
 
 def parse_body(model: type[M], fields: object) -> M:
-    """Return the fields of a body as their model; raises ProblemError 422 with the fields that are wrong."""
+    """Validate the fields of a body with its model. Raises ProblemError 422 with the invalid fields."""
     try:
         return model.model_validate(fields)
     except ValidationError as error:
@@ -85,12 +85,12 @@ def parse_body(model: type[M], fields: object) -> M:
 
 
 async def read_content(call: AnyCall, bytes_max: int = BODY_BYTES_MAX) -> bytes:
-    """Return the body of a call: its inner body if it has one, else as `read_body` does."""
+    """Return the body of a call: its inner body if it has one, otherwise the body of the HTTP request."""
     return await read_body(call.request, bytes_max) if call.inner_body is None else call.inner_body
 
 
 def parse_query(model: type[M], query: Mapping[str, str]) -> M:
-    """Return the parameters of a query string as their model; raises ProblemError."""
+    """Validate the parameters of a query string with their model. Raises ProblemError."""
     if len(query) != len(set(query)):
         raise ProblemError(400, "a parameter is there twice")
     try:
@@ -102,7 +102,7 @@ def parse_query(model: type[M], query: Mapping[str, str]) -> M:
 
 
 def _list_errors(model: type[BaseModel], error: ValidationError) -> list[FieldError]:
-    # Not one more than is listed: a suggestion for each of ten thousand misspelt fields takes seconds.
+    # Only listed errors are explained: a suggestion for each of ten thousand misspelt fields takes seconds.
     faults = islice(explain_errors(error, lambda path: list_fields(model, path)), ERRORS_MAX)
     return [
         {"field": format_path(fault.path), "detail": f"{fault.what}, {HINTS.get(fault.hint, fault.hint)}"}

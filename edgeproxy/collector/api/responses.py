@@ -1,4 +1,4 @@
-"""The collector's responses: JSON, and problems (RFC 9457)."""
+"""The collector's responses: JSON and problem documents (RFC 9457)."""
 
 from collections.abc import Mapping, Sequence
 from typing import NotRequired
@@ -59,7 +59,7 @@ class Problem(TypedDict):
 
 
 class ProblemError(Exception):
-    """The answer is a problem: its status, a sentence why, and what is wrong with each field where fields are."""
+    """The answer is a problem document: status, a sentence why, and the errors of invalid fields."""
 
     def __init__(
         self,
@@ -77,14 +77,14 @@ class ProblemError(Exception):
 
 
 def answer(status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> web.Response:
-    """Answer with JSON; an unreadable value of the books is UNREADABLE_TEXT in it."""
+    """Answer with JSON. An unreadable value of the books is written as UNREADABLE_TEXT."""
     return web.Response(
         status=status, body=orjson.dumps(body, format_unreadable), content_type="application/json", headers=headers
     )
 
 
 def answer_page(name: str, rows: Sequence[object], next_cursor: object | None, **more: object) -> web.Response:
-    """Answer with the rows of a page, the cursor of the next one if there is one, and `more`."""
+    """Answer with the rows of a page, the cursor of the next page if there is one, and the fields `more`."""
     return answer(200, {**more, name: rows, **({} if next_cursor is None else {"next": next_cursor})})
 
 
@@ -96,7 +96,7 @@ def problem(
     errors: list[FieldError] | None = None,
     also: Mapping[str, object] | None = None,
 ) -> web.Response:
-    """Answer with a problem; `also`: members beside the usual ones."""
+    """Answer with a problem document. `also` has additional members."""
     body: dict[str, object] = {
         "type": "about:blank",
         "title": TITLES.get(status, ""),

@@ -1,4 +1,4 @@
-"""Sign-in by ID token: operators by their roles, customers' contacts by an address that the issuer verified."""
+"""Sign-in by ID token: operators by their roles, contacts of customers by an address verified by the issuer."""
 
 from edgeproxy.collector.api import operators
 from edgeproxy.collector.api.auth import DeniedError
@@ -9,27 +9,27 @@ from edgeproxy.config.collector.pages import MAILBOX, CustomerSignIn
 
 
 class OperatorSignIn:
-    """The sign-in of operators, by the same rules as the API."""
+    """The sign-in of operators, with the rules of the API."""
 
     def __init__(self, callers: Callers, client: str) -> None:
         self._callers = callers
         self._client = client
 
     async def judge(self, token: str) -> SignedIn:
-        """Return which operator comes; raises DeniedError."""
+        """Return the operator with this token. Raises DeniedError."""
         holder = await self._callers.operator(token, self._client)
         return SignedIn(holder.label, holder.roles, None, holder.factor_at)
 
 
 class CustomerContactSignIn:
-    """The sign-in of people by e-mail address; the database has the customers whose contacts they are."""
+    """The sign-in of contacts by e-mail address. The database has the contact's customers."""
 
     def __init__(self, settings: CustomerSignIn) -> None:
         self._settings = settings
         self._keys = IssuerKeys(settings.issuer)
 
     async def judge(self, token: str) -> VerifiedContact:
-        """Return who comes, and when the issuer saw them sign in; raises DeniedError."""
+        """Return the person and the time of the sign-in at the issuer. Raises DeniedError."""
         settings = self._settings
         keys = await self._keys.with_key(operators.key_id(token))
         claims = operators.believed(token, keys, settings.issuer, settings.client, settings.algorithms)

@@ -34,7 +34,7 @@ class PublicUsage:
                 self._days[day] = {meter: await _fetch_total(connection, meter, day) for meter in self._meters}
 
     def list_totals(self) -> list[tuple[str, int]]:
-        """Return each meter and its sum over the days, rounded to two digits; empty before the first read."""
+        """Return each meter with its sum over the days, rounded to two digits. It is empty before the first read."""
         if not self._days:
             return []
         totals = {meter: sum(day[meter] for day in self._days.values()) for meter in self._meters}

@@ -142,7 +142,7 @@ def render_template(template: str, reader: Reader, **values: object) -> str:
 
 
 def create_file_handler(content: bytes, media: str) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """Return the handler that serves a static file, compressed to who takes gzip: it has no secrets, as pages have."""
+    """Return a handler that serves a static file, with gzip if accepted. Pages have secrets and are not compressed."""
 
     compressed = gzip.compress(content, mtime=0)
 

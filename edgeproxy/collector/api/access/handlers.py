@@ -1,4 +1,4 @@
-"""Whether a customer may call now."""
+"""Handlers that tell whether a customer may call now."""
 
 import time
 
@@ -27,7 +27,7 @@ from edgeproxy.config.allowance import Allowance, get_selection
 
 
 def _may_read(holder: Holder, limit: AccessLimit) -> bool:
-    """Return whether a contact may read of a limit: budgets name keys, which are for those who build."""
+    """Return True if a contact may see a limit. Budgets name keys, so only contacts who may see keys see budgets."""
     return limit["kind"] != "budget" or holder.contact_role is None or holder.contact_role in BUILDERS
 
 
@@ -61,7 +61,7 @@ class AccessHandlers(Handlers):
         state = compute_customer_state(row)
         paused = access.get_pause(await documents.find_customer(connection, name))
         if not is_charged and state is CustomerState.PAUSED and paused is not None and paused["status"] == 402:
-            state, paused = CustomerState.ACTIVE, None  # While nothing is charged, nobody is refused for money.
+            state, paused = CustomerState.ACTIVE, None  # While nothing is charged, unpaid bills do not matter.
         works = keys.c.revoked_at.is_(None) & (keys.c.expires_at.is_(None) | (keys.c.expires_at > now * 1000))
         counted = sa.select(sa.func.count().filter(works), sa.func.count()).where(keys.c.customer == row.id)
         usable, known = (await connection.execute(counted)).one()
@@ -98,7 +98,7 @@ class AccessHandlers(Handlers):
         minutes = None
         if counted:
             minutes = await customer_limits.fetch_minutes(connection, name, counted[0], now)
-        live: dict[str, int] = {}  # Edges that share a limit each report what all of them use.
+        live: dict[str, int] = {}  # Edges that share a limit each report the total of all of them.
         for edge in await limit_usage.fetch_usage(connection, name, now):
             for one in edge.limits:
                 live[one.limit] = max(live.get(one.limit, 0), one.used)

@@ -35,7 +35,7 @@ from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.responses import ProblemError, answer, answer_page
 
 Step = Callable[[AsyncConnection, AlertSubject, Side], Awaitable[None]]
-"""A step that somebody takes about an alert."""
+"""A step in the handling of an alert."""
 NUMBER = re.compile(r"[1-9][0-9]{0,14}")
 
 
@@ -43,7 +43,7 @@ class AlertHandlers(ChangeHandlers):
     """Handlers of alerts and anomalies."""
 
     async def list_alerts(self, call: Call[AlertsQuery, Nothing]) -> web.Response:
-        """List alerts; a customer sees its own, without their deliveries."""
+        """List alerts. A customer sees its own, without their deliveries."""
         query, holder = call.query, call.holder
         customer = auth.customer_of(holder, query.customer)
         if holder.customer is not None and query.state is not None:
@@ -67,7 +67,7 @@ class AlertHandlers(ChangeHandlers):
         return answer_page("alerts", alerts, alerts.next)
 
     async def list_anomalies(self, call: Call[AnomaliesQuery, Nothing]) -> web.Response:
-        """List days with unusual usage; a customer sees its own."""
+        """List days with unusual usage. A customer sees its own."""
         query = call.query
         customer = auth.customer_of(call.holder, query.customer)
         async with self._database.reading() as connection:
@@ -93,7 +93,7 @@ class AlertHandlers(ChangeHandlers):
             await audit.append_entry(connection, call.caller, entry)
         return answer(200, alert)
 
-    # ---- what people do about alerts
+    # ---- handling of alerts
 
     async def acknowledge_alert(self, call: Call[ChangeQuery, AcknowledgeAlertRequest]) -> web.Response:
         """Acknowledge an alert."""
@@ -104,7 +104,7 @@ class AlertHandlers(ChangeHandlers):
         return await self._handle(call, do)
 
     async def assign_alert(self, call: Call[ChangeQuery, AssignAlertRequest]) -> web.Response:
-        """Give an alert to somebody."""
+        """Assign an alert to a person."""
 
         async def do(connection: AsyncConnection, alert: AlertSubject, side: Side) -> None:
             await handling.assign(connection, call.caller, alert, side, call.body.to, now_ms())
@@ -120,7 +120,7 @@ class AlertHandlers(ChangeHandlers):
         return await self._handle(call, do)
 
     async def _handle(self, call: Call[ChangeQuery, Body], do: Step) -> web.Response:
-        """Take a step about an alert, and answer with the alert as it is by then."""
+        """Take a step in the handling of an alert, and answer with the updated alert."""
         number = call.path("alert")
 
         async def make(connection: AsyncConnection) -> ChangeResult:
@@ -142,12 +142,12 @@ class AlertHandlers(ChangeHandlers):
 
 
 def find_side(holder: Holder) -> Side:
-    """Return for whom a caller handles alerts."""
+    """Return the side for which a caller handles alerts."""
     return "operator" if holder.customer is None else "customer"
 
 
 async def add_handling(connection: AsyncConnection, holder: Holder, alerts: Sequence[JsonObject]) -> None:
-    """Add to alerts of the API what was done about each by the side of a caller."""
+    """Add to alerts of the API how the caller's side has handled them."""
     if not alerts:
         return
     subjects = [find_subject(alert) for alert in alerts]
@@ -157,7 +157,7 @@ async def add_handling(connection: AsyncConnection, holder: Holder, alerts: Sequ
 
 
 def find_subject(alert: JsonObject) -> AlertSubject:
-    """Return an alert of the API as far as it can be handled."""
+    """Return the fields of an alert of the API that its handling needs."""
     customer = alert["customer"]
     return AlertSubject(
         int(str(alert["id"])), AlertKind(str(alert["kind"])), None if customer is None else str(customer)

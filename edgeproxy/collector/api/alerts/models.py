@@ -1,4 +1,4 @@
-"""Alerts and anomalies as the API shows them."""
+"""Alerts and anomalies in the API's form."""
 
 from typing import Annotated, Literal, NotRequired
 

@@ -14,7 +14,7 @@ class AuditHandlers(Handlers):
     """Handlers of the audit log."""
 
     async def list_entries(self, call: Call[AuditQuery, Nothing]) -> web.Response:
-        """List a page of entries; `next` is the `after` of the page that follows."""
+        """List a page of entries. `next` is the `after` of the next page."""
         query = call.query
         filters = query.model_dump(include={"actor", "action", "target"}, exclude_none=True)
         times = EntryTimes(query.since, query.until)

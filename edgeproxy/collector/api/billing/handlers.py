@@ -73,7 +73,7 @@ from edgeproxy.config.collector.catalog import (
 )
 
 CODES = RequestRate(5, "customer")
-"""The codes of coupons that a customer may try in a minute."""
+"""Coupon codes that a customer may try per minute."""
 
 
 class BillingHandlers(CancellationHandlers):
@@ -83,10 +83,10 @@ class BillingHandlers(CancellationHandlers):
         super().__init__(resources)
         self._codes = RequestLimits()
 
-    # ---- for anybody
+    # ---- public
 
     async def list_plans(self, call: Call[PlansQuery, Nothing]) -> web.Response:
-        """List the plans that are sold in a currency, each in its newest version."""
+        """List the newest versions of the plans on sale in a currency."""
         get_billing(self._settings)
         async with self._database.reading() as connection:
             plans = await self._fetch_plans_on_sale(connection)
@@ -122,7 +122,7 @@ class BillingHandlers(CancellationHandlers):
         return answer(200, {**about, "period_start": format_timestamp(start * 1000)})
 
     async def _fetch_plans_on_sale(self, connection: AsyncConnection) -> dict[str, Plan]:
-        """Return the versions that are sold now."""
+        """Return the versions on sale."""
         return await plan_versions.fetch_plans_on_sale(connection, self._settings.plans, time.time())
 
     async def fetch_status(self, _: Call[Query, Nothing]) -> web.Response:
@@ -271,8 +271,10 @@ class BillingHandlers(CancellationHandlers):
         plans: Mapping[str, Plan],
         now: float,
     ) -> tuple[PlanChange, int | None]:
-        """Return the effects of a change of a live subscription, or of going on with one that `ended` within its
-        period, and the end of its trial."""
+        """Return the effects of a change, and the end of the trial.
+
+        The subscription is `live`, or it `ended` within its period and would resume.
+        """
         body, row = call.body, live or ended
         assert row is not None
         loaded = await subscription_rows.load_subscription(connection, row)
@@ -303,7 +305,7 @@ class BillingHandlers(CancellationHandlers):
         customer: Subscriber,
         now: float,
     ) -> tuple[SubscriptionState, list[RatedLine]]:
-        """Return a subscription that would begin now, and the lines that it would cost at once."""
+        """Return a subscription that would begin now, and the lines that would be charged at once."""
         body = call.body
         prepared, _ = await prepared_changes.prepare_subscription(
             connection, body.plan, customer, get_terms(body), settings=self._settings, now=now
@@ -323,14 +325,14 @@ class BillingHandlers(CancellationHandlers):
         before: Sequence[Discount],
         now: float,
     ) -> Discount:
-        """Return what the code of a preview would take off; raises ProblemError."""
+        """Return the discount for the code of a preview. Raises ProblemError."""
         code, offered = call.body.coupon, get_billing(self._settings).coupons
         assert code is not None
         with rejecting_coupons(call.holder):
             return await coupons.prepare_redemption(connection, customer.id, current, before, code, offered, now)
 
     def _count_code(self, holder: Holder, code: str | None) -> None:
-        """Raise ProblemError where a customer tries too many codes."""
+        """Raise ProblemError if a customer tries too many codes."""
         if code is None or holder.customer is None:
             return
         seconds = self._codes.wait("coupons", CODES, holder.customer, time.time())
@@ -339,7 +341,7 @@ class BillingHandlers(CancellationHandlers):
             raise ProblemError(429, why, headers={"Retry-After": str(seconds)})
 
     async def _check_trial(self, holder: Holder, customer: str, plan: str) -> None:
-        """Raise ProblemError where a customer begins a trial that needs a payment method without one; staff may."""
+        """Raise ProblemError if a customer begins a trial without the payment method that it needs. Staff may do so."""
         stripe = self._resources.stripe
         async with self._database.reading() as connection:
             plans = await self._fetch_plans_on_sale(connection)
@@ -389,7 +391,7 @@ class BillingHandlers(CancellationHandlers):
             try:
                 used = await quantities.fetch_quantities(connection, name, current.segments, last, terms)
                 waived = Counter(await quantities.fetch_waived(connection, name, last.span))
-                for earlier in current.allowance_segments[:-1]:  # They share the included amounts.
+                for earlier in current.allowance_segments[:-1]:  # They share the included quantities.
                     used |= await quantities.fetch_quantities(connection, name, current.segments, earlier, terms)
                     waived.update(await quantities.fetch_waived(connection, name, earlier.span))
             except (quantities.QuantityTooLargeError, quantities.UsageNotStoredError) as error:
@@ -415,14 +417,16 @@ class BillingHandlers(CancellationHandlers):
         async with self._database.writing() as connection:
             entry = AuditEntry("billing.portal", payer.id, None, {"session": session["id"]}, payer.id)
             await audit.append_entry(connection, call.caller, entry)
-            await billing_details.expire_details(connection, payer.id)  # They may be others afterwards.
+            await billing_details.expire_details(connection, payer.id)  # The customer may change them at Stripe.
         return answer(201, {"id": session["id"], "url": session["url"]})
 
 
 @contextmanager
 def rejecting_coupons(holder: Holder) -> Iterator[None]:
-    """Answer for a code that cannot be redeemed: customers with the same words for every reason, as codes are
-    secrets."""
+    """Answer for a code that cannot be redeemed.
+
+    Customers get the same text for every reason, because codes are secrets.
+    """
     try:
         yield
     except CouponRejectedError as error:
@@ -431,13 +435,13 @@ def rejecting_coupons(holder: Holder) -> Iterator[None]:
 
 
 def get_terms(body: UpdateSubscriptionRequest) -> PlanTerms:
-    """Return the terms beside the plan that a change asks for."""
+    """Return the terms of a change other than the plan."""
     is_yearly = None if body.interval is None else body.interval == "year"
     return PlanTerms(is_yearly, body.quantity, body.currency)
 
 
 def plan_to_response(version: str, plan: Plan) -> PlanResponse:
-    """Return a plan as the API shows it."""
+    """Return a plan in the API's form."""
     return {
         "plan": get_plan_name(version),
         "name": plan.name or get_plan_name(version),

@@ -63,7 +63,7 @@ class UpgradeQuery(CustomerChangeQuery):
 
 
 class CancelQuery(CustomerChangeQuery):
-    """The time at which a subscription ends."""
+    """The time when a subscription ends."""
 
     when: Literal["now", "period_end"] = "period_end"
     """`period_end` ends the subscription when its paid period ends, `now` at once."""
@@ -144,7 +144,7 @@ class MeterPriceResponse(TypedDict):
 
 
 def price_to_response(price: MeterPrice) -> MeterPriceResponse:
-    """Return what a plan includes of a meter, and its price, as the API shows it."""
+    """Return a meter's included quantity and price in a plan, in the API's form."""
     response: MeterPriceResponse = {"included": price.included, "cap": price.cap}
     if price.price is not None:
         response["price"] = format_unit_price(price.price)
@@ -211,7 +211,7 @@ class MeterDisplayResponse(TypedDict):
 
 
 def list_displays(plans: Iterable[Plan], meters: Mapping[str, Meter]) -> dict[str, MeterDisplayResponse]:
-    """Return how people read the meters of these plans, by name."""
+    """Return labels and units of the meters in these plans, by name."""
     displays = {name: find_display(meters, name) for name in sorted({name for plan in plans for name in plan.meters})}
     return {
         name: {"label": display.label, "unit": display.unit or None, "scale": display.scale}

@@ -1,4 +1,4 @@
-"""What is checked before a customer takes a plan: it is sold, and invoices reach somebody. Staff may give any."""
+"""Checks before a customer takes a plan: it is on sale, and invoices have a recipient. Staff may assign any plan."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ from edgeproxy.config.collector.catalog import Plan
 
 
 def check_plan_sold(holder: Holder, plan: str, plans: Mapping[str, Plan], customer: str, current: str | None) -> None:
-    """Raise ChangeRejectedError where a customer chooses a version that is not sold any more; staff may give any."""
+    """Raise ChangeRejectedError if a customer chooses a version that is no longer on sale. Staff may choose any."""
     if holder.customer is not None:
         plans_on_sale.check_sold(plan, plans, customer, current)
 
@@ -25,8 +25,10 @@ def check_plan_sold(holder: Holder, plan: str, plans: Mapping[str, Plan], custom
 async def check_invoice_address(
     connection: AsyncConnection, holder: Holder, name: str, plan: str, plans: Mapping[str, Plan], billing: Billing
 ) -> None:
-    """Raise ChangeRejectedError where a customer, by name, takes a plan that costs something, and has neither an
-    address for its invoices nor a payment method; staff may give it one before it has them."""
+    """Raise ChangeRejectedError if a customer takes a plan with costs, but has no invoice address or payment method.
+
+    Staff may assign the plan before the customer has one of them.
+    """
     if holder.customer is None or not can_cost(plans[plans_on_sale.resolve_version(plan, plans, name)]):
         return
     if not (await charging.fetch_charging(connection, billing)).bills(name):

@@ -1,4 +1,4 @@
-"""Billing details of a customer: read from what Stripe said last, changed at Stripe."""
+"""Billing details of a customer: read from our copy of Stripe's data, changed at Stripe."""
 
 import asyncio
 import time
@@ -40,9 +40,9 @@ from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, Strip
 from edgeproxy.collector.billing.stripe.customers import EMAIL, find_contact_email, find_stripe_id
 
 FRESH_SECONDS = 86400.0
-"""Seconds after which Stripe is asked anew, as an event may have been lost."""
+"""Seconds until Stripe is asked again, because an event may have been lost."""
 READ_SECONDS = 3.0
-"""Seconds that Stripe has to answer somebody who looks; then what it said last is shown."""
+"""Seconds that a reader waits for Stripe. Then the stored details are shown."""
 CHANGE_SECONDS = 15.0
 """Seconds that Stripe has for a change."""
 PARAMETERS = {"value": "tax_number", "email": "email", "name": "name", "address[country]": "address.country"}
@@ -67,7 +67,7 @@ class BillingDetailsHandlers(CustomerBillingHandlers):
             return answer(200, await build_response(connection, row, now, is_stale=is_stale))
 
     async def _refresh(self, stripe: Stripe, stripe_id: str) -> bool:
-        """Write down what Stripe has of a customer now; return False where it does not answer in time."""
+        """Store Stripe's current details of a customer. Return False if Stripe does not answer in time."""
         try:
             async with asyncio.timeout(READ_SECONDS):
                 stripe_customer = await billing_details.fetch_stripe_customer(stripe, stripe_id)
@@ -77,14 +77,14 @@ class BillingDetailsHandlers(CustomerBillingHandlers):
             async with self._database.writing() as connection:
                 await billing_details.apply_stripe_customer(connection, stripe_customer)
         except StaleCustomerError:
-            pass  # What was written down meanwhile is fresh too.
+            pass  # The stored details are recent too.
         return True
 
     async def update_details(self, call: Call[CustomerQuery, UpdateBillingDetailsRequest]) -> web.Response:
-        """Change the billing details of a customer at Stripe, then here. The audit log has which, not what they are."""
+        """Change a customer's billing details at Stripe, then here. The audit log has field names without values."""
         changed = sorted(call.body.model_fields_set)
         payer = await self._get_payer(self._get_customer(call.holder, call.query))
-        # Before the change: Stripe may have it when this process is gone.
+        # Before the change, because Stripe may apply it even if this process dies.
         await self._record(call, AuditEntry("billing.details", payer.id, None, {"fields": changed}, payer.id))
         try:
             async with asyncio.timeout(CHANGE_SECONDS):
@@ -98,9 +98,9 @@ class BillingDetailsHandlers(CustomerBillingHandlers):
             return answer(200, await build_response(connection, row, time.time()))
 
     async def _change_at_stripe(self, payer: Payer, body: UpdateBillingDetailsRequest) -> None:
-        """Change a customer at Stripe, and write down what it has then; raises StripeCallError.
+        """Change a customer at Stripe, and store Stripe's new details. Raises StripeCallError.
 
-        The tax number comes first, as Stripe judges it: a refused one leaves all as it was.
+        The tax number comes first, because Stripe validates it. If it is refused, nothing has changed.
         """
         stripe = self._get_stripe()
         before = billing_details.parse_details(
@@ -114,7 +114,7 @@ class BillingDetailsHandlers(CustomerBillingHandlers):
         if body.name is not None:
             changes["name"] = body.name
         if body.address is not None:
-            # Stripe keeps a field that is not named, and clears one that is empty.
+            # Stripe keeps a field that is missing, and clears an empty one.
             changes["address"] = {name: value or "" for name, value in body.address.model_dump().items()}
         if "email" in body.model_fields_set:
             async with self._database.reading() as connection:
@@ -127,7 +127,7 @@ class BillingDetailsHandlers(CustomerBillingHandlers):
 async def _change_tax_number(
     stripe: Stripe, payer: Payer, before: Sequence[TaxNumber], number: str | None, country: str | None
 ) -> None:
-    """Change the tax number of a customer, which is of a country; raises ChangeRejectedError and StripeCallError."""
+    """Change a customer's tax number of a country. Raises ChangeRejectedError and StripeCallError."""
     kind = billing_details.find_tax_number_type(country)
     if number is not None and kind is None:
         raise reject_field("tax_number", "needs an address in a country whose tax numbers are known here")
@@ -135,7 +135,7 @@ async def _change_tax_number(
 
 
 def explain_refusal(error: StripeCallError) -> ProblemError | ChangeRejectedError:
-    """Return the problem of a change that Stripe refuses: of the field that it names, where there is one."""
+    """Return the problem document for a change that Stripe refuses, for the refused field if Stripe names it."""
     field = PARAMETERS.get(error.param or "")
     if error.outcome is CallOutcome.REFUSED and field is not None:
         return reject_field(field, f"is refused by Stripe: {error.message}")
@@ -145,7 +145,7 @@ def explain_refusal(error: StripeCallError) -> ProblemError | ChangeRejectedErro
 async def build_response(
     connection: AsyncConnection, customer: CustomerRow, now: float, *, is_stale: bool = False
 ) -> BillingDetails:
-    """Return the billing details of a customer as the API writes them."""
+    """Return a customer's billing details in the API's form."""
     details = await billing_details.find_details(connection, customer.id)
     if details is None:
         details = StoredDetails(None, None, True, None, [], None, 0)
@@ -157,7 +157,7 @@ async def build_response(
     return {
         "customer": customer.name,
         "name": details.name,
-        "email": details.email or await find_contact_email(connection, customer.id),  # Stripe has it with an invoice.
+        "email": details.email or await find_contact_email(connection, customer.id),  # Stripe gets it with an invoice.
         "follows_contacts": details.follows_contacts,
         "address": details.address,
         "tax_numbers": list(details.tax_numbers),
@@ -168,7 +168,7 @@ async def build_response(
 
 
 def find_expiry(method: PaymentMethod, now: float) -> PaymentMethodState:
-    """Return whether a card has expired by the Unix second `now`, or does within this month or the next one."""
+    """Return whether a card has expired by the Unix second `now`, or expires in this month or the next."""
     year, month = method["exp_year"], method["exp_month"]
     if year is None or month is None:
         return "valid"

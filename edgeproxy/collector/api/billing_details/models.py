@@ -18,7 +18,7 @@ A_TAX_NUMBER = f"1 to {TAX_NUMBER_CHARACTERS_MAX} letters, digits, points, dashe
 SEPARATORS = frozenset("./-&")
 
 PaymentMethodState = Literal["valid", "expires_soon", "expired", "declined"]
-"""`declined`: the payment of an open invoice was, by this payment method; `expires_soon`: within the next month."""
+"""`declined`: this method was declined for an open invoice; `expires_soon`: in this month or the next."""
 
 
 def read_country(value: object) -> str:
@@ -30,7 +30,7 @@ def read_country(value: object) -> str:
 
 
 def read_tax_number(value: object) -> str | None:
-    """Read a tax number without the blanks that people write in it; null is none."""
+    """Read a tax number and remove blanks. Null means none."""
     if value is None:
         return None
     text = "".join(read_text(value, A_TAX_NUMBER).split()).upper()

@@ -1,4 +1,4 @@
-"""Handlers that end subscriptions, and tell why they have ended."""
+"""Handlers that end subscriptions, and list the reasons why subscriptions ended."""
 
 import time
 
@@ -20,7 +20,7 @@ class CancellationHandlers(CustomerBillingHandlers):
     """Handlers of cancellations."""
 
     async def end_subscription(self, call: Call[CustomerChangeQuery, CancelSubscriptionRequest]) -> web.Response:
-        """Cancel a subscription, and record why."""
+        """Cancel a subscription, and record the reason."""
         return await self._cancel(call, call.body.when, Feedback(call.body.reason, call.body.comment))
 
     async def _cancel(
@@ -56,7 +56,7 @@ class CancellationHandlers(CustomerBillingHandlers):
 
 
 def cancellation_to_response(one: ListedCancellation) -> Cancellation:
-    """Return a cancellation as the API shows it."""
+    """Return a cancellation in the API's form."""
     return {
         "subscription": one.subscription,
         "plan": one.plan_version,

@@ -1,4 +1,4 @@
-"""Checks of usage and spending that an operator runs now, and baselines of customers."""
+"""Checks of usage and spending on an operator's request, and baselines of customers."""
 
 import time
 
@@ -22,7 +22,7 @@ class CheckHandlers(Handlers):
     """Handlers of checks and baselines."""
 
     async def run_checks(self, call: Call[Query, Nothing]) -> web.Response:
-        """Run the checks of usage and spending, as their jobs do."""
+        """Run the checks of usage and spending as their jobs do."""
         settings, now = self._settings, time.time()
         result: CheckResult = {"usage": "off", "spending": "off", "alerted": []}
         if settings.anomalies.enabled:
@@ -33,7 +33,7 @@ class CheckHandlers(Handlers):
             breaker = SpendBreaker(self._database, lambda: settings)
             result["alerted"] = await breaker.step(now, needs_second_look=False)
             result["spending"] = "run"
-        after = {**result, "alerted": len(result["alerted"])}  # Their alerts name the customers.
+        after = {**result, "alerted": len(result["alerted"])}  # The alerts name the customers.
         async with self._database.writing() as connection:
             await audit.append_entry(connection, call.caller, AuditEntry("checks.run", "checks", None, after))
         return answer(200, result)
@@ -50,7 +50,7 @@ class CheckHandlers(Handlers):
 
 
 def to_meter_baseline(meter: str, baseline: Baseline) -> MeterBaseline:
-    """Return a baseline as the API does: its roots as units."""
+    """Return a baseline in the API's form: square roots are converted to units."""
     return {
         "meter": meter,
         "hours": [round(unroot(middle), 2) for middle in baseline.middles],

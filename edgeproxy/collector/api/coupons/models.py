@@ -16,7 +16,7 @@ CODE_SCHEMA = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{2,39}$", 
 
 
 def read_code(value: object) -> str:
-    """Read the code of a coupon as people write it, in capital or small letters."""
+    """Read the code of a coupon, in upper or lower case."""
     text = read_text(value, A_CODE)
     if not text.isascii() or not CODE.fullmatch(text.upper()):
         raise value_error(f"{format_value(text)} is not a code", A_CODE)

@@ -67,14 +67,14 @@ class CreditHandlers(CustomerBillingHandlers):
     """Handlers of credits."""
 
     def _get_credit_meters(self) -> CreditMeters:
-        """Return the meters that spend credits; raises ProblemError where no credits are sold."""
+        """Return the meters that spend credits. Raises ProblemError if credits are not sold."""
         meters = get_credit_meters(get_billing(self._settings))
         if meters is None:
             raise ProblemError(404, NO_CREDITS)
         return meters
 
     def _get_terms(self) -> Credits:
-        """Return the terms of credits; raises ProblemError where none are sold."""
+        """Return the terms of credits. Raises ProblemError if they are not sold."""
         terms = get_billing(self._settings).credits
         if terms is None:
             raise ProblemError(404, NO_CREDITS)
@@ -83,15 +83,17 @@ class CreditHandlers(CustomerBillingHandlers):
     async def _choose_currency(
         self, connection: AsyncConnection, customer: Subscriber, currency: str | None = None
     ) -> str:
-        """Return the currency in which a customer gets credits; raises ChangeRejectedError."""
+        """Return the currency of a customer's credits. Raises ChangeRejectedError."""
         sold, default = self._get_terms().meters, get_default_currency(self._settings.plans)
         return await customer_currency.choose_credit_currency(connection, customer, sold, default, currency)
 
     async def _fix_currency(
         self, connection: AsyncConnection, caller: Caller, customer: Subscriber, currency: str
     ) -> None:
-        """Have a customer be charged in the currency of its credits for good; raises ChangeRejectedError where another
-        one was chosen meanwhile."""
+        """Fix a customer's currency to that of its credits for all charges.
+
+        Raises ChangeRejectedError if another one was chosen meanwhile.
+        """
         default = get_default_currency(self._settings.plans)
         await customer_currency.fix_currency(connection, caller, customer, currency, before=default)
 
@@ -107,7 +109,7 @@ class CreditHandlers(CustomerBillingHandlers):
             origins = await purchase_list.fetch_origins(connection, row.id) if grants else {}
             currency = await self._find_currency(connection, row.id)
         available = booked - pending
-        rests = subtract_pending(grants, pending)  # So that the grants add up to what is available.
+        rests = subtract_pending(grants, pending)  # This makes the sum of the grants equal to the available balance.
         grants_left = [
             {
                 "id": grant.id,
@@ -131,7 +133,7 @@ class CreditHandlers(CustomerBillingHandlers):
         return answer(200, {"customer": row.name, **amounts, "grants": grants_left, "at": format_timestamp(at)})
 
     async def _find_currency(self, connection: AsyncConnection, customer: str) -> str:
-        """Return the currency of a customer's credits, or the one in which its first ones would be."""
+        """Return the currency of a customer's credits, or the currency that its first credits would have."""
         subscriber = await subscription_rows.get_subscriber(connection, customer)
         try:
             return await self._choose_currency(connection, subscriber)
@@ -149,7 +151,7 @@ class CreditHandlers(CustomerBillingHandlers):
         return answer(200, {"customer": row.name, "statements": [str(month) for month in months]})
 
     async def fetch_statement(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
-        """Fetch the credit statement of a month: as JSON, or as CSV or PDF where the path ends in .csv or .pdf."""
+        """Fetch the credit statement of a month: as CSV or PDF if the path ends in .csv or .pdf, otherwise as JSON."""
         customer = self._get_customer(call.holder, call.query)
         name, dot, suffix = call.path("month").partition(".")
         month = parse_month(name if suffix else name + dot)
@@ -189,7 +191,7 @@ class CreditHandlers(CustomerBillingHandlers):
         return answer(200, {"customer": row.name, "month": str(month), "usage": shown, **next_cursor})
 
     async def list_consumptions(self, call: Call[NumberedQuery, Nothing]) -> web.Response:
-        """List the usage that credits have paid for, latest first."""
+        """List usage paid with credits, latest first."""
         customer, limit = self._get_customer(call.holder, call.query), call.query.limit
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
@@ -294,7 +296,7 @@ class CreditHandlers(CustomerBillingHandlers):
         return await self._change(call, book_adjustment, creates=True)
 
     async def create_refund(self, call: Call[ChangeQuery, CreateRefundRequest]) -> web.Response:
-        """Refund a purchase, or its part that is unspent: credits are held at once, then Stripe is asked to refund."""
+        """Refund a purchase or its unspent part. Its credits are held at once, then Stripe is asked for the refund."""
         body = call.body
         meters = self._get_credit_meters()
         if body.millicredits is not None and body.millicredits % CENT:
@@ -321,13 +323,13 @@ class CreditHandlers(CustomerBillingHandlers):
 
 
 def generate_stripe_key(call: AnyCall) -> str:
-    """Return an idempotency key for Stripe: that of the caller's Idempotency-Key, else a new one."""
+    """Return an idempotency key for Stripe, derived from the caller's Idempotency-Key or random."""
     request = find_idempotent_request(call)
     return generate_id() if request is None else f"{request.digest[:32]}_{request.request_sha256[:16]}"
 
 
 def statement_to_response(statement: Statement) -> dict[str, object]:
-    """Return the amounts and lines of a statement as the API shows them."""
+    """Return the amounts and lines of a statement in the API's form."""
     lines = [
         {
             "at": format_timestamp(line.at),
@@ -344,7 +346,7 @@ def statement_to_response(statement: Statement) -> dict[str, object]:
 
 
 def require_purchase(millicredits: int, currency: str, terms: Credits) -> None:
-    """Raise ProblemError where so many credits cannot be bought in a currency."""
+    """Raise ProblemError if this amount of credits cannot be bought in a currency."""
     least, most = terms.find_bounds(currency)
     unit = get_payable_unit(currency)
     if not least <= millicredits // CENT <= most or millicredits % (CENT * unit):
@@ -353,7 +355,7 @@ def require_purchase(millicredits: int, currency: str, terms: Credits) -> None:
 
 
 def parse_month(text: str) -> CalendarMonth:
-    """Parse the month in a path; raises ProblemError."""
+    """Parse the month in a path. Raises ProblemError."""
     try:
         return statements.parse_month(text)
     except ValueError as error:
@@ -361,7 +363,7 @@ def parse_month(text: str) -> CalendarMonth:
 
 
 def paid_usage_to_response(one: PaidUsage) -> PaidUsageRow:
-    """Return usage and its payment as the API shows them."""
+    """Return usage and its payment in the API's form."""
     return {
         "hour": format_timestamp(one.slice * 1000) if one.slice else None,
         "booked_at": format_timestamp(one.at),
@@ -373,7 +375,7 @@ def paid_usage_to_response(one: PaidUsage) -> PaidUsageRow:
 
 
 def consumption_to_response(consumption: Consumption) -> CreditConsumption:
-    """Return a consumption as the API shows it."""
+    """Return a consumption in the API's form."""
     return {
         "id": consumption.id,
         "at": format_timestamp(consumption.at),
@@ -388,7 +390,7 @@ def consumption_to_response(consumption: Consumption) -> CreditConsumption:
 
 
 def purchase_to_response(purchase: Purchase) -> CreditPurchase:
-    """Return a purchase as the API shows it."""
+    """Return a purchase in the API's form."""
     return {
         "id": purchase.id,
         "at": format_timestamp(purchase.at),

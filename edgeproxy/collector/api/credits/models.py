@@ -17,7 +17,7 @@ from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import Whole, format_value, read_text, value_error
 
 MILLICREDITS_MAX = 10**13
-"""The most that is given, taken back or bought at once: ten million US dollars."""
+"""The largest amount of one gift, withdrawal or purchase: ten million US dollars."""
 URL_CHARACTERS_MAX = 2000
 A_URL = "https://HOST/PATH, or http:// of this machine"
 A_PURCHASE = f"millicredits in whole cents, of which each is {CENT}"
@@ -25,7 +25,7 @@ ID = {"type": "string", "pattern": "^[ -~]{1,255}$"}
 
 
 def read_url(value: object) -> str:
-    """Read where a browser is sent back to."""
+    """Read the URL that a browser returns to."""
     text = read_text(value, A_URL)
     try:
         parts = urlsplit(text)
@@ -38,14 +38,14 @@ def read_url(value: object) -> str:
 
 
 def read_purchase(value: object) -> int:
-    """Read how much is bought."""
+    """Read the amount of a purchase."""
     if type(value) is not int or not CENT <= value <= MILLICREDITS_MAX or value % CENT:
         raise value_error("is no amount that can be bought", A_PURCHASE)
     return value
 
 
 def read_change(value: object) -> int:
-    """Read by how much credits are changed."""
+    """Read the amount of an adjustment."""
     if type(value) is not int or not -MILLICREDITS_MAX <= value <= MILLICREDITS_MAX or value == 0:
         raise value_error("is no change", f"a whole number from {-MILLICREDITS_MAX} to {MILLICREDITS_MAX}, and not 0")
     return value
@@ -91,7 +91,7 @@ class NumberedQuery(CustomerQuery):
 
 
 class PaidUsageQuery(NumberedQuery):
-    """The customer whose usage is listed with what paid for it, and the page; a booking may have several rows."""
+    """The customer whose usage is listed with its payments, and the page. A booking may have several rows."""
 
     purchase: Annotated[str, WithJsonSchema(ID)] | None = None
     """The id of a purchase or a gift: only what it paid for. By default all."""

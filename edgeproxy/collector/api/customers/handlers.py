@@ -31,7 +31,7 @@ from edgeproxy.collector.privacy import own_requests
 from edgeproxy.collector.privacy.export import ARCHIVE_BYTES_MAX, ArchiveTooLargeError, write_archive
 
 DOWNLOADS_AT_ONCE = 2
-"""Archives that are made at once: each holds a connection for reading, and a large one takes a minute."""
+"""Archives created concurrently. Each uses a connection for reading, and a large one takes a minute."""
 SUPPORT_FIELDS = frozenset({"paused"})
 """The fields of a customer that support may change."""
 
@@ -42,11 +42,11 @@ class CustomerHandlers(ChangeHandlers):
     def __init__(self, resources: Resources) -> None:
         super().__init__(resources)
         self._downloading: set[str] = set()
-        """The customers of whom archives are made, or wait to be."""
+        """Customers whose archives are being created or waiting."""
         self._download_room = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
 
     async def list_customers(self, call: Call[CustomersQuery, Nothing]) -> web.Response:
-        """List customers; a customer sees itself alone."""
+        """List customers. A customer sees only itself."""
         query, holder = call.query, call.holder
         filters = {"tier": query.tier, "external_id": query.external_id, "name": query.name}
         if holder.customer is not None:
@@ -79,7 +79,7 @@ class CustomerHandlers(ChangeHandlers):
         return answer_with_etag(200, customers.to_response(row), row.version)
 
     async def update_customer(self, call: Call[ChangeQuery, BaseModel]) -> web.Response:
-        """Update a customer; support may pause one, and what anomalies paused needs consent to serve again."""
+        """Update a customer. Support may only pause it. Ending a pause for unusual usage needs consent."""
         if "admin" not in call.holder.roles and call.body.model_fields_set - SUPPORT_FIELDS:
             raise auth.DeniedError(403, f"{call.holder.called} may change nothing but paused")
 
@@ -101,7 +101,7 @@ class CustomerHandlers(ChangeHandlers):
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             ref, match = call.path("customer"), parse_if_match(call.request)
-            async with across_customers(connection):  # An owner ends what an operator has raised, too.
+            async with across_customers(connection):  # An owner's deletion also ends an operator's raise of limits.
                 response = await customers.start_deletion(connection, call.caller, ref, match=match)
                 if call.holder.customer is not None:
                     row = await customers.get_row(connection, ref)
@@ -111,7 +111,7 @@ class CustomerHandlers(ChangeHandlers):
         return await self._change(call, make)
 
     async def export_customer(self, call: Call[Query, Nothing]) -> web.Response:
-        """Send what there is of a customer as a file."""
+        """Send all data of a customer as a file."""
         customer = call.path("customer")
         if customer in self._downloading:
             raise ProblemError(429, "another download of it is under way", headers={"Retry-After": "30"})
@@ -130,7 +130,7 @@ class CustomerHandlers(ChangeHandlers):
         return web.Response(body=content, content_type=ZIP, headers=headers)
 
     async def _make_archive(self, customer: str, *, is_own: bool) -> tuple[CustomerRow, bytes]:
-        """Return a customer and its archive; raises ProblemError where it is too large."""
+        """Return a customer and its archive. Raises ProblemError if it is too large."""
         with tempfile.TemporaryFile() as file:
             async with self._database.reading(whole=True) as connection, across_customers(connection):
                 row = await customers.get_row(connection, customer)
@@ -142,7 +142,7 @@ class CustomerHandlers(ChangeHandlers):
             return row, file.read()
 
     async def restore_customer(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
-        """Take back the deletion of a customer."""
+        """Cancel the deletion of a customer."""
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             ref, match = call.path("customer"), parse_if_match(call.request)
@@ -182,7 +182,7 @@ class CustomerHandlers(ChangeHandlers):
         return await self._change(call, make)
 
     async def _find_sensitive_from(self, connection: AsyncConnection, call: AnyCall, ref: str) -> int | None:
-        """Return from when on a contact whom the caller adds may do what is sensitive; None: at once."""
+        """Return the time from which a contact added by the caller may do sensitive operations; None: at once."""
         now, is_trusted = time.time(), True
         try:
             auth.require_consent(call.holder, "vouch for a contact", now)
@@ -229,13 +229,13 @@ class CustomerHandlers(ChangeHandlers):
     # ---- raises of limits
 
     async def fetch_limit_raise(self, call: Call[Query, Nothing]) -> web.Response:
-        """Fetch the raise of a customer's limits; the customer itself does not see who raised them, and why."""
+        """Fetch the raise of a customer's limits. The customer does not see the actor and the reason."""
         own = call.holder.customer is not None
         async with self._database.reading() as connection:
             return answer(200, await limit_raises.fetch_raise(connection, call.path("customer"), own=own))
 
     async def raise_limits(self, call: Call[ChangeQuery, RaiseLimitsRequest]) -> web.Response:
-        """Raise a customer's limits for a while."""
+        """Raise a customer's limits temporarily."""
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             ref = call.path("customer")

@@ -1,4 +1,4 @@
-"""The customer directory, for edges that follow it here."""
+"""The customer directory for edges that follow it over HTTP."""
 
 import re
 
@@ -19,7 +19,7 @@ class DirectoryHandlers(Handlers):
     """Handlers of the directory."""
 
     async def fetch_changes(self, call: Call[DirectoryQuery, Nothing]) -> web.Response:
-        """Send the lines after a version, once there are some or the time is over."""
+        """Send the lines after a version as soon as there are some, or when the time is over."""
         publisher = self._resources.publisher
         if publisher is None:
             return problem(404, NO_DIRECTORY)
@@ -50,7 +50,7 @@ class DirectoryHandlers(Handlers):
         publisher = self._resources.publisher
         if publisher is None:
             return problem(404, NO_DIRECTORY)
-        pending = await publisher.has_pending_changes()  # First: a version that is made meanwhile is in the log.
+        pending = await publisher.has_pending_changes()  # First, so that a version created meanwhile is in the log.
         versions = [line.version for line in await publisher.log.list_lines()]
         numbers = {version.token: version.number for version in versions}
         followers = [

@@ -31,7 +31,7 @@ from edgeproxy.wire.edge_report import RESIDENCY_FIELD, parse_fields
 from edgeproxy.wire.key_uses import FIELD, parse_field
 
 READERS = 2
-"""Large batches that are read at once."""
+"""Large batches that are parsed concurrently."""
 FULL_RETRY = {"Retry-After": "60"}
 
 
@@ -44,7 +44,7 @@ class EdgeHandlers(Handlers):
         self._readers = ThreadPoolExecutor(READERS, "read a batch")
 
     async def ingest_batch(self, call: Call[Query, Nothing]) -> web.Response:
-        """Take a batch; the answer comes once it is on disk."""
+        """Accept a batch. The answer is sent once the batch is on disk."""
         request, holder = call.request, call.holder
         has_certificate = request.transport and request.transport.get_extra_info("peercert")
         if request.app[LISTENER].asks_for_certificates and not has_certificate:
@@ -54,7 +54,7 @@ class EdgeHandlers(Handlers):
             return answer(422, {"error": "headers", "detail": headers})
         auth.require_edge(holder, headers.edge)
         self._refuse_other_residency(request)
-        # A body whose length is not declared may take all that there is.
+        # A body without declared length reserves the maximum.
         size = min(request.content_length if request.content_length is not None else BODY_BYTES_MAX, BODY_BYTES_MAX)
         if not self._batches.reserve_bytes(size):
             return self._answer_busy()
@@ -66,7 +66,7 @@ class EdgeHandlers(Handlers):
             if more and not self._batches.reserve_bytes(more, already=size):
                 return self._answer_busy()
             size += more
-            # Settled whether its sender waits or not: half of a transaction cannot be taken back.
+            # The batch is processed even if its sender leaves, because a part of a transaction cannot be undone.
             shipper, report = Shipper(holder.label, holder.region), parse_fields(request.headers)
             outcome = await self._batches.settle_batch(batch, shipper, report)
         finally:
@@ -79,14 +79,14 @@ class EdgeHandlers(Handlers):
         return answer_outcome(outcome)
 
     def _refuse_other_residency(self, request: web.Request) -> None:
-        """Raise DeniedError where a batch is of customers of another residency: before anything of it is read."""
+        """Raise DeniedError for a batch of another residency, before its body is read."""
         residency, own = request.headers.get(RESIDENCY_FIELD), self._resources.settings.residency
         if residency is not None and residency != own:
             why = "has none: write residency in collector.yaml" if own is None else f"is of {own}"
             raise auth.DeniedError(403, f"the batch is of the residency {residency[:16]!r}, and this collector {why}")
 
     async def _read_batch(self, headers: BatchHeaders, body: bytes, coding: str) -> ReceivedBatch:
-        """Read a batch, beside the event loop where that takes longer."""
+        """Parse a batch, in a thread if it is large."""
         parts = headers, body, coding, time.time()
         if is_small(body, coding):
             return decode_batch(*parts)
@@ -127,7 +127,7 @@ class EdgeHandlers(Handlers):
 
 
 def answer_outcome(outcome: BatchOutcome) -> web.Response:
-    """Return the answer to the sender of a batch."""
+    """Return the answer to a batch."""
     verdict, watermark, why = outcome
     if verdict is Verdict.EXPECTED:
         return answer(409, {"error": "gap", "expected": watermark + 1})

@@ -10,7 +10,7 @@ from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import value_error
 
 GAP_SEQ_MAX = 100_000_000
-"""The batch up to which a chain may begin with a gap at most, with consent: centuries of batches of an edge."""
+"""The largest batch number that an initial gap may reach with consent: centuries of batches of an edge."""
 
 
 EdgeLastBatch = TypedDict(
@@ -83,7 +83,7 @@ GapTo = Annotated[
     WithJsonSchema({"type": "integer", "minimum": 0, "maximum": GAP_SEQ_MAX}),
 ]
 FORMS_OF_CHANGE: tuple[list[JsonValue], ...] = (["retired"], ["region", "token"], ["gap_to"])
-"""The fields that make a change of an edge."""
+"""The combinations of fields that make a change of an edge."""
 
 
 class UpdateEdgeRequest(BaseModel):
@@ -105,7 +105,7 @@ class UpdateEdgeRequest(BaseModel):
 
     @model_validator(mode="after")
     def is_of_one_form(self) -> Self:
-        """Raise unless these fields make one change."""
+        """Raise an error unless these fields make one change."""
         given = self.model_dump(exclude_none=True)
         if sorted(given) not in FORMS_OF_CHANGE or given.keys() != self.model_fields_set:
             raise value_error(

@@ -40,20 +40,20 @@ from edgeproxy.wire.batch import ANONYMOUS, NAME, InvalidBatchError
 
 UNKNOWN_CUSTOMER = "customer: is nobody who is known here"
 IN_A_THREAD_BYTES = 64 << 10
-"""Bytes of a body from which on it is parsed in a thread, so that others need not wait that long."""
+"""Larger bodies are parsed in a thread, so that they do not delay other requests."""
 
 
 class EventHandlers(Handlers):
     """Handlers of events and dead letters."""
 
     def apply_settings(self, settings: CollectorSettings) -> None:
-        """Accept events of the meters of these settings."""
+        """Accept events for the meters of these settings."""
         self._meters: Mapping[str, Meter] = {
             name: meter for name, meter in settings.meters.items() if meter.count == "events"
         }
 
     async def ingest_events(self, call: Call[Query, Nothing]) -> web.Response:
-        """Take events; the answer comes once they are on disk."""
+        """Accept events. The answer is sent once they are on disk."""
         request = call.request
         if not self._resources.events.has_room(call.holder.label):
             self._metrics.busy.inc()
@@ -70,7 +70,7 @@ class EventHandlers(Handlers):
         return answer(202, {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": rejected})
 
     def _parse_events(self, body: bytes, coding: str, token: str) -> EventRequest:
-        """Return the events of a body; raises ProblemError."""
+        """Return the events of a body. Raises ProblemError."""
         try:
             plain = body if coding == "identity" else inflate(body, coding)
             events, rejected = parse_body(plain, self._meters, time.time())
@@ -81,7 +81,7 @@ class EventHandlers(Handlers):
         return EventRequest(token, events, rejected)
 
     async def _replace_names(self, sent: EventRequest) -> EventRequest:
-        """Return events as they are stored: without names of customers and of end users, where settings say so."""
+        """Return events for storage: names of customers and end users are replaced if the settings say so."""
         if has_pseudonyms(self._settings):
             sent = await self._resolve_customers(sent)
         events = await replace_people(self._database, self._meters, sent.events)
@@ -90,7 +90,7 @@ class EventHandlers(Handlers):
         return sent._replace(events=events)
 
     async def _resolve_customers(self, sent: EventRequest) -> EventRequest:
-        """Return events, rejected ones too, with the pseudonyms of the customers that they name."""
+        """Return accepted and rejected events with pseudonyms of the named customers."""
         named = (dead_letters.find_customer(rejection.document) for rejection in sent.rejected)
         names = {event.customer for _, event in sent.events} | {name for name in named if name and NAME.fullmatch(name)}
         async with self._database.reading() as connection:
@@ -132,7 +132,7 @@ class EventHandlers(Handlers):
         return answer(200, {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": []})
 
     async def discard_letter(self, call: Call[DiscardQuery, Nothing]) -> web.Response:
-        """Remove a rejected event for good."""
+        """Delete a rejected event permanently."""
         letter = await self._get_letter(call.path("letter"))
         await self._remove_letter(call, letter, "dead_letter.discard", {"why": call.query.why})
         return web.Response(status=204)
@@ -154,10 +154,10 @@ class EventHandlers(Handlers):
 
 
 def name_by_pseudonyms(sent: EventRequest, known_by: Mapping[str, str]) -> EventRequest:
-    """Return events with what the ledger knows their customers by, by the names of those who are known.
+    """Return events with their customers' names in the ledger. `known_by` maps known names to them.
 
-    Events of others are refused. They are not stored, and neither are rejected ones that name nobody who is known: the
-    name may be that of an erased customer.
+    Events of unknown customers are refused and not stored, because the name may be an erased customer's. For that
+    reason, rejected events that name no known customer are not stored either.
     """
     events, rejected = [], []
     for index, event in sent.events:
@@ -176,12 +176,12 @@ def name_by_pseudonyms(sent: EventRequest, known_by: Mapping[str, str]) -> Event
 
 
 def letter_to_response(letter: DeadLetter) -> dict[str, object]:
-    """Return a rejected event as the API shows it."""
+    """Return a rejected event in the API's form."""
     return {**letter._asdict(), "received": format_timestamp(letter.received)}
 
 
 def find_correcting_caller(call: AnyCall) -> Caller | None:
-    """Return the caller for the audit log where it may take usage back, which is sensitive; else None."""
+    """Return the caller for the audit log if it may correct usage, which is sensitive; else None."""
     try:
         require_consent(call.holder, "take usage back", time.time())
     except DeniedError:

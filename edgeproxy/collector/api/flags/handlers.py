@@ -26,7 +26,7 @@ class FlagHandlers(ChangeHandlers):
         return answer_with_etag(200, flags.to_response(row), row.version)
 
     async def put_flag(self, call: Call[ChangeQuery, FlagRequest]) -> web.Response:
-        """Set who has a flag."""
+        """Set the holders of a flag."""
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             name, match = call.path("flag"), parse_if_match(call.request)

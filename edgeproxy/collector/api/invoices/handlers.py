@@ -65,14 +65,14 @@ from edgeproxy.config.collector.billing import Billing
 LINE_DIGITS_MAX = 9
 ACCEPT = "invoice.accept"
 Decide = Callable[[InvoiceRow, bool], dict[str, object]]
-"""Returns the columns that a decision about an invoice sets, given whether its lines are written."""
+"""Returns the columns that a decision about an invoice sets. The flag says whether its lines are written."""
 
 
 class InvoiceHandlers(CustomerBillingHandlers):
     """Handlers of invoices."""
 
     async def list_invoices(self, call: Call[InvoicesQuery, Nothing]) -> web.Response:
-        """List invoices: of a customer or, for those who may read all, of everybody."""
+        """List invoices of a customer or, for holders that may read all, of all customers."""
         get_billing(self._settings)
         query = call.query
         name = auth.customer_of(call.holder, query.customer)
@@ -87,19 +87,19 @@ class InvoiceHandlers(CustomerBillingHandlers):
         return answer_page("invoices", [hide_staff_reasons(call.holder, invoice) for invoice in rows], rows.next)
 
     async def sum_receivables(self, call: Call[Query, Nothing]) -> web.Response:
-        """Sum up what customers owe."""
+        """Sum up the open amounts of customers."""
         get_billing(self._settings)
         async with self._database.reading() as connection:
             return answer(200, {"receivables": await receivables.sum_receivables(connection, time.time())})
 
     async def preview_close(self, call: Call[ClosingQuery, Nothing]) -> web.Response:
-        """Show what closing a period would close."""
+        """Show the effect of closing a period."""
         get_billing(self._settings)
         async with self._database.reading() as connection:
             return answer(200, await closing_preview.preview_close(connection, call.query.period))
 
     async def list_disputes(self, call: Call[DisputesQuery, Nothing]) -> web.Response:
-        """List disputed payments: of a customer or of everybody."""
+        """List disputed payments of a customer or of all customers."""
         get_billing(self._settings)
         query = call.query
         async with self._database.reading() as connection:
@@ -164,7 +164,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
     # ---- decisions
 
     async def hold_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> web.Response:
-        """Hold a draft: it is not sent until it is accepted."""
+        """Hold a draft. It is not sent until it is accepted."""
 
         def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
             if row.state != invoices.DRAFT:
@@ -174,7 +174,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         return await self._decide(call, "invoice.hold", decide)
 
     async def accept_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> web.Response:
-        """Accept a held invoice: it is sent as it is."""
+        """Accept a held invoice. It is sent unchanged."""
 
         def decide(row: InvoiceRow, is_written: bool) -> dict[str, object]:
             if row.state != invoices.HELD:
@@ -182,7 +182,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
             retry = {"try_at": 0, "tries": row.tries + 1}
             if is_written:
                 return {**retry, "state": invoices.CLOSING, "accepted_why": call.body.why}
-            # Nobody has seen its amounts, so they are still compared with Stripe's, unless those are accepted.
+            # Nobody has seen the amounts. They are still compared with Stripe's, unless Stripe's amounts are accepted.
             is_for_good = has_total_of_stripe(row) or str(row.held_why).startswith(invoices.NOT_RATED)
             return {
                 **retry,
@@ -205,7 +205,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         return await self._decide(call, "invoice.void", decide)
 
     async def settle_invoice(self, call: Call[ChangeQuery, SettleInvoiceRequest]) -> web.Response:
-        """Settle an invoice that was paid by a transfer, or in another way than through Stripe."""
+        """Settle an invoice that was paid outside Stripe, for example by a transfer."""
 
         def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
             if row.state not in (invoices.OPEN, invoices.UNCOLLECTIBLE):
@@ -229,9 +229,9 @@ class InvoiceHandlers(CustomerBillingHandlers):
     async def _decide(
         self, call: Call[ChangeQuery, ReasonRequest], action: str, decide: Decide, **details: object
     ) -> web.Response:
-        """Store a person's decision about an invoice; the audit log has the `details` too.
+        """Store a person's decision about an invoice. The `details` go to the audit log.
 
-        What follows at Stripe is done by a job (collector/billing/period_close/invoice_delivery.py).
+        A job carries it out at Stripe (collector/billing/period_close/invoice_delivery.py).
         """
 
         async def store(connection: AsyncConnection) -> ChangeResult:
@@ -257,7 +257,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
     # ---- credit notes
 
     async def create_credit_note(self, call: Call[ChangeQuery, CreateCreditNoteRequest]) -> web.Response:
-        """Request a credit note for an invoice that is open or paid."""
+        """Request a credit note for an open or paid invoice."""
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
@@ -288,8 +288,10 @@ def refuse_decision(row: InvoiceRow, why: str) -> NoReturn:
 
 
 def hide_staff_reasons(holder: Holder, invoice: Invoice) -> Invoice:
-    """Return an invoice as its reader may see it. The reasons of staff, and the time for an answer to a bank, are for
-    staff."""
+    """Return an invoice without the fields that the reader may not see.
+
+    Only staff see the reasons of staff and the deadline for an answer to a bank.
+    """
     if holder.customer is None:
         return invoice
     hidden: Invoice = {**invoice, "held_why": None, "voided_why": None, "accepted_why": None}
@@ -299,7 +301,7 @@ def hide_staff_reasons(holder: Holder, invoice: Invoice) -> Invoice:
 
 
 def explanation_to_response(why: LineExplanation, currency: str) -> LineExplanationResponse:
-    """Return why a line has its amount, as the API shows it."""
+    """Return the explanation of a line's amount in the API's form."""
     line, share = why.placed.line, why.share
     return {
         "invoice": why.placed.invoice,
@@ -331,7 +333,7 @@ def explanation_to_response(why: LineExplanation, currency: str) -> LineExplanat
 def upcoming_to_response(
     loaded: LoadedSubscription, upcoming: invoice_lines.UpcomingInvoice, billing: Billing
 ) -> UpcomingInvoiceResponse:
-    """Return the next invoice as the API shows it."""
+    """Return the next invoice in the API's form."""
     period, currency = loaded.current.period, loaded.current.last.plan.currency
     amounts = amounts_to_response(upcoming.lines, currency)
     response: UpcomingInvoiceResponse = {
@@ -357,6 +359,6 @@ def upcoming_to_response(
 
 
 def amounts_to_response(lines: list[RatedLine], currency: str) -> InvoiceAmounts:
-    """Return lines and their sum before tax as the API shows them."""
+    """Return lines and their sum before tax in the API's form."""
     total = sum_amounts(lines)
     return {"subtotal": total, "total": total, "lines": [line_to_response(line, currency) for line in lines]}

@@ -59,7 +59,7 @@ class KeyHandlers(ChangeHandlers):
         return answer(200, rotation)
 
     async def put_public_key(self, call: Call[ChangeQuery, PutPublicKeyRequest]) -> web.Response:
-        """Register the public key to which secrets of new keys are encrypted."""
+        """Register the public key for encrypting secrets of new keys."""
         return await self._change_public_key(call, public_keys.parse_public_key(call.body.jwk))
 
     async def delete_public_key(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
@@ -77,7 +77,7 @@ class KeyHandlers(ChangeHandlers):
         return await self._change(call, make)
 
     async def create_key(self, call: Call[ChangeQuery, CreateKeyRequest]) -> web.Response:
-        """Create a key; its secret is in this answer alone."""
+        """Create a key. Only this answer has its secret."""
         own = CUSTOMER in call.holder.roles
         if own and call.body.sha256 is not None:
             raise auth.DeniedError(403, f"{call.holder.called} may not bring a key along")
@@ -108,7 +108,7 @@ class KeyHandlers(ChangeHandlers):
         return await self._change(call, make)
 
     async def _resolve_budget(self, connection: AsyncConnection, customer: str, body: T) -> T:
-        """Return a request with a budget that a key of the customer can have; raises ChangeRejectedError."""
+        """Return a request whose budget is valid for a key of the customer. Raises ChangeRejectedError."""
         if body.budget is None:
             return body
         budget = await key_spend.resolve_budget(connection, customer, body.budget, self._settings.meters)
@@ -124,7 +124,7 @@ class KeyHandlers(ChangeHandlers):
         return await self._change(call, make)
 
     async def restore_key(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
-        """Take back the revocation of a key."""
+        """Cancel the revocation of a key."""
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             ref, match = call.path("key"), parse_if_match(call.request)
@@ -133,7 +133,7 @@ class KeyHandlers(ChangeHandlers):
         return await self._change(call, make)
 
     async def rotate_key(self, call: Call[ChangeQuery, RotateKeyRequest]) -> web.Response:
-        """Create the replacement of a key, which ends after the overlap."""
+        """Create the replacement of a key. The old key ends after the overlap."""
         own, overlap = CUSTOMER in call.holder.roles, call.body.overlap
         if overlap is None:
             overlap = int(GRACE_SECONDS if self._settings.rotation is None else self._settings.rotation.grace)
@@ -153,12 +153,12 @@ class KeyHandlers(ChangeHandlers):
         return answer(200, key)
 
     async def report_leak(self, call: Call[Query, LeakReport]) -> web.Response:
-        """Revoke leaked keys; the answer is the same whether there were any."""
+        """Revoke leaked keys. The answer does not show whether there were any."""
         digests = [key_rows.compute_sha256(secret) for secret in call.body.secrets]
         async with self._database.reading() as connection:
             unrevoked = await leaked_keys.list_unrevoked(connection, digests)
-        # A report in vain, which anybody may send, writes nothing and so keeps no batch waiting. Each key is a
-        # transaction: two reports that name the same keys never wait for each other in a circle.
+        # Anyone may send a report without effect. It needs no write transaction, which would delay batches. Each key
+        # has its own transaction, so two reports with common keys cannot deadlock.
         for sha256 in unrevoked:
             async with self._database.writing() as connection:
                 revoked = await leaked_keys.revoke_leaked_key(connection, call.caller, sha256)

@@ -17,7 +17,7 @@ class MaintenanceHandlers(ChangeHandlers):
     """Handlers of planned maintenance."""
 
     async def list_maintenance(self, _: Call[Query, Nothing]) -> web.Response:
-        """List planned maintenance, and that of the last 90 days."""
+        """List planned maintenance and maintenance of the last 90 days."""
         async with self._database.reading() as connection:
             return answer(200, {"maintenance": await maintenance.list_maintenance(connection, time.time())})
 

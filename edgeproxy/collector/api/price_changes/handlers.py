@@ -1,4 +1,4 @@
-"""Price changes, and the versions of plans that there are."""
+"""Price changes, and the existing versions of plans."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -69,7 +69,7 @@ class PriceChangeHandlers(CustomerBillingHandlers):
         return answer(200, response)
 
     async def schedule_change(self, call: Call[ChangeQuery, SchedulePriceChangeRequest]) -> web.Response:
-        """Schedule a price change; a dry run shows its effect."""
+        """Schedule a price change. A dry run shows its effect."""
         get_billing(self._settings)
         body = call.body
         written = await run_in_thread("read plans", lambda: parse_plans(body.plans, self._settings))
@@ -112,7 +112,7 @@ class PriceChangeHandlers(CustomerBillingHandlers):
         return effect_to_response(effect)
 
     async def withdraw_change(self, call: Call[ChangeQuery, WithdrawPriceChangeRequest]) -> web.Response:
-        """Withdraw a price change that is scheduled."""
+        """Withdraw a scheduled price change."""
         get_billing(self._settings)
 
         async def make(connection: AsyncConnection) -> ChangeResult:
@@ -144,7 +144,7 @@ class PriceChangeHandlers(CustomerBillingHandlers):
         return answer(200, {"versions": versions})
 
     async def fetch_subscribed_plan(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
-        """Fetch the terms that a customer has, and those that follow by a price change."""
+        """Fetch a customer's current terms, and the terms after a scheduled price change."""
         customer = self._get_customer(call.holder, call.query)
         async with self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
@@ -161,8 +161,10 @@ class PriceChangeHandlers(CustomerBillingHandlers):
 
 
 def parse_plans(text: str, settings: CollectorSettings) -> dict[str, Plan]:
-    """Return the plans of a text, checked as those of the configuration are; raises ChangeRejectedError with the place
-    of each fault."""
+    """Parse plans and check them like those in the configuration.
+
+    Raises ChangeRejectedError with the place of each fault.
+    """
     try:
         plans = load_plans_text("plans", text).plans
     except ConfigError as error:
@@ -206,7 +208,7 @@ async def _moves_to_response(
 
 
 def change_to_response(row: PriceChangeRow, moves: list[PriceMoveResponse]) -> PriceChangeResponse:
-    """Return a price change as the API shows it."""
+    """Return a price change in the API's form."""
     return {
         "id": row.id,
         "at": format_timestamp(row.at * 1000),
@@ -220,7 +222,7 @@ def change_to_response(row: PriceChangeRow, moves: list[PriceMoveResponse]) -> P
 
 
 def effect_to_response(effect: PriceEffect) -> PriceEffectResponse:
-    """Return the effect of a price change as the API shows it."""
+    """Return the effect of a price change in the API's form."""
     rated = [one for one in effect.effects if one.before is not None]
     return {
         "subscribers": effect.subscribers,

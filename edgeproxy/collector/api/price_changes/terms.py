@@ -1,4 +1,4 @@
-"""The terms of two versions of a plan beside each other. Pure."""
+"""Comparison of the terms in two versions of a plan. Pure."""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,16 +7,18 @@ from edgeproxy.collector.api.price_changes.models import ChangedTerm
 from edgeproxy.config.collector.catalog import Plan
 
 UNCOMPARED = ("version", "plan")
-"""Fields of a plan that differ between any two versions, or between none."""
+"""Fields of a plan that differ between all versions, or never."""
 
 
 MONEY = ("fee", "year_fee", "minimum", "threshold", "price")
-"""The ends of terms that are amounts; those below `prices` are too."""
+"""Final names of terms that are amounts. Terms below `prices` are amounts too."""
 
 
 def compare_terms(before: tuple[str, Plan], after: tuple[str, Plan], *, has_others: bool = True) -> list[ChangedTerm]:
-    """Return the terms that differ between two versions, each given with its plan, in the order of their names; those
-    of their other currencies too, or not."""
+    """Return the differing terms of two versions, each given with its plan, ordered by name.
+
+    `has_others` includes terms in their other currencies.
+    """
     old, new = dict(_list_terms(*before)), dict(_list_terms(*after))
     if has_others:
         old, new = old | dict(_list_amounts(*before)), new | dict(_list_amounts(*after))
@@ -35,7 +37,7 @@ def _list_terms(version: str, plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _list_amounts(version: str, plan: Plan) -> Iterator[tuple[str, str]]:
-    """Yield the amounts of a plan in its other currencies, each behind the code."""
+    """Yield the amounts of a plan in its other currencies, with the code as a prefix."""
     for code, other in plan.others.items():
         for term, value in _list_terms(version, other):
             if term.rpartition(".")[2] in MONEY or ".prices." in term:
@@ -43,7 +45,7 @@ def _list_amounts(version: str, plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _flatten(path: str, value: object) -> Iterator[tuple[str, str]]:
-    """Yield each value below a path as text; units without an end are `unlimited`."""
+    """Yield each value below a path as text. Unlimited units are `unlimited`."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _flatten(f"{path}.{name}" if path else str(name), inner)

@@ -1,1 +1,1 @@
-"""Endpoints of requests of people about their data."""
+"""Endpoints of privacy requests."""

@@ -1,4 +1,4 @@
-"""The table of endpoints: requests of people about their data."""
+"""The table of endpoints: privacy requests."""
 
 from edgeproxy.collector.api.endpoint import CREATE, SUPPORT, Endpoint
 from edgeproxy.collector.api.field_types import ChangeQuery

@@ -1,4 +1,4 @@
-"""Requests of people about their data."""
+"""Privacy requests of people."""
 
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,7 +23,7 @@ class PrivacyRequestsQuery(Query):
 
 
 class PrivacyRequestHandlers(ChangeHandlers):
-    """Handlers of requests of people."""
+    """Handlers of privacy requests."""
 
     async def list_requests(self, call: Call[PrivacyRequestsQuery, Nothing]) -> web.Response:
         """List requests."""

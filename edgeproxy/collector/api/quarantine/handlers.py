@@ -1,4 +1,4 @@
-"""Batches that could not be read."""
+"""Unreadable batches."""
 
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -34,13 +34,13 @@ class QuarantineHandlers(Handlers):
         return problem(404, NOT_FOUND) if batch is None else answer(200, batch)
 
     async def fetch_body(self, call: Call[Query, Nothing]) -> web.Response:
-        """Send the body of a batch, uncompressed where that can be done, else as it came."""
+        """Send the body of a batch, uncompressed if possible, otherwise as received."""
         async with self._database.reading() as connection:
             body = await quarantine.find_body(connection, *parse_batch_path(call))
         return problem(404, NOT_FOUND) if body is None else web.Response(body=body, content_type=BYTES)
 
     async def replay_batch(self, call: Call[Query, Nothing]) -> web.Response:
-        """Count a batch after all, by its own body or by the one that is sent."""
+        """Count a batch after all, with its own body or with the body of the request."""
         edge, seq = parse_batch_path(call)
         body = await read_content(call)
 
@@ -70,7 +70,7 @@ class QuarantineHandlers(Handlers):
 
 
 def parse_batch_path(call: AnyCall) -> tuple[str, int]:
-    """Return the edge and the seq that a path names; raises ProblemError."""
+    """Return the edge and the seq in a path. Raises ProblemError."""
     edge, seq = call.path("edge"), call.path("seq")
     if not SEQ.fullmatch(seq) or int(seq) > NUMBER_MAX:
         raise ProblemError(400, f"{seq[:20]!r} is no seq, a whole number from 1")

@@ -1,4 +1,4 @@
-"""Quotas of customers, and the items that are allocated of them."""
+"""Quotas of customers and their allocated items."""
 
 from collections.abc import Mapping
 from operator import attrgetter
@@ -40,7 +40,7 @@ class QuotaHandlers(Handlers):
         self._resources.quotas.use(settings)
 
     async def list_quotas(self, call: Call[Query, Nothing]) -> web.Response:
-        """List the quotas of a customer, with what is used of them."""
+        """List the quotas of a customer with their use."""
         now = usage.edge_time()
         async with self._database.reading(whole=True) as connection:
             quotas = await customer_quotas.get_quotas(connection, call.path("customer"), self._settings)
@@ -52,7 +52,7 @@ class QuotaHandlers(Handlers):
         return answer(200, {"customer": quotas.customer, "quotas": responses})
 
     async def fetch_counts(self, call: Call[QuotaCountsQuery, Nothing]) -> web.Response:
-        """Send the counts of quotas that are nearly used up, once there are newer ones or the time is over."""
+        """Send the counts of nearly used-up quotas as soon as there are newer ones, or when the time is over."""
         newest, changes = await self._resources.quotas.behind(call.query.after, call.query.wait)
         return answer(200, {"newest": newest, "quotas": [{"seq": seq, **count._asdict()} for seq, count in changes]})
 
@@ -111,11 +111,11 @@ class QuotaHandlers(Handlers):
         return web.Response(status=204)
 
     async def _store_item(self, connection: AsyncConnection, customer: str, meter: str, item: str) -> str:
-        """Return an item as it is stored."""
+        """Return an item in its stored form."""
         return await allocations.hash_holding(connection, customer, meter, item) if is_hashing(self._settings) else item
 
     async def _get_quotas(self, connection: AsyncConnection, call: AnyCall) -> tuple[CustomerQuotas, str]:
-        """Return the quotas of the customer and the meter that a path names; raises ChangeRejectedError."""
+        """Return the quotas of the customer and the meter in a path. Raises ChangeRejectedError."""
         meter = self._settings.meters.get(name := call.path("meter"))
         if meter is None or meter.count != "holdings":
             raise ChangeRejectedError(404, "there is no such meter of holdings in the collector's configuration")
@@ -123,7 +123,7 @@ class QuotaHandlers(Handlers):
 
 
 def parse_item(call: AnyCall) -> str:
-    """Return the item that a path names; raises ChangeRejectedError."""
+    """Return the item in a path. Raises ChangeRejectedError."""
     item = call.path("item")
     if not ITEM.fullmatch(item):
         raise ChangeRejectedError(422, "the id of an item has 1 to 200 visible ASCII characters, and no /")
@@ -131,7 +131,7 @@ def parse_item(call: AnyCall) -> str:
 
 
 async def _read_allocation_request(request: web.Request) -> AllocateItemRequest:
-    """Return the body of an allocation, which may be empty; raises ChangeRejectedError and ProblemError."""
+    """Return the body of an allocation. It may be empty. Raises ChangeRejectedError and ProblemError."""
     body = await read_body(request, JSON_BYTES_MAX)
     try:
         fields = orjson.loads(body or b"{}")
@@ -141,14 +141,14 @@ async def _read_allocation_request(request: web.Request) -> AllocateItemRequest:
 
 
 def _to_held_quota(status: QuotaUsage, projected: QuotaProjection | None, meters: Mapping[str, Meter]) -> HeldQuota:
-    """Return a quota with its usage and the requests that it holds, as the API does."""
+    """Return a quota with its usage and the requests that it limits, in the API's form."""
     quota, meter = status.quota, meters.get(status.quota.meter)
     held = quota if meter is None else get_selection(quota, meter)
     return {**status.to_response(projected), "routes": list(held.routes), "scopes": list(held.scopes)}
 
 
 def allocation_to_response(allocation: AllocationRow) -> JsonObject:
-    """Return an allocation as the API shows it."""
+    """Return an allocation in the API's form."""
     return {
         "item": allocation.item,
         "taken_at": format_timestamp(allocation.taken_at),

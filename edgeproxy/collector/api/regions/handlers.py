@@ -1,4 +1,4 @@
-"""The best region for a client, by what clients have measured."""
+"""The best region for a client, from clients' measurements."""
 
 import ipaddress
 import time
@@ -20,14 +20,14 @@ from edgeproxy.regions.networks import get_network
 
 
 class RegionHandlers(Handlers):
-    """Handlers of regions. What clients have measured is in memory alone."""
+    """Handlers of regions. Measurements are only in memory."""
 
     def __init__(self, resources: Resources) -> None:
         self._latencies: Latencies | None = None
         super().__init__(resources)
 
     def apply_settings(self, settings: CollectorSettings) -> None:
-        """Choose between the regions of these settings; measurements stay unless the regions are others."""
+        """Choose between the regions of these settings. Measurements are kept unless the regions have changed."""
         names = None if settings.regions is None else settings.regions.names
         if names is None:
             self._latencies = None
@@ -41,7 +41,7 @@ class RegionHandlers(Handlers):
         return self._settings.regions, self._latencies
 
     async def ingest_reports(self, call: Call[Query, RegionReports]) -> web.Response:
-        """Count reports of clients, which a beacon has checked."""
+        """Count clients' reports that a beacon has checked."""
         _, latencies = self._get_regions()
         now = time.time()
         reports = [Report(one.network, one.voter, one.measured, one.country) for one in call.body.reports]
@@ -52,7 +52,7 @@ class RegionHandlers(Handlers):
         return answer(200, {"taken": counted})
 
     async def find_best_region(self, call: Call[BestRegionQuery, Nothing]) -> web.Response:
-        """Find the best region for a client, and the reason why it is."""
+        """Find the best region for a client, and the reason."""
         regions, latencies = self._get_regions()
         query = call.query
         network = None if query.address is None else parse_network(query.address)
@@ -71,7 +71,7 @@ class RegionHandlers(Handlers):
         return answer(200, {**response, "network": network}, {"Cache-Control": "private, max-age=60"})
 
     async def _get_preferences(self, name: str) -> Regions:
-        """Return the regions of a customer; one of the file wins over one of the database, as it does at edges."""
+        """Return a customer's regions. As at edges, customers in the file precede customers in the database."""
         customer = self._settings.customers.get(name)
         if customer is None:
             async with self._database.reading() as connection:
@@ -82,7 +82,7 @@ class RegionHandlers(Handlers):
 
 
 def parse_network(text: str) -> str:
-    """Return the network of an address, or of a network such as DNS servers are told of; raises ProblemError."""
+    """Return the network of an address, or of a network as DNS servers receive it. Raises ProblemError."""
     address = parse_ip(text.partition("/")[0])
     try:
         if address is None:

@@ -50,7 +50,7 @@ class RegionReportsResult(TypedDict):
 
 
 class BestRegionQuery(Query):
-    """The client's address or network; its country, where known; the customer, where it prefers regions."""
+    """The client's address or network, its country if known, and the customer if it prefers regions."""
 
     address: Short | None = None
     """The address of the client, or its network."""

@@ -30,11 +30,11 @@ from edgeproxy.collector.billing.rollout.gates import MARGIN_MIN
 from edgeproxy.config.collector.catalog import get_default_currency
 
 BUSINESS_SECONDS = 300.0
-"""Seconds for which a business report is shown as it is."""
+"""Seconds until a business report is computed again."""
 WEEK = timedelta(days=7)
 
 ReportKey: TypeAlias = tuple[CalendarMonth, str, str]
-"""The month of a business report, its currency, and that of customers who have chosen none."""
+"""The month of a business report, its currency, and the currency of customers without one."""
 
 
 class ReportHandlers(Handlers):
@@ -51,7 +51,7 @@ class ReportHandlers(Handlers):
     # ---- the books
 
     async def list_reconciliations(self, call: Call[ReconciliationQuery, Nothing]) -> web.Response:
-        """List reconciliations, both numbers of each row that differs, and advice about it."""
+        """List reconciliations, with both numbers of each discrepancy and advice about it."""
         get_billing(self._settings)
         async with self._database.reading(whole=True) as connection:
             reconciliations = await discrepancies.list_reconciliations(connection, call.query.kind, call.query.limit)
@@ -64,7 +64,7 @@ class ReportHandlers(Handlers):
             return answer(200, await shadow_log.fetch_report(connection, call.query.period, call.query.limit))
 
     async def fetch_accounting(self, call: Call[AccountingQuery, Nothing]) -> web.Response:
-        """Fetch the accounting journal of a day that is over, as JSON or CSV."""
+        """Fetch the accounting journal of a completed day, as JSON or CSV."""
         billing = get_billing(self._settings)
         try:
             day = date.fromisoformat(call.path("date"))
@@ -92,7 +92,7 @@ class ReportHandlers(Handlers):
     # ---- the business
 
     async def fetch_business_report(self, call: Call[BusinessReportQuery, Nothing]) -> web.Response:
-        """Report revenue, cost and margin of the days of a month, of its last week, and of the month itself."""
+        """Report revenue, cost and margin of the days of a month, of its last week, and of the whole month."""
         get_billing(self._settings)
         try:
             month = statements.parse_month(call.query.month or f"{business_report.date_of(int(time.time())):%Y-%m}")
@@ -113,7 +113,7 @@ class ReportHandlers(Handlers):
             scopes = {scope.currency: scope for scope in await list_scopes(connection, default)}
             scope = scopes.get(currency, CurrencyScope(currency, is_default=False, is_only=False))
             days = await business_report.fetch_days(connection, first, last, now, cogs, scope)
-        # The last seven days that are over.
+        # The last seven complete days.
         start = (last if last < today else today - timedelta(days=1)) - WEEK + timedelta(days=1)
         async with self._database.reading(whole=True) as connection:
             week = await business_report.fetch_week(connection, start, cogs, scope)
@@ -137,7 +137,7 @@ class ReportHandlers(Handlers):
 
 
 def day_to_response(day: DayReport) -> JsonObject:
-    """Return a day of a business report as the API shows it."""
+    """Return a day of a business report in the API's form."""
     return {
         "day": str(day.day),
         "usage": day.usage,
@@ -150,7 +150,7 @@ def day_to_response(day: DayReport) -> JsonObject:
 
 
 def month_to_response(month: MonthReport) -> JsonObject:
-    """Return the month of a business report as the API shows it."""
+    """Return the month of a business report in the API's form."""
     return {
         **{name: value for name, value in month._asdict().items() if name != "sales"},
         **month.sales._asdict(),

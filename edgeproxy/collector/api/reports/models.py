@@ -140,7 +140,7 @@ class RatingReport(TypedDict):
 
 
 class BusinessReportQuery(Query):
-    """The month of the report, such as 2027-03; by default the current one."""
+    """The month of the report, for example 2027-03; by default the current one."""
 
     month: Printed | None = None
     """The calendar month in UTC, such as 2027-03; by default this month."""

@@ -35,10 +35,10 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 
 class ResidencyHandlers(ChangeHandlers):
-    """Handlers of sums, and of moves at the residency that is left and at the other one."""
+    """Handlers of sums, and of moves at both residencies."""
 
     def apply_settings(self, settings: CollectorSettings) -> None:
-        """Ask the residencies of new settings."""
+        """Use the residencies of new settings."""
         super().apply_settings(settings)
         self._peers = PeerReader(settings.residencies)
         self._own: tuple[float, Aggregates] | None = None
@@ -62,7 +62,7 @@ class ResidencyHandlers(ChangeHandlers):
         return answer(200, {"residencies": [here, *others]})
 
     async def fetch_aggregates(self, call: Call[Query, Nothing]) -> web.Response:
-        """Fetch the sums of this residency, which is put on record."""
+        """Fetch the sums of this residency, with an audit entry."""
         _, own = await self._fetch_own(departure.get_residency(self._settings))
         async with self._database.writing() as connection:
             await audit.append_entry(connection, call.caller, AuditEntry("residency.aggregates", own["residency"]))
@@ -71,7 +71,7 @@ class ResidencyHandlers(ChangeHandlers):
         return response
 
     async def _fetch_own(self, residency: str) -> tuple[float, Aggregates]:
-        """Return the sums of this residency with the Unix second of which they are: computed once in FRESH_SECONDS."""
+        """Return the sums of this residency with their Unix second. They are computed once per FRESH_SECONDS."""
         async with self._own_lock:
             now = time.time()
             if self._own is None or not 0 <= now - self._own[0] < FRESH_SECONDS:
@@ -88,7 +88,7 @@ class ResidencyHandlers(ChangeHandlers):
             )
 
     async def preview_move(self, call: Call[DepartureQuery, Nothing]) -> web.Response:
-        """Show what a move would do."""
+        """Show the effects of a move."""
         query = call.query
         async with self._database.reading(whole=True) as connection:
             body = await departure.preview(
@@ -97,7 +97,7 @@ class ResidencyHandlers(ChangeHandlers):
         return answer(200, body)
 
     async def begin_move(self, call: Call[ChangeQuery, BeginMoveRequest]) -> web.Response:
-        """Begin a move, or go on with it."""
+        """Begin a move, or continue it."""
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             ref, body = call.path("customer"), call.body
@@ -109,7 +109,7 @@ class ResidencyHandlers(ChangeHandlers):
         return await self._change(call, make)
 
     async def fetch_document(self, call: Call[Query, Nothing]) -> web.Response:
-        """Fetch what goes with a customer."""
+        """Fetch the data that moves with a customer."""
         departure.get_residency(self._settings)
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, call.path("customer"))
@@ -147,7 +147,7 @@ class ResidencyHandlers(ChangeHandlers):
         return await self._change(call, make)
 
     async def withdraw_arrival(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
-        """Withdraw an arrival that is not complete."""
+        """Withdraw an incomplete arrival."""
         id_, is_missing = self._get_move(call.path("move")), False
 
         async def make(connection: AsyncConnection) -> ChangeResult:
@@ -157,12 +157,12 @@ class ResidencyHandlers(ChangeHandlers):
             return ChangeResult(200, withdrawn or {})
 
         response = await self._change(call, make)
-        if is_missing and response.status == 200:  # What was refused has not been recorded.
+        if is_missing and response.status == 200:  # A refused request has recorded nothing.
             return problem(404, "there is no such arrival, and none is taken any more")
         return response
 
     async def book_transfer(self, call: Call[ChangeQuery, ArrivingTransfer]) -> web.Response:
-        """Book credits that come from another residency."""
+        """Book credits from another residency."""
         id_ = self._get_move(call.path("move"))
         if bool(call.body.grants) == bool(call.body.overdraft):
             raise reject_field("grants", "is beside an overdraft, or there is neither")
@@ -175,7 +175,7 @@ class ResidencyHandlers(ChangeHandlers):
         return await self._change(call, make)
 
     def _get_move(self, written: str) -> str:
-        """Return the id of a move; raises ChangeRejectedError."""
+        """Return the id of a move. Raises ChangeRejectedError."""
         departure.get_residency(self._settings)
         if not is_id(written):
             raise reject_field("move", "is no id")

@@ -1,4 +1,4 @@
-"""What is sent and answered about moves of customers between residencies."""
+"""Requests and answers about moves of customers between residencies."""
 
 from typing import Annotated
 
@@ -20,7 +20,7 @@ Id = Annotated[str, Field(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]
 
 
 class DepartureQuery(Query):
-    """Where the customer would move."""
+    """The residency that the customer would move to."""
 
     residency: ResidencyName
     """The other residency."""

@@ -18,9 +18,9 @@ from edgeproxy.collector.billing.rollout.gates import Gate
 from edgeproxy.config.collector.catalog import get_default_currency
 
 GATES_SECONDS = 60.0
-"""Seconds for which the figures of gates are shown as they are; a step is held to those of its moment."""
+"""Seconds until figures of gates are computed again. A step always uses current figures."""
 WAIVERS_MAX = 20
-"""Times without charging that are shown."""
+"""Times without charging that are listed."""
 
 
 class RolloutHandlers(Handlers):
@@ -35,7 +35,7 @@ class RolloutHandlers(Handlers):
         await self._gates.end()
 
     async def fetch_rollout(self, _: Call[Query, Nothing]) -> web.Response:
-        """Fetch who is charged now, the gates of the next step and past stops."""
+        """Fetch the customers who are charged, the gates of the next step, and past stops."""
         billing = get_billing(self._settings)
         async with self._database.reading(whole=True) as connection:
             now = await charging.fetch_charging(connection, billing)
@@ -58,11 +58,11 @@ class RolloutHandlers(Handlers):
         )
 
     async def update_rollout(self, call: Call[Query, UpdateRolloutRequest]) -> web.Response:
-        """Charge more customers, fewer or none; a closed gate refuses a step up unless it is forced."""
+        """Charge more customers, fewer or none. A closed gate refuses a step up, unless it is forced."""
         billing, body = get_billing(self._settings), call.body
         version, why = 0, body.why
         step_gates: list[Gate] = []
-        if body.percent is not None:  # Before the transaction: it can take long, and batches would wait for it.
+        if body.percent is not None:  # Before the transaction, because it may take long and batches would wait for it.
             now, step_gates = await self._evaluate_gates(body.percent)
             version = now.version
             closed = [gate for gate in step_gates if not gate.is_open]
@@ -87,7 +87,7 @@ class RolloutHandlers(Handlers):
         return (await self._evaluate_gates(gates.PERCENT_MAX))[1]
 
     async def _evaluate_gates(self, percent: int) -> tuple[Charging, list[Gate]]:
-        """Return who is charged now, and the gates of a step to so many percent."""
+        """Return the customers who are charged, and the gates of a step to this percentage."""
         billing = get_billing(self._settings)
         async with self._database.reading(whole=True) as connection:
             now = await charging.fetch_charging(connection, billing)
@@ -97,7 +97,7 @@ class RolloutHandlers(Handlers):
 
 
 def rollout_to_response(now: Charging, step_gates: list[Gate]) -> dict[str, object]:
-    """Return who is charged, and the gates of a step, as the API shows them."""
+    """Return the customers who are charged, and the gates of a step, in the API's form."""
     return {
         "mode": now.mode,
         "percent": now.percent,

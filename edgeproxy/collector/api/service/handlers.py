@@ -1,4 +1,4 @@
-"""The collector itself: its health, its metrics and its description."""
+"""The collector itself: its health, metrics and API description."""
 
 import asyncio
 import time
@@ -26,26 +26,26 @@ from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.tokens import AdminToken
 
 FORWARDED_PREFIXES = ("x-forwarded-", "x-real-ip", "forwarded", "via", "origin")
-"""Prefixes, in lower case, of header fields that proxies and web pages in browsers send."""
+"""Lower-case prefixes of header fields sent by proxies, and by browsers for web pages."""
 READY_TIMEOUT_SECONDS = 2.0
-"""Seconds within which a healthy database answers."""
+"""Seconds for the answer of a healthy database."""
 
 
 class ServiceHandlers(Handlers):
     """Handlers of the collector itself."""
 
     def apply_settings(self, settings: CollectorSettings) -> None:
-        """Show the metrics to the tokens of these settings."""
+        """Expose the metrics to the tokens of these settings."""
         self._metric_tokens: bearer.Tokens[AdminToken] | None = None
         if settings.metrics.tokens:
             self._metric_tokens = bearer.Tokens(settings.metrics.tokens)
 
     async def check_health(self, _: Call[Query, Nothing]) -> web.Response:
-        """Answer as long as the process is alive."""
+        """Answer while the process is alive."""
         return web.Response(text="ok")
 
     async def check_readiness(self, _: Call[Query, Nothing]) -> web.Response:
-        """Answer 200 if batches can be taken now, else 503."""
+        """Answer 200 if batches can be accepted now, else 503."""
         why = self._find_fault()
         if why is None:
             try:
@@ -56,7 +56,7 @@ class ServiceHandlers(Handlers):
         return answer(503 if why else 200, {"ready": why is None, "reason": why})
 
     def _find_fault(self) -> str | None:
-        """Return the reason why no batches can be taken, as far as it is known without asking the database."""
+        """Return the reason why no batches can be accepted, as far as known without a query."""
         failure, keyring = self._resources.batches.find_failure(), self._resources.keyring
         if self._resources.unready or failure:
             return self._resources.unready or f"batches cannot be settled: {failure}"
@@ -67,7 +67,7 @@ class ServiceHandlers(Handlers):
         return answer(200, {"jobs": list(map(_job_to_response, self._resources.job_log.list_statuses()))})
 
     async def fetch_metrics(self, call: Call[Query, Nothing]) -> web.Response:
-        """Expose the metrics; those of money to holders of a token, or on this host where there are no tokens."""
+        """Expose the metrics. Metrics of money need a token or, without configured tokens, a request from this host."""
         if self._metric_tokens is not None:
             try:
                 self._metric_tokens.holder(call.request.headers.get("Authorization"), time.time())
@@ -79,7 +79,7 @@ class ServiceHandlers(Handlers):
                 edge_status = await edges.fetch_status(connection)
                 if self._settings.billing is not None:
                     billing = await billing_status.fetch_status(connection, self._settings.billing, time.time())
-        except Exception as error:  # Whatever it is, the rest is exposed.
+        except Exception as error:  # After any error the other metrics are still exposed.
             log.get_logger().warning("what edges are like is not known now", why=format_reason(error))
         tells_money = self._metric_tokens is not None or is_local(call.request)
         is_ready = edge_status is not None and self._find_fault() is None
@@ -91,25 +91,25 @@ class ServiceHandlers(Handlers):
         return web.Response(body=await call.request.app[DESCRIPTION].render(), content_type=JSON)
 
     async def fetch_reference(self, call: Call[Query, Nothing]) -> web.Response:
-        """Send the page about the endpoints that this listener serves."""
+        """Send the HTML reference of the endpoints that this listener serves."""
         body = await call.request.app[REFERENCE].render()
         headers = {"Content-Security-Policy": POLICY, "X-Frame-Options": "DENY"}
         return web.Response(body=body, content_type=HTML, charset="utf-8", headers=headers)
 
 
 class Description:
-    """A text about the endpoints of a listener, which `build` returns."""
+    """A text about the endpoints of a listener, built by `build` on the first request."""
 
     def __init__(self, build: Callable[[], bytes]) -> None:
         self._build = build
         self._built: asyncio.Future[bytes] | None = None
-        """Building takes a third of a second of CPU, and most collectors are never asked for it."""
+        """Building takes a third of a second of CPU, and most collectors never need it."""
 
     async def render(self) -> bytes:
-        """Return the description, which is built once."""
+        """Return the text. It is built once."""
         if self._built is None:
             self._built = run_in_thread("describe the endpoints", self._build)
-        # The first request may be gone before it is built, and the others still wait.
+        # Shielded, because the first request may be cancelled while others wait.
         return await asyncio.shield(self._built)
 
 
@@ -120,7 +120,7 @@ REFERENCE = web.AppKey("reference", Description)
 
 
 def is_local(request: web.Request) -> bool:
-    """Return whether a program of this host asks for itself: no proxy for somebody else, no browser for a page."""
+    """Return True if a program on this host sent the request directly, neither through a proxy nor from a web page."""
     is_forwarded = any(name.lower().startswith(FORWARDED_PREFIXES) for name in request.headers)
     host = (request.host or "").rpartition("@")[2]
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]

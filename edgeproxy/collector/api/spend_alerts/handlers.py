@@ -34,7 +34,7 @@ class SpendAlertHandlers(CustomerBillingHandlers):
     async def put_spend_alerts(self, call: Call[CustomerChangeQuery, SpendAlertsRequest]) -> web.Response:
         """Replace the spend alerts of a customer."""
         customer = self._get_customer(call.holder, call.query)
-        # Before the change: what a period has cost may take long to read, and meanwhile nobody else could write.
+        # Before the change: reading the period's cost may take long, and would block other writers.
         async with self._database.reading(whole=True) as reading:
             row = await customers.get_row(reading, customer)
             response = await self._build_response(reading, row)

@@ -1,4 +1,4 @@
-"""Tokens of the API, beside those of the collector's file."""
+"""Tokens of the API, in addition to those in the collector's file."""
 
 import time
 
@@ -26,7 +26,7 @@ class TokenHandlers(ChangeHandlers):
     """Handlers of tokens."""
 
     async def list_tokens(self, _: Call[Query, Nothing]) -> web.Response:
-        """List all tokens: those of the file, then those that were created here."""
+        """List all tokens: first those in the file, then those created here."""
         async with self._database.reading() as connection:
             created = await tokens.list_tokens(connection)
         return answer(200, {"tokens": [*map(file_token_to_response, self._settings.tokens), *created]})
@@ -41,7 +41,7 @@ class TokenHandlers(ChangeHandlers):
             return answer(200, await tokens.get_token(connection, name))
 
     async def create_token(self, call: Call[ChangeQuery, CreateTokenRequest]) -> web.Response:
-        """Create a token; its secret is in this answer alone."""
+        """Create a token. Only this answer has its secret."""
         require_token_consent(call.holder, call.body.role)
 
         async def make(connection: AsyncConnection) -> ChangeResult:
@@ -72,13 +72,13 @@ class TokenHandlers(ChangeHandlers):
 
 
 def require_token_consent(holder: Holder, role: str | None) -> None:
-    """Raise DeniedError where a secret is for a role of people, and the holder may not do what is sensitive."""
+    """Raise DeniedError if a secret is for a role of people, and the holder may not do sensitive operations."""
     if role in SENSITIVE_ROLES:
         auth.require_consent(holder, f"make a token of the role {role}", time.time())
 
 
 def file_token_to_response(token: Token) -> TokenResponse:
-    """Return a token of the collector's file as the API shows it."""
+    """Return a token from the collector's file in the API's form."""
     return {
         "name": token.label,
         "role": token.role,

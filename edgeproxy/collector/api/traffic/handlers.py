@@ -1,4 +1,4 @@
-"""Traffic that edges report, and what it was."""
+"""Traffic reports from edges, and reports about traffic."""
 
 import time
 from collections import defaultdict
@@ -32,7 +32,7 @@ from edgeproxy.wire.batch import NAME
 from edgeproxy.wire.traffic_report import AGE_SECONDS_MAX, MINUTE_SECONDS, TrafficCounts, sum_counts
 
 CLOCK_SECONDS = 120
-"""Seconds by which the clock of an edge may be ahead."""
+"""Seconds that an edge's clock may be ahead."""
 
 
 class TrafficHandlers(Handlers):
@@ -50,7 +50,7 @@ class TrafficHandlers(Handlers):
         return answer(200, {"recorded": is_new})
 
     async def ingest_limit_usage(self, call: Call[Query, LimitUsageBody]) -> web.Response:
-        """Record what watched customers use at an edge; of others nothing is recorded, whomever the edge names."""
+        """Record the use of limits at an edge, but only for watched customers."""
         region, usage, now = call.body.region, call.body.to_usage(), int(time.time())
         edge = read_edge(call, region)
         with answering_rejections(edge):
@@ -67,7 +67,7 @@ class TrafficHandlers(Handlers):
     async def report_traffic(self, call: Call[TrafficQueryParameters, Nothing]) -> web.Response:
         """Report the traffic of a time."""
         parameters, now = call.query, time.time()
-        # Reports of a minute come within seconds of its end.
+        # Reports of a minute arrive within seconds after its end.
         last = int(now - 10) // MINUTE_SECONDS * MINUTE_SECONDS
         until = last if parameters.until is None else parse_time("to", parameters.until)
         since = until - 3600 if parameters.since is None else parse_time("from", parameters.since)
@@ -129,7 +129,7 @@ class TrafficHandlers(Handlers):
 
 
 def read_edge(call: AnyCall, region: str) -> str:
-    """Return the edge that a report is from. Raises ProblemError, and DeniedError unless the token may send it."""
+    """Return the edge of a report. Raises ProblemError, and DeniedError unless the token may send it."""
     edge = call.request.headers.get("Edge-Id", "")
     if not NAME.fullmatch(edge):
         raise ProblemError(422, "the field Edge-Id is missing, or names no edge")
@@ -141,7 +141,7 @@ def read_edge(call: AnyCall, region: str) -> str:
 
 @contextmanager
 def answering_rejections(edge: str) -> Iterator[None]:
-    """Answer 409 for an edge that nobody knows yet, and 403 for one that is bound to somebody else."""
+    """Answer 409 for an unknown edge, and 403 for an edge that is bound to another token."""
     try:
         yield
     except reports.UnknownEdgeError:

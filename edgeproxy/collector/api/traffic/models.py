@@ -44,7 +44,7 @@ class TrafficCountsBody(BaseModel):
     """The requests by how long they took: each bucket's own number."""
 
     def to_counts(self) -> TrafficCounts:
-        """Return them as counts."""
+        """Return the numbers as counts."""
         return TrafficCounts(
             self.requests, self.rate_limited, self.client_errors, self.server_errors, tuple(self.buckets)
         )
@@ -89,7 +89,7 @@ class TrafficReportBody(BaseModel):
     """The number of errors of customers in further groups."""
 
     def to_report(self) -> TrafficReport:
-        """Return it as a report."""
+        """Return the body as a report."""
         routes = {one.route: one.to_counts() for one in self.routes}
         errors = {ErrorGroup(one.customer, one.route, one.status, one.by): one.requests for one in self.errors}
         return TrafficReport(self.minute, self.region, self.total.to_counts(), routes, errors, self.unnamed)
@@ -134,7 +134,7 @@ class LimitUsageBody(BaseModel):
     """The customers whom the answer before named, as far as the edge knows them."""
 
     def to_usage(self) -> dict[str, list[LimitUsage]]:
-        """Return what is used, by customer."""
+        """Return the used limits by customer."""
         return {one.customer: [LimitUsage(**limit.model_dump()) for limit in one.limits] for one in self.usage}
 
 
@@ -244,11 +244,11 @@ TrafficResponse = TypedDict(
 )
 
 HOURS_MAX = 7 * 24
-"""Hours of which errors of a customer are reported at most."""
+"""Most hours of a customer's errors in a report."""
 
 
 class CustomerErrorsQuery(Query):
-    """The number of hours of which errors are reported."""
+    """The number of hours of a customer's errors."""
 
     hours: Annotated[int, BeforeValidator(Whole(1, HOURS_MAX)), in_query(1, HOURS_MAX)] = 24
     """The number of hours until now of which errors are reported."""

@@ -1,7 +1,7 @@
-"""Usage as CSV (RFC 4180), row by row as the database finds them.
+"""Usage as CSV (RFC 4180), streamed row by row from the database.
 
-Who reads slowly holds a connection to the database, and on SQLite the log of what was written since. So there are few
-at once, and each has its time.
+A slow reader occupies a database connection and, on SQLite, keeps the write-ahead log growing. So few exports run
+concurrently, and each has a time limit.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from edgeproxy.collector.ledger.queries import LedgerQuery, stream_usage
 
 TYPE = "text/csv"
 EXPORTS_AT_ONCE = 2
-"""Exports: fewer than there are connections for reading."""
+"""Concurrent exports: fewer than connections for reading."""
 WRITE_SECONDS_MAX = 30.0
-"""Seconds within which a piece must have been taken."""
+"""Seconds that a client may take to receive a piece."""
 EXPORT_SECONDS_MAX = 600.0
 """Seconds that an export may take."""
 HEADERS = {
@@ -36,7 +36,7 @@ class TooManyExportsError(Exception):
 
 
 class CsvExporter:
-    """The CSV exports that are under way."""
+    """The running CSV exports."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -45,10 +45,10 @@ class CsvExporter:
     async def send(
         self, request: web.Request, question: LedgerQuery, readers: Readers = NOBODY, customer: str | None = None
     ) -> web.StreamResponse:
-        """Answer with all rows of a question, with the names that `readers` may see; raises InvalidQueryError and
-        TooManyExportsError before anything is sent: a `customer` who asks has one export at a time.
+        """Answer with all rows of a query, with the names that `readers` may see.
 
-        Where it cannot be brought to its end the connection is cut off within the body, so that nobody takes a part for
+        Raises InvalidQueryError and TooManyExportsError before anything is sent. A `customer` may run one export at a
+        time. If an export fails midway, the connection is closed within the body, so that a part is not mistaken for
         the whole.
         """
         is_own_under_way = customer is not None and customer in self._under_way
@@ -89,7 +89,7 @@ class CsvExporter:
 
 
 def render_page(request: web.Request, question: LedgerQuery, usage: Mapping[str, Any]) -> web.Response:
-    """Return a page (`queries.usage`) as CSV; a Link field names the next one (RFC 8288)."""
+    """Return a page (`queries.usage`) as CSV. A Link field names the next page (RFC 8288)."""
     body = b"".join([format_record((*question.by, "value")), *(format_record(row.values()) for row in usage["rows"])])
     response = web.Response(body=body, headers=HEADERS)
     if "next" in usage:
@@ -98,18 +98,18 @@ def render_page(request: web.Request, question: LedgerQuery, usage: Mapping[str,
 
 
 def format_record(fields: Iterable[str | int]) -> bytes:
-    """Return a record of CSV."""
+    """Return a CSV record."""
     return (",".join(map(format_field, map(str, fields))) + "\r\n").encode()
 
 
 def format_field(value: str) -> str:
-    """Return a field of CSV that no spreadsheet takes for a formula, also one whose separator is a semicolon."""
+    """Return a CSV field that no spreadsheet treats as a formula, including spreadsheets that split at semicolons."""
     value = escape_formula(value)
     return '"' + value.replace('"', '""') + '"' if any(odd in value for odd in ',;"\r\n') else value
 
 
 def accepts_csv(request: web.Request) -> bool:
-    """Return whether an answer is to be CSV: by `format`, or else by Accept (RFC 9110 section 12.5.1)."""
+    """Return True if the answer should be CSV, by `format` or else by Accept (RFC 9110 section 12.5.1)."""
     format_ = request.query.get("format")
     if format_ is not None:
         return format_ == "csv"
@@ -118,7 +118,7 @@ def accepts_csv(request: web.Request) -> bool:
 
 
 def _parse_media_range(written: str) -> tuple[str, float]:
-    """Return a media type of Accept, and its weight."""
+    """Return a media type of Accept with its weight."""
     name, *parameters = (part.strip().lower() for part in written.split(";"))
     for parameter in parameters:
         if parameter.startswith("q="):

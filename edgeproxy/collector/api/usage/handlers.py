@@ -50,9 +50,9 @@ from edgeproxy.config.limits import Limit
 from edgeproxy.config.meters import MEASURES, AggregateName
 
 READINGS_AT_ONCE = 2
-"""Readings of usage that a customer has at a time: half of the connections for reading."""
+"""Concurrent reads of usage per customer: half of the connections for reading."""
 REFUSALS_SECONDS = 60.0
-"""Seconds for which a report of refusals is shown as it is."""
+"""Seconds until a report of refusals is computed again."""
 
 
 class UsageHandlers(Handlers):
@@ -77,7 +77,7 @@ class UsageHandlers(Handlers):
         await self._refusals.end()
 
     async def report_usage(self, call: Call[UsageQuery, Nothing]) -> web.StreamResponse:
-        """Report usage as JSON page by page, or as CSV: all rows at once unless `limit` or `cursor` ask for a page."""
+        """Report usage as JSON in pages, or as CSV: all rows unless `limit` or `cursor` select a page."""
         async with self._turns.take(call.holder.customer):
             return await self._report_usage(call)
 
@@ -124,7 +124,7 @@ class UsageHandlers(Handlers):
     async def _compute_value(
         self, connection: AsyncConnection, query: LedgerQuery, meter: str, group: str | None
     ) -> JsonObject:
-        """Return what usage of a meter costs, with the amounts of each value of the field `group`."""
+        """Return the cost of a meter's usage, with the amounts by value of the field `group`."""
         customer = str(query.customer)
         used = await queries.fetch_usage(connection, query)
         span = Span(query.since, query.until)
@@ -170,7 +170,7 @@ class UsageHandlers(Handlers):
         return query
 
     async def _find_person(self, customer: str, where: str) -> str:
-        """Return the filter of a query with the pseudonym of the person whom it names."""
+        """Return a query's filter with the pseudonym of the named person."""
         name, _, value = where.partition(":")
         if name not in self._people:
             return where
@@ -179,7 +179,7 @@ class UsageHandlers(Handlers):
         return where if pseudonym is None else f"{name}:{pseudonym}"
 
     async def _find_usage_start(self, customer: str) -> int | None:
-        """Return the Unix second from which on the upcoming invoice of a customer has usage; None without one."""
+        """Return the Unix second when usage on a customer's upcoming invoice begins, or None without an invoice."""
         if self._settings.billing is None:
             return None
         try:
@@ -189,7 +189,7 @@ class UsageHandlers(Handlers):
             return None
 
     async def _find_detail_seconds(self, customer: str) -> float | None:
-        """Return the seconds for which a customer sees its usage in detail; None: for ever."""
+        """Return how far back a customer sees detailed usage, in seconds; None: without limit."""
         async with self._database.reading() as connection:
             tier = await customers.find_tier(connection, customer)
         settings = self._settings
@@ -200,7 +200,7 @@ class UsageHandlers(Handlers):
     # ---- limits and refusals
 
     async def report_limits(self, call: Call[CustomerLimitsQuery, Nothing]) -> web.Response:
-        """Report the limits of a customer, what is used of them, and what they refused."""
+        """Report the limits of a customer with their use and refusals."""
         until, settings = int(time.time()), self._settings
         counted = [name for name, meter in settings.meters.items() if meter.count == "requests"]
         refused = [name for name, meter in settings.meters.items() if MEASURES[meter.count].is_of_refusals]
@@ -212,7 +212,7 @@ class UsageHandlers(Handlers):
             if refused:
                 since = until - call.query.hours * 3600
                 groups = await customer_limits.fetch_refusal_groups(connection, name, refused, since, until)
-        # Limits on trial are no matter of customers.
+        # Customers do not see limits on trial.
         modes = ("enforce", "shadow") if call.holder.customer is None else ("enforce",)
         trials = {limit.name for limit in allowance.limits if limit.mode not in modes}
         uses = [
@@ -241,7 +241,7 @@ class UsageHandlers(Handlers):
         )
 
     async def _fetch_live(self, customer: str, now: int, modes: Collection[str], holder: Holder) -> list[LiveEdge]:
-        """Return what a customer uses of its limits at each edge now, and have edges report it for another minute."""
+        """Return a customer's current use of its limits at each edge, and have edges report it for another minute."""
         is_operator = holder.customer is None
         async with self._database.reading() as connection:
             is_watched = await limit_usage.is_watched(connection, customer, now, is_operator)
@@ -285,7 +285,7 @@ class UsageHandlers(Handlers):
 
 
 def to_rate_use(limit: Limit, use: customer_limits.LimitUse) -> RateUse:
-    """Return a rate with what is used of it as the API shows it."""
+    """Return a rate and its use in the API's form."""
     return {
         "limit": limit.name,
         "scope": limit.scope,

@@ -15,12 +15,12 @@ from edgeproxy.wire.batch import ROUTE_CHARACTERS_MAX
 A_SUBJECT = {"type": "string", "pattern": f"^[ -~]{{1,{ROUTE_CHARACTERS_MAX}}}$"}
 
 VALUE_FIELDS = ("route", "region", "model")
-"""What the value of usage can be asked for by; a dimension is an example of others."""
+"""Fields for grouping the value of usage. A dimension is an example of others."""
 A_FILTER = f"^({'|'.join(FILTERS)}):[ -~]{{1,{ROUTE_CHARACTERS_MAX}}}$"
 
 
 class UsageSpanQuery(Query):
-    """The usage that is asked for; `collector/ledger/queries.py` reads it."""
+    """The requested usage. `collector/ledger/queries.py` reads it."""
 
     customer: Annotated[str, WithJsonSchema(A_SUBJECT)] | None = None
     """Only usage of this customer, by name. A customer's own token sees its own alone."""
@@ -38,7 +38,7 @@ class UsageSpanQuery(Query):
 
 
 class UsageQuery(UsageSpanQuery):
-    """The usage that is asked for, and its groups; `collector/ledger/queries.py` reads it."""
+    """The requested usage and its groups. `collector/ledger/queries.py` reads it."""
 
     by: Annotated[str, WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(FIELDS)})?$"})] | None = None
     """The fields to group by, separated by commas: minute, hour, day, customer, meter, route, region or a dimension
@@ -52,7 +52,7 @@ class UsageQuery(UsageSpanQuery):
 
 
 class UsageValueQuery(UsageSpanQuery):
-    """The usage whose value is asked for: of one customer and one meter."""
+    """The usage of one customer and one meter whose value is requested."""
 
     meter: Annotated[str, WithJsonSchema(A_SUBJECT)]
     """The meter."""
@@ -183,7 +183,7 @@ class RefusalReportResponse(TypedDict):
 
 
 class CustomerLimitsQuery(Query):
-    """The number of hours of which refusals are reported."""
+    """The number of hours of refusals."""
 
     hours: Annotated[int, BeforeValidator(Whole(1, HOURS_MAX)), in_query(1, HOURS_MAX)] = 24
     """The number of hours until now of which refusals are reported."""

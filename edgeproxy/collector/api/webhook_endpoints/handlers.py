@@ -18,7 +18,7 @@ class WebhookEndpointHandlers(ChangeHandlers):
     """Handlers of endpoints of customers' webhooks, and of messages to them."""
 
     def _get_webhooks(self) -> Webhooks:
-        """Return the configuration of webhooks; raises ProblemError where there is none."""
+        """Return the configuration of webhooks. Raises ProblemError if there is none."""
         if self._settings.webhooks is None:
             raise ProblemError(404, "customers have no webhooks here: there is no webhooks in the collector's file")
         return self._settings.webhooks

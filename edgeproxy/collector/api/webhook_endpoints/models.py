@@ -14,7 +14,7 @@ MESSAGES_MAX = 100
 
 
 def read_message_cursor(value: object) -> str:
-    """Read where a page ends: the id of a message."""
+    """Read the end of the previous page: the id of a message."""
     if not re.fullmatch(MESSAGE_PATTERN, str(value)):
         raise value_error("is none that was given here as next", "send next of the page before")
     return str(value)

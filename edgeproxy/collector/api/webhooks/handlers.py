@@ -27,7 +27,7 @@ from edgeproxy.collector.database.group_commit import GroupCommit
 from edgeproxy.config.collector.settings import CollectorSettings
 
 TRANSACTION_EVENTS_MAX = 100
-"""Events that one transaction stores."""
+"""Most events that one transaction stores."""
 
 
 class WebhookHandlers(Handlers):
@@ -44,18 +44,18 @@ class WebhookHandlers(Handlers):
         self._committing: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
-        """Store what is waiting, and stop."""
+        """Store waiting events and stop."""
         self._commits.end()
         if self._committing is not None:
             await self._committing
 
     def apply_settings(self, settings: CollectorSettings) -> None:
-        """Verify events by the secrets of these settings; raises StripeConfigurationError."""
+        """Verify events with the secrets of these settings. Raises StripeConfigurationError."""
         self._secrets = () if settings.billing is None else read_webhook_secrets(settings.billing.stripe)
         self._payloads = ColumnCipher(self._secrets)
 
     async def receive_event(self, call: Call[Query, Nothing]) -> web.Response:
-        """Take an event: it is on disk before it is acknowledged."""
+        """Accept an event. It is on disk before it is acknowledged."""
         get_billing(self._settings)
         if not self._secrets:
             raise ProblemError(404, "no webhook secret is configured, so no event can be verified")
@@ -76,7 +76,7 @@ class WebhookHandlers(Handlers):
         return answer(200, {"received": event.id})
 
     async def _store_events(self, events: Sequence[ReceivedEvent]) -> list[None]:
-        """Store events in one transaction; storing them twice does no harm."""
+        """Store events in one transaction. Storing an event twice is harmless."""
         now = now_ms()
         rows = receiver.build_rows(events, self._payloads, live=get_billing(self._settings).stripe.live, now=now)
         async with self._database.writing() as connection:

@@ -23,15 +23,15 @@ class AdmissionNotes(NamedTuple):
 
 
 Admission = tuple[bool, Policy | None, int, AdmissionNotes | None]
-"""(whether the request is refused, the policy closest to refusal, what that has left, further results)."""
+"""True if the request is refused, the policy closest to refusal, the rest of that policy, and further results."""
 
 
 def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Admission:
     """Decide synchronously at edge time `now` whether a request passes, and charge it.
 
-    `shut` are policies as of `find_blocking_gate`, only where credits pay. The policy in the result is the first of
-    those with least left, None without rates, with what it has left after this request; where the request is refused,
-    what it has now. Never negative.
+    `shut` are policies as of `find_blocking_gate`, given only if credits pay. The policy in the result is the first one
+    with the least left, or None without rates. Its rest is the amount left after this request, or left now if the
+    request is refused. It is never negative.
     """
     shown = None
     least = has = 0
@@ -51,7 +51,7 @@ def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Adm
         if shown is None or after < least:
             shown, least, has = policy, after, left
     for policy in limit_set.other_rates.reported:
-        # What it will be charged is not known yet: it passes while anything is left.
+        # The later charge is not known yet, so the request passes while anything is left.
         left = policy.left(now)
         if left < 1:
             return True, policy, max(0, left), None
@@ -101,11 +101,11 @@ def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Adm
 
 
 def admit_fast(limit_set: LimitSet, now: float) -> Admission | None:
-    """Decide at edge time `now` on a request whose gates are open, and charge it; return None, charging nothing, for
-    others.
+    """Decide at edge time `now` on a request whose gates are open, and charge it. For others return None and charge
+    nothing.
 
-    Most requests are decided here. It does what `find_blocking_gate`, `admit` and `notify_hosts` do, and needs a set
-    that is `simple`.
+    Most requests are decided here. It does the work of `find_blocking_gate`, `admit` and `notify_hosts`, and needs a
+    set that is `simple`.
     """
     shown = None
     least = 0
@@ -132,10 +132,10 @@ def admit_fast(limit_set: LimitSet, now: float) -> Admission | None:
 
 
 def find_blocking_gate(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, Gate] | None:
-    """Find the first gate at which a request that has room everywhere must ask, or is to be refused.
+    """Find the first gate where a request that every limit has room for must ask, or is refused.
 
-    `shut` are policies whose gates were asked in vain, which count as full. The gate of credits is the last, and only
-    for requests that credits pay for. A rate that is charged later refuses only while the hub is away.
+    `shut` are policies whose gates were asked in vain; they count as full. The gate of credits comes last, and only for
+    requests that credits pay for. A rate that is charged later refuses only while the hub is away.
     """
     for policy, gate in limit_set.sharing.gates:
         left = policy.left(now)
@@ -150,7 +150,7 @@ def find_blocking_gate(limit_set: LimitSet, now: float, shut: tuple[Policy, ...]
             return _find_withholding_gate(limit_set, now) if limit_set.sharing.reporting_gates else None
     short = list_exhausted(limit_set, now, shut)
     if short and not can_credits_cover(limit_set, now, short):
-        return None  # Claims are of no use to who is refused by something else.
+        return None  # Claims are useless to a request that another limit refuses.
     for policy, gate in limit_set.sharing.gates:
         if policy not in short and gate.must_ask(now, policy.cost, policy.left(now)):
             return policy, gate
@@ -161,7 +161,7 @@ def find_blocking_gate(limit_set: LimitSet, now: float, shut: tuple[Policy, ...]
 
 
 def _find_withholding_gate(limit_set: LimitSet, now: float) -> tuple[Policy, Gate] | None:
-    """Find the first of the rates that are charged later of which this host may pass nothing now."""
+    """Find the gate of the first rate charged later that gives this host nothing now."""
     for policy in _list_later(limit_set):
         left = policy.left(now)
         if left >= 1 and limit_set.sharing.reporting_gates[policy].is_withheld(now, left):
@@ -175,14 +175,12 @@ def _list_later(limit_set: LimitSet) -> tuple[Policy, ...]:
 
 
 def list_exhausted(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, ...]:
-    """Return the rates that have no room for a request, including those that are `shut`."""
+    """Return the rates without room for a request, including those in `shut`."""
     return tuple([policy for policy in limit_set.policies if policy in shut or policy.left(now) < policy.cost])
 
 
 def can_credits_cover(limit_set: LimitSet, now: float, short: tuple[Policy, ...]) -> bool:
-    """Return whether credits pay where these policies have no room: all belong to the plan, and there are enough
-    credits.
-    """
+    """Return whether credits pay for these policies without room: all belong to the plan, and the credits suffice."""
     credits = limit_set.credits
     if credits is None or credits.left(now) < credits.cost:
         return False
@@ -191,7 +189,7 @@ def can_credits_cover(limit_set: LimitSet, now: float, short: tuple[Policy, ...]
 
 
 def notify_hosts(limit_set: LimitSet, now: float, refused: bool, notes: AdmissionNotes | None = None) -> None:
-    """After `admit`, report to other hosts what was charged, or why nothing was."""
+    """Report to other hosts after `admit`: the charges, or the reason of a refusal."""
     if refused:
         _notify_of_refusal(limit_set, now)
         return
@@ -206,7 +204,7 @@ def notify_hosts(limit_set: LimitSet, now: float, refused: bool, notes: Admissio
 
 
 def _notify_reporting_gates(limit_set: LimitSet, now: float, notes: AdmissionNotes) -> tuple[tuple[Policy, Gate], ...]:
-    """Report to the gates of other rates; return the gates of those that were charged."""
+    """Report to the gates of other rates. Return the gates of the charged policies."""
     if limit_set.sharing.reporting_gates:
         for policy in limit_set.other_rates.shadows:
             if policy not in notes.shadows:
@@ -253,10 +251,10 @@ def _acquire_slots(slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...
 
 
 def charge_reported_costs(limit_set: LimitSet, now: float, costs: Sequence[int | None]) -> dict[Policy, int]:
-    """Charge the costs that the upstream reports, whatever is left; return what each policy then has left.
+    """Charge the costs that the upstream reports, whatever is left. Return the rest of each policy.
 
-    `costs` are those of `reported`, then of `spending` and of `trials`; None where the answer has none. A trial
-    without anything left is not charged, as it would not have passed the request.
+    `costs` belong to `reported`, then `spending`, then `trials`; None if the answer has none. A trial with nothing left
+    is not charged, because it would not have passed the request.
     """
     left, other = {}, limit_set.other_rates
     for policy, reported_cost in zip((*other.reported, *other.spending, *other.trials), costs, strict=True):
@@ -276,8 +274,8 @@ def charge_reported_costs(limit_set: LimitSet, now: float, costs: Sequence[int |
 def can_afford(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
     """Return whether credits suffice to pass while the edge sheds load.
 
-    Where a plan has limits, credits pay for requests beyond these and for nothing else. An edge that sheds load lets no
-    request wait: where the hub must be asked first there are no credits. `alone`: the hub cannot be asked.
+    If a plan has limits, credits pay only for requests beyond these. An edge that sheds load lets no request wait, so
+    credits that need a question to the hub do not count. `alone`: the hub cannot be asked.
     """
     credits = limit_set.credits
     if credits is None or limit_set.plan_policies or credits.left(now) < credits.cost:
@@ -290,7 +288,7 @@ def can_afford(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
 
 
 def spend_credits(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
-    """Spend credits on passing while the edge sheds load; return False, spending none, where they do not suffice."""
+    """Spend credits to pass while the edge sheds load. Return False, spending none, if they do not suffice."""
     credits = limit_set.credits
     if credits is None or not can_afford(limit_set, now, alone=alone):
         return False

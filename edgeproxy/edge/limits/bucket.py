@@ -1,9 +1,8 @@
-"""Buckets: `token_bucket`, which smooths what a window would pass at once, and `hybrid`, which is both.
+"""Buckets: `token_bucket`, which smooths the bursts that a window allows, and `hybrid`, which combines both.
 
 A bucket of depth B that refills r a second admits at most B + r t in any t seconds, and refuses nothing that fits. It
-is stored as a leaky bucket: what is missing of the depth drains at r (Turner, "New directions in communications", 1986;
-the same as GCRA of ITU-T I.371). N workers that decide at the same moment may exceed it by 2 (N − 1), as they may a
-window.
+is stored as a leaky bucket: the amount missing from the depth drains at r (Turner, "New directions in communications",
+1986; equal to GCRA of ITU-T I.371). N workers that decide at once may exceed it by 2 (N − 1), as with a window.
 """
 
 from math import ceil, floor
@@ -13,7 +12,7 @@ from edgeproxy.edge.limits.policy import RuleTerms
 from edgeproxy.edge.limits.window import HUB_RETRY_SECONDS, SlidingWindow
 
 ROUNDING_TOKENS = 2.0**-10
-"""Tokens by which a bucket is deeper, to make up for rounded levels: what fits exactly must fit."""
+"""Extra tokens of depth that make up for rounded levels: an exact fit must fit."""
 ROUNDING_PER_TOKEN = 2.0**-22
 """Further tokens for each token of a level: a few times one rounding of it."""
 
@@ -38,14 +37,14 @@ class TokenBucket(SlidingWindow):
         return self.depth
 
     def left(self, now: float) -> int:
-        """Return what may still be charged at edge time `now` (seconds)."""
+        """Return how much may still be charged at edge time `now` (seconds)."""
         counts = self._counts
         if not counts.since <= now < counts.until or counts.words[counts.sync_at] != counts.sync:
             counts.refresh(now)
         return self._fits(now) if counts.share > 1 else floor(self._room - counts.level_now(now, self.rate))
 
     def _fits(self, now: float) -> int:
-        """Return what fits into the bucket, of which this process has its share only. Call it after a refresh."""
+        """Return how much fits into this process's share of the bucket. Call it after a refresh."""
         share = self._counts.share
         return floor(compute_room(max(1, self.depth // share)) - self._counts.level_now(now, self.rate / share))
 
@@ -55,7 +54,7 @@ class TokenBucket(SlidingWindow):
         self._counts.pour(cost)
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Return the whole seconds until `cost` passes if no other request comes; 0 where it passes now."""
+        """Return the whole seconds until `cost` passes if no other request comes; 0 if it passes now."""
         return 0 if self.left(now) >= cost else self.seconds_until_drained(cost)
 
     def seconds_until_drained(self, cost: int) -> int:
@@ -65,9 +64,9 @@ class TokenBucket(SlidingWindow):
             return HUB_RETRY_SECONDS
         depth = max(1, self.depth // counts.share)
         too_much = counts.level + min(0, cost - depth)
-        # Another worker may know the level of a debt with its rounding, which is more than is made up for.
+        # Another worker may read the level of a debt with its rounding, which exceeds the extra tokens.
         rounded = max(0.0, counts.level * ROUNDING_PER_TOKEN - compute_room(depth) + depth)
-        # A little less, which is made up for, so that a float's last bit makes nobody wait for a second more.
+        # A little less, which the extra tokens cover, so that a float's last bit does not cost another second.
         return max(1, ceil((too_much + rounded - ROUNDING_TOKENS / 4) / counts.rate * counts.parts))
 
     def _reset(self, now: float) -> int:
@@ -76,7 +75,7 @@ class TokenBucket(SlidingWindow):
 
     def tail(self, now: float) -> bytes:
         """Return the end of the RateLimit lines, after the number. Call it after `left`."""
-        # Unlike a window's it is another with every charge: within a second a bucket may go from empty to full.
+        # Unlike a window's, it changes with every charge: within a second a bucket may go from empty to full.
         seconds = self._reset(now)
         if seconds != self._second:
             self._second = seconds
@@ -85,7 +84,7 @@ class TokenBucket(SlidingWindow):
 
 
 def compute_room(depth: int) -> float:
-    """Return what a bucket of this depth holds at most."""
+    """Return the most that a bucket of this depth holds."""
     return depth + ROUNDING_TOKENS + depth * ROUNDING_PER_TOKEN
 
 
@@ -100,16 +99,16 @@ class Hybrid(TokenBucket):
         return min(self.limit, self.depth)
 
     def left(self, now: float) -> int:
-        """Return what may still be charged at edge time `now` (seconds): the lesser of the two."""
+        """Return how much may still be charged at edge time `now` (seconds): the lesser of the two."""
         window = SlidingWindow.left(self, now)
         counts = self._counts
         bucket = self._fits(now) if counts.share > 1 else floor(self._room - counts.level_now(now, self.rate))
-        # It is the bucket that is closer to refusal; where neither has room, the window has the longer wait.
+        # True if the bucket is closer to refusal. If neither has room, the window has the longer wait.
         self._smooths = bucket < window > 0
         return window if window < bucket else bucket
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Return the whole seconds until both have room for `cost` if no other request comes; 0 where they have now."""
+        """Return the whole seconds until both have room for `cost` if no other request comes; 0 if they have now."""
         window = SlidingWindow.left(self, now)
         bucket = self._fits(now)
         return max(
@@ -118,5 +117,5 @@ class Hybrid(TokenBucket):
         )
 
     def _reset(self, now: float) -> int:
-        """Return the whole seconds for the `t` of the RateLimit field, of the one that is closer to refusal."""
+        """Return the whole seconds for the `t` of the RateLimit field, from the one that is closer to refusal."""
         return TokenBucket._reset(self, now) if self._smooths else SlidingWindow._reset(self, now)

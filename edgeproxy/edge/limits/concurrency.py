@@ -1,4 +1,4 @@
-"""Concurrency: a limit on requests under way at once, in all workers together."""
+"""Concurrency: a limit on simultaneous requests, in all workers together."""
 
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.slots import Slots
@@ -17,11 +17,11 @@ class Concurrency:
 
     @property
     def counts(self) -> Slots:
-        """The slots that are counted."""
+        """The counted slots."""
         return self._slots
 
     def acquire(self, now: float) -> bool:
-        """Acquire a slot; return False where all are in use."""
+        """Acquire a slot. Return False if all are in use."""
         return self._slots.acquire(self.limit, now)
 
     def release(self) -> None:
@@ -29,8 +29,9 @@ class Concurrency:
         self._slots.release()
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Return the seconds until a retry may succeed: 1, as the end of a request is unknown; 0 where there is a slot
-        now.
+        """Return the seconds until a retry may succeed; 0 if there is a slot now.
+
+        It is 1 otherwise, because the ends of requests are unknown.
         """
         if not self._slots.is_full(self.limit, now):
             return 0

@@ -1,8 +1,8 @@
-"""The counts of one row's window: read and charged by this process in one object, whichever policy uses it.
+"""The counts of one row's window: one object per row and process reads and charges them, for all policies.
 
-The row is in the table if the table has one to give, else in this process's own memory until then. Each charge is
-stored in the map at once; the map is read again when a new cell begins, when the row's sync version moves, or when
-other columns than before are to be read.
+The row is in the table if the table has a free one, else in this process's own memory until then. Each charge is stored
+in the map at once. The map is read again when a new cell begins, when the row's sync version moves, or when the set of
+columns to read changes.
 """
 
 from collections.abc import Iterator
@@ -18,20 +18,20 @@ from edgeproxy.edge.limits.local import Locals
 ROW_RETRY_SECONDS = 1.0
 """Seconds until a full table is asked again for a row."""
 NEAR_CELLS = 8
-"""Cells after the last that was summed within which this process's own column is advanced from there."""
+"""Up to this many cells after the last sum, this process's own column is advanced instead of read again."""
 NO_CELL = -1 - NEAR_CELLS
 """A cell number before every cell, and near none."""
 LOOPED_SIBLINGS_MAX = 6
-"""Siblings whose words are read one by one; of more of them one call sums all that stand side by side."""
+"""Siblings whose words are read one by one. For more siblings, one call sums all adjacent words."""
 UNSETTLED = -(1 << 80)
-"""What is taken off the sum of siblings' words so that no sum passes for counts."""
+"""Subtracted from the sum of siblings' words, so that no sum looks like counts."""
 
 
 class Counts:
-    """The counts of one row: at most one object per row in a process, which alone knows what the process counted.
+    """The counts of one row. A process has at most one such object per row, and only it knows the process's own counts.
 
     After `refresh`, the total is `closed + own`, plus the siblings' live words of this cell. Policies read these fields
-    themselves (see window.py): a decision is too frequent to pay for another call.
+    directly (see window.py): a decision is too frequent to pay for another call.
     """
 
     __slots__ = (
@@ -87,7 +87,7 @@ class Counts:
         self._locals = locals_
         self._local: LocalRow | None = None
         self._is_resolved = False
-        """Whether the row is in the table, as far as is known."""
+        """True if the row is in the table, as far as is known."""
         self._foreign = 0
         self._retry_at = -1.0
         self._ring = table.layout.ring
@@ -105,11 +105,11 @@ class Counts:
         self.sync = -1
         self.sync_at = table.zero
         self.row = 0
-        """The word at which the row begins in the table; 0 where it is `local`."""
+        """The word where the row begins in the table; 0 if it is `local`."""
 
     @property
     def local(self) -> bool:
-        """Whether the row is this process's own, as the table has none to give."""
+        """True if the row is in this process's memory, because the table has none free."""
         return self._local is not None
 
     @property
@@ -119,23 +119,23 @@ class Counts:
 
     @property
     def is_shut(self) -> bool:
-        """Whether nothing passes until the hub is back."""
+        """True if no request passes until the hub is back."""
         return self.withheld > 0 and self.words[self.row + self._hub + at.THRESHOLDS] == 0
 
     @property
     def parts(self) -> int:
-        """The number of hosts that share what drains from a bucket: 1 unless the hub is away."""
+        """The number of hosts that share the drain of a bucket: 1 unless the hub is away."""
         return max(1, self.words[at.HOSTS] & ~at.AWAY) if self.withheld else 1
 
     def invalidate(self) -> None:
-        """Sum again at the next decision, as other columns than before are to be read."""
+        """Sum again at the next decision, because the set of columns to read has changed."""
         if self._is_resolved:
             self._bind_columns(self._table)
 
     # ---- a new cell
 
     def recover_clock(self, now: float) -> None:
-        """Do nothing: cells of the future count for no reader."""
+        """Do nothing: readers ignore cells of the future."""
 
     def refresh(self, now: float) -> None:
         """Sum the row for the cell of `now`."""
@@ -170,14 +170,14 @@ class Counts:
                 self.more = tuple([starts + slot for _, starts in siblings[1:]])
         self.base = base
         self.cell = cell
-        # To the rounding of floats, which is far below the skew of clocks that cells allow for.
+        # Exact to the rounding of floats, which is far below the clock skew that cells tolerate.
         self.since = cell / self._per_second
         self.until = (cell + 1) / self._per_second
         self.sync = sync if self._is_resolved else -1
 
     def _check_row(self, now: float) -> tuple[int, bool]:
-        """Look the row up again where it may be another's; return its version, and whether it is new."""
-        # The version is read before the rest: whatever changes after it moves it again.
+        """Look the row up again if another key may own it. Return its version, and whether it is new."""
+        # The version is read before the rest: any later change moves it again.
         sync = self.words[self.sync_at]
         if IS_WEAK:
             fence()
@@ -200,8 +200,8 @@ class Counts:
         oldest = self._own_oldest
         if live:
             closed += sum_counts(live, one_ring=len(rings) == self._ring)
-            # The siblings' live words as they stand in that same list: read a second time they could have moved on,
-            # and what was counted between the two readings would be taken off without having been added.
+            # The siblings' live words come from the list summed above. A second reading could be newer, and would
+            # subtract counts that were never added.
             for sibling, _ in self._siblings:
                 theirs = rings[sibling + slot] - base
                 if 0 < theirs <= MASK:
@@ -215,7 +215,7 @@ class Counts:
         self.oldest = oldest
 
     def _advance_own(self, cell: int, lowest: int) -> None:
-        """Advance this process's own column from the last cell that was summed, as no other process writes to it."""
+        """Advance this process's own column from the last summed cell, because no other process writes to it."""
         words, own_ring, ring = self.words, self._own_ring, self._ring
         closed = self._own_closed + self.own
         oldest = self._own_oldest
@@ -238,12 +238,13 @@ class Counts:
         self.own = word & MASK if word >> SHIFT == cell else 0
         self._own_closed = sum_counts(live, one_ring=True) - self.own
         self._own_oldest = min(cell, min(live, default=high) >> SHIFT)
-        # Beyond this cell where the clock has been set back since.
+        # Beyond this cell if the clock has been set back since.
         self._own_latest = max(own) >> SHIFT
 
     def live(self) -> dict[int, int]:
-        """Return the counts of each cell in the window, of all columns and other hosts. What is withheld for other
-        hosts while the hub is away is not included, as it leaves with no cell.
+        """Return the counts of each cell in the window, of all columns and other hosts.
+
+        Counts withheld for other hosts while the hub is away are not included, because they leave with no cell.
         """
         low = max(1, self.cell - self.cells << SHIFT)
         high = self.cell + CELLS_AHEAD + 1 << SHIFT
@@ -252,7 +253,7 @@ class Counts:
             if low <= word < high:
                 cells[word >> SHIFT] = cells.get(word >> SHIFT, 0) + (word & MASK)
         if withheld := self.withheld:
-            # It is the latest of what stands in the hub's column, the last.
+            # The withheld part is the latest of the counts in the hub's column, the last one.
             for word in sorted(self.words[self._end - self._ring : self._end].tolist(), reverse=True):
                 if low <= word < high:
                     some = min(withheld, word & MASK)
@@ -261,11 +262,11 @@ class Counts:
         return cells
 
     def sum_siblings(self) -> int:
-        """Return the siblings' counts of this cell, where there are `runs`, by a call for each of them.
+        """Return the siblings' counts of this cell by one call for each of the `runs`.
 
-        A sum of words is that of counts once it is known which words are of this cell: what the others hold is settled
-        and comes off, with the cells' part of all. A word changes from one of the others to one of this cell by far
-        more than counts do, so that the sum tells, and the words are read one by one (docs/design/limits.md#decisions).
+        A sum of words is a sum of counts once it is known which words belong to this cell. The settled rest is
+        subtracted, and so is the cells' part of all. A word that changes to this cell changes by far more than counts
+        do. So the sum shows it, and then the words are read one by one (docs/design/limits.md#decisions).
         """
         words, total = self.words, 0
         for run in self.runs:
@@ -274,20 +275,21 @@ class Counts:
         return live if 0 <= live <= MASK else self._settle_siblings()
 
     def _settle_siblings(self) -> int:
-        """Read the siblings' words one by one; return their counts of this cell."""
+        """Read the siblings' words one by one. Return their counts of this cell."""
         words, base = self.words, self.base
         read = [word for run in self.runs for word in words[run].tolist()]
         live = sum([word - base for word in read if 0 < word - base <= MASK])
-        # One of a cell to come is of before the clock was set back. It falls as it comes to be of this cell, and could
-        # make up for one that rises.
+        # A word of a later cell dates from before the clock was set back. It falls when its process reaches this cell,
+        # and could hide another word's rise.
         self._settled = UNSETTLED if max(read) > base + MASK else sum(read) - live
         return live
 
-    # ---- where the row is
+    # ---- the place of the row
 
     def _resolve_row(self, now: float) -> bool:
-        """Find the row, claim it if there is none, or go on in a row of this process's own. Returns whether the row is
-        new.
+        """Find the row, claim it if there is none, or use a row in this process's memory.
+
+        Return whether the row is new.
         """
         if self._local is not None and 0 < self._retry_at - now <= ROW_RETRY_SECONDS:
             return False
@@ -306,10 +308,10 @@ class Counts:
             self.share = max(1, self._locals.hosts * table.active)
             return False
         if self._local is not None:
-            # What was let through meanwhile counts from now on for everyone.
+            # Requests admitted meanwhile now count for everyone.
             self._pour_local(table, row)
-            # It may be of cells that others have summed already. Should the supervisor write the version at this very
-            # moment, either makes them look.
+            # They may belong to cells that others have summed already. If the supervisor writes the version at this
+            # very moment, either write makes the others read again.
             table.notify_readers(row)
             self._local = None
             self._locals.remove(self)
@@ -320,7 +322,7 @@ class Counts:
         return fresh
 
     def _pour_local(self, table: LimitTable, row: int) -> None:
-        """Add what was counted without a row to the row that the table has now."""
+        """Add the counts made without a row to the row in the table."""
         assert self._local is not None
         self._local.pour(table, row, self.cum)
 
@@ -352,7 +354,7 @@ class Counts:
 
 
 def join_rings(begins: list[int], ring: int) -> Iterator[tuple[int, int]]:
-    """Yield (begin, end) of each row of rings that stand side by side; `begins` is where they do, in order."""
+    """Yield (begin, end) of each series of adjacent rings; `begins` has their positions in order."""
     first = last = begins[0]
     for begin in (*begins[1:], -1):
         if begin != last + ring:
@@ -362,11 +364,11 @@ def join_rings(begins: list[int], ring: int) -> Iterator[tuple[int, int]]:
 
 
 def sum_counts(live: list[int], *, one_ring: bool) -> int:
-    """Return the sum of the counts in these words of cells. `one_ring`: no two of them are of the same cell."""
+    """Return the sum of the counts in these words of cells. `one_ring`: no two of them belong to one cell."""
     if one_ring and live:
-        # In a row that is used all the time there is one word for each cell, without a gap, and that can be told from
-        # the sum of the words: n different cells from the first on sum to at least this, and to no more only where
-        # there is no gap, and where the counts together have not spilled over into the cells' part of the word.
+        # A row in constant use has one word for each cell, without a gap. The sum of the words shows that: n different
+        # cells sum to at least this value. They sum to exactly this only if there is no gap and the counts together
+        # have not spilled into the cells' part of the word.
         n = len(live)
         total = sum(live)
         if total >> SHIFT == n * (min(live) >> SHIFT) + n * (n - 1) // 2:

@@ -7,27 +7,28 @@ from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.window import HUB_RETRY_SECONDS
 
 Denial = tuple[tuple[Bound, ...], int]
-"""A refusal: the limits that have no room, in their order, and the seconds until a retry; 0 where no retry can succeed,
-see `impossible_costs`."""
+"""A refusal: the limits without room, in their order, and the seconds until a retry. 0 if no retry can succeed, see
+`find_impossible_costs`.
+"""
 
 
 def compute_gate_denial(limit_set: LimitSet, held: tuple[Policy, ...]) -> Denial:
-    """Return the denial of a request for which `find_blocking_gate` named a gate, and that could not wait or waited in
+    """Return the denial of a request that `find_blocking_gate` named a gate for and that could not wait, or waited in
     vain.
 
-    Other hosts may release claims soon; while the hub is away, and nothing passes without it, not before the next
-    attempt to reach it.
+    Other hosts may release claims soon. If nothing passes without the hub while it is away, the retry must wait for the
+    next attempt to reach it.
     """
     gates = (*limit_set.sharing.gates, *limit_set.sharing.reporting_gates.items())
     return held, (HUB_RETRY_SECONDS if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
 
 
 def is_certain(limit_set: LimitSet, now: float, violated: Sequence[Bound], held: tuple[Policy, ...]) -> bool:
-    """Return whether this host knew all counts of the limits that refuse (see `compute_denial`): the hub answered just
-    now.
+    """Return whether this host knew all counts of the limits that refuse (see `compute_denial`).
 
-    It did not where the hub is away, where its last answer is too old, and where a request waited for claims in vain:
-    those are `held`. A limit that no hub shares is counted here alone, and is certain.
+    It knew them if the hub answered just now. It did not if the hub is away, if its last answer is too old, or if a
+    request waited for claims in vain: those policies are `held`. A limit that no hub shares is counted here alone, and
+    is certain.
     """
     sharing = limit_set.sharing
     for policy, gate in (*sharing.gates, *sharing.paying, *sharing.reporting_gates.items()):
@@ -41,9 +42,9 @@ def is_certain(limit_set: LimitSet, now: float, violated: Sequence[Bound], held:
 def compute_denial(limit_set: LimitSet, now: float) -> Denial:
     """Return the denial of a request that `admit` refused: all limits that refuse, and the longest of their waits.
 
-    No wait helps where a request costs more than one of them ever passes.
+    No wait helps if a request costs more than one of them ever passes.
 
-    Where none refuses any more, another worker has released a slot since, or two requests wanted it at once: then the
+    If no limit refuses any more, another worker has released a slot since, or two requests wanted it at once: then the
     denial names a slot. Without slots, as when a table has a row again, it names the first policy. The wait is a second
     then.
     """
@@ -53,7 +54,7 @@ def compute_denial(limit_set: LimitSet, now: float) -> Denial:
     for policy in limit_set.policies:
         wait = policy.retry_after(now, policy.cost)
         if wait and credits is not None and policy in limit_set.policies[: limit_set.plan_policies]:
-            # Whichever is sooner: the limit has room again, or there are credits to buy it with.
+            # Whichever is sooner: the limit has room again, or there are enough credits.
             wait = min(wait, credits.retry_after(now, credits.cost))
         if wait:
             violated.append(policy)
@@ -75,10 +76,10 @@ def compute_denial(limit_set: LimitSet, now: float) -> Denial:
 
 
 def find_impossible_costs(limit_set: LimitSet) -> tuple[ImpossibleCost, ...]:
-    """Return the limits of this set that never pass a request, as its cost is higher than they are."""
+    """Return the limits of this set that never pass a request, because its cost exceeds them."""
     known = limit_set.impossible_costs
     if known is None:
-        # Asked at each refusal, and always the same.
+        # Computed once: every refusal asks, and the answer does not change.
         rates = limit_set.policies if limit_set.credits is None else limit_set.policies[limit_set.plan_policies :]
         limit_set.impossible_costs = known = (
             *[ImpossibleCost(rate.name, rate.cost, rate.most) for rate in rates if rate.cost > rate.most],

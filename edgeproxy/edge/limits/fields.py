@@ -8,9 +8,9 @@ LEGACY = re.compile(rb"(?i)\r\nX-RateLimit-(?:Limit|Remaining|Reset):[^\r\n]*")
 
 
 def format_rate_limit(policy: Policy, left: int, now: float) -> bytes:
-    """Format the lines `RateLimit-Policy` and `RateLimit`, each with CRLF. `left` is what the policy has left, ≥ 0.
+    """Format the lines `RateLimit-Policy` and `RateLimit`, each with CRLF. `left` is the rest of the policy, ≥ 0.
 
-    Of several policies the one closest to refusal is shown.
+    If there are several policies, the one closest to refusal is shown.
     """
     return b"%b%d%b" % (policy.prefix, left, policy.tail(now))
 
@@ -25,5 +25,5 @@ def format_legacy(policy: Policy, left: int, now: float) -> bytes:
 
 
 def remove_legacy(head: bytes) -> bytes:
-    """Return a head without the upstream's X-RateLimit lines, which could not be told from the edge's."""
+    """Return a head without the upstream's X-RateLimit lines, which clients could not tell from the edge's."""
     return LEGACY.sub(b"", head)

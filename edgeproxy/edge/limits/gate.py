@@ -1,9 +1,10 @@
-"""Gates before limits that hosts share: whether the hub must be asked before a request passes, and when it hears of it.
+"""Gates before limits that hosts share: they decide whether to ask the hub before a request passes, and when to report
+to it.
 
-A host that has not heard from the hub may pass little (edge/sync/plan.py computes how much); beyond that a request
-waits for a claim, which the hub grants, and which then counts there already. Claims are words of columns like all else:
-a worker writes how many it would like (WANT) and how many it has spent (USED), the supervisor how many there are
-(GIVEN).
+A host that has not heard from the hub may pass little (edge/sync/plan.py computes how much). Beyond that a request
+waits for a claim. The hub grants the claim, and it counts there from then on. Claims are words of columns like all
+other counts: a worker writes how many it would like (WANT) and how many it has spent (USED), the supervisor how many
+there are (GIVEN).
 """
 
 from collections.abc import Callable
@@ -22,25 +23,26 @@ QUIET_SECONDS = 0.025
 WAIT_SECONDS_MAX = {"bounded": 0.25, "eventual": 0.0, "strict": 0.5}
 """Seconds that a request waits for claims at most."""
 UNUSED_SECONDS = {"bounded": 1.0, "eventual": 1.0, "strict": 10.0}
-"""Seconds after which unused claims are returned; an eventual limit has some only from before a reload."""
+"""Seconds after which unused claims are returned. An eventual limit has some only from before a reload."""
 PAGE_REQUESTS = 6
 """Parallel requests of a browser that opens a page, which should not wait."""
 
 
 def compute_cold_allowance(most: int, hosts: int) -> int:
-    """Return what each of `hosts` may pass of a limit whose count it does not know; `most` passes at once in all."""
+    """Return how much each of `hosts` may pass of a limit with an unknown count; `most` passes at once in all."""
     return int(max(1, 0.1 * most / max(1, hosts - 1), min(PAGE_REQUESTS, most / 10)))
 
 
 def is_quiet(until: float, now: float) -> bool:
-    """Return whether a row's use was reported a moment ago, and need not be again until `until`. A moment further ahead
-    was noted before the clock was set back.
+    """Return whether a row's use was just reported and need not be again until `until`.
+
+    A moment further ahead was recorded before the clock was set back.
     """
     return 0 < until - now <= QUIET_SECONDS
 
 
 class Gate:
-    """The gate before one row of a table with a hub's column. At most one for a row in a process."""
+    """The gate before one row of a table with a hub's column. A process has at most one per row."""
 
     __slots__ = (
         "__weakref__",
@@ -71,7 +73,7 @@ class Gate:
     ) -> None:
         """`most` passes at once while nothing is used. `mode` is bounded, eventual or strict.
 
-        `notify` makes the supervisor read the row: there is something to report to the hub, or to ask it for.
+        `notify` makes the supervisor read the row: there is a report or a question for the hub.
         """
         layout = table.layout
         assert table.hub is not None
@@ -81,7 +83,7 @@ class Gate:
         self._counts = counts
         self._words = table.words
         self._width = layout.width
-        # From the foreign column's on: what older files hold has been counted here too.
+        # From the foreign column on, because counts in older files were made here too.
         self._cums = layout.heads + at.CUM
         self._heads = layout.head(layout.hub)
         self._own = table.head_at
@@ -92,7 +94,7 @@ class Gate:
         self._open_below = self._warm_until = self._seen_row = 0
         self.update_terms(most, mode)
         self.has_refused = False
-        """Whether a request was refused since the supervisor was last notified; the notifier resets this."""
+        """True if a request was refused since the last notification of the supervisor; the notifier resets this."""
         self.waiting = 0
         """The sum of the costs that wait for claims in this process."""
 
@@ -100,16 +102,16 @@ class Gate:
         """Apply the terms of a new configuration."""
         self.most = most
         self.mode = mode
-        self._seen = -1  # The version of the row at which `_refresh_threshold` has looked; none is such.
+        self._seen = -1  # The row's version at the last call of `_refresh_threshold`; no row has this value.
 
     @property
     def row(self) -> int:
-        """The word at which its row begins."""
+        """The word where its row begins."""
         return self._counts.row
 
     @property
     def is_local(self) -> bool:
-        """Whether the row is in this process alone, as the table had none."""
+        """True if the row is in this process alone, because the table had none free."""
         return self._counts.local
 
     @property
@@ -121,17 +123,17 @@ class Gate:
 
     @property
     def news(self) -> tuple[float, ...]:
-        """A value that changes once the hub's answer is in the row, once none came, or once the hub was lost or
+        """A value that changes when the hub's answer is in the row, when none came, or when the hub is lost or
         reached.
         """
         hub, row = self._hub, self._counts.row
         return self._table.sync_version(row), hub.warm_until(row), hub.hosts, hub.is_away
 
     def is_open(self, now: float, cost: int) -> bool:
-        """Return whether a request of this `cost` may pass at edge time `now` without asking or reporting anything, and
-        without claims. False proves nothing. Call it after a decision.
+        """Return whether a request of this `cost` may pass at edge time `now` without asking, reporting or claims.
 
-        It is true for most requests, and then neither `must_ask` nor `record_charge` has anything to do.
+        False proves nothing. Call it after a decision. It is true for most requests, and then neither `must_ask` nor
+        `record_charge` has anything to do.
         """
         row, words = self._counts.row, self._words
         if words[row + ROW_SYNC] != self._seen or row != self._seen_row:
@@ -140,7 +142,10 @@ class Gate:
         return counted + cost < self._open_below and now * 1000 < self._warm_until
 
     def _refresh_threshold(self, row: int) -> None:
-        """Compute what the hub's last answer allows. Whatever would allow less moves the row's version after it."""
+        """Compute the threshold that the hub's last answer allows.
+
+        Any change that would allow less moves the row's version afterwards.
+        """
         words, hub, own = self._words, row + self._heads, row + self._own
         self._seen, self._seen_row = words[row + ROW_SYNC], row
         if IS_WEAK:
@@ -155,9 +160,10 @@ class Gate:
         self._open_below = words[row + at.ROW_ACKNOWLEDGED] + unreported
 
     def must_ask(self, now: float, cost: int, left: int) -> bool:
-        """Return whether a request of this `cost`, of which so much is `left` at edge time `now`, has to wait for
-        claims; or is refused, as the hub cannot be asked and it is more than this host may pass by itself. Call it
-        after a decision.
+        """Return whether a request of this `cost` must wait for claims, with `left` left at edge time `now`.
+
+        Also true if the request must be refused, because the hub cannot be asked and this host may not pass so much by
+        itself. Call it after a decision.
         """
         words, row = self._words, self._counts.row
         if not row:
@@ -168,7 +174,8 @@ class Gate:
         if words[own + GIVEN] - words[own + USED] >= cost:
             return False
         if self.mode == "strict":
-            # Alone too: another host is known of with the next heartbeat, and will have let some through by then.
+            # Even a single host asks: the next heartbeat may report another one, and it will have passed some requests
+            # by then.
             return True
         hosts = words[HOSTS]
         if hosts >= AWAY:
@@ -182,44 +189,47 @@ class Gate:
         return unreported + cost > allowed
 
     def _is_beyond(self, now: float, cost: int, left: int) -> bool:
-        """Return whether, while the hub is away, a request is more than may pass in a row for which the supervisor has
-        not yet written this host's part.
+        """Return whether a request exceeds this host's part while the hub is away and the supervisor has not written
+        the part into the row yet.
 
-        With `share` that is an equal part of what was left at the last report to the hub, or what always passes of a
-        limit without a count: never more than the supervisor will write (`held_to` of edge/sync/plan.py).
+        With `share` the part is an equal part of the rest at the last report to the hub, or the amount that always
+        passes of a limit without a count: never more than the supervisor will write (`held_to` of edge/sync/plan.py).
         """
         hub, counts, most = self._hub, self._counts, self.most
         if hub.on_loss != "share":
             return hub.on_loss == "deny"
         if hub.is_held(counts.row):
-            # It is held anew several times in a window. Where it was not, what stands for others may be gone.
+            # The supervisor renews the part several times in a window. If it was not renewed, the counts withheld for
+            # others may be gone.
             window = counts.width * counts.cells / 1e6
             if hub.is_warm(counts.row, now - window / 2):
                 return False
         hosts = hub.hosts
-        # Of what the hub was not told of, some may be out of the window.
+        # Some of the unreported counts may have left the window.
         unreported = max(0, min(self._unreported, most - left))
         room = left + unreported
         return unreported + cost > max(room // hosts, compute_cold_allowance(most, hosts) - (most - room))
 
     def is_withheld(self, now: float, left: int) -> bool:
-        """Return whether a request that is charged later is to be refused, as the hub is away; `left` is what is left
-        now. For limits that never ask otherwise.
+        """Return whether a request that is charged later must be refused because the hub is away; `left` is the rest
+        now.
+
+        For limits that never ask otherwise.
         """
         return self.is_away and self.must_ask(now, 1, left)
 
     @property
     def is_away(self) -> bool:
-        """Whether the hub cannot be reached."""
+        """True if the hub cannot be reached."""
         return self._words[HOSTS] >= AWAY
 
     @property
     def is_shut(self) -> bool:
-        """Whether nothing passes until the hub is back."""
+        """True if no request passes until the hub is back."""
         return self.is_away and (self.mode == "strict" or self._hub.on_loss == "deny")
 
     def is_asking_useless(self, now: float) -> bool:
-        """Return whether asking is of no use: the hub is away, or has just answered that nothing is left."""
+        """Return whether asking is useless: the hub is away, or has just answered that nothing is left."""
         return self.is_away or self._hub.is_asking_useless(self._counts.row, now)
 
     def is_certain(self, now: float) -> bool:
@@ -261,14 +271,14 @@ class Gate:
             self.record_refusal(now)
 
     def record_late_charge(self, now: float) -> None:
-        """Account for a charge that did not ask. It may be large, and is reported without delay."""
+        """Account for a charge without a question to the hub. It may be large, and is reported without delay."""
         counts = self._counts
         if counts.local:
             return
         words, row = self._words, counts.row
         hub = row + self._heads
         counted = sum(words[row + self._cums : hub : self._width].tolist())
-        # In another row it begins anew.
+        # In another row the counts begin again.
         reported = max(words[row + at.ROW_ACKNOWLEDGED], self._reported if self._reported <= counted else 0)
         is_cold = not is_quiet(self._quiet_until, now) and words[hub + at.WARM_UNTIL] <= now * 1000
         if is_cold or counted - reported >= words[hub + at.THRESHOLDS] & NEVER:
@@ -277,7 +287,7 @@ class Gate:
             self._notify(self)
 
     def add_waiting(self, cost: int) -> None:
-        """Count a request that waits for so many claims, and have the supervisor ask for them."""
+        """Count a request that waits for so many claims, and make the supervisor ask for them."""
         self._update_waiting(cost)
         self._notify(self)
 

@@ -1,7 +1,7 @@
-"""The kinds of limits: a row for each `algorithm` that a Rule may have, with all that differs between them.
+"""The kinds of limits: a row for each `algorithm` of a Rule, with all differences between them.
 
-This table is read when a rule or its policy is created, never for a request. The kinds that operators may write are in
-config/algorithms.py too. A quota has no rule and no row here: it counts in periods of the calendar (quota.py).
+This table is read when a rule or its policy is created, never for a request. config/algorithms.py lists the kinds for
+operators. A quota has no rule and no row here: it counts in periods of the calendar (quota.py).
 """
 
 from collections.abc import Callable
@@ -30,18 +30,18 @@ class Rate(NamedTuple):
     policy: Callable[[RuleTerms, Any, int], Policy]
     """Creates a policy on such counts: (rule, counts, cost of a request) -> policy."""
     has_window: bool
-    """Whether the counts of its cells hold; hosts that share it report each cell."""
+    """True if the counts of its cells decide. Hosts that share it report each cell."""
     has_bucket: bool
-    """Whether the level of a bucket holds, and the rule has a depth; hosts that share it report the level."""
+    """True if the level of a bucket decides, and the rule has a depth. Hosts that share it report the level."""
 
 
 class Kind(NamedTuple):
-    """A kind of limit. Another letter begins all limits of the kind anew."""
+    """A kind of limit. Another letter starts all limits of the kind at zero."""
 
     letter: bytes
     """The letter of the kind in the key of a row."""
     usage: Callable[[LimitTable, int | None, RuleTerms, float], Usage]
-    """Reads the use of a limit: (table, the word at which its row begins, rule, edge time) -> usage."""
+    """Reads the use of a limit: (table, position of its row or None, rule, edge time) -> usage."""
     rate: Rate | None
     """None for the kind that limits concurrency (Policies.get_concurrency)."""
 

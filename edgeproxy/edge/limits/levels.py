@@ -1,13 +1,13 @@
 """The level of a leaky bucket in one row, beside its cells: exact to the moment, whatever the cells' width.
 
-The level is what was poured in and has not drained yet. A column's head has two words for it: LEVEL, the level after
-the last charge of its process, and SEEN_CUM, the sum of all columns' CUM that this level includes. A process that
-decides takes the level that includes the most, lets it drain until now, and adds what has been counted since, as if it
-had come just now: that is late at most, so no more is ever admitted than the bucket allows.
+The level is the amount that was poured in and has not drained yet. A column's head has two words for it: LEVEL, the
+level after the last charge of its process, and SEEN_CUM, the sum of all columns' CUM that this level includes. To
+decide, a process takes the level that includes the most, lets it drain until now, and adds the counts since, as if they
+had come just now. That can only be too late, so the bucket never admits more than it may.
 
-The word of a level is a tick, a moment at most as long ago as a small part of a cell, and a floating number: what the
-level would have been at that moment had nothing drained since, so nothing is lost to the tick's width. It counts
-tokens, not seconds, so that what is used stays used when the rate or the depth changes.
+The word of a level has a tick, a moment at most a small part of a cell ago, and a floating-point number: the level that
+would have been at that moment if nothing had drained since, so the tick's width loses nothing. It counts tokens, not
+seconds, so that usage stays when the rate or the depth changes.
 """
 
 from typing import NamedTuple
@@ -25,10 +25,10 @@ back.
 """
 
 UNREAD = -1 << 80
-"""Stands for a sum of counts where columns that change rarely must be read."""
+"""Replaces a sum of counts while columns that change rarely must be read."""
 
-# A double's bits are in the order of the numbers that they stand for, if these are not negative: those of a level are
-# its own, less those of the smallest, without the last of them.
+# The bits of non-negative doubles sort like their numbers. The bits of a level are its double's, minus those of the
+# smallest level, without the lowest ones.
 _SCRATCH = memoryview(bytearray(8))
 DOUBLE, BITS = _SCRATCH.cast("d"), _SCRATCH.cast("Q")
 LEVEL_MIN, EXPONENT_BITS, FRACTION_BITS = 2.0**-13, 6, 52
@@ -43,7 +43,7 @@ class Scale(NamedTuple):
     ticks: float
     """Ticks in a second; a power of two."""
     bits: int
-    """Bits of a level in the word; those above are its tick's."""
+    """Bits of a level in the word; the higher bits are its tick's."""
     drop: int
     """Low bits of a double that are left out."""
 
@@ -61,8 +61,8 @@ class Scale(NamedTuple):
 def compute_scale(width: int) -> Scale:
     """Return the scale of rows whose cells are `width` microseconds wide.
 
-    A tick is a sixteenth of a second, or as much of a cell as leaves levels more bits: with 34 bits ticks last until
-    2059, and each bit that is not needed for them halves the rounding of a level.
+    A tick is a sixteenth of a second, or longer for wide cells, which leaves levels more bits. With 34 bits, ticks last
+    until 2059. Each bit that ticks do not need halves the rounding of a level.
     """
     spared = max(0, (width // 2_000_000).bit_length() - 1)
     bits = 30 + spared
@@ -70,27 +70,27 @@ def compute_scale(width: int) -> Scale:
 
 
 class Level(NamedTuple):
-    """The level of a bucket, by the heads of a row."""
+    """The level of a bucket, from the heads of a row."""
 
     level: float
     at: float
-    """The edge time of the level: now, or up to a second later where a clock that is ahead wrote it."""
+    """The edge time of the level: now, or up to a second later if a clock that is ahead wrote it."""
     seen: int
     """The sum of the columns' counts that the level includes."""
     is_written: bool
-    """Whether some process wrote just this level; else counts came since, and are taken as of now."""
+    """True if some process wrote exactly this level; else counts came since, and are taken as of now."""
 
 
 def compute_level(heads: list[int], stride: int, now: float, rate: float, scale: Scale) -> Level:
     """Return the level at edge time `now` (seconds) of a bucket that drains `rate` a second.
 
-    `heads` is the words of all heads, `stride` how many each has.
+    `heads` has the words of all heads, `stride` words for each.
     """
     counted = sum(heads[at.CUM :: stride])
     seen = heads[at.SEEN_CUM :: stride]
     most = max(seen)
     if not most:
-        # Nobody has said a level yet: all that counts was counted elsewhere.
+        # No process has written a level yet: all counts were made elsewhere.
         return Level(counted, now, counted, counted == 0)
     levels = []
     for known, word in zip(seen, heads[at.LEVEL :: stride], strict=True):
@@ -99,9 +99,9 @@ def compute_level(heads: list[int], stride: int, now: float, rate: float, scale:
             behind = since - now > AHEAD_SECONDS_MAX
             drained = 0.0 if behind else max(0.0, now - since) * rate
             levels.append((max(0.0, scale.unpack(word) - drained), now if behind else max(now, since), behind))
-    # Each of them is right or more, so the least is.
+    # Each of them is right or too high, so the lowest is right.
     level, moment, behind = min(levels)
-    # What was counted before that level was said is in it, also where its count was read before.
+    # A level includes all counts made before it was written, even if they were read before.
     return Level(level + max(0, counted - most), moment, max(counted, most), most >= counted and not behind)
 
 
@@ -163,24 +163,26 @@ class LevelCounts(Counts):
         return self.level
 
     def recover_clock(self, now: float) -> None:
-        """Write the level as of `now` if it was read at a later time, or the bucket would drain only after that."""
+        """Write the level as of `now` if it was read at a later time; otherwise the bucket would drain only after
+        that.
+        """
         if self.seen >= 0 and self.at - now > AHEAD_SECONDS_MAX:
             self.refresh(now)
             self.level_now(now, self.rate)
 
     def pour(self, cost: int) -> None:
-        """Pour in what was just counted, and write the level; with a cost of 0, only write it."""
+        """Pour in `cost`, which was just counted, and write the level. With a cost of 0, only write it."""
         self.level = level = self.level + cost
         self.seen = seen = self.seen + cost
         moment = self.at
         if not self._tick_since <= moment < self._tick_until:
             self._update_tick(moment)
-        # As it would have been at that tick: a reader takes off what has drained since then.
+        # Written as of that tick: a reader subtracts the drain since then.
         DOUBLE[0] = level + (moment - self._tick_since) * self.rate
         bits = BITS[0]
         words, place = self.words, self._level_at
         words[place] = self._tick_word | (-(LEVEL_MIN_BITS - bits >> self._scale.drop) if bits > LEVEL_MIN_BITS else 0)
-        # After the level: who sees an old number here counts too much, never too little.
+        # After the level: a reader that sees an old number here counts too much, never too little.
         if IS_WEAK:
             fence()
         words[place + 1] = seen
@@ -191,14 +193,14 @@ class LevelCounts(Counts):
         """Sum the row for the cell of `now`."""
         sync = self.sync
         if self._local is not None:
-            # What is poured into the table, should it have a row again, is what has not drained.
+            # If the table has a row again, the level that has not drained is poured into it.
             self.level_now(now, self.rate)
         Counts.refresh(self, now)
         if self.sync != sync:
             self._rest = UNREAD
 
     def _update_tick(self, moment: float) -> None:
-        """Set the tick in which levels are written until it is over."""
+        """Set the tick for levels written until its end."""
         ticks, bits, _ = self._scale
         tick = int(moment * ticks)
         self._tick_since, self._tick_until = tick / ticks, (tick + 1) / ticks
@@ -219,7 +221,7 @@ class LevelCounts(Counts):
         self._local.pour(table, row, -int(-self.level // 1))
 
     def _adopt_latest_level(self, now: float, counted: int) -> None:
-        """Adopt the level that includes the most counts, as others have counted since, `counted` in all."""
+        """Adopt the level that includes the most counts, because others have counted since, `counted` in all."""
         if counted < 0:
             self._read_all_heads(now)
             return
@@ -227,7 +229,7 @@ class LevelCounts(Counts):
         level, since, most = self.level, self.at, self.seen
         best = 0
         if IS_WEAK:
-            fence()  # The sums are read before what a level knows of.
+            fence()  # Sums are read before the counts that a level includes.
         for place in self._sibling_cums:
             seen = words[place + at.SEEN_CUM]
             if seen > most:
@@ -238,7 +240,7 @@ class LevelCounts(Counts):
             if IS_WEAK:
                 fence()
             if words[best + at.LEVEL] != word:
-                # It is being said at this moment. Whatever happens, the level is read last, and is the later one.
+                # Its process is writing it at this moment. In every case the level is read last, and is the later one.
                 most = words[best + at.SEEN_CUM]
                 if IS_WEAK:
                     fence()
@@ -261,7 +263,7 @@ class LevelCounts(Counts):
         self._read_all_heads(now)
 
     def _read_all_heads(self, now: float) -> None:
-        """Read all heads: also those of columns that change rarely, and of this process's predecessors."""
+        """Read all heads, including those of columns that change rarely and of this process's predecessors."""
         heads = read_heads(self.words, self._heads, self._heads_end, self._stride)
         rest = sum(heads[at.CUM :: self._stride]) - self.cum
         self._rest = rest - sum([heads[place - self._heads] for place in self._sibling_cums])
@@ -269,7 +271,7 @@ class LevelCounts(Counts):
         if latest.seen > self.seen:
             self.level, self.at, self.seen = latest.level, latest.at, latest.seen
         if not latest.is_written:
-            # From now on it is known, also to those who come later: it drains.
+            # Written from now on, so that later processes know it: it drains.
             self.pour(0)
 
     def _bind_columns(self, place: LimitTable | LocalRow) -> None:
@@ -281,6 +283,6 @@ class LevelCounts(Counts):
         self._heads = row + (layout.heads if place is self._table else place.head_at)
         self._heads_end = row + place.heads_end
         self._sibling_cums = tuple([row + layout.head(column) + at.CUM for column in place.siblings])
-        # The next decision reads all heads, and takes from them what the level is.
+        # The next decision reads all heads and takes the level from them.
         self.seen = -1
         self._rest = UNREAD

@@ -18,12 +18,12 @@ NO_GATES: Mapping[Policy, Gate] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class OtherRates:
-    """Rates that are charged or enforced in another way than those that refuse at admission."""
+    """Rates that are charged or enforced in another way than rates that refuse at admission."""
 
     reported: tuple[Policy, ...]
     """Rates that are charged the cost that the upstream reports in its answer; their debt is remembered."""
     spending: tuple[Policy, ...]
-    """Rates that are charged so, and hold requests of other routes alone: here they refuse nothing."""
+    """Rates that are charged the reported cost but limit only other routes: here they refuse nothing."""
     shadows: tuple[Policy, ...]
     """Shadow rates: they refuse no request, and only report the requests that they would refuse."""
     units: tuple[UnitLimit, ...]
@@ -39,35 +39,35 @@ class SharedLimits:
     gates: tuple[tuple[Policy, Gate], ...]
     """The gates before rates: each decides whether the hub must be asked first, and reports charges."""
     paying: tuple[tuple[Policy, Gate], ...]
-    """The gate before credits: for requests that draw on them only."""
+    """The gate before credits, for requests that draw on them only."""
     reporting_gates: Mapping[Policy, Gate]
-    """The gates of the other rates, all or none of them: these report only, and their requests never ask."""
+    """The gates of the other rates, all or none of them. They only report, and their requests never ask."""
     totals: tuple[Total, ...]
     """The totals that report quotas and concurrency to other hosts."""
 
 
 NO_OTHER_RATES = OtherRates((), (), (), (), ())
 UNSHARED = SharedLimits((), (), NO_GATES, ())
-"""What most sets have is the same object in all of them."""
+"""Shared objects, because most sets have these values."""
 
 
 class LimitSet:
     """All limits of a customer's requests on a route. Created once, used for every request."""
 
     __slots__ = (  # noqa: RUF023 - in groups
-        # What `admit_fast` reads.
+        # Read by `admit_fast`.
         "simple",
         "gated",
         "policies",
         "slots",
-        # What more there may be.
+        # Further limits.
         "other_rates",
         "quotas",
         "metered",
         "credits",
         "plan_policies",
         "sharing",
-        # What follows from all that.
+        # Derived from the above.
         "bounds",
         "applies",
         "impossible_costs",
@@ -98,44 +98,42 @@ class LimitSet:
         if credits is not None and credits.cost > credits.most:
             credits = None  # There are never enough of them for such a request.
         self.simple = not (credits or reported or spending or shadows or trials or quotas or units)
-        """Whether there are only rates and concurrency, so that `admit_fast` may decide."""
+        """True if there are only rates and concurrency, so that `admit_fast` may decide."""
         before = dict(gates)
         self.gated = tuple([(policy, before.get(policy)) for policy in policies])
         """The policies, each with its gate if it has one."""
         self.policies = policies
-        """Rates that are charged at admission, each its cost."""
+        """Rates that are charged their cost at admission."""
         self.slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...] = (*slots, *units)
         has_others = reported or spending or shadows or units or trials
         self.other_rates = OtherRates(reported, spending, shadows, units, trials) if has_others else NO_OTHER_RATES
         self.quotas = quotas
-        """Quotas. Each is charged its cost at admission; the cost is refunded where the request is not counted after
+        """Quotas. Each is charged its cost at admission. The cost is refunded if the request does not count after
         all.
         """
         self.metered = metered
-        """Quotas that are charged later, by what their meter counts. They pass while anything is left."""
+        """Quotas that are charged later, by their meter's counts. They pass while anything is left."""
         self.credits = credits
         self.plan_policies = plan_policies if credits is not None else 0
-        """The number of policies, the first ones, that belong to the customer's plan: `credits` pay where these
-        refuse.
-        """
+        """The number of policies, the first ones, that belong to the customer's plan: `credits` pay if these refuse."""
         paying = () if credits is None or credits_gate is None else ((credits, credits_gate),)
         is_shared = gates or paying or reporting_gates or totals
         self.sharing = SharedLimits(gates, paying, reporting_gates, totals) if is_shared else UNSHARED
         self.bounds: tuple[Bound, ...] = (*reported, *quotas, *self.slots)
         """Limits that refuse beside the policies: each passes a request while it has room for one."""
         self.applies = bool(policies or self.slots or not self.simple)
-        """Whether any limit can refuse or be charged."""
+        """True if any limit can refuse or be charged."""
         self.impossible_costs: tuple[ImpossibleCost, ...] | None = None
         """The limits that never pass a request, once computed."""
         self.may_ask = bool(gates or reporting_gates)
-        """Whether a request may have to ask the hub first, or be refused while the hub is away."""
+        """True if a request may have to ask the hub first, or may be refused while the hub is away."""
         self.shares = bool(is_shared)
-        """Whether charges are reported to other hosts."""
+        """True if charges are reported to other hosts."""
         self.has_end_work = bool(self.slots or quotas or reported or spending or trials)
-        """Whether the end of a request releases or charges something."""
+        """True if the end of a request releases or charges something."""
 
     def with_request(self, request: RequestTokens) -> "LimitSet":
-        """Return the same limits for one request, which reserves as many units as it tells."""
+        """Return these limits for one request, which reserves the units that it states."""
         other, sharing = self.other_rates, self.sharing
         units = tuple([limit.with_request(request) for limit in other.units])
         return LimitSet(
@@ -167,9 +165,9 @@ class LimitSet:
             slot.release()
 
     def refund(self, now: float, counts: Callable[[str], bool]) -> None:
-        """Refund a request at its end for meters that do not count it: those for whose `when` `counts` is false.
+        """Refund a request at its end for meters that do not count it. `counts` returns False for their `when`.
 
-        `now` is the edge time at which it was admitted.
+        `now` is the edge time of its admission.
         """
         for quota in self.quotas:
             if quota.cost and not counts(quota.when):
@@ -184,7 +182,7 @@ class Bound(Protocol):
         """The label of the limit."""
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Return the whole seconds until `cost` passes if no other request comes; 0 where it passes now."""
+        """Return the whole seconds until `cost` passes if no other request comes; 0 if it passes now."""
 
 
 class ImpossibleCost(NamedTuple):

@@ -17,12 +17,15 @@ class Locals:
         self._subjects: OrderedDict[object, None] = OrderedDict()
 
     def full(self) -> None:
-        """Report that the table had no row to give."""
+        """Report that the table had no free row."""
         if self._full is not None:
             self._full()
 
     def add(self, counts: object) -> None:
-        """Hold a reference to counts without a row, as nothing else does. Above the bound the oldest are dropped."""
+        """Hold a reference to counts without a row, because nothing else does.
+
+        Above the bound the oldest are dropped.
+        """
         self._subjects[counts] = None
         if len(self._subjects) > SUBJECTS_MAX:
             self._subjects.popitem(last=False)

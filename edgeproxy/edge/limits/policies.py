@@ -1,4 +1,4 @@
-"""The policies that apply to subjects: one object per rule and subject, one count per row, for a whole process."""
+"""The policies of subjects: one object per rule and subject, and one count per row, for a whole process."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -36,10 +36,10 @@ class Total(Protocol):
 
 
 class Policies:
-    """The policies of one table, in which this process has a column.
+    """The policies of one table in which this process has a column.
 
-    There may be several for a table, one after another as configurations change: policies of the same row share its
-    counts, whichever object created them.
+    A table may have several, one after another as configurations change. Policies of one row share its counts,
+    whichever object created them.
     """
 
     def __init__(
@@ -50,23 +50,23 @@ class Policies:
         full: Callable[[], None] | None = None,
         sharing: Sharing | None = None,
     ) -> None:
-        """`hosts` share the limits, which `sharing` reports to them. `full` is called when the table has no row for a
-        subject, once a second for each: count it (edge_table_full_total), and log it now and then.
+        """`hosts` share the limits, and `sharing` reports the limits to them.
 
-        Such a subject is limited in this process's own memory to max(1, limit // (hosts × workers)), until there is a
-        row for it.
+        `full` is called when the table has no row for a subject, once a second for each subject: count it
+        (edge_table_full_total), and log it rarely. Such a subject is limited in this process's own memory to max(1,
+        limit // (hosts × workers)) until it gets a row.
         """
         self._table = table
         self._locals = Locals(hosts, full)
         self._sharing = None if table.layout.hub is None else sharing
 
     def refresh_hosts(self) -> None:
-        """Update the number of hosts to what the supervisor has from the hub."""
+        """Update the number of hosts to the one that the supervisor has from the hub."""
         if self._table.hub is not None:
             self._locals.hosts = self._table.hub.hosts
 
     def gate(self, rule: Rule, subject: bytes, mode: Mode) -> Gate | None:
-        """Return the gate before the row of a policy from `get_policy`; None where no other host shares it."""
+        """Return the gate before the row of a policy from `get_policy`; None if no other host shares it."""
         if self._sharing is None:
             return None
         counts = self._table.readers[rule.key(subject)]
@@ -74,7 +74,7 @@ class Policies:
         return self._sharing.gate(self._table, rule, subject, counts, mode)
 
     def total(self, of: Concurrency | Quota | UnitLimit | BudgetReservation) -> Total | None:
-        """Return the object that reports it to other hosts; None where no other host shares it."""
+        """Return the object that reports it to other hosts; None if no other host shares it."""
         return None if self._sharing is None else self._sharing.total(self._table, of.counts, of.limit)
 
     def get_policy(self, rule: Rule, subject: bytes, cost: int = 1) -> Policy:
@@ -91,7 +91,7 @@ class Policies:
         return rate.policy(rule, counts, cost)
 
     def get_concurrency(self, rule: Rule, subject: bytes) -> Concurrency:
-        """Return the limit on requests of `subject` under way at once."""
+        """Return the limit on simultaneous requests of `subject`."""
         key = rule.key(subject)
         slots = self._table.readers.get(key)
         if not isinstance(slots, Slots):
@@ -101,8 +101,9 @@ class Policies:
     def get_unit_limit(
         self, rule: Rule, under_way: Rule, subject: bytes, reserve: int, by_request: RequestReserve | None = None
     ) -> UnitLimit:
-        """Return the limit of `subject` under `rule`, of whose units each request reserves some; `under_way` is the
-        rule of the reservations.
+        """Return the limit of `subject` under `rule`.
+
+        Each request reserves some of its units; `under_way` is the rule of the reservations.
         """
         policy = self.get_policy(rule, subject)
         slots = self.get_concurrency(under_way, subject).counts
@@ -125,12 +126,11 @@ class Policies:
         holds: bool = True,
         kind: QuotaKind = "quota",
     ) -> Quota:
-        """Return the quota of `subject`: what is `included` of `name` in each `day` or `month` of a time zone; `when`
-        is of its meter.
+        """Return the quota of `subject`: the amount `included` of `name` in each `day` or `month` of a time zone.
 
-        `cost` is what a request is charged at admission, 0 where its meter counts later. `count_name` is the name of
-        its count, by default `name`. `why` is the reason in refusals. `is_balance`: it is what was paid in advance.
-        `holds`: whether it holds the requests that it is charged for.
+        `when` is the condition of its meter. `cost` is charged at admission; 0 if its meter counts later. `count_name`
+        is the name of its count, by default `name`. `why` is the reason in refusals. `is_balance`: it is a prepaid
+        balance. `holds`: it limits the requests that it is charged for.
         """
         key = quota_key(count_name or name, zone, subject)
         counts = self._table.readers.get(key)

@@ -24,7 +24,7 @@ class RuleTerms(Protocol):
 
     @property
     def window(self) -> float:
-        """The seconds of its window; 0 for requests at once."""
+        """The seconds of its window; 0 for concurrency."""
 
     @property
     def depth(self) -> int:
@@ -63,7 +63,7 @@ class Policy(Protocol):
         """The RateLimit lines up to the number that is left."""
 
     def left(self, now: float) -> int:
-        """Return what may still be charged; negative where the limit was lowered below what is used.
+        """Return how much may still be charged; negative if the limit was lowered below its use.
 
         Always call it before `charge`, with no await between the two, and with a `now` read for this decision.
         """
@@ -72,8 +72,9 @@ class Policy(Protocol):
         """Count `cost`, whatever is left, in the cell that `left` read."""
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Return the whole seconds until `cost` passes if no other request comes: never early, late by ≤ a cell + 1 s.
-        0: now.
+        """Return the whole seconds until `cost` passes if no other request comes; 0 if it passes now.
+
+        Never early, and late by at most a cell + 1 s.
         """
 
     def reset(self, now: float) -> int:

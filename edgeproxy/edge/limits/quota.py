@@ -1,9 +1,9 @@
-"""Quotas: an included amount of a meter in a calendar day or month; a request above it is marked, or refused.
+"""Quotas: an included amount of a meter in a calendar day or month. A request above it is marked or refused.
 
-The count is a whole word of 64 bits beside the number of its period, in a column's head: CUM and PERIOD. A period
-begins with the first process that counts in it. A clock that is set back over the end of a period does not begin the
-earlier one again: the later one goes on until its time has come. Workers that decide at the same moment may exceed a
-hard quota by one each, less one.
+The count is a whole word of 64 bits beside the number of its period, in a column's head: CUM and PERIOD. The first
+process that counts in a period begins it. A clock that is set back over the end of a period does not begin the earlier
+one again: the later one continues until its time has come. Workers that decide at once may exceed a hard quota by one
+each, less one.
 """
 
 from collections.abc import Iterable
@@ -20,12 +20,12 @@ from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS
 from edgeproxy.edge.limits.local import Locals
 
 ANY_LEFT = -(1 << 63)
-"""The amount left with which a quota marks nothing: it never has less."""
+"""The needed amount of a quota that marks and refuses nothing: it never has less."""
 NO_PERIOD = Period(-1, 0.0, 0.0)
 
 
 def find_current_period(now: float, per: str, zone: ZoneInfo, periods: Iterable[int]) -> Period:
-    """Return the period that is counted in at edge time `now`, where each of `periods` was begun by some process.
+    """Return the period to count in at edge time `now`; each of `periods` was begun by some process.
 
     It is the clock's period, or the next if that was begun. A period further ahead was begun by a wrong clock.
     """
@@ -94,7 +94,7 @@ class QuotaCounts:
 
     @property
     def place(self) -> tuple[int, int] | None:
-        """The word at which its row begins, and the row's generation; None without a row."""
+        """The word where its row begins, and the row's generation; None without a row."""
         return None if self._row < 0 else (self._row, self._generation)
 
     def used(self, now: float) -> int:
@@ -115,7 +115,7 @@ class QuotaCounts:
             elif number == period.number + 1:
                 behind = True
         if behind:
-            # By another's clock this one is over. All of them are to count in the same one.
+            # By another process's clock this period is over. All processes must count in one period.
             self._refresh(now)
             number = self.period.number
             total = self._own + self._rest
@@ -129,7 +129,9 @@ class QuotaCounts:
             self._table.words[self._own_at + at.CUM] = own
 
     def subtract(self, amount: int, added: float) -> None:
-        """Subtract what was added at edge time `added`, unless its period is over or its row is another's."""
+        """Subtract an amount added at edge time `added`, unless its period is over or its row belongs to another
+        key.
+        """
         period = self.period
         if amount <= self._own and period.since <= added < period.until:
             self.used(added)
@@ -137,10 +139,10 @@ class QuotaCounts:
                 self.add(-amount)
 
     def recover_clock(self, now: float) -> None:
-        """Do nothing: a period that was begun goes on until its time has come."""
+        """Do nothing: a period that was begun continues until its time has come."""
 
     def invalidate(self) -> None:
-        """Read other columns than before at the next decision."""
+        """Read all columns again at the next decision."""
         self._sync = -1
 
     def _refresh(self, now: float) -> None:
@@ -172,7 +174,7 @@ class QuotaCounts:
         number = self.period.number
         own = self._own_at
         if periods[own] != number:
-            # In this order: who reads in between finds nothing counted, in the old period or in the new one.
+            # In this order: a reader in between finds nothing counted, in the old period or in the new one.
             words[own + at.CUM] = 0
             fence()
             words[own + at.PERIOD] = number
@@ -185,9 +187,9 @@ class QuotaCounts:
         self._rest = sum([read_count(words, head, number) for head in others])
 
     def _resolve_row(self, now: float) -> int:
-        """Find the row, or claim it if there is none; without one this process counts alone for a while.
+        """Find the row, or claim it if there is none. Without one this process counts alone for a while.
 
-        Returns the amount that it has counted alone in the same period, which must be added to the row.
+        Return the amount that it has counted alone in this period, which must be added to the row.
         """
         table = self._table
         if self._row < 0 and 0 < self._retry_at - now <= ROW_RETRY_SECONDS:
@@ -230,15 +232,15 @@ class Quota:
         holds: bool = True,
         kind: QuotaKind = "quota",
     ) -> None:
-        """`holds`: whether it holds the requests that it is charged for; else it neither refuses nor marks them."""
+        """`holds`: it limits the requests that it is charged for; else it neither refuses nor marks them."""
         self.name = name
         self.limit = included
         self.hard = hard and holds
-        """Whether requests above it are refused; else they are marked."""
+        """True if requests above it are refused; else they are marked."""
         self.when = when
         """The condition on requests that its meter counts."""
         self.cost = cost
-        """The charge at admission; 0 where its meter counts later."""
+        """The charge at admission; 0 if its meter counts later."""
         self.needs = max(1, cost) if holds else ANY_LEFT
         """The amount that must be left to admit a request, or to admit it without a mark."""
         self.kind: QuotaKind = kind
@@ -252,7 +254,7 @@ class Quota:
         return self._counts
 
     def left(self, now: float) -> int:
-        """Return what is still included at edge time `now`; negative where more was used."""
+        """Return the amount still included at edge time `now`; negative if more was used."""
         counts = self._counts
         used = counts.used(now)
         return (self.limit if counts.share == 1 else min(self.limit, max(1, self.limit // counts.share))) - used
@@ -262,16 +264,16 @@ class Quota:
         self._counts.add(cost)
 
     def count(self, amount: int, now: float) -> None:
-        """Charge what was counted later, at edge time `now`, whatever is left."""
+        """Charge an amount counted later, at edge time `now`, whatever is left."""
         self._counts.used(now)
         self._counts.add(amount)
 
     def refund(self, cost: int, charged: float) -> None:
-        """Refund what was charged at edge time `charged`."""
+        """Refund a charge made at edge time `charged`."""
         self._counts.subtract(cost, charged)
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Return the whole seconds until the next period begins; 0 where `cost`, and what a request needs, passes
+        """Return the whole seconds until the next period begins; 0 if `cost` and the amount a request needs pass
         now.
         """
         if not self.hard or self.left(now) >= max(cost, self.needs):
@@ -280,12 +282,12 @@ class Quota:
 
 
 class Balance(Quota):
-    """Credits that were paid in advance: once they are spent only buying more helps, no wait."""
+    """Prepaid credits. Once they are spent, no wait helps; the customer must buy more."""
 
     __slots__ = ()
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Return a second, though no wait helps; 0 where there are credits."""
+        """Return one second, though no wait helps; 0 if there are credits."""
         return 1 if self.hard and self.left(now) < max(cost, self.needs) else 0
 
 
@@ -304,5 +306,5 @@ class RequestCap(Quota):
         return self.limit
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Return a second, though no wait helps: see `find_impossible_costs`."""
+        """Return one second, though no wait helps: see `find_impossible_costs`."""
         return 1

@@ -1,19 +1,17 @@
-"""The terms of a rate that hosts share: the same for the worker that counts and for the supervisor that reports to the
-hub.
-"""
+"""The terms of a rate that hosts share, equal for the worker that counts and the supervisor that reports to the hub."""
 
 from typing import Literal, NamedTuple
 
 from edgeproxy.edge.limits.rule import Rule
 
 Mode = Literal["bounded", "eventual", "strict"]
-"""The strictness with which hosts hold a rate together (edge/limits/gate.py)."""
+"""The strictness of a shared rate (edge/limits/gate.py)."""
 
 
 class RateTerms(NamedTuple):
     """The terms of a rate: `limit` in `cells` cells of a window of `span` seconds; 0 cells for no window.
 
-    `depth` is that of a bucket which drains `rate` a second; 0 for no bucket.
+    `depth` is the depth of a bucket that drains `rate` a second; 0 for no bucket.
     """
 
     limit: int
@@ -37,6 +35,6 @@ def build_terms(rule: Rule, cells: int, mode: Mode) -> RateTerms:
     if not kind.has_bucket:
         return RateTerms(rule.limit, rule.window, cells, mode=mode)
     rate = rule.limit / rule.window
-    # What was used matters to others until it has left the window, or drained.
+    # Usage matters to other hosts until it has left the window, or drained.
     span = rule.window if cells else max(rule.window, rule.depth / rate)
     return RateTerms(rule.limit, span, cells, rule.depth, rate, mode)

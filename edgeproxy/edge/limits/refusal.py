@@ -1,6 +1,7 @@
-"""Refusals in words and fields: the limit that refuses, what is used of it, and what ends the refusal. Pure.
+"""Refusals in words and fields: the limit that refuses, its use, and the end of the refusal. Pure.
 
-Of several limits that refuse, the one with the longest wait is stated, as Retry-After is of it; spent credits go first.
+If several limits refuse, the stated one has the longest wait, because Retry-After is its wait; spent credits come
+first.
 """
 
 from datetime import UTC, datetime
@@ -26,16 +27,16 @@ class StatedLimit(NamedTuple):
     name: str
     kind: LimitKind
     used: int
-    """The units that are used: requests, costs, or what the meter counts."""
+    """The used units: requests, costs, or the meter's counts."""
     allowed: int
     remedy: Remedy
-    """What ends the refusal."""
+    """The remedy that ends the refusal."""
     ends_at: str | None = None
-    """The moment (RFC 3339) at which the limit begins anew; None where that is no matter of time."""
+    """The moment (RFC 3339) when the limit has room again; None if time does not help."""
 
 
 class Refusal(NamedTuple):
-    """What is told of a refusal: a sentence without its full stop, the RateLimit lines, and the limit."""
+    """A refusal for the client: a sentence without its full stop, the RateLimit lines, and the limit."""
 
     sentence: str
     lines: bytes
@@ -43,13 +44,13 @@ class Refusal(NamedTuple):
 
 
 def add_message(sentence: str, message: str | Messages | None, kind: LimitKind) -> str:
-    """Return the detail of a problem: the sentence, and the operator's message for this kind of limit behind it."""
+    """Return the detail of a problem: the sentence, followed by the operator's message for this kind of limit."""
     text: str | None = getattr(message, kind) if isinstance(message, Messages) else message
     return sentence if text is None else f"{sentence}. {text}"
 
 
 def list_members(limit: StatedLimit) -> tuple[tuple[str, object], ...]:
-    """Return the members of a problem's `limit`; without the moment where there is none."""
+    """Return the members of a problem's `limit`, without the moment if there is none."""
     return tuple([(name, value) for name, value in limit._asdict().items() if value is not None])
 
 

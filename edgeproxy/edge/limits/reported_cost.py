@@ -14,9 +14,7 @@ def cost_pattern(name: str) -> re.Pattern[bytes]:
 
 
 def parse_cost(head: bytes, field: re.Pattern[bytes]) -> int | None:
-    """Parse the cost that a head reports in this field: its first whole number, as far as counts go. None without
-    one.
-    """
+    """Parse the cost that a head reports in this field: its first whole number, up to COUNT_MAX. None without one."""
     match = field.search(head)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""The limits of a customer on a route: allowances and routes of the configuration become sets for admission."""
+"""The limits of a customer on a route: the configuration's allowances and routes become sets for admission."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from edgeproxy.edge.limits.unit_limit import UnitLimit
 
 END_USER_BYTES = 16
-"""Bytes of the digest by which an end user is counted: nobody is named in a table, or at the hub."""
+"""Bytes of the digest that counts an end user: neither a table nor the hub has a name."""
 NO_NAMES: Final[Mapping[EndUser, bytes]] = MappingProxyType({})
 NO_CLAIMS: Final[Mapping[str, bytes]] = MappingProxyType({})
 
 SPEND_METER: Final = Meter(count="events")
 """The meter of a key's budget of money: edges know no prices, and charge it nothing."""
 RULES_MAX = 1024
-"""Rules of concurrency that are remembered."""
+"""Cached rules of concurrency."""
 CONCURRENCY = "concurrency"
 CREDITS = "burst-credits"
 
@@ -56,7 +56,9 @@ class PolicyTables(NamedTuple):
 
 
 class LimitTerms:
-    """The limits of a route's requests under an allowance, whoever asks: made once, for the limits of each customer."""
+    """The limits of a route's requests under an allowance, for any customer: created once, and used for each customer's
+    limits.
+    """
 
     __slots__ = (
         "allowance", "by_address", "headers", "is_anonymous", "limits", "meters", "name_places", "plain", "route",
@@ -73,33 +75,38 @@ class LimitTerms:
         *,
         is_anonymous: bool = False,
     ) -> None:
-        """`allowance` is that of those who ask; None where none applies. `selector` decides which limits of it name the
-        route. `is_anonymous`: they have no key, and are limited by their address."""
+        """Create the terms.
+
+        `allowance` is the customers'; None if none applies. `selector` decides which of its limits name the route.
+        `is_anonymous`: requests have no key, and are limited by address.
+        """
         self.tables = tables
         self.route, self.selector = route, selector
         self.allowance = None if allowance is None else self._select(allowance)
         self.meters, self.is_anonymous = meters, is_anonymous
         own = () if self.allowance is None else self.allowance.limits
         limits = (*[(True, limit) for limit in own], *[(False, limit) for limit in route.limits])
-        # Where answers state nothing there are no units.
+        # An answer that states no usage has no units.
         self.limits = tuple([each for each in limits if each[1].of is None or route.response_usage is not None])
-        """The limits, each with whether it is of the allowance."""
+        """The limits. Each comes with True if it belongs to the allowance."""
         self.by_address = (is_anonymous and bool(self)) or any(
             IP in (limit.scope, limit.per) for _, limit in self.limits
         )
         places = [limit.per for _, limit in self.limits if isinstance(limit.per, EndUser) and limit.per.is_of_request]
         self.name_places = tuple(dict.fromkeys(places))
         """The places where a request names its end user."""
-        # Which of them are the same does not depend on who asks.
+        # Limits that share a row share it for every customer.
         applied = RouteLimits(self, None if is_anonymous else b"").apply_limits()
         held = [each for each in applied if each.is_reported]
         held.sort(key=self.rank_reported)
         self.headers = tuple([cost_pattern(each.limit.cost_header or "") for each in held])
-        """The fields of an answer that report the cost for each of the set's `reported`, then of its `spending`, and
-        then of its `trials`."""
+        """The answer fields that report the cost for each of the set's `reported`, then of its `spending`, then of its
+        `trials`.
+        """
         self.plain = tuple(applied) if self._is_plain(applied) else None
-        """The limits of the customer where these are rates alone, and no address or end user has its own; concurrency
-        may come beside them. None: all has to be looked at for each customer."""
+        """The customer's limits if these are only rates, and no address or end user has its own; concurrency may come
+        beside them. None: each customer's set must be built in full.
+        """
 
     def __bool__(self) -> bool:
         """Return whether there is any limit."""
@@ -110,7 +117,7 @@ class LimitTerms:
         return bool(more) or any(quota.per is not None for quota in allowance.quotas)
 
     def _is_plain(self, applied: "list[AppliedLimit]") -> bool:
-        """Return whether limits are as `plain` says."""
+        """Return whether the limits fit the description of `plain`."""
         allowance = self.allowance
         has_more = allowance is not None and (allowance.quotas or allowance.burst_credits is not None)
         special = self.is_anonymous or self.by_address or self.name_places or has_more or self.request_cap is not None
@@ -119,8 +126,11 @@ class LimitTerms:
         )
 
     def _select(self, allowance: "Allowance") -> "Allowance":
-        """Return what an allowance has for requests of this route. What they cost is spent whether a cap holds them or
-        not."""
+        """Return the part of an allowance that applies to this route.
+
+        A limit that counts all
+        costs stays, even if it does not limit this route.
+        """
         is_held = partial(self.selector.selects, route=self.route)
         concurrency, caps = allowance.concurrency, allowance.caps
         return replace(
@@ -131,12 +141,14 @@ class LimitTerms:
         )
 
     def rank_reported(self, each: "AppliedLimit") -> int:
-        """Return the order of a limit of reported costs: those that refuse, those that only count, those on trial."""
+        """Return the order of a limit of reported costs: first limits that refuse, then limits that only count, then
+        trials.
+        """
         return 2 if each.is_shadow else 0 if self.selector.selects(each.limit, self.route) else 1
 
     @property
     def reads_prompts(self) -> bool:
-        """Whether a request has to tell what it will take before it is admitted."""
+        """True if a request must state its reserve before it is admitted."""
         return bool(self.token_budgets) or any(limit.reserve == "request" for _, limit in self.limits)
 
     @property
@@ -160,7 +172,7 @@ class LimitTerms:
 
     @property
     def request_cap(self) -> int | None:
-        """The highest cost of a request, where requests of this route cost more."""
+        """The highest cost of a request, if requests of this route cost more."""
         most = self.request_most
         return most if most is not None and self.route.cost > most else None
 
@@ -173,12 +185,12 @@ class RouteLimits:
     def __init__(
         self, terms: LimitTerms, customer: bytes | None, key: bytes = b"", claims: Mapping[str, bytes] = NO_CLAIMS
     ) -> None:
-        """`customer` is None for anonymous requests. `key` is the digest of the key. `claims` are those of a token."""
+        """`customer` is None for anonymous requests. `key` is the digest of the key. `claims` belong to a token."""
         self.terms = terms
         self._customer, self.key, self._claims = customer, key, claims
 
     def build_limit_set(self, address: bytes = b"", names: Mapping[EndUser, bytes] = NO_NAMES) -> LimitSet:
-        """Return the limits for an address, which matters where a limit is `by_address`, and for an end user."""
+        """Return the limits for an end user and for an address, which matters if a limit is `by_address`."""
         if self.terms.plain is not None:
             return self._build_plain_set(self.terms.plain)
         allowance, tables = self.terms.allowance, self.terms.tables
@@ -194,7 +206,7 @@ class RouteLimits:
         if allowance is not None:
             if allowance.concurrency is not None:
                 slots.append(table.get_concurrency(concurrency_rule(allowance.concurrency.max, scope), subject))
-            # Anonymous quotas are counted where all addresses are, so that a flood of these takes no payer's row.
+            # Anonymous quotas are counted in the table of addresses, so that a flood of addresses takes no payer's row.
             counting = tables.addresses if self._customer is None else tables.quotas
             quotas, metered = self._get_quotas(allowance, counting, subject)
             reservations = [*self._reserve_budgets(quotas)]
@@ -214,7 +226,7 @@ class RouteLimits:
         shadows = [each for each in held if each.is_shadow and not each.is_reported]
         reported, spending, trials = map(self._policies, by_rank)
         shadow_policies = self._policies(shadows)
-        # Nobody asks at their gates.
+        # No request asks at their gates.
         later = [*by_rank[0], *by_rank[1], *shadows, *by_rank[2]]
         reporting_gates = {
             **dict(self._gates(later, (*reported, *spending, *shadow_policies, *trials), "eventual")),
@@ -241,7 +253,7 @@ class RouteLimits:
         )
 
     def _build_plain_set(self, applied: "tuple[AppliedLimit, ...]") -> LimitSet:
-        """Return the same where no address and no end user matters, and there are only rates and concurrency."""
+        """Return the set if no address and no end user matters, and there are only rates and concurrency."""
         terms = self.terms
         policies: list[Policy] = []
         gates: list[tuple[Policy, Gate]] = []
@@ -268,7 +280,7 @@ class RouteLimits:
         metered: "dict[str, tuple[Quota | UnitLimit, ...]]",
         totals: "list[Total | None]",
     ) -> "list[UnitLimit]":
-        """Return the limits of units, and add them to what meters charge and other hosts hear of."""
+        """Return the limits of units. Add them to the charges of meters and the reports to other hosts."""
         applied: list[UnitLimit] = []
         for each in held:
             if each.limit.of is not None:
@@ -283,13 +295,13 @@ class RouteLimits:
         return applied
 
     def _build_request_reserve(self, limit: "Limit") -> RequestReserve | None:
-        """Return how much a request reserves by what it tells; None where each reserves the same."""
+        """Return the reserve of a request by its own statement; None if each request reserves an equal amount."""
         if limit.reserve != "request" or limit.of is None:
             return None
         return RequestReserve(*PARTS[self.terms.meters[limit.of].count], limit.reserved, limit.reserved_most)
 
     def _reserve_budgets(self, quotas: "Iterable[Quota]") -> "Iterator[BudgetReservation]":
-        """Yield the reservations of a request in the budgets of its key, of which `quotas` are the counts."""
+        """Yield the reservations of a request in the budgets of its key; `quotas` have their counts."""
         for budget in self.terms.token_budgets:
             count = next((quota for quota in quotas if quota.name == budget.name and quota.hard), None)
             parts = PARTS.get(self.terms.meters[budget.meter].count)
@@ -302,12 +314,12 @@ class RouteLimits:
     def _get_quotas(
         self, allowance: "Allowance", counting: Policies, subject: bytes
     ) -> "tuple[list[Quota], dict[str, tuple[Quota | UnitLimit, ...]]]":
-        """Return the quotas of a subject, and by meter those that are charged what it counts later."""
+        """Return the quotas of a subject, and by meter the quotas that are charged its later counts."""
         quotas: list[Quota] = []
         metered: dict[str, tuple[Quota | UnitLimit, ...]] = {}
         for quota in allowance.quotas:
             if quota.per is None:
-                continue  # A quota of what exists, such as seats: the collector enforces it.
+                continue  # A quota of existing things, for example seats: the collector enforces it.
             budget = quota if isinstance(quota, KeyBudget) else None
             is_of_money = budget is not None and budget.is_of_money
             meter = SPEND_METER if is_of_money else self.terms.meters[quota.meter]
@@ -333,7 +345,8 @@ class RouteLimits:
                 is_balance=getattr(quota, "is_credits", False),
             )
             if any(policy.counts is other.counts for other in quotas):
-                policy.cost = 0  # A count is charged once, by its first quota; the others hold it to their amounts.
+                # A count is charged once, by its first quota. The others compare it with their own amounts.
+                policy.cost = 0
             elif is_counted_later:
                 metered[quota.meter] = (*metered.get(quota.meter, ()), policy)
             quotas.append(policy)
@@ -350,7 +363,7 @@ class RouteLimits:
                 yield policy, gate
 
     def apply_limits(self, address: bytes = b"", names: Mapping[EndUser, bytes] = NO_NAMES) -> "list[AppliedLimit]":
-        """Return the limits as they apply to this address and end user, those of the allowance first."""
+        """Return the limits as they apply to this address and end user, the allowance's first."""
         return apply_limits(self.terms.limits, lambda limit: self._resolve_limit(limit, address, names))
 
     def _resolve_limit(self, limit: "Limit", address: bytes, names: Mapping[EndUser, bytes]) -> "CountedSubject":
@@ -367,7 +380,7 @@ class RouteLimits:
         policies = []
         for each in held:
             table: Policies = getattr(self.terms.tables, each.table)
-            # In limits of the route alone each request counts once.
+            # Each request counts once in limits of the route.
             policies.append(table.get_policy(each.rule, each.subject, self.terms.route.cost if each.is_own else 1))
         return tuple(policies)
 
@@ -382,14 +395,15 @@ CountedSubject = tuple[str, str, bytes]
 def resolve_subject(
     scope: str, route: str, customer: bytes | None, key: bytes = b"", address: bytes = b""
 ) -> CountedSubject:
-    """Return the subject by which a limit of this scope counts requests on a route; `customer` is None for anonymous
-    ones.
+    """Return the subject that a limit of this scope counts requests by on a route.
+
+    `customer` is None for anonymous requests.
     """
     label = route.encode()
     if scope == "route":
         return "customers", scope, label
     if customer is None:
-        # Who has no key is counted by address.
+        # A request without a key is counted by address.
         if scope == "customer_route":
             return "addresses", scope, b"%b\0%b" % (address, label)
         return "addresses", "ip", address
@@ -403,7 +417,7 @@ def resolve_subject(
 
 
 def resolve_end_user(subject: CountedSubject, place: str, label: str, name: bytes) -> CountedSubject:
-    """Return the subject by which an end user of this name is counted within another subject."""
+    """Return the subject that counts an end user of this name within another subject."""
     digest = blake2b(digest_size=END_USER_BYTES)
     for part in (subject[1].encode(), subject[2], place.encode(), label.lower().encode(), name):
         digest.update(b"%d:%b" % (len(part), part))
@@ -415,27 +429,27 @@ class AppliedLimit(NamedTuple):
 
     limit: "Limit"
     is_own: bool
-    """Whether it is of the customer's allowance, not of the route alone."""
+    """True if it belongs to the customer's allowance, and not only to the route."""
     rule: Rule
     table: str
     subject: bytes
 
     @property
     def is_shadow(self) -> bool:
-        """Whether it refuses no request."""
+        """True if it refuses no request."""
         return self.limit.mode == "shadow"
 
     @property
     def is_reported(self) -> bool:
-        """Whether it is charged the cost that answers report, not at admission."""
+        """True if it is charged the cost that answers report, and not at admission."""
         return self.limit.cost_header is not None
 
 
 def apply_limits(limits: "Iterable[tuple[bool, Limit]]", by: "Callable[[Limit], CountedSubject]") -> list[AppliedLimit]:
-    """Apply these limits, each with whether it is of the allowance; `by` maps a limit to its subject.
+    """Apply these limits; each comes with True if it belongs to the allowance. `by` maps a limit to its subject.
 
-    A limit of the allowance and one of the route may be the same but for their counts: they share one row, and the
-    lower applies. Those of the allowance come first.
+    A limit of the allowance and one of the route may differ only in their counts. Then they share one row, and the
+    lower one applies. Limits of the allowance come first.
     """
     by_row: dict[bytes, AppliedLimit] = {}
     for is_own, limit in limits:
@@ -466,7 +480,7 @@ def build_rule(limit: "Limit", scope: str) -> Rule:
 
 @lru_cache(RULES_MAX)
 def concurrency_rule(limit: int, scope: str) -> Rule:
-    """Return the rule of a limit on requests at once."""
+    """Return the rule of a concurrency limit."""
     return Rule(CONCURRENCY, limit, 0.0, scope, "concurrency")
 
 
@@ -476,9 +490,9 @@ def credits_rule(credits: "BurstCredits", scope: str) -> Rule:
 
 
 def credits_sync(allowance: "Allowance") -> "Mode":
-    """Return the sync mode of an allowance's burst credits: the strictest mode of the limits beyond which they pay.
+    """Return the sync mode of an allowance's burst credits: the strictest mode of the limits that they pay for.
 
-    Bounded where there are none.
+    Bounded without any.
     """
     modes = {limit.sync for limit in allowance.limits if limit.mode == "enforce" and limit.counts_requests}
     return next((sync for sync in ("strict", "bounded", "eventual") if sync in modes), "bounded")

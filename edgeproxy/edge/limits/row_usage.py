@@ -1,4 +1,4 @@
-"""The use of a limit, read from its row by the limit's kind (kinds.py). Without a row nothing is used."""
+"""The use of a limit, read from its row by the limit's kind (kinds.py). Without a row the use is zero."""
 
 from math import ceil
 from typing import NamedTuple
@@ -47,7 +47,7 @@ def usage_of_bucket(table: LimitTable, row: int | None, rule: RuleTerms, now: fl
     scale = compute_scale(width_us(rule.window, table.layout.cells))
     heads = table.heads(row)
     level = compute_level(heads.each, heads.width, now, rate, scale).level
-    # A worker makes up as much for what was rounded. What is used and what remains make up the depth, or more than it.
+    # A worker adds equal tokens for rounding. Used and remaining tokens sum to the depth, or to more than it.
     level -= compute_room(rule.depth) - rule.depth
     filled = max(0, ceil(level))
     held_back = min(filled, _withheld(table, row))
@@ -70,5 +70,5 @@ def usage_of_concurrency(table: LimitTable, row: int | None, rule: RuleTerms, no
 
 
 def _withheld(table: LimitTable, row: int) -> int:
-    """Return what the hub's column reserves for other hosts, and no host is known to have used."""
+    """Return the counts that the hub's column reserves for other hosts and that no host is known to have used."""
     return 0 if table.hub is None else table.hub.withheld(row)

@@ -17,12 +17,14 @@ SCOPES = {
     "rule": b"u",
     "end_user": b"e",
 }
-"""The scopes that a limit can count by, and the letter of each in a row's key. From `guard` to `rule` they are by
-address: the coarse limit, connections, and requests that look in a certain way. `end_user` is within another scope.
+"""The scopes that a limit can count by, and the letter of each in a row's key.
+
+Scopes from `guard` to `rule` are by address: the coarse limit, connections, and requests that match a rule. `end_user`
+is within another scope.
 """
 
 REQUESTS_BYTES = 8
-"""Bytes of the digest of the requests that a limit is of, in a row's key."""
+"""Bytes of the digest, in a row's key, of the requests that a limit applies to."""
 
 MODES = {"enforce": b"e", "shadow": b"s"}
 
@@ -33,10 +35,10 @@ class Rule:
 
     `depth` (≥ 1) is the depth of a bucket, which refills `limit` per `window`; it applies to buckets only.
 
-    `name` is a label (letters, digits, `_`, `-`). A limit is identified by its scope, window, algorithm and mode, and
-    the subject it is applied to: so a limit that is renamed, or whose count is changed, keeps its usage, and another
-    window starts at zero, and so does a limit of other requests. A window shorter than 280 ms (130 ms by address) is
-    enforced as if it were that long.
+    `name` is a label (letters, digits, `_`, `-`). Scope, window, algorithm, mode, the requests and the subject identify
+    a limit. So a limit that is renamed, or whose count changes, keeps its usage. Another window starts at zero, and so
+    does a limit of other requests. A window shorter than 280 ms (130 ms by address) is enforced as if it were that
+    long.
     """
 
     name: str
@@ -49,7 +51,9 @@ class Rule:
     of: str = ""
     """The meter whose units are counted; empty for requests and their costs."""
     requests: str = ""
-    """The requests that it is of, by routes and scopes, as text; empty for all. Limits of others have other rows."""
+    """The requests that it applies to, by routes and scopes, as text; empty for all. Limits of other requests have
+    other rows.
+    """
     prefix: bytes = field(init=False, repr=False, compare=False)
     """The RateLimit lines up to the number that is left: draft-ietf-httpapi-ratelimit-headers-10."""
     stem: bytes = field(init=False, repr=False, compare=False)
@@ -60,7 +64,7 @@ class Rule:
         if self.limit < 1 or (rate and (self.window <= 0 or (rate.has_bucket and self.depth < 1))):
             raise ValueError(f"{self.name}: a limit of {self.limit} in {self.window} s lets nothing through")
         name = self.name.encode()
-        # The window there is in whole seconds.
+        # The field's window is in whole seconds.
         seconds = max(1, -int(-self.window // 1))
         prefix = b'RateLimit-Policy: "%b";q=%d;w=%d\r\nRateLimit: "%b";r=' % (name, self.limit, seconds, name)
         letters = SCOPES[self.scope] + self.kind.letter + MODES[self.mode]
@@ -86,7 +90,5 @@ class Rule:
         return min(self.limit, self.depth) if rate.has_window else self.depth
 
     def key(self, subject: bytes) -> bytes:
-        """Return the key of the row in which `subject` (a customer's name, an address, …) is counted under this
-        rule.
-        """
+        """Return the key of the row that counts `subject` (a customer's name, an address, …) under this rule."""
         return self.stem + subject

@@ -1,7 +1,8 @@
-"""Slots in use in one row: a gauge for each column, read and changed by this process in one object.
+"""Slots in use in one row: a gauge for each column. One object per row and process reads and changes them.
 
-A gauge's word has the number that its owner chose when it started beside the count: so what a dead process left in a
-column belongs to no process, whichever takes the column next, and counts no more from the moment that its lock is free.
+A gauge's word has a number beside the count. Its owner chose the number when it started. So the count that a dead
+process left in a column belongs to no process, whichever takes the column next, and is ignored as soon as the column's
+lock is free.
 """
 
 from edgeproxy.edge.counters import layout as at
@@ -14,11 +15,11 @@ from edgeproxy.edge.limits.counts import LOOPED_SIBLINGS_MAX, ROW_RETRY_SECONDS,
 from edgeproxy.edge.limits.local import Locals
 
 ROW_RETENTION_SECONDS = 60.0
-"""Seconds for which a row is retained after its last use."""
+"""A row is retained for these seconds after its last use."""
 
 
 class Slots:
-    """The slots of one row: at most one object per row in a process, which alone knows what the process uses."""
+    """The slots of one row. A process has at most one such object per row, and only it knows the process's own use."""
 
     __slots__ = (
         "__weakref__",
@@ -60,14 +61,14 @@ class Slots:
 
     @property
     def place(self) -> tuple[int, int] | None:
-        """The word at which its row begins, and the row's generation; None without a row."""
+        """The word where its row begins, and the row's generation; None without a row."""
         return None if self._row < 0 else (self._row, self._generation)
 
     def acquire(self, limit: int, now: float, amount: int = 1) -> bool:
-        """Use `amount` more slots, if all processes together then use `limit` at most; else return False, using none.
+        """Use `amount` more slots if all processes together then use at most `limit`. Else return False, using none.
 
-        The slot is taken before the others are read: of two processes that take the last one at the same moment both
-        may be refused, and the limit is never exceeded.
+        The slot is taken before the others are read. If two processes take the last one at once, both may be refused,
+        and the limit is never exceeded.
         """
         words = self._table.words
         if words[self._sync_at] != self._sync:
@@ -92,8 +93,8 @@ class Slots:
                     total += words[place] & COUNT_MASK
             if total <= limit:
                 return True
-            # One of the last. What another takes in the same nanoseconds may not show yet, nor this to it, for a load
-            # may overtake a store of before; not beyond a fence.
+            # One of the last slots. A load may overtake an earlier store, so processes that take one in the same
+            # nanoseconds may not see each other yet. After a fence they do.
             fence()
             total = used + words[self._foreign_at]
             for place in places:
@@ -104,13 +105,13 @@ class Slots:
         return False
 
     def release(self, amount: int = 1) -> None:
-        """Use so many slots less, of those that were acquired."""
+        """Release `amount` of the acquired slots."""
         self.used = used = self.used - amount
         if self._row >= 0:
             self._table.words[self._own_at] = self._owner | used
 
     def count_used(self) -> int:
-        """Return the number of slots that all processes use, as it was when they were last looked at."""
+        """Return the number of slots that all processes use, as of the last reading."""
         return self.used if self._row < 0 else self._count_living()
 
     def is_full(self, limit: int, now: float, amount: int = 1) -> bool:
@@ -129,21 +130,21 @@ class Slots:
 
     @property
     def is_shut(self) -> bool:
-        """Whether no slot is left until the hub is back."""
+        """True if no slot is left until the hub is back."""
         words = self._table.words
         return words[HOSTS] >= AWAY and words[at.ON_LOSS] == at.DENY
 
     def recover_clock(self, now: float) -> None:
-        """Do nothing: what is in use depends on no clock."""
+        """Do nothing: slots in use depend on no clock."""
 
     def invalidate(self) -> None:
-        """Read other columns than before at the next decision."""
+        """Read all columns again at the next decision."""
         if self._row >= 0:
             self._bind_columns()
 
     def _compute_host_share(self, limit: int, amount: int) -> int:
-        """Return the slots that this host may use while the hub is away: its part, whatever the hub's column says of
-        others.
+        """Return the slots that this host may use while the hub is away: its part, regardless of the other hosts' slots
+        in the hub's column.
         """
         table = self._table
         words, hub = table.words, table.layout.hub
@@ -156,7 +157,7 @@ class Slots:
         return min(limit, part + (words[self._row + table.layout.head(hub) + at.GAUGE] & COUNT_MASK))
 
     def _count_living(self) -> int:
-        """Return the slots of living processes. It takes system calls, so it is computed only where it decides."""
+        """Return the slots of living processes. It takes system calls, so it is computed only if it decides."""
         table = self._table
         words = table.words
         total = self.used + words[self._foreign_at]
@@ -174,7 +175,7 @@ class Slots:
             self._table.words[place] = milliseconds(now + ROW_RETENTION_SECONDS)
 
     def _resolve_row(self, now: float) -> None:
-        """Find the row, or claim it if there is none; without one this process counts alone for a while."""
+        """Find the row, or claim it if there is none. Without one this process counts alone for a while."""
         table = self._table
         if self._row < 0:
             if 0 < self._retry_at - now <= ROW_RETRY_SECONDS:
@@ -194,7 +195,7 @@ class Slots:
                 self._retry_at = now + ROW_RETRY_SECONDS
                 self._locals.full()
             elif self._row >= 0 and self.used:
-                # The row is its key's: none is freed in which something is in use.
+                # The row still belongs to its key: no row in use is freed.
                 return
             self._row, self._sync, self._sync_at = -1, -1, table.zero
             self._share = max(1, self._locals.hosts * table.active)
@@ -205,7 +206,7 @@ class Slots:
         self._sync = table.words[self._sync_at]
         self._own_at = row + table.head_at + at.GAUGE
         self._foreign_at = row + table.layout.head(FOREIGN_COLUMN) + at.GAUGE
-        # What it had in use while there was no row; where it had none, what its predecessor left is overwritten.
+        # Its slots in use without a row. If it had none, this overwrites the rest of its predecessor.
         table.words[self._own_at] = self._owner | self.used
         self._touch(now)
         self._bind_columns()
@@ -215,8 +216,9 @@ class Slots:
         self._columns = table.siblings
         self._places = tuple([self._row + table.layout.head(column) + at.GAUGE for column in table.siblings])
         self._runs: tuple[slice, ...] = ()
-        """Gauges of siblings that stand side by side, where there are many: the owners' part of their sum is above the
-        counts'."""
+        """Series of adjacent gauges, if there are many siblings. In their sum the owners' part stays above the
+        counts'.
+        """
         if len(self._places) > LOOPED_SIBLINGS_MAX:
             width = table.layout.width
             self._runs = tuple([slice(begin, end, width) for begin, end in join_rings([*self._places], width)])

@@ -1,8 +1,9 @@
-"""Limits in units that answers state, such as tokens: reserved by a request, charged once its answer states them.
+"""Limits in units that answers state, for example tokens: a request reserves units, and its answer's statement is
+charged.
 
-A request passes if what it reserves fits beside what all requests under way have reserved. Reservations are a gauge in
-a row of their own: those of a worker that died count no more, and none is left for ever. What an answer takes beyond
-its reservation is charged whatever is left, and paid before the next request passes.
+A request passes if its reserve fits beside the reservations of all current requests. Reservations are a gauge in a row
+of their own. Reservations of a dead worker no longer count, so none stays for ever. An answer that exceeds its
+reservation is charged whatever is left, and the debt must expire before the next request passes.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from edgeproxy.edge.limits.slots import Slots
 
 
 class RequestTokens(Protocol):
-    """What a request tells of the tokens that it will take; None where it does not."""
+    """The tokens that a request states; None if it does not."""
 
     @property
     def input(self) -> int | None: ...
@@ -37,18 +38,18 @@ PARTS: Final[Mapping[str, tuple[bool, bool]]] = {
     "image_input_tokens": (True, False),
     "image_output_tokens": (False, True),
 }
-"""Whether the count of a meter has the tokens of input, and those of output."""
+"""True for tokens of input, and True for tokens of output, if the count of a meter includes them."""
 
 
 class RequestReserve(NamedTuple):
-    """How much a request reserves that tells what it will take."""
+    """The reserve of a request that states its tokens."""
 
     has_input: bool
     has_output: bool
     output: int
-    """Tokens of output that are reserved where the request does not say how many there may be."""
+    """The reserve of output tokens if the request does not state their maximum."""
     most: int
-    """Units that any request reserves at most, and those that one reserves which tells nothing."""
+    """The maximum reserve of any request, and the reserve of a request without a statement."""
 
     def compute(self, request: RequestTokens) -> int:
         """Return the units that a request reserves."""
@@ -61,7 +62,7 @@ class RequestReserve(NamedTuple):
 
 
 OUTPUT_RESERVED: Final = 4096
-"""Tokens of output that a request reserves of a budget where it does not say how many there may be."""
+"""The output tokens that a request reserves of a budget if it does not state their maximum."""
 
 
 class Budget(Protocol):
@@ -74,14 +75,14 @@ class Budget(Protocol):
         """Return the units that are left at edge time `now`."""
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Return the whole seconds until the next period begins; 0 where `cost` passes now."""
+        """Return the whole seconds until the next period begins; 0 if `cost` passes now."""
 
 
 class BudgetReservation:
     """The reservation of one request in a budget, whose units are charged when the answer states them.
 
-    A request reserves at most the units that are left, so that a large one passes while no other is under way. All
-    requests together overrun the budget by at most one reservation.
+    A request reserves at most the units that are left, so a large one passes if no other is active. All requests
+    together overrun the budget by at most one reservation.
     """
 
     __slots__ = ("_budget", "_by_request", "_reserved", "_slots", "_units", "limit", "name")
@@ -93,12 +94,12 @@ class BudgetReservation:
 
     @property
     def counts(self) -> Slots:
-        """The gauge of the units that are reserved."""
+        """The gauge of the reserved units."""
         return self._slots
 
     @property
     def budget(self) -> Budget:
-        """The budget in which it reserves."""
+        """The budget of the reservation."""
         return self._budget
 
     def with_request(self, request: RequestTokens) -> "BudgetReservation":
@@ -106,7 +107,7 @@ class BudgetReservation:
         return BudgetReservation(self._budget, self._slots, self._by_request, self._by_request.compute(request))
 
     def acquire(self, now: float) -> bool:
-        """Reserve the units of a request; return False where they do not fit."""
+        """Reserve the units of a request. Return False if they do not fit."""
         left = self._budget.left(now)
         self._reserved = min(self._units, left)
         return left > 0 and self._slots.acquire(left, now, self._reserved)
@@ -116,7 +117,7 @@ class BudgetReservation:
         self._slots.release(self._reserved)
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Return one second while requests under way reserve the units that are left; 0 where there is room."""
+        """Return one second while current requests reserve the rest; 0 if there is room."""
         left = self._budget.left(now)
         if left <= 0:
             return self._budget.retry_after(now, cost)
@@ -124,7 +125,7 @@ class BudgetReservation:
 
 
 class UnitLimit:
-    """A limit of units as it applies to one subject. `policy` is the rate, whose gate reports to other hosts."""
+    """A limit of units as it applies to one subject. `policy` is the rate; its gate reports to other hosts."""
 
     __slots__ = ("_slots", "by_request", "gate", "limit", "meter", "policy", "reserve")
 
@@ -142,7 +143,7 @@ class UnitLimit:
         self.reserve = reserve
         """Units that a request reserves."""
         self.by_request = by_request
-        """How much a request reserves by what it tells; None where all reserve the same."""
+        """The reserve by a request's own statement; None if all reserve an equal amount."""
         self.limit = policy.most
         """Units that may be reserved while nothing is used."""
         self._slots = slots
@@ -155,18 +156,18 @@ class UnitLimit:
 
     @property
     def counts(self) -> Slots:
-        """The gauge of what is reserved."""
+        """The gauge of the reserved units."""
         return self._slots
 
     def with_request(self, request: RequestTokens) -> "UnitLimit":
-        """Return the same limit for one request."""
+        """Return this limit for one request."""
         if self.by_request is None:
             return self
         reserve = self.by_request.compute(request)
         return UnitLimit(self.policy, self._slots, self.meter, reserve, self.gate, self.by_request)
 
     def acquire(self, now: float) -> bool:
-        """Reserve the units of a request; return False where they do not fit."""
+        """Reserve the units of a request. Return False if they do not fit."""
         left = self.policy.left(now)
         return left >= self.reserve and self._slots.acquire(left, now, self.reserve)
 
@@ -182,8 +183,9 @@ class UnitLimit:
             self.gate.record_late_charge(now)
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Return the whole seconds until a request may pass: until units have left the window, or one second where
-        requests under way reserve those that there are; 0 where it passes now.
+        """Return the whole seconds until a request may pass; 0 if it passes now.
+
+        That is the time until units have left the window, or one second while current requests reserve the rest.
         """
         left = self.policy.left(now)
         if left < self.reserve:

@@ -1,7 +1,7 @@
 """The use of a limit by a subject, for readers only: the supervisor's /limits.
 
-A reader needs no column, claims no row and changes nothing, and sees what a worker would that decided now and has a row
-for the subject: what a worker counts alone while a table is full is invisible to others.
+A reader needs no column, claims no row and changes nothing. It sees the counts of a worker that decides now and has a
+row for the subject. Counts that a worker makes alone while a table is full are invisible to others.
 """
 
 from zoneinfo import ZoneInfo
@@ -21,8 +21,9 @@ def compute_usage(table: LimitTable, rule: Rule, subject: bytes, now: float) -> 
 def compute_quota_usage(
     table: LimitTable, name: str, included: int, per: str, zone: ZoneInfo, subject: bytes, now: float
 ) -> Usage:
-    """Return the use of a quota by `subject` in the present `day` or `month` of a time zone, which ends after `reset`.
-    `name` is the name of its count.
+    """Return the use of a quota by `subject` in the present `day` or `month` of a time zone.
+
+    The period ends after `reset`. `name` is the name of its count.
     """
     row = table.peek(table.make_key(quota_key(name, zone, subject)))
     counts = [] if row is None else table.heads(row).periods(elsewhere=True)

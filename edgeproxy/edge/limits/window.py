@@ -1,8 +1,8 @@
 """The sliding window: never more than L in any window of W, never refused while the last W + w hold less than L.
 
-W is the window, w = W / C one of its cells. The oldest cell counts in full: weighting it would let more than L through
-(docs/design/limits.md#cells). Refused requests are not counted. Several workers that decide at the same moment may
-exceed L by two each, less two (docs/design/limits.md#decisions).
+W is the window, and w = W / C is one of its cells. The oldest cell counts in full: weighting it would let more than L
+through (docs/design/limits.md#cells). Refused requests are not counted. Several workers that decide at once may exceed
+L by two each, less two (docs/design/limits.md#decisions).
 """
 
 from edgeproxy.edge.counters.cells import MASK
@@ -11,12 +11,10 @@ from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.policy import RuleTerms
 
 ROUNDING_SECONDS = 1e-6
-"""Seconds by which a moment is delayed, so that rounding never makes it come early."""
+"""Seconds that delay a moment, so that rounding never makes it come early."""
 
 HUB_RETRY_SECONDS = 5
-"""Seconds until a retry where nothing passes until the hub is back: about when the hub is tried again
-(hub/breaker.py).
-"""
+"""Seconds until a retry if nothing passes until the hub is back: about when the hub is tried again (hub/breaker.py)."""
 
 
 def seconds_until_gone(cell: int, cells: int, width: int, now: float) -> int:
@@ -51,7 +49,7 @@ class SlidingWindow:
         return self.limit
 
     def left(self, now: float) -> int:
-        """Return what may still be charged at edge time `now` (seconds)."""
+        """Return how much may still be charged at edge time `now` (seconds)."""
         counts = self._counts
         words = counts.words
         if not counts.since <= now < counts.until or words[counts.sync_at] != counts.sync:
@@ -62,7 +60,7 @@ class SlidingWindow:
         left = self.limit - counts.closed - counts.own
         word = words[counts.sibling_at]
         live = word - counts.base
-        # A sibling's word is of this cell, or of one long ago, or, its clock having been ahead, of one to come.
+        # A sibling's word belongs to this cell, or to one long ago, or, if its clock was ahead, to one to come.
         if 0 < live <= MASK:
             left -= live
         if counts.more:
@@ -90,7 +88,7 @@ class SlidingWindow:
         words[counts.cum_at] = cum
 
     def retry_after(self, now: float, cost: int = 1) -> int:
-        """Return the whole seconds until `cost` passes if no other request comes; 0 where it passes now.
+        """Return the whole seconds until `cost` passes if no other request comes; 0 if it passes now.
 
         A cost above the limit never passes.
         """
@@ -98,10 +96,10 @@ class SlidingWindow:
         return 0 if left >= cost else self.compute_wait(left, now, cost)
 
     def compute_wait(self, left: int, now: float, cost: int) -> int:
-        """Return the whole seconds ≥ 1 until `cost` passes, of which only `left` does now. Call it after `left`."""
+        """Return the whole seconds ≥ 1 until `cost` passes; only `left` passes now. Call it after `left`."""
         counts = self._counts
         key = (counts.cell, counts.sync, left, cost)
-        # While nothing more is counted in a cell the moment stays the same: a flood of refusals is cheap.
+        # The moment stays until more is counted in a cell, so a flood of refusals is cheap.
         if key != self._wait_key:
             self._wait_key = key
             self._passes_at = self._compute_free_time(cost - left)
@@ -111,8 +109,9 @@ class SlidingWindow:
         return wait if wait > 1 else 1
 
     def _compute_free_time(self, needed: int) -> float | None:
-        """Return the moment when the oldest cells that hold `needed` of the counts have left the window; None where
-        that is not before the hub is back.
+        """Return the moment when the oldest cells with `needed` of the counts have left the window.
+
+        None if that is not before the hub is back.
         """
         counts = self._counts
         leaves = counts.cell

@@ -309,12 +309,31 @@ def test_a_customer_says_why_it_ends_its_plan_and_that_is_gone_where_the_plan_go
     assert (told["reason"], told["comment"]) == ("unused", None)
 
 
+def refuse_both(charging: Collector, method: str, terms: dict[str, str], token: str) -> Answer:
+    """The refusal of a change, as it is that of its preview."""
+    preview = call(charging, "POST", "/billing/subscription/preview", terms, token=token)
+    refused = call(charging, method, "/billing/subscription", terms, token=token)
+    seen, said = ((one.status, one.json().get("detail"), one.json().get("errors")) for one in (preview, refused))
+    assert seen == said, (preview, refused)
+    return refused
+
+
+def test_only_a_trial_that_begins_needs_a_payment_method(charging: Collector) -> None:
+    token, _ = subscribe(charging, plan="free")
+    preview, changed = preview_and_change(charging, token, plan="tried")
+    assert (preview["when"], changed["plan"], changed["trial_ends_at"]) == ("now", "tried@1", None)
+    other, _ = subscribe(charging, plan="free")
+    assert call(charging, "DELETE", "/billing/subscription?when=now", token=other).status == 200
+    _, again = preview_and_change(charging, other, "POST", plan="tried")
+    assert (again["plan"], again["state"]) == ("tried@1", "active"), "what goes on in its period has no trial"
+
+
 def test_a_trial_that_needs_a_payment_method_is_refused_without_one_but_to_staff(
     charging: Collector, own_sandbox: Sandbox
 ) -> None:
     name, other = customer(charging), customer(charging)
     token, plan = own(charging, name), {"plan": "tried"}
-    refused = call(charging, "POST", "/billing/subscription", plan, token=token)
+    refused = refuse_both(charging, "POST", plan, token)
     assert (refused.status, "needs a payment method" in refused.json()["detail"]) == (409, True)
     assert call(charging, "POST", f"/billing/subscription?customer={other}", plan).json()["state"] == "trialing"
     assert call(charging, "POST", "/billing/portal", {"return_url": "https://shop.example"}, token=token).status == 201
@@ -336,10 +355,16 @@ def test_a_trial_that_needs_a_payment_method_is_refused_without_one_but_to_staff
 def test_a_customer_whom_no_invoice_would_reach_takes_no_plan_that_costs_anything(charging: Collector) -> None:
     name, other = customer(charging, has_contact=False), customer(charging, has_contact=False)
     token, plan = own(charging, name), {"plan": "standard"}
-    refused = call(charging, "POST", "/billing/subscription", plan, token=token)
+    refused = refuse_both(charging, "POST", plan, token)
     assert (refused.status, "no invoice could reach you" in refused.json()["detail"]) == (409, True)
     assert call(charging, "POST", "/billing/subscription", {"plan": "free"}, token=token).status == 201
-    assert call(charging, "PUT", "/billing/subscription", plan, token=token).status == 409
+    assert refuse_both(charging, "PUT", plan, token).status == 409
+    assert refuse_both(charging, "PUT", {**plan, "when": "period_end"}, token).status == 409
+    call(charging, "DELETE", "/billing/subscription?when=now", token=token)
+    assert refuse_both(charging, "POST", plan, token).status == 409, "a resumption"
+    assert call(charging, "POST", "/billing/subscription", {"plan": "free"}, token=token).status == 201
+    staff = call(charging, "POST", f"/billing/subscription/preview?customer={name}", plan)
+    assert staff.status == 200, "staff may"
     add_contact(charging, name)
     assert call(charging, "PUT", "/billing/subscription", plan, token=token).status == 200
     assert call(charging, "POST", f"/billing/subscription?customer={other}", plan).status == 201, "staff may"
@@ -460,6 +485,7 @@ def preview_and_change(charging: Collector, token: str, method: str = "PUT", **t
     changed = call(charging, method, "/billing/subscription", terms, token=token)
     assert changed.status in (200, 201), changed
     listed = call(charging, "GET", "/billing/invoices", token=token).json()["invoices"]
+    assert preview["withdrawn"] == changed.json().get("withdrawn"), (preview, changed)
     new = [invoice["total"] for invoice in listed[: len(listed) - before]]
     assert new == ([preview["due_now"]] if preview["lines"] else []), (preview, listed)
     return preview, changed.json()
@@ -518,6 +544,7 @@ def test_commands_change_a_quantity_as_the_api_does(charging: Collector) -> None
     path = f"/billing/subscription/preview?customer={name}"
     preview = run("change {} --quantity 7 --dry-run --json")
     assert (preview, preview["when"]) == (call(charging, "POST", path, terms).json(), "now")
+    assert "withdrawn" not in run("change {} --quantity 7 --dry-run"), "nothing waits"
     assert run("show {} --json")["quantity"] == 2
     assert run("change {} --quantity 7 --json")["quantity"] == 7
     for line in ("change {} --quantity 5", "end {} --reason unused"):  # A minute has ten changes.
@@ -541,6 +568,36 @@ def test_a_plan_changes_twice_in_a_period_and_each_change_is_one_invoice(chargin
     assert (changed["plan"], changed["next_plan"]) == ("enterprise@1", "standard@1")
     _, changed = preview_and_change(charging, token, plan="enterprise")
     assert changed["next_plan"] is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "terms"),
+    [
+        ("PUT", "", {"plan": "enterprise"}),
+        ("PUT", "", {"plan": "crew", "interval": "year", "quantity": 9}),
+        ("PUT", "", {"plan": "crew", "quantity": 2}),
+        ("PUT", "", {"plan": "free"}),
+        ("PUT", "", {"plan": "crew"}),
+        ("POST", "/upgrade?tier=enterprise", None),
+        ("DELETE", "?when=period_end", None),
+        ("DELETE", "?when=now", None),
+        ("POST", "/subscription/cancel", {"when": "period_end"}),
+    ],
+)
+def test_a_change_says_which_one_it_withdraws(charging: Collector, method: str, path: str, terms: Any) -> None:
+    token, _ = subscribe(charging, plan="crew", quantity=5)
+    waiting = {"plan": "crew@1", "interval": None, "quantity": 3}
+    less = {"plan": "crew", "quantity": 3}
+    for _ in range(2):  # The same change again withdraws nothing.
+        preview, changed = preview_and_change(charging, token, **less)
+        assert (preview["withdrawn"], changed["next_quantity"]) == (None, 3)
+    if method == "PUT":
+        _, answer = preview_and_change(charging, token, **terms)
+    else:
+        whole = path if path.startswith("/") else f"/subscription{path}"
+        answer = call(charging, method, f"/billing{whole}", terms, token=token).json()
+    assert answer["withdrawn"] == waiting
+    assert answer["next_quantity"] != 3
 
 
 def test_months_become_years_at_once_and_years_become_months_when_they_end(charging: Collector) -> None:

@@ -35,9 +35,15 @@ def test_a_plan_is_given_changed_kept_and_ended_in_the_console(stage: PagesStage
     assert ("Nothing has been changed yet." in operator.read.text, find_plan()) == (True, None)
     operator.send(page)
     assert (operator.status, find_plan()) == (200, "standard@1")
-    operator.send(f"{page}/preview", plan="enterprise", when="now")
+    operator.get(page)
+    operator.send(f"{page}/preview", plan="free")
+    assert "is withdrawn" not in operator.read.text, "nothing waits"
     operator.send(page)
-    assert find_plan() == "enterprise@1"
+    assert ("After that" in operator.read.text, find_plan()) == (True, "standard@1")
+    operator.send(f"{page}/preview", plan="enterprise", when="now")
+    assert "The change that waits is withdrawn with it: Free." in operator.read.text
+    operator.send(page)
+    assert ("After that" in operator.read.text, find_plan()) == (False, "enterprise@1")
     operator.get(page)
     operator.send(f"{page}/end", when="period_end")
     assert "The plan ends when what is paid ends." in operator.read.text

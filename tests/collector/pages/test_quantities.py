@@ -63,6 +63,10 @@ def test_customer_sees_the_cost_of_a_quantity_and_takes_a_smaller_one_back(stage
         crew.send("/account/plan")
         assert fetch(stage, "crew") == {"plan": "crew@2", "quantity": 5, "next_plan": "crew@2", "next_quantity": 2}
         assert "2 × crew" in crew.get("/account/plan").text.lower()
+        form = next(one for one in crew.read.forms if one.fields.get("plan") == "enterprise")
+        crew.post(form.action, form.fields)
+        assert "is withdrawn with it: 2 × crew." in crew.read.text.lower()
+        crew.get("/account/plan")
         crew.send("/account/plan/keep")
         assert fetch(stage, "crew") == {**held, "quantity": 5}
         preview(crew, "crew@2", 10)

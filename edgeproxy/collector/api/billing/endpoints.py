@@ -20,7 +20,7 @@ from edgeproxy.collector.api.customer_billing import CustomerChangeQuery, Custom
 from edgeproxy.collector.api.endpoint import ANYONE, API_USERS, BILLING, CREATE, MONEY_READERS, OWN, UPDATE, Endpoint
 from edgeproxy.collector.api.group import Group, PathParameter
 from edgeproxy.collector.api.request_limits import RequestRate
-from edgeproxy.collector.billing.subscriptions.subscription_response import Subscription
+from edgeproxy.collector.billing.subscriptions.subscription_response import ChangedSubscription, Subscription
 
 GROUP = Group(
     "billing",
@@ -105,7 +105,7 @@ GROUP = Group(
             roles=BILLING | OWN,
             query=CustomerChangeQuery,
             body=UpdateSubscriptionRequest,
-            response=Subscription,
+            response=ChangedSubscription,
             change=UPDATE,
             errors={404: "Nothing is sold here, or the customer or its subscription does not exist."},
             rate=RequestRate(10, "address"),
@@ -119,7 +119,7 @@ GROUP = Group(
             "Cancel a subscription at the end of its paid period, or now.",
             roles=BILLING | OWN,
             query=CancelQuery,
-            response=Subscription,
+            response=ChangedSubscription,
             change=UPDATE,
             errors={404: "Nothing is sold here, or the customer or its subscription does not exist."},
             rate=RequestRate(10, "address"),
@@ -150,7 +150,7 @@ GROUP = Group(
             "Upgrade a subscription at once to the plan with this tier.",
             roles=BILLING | OWN,
             query=UpgradeQuery,
-            response=Subscription,
+            response=ChangedSubscription,
             change=UPDATE,
             errors={404: "Nothing is sold here, or the customer or its subscription does not exist."},
             rate=RequestRate(10, "address"),

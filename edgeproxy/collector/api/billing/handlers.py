@@ -26,7 +26,7 @@ from edgeproxy.collector.api.billing.models import (
     list_displays,
     price_to_response,
 )
-from edgeproxy.collector.api.billing.plan_choice import check_invoice_address, check_plan_sold
+from edgeproxy.collector.api.billing.plan_choice import check_choice
 from edgeproxy.collector.api.cancellations.handlers import CancellationHandlers
 from edgeproxy.collector.api.changes import ChangeResult, answer_with_etag, parse_if_match
 from edgeproxy.collector.api.customer_billing import (
@@ -153,9 +153,8 @@ class BillingHandlers(CancellationHandlers):
         await self._check_trial(call.holder, customer, body.plan)
 
         async def make(connection: AsyncConnection) -> ChangeResult:
-            plans, billing = await self._fetch_plans_on_sale(connection), get_billing(self._settings)
-            check_plan_sold(call.holder, body.plan, plans, customer, None)
-            await check_invoice_address(connection, call.holder, customer, body.plan, plans, billing)
+            plans = await self._fetch_plans_on_sale(connection)
+            await self._check_choice(connection, call.holder, customer, body.plan, plans, None)
             with rejecting_coupons(call.holder):
                 subscription, version = await subscriptions.create_subscription(
                     connection,
@@ -175,17 +174,8 @@ class BillingHandlers(CancellationHandlers):
 
     async def update_subscription(self, call: Call[CustomerChangeQuery, UpdateSubscriptionRequest]) -> web.Response:
         """Change a subscription to another plan."""
-
-        def choose_plan(loaded: LoadedSubscription, plans: Mapping[str, Plan]) -> str:
-            check_plan_sold(call.holder, call.body.plan, plans, loaded.customer.name, loaded.current.last.version)
-            return call.body.plan
-
-        interval = call.body.interval
-        is_yearly = None if interval is None else interval == "year"
         body = call.body
-        return await self._change_plan(
-            call, choose_plan, body.when, body.currency, is_yearly=is_yearly, quantity=body.quantity
-        )
+        return await self._change_plan(call, lambda *_: body.plan, body.when, get_terms(body))
 
     async def upgrade_subscription(self, call: Call[UpgradeQuery, Nothing]) -> web.Response:
         """Change a subscription at once to the plan with a tier."""
@@ -193,26 +183,23 @@ class BillingHandlers(CancellationHandlers):
         def choose_plan(loaded: LoadedSubscription, plans: Mapping[str, Plan]) -> str:
             return plans_on_sale.get_version_of_tier(call.query.tier, plans, loaded.customer.name)
 
-        return await self._change_plan(call, choose_plan, "now")
+        return await self._change_plan(call, choose_plan, "now", PlanTerms())
 
     async def _change_plan(
         self,
         call: Call[CustomerChangeQuery, UpdateSubscriptionRequest | Nothing],
         choose_plan: Callable[[LoadedSubscription, Mapping[str, Plan]], str],
         when: changes.When | None,
-        currency: str | None = None,
-        *,
-        is_yearly: bool | None = None,
-        quantity: int | None = None,
+        terms: PlanTerms,
     ) -> web.Response:
         customer = self._get_customer(call.holder, call.query)
         await self._check_selling(call.holder)
 
         async def make(connection: AsyncConnection) -> ChangeResult:
             loaded = await subscription_rows.get_by_customer(connection, customer)
-            plans, billing = await self._fetch_plans_on_sale(connection), get_billing(self._settings)
-            plan = choose_plan(loaded, plans)
-            await check_invoice_address(connection, call.holder, customer, plan, plans, billing)
+            plans = await self._fetch_plans_on_sale(connection)
+            plan, held = choose_plan(loaded, plans), loaded.current.last.version
+            await self._check_choice(connection, call.holder, loaded.customer.name, plan, plans, held)
             subscription, version = await subscriptions.change_subscription(
                 connection,
                 call.caller,
@@ -222,9 +209,9 @@ class BillingHandlers(CancellationHandlers):
                 settings=self._settings,
                 now=time.time(),
                 match=parse_if_match(call.request),
-                currency=currency,
-                is_yearly=is_yearly,
-                quantity=quantity,
+                currency=terms.currency,
+                is_yearly=terms.is_yearly,
+                quantity=terms.quantity,
             )
             return ChangeResult(200, subscription, version)
 
@@ -238,14 +225,17 @@ class BillingHandlers(CancellationHandlers):
         """Preview the cost of a change, or of a new subscription."""
         name = self._get_customer(call.holder, call.query)
         body, now = call.body, time.time()
+        await self._check_selling(call.holder)
         self._count_code(call.holder, body.coupon)
+        await self._check_trial(call.holder, name, body.plan)
         async with self._database.reading(whole=True) as connection:
             customer = await subscription_rows.get_subscriber(connection, name)
             row = await subscription_rows.find_live(connection, customer.id)
             plans = await self._fetch_plans_on_sale(connection)
             ended = None if row is not None else await eligibility.check_may_subscribe(connection, customer, now)
+            withdrawn = None
             if row is None and ended is None:
-                check_plan_sold(call.holder, body.plan, plans, customer.name, None)
+                await self._check_choice(connection, call.holder, customer.name, body.plan, plans, None)
                 prepared, lines = await self._prepare_new(connection, call, customer, now)
                 currency = prepared.last.plan.currency
                 trial_ends_at = prepared.period.end if prepared.last.is_trial else None
@@ -254,13 +244,14 @@ class BillingHandlers(CancellationHandlers):
                 if row is not None and body.coupon is not None:
                     raise ProblemError(409, "a coupon comes with a new subscription, and there is one already")
                 planned, trial_ends_at = await self._prepare_change(connection, call, row, ended, plans, now)
+                withdrawn = row and subscription_response.find_withdrawn(row, planned)
                 version = plans_on_sale.resolve_version(body.plan, plans, customer.name)
                 currency = body.currency or customer.currency or plans[version].currency
                 when, at, lines = planned.when, planned.at, planned.lines
         preview = {"plan": version, "when": when, "at": format_timestamp(at * 1000), "due_now": sum_amounts(lines)}
         preview["trial_ends_at"] = None if trial_ends_at is None else format_timestamp(trial_ends_at * 1000)
         responses = [line_to_response(line, currency) for line in lines]
-        return answer(200, {**preview, "currency": currency, "lines": responses})
+        return answer(200, {**preview, "currency": currency, "lines": responses, "withdrawn": withdrawn})
 
     async def _prepare_change(
         self,
@@ -279,7 +270,7 @@ class BillingHandlers(CancellationHandlers):
         assert row is not None
         loaded = await subscription_rows.load_subscription(connection, row)
         held = loaded.current.last.version if live is not None else None
-        check_plan_sold(call.holder, body.plan, plans, loaded.customer.name, held)
+        await self._check_choice(connection, call.holder, loaded.customer.name, body.plan, plans, held)
         terms = get_terms(body)
         if live is None:
             planned = await prepared_changes.prepare_resumption(
@@ -331,6 +322,18 @@ class BillingHandlers(CancellationHandlers):
         with rejecting_coupons(call.holder):
             return await coupons.prepare_redemption(connection, customer.id, current, before, code, offered, now)
 
+    async def _check_choice(
+        self,
+        connection: AsyncConnection,
+        holder: Holder,
+        customer: str,
+        plan: str,
+        plans: Mapping[str, Plan],
+        held: str | None,
+    ) -> None:
+        """Raise ChangeRejectedError if a customer may not choose a plan. It may keep the one that it `held`."""
+        await check_choice(connection, holder, customer, plan, plans, get_billing(self._settings), held=held)
+
     def _count_code(self, holder: Holder, code: str | None) -> None:
         """Raise ProblemError if a customer tries too many codes."""
         if code is None or holder.customer is None:
@@ -340,21 +343,22 @@ class BillingHandlers(CancellationHandlers):
             why = f"{CODES.requests} codes may be tried in a minute"
             raise ProblemError(429, why, headers={"Retry-After": str(seconds)})
 
-    async def _check_trial(self, holder: Holder, customer: str, plan: str) -> None:
+    async def _check_trial(self, holder: Holder, name: str, plan: str) -> None:
         """Raise ProblemError if a customer begins a trial without the payment method that it needs. Staff may do so."""
         stripe = self._resources.stripe
-        async with self._database.reading() as connection:
-            plans = await self._fetch_plans_on_sale(connection)
-        version = find_newest_versions(plans, customer).get(plan, plan)
-        trial = plans[version].trial if version in plans else None
-        if holder.customer is None or stripe is None or trial is None or trial.card != "required":
+        if holder.customer is None or stripe is None:
             return
         async with self._database.reading() as connection:
-            row = await subscription_rows.get_subscriber(connection, customer)
-            if await subscription_rows.has_had_trial(connection, row.id):
+            plans = await self._fetch_plans_on_sale(connection)
+            version = find_newest_versions(plans, name).get(plan, plan)
+            trial = plans[version].trial if version in plans else None
+            if trial is None or trial.card != "required":
+                return
+            customer = await subscription_rows.get_subscriber(connection, name)
+            if not await eligibility.begins_trial(connection, customer, time.time()):
                 return
         try:
-            can_pay = await has_payment_method(self._database, stripe, row.id)
+            can_pay = await has_payment_method(self._database, stripe, customer.id)
         except StripeCallError as error:
             raise build_stripe_problem(error) from None
         if not can_pay:

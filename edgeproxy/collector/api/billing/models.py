@@ -15,6 +15,7 @@ from edgeproxy.collector.api.field_types import exact
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine, format_unit_price
 from edgeproxy.collector.billing.rollout.gates import Mode
 from edgeproxy.collector.billing.subscriptions.changes import When
+from edgeproxy.collector.billing.subscriptions.subscription_response import WithdrawnChange
 from edgeproxy.collector.languages.meter_display import find_display
 from edgeproxy.config.collector.catalog import PLAN_QUANTITY_MAX, VERSION, MeterPrice, Plan
 from edgeproxy.config.collector.currency_units import Currency
@@ -286,6 +287,8 @@ class SubscriptionPreview(TypedDict):
     """The currency of all amounts (ISO 4217), such as `usd`."""
     lines: list[InvoiceLine]
     """The invoice lines that make up the amount."""
+    withdrawn: WithdrawnChange | None
+    """The change that waits and that this one would withdraw; null where none waits."""
 
 
 class MeterUsageResponse(TypedDict):

@@ -1,4 +1,7 @@
-"""Checks before a customer takes a plan: it is on sale, and invoices have a recipient. Staff may assign any plan."""
+"""Checks before a customer takes a plan: it is on sale, and invoices have a recipient. Staff may assign any plan.
+
+A change and its preview have the same checks.
+"""
 
 from collections.abc import Mapping
 
@@ -16,20 +19,30 @@ from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import Plan
 
 
-def check_plan_sold(holder: Holder, plan: str, plans: Mapping[str, Plan], customer: str, current: str | None) -> None:
-    """Raise ChangeRejectedError if a customer chooses a version that is no longer on sale. Staff may choose any."""
-    if holder.customer is not None:
-        plans_on_sale.check_sold(plan, plans, customer, current)
-
-
-async def check_invoice_address(
-    connection: AsyncConnection, holder: Holder, name: str, plan: str, plans: Mapping[str, Plan], billing: Billing
+async def check_choice(
+    connection: AsyncConnection,
+    holder: Holder,
+    customer: str,
+    plan: str,
+    plans: Mapping[str, Plan],
+    billing: Billing,
+    *,
+    held: str | None,
 ) -> None:
-    """Raise ChangeRejectedError if a customer takes a plan with costs, but has no invoice address or payment method.
+    """Raise ChangeRejectedError if a customer chooses a version that is no longer on sale, or has no invoice address.
 
-    Staff may assign the plan before the customer has one of them.
+    A customer may keep the version that it `held`. Staff may choose any.
     """
-    if holder.customer is None or not can_cost(plans[plans_on_sale.resolve_version(plan, plans, name)]):
+    if holder.customer is not None:
+        plans_on_sale.check_sold(plan, plans, customer, held)
+        await _check_invoice_address(connection, customer, plan, plans, billing)
+
+
+async def _check_invoice_address(
+    connection: AsyncConnection, name: str, plan: str, plans: Mapping[str, Plan], billing: Billing
+) -> None:
+    """Raise ChangeRejectedError if a customer takes a plan with costs, but has no invoice address or payment method."""
+    if not can_cost(plans[plans_on_sale.resolve_version(plan, plans, name)]):
         return
     if not (await charging.fetch_charging(connection, billing)).bills(name):
         return

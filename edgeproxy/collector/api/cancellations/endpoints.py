@@ -6,7 +6,7 @@ from edgeproxy.collector.api.customer_billing import CustomerChangeQuery, Custom
 from edgeproxy.collector.api.endpoint import BILLING, MONEY_READERS, OWN, UPDATE, Endpoint
 from edgeproxy.collector.api.group import Group
 from edgeproxy.collector.api.request_limits import RequestRate
-from edgeproxy.collector.billing.subscriptions.subscription_response import Subscription
+from edgeproxy.collector.billing.subscriptions.subscription_response import ChangedSubscription
 
 GROUP = Group(
     "cancellations",
@@ -21,7 +21,7 @@ GROUP = Group(
             roles=BILLING | OWN,
             query=CustomerChangeQuery,
             body=CancelSubscriptionRequest,
-            response=Subscription,
+            response=ChangedSubscription,
             change=UPDATE,
             errors={404: "Nothing is sold here, or the customer or its subscription does not exist."},
             rate=RequestRate(10, "customer"),

@@ -26,3 +26,12 @@ async def check_may_subscribe(connection: AsyncConnection, customer: Subscriber,
     of_now = (columns.customer == customer.id, columns.period_end > now, is_paid)
     ended = await subscription_rows.fetch_subscriptions(connection, *of_now)
     return max(ended, key=lambda row: row.id, default=None)
+
+
+async def begins_trial(connection: AsyncConnection, customer: Subscriber, now: float) -> bool:
+    """Return whether a plan with a trial would begin with it: neither a change nor a resumption does, and each customer
+    has one. Raises ChangeRejectedError where no subscription can begin."""
+    if await subscription_rows.find_live(connection, customer.id) is not None:
+        return False
+    is_new = await check_may_subscribe(connection, customer, now) is None
+    return is_new and not await subscription_rows.has_had_trial(connection, customer.id)

@@ -5,6 +5,7 @@ from typing import Literal
 from typing_extensions import TypedDict
 
 from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.billing.subscriptions.changes import PlanChange
 from edgeproxy.collector.billing.subscriptions.subscription_rows import SubscriptionRow
 
 CHANGING = "changing"
@@ -46,6 +47,33 @@ class Subscription(TypedDict):
     """The time at which the subscription was created."""
 
 
+class WithdrawnChange(TypedDict):
+    """A change that was to come when what is paid ends, and does not come any more."""
+
+    plan: str
+    """The version of the plan that it led to, such as `standard@3`."""
+    interval: Literal["month", "year"] | None
+    """The interval that it led to; null where that was to stay."""
+    quantity: int | None
+    """The quantity that it led to; null where that was to stay."""
+
+
+class ChangedSubscription(Subscription):
+    """A subscription after a change, as the API writes it."""
+
+    withdrawn: WithdrawnChange | None
+    """The change that waited before this one, which it withdraws; null where none waited."""
+
+
+def find_withdrawn(row: SubscriptionRow, change: PlanChange | None) -> WithdrawnChange | None:
+    """Return the change that waits for a subscription and that a change, or None for its end, withdraws."""
+    waits = (row.next_version, row.next_is_yearly, row.next_quantity)
+    is_same = change is not None and waits == (change.next_version, change.next_is_yearly, change.next_quantity)
+    if row.next_version is None or is_same:
+        return None
+    return {"plan": row.next_version, "interval": _name_interval(row.next_is_yearly), "quantity": row.next_quantity}
+
+
 def to_response(row: SubscriptionRow, customer: str, currency: str) -> Subscription:
     """Return a subscription as the API writes it."""
     return {
@@ -59,9 +87,13 @@ def to_response(row: SubscriptionRow, customer: str, currency: str) -> Subscript
         "period_start": format_timestamp(row.period_start * 1000),
         "period_end": format_timestamp(row.period_end * 1000),
         "next_plan": row.next_version,
-        "next_interval": None if row.next_is_yearly is None else "year" if row.next_is_yearly else "month",
+        "next_interval": _name_interval(row.next_is_yearly),
         "next_quantity": row.next_quantity,
         "cancel_at": None if row.cancel_at is None else format_timestamp(row.cancel_at * 1000),
         "trial_ends_at": None if row.trial_ends_at is None else format_timestamp(row.trial_ends_at * 1000),
         "created_at": format_timestamp(row.created_at),
     }
+
+
+def _name_interval(is_yearly: int | None) -> Literal["month", "year"] | None:
+    return None if is_yearly is None else "year" if is_yearly else "month"

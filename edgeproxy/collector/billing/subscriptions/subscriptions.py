@@ -34,7 +34,12 @@ from edgeproxy.collector.billing.subscriptions import (
 from edgeproxy.collector.billing.subscriptions.cancellations import Feedback
 from edgeproxy.collector.billing.subscriptions.changes import PlanChange, SubscriptionState, When
 from edgeproxy.collector.billing.subscriptions.prepared_changes import PlanTerms
-from edgeproxy.collector.billing.subscriptions.subscription_response import Subscription, to_response
+from edgeproxy.collector.billing.subscriptions.subscription_response import (
+    ChangedSubscription,
+    Subscription,
+    find_withdrawn,
+    to_response,
+)
 from edgeproxy.collector.billing.subscriptions.subscription_rows import (
     ACTIVE,
     TRIALING,
@@ -215,8 +220,8 @@ async def change_subscription(
     currency: str | None = None,
     is_yearly: bool | None = None,
     quantity: int | None = None,
-) -> tuple[Subscription, int]:
-    """Change to another plan, interval or quantity, at once or when the paid time ends.
+) -> tuple[ChangedSubscription, int]:
+    """Change to another plan, interval or quantity, at once or when the paid time ends. A waiting change is withdrawn.
 
     `currency` applies if none was chosen yet. Raises ChangeRejectedError.
     """
@@ -243,7 +248,8 @@ async def change_subscription(
         await _apply_plan(connection, caller, loaded.customer, begun, current.anchor, settings)
         await invoice_change(connection, row, plan_change, now)
     await cancellations.drop_feedback(connection, row.id)
-    return await write_change(connection, caller, loaded, values)
+    response, version = await write_change(connection, caller, loaded, values)
+    return {**response, "withdrawn": find_withdrawn(row, plan_change)}, version
 
 
 async def cancel_subscription(
@@ -256,8 +262,9 @@ async def cancel_subscription(
     now: float,
     match: frozenset[int] | None = None,
     feedback: Feedback | None = None,
-) -> tuple[Subscription, int]:
-    """End a subscription, at once or when the paid time ends, and record the reason. Raises ChangeRejectedError.
+) -> tuple[ChangedSubscription, int]:
+    """End a subscription, at once or when the paid time ends, and record the reason. A waiting change is withdrawn.
+    Raises ChangeRejectedError.
 
     Nothing is refunded. Without `feedback` the earlier feedback stays.
     """
@@ -270,7 +277,9 @@ async def cancel_subscription(
         await _end_subscription(connection, caller, loaded, at, settings)
     if feedback is not None:
         await cancellations.record_feedback(connection, loaded.row.id, loaded.row.customer, feedback, now)
-    return await write_change(connection, caller, loaded, {**NOTHING_PLANNED, "cancel_at": at}, state=state)
+    values = {**NOTHING_PLANNED, "cancel_at": at}
+    response, version = await write_change(connection, caller, loaded, values, state=state)
+    return {**response, "withdrawn": find_withdrawn(loaded.row, None)}, version
 
 
 async def roll_period(

@@ -1,5 +1,8 @@
-"""Notices to a customer's contacts of what somebody did: an invoice that was issued, a key that was made, replaced or
-revoked, a contact that was added. They are alerts, written in the transaction of what they tell of, and mailed so."""
+"""Notices to a customer's contacts about actions: an issued invoice, a changed key, an added contact.
+
+Key notices report that a key was created, replaced or revoked. Notices are alerts, written in the transaction of the
+action, and mailed like alerts.
+"""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -21,11 +24,11 @@ from edgeproxy.collector.database.schema import HOUR, customers
 from edgeproxy.collector.encryption.rows import fetch_rows
 
 HOURLY_MAX = 20
-"""Notices of a kind to a customer in an hour: whoever makes keys by the thousand is not mailed of each."""
+"""The most notices of a kind to a customer in an hour, so that mass creation of keys does not send a mail for each."""
 
 
 async def raise_notice(connection: AsyncConnection, alert: Alert) -> None:
-    """Raise a notice in the transaction that is under way, unless nobody would read it or there were too many."""
+    """Raise a notice in the current transaction, unless it has no readers or there were too many."""
     roles = sorted(ALERT_POLICIES[alert.kind].contacts)
     owned = contacts.join(customers, customers.c.id == contacts.c.customer)
     of_customer = sa.select(contacts.c.role).select_from(owned).where(customers.c.name == alert.customer)
@@ -42,8 +45,10 @@ async def raise_notice(connection: AsyncConnection, alert: Alert) -> None:
 
 
 async def raise_notice_by(connection: AsyncConnection, caller: Caller, alert: Alert) -> None:
-    """Raise a notice of what a caller did, as `raise_notice` does: a contact is in it as in the audit log, and of an
-    operator no name."""
+    """Raise a notice of a caller's action, as `raise_notice` does.
+
+    It identifies a contact as in the audit log, and never names an operator.
+    """
     if caller.actor.startswith(CONTACT):
         by = hide_contact(connection, caller.actor)
     else:
@@ -52,7 +57,7 @@ async def raise_notice_by(connection: AsyncConnection, caller: Caller, alert: Al
 
 
 async def notify_of_contact(connection: AsyncConnection, caller: Caller, customer: str) -> None:
-    """Tell the owners that a customer has so far, by name, that somebody else than they adds a contact."""
+    """Notify a customer's existing owners that someone other than a contact adds a contact."""
     if caller.actor.startswith(CONTACT):
         return
     at, kind = now_ms(), AlertKind.CONTACT_ADDED
@@ -62,7 +67,7 @@ async def notify_of_contact(connection: AsyncConnection, caller: Caller, custome
 
 
 async def fetch_readers(connection: AsyncConnection, customer: str, roles: Collection[str]) -> list[Recipient]:
-    """Return the contacts of a customer, by name, who have one of these roles, the same order each time."""
+    """Return the contacts of a customer, by name, with one of these roles, always in the same order."""
     rows = await _fetch_contacts(connection, customer)
     theirs = [row for row in rows if row["role"] in roles]
     return [
@@ -72,7 +77,7 @@ async def fetch_readers(connection: AsyncConnection, customer: str, roles: Colle
 
 
 async def find_address(connection: AsyncConnection, customer: str, label: str) -> str | None:
-    """Return the address of a contact of a customer by the label in a notice; None where there is none any more."""
+    """Return the address of a customer's contact by the label in a notice, or None if the contact is gone."""
     addresses = [str(row["email"]) for row in await _fetch_contacts(connection, customer)]
     labels = {hide_contact(connection, f"{CONTACT}{address}"): address for address in addresses}
     return labels.get(label)

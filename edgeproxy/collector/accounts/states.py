@@ -1,12 +1,13 @@
-"""The states of customers and keys, and the states that each may become. Pure.
+"""The states of customers and keys, and the transitions between them. Pure.
 
     customer   active ◀──▶ paused          key   active ──▶ due ──▶ rotating
                   │ ▲      │ ▲                      │ ▲                 │
                   ▼ │      ▼ │                      ▼ │ within a day    ▼
                   deleting ──▶ deleted           restorable ──▶ revoked, expired
 
-A state is computed from columns and, of keys, from the time: a key becomes due or expires, and its revocation becomes
-final, without a change. `customers.transition` and `key_rows.transition` make all changes, held to these tables.
+A state is computed from columns, and for keys also from the time: a key becomes due or expires, and its revocation
+becomes final, without a change. `customers.transition` and `key_rows.transition` make all changes, and follow these
+tables.
 """
 
 from collections.abc import Mapping
@@ -20,9 +21,9 @@ from edgeproxy.collector.accounts.rows import CustomerRow, KeyRow
 
 DAY_MS = 86_400_000
 ROTATED = "rotated"
-"""The reason with which a key is revoked that was replaced without an overlap."""
+"""The revocation reason of a key that was replaced without an overlap."""
 WITHDRAWN = "withdrawn"
-"""The reason with which a key is revoked whose secret was on its way to its customer."""
+"""The revocation reason of a key whose secret was still on its way to its customer."""
 
 
 class CustomerState(StrEnum):
@@ -34,7 +35,7 @@ class CustomerState(StrEnum):
     DELETING = "deleting"
     """Refused by edges, and erased after `retention.deleted`."""
     DELETED = "deleted"
-    """Erased; the name, the id and the tier are left."""
+    """Erased; only the name, the id and the tier remain."""
 
 
 class KeyState(StrEnum):
@@ -42,12 +43,12 @@ class KeyState(StrEnum):
 
     ACTIVE = "active"
     DUE = "due"
-    """Active, and to be rotated."""
+    """Active, and due for rotation."""
     ROTATING = "rotating"
     """Active until the overlap with its successor ends."""
     EXPIRED = "expired"
     RESTORABLE = "restorable"
-    """Revoked; the revocation can be taken back. The API calls it revoked too."""
+    """Revoked; the revocation can be undone. The API also calls it revoked."""
     REVOKED = "revoked"
     """Revoked for good."""
 
@@ -59,10 +60,10 @@ CUSTOMER_TRANSITIONS: Final[Mapping[CustomerState, frozenset[CustomerState]]] = 
     CustomerState.DELETING: _OPEN | {CustomerState.DELETED},
     CustomerState.DELETED: frozenset(),
 }
-"""The states that a change may bring a customer into, by the state that it has."""
+"""The states that a change may move a customer to, by its current state."""
 
 KEY_TRANSITIONS: Final[Mapping[KeyState, frozenset[KeyState]]] = {
-    # A file that is imported sets any end, a past one too.
+    # An imported file can set any end, even a past one.
     KeyState.ACTIVE: frozenset(
         {KeyState.ACTIVE, KeyState.ROTATING, KeyState.RESTORABLE, KeyState.REVOKED, KeyState.EXPIRED}
     ),
@@ -72,13 +73,13 @@ KEY_TRANSITIONS: Final[Mapping[KeyState, frozenset[KeyState]]] = {
     KeyState.RESTORABLE: frozenset({KeyState.ACTIVE, KeyState.DUE, KeyState.ROTATING}),
     KeyState.REVOKED: frozenset(),
 }
-"""The states that a change may bring a key into, by the state that it has."""
+"""The states that a change may move a key to, by its current state."""
 USABLE_KEY_STATES = frozenset({KeyState.ACTIVE, KeyState.DUE, KeyState.ROTATING})
 """The states of keys that edges accept."""
 
 
 class AccountStateError(ChangeRejectedError):
-    """A customer or a key cannot go from its state to another one, or has changed meanwhile."""
+    """The transition of a customer or a key is not allowed, or its row has changed meanwhile."""
 
     def __init__(self, why: str) -> None:
         super().__init__(409, why)
@@ -107,16 +108,16 @@ def compute_key_state(row: KeyRow, now_ms: int) -> KeyState:
 
 
 def compute_rotate_by(row: KeyRow) -> int | None:
-    """Return the Unix millisecond by which a key should be rotated; None where there is none, or it has a successor."""
+    """Return the Unix millisecond by which a key should be rotated, or None without one or with a successor."""
     if row.rotate_every is None or row.successor is not None:
         return None
     return row.created_at + row.rotate_every * 1000
 
 
 def compute_restorable_until(row: KeyRow) -> int | None:
-    """Return the Unix millisecond until which the revocation of a key can be taken back: a day, and at most its expiry.
+    """Return the Unix millisecond until which a key's revocation can be undone: a day, but at most its expiry.
 
-    None where the key was not revoked, was replaced at once, or never reached its customer.
+    None if the key was not revoked, was replaced at once, or never reached its customer.
     """
     if row.revoked_at is None or row.revoked_for in (ROTATED, WITHDRAWN):
         return None
@@ -125,14 +126,14 @@ def compute_restorable_until(row: KeyRow) -> int | None:
 
 
 def require_customer_transition(before: CustomerRow, after: CustomerRow) -> None:
-    """Raise AccountStateError where CUSTOMER_TRANSITIONS has no step between the states of two rows of a customer."""
+    """Raise AccountStateError if CUSTOMER_TRANSITIONS has no step between the states of two rows of a customer."""
     states = compute_customer_state(before), compute_customer_state(after)
     if states[1] not in CUSTOMER_TRANSITIONS[states[0]]:
         raise AccountStateError(f"the customer is {states[0]}, and cannot be {states[1]}")
 
 
 def require_key_transition(before: KeyRow, after: KeyRow, now_ms: int) -> None:
-    """Raise AccountStateError where KEY_TRANSITIONS has no step between the states of two rows of a key."""
+    """Raise AccountStateError if KEY_TRANSITIONS has no step between the states of two rows of a key."""
     states = compute_key_state(before, now_ms), compute_key_state(after, now_ms)
     if states[1] not in KEY_TRANSITIONS[states[0]]:
         raise AccountStateError(f"the key is {states[0]}, and cannot be {states[1]}")

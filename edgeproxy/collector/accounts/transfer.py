@@ -1,7 +1,7 @@
-"""Customers, keys and flags from files into the database, and back into a file that says the same.
+"""The import of customers, keys and flags from files, and their export to an equivalent file.
 
-An import changes what the files name, and nothing else. A key that was revoked stays so, whatever a file says. Of a
-customer, files have what edges get: the external id, metadata and `rotate_every` stay in the database.
+An import changes only the objects that the files name. A revoked key stays revoked, whatever a file says. Files contain
+the fields of a customer that edges receive; the external id, metadata and `rotate_every` stay in the database.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
@@ -30,15 +30,15 @@ from edgeproxy.config.customers import Customer, Flag, Key
 from edgeproxy.config.directory import parse_document
 
 AT_ONCE = 200
-"""Rows of a transaction, so that the collector's own work never waits for long."""
+"""The most rows of a transaction, so that the collector's own work never waits long."""
 TRIES = 3
-"""Times that a batch is tried whose rows others create at the same moment."""
+"""How many times a batch is tried if others create the same rows at the same moment."""
 
 T = TypeVar("T")
 
 
 class ImportResult(NamedTuple):
-    """The numbers of rows that were added, changed and left alone; and what was refused, a sentence each."""
+    """The numbers of added, changed and unchanged rows, and a sentence for each refused item."""
 
     added: int = 0
     changed: int = 0
@@ -52,7 +52,7 @@ class ImportResult(NamedTuple):
 
 
 class ImportRollbackError(Exception):
-    """Roll back a batch that was only tried."""
+    """Roll back a batch of a dry run."""
 
 
 Step = Callable[[AsyncConnection, Caller, Sequence[T]], Awaitable[ImportResult]]
@@ -62,11 +62,11 @@ Step = Callable[[AsyncConnection, Caller, Sequence[T]], Awaitable[ImportResult]]
 async def import_settings(
     database: Database, settings: CollectorSettings, caller: Caller, *, dry: bool
 ) -> dict[str, ImportResult]:
-    """Import the customers, keys and flags of these settings; return what was done with each. `dry` changes nothing.
+    """Import the customers, keys and flags of these settings. Return the result for each. `dry` changes nothing.
 
-    Each change has its audit entry. An import that is cut off has imported some, and the next one imports the rest.
+    Each change has its audit entry. An interrupted import has imported some items, and the next import adds the rest.
     """
-    # In a dry run the customers of the files are not there when their keys are looked at.
+    # In a dry run, the customers of the files do not exist when their keys are checked.
     import_customers = partial(_import_customers, has_pseudonym=customers.has_pseudonyms(settings))
     import_keys = partial(_import_keys, pending_customers=set(settings.customers) if dry else set())
     return {
@@ -77,7 +77,7 @@ async def import_settings(
 
 
 async def _import_all(database: Database, step: Step[T], items: Iterable[T], caller: Caller, dry: bool) -> ImportResult:
-    """Import items in batches, each in a transaction of its own."""
+    """Import items in batches, each in its own transaction."""
     total = ImportResult()
     for batch in _split_batches(items):
         for tries_left in reversed(range(TRIES)):
@@ -89,7 +89,7 @@ async def _import_all(database: Database, step: Step[T], items: Iterable[T], cal
                         raise ImportRollbackError
             except ImportRollbackError:
                 pass
-            except sa.exc.IntegrityError:  # Somebody else has created one of them meanwhile: now it can be seen.
+            except sa.exc.IntegrityError:  # Another transaction created one of them meanwhile. It is visible now.
                 if not tries_left:
                     raise
                 continue
@@ -99,7 +99,7 @@ async def _import_all(database: Database, step: Step[T], items: Iterable[T], cal
 
 
 async def _lock_named(connection: AsyncConnection, names: Collection[str]) -> dict[str, CustomerRow]:
-    """Return the rows of customers by what files call them, their name or pseudonym, locked."""
+    """Return the locked rows of customers by their name in files, a name or a pseudonym."""
     known_by = {name: name for name in names} | await resolve_names(connection, names)
     rows = await customers.lock_customers(connection, set(known_by.values()))
     return {name: rows[one] for name, one in known_by.items() if one in rows}
@@ -108,7 +108,7 @@ async def _lock_named(connection: AsyncConnection, names: Collection[str]) -> di
 async def _import_customers(
     connection: AsyncConnection, caller: Caller, batch: Sequence[tuple[str, Customer]], *, has_pseudonym: bool
 ) -> ImportResult:
-    """Import customers; `has_pseudonym`: new ones get a pseudonym."""
+    """Import customers. With `has_pseudonym` new ones get a pseudonym."""
     names = [name for name, _ in batch]
     existing = await _lock_named(connection, names)
     new, entries, refused, same = [], [], [], 0
@@ -138,7 +138,7 @@ async def _import_customers(
 async def _import_keys(
     connection: AsyncConnection, caller: Caller, batch: Sequence[Key], *, pending_customers: set[str]
 ) -> ImportResult:
-    """Import keys. `pending_customers` would exist by now, were this no dry run."""
+    """Import keys. `pending_customers` would exist by now outside a dry run."""
     names = {key.customer for key in batch}
     owners = await _lock_named(connection, names)
     for name in pending_customers & (names - owners.keys()):
@@ -163,7 +163,7 @@ async def _import_keys(
         elif (refusal := _find_refusal(row, owner)) is not None:
             refused.append(f"key {start}: {refusal}")
         elif row.successor is not None or all(getattr(row, name) == value for name, value in columns.items()):
-            same += 1  # A key that was rotated ends as was said then.
+            same += 1  # A rotated key keeps the end that its rotation set.
         else:
             await key_rows.transition(connection, row, **columns)
             changed_owners.append(owner.name)
@@ -175,7 +175,7 @@ async def _import_keys(
 
 
 def _find_refusal(row: KeyRow, owner: CustomerRow) -> str | None:
-    """Return why a stored key is not changed by a file that gives it to this customer, or None."""
+    """Return the reason why a file may not change a stored key for this customer, or None."""
     if row.customer != owner.id:
         return "is of another customer"
     return None if row.revoked_at is None else "was revoked, and stays so"
@@ -218,7 +218,7 @@ async def _record(
 
 
 def _build_key_columns(key: Key) -> Columns:
-    """Return the columns that a file sets of a key."""
+    """Return the columns of a key that a file sets."""
     limits = [limit.model_dump(mode="json", by_alias=True, exclude_defaults=True) for limit in key.limits]
     return {
         "scopes": None if key.scopes is None else orjson.dumps(sorted(key.scopes)).decode(),

@@ -1,6 +1,6 @@
 """Endpoints of customers' webhooks: each change with its audit entry in one transaction.
 
-Secrets are stored encrypted. The audit log has the host of a URL alone, as the rest of it may be a secret.
+Secrets are stored encrypted. The audit log has only the host of a URL, because the rest may be a secret.
 """
 
 import base64
@@ -47,10 +47,10 @@ from edgeproxy.config.collector.alerts import SECRET_PREFIX
 from edgeproxy.config.collector.webhooks import Webhooks
 
 ENDPOINTS_MAX = 10
-"""Endpoints of a customer."""
+"""The most endpoints of a customer."""
 SECRET_BYTES = 32
 OVERLAP_SECONDS = 24 * 3600
-"""Seconds for which the secret before a rotation signs too."""
+"""How many seconds after a rotation the old secret also signs."""
 NOT_FOUND, NO_MESSAGE = "there is no such webhook endpoint", "there is no such message to this endpoint"
 BY_HAND = "disabled by hand"
 TABLE = webhook_endpoints.name
@@ -78,7 +78,7 @@ class EndpointRow(NamedTuple):
 
 
 def to_response(row: EndpointRow) -> WebhookEndpoint:
-    """Return an endpoint as the API does, without its secret."""
+    """Return an endpoint in the form of the API, without its secret."""
     has_old_secret = row.old_secret_until is not None and row.old_secret_until > now_ms()
     return {
         "id": row.id,
@@ -95,7 +95,7 @@ def to_response(row: EndpointRow) -> WebhookEndpoint:
 
 
 async def list_endpoints(connection: AsyncConnection, customer: str) -> list[WebhookEndpoint]:
-    """Return the endpoints of a customer, by id or name, oldest first; raises ChangeRejectedError."""
+    """Return the endpoints of a customer, by id or name, oldest first. Raises ChangeRejectedError."""
     owner = await customers.get_row(connection, customer)
     statement = sa.select(webhook_endpoints).where(columns.customer == owner.id).order_by(columns.id)
     rows = await fetch_rows(connection, TABLE, statement)
@@ -103,11 +103,11 @@ async def list_endpoints(connection: AsyncConnection, customer: str) -> list[Web
 
 
 async def get_row(connection: AsyncConnection, customer: str, endpoint: str, *, lock: bool = False) -> EndpointRow:
-    """Return an endpoint of a customer, by id or name; raises ChangeRejectedError where there is none."""
+    """Return an endpoint of a customer, by id or name. Raises ChangeRejectedError if it does not exist."""
     owner = await customers.get_row(connection, customer)
     statement = sa.select(webhook_endpoints).where(columns.customer == owner.id, columns.id == endpoint)
     rows = []
-    if endpoint.isascii() and endpoint.isprintable():  # Not every database takes a NUL, even to find nothing.
+    if endpoint.isascii() and endpoint.isprintable():  # Some databases reject a NUL even in a query.
         rows = await fetch_rows(connection, TABLE, statement.with_for_update() if lock else statement)
     if not rows:
         raise ChangeRejectedError(404, NOT_FOUND)
@@ -121,7 +121,7 @@ def _to_row(row: Mapping[str, object], customer_name: str) -> EndpointRow:
 async def create_endpoint(
     connection: AsyncConnection, caller: Caller, customer: str, new: CreateWebhookEndpointRequest, settings: Webhooks
 ) -> WebhookEndpointWithSecret:
-    """Create an endpoint of a customer, and return it with its secret; raises ChangeRejectedError."""
+    """Create an endpoint of a customer, and return it with its secret. Raises ChangeRejectedError."""
     owner = await customers.get_row(connection, customer, lock=True)
     if owner.deleting_since is not None:
         raise ChangeRejectedError(409, "the customer is being deleted")
@@ -161,9 +161,9 @@ async def update_endpoint(
     settings: Webhooks,
     match: frozenset[int] | None,
 ) -> tuple[WebhookEndpoint, int]:
-    """Change the fields of a locked endpoint that are set in `change`, an UpdateWebhookEndpointRequest.
+    """Update the fields of a locked endpoint that are set in `change`, an UpdateWebhookEndpointRequest.
 
-    Returns the endpoint with its version; raises ChangeRejectedError.
+    Returns the endpoint and its version. Raises ChangeRejectedError.
     """
     require_version(before.version, match)
     fields = {name: getattr(change, name) for name in change.model_fields_set}
@@ -185,7 +185,7 @@ async def update_endpoint(
 
 
 async def delete_endpoint(connection: AsyncConnection, caller: Caller, row: EndpointRow) -> WebhookEndpoint:
-    """Delete an endpoint and its deliveries; return it as it was."""
+    """Delete an endpoint and its deliveries. Return its last state."""
     await connection.execute(sa.delete(webhook_deliveries).where(webhook_deliveries.c.endpoint == row.id))
     await connection.execute(sa.delete(webhook_endpoints).where(columns.id == row.id))
     await _record(connection, caller, "webhook.delete", row, drop_empty_values(_to_audit(row)), None)
@@ -195,7 +195,7 @@ async def delete_endpoint(connection: AsyncConnection, caller: Caller, row: Endp
 async def rotate_secret(
     connection: AsyncConnection, caller: Caller, before: EndpointRow, settings: Webhooks
 ) -> WebhookEndpointWithSecret:
-    """Give a locked endpoint a new secret, and return it; the old one signs too for OVERLAP_SECONDS."""
+    """Give a locked endpoint a new secret, and return both. The old secret also signs for OVERLAP_SECONDS."""
     secret = _generate_secret()
     values: dict[str, object] = {
         "secret": _encrypt(secret, before.id, settings),
@@ -213,7 +213,7 @@ async def rotate_secret(
 
 
 async def send_test(connection: AsyncConnection, caller: Caller, row: EndpointRow) -> WebhookDelivery:
-    """Write a message of the type `webhook.test` to an endpoint; raises ChangeRejectedError where it is disabled."""
+    """Write a message of the type `webhook.test` to an endpoint. Raises ChangeRejectedError if it is disabled."""
     _require_enabled(row)
     data = {"customer": row.customer_name, "endpoint": row.id}
     message = await insert_message(connection, row.customer, [row.id], EventType.WEBHOOK_TEST, now_ms(), data)
@@ -224,7 +224,7 @@ async def send_test(connection: AsyncConnection, caller: Caller, row: EndpointRo
 async def list_messages(
     connection: AsyncConnection, row: EndpointRow, after: str | None, limit: int
 ) -> ReadPage[WebhookDelivery]:
-    """Return at most `limit` messages to an endpoint before the one of the id `after`, the latest first."""
+    """Return at most `limit` messages to an endpoint before the one with the id `after`, latest first."""
     number = webhook_deliveries.c.message
     statement = _select_messages(row) if after is None else _select_messages(row).where(number < after)
     statement = statement.order_by(number.desc())
@@ -241,7 +241,7 @@ def _select_messages(row: EndpointRow) -> AnySelect:
 
 
 async def _get_message(connection: AsyncConnection, row: EndpointRow, message: str) -> WebhookDelivery:
-    """Return a message to an endpoint; raises ChangeRejectedError and UnreadableRowError."""
+    """Return a message to an endpoint. Raises ChangeRejectedError and UnreadableRowError."""
     statement = _select_messages(row).where(webhook_messages.c.id == message)
     rows = await fetch_rows(connection, webhook_messages.name, statement, strict=True)
     if not rows:
@@ -264,7 +264,7 @@ def _to_delivery(
     attempted_at: int | None,
     **_: object,
 ) -> WebhookDelivery:
-    """Return a message to an endpoint as the API does."""
+    """Return a message to an endpoint in the form of the API."""
     return {
         "id": id,
         "type": type,
@@ -282,7 +282,7 @@ def _to_delivery(
 async def redeliver_message(
     connection: AsyncConnection, caller: Caller, row: EndpointRow, message: str
 ) -> WebhookDelivery:
-    """Send a message to an endpoint again, also one that it took; raises ChangeRejectedError."""
+    """Send a message to an endpoint again, even if it was delivered. Raises ChangeRejectedError."""
     _require_enabled(row)
     if not (message.isascii() and message.isprintable()):
         raise ChangeRejectedError(404, NO_MESSAGE)
@@ -297,7 +297,10 @@ async def redeliver_message(
 
 
 def require_reachable(url: str, settings: Webhooks) -> None:
-    """Raise ChangeRejectedError(422) where a URL can never be sent to. A name is looked up when it is sent to."""
+    """Raise ChangeRejectedError(422) if a URL can never be used.
+
+    Host names are resolved only when a message is sent.
+    """
     parts = urlsplit(url)
     is_encrypted, host = parts.scheme == "https", parts.hostname or ""
     if not is_encrypted and not settings.networks:
@@ -326,7 +329,7 @@ def _dump_types(types: tuple[EventType, ...] | None) -> str | None:
 
 
 def _to_audit(row: EndpointRow) -> dict[str, object]:
-    """Return what the audit log has of an endpoint."""
+    """Return the fields of an endpoint for the audit log."""
     response = to_response(row)
     fields = {name: response[name] for name in ("description", "types", "state", "disabled_why")}
     return {"host": urlsplit(row.url).hostname, **fields}

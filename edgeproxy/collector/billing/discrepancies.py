@@ -153,8 +153,7 @@ async def fetch_invoice_differences(connection: AsyncConnection, customer: str, 
 
 
 async def find_drift_since(connection: AsyncConnection, kind: ReconciliationKind, since: float) -> Drift | None:
-    """Return the worst meter's drift in all reconciliations of a kind since a Unix second; None where there
-    was none."""
+    """Return the worst meter's drift in all reconciliations of a kind since a Unix second, or None without any."""
     statement = sa.select(columns.meters).where(columns.kind == kind, columns.at >= int(since * 1000))
     drifts_by_meter: dict[str, list[Drift]] = {}
     rows = (await connection.execute(statement)).scalars().all()

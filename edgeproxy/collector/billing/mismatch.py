@@ -1,4 +1,4 @@
-"""Drift between two books of the same usage: how large it may be, and what a person does about it. Pure."""
+"""Drift between two books of the same usage: its thresholds, and advice on what to do. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -9,9 +9,9 @@ from typing_extensions import TypedDict
 from edgeproxy.config.collector.currency_units import USD
 
 WARN_PARTS = 10_000
-"""More than one part of so many (0.01 %) closes the roll-out gate, and warns."""
+"""A drift of more than one part in this number (0.01 %) closes the roll-out gate and warns."""
 PAGE_PARTS = 1_000
-"""More than one part of so many (0.1 %) pages."""
+"""A drift of more than one part in this number (0.1 %) pages."""
 
 ReconciliationKind = Literal["A", "B", "C", "D", "E"]
 COMPARED_BOOKS: Mapping[ReconciliationKind, str] = {
@@ -23,9 +23,9 @@ COMPARED_BOOKS: Mapping[ReconciliationKind, str] = {
 }
 """The two books that each kind compares."""
 EXACT_KINDS: frozenset[ReconciliationKind] = frozenset({"A", "C", "D", "E"})
-"""Kinds where any difference pages, as only a fault of ours can cause one."""
+"""Kinds in which any difference pages, because only a fault of ours can cause one."""
 UNITS_SUFFIX = " in units"
-"""The end of the meter in a row of kind C that is about units which Stripe has counted, not about cents."""
+"""The suffix of the meter in a row of kind C that compares units counted by Stripe, not cents."""
 
 
 class Level(StrEnum):
@@ -46,7 +46,7 @@ class Comparison(NamedTuple):
 
     @property
     def difference(self) -> int:
-        """The excess of the other book over ours; below zero its shortfall."""
+        """The other book's excess over ours; negative for a shortfall."""
         return self.theirs - self.ours
 
 
@@ -76,11 +76,11 @@ class Drift(NamedTuple):
     units: int
     """The sum of our numbers."""
     different: int
-    """The sum of all differences, each without its sign."""
+    """The sum of all absolute differences."""
 
     @property
     def ratio(self) -> float:
-        """The share of units that differ; 1 where we have none and they do."""
+        """The share of units that differ; 1 if only the other book has units."""
         if not self.different:
             return 0.0
         return min(1.0, self.different / self.units) if self.units else 1.0
@@ -101,7 +101,7 @@ def measure_drift(rows: Iterable[Comparison]) -> Drift:
 
 
 def classify_drift(kind: ReconciliationKind, drift: Drift) -> Level:
-    """Return the level of a drift. Whole numbers are compared, so that the threshold itself is not above it."""
+    """Return the level of a drift. Whole numbers are compared, so that a drift equal to a threshold is not above it."""
     if not drift.different:
         return Level.NONE
     if kind in EXACT_KINDS or drift.different * PAGE_PARTS > drift.units:
@@ -110,7 +110,7 @@ def classify_drift(kind: ReconciliationKind, drift: Drift) -> Level:
 
 
 def measure_drift_by_meter(rows: Iterable[Comparison]) -> dict[str, Drift]:
-    """Return the drift of each meter by itself, so that none is lost among the units of a larger one."""
+    """Return the drift of each meter by itself, so that none is hidden by the units of a larger one."""
     rows_by_meter: dict[str, list[Comparison]] = {}
     for row in rows:
         rows_by_meter.setdefault(row.meter, []).append(row)
@@ -118,7 +118,7 @@ def measure_drift_by_meter(rows: Iterable[Comparison]) -> dict[str, Drift]:
 
 
 def worst_drift(drifts: Iterable[Drift]) -> Drift:
-    """Return the drift with the largest ratio, and of several the one with most rows."""
+    """Return the drift with the largest ratio; among equals, the one with the most rows."""
     return max(drifts, key=lambda drift: (drift.ratio, drift.compared), default=Drift(0, 0, 0))
 
 
@@ -128,8 +128,10 @@ def highest_level(kind: ReconciliationKind, drifts: Iterable[Drift]) -> Level:
 
 
 def select_lasting(rounds: Sequence[Sequence[Comparison]]) -> list[Comparison]:
-    """Return the rows of the last comparison, with only those differences that were the same in each: usage that came
-    in between is mended by the next one."""
+    """Return the rows of the last comparison, with only the differences that were equal in each round.
+
+    A difference caused by usage that arrived in between is fixed by the next comparison.
+    """
     lasting_differences = set.intersection(
         *({(row.customer, row.meter, row.difference) for row in rows} for rows in rounds)
     )
@@ -140,7 +142,7 @@ def select_lasting(rounds: Sequence[Sequence[Comparison]]) -> list[Comparison]:
 
 
 def get_advice(kind: ReconciliationKind, row: Comparison) -> str:
-    """Return the advice to a person about a row that differs."""
+    """Return the advice for a row that differs."""
     if not row.difference:
         return "nothing: they agree"
     advice_kind: ReconciliationKind = "B" if row.meter.endswith(UNITS_SUFFIX) else kind
@@ -148,7 +150,7 @@ def get_advice(kind: ReconciliationKind, row: Comparison) -> str:
 
 
 def to_difference(row: Comparison) -> InvoiceDifference:
-    """Return a line of an invoice that differs as the API shows it."""
+    """Return a differing invoice line in the form of the API."""
     meter = row.meter.removesuffix(UNITS_SUFFIX)
     return {
         "meter": meter,
@@ -179,10 +181,10 @@ ADVICE: Mapping[tuple[ReconciliationKind, bool], str] = {
 
 
 def name_by_currency(name: str, currency: str) -> str:
-    """Return the name in the place of a meter of what both books have in a currency: `balance`, or `balance eur`."""
+    """Return the name, in place of a meter, for an amount in a currency: `balance`, or `balance eur`."""
     return name if currency == USD else f"{name} {currency}"
 
 
 def find_currency(name: str) -> str:
-    """Return the currency of a name that `name_by_currency` has made."""
+    """Return the currency of a name from `name_by_currency`."""
     return name.partition(" ")[2] or USD

@@ -1,4 +1,4 @@
-"""Events that were rejected: what they were and why, until somebody replays or discards them."""
+"""Rejected events with their errors, stored until a person replays or discards them."""
 
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from edgeproxy.collector.database.schema import dead_letters
 from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_page
 
 PAGE_LETTERS_MAX = 1000
-"""Dead letters of a page."""
+"""The most dead letters of a page."""
 
 
 class DeadLetter(NamedTuple):
@@ -33,25 +33,25 @@ async def list_letters(connection: AsyncConnection, after: str, limit: int) -> R
 
 
 async def find_letter(connection: AsyncConnection, id_: str) -> DeadLetter | None:
-    """Return a letter; None where there is none such."""
+    """Return a letter, or None if it does not exist."""
     row = (await connection.execute(sa.select(dead_letters).where(dead_letters.c.id == id_))).one_or_none()
     return None if row is None else _parse_letter(row)
 
 
 async def delete_letter(connection: AsyncConnection, id_: str) -> bool:
-    """Take a letter out; whether it was there."""
+    """Delete a letter. Return whether it existed."""
     gone = await connection.execute(sa.delete(dead_letters).where(dead_letters.c.id == id_))
     return gone.rowcount > 0
 
 
 def find_customer(event: object) -> str | None:
-    """Return the customer whom a rejected event names: in its own form, or as the subject of a CloudEvent."""
+    """Return the customer that a rejected event names, in our form or as the subject of a CloudEvent."""
     name = event.get("customer", event.get("subject")) if isinstance(event, dict) else None
     return name if isinstance(name, str) else None
 
 
 def identify(event: object) -> JsonObject:
-    """Return what says which event it is, and nothing of what is in it: the audit log keeps it for good."""
+    """Return the fields that identify an event, and none of its content, because the audit log stores them for good."""
     if not isinstance(event, dict):
         return {}
     named = {"source": event.get("source"), "id": event.get("id"), "meter": event.get("meter", event.get("type"))}

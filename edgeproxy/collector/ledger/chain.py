@@ -53,8 +53,8 @@ class Verdict(Enum):
 class Watermark(NamedTuple):
     """Progress of an edge: the last settled seq and the hash of its body; None if the hash is unknown.
 
-    `token` and `region` are what the edge is bound to, None until its first batch. A chain may begin with a gap up to
-    `gap_to`, to which an operator has consented.
+    `token` and `region` are the edge's binding, None until its first batch. A chain may begin with a gap up to `gap_to`
+    if an operator consented to it.
     """
 
     seq: int = 0
@@ -72,14 +72,14 @@ class Shipper(NamedTuple):
 
 
 class SettledBatch(NamedTuple):
-    """A batch that was there before."""
+    """A batch stored earlier."""
 
     hash: str
     state: str
 
 
 def find_refusal(mark: Watermark, shipper: Shipper, arrival: ReceivedBatch) -> str | None:
-    """Return why the shipper may not ship this as its edge; None where it may."""
+    """Return the reason why the shipper may not ship this as its edge, or None."""
     if mark.token not in (None, shipper.token):
         return f"the edge {arrival.edge} is bound to another token than {shipper.token}"
     regions = [region for region in (mark.region, shipper.region) if region is not None]
@@ -109,7 +109,8 @@ def judge_batch(mark: Watermark, settled: SettledBatch | None, arrival: Received
             return Verdict.UNREADABLE
         if arrival.batch.gap is None:
             return Verdict.MEND
-        # Without it what follows would have to name the hash of a gap, which its edge never does.
+        # Behind later batches a gap is impossible: the next batch would have to name the gap's hash, which its edge
+        # never does.
         return Verdict.GAP if arrival.seq == mark.seq else Verdict.UNREADABLE
     if arrival.batch is None:
         return Verdict.QUARANTINE
@@ -120,7 +121,7 @@ def judge_batch(mark: Watermark, settled: SettledBatch | None, arrival: Received
 
 
 def advance_watermark(mark: Watermark, verdict: Verdict, arrival: ReceivedBatch, shipper: Shipper) -> Watermark:
-    """Return the mark after this. What moves it also binds the edge, if nothing has before."""
+    """Return the watermark after this batch. A batch that advances it also binds an unbound edge."""
     region = mark.region or shipper.region or (arrival.batch.region if arrival.batch is not None else None)
     bound = mark._replace(token=mark.token or shipper.token, region=region)
     if verdict is Verdict.GAP:

@@ -1,6 +1,6 @@
-"""The names of customers and meters that are known, and those that have usage without being known.
+"""The known names of customers and meters, and unknown names that have usage.
 
-Usage of an unknown name is stored like any other. Such names are logged once each, counted in a metric, and listed in
+Usage of an unknown name is stored like any other. Each unknown name is logged once, counted in a metric, and listed in
 responses about usage.
 """
 
@@ -18,20 +18,20 @@ from edgeproxy.config.meters import OVER_CAP
 from edgeproxy.wire.batch import ANONYMOUS
 
 REFRESH_SECONDS = 60.0
-"""Seconds between two looks whether names are known by now."""
+"""Seconds between two checks whether unknown names have become known."""
 ALERT_SECONDS = 300.0
-"""Seconds for which a customer is unknown until an alert is raised: it may be created a moment after its usage."""
+"""How many seconds a customer is unknown before an alert, because it may be created just after its first usage."""
 REMEMBERED_MAX = 10_000
-"""Unknown names of each kind that are remembered."""
+"""The most unknown names of each kind to remember."""
 NAMES_LOGGED_MAX = 5
-"""Names that one log line has."""
+"""The most names in one log line."""
 
 FindCustomers = Callable[[Iterable[str]], Awaitable[set[str]]]
-"""Returns those of these names that customers of the database have; it must not raise."""
+"""Returns the names among these that belong to customers in the database. It must not raise."""
 
 
 async def find_no_customers(_: Iterable[str]) -> set[str]:
-    """Return no name: without a database, customers of the configuration are the only ones."""
+    """Return no names: without a database, only the configuration has customers."""
     return set()
 
 
@@ -50,9 +50,9 @@ class NamesMetrics(Protocol):
 
 
 class KnownNames:
-    """Names of the configuration, and the unknown names that were seen beside them, by kind: `customer` or `meter`.
+    """The names in the configuration, and the unknown names seen, by kind: `customer` or `meter`.
 
-    `find_customers` looks up the customers that the configuration lacks.
+    `find_customers` looks up customers that the configuration lacks.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class KnownNames:
         self._find_customers = find_customers
         self._raise_alert = raise_alert
         self._alert_at: dict[str, float] = {}
-        """The time, by the monotonic clock, at which each unknown customer is worth an alert."""
+        """The monotonic time at which each unknown customer raises an alert."""
         self._known: dict[str, frozenset[str]] = {}
         self._unknown: dict[str, set[str]] = {"customer": set(), "meter": set()}
         self._metrics = metrics
@@ -74,14 +74,14 @@ class KnownNames:
         self.set_known(customers, meters)
 
     def set_known(self, customers: Iterable[str], meters: Iterable[str]) -> None:
-        """Replace the names of the configuration; those that it has now are no longer unknown."""
+        """Replace the names of the configuration. Names in it are no longer unknown."""
         self._known = {"customer": frozenset((*customers, ANONYMOUS)), "meter": frozenset((*meters, OVER_CAP))}
         for kind, unknown in self._unknown.items():
             unknown.difference_update(self._known[kind])
             self._metrics.unknown_names(kind, len(unknown))
 
     async def record_names(self, customers: Iterable[str], meters: Iterable[str]) -> None:
-        """Record the names of usage that has arrived. The first time that a name is unknown it is logged."""
+        """Record the names of new usage. An unknown name is logged the first time."""
         for kind, names in (("customer", customers), ("meter", meters)):
             unknown = self._unknown[kind]
             missing = set(names) - self._known[kind] - unknown
@@ -109,12 +109,12 @@ class KnownNames:
         self._alert_at = {name: at for name, at in self._alert_at.items() if at > now and name in unknown}
 
     async def run(self) -> None:
-        """Look now and then whether names are known by now that were not, until cancelled."""
+        """Check periodically whether unknown names have become known, until cancelled."""
         job = Job("names", REFRESH_SECONDS, "customers could not be looked up", self.refresh_unknown)
         await repeat(job, log.RateLimitedLog(60.0))
 
     async def find_unknown(self, query: LedgerQuery, rows: Iterable[Mapping[str, object]]) -> dict[str, list[str]]:
-        """Return the unknown names in a query and its rows, sorted, by kind; a kind without any is left out."""
+        """Return the unknown names in a query and its rows, sorted, by kind, without empty kinds."""
         names_by_kind: dict[str, set[str]] = {"customer": set(), "meter": set()}
         for kind, requested in (("customer", query.customer), ("meter", query.meter)):
             if requested is not None:
@@ -128,7 +128,7 @@ class KnownNames:
 
 
 def make_unknown_alert(names: Sequence[str], now: float) -> Alert:
-    """Return the alert about customers of whom nobody knows, by name."""
+    """Return the alert about usage of unknown customers, by name."""
     day = format_timestamp(round(now * 1000))[:10]
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return Alert(

@@ -1,19 +1,19 @@
-"""The places beside the database that can hold data about a person. Literal, pure.
+"""The places outside the database that can hold personal data. Literal, pure.
 
-Where a place has names in code, such as the columns of a Parquet file, `names` lists those that can hold such data, and
-`impersonal` the others; a test compares both with the code.
+If a place has names in code, such as the columns of a Parquet file, `names` lists the names that can hold personal
+data, and `impersonal` the others. A test compares both with the code.
 """
 
 from typing import NamedTuple
 
 
 class Place(NamedTuple):
-    """A place beside the database: what it can hold about people, and for how long."""
+    """A place outside the database: the personal data in it, and for how long."""
 
     what: str
     retention: str
     erasure: str
-    """What is done with it when a customer is erased."""
+    """The effect of a customer's erasure on it."""
     names: tuple[str, ...] = ()
     impersonal: tuple[str, ...] = ()
 
@@ -116,4 +116,4 @@ PLACES = {
         "the mails and messages that were sent there", "as their owners keep them", "nothing: they are others'"
     ),
 }
-"""The places, by what they are called."""
+"""The places by name."""

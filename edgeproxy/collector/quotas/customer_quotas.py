@@ -1,4 +1,4 @@
-"""The quotas of customers of the configuration and of the database."""
+"""The quotas of customers from the configuration and the database."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
@@ -19,7 +19,7 @@ from edgeproxy.config.limits import Quota
 
 COLUMNS = (schema.customers.c.name, schema.customers.c.settings, entitlements.c.quotas)
 NAMES_MAX = 500
-"""Customers that one statement looks up."""
+"""The most customers that one statement looks up."""
 
 
 class CustomerQuotas(NamedTuple):
@@ -28,18 +28,18 @@ class CustomerQuotas(NamedTuple):
     customer: str
     quotas: tuple[Quota, ...]
     is_leaving: bool = False
-    """Whether the customer is being deleted."""
+    """True if the customer is being deleted."""
     since: int = 0
-    """The Unix second at which the customer was made; 0 for one of the configuration."""
+    """The Unix second of the customer's creation; 0 for a customer of the configuration."""
 
     def find_quota(self, meter: str) -> Quota | None:
-        """Return the tightest quota of allocations of this meter; None where there may be any number."""
+        """Return the tightest quota on allocations of this meter, or None if their number is unlimited."""
         quotas = [quota for quota in self.quotas if quota.meter == meter and quota.per is None]
         return min(quotas, key=lambda quota: (quota.cap == "soft", quota.included), default=None)
 
 
 def resolve_quotas(customer: Customer, settings: CollectorSettings) -> tuple[Quota, ...]:
-    """Return the quotas of a customer; raises ChangeRejectedError where the collector has no such tier."""
+    """Return the quotas of a customer. Raises ChangeRejectedError if the collector lacks its tier."""
     tier = settings.tiers.get(customer.tier)
     if tier is not None:
         return apply_caps(compute_allowance(tier, customer), settings.meters).quotas
@@ -51,7 +51,10 @@ def resolve_quotas(customer: Customer, settings: CollectorSettings) -> tuple[Quo
 
 
 async def get_quotas(connection: AsyncConnection, ref: str, settings: CollectorSettings) -> CustomerQuotas:
-    """Return a customer by id or name with its quotas; one of the configuration wins. Raises ChangeRejectedError."""
+    """Return a customer by id or name with its quotas; the configuration takes precedence.
+
+    Raises ChangeRejectedError.
+    """
     row = None if ref in settings.customers else await customers.find_row(connection, ref)
     name = ref if row is None else str(row.name)
     if row is None and name not in settings.customers:
@@ -63,8 +66,10 @@ async def get_quotas(connection: AsyncConnection, ref: str, settings: CollectorS
 
 
 async def get_allowance(connection: AsyncConnection, ref: str, settings: CollectorSettings) -> tuple[str, Allowance]:
-    """Return the name of a customer by id or name, and what applies to it now; one of the configuration wins. Raises
-    ChangeRejectedError."""
+    """Return the name of a customer, by id or name, and its current allowance. Raises ChangeRejectedError.
+
+    A customer of the configuration takes precedence.
+    """
     row = None if ref in settings.customers else await customers.get_row(connection, ref)
     name = ref if row is None else row.name
     customer = await _get_customer(connection, name, settings)
@@ -79,18 +84,18 @@ async def get_allowance(connection: AsyncConnection, ref: str, settings: Collect
 async def fetch_quotas(
     connection: AsyncConnection, names: Iterable[str], settings: CollectorSettings
 ) -> Mapping[str, CustomerQuotas]:
-    """Return the quotas of these customers by name; those whose tier the collector lacks are left out."""
+    """Return the quotas of these customers by name, without customers whose tier the collector lacks."""
     quotas_by_customer = {}
     for name, customer in (await _fetch_customers(connection, names, settings)).items():
         try:
             quotas_by_customer[name] = CustomerQuotas(name, resolve_quotas(customer, settings))
         except ChangeRejectedError:
-            continue  # Its tier is not here.
+            continue  # The collector lacks its tier.
     return quotas_by_customer
 
 
 async def _get_customer(connection: AsyncConnection, name: str, settings: CollectorSettings) -> Customer:
-    """Return a customer that is there; raises UnreadableRowError where its row cannot be read."""
+    """Return an existing customer. Raises UnreadableRowError if its row cannot be read."""
     if (customer := (await _fetch_customers(connection, [name], settings)).get(name)) is None:
         raise UnreadableRowError("the row of this customer cannot be read")
     return customer
@@ -99,7 +104,7 @@ async def _get_customer(connection: AsyncConnection, name: str, settings: Collec
 async def _fetch_customers(
     connection: AsyncConnection, names: Iterable[str], settings: CollectorSettings
 ) -> dict[str, Customer]:
-    """Return these customers by name; those of the configuration as it has them, with the caps of their plan."""
+    """Return these customers by name, with the caps of their plans. The configuration's settings take precedence."""
     ordered = list(names)
     known: dict[str, Customer] = {name: settings.customers[name] for name in ordered if name in settings.customers}
     for at in range(0, len(ordered), NAMES_MAX):
@@ -111,7 +116,7 @@ async def _fetch_customers(
 
 
 async def _fetch_subscribers(connection: AsyncConnection, condition: sa.ColumnElement[bool]) -> dict[str, Subscriber]:
-    """Return these customers by name, each with the entitlements of its plan, credits left out."""
+    """Return these customers by name, with the entitlements of their plans except credits."""
     statement = sa.select(*COLUMNS).select_from(
         schema.customers.outerjoin(entitlements, entitlements.c.customer == schema.customers.c.id)
     )
@@ -120,7 +125,7 @@ async def _fetch_subscribers(connection: AsyncConnection, condition: sa.ColumnEl
 
 
 def _parse_subscriber(row: Sequence[Any]) -> tuple[str, Subscriber]:
-    """Return the name of a customer, and the customer with the entitlements of its plan."""
+    """Return a customer's name, and the customer with the entitlements of its plan."""
     name, settings_json, quotas = row
     plan = documents.compute_entitlements(quotas, None, None)
     return name, Subscriber(**dict(Customer.model_validate_json(settings_json)), entitled=plan)

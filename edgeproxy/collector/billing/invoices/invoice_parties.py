@@ -1,4 +1,4 @@
-"""The parties of an invoice, as Stripe has printed them on it: details that are changed later change no invoice."""
+"""The parties of an invoice as printed by Stripe. Later changes of their details do not change an invoice."""
 
 from typing import cast
 
@@ -41,16 +41,15 @@ class InvoiceSeller(TypedDict):
 
 
 class InvoiceParties(TypedDict):
-    """The parties of an invoice as Stripe has printed them."""
+    """The parties of an invoice as printed by Stripe."""
 
     account_name: str | None
-    """The name of the account at Stripe, which sells."""
+    """The name of the Stripe account, which is the seller."""
     buyer: InvoiceBuyer
 
 
 async def store_parties(connection: AsyncConnection, invoice: str, customer: str, stripe_invoice: StripeObject) -> None:
-    """Store the parties of a customer's invoice, by ids, that is finalized at Stripe; of one who is erased nothing is
-    stored."""
+    """Store the parties of an invoice finalized at Stripe, by ids, unless its customer is erased."""
     erased = sa.select(customers.c.erased_at).where(customers.c.id == customer)
     if (await connection.execute(erased)).scalar_one() is not None:
         return
@@ -60,7 +59,7 @@ async def store_parties(connection: AsyncConnection, invoice: str, customer: str
 
 
 async def find_parties(connection: AsyncConnection, invoice: str) -> InvoiceParties | None:
-    """Return the parties of an invoice, by id; None where it is not finalized, or was before they were stored."""
+    """Return the parties of an invoice, by id, or None if it is not finalized or older than their storage."""
     statement = sa.select(invoice_parties).where(invoice_parties.c.invoice == invoice)
     rows = await fetch_rows(connection, TABLE, statement)
     return cast(InvoiceParties, orjson.loads(str(rows[0]["parties"]))) if rows else None
@@ -70,7 +69,7 @@ async def find_parties(connection: AsyncConnection, invoice: str) -> InvoicePart
 
 
 def parse_parties(stripe_invoice: StripeObject) -> InvoiceParties:
-    """Return the parties of an invoice of Stripe's."""
+    """Return the parties of a Stripe invoice."""
     given = stripe_invoice.get("customer_address")
     address = None if not given else {name: given.get(name) or None for name in ADDRESS_FIELDS}
     numbers = [one["value"] for one in stripe_invoice.get("customer_tax_ids") or () if one.get("value")]
@@ -83,7 +82,7 @@ def parse_parties(stripe_invoice: StripeObject) -> InvoiceParties:
 
 
 def build_seller(seller: Seller | None, parties: InvoiceParties | None) -> InvoiceSeller | None:
-    """Return who sells: as configured, else by the name of the account at Stripe; None where that is not known."""
+    """Return the seller: as configured, else by the name of the Stripe account; None if that is unknown."""
     if seller is not None:
         return {"name": seller.name, "address_lines": [*seller.address], "tax_number": seller.tax_number}
     name = None if parties is None else parties["account_name"]

@@ -1,4 +1,4 @@
-"""Invoice lines as rows, and as the API and customers read them."""
+"""Invoice lines as rows, and in the forms for the API and for customers."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from edgeproxy.config.collector.currency_units import DECIMALS, to_decimal
 from edgeproxy.config.collector.money import PRICE_PLACES, PRICE_SCALE
 
 PRICED_UNITS = (1, 1000, 1_000_000)
-"""The units that a price is written for: the first number of them that costs a cent, or another smallest unit."""
+"""The numbers of units that prices are written for. The first number that costs a smallest unit, or more, is used."""
 
 
 class InvoiceLine(TypedDict):
@@ -109,14 +109,16 @@ def format_unit_price(price: int) -> str:
 
 
 def parse_unit_price(price: str) -> int:
-    """Parse a unit price in cents; return 10⁻¹² cents."""
+    """Parse a unit price in cents into 10⁻¹² cents."""
     whole, _, places = price.partition(".")
     return int(whole) * PRICE_SCALE + int(places.ljust(PRICE_PLACES, "0") or 0)
 
 
 def format_price(price: int, currency: str) -> str:
-    """Format a unit price in 10⁻¹² smallest units as customers read it, for as many units as make it readable:
-    `$0.01 per 1,000`, `€0.095 each`."""
+    """Format a unit price in 10⁻¹² smallest units for customers: `$0.01 per 1,000`, `€0.095 each`.
+
+    The number of units is chosen so that the price is readable.
+    """
     from babel.numbers import format_currency  # Its data takes long to read, and few commands need it.
 
     units = next((units for units in PRICED_UNITS if price * units >= PRICE_SCALE), PRICED_UNITS[-1])
@@ -128,7 +130,7 @@ def format_price(price: int, currency: str) -> str:
 
 
 def describe_line(line: RatedLine, currency: str) -> str:
-    """Return the text of a line of an invoice in this currency, in words: not by names of settings."""
+    """Return the text of an invoice line in this currency, in words instead of names of settings."""
     span = f"{periods.format_period(line.span)} to {periods.format_period(Span(line.span.end, line.span.end))}"
     plan = format_label(get_plan_name(line.version))
     if line.kind in FEES and abs(line.quantity) > 1:
@@ -154,7 +156,7 @@ def describe_line(line: RatedLine, currency: str) -> str:
 
 
 def line_to_response(line: RatedLine, currency: str) -> InvoiceLine:
-    """Return a line as the API writes it."""
+    """Return a line in the form of the API."""
     return {
         "kind": line.kind,
         "plan": line.version,

@@ -1,4 +1,4 @@
-"""What customers owe: open invoices, summed up by currency."""
+"""Receivables: open invoices, summed by currency."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -35,7 +35,7 @@ class ReceivableList(TypedDict):
 
 
 async def sum_receivables(connection: AsyncConnection, now: float) -> list[Receivable]:
-    """Sum up the open invoices as of the Unix second `now`."""
+    """Sum the open invoices as of the Unix second `now`."""
     columns = invoices.c
     is_overdue = columns.due_at <= int(now) - DAY
     statement = (

@@ -1,4 +1,4 @@
-"""The job that books consumption, expiry and invoices, and sends refunds. One collector at a time does it."""
+"""The job that books consumption, expiry and invoices, and sends refunds. One collector at a time runs it."""
 
 import time
 from collections.abc import Callable
@@ -19,15 +19,15 @@ JOB = "billing-credits"
 LOOK_SECONDS = 10.0
 """Seconds between two rounds."""
 LATE_DAYS = 35
-"""Days for which late usage is looked for: at once where it is noted, and all of them each hour."""
+"""How many days late usage is booked: at once if recorded as late, and for all of these days each hour."""
 BOOKING_RESTS = 20.0
-"""Reading all unbooked invoices, or late usage, is repeated after so many times its own duration."""
+"""The pause after a scan of unbooked invoices or late usage, as a multiple of its duration."""
 HELD_SECONDS = 60
 """Seconds after which a held refund without a result is sent again."""
 
 
 class CreditsJob:
-    """Books what is due. `billing` returns the configuration of this moment, `refunds` sends money back."""
+    """Books everything that is due. `billing` returns the current configuration; `refunds` sends money back."""
 
     def __init__(self, database: Database, billing: Callable[[], Billing | None], refunds: RefundSender | None) -> None:
         self._database = database
@@ -35,15 +35,15 @@ class CreditsJob:
         self._refunds = refunds
         self._revised = 0.0
         self._look_at = 0.0
-        """The time of the next look at late usage, by the monotonic clock."""
+        """The monotonic time of the next check for late usage."""
         self._late_counts: dict[int, int] = {}
         """The additions to each closed hour at the last round."""
         self._book_at = 0.0
-        """The time of the next look at invoices, by the monotonic clock."""
+        """The monotonic time of the next check of invoices."""
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def run(self) -> None:
-        """Do a round again and again, until cancelled."""
+        """Repeat rounds until cancelled."""
         message = "credits could not be booked, and are taken up again"
 
         async def work() -> object:
@@ -52,7 +52,7 @@ class CreditsJob:
         await repeat(Job("credits", LOOK_SECONDS, message, work, lock=JOB), self._limited_log)
 
     async def step(self, now: float) -> None:
-        """Do what is due at this Unix second."""
+        """Do the work that is due at this Unix second."""
         billing = self._billing()
         if billing is None:
             return
@@ -87,7 +87,7 @@ class CreditsJob:
             self._revised = now
 
     async def _send_refunds(self, refunds: RefundSender, now: float) -> None:
-        """Send refunds whose result is not known."""
+        """Send refunds with an unknown result."""
         async with self._database.reading() as connection:
             unsettled = await credits.list_unsettled_refunds(connection, int(now - HELD_SECONDS) * 1000)
         for refund in unsettled:
@@ -98,7 +98,7 @@ class CreditsJob:
 
 
 def get_credit_meters(billing: Billing) -> CreditMeters | None:
-    """Return the meters that are read of the ledger; None where no credits are sold."""
+    """Return the ledger meters for credits, or None if no credits are sold."""
     sold = billing.credits
     if sold is None:
         return None

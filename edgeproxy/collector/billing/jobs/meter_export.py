@@ -1,6 +1,6 @@
-"""The job that exports usage to Stripe's meters: slices are fixed, sent, and compared with the ledger.
+"""The job that exports usage to Stripe's meters: it fixes slices, sends them, and compares them with the ledger.
 
-One collector at a time does it. A new one takes over what the one before had under way.
+One collector at a time runs it. A new one takes over the work of the previous one.
 """
 
 import time
@@ -26,25 +26,25 @@ from edgeproxy.collector.database.delivery_tables import billing_exporter
 from edgeproxy.config.collector.settings import CollectorSettings
 
 TEST_SHARE = 0.8
-"""The share of a test key's calls that exports take: customers who wait have the rest."""
+"""The share of a test key's calls for exports. The rest is for waiting customers."""
 COMPARED_SECONDS = 60 * 86400
-"""Seconds back to which the ledger is compared with the outbox: fewer than segments are known for."""
+"""How many seconds back the ledger is compared with the outbox: fewer than segments are read for."""
 COMPARED_TIMES = 3
-"""The number of comparisons before a difference is reported: usage that came meanwhile is none."""
+"""The number of comparisons before a difference is reported, because usage may arrive during a comparison."""
 
 
 class ExportObserver(Protocol):
     """Receives the figures of the export."""
 
     def count_export(self, reply: Reply) -> None:
-        """Count an event that was sent, with this reply."""
+        """Count a sent event with this reply."""
 
     def record_slicing(self, seconds: float) -> None:
         """Record the seconds that fixing slices took."""
 
 
 class MeterExportJob:
-    """Exports usage. `settings` returns the configuration of this moment; `clock` is given by tests."""
+    """Exports usage. `settings` returns the current configuration. Tests pass `clock`."""
 
     def __init__(
         self,
@@ -64,13 +64,13 @@ class MeterExportJob:
         self.bucket = Bucket(self._rate, clock())
         self._adapted_at = clock()
         self._shortest: int | None = None
-        """Seconds that slices have at least, for those who used something; None: not known yet."""
+        """The shortest allowed slice in seconds for the number of active pairs; None if unknown."""
         self.exporter = self._create_exporter()
         self.subscriptions = MeterSubscriptions(database, stripe, settings, self.events, clock)
 
     @property
     def slicing(self) -> Slicing:
-        """The account that is billed, with what slicing needs."""
+        """The billed account, with the terms that slicing needs."""
         return metered_segments.build_slicing(self._database, self._stripe.is_live, self._settings().meters)
 
     def _create_exporter(self) -> MeterExporter:
@@ -79,19 +79,19 @@ class MeterExportJob:
         )
 
     async def take_over(self) -> None:
-        """Take over; call this once each time that the lock is acquired."""
+        """Take over the export. Call this once each time that the lock is acquired."""
         self.exporter = self._create_exporter()
         await self.exporter.take_over()
 
     async def send_rows(self) -> int:
-        """Send the rows that are due, unless charging is off; return their number."""
+        """Send the due rows unless charging is off, and return their number."""
         if not await self._is_charging():
             return 0
         async with self._database.reading() as connection:
             waits = await outbox_rows.is_waiting(connection)
         if waits:
             await self._learn_names()
-        count = 0  # Also where nothing waits: its heart beats.
+        count = 0  # A step also runs without waiting rows, to write the heartbeat.
         while sent := await self.exporter.step():
             count += sent
             if not await self._is_charging():
@@ -99,22 +99,22 @@ class MeterExportJob:
         return count
 
     async def resolve_doubts(self) -> int:
-        """Decide on rows that may have been counted; return how many are settled."""
+        """Decide on rows that may have been counted, and return the number of settled ones."""
         if not await self._is_charging():
             return 0
         await self._learn_names()
         return await self.exporter.resolve_doubts()
 
     async def fix_slices(self) -> int:
-        """Fix the slices that are complete; return how many."""
+        """Fix the complete slices, and return their number."""
         began, now = time.monotonic(), self._clock()
         async with self._database.reading() as connection:
             reached = await slicing.find_reached(connection)
             is_due = reached is None or await slicing.is_due(connection, reached, now)
-        if not is_due:  # Mostly: whose slices they are is read where there are any.
+        if not is_due:  # The usual case. The targets are read only for due slices.
             await self._adapt_slice_length(now)
             return 0
-        # What ended before the slices that follow, none of which is longer than a day, is in none of them.
+        # A slice is at most a day long, so targets that ended earlier are in none of the next slices.
         targets = await self.fetch_targets(None if reached is None else reached - slices.DAY)
         if not targets:
             return 0
@@ -127,8 +127,7 @@ class MeterExportJob:
         return count
 
     async def compare_outbox(self) -> None:
-        """Compare the ledger with the outbox: usage that the outbox lacks becomes revisions, and remaining differences
-        are reported."""
+        """Compare the ledger with the outbox. Missing usage becomes revisions; remaining differences are reported."""
         if not (targets := await self.fetch_targets()):
             return
         rounds: list[list[Comparison]] = []
@@ -143,8 +142,10 @@ class MeterExportJob:
                 await discrepancies.record_reconciliation(connection, "A", span, select_lasting(rounds), now)
 
     async def reconcile_days(self) -> int:
-        """Compare the sent rows with Stripe's sums, each day that is over; return the number of days. Raises
-        MeterEventsUnavailableError."""
+        """Compare the sent rows with Stripe's sums for each past day. Return the number of days.
+
+        Raises MeterEventsUnavailableError.
+        """
         async with self._database.reading() as connection:
             if not await outbox_rows.has_rows(connection):
                 return 0
@@ -152,8 +153,10 @@ class MeterExportJob:
         return await usage_reconciliation.reconcile_days(self._database, self.events, self._clock())
 
     async def fetch_targets(self, since: float | None = None) -> Targets:
-        """Return the customers and meters whose usage is exported, with segments that end after a Unix second: by
-        default the latest ones."""
+        """Return the customers and meters whose usage is exported, with segments that end after a Unix second.
+
+        By default these are the latest segments.
+        """
         since = self._clock() - metered_segments.KNOWN_SECONDS if since is None else since
         async with self._database.reading() as connection:
             return await metered_segments.fetch_targets(connection, self._settings().meters, since)

@@ -1,8 +1,9 @@
-"""The end of what the journal says of people: details of transactions that are old enough are cleared.
+"""The end of personal data in the journal: the details of old enough transactions are cleared.
 
-A transaction's hash is over its details too, so it proves nothing once they are gone. It is proved before, and what is
-left of it goes into a second chain of hashes, over all that is cleared. `credit_head` has how far that goes and the
-last hash of it, and the audit log has both. The first transaction with details follows the one before it as ever.
+A transaction's hash also covers its details, so it cannot be verified once they are cleared. It is verified before. The
+remaining fields of all cleared transactions then form a second chain of hashes. `credit_head` has the position and the
+last hash of that chain, and the audit log has both. The first transaction with details still follows its predecessor in
+the original chain.
 """
 
 from collections.abc import Mapping
@@ -20,8 +21,10 @@ from edgeproxy.collector.database.credit_tables import credit_entries, credit_he
 
 
 async def clear_details(connection: AsyncConnection, caller: Caller, before: int, limit: int) -> int:
-    """Clear the details of the oldest transactions, `limit` at most, that were booked before this Unix millisecond;
-    return how many. Raises JournalTamperedError where one is not what was booked, and clears none then."""
+    """Clear the details of the oldest transactions booked before this Unix millisecond, at most `limit`.
+
+    Returns the number of transactions processed. Raises JournalTamperedError if one was altered, and then clears none.
+    """
     columns = credit_transactions.c
     head = (await connection.execute(sa.select(credit_head).with_for_update())).one()
     seq, left = head.cleared_seq, head.cleared_hash
@@ -52,8 +55,7 @@ async def clear_details(connection: AsyncConnection, caller: Caller, before: int
 
 
 def strip_details(details: str) -> str:
-    """Return what is left of the details of a transaction, as they are stored, as JSON. Sealed ones have nothing that
-    stays."""
+    """Return the part of a transaction's stored details that is retained, as JSON. Sealed details retain nothing."""
     if details.startswith(SEALED):
         return "{}"
     fields: Mapping[str, object] = orjson.loads(details)
@@ -62,8 +64,7 @@ def strip_details(details: str) -> str:
 
 
 async def count_due(connection: AsyncConnection, before: int) -> tuple[int, int]:
-    """Count the transactions whose details are cleared, and those that are booked before this Unix millisecond and have
-    theirs."""
+    """Return the number of transactions with cleared details, and of those due: booked before this Unix millisecond."""
     cleared: int = (await connection.execute(sa.select(credit_head.c.cleared_seq))).scalar_one()
     columns = credit_transactions.c
     due = sa.select(sa.func.count()).where(columns.seq > cleared, columns.at < before)
@@ -71,7 +72,7 @@ async def count_due(connection: AsyncConnection, before: int) -> tuple[int, int]
 
 
 async def _fetch_entries(connection: AsyncConnection, after: int, until: int) -> dict[int, list[JournalEntry]]:
-    """Fetch the entries of transactions behind a number up to another one."""
+    """Fetch the entries of the transactions after one number up to another."""
     columns = credit_entries.c
     fields = columns.account, columns.amount, columns.grant_id, columns.meter, columns.model
     statement = sa.select(columns.seq, *fields).where(columns.seq > after, columns.seq <= until)

@@ -1,4 +1,4 @@
-"""Why an invoice line has its amount: the formula with its numbers, earlier lines of the same price, hourly usage."""
+"""The explanation of an invoice line: its formula with numbers, earlier lines of the same price, and hourly usage."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -33,31 +33,32 @@ class PaidShare(NamedTuple):
 
     fee: int
     paid: Span
-    """The time that all of the fee is for."""
+    """The time that the whole fee pays for."""
 
 
 class LineExplanation(NamedTuple):
-    """An invoice line, and what it was computed from. The amount is `rated` less the amounts `before`, and less what
-    does not stand of these."""
+    """An invoice line, and the values that it was computed from.
+
+    The amount is `rated`, less the amounts `before`, and less amounts of these that are no longer due.
+    """
 
     placed: PlacedLine
     rated: int
-    """The amount of all that was known when the line was written; of a minimum fee the amount itself."""
+    """The amount for everything known when the line was written; for a minimum fee, the amount itself."""
     formula: str
     share: PaidShare | None
     before: list[PlacedLine]
     """Earlier lines of the same price and segment."""
     quantity: int
-    """The quantity of this line and those before."""
+    """The quantity of this line and earlier ones."""
     hours: list[tuple[str, int]] | None
-    """The hours with usage; None of fees, of meters that are no sums, and where hours are not stored any more."""
+    """The hours with usage; None for fees, for meters that are not sums, and if hours are no longer stored."""
 
 
 async def explain_line(
     connection: AsyncConnection, row: InvoiceRow, position: int, meters: Mapping[str, Meter]
 ) -> LineExplanation:
-    """Return why a line, by its position from 0, has its amount, with the configured meters; raises
-    ChangeRejectedError."""
+    """Explain the amount of a line, by its position from 0, with the configured meters. Raises ChangeRejectedError."""
     lines = await _fetch_lines_until(connection, row, position)
     if not lines or (lines[-1].invoice, lines[-1].position) != (row.id, position):
         raise ChangeRejectedError(404, "the invoice has no such line")
@@ -96,14 +97,14 @@ async def explain_line(
 
 
 def find_share(line: RatedLine, segments: Sequence[Segment]) -> PaidShare:
-    """Return the fee, and its time, of which a line has a share."""
+    """Return the fee that a line is a share of, and the time of that fee."""
     terms = (line.version, line.span.end, abs(line.quantity))
     segment = next(one for one in segments if (one.version, one.paid.end, one.quantity) == terms)
     return PaidShare(segment.fee, segment.paid)
 
 
 async def _fetch_lines_until(connection: AsyncConnection, row: InvoiceRow, position: int) -> list[PlacedLine]:
-    """Return the lines of a subscription up to one of an invoice, in the order in which they were written."""
+    """Return the lines of a subscription up to one of an invoice, in the order of writing."""
     column = invoice_lines.c
     is_earlier = (column.invoice < row.id) | ((column.invoice == row.id) & (column.position <= position))
     statement = (
@@ -119,7 +120,7 @@ async def _fetch_lines_until(connection: AsyncConnection, row: InvoiceRow, posit
 async def _fetch_hours(
     connection: AsyncConnection, customer: str, line: RatedLine, segments: Sequence[Segment]
 ) -> list[tuple[str, int]] | None:
-    """Return the usage of a line's meter and value in its segment by the hour, as the ledger has it now."""
+    """Return the usage of a line's meter and value in its segment by hour, according to the current ledger."""
     price = next(one for one in segments if one.span.start == line.segment.start).plan.meters[line.meter]
     by = ("hour",) if price.by is None else ("hour", price.by.dimension)
     query = LedgerQuery(customer, line.meter, line.segment.start, line.segment.end, by)
@@ -135,5 +136,5 @@ async def _fetch_hours(
 
 
 def _priced_value(price: MeterPrice, value: str) -> str:
-    """Return the value under which usage of a value is priced."""
+    """Return the value that usage of a value is priced under."""
     return value if price.by is not None and value in price.by.prices else OTHER

@@ -1,5 +1,7 @@
-"""Revenue figures of the metrics, read now and then: too dear to be read at each scrape. Amounts are millicredits, or
-ten-thousandths of the smallest unit of another currency."""
+"""Revenue figures of the metrics, read at intervals because they are too expensive to read at each scrape.
+
+Amounts are millicredits, or ten-thousandths of the smallest unit of another currency.
+"""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -22,12 +24,14 @@ from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.currency_units import USD
 
 SALES_DAYS = 30
-"""Days whose sales the metrics have."""
+"""The days of sales in the metrics."""
 REFUNDS = ("refund_paid", "chargeback", "credit_note", "credit_note_void")
-"""Kinds of transactions by which money goes back: of purchases, and of invoices by credit notes."""
+"""Kinds of transactions that return money: of purchases, and of invoices through credit notes."""
 HELD = ("refused", "tax", "unrated", "differs")
-"""The reasons for which invoices are held: Stripe refuses a request; the tax is unknown; the lines are unknown, or a
-person holds it; Stripe's draft differs from ours.
+"""The reasons why invoices are held.
+
+Stripe refuses a request; the tax is unknown; the lines are unknown, or a person holds it; Stripe's draft differs from
+ours.
 """
 
 
@@ -35,24 +39,24 @@ class CurrencyFigures(NamedTuple):
     """Revenue figures in one currency."""
 
     yesterday: DayReport
-    """The last day that is over."""
+    """The last complete day."""
     refunds: int
-    """Money that has gone back so far, disputes of credits too."""
+    """Money returned so far, including disputes of credits."""
     plans: Mapping[str, int]
-    """Revenue of that day by the name of the plan that customers had; NO_PLAN: they had none."""
+    """Revenue of that day by the name of the customers' plan; NO_PLAN if they had none."""
     models: Mapping[str, int]
     """The cost of the costliest models on that day."""
 
 
 class RevenueFigures(NamedTuple):
-    """Revenue figures of a moment."""
+    """Revenue figures at a moment."""
 
     currencies: Mapping[str, CurrencyFigures]
     """The figures of each currency in which customers are charged."""
     liability: int
     """Credits that customers have."""
     purchased: int
-    """Credits that were purchased so far."""
+    """Credits purchased so far."""
     invoices: Mapping[str, int]
     """The number of invoices, by state."""
     disputes: Mapping[str, int]
@@ -64,8 +68,10 @@ class RevenueFigures(NamedTuple):
 
 
 async def fetch_revenue(connection: AsyncConnection, billing: Billing, default: str, now: float) -> RevenueFigures:
-    """Return the figures of this moment; customers who have chosen no currency are of the `default` one. The
-    transaction must read one moment."""
+    """Return the current figures. Customers without a currency count in the `default` one.
+
+    The transaction must read one snapshot.
+    """
     scopes = await list_scopes(connection, default)
     currencies = {scope.currency: await _fetch_figures(connection, billing, scope, now) for scope in scopes}
     balances, columns = credit_balances.c, credit_transactions.c
@@ -73,7 +79,7 @@ async def fetch_revenue(connection: AsyncConnection, billing: Billing, default: 
     owed = sa.select(sa.func.coalesce(sa.func.sum(balances.balance), 0)).where(
         balances.balance > 0, balances.customer.not_in(in_others)
     )
-    # What an overdraft takes of a purchase was bought too, though it is deferred no more.
+    # The part of a purchase that paid an overdraft was purchased, too, though it is no longer deferred.
     sold = sa.select(sa.func.coalesce(sa.func.sum(columns.amount), 0)).where(
         columns.kind == "purchase", columns.currency == USD
     )
@@ -124,7 +130,7 @@ async def _count_held(connection: AsyncConnection) -> dict[str, int]:
 
 
 def _classify_held(stored_why: object, *, has_lines: bool) -> str:
-    """Return the reason of HELD for which an invoice is held; one that is unreadable is counted by the lines alone."""
+    """Return the reason, one of HELD, for a held invoice. If the text is unreadable, only the lines decide."""
     why = stored_why if isinstance(stored_why, str) else ""
     if why.startswith(STRIPE_REFUSES):
         return "refused"

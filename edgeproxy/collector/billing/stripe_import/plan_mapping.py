@@ -1,5 +1,7 @@
-"""Which plan of ours a subscription at Stripe is: by metadata, the file, or equal prices; and what stands against
-taking it over. Pure."""
+"""The plan of ours for a Stripe subscription, by metadata, the file, or equal prices; and obstacles to its import.
+
+Pure.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -13,11 +15,11 @@ from edgeproxy.collector.billing.subscriptions import plans_on_sale
 from edgeproxy.config.collector.catalog import MeterPrice, Plan, find_newest_versions
 
 PLAN = "edgeproxy_plan"
-"""The metadata key of a subscription, price or product at Stripe with our plan, or a version of it."""
+"""The metadata key of a Stripe subscription, price or product for our plan or plan version."""
 IMPORTED = "edgeproxy_import"
-"""The metadata key of a subscription at Stripe that is taken over, with the id of our customer."""
+"""The metadata key of an imported Stripe subscription for the id of our customer."""
 STATUSES = ("active", "trialing", "past_due")
-"""The statuses of subscriptions that are taken over."""
+"""The statuses of subscriptions that can be imported."""
 NamedBy = Literal["metadata", "file"]
 OBSTACLES: Mapping[str, str] = {
     "schedule": "a subscription schedule manages it: release it first",
@@ -28,11 +30,11 @@ OBSTACLES: Mapping[str, str] = {
     "application_fee_percent": "its payments have an application fee",
     "billing_thresholds": "it is invoiced at a threshold",
 }
-"""What stands against it where the field of a subscription is not empty."""
+"""The obstacle if this field of a subscription is not empty."""
 
 
 class PlanMatch(NamedTuple):
-    """The plan of ours that a subscription is, or why it is none."""
+    """The plan of ours for a subscription, or the reason why there is none."""
 
     version: str | None = None
     is_yearly: bool = False
@@ -41,7 +43,7 @@ class PlanMatch(NamedTuple):
 
 
 def find_obstacle(stripe_subscription: StripeObject, stripe_customer: StripeObject) -> str | None:
-    """Return why a subscription is not taken over, whatever its plan; None where nothing is against it."""
+    """Return the reason why a subscription cannot be imported, regardless of its plan, or None."""
     if (status := stripe_subscription["status"]) not in STATUSES:
         return f"its status is {status}"
     if (ends := stripe_subscription.get("cancel_at")) is not None and not is_taken_over(stripe_subscription):
@@ -62,14 +64,16 @@ def find_obstacle(stripe_subscription: StripeObject, stripe_customer: StripeObje
 
 
 def is_taken_over(stripe_subscription: StripeObject) -> bool:
-    """Return whether a subscription ends because it is taken over."""
+    """Return whether a subscription ends because it is imported."""
     metadata = stripe_subscription.get("metadata") or {}
     return bool(stripe_subscription["cancel_at_period_end"]) and IMPORTED in metadata
 
 
 def compute_renewal(stripe_subscription: StripeObject) -> int | None:
-    """Return the amount that Stripe would charge at the end of the period, without usage, tax and discounts; None
-    where a price has tiers."""
+    """Return the amount of Stripe's next charge at the end of the period, without usage, tax and discounts.
+
+    Returns None if a price has tiers.
+    """
     amount = 0
     for item in stripe_subscription["items"]["data"]:
         if item["price"]["recurring"]["usage_type"] != "metered":
@@ -86,8 +90,10 @@ def map_subscription(
     rows: Mapping[str, MapRow],
     customer: str,
 ) -> PlanMatch:
-    """Return the plan of a subscription for a customer of ours, by name. `prices` has prices by their ids, with their
-    tiers and products."""
+    """Return the plan of a subscription for a customer of ours, by name.
+
+    `prices` has prices by id, with their tiers and products.
+    """
     items = stripe_subscription["items"]["data"]
     of_items = [prices.get(item["price"]["id"], item["price"]) for item in items]
     fees = [price for price in of_items if price["recurring"]["usage_type"] == "licensed"]
@@ -114,7 +120,7 @@ def map_subscription(
 def _match_named(
     version: str, plan: Plan, by: NamedBy, fee: StripeObject, metered: Sequence[StripeObject]
 ) -> PlanMatch:
-    """Return the match with a plan that is named: its fee may be another, but not its currency and interval."""
+    """Return the match with a named plan. The fee may differ, but not the currency and the interval."""
     is_yearly = fee["recurring"]["interval"] == "year"
     if fee["recurring"]["interval_count"] != 1 or fee["recurring"]["interval"] not in ("month", "year"):
         return PlanMatch(why=f"it renews every {_format_interval(fee)}")
@@ -146,7 +152,7 @@ def _match_equal(
 def _list_names(
     metadata: Mapping[str, str], prices: Iterable[StripeObject], rows: Mapping[str, MapRow]
 ) -> list[tuple[NamedBy, str]]:
-    """Return the names of plans that a subscription, its prices and their products have."""
+    """Return the plan names of a subscription, its prices and their products."""
     names: list[tuple[NamedBy, str]] = [("metadata", metadata[PLAN])] if metadata.get(PLAN) else []
     for price in prices:
         for one in (price, price["product"]):
@@ -162,7 +168,7 @@ def _is_named(price: StripeObject, rows: Mapping[str, MapRow]) -> bool:
 
 
 def _fits_fee(price: StripeObject, plan: Plan) -> bool:
-    """Return whether a price is the fee of a plan, for a month or a year."""
+    """Return whether a price is the monthly or yearly fee of a plan."""
     recurring = price["recurring"]
     if (price["currency"], recurring["interval_count"], price.get("transform_quantity")) != (plan.currency, 1, None):
         return False
@@ -171,7 +177,10 @@ def _fits_fee(price: StripeObject, plan: Plan) -> bool:
 
 
 def _fit_meters(metered: Sequence[StripeObject], plan: Plan, *, is_whole: bool) -> bool:
-    """Return whether each metered price is that of a meter of its own; `is_whole`: and no other meter has a price."""
+    """Return whether each metered price matches a meter of its own.
+
+    With `is_whole`, no other meter may have a price.
+    """
     left = [price for price in plan.meters.values() if price.has_prices]
     for price in metered:
         fitting = next((one for one in left if price["currency"] == plan.currency and _fits_meter(price, one)), None)
@@ -182,7 +191,7 @@ def _fit_meters(metered: Sequence[StripeObject], plan: Plan, *, is_whole: bool) 
 
 
 def _fits_meter(price: StripeObject, meter_price: MeterPrice) -> bool:
-    """Return whether a metered price is what a meter costs: what is included, and each tier."""
+    """Return whether a metered price equals a meter's price: the included units and each tier."""
     recurring = price["recurring"]
     if (recurring["interval"], recurring["interval_count"], price.get("transform_quantity")) != ("month", 1, None):
         return False

@@ -1,8 +1,8 @@
-"""Customers at Stripe whom we have erased: deleted there, once their invoices are settled and no payment is disputed.
+"""The deletion of erased customers at Stripe, once their invoices are settled and no payment is disputed.
 
-Stripe forgets name, address and payment methods of a customer whom it has deleted, and keeps its invoices, as the law
-asks for. A deletion cannot be taken back, and ends what Stripe still collects. So each customer waits for its last
-invoice here and there, and for the end of disputes. Whoever dies in between asks Stripe again, which says what it did.
+Stripe deletes the name, address and payment methods of a deleted customer, and retains its invoices, as the law
+requires. A deletion cannot be undone, and ends Stripe's collection of payments. So each customer waits for its last
+invoice here and there, and for the end of disputes. After a crash, Stripe is asked again and reports what it did.
 """
 
 import time
@@ -22,12 +22,12 @@ from edgeproxy.collector.database.schema import customers
 
 COLLECTOR = Caller("collector")
 DELETED_MAX = 50
-"""Customers of one round."""
+"""The most customers in one round."""
 SETTLED = (PAID, VOID, WAIVED, UNCOLLECTIBLE)
-"""States of invoices that wait for nobody."""
+"""States of invoices that are final."""
 UNSETTLED_AT_STRIPE = ("draft", "open")
 CLOSED_DISPUTES = frozenset({"lost", "prevented", "warning_closed", "won"})
-"""States of disputes in which nothing is to be answered any more."""
+"""States of disputes that need no answer."""
 PLAN, INVOICE = "a plan has not ended", "an invoice is not settled"
 INVOICE_AT_STRIPE, DISPUTE = "an invoice at Stripe is not settled", "a payment is disputed"
 CALL_FAILED = "a call to Stripe failed, and is made again"
@@ -35,19 +35,19 @@ NOT_THERE = "Stripe has no such customer: is the key one of another account?"
 
 
 class ErasedAtStripe(NamedTuple):
-    """An erased customer whom Stripe may still have."""
+    """An erased customer that Stripe may still have."""
 
     customer: str
     name: str
     stripe_id: str
     waits_for: str | None
-    """Why it was not deleted at the last look; None: nobody has looked."""
+    """The reason why it was not deleted at the last check; None if it was never checked."""
 
 
 async def list_waiting(connection: AsyncConnection, *, is_live: bool | None = None) -> list[ErasedAtStripe]:
-    """Return the erased customers whom Stripe may still have, those first that were looked at longest ago.
+    """Return the erased customers that Stripe may still have, longest unchecked first.
 
-    `is_live`: those of live mode or of test mode alone.
+    `is_live` selects live mode or test mode.
     """
     columns = billing_customers.c
     statement = (
@@ -62,9 +62,9 @@ async def list_waiting(connection: AsyncConnection, *, is_live: bool | None = No
 
 
 async def delete_erased(database: Database, stripe: Stripe) -> None:
-    """Delete erased customers at Stripe who wait for nothing, DELETED_MAX at most; raises StripeCallError.
+    """Delete erased customers at Stripe that nothing blocks, at most DELETED_MAX. Raises StripeCallError.
 
-    A customer whose call fails is put on record like one who waits, so the next round begins with the others.
+    A customer with a failed call is recorded like a waiting one, so that the next round begins with the others.
     """
     async with database.reading() as connection:
         waiting = (await list_waiting(connection, is_live=stripe.is_live))[:DELETED_MAX]
@@ -80,7 +80,7 @@ async def delete_erased(database: Database, stripe: Stripe) -> None:
 
 
 async def _find_reason(connection: AsyncConnection, customer: str) -> str | None:
-    """Return why a customer must still be at Stripe, by our books; None where nothing says so."""
+    """Return the reason, by our books, why a customer must still be at Stripe, or None."""
     for table, ended, reason in ((subscriptions, (CANCELED,), PLAN), (invoices, SETTLED, INVOICE)):
         is_unsettled = (table.c.customer == customer) & table.c.state.not_in(ended)
         if (await connection.execute(sa.select(table.c.id).where(is_unsettled).limit(1))).first() is not None:
@@ -89,9 +89,9 @@ async def _find_reason(connection: AsyncConnection, customer: str) -> str | None
 
 
 async def _delete(stripe: Stripe, stripe_id: str) -> str | None:
-    """Delete a customer at Stripe, unless it is deleted; return why it is not, or None. Raises StripeCallError.
+    """Delete a customer at Stripe. Return the reason if it cannot be deleted, or None. Raises StripeCallError.
 
-    Stripe tells of a customer whom it has deleted that it has; another account has never heard of it.
+    Stripe reports a customer that is already deleted as such. To another account the customer is unknown.
     """
     customer = await stripe.find("v1.customers.retrieve", stripe_id)
     if customer is None:
@@ -111,7 +111,7 @@ async def _delete(stripe: Stripe, stripe_id: str) -> str | None:
 
 
 async def _record(database: Database, one: ErasedAtStripe, reason: str | None) -> None:
-    """Put on record that a customer is deleted at Stripe, or why it is not."""
+    """Record that a customer is deleted at Stripe, or the reason why it is not."""
     now = round(time.time() * 1000)
     values = {"deletion_waits_for": reason, "deletion_tried_at": now, "deleted_at": now if reason is None else None}
     own = (billing_customers.c.customer == one.customer) & billing_customers.c.deleted_at.is_(None)

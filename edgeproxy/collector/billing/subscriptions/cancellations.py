@@ -1,4 +1,4 @@
-"""Cancellations: why a customer ends its plan, as far as it says so. The reasons are Stripe's, and told there."""
+"""Cancellations: the reasons that customers give for ending a plan. The reasons are Stripe's, and are sent there."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
@@ -22,13 +22,13 @@ CancellationReason = Literal[
 ]
 REASONS: tuple[CancellationReason, ...] = get_args(CancellationReason)
 LISTED_MAX = 20
-"""Cancellations of a customer that are listed."""
+"""The most listed cancellations of a customer."""
 TABLE = cancellations.name
 columns = cancellations.c
 
 
 class Feedback(NamedTuple):
-    """What a customer says of why it ends its plan; None where it does not."""
+    """The customer's feedback on ending its plan; None if not given."""
 
     reason: CancellationReason | None
     comment: str | None
@@ -49,7 +49,7 @@ class ListedCancellation(NamedTuple):
 async def record_feedback(
     connection: AsyncConnection, subscription: str, customer: str, feedback: Feedback, now: float
 ) -> None:
-    """Record why a subscription ends, in the place of what was said before."""
+    """Record the reason for the end of a subscription, replacing earlier feedback."""
     await drop_feedback(connection, subscription)
     if feedback.reason is None and feedback.comment is None:
         return
@@ -58,12 +58,12 @@ async def record_feedback(
 
 
 async def drop_feedback(connection: AsyncConnection, subscription: str) -> None:
-    """Forget why a subscription was to end, which goes on."""
+    """Delete the feedback on a subscription that continues after all."""
     await connection.execute(sa.delete(cancellations).where(columns.subscription == subscription))
 
 
 async def list_cancellations(connection: AsyncConnection, customer: str) -> list[ListedCancellation]:
-    """Return the latest cancellations of a customer, by id, for which it has said why, newest first."""
+    """Return the latest cancellations of a customer, by id, with feedback, newest first."""
     statement = sa.select(cancellations, subscriptions.c.plan_version, subscriptions.c.cancel_at)
     statement = statement.join_from(cancellations, subscriptions, subscriptions.c.id == columns.subscription)
     own = statement.where(columns.customer == customer).order_by(columns.created_at.desc()).limit(LISTED_MAX)
@@ -84,7 +84,7 @@ def _parse_row(row: Mapping[str, object]) -> ListedCancellation:
 
 
 async def build_stripe_details(connection: AsyncConnection, subscription: str) -> StripeObject:
-    """Return the parameters of Stripe's cancellation that say why; none where nothing was said."""
+    """Return the parameters of Stripe's cancellation for the feedback; empty if none was given."""
     statement = sa.select(cancellations).where(columns.subscription == subscription)
     rows = await fetch_rows(connection, TABLE, statement)
     if not rows:

@@ -1,8 +1,7 @@
-"""The currency in which a customer is charged: the one that it chooses with a plan, else that of its first plan with a
-price. From then on it stays. Nothing is converted.
+"""The currency of a customer: the one chosen with a plan, else the currency of its first plan with a price.
 
-Credits are of that currency too, where they are sold in it. A customer who got some before a currency was chosen has
-them in US dollars, and is charged in these.
+Once fixed it never changes, and nothing is converted. Credits have this currency, too, if they are sold in it. A
+customer that got credits before a currency was chosen has them in US dollars, and is charged in US dollars.
 """
 
 from collections.abc import Collection
@@ -25,7 +24,7 @@ from edgeproxy.config.collector.currency_units import USD
 async def choose_plan_currency(
     connection: AsyncConnection, customer: Subscriber, version: str, plan: Plan, currency: str | None
 ) -> Plan:
-    """Return a plan with its prices in the customer's currency, which may be named; raises ChangeRejectedError."""
+    """Return a plan with its prices in the customer's currency, which may be given. Raises ChangeRejectedError."""
     if currency is not None and customer.currency not in (None, currency):
         raise ChangeRejectedError(409, f"the customer is charged in {customer.currency}, and that cannot change")
     chosen = currency or customer.currency or plan.currency
@@ -47,10 +46,10 @@ def _require_price(version: str, plan: Plan, currency: str) -> None:
 async def fix_currency(
     connection: AsyncConnection, caller: Caller, customer: Subscriber, currency: str, *, before: str
 ) -> Subscriber:
-    """Have a customer charged in a currency for good, where none was chosen yet, and return it.
+    """Fix the currency of a customer's charges if none was chosen yet, and return the customer.
 
-    The amounts of its spend alerts were in the currency that it had `before`: in another one they say nothing, and are
-    dropped.
+    The amounts of its spend alerts were in the currency `before`. They mean nothing in another currency, so they are
+    deleted.
     """
     if customer.currency is not None:
         return customer
@@ -79,8 +78,10 @@ async def choose_credit_currency(
     default: str,
     currency: str | None = None,
 ) -> str:
-    """Return the currency in which a customer gets credits: its own, else the one that is named, else the `default`
-    where credits are sold in it, else US dollars. Raises ChangeRejectedError where it can get none in this one."""
+    """Return the currency of a customer's credits. Raises ChangeRejectedError if credits are not available in it.
+
+    It is the customer's own currency, else the given one, else `default` if credits are sold in it, else US dollars.
+    """
     if currency is not None and customer.currency not in (None, currency):
         raise ChangeRejectedError(409, f"the customer is charged in {customer.currency}, and that cannot change")
     chosen = customer.currency or currency or (default if default in sold else USD)

@@ -1,4 +1,4 @@
-"""Changes of subscriptions that are decided and rated without writing anything, for previews and before each change."""
+"""Changes of subscriptions, decided and rated without writing, for previews and before each change."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -24,12 +24,12 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 
 class PlanTerms(NamedTuple):
-    """The terms beside the plan that somebody asks for; None where they stay, or are those of a new subscription."""
+    """The requested terms besides the plan. None keeps a term, or uses the default of a new subscription."""
 
     is_yearly: bool | None = None
     quantity: int | None = None
     currency: str | None = None
-    """The currency, where none was chosen yet."""
+    """The currency, if none was chosen yet."""
 
 
 async def prepare_subscription(
@@ -41,8 +41,10 @@ async def prepare_subscription(
     settings: CollectorSettings,
     now: float,
 ) -> tuple[SubscriptionState, str]:
-    """Return a subscription that would begin now, in a currency where none was chosen yet, and the currency that the
-    plan has else; raises ChangeRejectedError."""
+    """Return a subscription that would begin now, and the plan's default currency. Raises ChangeRejectedError.
+
+    The subscription is in the requested currency if none was chosen yet.
+    """
     plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now, customer.name)
     version = plans_on_sale.resolve_version(plan, plans, customer.name)
     has_trial = not await subscription_rows.has_had_trial(connection, customer.id)
@@ -73,8 +75,10 @@ async def prepare_resumption(
     plans: Mapping[str, Plan],
     now: float,
 ) -> PlanChange:
-    """Return the effects of a subscription that ended within its period and goes on now, by one of the `plans` on sale,
-    without writing anything; raises ChangeRejectedError."""
+    """Return the effects of resuming a subscription that ended within its period, without writing.
+
+    Its plan is one of the `plans` on sale. Raises ChangeRejectedError.
+    """
     version = plans_on_sale.resolve_version(plan, plans, loaded.customer.name)
     sold = await customer_currency.choose_plan_currency(
         connection, loaded.customer, version, plans[version], terms.currency
@@ -100,8 +104,11 @@ async def prepare_change(
     plans: Mapping[str, Plan],
     now: float,
 ) -> PlanChange:
-    """Return the effects of a change to one of the `plans` on sale, or to another interval or quantity, in a currency
-    where none was chosen yet, without writing anything; raises ChangeRejectedError."""
+    """Return the effects of a change to one of the `plans` on sale, or to another interval or quantity, without
+    writing.
+
+    The currency applies if none was chosen yet. Raises ChangeRejectedError.
+    """
     version = plans_on_sale.resolve_version(plan, plans, loaded.customer.name)
     sold = await customer_currency.choose_plan_currency(
         connection, loaded.customer, version, plans[version], terms.currency
@@ -119,14 +126,14 @@ async def prepare_change(
 
 
 def compute_resumed_state(loaded: LoadedSubscription, begun: Segment) -> SubscriptionState:
-    """Return a subscription that goes on with the segment that has begun."""
+    """Return a subscription that continues with the segment that has begun."""
     return loaded.current._replace(segments=[*loaded.current.segments, begun], cancel_at=None, next_version=None)
 
 
 async def add_discount(
     connection: AsyncConnection, loaded: LoadedSubscription, change: PlanChange, discount: Discount
 ) -> PlanChange:
-    """Return a change at once with the lines of a coupon that begins with it."""
+    """Return an immediate change with the lines of a coupon that begins with it."""
     assert change.begun is not None
     invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id)
     fees = changes.compute_fees([*loaded.current.segments, change.begun], invoiced)
@@ -136,7 +143,7 @@ async def add_discount(
 def discount_change(
     loaded: LoadedSubscription, change: PlanChange, invoiced: Sequence[RatedLine], discounts: Sequence[Discount]
 ) -> PlanChange:
-    """Return a change at once with the lines of discounts."""
+    """Return an immediate change with the lines of discounts."""
     if change.begun is None:
         return change
     segments = [*loaded.current.segments, change.begun]

@@ -1,4 +1,4 @@
-"""A subscription as the API writes it."""
+"""A subscription in the form of the API."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from edgeproxy.collector.billing.subscriptions.changes import PlanChange
 from edgeproxy.collector.billing.subscriptions.subscription_rows import SubscriptionRow
 
 CHANGING = "changing"
-"""The state that the API writes while Stripe still charges usage by the plan before."""
+"""The API's state while Stripe still charges usage at the prices of the earlier plan."""
 
 
 class Subscription(TypedDict):
@@ -75,7 +75,7 @@ def find_withdrawn(row: SubscriptionRow, change: PlanChange | None) -> Withdrawn
 
 
 def to_response(row: SubscriptionRow, customer: str, currency: str) -> Subscription:
-    """Return a subscription as the API writes it."""
+    """Return a subscription in the form of the API."""
     return {
         "id": row.id,
         "customer": customer,

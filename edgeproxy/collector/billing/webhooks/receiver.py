@@ -1,4 +1,4 @@
-"""Webhook events as rows: stored before they are acknowledged, each once, whichever way they come."""
+"""Webhook events as rows: each is stored once, before it is acknowledged, however it arrives."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -19,7 +19,7 @@ from edgeproxy.collector.database.encryption import ColumnCipher
 
 LISTED_MAX = 100
 DROPPED_MAX = 1000
-"""Events that are dropped at once."""
+"""The most events deleted at once."""
 columns = webhook_events.c
 
 
@@ -27,22 +27,22 @@ class EventState(StrEnum):
     """The state of an event."""
 
     WAITING = "waiting"
-    """The event is applied, or tried once more, when it is due."""
+    """The event will be applied, or retried, when it is due."""
     APPLIED = "applied"
     IGNORED = "ignored"
     """Events of this type are ignored."""
     OTHER_MODE = "other_mode"
-    """The event is of test mode where we are live, or the other way round."""
+    """The event is of test mode while we are live, or the other way round."""
     DEAD = "dead"
-    """The event could not be applied, and is not tried again until a person replays it."""
+    """The event could not be applied, and is not retried until a person replays it."""
 
 
 EventRow = dict[str, object]
-"""An event as it is stored, by column."""
+"""An event as stored, by column."""
 
 
 class ReceivedEvent(NamedTuple):
-    """An event with its bytes, and the way that it came."""
+    """An event with its bytes and its source."""
 
     event: StripeEvent
     payload: bytes
@@ -71,7 +71,7 @@ def build_rows(events: Sequence[ReceivedEvent], payloads: ColumnCipher, *, live:
 
 
 async def insert_events(connection: AsyncConnection, rows: Sequence[EventRow], now: int) -> list[str]:
-    """Insert those of these rows that are new; return their ids."""
+    """Insert the new ones of these rows, and return their ids."""
     if not rows:
         return []
     statement = build_insert_new(connection, webhook_events, "id").returning(columns.id)
@@ -97,7 +97,7 @@ def _choose_state(event: StripeEvent, live: bool) -> EventState:
 
 
 async def replay_event(connection: AsyncConnection, event: str, now: int) -> bool:
-    """Schedule an event to be applied again; return False where it is not stored here, or is of the other mode."""
+    """Schedule an event for another application. Return False if it is not stored here or is of the other mode."""
     again = (
         sa.update(webhook_events)
         .where(columns.id == event, columns.state != EventState.OTHER_MODE, columns.object != "")
@@ -107,24 +107,30 @@ async def replay_event(connection: AsyncConnection, event: str, now: int) -> boo
 
 
 async def drop_events(connection: AsyncConnection, before: int) -> int:
-    """Delete some events that were received before a Unix millisecond, except waiting ones and dead letters; return how
-    many. Stripe lists none that are older than 30 days, so none comes back."""
+    """Delete some events received before a Unix millisecond, except waiting events and dead letters.
+
+    Returns their number. Stripe lists no events older than 30 days, so none returns.
+    """
     settled = columns.state.in_([EventState.APPLIED, EventState.IGNORED, EventState.OTHER_MODE])
     old = sa.select(columns.id).where(columns.received < before, settled).limit(DROPPED_MAX)
     return (await connection.execute(sa.delete(webhook_events).where(columns.id.in_(old)))).rowcount
 
 
 async def find_read_until(connection: AsyncConnection, name: str) -> int | None:
-    """Return the second of Stripe's clock up to which a list was read; None before the first time. Later arrivals say
-    nothing about events that were lost before."""
+    """Return the second of Stripe's clock up to which a list was read, or None before the first read.
+
+    Events that arrive later do not count, because they prove nothing about events lost before.
+    """
     reads = webhook_polls.c
     rows = await connection.execute(sa.select(reads.until).where(reads.list == name))
     return rows.scalar_one_or_none()
 
 
 async def record_read(connection: AsyncConnection, name: str, until: int, began: int | None = None) -> None:
-    """Record that a list of Stripe's was read up to this second of its clock, by a reading that began at this Unix
-    millisecond of ours."""
+    """Record that a Stripe list was read up to this second of Stripe's clock.
+
+    `began` is the Unix millisecond of our clock at which the read began.
+    """
     values = {"until": until, "began": began}
     statement = (
         build_insert_new(connection, webhook_polls, "list").values(list=name, **values).returning(webhook_polls.c.list)
@@ -134,26 +140,25 @@ async def record_read(connection: AsyncConnection, name: str, until: int, began:
 
 
 async def find_read_began(connection: AsyncConnection, name: str) -> int | None:
-    """Return the Unix millisecond at which the last reading of a list began that came to its end; None before the first
-    time."""
+    """Return the Unix millisecond at which the last complete read of a list began, or None before the first."""
     reads = webhook_polls.c
     return (await connection.execute(sa.select(reads.began).where(reads.list == name))).scalar_one_or_none()
 
 
 async def count_waiting(connection: AsyncConnection, until: int) -> int:
-    """Return the number of events that wait, and that Stripe made before this Unix second."""
+    """Return the number of waiting events that Stripe created before this Unix second."""
     waiting = (columns.state == EventState.WAITING, columns.created < until)
     return int((await connection.execute(sa.select(sa.func.count()).where(*waiting))).scalar_one())
 
 
 async def is_waiting(connection: AsyncConnection, object_type: str) -> bool:
-    """Return whether an event about such an object waits to be applied."""
+    """Return whether an event about an object of this type waits to be applied."""
     waiting = sa.select(columns.id).where(columns.state == EventState.WAITING, columns.object_type == object_type)
     return (await connection.execute(waiting.limit(1))).first() is not None
 
 
 async def count_by_state(connection: AsyncConnection) -> dict[str, int]:
-    """Return how many events are in each state."""
+    """Return the number of events in each state."""
     counted = await connection.execute(sa.select(columns.state, sa.func.count()).group_by(columns.state))
     return dict.fromkeys(map(str, EventState), 0) | {row[0]: row[1] for row in counted}
 
@@ -161,7 +166,7 @@ async def count_by_state(connection: AsyncConnection) -> dict[str, int]:
 async def list_events(
     connection: AsyncConnection, state: str | None, before: int | None, limit: int
 ) -> list[JsonObject]:
-    """Return events without their payload, latest first: those received before this Unix millisecond."""
+    """Return events without their payload that were received before this Unix millisecond, latest first."""
     statement = sa.select(*(column for column in columns if column is not columns.payload))
     if state is not None:
         statement = statement.where(columns.state == state)

@@ -1,43 +1,44 @@
-"""What becomes of an event that could not be applied: it is tried again later, or is a dead letter. Pure."""
+"""The fate of an event that could not be applied: another try later, or a dead letter. Pure."""
 
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
 PAUSES: Sequence[float] = (5.0, 30.0, 120.0, 600.0, 3600.0)
-"""Seconds after each attempt that failed; after the last one it is a dead letter."""
+"""Seconds after each failed attempt. After the last one, the event is a dead letter."""
 POLL_PAUSE = 600.0
 """Seconds between further attempts of an event that waits for Stripe's list of events."""
 POLL_ATTEMPTS_MAX = 144
-"""Further attempts for want of that list, at most: those of a day, as a poll that never ends must hide nothing."""
+"""The most further attempts while that list is missing: those of a day, because a poll that never ends must not hide a
+fault."""
 DELIVERED = ", and Stripe's list of events, which was read since, has not brought it"
 UNDELIVERED = ", and Stripe's list of events could not be read since"
 
 
 class Cause(StrEnum):
-    """Why an event could not be applied."""
+    """The reason why an event could not be applied."""
 
     UNAVAILABLE = "unavailable"
-    """Stripe does not answer now: nothing is wrong with the event."""
+    """Stripe does not answer now; the event itself is fine."""
     FAULT = "fault"
     UNBOOKED = "unbooked"
-    """The event is about an object that is not booked yet, as its own event may be lost until the list is read."""
+    """The event is about an object that is not booked yet: its own event may be lost until the list is read."""
 
 
 class EventRetry(NamedTuple):
-    """What becomes of an event."""
+    """The decision on an event."""
 
     pause: float | None
-    """Seconds until it is tried again; None: it is a dead letter."""
+    """Seconds until the next try; None makes it a dead letter."""
     why: str = ""
-    """What is to be said beside the cause."""
+    """Text to add to the cause."""
 
 
 def decide_retry(attempts: int, cause: Cause, *, is_listed: bool) -> EventRetry:
-    """Decide on an event that failed once more after so many failed attempts.
+    """Decide on an event that failed again, after `attempts` failed attempts.
 
-    `is_listed` says that Stripe's list of events was read in whole since the event came, and applied before this
-    attempt: a lost event would have been in it.
+    `is_listed` means that Stripe's list of events was read completely since the event arrived, and applied before this
+    attempt, so that it would have included a lost event.
     """
     if attempts < len(PAUSES):
         return EventRetry(PAUSES[attempts])

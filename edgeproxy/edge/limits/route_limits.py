@@ -128,8 +128,7 @@ class LimitTerms:
     def _select(self, allowance: "Allowance") -> "Allowance":
         """Return the part of an allowance that applies to this route.
 
-        A limit that counts all
-        costs stays, even if it does not limit this route.
+        A limit that counts all costs stays, even if it does not limit this route.
         """
         is_held = partial(self.selector.selects, route=self.route)
         concurrency, caps = allowance.concurrency, allowance.caps

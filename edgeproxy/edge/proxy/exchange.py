@@ -309,8 +309,8 @@ class Exchange(Forwarding):
     def _check_overload(self, limit_set: LimitSet) -> bool:
         """Raise RejectedError(503) for a request that is shed; the lowest priority is shed first.
 
-        Return True if burst credits shall pay for the request once nothing else refuses it. Only plans without
-        limits pay this way.
+        Return True if burst credits shall pay for the request once nothing else refuses it. Only plans without limits
+        pay this way.
         """
         runtime, binding = self.runtime, self.binding
         assert binding is not None

@@ -1,7 +1,7 @@
-"""Accounting seals what workers count into batches and ships them, in the supervisor that holds the identity lock.
+"""Accounting seals the workers' counts into batches and ships them, in the supervisor that holds the identity lock.
 
 A failure here costs no request and no count: counts stay in the tables, batches in the spool, and the next turn tries
-again. The failure is in the log once, and in `GET /status` and the metrics for as long as it lasts.
+again. The failure is logged once, and is in `GET /status` and the metrics for as long as it lasts.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from edgeproxy.edge.usage.spool import BrokenSpoolError, Pending
 from edgeproxy.wire.key_uses import KeysUsed
 
 RETRY_SECONDS, IDLE_SEAL_SECONDS = 1.0, 60.0
-"""Seconds between two attempts to acquire the identity lock; and between two turns where nothing is to be sealed."""
+"""Seconds between two attempts to acquire the identity lock, and between two turns without work."""
 LAST_SHIPPING_SECONDS = 5.0
 """Seconds for shipping at the end. A batch that has not arrived by then waits in the spool for the next start."""
 LAST_SEAL_SECONDS = 10.0
@@ -40,10 +40,10 @@ LAST_SEAL_SECONDS = 10.0
 READ_BYTES_MAX = 8 << 20
 """Bytes of the spool that are read at most to sum the unshipped units by meter."""
 SLOW_SEAL_SECONDS = 10.0
-"""Seconds of waiting for the disk after which the wait is reported as a problem."""
+"""Seconds of waiting for the disk until the wait is reported as a problem."""
 OTHER = "another supervisor tends this state directory; this one seals and ships once that has ended"
 NUMBER = re.compile(r"[0-9]+")
-"""Numbers in a message: two messages that differ by numbers alone are the same news."""
+"""Numbers in a message. Two messages that differ only in numbers are one piece of news."""
 
 
 class SealingProblem(NamedTuple):
@@ -64,7 +64,7 @@ class Accounting:
         destinations: Destinations,
         sync_age: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """`sync_age` returns the seconds since the edge agreed with the hub; None where no limits are shared."""
+        """`sync_age` returns the seconds since the edge agreed with the hub; None if no limits are shared."""
         self._store = store
         self._sync_age = sync_age
         self._table_reader = table_reader
@@ -79,7 +79,7 @@ class Accounting:
         self._off_since = time.time()
         """Unix second since which shipping is off."""
         self._waiting_since: float | None = None
-        """Monotonic moment since which the disk is waited for; None while nothing is written."""
+        """Monotonic moment since when a write waits for the disk; None while nothing is written."""
         self._ending = False
         self._wake = asyncio.Event()
         self._tasks = Tasks()
@@ -89,7 +89,7 @@ class Accounting:
     # ---- its life
 
     async def begin(self) -> None:
-        """Recover what a crash left, then seal and ship where no other supervisor does."""
+        """Recover the state after a crash. Then seal and ship, if no other supervisor does."""
         await self._attempt(self._first)
         self._running = self._tasks.start("accounting", self._run())
 
@@ -114,8 +114,9 @@ class Accounting:
             self._keys_used.setdefault(owner.residency, KeysUsed()).record((digest,), now)
 
     async def send_report(self, path: str, report: JsonObject, residency: str = "") -> Reply | None:
-        """Send a report to this path of the collector of a residency, empty for the edge's own; None where this
-        supervisor ships nothing there. Raises OSError where nobody answers.
+        """Send a report to this path of a residency's collector (empty: the edge's own).
+
+        Return None if this supervisor ships nothing there. Raises OSError if the collector does not answer.
         """
         sealer, shipping = self._find_sealer(residency), self._shippings.get(residency)
         if sealer is None or shipping is None:
@@ -169,7 +170,7 @@ class Accounting:
     # ---- a turn
 
     async def _run_turn(self) -> tuple[str, ...]:
-        """Open what the settings need, seal, and return the faults that were met."""
+        """Open what the settings require, seal, and return the faults."""
         faults = await self._open()
         if self._chains is not None:
             faults = await self._seal(self._chains)
@@ -223,8 +224,9 @@ class Accounting:
             self._log.error("the spool was set aside", aside=str(sealer.aside), why=why)
 
     async def _seal(self, chains: Chains) -> tuple[str, ...]:
-        """Seal what has grown since the last seal, and return faults of the tables. The tables are locked only while
-        they are read or marked, not while the disk is written.
+        """Seal the counts since the last seal, and return faults of the tables.
+
+        The tables are locked only while they are read or marked, not while the disk is written.
         """
         alone = self._table_reader.run_exclusively
         growths, faults = await alone(partial(chains.find_growth, time.time()))
@@ -254,7 +256,7 @@ class Accounting:
             looked_at = partial(fetch_disk_facts, self._store, self.list_residencies())
             self._facts = await run_in_thread("look at the spool", looked_at)
         except OSError:
-            pass  # It says how things were when they could last be seen.
+            pass  # The last known facts stay.
 
     def _record_outcome(self, why: str, unforeseen: Exception | None = None) -> None:
         """Log a problem when it is new, and log its end."""
@@ -268,7 +270,7 @@ class Accounting:
         if before is None or NUMBER.sub("", before.why) != NUMBER.sub("", why):
             self._log.error("sealing is not well; what is counted stays in the tables", why=why, exc_info=unforeseen)
 
-    # ---- what is known
+    # ---- status
 
     async def report(self) -> JsonObject:
         """Return the field `usage` of `GET /status`: of the edge's own chain, with the unshipped usage of all."""
@@ -337,14 +339,14 @@ class Accounting:
         return self._facts.get(residency, NO_FACTS)
 
     def _pending(self) -> Pending:
-        """Return what is sealed and not acknowledged, of all chains."""
+        """Return the sealed batches that are not acknowledged, of all chains."""
         pending = [shipping.status.pending for shipping in self._shippings.values()]
         since = [each.since for each in pending if each.since is not None]
         batches, values = sum(each.batches for each in pending), sum(each.values for each in pending)
         return Pending(batches, values, min(since, default=None))
 
     def _shipping_status(self, residency: str) -> ShippingStatus:
-        """Return the status of shipping, also where shipping is off or done elsewhere."""
+        """Return the status of shipping, even if shipping is off or done elsewhere."""
         if residency in self._shippings:
             return self._shippings[residency].status
         state, why = "off", ""
@@ -354,7 +356,7 @@ class Accounting:
         return ShippingStatus(state, why, self._off_since, dict.fromkeys(RESULTS, 0), Pending(0, 0, None))
 
     def _sealing_problem(self) -> SealingProblem | None:
-        """Return why nothing is sealed; None where all is well."""
+        """Return why nothing is sealed; None if sealing works."""
         waited = 0.0 if self._waiting_since is None else time.monotonic() - self._waiting_since
         if self._problem is None and waited > SLOW_SEAL_SECONDS:
             return SealingProblem(f"the disk has not answered for {waited:.0f} s", time.time() - waited)
@@ -373,7 +375,7 @@ class Accounting:
         return pending.values + unsealed, max(0, int(time.time() - min(since))) if since else 0
 
     async def _unshipped_by_meter(self) -> dict[str, int] | None:
-        """Return the unacknowledged units by meter; None where the spools are too large to be read for this."""
+        """Return the unacknowledged units by meter; None if the spools are too large to be read for this."""
         if not self._destinations.usages:
             return await self._table_reader.meters()
         sums, _ = await self._table_reader.unsealed()

@@ -30,7 +30,7 @@ CONNECTIONS = Bounds(all=200, per_address=100)
 READING = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing (RFC 9110 section 9.2.1)."""
 LOG_QUIET_SECONDS = 60.0
-"""Seconds between two log lines with the same text."""
+"""Seconds between two equal log lines."""
 PATH_CHARACTERS_SHOWN = 100
 CALLER = web.RequestKey("caller", str)
 """The caller of a request: the name of a token, `local`, or `uid N` at the socket."""
@@ -48,7 +48,7 @@ class Admin:
         self._state = settings.state
         address = settings.admin.address
         self._shared = address is not None and sockets.is_listened_on(address)
-        """Whether another supervisor answers at the address; this one then answers once it serves."""
+        """True if another supervisor answers at the address. Then this one answers once it serves."""
         self._bound = None if address is None else sockets.bind(address)
         self._socket: AdminSocket | None = None
         self._listener = WebListener(CONNECTIONS)
@@ -82,7 +82,7 @@ class Admin:
             self._accepting = self._listener.accept(self._runner, self._bound)
 
     def take_socket(self) -> None:
-        """Move the socket's path to this supervisor. Does nothing where it is already there."""
+        """Move the socket's path to this supervisor. Does nothing if it is already there."""
         before = self._socket
         if before is not None and before.is_published():
             return
@@ -99,7 +99,7 @@ class Admin:
             before.close()
 
     async def stop_accepting(self) -> None:
-        """Accept no further connection at the address, where another supervisor listens too."""
+        """Accept no further connection at the address if another supervisor listens too."""
         if self._bound is not None and self._accepting is not None:
             self._accepting.cancel()
             await asyncio.wait([self._accepting])
@@ -154,7 +154,7 @@ class Endpoints:
     async def get_metrics(self, request: web.Request) -> web.Response:
         """Answer with all metrics in Prometheus' text format, or as OpenMetrics with exemplars."""
         series, exemplars = await self._status.series(), self._status.list_exemplars()
-        # In a thread, for the event loop's sake: thousands of label values take a tenth of a second.
+        # In a thread, because thousands of label values would block the event loop for a tenth of a second.
         accept = request.headers.get("Accept", "")
         text, content_type = await asyncio.to_thread(render_metrics, series, exemplars, accept)
         return web.Response(body=text, headers={"Content-Type": content_type})
@@ -187,7 +187,7 @@ class Endpoints:
         """Reload the configuration, and answer with the outcome."""
         if self._status.phase == "draining":
             return _problem(503, "the edge is draining")
-        # It goes on, and others may wait for it too, whatever becomes of this request.
+        # The reload continues even if this request ends: others may wait for it too.
         outcome = await asyncio.shield(self._reloads.request())
         if outcome.succeeded:
             return _json({"result": outcome.result, "needs_restart": outcome.needs_restart})
@@ -222,7 +222,7 @@ class Authorization:
 def _identify_caller(request: web.Request, local: str, status: Status) -> str:
     fields = request.headers
     hosts = fields.getall("Host", [])
-    # Several fields are one (RFC 9110 section 5.3), which holds no token: none of them is anybody's choice.
+    # Several fields are joined (RFC 9110 section 5.3), and the result is no token: the edge must not pick one of them.
     authorization = ", ".join(fields.getall("Authorization", []))
     admin_request = AdminRequest(request.path, hosts, fields.get("Origin"), authorization, local)
     return identify_caller(admin_request, status.settings.admin, time.time())

@@ -11,7 +11,7 @@ from edgeproxy.config.edge.admin import Admin
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 """Paths that are answered at an address without a token."""
 LOCAL = "local"
-"""The caller at a loopback address without tokens: anybody on this host."""
+"""The caller at a loopback address without tokens: any process on this host."""
 ANYONE = "-"
 """The caller of an open path."""
 
@@ -29,7 +29,7 @@ class AdminRequest(NamedTuple):
 
 
 class AdminRefusedError(Exception):
-    """The request is refused with this status, a sentence why, and further fields."""
+    """The request is refused with this status, a reason, and further fields."""
 
     def __init__(self, status: int, why: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, why)
@@ -41,8 +41,8 @@ class AdminRefusedError(Exception):
 def identify_caller(request: AdminRequest, admin: Admin, now: float) -> str:
     """Return the name of the caller at the Unix second `now`. Raises AdminRefusedError.
 
-    Neither a page of another site nor a name that leads here (DNS rebinding) may act for an operator: a browser sends
-    no request of a page without its Origin or its own Host.
+    Pages of other sites and names that resolve to this host (DNS rebinding) may not act for an operator. A browser
+    sends a page's requests only with its Origin or its own Host.
     """
     if request.origin is not None:
         raise AdminRefusedError(403, "requests of web pages are not answered here")
@@ -59,10 +59,10 @@ def identify_caller(request: AdminRequest, admin: Admin, now: float) -> str:
 
 
 def is_known_host(host: str, admin: Admin, local: str) -> bool:
-    """Return whether a `Host` field names the listener: by the address that was connected to, the configured one, or a
+    """Return whether a `Host` field names the listener: by the connection's local address, the configured one, or a
     configured name.
 
-    The port is ignored, as it may be published as another one.
+    The port is ignored, because it may be published as another one.
     """
     name = strip_port(host).lower().removesuffix(".")
     known = {local, *admin.hosts}
@@ -74,8 +74,9 @@ def is_known_host(host: str, admin: Admin, local: str) -> bool:
 
 
 def strip_port(host: str) -> str:
-    """Return the host of a `Host` field, nothing of one that is malformed; an IPv6 address without brackets, as it is
-    written canonically."""
+    """Return the host of a `Host` field, in canonical form without brackets for an IPv6 address; empty if it is
+    malformed.
+    """
     if host.startswith("["):
         host = host[1:].partition("]")[0]
         try:

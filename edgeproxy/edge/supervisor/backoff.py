@@ -3,7 +3,7 @@
 FIRST_WAIT_SECONDS = 0.1
 MAX_WAIT_SECONDS = 5.0
 LONG_LIFE_SECONDS = 10.0
-"""Seconds of life after which a worker's death causes no back-off."""
+"""A worker that lived for these seconds dies without a back-off."""
 
 
 def compute_backoff(early: int, lived: float) -> tuple[int, float]:

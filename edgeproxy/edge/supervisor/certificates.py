@@ -39,11 +39,11 @@ class CertificateFiles:
         self.cert = cert
         """The certificate that can expire."""
         self.key = (files, check)
-        """Equal for files that are used in the same way."""
+        """Equal for files that are used in one way."""
         self.facts: CertificateDetails | None = None
         """Details of the certificate in use."""
         self.why = ""
-        """The reason why the present files cannot be used; empty where they can."""
+        """The reason why the present files cannot be used; empty if they can."""
         self._files = files
         self._check = check
         self._used: list[FileSignature] = []
@@ -76,8 +76,9 @@ class Certificates:
         self._log = log.get_logger()
 
     async def watch(self, every: float = CHECK_SECONDS) -> None:
-        """Check the files until cancelled. Call `check` once before workers load them, as changes are found by
-        comparison.
+        """Check the files until cancelled.
+
+        Call `check` once before workers load them, because changes are found by comparison.
         """
         while True:
             await asyncio.sleep(every)
@@ -86,8 +87,9 @@ class Certificates:
                 self._on_change()
 
     async def consider(self, settings: EdgeFile) -> list[CertificateFiles]:
-        """Return the certificate files of another configuration, checked before workers load them. Pass them to `adopt`
-        once it serves.
+        """Return the certificate files of another configuration, checked before workers load them.
+
+        Pass them to `adopt` once it serves.
         """
         watched = {files.key: files for files in self._watched}
         named = [watched.get(files.key, files) for files in list_certificate_files(settings)]
@@ -103,8 +105,9 @@ class Certificates:
         self._watched = named
 
     async def check(self) -> bool:
-        """Return whether files must be loaded again. Log each reason why files cannot be used once, and remind of
-        certificates that expire.
+        """Return whether files must be loaded again.
+
+        Log each reason for unusable files once, and remind of certificates that expire.
         """
         watched = self._watched
         changes = await run_in_thread("check certificates", lambda: [files.check() for files in watched])
@@ -126,7 +129,7 @@ class Certificates:
             self._log.warning("certificate needs attention", file=str(files.cert), certificate=expiry)
 
     def series(self) -> list[Series]:
-        """Return the seconds until each certificate expires; negative where it has."""
+        """Return the seconds until each certificate expires; negative after its expiry."""
         now = time.time()
         return [
             ("edge_tls_expiry_seconds", (str(files.cert),), (int(files.facts.not_after - now),))

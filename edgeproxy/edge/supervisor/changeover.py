@@ -31,8 +31,9 @@ COMMIT_SECONDS = 10.0
 
 
 class Changeover:
-    """The parts of one supervisor that a configuration changes. `start` builds a worker's Start message from a number
-    and settings.
+    """The parts of one supervisor that a configuration changes.
+
+    `start` builds a worker's Start message from a number and settings.
     """
 
     def __init__(
@@ -51,10 +52,10 @@ class Changeover:
         self._certificates = certificates
         self._prober = prober
         self._number = workers.number
-        """Number of the configuration that was offered last."""
+        """Number of the configuration offered last."""
         self._begun = asyncio.Event()
         self._renewed = False
-        """Whether certificates have changed since the change-over began."""
+        """True if certificates have changed since the change-over began."""
         self._log = log.get_logger()
 
     async def begin(self) -> None:
@@ -71,7 +72,7 @@ class Changeover:
         self._workers.send(LoadCertificates())
 
     async def __call__(self, settings: EdgeSettings) -> list[str]:
-        """Apply `settings` everywhere, and return the reasons where this fails; then nothing has changed.
+        """Apply `settings` everywhere. Return the reasons if this fails; then nothing has changed.
 
         One change-over runs at a time, and none before the workers are started.
         """
@@ -88,7 +89,7 @@ class Changeover:
         if whys:
             return whys
         if self._renewed:
-            self.renew()  # Some of what was being loaded may have been read before they had changed.
+            self.renew()  # Some certificates may have been read before they changed.
         if late := await self._workers.wait_until_followed(COMMIT_SECONDS):
             self._log.warning("workers still serve the configuration before", pids=late)
         return []
@@ -102,7 +103,7 @@ class Changeover:
         within = PREPARE_SECONDS + len(prepare.data) / PREPARED_BYTES_PER_SECOND
         whys = await self._workers.prepare(self._number, prepare, within)
         if not whys:
-            # In one step with what the workers have just said.
+            # In one step with the workers' answers.
             self._workers.commit(self._number, start)
             self._upstreams.adopt(self._number)
             self._certificates.adopt(certificates)
@@ -110,9 +111,7 @@ class Changeover:
         return whys
 
     def _pack(self, settings: EdgeSettings, services: Services) -> tuple[Frame[Start], Frame[Prepare]]:
-        """Return the messages for workers that start and for workers that prepare. Takes seconds where there are many
-        keys.
-        """
+        """Return the messages for workers that start and for workers that prepare. Takes seconds with many keys."""
         start = self._start(self._number, settings)
         prepare = Prepare(self._number, start.settings, services)
         return pack_for_workers(start), pack_for_workers(prepare)

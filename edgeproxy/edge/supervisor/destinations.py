@@ -1,4 +1,4 @@
-"""Where the usage of an edge is shipped, by residency, and the state of its spools on disk."""
+"""The collectors that an edge ships usage to, by residency, and the state of its spools on disk."""
 
 from typing import NamedTuple
 
@@ -11,8 +11,9 @@ from edgeproxy.edge.usage.spool import fetch_watermark, list_segments
 
 
 class Destinations(NamedTuple):
-    """Where usage is shipped, by residency; the empty name is the edge's own. `home` is the name of that, None where
-    no residencies are told apart.
+    """The collectors for usage, by residency; the empty name is the edge's own.
+
+    `home` is the name of the edge's own residency, or None without residencies.
     """
 
     usages: dict[str, Usage]
@@ -20,7 +21,7 @@ class Destinations(NamedTuple):
 
     @classmethod
     def from_settings(cls, settings: EdgeSettings) -> "Destinations":
-        """Return those of a configuration."""
+        """Return the destinations of a configuration."""
         if settings.residency:
             usages = {"" if one.home else name: one.usage for name, one in settings.residency.items()}
             return cls(usages, find_home(settings.residency))
@@ -28,7 +29,7 @@ class Destinations(NamedTuple):
 
     @property
     def own(self) -> Usage | None:
-        """Where the edge's own usage is shipped; None where nothing is shipped."""
+        """The destination of the edge's own usage; None if nothing is shipped."""
         return self.usages.get("")
 
 

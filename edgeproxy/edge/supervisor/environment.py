@@ -1,7 +1,7 @@
 """The environment of an edge's processes.
 
-Workers inherit a part of it, without the secrets of ${VAR}. A supervisor whose workers are forked executes itself with
-that part, and takes the rest out of a file in memory once their template is there.
+Workers inherit a part of it, without the secrets of ${VAR}. A supervisor with forked workers executes itself with that
+part, and reads the rest from a file in memory once the template of its workers exists.
 """
 
 import os
@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping
 
 ALLOCATION = {"MALLOC_TRIM_THRESHOLD_": 16 << 20, "MALLOC_MMAP_THRESHOLD_": 4 << 20}
-"""Settings of glibc's allocator in a worker, in bytes, unless the environment has its own. Without them it returns the
-memory of each larger piece of a body to the kernel, and asks for it again with the next.
+"""Settings of glibc's allocator in a worker, in bytes, unless the environment has its own. Without them glibc returns
+the memory of each larger piece of a body to the kernel, and requests it again for the next.
 """
 
 ENVIRONMENT = (
@@ -30,15 +30,14 @@ ENVIRONMENT_PREFIXES = (
     "EDGEPROXY_TEST_",
 )
 """Variables that a worker inherits, by name and by prefix. Secrets for ${VAR} are not among them: a worker receives the
-parsed configuration, and serves everybody.
+parsed configuration, and is exposed to all clients.
 """
 
 SWITCH = "EDGEPROXY_TEMPLATE"
-"""Variable that is `0` where each worker shall be started by exec: for tools that look at a process from its beginning.
-"""
+"""If this variable is `0`, each worker is started by exec: for tools that observe a process from its beginning."""
 
 HANDED_OVER = "EDGEPROXY_ENVIRONMENT_FD"
-"""Variable of a process that has begun anew: the descriptor of the rest of its environment."""
+"""Variable of a re-executed process: the descriptor of the rest of its environment."""
 
 
 def inherit(environ: Mapping[str, str]) -> dict[str, str]:
@@ -54,14 +53,14 @@ def build_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def reexecute() -> None:
-    """Execute this process's command once more, with nothing of its environment but what workers inherit.
+    """Execute this process's command once more, with only the inherited variables in its environment.
 
-    What an environment held when a process began stays in its memory, and in that of all that it forks. Returns in the
-    process that has begun so, and where that cannot be, or is not wanted: see is_reexecuted.
+    The initial environment of a process stays in its memory, and in that of all its forks. Returns in the re-executed
+    process, and also if a re-execution is impossible or switched off: see is_reexecuted.
     """
     if sys.platform != "linux" or os.environ.get(SWITCH) == "0" or not sys.executable or is_reexecuted():
         return
-    # Until the supervisor handles it, also in the process that this one becomes.
+    # Blocked until the supervisor handles it, also in the new process.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     inherited = inherit(os.environ)
     rest = b"\0".join(os.fsencode(f"{name}={value}") for name, value in os.environ.items() if name not in inherited)

@@ -1,5 +1,6 @@
-"""Exemplars of the latency of requests: of each bucket the last request that was recorded, by which it is found in the
-tracing system (OpenMetrics, section Exemplars).
+"""Exemplars of request latency: the last recorded request of each bucket.
+
+The tracing system can find it (OpenMetrics, section Exemplars).
 """
 
 from bisect import bisect_left
@@ -9,18 +10,20 @@ from typing import Final, NamedTuple
 from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
 
 READ_SECONDS: Final = 1.0
-"""Seconds between two readings of spans, each of what workers hand over at once: it takes a millisecond or more."""
+"""Seconds between two readings of spans. Each reads the spans that a worker sends at once, which takes a millisecond or
+more.
+"""
 ROUTE: Final = "edgeproxy.route"
 
 
 class Exemplar(NamedTuple):
-    """A request that was recorded."""
+    """A recorded request."""
 
     trace_id: str
     seconds: float
-    """The time that it took."""
+    """Its duration."""
     at: float
-    """The Unix second at which it ended."""
+    """The Unix second of its end."""
 
 
 class Exemplars:
@@ -32,11 +35,11 @@ class Exemplars:
         self._read_at = float("-inf")
 
     def read(self, spans: bytes, now: float) -> None:
-        """Take the exemplars of encoded spans, at `now` of the monotonic clock, unless some were read just before."""
+        """Read the exemplars of encoded spans, at `now` of the monotonic clock, unless some were read just before."""
         if now - self._read_at < READ_SECONDS:
             return
         self._read_at = now
-        # What tracing needs is of an extra, and without it there are no spans.
+        # Tracing needs packages of an optional extra. Without them there are no spans.
         from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
         for span in ScopeSpans.FromString(spans).spans:

@@ -1,6 +1,6 @@
-"""The metrics in Prometheus' text format: every family of `metrics.METRICS`, also where nothing was counted yet.
+"""The metrics in Prometheus' text format: every family of `metrics.METRICS`, even without any count yet.
 
-Where there are exemplars, and whoever asks takes OpenMetrics, it is that, as the older format has none.
+If there are exemplars and the client accepts OpenMetrics, the output is OpenMetrics, because the older format has none.
 
 A counter begins at 0. A gauge without a value has no sample: an edge without a hub has no `edge_hub_up`.
 
@@ -29,7 +29,7 @@ OPENMETRICS = re.compile(
     r"""(?ix) (?:^|,) [ \t]* application/openmetrics-text [ \t]* (?= ,|;|$)
     (?! [^,]* ; [ \t]* q=0 (?:\.0{0,3})? [ \t]* (?: ,|;|$ ) )"""
 )
-"""The type in an Accept, unless it is what is not wanted; the library's reader fails at versions that are none."""
+"""The type in an Accept field, unless q=0 excludes it. The library's own parser fails at invalid versions."""
 REQUEST_SECONDS = "edge_request_seconds"
 ExemplarsByRoute = Mapping[str, Mapping[int, Exemplar]]
 BOUNDS = (*map(floatToGoString, LATENCY_BUCKETS), "+Inf")
@@ -38,8 +38,10 @@ BOUNDS = (*map(floatToGoString, LATENCY_BUCKETS), "+Inf")
 def render_metrics(
     series: Iterable[Series], exemplars: ExemplarsByRoute = NO_EXEMPLARS, accept: str = ""
 ) -> tuple[bytes, str]:
-    """Return the text of `GET /metrics` and its type, for a request with this Accept. Series whose name METRICS lacks
-    are left out."""
+    """Return the text of `GET /metrics` and its type, for a request with this Accept.
+
+    Series whose name is not in METRICS are left out.
+    """
     families: dict[str, dict[tuple[str, ...], Words]] = {name: {} for name in METRICS}
     for name, labels, words in series:
         if name in families:
@@ -61,7 +63,7 @@ class MetricsCollector(Collector):
         self._families, self._exemplars = families, exemplars
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every family. A counter without labels is zero where nothing was counted."""
+        """Yield every family. A counter without labels is zero before the first count."""
         for name, (kind, labels, text) in METRICS.items():
             begins_at_zero = not labels and kind != "gauge"
             zero: Mapping[tuple[str, ...], Words] = {(): [0] * (len(BOUNDS) + 1)} if begins_at_zero else {}

@@ -1,7 +1,7 @@
 """A probe of a gRPC service: one call of its health service, grpc.health.v1, over a connection of its own.
 
-The messages are so small that they are written out here (gRPC's health/v1/health.proto): a request has the name of the
-service as field 1, an answer the status as field 1.
+The messages are small, so they are encoded here (gRPC's health/v1/health.proto): a request has the name of the service
+as field 1, an answer the status as field 1.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ PIECE_BYTES: Final = 8 << 10
 
 
 class HealthCall(AnsweredStream):
-    """The call, and what has come of its answer."""
+    """The call, and its answer so far."""
 
     def __init__(self) -> None:
         super().__init__(0, 0, 0)
@@ -39,7 +39,7 @@ class HealthCall(AnsweredStream):
         self.message = b""
         self.is_reset = False
         self.excess: str | None = None
-        """The part of the answer that is beyond its bound."""
+        """The part of the answer that exceeds its bound."""
 
     def on_response(self, lines: list[Line], *, ended: bool) -> None:
         if lines[-1:] == [OVERSIZED]:
@@ -61,7 +61,7 @@ class HealthCall(AnsweredStream):
         self.is_reset = True
 
     def describe(self, service: str) -> str | None:
-        """Return why the service is down; None where it is serving. The answer is whole."""
+        """Return why the service is down; None if it is serving. The answer must be complete."""
         codes = [
             line.removeprefix(STATUS) for line in self.lines if isinstance(line, bytes) and line.startswith(STATUS)
         ]
@@ -135,12 +135,12 @@ class GrpcProbe(asyncio.Protocol):
 
 
 def describe_status(code: bytes) -> str:
-    """Describe a status of gRPC; a service may send any bytes, and as many as its head may have."""
+    """Describe a status of gRPC. A service may send any bytes, up to the bound of its head."""
     return f"grpc-status {int(code)}" if code.isdigit() and len(code) <= STATUS_DIGITS_MAX else "no status of gRPC"
 
 
 def format_request(service: str) -> bytes:
-    """Format the message that asks for a service of this name, behind its prefix."""
+    """Format the message that asks for a service of this name, after its prefix."""
     name = service.encode()
     message = b"\x0a%c%b" % (len(name), name) if name else b""
     return b"\0" + len(message).to_bytes(4, "big") + message
@@ -149,7 +149,7 @@ def format_request(service: str) -> bytes:
 async def probe_service(
     endpoint: Endpoint, address: str, terms: ProbeTerms, tls: ClientTls | None = None
 ) -> str | None:
-    """Return why a service is down at this address; None where it is serving. Raises OSError."""
+    """Return why a service is down at this address; None if it is serving. Raises OSError."""
     authority = (terms.host or endpoint.authority).encode()
     probe = GrpcProbe(endpoint.scheme.encode(), authority, terms.service or "", terms.head_bytes_max)
     context = None if tls is None else tls.context

@@ -15,7 +15,7 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.tls import UpstreamTls
 
 TURN_PROBES = 2
-"""Consecutive probes that must contradict the present verdict before it turns."""
+"""Consecutive probes that must contradict the present verdict to turn it."""
 
 
 class ProbeTerms(NamedTuple):
@@ -27,9 +27,9 @@ class ProbeTerms(NamedTuple):
     host: str | None = None
     """Host; None for the endpoint URL's own."""
     service: str | None = None
-    """The service that grpc.health.v1 is asked for, in the place of a path; None where it is not."""
+    """The service name for grpc.health.v1, in place of a path; None for HTTP probes."""
     head_bytes_max: int = HEAD_BYTES_MAX
-    """Bytes of the answer's head: as many as the upstream's other answers may have."""
+    """Bytes of the answer's head: the bound of the upstream's other answers."""
 
 
 class ProbeTarget(NamedTuple):
@@ -46,16 +46,16 @@ class AddressHealth:
 
     def __init__(self) -> None:
         self.up: bool | None = None
-        """Whether the address is up; None before the first probe has ended."""
+        """True if the address is up; None before the first probe has ended."""
         self.why = "not probed yet"
-        """The reason why the address is down; empty where it is up."""
+        """The reason why the address is down; empty if it is up."""
         self._against = 0
         """Consecutive probes that contradicted `up`."""
 
     def record_probe(self, failure: str | None) -> bool:
-        """Record a probe that passed (None) or failed for a reason; return whether the verdict turned.
+        """Record a probe that passed (None) or failed for a reason. Return whether the verdict turned.
 
-        The first probe counts at once, as there is no verdict that it could contradict.
+        The first probe counts at once, because there is no verdict that it could contradict.
         """
         passed = failure is None
         if passed == self.up:
@@ -70,10 +70,10 @@ class AddressHealth:
 
 
 def select_usable(healths: list[AddressHealth]) -> list[bool]:
-    """Return, for each address of a service, whether it may be used: those that are up.
+    """Return, for each address of a service, whether it may be used: addresses that are up may be.
 
-    An address that was not probed yet is used only where no other is known to be up: it may have just come and not be
-    ready, or the edge may have just started and know nothing of any.
+    An unprobed address is used only if no other is known to be up: it may be new and not ready, or the edge may have
+    just started and know no address yet.
     """
     known = any(health.up for health in healths)
     return [bool(health.up) or (health.up is None and not known) for health in healths]
@@ -84,8 +84,9 @@ Probe = Callable[[ProbeTarget], Awaitable[str | None]]
 
 
 class Health:
-    """The health of all probe targets. `on_change` is called at the first verdict on a target, and whenever one
-    turns.
+    """The health of all probe targets.
+
+    `on_change` is called at the first verdict on a target, and whenever one turns.
     """
 
     def __init__(self, probe: Probe, on_change: Callable[[], None]) -> None:
@@ -96,12 +97,12 @@ class Health:
         self._log = log.get_logger()
 
     def __getitem__(self, target: ProbeTarget) -> AddressHealth:
-        # Of one that is not followed nothing is known: `GET /status` may ask before anything is.
+        # An unknown target has no verdict: `GET /status` may ask before any is followed.
         return self._health.get(target) or AddressHealth()
 
     @property
     def is_probed(self) -> bool:
-        """Whether each target was probed at least once."""
+        """True if each target was probed at least once."""
         return all(health.up is not None for health in self._health.values())
 
     def follow(self, targets: Iterable[ProbeTarget], tasks: Tasks) -> None:
@@ -121,12 +122,12 @@ class Health:
             began = monotonic()
             try:
                 failure = await self._probe(target)
-            except Exception as error:  # Whatever it was, this address must not be forgotten for it.
+            except Exception as error:  # Any error counts as a failed probe, so that the probing goes on.
                 failure = f"the probe failed: {error!r}"
             if health.record_probe(failure):
                 self._log_change(target, health)
                 self._on_change()
-            # Not all at once, for the service's sake.
+            # Spread over time, to spare the service.
             await asyncio.sleep(max(0.0, began + every * random.uniform(0.9, 1.1) - monotonic()))
 
     def _log_change(self, target: ProbeTarget, health: AddressHealth) -> None:

@@ -1,11 +1,11 @@
-"""Heartbeats of workers: each says something every second, and one that has been silent for too long hangs.
+"""Heartbeats of workers: each sends a message every second, and a worker that is silent for too long hangs.
 
-Silence is counted in checks, which the supervisor makes as often, and not by a clock: where the supervisor itself did
-not run, stopped or on a suspended host, workers may have beaten unseen.
+Silence is counted in the supervisor's checks, which are about as frequent, and not by a clock: while the supervisor
+itself was stopped, or its host suspended, workers may have sent heartbeats that it has not read.
 """
 
 HUNG_SECONDS = 10.0
-"""Seconds of silence after which a serving worker is taken to hang."""
+"""A serving worker that is silent for these seconds is assumed to hang."""
 
 CHECKS_PER_HUNG_TIME = 10
 """Checks in that time, so that a hanging worker is detected at most a tenth later."""

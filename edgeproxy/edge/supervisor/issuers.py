@@ -26,9 +26,9 @@ from edgeproxy.edge.metrics import Series
 FETCH_SECONDS = 60.0
 """Seconds between two fetches of an issuer's keys, plus or minus a fifth."""
 HURRY_SECONDS = 10.0
-"""Seconds between two fetches at least, however many tokens name an unknown key."""
+"""Minimum of seconds between two fetches, however many tokens name an unknown key."""
 RETRY_SECONDS = 2.0
-"""Seconds until the next fetch where no keys are known yet."""
+"""Seconds until the next fetch while no keys are known yet."""
 LOG_SECONDS = 60.0
 
 
@@ -41,9 +41,9 @@ class IssuerKeyFetcher:
         self._publish = publish
         self._known: dict[str, str] = {}
         self._fetched_at: dict[str, float] = {}
-        """Unix seconds at which the keys of an issuer were last fetched; without keys, at which fetching began."""
+        """Unix seconds of the last fetch of an issuer's keys; without keys, of the first attempt."""
         self._hurry: dict[str, asyncio.Event] = {}
-        """Events by issuer, set when to fetch its keys early."""
+        """Events by issuer; set to fetch its keys early."""
         self._tasks = Tasks()
         self._rare_log = log.RateLimitedLog(LOG_SECONDS)
 
@@ -71,7 +71,7 @@ class IssuerKeyFetcher:
             await self.begin()
 
     def hurry(self, name: str) -> None:
-        """Fetch the keys of the issuer with this name early, as a token names an unknown key."""
+        """Fetch the keys of the issuer with this name early, because a token names an unknown key."""
         if name in self._hurry:
             self._hurry[name].set()
 
@@ -89,8 +89,9 @@ class IssuerKeyFetcher:
         ]
 
     def _file(self, name: str) -> Path:
-        """Return the file of an issuer's keys. It depends on the URL, as keys of another place may be known to
-        others.
+        """Return the file of an issuer's keys.
+
+        Its name depends on the URL, because the keys of another URL may be known to others.
         """
         issuer = self._settings[name]
         source = hashlib.sha256(f"{issuer.issuer}\n{issuer.jwks}".encode()).hexdigest()[:16]
@@ -130,7 +131,7 @@ class IssuerKeyFetcher:
                 continue
 
     async def _forget_outdated(self, name: str) -> bool:
-        """Forget the keys of an issuer that has published none for too long; return whether that is so."""
+        """Forget the keys of an issuer that has published none for too long. Return whether it did."""
         if name not in self._known or time.time() - self._fetched_at[name] < WITHOUT_KEYS_SECONDS_MAX:
             return False
         del self._known[name]
@@ -153,8 +154,8 @@ class IssuerKeyFetcher:
 async def _fetch_jwks(where: str) -> str:
     """Return the JWK Set at this URL or path.
 
-    Raises InvalidDocumentError where an answer of 200, or the file, has no key that can be used; ValueError for any
-    other answer; OSError, TimeoutError and ClientError where there is none.
+    Raises InvalidDocumentError if an answer of 200, or the file, has no usable key; ValueError for any other answer;
+    OSError, TimeoutError and ClientError without an answer.
     """
     if "://" in where:
         document = await fetch_json(where)
@@ -170,7 +171,7 @@ async def _fetch_jwks(where: str) -> str:
 
 
 def _touch(file: Path) -> None:
-    """Set the time at which the stored keys were last fetched, which the next start reads."""
+    """Set the file's time to the last fetch, because the next start reads it."""
     with contextlib.suppress(OSError):
         os.utime(file)
 

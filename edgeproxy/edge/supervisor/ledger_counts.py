@@ -1,8 +1,8 @@
-"""The ledger's counts of quotas, followed by the supervisor that maintains the tables, and written into them.
+"""The ledger's counts of quotas, which the supervisor that maintains the tables follows and writes into them.
 
-The collector publishes quotas that are nearly used up at once: each request waits there for news. It publishes them to
-the hub too, where edges follow the directory there, and the first to arrive counts: so none is missed while one of the
-two is away. While neither can be reached the last counts hold, and requests wait for nobody.
+The collector publishes nearly used-up quotas at once: a request to it waits for news. It also publishes them to the
+hub, if edges follow the directory there, and the first to arrive counts: so none is missed while one of the two is
+away. While neither can be reached the last counts apply, and requests do not wait.
 """
 
 import asyncio
@@ -52,8 +52,9 @@ class CollectorCountSource:
         self._seq = 0
 
     async def fetch_news(self) -> list[object]:
-        """Wait for news or for half a minute, and return the new counts. Raises UnavailableError and
-        UnreadableError.
+        """Wait for news or for half a minute, and return the new counts.
+
+        Raises UnavailableError and UnreadableDirectoryError.
         """
         body = await self._client.get("/quotas", {"after": str(self._seq), "wait": str(WAIT_SECONDS)})
         try:
@@ -144,7 +145,7 @@ class LedgerCountWriter:
 
 
 def find_sources(settings: EdgeSettings) -> tuple[list[Usage], Hub | None]:
-    """Return the collectors and the hub to be followed; none where no customer can have a quota."""
+    """Return the collectors and the hub to follow; none if no customer can have a quota."""
     quotas = [one.quotas for one in settings.tiers.values()] + [one.quotas for one in settings.customers.values()]
     caps = [one.caps for one in settings.tiers.values()] + [one.caps for one in settings.customers.values()]
     if not any(quotas) and not any(caps) and settings.directory is None:

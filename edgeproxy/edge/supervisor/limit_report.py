@@ -1,7 +1,6 @@
 """A customer's limits: every policy that applies to the customer's requests, and its present use.
 
-The policies are those that workers apply (edge/limits/route_limits.py), and the use is computed as they compute it
-(edge/limits/usage.py).
+Workers apply the policies (edge/limits/route_limits.py), and the use is computed as in workers (edge/limits/usage.py).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,13 +49,14 @@ Policy = JsonObject
 
 
 class UnservedCustomerError(LookupError):
-    """A tier or meter that a customer of the directory needs is missing, so each request is refused. The text names
-    it.
+    """A tier or meter that a customer of the directory needs is missing, so each request is refused.
+
+    The text names it.
     """
 
 
 def find_file_customer(settings: EdgeSettings, customer: str) -> KnownCustomer | None:
-    """Return the customer with this name from the configuration; None where there is none."""
+    """Return the customer with this name from the configuration, or None."""
     configured = settings.customers.get(customer)
     if configured is None:
         return None
@@ -75,7 +75,7 @@ def list_policies(
     """List the policies of a customer at edge time `now`, with these flags of the directory. Raises
     UnservedCustomerError.
 
-    Policies that apply everywhere come first, then those of each route that the customer can use.
+    Policies that apply everywhere come first, then the policies of each route that the customer can use.
     """
     customer, known, keys = who
     if (missing := find_missing_reference(known, settings.tiers, settings.meters)) is not None:
@@ -113,7 +113,7 @@ def _list_everywhere(
     if allowance.burst_credits is not None:
         rule = credits_rule(allowance.burst_credits, scope)
         usage = _compute_remaining(tables[table], rule, subject, now, credits_sync(allowance))
-        # What can be saved up, and how long that takes.
+        # The amount that can be saved up, and the time that this takes.
         window = rule.depth * rule.window / rule.limit
         yield _line(rule.name, scope, rule.depth, window, usage, rule.algorithm)
     for quota in allowance.quotas:
@@ -131,7 +131,7 @@ def _list_by_route(
     keys: list[bytes],
     now: float,
 ) -> Iterable[Policy]:
-    # Routes that differ by their methods alone may share a label, and so their lines.
+    # Routes that differ only in their methods may share a label, and so their lines.
     lines: dict[tuple[Rule, bytes, str], Policy] = {}
     for route in routes:
         own = (limit for limit in allowance.limits if selector.selects(limit, route))
@@ -168,7 +168,7 @@ def _apply_to_customer(
 
 
 def _resolve_limit(limit: Limit, route: str, customer: bytes) -> CountedSubject:
-    """Return the subject of a limit: one for each limit by end user, of whom none is named."""
+    """Return the subject of a limit: one for each limit by end user, without an end user's name."""
     subject = resolve_subject(limit.scope, route, customer)
     if limit.per is None:
         return subject
@@ -179,7 +179,7 @@ def _resolve_limit(limit: Limit, route: str, customer: bytes) -> CountedSubject:
 def _rate_line(tables: Mapping[str, LimitTable], each: AppliedLimit, now: float, key: bytes | None) -> Policy:
     """Return the line of a limit of an allowance or of a route."""
     limit, rule = each.limit, each.rule
-    # What each address or end user has used of it is not reported: there may be as many as can be invented.
+    # The use by each address or end user is not reported: clients could invent any number of them.
     is_of_many = limit.scope == "ip" or limit.per is not None
     usage = None if is_of_many else _compute_remaining(tables[each.table], rule, each.subject, now, limit.sync)
     line = _line(rule.name, limit.scope, rule.limit, rule.window, usage, rule.algorithm, rule.mode)
@@ -210,7 +210,7 @@ def _quota_line(table: LimitTable, quota: Quota, per: str, scope: str, subject: 
 
 
 def _name_requests(part: Selecting) -> Policy:
-    """Return the fields of a line that name the requests which a limit holds; none where it holds all."""
+    """Return the fields of a line that name the requests that a limit applies to; none if it applies to all."""
     named = {"routes": list(part.routes), "scopes": list(part.scopes)}
     return {field: names for field, names in named.items() if names}
 

@@ -1,8 +1,8 @@
-"""The reporter of limits in use: what customers whom somebody looks at use of their limits at this edge now.
+"""The reporter of limits in use: the present use of limits at this edge, by customers that somebody watches.
 
-The collector names them, so that nothing is read or sent for anybody else: an edge that reports nothing asks, in one
-small request every ten seconds. What is used is read as `GET /limits/CUSTOMER` of the admin listener reads it, without
-the request path. Requests at once change faster than that, so they are read every two seconds for their peak.
+The collector names these customers, so nothing is read or sent for others: an edge without any sends one small request
+every ten seconds. The use is read as for `GET /limits/CUSTOMER` of the admin listener, outside the request path.
+Concurrency changes faster than the reports, so it is read every two seconds for its peak.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.wire.limit_usage import LIMITS_MAX, REPORT_SECONDS, WATCHED_MAX, LimitUsage, LimitUsageReport
 
 READ_SECONDS = 2.0
-"""Seconds between two readings of what is used."""
+"""Seconds between two readings of the use."""
 UNKNOWN_SECONDS = 600.0
-"""Seconds for which a collector is not asked that does not know these reports, as it is of an earlier version."""
+"""Seconds for which a collector of an earlier version, which does not know these reports, is not asked again."""
 
 ReadPolicies = Callable[[str, str], Awaitable[list[Policy]]]
 """Returns the policies of a customer by residency and name. Raises OSError, LookupError or ValueError."""
 SendReport = Callable[[LimitUsageReport, str], Awaitable[Reply | None]]
-"""As that of traffic.py."""
+"""As `SendReport` of traffic.py."""
 Peaks = dict[tuple[str, str, str], int]
-"""The most that was seen of limits, by name, scope and route."""
+"""The highest observed use of limits, by name, scope and route."""
 
 
 class LimitUsageReporter:
@@ -42,18 +42,18 @@ class LimitUsageReporter:
         residencies: Callable[[], Collection[str]] = lambda: ("",),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`residencies` returns to which collectors reports go; empty: that of the edge's own."""
+        """`residencies` returns the residencies whose collectors get reports; the empty name is the edge's own."""
         self._read = read
         self._region = region
         self._send = send
         self._residencies = residencies
         self._clock = clock
         self._watched: dict[str, dict[str, Peaks]] = {}
-        """The peaks of customers who are watched, by residency and name."""
+        """The peaks of watched customers, by residency and name."""
         self._usage: dict[str, dict[str, list[LimitUsage]]] = {}
-        """What they use, by residency and name, as it was last read."""
+        """Their use at the last reading, by residency and name."""
         self._resume_at: dict[str, float] = {}
-        """When a collector that does not know these reports is asked again, by residency."""
+        """When an older collector is asked again, by residency."""
         self._log = log.RateLimitedLog(600.0)
 
     async def run(self) -> None:
@@ -65,7 +65,7 @@ class LimitUsageReporter:
             await self.report()
 
     async def read(self) -> None:
-        """Read what the watched customers use now."""
+        """Read the present use of the watched customers."""
         self._usage = {residency: {} for residency in self._watched}
         for residency, customers in self._watched.items():
             for customer, peaks in customers.items():
@@ -78,7 +78,10 @@ class LimitUsageReporter:
                 self._usage[residency][customer] = to_usage(policies, peaks)
 
     async def report(self) -> None:
-        """Report what was read last to each collector, and hear from it who is watched. A failure costs a report."""
+        """Report the last reading to each collector, and learn from it the watched customers.
+
+        A failure costs one report.
+        """
         residencies = [each for each in self._residencies() if self._clock() >= self._resume_at.get(each, 0.0)]
         self._watched = {each: self._watched.get(each, {}) for each in residencies}
         await asyncio.gather(*map(self._report_to, residencies))
@@ -99,9 +102,10 @@ class LimitUsageReporter:
 
 
 def to_usage(policies: Iterable[Policy], peaks: Peaks) -> list[LimitUsage]:
-    """Return what is used by these policies, those with the largest part used first, and raise their `peaks`.
+    """Return the use of these policies, those with the largest used part first, and raise their `peaks`.
 
-    Quotas are left out, which the ledger knows, and limits of which each address or end user has its own use.
+    Quotas are left out, because the ledger knows them. Limits with a separate use per address or end user are left out
+    too.
     """
     usage: dict[tuple[str, str, str], LimitUsage] = {}
     for policy in policies:
@@ -121,7 +125,7 @@ def to_usage(policies: Iterable[Policy], peaks: Peaks) -> list[LimitUsage]:
 
 
 def parse_watched(body: bytes) -> list[str]:
-    """Return the customers whom an answer names; none where it cannot be read."""
+    """Return the customers that an answer names; none if it cannot be read."""
     try:
         watched = orjson.loads(body).get("watched", [])
     except (orjson.JSONDecodeError, AttributeError):

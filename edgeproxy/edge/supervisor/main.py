@@ -34,10 +34,9 @@ def run(
 ) -> int:
     """Run the supervisor until it is told to stop, and return the exit code of the process.
 
-    The code is 0 after a drain; 1 where no worker could start; 2, with nothing started, where an address or the state
-    directory cannot be used. `config_path` is the file of the settings, None where there is none; `command` starts a
-    worker, where no `template` forks it. `watched` are the files that were read; they are loaded again when they
-    change.
+    The code is 0 after a drain; 1 if no worker could start; 2, with nothing started, if an address or the state
+    directory cannot be used. `config_path` is the file of the settings, or None without a file. `command` starts a
+    worker if no `template` forks it. `watched` are the files that were read; they are loaded again when they change.
     """
     log.configure("supervisor")
     if not _is_known_machine():
@@ -56,7 +55,7 @@ def run(
             owned.callback(store.close)
             state.refuse_log(settings)
             if taken and not state.is_in_use(store):
-                # SO_REUSEPORT let it be bound, but clients would be shared with counts that are not.
+                # SO_REUSEPORT allowed the bind, but the processes would share clients without sharing counts.
                 why = f"another process does, which is no edge on the state directory {settings.state}"
                 raise sockets.AddressUnavailableError(f"cannot listen on {taken[0]}: {why}")
         except (sockets.AddressUnavailableError, state.StateDirectoryError) as error:
@@ -75,7 +74,7 @@ def run(
 
 
 def _is_known_machine() -> bool:
-    """Return whether the edge's order of stores holds on this machine; print it where it is not known."""
+    """Return whether the edge's order of stores works on this machine type. Print an error if that is unknown."""
     if platform.machine() in MACHINES:
         return True
     known = " and ".join(MACHINES[::2])
@@ -93,7 +92,7 @@ async def _serve(
     watched: Mapping[str, FileSignature] | None,
     template: WorkerTemplate | None,
 ) -> None:
-    # A coroutine of its own: what a supervisor is made of wants a running loop.
+    # A separate coroutine, because the parts of a supervisor need a running loop.
     await Supervisor(settings, store, listening, admin, config_path, command, watched, template).serve()
 
 

@@ -15,7 +15,7 @@ StatusObject = Mapping[str, Any]
 def render_overview(status: StatusObject) -> str:
     """Render the edge and its configuration, then tables of workers, upstreams, and rows in use.
 
-    Raises LookupError or TypeError where `status` is not a status of an edge.
+    Raises LookupError or TypeError if `status` is not a status of an edge.
     """
     parts = [_format_edge(status)]
     if status["workers"]:
@@ -30,7 +30,7 @@ def render_overview(status: StatusObject) -> str:
 
 def _format_edge(status: StatusObject) -> list[str]:
     config, hub, usage = status["config"], status["hub"], status["usage"]
-    build = f", {status['build']}" if "build" in status else ""  # An edge of before does not say.
+    build = f", {status['build']}" if "build" in status else ""  # An older edge does not report it.
     lines = [
         f"edge    {status['region']}, {status['phase']}, edgeproxy {status['version']}{build}",
         f"config  {config['sha256'][:12]}, loaded {format_moment(config['loaded_at'])}",
@@ -128,7 +128,7 @@ POLICIES = ("policy", "used", "limit", "left", "reset", "window", "scope", "of",
 
 
 def render_limits(policies: Iterable[StatusObject]) -> str:
-    """Render a table of a customer's policies. Raises LookupError or TypeError where they are not those of an edge."""
+    """Render a table of a customer's policies. Raises LookupError or TypeError if they are not an edge's policies."""
     return "\n".join(format_table(POLICIES, map(_policy_row, policies)))
 
 
@@ -172,8 +172,9 @@ def format_duration(seconds: float) -> str:
 
 
 def format_table(head: Sequence[str], rows: Iterator[tuple[object, ...]]) -> list[str]:
-    """Format lines with aligned columns. Columns of numbers, and of values that begin with one, are aligned to the
-    right.
+    """Format lines with aligned columns.
+
+    Columns of numbers, and of values that begin with one, are aligned to the right.
     """
     cells = [tuple(map(str, row)) + ("",) * (len(head) - len(row)) for row in rows]
     right = [all(row[at][:1].isdigit() or not row[at] for row in cells) for at in range(len(head))]

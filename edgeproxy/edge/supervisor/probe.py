@@ -1,5 +1,6 @@
 """A probe of one address over a connection of its own: a GET, which passes if the answer is 2xx or 3xx, or a call of
-the health service of gRPC (grpc_probe.py)."""
+the health service of gRPC (grpc_probe.py).
+"""
 
 import asyncio
 import os
@@ -53,7 +54,7 @@ class Prober:
         self._tls = remaining | self._load(tls for tls in self._users if tls not in remaining)
 
     def renew(self) -> None:
-        """Load the certificates again. Those that cannot be loaded stay as they were."""
+        """Load the certificates again. Certificates that cannot be loaded stay as they were."""
         self._tls |= self._load(self._users)
 
     def _load(self, settings: Iterable[TlsTerms]) -> dict[TlsTerms, ClientTls]:
@@ -67,7 +68,7 @@ class Prober:
         return loaded
 
     async def __call__(self, target: ProbeTarget) -> str | None:
-        """Return why this address is down; None where it is up."""
+        """Return why this address is down; None if it is up."""
         endpoint, terms = Endpoint(url=target.url), target.terms
         seconds = min(terms.every, PROBE_SECONDS_MAX)
         tls = self._tls.get((terms.tls, HTTP11 if terms.service is None else HTTP2))
@@ -109,7 +110,7 @@ class FixedResolver(AbstractResolver):
         return [result]
 
     async def close(self) -> None:
-        """Release nothing, as nothing is held."""
+        """Do nothing: there is nothing to release."""
 
 
 async def probe_address(
@@ -121,10 +122,10 @@ async def probe_address(
     host: str | None = None,
     peer: HttpPeer = PEER,
 ) -> str | None:
-    """Return why the endpoint is down at this address; None where it answers with 2xx or 3xx within `seconds`.
+    """Return why the endpoint is down at this address; None if it answers with 2xx or 3xx within `seconds`.
 
-    `tls` is for endpoints of https://, on the terms that workers have; `host` replaces the host of the endpoint's URL;
-    `peer` has the bounds of the answer.
+    `tls` is for endpoints of https://, with the settings that workers use; `host` replaces the host of the endpoint's
+    URL; `peer` has the bounds of the answer.
     """
     try:
         async with (
@@ -157,7 +158,7 @@ def describe_failure(failure: Exception) -> str:
     """Describe in a few words why a probe got no answer."""
     if isinstance(failure, AnswerBoundError):
         return str(failure)
-    cause = failure.__cause__ or failure  # aiohttp's own say less than what they were made of.
+    cause = failure.__cause__ or failure  # aiohttp's own errors say less than their causes.
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"its certificate is refused: {format_tls_error(cause)}"
     if isinstance(cause, ssl.SSLError):

@@ -41,8 +41,8 @@ MessageHandler = Callable[[ForwardedMessage, Callable[[ToWorker], None]], None]
 """A handler of a worker's messages that are not about the worker itself, given a function for the reply."""
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "edgeproxy.edge.proxy")
-"""The command of a worker; `--channel FD --listen FD,FD` is added. With -P a file in the operator's current directory,
-such as json.py, is never imported.
+"""The command of a worker; `--channel FD --listen FD,FD` is added. With -P Python never imports a file in the
+operator's current directory, for example json.py.
 """
 
 
@@ -59,22 +59,22 @@ class WorkerProcess:
         self.column: int | None = None
         """The column of the tables that the worker holds; None until it is ready."""
         self.why: str | None = None
-        """The reason that the worker gave for its failure, or what is wrong with it."""
+        """The reason that the worker gave for its failure, or its observed fault."""
         self.lacks_column = False
-        """Whether it failed because all columns are held by others."""
+        """True if it failed because other processes hold all columns."""
         self.heartbeat = Heartbeat()
         self.number = 0
-        """Number of the configuration that it serves, or will once it is ready."""
+        """Number of the configuration that it serves, or will serve once it is ready."""
         self.prepared = 0
         """Number of the configuration that it has prepared."""
         self.refused = (0, "")
         """Number of the configuration that it failed to prepare last, and why."""
         self.dismissed = False
-        """Whether it was told to leave because it could not follow the others."""
+        """True if it was told to leave because it could not follow the others."""
         self.on_message: MessageHandler = lambda message, reply: None
         """The handler of its other messages."""
         self.has_served = False
-        """Whether it was ready and served the configuration that all should."""
+        """True once it was ready and served the configuration that all should serve."""
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[int] = loop.create_future()
         """Resolves to its exit code, or minus the signal that killed it; it is no zombie by then."""
@@ -86,11 +86,10 @@ class WorkerProcess:
     async def start(
         cls, command: Sequence[str], listening: Sequence[socket.socket], template: WorkerTemplate | None = None
     ) -> "WorkerProcess":
-        """Fork a worker of the template, or run `command`, with one end of a new channel and these sockets; it inherits
-        no other descriptor.
+        """Fork a worker of the template, or run `command`, with one end of a new channel and these sockets.
 
-        It gets a session of its own: a Ctrl-C in the supervisor's terminal reaches the supervisor alone, and
-        that drains. Raises OSError where no process can be started.
+        It inherits no other descriptor. It gets a session of its own: a Ctrl-C in the supervisor's terminal reaches
+        only the supervisor, which then drains. Raises OSError if no process can be started.
         """
         ours, theirs = socket.socketpair()
         descriptors = [theirs.fileno(), *(listener.fileno() for listener in listening)]
@@ -105,12 +104,12 @@ class WorkerProcess:
 
     @property
     def ready(self) -> bool:
-        """Whether the worker serves."""
+        """True if the worker serves."""
         return self.column is not None and not self.ended.done()
 
     def apply_message(self, message: ToSupervisor) -> None:
         """Apply a message of the worker to its state."""
-        # Any of them is a sign of life: a worker sends no Alive behind another message that is on its way still.
+        # Any message is a sign of life: a worker sends no Alive while another message is still on its way.
         self.heartbeat.beat()
         match message:
             case LimitsUsed() | LookUpKeys() | FetchIssuerKeys() | SpansEnded() | ErrorsCounted():
@@ -131,7 +130,7 @@ class WorkerProcess:
                 assert_never(message)
 
     def kill(self) -> None:
-        """Kill the worker at once. Does nothing where it has ended."""
+        """Kill the worker at once. Does nothing if it has ended."""
         if not self.ended.done():
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
@@ -142,7 +141,7 @@ class WorkerProcess:
 
 
 def _execute(command: Sequence[str], descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Start a worker by exec. This is a vfork, a millisecond in which nothing else runs."""
+    """Start a worker by exec. This is a vfork: nothing else runs for a millisecond."""
     channel, *listening = map(str, descriptors)
     return subprocess.Popen(
         [*command, "--channel", channel, "--listen", ",".join(listening)],

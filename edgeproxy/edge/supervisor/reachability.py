@@ -1,8 +1,8 @@
 """Reachability of addresses without health checks, for `GET /status` and the metrics.
 
-Workers count the connections that they could not make. Once an upstream without health checks has more of these, each
-of its addresses is connected to, and again every few seconds until all accept connections. The choice of an endpoint
-does not depend on this: health checks and ejection decide it.
+Workers count failed connections. Once an upstream without health checks has more of these, the supervisor connects to
+each of its addresses, and again every few seconds until all accept connections. The choice of an endpoint does not
+depend on this: health checks and ejection decide it.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ FetchRefusals = Callable[[], Awaitable[Mapping[str, int]]]
 
 
 class Reachability:
-    """The addresses that accept no connections, and why. `places` yields the addresses to be checked."""
+    """The addresses that accept no connections, and why. `places` yields the addresses to check."""
 
     def __init__(
         self, refused: FetchRefusals, places: Callable[[], Iterable[ConnectTarget]], every: float = CHECK_SECONDS
@@ -39,9 +39,7 @@ class Reachability:
         self._log = log.get_logger()
 
     def why(self, place: ConnectTarget) -> str:
-        """Return why an address accepts no connections; empty where it does, or where no request has failed to
-        connect.
-        """
+        """Return why an address accepts no connections; empty if it does, or if no request has failed to connect."""
         return self._why.get(place, "")
 
     async def watch(self) -> None:
@@ -69,7 +67,7 @@ class Reachability:
 
 
 async def try_connect(place: ConnectTarget) -> str:
-    """Return why no connection can be made; empty where one was made, and closed."""
+    """Return why no connection can be made; empty if one was made, and closed."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(place.address, place.port)

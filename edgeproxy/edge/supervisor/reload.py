@@ -1,7 +1,7 @@
 """Reloads: the files are read again, and their settings replace the serving ones wholly or not at all.
 
-`plan_reload` decides what a configuration can change; `Reloads` loads and applies one after another. Its counts and
-problems are in the supervisor's memory, and begin anew with each supervisor.
+`plan_reload` decides which settings can change; `Reloads` loads and applies one configuration after another. Its counts
+and problems are in the supervisor's memory, and begin at zero with each supervisor.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ RESULTS: dict[Result, str] = {
 """The results of a reload, and the log line of each."""
 
 NEED_RESTART = EdgeFile.list_marked(FieldMark.RESTART)
-"""Settings that stay as they were at the start, whatever is loaded later."""
+"""Settings that keep their initial values, whatever is loaded later."""
 
 NO_FILE = "this edge was started without a file, by `edgeproxy quick`: there is nothing to reload"
 
@@ -39,18 +39,18 @@ class ReloadOutcome(NamedTuple):
 
     result: Result
     errors: tuple[str, ...] = ()
-    """All errors, where the reload was refused or failed."""
+    """All errors, if the reload was refused or failed."""
     needs_restart: tuple[str, ...] = ()
     """Changed settings of the file that wait for a restart."""
 
     @property
     def succeeded(self) -> bool:
-        """Whether the files are what serves."""
+        """True if the edge serves the files."""
         return not self.errors
 
 
 class ReloadProblem(NamedTuple):
-    """The reason why the files are not what serves."""
+    """The reason why the edge does not serve the files."""
 
     since: float
     """Unix second of the first failed reload."""
@@ -61,7 +61,7 @@ class ReloadProblem(NamedTuple):
 
 
 class ReloadPlan(NamedTuple):
-    """The settings to serve, and those of the file that wait for a restart."""
+    """The settings to serve, and the changed settings of the file that wait for a restart."""
 
     settings: EdgeSettings
     needs_restart: tuple[str, ...]
@@ -81,8 +81,9 @@ def plan_reload(serving: EdgeSettings, loaded: EdgeSettings) -> ReloadPlan:
 
 
 def next_problem(before: ReloadProblem | None, outcome: ReloadOutcome, now: float) -> ReloadProblem | None:
-    """Return the problem after a reload with this outcome at `now`. It lasts from the first failure to the next
-    success.
+    """Return the problem after a reload with this outcome at `now`.
+
+    It lasts from the first failure to the next success.
     """
     if outcome.succeeded:
         return None
@@ -92,8 +93,8 @@ def next_problem(before: ReloadProblem | None, outcome: ReloadOutcome, now: floa
 class Reloads:
     """The reloads of one supervisor, and the serving configuration.
 
-    `read` loads the files in a thread; None where there are none. `apply` makes all workers serve a configuration, and
-    returns the reasons where it fails. `on_reload` is called with True when a reload begins, and with False at its end.
+    `read` loads the files in a thread; None without files. `apply` makes all workers serve a configuration, and returns
+    the reasons if it fails. `on_reload` is called with True when a reload begins, and with False at its end.
     """
 
     def __init__(
@@ -108,13 +109,13 @@ class Reloads:
         self.serving = settings
         """The serving configuration."""
         self.loaded_at = time.time()
-        """Unix second at which it was loaded."""
+        """Unix second of its loading."""
         self.needs_restart: tuple[str, ...] = ()
         """Changed settings of its files that wait for a restart."""
         self.problem: ReloadProblem | None = None
-        """The reason why the present files do not serve; None where they do."""
+        """The reason why the present files do not serve; None if they do."""
         self.signatures = dict(signatures or {})
-        """Signatures of the files as they were when they were read last."""
+        """Signatures of the files at the last reading."""
         self._read = read
         self._apply = apply
         self._on_reload = on_reload
@@ -160,14 +161,14 @@ class Reloads:
     async def _reload(self) -> ReloadOutcome:
         try:
             return await self._attempt()
-        except Exception as error:  # The next one may go well.
+        except Exception as error:  # The next reload may succeed.
             self._log.error("reload died", exc_info=error)
             return ReloadOutcome("failed", (f"the supervisor failed: {error!r}",))
 
     async def _attempt(self) -> ReloadOutcome:
         if self._read is None:
             return ReloadOutcome("refused", (NO_FILE,))
-        # They may be on a file system that does not answer; that must not keep the edge from ending.
+        # The files may be on a file system that does not answer; that must not keep the edge from ending.
         loaded = await run_in_thread("load configuration", self._read)
         self.signatures = loaded.signs
         if loaded.settings is None:
@@ -193,7 +194,7 @@ class Reloads:
         else:
             self._log.error(RESULTS[outcome.result], sha256=self.serving.sha256, errors=outcome.errors)
 
-    # ---- what is known
+    # ---- status
 
     def report(self) -> JsonObject:
         """Return the field `config` of `GET /status`."""

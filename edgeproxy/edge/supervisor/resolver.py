@@ -1,8 +1,8 @@
 """The addresses of host names, looked up at intervals, so that no worker ever waits for a look-up.
 
-Look-ups use the system's resolver (getaddrinfo), which heeds /etc/hosts and the host's other settings. It returns no
-lifetimes, so every name is looked up at a fixed interval. A failed look-up changes nothing: addresses that were right a
-moment ago are the best that is known.
+Look-ups use the system's resolver (getaddrinfo), which respects /etc/hosts and the host's other settings. It returns no
+lifetimes, so every name is looked up at a fixed interval. A failed look-up changes nothing: the previous addresses are
+the best known ones.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ LOOKUP_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 1.0
 """Seconds between two look-ups of a name that has no address yet."""
 LOOKUP_TIMEOUT = 10.0
-"""Seconds after which a look-up counts as failed."""
+"""A look-up without an answer within these seconds has failed."""
 ADDRESSES_MAX = 1024
 """Addresses of a name. A name server can send some 4,000, and each has probes and a place in every worker."""
 LOGGED_MAX = 16
@@ -30,7 +30,7 @@ LOG_QUIET_SECONDS = 60.0
 """Seconds between two log lines about one name that cannot be looked up."""
 
 LookUp = Callable[[str], Awaitable[Iterable[str]]]
-"""Returns the addresses of a host name as IP literals; raises OSError or UnicodeError where there are none."""
+"""Returns the addresses of a host name as IP literals. Raises OSError or UnicodeError if there are none."""
 
 
 class HostName:
@@ -39,12 +39,12 @@ class HostName:
     def __init__(self, host: str) -> None:
         self.host = host
         self.addresses: tuple[str, ...] = ()
-        """IP literals in numeric order, as names give theirs in ever changing orders."""
+        """IP literals in numeric order, because resolvers return them in varying orders."""
         self.is_looked_up = False
-        """Whether a look-up has ended, with or without an address."""
+        """True if a look-up has ended, with or without an address."""
         self.failures = 0
         self.why = "not looked up yet"
-        """The reason why the last look-up gave no address; empty where it gave some."""
+        """The reason why the last look-up gave no address; empty if it gave some."""
 
 
 class Resolver:
@@ -77,7 +77,7 @@ class Resolver:
 
     @property
     def is_looked_up(self) -> bool:
-        """Whether each name was looked up at least once."""
+        """True if each name was looked up at least once."""
         return all(name.is_looked_up for name in self._names.values())
 
     def start(self, tasks: Tasks) -> None:
@@ -106,7 +106,7 @@ class Resolver:
     async def _follow(self, name: HostName) -> None:
         while True:
             await self._look(name)
-            # Not all at once, for the name server's sake.
+            # Spread over time, to spare the name server.
             pause = self._every if name.addresses else min(self._every, FIRST_RETRY_SECONDS)
             await asyncio.sleep(pause * random.uniform(0.9, 1.1))
 
@@ -118,7 +118,7 @@ class Resolver:
             why = getattr(error, "strerror", None) or str(error) or f"no answer within {LOOKUP_TIMEOUT:g} s"
             self._record_failure(name, why)
         except Exception as error:
-            # The name would never be looked up again.
+            # Without this the name would never be looked up again.
             self._log.exception("a name could not be looked up", name=name.host)
             self._record_failure(name, repr(error))
         else:
@@ -156,8 +156,8 @@ class Resolver:
 class SystemResolver:
     """Look-ups by the system's resolver, one at a time for each name.
 
-    Each has its own thread, which the supervisor does not await at its end: a resolver whose servers are unreachable
-    may take half a minute, and must delay neither other names nor the end.
+    Each has its own thread, and the supervisor does not wait for it at its end. A resolver whose servers are
+    unreachable may take half a minute, and must delay neither other names nor the end.
     """
 
     def __init__(self) -> None:
@@ -173,7 +173,7 @@ class SystemResolver:
     def _ended(self, host: str, lookup: asyncio.Future[tuple[str, ...]]) -> None:
         del self._running[host]
         if not lookup.cancelled():
-            lookup.exception()  # Whoever asked may have given up waiting; nobody need be told of that.
+            lookup.exception()  # The caller may have given up, so the exception is marked as retrieved.
 
 
 def _look_up(host: str) -> tuple[str, ...]:
@@ -183,10 +183,10 @@ def _look_up(host: str) -> tuple[str, ...]:
 
 
 def filter_reachable(addresses: Iterable[str]) -> tuple[str, ...]:
-    """Return the addresses to which this host has a route (RFC 6724 section 5, rule 1); all of them where it has none.
+    """Return the addresses that this host has a route to (RFC 6724 section 5, rule 1); all of them if it has none.
 
-    On a host without IPv6, half of the requests to a service that has it too would begin with a connection that cannot
-    be made.
+    On a host without IPv6, half of the requests to a service with IPv6 addresses would begin with a connection that
+    cannot be made.
     """
     known = tuple(addresses)
     return tuple(address for address in known if has_route(address)) or known
@@ -207,6 +207,7 @@ def sort_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
 
     def number(address: str) -> tuple[int, int, str]:
         parsed = ipaddress.ip_address(address)
-        return parsed.version, int(parsed), address  # The text tells apart what only a zone does: fe80::1%eth0.
+        # The text distinguishes addresses that differ only in their zone: fe80::1%eth0.
+        return parsed.version, int(parsed), address
 
     return tuple(sorted(set(addresses), key=number))

@@ -1,18 +1,18 @@
 """The supervisor that serves, among those on one state directory: a token and a heartbeat in the control file.
 
-Two kinds of process read it. Workers that lost their supervisor leave once *another* one serves and beats; until then
-they go on. Supervisors see by it that a newer one has taken over.
+Two kinds of process read it. Workers that lost their supervisor leave once *another* one serves and sends heartbeats;
+until then they continue. Supervisors learn from it that a newer one has taken over.
 
-- A supervisor claims it when all of its workers are ready for the first time, whoever had it: the newest
-  serves. So orphans of a dead one leave only when there are workers in their place.
-- The holder beats every second. An older supervisor beside it, alive and with workers of its own, does not
-  beat and takes nothing back; its workers have their channel and stay.
-- The orphans of the holder go on in any case; of other orphans no more than make up one supervisor's workers
-  with them (store.serve_on), as the next supervisor's workers need columns too.
-- Where the heartbeat stops (the newest was killed, or drains), a supervisor that still serves takes over, so
+- A supervisor claims the token when all of its workers are ready for the first time, whoever held it: the newest
+  serves. So orphans of a dead supervisor leave only when there are workers in their place.
+- The holder writes a heartbeat every second. An older supervisor that is alive and has workers writes none and takes
+  nothing back; its workers have their channel and stay.
+- The orphans of the holder always continue. Of other orphans, only as many continue as make up one supervisor's workers
+  together with them (store.serve_on), because the next supervisor's workers need columns too.
+- If the heartbeat stops (the newest supervisor was killed, or drains), another one that still serves takes over, so
   that the orphans of the newest leave in turn.
-- A supervisor that drains does not beat. Where another one is there, it gives the claim back (to
-  NO_SUPERVISOR), and the other serves again within a second.
+- A draining supervisor writes no heartbeat. If there is another supervisor, it gives the claim back (to NO_SUPERVISOR),
+  and the other one serves again within a second.
 """
 
 from edgeproxy.edge.counters.control import HEARTBEAT_FRESH_SECONDS

@@ -38,8 +38,10 @@ class Shipping:
         sync_age: Callable[[], float | None] = lambda: None,
         residency: str | None = None,
     ) -> None:
-        """`sync_age` returns the seconds since this edge agreed with the hub on limits; None where it shares none.
-        `residency` is that of the chain, which the collector has to be of; None where none is configured.
+        """Start to ship.
+
+        `sync_age` returns the seconds since this edge agreed with the hub on limits; None if it shares none.
+        `residency` is the chain's; the collector must belong to it. None if none is configured.
         """
         self.usage = usage
         self._residency = residency
@@ -47,7 +49,7 @@ class Shipping:
         self._sync_age = sync_age
         self._http: HttpTransport | None = None
         self._renewed = False
-        """Whether the certificates are to be loaded again."""
+        """True if the certificates must be loaded again."""
         self._shipper = Shipper(spool, self._send, aside=_run_in_thread)
         self._tasks = Tasks()
         self._running = self._tasks.start("ship", self._shipper.run())
@@ -63,15 +65,15 @@ class Shipping:
         return status._replace(state="stopped", why=DIED, since=self._died)
 
     def sealed(self) -> None:
-        """Wake the sender, as there is a new batch."""
+        """Wake the sender, because there is a new batch."""
         self._shipper.wake()
 
     def renew(self) -> None:
-        """Ship the next batch over a new connection, as certificates have changed."""
+        """Ship the next batch over a new connection, because certificates have changed."""
         self._renewed = True
 
     async def finish(self, seconds: float) -> bool:
-        """Ship for `seconds` at most, and return whether all has arrived."""
+        """Ship for at most `seconds`, and return whether all batches have arrived."""
         return not self._running.done() and await self._shipper.finish(seconds)
 
     async def end(self) -> None:
@@ -80,7 +82,7 @@ class Shipping:
         await self._hang_up()
 
     async def send_report(self, edge: str, path: str, report: JsonObject) -> Reply:
-        """Send a report over the connection of the batches. Raises OSError, also where there is none yet."""
+        """Send a report over the connection of the batches. Raises OSError, also if there is no connection yet."""
         if self._http is None:
             raise OSError("there is no connection to the collector")
         return await self._http.send_report(edge, path, report)
@@ -100,9 +102,7 @@ class Shipping:
         return reply
 
     async def _connect(self) -> HttpTransport:
-        """Create a connection. Raises OSError where the certificates cannot be loaded; the sender tries again then
-        too.
-        """
+        """Create a connection. Raises OSError if the certificates cannot be loaded; the sender then tries again."""
         usage = self.usage
         context: ssl.SSLContext | None = None
         if usage.collector.startswith("https://"):
@@ -120,5 +120,5 @@ class Shipping:
 
 
 def _run_in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-    """Run this in a thread that the end of the process does not wait for, as the disk may never answer."""
+    """Run this in a thread that the end of the process does not wait for, because the disk may never answer."""
     return run_in_thread("ship", partial(work, *args, **kwargs))

@@ -1,10 +1,10 @@
 """The listening sockets: opened once by the supervisor, shared by all of its workers.
 
-All of a supervisor's workers accept from the same queues, so nothing is lost with a dead worker: the others
-serve it. SO_REUSEPORT lets a second supervisor listen on the same addresses while the first one drains.
+All of a supervisor's workers accept from the same queues, so a dead worker loses no connection: the others serve it.
+SO_REUSEPORT lets a second supervisor listen on the same addresses while the first one drains.
 
-A socket that is bound does not listen yet: an address that cannot be had shows at once, and still nobody is
-queued for workers that may never come up. Workers listen when they are about to accept.
+A bound socket does not listen yet. So an unavailable address is detected at once, and no client is queued for workers
+that may never start. Workers listen when they are about to accept.
 """
 
 import errno
@@ -16,12 +16,13 @@ from edgeproxy.config.addresses import Address
 
 
 class AddressUnavailableError(Exception):
-    """An address cannot be listened on; the text names it and says why."""
+    """An address is not available for listening; the text names it and the reason."""
 
 
 def bind(address: Address) -> socket.socket:
-    """Return a non-blocking TCP socket that is bound to this address; port 0 takes a free one. Raises
-    AddressUnavailableError.
+    """Return a non-blocking TCP socket that is bound to this address; port 0 takes a free one.
+
+    Raises AddressUnavailableError.
     """
     with ExitStack() as undo:
         try:
@@ -31,7 +32,7 @@ def bind(address: Address) -> socket.socket:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
-                # [::] and 0.0.0.0 can then be listened on side by side, each an entry of `listen`.
+                # Then [::] and 0.0.0.0 can both be listened on, each as an entry of `listen`.
                 made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             made.bind(resolved)
         except OSError as error:
@@ -61,7 +62,7 @@ def bind_all(addresses: Iterable[Address]) -> tuple[socket.socket, ...]:
 
 
 def close_all(bound: Sequence[socket.socket]) -> None:
-    """Close these sockets in this process; other processes that hold them go on listening."""
+    """Close these sockets in this process; other processes that hold them continue to listen."""
     for one in bound:
         one.close()
 

@@ -18,7 +18,7 @@ NOT_ITS_OWN = "the directory is not the one that was left: a copy, a moved volum
 
 
 class StateDirectoryError(Exception):
-    """The state directory, or a file beside it, cannot be used; the text, for the operator, says why."""
+    """The state directory, or a file beside it, cannot be used; the text for the operator gives the reason."""
 
 
 def prepare_store(settings: EdgeSettings) -> Store:
@@ -50,9 +50,9 @@ def prepare_store(settings: EdgeSettings) -> Store:
 
 
 def refuse_other_folder(state: Path, folder: Path) -> None:
-    """Raise TableError where `folder` lacks the current tables: what was counted in them would be missing.
+    """Raise TableError if `folder` lacks the current tables: their counts would be missing.
 
-    After a reboot they may be gone with a file system in memory; then the log says so, and the edge starts.
+    After a reboot they may be gone with a file system in memory. Then this is logged, and the edge starts.
     """
     if not (state / "control").exists():
         return
@@ -69,19 +69,19 @@ def refuse_other_folder(state: Path, folder: Path) -> None:
 
 
 def refuse_log(settings: EdgeSettings) -> None:
-    """Raise StateDirectoryError where the access log cannot be written, as workers would meet it one by one."""
+    """Raise StateDirectoryError if the access log cannot be written; otherwise each worker would fail at it later."""
     if (why := describe_log_fault(settings)) is not None:
         raise StateDirectoryError(f"the access log {why}")
 
 
 def log_faults(settings: EdgeFile) -> Iterator[Fault]:
-    """Yield a fault, with its place in the file, where the access log cannot be written."""
+    """Yield a fault, with its place in the file, if the access log cannot be written."""
     if (why := describe_log_fault(settings)) is not None:
         yield Fault(("access_log",), why, "name a file that the edge can write to")
 
 
 def describe_log_fault(settings: EdgeFile) -> str | None:
-    """Return `FILE cannot be written: WHY`; None where the access log can be written, or there is none."""
+    """Return `FILE cannot be written: WHY`; None if the access log can be written, or there is none."""
     if settings.access_log is None:
         return None
     file = settings.access_log.file

@@ -28,10 +28,10 @@ from edgeproxy.edge.supervisor.workers import Workers
 from edgeproxy.edge.sync.coordinator import Coordinator
 
 LOCAL_HUB = {"url": "memory://", "state": "up", "age_s": 0}
-"""The hub's status where limits are not shared."""
+"""The hub's status if limits are not shared."""
 
 KEYS_MAX = 100
-"""Keys of a customer whose limits are reported to the collector: each may have limits of its own."""
+"""Keys of a customer whose limits are reported to the collector at most; each may have limits of its own."""
 
 Phase = Literal["starting", "serving", "draining"]
 
@@ -73,7 +73,7 @@ class Status:
         return self._reloads.serving
 
     def unready(self) -> str | None:
-        """Return the reason why the edge is not ready for requests; None where it is."""
+        """Return the reason why the edge is not ready for requests; None if it is."""
         workers = self._workers
         if self.phase == "draining":
             return "draining"
@@ -88,14 +88,17 @@ class Status:
         return f"; {self.lacking} wait until workers of supervisors that were killed have finished and left"
 
     async def find_customer(self, customer: str) -> KnownCustomer | None:
-        """Find a customer in the files, or else in the directory; None where no customer has the name. Raises
-        ValueError where the directory's entry cannot be read.
+        """Find a customer in the files, or else in the directory; None if no customer has the name.
+
+        Raises ValueError if the directory's entry cannot be read.
         """
         return find_file_customer(self.settings, customer) or await self._directories.find_customer(customer)
 
     async def list_policies(self, residency: str, customer: str) -> list[Policy]:
-        """List the policies of a customer of a residency, empty for the edge's own, and their present use, for no more
-        than KEYS_MAX keys. Raises OSError, LookupError and ValueError, also where the residency has no such customer.
+        """List the policies of a customer and their present use, for at most KEYS_MAX keys.
+
+        An empty `residency` is the edge's own. Raises OSError, LookupError and ValueError, also if the residency has no
+        such customer.
         """
         known = None if residency else find_file_customer(self.settings, customer)
         known = known or await self._directories.find_customer(customer, residency)
@@ -114,9 +117,9 @@ class Status:
         return {route: dict(buckets) for route, buckets in self._traces.exemplars.by_route.items()}
 
     async def series(self) -> list[Series]:
-        """Return every metric of the edge: those of the tables, and the supervisor's own.
+        """Return every metric of the edge: the tables' and the supervisor's own.
 
-        Series that can grow are zero first: Prometheus would not see a counter that begins with one grow. The
+        Series that can grow start at zero: if a counter began at one, Prometheus would not see its growth. The
         supervisor holds no column, so its own counters begin at zero with each supervisor.
         """
         settings = self.settings

@@ -64,11 +64,12 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """Signals that make the edge drain and end."""
 
 END_SECONDS = 8.0
-"""Seconds beyond the drain after which the process ends whatever hangs. The counts are in the tables by then, and
-service managers wait for 10 s."""
+"""Seconds beyond the drain after which the process ends even if something hangs. The counts are in the tables by then,
+and service managers wait for 10 s.
+"""
 
 ORPHAN_SECONDS = 600.0
-"""Seconds that a worker serves without a supervisor where no other takes over. None can for `edgeproxy quick`."""
+"""Seconds that a worker serves without a supervisor if no other takes over. None can take over `edgeproxy quick`."""
 
 
 class Supervisor:
@@ -158,7 +159,7 @@ class Supervisor:
         self._log = log.get_logger()
 
     async def serve(self) -> None:
-        """Serve until SIGTERM or SIGINT, and drain. Raises WorkersFailedError where no worker could start."""
+        """Serve until SIGTERM or SIGINT, and drain. Raises WorkersFailedError if no worker could start."""
         self._handle_signals()
         self._log.info(
             "edge starting",
@@ -197,10 +198,10 @@ class Supervisor:
         self._tasks.start("certificates", self._certificates.watch())
 
     async def _wait_for_columns(self) -> None:
-        """Wait until there is a free column for each worker, where the lacking ones will become free.
+        """Wait until each worker has a free column, if the missing columns will become free.
 
-        They do where no other supervisor lives: then workers that lost theirs hold them. Those above the permitted
-        number leave within the time of a drain.
+        They will if no other supervisor lives: then orphaned workers hold them. Orphans above the permitted number
+        leave within the time of a drain.
         """
         places, status = self._workers.places, self._status
         while (free := await self._table_reader.run_exclusively(self._store.free_columns)) < places:
@@ -264,8 +265,9 @@ class Supervisor:
         self._accounting.renew()
 
     def _reloading(self, under_way: bool) -> None:
-        """Notify the service manager of a reload. It knows by itself that an edge that starts or drains does not
-        serve.
+        """Notify the service manager of a reload.
+
+        It knows by itself that an edge that starts or drains does not serve.
         """
         if self._status.phase == "serving":
             if under_way:
@@ -313,7 +315,8 @@ class Supervisor:
         if self._other_serves():
             await self._admin.stop_accepting()
         self._return_claim()
-        # Before the workers close theirs: the last one to close resets what is queued, and only they accept.
+        # Before the workers close their sockets: the last one to close resets queued connections, and only workers
+        # accept.
         refuse_handshakes(self._listening)
         sockets.close_all(self._listening)
         await self._workers.drain(seconds)
@@ -336,7 +339,7 @@ class Supervisor:
     def _return_claim(self) -> None:
         """Let an earlier supervisor serve again at once.
 
-        Should it be killed while this one still seems to serve, its workers would leave, and no worker would be left.
+        If it were killed while this one still seems to serve, its workers would leave, and no worker would be left.
         """
         control = self._store.control
         if control.read_heartbeat(monotonic())[0] == self._token and not self._store.identity.try_acquire():
@@ -346,10 +349,10 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._stop.set)
-        # Without a file there is nothing to reload, and this is what a terminal says when it is closed.
+        # Without a file there is nothing to reload, and SIGHUP means that the terminal was closed.
         loop.add_signal_handler(signal.SIGHUP, self._reloads.request if self._config_path else self._stop.set)
         end_after_signals(STOP_SIGNALS, lambda: self._reloads.serving.drain + END_SECONDS, self._workers.kill)
-        # Whoever loaded the configuration may have held it back until somebody heeds it.
+        # The process that loaded the configuration may have blocked the signal until this handler exists.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     async def _beat_heart(self) -> None:

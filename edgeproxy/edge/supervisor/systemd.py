@@ -1,7 +1,7 @@
 """Notifications to systemd (sd_notify(3)): ready, reloading, stopping, a status line, and the watchdog.
 
-Without NOTIFY_SOCKET nothing is sent. A notification that the service manager does not take at once is dropped, as the
-edge serves with or without it.
+Without NOTIFY_SOCKET nothing is sent. A notification that the service manager does not take at once is dropped, because
+the edge serves with or without it.
 """
 
 import os

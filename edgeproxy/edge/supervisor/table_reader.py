@@ -1,8 +1,8 @@
 """Reads of the tables for the admin listener: usage, metrics, limits.
 
-Tables may have hundreds of thousands of rows, so they are read in a thread, and the event loop gets its turn between
-two of them. One reader runs at a time, and none while the tables are maintained: rows that move from a file to the base
-meanwhile would be counted twice or not at all.
+Tables may have hundreds of thousands of rows, so they are read in a thread, and the event loop runs between two of
+them. One reader runs at a time, and none during table maintenance: rows that move from a file to the base meanwhile
+would be counted twice or not at all.
 """
 
 import asyncio
@@ -24,10 +24,9 @@ from edgeproxy.edge.usage.traffic import read_traffic
 from edgeproxy.wire.traffic_report import TrafficCounts
 
 EXPENSIVE_SECONDS = 0.05
-"""Seconds of CPU of a read from which on its result is cached."""
+"""A read that takes more seconds of CPU than this has its result cached."""
 CACHED_TIMES = 10.0
-"""The time a result is cached for, as a multiple of the time that it took: so scraping takes a tenth of a core at most.
-"""
+"""The time a result is cached for, as a multiple of its own cost: so scraping takes at most a tenth of a core."""
 
 CLIENTS = tally_key("edge_connections", "client")
 
@@ -56,7 +55,7 @@ class TableReader:
         return await self.run_exclusively(lambda: sorted(row for row in self._store.usage_totals() if row[3]))
 
     async def meters(self) -> dict[str, int]:
-        """Return the usage by meter since the state was created. It may be seconds old where tables are large."""
+        """Return the usage by meter since the state was created. It may be seconds old if tables are large."""
         return await self._read_cached(self._meters)
 
     async def unsealed(self) -> tuple[dict[str, int], int]:
@@ -87,7 +86,7 @@ class TableReader:
         return sums
 
     async def traffic(self) -> dict[str, TrafficCounts]:
-        """Return what each route has answered since the state was created."""
+        """Return the answers of each route since the state was created."""
         return await self.run_exclusively(lambda: read_traffic(self._store.metric_totals()))
 
     async def connections(self, columns: Iterable[int]) -> dict[int, int]:
@@ -100,7 +99,7 @@ class TableReader:
         return await self.run_exclusively(lambda: {column: of(column) for column in columns})
 
     async def limits(self, settings: EdgeSettings, customer: KnownCustomer, flags: Mapping[str, Flag]) -> list[Policy]:
-        """Return the policies of a customer and their present use; `flags` are those of the directory.
+        """Return the policies of a customer and their present use; `flags` are the directory's.
 
         Raises UnservedCustomerError.
         """

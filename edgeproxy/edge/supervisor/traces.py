@@ -20,7 +20,7 @@ class Traces:
         self.exemplars = Exemplars()
 
     def add(self, message: SpansEnded) -> None:
-        """Take what a worker has recorded."""
+        """Add the spans that a worker has recorded."""
         if message.count:
             self.exporter.add(message.spans, message.count)
             self.exemplars.read(message.spans, monotonic())

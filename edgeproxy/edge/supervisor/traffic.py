@@ -1,11 +1,11 @@
-"""The reporter of traffic: once a minute it tells the collector what the edge has answered, and how fast.
+"""The reporter of traffic: once a minute it reports to the collector the edge's answers and their latency.
 
-It reads the metrics that workers count in any case, so that requests pay nothing. A minute is reported by whoever holds
-the identity lock at its end, if it read the metrics at both ends of the minute; so a minute in which a supervisor began
-is a gap, and none is reported in part. Reports wait for the collector in memory alone.
+It reads the metrics that workers count anyway, so requests pay nothing. The holder of the identity lock at the end of a
+minute reports it, if it read the metrics at both ends. So the minute when a supervisor begins is a gap, and no minute
+is reported in part. Reports that wait for the collector are only in memory.
 
-Errors of customers are in no metric, as there may be a million customers: workers hand them over twice a second. Those
-of another residency's customers are reported to its collector, which is told of no other traffic.
+Errors of customers are in no metric, because there may be a million customers: workers send them twice a second. Errors
+of another residency's customers are reported to its collector, which gets no other traffic.
 """
 
 import asyncio
@@ -30,15 +30,15 @@ from edgeproxy.wire.traffic_report import (
 )
 
 SendReport = Callable[[TrafficReport, str], Awaitable[Reply | None]]
-"""Ships a report to the collector of a residency, empty for the edge's own; None where this supervisor ships nothing
-there. Raises OSError where nobody answers.
+"""Sends a report to the collector of a residency, empty for the edge's own. Returns None if this supervisor ships
+nothing there. Raises OSError if the collector does not answer.
 """
 UNKNOWN = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
-"""Answers of a collector that takes no reports, as it is of an earlier version."""
+"""Statuses of a collector that takes no reports, because it is of an earlier version."""
 LATER = frozenset({HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
-"""Answers after which a report is sent once more: the edge has shipped no batch yet, or the collector is busy."""
+"""Statuses after which a report is sent once more: the edge has shipped no batch yet, or the collector is busy."""
 GROUPS_MAX = 20_000
-"""Groups of errors of one minute that are told apart."""
+"""Groups of errors of one minute that are counted separately."""
 
 
 class TrafficReporter:
@@ -52,23 +52,23 @@ class TrafficReporter:
         clock: Callable[[], float] = time.time,
         residencies: Callable[[], Collection[str]] = lambda: ("",),
     ) -> None:
-        """`residencies` returns to which collectors reports go; empty: that of the edge's own."""
+        """`residencies` returns the residencies whose collectors get reports; the empty name is the edge's own."""
         self._residencies = residencies
         self._table_reader = table_reader
         self._region = region
         self._send = send
         self._clock = clock
         self._before: tuple[int, dict[str, TrafficCounts]] | None = None
-        """The minute at whose beginning the metrics were last read, and what they were."""
+        """The minute at whose beginning the metrics were last read, and their values."""
         self._errors: dict[ErrorGroup, int] = {}
         """The errors since the last turn."""
         self._unnamed = 0
         self._waiting: dict[str, deque[TrafficReport]] = {}
-        """The reports that wait, by residency."""
+        """The waiting reports, by residency."""
         self._log = log.RateLimitedLog(600.0)
 
     def record_errors(self, message: ErrorsCounted) -> None:
-        """Record what a worker has counted; it is of the minute that has not ended yet."""
+        """Record a worker's counts, which belong to the current minute."""
         self._unnamed += message.unnamed
         for *names, requests in message.errors:
             group = ErrorGroup._make(names)
@@ -84,7 +84,7 @@ class TrafficReporter:
             await self.turn()
 
     async def turn(self) -> None:
-        """Report the minute that has just ended, and what waits. A failure costs a minute of a chart, and no more."""
+        """Report the minute that has just ended, and waiting reports. A failure costs one minute of a chart."""
         minute = int(self._clock()) // MINUTE_SECONDS * MINUTE_SECONDS
         errors, unnamed, self._errors, self._unnamed = self._errors, self._unnamed, {}, 0
         try:
@@ -100,7 +100,7 @@ class TrafficReporter:
     def _build_reports(
         self, minute: int, growth: dict[str, TrafficCounts], errors: dict[ErrorGroup, int], unnamed: int
     ) -> None:
-        """Build the reports of a minute: of all traffic for the edge's own residency, of errors for the others."""
+        """Build the reports of a minute: all traffic for the edge's own residency, only errors for the others."""
         by_residency: dict[str, dict[ErrorGroup, int]] = {residency: {} for residency in self._residencies()}
         for group, requests in errors.items():
             residency, customer = split_customer(group.customer)
@@ -112,7 +112,7 @@ class TrafficReporter:
             waiting.append(build_report(minute, self._region, *counts))
 
     async def _ship(self, residency: str, waiting: deque[TrafficReport]) -> None:
-        """Send what waits, the oldest first, until something fails."""
+        """Send the waiting reports, the oldest first, until one fails."""
         while waiting:
             report = waiting[0]
             if report.minute < self._clock() - AGE_SECONDS_MAX:

@@ -25,7 +25,7 @@ GATHER_SECONDS = 0.05
 
 
 class AddressReport(TypedDict):
-    """An address of an endpoint; `why` is empty where it is up."""
+    """An address of an endpoint; `why` is empty if it is up."""
 
     address: str
     up: bool
@@ -33,7 +33,7 @@ class AddressReport(TypedDict):
 
 
 class EndpointReport(TypedDict):
-    """An endpoint; `why` is the reason why the last look-up of its name failed, empty where it did not."""
+    """An endpoint; `why` is the reason why the last look-up of its name failed, or empty."""
 
     url: str
     why: str
@@ -77,9 +77,9 @@ class Upstreams:
     # ---- life
 
     async def begin(self, seconds: float) -> None:
-        """Start look-ups and probes; return once every first result is there, or after `seconds`.
+        """Start look-ups and probes. Return once every first result is there, or after `seconds`.
 
-        The workers are sent the results at that time, and every later change.
+        Workers get the results at that time, and every later change.
         """
         self._follow()
         await self._wait_until_known(seconds)
@@ -90,7 +90,7 @@ class Upstreams:
     async def consider(self, upstreams: Mapping[str, Upstream], seconds: float) -> Services:
         """Look up and probe these upstreams too, and return their services.
 
-        Returns once every first result is there, or after `seconds`. Call `adopt` or `drop` next.
+        Return once every first result is there, or after `seconds`. Call `adopt` or `drop` next.
         """
         self._considered = upstreams
         self._follow()
@@ -123,7 +123,7 @@ class Upstreams:
             self._scheduled.cancel()
         await self._tasks.cancel()
 
-    # ---- what is known
+    # ---- status
 
     def message(self) -> SetEndpoints:
         """Return the message to workers."""
@@ -191,7 +191,7 @@ class Upstreams:
                     for address in self._resolver[endpoint.host].addresses:
                         yield ConnectTarget(name, address, endpoint.port)
 
-    # ---- what changes
+    # ---- changes
 
     def _on_addresses(self) -> None:
         """Handle a name's first look-up or other addresses."""
@@ -205,7 +205,7 @@ class Upstreams:
         )
 
     def _schedule_message(self) -> None:
-        """Schedule a message to workers, as an address or its health has changed."""
+        """Schedule a message to workers, because an address or its health has changed."""
         self._news.set()
         if self._last_message is not None and self._scheduled is None:
             self._scheduled = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._send_now)

@@ -18,7 +18,7 @@ SAMPLE_SECONDS = 5.0
 """Seconds between two checks for scarce descriptors."""
 
 DESCRIPTORS_SCARCE, DESCRIPTORS_AMPLE = 0.9, 0.8
-"""Shares of a process's descriptors: a warning is logged from the first on, and again only after falling below the
+"""Shares of a process's descriptors. A warning is logged above the first, and again only after falling below the
 second.
 """
 
@@ -34,8 +34,9 @@ class ProcessUsage(NamedTuple):
 
 
 def fetch_usage(pid: int) -> ProcessUsage | None:
-    """Return the usage of a process of this user; None where it is gone. Takes a millisecond with thousands of
-    descriptors.
+    """Return the usage of a process of this user; None if it is gone.
+
+    Takes a millisecond with thousands of descriptors.
     """
     try:
         with open(f"/proc/{pid}/statm", "rb") as statm:
@@ -43,7 +44,7 @@ def fetch_usage(pid: int) -> ProcessUsage | None:
         return ProcessUsage(
             resident, len(os.listdir(f"/proc/{pid}/fd")), resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
         )
-    except (OSError, IndexError):  # An entry of a process that has just ended may be read, and be empty.
+    except (OSError, IndexError):  # The entry of a process that has just ended may be empty.
         return None
 
 
@@ -56,7 +57,7 @@ def fetch_usages(pids: Iterable[int]) -> dict[int, ProcessUsage]:
 class WorkerReport(TypedDict):
     """A living worker. `started_at` is in Unix seconds.
 
-    `config` is the number of the configuration that it serves: the same for all but during a reload.
+    `config` is the number of the configuration that it serves. It is equal for all workers except during a reload.
     """
 
     place: int
@@ -75,7 +76,7 @@ class Vitals:
         self._workers = workers
         self._table_reader = table_reader
         self._warned: set[int] = set()
-        """The workers for which a warning was logged."""
+        """The workers that a warning was logged for."""
         self._log = log.get_logger()
 
     async def watch(self) -> None:
@@ -96,7 +97,7 @@ class Vitals:
                 self._warned.discard(pid)
 
     async def series(self) -> list[Series]:
-        """Return the metrics of serving workers: without any nothing is served, whatever is being started."""
+        """Return the metrics of serving workers: without serving workers there are none, whatever is being started."""
         serving = {worker.pid for worker in self._workers.workers if worker.ready}
         metrics: list[Series] = [("edge_descriptor_limit", (), (resource.getrlimit(resource.RLIMIT_NOFILE)[0],))]
         for worker in await self.report():

@@ -1,7 +1,7 @@
 """The configuration files are watched: once they have changed and settled, they are loaded again.
 
-Files are written in pieces and replaced one after another, so a change counts once two checks in a row have seen the
-same. Files that are still read half-written are refused, and read again once the rest has come.
+Files are written in pieces and replaced one after another, so a change counts once two checks in a row have seen equal
+files. Files that are still half-written are refused, and read again once the rest has come.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ class SettlingFiles:
         self._tried: FileSignatures = {}
 
     def is_reload_due(self, read: FileSignatures, seen: FileSignatures) -> bool:
-        """Return whether to load the files, which now have the signatures `seen`, and had `read` when they were loaded
+        """Return whether to load the files. They now have the signatures `seen`, and had `read` when they were loaded
         last.
 
-        True at most once for each state of the files, as an error is reported once.
+        True at most once for each state of the files, because an error is reported once.
         """
         settled = seen == self._before
         self._before = seen

@@ -1,15 +1,15 @@
-"""A process that has imported what a worker runs, and forks a worker whenever the supervisor asks it to.
+"""A process that has imported a worker's modules, and forks a worker at each request of the supervisor.
 
-Workers that are started by exec share no page, and each has some 30 MiB once its modules are imported; those that are
-forked have nine. The supervisor forks the template before it has read anything, from a process that began without the
-secrets of ${VAR} (environment.py): there is one thread, no event loop, no socket, and the memory of the template holds
-nothing but what the product's files say. So every start is the same as the first, whatever the supervisor knows by then
-and whatever has happened to the files meanwhile.
+Workers that are started by exec share no page, and each has some 30 MiB once its modules are imported. Forked workers
+have nine. The supervisor forks the template before it has read anything, from a process that began without the secrets
+of ${VAR} (environment.py). There is one thread, no event loop and no socket, and the template's memory has only the
+content of the product's files. So every start is equal to the first, whatever the supervisor knows by then and even if
+the files have changed meanwhile.
 
-The supervisor sends the descriptors of a worker over a socket pair, and is answered with its pid. The template forks
-twice, and the process between ends at once: so the worker becomes a child of the supervisor, as the next subreaper
-above, which waits for it as for one that it started by exec. The template ends with the supervisor. Where it was killed
-or does not answer, workers are started by exec from then on.
+The supervisor sends the descriptors of a worker over a socket pair, and gets its pid as the answer. The template forks
+twice, and the process in between ends at once. So the worker becomes a child of the supervisor, the next subreaper
+above, which waits for it as for a worker started by exec. The template ends with the supervisor. If it is killed or
+does not answer, workers are started by exec from then on.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from edgeproxy.base.descriptor_limit import raise_descriptor_limit
 from edgeproxy.edge.supervisor import environment
 
 ANSWER_SECONDS_MAX = 5.0
-"""Seconds that the template may take to fork: milliseconds, unless it was stopped."""
+"""Seconds that the template may take to fork: it takes milliseconds, unless it was stopped."""
 DESCRIPTORS_MAX = 250
 """Descriptors that one message can carry (SCM_MAX_FD is 253)."""
 PR_SET_CHILD_SUBREAPER = 36
@@ -60,20 +60,21 @@ class WorkerTemplate:
 
     @classmethod
     def create(cls) -> "WorkerTemplate | None":
-        """Import what a worker runs, and fork the template; None where orphans would not become its children.
+        """Import a worker's modules, and fork the template. Return None if orphans would not become this process's
+        children.
 
-        The process has one thread, and read no secret yet (environment.py).
+        The process must have one thread and no secrets yet (environment.py).
         """
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-            # Nobody would hear that a worker has ended. qemu 7.2 refuses this.
+            # Otherwise no process would learn that a worker has ended. qemu 7.2 refuses this.
             why = os.strerror(ctypes.get_errno())
             print(f"edgeproxy: workers are started by exec, and take more memory: prctl: {why}", file=sys.stderr)
             return None
         raise_descriptor_limit()
         _rehearse()
         gc.collect()
-        gc.freeze()  # To look through what was imported would make every page a process's own.
+        gc.freeze()  # A collection would touch the imported objects, and so make every page a process's own.
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
@@ -86,7 +87,7 @@ class WorkerTemplate:
     async def fork_worker(self, descriptors: Sequence[int]) -> ForkedWorker | None:
         """Fork a worker that has these descriptors: its channel, then its listening sockets.
 
-        None where there is no template any more.
+        Return None if there is no template any more.
         """
         async with self._turn:
             if self.pid is None or len(descriptors) > DESCRIPTORS_MAX:
@@ -101,12 +102,12 @@ class WorkerTemplate:
                 why = str(error) or type(error).__name__
                 self._log.warning("the template of workers is lost; they are started by exec from now on", why=why)
                 return None
-            except BaseException:  # Cancelled: the answer that is on its way would be taken for the next one's.
+            except BaseException:  # After a cancellation the pending answer would be taken for the next request's.
                 self.close()
                 raise
 
     def close(self) -> None:
-        """End the template. Workers that it has forked go on."""
+        """End the template. Workers that it has forked continue."""
         if self.pid is not None:
             self._requests.close()
             os.kill(self.pid, signal.SIGKILL)  # It may have been stopped, and has nothing to lose.
@@ -115,8 +116,10 @@ class WorkerTemplate:
 
 
 def _rehearse() -> None:
-    """Do once what each worker does first, so that what it makes is shared: pydantic builds its models when the first
-    configuration is read."""
+    """Do the first work of each worker once, so that the results are shared.
+
+    For example, pydantic builds its models when the first configuration is read.
+    """
     from edgeproxy.config.edge.load import dump_settings
     from edgeproxy.config.edge.quick import load_quick
     from edgeproxy.edge.proxy import worker  # noqa: F401
@@ -129,7 +132,7 @@ def _rehearse() -> None:
 def _be_template(requests: socket.socket) -> NoReturn:
     """Fork workers until the supervisor has ended; never returns."""
     try:
-        os.setsid()  # A Ctrl-C in the supervisor's terminal is not for it, nor for workers.
+        os.setsid()  # A Ctrl-C in the supervisor's terminal must not reach it, nor workers.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -186,13 +189,13 @@ def _be_worker(descriptors: Sequence[int], arguments: range) -> NoReturn:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # To take everything apart would make every page its own.
+        os._exit(code)  # A regular exit would touch every page and make it the process's own.
 
 
 def _tune_allocation() -> None:
-    """Set what the environment of a worker sets that is started by exec."""
+    """Apply the settings that a worker started by exec gets from its environment."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # glibc's alone.
+    if mallopt is not None:  # Only glibc has it.
         for name, size in environment.ALLOCATION.items():
             if name not in os.environ:
                 mallopt(OPTIONS[name], size)
@@ -206,9 +209,9 @@ def _keep_only(number: int) -> None:
 
 
 def _locate_arguments() -> range:
-    """Return where the process's command line is in its memory; nowhere if that cannot be known."""
+    """Return the position of the process's command line in its memory; an empty range if that is unknown."""
     try:
-        # proc(5): the 48th and 49th are where the arguments begin and end.
+        # proc(5): fields 48 and 49 are the beginning and the end of the arguments.
         start, end = map(int, Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:47])
     except (OSError, ValueError):
         return range(0)
@@ -216,7 +219,7 @@ def _locate_arguments() -> range:
 
 
 def _set_title(arguments: range, role: str) -> None:
-    """Have the process listed by its role; cut off where its command line was shorter."""
+    """Set the title that process lists show; it is cut off if the command line was shorter."""
     title = b"\0".join(map(os.fsencode, (sys.executable, "-m", "edgeproxy.edge.proxy", role)))
     if len(arguments) > 1:
         size = len(arguments)

@@ -1,6 +1,6 @@
 """The workers of one supervisor: as many as configured, dead ones replaced, all drained at the end.
 
-They change from one configuration to another together: all that serve `prepare` it, or none of them gets it.
+They change from one configuration to another together: all serving workers `prepare` it, or none of them gets it.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ LAST_WORDS_SECONDS = 1.0
 """Seconds that a worker has to end by itself after its channel has ended, and all workers beyond the drain."""
 
 LEFT_BEHIND_SECONDS = 30.0
-"""Seconds that a worker has to leave which cannot follow the others to another configuration."""
+"""Seconds that a worker has to leave if it cannot follow the others to another configuration."""
 
 
 class Workers:
@@ -53,9 +53,11 @@ class Workers:
         columns_will_free: Callable[[], bool] = lambda: False,
         template: WorkerTemplate | None = None,
     ) -> None:
-        """`silence` is the seconds after which a silent serving worker is replaced. `on_message` handles messages of
-        workers that are not about themselves. `columns_will_free` returns whether the holders of missing columns will
-        leave. `template` forks workers; `command` starts them where there is none.
+        """Create the places of workers.
+
+        `silence` is the seconds of silence until a serving worker is replaced. `on_message` handles messages of workers
+        that are not about themselves. `columns_will_free` returns whether the holders of missing columns will leave.
+        `template` forks workers; `command` starts them without one.
         """
         self._on_message, self._columns_will_free = on_message, columns_will_free
         self.restarts = 0
@@ -122,8 +124,8 @@ class Workers:
             process.outbox.append(message)
 
     def publish(self, message: WorkerMessage, subject: str = "") -> None:
-        """Send a message to all workers, also to those that start later, until another of its type is published about
-        the same subject.
+        """Send a message to all workers, also to workers that start later, until another one of its type is published
+        about `subject`.
         """
         self._start_messages[get_message_type(message), subject] = message
         self.send(message)
@@ -159,17 +161,18 @@ class Workers:
             self._bring_forward(process)
 
     def discard(self, number: int) -> None:
-        """Discard what was prepared as `number`."""
+        """Discard the prepared configuration `number`."""
         self._offered = None
         self.send(Discard(number))
         for process in self.workers:
-            # It was still to come to the one that serves, and has let go of that for this one.
+            # The worker has yet to change to the serving configuration, and has dropped that one for the discarded one.
             if process.number != self.number and not process.dismissed:
                 self._dismiss(process, "it did not come to serve what the others do in time")
 
     async def wait_until_followed(self, seconds: float) -> list[int]:
-        """Wait until every worker serves the configuration that it should; return the pids of those that do not by
-        then.
+        """Wait until every worker serves the configuration that it should.
+
+        Return the pids of workers that do not by then.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -191,13 +194,13 @@ class Workers:
         self._news.clear()
 
     def _bring_forward(self, process: WorkerProcess) -> None:
-        """Bring a worker to the configuration that all should serve, or have it replaced."""
+        """Change a worker to the configuration that all should serve, or replace it."""
         if process.number == self.number or process.dismissed:
             return
         if process.prepared == self.number:
             process.outbox.send_latest(Commit(self.number))
             if (SetEndpoints, "") in self._start_messages:
-                # It may have been told before it had begun to prepare, when they meant nothing to it.
+                # It may have got them before it began to prepare, when they meant nothing to it.
                 process.outbox.send_latest(self._start_messages[SetEndpoints, ""])
         elif process.refused[0] == self.number:
             self._dismiss(process, f"it cannot serve what the others do: {process.refused[1]}")
@@ -212,9 +215,9 @@ class Workers:
     # ---- the end
 
     async def drain(self, deadline: float) -> None:
-        """Let all workers finish within `deadline` seconds, and end what is left a second later.
+        """Let all workers finish within `deadline` seconds, and end the rest a second later.
 
-        A worker that never got ready has nothing to finish and gets the second alone.
+        A worker that was never ready has nothing to finish, and gets only the second.
         """
         self._leaving.set()
         self._news.set()
@@ -250,13 +253,13 @@ class Workers:
                 self.restarts += 1
 
     async def _run_worker(self, place: int) -> dict[str, object]:
-        """Run one worker in this place to its end, and return what is known of its end."""
+        """Run one worker in this place to its end, and return the known facts about its end."""
         try:
             process = self._held[place] = await WorkerProcess.start(self._command, self._listening, self._template)
         except OSError as error:
             return {"why": f"it could not be started: {error}"}
         if self._leaving.is_set():
-            process.kill()  # it came too late to hear of the drain
+            process.kill()  # It started too late to get the message to drain.
         process.ended.add_done_callback(lambda _: self._news.set())
         process.number = self.number
         process.on_message = self._on_message
@@ -327,7 +330,7 @@ class Workers:
 
 
 class WorkersFailedError(Exception):
-    """No worker came up; `whys` are the reasons of the first worker of each place."""
+    """No worker started; `whys` are the reasons of the first worker of each place."""
 
     def __init__(self, whys: tuple[str, ...]) -> None:
         super().__init__("; ".join(dict.fromkeys(whys)))

@@ -6,7 +6,7 @@ What is asked for so comes in an event of its own, which can be taken out of the
 import json
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -21,6 +21,12 @@ Members = dict[str, msgspec.Raw]
 """The members of an object, each as it is written."""
 
 MEMBERS: Final = msgspec.json.Decoder(Members)
+STREAM: Final = "stream"
+STREAM_KEY: Final = b'"stream"'
+STREAM_OPTIONS: Final = "stream_options"
+INCLUDE_USAGE: Final = "include_usage"
+INCLUDE_USAGE_KEY: Final = b'"include_usage"'
+NAMES: Final = (STREAM, STREAM_OPTIONS)
 NO_STREAM: Final = (b"", b"false", b"null")
 FALSE_WORDS: Final = ("", "0", "false", "f", "no", "n", "off")
 """Texts that pydantic takes for false."""
@@ -52,18 +58,20 @@ def ask_for_usage(body: bytes) -> bytes | None:
     """
     try:
         members = MEMBERS.decode(body)
-        if any(key != "stream" and key.lower() == "stream" for key in members):
+        if body.count(STREAM_KEY) > 1 or any(_is_variant(key, name) for key in members for name in NAMES):
             return _rewrite_odd(body)
-        stream = bytes(members.get("stream", b""))
+        stream = bytes(members.get(STREAM, b""))
         if stream != b"true":
             return _rewrite_odd(body) if stream not in NO_STREAM else None
-        if "stream_options" not in members:
+        if STREAM_OPTIONS not in members:
             return body.rstrip()[:-1] + OPTIONS
-        options = _read_options(members["stream_options"])
-        if bytes(options.get("include_usage", b"")) == b"true":
+        options = _read_options(members[STREAM_OPTIONS])
+        if any(_is_variant(key, INCLUDE_USAGE) for key in options):
+            return _rewrite_odd(body)
+        if bytes(options.get(INCLUDE_USAGE, b"")) == b"true" and body.count(INCLUDE_USAGE_KEY) == 1:
             return None
-        options["include_usage"] = TRUE
-        members["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
+        options[INCLUDE_USAGE] = TRUE
+        members[STREAM_OPTIONS] = msgspec.Raw(msgspec.json.encode(options))
         return msgspec.json.encode(members)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         return _rewrite_odd(body)
@@ -74,38 +82,64 @@ def is_readable(body: bytes) -> bool:
     try:
         MEMBERS.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
-        try:
-            return isinstance(json.loads(body), dict)
-        except (ValueError, RecursionError):
-            return False
+        return _read_kindly(body) is not None
     return True
+
+
+def _is_variant(key: str, name: str) -> bool:
+    """Return whether a key is a name in another case, as services in Go take it: U+017F is an `s` there."""
+    return key != name and key.casefold() == name
+
+
+def _read_kindly(body: bytes) -> list[tuple[str, object]] | None:
+    """Return the members of the first object of a body, as kind readers take it; None where there is none.
+
+    Python's `json` and pydantic read NaN, lone surrogates, a byte order mark and UTF-16. Decoders in Go ignore what
+    stands behind the object.
+    """
+    members: list[tuple[str, object]] = []
+
+    def read_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        members[:] = pairs  # The outermost object ends last.
+        return dict(pairs)
+
+    try:
+        text = body.decode(json.detect_encoding(body), "surrogatepass").lstrip("\ufeff \t\r\n")
+        value, _ = json.JSONDecoder(object_pairs_hook=read_object).raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return members if isinstance(value, dict) else None
 
 
 def _rewrite_odd(body: bytes) -> bytes | None:
     """Return a body as it asks for a stream with its usage; None where it is no stream, or cannot be read.
 
-    It is read as Python's `json` and pydantic read it: with NaN, lone surrogates, a byte order mark, UTF-16, and texts
-    and numbers in the place of true. `stream` is true or false then for every service.
+    `stream` is there once then, and true or false for every service.
     """
-    try:
-        members = json.loads(body)
-        if not isinstance(members, dict):
-            return None
-        streams = [members.pop(key) for key in list(members) if key.lower() == "stream"]
-        if all(stream is False or stream is None for stream in streams):
-            return None
-        is_stream = any(_is_true(stream) for stream in streams)
-        members["stream"] = is_stream
-        options = members.get("stream_options")
-        if options is not None and not isinstance(options, dict):
-            return None  # No service takes that.
-        if streams == [True] and (options or {}).get("include_usage") is True:
-            return None
-        if is_stream:
-            members["stream_options"] = {**(options or {}), "include_usage": True}
-        return json.dumps(members, separators=(",", ":")).encode()
-    except (ValueError, RecursionError):
+    read = _read_kindly(body)
+    if read is None:
         return None
+    streams = [value for key, value in read if key.casefold() == STREAM]
+    if all(stream is False or stream is None for stream in streams):
+        return None
+    options = [value for key, value in read if key.casefold() == STREAM_OPTIONS and value is not None]
+    if not all(isinstance(each, dict) for each in options):
+        return None  # No service takes that.
+    is_stream = any(_is_true(stream) for stream in streams)
+    merged = {key: value for each in options for key, value in cast("dict[str, object]", each).items()}
+    others = {key: value for key, value in merged.items() if key.casefold() != INCLUDE_USAGE}
+    members = {key: value for key, value in read if key.casefold() not in NAMES}
+    names = {*members, STREAM, *([STREAM_OPTIONS] if options else [])}
+    is_plain = len(read) == len(names) == len(names.intersection(dict(read))) and streams[0] is is_stream
+    is_asked = len(merged) - len(others) == 1 and merged.get(INCLUDE_USAGE) is True
+    if is_plain and (is_asked or not is_stream):
+        return None  # Such as a body with an object that has a `stream` of its own.
+    members[STREAM] = is_stream
+    if is_stream:
+        members[STREAM_OPTIONS] = {**others, INCLUDE_USAGE: True}
+    elif options:
+        members[STREAM_OPTIONS] = merged
+    return json.dumps(members, separators=(",", ":")).encode()
 
 
 def _is_true(stream: object) -> bool:

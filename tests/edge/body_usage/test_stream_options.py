@@ -21,7 +21,6 @@ ASKED = {"include_usage": True}
     [
         b'{"stream":true}',
         b' {"stream" : true , "n": 1e400, "messages": [{"content": "\\u00e9 \\"stream\\": false"}]}\r\n',
-        b'{"stream": false, "stream": true}',
     ],
 )
 def test_a_request_that_says_nothing_of_it_asks_and_is_otherwise_the_same(body: bytes) -> None:
@@ -61,8 +60,9 @@ def test_options_that_stand_there_are_kept_and_no_key_is_there_twice(options: st
         b'{"stream":true,"stream_options":[]}',
         b'{"stream":true,"stream_options":7}',
         b'{"stream":true',
-        b'{"stream":true}}',
         b'{"stream":true,"x":"\xff"}x',
+        b'{"stream":true,"stream_options":{"include_usage":true},"tools":[{"stream":1,"include_usage":0}]}',
+        b'{"stream":false,"tools":[{"stream":true}]}',
         b'{"stream":true,"x":' + b"[" * 100_000,
         b"\x1f\x8b\x08\x00",
     ],
@@ -82,6 +82,18 @@ def test_any_other_request_stays_as_it_is(body: bytes) -> None:
         b'{"STREAM":true}',
         b'{"stream":false,"Stream":1}',
         b'{"stream":1,"stream_options":{"include_usage":0,"y":2}}',
+        # Decoders in Go fold the case of keys as Unicode does, and ignore what stands behind the object.
+        '{"\u017ftream":true}'.encode(),
+        b'{"stream":true,"stream_options":{"include_usage":true},"Stream_Options":{"include_usage":false}}',
+        b'{"stream":true,"STREAM_OPTIONS":{"include_usage":false}}',
+        b'{"stream":true,"stream_options":{"include_usage":true,"Include_Usage":false}}',
+        b'{"stream":true}}',
+        b'{"stream":true} {"stream":false}',
+        # Of a key that is there twice some readers take the first one.
+        b'{"stream": false, "stream": true}',
+        b'{"stream":true,"stream":false}',
+        b'{"stream":true,"stream_options":{"include_usage":false,"include_usage":true}}',
+        b'{"stream":true,"stream_options":{"include_usage":false},"stream_options":{"include_usage":true}}',
     ],
 )
 def test_stream_in_a_form_that_services_read_asks_for_its_usage(body: bytes) -> None:
@@ -89,7 +101,8 @@ def test_stream_in_a_form_that_services_read_asks_for_its_usage(body: bytes) -> 
     assert asking is not None
     members = json.loads(asking)
     assert (members["stream"], members["stream_options"]["include_usage"]) == (True, True)
-    assert [key for key in members if key.lower() == "stream"] == ["stream"]
+    assert [key for key in members if key.casefold().startswith("stream")] == ["stream", "stream_options"]
+    assert all(asking.count(b'"%b"' % name) == 1 for name in (b"stream", b"stream_options", b"include_usage"))
     assert ask_for_usage(asking) is None
 
 
@@ -188,3 +201,14 @@ def test_stream_of_a_body_that_is_no_object_is_not_asked() -> None:
 
 def test_odd_body_that_wants_no_stream_is_not_asked() -> None:
     assert ask_for_usage(b'{"stream": false, "n": NaN}') is None
+    assert ask_for_usage(b'{"stream": null} x') is None
+
+
+@pytest.mark.parametrize("options", [b"", b',"stream_options":{"include_usage":true}', b',"Stream_Options":{"x":1}'])
+def test_odd_body_of_no_stream_keeps_its_options(options: bytes) -> None:
+    asking = ask_for_usage(b'{"stream":0%b,"tools":[{"stream":true}]}' % options)
+    assert asking is not None
+    members = json.loads(asking)
+    assert members.pop("stream") is False
+    kept = {} if not options else {"stream_options": json.loads(b"{%b}" % options[1:]).popitem()[1]}
+    assert members == {"tools": [{"stream": True}], **kept}

@@ -54,12 +54,12 @@ class CollectedRequest:
         """The bytes of the body so far, decoded."""
         return self._size
 
-    def measure(self) -> PromptSize:
-        """Return the size of the input."""
+    def measure(self, provider: str) -> PromptSize:
+        """Return the size of the input; `provider`: as of `measure_prompt`."""
         if self._is_opaque:
             return PromptSize(self._size, 0)
         beginning = self._text.beginning
-        return measure_prompt(beginning, self._text_bytes - len(beginning), self._size)
+        return measure_prompt(beginning, self._text_bytes - len(beginning), self._size, provider)
 
     def list_texts(self) -> Iterable[bytes | bytearray]:
         """Return the body, or the two ends of a long one, each as JSON."""

@@ -9,8 +9,16 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from edgeproxy.edge.body_usage.request_table import DECLARATIONS, MEDIA, TEXT_MEMBERS, TEXT_ROOTS, WHOLE_MEMBERS
+from edgeproxy.edge.body_usage.request_table import (
+    DECLARATIONS,
+    IMAGE_MEMBERS,
+    MEDIA,
+    TEXT_MEMBERS,
+    TEXT_ROOTS,
+    WHOLE_MEMBERS,
+)
 
+OPENAI: Final = "openai"
 MARK: Final = "\x7f"
 """Encloses the length of an encoding that was cut out of a body (see `CollectedRequest`)."""
 MARKED: Final = re.compile(f"{MARK}([0-9]{{1,12}}){MARK}")
@@ -40,17 +48,20 @@ class PromptSize(NamedTuple):
         return -(-self.text_bytes // bytes_per_token) + self.tokens
 
 
-def measure_prompt(body: bytes | bytearray, surplus: int = 0, size: int | None = None) -> PromptSize:
+def measure_prompt(
+    body: bytes | bytearray, surplus: int = 0, size: int | None = None, provider: str = OPENAI
+) -> PromptSize:
     """Measure the body of a request, of which `surplus` bytes behind `body` were not kept: they count as text.
 
-    `size`: the bytes of the whole body, with encodings that were cut out of it. Its text has no more.
+    `size`: the bytes of the whole body, with encodings that were cut out of it. Its text has no more. `provider`: whose
+    figures count for images in OpenAI's form, which others have too.
     """
     most = len(body) if size is None else size
     lead = bytes(body[:64]).removeprefix(b"\xef\xbb\xbf").lstrip()
     if lead.startswith((b"{", b"[")):
-        measured = None if surplus else _measure_json(body.removeprefix(b"\xef\xbb\xbf"))
+        measured = None if surplus else _measure_json(body.removeprefix(b"\xef\xbb\xbf"), provider)
         if measured is None:
-            measured = _measure_strings(body)
+            measured = _measure_strings(body, provider)
         return PromptSize(min(measured.text_bytes + surplus, most), measured.tokens)
     if lead.startswith(b"--"):
         return _measure_parts(bytes(body), surplus)
@@ -61,18 +72,18 @@ def measure_prompt(body: bytes | bytearray, surplus: int = 0, size: int | None =
     return PromptSize(0 if "\0" in text else most, 0)
 
 
-def _measure_json(body: bytes | bytearray) -> PromptSize | None:
+def _measure_json(body: bytes | bytearray, provider: str) -> PromptSize | None:
     """Return the size of a JSON text; None where it is none."""
     try:
         value: object = msgspec.json.decode(body)
-        reader = _PartReader()
+        reader = _PartReader(provider)
         reader.read_request(value)
     except FAILURES:
         return None
     return PromptSize(reader.text_bytes, reader.tokens)
 
 
-def _measure_strings(body: bytes | bytearray) -> PromptSize:
+def _measure_strings(body: bytes | bytearray, provider: str) -> PromptSize:
     """Return the size of a text that is no JSON, or was cut, by its strings."""
     known = other = 0
     key = ""
@@ -85,7 +96,7 @@ def _measure_strings(body: bytes | bytearray) -> PromptSize:
         elif BLANK.search(text):
             other += _count_bytes(text)
     images = sum(1 for _ in IMAGES.finditer(body))
-    return PromptSize(known or other, images * MEDIA["openai image"].tokens)
+    return PromptSize(known or other, images * MEDIA[f"{provider} image"].tokens)
 
 
 def _measure_parts(body: bytes, surplus: int) -> PromptSize:
@@ -109,9 +120,10 @@ def _measure_parts(body: bytes, surplus: int) -> PromptSize:
 class _PartReader:
     """Reads a request, part by part."""
 
-    __slots__ = ("text_bytes", "tokens")
+    __slots__ = ("_provider", "text_bytes", "tokens")
 
-    def __init__(self) -> None:
+    def __init__(self, provider: str) -> None:
+        self._provider = provider
         self.text_bytes = self.tokens = 0
 
     def read_request(self, request: object) -> None:
@@ -130,7 +142,7 @@ class _PartReader:
         self._add_texts(request)
 
     def _read_member(self, key: str, value: object) -> None:
-        if key in ("image", "images"):
+        if key in IMAGE_MEMBERS:
             self._read_images(value)
         else:
             self._read(value)
@@ -159,8 +171,10 @@ class _PartReader:
                 self._read(value)
             elif key in WHOLE_MEMBERS:
                 self._add_all(value)
-            elif key in ("image", "images"):
+            elif key in IMAGE_MEMBERS:
                 self._read_images(value)
+            elif key == "variables" and isinstance(value, dict):
+                self._read(list(value.values()))  # Of a prompt that is stored.
             elif key == "data" and isinstance(value, dict):
                 self._add_all(value)  # The fields of a document of Cohere's.
 
@@ -176,6 +190,7 @@ class _PartReader:
         kind, source = part.get("type"), part.get("source")
         for name, value in part.items():
             if name in FORMS and FORMS[name](self, part, value):
+                self._read(part.get("text"))
                 return True
         if kind in ("input_image", "image_generation_call"):
             self._add_image(part)
@@ -190,7 +205,7 @@ class _PartReader:
     def _add_image(self, part: dict[str, object]) -> None:
         url = part.get("image_url")
         detail = url.get("detail") if isinstance(url, dict) else part.get("detail")
-        self.tokens += MEDIA["openai image, low" if detail == "low" else "openai image"].tokens
+        self.tokens += MEDIA[f"{self._provider} image{', low' if detail == 'low' else ''}"].tokens
 
     def _add_file(self, part: dict[str, object]) -> None:
         inner = part.get("file")
@@ -219,8 +234,18 @@ class _PartReader:
         self._add_image(part)
         return True
 
+    def add_pages(self, _: dict[str, object], value: object) -> bool:
+        """Add a document that a URL names, or has, in Mistral's form."""
+        if not isinstance(value, str):
+            return False
+        self._add_encoded(OPENAI, value, default="file")
+        return True
+
     def add_audio(self, _: dict[str, object], value: object) -> bool:
-        """Add speech in OpenAI's form."""
+        """Add speech in OpenAI's form, or in Mistral's, a text."""
+        if isinstance(value, str):
+            self._add_encoded(OPENAI, value, default="audio")
+            return True
         if not isinstance(value, dict):
             return False
         data = value.get("data")
@@ -243,23 +268,29 @@ class _PartReader:
             return False
         media_type = str(value.get("mimeType") or value.get("mime_type") or "")
         data = value.get("data")
-        if isinstance(data, str):
-            self._add_payload("gemini", media_type, data, default="document")
-        else:
-            medium = _name_medium("gemini", media_type, default="document") or "gemini document"
-            self.tokens += MEDIA[medium].tokens
+        self._add_payload("gemini", media_type, data if isinstance(data, str) else None, default="document")
         return True
 
     def add_block(self, part: dict[str, object], value: object) -> bool:
-        """Add a medium in Bedrock's form."""
-        if not isinstance(value, dict) or not isinstance(source := value.get("source"), dict):
+        """Add a medium in Bedrock's form, in that of Vertex, or a list of the images of a film."""
+        if isinstance(value, list):
+            self._read_images(value)
+            return True
+        if not isinstance(value, dict):
+            return False
+        name = next(name for name in ("image", "document", "video") if name in part)
+        if isinstance(data := value.get("bytesBase64Encoded"), str) or "gcsUri" in value:
+            media_type = str(value.get("mimeType") or name)
+            self._add_payload("gemini", media_type, data if isinstance(data, str) else None, default=name)
+            return True
+        if not isinstance(source := value.get("source"), dict):
             return False
         if isinstance(text := source.get("text"), str):
             self.text_bytes += _count_bytes(text)
             return True
-        name = next(name for name in ("image", "document", "video") if name in part)
         data = source.get("bytes")
-        self.tokens += MEDIA[f"bedrock {name}"].compute(_count_decoded(data) if isinstance(data, str) else None)
+        medium = f"bedrock {name}{', cited' if name == 'document' and value.get('citations') else ''}"
+        self.tokens += MEDIA[medium].compute(_count_decoded(data) if isinstance(data, str) else None)
         return True
 
     def _add_encoded(self, provider: str, written: str, default: str = "image") -> None:
@@ -272,13 +303,14 @@ class _PartReader:
         else:
             self._add_payload(provider, "", written, default)
 
-    def _add_payload(self, provider: str, media_type: str, data: str, default: str) -> None:
-        size = _count_decoded(data)
+    def _add_payload(self, provider: str, media_type: str, data: str | None, default: str) -> None:
+        """Add a medium of this type; `data`: its bytes in base64, None where the request does not have them."""
+        size = None if data is None else _count_decoded(data)
         medium = _name_medium(provider, media_type, default)
-        if medium is None:
+        if medium is None and size is not None:
             self.text_bytes += size
         else:
-            self.tokens += MEDIA[medium].compute(size)
+            self.tokens += MEDIA[medium or f"{provider} {default}"].compute(size)
 
     def _add_all(self, value: object) -> None:
         """Add every key and every value."""
@@ -305,6 +337,8 @@ class _PartReader:
 
 FORMS: Final = {
     "image_url": _PartReader.add_url,
+    "image_base64": _PartReader.add_url,
+    "document_url": _PartReader.add_pages,
     "input_audio": _PartReader.add_audio,
     "audio_url": _PartReader.add_film,
     "video_url": _PartReader.add_film,

@@ -5,8 +5,8 @@ from typing import Final, NamedTuple
 
 from edgeproxy.config.edge.response_usage import FormatName, OwnFormat
 from edgeproxy.edge.body_usage.json_fields import JsonFields, Path, Value
-from edgeproxy.edge.body_usage.prompt_text import measure_prompt
-from edgeproxy.edge.body_usage.request_table import CHOICES, MAXIMA, MAXIMUM
+from edgeproxy.edge.body_usage.prompt_text import OPENAI, measure_prompt
+from edgeproxy.edge.body_usage.request_table import CHOICES, MAXIMA, MAXIMUM, MEDIA
 
 PROMPT_BYTES_MAX: Final = 64 << 10
 """Bytes of a request's body up to which it is read before the request is admitted: what is read ahead of any client."""
@@ -31,6 +31,8 @@ class PromptReader:
 
     def __init__(self, settings: FormatName | OwnFormat) -> None:
         name = settings if isinstance(settings, str) else settings.like
+        self.provider = name if f"{name} image, low" in MEDIA else OPENAI
+        """Whose figures count for images in OpenAI's form."""
         tables = MAXIMA.values() if name == "any" else [MAXIMA.get(name, {})]
         self._maxima = tuple({path for table in tables for path in table.get(MAXIMUM, ())})
         choices = tuple({path for table in tables for path in table.get(CHOICES, ())})
@@ -40,7 +42,7 @@ class PromptReader:
 
     def read(self, body: bytes) -> Prompt:
         """Return what a body says. Whatever is no JSON, or has no number there, tells its text alone."""
-        return Prompt(measure_prompt(body).estimate(BYTES_PER_TOKEN), self.find_maximum([body]))
+        return Prompt(measure_prompt(body, provider=self.provider).estimate(BYTES_PER_TOKEN), self.find_maximum([body]))
 
     def find_maximum(self, texts: Iterable[bytes | bytearray]) -> int | None:
         """Return the tokens of output that a request allows at most; None where it does not say. `texts`: its body, or

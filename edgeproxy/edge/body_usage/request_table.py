@@ -41,7 +41,7 @@ TEXT_ROOTS: Final = frozenset(
         *("messages", "prompt", "input", "inputs", "suffix", "system", "instructions", "contents"),
         *("systemInstruction", "system_instruction", "message", "chat_history", "preamble", "texts", "documents"),
         *("query", "queries", "inputText", "instances", "requests", "content", "template", "text_1", "text_2"),
-        *("images", "image", "context", "input_prefix", "input_suffix", "input_extra"),
+        *("images", "image", "inputImage", "image_data", "context", "input_prefix", "input_suffix", "input_extra"),
     )
 )
 """Members at the top of a request below which text and media stand."""
@@ -59,12 +59,14 @@ TEXT_MEMBERS: Final = frozenset(
         *("functionCall", "functionResponse", "function_call", "function_response", "function", "tool_calls"),
         *("toolUse", "toolResult", "reasoningContent", "reasoningText", "citations", "cited_text", "results"),
         *("inputs", "prompt", "item", "embedding_inputs", "executableCode", "codeExecutionResult", "code"),
-        *("systemInstruction", "snippet", "requests", "searchResult", "texts"),
+        *("systemInstruction", "snippet", "requests", "searchResult", "texts", "prompt_string"),
     )
 )
 """Members of messages and their parts that have text, or parts with text."""
 WHOLE_MEMBERS: Final = frozenset(("input", "args", "response", "json"))
 """Members of parts whose keys and texts are all read by the model: arguments and results of tools."""
+IMAGE_MEMBERS: Final = frozenset(("image", "images", "inputImage", "image_data", "multimodal_data"))
+"""Members that are an image or several: parts, URLs, or bytes in base64."""
 
 
 class Medium(NamedTuple):
@@ -91,15 +93,19 @@ class Medium(NamedTuple):
 
 
 FOUND: Final = "found"
-NOT_FOUND: Final = "not found: the figure is an assumption"
 OPENAI_IMAGES: Final = "https://platform.openai.com/docs/guides/images-vision#calculating-costs"
 OPENAI_AUDIO: Final = "https://developers.openai.com/api/docs/guides/realtime-costs"
 OPENAI_FILES: Final = "https://platform.openai.com/docs/guides/pdf-files"
 ANTHROPIC_IMAGES: Final = "https://docs.anthropic.com/en/docs/build-with-claude/vision#calculate-image-costs"
 ANTHROPIC_FILES: Final = "https://docs.anthropic.com/en/docs/build-with-claude/pdf-support#estimate-your-costs"
+GOOGLE_FILES: Final = "https://ai.google.dev/gemini-api/docs/document-processing#technical-details"
+COHERE_IMAGES: Final = "https://docs.cohere.com/docs/image-inputs#image-detail"
+AMAZON_VIDEO: Final = "https://docs.aws.amazon.com/nova/latest/userguide/modalities-video.html#modalities-video-tokens"
 GOOGLE_MEDIA: Final = "https://ai.google.dev/gemini-api/docs/tokens"
 PAGE_BYTES: Final = 64 << 10
-"""Bytes of a PDF that are taken for a page: no request tells how many pages there are."""
+"""Bytes of a PDF that are taken for a page: no request tells how many pages there are. An assumption."""
+PDF_PAGE, PDF_TEXT_PAGE = 2333, 333
+"""Tokens of a page of a PDF that Claude reads as text and image, and as text: 7,000 and 1,000 of three pages."""
 
 
 def _describe_pages(tokens: int) -> str:
@@ -144,9 +150,9 @@ MEDIA: Final = {
         1500,
         PAGE_BYTES // 1500,
         150_000,
-        f"{_describe_pages(1500)} with its image",
+        f"{_describe_pages(1500)}: 765 of its image and 735 of its text",
         OPENAI_FILES,
-        NOT_FOUND,
+        "found that a page is its text and its image; the tokens of the text are an assumption",
     ),
     "anthropic image": Medium(
         "Anthropic",
@@ -161,12 +167,12 @@ MEDIA: Final = {
     "anthropic document": Medium(
         "Anthropic",
         "document",
-        1500,
-        PAGE_BYTES // 1500,
-        150_000,
-        _describe_pages(1500),
+        PDF_PAGE,
+        PAGE_BYTES // PDF_PAGE,
+        100 * PDF_PAGE,
+        f"{_describe_pages(PDF_PAGE)}; at most 100 pages",
         ANTHROPIC_FILES,
-        "found that a page is text and an image; no figure",
+        "found: 7,000 tokens for three pages with their images; the size of a page is an assumption",
     ),
     "gemini image": Medium(
         "Gemini",
@@ -204,9 +210,9 @@ MEDIA: Final = {
         258,
         PAGE_BYTES // 258,
         258_000,
-        _describe_pages(258),
-        GOOGLE_MEDIA,
-        "found that a page has a fixed number; which one is an assumption",
+        f"{_describe_pages(258)}; at most 1,000 pages",
+        GOOGLE_FILES,
+        "found, of Gemini 2; Gemini 3 counts 560; the size of a page is an assumption",
     ),
     "bedrock image": Medium(
         "Bedrock",
@@ -215,39 +221,50 @@ MEDIA: Final = {
         0,
         1568,
         "as Claude's, at most 1,568 tokens",
-        "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ImageBlock.html",
-        NOT_FOUND,
+        ANTHROPIC_IMAGES,
+        "found, of Claude; Nova 2 bills 230 for each",
     ),
     "bedrock video": Medium(
         "Bedrock",
         "video",
-        15_780,
-        475,
-        1_000_000,
-        "as Gemini's, 263 tokens a second, of 1 Mbit/s",
-        "https://docs.aws.amazon.com/nova/latest/userguide/modalities-video.html",
-        NOT_FOUND,
+        17_280,
+        434,
+        276_480,
+        "288 tokens a second, of 1 Mbit/s; at most 960 seconds",
+        AMAZON_VIDEO,
+        "found, of Nova; the bit rate is an assumption",
     ),
     "bedrock document": Medium(
         "Bedrock",
         "document",
-        1500,
-        PAGE_BYTES // 1500,
-        150_000,
-        _describe_pages(1500),
-        "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_DocumentBlock.html",
-        NOT_FOUND,
+        PDF_TEXT_PAGE,
+        PAGE_BYTES // PDF_TEXT_PAGE,
+        100 * PDF_TEXT_PAGE,
+        f"{_describe_pages(PDF_TEXT_PAGE)}; at most 100 pages",
+        ANTHROPIC_FILES,
+        "found, of Claude: 1,000 tokens for the text of three pages; the size of a page is an assumption",
+    ),
+    "bedrock document, cited": Medium(
+        "Bedrock",
+        "document with `citations`",
+        PDF_PAGE,
+        PAGE_BYTES // PDF_PAGE,
+        100 * PDF_PAGE,
+        f"{_describe_pages(PDF_PAGE)}; at most 100 pages",
+        ANTHROPIC_FILES,
+        "found, of Claude: with `citations` pages are read as images too; the size of a page is an assumption",
     ),
     "cohere image": Medium(
         "Cohere",
         "image",
-        1024,
+        1280,
         0,
-        1024,
-        "256 tokens for each of four tiles",
-        "https://docs.cohere.com/docs/image-inputs",
-        NOT_FOUND,
+        1280,
+        "256 tokens for each tile and a preview, of 1024 × 1024 pixels",
+        COHERE_IMAGES,
+        FOUND,
     ),
+    "cohere image, low": Medium("Cohere", "image, `detail: low`", 256, 0, 256, "256 tokens", COHERE_IMAGES, FOUND),
     "ollama image": Medium(
         "Ollama, llama.cpp",
         "image",

@@ -55,7 +55,7 @@ def read_request(request: EstimatedRequest, reader: "PromptReader") -> RequestSi
             return RequestSize(PromptSize(request.bytes_in, 0), None)  # It was dropped to save memory.
         collected = CollectedRequest(request.keep)
         collected.feed(body)
-    return RequestSize(collected.measure(), reader.find_maximum(collected.list_texts()))
+    return RequestSize(collected.measure(reader.provider), reader.find_maximum(collected.list_texts()))
 
 
 def measure_answer(body: bytes) -> AnswerSize:

@@ -151,6 +151,10 @@ REQUESTS: dict[str, tuple[object, PromptSize]] = {
         chat({"document": {"format": "pdf", "name": "a", "source": {"bytes": FILE}}}),
         PromptSize(0, count("bedrock document", FILE_BYTES)),
     ),
+    "Bedrock, document with citations": (
+        chat({"document": {"source": {"bytes": FILE}, "citations": {"enabled": True}}}),
+        PromptSize(0, count("bedrock document, cited", FILE_BYTES)),
+    ),
     "Bedrock, video": (
         chat({"video": {"format": "mp4", "source": {"s3Location": {"uri": "s3://a/b"}}}}),
         PromptSize(0, count("bedrock video")),
@@ -166,7 +170,10 @@ REQUESTS: dict[str, tuple[object, PromptSize]] = {
         PromptSize(SIZE + len("snippet"), 0),
     ),
     "Cohere, images": ({"images": [PNG], "input_type": "image"}, PromptSize(0, count("cohere image"))),
-    "Jina, images": ({"input": [{"image": FILE}, {"text": TEXT}, PNG]}, PromptSize(SIZE, 576 + 1024)),
+    "Jina, images": (
+        {"input": [{"image": FILE}, {"text": TEXT}, PNG]},
+        PromptSize(SIZE, count("ollama image") + count("cohere image")),
+    ),
     "Ollama, image": (
         {"messages": [{"role": "user", "content": TEXT, "images": [FILE]}]},
         PromptSize(SIZE, count("ollama image")),
@@ -208,6 +215,49 @@ REQUESTS: dict[str, tuple[object, PromptSize]] = {
         chat({"type": "audio_url", "audio_url": {"url": "https://a.example/x.wav"}}),
         PromptSize(0, count("gemini video")),
     ),
+    "llama.cpp, images": (
+        {"prompt": {"prompt_string": TEXT, "multimodal_data": [FILE]}},
+        PromptSize(SIZE, count("ollama image")),
+    ),
+    "SGLang, images": ({"text": TEXT, "input": TEXT, "image_data": [FILE]}, PromptSize(SIZE, count("ollama image"))),
+    "Mistral, document": (
+        chat({"type": "document_url", "document_url": PDF}),
+        PromptSize(0, count("openai file", FILE_BYTES)),
+    ),
+    "Mistral, document by URL": (
+        chat({"type": "document_url", "document_url": "https://a.example/b"}),
+        PromptSize(0, count("openai file")),
+    ),
+    "Mistral, no document": (chat({"type": "document_url", "document_url": None, "text": TEXT}), PromptSize(SIZE, 0)),
+    "Mistral, audio": (
+        chat({"type": "input_audio", "input_audio": FILE}),
+        PromptSize(0, count("openai audio", FILE_BYTES)),
+    ),
+    "Voyage, image": (
+        {"inputs": [{"content": [{"type": "text", "text": TEXT}, {"type": "image_base64", "image_base64": PNG}]}]},
+        PromptSize(SIZE, count("openai image")),
+    ),
+    "Titan, image": ({"inputText": TEXT, "inputImage": FILE}, PromptSize(SIZE, count("ollama image"))),
+    "Vertex, image": (
+        {"instances": [{"text": TEXT, "image": {"bytesBase64Encoded": FILE}}]},
+        PromptSize(SIZE, count("gemini image")),
+    ),
+    "Vertex, film": (
+        {"instances": [{"video": {"gcsUri": "gs://a/b.mp4", "mimeType": "video/mp4"}}, {"image": {"mimeType": "a/b"}}]},
+        PromptSize(0, count("gemini video")),
+    ),
+    "Vertex, text by URI": (
+        {"contents": [{"parts": [{"fileData": {"mimeType": "text/plain", "fileUri": "gs://a/b.txt"}}]}]},
+        PromptSize(0, count("gemini document")),
+    ),
+    "Qwen, images of a film": (
+        chat({"type": "video", "video": ["https://a.example/1.png", "https://a.example/2.png"]}),
+        PromptSize(0, 2 * count("ollama image")),
+    ),
+    "OpenAI, stored prompt": (
+        {"prompt": {"id": "p" * 90, "variables": {"city": TEXT, "map": {"type": "input_image", "image_url": PNG}}}},
+        PromptSize(SIZE, count("openai image")),
+    ),
     "a list": ([{"question": TEXT}, "k" * 900], PromptSize(SIZE, 0)),
     "of no row": ({"question": TEXT, "key": "k" * 900, "n": 5, "list": [TEXT, True, None]}, PromptSize(2 * SIZE, 0)),
     "text as its escapes": ({"prompt": "äöü漢"}, PromptSize(9, 0)),
@@ -230,7 +280,7 @@ def test_input_is_the_same_where_the_body_comes_in_pieces(name: str, step: int) 
     for at in range(0, len(body), step):
         collected.feed(body[at : at + step])
     assert (collected.size, len(collected) <= KEPT_BYTES_MAX) == (len(body), True)
-    assert collected.measure() == size
+    assert collected.measure("openai") == size
 
 
 def test_body_of_no_json_is_text_if_it_is_utf8() -> None:
@@ -273,7 +323,7 @@ def test_long_text_counts_behind_what_is_kept_and_its_maximum_is_read_at_its_end
     collected = CollectedRequest(b"")
     for at in range(0, len(body), 9000):
         collected.feed(body[at : at + 9000])
-    assert abs(collected.measure().text_bytes - len(words)) < 200
+    assert abs(collected.measure("openai").text_bytes - len(words)) < 200
     assert PromptReader("openai").find_maximum(collected.list_texts()) == 40
 
 
@@ -287,7 +337,7 @@ def test_text_that_is_just_kept_counts_whole(size: int) -> None:
     words = "some words " * (size // 11)
     collected = CollectedRequest(b"")
     collected.feed(json.dumps({"prompt": words}).encode())
-    assert collected.measure() == PromptSize(len(words), 0)
+    assert collected.measure("openai") == PromptSize(len(words), 0)
 
 
 @pytest.mark.parametrize(("coding", "size"), [("gzip", SIZE), ("identity", 0), ("br", 44)])
@@ -297,4 +347,4 @@ def test_compressed_body_is_decoded(coding: str, size: int) -> None:
     packed = gzip.compress(json.dumps({"prompt": TEXT}).encode(), mtime=0)
     collected = CollectedRequest(b"Host: a\r\nContent-Encoding: %b\r\n" % coding.encode())
     collected.feed(packed)
-    assert collected.measure().text_bytes == (len(packed) if coding == "br" else size)
+    assert collected.measure("openai").text_bytes == (len(packed) if coding == "br" else size)

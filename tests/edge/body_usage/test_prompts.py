@@ -1,7 +1,10 @@
 """Requests tell the tokens that they will take: those of their text, and the most of an answer."""
 
+import json
+
 import pytest
 
+from edgeproxy.config.edge.response_usage import FormatName
 from edgeproxy.edge.body_usage.prompts import Prompt, PromptReader
 
 
@@ -44,3 +47,15 @@ def test_the_length_of_the_answer_is_read_where_the_format_has_it(name, body, ou
 def test_input_is_that_of_the_text_and_of_the_media():
     body = b'{"model": "' + b"m" * 400 + b'", "messages": [{"role": "user", "content": "12345678"}]}'
     assert PromptReader("openai").read(body) == Prompt(2, None)
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("cohere", (1280, 256)), ("openai", (765, 85)), ("anthropic", (765, 85))])
+def test_images_in_the_form_of_openai_count_the_figures_of_their_provider(
+    name: FormatName, sizes: tuple[int, int]
+) -> None:
+    urls: list[dict[str, str]] = [{"url": "https://a.example/b"}, {"url": "https://a.example/b", "detail": "low"}]
+    for url, size in zip(urls, sizes, strict=True):
+        part = {"type": "image_url", "image_url": url}
+        body = json.dumps({"messages": [{"role": "user", "content": [part]}]}).encode()
+        assert PromptReader(name).read(body).input == size
+        assert PromptReader(name).read(body[:-1]).input == sizes[0], "of broken JSON the images are counted alone"

@@ -28,6 +28,7 @@ BLANK_LINES: Final = (b"\r\n\r\n", b"\n\n")
 WORKS: Final = {
     Work.GENERATES: "a model works for it: a missing number is estimated",
     Work.STORED: "it returns a stored answer: its usage counts once, by its id",
+    Work.DEFERRED: "it returns what its own request did not wait for: its usage counts once, by its id",
     Work.NONE: "no model works for it: nothing is estimated",
 }
 

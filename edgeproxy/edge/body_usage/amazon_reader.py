@@ -6,7 +6,7 @@ from typing import Final
 
 from edgeproxy.edge.body_usage.answer_text import AnswerText
 from edgeproxy.edge.body_usage.json_fields import JsonFields, Value
-from edgeproxy.edge.body_usage.json_text import JsonText
+from edgeproxy.edge.body_usage.json_text import ODD_USAGE, JsonText
 
 AMAZON_PRELUDE_BYTES: Final = 12
 """Bytes before the headers of a message: its length, that of its headers, and a checksum."""
@@ -26,20 +26,21 @@ class AmazonReader:
     __slots__ = (
         "_answer_text",
         "_fields",
+        "_last",
         "_left",
-        "_marker",
         "_messages",
         "_payload",
         "_prelude",
         "_skip",
-        "is_marked",
         "is_readable",
         "values",
     )
 
-    def __init__(self, fields: JsonFields, markers: tuple[bytes, ...], answer_text: AnswerText | None = None) -> None:
+    def __init__(self, fields: JsonFields, answer_text: AnswerText | None = None) -> None:
         """`answer_text`: as of JsonReader."""
-        self._fields, self._marker, self.is_marked, self._answer_text = fields, markers[0], False, answer_text
+        self._fields, self._answer_text = fields, answer_text
+        self._last: bytes | bytearray = b""
+        """The payload of the last message."""
         self.values: dict[str, Value] = {}
         self.is_readable = True
         self._prelude = b""
@@ -87,19 +88,24 @@ class AmazonReader:
         self._messages += 1
         for text in payload.list_texts():
             packed = PAYLOAD.match(text)
-            self.is_marked = self.is_marked or self._marker in text
             payload_text: bytes | bytearray = text
             if packed is not None:
                 try:
                     payload_text = b64decode(packed[1])
                 except ValueError:
                     continue
+            self._last = payload_text
             self._fields.read(payload_text, self.values)
             if self._answer_text is not None:
                 self._answer_text.add(payload_text)
 
     def finish(self) -> None:
         """End the body: a message that is cut off states nothing."""
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether the last message has something like usage."""
+        return ODD_USAGE.search(self._last) is not None
 
     @property
     def has_content(self) -> bool:

@@ -20,6 +20,7 @@ from edgeproxy.edge.body_usage.dialects import (
     MISTRAL,
     MOONSHOT,
     OLLAMA,
+    PERPLEXITY,
     REALTIME,
     RESPONSES,
     SGLANG,
@@ -143,6 +144,25 @@ ROWS: Final[tuple[Row, ...]] = (
         events=("usage", "x_groq.usage"),
     ),
     Row("OpenRouter", "chat completions", "openai", CHAT, "https://openrouter.ai/docs/use-cases/usage-accounting"),
+    Row(
+        "Perplexity",
+        "chat completions",
+        "openai",
+        PERPLEXITY,
+        "https://docs.perplexity.ai/api-reference/chat-completions-post",
+        billed="input and output; reasoning of deep research beside them. "
+        "`response_json` counts `citation_tokens` and `num_search_queries`",
+    ),
+    Row(
+        "Perplexity",
+        "asynchronous chat completions",
+        "openai",
+        PERPLEXITY,
+        "https://docs.perplexity.ai/api-reference/async-chat-completions-api-request-get",
+        json=("response.usage",),
+        events=(),
+        billed="once, when finished",
+    ),
     Row("LiteLLM", "chat completions", "openai", CHAT, "https://docs.litellm.ai/docs/completion/prompt_caching"),
     Row(
         "vLLM",

@@ -28,11 +28,13 @@ STEPS_WITHIN: Final = frozenset(("message", "fallback_message"))
 """Types of steps whose numbers are within those of the answer. Others, such as compaction, stand beside them."""
 UNITS: Final = "other units"
 """An amount that is no number of tokens, such as seconds of audio or searches: such an answer counts no tokens."""
-MODEL, TIER, ID, KIND, STATUS, ERROR, BACKGROUND, FILE = (
-    *("model", "tier", "id", "kind", "status", "error", "background", "file"),
+MODEL, TIER, ID, KIND, STATUS, ERROR, BACKGROUND, FILE, TICKET = (
+    *("model", "tier", "id", "kind", "status", "error", "background", "file", "ticket"),
 )
-"""Facts that are no numbers."""
-TEXTS: Final = (MODEL, TIER, ID, KIND, STATUS, FILE)
+"""Facts that are no numbers. A ticket is the id by which a later request gets the answer."""
+RESULTS: Final = "results"
+"""The answers of a batch within one body, a list of objects, each with its `response`."""
+TEXTS: Final = (MODEL, TIER, ID, KIND, STATUS, FILE, TICKET)
 """Those among them that are texts; an error may be anything."""
 
 NUMBERS: Final = (
@@ -113,6 +115,7 @@ MISTRAL: Final[Members] = {
     CACHED: ("prompt_tokens_details.cached_tokens", "prompt_token_details.cached_tokens", "num_cached_tokens"),
 }
 SGLANG: Final[Members] = {**CHAT, THOUGHTS: ("completion_tokens_details.reasoning_tokens", "reasoning_tokens")}
+PERPLEXITY: Final[Members] = SGLANG
 TOTAL_ALONE: Final[Members] = {PROMPT: ("prompt_tokens",), TOTAL: ("total_tokens",), UNITS: ("search_units",)}
 ANTHROPIC: Final[Members] = {
     PROMPT: ("input_tokens",),

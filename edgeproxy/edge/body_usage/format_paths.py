@@ -12,7 +12,9 @@ from edgeproxy.edge.body_usage.dialects import (
     ID,
     KIND,
     MODEL,
+    RESULTS,
     STATUS,
+    TICKET,
     TIER,
     Members,
 )
@@ -26,6 +28,7 @@ TEXTS: Final[Mapping[FormatName, Members]] = {
         STATUS: ("status", "response.status"),
         BACKGROUND: ("background", "response.background"),
         FILE: ("output_file_id",),
+        TICKET: ("request_id",),
         ERROR: ("error", "response.error"),
     },
     "anthropic": {
@@ -39,15 +42,20 @@ TEXTS: Final[Mapping[FormatName, Members]] = {
     "gemini": {
         MODEL: ("modelVersion", "model", "interaction.model", "agent", "interaction.agent", "response.modelVersion"),
         TIER: ("serviceTier", "service_tier", "interaction.service_tier"),
-        ID: ("responseId", "id", "interaction.id", "response.responseId"),
+        ID: ("responseId", "id", "interaction.id", "response.responseId", "name"),
         KIND: ("object", "interaction.object"),
         STATUS: ("status", "interaction.status"),
+        RESULTS: (
+            "response.inlinedResponses.inlinedResponses",
+            "metadata.output.inlinedResponses.inlinedResponses",
+        ),
         ERROR: ("error",),
     },
     "bedrock": {
         MODEL: ("model", "message.model"),
         TIER: ("serviceTier.type",),
         ID: ("id", "message.id"),
+        STATUS: ("stopReason", "amazon-bedrock-guardrailAction"),
         ERROR: ("error",),
     },
     "cohere": {MODEL: ("model",), ID: ("id",), ERROR: ("error",)},

@@ -32,6 +32,7 @@ TYPES: Final[Mapping[str, object]] = {
     **dict.fromkeys(dialects.NUMBERS, NUMBER),
     **dict.fromkeys(dialects.TEXTS, TEXT),
     dialects.STEPS: LIST,
+    dialects.RESULTS: LIST,
 }
 """The types of facts; any other is what is written there."""
 MEDIA: Final = (dialects.AUDIO_IN, dialects.AUDIO_OUT, dialects.IMAGE_IN, dialects.IMAGE_OUT, dialects.TIER)
@@ -97,7 +98,7 @@ class UsageFormat:
         if kind is BodyKind.LINES:
             return BodyReader(lambda first, is_all: self._create_lines_reader(on_line, text))
         if kind is BodyKind.AMAZON:
-            return BodyReader(lambda first, is_all: AmazonReader(self._fields, self._markers, text))
+            return BodyReader(lambda first, is_all: AmazonReader(self._fields, text))
         return BodyReader(partial(self._create_by_beginning, kind, on_line, text))
 
     def _create_lines_reader(self, on_line: OnLine | None, text: AnswerText | None) -> LinesReader:
@@ -110,12 +111,12 @@ class UsageFormat:
         if first.startswith((b"{", b"[")):
             if on_line is not None:
                 return self._create_lines_reader(on_line, text)
-            return JsonReader(self._fields, self._markers, text)
+            return JsonReader(self._fields, text)
         if kind is BodyKind.STREAM or first.startswith(EVENT_BEGINS):
             return EventStreamReader(self._fields, self._markers, dialects.MODEL, text)
         if not is_all and any(begin.startswith(first) for begin in EVENT_BEGINS):
             return None
-        return JsonReader(self._fields, self._markers, text) if kind is BodyKind.JSON else IgnoringReader()
+        return JsonReader(self._fields, text) if kind is BodyKind.JSON else IgnoringReader()
 
     def read_json(self, body: bytes, *, has_output: bool = True) -> tuple[StatedCounts, bool]:
         """Return what a JSON body states that is all there, and whether it can be read."""
@@ -138,10 +139,6 @@ class UsageFormat:
         values: dict[str, Value] = {}
         self._fields.read(text, values)
         return self.compute_counts(values)
-
-    def has_marker(self, body: bytes) -> bool:
-        """Return whether a body has what numbers of this format stand beside."""
-        return self._markers[0] in body
 
     def take(self, stated_values: dict[str, Value], values: dict[str, Value]) -> None:
         """Put what stands at the paths of one text into `values`, by fact.

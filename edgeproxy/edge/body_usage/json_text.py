@@ -32,6 +32,11 @@ TOKENS: Final = (re.compile(STRING + rb"|[][{},:]", re.DOTALL), re.compile(STRIN
 REVERSED_TOKENS: Final = (re.compile(REVERSED_STRING + rb"|[][{},]"), re.compile(REVERSED_STRING + rb"|[][{}]"))
 """Strings and characters of structure; and those that matter below LEVELS, where numbers stand by the thousand."""
 
+ODD_USAGE: Final = re.compile(
+    rb'"(?:\w*[uU]sage\w*"\s*:\s*[\[{]\s*["{]|(?!max)\w*[tT]oken(?:s|_?[cC]ounts?)"\s*:\s*"?[1-9])'
+)
+"""An object of usage that has something, or a number of tokens, at whatever place."""
+
 CLOSING: Final = {b"{": b"}", b"[": b"]"}
 OPENING: Final = {b"}": b"{", b"]": b"["}
 
@@ -81,6 +86,10 @@ class JsonText:
     def beginning(self) -> bytearray:
         """All of the text, or of a long one its beginning."""
         return self._begin if self._has_gap or not self._end else self._begin + self._end
+
+    def has(self, pattern: re.Pattern[bytes]) -> bool:
+        """Return whether a pattern is found in what is kept."""
+        return pattern.search(self._begin) is not None or pattern.search(self._end) is not None
 
     def list_texts(self) -> Iterator[bytes | bytearray]:
         """Yield the text, or the two that are left of a long one: the beginning, and the end if it can be read."""

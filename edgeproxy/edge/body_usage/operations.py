@@ -19,6 +19,8 @@ class Work(Enum):
     """A model works for each request."""
     STORED = auto()
     """The answer returns what a model has made for another request."""
+    DEFERRED = auto()
+    """The answer returns what a model has made for a request that did not wait for it."""
     NONE = auto()
     """No model works: nothing is estimated. Usage that is stated all the same counts."""
 
@@ -119,9 +121,16 @@ WITHOUT_OUTPUT: Final = compile_path(
 RESULTS: Final = re.compile(rb"/(?:files/([^/]+)/content|batches/([^/]+)/results|files/([^/:]+):download)/?\Z")
 """Paths of the results of a batch, one answer a line."""
 
+DEFERRED: Final = compile_path(
+    rb"/chat/deferred-completion/[^/]+", rb"/async/chat/completions/[^/]+", rb"/async-result/[^/]+"
+)
+"""Paths of answers that the request which caused them did not wait for (xAI, Perplexity, Zhipu)."""
+TICKET_BYTES_MAX: Final = 1024
+"""Bytes of an answer that has nothing but the id by which a later request gets the answer."""
+
 PENDING: Final = frozenset(
     (
-        *("queued", "in_progress", "cancelling", "validating", "finalizing", "pending"),
+        *("created", "queued", "in_progress", "cancelling", "validating", "finalizing", "pending"),
         *("running", "canceling", "in_queue", "submitted", "processing"),
     )
 )
@@ -132,6 +141,8 @@ ASYNCHRONOUS: Final = frozenset(("response", "thread.run", "batch", "interaction
 """Objects that may be finished after the request that has caused them."""
 NEVER_ASYNCHRONOUS: Final = frozenset(("chat.completion", "list"))
 """Objects that are only returned once they are whole: their usage counts with the request that has caused them."""
+BLOCKED: Final = frozenset(("guardrail_intervened", "INTERVENED", "GUARDRAIL_INTERVENED"))
+"""Statuses of an answer whose text was written by a guard of the service: a model may have used nothing."""
 
 
 USUAL_WORK: Final = (Work.GENERATES, True)
@@ -151,7 +162,7 @@ def find_work(method: bytes, path: bytes) -> tuple[Work, bool]:
 
 def _find_unusual_work(method: bytes, path: bytes) -> Work:
     if method != b"POST":
-        return Work.STORED
+        return Work.DEFERRED if DEFERRED.search(path) else Work.STORED
     for operation in OPERATIONS:
         if method in operation.methods and operation.path.search(path):
             return operation.work
@@ -182,5 +193,10 @@ def counts_nothing(counts: StatedCounts, *, has_content: bool) -> bool:
 
 def is_pending(counts: StatedCounts) -> bool:
     """Return whether an answer is not finished."""
-    status = counts.values.get(facts.STATUS)
+    status = (counts.find_text(facts.STATUS) or "").lower()
     return status in PENDING or (status in WAITING and not counts.has_numbers)
+
+
+def is_blocked(counts: StatedCounts) -> bool:
+    """Return whether a guard of the service has written the answer."""
+    return counts.values.get(facts.STATUS) in BLOCKED

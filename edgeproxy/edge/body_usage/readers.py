@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from edgeproxy.edge.body_usage.answer_text import AnswerText
+from edgeproxy.edge.body_usage.dialects import OUTPUT
 from edgeproxy.edge.body_usage.json_fields import JsonFields, Value
-from edgeproxy.edge.body_usage.json_text import JsonText
+from edgeproxy.edge.body_usage.json_text import ODD_USAGE, JsonText
 
 BOM: Final = b"\xef\xbb\xbf"
 EVENT_ENDS: Final = (b"\n\n", b"\n\r\n")
@@ -26,6 +27,8 @@ NEUTRAL: Final = re.compile(
 NEUTRAL_BYTES_MAX: Final = 200
 """Bytes of an event by which its type is told."""
 DONE: Final = b"[DONE]"
+END_BYTES: Final = len(b"data: [DONE]\r\n\r\n")
+"""Bytes of the end of a stream at most, which has nothing else."""
 EVENT_BEGINS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 BLANKS: Final = b" \t\r\n"
 LEAD_BYTES: Final = max(map(len, EVENT_BEGINS))
@@ -58,7 +61,7 @@ class StatementReader(Protocol):
 
     @property
     def is_marked(self) -> bool:
-        """Whether anything has come that numbers stand beside, be they found or not."""
+        """Whether something like usage has come, in whatever shape: in a body, or in its last event or line."""
 
 
 class JsonReader:
@@ -66,12 +69,11 @@ class JsonReader:
 
     has_content = False
 
-    __slots__ = ("_answer_text", "_fields", "_marker", "_text", "is_marked", "is_readable", "values")
+    __slots__ = ("_answer_text", "_fields", "_text", "is_readable", "values")
 
-    def __init__(self, fields: JsonFields, markers: tuple[bytes, ...], answer_text: AnswerText | None = None) -> None:
+    def __init__(self, fields: JsonFields, answer_text: AnswerText | None = None) -> None:
         """`answer_text` measures the text of what is read, for an estimate."""
-        self._fields, self._marker, self._text, self._answer_text = fields, markers[0], JsonText(), answer_text
-        self.is_marked = False
+        self._fields, self._text, self._answer_text = fields, JsonText(), answer_text
         self.values: dict[str, Value] = {}
         """What was found, by name; there once the body has ended."""
         self.is_readable = True
@@ -85,9 +87,14 @@ class JsonReader:
         """Read what was kept: the body has ended."""
         for text in self._text.list_texts():
             self.is_readable = read_json(self._fields, text.removeprefix(BOM), self.values)
-            self.is_marked = self.is_marked or self._marker in text
-            if self._answer_text is not None and not any(map(is_positive, self.values.values())):
+            is_stated = any(map(is_positive, self.values.values())) and self.values.get(OUTPUT) != 0
+            if self._answer_text is not None and not is_stated:
                 self._answer_text.add(text)
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether something like usage has come."""
+        return self._text.has(ODD_USAGE)
 
 
 def is_positive(value: Value) -> bool:
@@ -119,13 +126,13 @@ class EventStreamReader:
         "_fields",
         "_is_between",
         "_is_first_line",
+        "_last",
         "_line",
         "_marker",
         "_model",
         "_other_markers",
         "_unnamed",
         "_value",
-        "is_marked",
         "values",
     )
 
@@ -149,7 +156,8 @@ class EventStreamReader:
         """The data of the event under way, if it has any."""
         self._unnamed = EVENTS_WITHOUT_MODEL_MAX
         """Events that are still to be read for the model."""
-        self.is_marked = False
+        self._last: bytes | bytearray = b""
+        """The last event, or piece of whole events, that is no mere end of the stream."""
         self._content_events = 0
         """Events with which something may have been generated; those that are passed over count once a piece."""
 
@@ -161,6 +169,8 @@ class EventStreamReader:
                     break
             else:
                 self._content_events += 1
+                if len(data) > END_BYTES:
+                    self._last = data
                 if self._answer_text is not None:
                     self._answer_text.add(data)
                 return
@@ -187,6 +197,11 @@ class EventStreamReader:
     def finish(self) -> None:
         """Read the last event, which may lack its empty line. One that is cut off is no JSON, and states nothing."""
         self._end_event()
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether the last event has something like usage."""
+        return ODD_USAGE.search(self._last) is not None
 
     @property
     def has_content(self) -> bool:
@@ -246,11 +261,11 @@ class EventStreamReader:
         for text in event.list_texts():
             if text == DONE or NEUTRAL.search(text, 0, NEUTRAL_BYTES_MAX):
                 self._content_events -= 1
-            is_marked = self._marker in text
-            self.is_marked = self.is_marked or is_marked
+            if len(text) > END_BYTES:
+                self._last = text
             if self._answer_text is not None:
                 self._answer_text.add(text)
-            if self._unnamed or is_marked or any(marker in text for marker in self._other_markers):
+            if self._unnamed or self._marker in text or any(marker in text for marker in self._other_markers):
                 self._fields.read(text, self.values)
         if self._unnamed:
             self._unnamed = 0 if self._model in self.values else self._unnamed - 1
@@ -266,12 +281,12 @@ class LinesReader:
         "_answer_text",
         "_content_lines",
         "_fields",
+        "_last",
         "_line",
         "_markers",
         "_model",
         "_on_line",
         "_unnamed",
-        "is_marked",
         "values",
     )
 
@@ -292,7 +307,8 @@ class LinesReader:
         """The line under way."""
         self._unnamed = EVENTS_WITHOUT_MODEL_MAX
         self._content_lines = 0
-        self.is_marked = False
+        self._last: bytes | bytearray = b""
+        """The last line, or piece of whole lines."""
 
     def feed(self, data: bytes) -> None:
         """Read the next piece of the body."""
@@ -302,6 +318,7 @@ class LinesReader:
                     break
             else:
                 self._content_lines += 1
+                self._last = data
                 if self._answer_text is not None:
                     self._answer_text.add(data)
                 return
@@ -321,6 +338,11 @@ class LinesReader:
         """Whether a model may have generated anything."""
         return self._content_lines > 1
 
+    @property
+    def is_marked(self) -> bool:
+        """Whether the last line has something like usage."""
+        return ODD_USAGE.search(self._last) is not None
+
     def _add(self, part: bytes) -> None:
         if self._line is None:
             self._line = JsonText()
@@ -335,7 +357,7 @@ class LinesReader:
                 self._content_lines += 1
             if self._answer_text is not None:
                 self._answer_text.add(text)
-            self.is_marked = self.is_marked or self._markers[0] in text
+            self._last = text
             if self._unnamed or any(marker in text for marker in self._markers):
                 values = self.values if self._on_line is None else {}
                 self._fields.read(text.strip(RECORD_SEPARATOR + BLANKS).removeprefix(BOM), values)
@@ -421,5 +443,5 @@ class BodyReader:
 
     @property
     def is_marked(self) -> bool:
-        """Whether anything has come that numbers stand beside."""
+        """Whether something like usage has come."""
         return self.inner is not None and self.inner.is_marked

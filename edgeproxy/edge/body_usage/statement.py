@@ -45,7 +45,7 @@ COUNTS: Final[Mapping[str, tuple[str, ...]]] = {
 """The counts, and the facts of each: a count is not stated where one of them is no number."""
 
 REASONING_BESIDE: Final = "reasoning beside"
-"""The total is more than the parts by the reasoning, which is therefore no part of the output."""
+"""The total is more than the parts by the reasoning, or the output is less than it: it is no part of the output."""
 INPUT_BESIDE: Final = "input beside"
 """The total is more than the parts by tokens of a cache, which are therefore no part of the prompt."""
 SURPLUS: Final = "surplus"
@@ -190,6 +190,10 @@ class StatedCounts:
             parts = prompt, input_, output
             input_, output, self.rule = _reconcile(stated, parts, total, has_output=self._has_output)
             total = max(total, (input_ or 0) + (output or 0))
+        thoughts = get(facts.THOUGHTS, 0)
+        if output is not None and thoughts > output:
+            output, self.rule = output + thoughts, REASONING_BESIDE
+            total = None if total is None else total + thoughts
         self.input, self.output, self.total = input_, output, total
         return self
 
@@ -245,9 +249,19 @@ class StatedCounts:
         return StatedCounts(texts, self._may_lack_output, self._has_output)
 
     @property
-    def is_all_zero(self) -> bool:
-        """Whether numbers of tokens are stated, and each is zero."""
-        return self.has_numbers and not self.resolve().total and not any(map(self.values.get, NUMBERS))
+    def has_zero_output(self) -> bool:
+        """Whether an output of zero is stated, by its own number or by that of the whole."""
+        values = self.values
+        if facts.UNITS in values:
+            return False  # It is charged by something else.
+        return not self.resolve().output and (values.get(OUTPUT) == 0 or (self.has_numbers and not self.total))
+
+    def drop_zero_output(self) -> "StatedCounts":
+        """Return what is stated without an output of zero: the input, if it is more."""
+        if not self.resolve().input:
+            return self.drop_numbers()
+        lost = (OUTPUT, THOUGHTS_BESIDE, TOTAL)
+        return StatedCounts({fact: value for fact, value in self.values.items() if fact not in lost}, False)
 
     @property
     def has_numbers(self) -> bool:

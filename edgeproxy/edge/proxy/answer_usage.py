@@ -13,7 +13,7 @@ from edgeproxy.edge.body_usage.json_fields import Value
 from edgeproxy.edge.body_usage.messages import MessageReader
 from edgeproxy.edge.body_usage.operations import find_results, find_work, is_pending
 from edgeproxy.edge.body_usage.readers import EVENTS_WITHOUT_MODEL_MAX
-from edgeproxy.edge.body_usage.statement import StatedCounts
+from edgeproxy.edge.body_usage.statement import NUMBERS, StatedCounts
 from edgeproxy.edge.http1.chunked import DONE, ChunkedDecoder, create_response_error
 from edgeproxy.edge.http1.grammar import HeadLimits
 from edgeproxy.edge.limits.unit_limit import UnitLimit
@@ -28,6 +28,8 @@ ABSENT: Final = "absent"
 """Why a number is missing: the answer is complete and does not state it."""
 DIALECT: Final = "dialect"
 """The answer is complete, and states something like usage in a shape that no row of the table has."""
+ZERO: Final = "zero"
+"""The answer is complete, has text that was generated, and states an output of zero."""
 UNREADABLE: Final = "unreadable"
 """The value is no number, or the body is not the JSON that its type promises."""
 CODING: Final = "coding"
@@ -241,7 +243,8 @@ class BodyUsage:
             reason = UNREADABLE
         text = None if self._answer_text is None or reason == CODING else self._answer_text.size
         answer.size = AnswerSize(self.size, text)
-        has_content, is_marked = reader is not None and reader.has_content, reader is not None and reader.is_marked
+        has_content = reader is not None and reader.has_content
+        is_marked = reader is not None and not reader.values.keys() & NUMBERS and reader.is_marked
         self._metering.judge(answer, counts, reason, has_content=has_content, is_marked=is_marked)
 
 

@@ -10,20 +10,25 @@ from hashlib import blake2b
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final, Protocol
 
+import msgspec
+
 from edgeproxy.config import dimensions
 from edgeproxy.config.dimensions import OTHER
 from edgeproxy.config.meters import ESTIMATED, MODEL, PROMPT_SIZE, PROMPT_SIZES, SERVICE_TIER
 from edgeproxy.edge.body_usage.body_kind import BodyKind, describe_body
-from edgeproxy.edge.body_usage.dialects import BACKGROUND, FILE, KIND, TIER
+from edgeproxy.edge.body_usage.dialects import BACKGROUND, FILE, KIND, RESULTS, TICKET, TIER
 from edgeproxy.edge.body_usage.dialects import ID as ANSWER_ID
 from edgeproxy.edge.body_usage.dialects import MODEL as MODEL_FACT
 from edgeproxy.edge.body_usage.formats import format_path, get_usage_format
 from edgeproxy.edge.body_usage.json_fields import Value
+from edgeproxy.edge.body_usage.json_text import ODD_USAGE
 from edgeproxy.edge.body_usage.operations import (
     ASYNCHRONOUS,
     NEVER_ASYNCHRONOUS,
+    TICKET_BYTES_MAX,
     Work,
     counts_nothing,
+    is_blocked,
 )
 from edgeproxy.edge.body_usage.prompts import PromptReader
 from edgeproxy.edge.body_usage.statement import Find, StatedCounts, get_finder
@@ -33,6 +38,7 @@ from edgeproxy.edge.proxy.answer_usage import (
     DIALECT,
     TYPE,
     UNREADABLE,
+    ZERO,
     Answer,
     BodyUsage,
     MeteredExchange,
@@ -47,6 +53,9 @@ if TYPE_CHECKING:
     from edgeproxy.config.meters import Meter
     from edgeproxy.edge.counters.counted_ids import CountedIds
 
+LIST: Final = "list"
+"""The kind of a list of stored answers."""
+RETURNED: Final = (Work.STORED, Work.DEFERRED)
 PROMPT_DIMENSIONS: Final = (SERVICE_TIER, PROMPT_SIZE)
 OUTPUT_TOKENS: Final = "output_tokens"
 MODEL_BYTES_MAX: Final = 64
@@ -169,7 +178,7 @@ class BodyMetering:
             if exchange.span is not None:
                 exchange.span.usage = counts
             reason = ABSENT if is_readable else UNREADABLE
-            is_marked = counts.resolve().total is None and not counts.has_numbers and self.usage_format.has_marker(body)
+            is_marked = not counts.has_numbers and ODD_USAGE.search(body) is not None
             self.judge(answer, counts, reason, has_content=False, is_marked=is_marked)
         else:
             usage = BodyUsage(self, exchange, kind, coding)
@@ -188,34 +197,76 @@ class BodyMetering:
         `reason`: why a number may be missing. `has_content`: a model may have generated something. `is_marked`: usage
         may be stated in an unknown way.
         """
+        is_generated = answer.work is Work.GENERATES
         if counts is not None:
             if counts_nothing(counts, has_content=has_content):
                 return
-            if answer.work is Work.STORED and not (counts.has_numbers and self._claim(counts)):
+            if not is_generated and not self._is_new(answer, counts, reason, is_marked=is_marked):
                 return
-            if counts.values.get(KIND) in ASYNCHRONOUS and answer.work is Work.GENERATES:
+            if is_generated and TICKET in counts.values and self._is_ticket(answer, counts):
+                return
+            if is_generated and counts.values.get(KIND) in ASYNCHRONOUS:
                 self._claim(counts)
             rule = counts.resolve().rule
             if rule:
                 self._metrics.report_disagreement(self._route, rule)
-            if not counts.total and answer.work is Work.GENERATES and counts.is_all_zero and answer.measure().text:
-                counts = counts.drop_numbers()  # A gateway has lost them: a model that reads and writes uses tokens.
+            if not counts.output and is_generated and self._has_lost_output(answer, counts):
+                counts, reason = counts.drop_zero_output(), ZERO if reason == ABSENT else reason
             if reason == ABSENT and is_marked and not counts.has_numbers:
                 reason = DIALECT
-        elif answer.work is Work.STORED:
+        elif answer.work in RETURNED:
             return
-        self.count(answer, counts, reason, is_estimable=answer.work is Work.GENERATES)
+        self.count(answer, counts, reason, is_estimable=is_generated)
 
-    def _claim(self, counts: StatedCounts) -> bool:
+    def _is_new(self, answer: "Answer", counts: StatedCounts, reason: str, *, is_marked: bool) -> bool:
+        """Return whether an answer to a request that generates nothing states usage that is to be counted."""
+        if RESULTS in counts.values:
+            self._count_results(answer, counts)
+            return False
+        if answer.work is Work.NONE:
+            if counts.has_numbers:
+                self._claim(counts)  # What is created here may be returned again.
+            return True
+        if counts.has_numbers:
+            return self._claim(counts, is_deferred=answer.work is Work.DEFERRED)
+        if is_marked and reason == ABSENT and counts.values.get(KIND) != LIST:
+            self._metrics.count_missing(self._route, DIALECT)
+        return False
+
+    def _is_ticket(self, answer: "Answer", counts: StatedCounts) -> bool:
+        """Return whether an answer has nothing but the id by which a later request gets what is generated."""
+        if counts.has_numbers or not answer.has_output:
+            return False
+        size = answer.measure()
+        return not size.text and size.size <= TICKET_BYTES_MAX
+
+    def _has_lost_output(self, answer: "Answer", counts: StatedCounts) -> bool:
+        """Return whether an answer states no output and has text all the same. A gateway has lost the number: a model
+        that writes uses tokens."""
+        if not answer.has_output or not counts.has_zero_output or is_blocked(counts):
+            return False
+        return bool(answer.measure().text)
+
+    def _count_results(self, answer: "Answer", counts: StatedCounts) -> None:
+        """Count the answers of a batch that stand in one body, each once."""
+        batch, results = counts.find_text(ANSWER_ID), counts.values[RESULTS]
+        if batch is None or not isinstance(results, list):
+            return
+        for number, each in enumerate(results, 1):
+            stated, _ = self.usage_format.read_json(msgspec.json.encode(each))
+            self.count_line(answer, batch.encode(), number, stated.values)
+
+    def _claim(self, counts: StatedCounts, *, is_deferred: bool = False) -> bool:
         """Claim the id of a stored answer. Return whether its usage must be counted, because it has not been yet.
 
-        An answer without an id is not stored: a model has worked for it, whatever the method.
+        An answer without an id is not stored: a model has worked for it, whatever the method. `is_deferred`: an answer
+        of any kind may be one that its request did not wait for.
         """
         kind, name = counts.values.get(KIND), counts.find_text(ANSWER_ID)
         ids, file = self._metrics.counted_ids, counts.find_text(FILE)
         if name is None:
             return True
-        if kind in NEVER_ASYNCHRONOUS or counts.values.get(BACKGROUND) == b"false" or ids is None:
+        if (kind in NEVER_ASYNCHRONOUS and not is_deferred) or counts.values.get(BACKGROUND) == b"false" or ids is None:
             return False
         if file is not None:
             # A batch: its usage is the sum of the lines of its file.

@@ -15,7 +15,11 @@ LOG_SECONDS = 60.0
 
 COUNTED_IDS = "counted.ids"
 """The file of the ids of stored answers that are counted."""
-UNKNOWN_DIALECT = "dialect"
+ODD_STATEMENTS = {
+    "dialect": "an answer states usage in a shape that is not known",
+    "zero": "an answer has text, and states an output of zero",
+}
+"""The reasons of missing usage that the log names."""
 
 SHOWN_BYTES_MAX = 80
 """Logged bytes of an upstream's report at most."""
@@ -167,8 +171,8 @@ class WorkerMetrics:
     def count_missing(self, route: str, reason: str) -> None:
         """Count an answer whose body does not state an expected usage."""
         self._counter("edge_usage_missing_total", route, reason).add(1)
-        if reason == UNKNOWN_DIALECT:
-            self._log.error("an answer states usage in a shape that is not known", route, then="it is estimated")
+        if reason in ODD_STATEMENTS:
+            self._log.error(ODD_STATEMENTS[reason], route, then="it is estimated if a model has worked for it")
 
     def report_disagreement(self, route: str, rule: str) -> None:
         """Report an answer whose parts and total disagree; `rule` has decided."""

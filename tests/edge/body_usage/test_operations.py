@@ -8,6 +8,7 @@ from edgeproxy.edge.body_usage.operations import (
     counts_nothing,
     find_results,
     find_work,
+    is_blocked,
     is_failure,
     is_pending,
 )
@@ -24,6 +25,9 @@ OPENAI = get_usage_format("openai")
         (b"POST", b"/v1/messages/count_tokens", Work.NONE),
         (b"POST", b"/v1/files", Work.NONE),
         (b"POST", b"/v1/something/new", Work.GENERATES),
+        (b"GET", b"/v1/chat/deferred-completion/d1", Work.DEFERRED),
+        (b"GET", b"/async/chat/completions/a1", Work.DEFERRED),
+        (b"GET", b"/async/chat/completions", Work.STORED),
     ],
 )
 def test_work_is_told_by_method_and_path(method: bytes, path: bytes, work: Work) -> None:
@@ -60,9 +64,19 @@ def test_an_error_and_nothing_else_is_a_failure(body: bytes, has_content: bool, 
 
 
 def test_an_answer_is_pending_until_its_status_is_final() -> None:
-    states = [OPENAI.read_json(b'{"status": "%b"}' % state, has_output=True)[0] for state in (b"queued", b"completed")]
-    assert [is_pending(counts) for counts in states] == [True, False]
-    assert [counts_nothing(counts, has_content=True) for counts in states] == [True, False]
+    written = (b'"queued"', b'"CREATED"', b'"completed"', b"5", b"null")
+    states = [OPENAI.read_json(b'{"status": %b}' % state, has_output=True)[0] for state in written]
+    assert [is_pending(counts) for counts in states] == [True, True, False, False, False]
+    assert [counts_nothing(counts, has_content=True) for counts in states] == [True, True, False, False, False]
+
+
+def test_guards_of_bedrock_write_answers() -> None:
+    texts = (
+        b'{"stopReason": "guardrail_intervened"}',
+        b'{"amazon-bedrock-guardrailAction": "INTERVENED"}',
+        b'{"amazon-bedrock-guardrailAction": "NONE", "stopReason": "end_turn"}',
+    )
+    assert [is_blocked(get_usage_format("bedrock").read_json(text)[0]) for text in texts] == [True, True, False]
 
 
 def test_messages_are_read_for_their_markers_once_the_model_is_named() -> None:
@@ -71,5 +85,3 @@ def test_messages_are_read_for_their_markers_once_the_model_is_named() -> None:
     counts = OPENAI.read_message(text, is_named=False)
     assert counts is not None
     assert (counts.find_text("model"), counts.model, counts.resolve().rule, counts.has_numbers) == ("m", "m", "", False)
-    assert OPENAI.has_marker(b'{"usage": {"prompt_tokens": 1}}')
-    assert not OPENAI.has_marker(b"{}")

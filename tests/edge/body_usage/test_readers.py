@@ -14,6 +14,7 @@ from edgeproxy.edge.body_usage.readers import (
     BodyReader,
     EventStreamReader,
     IgnoringReader,
+    JsonReader,
     LinesReader,
 )
 from edgeproxy.edge.body_usage.statement import get_finder
@@ -62,7 +63,7 @@ def build_message(payload: bytes) -> bytes:
 
 
 def test_message_of_amazon_with_broken_or_no_payload_states_nothing() -> None:
-    reader = AmazonReader(FIELDS, MARKERS)
+    reader = AmazonReader(FIELDS)
     for payload in (b"", b'{"bytes":"%b"}' % b64encode(USAGE), b'{"bytes":"x"}', CONTENT):
         reader.feed(build_message(payload))
     reader.finish()
@@ -141,3 +142,36 @@ def test_text_of_a_body_is_measured_in_each_form() -> None:
     assert measure(BodyKind.JSON, usage[:-1] + b", " + other[1:]) == 0, "its usage is stated"
     packed = b'{"bytes": "' + b64encode(other) + b'"}'
     assert measure(BodyKind.AMAZON, build_message(other), build_message(packed), build_message(b'{"bytes": "A"}')) == 10
+
+
+@pytest.mark.parametrize(
+    ("body", "is_marked"),
+    [
+        (b'{"usage": {"inputTokens": 5}}', True),
+        (b'{"x": [{"generated_token_count": "7"}]}', True),
+        (b'{"usageInfo": [{"a": 1}]}', True),
+        (b'{"promptTokens" : 12}', True),
+        (b'{"usage": null, "max_output_tokens": 5, "inputTokenLimit": 9, "tokens": ["a"], "token": "b"}', False),
+        (b'{"usage": {}, "total_tokens": 0}', False),
+    ],
+)
+@pytest.mark.parametrize("form", ["json", "long", "events", "pieces of events", "lines", "pieces of lines", "amazon"])
+def test_usage_in_whatever_shape_is_noticed_at_the_end(form: str, body: bytes, is_marked: bool) -> None:
+    reader: JsonReader | EventStreamReader | LinesReader | AmazonReader
+    if form == "amazon":
+        reader, pieces = AmazonReader(FIELDS), [build_message(CONTENT), build_message(body)]
+    elif "events" in form:
+        reader = EventStreamReader(FIELDS, MARKERS, "model")
+        whole = [b'data: {"model": "m"}\n\n', b"data: {}\n\n", b"data: %b\n\n" % body, b"data: [DONE]\n\n"]
+        pieces = whole if "pieces" in form else [b"".join(whole)]
+    elif "lines" in form:
+        reader = LinesReader(FIELDS, MARKERS, "model")
+        whole = [b'{"model": "m"}\n', b"{}\n", body + b"\n"]
+        pieces = whole if "pieces" in form else [b"".join(whole)]
+    else:
+        reader = JsonReader(FIELDS)
+        pieces = [b"[%b, %b]" % (b"0," * (400 << 10 if form == "long" else 1) + b"0", body)]
+    for piece in pieces:
+        reader.feed(piece)
+    reader.finish()
+    assert reader.is_marked is is_marked

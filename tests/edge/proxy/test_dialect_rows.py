@@ -96,3 +96,37 @@ async def test_each_row_counts_the_same_whole_and_cut_over_either_protocol(
             assert {count: got[count] for count in answer["counts"]} == {
                 count: expected[count] for count in answer["counts"]
             }, (answer["provider"], answer["operation"], answer["type"], way)
+
+
+STREAMED = ("event-stream", "ndjson", "amazon")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+async def test_client_that_leaves_pays_what_each_dialect_states_at_its_end(edge: Edge, name: str) -> None:
+    (route,) = (route for route in edge.config["routes"] if route["path"] == "/v1/*")
+    route["response_usage"] = name
+    answers = [each for each in ANSWERS if each["format"] == name and any(kind in each["type"] for kind in STREAMED)]
+    answers = [each for each in answers if each["method"] == "POST"]
+    assert answers
+    for answer in answers:
+        body = get_body(answer)
+        before, after = body[: len(body) // 2], body[len(body) // 2 :]
+        client = await edge.client()
+        old = counted(edge)
+        lines = (f"POST {build_path(answer)} HTTP/1.1", "Host: edge.test", f"X-API-Key: {KEY}", "Content-Length: 2")
+        await client.sends(head(*lines) + b"{}")
+        upstream = await edge.upstream.accepts()
+        await upstream.gets_request()
+        kind = f"Content-Type: {answer['type']}"
+        await upstream.sends(head("HTTP/1.1 200 OK", kind, "Transfer-Encoding: chunked"))
+        await upstream.sends(chunks(before)[: -len(chunks())])
+        await client.gets_until(before[-8:])
+        client.aborts()
+        await edge.until(lambda: len(edge.runtime.connections.readers) == 1)
+        await upstream.sends(chunks(after))
+        await edge.until(lambda: not edge.runtime.connections.readers)
+        upstream.closes()
+        got, expected = counted(edge) - old, list_expected(answer)
+        assert {count: got[count] for count in answer["counts"]} == {
+            count: expected[count] for count in answer["counts"]
+        }, (answer["provider"], answer["operation"], answer["type"])

@@ -95,25 +95,74 @@ async def test_error_after_content_is_estimated(edge: Edge) -> None:
 
 
 ZERO = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+ESTIMATED = {
+    "in": {"count": "input_tokens", "missing": "text/4"},
+    "out": {"count": "output_tokens", "missing": "text/10"},
+}
+
+
+def reasons(edge: Edge) -> dict[str, int]:
+    """The answers that state no usage, by the reason."""
+    return {reason: words[0] for (_, reason), words in edge.metrics("edge_usage_missing_total").items()}
 
 
 @pytest.mark.parametrize("way", ["whole", "chunked", "streamed"])
 @pytest.mark.parametrize(("text", "out"), [("x" * 200, 20), ("", 0)], ids=["with text", "without"])
-async def test_zeros_beside_text_are_not_stated(edge: Edge, way: str, text: str, out: int) -> None:
+@pytest.mark.parametrize(
+    ("usage", "input_"),
+    [
+        (ZERO, 10),
+        ({"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 7}, 7),
+        ({"prompt_tokens": 7, "completion_tokens": 0}, 7),
+        ({"total_tokens": 0}, 10),
+    ],
+    ids=["all", "output", "output without a total", "total"],
+)
+async def test_zero_output_beside_text_is_not_stated(
+    edge: Edge, way: str, text: str, out: int, usage: dict[str, int], input_: int
+) -> None:
     """Gateways that lose the usage of a stream state zeros (BerriAI/litellm#38065)."""
-    edge.config["meters"] = {
-        "in": {"count": "input_tokens", "missing": "text/4"},
-        "out": {"count": "output_tokens", "missing": "text/10"},
-    }
+    edge.config["meters"] = ESTIMATED
     chat = post(b'{"messages": [{"content": "%b"}]}' % (b"y" * 40), "/v1/chat/completions", NAMED)
-    body = json.dumps({"model": "m", "choices": [{"delta": {"content": text}}], "usage": ZERO}).encode()
+    body = json.dumps({"model": "m", "choices": [{"delta": {"content": text}}], "usage": usage}).encode()
     if way == "whole":
         answer = ok(body, JSON)
     else:
         body, kind = (b"data: " + body + b"\n\n", STREAM) if way == "streamed" else (body, JSON)
         answer = head("HTTP/1.1 200 OK", kind, "Transfer-Encoding: chunked") + chunks(body[:9], body[9:])
     await edge.passes(chat, answer)
-    assert counted(edge) == ({"in": 10, "out": out} if out else {})
+    stated = {"in": usage["prompt_tokens"]} if usage.get("prompt_tokens") else {}
+    # A total of zero alone states nothing.
+    expected = {"in": input_, "out": out} if out else stated if "prompt_tokens" in usage else {"in": input_}
+    assert counted(edge) == expected
+    assert reasons(edge) == ({"zero": 1} if out else {} if "prompt_tokens" in usage else {"absent": 1})
+
+
+@pytest.mark.parametrize(
+    ("format_", "path", "answer"),
+    [
+        (
+            "bedrock",
+            "/v1/model/m/converse",
+            {"stopReason": "guardrail_intervened", "usage": {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0}},
+        ),
+        (
+            "bedrock",
+            "/v1/model/m/invoke",
+            {"amazon-bedrock-guardrailAction": "INTERVENED", "usage": {"input_tokens": 0, "output_tokens": 0}},
+        ),
+        ("openai", "/v1/audio/transcriptions", {"usage": {"type": "duration", "seconds": 3}}),
+        ("openai", "/v1/rerank", {"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}),
+    ],
+    ids=["guard", "guard of a model", "seconds", "no output"],
+)
+async def test_true_zeros_beside_text_stay(edge: Edge, format_: str, path: str, answer: dict[str, object]) -> None:
+    """Text that no model has written, or that is charged by something else."""
+    edge.config["meters"] = ESTIMATED
+    (route,) = (route for route in edge.config["routes"] if route["path"] == "/v1/*")
+    route["response_usage"] = format_
+    await pass_each(edge, (post(PROMPT, path, NAMED), {"text": "I cannot say that. " * 20, **answer}))
+    assert (counted(edge), reasons(edge)) == ({}, {})
 
 
 def response(name: str, **more: object) -> dict[str, object]:
@@ -156,6 +205,106 @@ async def test_interaction_counts_once_when_it_is_finished_or_waits_for_its_clie
     waits = interaction("i2", "requires_action", usage=INTERACTION_USAGE)
     await pass_each(edge, (create, waits), (get("/v1/interactions/i2", NAMED), waits))
     assert counted(edge)["all"] == 30
+
+
+CHAT = {"id": "c1", "object": "chat.completion", "model": "m", "choices": [{"message": {"content": "x" * 40}}]}
+CHAT_USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+
+
+@pytest.mark.parametrize(
+    ("create", "ticket", "read", "waiting", "done"),
+    [
+        (
+            "/v1/chat/completions",
+            {"request_id": "d1"},
+            "/v1/chat/deferred-completion/d1",
+            None,
+            {**CHAT, "usage": CHAT_USAGE},
+        ),
+        (
+            "/v1/async/chat/completions",
+            {"id": "a1", "model": "sonar", "status": "CREATED", "response": None},
+            "/v1/async/chat/completions/a1",
+            {"id": "a1", "model": "sonar", "status": "IN_PROGRESS", "response": None},
+            {"id": "a1", "status": "COMPLETED", "response": {**CHAT, "usage": CHAT_USAGE}},
+        ),
+        (
+            "/v1/async/chat/completions",
+            {"request_id": "r1", "id": "z1", "model": "glm", "task_status": "PROCESSING"},
+            "/v1/async-result/z1",
+            {"request_id": "r1", "id": "z1", "model": "glm", "task_status": "PROCESSING"},
+            {"request_id": "r1", "id": "z1", "model": "glm", "task_status": "SUCCESS", "usage": CHAT_USAGE},
+        ),
+    ],
+    ids=["xAI", "Perplexity", "Zhipu"],
+)
+async def test_answer_that_its_request_did_not_wait_for_counts_once(
+    edge: Edge, create: str, ticket: object, read: str, waiting: object, done: object
+) -> None:
+    await pass_each(edge, (post(PROMPT, create, NAMED), ticket))
+    for each in (waiting, done, done):
+        if each is not None:
+            await pass_each(edge, (get(read, NAMED), each))
+    assert counted(edge) == {"in": 10, "out": 5, "all": 15}
+    assert reasons(edge) == {}
+
+
+async def test_ticket_beside_text_or_vectors_is_none(edge: Edge) -> None:
+    edge.config["meters"] = ESTIMATED
+    prompt = b'{"messages": [{"content": "%b"}], "input": "%b"}' % (b"y" * 40, b"y" * 40)
+    await pass_each(edge, (post(prompt, "/v1/chat/completions", NAMED), {"request_id": "d1", **CHAT}))
+    vectors = {"request_id": "d1", "data": [{"embedding": [0.5]}]}
+    await pass_each(edge, (post(prompt, "/v1/embeddings", NAMED), vectors))
+    assert counted(edge) == {"in": 40, "out": 4}
+    assert reasons(edge) == {"absent": 2}
+
+
+GEMINI_USAGE = {"promptTokenCount": 10, "candidatesTokenCount": 3, "thoughtsTokenCount": 2, "totalTokenCount": 15}
+
+
+@pytest.mark.parametrize("place", ["response", "metadata"])
+async def test_results_within_a_batch_count_once(edge: Edge, place: str) -> None:
+    """https://ai.google.dev/gemini-api/docs/batch-api: results of inline requests stand in the batch."""
+    (route,) = (route for route in edge.config["routes"] if route["path"] == "/v1/*")
+    route["response_usage"] = "gemini"
+    answers = [{"response": {"modelVersion": "m", "usageMetadata": GEMINI_USAGE}, "metadata": {"key": "a"}}]
+    answers += [{"error": {"code": 400, "message": "no"}}, *answers, 5]  # type: ignore[list-item, dict-item]
+    within = {"inlinedResponses": {"inlinedResponses": answers}}
+    batch = {"name": "batches/b1", "metadata": {"state": "BATCH_STATE_SUCCEEDED"}}
+    whole = {
+        **batch,
+        "done": True,
+        **({"response": within} if place == "response" else {"metadata": {"output": within}}),
+    }
+    read = get("/v1/batches/b1", NAMED)
+    await pass_each(
+        edge,
+        (post(PROMPT, "/v1/models/m:batchGenerateContent", NAMED), batch),
+        *((read, each) for each in (batch, whole, whole)),
+        (post(b"{}", "/v1/batches/b1:cancel", NAMED), whole),
+        (read, {**whole, "name": None}),
+        (read, {**batch, "response": {"inlinedResponses": {"inlinedResponses": {"0": answers}}}}),
+    )
+    assert counted(edge) == {"in": 20, "out": 10, "all": 30}
+    assert reasons(edge) == {}
+
+
+async def test_content_of_a_cache_counts_when_it_is_created(edge: Edge) -> None:
+    (route,) = (route for route in edge.config["routes"] if route["path"] == "/v1/*")
+    route["response_usage"] = "gemini"
+    cache = {"name": "cachedContents/c1", "model": "models/m", "usageMetadata": {"totalTokenCount": 9}}
+    read = get("/v1/cachedContents/c1", NAMED)
+    await pass_each(edge, (post(PROMPT, "/v1/cachedContents", NAMED), cache), (read, cache), (read, cache))
+    assert counted(edge) == {"all": 9}
+
+
+async def test_stored_answer_in_no_dialect_is_named(edge: Edge) -> None:
+    odd = {"id": "r1", "object": "response", "status": "completed", "usage": {"tokensIn": 5}}
+    models = {"object": "list", "data": [{"id": "m", "usage": {"total_tokens": 1}}]}
+    settings = {"id": "m", "object": "model", "max_output_tokens": 5, "usage": None}
+    calls = ((get("/v1/responses/r1", NAMED), odd), (get("/v1/batches", NAMED), models))
+    await pass_each(edge, *calls, (get("/v1/models/m", NAMED), settings))
+    assert (counted(edge), reasons(edge)) == ({}, {"dialect": 1})
 
 
 async def test_run_of_a_new_thread_counts_once(edge: Edge) -> None:

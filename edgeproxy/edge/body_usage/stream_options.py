@@ -131,8 +131,8 @@ def _rewrite_odd(body: bytes) -> bytes | None:
     members = {key: value for key, value in read if key.casefold() not in NAMES}
     names = {*members, STREAM, *([STREAM_OPTIONS] if options else [])}
     is_plain = len(read) == len(names) == len(names.intersection(dict(read))) and streams[0] is is_stream
-    is_asked = len(merged) - len(others) == 1 and merged.get(INCLUDE_USAGE) is True
-    if is_plain and (is_asked or not is_stream):
+    states_usage = len(merged) - len(others) == 1 and merged.get(INCLUDE_USAGE) is True
+    if is_plain and (states_usage or not is_stream):
         return None  # Such as a body with an object that has a `stream` of its own.
     members[STREAM] = is_stream
     if is_stream:

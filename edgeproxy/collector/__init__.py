@@ -1,1 +1,1 @@
-"""The collector: the central service that takes usage, keeps customers and bills. It never imports the edge."""
+"""The collector: the central service that counts usage, manages customers and bills them. It never imports the edge."""

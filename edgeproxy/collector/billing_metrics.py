@@ -61,7 +61,7 @@ def build_revenue_families(revenue: RevenueFigures) -> list[GaugeMetricFamily]:
 
 
 def _build_currency_families(currencies: Mapping[str, CurrencyFigures]) -> list[GaugeMetricFamily]:
-    """Build the metrics that are apart for each currency, in its whole units."""
+    """Build the metrics that have a sample per currency, in its whole units."""
     days = {code: figures.yesterday for code, figures in currencies.items()}
     return [
         _build_family_by(
@@ -102,12 +102,12 @@ def _build_currency_families(currencies: Mapping[str, CurrencyFigures]) -> list[
 
 
 def to_whole(amount: int, currency: str) -> float:
-    """Ten-thousandths of the smallest unit of a currency in its whole units."""
+    """Convert ten-thousandths of a currency's smallest unit to its whole units."""
     return amount / (CENT * get_unit_count(currency))
 
 
 def to_usd(millicredits: int) -> float:
-    """Millicredits in US dollars."""
+    """Convert millicredits to US dollars."""
     return millicredits / USD
 
 

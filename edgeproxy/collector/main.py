@@ -1,4 +1,4 @@
-"""The collector's life: from its settings to a drained end."""
+"""The collector's process: from loading its settings to its drained end."""
 
 import asyncio
 import gc
@@ -74,26 +74,26 @@ from edgeproxy.wire.directory_signatures import InvalidSigningKeyError
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 RECORD_SECONDS = 60.0
-"""Seconds between two times that what is gathered for the audit log is put on record."""
+"""Seconds between two writes of data gathered for the audit log."""
 ROW_SECURITY_SECONDS = 60.0
-"""Seconds between two tries to put row-level security in force where it is not."""
+"""Seconds between two attempts to enable row-level security if it is not in force."""
 CONNECTIONS = Bounds(all=2000, per_address=500)
 DRAIN_SECONDS = 30.0
-"""Seconds that requests under way have once it is asked to end."""
+"""Seconds that pending requests have after a request to stop."""
 END_SECONDS = 38.0
-"""Seconds after which it ends whatever hangs. Service managers wait for 40 s."""
+"""Seconds until the process ends even if something hangs. Service managers wait for 40 s."""
 LAST_SECONDS = 5.0
-"""Seconds of these that it has once all has been answered and written: a successor waits for the port."""
+"""Seconds of these that remain after all answers and writes, because a successor waits for the port."""
 
 
 class ListenError(Exception):
-    """An address cannot be listened on: a sentence for who started the collector."""
+    """The collector cannot listen on an address. The message is a sentence for the person who started it."""
 
 
 def run(settings: CollectorSettings, file: Path) -> int:
-    """Collect until told to stop; the exit code: 0 after a drain, 2 where address or database cannot be used.
+    """Run the collector until told to stop. Return 0 after a drain, or 2 if an address or the database is unusable.
 
-    `file` is where the settings are from, and are read again on SIGHUP.
+    `file` is the source of the settings. SIGHUP reads it again.
     """
     log.configure("collector")
     raise_descriptor_limit()
@@ -114,11 +114,11 @@ def run(settings: CollectorSettings, file: Path) -> int:
 
 
 BREAKS = (BrokenChainError, audit.AuditTamperedError, JournalTamperedError)
-"""The errors of a database that does not agree with itself."""
+"""The errors of a database with an inconsistency."""
 
 
 async def verify_database(database: Database) -> str:
-    """Return what there is in a database that agrees with itself; raises one of BREAKS at the first break."""
+    """Return a summary of a consistent database. Raises one of BREAKS at the first inconsistency."""
     sums = await verify_ledger(database)
     async with database.reading(whole=True) as connection:
         entries = await audit.verify_chain(connection)
@@ -128,9 +128,9 @@ async def verify_database(database: Database) -> str:
 
 
 def check_ledger(settings: CollectorSettings) -> tuple[int, str]:
-    """Return whether the database agrees with itself; a collector may run meanwhile.
+    """Check the consistency of the database. A collector may be running.
 
-    0 and what there is in it, 1 and the first break, or 2 and why it cannot be used.
+    Return 0 with a summary, 1 with the first inconsistency, or 2 with the reason why the database is unusable.
     """
 
     async def look() -> str:
@@ -151,16 +151,16 @@ def check_ledger(settings: CollectorSettings) -> tuple[int, str]:
 
 
 async def serve(settings: CollectorSettings, file: Path, stopped: Callable[[], None] = lambda: None) -> int:
-    """`run` in a loop; raises Unavailable, Unusable and BadCertificate, UnusableStripe and Edited.
+    """Serve as `run` does, within an event loop. Raises the errors that `run` catches.
 
-    `stopped` is called once all has been answered and written, before the database is closed.
+    `stopped` is called after all answers and writes, before the database is closed.
     """
     stop, reload_requested, is_serving = asyncio.Event(), asyncio.Event(), asyncio.Event()
     loop, start = asyncio.get_running_loop(), asyncio.current_task()
     assert start is not None
 
     def request_stop() -> None:
-        """Drain, or give the start up: it may wait for a lock, a database or a key service for any time."""
+        """Drain, or abandon the start: it may wait for a lock, a database or a key service for any time."""
         if not (stop.is_set() or is_serving.is_set()):
             start.cancel()
         stop.set()
@@ -185,7 +185,7 @@ async def serve(settings: CollectorSettings, file: Path, stopped: Callable[[], N
 
 @contextmanager
 def _given_up_start(stop: asyncio.Event, is_serving: asyncio.Event) -> Iterator[None]:
-    """End the block where `stop` has cancelled it before the collector served."""
+    """End the block if `stop` has cancelled it before the collector served."""
     try:
         yield
     except asyncio.CancelledError:
@@ -204,9 +204,9 @@ async def collect(
     is_serving: asyncio.Event,
     keyring: Keyring | None,
 ) -> None:
-    """Answer on these sockets, one of each listener, until `stop` is set; read `file` again once that is requested.
+    """Answer on these sockets, one per listener, until `stop` is set. Read `file` again on request.
 
-    `is_serving` is set once the start is over.
+    `is_serving` is set once the start is complete.
     """
     metrics, tasks, logger, recorder = Metrics(), Tasks(), log.get_logger(), SpanRecorder(settings.tracing)
     recorder.begin()
@@ -220,7 +220,7 @@ async def collect(
     if database.row_security_gap is not None:
         logger.warning("row-level security does not hold customers apart", why=database.row_security_gap)
     if database.ownership is not None and (weakness := database.ownership.weakness) is not None:
-        # That one login does both is a choice. One that owns nothing, and could all the same, is not.
+        # A login that owns the tables is a choice. A login that could become the owner is a fault.
         level = logger.info if database.ownership.has_ownership else logger.warning
         level("the collector could change its own tables", why=weakness)
     if database.ownership is not None and database.ownership.altered is not None:
@@ -272,7 +272,7 @@ async def collect(
 
     pages = None
     if settings.pages is not None:
-        from edgeproxy.collector.pages_service import PagesService  # Templates and locales, which nobody else needs.
+        from edgeproxy.collector.pages_service import PagesService  # Templates and locales, which no other part needs.
 
         pages = PagesService(database, settings, service)
     listeners = Listeners(
@@ -291,15 +291,15 @@ async def collect(
             application,
             access_log=None,
             shutdown_timeout=DRAIN_SECONDS,
-            auto_decompress=False,  # Bodies are inflated within a bound (arrival.py).
+            auto_decompress=False,  # The collector decompresses bodies itself, within a bound (arrival.py).
         )
         await runner.setup()
         runners.append(runner)
     for listener, runner in zip(listeners.all, runners, strict=True):
         listener.accept(runner, lambda: service.settings.trusted_proxies)
     metrics.expiry = listeners.expiry
-    # What has been made up to here lives as long as the process. What batches are made of is gone right after them, and
-    # to look through it again and again took a third of the CPU. To collect 100,000 at once took up to 290 ms.
+    # Objects created so far live as long as the process. Objects of batches become garbage right after them. Scanning
+    # the former again and again took a third of the CPU. Collecting 100,000 objects at once took up to 290 ms.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 50, 100)
@@ -348,7 +348,7 @@ async def collect(
     reload = Reloader(settings, service, names, listeners, metrics, (watch, delivery), anomalies, plans, publication)
     tasks.start("reload", reload.watch(file, reload_requested))
     stopped = tasks.start("stop", stop.wait())
-    # Without the queues nothing is of use, and whoever looks after the process should know.
+    # The collector is useless without its queues. It ends, so that the service manager notices.
     await asyncio.wait([stopped, settling, counting], return_when=asyncio.FIRST_COMPLETED)
     resources.unready = "draining"
     logger.info("collector draining", seconds=DRAIN_SECONDS)
@@ -372,13 +372,13 @@ async def collect(
 
 
 async def record_plans(settings: CollectorSettings, database: Database) -> None:
-    """Keep what is sold as it is sold; raises Edited."""
+    """Record the plans on sale. Raises PlanEditedError."""
     async with database.writing() as connection:
         await plan_versions.record_plans(connection, settings.plans)
 
 
 async def enforce_row_security(database: Database) -> None:
-    """Try now and then to put row-level security in force where it is not yet, until cancelled."""
+    """Try to enable row-level security at intervals while it is not in force, until cancelled."""
 
     async def enforce() -> None:
         if database.row_security_gap is not None:
@@ -391,7 +391,7 @@ async def enforce_row_security(database: Database) -> None:
 
 
 def list_writing_jobs(service: Service, watch: OperatorAlerts) -> tuple[Job, ...]:
-    """Return the jobs that write what is gathered in memory; `watch` is called with how much was denied."""
+    """Return the jobs that write data gathered in memory. `watch` is called with the number of denials."""
     resources = service.resources
 
     async def write_denials() -> None:
@@ -406,7 +406,7 @@ def list_writing_jobs(service: Service, watch: OperatorAlerts) -> tuple[Job, ...
 
 
 def bind_address(address: Address) -> socket.socket:
-    """Return a socket that is bound to this address; raises Unavailable."""
+    """Return a socket bound to this address. Raises ListenError."""
     try:
         family, kind, proto, _, where = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
         made = socket.socket(family, kind, proto)

@@ -26,14 +26,14 @@ from edgeproxy.tracing.exporter import DROP_REASONS, SpanExporter
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 EFFECT_BUCKETS = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 45.0, 120.0, 600.0, 3600.0)
-"""Upper bounds in seconds from an event to its effect: the median is to be below 45."""
+"""Upper bounds in seconds from an event to its effect. The objective for the median is below 45."""
 
 
 class Metrics:
-    """The metrics of one collector. Labels are from here and from the configuration, never from requests.
+    """The metrics of one collector. Labels come from the code and the configuration, never from requests.
 
-    Of edges, whose names no configuration has, it names those that shipped by a token of it, and of these no more than
-    `EdgeStanding` does.
+    Names of edges are not in the configuration. So only edges with a configured token are named, and at most as many as
+    `EdgeStatus` has.
     """
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ class Metrics:
         for result in RESULTS.values():
             self.purchases.labels(result)
         self.revenue: RevenueFigures | None = None
-        """Revenue; only one collector reads it."""
+        """Revenue figures. Only one collector computes them."""
         self.config_ok = Gauge("collector_config_ok", "1 unless the last reload was refused", registry=registry)
         self.goods: list[ScarceGood] = []
         """The scarce goods of this collector."""
@@ -148,9 +148,9 @@ class Metrics:
         self.row_security: Callable[[], bool] | None = None
         """Returns whether row-level security isolates customers; None for SQLite."""
         self.limit_raises = RaiseStatus(0, None)
-        """The raises of limits, as the job that ends them has last seen them."""
+        """The raises of limits, as last seen by the job that ends them."""
         self.expiry: Callable[[], dict[str, float]] = dict
-        """The Unix second at which each certificate expires, by its file."""
+        """The Unix second when each certificate expires, by file."""
         self.region_reports = Counter(
             "collector_region_reports_total",
             "Reports of latencies, by whether they count",
@@ -206,30 +206,30 @@ class Metrics:
         )
 
     def alert_raised(self, kind: str, key: str) -> None:
-        """Count an alert, and what it is about where that is counted."""
+        """Count an alert and, for some kinds, its subject."""
         self.alerts.labels(kind).inc()
         if kind == AlertKind.CUSTOMER_PAUSED:
             self.breaker.inc()
         elif kind == AlertKind.QUOTA_REACHED:
             name, percent = quota_alerts.parse_alert_key(key)
-            if percent == 100:  # Each cap has this threshold, or nobody wants to hear of it.
+            if percent == 100:  # Each cap has this threshold, unless its alerts are off.
                 self.cap_hits.labels(name).inc()
 
     def alert_tried(self, channel: str, result: str) -> None:
-        """Count an attempt to send an alert: `sent`, `failed`, or `dead` where it was the last."""
+        """Count an attempt to send an alert: `sent`, `failed`, or `dead` if it was the last one."""
         self.alert_attempts.labels(channel, result).inc()
 
     def alerts_outstanding(self, due: int, dead: int) -> None:
-        """Set how many deliveries of alerts are outstanding."""
+        """Set the number of outstanding alert deliveries."""
         self.alert_deliveries.labels("due").set(due)
         self.alert_deliveries.labels("dead").set(dead)
 
     def webhook_tried(self, result: str) -> None:
-        """Count an attempt to send to an endpoint of a customer: `sent`, `failed`, or `dead` where it was the last."""
+        """Count an attempt to send to a customer's endpoint: `sent`, `failed`, or `dead` if it was the last one."""
         self.webhook_attempts.labels(result).inc()
 
     def webhooks_outstanding(self, backlog: Backlog, now: float) -> None:
-        """Set how many messages to endpoints of customers are outstanding at this Unix second."""
+        """Set the number of outstanding messages to customers' endpoints at this Unix second."""
         self.webhook_deliveries.labels("due").set(backlog.due)
         self.webhook_deliveries.labels("dead").set(backlog.dead)
         self.webhook_lag.set(max(0.0, now - (backlog.oldest_due_at or now * 1000) / 1000))
@@ -239,12 +239,12 @@ class Metrics:
         self.revenue = revenue
 
     def billing_answered(self, status: int, seconds: float) -> None:
-        """Count an answer of the API of billing."""
+        """Count an answer of the billing API."""
         self.billing_requests.labels(str(status)).inc()
         self.billing_seconds.observe(seconds)
 
     def purchased(self, events: Iterable[str], object_: Mapping[str, object]) -> None:
-        """Count what events tell of a purchase."""
+        """Count purchases reported by events."""
         for result in self._purchase_results.report(events, object_):
             self.purchases.labels(result).inc()
 
@@ -253,11 +253,11 @@ class Metrics:
         self.exports.labels(reply.value).inc()
 
     def record_slicing(self, seconds: float) -> None:
-        """Observe how long it took to fix slices of usage."""
+        """Observe the duration of fixing slices of usage."""
         self.aggregation_seconds.observe(seconds)
 
     def events_settled(self, receipt: Receipt) -> None:
-        """Count what became of the events of a request."""
+        """Count the events of a request by their outcome."""
         self.events.labels("accepted").inc(receipt.accepted)
         self.events.labels("duplicate").inc(receipt.duplicates)
         self.events.labels("rejected").inc(len(receipt.rejected))
@@ -272,11 +272,11 @@ class Metrics:
             self.job_success.labels(name).set(time.time())
 
     def queued(self, batches: int) -> None:
-        """Set how many batches wait for a transaction."""
+        """Set the number of batches that wait for a transaction."""
         self.waiting.set(batches)
 
     def committed(self, seconds: float) -> None:
-        """Observe how long a transaction took."""
+        """Observe the duration of a transaction."""
         self.commit_seconds.observe(seconds)
 
     def failed(self) -> None:
@@ -284,12 +284,12 @@ class Metrics:
         self.failures.inc()
 
     def settled(self, verdict: Verdict, rows: int) -> None:
-        """Count a batch by its verdict, and the rows of it that were counted."""
+        """Count a batch by its verdict, and its counted rows."""
         self.batches.labels(verdict.value).inc()
         self.rows.inc(rows)
 
     def unknown_names(self, kind: str, count: int) -> None:
-        """Set how many names of this kind have usage that the configuration lacks."""
+        """Set the number of names of this kind with usage that the configuration lacks."""
         self.unknown.labels(kind).set(count)
 
     def exposition(
@@ -300,8 +300,9 @@ class Metrics:
         *,
         tells_money: bool = True,
     ) -> bytes:
-        """Return the text of `GET /metrics`; what is not known of edges or billing now is not there, rather than as it
-        was. What was taken is told where `tells_money`.
+        """Return the text of `GET /metrics`. Unknown figures of edges or billing are left out instead of outdated.
+
+        Revenue is included only with `tells_money`.
         """
         now = time.time()
         families: list[Metric] = [
@@ -330,7 +331,7 @@ class Metrics:
 
 
 class FixedRegistry(CollectorRegistry):
-    """Metrics as they are given."""
+    """A registry with fixed metrics."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         super().__init__()
@@ -405,7 +406,7 @@ def family(name: str, about: str, value: float) -> GaugeMetricFamily:
 
 
 def build_labelled_family(name: str, about: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
-    """Build a gauge with a value for each of what its label can be."""
+    """Build a gauge with one sample per value of its label."""
     family = GaugeMetricFamily(name, about, labels=[label])
     for label_value, value in values.items():
         family.add_metric([label_value], value)

@@ -1,4 +1,4 @@
-"""Pages in the collector's service: what they are given, and what runs for them."""
+"""Pages in the collector's service: their construction and their background tasks."""
 
 import sys
 
@@ -48,7 +48,7 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 
 class PagesService:
-    """The pages of a collector whose settings have some, at each listener that serves any."""
+    """The pages of a collector, on each listener that serves any."""
 
     def __init__(self, database: Database, settings: CollectorSettings, service: Service) -> None:
         assert settings.pages is not None
@@ -78,10 +78,10 @@ class PagesService:
         url = build_url(settings, select_listener(settings, "status"))
         self._status = StatusPages(database, pages.status, url, self._checks, self._brand)
         self._consoles: list[tuple[CollectorListener, SignInPages]] = []
-        """The listeners that serve the console, and how operators sign in there."""
+        """The listeners that serve the console, with their sign-in pages for operators."""
 
     def add_to(self, application: web.Application, listener: CollectorListener) -> None:
-        """Serve beside the endpoints of a listener the pages that it has."""
+        """Add the pages of a listener to its endpoints."""
         groups = listener.groups & PAGE_GROUPS
         if not groups:
             return
@@ -113,7 +113,7 @@ class PagesService:
             self._consoles.append((listener, sign_in))
 
     async def begin(self, tasks: Tasks) -> None:
-        """Begin what runs for them, and print the link for the first operator where there is no issuer."""
+        """Start background tasks. Without an issuer, print the sign-in link for the first operator."""
         tasks.start("checks", self._checks.run())
         tasks.start("status", self._status.run())
         tasks.start("expired sign-ins", ExpiredRowsJob(self._database).run())
@@ -129,7 +129,7 @@ class PagesService:
             )
             return
         _, sign_in = self._consoles[0]
-        # Not in the log, which others may read: who has it is an admin.
+        # Not in the log: the link makes its holder an admin, and others may read the log.
         print(
             f"edgeproxy: operators sign in, once and within an hour, at {await sign_in.first_link()}",
             file=sys.stderr,
@@ -138,7 +138,7 @@ class PagesService:
 
 
 def list_signed_in_pages(*, sells: bool) -> list[Page]:
-    """List all pages and forms for who has signed in; those about money where anything is sold."""
+    """List all pages and forms for signed-in people. Pages about money are included if anything is sold."""
     groups = (plans, invoices, credits, customer_credits, customer_plan, money, price_changes) if sells else ()
     sold = [page for group in groups for page in group.list_pages()]
     others = (console, tokens, portal, get_started, team, own_data, usage_explorer)

@@ -1,4 +1,4 @@
-"""SIGHUP: the collector's file is read again, and what can change while it serves does."""
+"""SIGHUP: the collector's file is read again, and settings that can change at run time are applied."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from edgeproxy.config.problems import ConfigError
 from edgeproxy.wire.directory_signatures import InvalidSigningKeyError
 
 REFUSALS = (ConfigError, InvalidCertificateError, InvalidSigningKeyError, PlanEditedError)
-"""Errors in files, for which nothing of a configuration is taken over."""
+"""Errors in files. After any of them, the whole configuration is rejected."""
 
 
 class Reloader:
@@ -44,7 +44,7 @@ class Reloader:
         record: Callable[[CollectorSettings], Awaitable[None]],
         publication: Publication,
     ) -> None:
-        """`record` keeps the plans that are sold; it raises Edited."""
+        """`record` records the plans on sale. It raises PlanEditedError."""
         self._started = settings
         self._service = service
         self._names = names
@@ -59,14 +59,14 @@ class Reloader:
         metrics.config_ok.set(1)
 
     async def watch(self, file: Path, requested: asyncio.Event) -> None:
-        """Reload whenever `asked` is set."""
+        """Reload whenever `requested` is set."""
         while True:
             await requested.wait()
             requested.clear()
             await run_guarded(self._limited_log, "the configuration was not taken over", self.reload(file))
 
     async def reload(self, file: Path) -> None:
-        """Put to use all that a file says, or none of it; certificates are read again in any case."""
+        """Apply a file completely or not at all. Certificates are read again in any case."""
         try:
             new = await run_in_thread("read the configuration", lambda: load_collector(file, os.environ))
             publisher = self._publication.prepare(new.directory)
@@ -91,6 +91,6 @@ class Reloader:
 
 
 def restart_settings_of(settings: CollectorSettings) -> object:
-    """Return the billing settings that need a restart: how Stripe is reached, and whether it is used at all."""
+    """Return the billing settings that need a restart: the connection to Stripe, and whether Stripe is used."""
     billing = settings.billing
     return None if billing is None else (billing.stripe, billing.collection, billing.mode == "off")

@@ -1,1 +1,1 @@
-"""Alerts: their kinds, how they are raised once ever, and how they reach people and machines."""
+"""Alerts: their kinds, raising each only once, and their delivery to people and machines."""

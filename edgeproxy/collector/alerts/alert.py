@@ -1,8 +1,8 @@
-"""Alerts as rows: what a person should know, raised once ever.
+"""Alerts as rows. Each is raised only once.
 
-An alert is written in the transaction of the change that it is about, so both are there or neither is. Its key names
-its subject and occasion, and there is one alert of a key, however often it is raised and through whichever collector.
-What later ones gather is added to its row. `delivery.py` sends it to people.
+An alert is written in the transaction of its cause, so both exist or neither does. Its key names the subject and the
+occasion. There is one alert per key, however often and by whichever collector it is raised. Gathered details of later
+alerts are added to its row. `delivery.py` sends alerts to people.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,36 +23,36 @@ from edgeproxy.collector.webhooks.messages import enqueue_event, select_id
 
 TITLE_CHARACTERS_MAX = 200
 GATHERED_NAMES_MAX = 20
-"""Names of a list of `gathered` that are stored."""
+"""Names stored per list in `gathered`."""
 
 Gathered = Mapping[str, int | list[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """An alert that is to be raised. Its recipients see all of it: it holds no secrets.
+    """An alert to raise. Its recipients see all of it, so it must have no secrets.
 
-    Raises ValueError where its kind does not allow the severity, or no customer.
+    Raises ValueError if its kind forbids the severity, or needs a customer.
     """
 
     key: str
-    """The subject and the occasion, such as `quota:acme:calls:2026-11:80`; an alert is raised once for each key."""
+    """The subject and the occasion, for example `quota:acme:calls:2026-11:80`. Each key is raised only once."""
     kind: AlertKind
     title: str
-    """A line that says what happened, to whom."""
+    """One line that says what happened, and to whom."""
     at: float
-    """The Unix second at which it happened."""
+    """The Unix second of the event."""
     severity: Severity | None = None
-    """One of the severities of the kind; by default the only one that the kind has."""
+    """One of the kind's severities; by default its only one."""
     customer: str | None = None
-    """The name of the customer that it is about, who may read it too; None: operators alone may."""
+    """The name of the customer concerned, who may read it; None: only operators may."""
     details: Mapping[str, object] = field(default_factory=dict)
-    """Further facts, as JSON has them."""
+    """Further facts for JSON."""
     gathered: Gathered = field(default_factory=dict)
-    """Details to which those of later alerts of the key are added: numbers, and lists of the first names."""
+    """Details that later alerts with this key add to: numbers, and lists of the first names."""
 
     def __post_init__(self) -> None:
-        """Set the severity, and hold the alert to the row of its kind."""
+        """Set the severity, and check the alert against the row of its kind."""
         policy = ALERT_POLICIES[self.kind]
         if self.severity is None and len(policy.severities) == 1:
             object.__setattr__(self, "severity", policy.severities[0])
@@ -63,10 +63,10 @@ class Alert:
 
 
 async def raise_once(connection: AsyncConnection, alert: Alert) -> bool:
-    """Raise an alert in the transaction that is under way; return False where there is one of its key already.
+    """Raise an alert in the current transaction. Return False if its key exists already.
 
-    A transaction that raises several does so by `raise_all`, or in the order of their keys: two that raise the same
-    ones in different orders would wait for each other.
+    A transaction with several alerts must use `raise_alerts`, or raise them in the order of their keys. Otherwise two
+    transactions with common keys could deadlock.
     """
     row = {
         "key": alert.key,
@@ -92,7 +92,7 @@ async def raise_once(connection: AsyncConnection, alert: Alert) -> bool:
 
 
 async def raise_alerts(connection: AsyncConnection, alerts_to_raise: Iterable[Alert]) -> list[Alert]:
-    """Raise alerts in the transaction that is under way, of each key the first; return those that were not there."""
+    """Raise alerts in the current transaction, the first one per key. Return the new ones."""
     first: dict[str, Alert] = {}
     for alert in alerts_to_raise:
         before = first.setdefault(alert.key, alert)
@@ -102,13 +102,13 @@ async def raise_alerts(connection: AsyncConnection, alerts_to_raise: Iterable[Al
 
 
 def _rank_key(key: str) -> tuple[str, int, str]:
-    """Rank a key, everywhere alike: of a quota's thresholds 80 is before 100, so that the highest is the newest."""
+    """Return the sort key of an alert key. For a quota, threshold 80 precedes 100, so the highest alert is newest."""
     head, _, tail = key.rpartition(":")
     return head, len(tail), tail
 
 
 def merge_gathered(before: Gathered, more: Gathered) -> dict[str, int | list[str]]:
-    """Return what two alerts of a key gather together: sums of numbers, and the first names of both."""
+    """Combine the gathered details of two alerts with one key: sums of numbers, and the first names of both."""
     sums: dict[str, int | list[str]] = {}
     for name, value in more.items():
         earlier = before.get(name)
@@ -121,7 +121,7 @@ def merge_gathered(before: Gathered, more: Gathered) -> dict[str, int | list[str
 
 
 async def _enqueue_event(connection: AsyncConnection, alert: Alert, customer: str) -> None:
-    """Write the message to webhooks of the customer that an alert is about."""
+    """Write the webhook message for the customer concerned."""
 
     async def build_data() -> dict[str, object]:
         about = {"customer": customer, "title": format_title(alert.title), "severity": alert.severity}
@@ -130,7 +130,7 @@ async def _enqueue_event(connection: AsyncConnection, alert: Alert, customer: st
     if (event_type := EVENT_TYPES.get(alert.kind)) is not None:
         try:
             await enqueue_event(connection, select_id(customer), event_type, round(alert.at * 1000), build_data)
-        except (KeysUnavailableError, SealedValueError) as error:  # An alert, and its batch, must not wait for keys.
+        except (KeysUnavailableError, SealedValueError) as error:  # An alert and its batch must not wait for keys.
             log.get_logger().warning("a webhook is not told of an alert", key=alert.key, why=str(error))
 
 
@@ -139,11 +139,11 @@ def _dump_details(details: Mapping[str, object]) -> str:
 
 
 def is_unraised(key: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-    """Return the SQL condition that no alert of this key was raised yet."""
+    """Return the SQL condition that this key has no alert yet."""
     return ~sa.exists().where(alerts.c.key == key)
 
 
 def format_title(text: str) -> str:
-    """Return a text as a title: one line of printable characters, of TITLE_CHARACTERS_MAX at most."""
+    """Return a text as a title: one line of printable characters, at most TITLE_CHARACTERS_MAX."""
     line = format_line(text)
     return line if len(line) <= TITLE_CHARACTERS_MAX else f"{line[: TITLE_CHARACTERS_MAX - 1]}…"

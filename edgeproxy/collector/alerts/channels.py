@@ -1,6 +1,6 @@
-"""One attempt to send a message by a channel, over HTTP or by mail. Its result is a value, never an exception.
+"""One attempt to send a message through a channel, by HTTP or mail. The result is a value, never an exception.
 
-The reason of a failure quotes neither the channel's URL nor the receiver: either may hold a secret.
+The reason of a failure does not quote the channel's URL or recipient, because they may contain secrets.
 """
 
 import asyncio
@@ -23,26 +23,26 @@ from edgeproxy.config.collector.alerts import Channel, is_in_clear, parse_mail_s
 from edgeproxy.config.collector.languages import DEFAULT
 
 PERMANENT = range(500, 600)
-"""Codes of SMTP by which a server refuses a recipient for good (RFC 5321 section 4.2.1)."""
+"""SMTP codes for permanently refused recipients (RFC 5321 section 4.2.1)."""
 
 
 class Envelope(NamedTuple):
-    """The circumstances of an attempt, beside the channel and the message."""
+    """The circumstances of an attempt, other than channel and message."""
 
     recipient: str | None
-    """The address that gets the mail in place of the channel's `to`."""
+    """The address that gets the mail instead of the channel's `to`."""
     now: float
     """The Unix second of the attempt."""
     runbooks: str = ""
-    """The URL with which the addresses of runbooks begin."""
+    """The URL prefix of runbooks."""
     language: str = DEFAULT
     """The language of a mail."""
     site: ServiceSite = ServiceSite("edgeproxy")
-    """The service that a mail is of."""
+    """The service that sends the mail."""
 
 
 async def send_message(channel: Channel, message: AlertMessage, envelope: Envelope) -> DeliveryFailure | None:
-    """Send a message once; return None where it was taken."""
+    """Send a message once. Return None if it was accepted."""
     try:
         async with asyncio.timeout(SECONDS_MAX):
             return await SENDERS[channel.kind](channel, message, envelope)

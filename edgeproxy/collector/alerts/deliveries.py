@@ -23,7 +23,7 @@ from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.collector.encryption.rows import open_rows, seal_rows
 
 TO_CUSTOMER = ":customer"
-"""The suffix of the channel of a delivery to the customer itself; no configured channel has it."""
+"""Suffix of the channel for deliveries to the customer itself. No configured channel has it."""
 columns = alert_deliveries.c
 
 
@@ -31,9 +31,9 @@ class DeliveryState(StrEnum):
     """The state of a delivery."""
 
     DUE = "due"
-    """Still to be sent."""
+    """Not sent yet."""
     SENT = "sent"
-    """Taken by the channel."""
+    """Accepted by the channel."""
     DEAD = "dead"
     """Given up: a dead letter."""
 
@@ -43,16 +43,18 @@ TRANSITIONS: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
     DeliveryState.SENT: frozenset({DeliveryState.DUE}),
     DeliveryState.DEAD: frozenset({DeliveryState.DUE}),
 }
-"""The states that each state may become."""
+"""The possible next states of each state."""
 
 
 class DeliveryStateError(Exception):
-    """A delivery cannot go from its state to the one that was given."""
+    """A delivery cannot change from its state to the requested state."""
 
 
 class NewDelivery(NamedTuple):
-    """A delivery that is to be made: by a channel, to the recipient whom it names or else to this one, in the language
-    of this recipient where it is known."""
+    """A new delivery by a channel.
+
+    `recipient` overrides the channel's recipient. `language` is the recipient's, if known.
+    """
 
     alert: int
     channel: str
@@ -61,14 +63,14 @@ class NewDelivery(NamedTuple):
 
 
 class Recipient(NamedTuple):
-    """Whom a customer wants its own alerts to be mailed to, and their language; None: they have chosen none."""
+    """The address for a customer's own alerts, and its language; None: not chosen."""
 
     email: str
     language: str | None
 
 
 class DueDelivery(NamedTuple):
-    """A delivery that is due: its alert, its recipient as in NewDelivery, and how many attempts have failed."""
+    """A due delivery: its alert, its recipient as in NewDelivery, and the number of failed attempts."""
 
     message: AlertMessage
     recipient: str | None
@@ -77,7 +79,7 @@ class DueDelivery(NamedTuple):
 
 
 async def insert_deliveries(connection: AsyncConnection, deliveries: Iterable[NewDelivery], now_ms: int) -> None:
-    """Insert deliveries that are due now; those that are there stay as they are."""
+    """Insert deliveries that are due now. Existing ones are unchanged."""
     about = {"state": DeliveryState.DUE, "attempts": 0, "due_at": now_ms}
     rows = [{**delivery._asdict(), **about} for delivery in deliveries]
     if rows:
@@ -93,9 +95,9 @@ async def transition(
     after: DeliveryState,
     **values: int | str | None,
 ) -> None:
-    """Bring a delivery from a state into another one, with these columns.
+    """Change a delivery's state and set these columns.
 
-    Raises DeliveryStateError where TRANSITIONS has no such step, or the delivery is not in the state `before`.
+    Raises DeliveryStateError if TRANSITIONS does not permit it, or if the delivery is not in the state `before`.
     """
     if after not in TRANSITIONS[before]:
         raise DeliveryStateError(f"a delivery cannot go from {before} to {after}")
@@ -105,22 +107,22 @@ async def transition(
 
 
 def is_due(now_ms: int) -> sa.ColumnElement[bool]:
-    """Return the SQL condition that a delivery is to be tried now."""
+    """Return the SQL condition that a delivery is due."""
     return (columns.state == DeliveryState.DUE) & (columns.due_at <= now_ms)
 
 
 async def list_due_channels(connection: AsyncConnection, now_ms: int) -> set[str]:
-    """Return the channels of the deliveries that are due."""
+    """Return the channels with due deliveries."""
     return set((await connection.execute(sa.select(columns.channel).distinct().where(is_due(now_ms)))).scalars())
 
 
 async def list_due(
     connection: AsyncConnection, channel: str, now_ms: int, limit: int
 ) -> tuple[list[DueDelivery], list[int]]:
-    """Return the deliveries that are due by a channel, and the alerts of those that cannot be read.
+    """Return the due deliveries of a channel, and the ids of alerts that cannot be read.
 
-    Of each customer the one due for longest comes first, then of each the second, and so on, so a customer with many
-    keeps no other waiting.
+    First comes the oldest due delivery of each customer, then the second of each, and so on. So a customer with many
+    deliveries does not delay others.
     """
     turn = sa.func.row_number().over(partition_by=alerts.c.customer, order_by=(columns.due_at, columns.alert))
     statement = (
@@ -145,15 +147,15 @@ async def list_due(
 
 
 async def count_by_state(connection: AsyncConnection, states: Collection[DeliveryState]) -> dict[str, int]:
-    """Return the number of deliveries in each of these states; those without any are left out."""
+    """Return the number of deliveries in each of these states. States without deliveries are left out."""
     count = sa.select(columns.state, sa.func.count()).where(columns.state.in_(states)).group_by(columns.state)
     return {row[0]: row[1] for row in await connection.execute(count)}
 
 
 async def replay_deliveries(connection: AsyncConnection, alert: int, channel: str | None, now_ms: int) -> list[str]:
-    """Make an alert due again: by this channel, or by all that have given it up; return the channels.
+    """Make an alert's deliveries due again, by this channel or by all channels that gave up. Return the channels.
 
-    A delivery that is under way is left alone.
+    A pending delivery is unchanged.
     """
     chosen = columns.state == DeliveryState.DEAD if channel is None else columns.channel == channel
     statement = (

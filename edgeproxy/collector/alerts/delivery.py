@@ -1,8 +1,8 @@
-"""The delivery of alerts to channels: routed once, tried until they are taken or dead letters, escalated meanwhile.
+"""The delivery of alerts to channels. Alerts are routed once and tried until accepted or given up, with escalation.
 
-All work is in the database, so a kill at any moment loses nothing: at worst a message is sent twice, under the same id.
-Each channel has a task of its own, so a slow one delays no other, and of several collectors one sends by a channel at a
-time.
+All state is in the database, so a kill at any moment loses nothing. At worst a message is sent twice with one id. Each
+channel has its own task, so a slow channel does not delay others. Only one of several collectors sends through a
+channel at a time.
 """
 
 import random
@@ -34,21 +34,21 @@ from edgeproxy.collector.webhooks.retries import compute_wait
 from edgeproxy.config.collector.alerts import Alerts
 
 POLL_SECONDS = 1.0
-"""Seconds between two searches for something to do."""
+"""Seconds between two checks for work."""
 COUNT_SECONDS = 10.0
-"""Seconds between two counts of what is outstanding, and two searches for what is to be escalated."""
+"""Seconds between two counts of outstanding deliveries, and between two checks for alerts to escalate."""
 ROUTED_MAX = 200
-"""Alerts that are routed at once."""
+"""Alerts routed per transaction."""
 SENT_MAX = 50
-"""Messages of a channel that are fetched at once."""
+"""Messages of a channel fetched per query."""
 LOCKED = f"{TO_CUSTOMER}:locked"
-"""The suffix of the channel of what customers are sent once their addresses can be opened: their keys are away."""
+"""Suffix of the channel for deliveries to customers whose addresses cannot be decrypted now."""
 LOCKED_SECONDS = 60.0
-"""Seconds until it is tried again."""
+"""Seconds until the next attempt to decrypt them."""
 NO_CHANNEL = "the configuration has no such channel"
 
 Contacts = Callable[[AsyncConnection, Iterable[str]], Awaitable[dict[str, Recipient]]]
-"""Returns whom customers want their own alerts to be mailed to; those who want none are left out."""
+"""Returns the recipients of customers' own alerts. Customers who want none are left out."""
 
 
 UNREADABLE_ERROR = "the alert or its recipient cannot be read"
@@ -58,58 +58,60 @@ class AlertMetrics(Protocol):
     """The metrics of alerts, for the collector's registry."""
 
     def alert_raised(self, kind: str, key: str) -> None:
-        """Count an alert of this kind, raised under this key."""
+        """Count an alert of this kind with this key."""
 
     def alert_tried(self, channel: str, result: str) -> None:
-        """Count an attempt by a channel: `sent`, `failed` or `dead`."""
+        """Count an attempt through a channel: `sent`, `failed` or `dead`."""
 
     def alerts_outstanding(self, due: int, dead: int) -> None:
-        """Set how many deliveries are due, and how many were given up."""
+        """Set the number of due deliveries, and of deliveries given up."""
 
 
 FetchNames = Callable[[AsyncConnection, Collection[str]], Awaitable[dict[str, str]]]
-"""Returns the names of customers by their pseudonyms; those without one are left out."""
+"""Returns the names of customers by pseudonym. Customers without one are left out."""
 
 
 async def fetch_no_names(_: AsyncConnection, __: Collection[str]) -> dict[str, str]:
-    """Return none: no customer has a pseudonym."""
+    """Return no names, because no customer has a pseudonym."""
     return {}
 
 
 FetchReaders = Callable[[AsyncConnection, str, Collection[str]], Awaitable[list[Recipient]]]
 """Returns the contacts of a customer who have one of these roles."""
 FindAddress = Callable[[AsyncConnection, str, str], Awaitable[str | None]]
-"""Returns the address of a contact of a customer by the label in a notice; None where there is no such contact."""
+"""Returns the address of a customer's contact by the label in a notice, or None if there is no such contact."""
 
 
 class NoticeContacts(NamedTuple):
-    """The contacts of customers, as notices need them."""
+    """Access to the contacts of customers for notices."""
 
     fetch_readers: FetchReaders
     find_address: FindAddress
 
 
 async def fetch_no_readers(_: AsyncConnection, __: str, ___: Collection[str]) -> list[Recipient]:
-    """Return none: nobody has contacts."""
+    """Return no recipients, because there are no contacts."""
     return []
 
 
 async def find_no_address(_: AsyncConnection, __: str, ___: str) -> None:
-    """Return None: nobody has contacts."""
+    """Return None, because there are no contacts."""
 
 
 NO_CONTACTS = NoticeContacts(fetch_no_readers, find_no_address)
 
 
 def name_lock(channel: str) -> str:
-    """Return the name of the lock of a channel. Mails to customers by a channel have one of their own, so operators
-    never wait for customers."""
+    """Return the name of a channel's lock.
+
+    Mails to customers through a channel have their own lock, so operators never wait for customers.
+    """
     name, _, about = channel.partition(":")
     return f"{name}-customers" if about else name
 
 
 class AlertSender:
-    """Sends alerts by their channels until it is cancelled."""
+    """Sends alerts through their channels until it is cancelled."""
 
     def __init__(
         self,
@@ -125,24 +127,24 @@ class AlertSender:
         self._settings = settings
         self._metrics = metrics
         self._set_aside: set[int] = set()
-        """The alerts that cannot be read: once there are ROUTED_MAX, no other would be routed any more."""
+        """Unreadable alerts. Without this set, ROUTED_MAX of them would block all later alerts."""
         self._contacts = contacts
         self._site = site
         self._fetch_names = fetch_names
         self._notices = notices
         self._tasks = Tasks()
         self._busy: set[str] = set()
-        """Channels whose task runs."""
+        """Channels with a running task."""
         self._counted_at = float("-inf")
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(60.0)
 
     def use(self, settings: Alerts) -> None:
-        """Send by these settings from now on."""
+        """Use these settings from now on."""
         self._settings = settings
 
     async def run(self) -> None:
-        """Route and send for ever."""
+        """Route and send alerts until cancelled."""
         try:
             failed = "alerts could not be looked at, and are later"
             job = Job("alert-delivery", POLL_SECONDS, failed, lambda: self.step(time.time()))
@@ -151,7 +153,7 @@ class AlertSender:
             await self._tasks.cancel()
 
     async def step(self, now: float) -> None:
-        """Route what is new, and begin to send what is due at this Unix second."""
+        """Route new alerts, and start sending deliveries that are due at this Unix second."""
         await self._route(now)
         if time.monotonic() - self._counted_at >= COUNT_SECONDS:
             self._counted_at = time.monotonic()
@@ -177,7 +179,7 @@ class AlertSender:
             self._metrics.alert_raised(alert.kind, alert.key)
 
     async def _escalate(self, now: float) -> None:
-        """Send by further channels what no channel has taken for a while, and nobody has acknowledged."""
+        """Send alerts through further channels that no channel has accepted and nobody has acknowledged for a while."""
         columns = alert_deliveries.c
         own = columns.channel.not_like(f"%{TO_CUSTOMER}%")
         unsent = sa.select(columns.alert).where(columns.state.in_([DeliveryState.DUE, DeliveryState.DEAD]), own)
@@ -196,9 +198,9 @@ class AlertSender:
             self._log.error("no channel has taken an alert, and others are tried", alert=alert.id, key=alert.key)
 
     async def _claim(self, statement: sa.Select[tuple[object, ...]], column: str, now: float) -> list[AlertMessage]:
-        """Take up the alerts of a query that no other collector takes up, and insert their deliveries.
+        """Claim the alerts of a query that no other collector has claimed, and insert their deliveries.
 
-        `column` is set to the time at which they were taken up.
+        `column` is set to the time of the claim.
         """
         statement = statement.where(alerts.c.id.not_in(self._set_aside)).order_by(alerts.c.id).limit(ROUTED_MAX)
         async with self._database.reading() as connection:
@@ -223,9 +225,9 @@ class AlertSender:
     async def _build_routes(
         self, connection: AsyncConnection, ours: Sequence[AlertMessage], now_ms: int
     ) -> list[NewDelivery]:
-        """Return the deliveries of new alerts: by the channels of their severity, and to the customers themselves.
+        """Return the deliveries of new alerts, through the channels of their severity and to customers.
 
-        Those whose kind is muted are not sent. Operators are told while keys of customers are away, too.
+        Muted kinds are not sent. Operators get alerts even while the keys of customers are unavailable.
         """
         about = {alert.customer or "" for alert in ours}
         to_operators = await mutes.fetch_mutes(connection, "operator", about, now_ms)
@@ -246,7 +248,7 @@ class AlertSender:
     async def _build_customer_routes(
         self, connection: AsyncConnection, ours: Sequence[AlertMessage]
     ) -> list[NewDelivery]:
-        """Return the deliveries to customers: of alerts to their address for these, of notices to contacts by role."""
+        """Return the deliveries to customers: alerts to their alert address, notices to contacts by role."""
         if self._settings.customers is None:
             return []
         channel = f"{self._settings.customers}{TO_CUSTOMER}"
@@ -265,7 +267,7 @@ class AlertSender:
         return routes
 
     def list_channels(self, severity: Severity) -> list[str]:
-        """Return the channels of a severity; where it has none, those of the next lower one."""
+        """Return the channels of a severity, or the channels of the next lower severity if it has none."""
         for lower in SEVERITIES[SEVERITIES.index(severity) :]:
             names: Sequence[str] = getattr(self._settings.routes, lower)
             if names:
@@ -273,12 +275,12 @@ class AlertSender:
         return []
 
     def _list_higher(self, severity: Severity) -> list[str]:
-        """Return the channels to which an alert is escalated: those of the next higher severity, and of a page all."""
+        """Return the channels for an escalation: those of the next higher severity, and all channels for `page`."""
         at = SEVERITIES.index(severity)
         return self.list_channels(SEVERITIES[at - 1]) if at else list(self._settings.channels)
 
     def _log_alert(self, alert: AlertMessage) -> None:
-        """Write the line of the log that every alert is."""
+        """Log an alert. Every alert has a log line."""
         write = {"page": self._log.error, "warn": self._log.warning, "info": self._log.info}[alert.severity]
         about = {"severity": alert.severity, "title": alert.title, "details": alert.details}
         write("alert", alert=alert.id, key=alert.key, **about)
@@ -292,7 +294,7 @@ class AlertSender:
     # ---- sending
 
     async def _drain_channel(self, channel: str) -> None:
-        """Send what is due by a channel, the longest due first, until it fails."""
+        """Send the due deliveries of a channel, oldest first, until one fails."""
         attempt = self._unlock if channel.endswith(LOCKED) else self._attempt_delivery
         try:
             async with try_exclusive(self._database, f"alerts-{name_lock(channel)}") as mine:
@@ -304,9 +306,9 @@ class AlertSender:
             self._busy.discard(channel)
 
     async def _unlock(self, channel: str, delivery: DueDelivery) -> bool:
-        """Try to make the deliveries of an alert to its customer, whose keys were away; return whether they are there.
+        """Create the deliveries of an alert to its customer, whose keys were unavailable. Return True if they exist.
 
-        What no key opens is given up.
+        Deliveries that no key can decrypt are given up.
         """
         alert, now = delivery.message.id, time.time()
         state, values = DeliveryState.SENT, {"sent_at": round(now * 1000)}
@@ -329,15 +331,17 @@ class AlertSender:
     async def _list_due(self, channel: str) -> list[DueDelivery]:
         async with self._database.reading() as connection:
             due, unreadable = await deliveries.list_due(connection, channel, round(time.time() * 1000), SENT_MAX)
-        for alert in unreadable:  # Else they would be in the way of the others for ever.
+        for alert in unreadable:  # Otherwise they would block the others for ever.
             async with self._database.writing() as connection:
                 dead = DeliveryState.DEAD
                 await deliveries.transition(connection, alert, channel, DeliveryState.DUE, dead, error=UNREADABLE_ERROR)
         return due
 
     async def _name_customer(self, alert: AlertMessage) -> AlertMessage:
-        """Return an alert as its customer reads it: with its name in the place of its pseudonym. Operators' channels,
-        from which nobody takes anything back, have the pseudonym."""
+        """Return an alert for its customer, with the customer's name instead of its pseudonym.
+
+        Operators' channels get the pseudonym, because messages there cannot be erased.
+        """
         if (customer := alert.customer) is None:
             return alert
         by = alert.details.get("by")
@@ -357,7 +361,7 @@ class AlertSender:
         )
 
     async def _attempt_delivery(self, channel: str, delivery: DueDelivery) -> bool:
-        """Try to send one message, and record the result; return whether the channel took it."""
+        """Try to send one message, and record the result. Return True if the channel accepted it."""
         name = channel.partition(":")[0]
         settings, alert = self._settings.channels.get(name), delivery.message
         if settings is None:

@@ -1,6 +1,6 @@
-"""The kinds of alerts: one literal table of what can be raised, how urgent it is, who reads it, and what to do. Pure.
+"""The kinds of alerts: one literal table with their severity, readers and the action to take. Pure.
 
-A kind is named by its subject and what became of it, in snake_case. docs/operations/alerting.md lists the same kinds.
+A kind is named by its subject and an event, in snake_case. docs/operations/alerting.md lists all kinds.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from edgeproxy.collector.webhooks.event_types import EventType
 
 Severity = Literal["page", "warn", "info"]
 SEVERITIES: tuple[Severity, ...] = ("page", "warn", "info")
-"""The severities, from the one that wakes a person to the one that can wait."""
+"""The severities, from waking a person to waiting."""
 
 
 class AlertKind(StrEnum):
@@ -78,18 +78,20 @@ class AlertPolicy(NamedTuple):
     """The row of a kind."""
 
     severities: tuple[Severity, ...]
-    """The severities that an alert of the kind can have."""
+    """Possible severities of an alert of this kind."""
     to_customer: bool
-    """Whether the customer that it is about reads it too; operators always do."""
+    """True if the customer concerned reads it too. Operators always do."""
     summary: str
-    """The condition for which an alert of the kind is raised."""
+    """The condition that raises an alert of this kind."""
     action: str
-    """The action of an operator."""
+    """An operator's action."""
     runbook: str
-    """The page and the section with more of it."""
+    """The page and section of its documentation."""
     contacts: frozenset[str] = frozenset()
-    """The roles of the contacts to whom it is mailed, in the place of the address for alerts. Such an alert is a notice
-    of what somebody did: operators are not sent it, and it is in their lists where they ask for it."""
+    """The contact roles that get it by mail, instead of the address for alerts.
+
+    Such an alert is a notice of an action. It is not sent to operators, and their lists show it only on request.
+    """
 
 
 # fmt: off
@@ -331,15 +333,15 @@ EVENT_TYPES: Final[Mapping[AlertKind, EventType]] = {
     AlertKind.INVOICE_UNPAID: EventType.INVOICE_OVERDUE,
     AlertKind.WEBHOOK_DISABLED: EventType.WEBHOOK_DISABLED,
 }
-"""The type of the message to webhooks of the customer that each kind is, of those that the customer reads."""
+"""The type of webhook message for each kind that customers read."""
 
 
 NOTICES: Final = frozenset(kind for kind, policy in ALERT_POLICIES.items() if policy.contacts)
-"""The kinds that tell contacts of what somebody did."""
+"""Kinds that notify contacts of an action."""
 
 
 def find_policy(kind: str) -> AlertPolicy | None:
-    """Return the row of a stored alert's kind; None where another version has raised it."""
+    """Return the row of a stored alert's kind, or None if another version has raised it."""
     try:
         return ALERT_POLICIES[AlertKind(kind)]
     except ValueError:

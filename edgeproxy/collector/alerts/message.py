@@ -1,4 +1,4 @@
-"""The forms in which alerts are sent: the body of a webhook, of Slack, PagerDuty and Alertmanager, and a mail. Pure."""
+"""The formats of alerts: webhook bodies, messages for Slack, PagerDuty and Alertmanager, and mails. Pure."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -22,21 +22,21 @@ from edgeproxy.collector.mails.letter import Letter, MailSection, render_html, r
 from edgeproxy.collector.mails.mail import create_message
 
 SLACK_FIELDS_MAX = 10
-"""Details that Slack shows; a section can have no more."""
+"""Details in a Slack message. A section can have no more."""
 SLACK_CHARACTERS_MAX = 2000
-"""Characters of a field of a section of Slack."""
+"""Most characters of a field in a Slack section."""
 PAGERDUTY_KEY_CHARACTERS_MAX = 255
-"""Characters of a `dedup_key` of PagerDuty."""
+"""Most characters of PagerDuty's `dedup_key`."""
 SEVERITY_LABELS: dict[Severity, str] = {"page": "critical", "warn": "warning", "info": "info"}
-"""The severities as PagerDuty and the rules of Prometheus name them."""
+"""The severities in terms of PagerDuty and of Prometheus rules."""
 FIRING_SECONDS = 86400
-"""Seconds for which Alertmanager takes an alert as firing; nobody resolves what was raised once."""
+"""Seconds for which an alert fires in Alertmanager. Such an alert is never resolved explicitly."""
 SUBJECTS: dict[Severity, str] = {"page": "[PAGE] ", "warn": "[warning] ", "info": ""}
 NO_DOMAIN = "edgeproxy.invalid"
 
 
 class AlertMessage(NamedTuple):
-    """An alert as it is sent. `at` is in Unix milliseconds."""
+    """An alert for sending. `at` is in Unix milliseconds."""
 
     id: int
     key: str
@@ -49,17 +49,17 @@ class AlertMessage(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The id of the message, the same in all attempts and on all channels."""
+        """The id of the message. It is equal in all attempts and on all channels."""
         return f"alert_{self.id}_{hashlib.sha256(self.key.encode()).hexdigest()[:16]}"
 
     @property
     def moment(self) -> str:
-        """The time at which it happened, as RFC 3339."""
+        """The time of the event, as RFC 3339."""
         return format_timestamp(self.at)
 
 
 class ServiceSite(NamedTuple):
-    """The service that mails: its name, and the URLs of its pages for operators and customers; empty: it has none."""
+    """The service that sends mails: its name, and the URLs of its pages for operators and customers (empty: none)."""
 
     name: str
     console: str = ""
@@ -86,13 +86,13 @@ def format_webhook(message: AlertMessage) -> bytes:
 
 
 def format_runbook(kind: str, runbooks: str) -> str | None:
-    """Return where the runbook of a kind is, below the URL `runbooks`; None where another version has the kind."""
+    """Return the URL of a kind's runbook, below the URL `runbooks`, or None if another version defines the kind."""
     policy = find_policy(kind)
     return None if policy is None else f"{runbooks}{policy.runbook}"
 
 
 def format_slack(message: AlertMessage, runbooks: str = "") -> bytes:
-    """Return a message for an incoming webhook of Slack: the title, the details as a list, and where to read more."""
+    """Return a message for Slack's incoming webhook: the title, the details as a list, and a link to the runbook."""
     title = f"{SUBJECTS[message.severity]}{message.title}"
     fields = [
         {"type": "mrkdwn", "text": f"*{_escape(name)}*\n{_escape(value)}"[:SLACK_CHARACTERS_MAX]}
@@ -108,7 +108,7 @@ def format_slack(message: AlertMessage, runbooks: str = "") -> bytes:
 
 
 def format_pagerduty(message: AlertMessage, routing_key: str, runbooks: str = "") -> bytes:
-    """Return a `trigger` for PagerDuty's Events API v2. What is sent twice is one incident there: `dedup_key`."""
+    """Return a `trigger` for PagerDuty's Events API v2. `dedup_key` merges repeated messages into one incident."""
     key = message.key
     runbook = format_runbook(message.kind, runbooks) if runbooks else None
     return orjson.dumps(
@@ -133,8 +133,8 @@ def format_pagerduty(message: AlertMessage, routing_key: str, runbooks: str = ""
 def format_alertmanager(message: AlertMessage, now: float, runbooks: str = "") -> bytes:
     """Return the body of Alertmanager's `POST /api/v2/alerts`: one alert that fires for FIRING_SECONDS from `now`.
 
-    Its labels are those that the rules of Prometheus set. `key` is one of them, so that a repeated attempt is the same
-    alert there.
+    Its labels are those that the Prometheus rules set. `key` is also a label, so that a repeated attempt updates the
+    alert.
     """
     policy = find_policy(message.kind)
     labels = {
@@ -162,7 +162,7 @@ def format_mail(
     site: ServiceSite,
     runbooks: str = "",
 ) -> EmailMessage:
-    """Return a mail to operators, who read in it what to do."""
+    """Return a mail to operators that tells them what to do."""
     say = load_catalog(reader.language).gettext
     policy = find_policy(message.kind)
     facts = [
@@ -189,8 +189,10 @@ def format_mail(
 def format_customer_mail(
     message: AlertMessage, sender: str, recipient: str, reader: Reader, site: ServiceSite
 ) -> EmailMessage:
-    """Return a mail to the customer that the alert is about, in the second person: with the facts that have a name for
-    customers, and a button where there is something to do."""
+    """Return a mail to the customer concerned, in the second person.
+
+    It has the facts with a label for customers, and a button if the customer can act.
+    """
     say = load_catalog(reader.language).gettext
     facts = [(say(words.LABELS[name]), text) for name, text in _list_facts(message, reader) if name in words.LABELS]
     button = words.find_button(message.kind)
@@ -205,7 +207,7 @@ def format_customer_mail(
 
 
 def _list_facts(message: AlertMessage, reader: Reader) -> list[tuple[str, str]]:
-    """Return the details that are there, by their names, as the reader writes them."""
+    """Return the existing details with their labels, in the reader's formats."""
     there = {name: value for name, value in message.details.items() if value is not None}
     details: dict[str, JsonValue] = {format_line(name): value for name, value in there.items()}
     return [(name, words.format_detail(reader, name, details)) for name in details]
@@ -219,7 +221,7 @@ def _build_letter(
     facts: list[tuple[str, str]],
     paragraphs: list[str],
 ) -> Letter:
-    """Return the letter of an alert, without its button and its foot; without a title it has that of the alert."""
+    """Return the letter of an alert without button and foot. The default title is the alert's."""
     say = load_catalog(reader.language).gettext
     about = [(say(N_("When")), format_line(reader.moment(message.at / 1000)))]
     if message.customer is not None:
@@ -231,7 +233,7 @@ def _build_letter(
 def _format_mail(
     message: AlertMessage, sender: str, recipients: tuple[str, ...], letter: Letter, reader: Reader, prefix: str
 ) -> EmailMessage:
-    """Return a letter as a mail, of text and HTML. Its Message-ID stays the same in all attempts."""
+    """Return a letter as a mail with text and HTML. Its Message-ID is equal in all attempts."""
     if letter.links:
         letter = letter._replace(sections=[*letter.sections, MailSection(paragraphs=letter.links)])
     mail = create_message(
@@ -243,7 +245,7 @@ def _format_mail(
 
 
 def list_details(message: AlertMessage) -> list[tuple[str, str]]:
-    """Return the details, each on one line: what somebody else wrote into one must not look like a line of ours."""
+    """Return the details, each on one line, so that untrusted text cannot look like a line of ours."""
     return [
         (format_line(name), format_line(value if isinstance(value, str) else orjson.dumps(value).decode()))
         for name, value in message.details.items()
@@ -251,5 +253,5 @@ def list_details(message: AlertMessage) -> list[tuple[str, str]]:
 
 
 def _escape(text: str) -> str:
-    """Escape what Slack takes for a mention or a link."""
+    """Escape characters that Slack reads as mentions or links."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

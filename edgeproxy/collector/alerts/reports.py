@@ -1,4 +1,4 @@
-"""Alerts as the API lists them, with the state of each delivery."""
+"""Alerts for lists of the API, with the state of each delivery."""
 
 from collections.abc import Collection, Iterable
 from operator import attrgetter
@@ -17,7 +17,7 @@ from edgeproxy.collector.database.statements import AnyRow, AnySelect
 from edgeproxy.collector.database.unreadable_rows import ReadPage, find_cursor, parse_rows
 
 PAGE_ALERTS_MAX = 1000
-"""Alerts of a page."""
+"""Most alerts on a page."""
 
 
 async def list_alerts(
@@ -34,11 +34,11 @@ async def list_alerts(
     has_deliveries: bool = True,
     **filters: str | None,
 ) -> ReadPage[JsonObject]:
-    """Return at most `limit` alerts before the one of the id `cursor`, the latest first; after it with `oldest_first`.
+    """Return at most `limit` alerts with ids below `cursor`, latest first. With `oldest_first`, return ids above it.
 
-    `filters` are columns and their values; None leaves a column out. `state`: only those with a delivery in this state.
-    `acknowledged`: only those that a side has acknowledged, or has to. `notices`: also those of what somebody did.
-    `kinds`: only those of these kinds. `has_deliveries`: with the state of their deliveries.
+    `filters` are columns with values; None leaves a column out. `state` selects alerts with a delivery in this state.
+    `acknowledged` selects alerts that the side has acknowledged, or must acknowledge. `notices` includes notices of
+    actions. `kinds` limits the kinds. `has_deliveries` adds the state of the deliveries.
     """
     statement = sa.select(alerts).order_by(alerts.c.id if oldest_first else alerts.c.id.desc()).limit(limit + 1)
     if cursor is not None:
@@ -48,7 +48,7 @@ async def list_alerts(
         is_known = sa.exists().where(
             handled.alert == alerts.c.id, handled.side == side, handled.acknowledged_at.is_not(None)
         )
-        waits = sa.and_(~is_known, alerts.c.severity != "info")  # Nobody has to do anything about the others.
+        waits = sa.and_(~is_known, alerts.c.severity != "info")  # Other alerts need no acknowledgement.
         statement = statement.where(is_known if acknowledged else waits)
     statement = statement.where(*(alerts.c[name] == value for name, value in filters.items() if value is not None))
     if not notices:
@@ -70,7 +70,7 @@ async def _fetch_page(
 
 
 async def find_alert(connection: AsyncConnection, number: int, *, has_deliveries: bool = True) -> JsonObject | None:
-    """Return the alert of this id, or None; `has_deliveries`: with the state of its deliveries."""
+    """Return the alert with this id, or None. `has_deliveries` adds the state of its deliveries."""
     rows = await connection.execute(sa.select(alerts).where(alerts.c.id == number))
     return next(iter(await _to_reports(connection, rows, has_deliveries=has_deliveries)), None)
 

@@ -1,7 +1,8 @@
-"""The words of alerts in the languages of their readers: what happened, its facts, and where to act. Pure.
+"""Texts of alerts in the reader's language: what happened, its facts, and where to act. Pure.
 
-The title of an alert is written in English where it is raised. A sentence here says the same from its details, in any
-language and with the numbers of its reader; where none fits, as with an alert of another version, the title stands.
+The title of an alert is written in English when it is raised. A sentence here expresses the title from the alert's
+details, in any language and with the reader's number formats. If no sentence fits, for example for an alert of another
+version, the title is shown.
 """
 
 import re
@@ -20,7 +21,7 @@ from edgeproxy.collector.languages.reader import Reader
 from edgeproxy.config.collector.currency_units import USD
 
 HOLE = re.compile(r"%\((\w+)\)s")
-"""A place in a sentence that a detail fills."""
+"""A placeholder in a sentence for a detail."""
 
 # fmt: off
 SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
@@ -104,7 +105,7 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     ),
 }
 # fmt: on
-"""What happened, by the kinds that customers read; the first sentence whose details are all there is taken."""
+"""Sentences for alerts, for the kinds that customers read. The first sentence with all of its details is used."""
 
 # fmt: off
 OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
@@ -185,9 +186,9 @@ OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     ),
 }
 # fmt: on
-"""The same to the customer whom it is about."""
+"""Sentences for the customer concerned."""
 QUOTA_PERIODS: Final = ("day", "month")
-"""The periods of which each has a sentence of its own: the first ones of a quota."""
+"""The first periods of quotas. Each has its own sentence."""
 
 LABELS: Final[Mapping[str, str]] = {
     "quota": N_("Quota"),
@@ -227,12 +228,14 @@ LABELS: Final[Mapping[str, str]] = {
     "new_start": N_("New key"),
     "works_until": N_("Works until"),
 }
-"""The names of details; a customer's mail has these alone."""
+"""Labels of details. A customer's mail has only details with a label."""
 
 
 class Button(NamedTuple):
-    """Where a customer acts: the detail that has the address, and what the button says. Without an address there it is
-    a page of the portal."""
+    """Where a customer acts: the detail with the address, and the text of the button.
+
+    Without an address in the details, the button leads to a page of the portal.
+    """
 
     detail: str
     text: str
@@ -274,26 +277,26 @@ BUTTONS: Final[Mapping[AlertKind, Button]] = {
     AlertKind.CONTACT_ADDED: Button("", "", "/account/team", N_("See the team")),
 }
 ALERTS_BUTTON = Button("", "")
-"""The button of the other kinds."""
+"""The button of all other kinds."""
 
 
 def find_button(kind: str) -> Button:
-    """Return where a customer acts on an alert of a kind, which may be one of another version."""
+    """Return the button for a kind of alerts. Kinds of another version get the default button."""
     return BUTTONS.get(AlertKind(kind), ALERTS_BUTTON) if find_policy(kind) else ALERTS_BUTTON
 
 
 ACTORS: Final[Mapping[str, str]] = {"operator": N_("the operator"), "token": N_("one of your tokens")}
-"""Who does something for a customer, beside its contacts."""
+"""Actors for a customer that are no contacts."""
 LEAKED = N_("The key was found in public.")
 
 
 def find_sentence(kind: str, customer: str | None, details: JsonObject) -> str | None:
-    """Return the sentence of an alert in English, with its holes; None where none fits."""
+    """Return the English sentence of an alert with placeholders, or None if none fits."""
     return _choose_sentence(SENTENCES, kind, {**details, "customer": customer or None})
 
 
 def find_own_sentence(kind: str, details: JsonObject) -> str | None:
-    """Return the sentence of an alert to the customer whom it is about, in English, with its holes."""
+    """Return the English sentence for the customer concerned, with placeholders."""
     return _choose_sentence(OWN_SENTENCES, kind, details)
 
 
@@ -308,7 +311,7 @@ def _choose_sentence(known: Mapping[AlertKind, tuple[str, ...]], kind: str, deta
 
 
 def describe_own(reader: Reader, kind: str, details: JsonObject) -> str | None:
-    """Return what happened, in the language of the customer whom it is about; None as for `describe`."""
+    """Return a sentence about the alert in the language of the customer concerned; None as for `describe`."""
     sentence = find_own_sentence(kind, details)
     if sentence is None:
         return None
@@ -316,7 +319,7 @@ def describe_own(reader: Reader, kind: str, details: JsonObject) -> str | None:
 
 
 def describe(reader: Reader, kind: str, customer: str | None, details: JsonObject) -> str | None:
-    """Return what happened, in the reader's language; None where the title of the alert has to say it."""
+    """Return a sentence about the alert in the reader's language, or None if only its title is available."""
     sentence = find_sentence(kind, customer, details)
     if sentence is None:
         return None
@@ -332,12 +335,12 @@ def _fill_sentence(reader: Reader, sentence: str, details: JsonObject) -> str:
 
 
 def format_detail(reader: Reader, name: str, details: JsonObject) -> str:
-    """Return a detail on one line as the reader writes it: times in UTC, money with its currency, shares in percent."""
+    """Return a detail on one line in the reader's format: times in UTC, money with currency, shares in percent."""
     value, currency = details[name], details.get("currency")
     form = FORMS.get(name, _format_plain)
     try:
         return format_line(form(reader, value, currency if isinstance(currency, str) else None))
-    except (ValueError, ArithmeticError, TypeError, LookupError):  # As another version wrote it.
+    except (ValueError, ArithmeticError, TypeError, LookupError):  # Another version wrote it.
         return format_line(_format_plain(reader, value, None))
 
 
@@ -366,7 +369,7 @@ def _format_money(reader: Reader, value: JsonValue, currency: str | None) -> str
 
 
 def _format_amount(reader: Reader, value: JsonValue, currency: str | None) -> str:
-    """Format an amount such as 12.34 USD, or one of smallest units beside a currency, or of units of a meter."""
+    """Format an amount such as 12.34 USD, an amount in smallest units with a currency, or units of a meter."""
     if isinstance(value, str):
         whole, code = value.split(" ")
         return reader.amount(Decimal(whole), code)
@@ -378,7 +381,7 @@ def _format_credits(reader: Reader, value: JsonValue, _: str | None) -> str:
 
 
 def _format_actor(reader: Reader, value: JsonValue, _: str | None) -> str:
-    """Format who did something: one of ACTORS, or the label of a contact, of which the address counts."""
+    """Format an actor: one of ACTORS, or the address in a contact's label."""
     actor = str(value)
     return load_catalog(reader.language).gettext(ACTORS[actor]) if actor in ACTORS else actor.partition(":")[2]
 
@@ -416,4 +419,4 @@ FORMS: Final[Mapping[str, Form]] = {
     "plan": _format_plan,
     "above": _format_credits,
 }
-"""The forms of details that are no plain text or number, by their names."""
+"""Formats of details that are no plain text or number, by name."""

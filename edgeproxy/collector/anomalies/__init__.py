@@ -1,1 +1,1 @@
-"""Unusual usage: baselines, judgements, and the job that raises alerts of them."""
+"""Unusual usage: baselines, judgements, and the job that raises alerts."""

@@ -1,8 +1,8 @@
-"""The baseline of a customer's use of a meter: by hour of the week, by day of the week, and in its shape. Pure.
+"""The baseline of a customer's use of a meter: by hour of the week, by day of the week, and its daily shape. Pure.
 
-Counts are compared by their roots (Anscombe 1948), whose spread does not grow with them. The middle is a median and the
-spread a median of deviations (MAD), so that a few unusual hours of the trailing weeks change neither. Weeks begin on
-Thursday, as the Unix epoch does.
+Counts are compared by their square roots (Anscombe 1948), whose spread does not grow with the counts. The middle is a
+median, and the spread a median of absolute deviations (MAD), so a few unusual hours in the past weeks change neither.
+Weeks begin on Thursday, as the Unix epoch does.
 """
 
 import math
@@ -13,43 +13,43 @@ from typing import NamedTuple
 HOUR, DAY, WEEK = 3600, 86400, 604800
 WEEK_HOURS, DAY_HOURS, WEEK_DAYS = 168, 24, 7
 WEEKS = 8
-"""Trailing weeks that a baseline is made of."""
+"""Past weeks in a baseline."""
 WEEKS_MIN = 3
-"""Weeks without which there is no baseline."""
+"""The fewest weeks for a baseline."""
 NEAR = 2
-"""Hours before and after an hour whose deviations count for its spread."""
+"""Neighbouring hours on each side whose deviations count for an hour's spread."""
 MAD_TO_SIGMA = 1.4826
-"""The ratio of the standard deviation to the MAD where deviations are normal."""
+"""The ratio of the standard deviation to the MAD for normal deviations."""
 MEDIAN_VARIANCE = math.pi / 2
-"""The ratio of the variance of a median of normal values to that of their mean."""
+"""The variance of a median of normal values, relative to the variance of their mean."""
 POISSON_SPREAD = 1.0
-"""The spread of the root of a count of independent events, the least that a spread can be."""
+"""The spread of the root of a Poisson count. It is the least possible spread."""
 RELATIVE_SPREAD = 0.05
-"""The least spread as a part of the root: a tenth of the count is insignificant."""
+"""The least spread relative to the root: a tenth of the count is insignificant."""
 GROWTH_MAX = 1.5
-"""The largest factor by which growth in the last week raises the level."""
+"""The largest factor for raising the level after growth in the last week."""
 SHAPE_UNITS_MIN = 240
-"""The units of a day below which its shape is not judged."""
+"""The shape of days with fewer units is not judged."""
 
 Hours = Mapping[int, int]
-"""The usage by the Unix second at which each hour begins; missing hours have none."""
+"""The usage by the Unix second when each hour begins. Missing hours have no usage."""
 
 
 class Baseline(NamedTuple):
-    """The usual usage: `middles` and `spreads` are roots by hour of the week, `days` and `day_spread` those of days."""
+    """The usual usage: `middles` and `spreads` are roots by hour of the week, `days` and `day_spread` are for days."""
 
     middles: Sequence[float]
     spreads: Sequence[float]
     days: Sequence[float]
     day_spread: float
     likeness: float
-    """The usual likeness of days to the baseline: a cosine."""
+    """The usual cosine similarity of days to the baseline."""
 
     @classmethod
     def compute(cls, hours: Hours, until: int) -> "Baseline | None":
-        """Return the baseline of the weeks before the Unix second `until`, at which a day begins; None: too few weeks.
+        """Return the baseline of the weeks before the Unix second `until`, a day's beginning; None: too few weeks.
 
-        Weeks count from the first use on.
+        Weeks count from the first usage on.
         """
         first = min((hour for hour in hours if hour < until), default=until)
         weeks = min((until - first) // WEEK, WEEKS)
@@ -94,18 +94,18 @@ class Baseline(NamedTuple):
         return unroot(self.days[day // DAY % WEEK_DAYS])
 
     def score(self, hour: int, value: int) -> float:
-        """Return by how many spreads a value is above the usual one of an hour: a robust z-score."""
+        """Return the robust z-score of an hour's value: its distance from the usual value, in spreads."""
         at = hour // HOUR % WEEK_HOURS
         return _compute_score(value, self.middles[at], self.spreads[at])
 
     def day_score(self, day: int, value: int) -> float:
-        """Return the robust z-score of the value of a day."""
+        """Return the robust z-score of a day's value."""
         return _compute_score(value, self.days[day // DAY % WEEK_DAYS], self.day_spread)
 
     def compute_likeness(self, hours: Hours, day: int) -> float | None:
-        """Return the likeness of a day's hours to the usual ones: a cosine, 1 where only the volume differs.
+        """Return the cosine similarity of a day's hours to the usual ones. It is 1 if only the volume differs.
 
-        None where either has fewer than SHAPE_UNITS_MIN units.
+        Return None if either has fewer than SHAPE_UNITS_MIN units.
         """
         own = [float(hours.get(day + n * HOUR, 0)) for n in range(DAY_HOURS)]
         usual = [self.expected(day + n * HOUR) for n in range(DAY_HOURS)]
@@ -114,12 +114,12 @@ class Baseline(NamedTuple):
         return cosine(own, usual)
 
     def to_bytes(self) -> bytes:
-        """Return the baseline as bytes, for `from_bytes`."""
+        """Return the baseline as bytes for `from_bytes`."""
         return array("d", [*self.middles, *self.spreads, *self.days, self.day_spread, self.likeness]).tobytes()
 
     @classmethod
     def from_bytes(cls, packed: bytes) -> "Baseline":
-        """Return the baseline that `to_bytes` has packed."""
+        """Return a baseline from `to_bytes`."""
         numbers = array("d", packed)
         middles, rest = numbers[:WEEK_HOURS], numbers[WEEK_HOURS:]
         spreads, rest = rest[:WEEK_HOURS], rest[WEEK_HOURS:]
@@ -130,24 +130,24 @@ NEARBY = range(-NEAR, NEAR + 1)
 
 
 def root(value: float) -> float:
-    """Return the root of a count: that of a Poisson count has a standard deviation of 1."""
+    """Return the transformed root of a count. For a Poisson count its standard deviation is 1."""
     return 2 * math.sqrt(value + 0.375)
 
 
 def unroot(value: float) -> float:
-    """Return the count of a root."""
+    """Return the count for a transformed root."""
     return max(0.0, (value / 2) ** 2 - 0.375)
 
 
 def median(values: Iterable[float]) -> float:
-    """Return the median of values, of which there is at least one."""
+    """Return the median of at least one value."""
     ordered = sorted(values)
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:
-    """Return the cosine of the angle between two vectors that are not zero."""
+    """Return the cosine of the angle between two non-zero vectors."""
     product = sum(mine * theirs for mine, theirs in zip(one, other, strict=True))
     return product / (math.hypot(*one) * math.hypot(*other))
 
@@ -157,18 +157,18 @@ def _compute_medians(values: Sequence[float], period: int) -> list[float]:
 
 
 def _compute_spread(off: Sequence[float]) -> float:
-    """Return the spread of deviations. Zeros, one of each odd number of weeks, are left out."""
+    """Return the spread of deviations. Zeros are left out, because an odd number of weeks always has one."""
     return MAD_TO_SIGMA * median([abs(deviation) for deviation in off if deviation] or [0.0])
 
 
 def _compute_growth(roots: Sequence[float], middles: Sequence[float]) -> float:
-    """Return the median factor by which the hours of the last week are above the baseline, from 1 to GROWTH_MAX."""
+    """Return the median factor of the last week's hours to the baseline, limited to 1 to GROWTH_MAX."""
     last = roots[-WEEK_HOURS:]
     return min(max(median([value / middle for value, middle in zip(last, middles, strict=True)]), 1.0), GROWTH_MAX)
 
 
 def _rotate(values: Sequence[float], by: int) -> tuple[float, ...]:
-    """Return values by hours or days since a Unix second in the order of the week."""
+    """Rotate values by hour or day since a Unix second into the order of the week."""
     return (*values[-by:], *values[:-by]) if by else tuple(values)
 
 

@@ -1,6 +1,6 @@
-"""The customers whose tokens were largely estimated, as the answers of their models did not state them.
+"""Customers whose tokens were largely estimated, because the answers of their models did not state them.
 
-Edges count such units with the dimension `estimated`. Only units of meters that are split by it are looked at.
+Edges count such units with the dimension `estimated`. Only meters with this dimension are checked.
 """
 
 from collections.abc import Sequence
@@ -18,28 +18,30 @@ from edgeproxy.collector.ledger.sources import Source, select_sources
 from edgeproxy.config.meters import ESTIMATED
 
 UNITS_MIN = 1000
-"""Estimated units of a day below which nobody is alerted."""
+"""Fewer estimated units per day raise no alert."""
 PARTS = 1000
-"""The parts in which a share is compared, as a database has whole numbers."""
+"""A share is compared in these parts, because the database computes with whole numbers."""
 LISTED_MAX = 50
-"""Customers and meters of a day that have an alert each."""
+"""Most customers and meters of a day that get an alert each."""
 
 
 class EstimatedUnits(NamedTuple):
-    """The units of a meter that a customer has used."""
+    """A customer's units of a meter."""
 
     customer: str
     meter: str
     estimated: int
     units: int
-    """All units, those that were estimated included."""
+    """All units, including estimated ones."""
 
 
 async def fetch_estimated_units(
     connection: AsyncConnection, since: int, until: int, share: float
 ) -> Sequence[EstimatedUnits]:
-    """Return the customers and meters of whose units within [since, until), Unix seconds, at least `share` (0 to 1) was
-    estimated, those with the most first. In a transaction that reads one moment."""
+    """Return the customers and meters with a share of estimated units of at least `share` (0 to 1), most units first.
+
+    The time is [since, until) in Unix seconds. The transaction must read one snapshot.
+    """
     rolled = await rollup.fetch_state(connection)
     split = (
         sa.select(series.c.id, series.c.customer, series.c.meter, series_dimensions.c.value.label("is_estimated"))
@@ -67,7 +69,7 @@ async def fetch_estimated_units(
 
 
 def build_estimates_alert(use: EstimatedUnits, day: int, now: float) -> Alert:
-    """Return the alert of a customer whose units of a day were largely estimated. Pure."""
+    """Return the alert for a customer whose units of a day were largely estimated. Pure."""
     percent = round(100 * use.estimated / use.units)
     return Alert(
         key=f"estimates:{use.customer}:{use.meter}:{format_time(day)[:10]}",

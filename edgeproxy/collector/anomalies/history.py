@@ -1,5 +1,7 @@
-"""Histories of usage by the hour for replays of anomaly detection: read from an access log or an export of the ledger,
-or generated; and changes to plant into them, which a detector should find. All randomness follows from a seed.
+"""Hourly usage histories for replays of anomaly detection.
+
+They are read from an access log or an export of the ledger, or generated. Changes that a detector should find can be
+planted into them. All randomness follows from a seed.
 """
 
 import csv
@@ -16,7 +18,7 @@ from typing import NamedTuple, TextIO
 from edgeproxy.collector.anomalies.baseline import DAY, DAY_HOURS, HOUR, WEEK, Hours
 
 BEGIN = 1_767_225_600 - 1_767_225_600 % WEEK
-"""The Unix second at which generated histories begin, a Thursday."""
+"""The Unix second when generated histories begin, a Thursday."""
 LOG_TIME = re.compile(r"\[(\d{2}/[A-Z][a-z]{2}/\d{4}:\d{2}):\d{2}:\d{2} ([+-]\d{4})\]")
 """The hour of a request in the common and the combined log format."""
 WEEK_HOURS = WEEK // HOUR
@@ -26,24 +28,24 @@ ORDINARY = 0.15
 Subject = tuple[str, str]
 """A customer and a meter."""
 Histories = dict[Subject, dict[int, int]]
-"""The usage of each subject by the Unix second at which the hour begins."""
+"""The usage of each subject by the Unix second when the hour begins."""
 
 
 class InvalidHistoryError(Exception):
-    """A file has no history; the message says why."""
+    """A file contains no history. The message says why."""
 
 
 class Planted(NamedTuple):
-    """A planted change: its kind, and its days."""
+    """A planted change with its kind and its days."""
 
     what: str
     days: frozenset[int]
 
 
 def read_history(file: Path, weeks: int, customers: int, seed: int) -> Histories:
-    """Return the histories in a file: rows of `hour,customer,meter,value` as the ledger exports them, or an access log.
+    """Return the histories in a file: rows of `hour,customer,meter,value` from a ledger export, or an access log.
 
-    A log of a few days is no history of weeks: the weeks of `customers` are drawn from its hours. Raises
+    A log of a few days has no weeks, so weeks of `customers` customers are drawn from its hours. Raises
     InvalidHistoryError.
     """
     open_text: Callable[..., TextIO] = gzip.open if file.suffix == ".gz" else open
@@ -82,9 +84,9 @@ def _count_log_hours(first: str, lines: Iterator[str]) -> dict[int, int]:
 
 
 def draw_histories(counts: Hours, weeks: int, customers: int, seed: int) -> Histories:
-    """Return weeks whose hours are drawn from the counts at the same time of day.
+    """Return weeks whose hours are drawn from the counts at this time of day.
 
-    The first and the last hour of the counts are left out, as they are not whole.
+    The first and the last hour of the counts are left out, because they are incomplete.
     """
     first, last = min(counts), max(counts)
     counts_by_hour: dict[int, list[int]] = defaultdict(list)
@@ -108,13 +110,13 @@ Shape = Callable[[int], float]
 
 
 def office_usage(hour: int) -> float:
-    """Return the usage of people at work: from eight to six on five days."""
+    """Return the usage of people at work: 8 to 18 o'clock on five days."""
     day, at = hour // DAY_HOURS % 7, hour % DAY_HOURS
     return 40 + (0 if day in (2, 3) else 600 * math.exp(-(((at - 13) / 4) ** 2)))
 
 
 def machine_usage(_: int) -> float:
-    """Return the usage of a machine that sends requests all the time."""
+    """Return the usage of a machine with constant requests."""
     return 900
 
 
@@ -129,7 +131,7 @@ def little_usage(hour: int) -> float:
 
 
 def growing_usage(hour: int) -> float:
-    """Return the usage of people around the clock, three percent more each week."""
+    """Return the usage of people around the clock, growing by three percent per week."""
     return float(200 * 1.03 ** (hour / WEEK_HOURS)) * (1.5 + math.sin(2 * math.pi * (hour % DAY_HOURS - 6) / DAY_HOURS))
 
 
@@ -143,7 +145,7 @@ SHAPES: Mapping[str, Shape] = {
 
 
 def generate_histories(weeks: int, customers: int, seed: int) -> Histories:
-    """Return the histories of customers of each shape in turn, of different sizes."""
+    """Return histories of customers of different sizes, with all shapes in turn."""
     histories: Histories = {}
     for number in range(customers):
         rng = random.Random(f"{seed}:{number}")
@@ -176,11 +178,11 @@ CHANGES: Mapping[str, Callable[[dict[int, int], int, float], None]] = {
     "outage": lambda hours, day, _: _scale(hours, day, range(4, 24), 0.05),
     "moved": lambda hours, day, _: _move(hours, day, 9),
 }
-"""The changes by their names; a level is the customer's average usage of an hour of the day."""
+"""Changes by name. A level is the customer's average usage of an hour of the day."""
 
 
 def plant_changes(hours: dict[int, int], rng: random.Random, since: int, until: int) -> list[Planted]:
-    """Plant a change into about every second week of a history from `since` on; return the changes."""
+    """Plant a change into about every second week of a history from `since` on. Return the changes."""
     planted: list[Planted] = []
     day = since + rng.randrange(14) * DAY
     while day + DAY <= until:

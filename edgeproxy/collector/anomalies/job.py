@@ -1,7 +1,7 @@
 """The job that judges usage every hour and every day, and rebuilds baselines every week.
 
-One collector runs it at a time. A finding is written with its alert in one transaction, and the progress after that: a
-collector that goes on where another one was killed makes the same findings again, and raises no alert twice.
+One collector runs it at a time. A finding and its alert are written in one transaction, and the progress afterwards. If
+a collector is killed, the next one repeats its findings, but raises no alert twice.
 """
 
 import time
@@ -30,18 +30,18 @@ from edgeproxy.wire.batch import ANONYMOUS
 
 LOCK = "anomalies"
 POLL_SECONDS = 60.0
-"""Seconds between two checks of what is due."""
+"""Seconds between two checks for due work."""
 GRACE_SECONDS = 900
-"""Seconds after the end of an hour or a day until it is judged, in which most late usage comes."""
+"""Seconds from the end of an hour or a day to its judgement. Most late usage arrives by then."""
 HOURS_BEHIND_MAX, DAYS_BEHIND_MAX = 24, 7
-"""The hours and days that are judged at most after a time without a collector."""
+"""The most hours and days judged after a time without a collector."""
 ACTOR = "anomalies"
 """The actor of pauses in the audit log."""
 WHY_PAUSED = "unusual usage: please contact us"
 NOT_HERE_REASON = "no API has the customer, so pause it in its file"
 
 Judge = Callable[[Baseline, Hours, int, Thresholds], Finding | None]
-"""A judgement of an hour's usage by a baseline and the hours before it, of judgement.py."""
+"""A function of judgement.py that judges an hour by a baseline and the hours before it."""
 
 
 class AnomalyJob:
@@ -51,22 +51,22 @@ class AnomalyJob:
         self._database = database
         self._settings = settings
         self._cursor = ""
-        """The customer up to which baselines were rebuilt this week."""
+        """The last customer whose baselines were rebuilt this week."""
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(60.0)
 
     def use(self, settings: CollectorSettings) -> None:
-        """Judge by these settings from now on."""
+        """Use these settings from now on."""
         self._settings = settings
 
     async def run(self) -> None:
-        """Do what is due every minute."""
+        """Do due work every minute."""
         failed = "usage was not looked at, and is later"
         job = Job("anomalies", POLL_SECONDS, failed, lambda: self.step(time.time()), lock=LOCK)
         await repeat(job, self._limited_log)
 
     async def step(self, now: float) -> object:
-        """Do what is due, unless another collector does: then return STANDBY."""
+        """Do due work, or return STANDBY if another collector does it."""
         if not self._settings.anomalies.enabled:
             return None
         return await run_exclusively(self._database, LOCK, lambda: self._run_due(now))
@@ -82,7 +82,7 @@ class AnomalyJob:
     # ---- baselines
 
     async def _rebuild_baselines(self, now: float) -> None:
-        """Rebuild the baselines that are a week old, and build those of new customers."""
+        """Rebuild baselines that are a week old, and build baselines of new customers."""
         today = start_of_day(int(now))
         async with self._database.reading() as connection:
             if (await store.fetch_progress(connection)).get("baselines", 0) >= today:
@@ -108,7 +108,7 @@ class AnomalyJob:
     # ---- judgements
 
     async def _judge_hours(self, now: float, since: int | None) -> None:
-        """Judge the hours that are over."""
+        """Judge completed hours."""
         until = int(now - GRACE_SECONDS) // HOUR * HOUR
         earliest = until - (HOUR if since is None else HOURS_BEHIND_MAX * HOUR)
         for hour in range(max(since or 0, earliest), until, HOUR):
@@ -120,7 +120,7 @@ class AnomalyJob:
     async def _stream_findings(
         self, since: int, hour: int, judge: Judge
     ) -> AsyncGenerator[tuple[str, str, Finding], None]:
-        """Yield the findings of an hour with customer and meter, by the usage from `since` on."""
+        """Yield the findings of an hour with customer and meter, based on usage since `since`."""
         async with (
             self._database.reading(whole=True) as connection,
             aclosing(store.stream_usage(connection, since, hour + HOUR)) as batches,
@@ -136,7 +136,7 @@ class AnomalyJob:
                         yield customer, meter, finding
 
     async def _judge_days(self, now: float, since: int | None) -> None:
-        """Judge the days that are over, also of customers without usage."""
+        """Judge completed days, including customers without usage."""
         until = start_of_day(int(now - GRACE_SECONDS))
         earliest = until - (DAY if since is None else DAYS_BEHIND_MAX * DAY)
         for day in range(max(since or 0, earliest), until, DAY):
@@ -179,7 +179,7 @@ class AnomalyJob:
                 await self._record_finding(customer, meter, finding, now)
 
     async def _judge_open_hour(self, now: float) -> None:
-        """Pause customers that use far too much in the current hour, where `pause` is set."""
+        """Pause customers with far too much usage in the current hour, if `pause` is configured."""
         anomalies = self._settings.anomalies
         if anomalies.pause is None and not any(own.pause is not None for own in anomalies.customers.values()):
             return
@@ -195,7 +195,7 @@ class AnomalyJob:
     # ---- consequences
 
     async def _record_finding(self, customer: str, meter: str, finding: Finding, now: float) -> None:
-        """Write a finding and its alert: one a day for a customer, and another one where the severity rises."""
+        """Write a finding and its alert. A customer gets one alert a day, and another if the severity rises."""
         day, keep = start_of_day(finding.at), self._settings.anomalies.keep
         async with self._database.writing() as connection:
             whole = await store.record_finding(connection, customer, meter, day, finding, int(now), keep)
@@ -203,7 +203,7 @@ class AnomalyJob:
                 await raise_once(connection, build_alert(customer, meter, whole, now))
 
     async def _pause_customer(self, customer: str, meter: str, finding: Finding, now: float) -> None:
-        """Pause a customer, at most once a day, so that a person who resumes it is not contradicted."""
+        """Pause a customer at most once a day, so that an operator's resumption is not undone."""
         try:
             async with self._database.writing() as connection:
                 row = await customers.find_row(connection, customer, lock=True)
@@ -216,7 +216,7 @@ class AnomalyJob:
                     change = UpdateCustomerRequest.model_validate({"paused": {"why": WHY_PAUSED, "status": "403"}})
                     await customers.update_customer(connection, Caller(ACTOR), customer, change, self._settings)
                     self._log.warning("a customer was paused", customer=customer, meter=meter, value=finding.value)
-        except ChangeRejectedError as error:  # The others are paused all the same; this one is tried again.
+        except ChangeRejectedError as error:  # Others are paused anyway. This one is tried again.
             why = "; ".join([error.why, *(f"{field}: {fault}" for field, fault in error.faults)])
             alert = build_pause_alert(customer, meter, finding, now, why_not=why)
             async with self._database.writing() as connection:
@@ -240,7 +240,7 @@ def build_alert(customer: str, meter: str, finding: Finding, now: float) -> Aler
 
 
 def build_pause_alert(customer: str, meter: str, finding: Finding, now: float, *, why_not: str | None = None) -> Alert:
-    """Return the alert of a customer that is paused, or of one that cannot be, and why not. Pure."""
+    """Return the alert for a paused customer, or for one that could not be paused, with the reason. Pure."""
     times = finding.value / max(finding.expected, 1.0)
     done = "and is paused" if why_not is None else f"and cannot be paused here: {why_not}"
     return Alert(

@@ -1,4 +1,4 @@
-"""The judgement of hours and days by a baseline, and what to do about findings. Pure."""
+"""Judgement of hours and days by a baseline, and actions for findings. Pure."""
 
 from typing import Literal, NamedTuple
 
@@ -10,19 +10,19 @@ from edgeproxy.config.collector.anomalies import Thresholds
 Kind = Literal["volume", "pattern", "both"]
 
 AT_ONCE = 2.0
-"""The multiple of the threshold at which a single hour is a finding; below it, two in a row are."""
+"""A single hour above this multiple of the threshold is a finding. Below it, two consecutive hours are needed."""
 RATIO_MIN = 1.5
-"""The multiple of the usual usage below which there is no finding, however regular that is."""
+"""Below this multiple of the usual usage there is no finding, even if usage is very regular."""
 DROP_MAX = 0.5
-"""The part of the usual usage above which a day has not dropped."""
+"""Above this part of the usual usage, a day counts as no drop."""
 PAGE_RATIO = 5.0
-"""The multiple of the usual usage at which a finding is a `page`."""
+"""From this multiple of the usual usage on, a finding has the severity `page`."""
 
 PAUSE_UNITS_MIN = 1000
-"""The units of an hour below which no customer is paused."""
+"""With fewer units in an hour no customer is paused."""
 
 Reason = tuple[Kind, bool]
-"""The kind of a finding, and whether the usage is more than usual."""
+"""The kind of a finding, and True if usage is above usual."""
 ACTIONS: dict[Reason, str] = {
     (
         "volume",
@@ -43,35 +43,35 @@ ACTIONS: dict[Reason, str] = {
     ("both", True): "look at the keys at once: if the customer knows nothing of it, pause it and revoke them",
     ("both", False): "look whether a part of the customer's requests no longer comes, or is refused",
 }
-"""The action that an operator takes on a finding, by its kind and whether usage is above the expected value."""
+"""An operator's action for a finding, by its kind and by whether usage is above the expected value."""
 
 
 class Finding(NamedTuple):
-    """An unusual hour or day, with its `value` and the `expected` one."""
+    """An unusual hour or day with its `value` and its `expected` value."""
 
     kind: Kind
     severity: Severity
     score: float
     likeness: float | None
-    """The likeness of the day to the baseline; None where it was not judged."""
+    """The similarity of the day to the baseline, or None if not judged."""
     value: int
     expected: float
     at: int
-    """The Unix second at which that hour or day begins."""
+    """The Unix second when the hour or day begins."""
 
     @property
     def is_more(self) -> bool:
-        """Return whether the usage is more than usual."""
+        """Return True if usage is above usual."""
         return self.value >= self.expected
 
     @property
     def action(self) -> str:
-        """The action that an operator takes on the finding."""
+        """An operator's action for the finding."""
         return ACTIONS[self.kind, self.is_more]
 
     @property
     def details(self) -> JsonObject:
-        """Return the facts of the finding, as alerts and the API have them."""
+        """Return the facts of the finding for alerts and the API."""
         values: JsonObject = {
             "kind": self.kind,
             "value": self.value,
@@ -82,7 +82,7 @@ class Finding(NamedTuple):
 
 
 def judge_hour(baseline: Baseline, hours: Hours, hour: int, thresholds: Thresholds) -> Finding | None:
-    """Return a finding where an hour has far more than usual, or more for the second hour in a row."""
+    """Return a finding if an hour has far more than usual, or more than usual for the second hour in a row."""
     value, expected = hours.get(hour, 0), baseline.expected(hour)
     score = baseline.score(hour, value)
     if score < thresholds.score or value < RATIO_MIN * expected:
@@ -94,7 +94,7 @@ def judge_hour(baseline: Baseline, hours: Hours, hour: int, thresholds: Threshol
 
 
 def judge_day(baseline: Baseline, hours: Hours, day: int, thresholds: Thresholds) -> Finding | None:
-    """Return a finding where a day that is over is unusual, by its volume or by its shape."""
+    """Return a finding if a completed day is unusual in its volume or its shape."""
     value = sum(hours.get(day + n * HOUR, 0) for n in range(DAY_HOURS))
     expected = baseline.expected_day(day)
     score = baseline.day_score(day, value)
@@ -114,7 +114,7 @@ def judge_day(baseline: Baseline, hours: Hours, day: int, thresholds: Thresholds
 
 
 def judge_pause(baseline: Baseline, hours: Hours, hour: int, thresholds: Thresholds) -> Finding | None:
-    """Return a finding where an hour, over or not, has so much more than usual that its customer is paused."""
+    """Return a finding if an hour, complete or not, has so much usage that its customer is paused."""
     value, expected = hours.get(hour, 0), baseline.expected(hour)
     score = baseline.score(hour, value)
     if thresholds.pause is None or score < thresholds.score or value < thresholds.pause * max(expected, 1.0):
@@ -125,7 +125,7 @@ def judge_pause(baseline: Baseline, hours: Hours, hour: int, thresholds: Thresho
 
 
 def merge_findings(one: Finding | None, other: Finding | None) -> Finding | None:
-    """Return one finding of two of a day: the more severe one, of kind `both` where their kinds differ."""
+    """Merge two findings of a day: the more severe one, of kind `both` if the kinds differ."""
     if one is None or other is None:
         return one or other
     severer = max(one, other, key=lambda each: (SEVERITY_RANKS[each.severity], abs(each.score)))
@@ -144,5 +144,5 @@ def _compute_severity(value: int, expected: float) -> Severity:
 
 
 def start_of_day(second: int) -> int:
-    """Return the Unix second at which the day in UTC of another one begins."""
+    """Return the Unix second when the UTC day of a Unix second begins."""
     return second - second % DAY

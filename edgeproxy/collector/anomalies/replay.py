@@ -1,4 +1,4 @@
-"""A replay of histories: each week is judged by the baseline of those before it, as the job does. Pure."""
+"""A replay of histories: each week is judged by the baseline of earlier weeks, as the job does. Pure."""
 
 import random
 from collections import Counter
@@ -14,15 +14,15 @@ MONTH_DAYS = 30.0
 
 
 class ReplayFigures(NamedTuple):
-    """The figures of a replay. A day of a customer and meter counts once."""
+    """The figures of a replay. Each day of a customer and meter counts once."""
 
     subjects: int
     days: int
-    """Days that were judged, of all subjects."""
+    """Judged days of all subjects."""
     planted: Counter[str]
     """Planted changes, by kind."""
     detected: Counter[str]
-    """Planted changes that were found, by kind."""
+    """Detected planted changes, by kind."""
     right: int
     """Days with a finding and a planted change."""
     false: Counter[str]
@@ -36,12 +36,12 @@ class ReplayFigures(NamedTuple):
 
     @property
     def recall(self) -> float:
-        """Return the share of planted changes that were found."""
+        """Return the share of planted changes that were detected."""
         return self.detected.total() / self.planted.total() if self.planted else 1.0
 
     @property
     def false_alarms(self) -> float:
-        """Return the false alarms of a customer in 30 days."""
+        """Return the false alarms per customer in 30 days."""
         return self.false.total() / (self.days / MONTH_DAYS) if self.days else 0.0
 
 
@@ -80,7 +80,7 @@ def judge_days(hours: Hours, since: int, until: int, thresholds: Thresholds) -> 
 def add_subject(
     result: ReplayFigures, days: int, planted: Sequence[Planted], findings: Mapping[int, Finding]
 ) -> ReplayFigures:
-    """Return the figures with another subject."""
+    """Return the figures with another subject added."""
     planted_days = {day for change in planted for day in change.days}
     return result._replace(
         days=result.days + days,

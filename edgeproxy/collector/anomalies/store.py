@@ -19,10 +19,10 @@ from edgeproxy.collector.ledger import queries, rollup
 from edgeproxy.collector.ledger.queries import LedgerQuery, format_time, parse_time
 
 NAMES_MAX = 500
-"""Customers that one statement fetches."""
+"""Customers per query."""
 
 HourlyUsage = Mapping[tuple[str, str], dict[int, int]]
-"""The usage of each hour, by customer and meter."""
+"""Usage by customer and meter, then by hour."""
 
 
 async def fetch_usage(connection: AsyncConnection, since: int, until: int, customers: Collection[str]) -> HourlyUsage:
@@ -34,9 +34,9 @@ async def fetch_usage(connection: AsyncConnection, since: int, until: int, custo
 async def stream_usage(
     connection: AsyncConnection, since: int, until: int, customers: Collection[str] | None = None
 ) -> AsyncGenerator[HourlyUsage, None]:
-    """Yield the usage of all customers or of these by hour, as far as hours are retained.
+    """Yield the usage by hour of all customers or of the given ones, as far as hours are retained.
 
-    Customers come by name, NAMES_MAX at a time, each with all of its hours: there may be a million of them.
+    Customers are in the order of names, NAMES_MAX at a time with all their hours, because there may be a million.
     """
     since = max(since, (await rollup.fetch_state(connection)).hours_from)
     if since >= until:
@@ -63,14 +63,14 @@ def _second(hour: str) -> int:
 
 
 async def list_customers(connection: AsyncConnection, name: str) -> list[str]:
-    """Return the NAMES_MAX customers with any usage after this name, in the order of names."""
+    """Return the next NAMES_MAX customers with usage after this name, in the order of names."""
     column = series.c.customer
     statement = sa.select(column).where(column > name).distinct().order_by(column).limit(NAMES_MAX)
     return list((await connection.execute(statement)).scalars())
 
 
 async def fetch_build_times(connection: AsyncConnection, customers: Iterable[str]) -> dict[str, int]:
-    """Return the Unix second of each customer's oldest baseline; those without any are left out."""
+    """Return the Unix second of each customer's oldest baseline. Customers without one are left out."""
     columns = anomaly_baselines.c
     statement = sa.select(columns.customer, sa.func.min(columns.built_at)).where(columns.customer.in_(list(customers)))
     return {row[0]: row[1] for row in await connection.execute(statement.group_by(columns.customer))}
@@ -79,7 +79,7 @@ async def fetch_build_times(connection: AsyncConnection, customers: Iterable[str
 async def replace_baselines(
     connection: AsyncConnection, customer: str, new_baselines: Mapping[str, Baseline | None], now: int
 ) -> None:
-    """Replace the baselines of a customer's meters; None stands for too short a history."""
+    """Replace the baselines of a customer's meters; None: the history is too short."""
     await connection.execute(sa.delete(anomaly_baselines).where(anomaly_baselines.c.customer == customer))
     if new_baselines:
         rows = [
@@ -115,7 +115,7 @@ def _parse_baseline(row: sa.Row[tuple[object, ...]]) -> Baseline:
 async def record_finding(
     connection: AsyncConnection, customer: str, meter: str, day: int, finding: Finding, now: int, keep: float
 ) -> Finding | None:
-    """Write a finding merged with that of its day; return the result where the day had none as severe."""
+    """Write a finding merged with the day's earlier one. Return the result if the severity has risen."""
     columns = anomalies.c
     own = (columns.customer == customer) & (columns.day == day)
     rows = (await connection.execute(sa.select(anomalies).where(own).with_for_update())).all()
@@ -151,7 +151,7 @@ def parse_finding(row: sa.Row[tuple[object, ...]]) -> Finding:
 async def list_findings(
     connection: AsyncConnection, before: int | None, limit: int, customer: str | None
 ) -> ReadPage[JsonObject]:
-    """Return at most `limit` findings before the one of this id, latest first; of one customer or of all."""
+    """Return at most `limit` findings before this id, latest first, of one customer or of all."""
     columns = anomalies.c
     statement = sa.select(anomalies).order_by(columns.id.desc()).limit(limit + 1)
     if before is not None:
@@ -176,18 +176,18 @@ def _to_response(row: sa.Row[tuple[object, ...]]) -> JsonObject:
 
 
 async def delete_expired(connection: AsyncConnection, now: int) -> None:
-    """Delete the findings whose retention is over."""
+    """Delete expired findings."""
     await connection.execute(sa.delete(anomalies).where(anomalies.c.expires_at <= now))
 
 
 async def fetch_progress(connection: AsyncConnection) -> dict[str, int]:
-    """Return the Unix second up to which each part of the job is done, by its name."""
+    """Return the progress of each part of the job, by name, as a Unix second."""
     rows = await connection.execute(sa.select(anomaly_progress.c.name, anomaly_progress.c.until))
     return {row[0]: row[1] for row in rows}
 
 
 async def record_progress(connection: AsyncConnection, name: str, until: int) -> None:
-    """Record the Unix second up to which a part of the job is done."""
+    """Record the progress of a part of the job as a Unix second."""
     own = anomaly_progress.c.name == name
     if (await connection.execute(sa.update(anomaly_progress).where(own).values(until=until))).rowcount == 0:
         await connection.execute(sa.insert(anomaly_progress).values(name=name, until=until))

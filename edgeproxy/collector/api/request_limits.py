@@ -26,7 +26,7 @@ class RequestRate(NamedTuple):
 
 
 def format_subject(address: str) -> str:
-    """Return what is held to a limit for an address: itself, or of IPv6 its /64, which one customer has as a whole."""
+    """Return an address's subject for limits: IPv4 itself or the /64 of IPv6. A customer usually has a whole /64."""
     return subject_of(address).hex()
 
 
@@ -59,7 +59,7 @@ class RequestLimits:
         self._held: OrderedDict[tuple[str, str], Policy] = OrderedDict()
 
     def wait(self, group: str, often: RequestRate, subject: str, now: float) -> int:
-        """Count a request at this Unix second; 0, or whole seconds until another one may come, and it is not counted.
+        """Count a request at the Unix second `now` and return 0, or return the seconds to wait without counting.
 
         Endpoints of a `group` are counted together.
         """

@@ -1,1 +1,1 @@
-"""Commands that work on a collector's database, whether or not a collector runs on it meanwhile."""
+"""Commands for a collector's database, with or without a running collector."""

@@ -1,4 +1,4 @@
-"""Whose name the audit log has for a change that a command made."""
+"""The caller in the audit log for changes by commands."""
 
 import getpass
 import os
@@ -7,8 +7,7 @@ from edgeproxy.collector.accounts.audit import Caller
 
 
 def get_command_caller() -> Caller:
-    """Return the caller of this command: its user by name, or by number where the machine has no name for it, as in
-    containers."""
+    """Return the caller of this command: the user's name, or its number if it has no name, as in containers."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):  # OSError from Python 3.13 on

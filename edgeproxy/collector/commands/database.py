@@ -1,6 +1,6 @@
-"""Commands that work on a collector's database, whether or not a collector runs on it meanwhile.
+"""Commands for a collector's database, with or without a running collector.
 
-Each returns an exit code and a text: 0 and the answer, 1 and the reason of a failure, 2 and what cannot be used.
+Each returns an exit code and a text: 0 and the answer, 1 and the reason of a failure, 2 and why something is unusable.
 """
 
 import sqlite3
@@ -41,21 +41,21 @@ CommandResult = tuple[int, str]
 
 
 class CommandError(Exception):
-    """The answer is no: a sentence why."""
+    """A command fails. The message is a sentence why."""
 
 
 class RightsReport(NamedTuple):
-    """Whether row-level security holds customers, and what the collector's login could do beside it."""
+    """The state of row-level security, and the rights of the collector's login."""
 
     code: int
-    """0 where it does, and on SQLite, which has none; 1 where it does not, 2 where the database cannot be used."""
+    """0 if it works, and on SQLite, which has none; 1 if it does not; 2 if the database is unusable."""
     text: str
     sql: str | None = None
-    """SQL that an administrator of the server has to run first; None where there is none."""
+    """SQL that an administrator of the server must run first, or None."""
 
 
 def report_rights(settings: CollectorSettings) -> RightsReport:
-    """Report who owns the tables and how row-level security is on them: nothing is changed, and none need be there."""
+    """Report the owner of the tables and the state of row-level security. Nothing is changed. Tables need not exist."""
 
     async def look() -> RightsReport:
         database = Database(settings.database)
@@ -71,7 +71,8 @@ def report_rights(settings: CollectorSettings) -> RightsReport:
         sql = None if login.is_complete else row_security.roles_sql(login.name)
         faults = [one for one in (gap, ownership.obstacle, ownership.altered) if one is not None]
         owner = ownership.weakness or f"the user {ownership.login} reads and writes rows, and owns nothing"
-        # A login that owns the tables is a choice; one that is to own nothing, and could become an owner, is a fault.
+        # A login that owns the tables is a choice. A login that should own nothing but could become the owner is a
+        # fault.
         is_fault = bool(faults) or (ownership.weakness is not None and not ownership.has_ownership)
         lines = [*(faults or ["row-level security is in force"]), owner]
         if ownership.settings:
@@ -80,15 +81,15 @@ def report_rights(settings: CollectorSettings) -> RightsReport:
 
     try:
         return event_loop.run(look())
-    except Exception as error:  # Such as a wrong password, which the driver has a class of its own for.
+    except Exception as error:  # For example a wrong password: the driver has its own class for it.
         return RightsReport(2, f"the database cannot be read: {format_reason(error)}")
 
 
 def migrate(settings: CollectorSettings, owner_url: str | None) -> CommandResult:
-    """Make the tables of this version, or bring them up to date, as the user of `owner_url`, and give the collector's
-    login its rights to them; without `owner_url`, as that login itself.
+    """Create or migrate the tables as the user of `owner_url`, and grant the collector's login its rights to them.
 
-    On PostgreSQL, row-level security is put in force as well; the code is 1 where it cannot be.
+    Without `owner_url` the collector's login does it. On PostgreSQL, row-level security is enabled too; the code is 1
+    if that fails.
     """
     login = make_url(settings.database)
     try:
@@ -122,8 +123,8 @@ def migrate(settings: CollectorSettings, owner_url: str | None) -> CommandResult
 
 
 def downgrade(settings: CollectorSettings, revision: str, owner_url: str | None) -> CommandResult:
-    """Bring the tables to an earlier revision, as the user of `owner_url` or else the collector's login."""
-    from edgeproxy.collector.database import migrate as migrate_tables  # With Alembic, which nothing else here needs.
+    """Bring the tables to an earlier revision, as the user of `owner_url` or else as the collector's login."""
+    from edgeproxy.collector.database import migrate as migrate_tables  # Loads Alembic, which nothing else here needs.
 
     async def do() -> str:
         database = Database(owner_url or settings.database)
@@ -141,7 +142,7 @@ def downgrade(settings: CollectorSettings, revision: str, owner_url: str | None)
 
 
 def _locate(url: URL) -> tuple[str, str | None, int | None, str | None]:
-    """Return which database a URL names, whoever its user is."""
+    """Return the parts of a URL that identify a database, without its user."""
     return url.get_backend_name(), url.host, url.port or 5432, url.database
 
 
@@ -184,7 +185,7 @@ def show_batch(settings: CollectorSettings, edge: str, seq: int, file: Path | No
 def replay_batch(
     settings: CollectorSettings, edge: str, seq: int, file: Path | None, *, nothing: bool
 ) -> CommandResult:
-    """Count a batch there by its own body, by the one in `file`, or by one with `nothing` in it."""
+    """Count a quarantined batch with its own body, with the body in `file`, or with an empty one (`nothing`)."""
 
     try:
         given = file.read_bytes() if file is not None else None
@@ -213,7 +214,7 @@ def replay_batch(
 
 
 def back_up(settings: CollectorSettings, to: Path, recipient: str | None = None) -> CommandResult:
-    """Copy a database of SQLite, as it is at one moment; with a recipient, encrypted for this public key of age."""
+    """Copy a snapshot of a SQLite database, optionally encrypted for `recipient`, a public key of age."""
 
     async def copy(database: Database) -> str:
         if not database.is_sqlite:
@@ -230,7 +231,7 @@ def back_up(settings: CollectorSettings, to: Path, recipient: str | None = None)
 
 
 def import_configuration(settings: CollectorSettings, *, dry: bool) -> CommandResult:
-    """Import customers, keys and flags from the files into the database."""
+    """Import customers, keys and flags from the configuration into the database."""
 
     async def bring(database: Database) -> str:
         caller = get_command_caller()
@@ -251,7 +252,7 @@ def import_configuration(settings: CollectorSettings, *, dry: bool) -> CommandRe
 
 
 def export_configuration(settings: CollectorSettings, to: TextIO) -> CommandResult:
-    """Write customers, keys and flags of the database to `to` as a file of the configuration."""
+    """Write customers, keys and flags of the database to `to` as a configuration file."""
 
     async def take(database: Database) -> str:
         async with database.reading(whole=True) as connection:
@@ -263,7 +264,7 @@ def export_configuration(settings: CollectorSettings, to: TextIO) -> CommandResu
 
 
 def export_journal(settings: CollectorSettings, day: date, form: accounting.Format, currency: str) -> CommandResult:
-    """Write the journal of a day in a currency as a file that bookkeeping imports."""
+    """Write a day's journal in a currency as a file for bookkeeping software."""
 
     names = {} if settings.billing is None else {str(one): name for one, name in settings.billing.accounts.items()}
 
@@ -279,11 +280,11 @@ def export_journal(settings: CollectorSettings, day: date, form: accounting.Form
 
 
 REFUSED_SHOWN_MAX = 20
-"""Things that could not be brought of which is told why."""
+"""Objects that failed to import and are listed with the reason."""
 
 
 def sign_in_link(settings: CollectorSettings, customer: str | None) -> CommandResult:
-    """Create a link by which an operator, or somebody for a customer, signs in to the pages once."""
+    """Create a link that signs in an operator, or a person for a customer, once."""
     from edgeproxy.collector.pages import sessions
     from edgeproxy.collector.pages.sign_in import FIRST_LINK_SECONDS, LINK_LABEL, format_link
     from edgeproxy.collector.pages.urls import build_url, select_listener
@@ -309,7 +310,7 @@ def sign_in_link(settings: CollectorSettings, customer: str | None) -> CommandRe
 
 
 def run_on_database(settings: CollectorSettings, work: Callable[[Database], Awaitable[str]]) -> CommandResult:
-    """Do something with the database, and say what came of it."""
+    """Run work with the database, and return its result."""
 
     async def do() -> str:
         database = await Database.connect(settings.database, as_it_is=True)
@@ -323,7 +324,7 @@ def run_on_database(settings: CollectorSettings, work: Callable[[Database], Awai
 
 
 def _run(work: Callable[[], Coroutine[object, object, str]]) -> CommandResult:
-    """Run what a command does in a loop of its own, and return what came of it."""
+    """Run a command's coroutine in a new event loop and return its result."""
     try:
         return 0, event_loop.run(work())
     except (quarantine.ReplayRejectedError, CommandError, CustomerRefError, UnreadableRowError) as error:

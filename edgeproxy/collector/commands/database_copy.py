@@ -1,8 +1,8 @@
-"""Copying a collector's database into an empty one: from SQLite to PostgreSQL, for one.
+"""Copying a collector's database into an empty one, for example from SQLite to PostgreSQL.
 
-Rows are copied as they are stored, so chains, pseudonyms, versions of the directory and what is encrypted stay as they
-are. A copy that was killed goes on where it was: its progress is in the target, in a table of its own, and the revision
-there is none that a collector would start on until all is copied and compared.
+Rows are copied in stored form, so chains, pseudonyms, directory versions and ciphertexts are unchanged. A killed copy
+is resumed: the target has its progress in a separate table. Until everything is copied and compared, the target has a
+revision that no collector starts on.
 """
 
 import json
@@ -29,9 +29,9 @@ from edgeproxy.collector.main import BREAKS, verify_database
 from edgeproxy.config.collector.database_url import read_database
 
 BATCH_ROWS: Final = 2000
-"""Rows of one transaction."""
+"""Rows per transaction."""
 COPYING: Final = "copying"
-"""The revision of a database that is not whole yet."""
+"""The revision of an incomplete database."""
 PROGRESS: Final = sa.Table(
     "database_copy",
     sa.MetaData(),
@@ -39,19 +39,19 @@ PROGRESS: Final = sa.Table(
     sa.Column("last_key", sa.Text),
     sa.Column("is_whole", sa.Integer, nullable=False),
 )
-"""How far each table has come: the key of its last row, in JSON."""
+"""The progress of each table: the key of its last row, in JSON."""
 NOT_COPIED: Final = frozenset({"minutes_floor"})
-"""Tables that belong to the server of a database: `database migrate` fills them."""
+"""Tables that belong to a database server. `database migrate` fills them."""
 
 Row = Sequence[object]
 
 
 class CopyError(Exception):
-    """The databases cannot be copied; the text says why and what to do."""
+    """The databases cannot be copied. The message says why and what to do."""
 
 
 def copy(source_url: str, target_url: str, *, dry: bool) -> tuple[int, str]:
-    """Copy all rows of one database into another; return an exit code and a text."""
+    """Copy all rows of one database into another. Return an exit code and a text."""
 
     async def do() -> str:
         urls = []
@@ -87,14 +87,14 @@ def copy(source_url: str, target_url: str, *, dry: bool) -> tuple[int, str]:
 
 
 class TableDigest(NamedTuple):
-    """The number of rows of a table, and the sum of their hashes, which no order of rows changes."""
+    """The number of rows of a table, and the sum of their hashes, which is independent of their order."""
 
     rows: int
     hashes: int
 
 
 async def copy_database(source: Database, target: Database, *, dry: bool) -> str:
-    """Copy all rows; return what was copied. Raises CopyError."""
+    """Copy all rows. Return a summary. Raises CopyError."""
     copied = [table for table in metadata.sorted_tables if table.name not in NOT_COPIED]
     if source.name == target.name:
         raise CopyError("--from and --to are the same database")
@@ -125,7 +125,7 @@ async def _describe(source: Database, copied: Sequence[sa.Table], *, is_resumed:
 
 
 async def is_begun(target: Database) -> bool:
-    """Return whether a copy into the target has begun. Raises CopyError where it holds anything else."""
+    """Return True if a copy into the target has begun. Raises CopyError if it contains other data."""
     if target.file is not None and not target.file.exists():
         return False
     async with target.reading() as connection:
@@ -148,7 +148,7 @@ async def is_begun(target: Database) -> bool:
 
 
 async def _begin(target: Database, copied: Sequence[sa.Table]) -> None:
-    """Leave the tables of the target empty, and mark it as not whole."""
+    """Empty the tables of the target, and mark it as incomplete."""
     async with target.writing() as connection:
         for table in reversed(copied):
             await connection.execute(sa.delete(table))
@@ -158,7 +158,7 @@ async def _begin(target: Database, copied: Sequence[sa.Table]) -> None:
 
 
 async def _copy_table(reading: AsyncConnection, source: Database, target: Database, table: sa.Table) -> None:
-    """Copy the rows of a table that are not there yet, each batch with its progress in one transaction."""
+    """Copy the missing rows of a table. Each batch is in one transaction with its progress."""
     async with target.reading() as connection:
         statement = sa.select(PROGRESS.c.last_key, PROGRESS.c.is_whole).where(PROGRESS.c.name == table.name)
         progress = (await connection.execute(statement)).one_or_none()
@@ -180,14 +180,14 @@ async def _copy_table(reading: AsyncConnection, source: Database, target: Databa
 
 
 async def _record(connection: AsyncConnection, name: str, last_key: str | None, *, is_whole: bool) -> None:
-    """Record how far the table of this name has come."""
+    """Record the progress of a table."""
     await connection.execute(sa.delete(PROGRESS).where(PROGRESS.c.name == name))
     row = {"name": name, "last_key": last_key, "is_whole": int(is_whole)}
     await connection.execute(sa.insert(PROGRESS), [row])
 
 
 async def _read_batches(reading: AsyncConnection, table: sa.Table, last: Row | None = None) -> AsyncIterator[list[Row]]:
-    """Yield the rows of a table in batches, as they are stored, by their key; those after `last` alone."""
+    """Yield the rows of a table in batches, in stored form and in the order of their key, beginning after `last`."""
     plain = _build_plain(table)
     keys = [plain.c[column.name] for column in table.primary_key]
     while True:
@@ -206,7 +206,7 @@ async def _read_batches(reading: AsyncConnection, table: sa.Table, last: Row | N
 
 
 def _build_plain(table: sa.Table) -> sa.TableClause:
-    """Build a table whose values are those that are stored: nothing is opened or sealed."""
+    """Build a table that reads and writes stored values, without encryption."""
     types = {each.name: each.type.impl if isinstance(each.type, BookText) else each.type for each in table.columns}
     return sa.table(table.name, *(sa.column(name, type_) for name, type_ in types.items()))
 
@@ -230,7 +230,7 @@ async def _count(connection: AsyncConnection, table: sa.Table) -> int:
 
 
 async def compute_digest(reading: AsyncConnection, table: sa.Table) -> TableDigest:
-    """Compute the digest of a table; it is the same in either kind of database."""
+    """Compute the digest of a table. It is equal in both kinds of database."""
     count = hashes = 0
     async for rows in _read_batches(reading, table):
         count += len(rows)
@@ -241,7 +241,7 @@ async def compute_digest(reading: AsyncConnection, table: sa.Table) -> TableDige
 
 
 async def _compare(source: Database, target: Database, copied: Iterable[sa.Table]) -> None:
-    """Compare each table as it is now. Where one differs the copy begins anew with the next run. Raises CopyError."""
+    """Compare the current tables. If one differs, the next run copies from the beginning. Raises CopyError."""
     for table in copied:
         digests = []
         for database in (source, target):
@@ -257,7 +257,7 @@ async def _compare(source: Database, target: Database, copied: Iterable[sa.Table
 
 
 async def _discard(target: Database) -> None:
-    """Leave the target as one into which nothing was copied."""
+    """Reset the target to the state before a copy."""
     async with target.writing() as connection:
         for table in reversed(metadata.sorted_tables):
             if table.name not in NOT_COPIED:
@@ -266,7 +266,7 @@ async def _discard(target: Database) -> None:
 
 
 async def _finish(target: Database, copied: Iterable[sa.Table]) -> None:
-    """Have new rows get ids behind those that were copied, and mark the target as whole."""
+    """Make ids of new rows continue after the copied ones, and mark the target as complete."""
     async with target.writing() as connection:
         if not target.is_sqlite:
             for table in copied:

@@ -1,4 +1,4 @@
-"""A copy of a database of SQLite that is encrypted for a public key of age (https://age-encryption.org)."""
+"""A copy of a SQLite database, encrypted for a public key of age (https://age-encryption.org)."""
 
 import os
 import shutil
@@ -12,13 +12,14 @@ PROGRAM = "age"
 
 
 class EncryptionFailedError(OSError):
-    """The program could not encrypt, or is not there."""
+    """The program failed to encrypt, or is not installed."""
 
 
 def copy_encrypted(database: Database, to: Path, recipient: str) -> int:
-    """Write a copy to a new file, whole or not at all, that the identity of this recipient decrypts; its bytes.
+    """Write a copy to a new file, encrypted for this recipient. Return its size in bytes.
 
-    Meanwhile there is one in the clear beside it, in a folder for its owner alone. Raises sqlite3.Error and OSError.
+    The file is complete or missing. A plain copy exists meanwhile in a folder readable only by its owner. Raises
+    sqlite3.Error and OSError.
     """
     program = shutil.which(PROGRAM)
     if program is None:

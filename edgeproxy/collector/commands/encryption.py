@@ -1,4 +1,4 @@
-"""Commands about encryption at rest, which work on the database, whether or not a collector runs on it meanwhile."""
+"""Commands about encryption at rest in the database, with or without a running collector."""
 
 from edgeproxy.base.plural import format_count
 from edgeproxy.collector.accounts.audit import AuditEntry, append_entry
@@ -15,7 +15,7 @@ IN_CLEAR = "encryption is not set: all columns are in the clear"
 
 
 def report_status(settings: CollectorSettings) -> CommandResult:
-    """Report which keys there are, and how much of each encrypted column is still in the clear."""
+    """Report the keys, and the share of each encrypted column that is still plain text."""
 
     async def look(database: Database) -> str:
         years = (await _get_keyring(database)).books.years
@@ -31,7 +31,7 @@ def report_status(settings: CollectorSettings) -> CommandResult:
 
 
 def seal_rows(settings: CollectorSettings) -> CommandResult:
-    """Encrypt all rows that are still in the clear."""
+    """Encrypt all rows that are still plain text."""
 
     async def seal(database: Database) -> str:
         count = await migration.seal_clear_rows(database) + await seal_clear_secrets(database)
@@ -41,7 +41,7 @@ def seal_rows(settings: CollectorSettings) -> CommandResult:
 
 
 def rotate_keys(settings: CollectorSettings) -> CommandResult:
-    """Have a new key, which the master key of now wraps, wrap all data keys."""
+    """Create a new key, wrapped by the current master key, and wrap all data keys with it."""
 
     async def rotate(database: Database) -> str:
         try:
@@ -59,5 +59,5 @@ def rotate_keys(settings: CollectorSettings) -> CommandResult:
 async def _get_keyring(database: Database) -> Keyring:
     async with database.reading() as connection:
         keyring = find_keyring(connection)
-    assert keyring is not None  # As `encryption` is set.
+    assert keyring is not None  # `encryption` is set.
     return keyring

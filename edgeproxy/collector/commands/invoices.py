@@ -1,6 +1,6 @@
-"""Commands that work on invoices, whether or not a collector runs on the database meanwhile.
+"""Commands for invoices, with or without a running collector.
 
-Each returns an exit code and a text, as those of database.py do.
+Each returns an exit code and a text, as the commands of database.py do.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 LISTED_MAX = 1000
 ROUNDS = 3
-"""Times that it is tried to bring invoices to Stripe."""
+"""Attempts to bring invoices to Stripe."""
 ALONE_SECONDS = 30.0
-"""Seconds for which the collector's own run is waited for."""
+"""Seconds to wait for the collector's own run."""
 UNSETTLED = (invoices.DRAFT, invoices.CLOSING, invoices.HELD)
 
 
@@ -65,14 +65,14 @@ def close_invoices(settings: CollectorSettings, period: str, *, dry: bool) -> Co
 
 
 async def _close(database: Database, closing: PeriodCloseJob, of_period: sa.ColumnElement[bool]) -> None:
-    """Do what the run does, with the freeze of these invoices over; raises No where another one does not let go."""
+    """Run the period close without the freeze for these invoices. Raises TimeoutError if another run does not end."""
     async with asyncio.timeout(ALONE_SECONDS) as patience:
         while True:
             async with try_exclusive(database, JOB) as mine:
                 if mine:
                     patience.reschedule(None)
                     now = int(time.time())
-                    await closing.step(now)  # Periods that are over begin their invoices.
+                    await closing.step(now)  # It creates the invoices of completed periods.
                     over = sa.update(table).where(of_period, table.c.state == invoices.DRAFT, table.c.period_end <= now)
                     async with database.writing() as connection:
                         await connection.execute(over.values(closes_at=now, try_at=0))
@@ -83,7 +83,7 @@ async def _close(database: Database, closing: PeriodCloseJob, of_period: sa.Colu
 
 
 async def _format_invoices(database: Database, period: str) -> str:
-    """Format a period's invoices: their number in each state, and those that are held."""
+    """Format a period's invoices: their number in each state, and held ones."""
     async with database.reading() as connection:
         preview = await preview_close(connection, period)
     lines = [f"{format_count(count, 'invoice')} {state}" for state, count in preview["invoices"].items()]
@@ -109,7 +109,7 @@ def list_invoices(
 
 
 def _format_invoice(invoice: Invoice) -> str:
-    """Return an invoice as a line, its amounts in its currency."""
+    """Return an invoice as a line, with amounts in its currency."""
     amounts = (
         *(invoice["total"], invoice["amount_due"], invoice["amount_paid"]),
         *(invoice["amount_credited"], invoice["amount_refunded"]),

@@ -1,6 +1,6 @@
-"""Commands that work on meters at Stripe, whether or not a collector runs on the database meanwhile.
+"""Commands for meters at Stripe, with or without a running collector.
 
-Each returns an exit code and a text, as those of database.py do.
+Each returns an exit code and a text, as the commands of database.py do.
 """
 
 import time
@@ -46,7 +46,7 @@ def sync_catalog(settings: CollectorSettings, *, dry: bool) -> CommandResult:
 
 
 def _list_left_out(plans: Mapping[str, Plan]) -> list[str]:
-    """Return a line for each plan that has no prices at Stripe, with the reason."""
+    """Return a line for each plan without prices at Stripe, with the reason."""
     return [
         f"left out  plan     {version}: it has {reason}; its usage is invoiced by items"
         for version, plan in plans.items()
@@ -55,7 +55,7 @@ def _list_left_out(plans: Mapping[str, Plan]) -> list[str]:
 
 
 async def _fetch_scheduled(settings: CollectorSettings) -> dict[str, Plan]:
-    """Return the versions to which price changes move; none where there is no database yet."""
+    """Return the target versions of price changes, or none if there is no database yet."""
     try:
         database = await Database.connect(settings.database, as_it_is=True)
     except UnusableDatabaseError:
@@ -69,16 +69,16 @@ async def _fetch_scheduled(settings: CollectorSettings) -> dict[str, Plan]:
 
 
 def recheck_usage(settings: CollectorSettings, since: float) -> CommandResult:
-    """Mark waiting usage to be looked up at Stripe before it is sent.
+    """Mark waiting usage for a look-up at Stripe before it is sent.
 
-    The backup of the Unix second `since` does not know what was sent later.
+    The backup from the Unix second `since` does not know what was sent later.
     """
 
     async def mark(database: Database) -> str:
         now = time.time()
         if since >= now:
             raise CommandError("that is yet to come")
-        # What waited then may have been sent since, however old it is.
+        # Usage that waited then may have been sent since, at any age.
         values = {"recheck_from": 0, "recheck_until": int(now), "stopped": None}
         async with database.writing() as connection:
             await connection.execute(sa.update(billing_exporter).values(values))

@@ -1,4 +1,4 @@
-"""Commands that work on Parquet files, whether or not a collector runs on the database meanwhile."""
+"""Commands for Parquet files, with or without a running collector."""
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,9 +18,9 @@ NOT_INSTALLED = "--parquet: obstore and pyarrow are not installed: pip install '
 
 
 def export_hours(settings: CollectorSettings, urls: Sequence[str], clickhouse_url: str | None = None) -> CommandResult:
-    """Export the hours that are closed to each place, and what is at the first to ClickHouse too; 0 and what was done.
+    """Export closed hours to each place, and the first place's files to ClickHouse too. Return 0 and a summary.
 
-    Each place gets each hour once by what it has itself: one that is away keeps none of the others waiting.
+    Each place is brought up to date by its own content, so an unavailable place does not delay others.
     """
     try:
         from edgeproxy.collector.exports import clickhouse, exporter
@@ -48,7 +48,7 @@ def export_hours(settings: CollectorSettings, urls: Sequence[str], clickhouse_ur
 
 
 def verify_hours(settings: CollectorSettings, urls: Sequence[str], clickhouse_url: str | None = None) -> CommandResult:
-    """Return whether what each place and ClickHouse got is what it should be; 0 and what there is of it."""
+    """Verify the export in each place and in ClickHouse. Return 0 and a summary if it is intact."""
     try:
         from edgeproxy.collector.exports import clickhouse
         from edgeproxy.collector.exports.storage import Storage
@@ -72,7 +72,7 @@ def _run_for_each(
     clickhouse_url: str | None,
     work: "Callable[[Database, Storage, str | None], Awaitable[str]]",
 ) -> CommandResult:
-    """Do it for each place, and return the worst exit code and a line of each; of one place its line alone."""
+    """Run it for each place. Return the worst exit code, with a line per place."""
     from edgeproxy.collector.exports.storage import Storage
 
     results = []
@@ -89,7 +89,7 @@ def _run_for_each(
 
 
 def _run_exclusively(settings: CollectorSettings, work: Callable[[Database], Awaitable[str]]) -> CommandResult:
-    """Do it while nobody else exports from this database."""
+    """Run it while no one else exports from this database."""
     from edgeproxy.collector.exports.exporter import MissedHoursError
     from edgeproxy.collector.exports.manifest import DamagedExportError
     from edgeproxy.collector.exports.storage import ConcurrentExportError, InvalidStorageError

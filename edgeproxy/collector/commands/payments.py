@@ -1,6 +1,6 @@
-"""Commands that hold Stripe's balance against the journal, whether or not a collector runs on the database meanwhile.
+"""Commands that compare Stripe's balance with the journal, with or without a running collector.
 
-Each returns an exit code and a text, as those of database.py do.
+Each returns an exit code and a text, as the commands of database.py do.
 """
 
 import time
@@ -17,7 +17,7 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 
 def reconcile_payments(settings: CollectorSettings, since: float, *, is_repair: bool) -> CommandResult:
-    """Compare Stripe's balance with the journal since a Unix second, and repair the journal on demand."""
+    """Compare Stripe's balance with the journal since a Unix second, and optionally repair the journal."""
     billing = settings.billing
     if billing is None:
         return 1, "nothing is sold: write billing"
@@ -46,7 +46,7 @@ def reconcile_payments(settings: CollectorSettings, since: float, *, is_repair: 
 
 
 def _format_result(result: Repair, *, is_repair: bool) -> str:
-    """Return what differs, a line for each; raises CommandError where something does."""
+    """Return a line for each difference. Raises CommandError if there are any."""
     lines = [f"cannot be applied: {failure}" for failure in result.failures]
     for row in result.rows:
         if row.difference:

@@ -1,4 +1,4 @@
-"""Commands about personal data, which work on the database, whether or not a collector runs on it meanwhile."""
+"""Commands about personal data in the database, with or without a running collector."""
 
 import time
 from collections import Counter
@@ -26,7 +26,7 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 
 def erase(settings: CollectorSettings, customer: str) -> CommandResult:
-    """Erase a customer, by any name or id of it, and put that on the list of erasures."""
+    """Erase a customer, given by name or id, and add the erasure to the list of erasures."""
 
     async def do(database: Database) -> str:
         async with database.writing() as connection:
@@ -53,7 +53,7 @@ def erase(settings: CollectorSettings, customer: str) -> CommandResult:
 
 
 async def _lock_erasable(connection: AsyncConnection, ref: str) -> CustomerRow:
-    """Return the locked row of a customer who may be erased, or is; raises CommandError and CustomerRefError."""
+    """Return the locked row of a customer who may be or is erased. Raises CommandError and CustomerRefError."""
     row = await resolve_customer(connection, ref, lock=True)
     is_erased = compute_customer_state(row) is CustomerState.DELETED
     if not is_erased and await is_unsettled(connection, row.id):
@@ -62,14 +62,14 @@ async def _lock_erasable(connection: AsyncConnection, ref: str) -> CustomerRow:
 
 
 async def _purge(database: Database) -> str:
-    """Leave nothing of what was deleted in the files of a database; return what is to be said of it."""
+    """Remove deleted data from the files of a database. Return a text about the result."""
     if await database.purge_deleted(has_erased=True):
         return ""
     return "\nothers use the database: its files have it still, and the collector tries again every ten minutes"
 
 
 def erase_one_end_user(settings: CollectorSettings, customer: str, end_user: str) -> CommandResult:
-    """Erase an end user of a customer, by any name or id of it."""
+    """Erase an end user of a customer, given by name or id."""
 
     async def do(database: Database) -> str:
         async with database.writing() as connection:
@@ -87,7 +87,7 @@ def erase_one_end_user(settings: CollectorSettings, customer: str, end_user: str
 
 
 def list_waiting_at_stripe(settings: CollectorSettings) -> CommandResult:
-    """List erased customers whom Stripe has still, each with what it waits for."""
+    """List erased customers who still exist at Stripe, each with the reason."""
 
     async def do(database: Database) -> str:
         async with database.reading() as connection:
@@ -99,7 +99,7 @@ def list_waiting_at_stripe(settings: CollectorSettings) -> CommandResult:
 
 
 def export(settings: CollectorSettings, customer: str, to: Path) -> CommandResult:
-    """Write what the database has of a customer, by any name or id of it, to a new file."""
+    """Write all data of a customer, given by name or id, to a new file."""
 
     async def do(database: Database) -> str:
         async with database.reading(whole=True) as connection:
@@ -120,12 +120,12 @@ def export(settings: CollectorSettings, customer: str, to: Path) -> CommandResul
 
 
 def show_books(settings: CollectorSettings) -> CommandResult:
-    """Show what is over of the books, and what of that still tells about people."""
+    """Show which books have ended, and the personal data that they still have."""
     return run_on_database(settings, lambda database: _describe_books(settings, database))
 
 
 def clear_books(settings: CollectorSettings) -> CommandResult:
-    """Clear what tells about people of the books that are over, all of it."""
+    """Clear all personal data in books that have ended."""
 
     async def do(database: Database) -> str:
         books = EndedBooks(database, settings.retention.invoices, get_command_caller())

@@ -1,4 +1,4 @@
-"""The import of an existing Stripe account, whether or not a collector runs on the database meanwhile.
+"""The import of an existing Stripe account, with or without a running collector.
 
 It returns an exit code and a text, as the commands of database.py do.
 """
@@ -28,8 +28,7 @@ LOCK = "billing-import"
 def import_account(
     settings: CollectorSettings, file: Path | None, options: ImportOptions, *, is_dry: bool, as_json: bool
 ) -> CommandResult:
-    """Import the Stripe account of the configuration, by a file of the operator's; with `is_dry`, report what would
-    be done."""
+    """Import the Stripe account of the configuration, with the operator's mapping file. With `is_dry`, only report."""
     billing = settings.billing
     if billing is None or billing.mode == "off":
         return 1, "nobody is charged: see mode of billing"
@@ -71,7 +70,7 @@ async def _import(
     *,
     is_dry: bool,
 ) -> ImportPlan:
-    """Read the account, and do what is to be done; raises MapFileError and StripeCallError."""
+    """Read the account, and carry out the plan. Raises MapFileError and StripeCallError."""
     account = await read_account(stripe)
     async with database.reading(whole=True) as connection:
         if file is not None:
@@ -89,7 +88,7 @@ def _check_map(
     settings: CollectorSettings,
     customers: list[OurCustomer],
 ) -> None:
-    """Raise MapFileError where the file names what is not there."""
+    """Raise MapFileError if the file names something that does not exist."""
     products = {price["product"]["id"] for price in account.prices.values()}
     plans = [version for version in settings.plans if find_version_owner(version) is None]
     map_file.check_map(
@@ -103,7 +102,7 @@ def _check_map(
 
 
 def _read_map(file: Path) -> dict[str, map_file.MapRow]:
-    """Read the operator's file; raises MapFileError."""
+    """Read the operator's file. Raises MapFileError."""
     try:
         with file.open("rb") as stream:
             content = stream.read(map_file.BYTES_MAX + 1)

@@ -1,1 +1,1 @@
-"""The customer directory as the collector publishes it: versions, and their copy in the hub (Redis)."""
+"""Publishing the customer directory: its versions, and their copy in the hub (Redis)."""

@@ -1,5 +1,8 @@
-"""The edges that fetch the directory from this collector, and the version that each has: `keys add --wait` reads when a
-change is everywhere. In memory, as an edge says it again with its next request."""
+"""The edges that fetch the directory from this collector, with the version of each.
+
+`keys add --wait` reads when a change has reached all edges. The list is in memory, because each request of an edge
+repeats its version.
+"""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -7,20 +10,20 @@ from time import monotonic
 from typing import NamedTuple
 
 ABSENT_SECONDS = 10.0
-"""Seconds without a request, of which none is open, after which an edge is no longer listed."""
+"""Seconds without a request, or an open one, until an edge is no longer listed."""
 FOLLOWERS_MAX = 10_000
-"""Edges that are listed; beyond them the one that has asked least recently is dropped."""
+"""Most edges in the list. Beyond that the edge with the oldest request is dropped."""
 
 
 class FollowerVersion(NamedTuple):
-    """An edge, and the token of the version that it has; None where it has none yet."""
+    """An edge and the token of its version, or None if it has no version yet."""
 
     name: str
     token: str | None
 
 
 class _Follower:
-    """The state of one edge: its version, its open requests, and when the last one ended."""
+    """The state of an edge: its version, its open requests, and the time of the last request's end."""
 
     def __init__(self) -> None:
         self.token: str | None = None
@@ -35,7 +38,7 @@ class Followers:
         self._followers: OrderedDict[str, _Follower] = OrderedDict()
 
     def begin(self, name: str, token: str | None) -> None:
-        """Record that an edge asks for what follows the version of this token."""
+        """Record that an edge requests changes after the version with this token."""
         follower = self._followers.setdefault(name, _Follower())
         self._followers.move_to_end(name)
         follower.token, follower.seen_at = token, monotonic()
@@ -50,7 +53,7 @@ class Followers:
             follower.seen_at = monotonic()
 
     def list_versions(self) -> Sequence[FollowerVersion]:
-        """List the edges that ask now, or did within ABSENT_SECONDS; those that are gone are forgotten."""
+        """List the edges with a request now or within ABSENT_SECONDS. Others are removed."""
         due = monotonic() - ABSENT_SECONDS
         gone = [name for name, one in self._followers.items() if one.open_requests <= 0 and one.seen_at < due]
         for name in gone:

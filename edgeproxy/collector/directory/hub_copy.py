@@ -1,4 +1,4 @@
-"""The copy of a log in the hub, line by line as it is, for edges that follow the directory there."""
+"""The copy of a log in the hub, with identical lines, for edges that follow the directory there."""
 
 from contextlib import suppress
 from time import monotonic
@@ -19,7 +19,7 @@ __all__ = ["DirectorySource", "HubMirror", "HubUnavailableError"]
 
 
 OFFER_SECONDS = 60.0
-"""Seconds after which the hub is offered the functions of edges again: a node that keeps nothing on disk loses them."""
+"""Seconds until the edges' functions are loaded into the hub again. A node without persistence loses them."""
 
 
 class DirectorySource(Protocol):
@@ -33,17 +33,17 @@ class DirectorySource(Protocol):
 
 
 class HubMirror:
-    """One hub, and what it is known to have."""
+    """A hub, with its last known content."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._link: Link | None = None
         self._has: tuple[bytes, bytes] = (b"", b"")
-        """The line of the newest version there, and that of the time."""
+        """The hub's line of the newest version, and its line of the time."""
         self._offered_at = float("-inf")
 
     async def synchronize(self, newest: Line, time: bytes, log: DirectorySource) -> None:
-        """Update the hub to this version as the newest, and to the time.
+        """Make this version the newest one in the hub, and update the time.
 
         Raises HubUnavailableError, ResponseError and UnreadableDirectoryError.
         """
@@ -82,7 +82,7 @@ class HubMirror:
             await link.close()
 
     async def _copy_missing(self, last: bytes, time: bytes, log: DirectorySource) -> None:
-        """Copy what the hub lacks; all where what it has is not of this log."""
+        """Copy missing lines to the hub, or all lines if the hub has another log."""
         assert self._link is not None
         ask = self._link.ask
         lines = await log.list_lines()
@@ -94,7 +94,7 @@ class HubMirror:
             parts = [await log.find_part(line.version.token, place) for place in range(line.version.parts)]
             whole = [part for part in parts if part is not None]
             if len(whole) != len(parts):
-                return  # It has left meanwhile: the next look finds the log as it is then.
+                return  # The version was removed meanwhile. The next run uses the current log.
             if line.version.whole and last:
                 leaving = await fetch_tokens(self._link)
             await stage_parts(ask, line.version.token, whole)
@@ -103,7 +103,7 @@ class HubMirror:
 
 
 async def fetch_tokens(link: Link) -> list[str]:
-    """Return the tokens of the versions in the hub, as far as they can be read."""
+    """Return the tokens of the readable versions in the hub."""
     try:
         lines = await directory_versions.fetch_raw_lines(link.ask)
     except UnreadableDirectoryError:

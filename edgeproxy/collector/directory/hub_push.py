@@ -1,7 +1,7 @@
-"""`edgeproxy directory push`: makes the directory in the hub what a file says, in one step.
+"""`edgeproxy directory push`: replaces the directory in the hub by the content of a file, in one step.
 
-Only what changed is sent. Until the last step nobody sees anything of it, so a push that is cut off leaves everything
-as it was, and of two at once the first that is ready wins, and the other one hears of it.
+Only changes are sent. Nothing is visible until the last step, so an interrupted push changes nothing. Of two concurrent
+pushes the first to finish wins, and the other one fails.
 """
 
 import asyncio
@@ -43,52 +43,52 @@ from edgeproxy.wire.directory_versions import (
 )
 
 PART_BYTES = 256 << 10
-"""Bytes of a part, or somewhat more: an answer of the hub, for which requests may have to wait."""
+"""Approximate bytes of a part. A part is one answer of the hub, and other requests may have to wait for it."""
 VERSIONS_KEPT = 64
-"""Lines of the log, at most; then all is pushed anew."""
+"""Most lines of the log. Beyond that the whole directory is pushed again."""
 STAGED_SECONDS = 600
-"""Seconds for which the parts of a push that was cut off stay, after the last of them."""
+"""Seconds until the parts of an interrupted push expire, counted from its last part."""
 READABLE_SECONDS = 600
-"""Seconds for which parts that are not needed any more can still be read by who has begun to."""
+"""Seconds for which unneeded parts stay readable, for edges that are reading them."""
 RETRY_SECONDS = 10.0
-"""Seconds that an answer may take."""
+"""Seconds for an answer."""
 
 LOST_MESSAGE = "the hub has lost what was sent, or this took too long: nothing was changed, push again"
 
 
 class PushRejectedError(Exception):
-    """The push was rejected as a whole; the text says why."""
+    """The push was rejected as a whole. The message says why."""
 
 
 @dataclass(frozen=True)
 class PushResult:
-    """The changes that a push has made, or would make: names of customers."""
+    """The changes of a push, made or planned: names of customers."""
 
     added: list[str]
     changed: list[str]
     removed: list[str]
     customers: int
     keys: int
-    """Numbers of customers and keys, now or as they would be."""
+    """The numbers of customers and keys after the push."""
     version: int
-    """The one that is so now, or would be."""
+    """The version after the push."""
     idle: bool = False
-    """Everything was so already."""
+    """True if nothing had to change."""
     refused: str | None = None
-    """The reason why a push that was only tried would be refused without `force`."""
+    """The reason why a dry run's push would be refused without `force`."""
 
 
 class PushOptions(NamedTuple):
     """Options of a push."""
 
     force: bool = False
-    """Whether to push also where more than half of the customers or keys would be gone."""
+    """Push even if more than half of the customers or keys would disappear."""
     dry: bool = False
-    """Whether to change nothing, and to report even a push that would be refused."""
+    """Change nothing, and report even a push that would be refused."""
     signer: Signer | None = None
-    """Signer; None: the push is unsigned, and edges with trusted keys refuse it."""
+    """The signer; None: the push is unsigned, and edges with trusted keys refuse it."""
     back: bool = False
-    """Edges take it in though they know a later version."""
+    """Edges accept the push although they know a later version."""
 
 
 async def push_directory(settings: edge_settings.EdgeFile, options: PushOptions) -> PushResult:
@@ -113,7 +113,7 @@ async def push_directory(settings: edge_settings.EdgeFile, options: PushOptions)
 
 
 async def push_lines(ask: CallHub, expected: Mapping[str, bytes], options: PushOptions = PushOptions()) -> PushResult:  # noqa: B008
-    """`push` of these lines, by customer."""
+    """Push these lines, by customer."""
     log = await directory_versions.fetch_lines(ask)
     versions = [line.version for line in log]
     if options.signer is None and versions and versions[-1].form == SIGNED:
@@ -138,7 +138,7 @@ async def push_lines(ask: CallHub, expected: Mapping[str, bytes], options: PushO
         raise PushRejectedError(doubt)
     news = [expected[name] for name in (*added, *changed)] + [render_removal(name) for name in gone]
     size = sum(map(len, news))
-    # What there is to read for those who have nothing must not become much more than what there is to know.
+    # A new reader's data must not become much larger than the directory itself.
     whole = must_rewrite or not before or len(versions) >= VERSIONS_KEPT
     whole = whole or size + sum(one.size for one in versions[1:]) > versions[0].size
     await _write_version(ask, log, list(expected.values()) if whole else news, whole, result, options)
@@ -146,9 +146,7 @@ async def push_lines(ask: CallHub, expected: Mapping[str, bytes], options: PushO
 
 
 def _is_signed_by(line: Line, signer: Signer | None) -> bool:
-    """Return whether a line is signed as this one would sign: who reads all of a log finds one signature on all of
-    it.
-    """
+    """Return True if a line has this signer's signature. All lines of a log must have one signature."""
     if signer is None:
         return line.version.form == UNSIGNED
     try:
@@ -159,7 +157,7 @@ def _is_signed_by(line: Line, signer: Signer | None) -> bool:
 
 
 async def _renew_time(ask: CallHub, newest: Line, signer: Signer) -> None:
-    """Sign that this is the newest version now. Raises PushRejectedError where it is not."""
+    """Sign that this is the newest version now. Raises PushRejectedError if it is not."""
     signed = format_time(newest, time.time(), signer)
     if await call_function(ask, calls.TIME, [LOG, TIME], [newest.raw, signed]) != 1:
         raise PushRejectedError("somebody else has pushed meanwhile: nothing was changed, push again")
@@ -174,9 +172,9 @@ def _list_keys(line: bytes) -> Collection[str]:
 def _find_doubt(
     last: Version, before: Mapping[str, bytes], expected: Mapping[str, bytes], result: PushResult
 ) -> str | None:
-    """Return why the file looks like another one than was meant; None where it does not."""
+    """Return the reason why the file looks like a mistake, or None."""
     if before:
-        # A key that is lost was one of these, and is with none of those: all others keep theirs.
+        # A lost key was one of these before, and is not among them after. All other customers keep their keys.
         had = {digest for name in (*result.changed, *result.removed) for digest in _list_keys(before[name])}
         has = {digest for name in (*result.added, *result.changed) for digest in _list_keys(expected[name])}
         gone, lost = len(result.removed), len(had - has)
@@ -189,8 +187,9 @@ def _find_doubt(
 
 
 async def _read_customers(ask: CallHub, versions: list[Version], expected: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the line of each customer in these versions, `wanted`'s own where they are alike; no line at all where
-    some part is lost: then all are pushed anew.
+    """Return the line of each customer in these versions, sharing equal lines with `expected`.
+
+    The result is empty if a part is lost. Then the whole directory is pushed.
     """
     current: dict[str, bytes] = {}
     try:
@@ -207,13 +206,15 @@ async def _read_customers(ask: CallHub, versions: list[Version], expected: Mappi
 
 
 def _apply_lines(current: dict[str, bytes], lines: Iterable[bytes], expected: Mapping[str, bytes]) -> None:
-    """Take in what these lines say; raises Unreadable where one is none. Whether they are what was pushed is known at
-    their version's end."""
+    """Apply the lines of a version. Raises UnreadableDirectoryError for an invalid line.
+
+    Their digest is checked at the end of the version.
+    """
     for line in lines:
         try:
             document = orjson.loads(line)
             if "flag" in document:
-                continue  # A collector's; what is pushed has none.
+                continue  # A collector's flag. A pushed directory has none.
             name, is_gone = document["name"], "customer" not in document
             current.pop(name, None)
         except (ValueError, LookupError, TypeError) as error:
@@ -230,12 +231,12 @@ async def _write_version(
     result: PushResult,
     options: PushOptions,
 ) -> None:
-    """Bring the parts into the hub, then have all see them at once.
+    """Write the parts into the hub, then make them visible in one step.
 
-    Raises PushRejectedError where another push came between.
+    Raises PushRejectedError if another push came between.
     """
     signer, now = options.signer, time.time()
-    # A line that somebody else has put there must not date what is signed here.
+    # A line from someone else must not affect the date that is signed here.
     before = log[-1].version if log and _is_signed_by(log[-1], signer) else None
     parts = list(join_parts(changed_lines))
     version = Version(
@@ -248,7 +249,7 @@ async def _write_version(
         compute_push_time(before, now),
         UNSIGNED if signer is None else SIGNED,
         log[-1].hash if log else "",
-        # What was signed as going back stays so while the log begins with it: some edges have still to read it.
+        # A signed rollback stays one while the log begins with it, because some edges have not read it yet.
         options.back or (whole and any(line.version.back for line in log)),
     )
     newest = directory_versions.parse_line(format_version(version, signer))
@@ -259,16 +260,16 @@ async def _write_version(
 
 
 async def stage_parts(ask: CallHub, token: str, parts: Iterable[bytes]) -> None:
-    """Bring the parts of a version into the hub, where nobody sees them yet. Raises PushRejectedError."""
+    """Write the parts of a version into the hub without making them visible. Raises PushRejectedError."""
     for number, part in enumerate(parts, 1):
         if await call_function(ask, calls.STAGE, [parts_key(token)], [number, STAGED_SECONDS, part]) != number:
             raise PushRejectedError(LOST_MESSAGE)
 
 
 async def commit_version(ask: CallHub, before: bytes, newest: Line, signed: bytes, leaving: Iterable[str]) -> None:
-    """Publish a version whose parts were staged. Raises PushRejectedError.
+    """Publish a version with staged parts. Raises PushRejectedError.
 
-    It follows the line `before` (empty: it is the first); the versions of the tokens `leaving` go.
+    It follows the line `before` (empty: it is the first). The versions of the tokens `leaving` are removed.
     """
     version = newest.version
     keys = [LOG, TIME, parts_key(version.token), *map(parts_key, leaving)]
@@ -283,7 +284,7 @@ async def commit_version(ask: CallHub, before: bytes, newest: Line, signed: byte
 
 
 def join_parts(customer_lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines of customers, joined to parts."""
+    """Yield the lines of customers, joined into parts."""
     part: list[bytes] = []
     size = 0
     for line in customer_lines:
@@ -297,7 +298,7 @@ def join_parts(customer_lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def measure_parts(parts: Iterable[bytes]) -> tuple[int, int, str]:
-    """Return the number of parts, their bytes, and the SHA-256 over them, as a version states them."""
+    """Return the number of parts, their bytes, and the SHA-256 over them, for the line of a version."""
     number, size, digest = 0, 0, hashlib.sha256()
     for part in parts:
         number, size = number + 1, size + len(part)
@@ -306,5 +307,5 @@ def measure_parts(parts: Iterable[bytes]) -> tuple[int, int, str]:
 
 
 def run_push(settings: edge_settings.EdgeFile, options: PushOptions = PushOptions()) -> PushResult:  # noqa: B008
-    """`push` for those who have no loop."""
+    """Push a directory from code without an event loop."""
     return asyncio.run(push_directory(settings, options))

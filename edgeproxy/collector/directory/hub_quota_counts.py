@@ -1,4 +1,4 @@
-"""The copy in the hub of what the ledger has counted of quotas, for edges that are on it."""
+"""The hub's copy of the ledger's quota counts, for edges that use the hub."""
 
 from collections.abc import Sequence
 
@@ -14,17 +14,17 @@ from edgeproxy.hub.redis import Link, Tls, call_function
 from edgeproxy.wire.quota_counts import COUNTS_KEY, NEWS_CHANNEL, format_line, parse_line
 
 LIST_FULL = "LISTFULL"
-"""The prefix of the function's error where these lines do not fit (scripts/counted.lua)."""
+"""The prefix of the function's error if these lines do not fit (scripts/counted.lua)."""
 LINES_MAX = 50_000
-"""Lines of the list, at most; then it is begun anew, with the latest of each quota."""
+"""Most lines of the list. Beyond that it is replaced by the latest line of each quota."""
 
 __all__ = ["HubUnavailableError", "QuotaCountMirror", "ResponseError"]
 
 
 class QuotaCountMirror:
-    """One hub, as a collector writes it.
+    """A hub that a collector writes to.
 
-    Raises HubUnavailableError, ResponseError, and ValueError where others have written there.
+    Raises HubUnavailableError, ResponseError, and ValueError if other programs have written to its list.
     """
 
     def __init__(self, hub: Hub) -> None:
@@ -34,7 +34,7 @@ class QuotaCountMirror:
         self._is_full = False
 
     async def fetch_newest(self) -> int:
-        """Return the number of the latest change that the hub knows of; 0 where it has to be told all."""
+        """Return the number of the hub's latest change, or 0 if it needs all changes."""
         if self._link is None or self._link.away.done():
             await self.close()
             self._link = await open_link(
@@ -44,7 +44,7 @@ class QuotaCountMirror:
         return 0 if self._is_full or not self._last else parse_line(self._last)[0]
 
     async def append_changes(self, changes: Sequence[tuple[int, bytes]], *, replace: bool) -> None:
-        """Append changes to those that `fetch_newest` was about, or have them alone."""
+        """Append changes after the one that `fetch_newest` returned, or replace the list with them."""
         assert self._link is not None
         lines = [format_line(seq, body) for seq, body in changes]
         arguments: list[Argument] = [self._last, int(replace), NEWS_CHANNEL, *lines]

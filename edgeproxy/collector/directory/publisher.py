@@ -1,8 +1,8 @@
-"""The publisher: what changed in the accounts becomes a version of the directory, signed, for all edges to follow.
+"""The publisher: it turns account changes into signed versions of the directory, which all edges follow.
 
-Changes are in the outbox (collector/accounts/documents.py), written with what they tell of. They become a version in
-one transaction, which takes them out of the outbox: a kill at any moment leaves both or neither. What the hub has is a
-copy of the same lines, which is brought up to date after each version, and again after whatever came between.
+Changes are in the outbox (collector/accounts/documents.py), written in the transactions that make them. One transaction
+creates a version and removes its changes from the outbox, so a kill at any moment leaves both or neither. The hub has a
+copy of the same lines. It is updated after each version, and again after any interruption.
 """
 
 import asyncio
@@ -45,19 +45,19 @@ from edgeproxy.wire.directory_versions import (
 )
 
 GATHER_SECONDS = 0.1
-"""Seconds for which changes are gathered, and between two looks whether there are any."""
+"""Seconds for gathering changes, and between two checks for changes."""
 TIME_SECONDS = 10.0
-"""Seconds between two times that are signed."""
+"""Seconds between two signed times."""
 CLEAN_SECONDS = 60.0
-"""Seconds between two looks for what nobody reads any more."""
+"""Seconds between two deletions of unneeded parts."""
 CHANGES_MAX = 5000
-"""Changes that one version takes in."""
+"""Most changes in one version."""
 WHOLE_BYTES_MIN = 1 << 20
-"""Bytes that versions may have together before all is written anew, however small all is."""
+"""Total bytes of versions up to which the directory is not rewritten, even if a complete version is small."""
 WHOLE_REST_SECONDS, WHOLE_SHARE_MAX = 60.0, 0.05
-"""Seconds between two versions with everybody that erasures ask for, and how much of the time they may take."""
+"""Seconds between two complete versions after erasures, and the largest share of the time that they may take."""
 BACK = "back"
-"""The kind of a row of the outbox that says that the next version is meant to be less than what edges know."""
+"""The kind of an outbox row that says that the next version is intended to be older than the edges' version."""
 
 
 class Publisher:
@@ -67,7 +67,7 @@ class Publisher:
         self.log = DirectoryLog(database)
         """The published versions."""
         self.time: bytes | None = None
-        """The line that says when which version was the newest."""
+        """The signed line with the time at which a version was the newest."""
         self.followers = Followers()
         """The edges that fetch the directory here."""
         self.hub = settings.hub
@@ -78,25 +78,25 @@ class Publisher:
         self._mirror = None if settings.hub is None else HubMirror(settings.hub)
         self._newest: Line | None = None
         self._changed = asyncio.Event()
-        """Set, and replaced, whenever there is another version."""
+        """Set and replaced at each new version."""
         self._signed_at = self._cleaned_at = float("-inf")
         self._next_whole = float("-inf")
-        """The monotonic time from which on an erasure has all written anew."""
+        """Before this monotonic time, erasures wait for the next complete version."""
         self._ended = False
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(60.0)
 
     @property
     def public_key(self) -> str:
-        """The public half of the key that signs."""
+        """The public half of the signing key."""
         return self._signer.public_key
 
     def is_alike(self, other: "Publisher") -> bool:
-        """Return whether another publisher does the same."""
+        """Return True if another publisher has equal settings."""
         return (self.public_key, self.hub) == (other.public_key, other.hub)
 
     async def wait_for_change(self, token: str, seconds: float) -> None:
-        """Wait until the newest version is not the one of this token, for so long at most."""
+        """Wait until the newest version has another token, at most `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 while not self._ended and (self._newest is None or self._newest.version.token == token):
@@ -105,18 +105,18 @@ class Publisher:
             pass
 
     def release_waiters(self) -> None:
-        """Nobody waits here any more."""
+        """Release all waiting requests."""
         self._ended = True
         self._changed.set()
 
     async def has_pending_changes(self) -> bool:
-        """Return whether a change, other than an erasure that may wait, is in no version yet."""
+        """Return True if a change is not in a version yet. Erasures may wait and do not count."""
         return await self._is_due()
 
     async def run(self) -> None:
-        """Publish, until cancelled."""
+        """Publish until cancelled."""
         failed = "the directory could not be published, and is tried again"
-        # Of two collectors on one database one wins; the other finds what it has done at its next look.
+        # If two collectors publish at once, one wins. The other sees the new version at its next check.
         job = Job("directory", GATHER_SECONDS, failed, self.step, (sa.exc.IntegrityError,), gives_way=False)
         try:
             await repeat(job, self._limited_log)
@@ -125,7 +125,7 @@ class Publisher:
                 await self._mirror.close()
 
     async def step(self) -> None:
-        """Publish what there is to say, if anything, and have the hub know it."""
+        """Publish pending changes, if any, and update the hub."""
         if await self._is_due():
             await self._publish()
         log = await self._find_newer_log()
@@ -147,13 +147,13 @@ class Publisher:
                 await self._database.purge_deleted()
 
     def _sign(self) -> None:
-        """Sign the time, where that is due."""
+        """Sign the time if it is due."""
         if self._newest is not None and monotonic() - self._signed_at >= TIME_SECONDS:
             self._signed_at = monotonic()
             self.time = format_time(self._newest, time.time(), self._signer)
 
     async def _is_due(self) -> bool:
-        """Return whether something is to be published."""
+        """Return True if something must be published."""
         async with self._database.reading() as connection:
             due = sa.select(directory_outbox.c.seq).where(self._is_ripe()).limit(1)
             if (await connection.execute(due)).first() is not None:
@@ -164,15 +164,15 @@ class Publisher:
         return False
 
     def _is_ripe(self) -> sa.ColumnElement[bool]:
-        """Return the condition that a row of the outbox is to be published now.
+        """Return the condition that a row of the outbox is due.
 
-        An erasure has all written anew: the versions before have what it has erased, as no version says less than the
-        ones before it together. After a version with everybody the next erasures wait a while, and share one.
+        An erasure needs a complete version, because earlier versions still contain the erased data. After a complete
+        version, later erasures wait for a while and share the next one.
         """
         return sa.true() if monotonic() >= self._next_whole else directory_outbox.c.kind != ERASED
 
     async def _find_newer_log(self) -> list[Line] | None:
-        """Return the log where it has another newest line than is known here: this collector's, or another one's."""
+        """Return the log if its newest line differs from the known one, whichever collector wrote it; else None."""
         newest = sa.select(sa.func.max(schema.directory_log.c.number))
         async with self._database.reading() as connection:
             number = (await connection.execute(newest)).scalar_one()
@@ -181,7 +181,7 @@ class Publisher:
             return await self.log.list_lines(connection)
 
     def _is_own(self, line: Line) -> bool:
-        """Return whether this collector's key has signed a line; else all is written anew, signed by it."""
+        """Return True if this collector's key has signed a line. Otherwise a complete version is written and signed."""
         try:
             self._trust.verify(LineKind.VERSION, line.raw)
         except UntrustedLineError:
@@ -189,7 +189,7 @@ class Publisher:
         return True
 
     async def _publish(self) -> None:
-        """Append a version with what has changed, or with everybody where that is less to read."""
+        """Append a version with the changes, or a complete version if that is less to read."""
         async with self._database.writing() as connection:
             log = await self.log.list_lines(connection)
             chosen = sa.select(directory_outbox).where(self._is_ripe()).order_by(directory_outbox.c.seq)
@@ -221,12 +221,15 @@ class Publisher:
         await self._publish_whole()
 
     async def _publish_whole(self) -> None:
-        """Append a version with everybody. It is read and written piece by piece, while others go on writing: what they
-        change meanwhile is in the outbox still, and becomes the next version."""
+        """Append a complete version.
+
+        It is read and written in parts while others write. Their changes stay in the outbox and become the next
+        version.
+        """
         token, place, began = secrets.token_hex(16), 0, monotonic()
         digest, bytes_all = hashlib.sha256(), 0
         async with self._database.reading(whole=True) as reading:
-            # After an import these are as many as there are customers.
+            # After an import there is one per customer.
             published = array("q")
             async with reading.stream(sa.select(directory_outbox.c.seq)) as rows:
                 async for (seq,) in rows:
@@ -257,7 +260,7 @@ class Publisher:
         whole: bool,
         back: bool = False,
     ) -> Version:
-        """Build the version that follows."""
+        """Build the next version."""
         count = sa.select(sa.func.count())
         there = customers.c.deleting_since.is_(None)
         usable = keys.c.revoked_at.is_(None)
@@ -271,13 +274,13 @@ class Publisher:
             compute_push_time(log[-1].version if log and self._is_own(log[-1]) else None, time.time()),
             SIGNED,
             log[-1].hash if log else "",
-            # What was signed as going back stays so while the log begins with it: some edges have still to read it.
+            # A signed rollback stays one while the log begins with it, because some edges have not read it yet.
             back or (whole and any(line.version.back for line in log)),
         )
 
 
 async def _stream_parts(connection: AsyncConnection) -> AsyncIterator[bytes]:
-    """Yield the lines of all flags and customers, joined to parts."""
+    """Yield the lines of all flags and customers, joined into parts."""
     part = await documents.fetch_flag_lines(connection)
     size = sum(len(line) + 1 for line in part)
     async for _, line in documents.stream_lines(connection):
@@ -298,7 +301,10 @@ async def _delete_outbox_rows(connection: AsyncConnection, numbers: Sequence[int
 
 
 async def enqueue_rollback(settings: CollectorSettings) -> None:
-    """Put on the outbox, and on record, that the next version is meant though edges know more. Raises Unusable."""
+    """Order a rollback: the next version is valid although edges know a later one. Also writes an audit entry.
+
+    Raises UnusableDatabaseError.
+    """
     database = await Database.connect(settings.database, as_it_is=True)
     try:
         async with database.writing() as connection:

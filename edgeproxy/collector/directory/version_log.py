@@ -1,4 +1,4 @@
-"""The log of the directory in the collector's database: what is published, line by line."""
+"""The log of published directory versions in the collector's database."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -11,27 +11,27 @@ from edgeproxy.collector.database.schema import directory_log, directory_parts
 from edgeproxy.wire.directory_versions import Line, parse_line
 
 READABLE_SECONDS = 600
-"""Seconds for which parts that are not needed any more can still be read by who has begun to."""
+"""Seconds for which unneeded parts stay readable, for edges that are reading them."""
 
 IS_CURRENT = directory_log.c.left_at.is_(None)
 
 
 class DirectoryLog:
-    """The log of one database, which several collectors may share."""
+    """The log of a database. Several collectors may share it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._cached: list[Line] = []
-        """Lines as of the last read: reading thousands of them for each change would take all the time."""
+        """Lines of the last read. Reading thousands of lines at each change would take too long."""
 
     async def list_lines(self, connection: AsyncConnection | None = None) -> list[Line]:
-        """List all lines that are still needed to know what is so, as a transaction sees them."""
+        """List all lines that are needed for the current directory, in the view of a transaction."""
         if connection is None:
             async with self._database.reading() as reading:
                 return await self.list_lines(reading)
         cached = self._cached
         new = await _fetch_lines(connection, cached[-1].version.number if cached else 0)
-        if cached and new and new[0].raw == cached[-1].raw:  # Those before it leave together with it.
+        if cached and new and new[0].raw == cached[-1].raw:  # Earlier lines are removed together with this one.
             lines = [*cached, *new[1:]]
         else:
             lines = await _fetch_lines(connection) if cached else new
@@ -39,7 +39,7 @@ class DirectoryLog:
         return list(lines)
 
     async def list_lines_after(self, token: str | None) -> tuple[bool, list[bytes]]:
-        """Return whether the version of this token is in the log, and the lines after it; else all."""
+        """Return True and the lines after the version of this token, or False and all lines if it is not in the log."""
         async with self._database.reading(whole=True) as connection:
             statement = sa.select(directory_log.c.number).where(IS_CURRENT, directory_log.c.token == token)
             number = (await connection.execute(statement)).scalar_one_or_none()
@@ -49,7 +49,7 @@ class DirectoryLog:
             return number is not None, list((await connection.execute(lines)).scalars())
 
     async def find_part(self, token: str, place: int) -> bytes | None:
-        """Return a part of a version; None where there is none."""
+        """Return a part of a version, or None."""
         own = (directory_parts.c.token == token) & (directory_parts.c.place == place)
         async with self._database.reading() as connection:
             part: bytes | None = (
@@ -58,7 +58,7 @@ class DirectoryLog:
         return part
 
     async def delete_unneeded(self, now: float) -> bool:
-        """Drop what nobody reads any more, or what was begun and never finished; return whether there was any."""
+        """Delete parts that are no longer read, or were never completed. Return True if there were any."""
         before = int(now) - READABLE_SECONDS
         async with self._database.writing() as connection:
             await connection.execute(sa.delete(directory_log).where(directory_log.c.left_at < before))
@@ -68,14 +68,14 @@ class DirectoryLog:
 
 
 async def _fetch_lines(connection: AsyncConnection, since: int = 0) -> list[Line]:
-    """Return the lines that are still needed, from this number on."""
+    """Return the needed lines from this number on."""
     statement = sa.select(directory_log.c.line).where(IS_CURRENT, directory_log.c.number >= since)
     statement = statement.order_by(directory_log.c.number)
     return [parse_line(line) for line in (await connection.execute(statement)).scalars()]
 
 
 async def stage_parts(connection: AsyncConnection, token: str, parts: Iterable[bytes], place: int = 0) -> None:
-    """Write parts of a version, which nobody sees before its line is there."""
+    """Write parts of a version. They are invisible until the version has its line."""
     now = int(time.time())
     rows = [
         {"token": token, "place": at, "body": body, "created_at": now} for at, body in enumerate(parts, start=place)
@@ -85,7 +85,7 @@ async def stage_parts(connection: AsyncConnection, token: str, parts: Iterable[b
 
 
 async def append_version(connection: AsyncConnection, line: Line, leaving: Sequence[Line]) -> None:
-    """Make a version the newest; those that leave are needed no more. Raises IntegrityError where there is another."""
+    """Make a version the newest one, and mark the lines `leaving`. Raises IntegrityError if its number exists."""
     version = line.version
     for one in leaving:
         gone = sa.update(directory_log).where(directory_log.c.token == one.version.token)

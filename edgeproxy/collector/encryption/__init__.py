@@ -1,1 +1,1 @@
-"""Encryption of personal data at rest: master key, keys that it wraps, a data key of each customer, and rows."""
+"""Encryption of personal data at rest: the master key, keys that it wraps, a data key per customer, and rows."""

@@ -1,6 +1,7 @@
-"""AWS KMS as key service: the master key is a key of AWS, which never leaves it.
+"""AWS KMS as key service. The master key never leaves AWS.
 
-Credentials, profiles and endpoints are those of AWS's own tools: environment, files, roles of a machine or a pod.
+Credentials, profiles and endpoints are configured as for AWS's own tools: by environment, files, or roles of a machine
+or a pod.
 """
 
 import asyncio
@@ -20,10 +21,10 @@ from edgeproxy.collector.encryption.key_services import REASON_CHARACTERS_MAX, K
 AUTHORITIES_VARIABLE = "AWS_CA_BUNDLE"
 NO_ANSWER = "does not answer as AWS KMS does: is its endpoint a proxy, or another service?"
 CALL_SECONDS = 20.0
-"""Seconds that a call has with all its attempts, and with what fetches credentials."""
+"""Seconds for a call with all its attempts, including fetching credentials."""
 CLIENT = Config(connect_timeout=3, read_timeout=4, retries={"mode": "standard", "total_max_attempts": 3})
 CONTEXT = {"purpose": "edgeproxy wrapped key"}
-"""What ciphertexts are bound to; CloudTrail shows it, and a policy may require it."""
+"""The encryption context bound to ciphertexts. CloudTrail shows it, and a policy may require it."""
 REASONS = {
     "AccessDeniedException": "denies access, grant kms:Encrypt and kms:Decrypt on it",
     "DisabledException": "is disabled",
@@ -34,11 +35,11 @@ REASONS = {
     "NotFoundException": "does not exist there",
     "ThrottlingException": "throttles requests",
 }
-"""What an error of KMS says of the key, by its code."""
+"""Texts for KMS errors about the key, by code."""
 
 
 class KmsClient(Protocol):
-    """What is called of botocore's client, which is made of a description when it runs."""
+    """The used part of botocore's client, which is generated at run time."""
 
     def encrypt(self, **parameters: object) -> Mapping[str, bytes]:
         """Call Encrypt."""
@@ -48,8 +49,10 @@ class KmsClient(Protocol):
 
 
 def _create_client(region: str) -> KmsClient:
-    """Return a client with the site's proxy, and with the authorities that are trusted unless AWS's variable names
-    others. Raises TlsFilesError."""
+    """Return a client with the site's proxy and trusted authorities. AWS's own variable overrides the authorities.
+
+    Raises TlsFilesError.
+    """
     session = get_session()
     url = session.create_client("kms", region_name=region).meta.endpoint_url
     proxy = find_proxy(url)
@@ -89,7 +92,7 @@ class AwsKmsKeyService:
             raise KeyServiceError(f"{self.name} did not answer within {CALL_SECONDS:g} seconds") from None
 
     def _call_now(self, call: Callable[[KmsClient], bytes]) -> bytes:
-        """Call the service in a thread; raises KeyServiceError."""
+        """Call the service in a thread. Raises KeyServiceError."""
         try:
             if self._client is None:
                 region = self._arn.split(":")[3]

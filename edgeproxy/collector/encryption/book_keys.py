@@ -1,9 +1,9 @@
-"""The keys of the books: one for each calendar year (UTC), by which what invoices must keep after an erasure is sealed.
+"""The keys of the books, one per calendar year (UTC). They encrypt invoice data that must survive an erasure.
 
-The key of a year is made before the year begins, and destroyed when its books are over (billing/jobs/ended_books.py),
-the oldest first. No erasure touches it. All that there are are in memory, a dozen at most, with the keys that wrap
-them. What is looked up, such as an id at Stripe, is sealed by AES-SIV, which makes equal ciphertexts of equal values,
-and any other text by AES-256-GCM.
+The key of a year is created before the year begins. It is destroyed when retention of the year's books ends
+(billing/jobs/ended_books.py), oldest first. No erasure affects it. All keys, at most a dozen, are in memory with the
+keys that wrap them. Looked-up values, for example Stripe ids, are encrypted with AES-SIV, which encrypts equal values
+equally. Any other text is encrypted with AES-256-GCM.
 """
 
 import binascii
@@ -26,18 +26,18 @@ from edgeproxy.collector.encryption.key_services import KEY_BYTES, NONCE_BYTES
 
 SIV_BYTES = 64
 YEARS_MAX = 11
-"""Years of keys that are made for invoices of before; older ones are sealed by the first of them."""
+"""Past years that get a key for existing invoices. Older invoices use the first of these keys."""
 
 
 class BookKey(NamedTuple):
-    """The key of a year, unwrapped: its half for texts, and that for what is looked up."""
+    """The unwrapped key of a year: one half for texts, the other half for looked-up values."""
 
     texts: AESGCM
     ids: AESSIV
 
 
 class BookKeys:
-    """The keys of the books in memory, a `BookCipher`; `check` raises KeysUnavailableError once their time is over."""
+    """The keys of the books in memory, a `BookCipher`. `check` raises KeysUnavailableError once they have expired."""
 
     def __init__(self, check: Callable[[], object]) -> None:
         self._check = check
@@ -45,11 +45,11 @@ class BookKeys:
 
     @property
     def years(self) -> list[int]:
-        """The years that have a key, from the first on."""
+        """The years that have a key, in ascending order."""
         return sorted(self._by_year)
 
     def replace(self, keys: Mapping[int, bytes]) -> None:
-        """Have these keys, by year, and no others."""
+        """Replace all keys, given by year."""
         self._by_year = {year: BookKey(AESGCM(key[:KEY_BYTES]), AESSIV(key[KEY_BYTES:])) for year, key in keys.items()}
 
     def seal(self, text: str, column: str, *, is_looked_up: bool, year: int | None = None) -> str:
@@ -60,7 +60,7 @@ class BookKeys:
         return _seal(self._by_year[year], year, text, column, is_looked_up=is_looked_up)
 
     def open(self, value: str, column: str, *, is_looked_up: bool) -> str:
-        """Return what was sealed; raises KeysUnavailableError and BookValueError."""
+        """Decrypt a value. Raises KeysUnavailableError and BookValueError."""
         self._check()
         year, _, encoded = value[len(SEALED) :].partition(":")
         try:
@@ -75,7 +75,7 @@ class BookKeys:
             raise BookValueError(f"{column} of a row was changed, or is of another column") from None
 
     def list_sealed(self, text: str, column: str) -> list[str]:
-        """List how a value that is looked up is sealed by the key of each year; raises KeysUnavailableError."""
+        """List the ciphertexts of a looked-up value, one per year with a key. Raises KeysUnavailableError."""
         self._check()
         return [_seal(key, year, text, column, is_looked_up=True) for year, key in self._by_year.items()]
 
@@ -90,13 +90,15 @@ def _seal(key: BookKey, year: int, text: str, column: str, *, is_looked_up: bool
 
 
 def get_year(now: float | None = None) -> int:
-    """Return the calendar year (UTC) of a Unix second, by default of now."""
+    """Return the calendar year (UTC) of a Unix second, by default the current year."""
     return time.gmtime(now).tm_year
 
 
 async def insert_book_keys(connection: AsyncConnection, ciphers: Mapping[int, AESGCM], years: list[int]) -> None:
-    """Make the keys of this year, of the next one and of those between the last of `years`, which have one, and these;
-    the first time also those of years with invoices."""
+    """Create the missing keys after the last of `years`, up to next year.
+
+    The first call also creates keys for years with invoices.
+    """
     now = get_year()
     if years:
         begin = years[-1] + 1
@@ -112,14 +114,14 @@ async def insert_book_keys(connection: AsyncConnection, ciphers: Mapping[int, AE
 
 
 def wrap_book_key(ciphers: Mapping[int, AESGCM], year: int, encryption_key: int, key: bytes) -> dict[str, object]:
-    """Return the columns of the key of a year, wrapped by one of the keys of the database."""
+    """Return the columns of a year's key, wrapped by one of the database's keys."""
     nonce = os.urandom(NONCE_BYTES)
     wrapped = nonce + ciphers[encryption_key].encrypt(nonce, key, _bind_key(year, encryption_key))
     return {"encryption_key": encryption_key, "wrapped": wrapped}
 
 
 def unwrap_book_key(ciphers: Mapping[int, AESGCM], year: int, encryption_key: int, wrapped: bytes) -> bytes:
-    """Return the key of a year; raises BookValueError."""
+    """Unwrap the key of a year. Raises BookValueError."""
     try:
         bound = _bind_key(year, encryption_key)
         return ciphers[encryption_key].decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], bound)
@@ -128,7 +130,7 @@ def unwrap_book_key(ciphers: Mapping[int, AESGCM], year: int, encryption_key: in
 
 
 async def rewrap_book_keys(connection: AsyncConnection, ciphers: Mapping[int, AESGCM], current: int) -> None:
-    """Wrap the keys of all years by one of the keys of the database, in the transaction of a rotation."""
+    """Wrap the keys of all years with one of the database's keys, in the transaction of a rotation."""
     old = sa.select(book_keys).where(book_keys.c.encryption_key < current).with_for_update()
     for row in (await connection.execute(old)).all():
         values = wrap_book_key(ciphers, row.year, current, unwrap_book_key(ciphers, *row))

@@ -1,6 +1,6 @@
-"""Sealing of the books: rows that are still in the clear, and those whose key is over while they are kept.
+"""Encryption of the books: rows that are still plain text, and kept rows whose key must be destroyed.
 
-Each step is a transaction, which a later run resumes: what a process that was killed has sealed stays sealed.
+Each step is a transaction, and a later run continues. Rows that a killed process has encrypted stay encrypted.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -16,30 +16,30 @@ from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.encryption.book_keys import get_year
 
 ROWS_MAX = 200
-"""Rows that one transaction seals."""
+"""Rows per transaction."""
 TIMES: Mapping[str, sa.ColumnElement[int]] = {
     invoices.name: invoices.c.created_at // 1000,
     credit_notes.name: credit_notes.c.created_at // 1000,
     disputes.name: disputes.c.created_at // 1000,
     dunning.name: dunning.c.declined_at,
 }
-"""The Unix second of a row, by whose year it is sealed where it was in the clear."""
+"""The Unix second of a row. A plain-text row is encrypted with the key of that year."""
 Condition = Callable[[sa.ColumnElement[str]], sa.ColumnElement[bool]]
-"""Returns the condition that a column, as it is stored, is to be sealed."""
+"""Returns the condition that a stored column must be encrypted."""
 
 
 async def seal_clear_books(database: Database) -> int:
-    """Seal all rows of the books that are in the clear, by the keys of their years; return their number."""
+    """Encrypt all plain-text rows of the books with the keys of their years. Return their number."""
     return await _seal_rows(database, _is_clear, by_own_year=True)
 
 
 async def reseal_rows(database: Database, years: Collection[int]) -> int:
-    """Seal what is sealed by the keys of these years by that of now; return the number of rows."""
+    """Encrypt values under the keys of these years with the current key instead. Return the number of rows."""
     return await _seal_rows(database, _build_sealed_by(years), by_own_year=False)
 
 
 async def is_any_sealed_by(connection: AsyncConnection, years: Collection[int]) -> bool:
-    """Return whether anything is sealed by the keys of these years. It may read all rows."""
+    """Return True if a value is encrypted with a key of these years. It may read all rows."""
     is_sealed_by = _build_sealed_by(years)
     for name, columns in list_book_columns(metadata).items():
         columns_sealed = sa.or_(*(is_sealed_by(as_stored(metadata.tables[name].c[column])) for column in columns))
@@ -53,8 +53,7 @@ def _build_sealed_by(years: Collection[int]) -> Condition:
 
 
 async def fetch_book_columns(connection: AsyncConnection) -> list[tuple[str, int, int]]:
-    """Return the columns of the books, each with how many values are sealed, and how many are in the clear. It reads
-    all rows of their tables."""
+    """Return the columns of the books with their numbers of encrypted and of plain-text values. It reads all rows."""
     counts: list[tuple[str, int, int]] = []
     for name, columns in list_book_columns(metadata).items():
         table = metadata.tables[name]
@@ -79,7 +78,7 @@ async def _seal_rows(database: Database, condition: Condition, *, by_own_year: b
         is_due = sa.or_(*(condition(as_stored(table.c[column])) for column in columns))
         last = ""
         while True:
-            async with database.reading() as connection:  # Which may look at many rows, and keeps nobody from writing.
+            async with database.reading() as connection:  # This read may scan many rows, but does not block writers.
                 some = sa.select(key).where(is_due, key > last).order_by(key).limit(ROWS_MAX)
                 ids = (await connection.execute(some)).scalars().all()
             if not ids:
@@ -98,10 +97,10 @@ async def _seal_some(
     *,
     by_own_year: bool,
 ) -> int:
-    """Seal rows as a whole, whatever of them is sealed already; return their number."""
+    """Encrypt rows completely, including values already encrypted. Return their number."""
     cipher = find_book_cipher(connection)
-    assert cipher is not None  # As there are keys.
-    # By no key that another process destroys meanwhile: it waits for this transaction, and then finds what is sealed.
+    assert cipher is not None  # There are keys.
+    # The lock delays a process that destroys a key. It waits for this transaction, and then finds the encrypted rows.
     living = sa.select(book_keys.c.year).order_by(book_keys.c.year).with_for_update(read=True)
     first = (await connection.execute(living)).scalars().all()[0]
     (key,) = table.primary_key

@@ -1,9 +1,9 @@
-"""Data keys of customers: fetched, made, wrapped and unwrapped, and what is sealed and opened by them.
+"""Data keys of customers: fetching, creating, wrapping and unwrapping them, and encryption with them.
 
-What is sealed is sealed by a data key that its own transaction has read, so that no value is sealed by the key of a
-customer whom another collector has erased. What is opened may be opened by one that this process has unwrapped before
-(`find_data_keys`), for a quarter of the time of the keys that wrap it. One that a transaction has made itself is not
-among them, as it may be rolled back.
+A value is encrypted only with a data key that the same transaction has read, so that no value is encrypted for a
+customer that another collector has erased. Decryption may use a key that this process has unwrapped before
+(`find_data_keys`), for a quarter of the lifetime of its wrapping key. A key that a transaction has created is not
+cached, because the transaction may be rolled back.
 """
 
 import os
@@ -29,33 +29,36 @@ from edgeproxy.collector.encryption.keyring import Keyring, KeysUnavailableError
 from edgeproxy.collector.encryption.owners import DATABASE
 
 CIPHERTEXT = "enc1:"
-"""The beginning of a ciphertext; no JSON and no e-mail address begins like that."""
+"""The beginning of a ciphertext. No JSON and no e-mail address begins like this."""
 _START = 3
 _NONCE, _SEALED = slice(_START, _START + NONCE_BYTES), slice(_START + NONCE_BYTES, None)
-"""Parts of a decoded ciphertext. Its first three bytes are CIPHERTEXT, as which Base64 reads it, without the colon: to
-cut that off, and to build slices for each value, would take longer."""
+"""Parts of a decoded ciphertext.
+
+Its first three bytes are CIPHERTEXT, decoded as Base64 without the colon. Cutting it off, and building slices for each
+value, would take longer.
+"""
 KEYS_MAX = 500
-"""Data keys that one statement looks up."""
+"""Data keys per query."""
 
 WrappedKey = tuple[str, int, bytes]
-"""A row of `data_keys`: the id of the customer, that of the key which wraps, and the wrapped data key."""
+"""A row of `data_keys`: the customer's id, the wrapping key's id, and the wrapped data key."""
 Ciphertext = tuple[dict[str, object], object, str, str, bytes]
-"""The row to which a value belongs, its owner, its column, its ciphertext, and what that is bound to."""
+"""A row, its owner, a column, the column's ciphertext, and the data bound to it."""
 
 
 class SealedValueError(UnreadableRowError):
-    """A value cannot be decrypted: its data key is gone, or it was changed or moved by somebody else."""
+    """A value cannot be decrypted: its data key is gone, or it was changed or moved by another program."""
 
 
 class DataKeys:
-    """The data keys of some customers, by id; without a keyring nothing is sealed."""
+    """The data keys of some customers, by id. Without a keyring nothing is encrypted."""
 
     def __init__(self, keyring: Keyring | None, ciphers: Mapping[str, AESGCM]) -> None:
         self.keyring = keyring
         self._ciphers = ciphers
 
     def has(self, customer: str) -> bool:
-        """Return whether a customer has a data key."""
+        """Return True if a customer has a data key."""
         return customer in self._ciphers
 
     def get(self, customer: str) -> AESGCM:
@@ -63,9 +66,9 @@ class DataKeys:
         return self._ciphers[customer]
 
     def seal_text(self, customer: str, text: str, table: str, column: str, *row_key: str) -> str:
-        """Return the ciphertext of a value of a customer, bound to its table, column and row.
+        """Encrypt a customer's value, bound to its table, column and row.
 
-        Raises SealedValueError where the data key of the customer cannot be read.
+        Raises SealedValueError if the customer's data key is unreadable.
         """
         if customer not in self._ciphers:
             raise SealedValueError(f"{table}.{column} cannot be encrypted: the data key of its customer is unreadable")
@@ -74,11 +77,11 @@ class DataKeys:
         return CIPHERTEXT + b2a_base64(nonce + closed, newline=False).decode()
 
     def find(self, customer: str) -> AESGCM | None:
-        """Return the data key of a customer; None where there is none."""
+        """Return the data key of a customer, or None."""
         return self._ciphers.get(customer)
 
     def open_text(self, customer: str, value: str, table: str, column: str, *row_key: str) -> str:
-        """Return the value of a ciphertext; raises SealedValueError."""
+        """Decrypt a value. Raises SealedValueError."""
         opened: dict[str, object] = {}
         ciphertext = (opened, customer, column, value, _bind(table, column, row_key))
         open_ciphertexts({customer: self.find(customer)}, [ciphertext])
@@ -86,7 +89,7 @@ class DataKeys:
 
 
 def open_ciphertexts(ciphers: Mapping[object, AESGCM | None], ciphertexts: Iterable[Ciphertext]) -> None:
-    """Open ciphertexts in their rows by the data keys of their owners; raises SealedValueError."""
+    """Decrypt ciphertexts in their rows with the data keys of their owners. Raises SealedValueError."""
     for row, owner, column, value, bound in ciphertexts:  # A call for each would take half as long as AES-GCM does.
         if (cipher := ciphers[owner]) is None:
             raise SealedValueError(f"{_name(bound)} cannot be decrypted: the data key of its customer is gone")
@@ -98,25 +101,25 @@ def open_ciphertexts(ciphers: Mapping[object, AESGCM | None], ciphertexts: Itera
 
 
 def _bind(table: str, column: str, row_key: Sequence[str]) -> bytes:
-    """Return what a ciphertext is bound to: its table, its column, and the primary key of its row."""
+    """Return the data bound to a ciphertext: its table, its column, and the primary key of its row."""
     return orjson.dumps((table, column, *row_key))
 
 
 @cache
 def bind_column(table: str, column: str) -> bytes:
-    """Return the part of what a ciphertext is bound to which is the same in all rows; `bind_row` has the rest."""
+    """Return the bound data shared by all rows of a column. `bind_row` returns the rest."""
     return _bind(table, column, ())[:-1] + b","
 
 
 def bind_row(row: Mapping[str, object], key: Sequence[str]) -> bytes:
-    """Return the part of what a ciphertext is bound to which is the same in all columns of a row with this key."""
-    if len(key) == 1:  # As nearly every table has it; a comprehension takes twice as long.
+    """Return the bound data shared by all columns of a row with this key."""
+    if len(key) == 1:  # Nearly every table has one key column. A comprehension takes twice as long.
         return orjson.dumps(str(row[key[0]])) + b"]"
     return orjson.dumps([str(row[name]) for name in key])[1:]
 
 
 def _name(bound: bytes) -> str:
-    """Return the column to which a ciphertext is bound, for an error."""
+    """Return the column that a ciphertext is bound to, for an error."""
     table, column, *_ = orjson.loads(bound)
     return f"{table}.{column}"
 
@@ -124,36 +127,36 @@ def _name(bound: bytes) -> str:
 # ---- fetching
 
 _read: "WeakKeyDictionary[sa.Connection, dict[str, AESGCM]]" = WeakKeyDictionary()
-"""The data keys that were read over each connection since it is in use, by id of the customer."""
+"""Data keys read over each connection during its current use, by the customer's id."""
 
 
 _made: "WeakKeyDictionary[sa.Connection, set[str]]" = WeakKeyDictionary()
-"""The customers whose data keys were made over each connection since it is in use, and may be rolled back."""
+"""Customers whose data keys were created over each connection during its current use. They may be rolled back."""
 
 
 def _get_made(connection: AsyncConnection) -> set[str]:
     sync = connection.sync_connection
-    assert sync is not None  # As there is whenever it is open.
+    assert sync is not None  # An open connection always has one.
     return _made.setdefault(sync, set())
 
 
 def _get_read_keys(connection: AsyncConnection) -> dict[str, AESGCM]:
     sync = connection.sync_connection
-    assert sync is not None  # As there is whenever it is open.
+    assert sync is not None  # An open connection always has one.
     return _read.setdefault(sync, {})
 
 
 def forget_data_keys(connection: AsyncConnection) -> None:
-    """Read data keys over this connection anew, as some are deleted."""
+    """Make this connection read data keys again, because some were deleted."""
     _get_read_keys(connection).clear()
     if (keyring := find_keyring(connection)) is not None:
         keyring.data_keys.clear()
 
 
 def get_cached_keys(connection: AsyncConnection) -> Mapping[object, AESGCM | None] | None:
-    """Return the data keys that were unwrapped lately, by id: `keys[id]` is None for one that was not.
+    """Return recently unwrapped data keys by id. `keys[id]` is None for others.
 
-    None where nothing is encrypted, or the time of the keys that wrap them is over.
+    Return None if nothing is encrypted, or if the wrapping keys have expired.
     """
     keyring = find_keyring(connection)
     if keyring is None or keyring.find_gap() is not None:
@@ -162,14 +165,14 @@ def get_cached_keys(connection: AsyncConnection) -> Mapping[object, AESGCM | Non
 
 
 async def find_data_keys(connection: AsyncConnection, customers: Collection[str]) -> DataKeys:
-    """Return the data keys of these customers, by id, to open values: those that were unwrapped lately, and others.
+    """Return the data keys of these customers, by id, for decryption: cached ones, and others from the database.
 
-    One that another collector has destroyed since may be among them. Raises KeysUnavailableError and SealedValueError.
+    A cached key may have been destroyed by another collector since. Raises KeysUnavailableError and SealedValueError.
     """
     keyring = find_keyring(connection)
     if keyring is None or not customers:
         return DataKeys(keyring, {})
-    _ = keyring.keys  # Which must not be over.
+    _ = keyring.keys  # It raises an error if the keys have expired.
     cached = keyring.data_keys
     ciphers = {one: cipher for one in customers if (cipher := cached[one]) is not None}
     if missing := [one for one in customers if one not in ciphers]:
@@ -183,7 +186,7 @@ async def find_data_keys(connection: AsyncConnection, customers: Collection[str]
 
 
 async def fetch_data_keys(connection: AsyncConnection, customers: Iterable[str], *, create: bool = False) -> DataKeys:
-    """Return the data keys of these customers, by id; with `create`, those who have none get one.
+    """Return the data keys of these customers, by id. With `create`, customers without one get one.
 
     Raises KeysUnavailableError and SealedValueError.
     """
@@ -213,7 +216,7 @@ async def _fetch_some(connection: AsyncConnection, keyring: Keyring, customers: 
 async def unwrap_data_keys(
     connection: AsyncConnection, keyring: Keyring, rows: Sequence[WrappedKey]
 ) -> dict[str, AESGCM]:
-    """Return the ciphers of data keys that were read over a connection, by id of the customer.
+    """Return the ciphers of data keys that were read over a connection, by the customer's id.
 
     A data key that cannot be unwrapped is set aside. Raises KeysUnavailableError.
     """
@@ -223,7 +226,7 @@ async def unwrap_data_keys(
     for customer, encryption_key, wrapped in rows:
         try:
             cipher = read.get(customer) or AESGCM(unwrap_data_key(keyring, customer, encryption_key, wrapped))
-        except SealedValueError as error:  # All that it has sealed is unreadable, and nothing of other customers.
+        except SealedValueError as error:  # Its own values are unreadable, but not values of other customers.
             set_aside(data_keys.name, customer, error)
             continue
         ciphers[customer] = cipher
@@ -251,12 +254,12 @@ async def _create_data_keys(connection: AsyncConnection, keyring: Keyring, custo
 
 
 def _with_rights_to(connection: AsyncConnection, customers: Sequence[str]) -> AbstractAsyncContextManager[None]:
-    """Have a transaction that serves a customer reach the data key of the database, too, which is nobody's."""
+    """Let a transaction that serves a customer also read the data key of the database."""
     return across_customers(connection) if DATABASE in customers else nullcontext()
 
 
 async def _reload(connection: AsyncConnection, keyring: Keyring) -> None:
-    """Unwrap the keys anew, as one has come with a rotation; raises KeysUnavailableError."""
+    """Unwrap the keys again after a rotation added one. Raises KeysUnavailableError."""
     try:
         await keyring.load(connection)
     except KeyServiceError as error:
@@ -267,13 +270,13 @@ async def _reload(connection: AsyncConnection, keyring: Keyring) -> None:
 
 
 def wrap_data_key(keyring: Keyring, customer: str, encryption_key: int, key: bytes) -> bytes:
-    """Return the data key of a customer, wrapped by a key of the ring; raises KeysUnavailableError."""
+    """Wrap the data key of a customer with a key of the ring. Raises KeysUnavailableError."""
     nonce = os.urandom(NONCE_BYTES)
     return nonce + keyring.keys.ciphers[encryption_key].encrypt(nonce, key, _bind_key(customer, encryption_key))
 
 
 def unwrap_data_key(keyring: Keyring, customer: str, encryption_key: int, wrapped: bytes) -> bytes:
-    """Return the data key of a customer; raises KeysUnavailableError and SealedValueError."""
+    """Unwrap the data key of a customer. Raises KeysUnavailableError and SealedValueError."""
     try:
         cipher = keyring.keys.ciphers[encryption_key]
         return cipher.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], _bind_key(customer, encryption_key))

@@ -1,6 +1,6 @@
-"""Key services: what holds the master key, and wraps and unwraps the keys in the database.
+"""Key services: they hold the master key, and wrap and unwrap the keys in the database.
 
-They are called at the start, when keys are unwrapped anew, and by `edgeproxy encryption rotate`; never for a row.
+They are used at the start, when keys are unwrapped again, and by `edgeproxy encryption rotate`, but never for a row.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from edgeproxy.config.environment import build_child_environment
 KEY_BYTES = 32
 NONCE_BYTES = 12
 COMMAND_SECONDS = 10.0
-"""Seconds that a command has."""
+"""Seconds that a command may take."""
 OUTPUT_BYTES_MAX = 65536
-"""Bytes that a command may write to its standard output, and to its standard error."""
+"""The most bytes of a command's standard output, and of its standard error."""
 REASON_CHARACTERS_MAX = 200
 PURPOSE = b"edgeproxy wrapped key"
 
 
 class KeyServiceError(Exception):
-    """A key service is away, or cannot unwrap a key: a sentence."""
+    """A key service is unavailable, or cannot unwrap a key. The message is a sentence."""
 
 
 class KeyService(Protocol):
@@ -40,14 +40,14 @@ class KeyService(Protocol):
     name: str
 
     async def wrap(self, key: bytes) -> bytes:
-        """Return a key as only this service can unwrap it; raises KeyServiceError."""
+        """Return a key wrapped so that only this service can unwrap it. Raises KeyServiceError."""
 
     async def unwrap(self, wrapped: bytes) -> bytes:
-        """Return the key that was wrapped; raises KeyServiceError."""
+        """Return an unwrapped key. Raises KeyServiceError."""
 
 
 class FileKeyService:
-    """A master key in a file, which is read each time, so that one that is gone is noticed."""
+    """A master key in a file. The file is read every time, so that its loss is noticed."""
 
     def __init__(self, path: Path) -> None:
         self.name = f"file {path}"
@@ -60,7 +60,7 @@ class FileKeyService:
     async def unwrap(self, wrapped: bytes) -> bytes:
         try:
             return (await self._read()).decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], PURPOSE)
-        except (InvalidTag, ValueError):  # Or what is shorter than any wrapped key.
+        except (InvalidTag, ValueError):  # ValueError: shorter than any wrapped key.
             raise KeyServiceError(f"{self.name} has another master key than this was wrapped by") from None
 
     async def _read(self) -> AESGCM:
@@ -77,9 +77,9 @@ class FileKeyService:
 
 
 def parse_master_key(content: bytes) -> bytes | None:
-    """Return the master key in the content of a file: as it is, in hex or in Base64; None where there is none.
+    """Return the master key in a file's content: raw bytes, hex or Base64; None if there is none.
 
-    32 printable characters are none: somebody has typed them, or they are half a key in hex.
+    32 printable characters are refused: they were typed, or are half a key in hex.
     """
     if len(content) == KEY_BYTES:
         return None if all(0x20 <= byte < 0x7F for byte in content) else content
@@ -95,7 +95,7 @@ def parse_master_key(content: bytes) -> bytes | None:
 
 
 class CommandKeyService:
-    """A program that wraps and unwraps keys, as by a vault, an HSM, or a provider's key management."""
+    """A program that wraps and unwraps keys, for example with a vault, an HSM, or a provider's key management."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self.name = f"command {command[0]}"
@@ -145,8 +145,10 @@ class CommandKeyService:
 
 
 async def _communicate(process: asyncio.subprocess.Process, written: bytes) -> tuple[bytes | None, bytes | None]:
-    """Write this to a process, and return its output and its errors once it has ended; None for what is too much, for
-    which it is killed."""
+    """Write to a process, and return its output and its errors when it has ended.
+
+    An output that is too large is None, and the process is killed.
+    """
     assert process.stdin is not None
     process.stdin.write(written)
     process.stdin.close()
@@ -158,7 +160,7 @@ async def _communicate(process: asyncio.subprocess.Process, written: bytes) -> t
         except asyncio.IncompleteReadError as error:
             return error.partial
         _kill(process)
-        while await stream.read(OUTPUT_BYTES_MAX):  # What is left in the pipe, which is closed at its end.
+        while await stream.read(OUTPUT_BYTES_MAX):  # The rest in the pipe, until it is closed.
             pass
         return None
 
@@ -169,11 +171,11 @@ async def _communicate(process: asyncio.subprocess.Process, written: bytes) -> t
 
 def _kill(process: asyncio.subprocess.Process) -> None:
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # With what it has started itself.
+        os.killpg(process.pid, signal.SIGKILL)  # Including its child processes.
 
 
 def open_key_service(settings: KeyServiceSettings) -> KeyService:
-    """Return the key service of these settings; raises KeyServiceError where its package is not installed."""
+    """Return the key service for these settings. Raises KeyServiceError if its package is not installed."""
     if settings.kms is not None:
         try:
             from edgeproxy.collector.encryption.aws_kms import AwsKmsKeyService
@@ -182,5 +184,5 @@ def open_key_service(settings: KeyServiceSettings) -> KeyService:
         return AwsKmsKeyService(settings.kms)
     if settings.command is not None:
         return CommandKeyService(settings.command)
-    assert settings.file is not None  # As the settings require.
+    assert settings.file is not None  # The settings require it.
     return FileKeyService(settings.file)

@@ -1,8 +1,8 @@
-"""The keyring: the keys of the database that the master key wraps, unwrapped in the memory of this process alone.
+"""The keyring: the database's keys under the master key, unwrapped in the memory of this process only.
 
-Key 0 makes the hashes by which rows are looked up. The others wrap the data keys of customers, and the one with the
-highest number wraps new ones. Keys are used for a time after they were unwrapped; a keyring whose time is over refuses
-to encrypt and to decrypt, so that whoever is cut off from the master key is cut off from the data.
+Key 0 makes the hashes for looking up rows. The other keys wrap customers' data keys; the highest number wraps new ones.
+Unwrapped keys are valid for a limited time. An expired keyring refuses to encrypt and decrypt, so that a process
+without access to the master key loses access to the data.
 """
 
 import hashlib
@@ -25,50 +25,50 @@ from edgeproxy.collector.encryption.key_services import KEY_BYTES, KeyService, K
 from edgeproxy.config.collector.encryption import Encryption
 
 LOOK_UP = 0
-"""The id of the key that makes hashes."""
+"""The id of the key for hashes."""
 DATA_KEYS_MAX = 20_000
-"""Data keys that are in memory."""
+"""Most data keys in memory."""
 OPTION = "edgeproxy_keyring"
 """The option of a connection with the keyring of its database."""
 
 
 class KeysUnavailableError(OSError):
-    """Keys cannot be unwrapped now; as of a database that is away, the work is done again later."""
+    """Keys cannot be unwrapped now. The work is done later, as when the database is unavailable."""
 
 
 class Keys(NamedTuple):
-    """The keys of a database, unwrapped."""
+    """The unwrapped keys of a database."""
 
     ciphers: Mapping[int, AESGCM]
-    """Those that wrap data keys, by id."""
+    """Keys that wrap data keys, by id."""
     look_up: bytes
 
 
 class Keyring:
-    """The keys of a database, for `seconds` after each time that they were unwrapped."""
+    """The keys of a database, valid for `seconds` after each unwrapping."""
 
     def __init__(
         self, services: Sequence[KeyService], seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """The first of the services wraps, and all unwrap."""
+        """The first service wraps keys. All services unwrap them."""
         self._services = services
         self.seconds = seconds
         self._clock = clock
         self._keys: Keys | None = None
         self._unwrapped_at = 0.0
         self.data_keys: LRUCache[str, AESGCM] = LRUCache(DATA_KEYS_MAX)
-        """Data keys that were unwrapped lately, by id of the customer; gone with the keys that wrap them."""
+        """Recently unwrapped data keys, by the customer's id. They expire with the keys that wrap them."""
         self.books = BookKeys(lambda: self.keys)
 
     @property
     def keys(self) -> Keys:
-        """The keys; raises KeysUnavailableError where their time is over."""
+        """The keys. Raises KeysUnavailableError if they have expired."""
         if (why := self.find_gap()) is not None or self._keys is None:
             raise KeysUnavailableError(why)
         return self._keys
 
     def find_gap(self) -> str | None:
-        """Return why nothing can be decrypted now; None where it can."""
+        """Return the reason why nothing can be decrypted now, or None."""
         if self._keys is None or self._clock() - self._unwrapped_at >= self.seconds:
             self._keys = None
             self.data_keys.clear()
@@ -76,10 +76,10 @@ class Keyring:
         return None
 
     async def load(self, connection: AsyncConnection) -> None:
-        """Unwrap all keys of the database anew; raises KeyServiceError, and then has those that it had."""
+        """Unwrap all keys of the database again. Raises KeyServiceError, and then keeps the previous keys."""
         joined = encryption_keys.outerjoin(book_keys, book_keys.c.encryption_key == encryption_keys.c.id)
         both = sa.select(encryption_keys, book_keys.c.year, book_keys.c.wrapped.label("wrapped_book"))
-        async with across_customers(connection):  # In one statement, as a rotation may end meanwhile.
+        async with across_customers(connection):  # One statement, because a rotation may end meanwhile.
             rows = (await connection.execute(both.select_from(joined).order_by(encryption_keys.c.id))).all()
         by_id = {row.id: row for row in rows}
         unwrapped = {id_: await self._unwrap(id_, row.wrapped, row.sha256) for id_, row in by_id.items()}
@@ -89,10 +89,10 @@ class Keyring:
         self.books.replace({row[0]: unwrap_book_key(ciphers, *row) for row in books})
         self._keys = Keys(ciphers, look_up)
         self._unwrapped_at = self._clock()
-        self.data_keys.clear()  # Their time is that of the keys: four times in `seconds` all are unwrapped anew.
+        self.data_keys.clear()  # They expire with the keys: these are unwrapped four times per `seconds`.
 
     async def _unwrap(self, id_: int, wrapped: bytes, sha256: str) -> bytes:
-        """Return a key by the first service that has it; raises KeyServiceError."""
+        """Unwrap a key with the first service that can. Raises KeyServiceError."""
         reasons = []
         for service in self._services:
             try:
@@ -106,9 +106,10 @@ class Keyring:
         raise KeyServiceError(f"key {id_} of the database cannot be unwrapped: {'; '.join(reasons)}")
 
     async def _wrap(self, key: bytes) -> bytes:
-        """Wrap a key by the first of the services, which must unwrap it again; raises KeyServiceError.
+        """Wrap a key with the first service, and check that it can be unwrapped. Raises KeyServiceError.
 
-        Else a service that wraps by another key than it unwraps by would be noticed when nothing can be decrypted.
+        Without the check, a service that wraps and unwraps with different keys would be noticed only when nothing can
+        be decrypted.
         """
         service = self._services[0]
         wrapped = await service.wrap(key)
@@ -117,7 +118,7 @@ class Keyring:
         return wrapped
 
     async def insert_key(self, connection: AsyncConnection, id_: int) -> None:
-        """Make a key of this id, unless there is one; raises KeyServiceError."""
+        """Create a key with this id, unless it exists. Raises KeyServiceError."""
         key = os.urandom(KEY_BYTES)
         row = {
             "id": id_,
@@ -128,7 +129,7 @@ class Keyring:
         await connection.execute(build_insert_new(connection, encryption_keys, "id").values(row))
 
     async def rewrap_key(self, connection: AsyncConnection, id_: int) -> None:
-        """Wrap a key by the first of the services, whichever has wrapped it; raises KeyServiceError."""
+        """Wrap a key with the first service, whichever service wrapped it before. Raises KeyServiceError."""
         own = encryption_keys.c.id == id_
         row = (await connection.execute(sa.select(encryption_keys).where(own).with_for_update())).one()
         key = await self._unwrap(id_, row.wrapped, row.sha256)
@@ -137,23 +138,23 @@ class Keyring:
 
 
 def hash_key(key: bytes) -> str:
-    """Return the hash by which a wrong key is known: of 32 random bytes, which nobody guesses."""
+    """Return the hash that identifies a wrong key. A hash of 32 random bytes cannot be guessed."""
     return hashlib.sha256(key).hexdigest()
 
 
 def find_keyring(connection: AsyncConnection) -> Keyring | None:
-    """Return the keyring of a connection's database; None where nothing is encrypted."""
+    """Return the keyring of a connection's database, or None if nothing is encrypted."""
     sync = connection.sync_connection
-    assert sync is not None  # As there is whenever it is open.
+    assert sync is not None  # An open connection always has one.
     keyring: Keyring | None = sync.get_execution_options().get(OPTION)
     return keyring
 
 
 async def open_keyring(database: Database, settings: Encryption | None) -> Keyring | None:
-    """Open the keyring of a database, and have its connections use it; None where nothing is encrypted.
+    """Open the keyring of a database for its connections, or return None if nothing is encrypted.
 
-    The first call with settings makes the keys. Raises UnusableDatabaseError where a key cannot be unwrapped, or the
-    database has keys and there are no settings.
+    The first call with settings creates the keys. Raises UnusableDatabaseError if a key cannot be unwrapped, or if the
+    database has keys but there are no settings.
     """
     async with database.reading() as connection:
         ids = set((await connection.execute(sa.select(encryption_keys.c.id))).scalars())
@@ -176,7 +177,7 @@ async def open_keyring(database: Database, settings: Encryption | None) -> Keyri
 
 
 async def _load_keys(database: Database, keyring: Keyring) -> None:
-    """Unwrap all keys, and make those of the books that are missing; raises KeyServiceError."""
+    """Unwrap all keys, and create missing keys of the books. Raises KeyServiceError."""
     async with database.reading() as connection:
         await keyring.load(connection)
     if get_year() + 1 not in keyring.books.years:
@@ -186,7 +187,7 @@ async def _load_keys(database: Database, keyring: Keyring) -> None:
 
 
 async def refresh_keyring(database: Database, keyring: Keyring) -> None:
-    """Unwrap the keys anew; raises KeysUnavailableError, and the keyring has what it had until its time is over."""
+    """Unwrap the keys again. Raises KeysUnavailableError, and then keeps the previous keys until they expire."""
     try:
         await _load_keys(database, keyring)
     except KeyServiceError as error:

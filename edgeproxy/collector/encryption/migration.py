@@ -1,7 +1,7 @@
-"""Sealing of rows that are still in the clear, and rotation: each in steps of a transaction, which a later run resumes.
+"""Encryption of plain-text rows, and key rotation. Both consist of transactions, and a later run continues.
 
-What a process that was killed has done stays done: a row that is sealed is not in the clear, and a data key that is
-wrapped anew is not under an older key.
+The work of a killed process is kept: encrypted rows are no longer plain text, and rewrapped data keys are no longer
+under an older key.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,16 +30,16 @@ from edgeproxy.collector.encryption.owners import get_owner_column
 from edgeproxy.collector.encryption.rows import Row, fetch_rows, match_value, seal_rows, store_domain
 
 ROWS_MAX = 200
-"""Rows that one transaction seals."""
+"""Rows encrypted per transaction."""
 KEYS_MAX = 1000
-"""Data keys that one transaction wraps anew."""
+"""Data keys rewrapped per transaction."""
 
 Key = tuple[object, ...]
 """The primary key of a row."""
 
 
 class ColumnStatus(NamedTuple):
-    """How many values of a column are sealed, and how many are in the clear."""
+    """The numbers of encrypted and of plain-text values in a column."""
 
     name: str
     sealed: int
@@ -47,7 +47,7 @@ class ColumnStatus(NamedTuple):
 
 
 def _list_columns(table: str) -> Iterator[tuple[str, sa.ColumnElement[bool], sa.ColumnElement[bool]]]:
-    """List the encrypted columns of a table, each with the conditions that a value is sealed, and that it is not."""
+    """List the encrypted columns of a table, each with the conditions for encrypted and for plain-text values."""
     columns, sealed = metadata.tables[table].c, SEALED[table]
     for name in sealed.plain:
         is_sealed = columns[name].startswith(CIPHERTEXT)
@@ -69,7 +69,7 @@ async def fetch_status(connection: AsyncConnection) -> list[ColumnStatus]:
 
 
 async def fetch_data_key_counts(connection: AsyncConnection) -> dict[int, int]:
-    """Return how many data keys each key wraps, but that of look-ups."""
+    """Return the number of data keys under each wrapping key. The look-up key wraps none and is left out."""
     joined = encryption_keys.outerjoin(data_keys, data_keys.c.encryption_key == encryption_keys.c.id)
     counts = sa.select(encryption_keys.c.id, sa.func.count(data_keys.c.customer)).select_from(joined)
     rows = await connection.execute(counts.where(encryption_keys.c.id > LOOK_UP).group_by(encryption_keys.c.id))
@@ -77,12 +77,12 @@ async def fetch_data_key_counts(connection: AsyncConnection) -> dict[int, int]:
 
 
 async def seal_clear_rows(database: Database) -> int:
-    """Seal all rows that are in the clear, and return their number."""
+    """Encrypt all plain-text rows. Return their number."""
     count = await _seal_domains(database) + await seal_clear_books(database)
     for table in SEALED:
         last: Key | None = None
         while True:
-            async with database.reading() as connection:  # Which may look at many rows, and keeps nobody from writing.
+            async with database.reading() as connection:  # This read may scan many rows, but does not block writers.
                 keys = await _find_clear(connection, table, last)
             if not keys:
                 break
@@ -93,7 +93,7 @@ async def seal_clear_rows(database: Database) -> int:
 
 
 async def _seal_domains(database: Database) -> int:
-    """Store the domains of addresses that were sealed before there was a column for them; return their number."""
+    """Store the domains of addresses that were encrypted before the domain column existed. Return their number."""
     count = 0
     for table, sealed in SEALED.items():
         for column, address in sealed.domains.items():
@@ -120,7 +120,7 @@ def _is_clear(table: str) -> sa.ColumnElement[bool]:
 
 
 async def _find_clear(connection: AsyncConnection, table: str, last: Key | None) -> list[Key]:
-    """Return the primary keys, in order, of rows in the clear after the one of this key; ROWS_MAX at most."""
+    """Return at most ROWS_MAX primary keys of plain-text rows after `last`, in order."""
     key = [metadata.tables[table].c[name] for name in SEALED[table].key]
     statement = sa.select(*key).where(_is_clear(table))
     if last is not None:
@@ -129,9 +129,9 @@ async def _find_clear(connection: AsyncConnection, table: str, last: Key | None)
 
 
 async def _seal_some(connection: AsyncConnection, table: str, keys: Sequence[Key]) -> int:
-    """Seal the rows of these primary keys that are in the clear; return how many were.
+    """Encrypt the plain-text rows among these primary keys. Return their number.
 
-    Those of a customer whose data key is unreadable stay in the clear, and an alert names the key.
+    Rows of a customer with an unreadable data key stay plain text, and an alert names the key.
     """
     target, names = metadata.tables[table], SEALED[table].key
     key = [target.c[name] for name in names]
@@ -153,7 +153,7 @@ async def _seal_some(connection: AsyncConnection, table: str, keys: Sequence[Key
 
 
 def _list_clear(table: str, row: Row) -> Iterator[str]:
-    """List the columns of a row that are to be sealed."""
+    """List the columns of a row that must be encrypted."""
     for name in SEALED[table].plain:
         if not str(row[name]).startswith(CIPHERTEXT):
             yield name
@@ -163,11 +163,11 @@ def _list_clear(table: str, row: Row) -> Iterator[str]:
 
 
 async def rotate_keys(database: Database, keyring: Keyring) -> tuple[int, int]:
-    """Have a new key wrap all data keys; return its id, and how many data keys were wrapped anew.
+    """Wrap all data keys with a new key. Return its id, and the number of rewrapped data keys.
 
-    A rotation that was cut off goes on with the key that it had made. Keys that wrap nothing any more are deleted; the
-    new one, and that of look-ups, are wrapped by the master key of now. A data key that cannot be unwrapped is set
-    aside: it stays as it is, with the key that wraps it. Raises KeyServiceError and KeysUnavailableError.
+    An interrupted rotation continues with the key that it created. Keys that no longer wrap anything are deleted. The
+    new key and the look-up key are wrapped by the current master key. A data key that cannot be unwrapped is set aside
+    and keeps its wrapping key. Raises KeyServiceError and KeysUnavailableError.
     """
     unreadable: set[str] = set()
     async with database.writing() as connection:
@@ -185,7 +185,7 @@ async def rotate_keys(database: Database, keyring: Keyring) -> tuple[int, int]:
             rewrapped = await _rewrap_some(connection, keyring, current, unreadable)
         count += rewrapped
     async with database.writing() as connection:
-        # Who was making a data key when the rotation began has a lock on the key that wraps it, until it is committed.
+        # A transaction that was creating a data key at the rotation's begin locks its wrapping key until the commit.
         old = (encryption_keys.c.id > LOOK_UP) & (encryption_keys.c.id < current)
         await connection.execute(sa.select(encryption_keys.c.id).where(old).with_for_update())
         while rewrapped := await _rewrap_some(connection, keyring, current, unreadable):
@@ -197,9 +197,9 @@ async def rotate_keys(database: Database, keyring: Keyring) -> tuple[int, int]:
 
 
 async def _has_old(connection: AsyncConnection, keyring: Keyring, current: int, unreadable: set[str]) -> bool:
-    """Return whether a rotation to the `current` key was cut off, and not merely left keys that are unreadable."""
+    """Return True if a rotation to the `current` key was interrupted, rather than left with unreadable keys only."""
     if not await _select_old(connection, current, unreadable):
-        return True  # All but the end of it is done.
+        return True  # Only the last step is missing.
     while rows := await _select_old(connection, current, unreadable):
         if _unwrap_rows(keyring, rows, unreadable):
             return True
@@ -213,15 +213,14 @@ async def _select_old(connection: AsyncConnection, current: int, without: set[st
 
 
 def _unwrap_rows(keyring: Keyring, rows: Sequence[WrappedKey], unreadable: set[str]) -> dict[str, bytes]:
-    """Return the data keys of rows by customer. Those that cannot be unwrapped are set aside, and added to
-    `unreadable`."""
+    """Return the data keys of rows by customer. Unreadable ones are set aside and added to `unreadable`."""
     keys = dict(parse_rows(data_keys.name, rows, lambda row: (row[0], unwrap_data_key(keyring, *row)), itemgetter(0)))
     unreadable |= {row[0] for row in rows} - keys.keys()
     return keys
 
 
 async def _rewrap_some(connection: AsyncConnection, keyring: Keyring, current: int, unreadable: set[str]) -> int:
-    """Wrap some data keys by the current key, and return how many; 0 where there are no others."""
+    """Rewrap some data keys with the current key. Return their number, or 0 if none are left."""
     while rows := await _select_old(connection, current, unreadable):
         keys = _unwrap_rows(keyring, rows, unreadable)
         values = [

@@ -1,4 +1,4 @@
-"""Whose data key seals the rows of a table: found by the map of personal data."""
+"""Owners of rows: the map of personal data tells whose data key encrypts the rows of a table."""
 
 from collections.abc import Collection
 from functools import cache
@@ -10,28 +10,28 @@ from edgeproxy.collector.database.personal_data import TABLES
 from edgeproxy.collector.database.schema import metadata
 
 DATABASE = ""
-"""The owner of rows of nobody: its data key is that of the database, which no erasure destroys."""
+"""The owner of rows without a customer. Its data key belongs to the database, and no erasure destroys it."""
 NAMES_MAX = 500
-"""Owners that one statement looks up."""
+"""Owners per query."""
 
 
 def get_owner_column(table: str) -> str | None:
-    """Return the column that says whose a row is; None where the map names none."""
+    """Return the column that identifies a row's owner, or None if the map names none."""
     owner = TABLES[table].owner
     return None if owner is None else owner.column
 
 
 def has_owner_id(table: str) -> bool:
-    """Return whether rows have the id of their customer, or are of the database in any case."""
+    """Return True if rows have the id of their customer, or belong to the database."""
     owner = TABLES[table].owner
     return owner is None or owner.by == "id"
 
 
 @cache
 def build_owner_id(table: str) -> sa.ColumnElement[str]:
-    """Return the SQL expression of the id of a row's owner, for a statement on this table.
+    """Return the SQL expression for the id of a row's owner, for a statement on this table.
 
-    A customer who is erased owns nothing any more: what comes of it later is told to operators.
+    An erased customer owns no rows. Later rows about it belong to the database and go to operators.
     """
     column = get_owner_column(table)
     return sa.literal(DATABASE) if column is None else _build(table, metadata.tables[table].c[column])
@@ -39,7 +39,7 @@ def build_owner_id(table: str) -> sa.ColumnElement[str]:
 
 def _build(table: str, column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
     owner = TABLES[table].owner
-    assert owner is not None  # As its column is.
+    assert owner is not None  # The table has an owner column.
     if owner.by == "id":
         return column
     if owner.by == "name":
@@ -52,7 +52,7 @@ def _build(table: str, column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
 
 
 async def fetch_owner_ids(connection: AsyncConnection, table: str, values: Collection[object]) -> dict[object, str]:
-    """Return the ids of the owners of rows, by what the owner's column has; those of the database are left out."""
+    """Return the ids of owners by the values of the owner column. Rows of the database are left out."""
     owner = TABLES[table].owner
     if owner is None:
         return {}

@@ -1,7 +1,7 @@
-"""Rows with encrypted columns, as they are stored and as they are meant: sealed and opened.
+"""Encryption and decryption of rows with encrypted columns.
 
-Which columns these are is in `sealed_columns.py`. Without a keyring rows are stored as they are. With one, rows that
-are still in the clear are read all the same, until `migration.py` has sealed them.
+`sealed_columns.py` lists these columns. Without a keyring rows are stored as plain text. With one, plain-text rows are
+still readable until `migration.py` has encrypted them.
 """
 
 import hmac
@@ -50,15 +50,15 @@ from edgeproxy.collector.encryption.owners import (
 
 Parsed = TypeVar("Parsed")
 Row = Mapping[str, object]
-"""Values of a row, by column."""
+"""Values of a row by column."""
 OWNER_ID = "data_key_owner"
-"""The column in which a row brings the id of its owner, where it has none."""
+"""The column with the owner's id, added to rows that do not have it."""
 
 
 def open_row(keys: DataKeys, table: str, row: Row, owner: str) -> dict[str, object]:
-    """Return a row of this owner, by id, as it is meant, without columns of ciphertexts.
+    """Decrypt a row of this owner (an id). Columns of ciphertexts are removed.
 
-    It has the primary key, where it has an encrypted column. Raises SealedValueError.
+    The row must have the primary key if it has an encrypted column. Raises SealedValueError.
     """
     opened = dict(row)
     open_ciphertexts({DATABASE: keys.find(owner)}, _take_ciphertexts(table, [opened], None))
@@ -66,12 +66,12 @@ def open_row(keys: DataKeys, table: str, row: Row, owner: str) -> dict[str, obje
 
 
 def _take_ciphertexts(table: str, rows: Sequence[dict[str, object]], owner_column: str | None) -> list[Ciphertext]:
-    """Take the ciphertexts out of rows, each with what `owner_column` says of its owner."""
+    """Take the ciphertexts out of rows. `owner_column` identifies the owner of each row."""
     sealed, taken = SEALED[table], list[Ciphertext]()
     plain = [(column, bind_column(table, column)) for column in sealed.plain]
     looked_up = [(column, stored, bind_column(table, column)) for column, stored in sealed.looked_up.items()]
     key, domains = sealed.key, sealed.domains
-    for row in rows:  # What is done for each value is nearly all that encryption costs a list.
+    for row in rows:  # The work per value is nearly the whole cost of encryption in a list.
         owner, row_key = DATABASE if owner_column is None else row[owner_column], b""
         if owner is None:
             owner = DATABASE
@@ -90,14 +90,14 @@ def _take_ciphertexts(table: str, rows: Sequence[dict[str, object]], owner_colum
 
 
 def seal_row(keys: DataKeys, table: str, row: Row, owner: str) -> dict[str, object]:
-    """Return values of a row of this owner, by id, as they are stored; they have the primary key."""
+    """Encrypt the values of a row of this owner (an id). They must include the primary key."""
     sealed, stored = SEALED[table], dict(row)
     for column, address in sealed.domains.items():
         if address in row:
             stored[column] = store_domain(keys.keyring, table, column, str(row[address]))
     if keys.keyring is None:
         for column in sealed.plain:
-            if _is_ciphertext(value := row.get(column)):  # Somebody's text that looks like one must not become one.
+            if _is_ciphertext(value := row.get(column)):  # A plain text must not look like a ciphertext.
                 stored[column] = f" {value}"
         return stored
     for column, ciphertext in sealed.looked_up.items():
@@ -114,7 +114,7 @@ def seal_row(keys: DataKeys, table: str, row: Row, owner: str) -> dict[str, obje
 
 
 def _is_bare(sealed: SealedTable, row: Row, column: str) -> bool:
-    """Return whether a value, if there is one, is stored as it is."""
+    """Return True if a value is missing or stored as plain text."""
     value = row.get(column)
     return value is None or (column in sealed.plain and value in BARE)
 
@@ -124,26 +124,26 @@ def _is_ciphertext(value: object) -> TypeGuard[str]:
 
 
 def hash_value(keyring: Keyring, table: str, column: str, value: str) -> str:
-    """Return the hash by which a value is looked up."""
+    """Return the keyed hash for looking up a value."""
     text = orjson.dumps([table, column, value])
     return hmac.new(keyring.keys.look_up, text, sha256).hexdigest()
 
 
 def store_domain(keyring: Keyring | None, table: str, column: str, address: str) -> str:
-    """Return the domain of an address as it is stored."""
+    """Return the domain of an address in stored form."""
     domain = address.rpartition("@")[2]
     return domain if keyring is None else hash_value(keyring, table, column, domain)
 
 
 def match_domain(connection: AsyncConnection, table: str, column: str, domain: str) -> sa.ColumnElement[bool]:
-    """Return the condition that a column has this domain, sealed or still in the clear."""
+    """Return the condition that a column has this domain, encrypted or as plain text."""
     keyring = find_keyring(connection)
     values = {domain} if keyring is None else {domain, store_domain(keyring, table, column, domain)}
     return metadata.tables[table].c[column].in_(sorted(values))
 
 
 def match_value(connection: AsyncConnection, table: str, column: str, *values: str) -> sa.ColumnElement[bool]:
-    """Return the condition that a column has one of these values, sealed or still in the clear."""
+    """Return the condition that a column has one of these values, encrypted or as plain text."""
     columns, keyring = metadata.tables[table].c, find_keyring(connection)
     if keyring is None:
         return columns[column].in_(values)
@@ -155,9 +155,9 @@ def match_value(connection: AsyncConnection, table: str, column: str, *values: s
 async def fetch_rows(
     connection: AsyncConnection, table: str, statement: AnySelect, *, strict: bool = False
 ) -> list[dict[str, object]]:
-    """Return the rows of a table that a statement selects as a whole, as they are meant.
+    """Return the decrypted rows of a statement that selects all columns of a table.
 
-    Rows that cannot be decrypted are set aside (unreadable_rows.py); with `strict` SealedValueError is raised. Raises
+    Rows that cannot be decrypted are set aside (unreadable_rows.py), or raise SealedValueError with `strict`. Raises
     KeysUnavailableError.
     """
     return await open_rows(connection, table, await _fetch_stored_rows(connection, table, statement), strict=strict)
@@ -171,29 +171,29 @@ async def fetch_page(
     parse: Callable[..., Parsed],
     get_key: Callable[..., object] = itemgetter("id"),
 ) -> ReadPage[Parsed]:
-    """Return the first `limit` rows as `parse` returns them: `fetch_rows`, and `parse_page` of unreadable_rows.py."""
+    """Return the first `limit` rows, parsed by `parse`: `fetch_rows` and then `parse_page` of unreadable_rows.py."""
     stored = await _fetch_stored_rows(connection, table, statement.limit(limit + 1))
     cursor = find_cursor(stored, limit, get_key)
     return ReadPage(parse_rows(table, await open_rows(connection, table, stored[:limit]), parse, get_key), cursor)
 
 
 async def _fetch_stored_rows(connection: AsyncConnection, table: str, statement: AnySelect) -> list[dict[str, object]]:
-    """Return the rows that a statement selects as they are stored, with what `open_rows` opens them by."""
+    """Return the stored rows of a statement, with the owner ids that `open_rows` needs."""
     if find_keyring(connection) is not None and not has_owner_id(table):
         statement = statement.add_columns(_select_owner(table))
     result = await connection.execute(statement)
-    names = tuple(result.keys())  # A mapping of each row takes longer.
+    names = tuple(result.keys())  # A mapping per row would be slower.
     return [dict(zip(names, row, strict=True)) for row in result]
 
 
 async def open_rows(
     connection: AsyncConnection, table: str, rows: list[dict[str, object]], *, strict: bool = False
 ) -> list[dict[str, object]]:
-    """Return rows of a table as they are meant: they have the primary key and the owner's column.
+    """Decrypt rows of a table. They must have the primary key and the owner's column.
 
-    Data keys that this process has unwrapped lately open them, without a look at the database: whoever is erased has
-    no rows. One that opens a value no more is fetched anew. Rows that cannot be decrypted then are set aside, or with
-    `strict` SealedValueError is raised. Raises KeysUnavailableError.
+    Recently unwrapped data keys are used without a query; an erased customer has no rows anyway. A cached key that
+    fails is fetched again. Rows that still cannot be decrypted are set aside, or raise SealedValueError with `strict`.
+    Raises KeysUnavailableError.
     """
     column, brings_id = get_owner_column(table), bool(rows) and OWNER_ID in rows[0]
     taken = _take_ciphertexts(table, rows, OWNER_ID if brings_id else column)
@@ -231,7 +231,7 @@ def _open_readable(
     ciphers: Mapping[object, AESGCM | None],
     taken: Sequence[Ciphertext],
 ) -> list[dict[str, object]]:
-    """Return those of these rows that can be opened; the others are set aside."""
+    """Return the rows that can be decrypted. The others are set aside."""
     unreadable: set[int] = set()
     for ciphertext in taken:
         row, _, _, value, _ = ciphertext
@@ -239,7 +239,7 @@ def _open_readable(
             open_ciphertexts(ciphers, [ciphertext])
         except SealedValueError as error:
             unreadable.add(id(row))
-            # A key of which a part was opened already would say it.
+            # A key column that is decrypted already would reveal its value.
             key = [str(row[name]) for name in SEALED[table].key if name not in SEALED[table].looked_up]
             set_aside(table, ",".join(key) or hash_unreadable(value), error)
     return [row for row in rows if id(row) not in unreadable]
@@ -251,9 +251,9 @@ def _select_owner(table: str) -> sa.ColumnElement[str]:
 
 
 async def seal_rows(connection: AsyncConnection, table: str, rows: Sequence[Row]) -> list[dict[str, object]]:
-    """Return values of rows as they are stored; an owner who has no data key gets one.
+    """Encrypt values of rows. An owner without a data key gets one.
 
-    They have the primary key and the owner's column. Raises KeysUnavailableError.
+    They must have the primary key and the owner's column. Raises KeysUnavailableError.
     """
     sealed, column = SEALED[table], get_owner_column(table)
     keyring, names = find_keyring(connection), (*sealed.plain, *sealed.looked_up)

@@ -1,1 +1,1 @@
-"""Usage as Parquet files in object storage, for whoever analyses it: each closed hour of the ledger once."""
+"""Usage as Parquet files in object storage, for analysis. Each closed hour of the ledger is exported once."""

@@ -1,8 +1,8 @@
-"""ClickHouse as a copy of an export: each file that the manifests name is inserted once, over HTTP.
+"""ClickHouse as a copy of an export. Each file in the manifests is inserted once, over HTTP.
 
-A row names its file, so that ClickHouse itself says what it has, and nothing is recorded elsewhere. A file is one
-INSERT of one block, which is there whole or not at all. By its token ClickHouse drops a second INSERT of the same file,
-where a server has not seen the first one yet.
+Each row names its file, so ClickHouse itself knows its content, and nothing is recorded elsewhere. A file is one INSERT
+of one block, stored completely or not at all. Its token lets ClickHouse drop a repeated INSERT of a file that a server
+has not seen yet.
 """
 
 import json
@@ -24,14 +24,14 @@ from edgeproxy.config import addresses
 
 URL_FORM = "https://HOST:8443/DATABASE"
 TABLES = (files.FOLDER, reading_files.FOLDER)
-"""The tables, which have the names of the folders of their files."""
+"""The tables. They have the names of their files' folders."""
 PEER = HttpPeer("ClickHouse", 300.0, 16 << 20, 10.0)
-"""The largest body is the list of all files of a table: about 80 bytes for each hour, so the bound is 20 years."""
+"""The largest body is the list of all files of a table: about 80 bytes per hour, so it lasts for 20 years."""
 REASON_CHARS_MAX = 300
 
 
 class StoredFile(NamedTuple):
-    """What a table has of a file."""
+    """A table's data from one file."""
 
     rows: int
     value: int
@@ -39,7 +39,7 @@ class StoredFile(NamedTuple):
 
 
 class CopyResult(NamedTuple):
-    """The result of a run: what was inserted."""
+    """The result of a run: inserted files and rows."""
 
     files: int
     rows: int
@@ -55,14 +55,14 @@ class ClickHouse:
         self._session, self._url, self._database = session, url, database
 
     async def fetch_stored(self, table: str) -> dict[str, StoredFile]:
-        """Return what a table has of each file, by the paths of the files."""
+        """Return a table's data by the path of the file."""
         query = f"SELECT file, count(), toString(sum(toInt128(value))) FROM {table} GROUP BY file"
         settings = {"output_format_json_quote_64bit_integers": "0", "default_format": "JSONCompactEachRow"}
         answer = await self._ask(query, settings)
         return {path: StoredFile(rows, int(value)) for path, rows, value in map(json.loads, answer.splitlines())}
 
     async def insert_file(self, table: str, file: File, body: bytes) -> None:
-        """Insert a file whole, or not at all; nothing is added where it was inserted before."""
+        """Insert a file completely or not at all. A file that was inserted before adds nothing."""
         rows = pq.read_table(pa.BufferReader(body))
         names = ", ".join([*rows.column_names, "file"])
         paths = pa.repeat(file.path, len(rows))
@@ -70,7 +70,7 @@ class ClickHouse:
             "insert_deduplication_token": f"{file.path} {file.sha256}",
             "insert_deduplicate": "1",
             "async_insert": "0",
-            # One block, which is stored as a whole.
+            # One block, stored as a whole.
             "input_format_parquet_max_block_size": str(file.rows),
             "max_insert_block_size": str(file.rows),
             "min_insert_block_size_rows": str(file.rows),
@@ -81,10 +81,10 @@ class ClickHouse:
         await self._ask(f"INSERT INTO {table} ({names}) FORMAT Parquet", settings, content)
 
     async def _ask(self, query: str, settings: Mapping[str, str], body: bytes = b"") -> bytes:
-        """Return the answer to a query, once it is done."""
+        """Return the answer to a query after its end."""
         parameters = {"database": self._database, "query": query, "wait_end_of_query": "1", **settings}
         try:
-            # Whom it would redirect to is not whom the password is for.
+            # The password is not meant for the target of a redirect.
             async with self._session.post(self._url, params=parameters, data=body, allow_redirects=False) as response:
                 answer = await response.read()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -97,7 +97,7 @@ class ClickHouse:
 
 @asynccontextmanager
 async def open_clickhouse(url: str, environ: Mapping[str, str]) -> AsyncIterator[ClickHouse]:
-    """Open the database of a URL, as CLICKHOUSE_USER with CLICKHOUSE_PASSWORD; raises InvalidStorageError."""
+    """Open the database of a URL, as CLICKHOUSE_USER with CLICKHOUSE_PASSWORD. Raises InvalidStorageError."""
     try:
         parts = urlsplit(url)
         host, database, _ = parts.hostname or "", parts.path.strip("/"), parts.port
@@ -122,9 +122,9 @@ async def open_clickhouse(url: str, environ: Mapping[str, str]) -> AsyncIterator
 
 
 async def insert_export(place: Storage, server: ClickHouse) -> CopyResult:
-    """Insert all files of an export that ClickHouse does not have, the oldest first.
+    """Insert all files of an export that ClickHouse lacks, oldest first.
 
-    Raises DamagedExportError where ClickHouse has what the export does not. Nobody else may do so meanwhile.
+    Raises DamagedExportError if ClickHouse has data that the export lacks. Only one process may insert at a time.
     """
     book = fetch_manifests(place)
     count = rows = 0
@@ -139,7 +139,7 @@ async def insert_export(place: Storage, server: ClickHouse) -> CopyResult:
 
 
 async def verify_copy(place: Storage, server: ClickHouse) -> CopyResult:
-    """Return what ClickHouse has of an export, if that is all of it; raises DamagedExportError."""
+    """Return the totals of ClickHouse's copy if it is complete. Raises DamagedExportError."""
     book = fetch_manifests(place)
     count = rows = 0
     for table in TABLES:
@@ -166,13 +166,13 @@ def fetch_manifests(place: Storage) -> Manifests:
 
 
 def list_files(book: Manifests, table: str) -> list[File]:
-    """Return the files of a table, the oldest hour first."""
+    """Return the files of a table, oldest hour first."""
     hours = [book.hours[hour] for hour in sorted(book.hours)]
     return [file for hour in hours for file in (hour.files if table == files.FOLDER else hour.readings)]
 
 
 def list_missing(table: str, named: Iterable[File], stored: Mapping[str, StoredFile]) -> list[File]:
-    """Return the files that ClickHouse does not have; raises DamagedExportError where it has parts, or others."""
+    """Return the files that ClickHouse lacks. Raises DamagedExportError if it has parts of files, or other files."""
     expected = {file.path: file for file in named}
     for path, there in sorted(stored.items()):
         if path not in expected:

@@ -1,4 +1,4 @@
-"""Usage of closed hours in the ledger: hours that are rolled up completely."""
+"""Usage of closed hours in the ledger, that is, completely rolled-up hours."""
 
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -17,20 +17,20 @@ of, at, event = series.c, hours.c, events.c
 
 
 class ClosedHours(NamedTuple):
-    """Closed hours, by Unix seconds."""
+    """Closed hours, in Unix seconds."""
 
     since: int
-    """The first one that has usage; `until` where none has."""
+    """The first hour with usage, or `until` if there is none."""
     retained_from: int
-    """The hour before which only readings are kept."""
+    """For earlier hours only readings are kept."""
     until: int
-    """All before it are."""
+    """All earlier hours are closed."""
 
 
 async def fetch_closed_hours(connection: AsyncConnection) -> ClosedHours:
-    """Return the closed hours, as this transaction sees them."""
+    """Return the closed hours in the view of this transaction."""
     rolled = await rollup.fetch_state(connection)
-    # Series by series, as the hours have no index by time.
+    # One query per series, because the hours have no index by time.
     first = sa.select(sa.func.min(at.hour)).where(at.series == of.id).correlate(series).scalar_subquery()
     since = (await connection.execute(sa.select(sa.func.min(first)))).scalar_one()
     return ClosedHours(rolled.hour if since is None else since, rolled.hours_from, rolled.hour)
@@ -62,7 +62,7 @@ async def fetch_readings(connection: AsyncConnection, at_hour: int) -> reading_f
 
 
 async def stream_hours(connection: AsyncConnection, since: int, until: int) -> AsyncIterator[tuple[int, Rows]]:
-    """Yield each hour from `since` on and before `until`, in order, with the sum of each series in it."""
+    """Yield each hour from `since` on and before `until`, in order, with the sum of each series."""
     statement = (
         sa.select(at.hour, of.customer, of.meter, of.region, of.edge, of.route, of.dimensions, at.value)
         .join_from(series, hours, at.series == of.id)

@@ -1,8 +1,8 @@
-"""Exporting: each closed hour once, whatever is killed, and once more what was added to it since.
+"""The exporter: each closed hour is exported once, even after a kill, and again after late additions.
 
-A file is made under the name of its hour and revision, and never changed. Then the manifest names it. Where a run was
-broken off in between, the next one finds the file, takes it as it is, and exports what it lacks as the next revision.
-So there is never a second file of the same usage, by whomever. The hours of a day are taken down together.
+A file is named by its hour and revision, and never changes. Then the manifest lists it. If a run is interrupted between
+these steps, the next run finds the file, keeps it, and exports missing usage as the next revision. So no usage is in
+two files, whichever process exports. The hours of a day are recorded together.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,32 +35,33 @@ READINGS = FileFormat(reading_files.FOLDER, reading_files.format_file, reading_f
 
 
 class MissedHoursError(Exception):
-    """Hours were dropped from the ledger before they were exported: a sentence that says which."""
+    """Hours were deleted from the ledger before they were exported. The message names them."""
 
 
 class ExportResult(NamedTuple):
     """The result of an export run."""
 
     hours: int
-    """Hours that are exported for the first time."""
+    """Hours exported for the first time."""
     late: int
-    """Hours that were exported before, and had grown."""
+    """Hours that were exported before and had grown."""
     files: int
     rows: int
     until: int | None
-    """All hours before this Unix second are exported; None where none is."""
+    """All hours before this Unix second are exported; None if there are none."""
 
 
 async def export_hours(database: Database, place: Storage) -> ExportResult:
-    """Export what is not exported yet. Raises Damaged, Lost, Overtaken and Unavailable; what is done by then is done.
+    """Export all usage that is not exported yet. The work before an error is kept.
 
-    Nobody else may export from this database meanwhile (`single_runner.alone`).
+    Raises DamagedExportError, MissedHoursError, ConcurrentExportError and StorageUnavailableError. Only one export may
+    run from this database at a time (`single_runner.try_exclusive`).
     """
     return await ParquetExporter(database, place).run()
 
 
 class ParquetExporter:
-    """A run."""
+    """A run of the export."""
 
     def __init__(self, database: Database, place: Storage) -> None:
         self._database = database
@@ -70,7 +71,7 @@ class ParquetExporter:
         self._tags = {path: tag for path, (_, tag) in manifests.items()}
         self._files = self._rows = 0
         self._retained_from = 0
-        """The Unix second before which the ledger has only readings."""
+        """Before this Unix second the ledger has only readings."""
 
     async def run(self) -> ExportResult:
         """Export all hours that are due."""
@@ -94,7 +95,7 @@ class ParquetExporter:
     def _list_due(
         self, there: ClosedHours, late: Mapping[int, int], readings: Mapping[int, int]
     ) -> tuple[list[int], list[int]]:
-        """Return the hours that are to be exported: those that never were, and those that have grown; raises Lost."""
+        """Return the hours to export: new ones, and ones that have grown. Raises MissedHoursError."""
         begin = min([there.since, *readings]) if self._book.until is None else self._book.until
         new = list(range(begin, there.until, HOUR))
         if new and self._book.until is not None and begin < there.retained_from:
@@ -104,34 +105,34 @@ class ParquetExporter:
             )
         known = self._book.hours
         grown = {hour for hour in late if hour < begin and late[hour] != (known[hour].late if hour in known else 0)}
-        # By their number, as whatever counts a reading adds nothing to the ledger, and so is not late there.
+        # Compared by number, because counting a reading adds nothing to the ledger's late hours.
         grown |= {hour for hour in readings if hour < begin and readings[hour] != self._book.readings(hour)}
         return new, sorted(grown)
 
     async def _export_day(self, day: int, due: set[int]) -> None:
         """Export these hours of a day."""
         async with self._database.reading(whole=True) as connection:
-            self._retained_from = (await rollup.fetch_state(connection)).hours_from  # It may have moved on since.
+            self._retained_from = (await rollup.fetch_state(connection)).hours_from  # It may have advanced since.
             late = await rollup.fetch_late_counts(connection, day, day + DAY)
             read = await closed_hours.count_readings(
                 connection, day, day + DAY
-            )  # Mostly none: each hour is a question.
+            )  # Usually none: each hour needs a query.
             async for hour, rows in closed_hours.stream_hours(connection, day, day + DAY):
                 if hour in due:
                     readings = await closed_hours.fetch_readings(connection, hour) if hour in read else {}
                     self._export_hour(hour, rows, late.get(hour, 0), readings)
 
     def _export_hour(self, hour: int, rows: Rows, late: int, readings: reading_files.Rows) -> None:
-        """Export what of an hour no file has."""
+        """Export the part of an hour that no file has."""
         before = self._book.hour(hour)
-        if hour < self._retained_from:  # What is left of its usage, if any, is being dropped.
+        if hour < self._retained_from:  # The rest of its usage is being deleted.
             late, usage = before.late, before.files
         else:
             usage = self._export_rows(USAGE, hour, rows, before.files)
         self._book.put(hour, late, usage, self._export_rows(READINGS, hour, readings, before.readings))
 
     def _export_rows(self, form: FileFormat[R], hour: int, rows: R, before: tuple[File, ...]) -> tuple[File, ...]:
-        """Export rows of an hour that no file has, and return all of its files."""
+        """Export the rows of an hour that no file has. Return all files of the hour."""
         named = [*before]
         for file in before:
             body, _ = self._place.get(file.path)
@@ -149,6 +150,6 @@ class ParquetExporter:
         return tuple(named)
 
     def _write_manifest(self, hour: int) -> None:
-        """Write the manifest of the month that has this hour."""
+        """Write the manifest of this hour's month."""
         path, text = self._book.month(hour)
         self._tags[path] = self._place.replace(path, text, self._tags.get(path))

@@ -1,6 +1,6 @@
-"""The files: an hour of usage as Parquet, with a row for each series that has any. Pure, and the same bytes each time.
+"""The files: an hour of usage as Parquet, with a row for each series with usage. Pure.
 
-The columns are those of the ledger. `dimensions` is a map of texts, empty where there are none.
+Equal rows give equal bytes. The columns are the ledger's. `dimensions` is a map of texts, which may be empty.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ def format_file(hour: int, rows: Mapping[Key, int]) -> bytes:
 
 
 def encode_table(table: pa.Table) -> bytes:
-    """Return a table as a file."""
+    """Return a table as the bytes of a file."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
@@ -71,7 +71,7 @@ def parse_columns(path: str, body: bytes, schema: pa.Schema) -> list[list[Any]]:
         if not table.schema.equals(schema):
             raise DamagedExportError(f"{path}: has other columns than such files have")
         return [column.to_pylist() for column in table.columns]
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # Of texts and times that are none.
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # For invalid texts and times.
         raise DamagedExportError(f"{path}: cannot be read: {str(error).partition(chr(10))[0]}") from None
 
 
@@ -81,14 +81,14 @@ def describe_file(path: str, body: bytes, rows: int) -> File:
 
 
 def check_file(file: File, body: bytes) -> bytes:
-    """Return the bytes of a file, if they are those that the manifest names; raises DamagedExportError."""
+    """Return the bytes of a file if they match the manifest. Raises DamagedExportError."""
     if (len(body), hashlib.sha256(body).hexdigest()) != (file.bytes, file.sha256):
         raise DamagedExportError(f"{file.path}: was changed: it is not what the manifest names")
     return body
 
 
 def subtract(path: str, rows: Rows, taken: Mapping[Key, int]) -> Rows:
-    """Subtract a file's rows from rows; raises DamagedExportError where the file has more."""
+    """Subtract a file's rows from rows. Raises DamagedExportError if the file has more."""
     left = dict(rows)
     for key, value in taken.items():
         rest = left.pop(key, 0) - value

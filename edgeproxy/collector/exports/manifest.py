@@ -1,7 +1,7 @@
-"""Manifests: which hours are exported, and in which files, a manifest for each month of UTC. Pure.
+"""Manifests: the exported hours and their files, with one manifest per month of UTC. Pure.
 
-The months follow each other. An hour without files had no usage. Of an hour with several files each has what was added
-since the one before, so that all files together are the usage, whoever reads them.
+The months are consecutive. An hour without files had no usage. If an hour has several files, each has the usage added
+since the previous file, so the sum of all files is the hour's usage.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ FORMAT: Final = "edgeproxy usage 1"
 
 
 class DamagedExportError(Exception):
-    """The export is not what it should be: a sentence that names the first file which is not."""
+    """The export is damaged. The message is a sentence that names the first wrong file."""
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file: how many rows and bytes it has, and the SHA-256 of these in hex."""
+    """A file with its numbers of rows and bytes, and its SHA-256 in hex."""
 
     path: str
     rows: int
@@ -30,8 +30,9 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Hour(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """An hour: its files, the oldest first, and how often by then the ledger was added to after the hour was closed;
-    and the files of its readings.
+    """An hour: its files, oldest first, and the files of its readings.
+
+    `late` is how often the ledger had grown for the hour after it was closed, at the time of the export.
     """
 
     hour: datetime
@@ -41,7 +42,7 @@ class Hour(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class MonthManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A manifest: all hours from `since` on and before `until` are exported, and those in `hours` have files."""
+    """A manifest. All hours from `since` on and before `until` are exported. The hours in `hours` have files."""
 
     format: Literal["edgeproxy usage 1"]
     since: datetime
@@ -50,13 +51,13 @@ class MonthManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifests:
-    """The content of the manifests, by Unix second. Raises DamagedExportError where they do not follow each other."""
+    """The content of all manifests, in Unix seconds. Raises DamagedExportError if they are not consecutive."""
 
     def __init__(self, bodies: Mapping[str, bytes]) -> None:
         self.since: int | None = None
-        """The first hour; None where nothing is exported."""
+        """The first hour; None if nothing is exported."""
         self.until: int | None = None
-        """All hours before it are exported."""
+        """All earlier hours are exported."""
         self.hours: dict[int, Hour] = {}
         for path in sorted(bodies):
             month = parse_manifest(path, bodies[path])
@@ -73,7 +74,7 @@ class Manifests:
                 raise DamagedExportError(f"{path}: has an hour that is not of it")
 
     def paths(self) -> set[str]:
-        """Return all files that are named."""
+        """Return all files in the manifests."""
         return {file.path for hour in self.hours.values() for file in (*hour.files, *hour.readings)}
 
     def readings(self, hour: int) -> int:
@@ -81,19 +82,20 @@ class Manifests:
         return sum(file.rows for file in self.hour(hour).readings)
 
     def hour(self, hour: int) -> Hour:
-        """Return the export of an hour; without files where nothing is exported."""
+        """Return the export of an hour. Without an export it has no files."""
         return self.hours.get(hour, Hour(to_datetime(hour), 0, ()))
 
     def put(self, hour: int, late: int, files: tuple[File, ...], readings: tuple[File, ...]) -> None:
-        """Take down what of an hour is exported by now."""
+        """Record the exported files of an hour."""
         self.since = hour if self.since is None else self.since
         self.until = max(hour + HOUR, self.until or 0)
         if late or files or readings:
             self.hours[hour] = Hour(to_datetime(hour), late, files, readings)
 
     def reach_back(self, hour: int) -> list[int]:
-        """Begin with an earlier hour; hours of the months whose manifests are to be written for that, newest first, so
-        that they follow each other wherever it is broken off.
+        """Begin with an earlier hour. Return an hour of each month whose manifest must be written for that.
+
+        They are in descending order, so that the months are consecutive even after an interruption.
         """
         assert self.since is not None
         months = [find_month_start(self.since)]
@@ -103,7 +105,7 @@ class Manifests:
         return months
 
     def month(self, of: int) -> tuple[str, bytes]:
-        """Return the path and the text of the manifest of the month that has this hour."""
+        """Return the path and the text of the manifest of this hour's month."""
         assert self.since is not None
         assert self.until is not None
         begin = find_month_start(of)
@@ -114,7 +116,7 @@ class Manifests:
 
 
 def parse_manifest(path: str, body: bytes) -> MonthManifest:
-    """Return the manifest that this text is; raises DamagedExportError."""
+    """Parse a manifest. Raises DamagedExportError."""
     try:
         return msgspec.json.decode(body, type=MonthManifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -143,11 +145,11 @@ def to_second(at: datetime) -> int:
 
 
 def find_month_start(hour: int) -> int:
-    """Return the Unix second at which its month begins."""
+    """Return the Unix second when the hour's month begins."""
     return to_second(to_datetime(hour).replace(day=1, hour=0))
 
 
 def _find_month_end(hour: int) -> int:
-    """Return the Unix second at which its month is over."""
+    """Return the Unix second when the hour's month ends."""
     at = to_datetime(hour)
     return to_second(datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=UTC))

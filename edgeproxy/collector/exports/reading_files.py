@@ -1,7 +1,7 @@
-"""The files of readings: the events of an hour that are read and not added up, such as levels of gauges. Pure, and the
-same bytes each time.
+"""The files of readings: events of an hour that are not summed, for example levels of gauges. Pure.
 
-`dimensions` are those that an event counts with; `item` is what a meter of different things counts once.
+Equal rows give equal bytes. `dimensions` are the dimensions as counted. `item` is the item that a `unique` meter counts
+once.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ SCHEMA = pa.schema(
 
 
 class ReadingRow(NamedTuple):
-    """A reading of an event; `time` in Unix seconds, `split` as text."""
+    """A reading from an event; `time` in Unix seconds, `split` as text."""
 
     time: int
     customer: str
@@ -67,9 +67,9 @@ def parse_file(path: str, hour: int, body: bytes) -> Rows:
 
 
 def subtract(path: str, rows: Rows, taken: Mapping[Key, ReadingRow]) -> Rows:
-    """Remove a file's readings from readings; raises DamagedExportError where the file has others.
+    """Remove a file's readings from readings. Raises DamagedExportError if the file has others.
 
-    A file is never rewritten: it has the item of an event still, as it was exported, after the ledger's was erased.
+    A file is never rewritten. It still has the item of an event after the ledger's item was erased.
     """
     for key, reading in taken.items():
         there = rows.get(key)
@@ -81,5 +81,5 @@ def subtract(path: str, rows: Rows, taken: Mapping[Key, ReadingRow]) -> Rows:
 
 
 def _is_erased(item: str | None) -> bool:
-    """Return whether an item may be one that was erased: with its customer, or as that of an end user."""
+    """Return True if an item may have been erased, with its customer or as an end user."""
     return item is None or item.startswith(ERASED)

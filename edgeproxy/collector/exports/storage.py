@@ -1,6 +1,6 @@
 """Export storage: an S3-compatible bucket or a directory.
 
-Bucket settings other than the name come from the environment variables that the AWS tools use.
+Bucket settings other than the name come from the environment variables of the AWS tools.
 """
 
 import configparser
@@ -24,15 +24,15 @@ PREFIX = re.compile(r"[A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)*")
 STORAGE_FORMS = "s3://BUCKET/PREFIX, or file:///DIRECTORY"
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
-"""How S3 encrypts files, as its header says it."""
+"""S3's values for the encryption of files, as in its header."""
 RETRIES = {"max_retries": 5, "retry_timeout": timedelta(seconds=60)}
 REQUEST_SECONDS_MAX = 120
 DETAILS = "\nDebug source:"
-"""After what the library tells those who develop it."""
+"""The library's text for developers begins here."""
 
 
 class InvalidStorageError(Exception):
-    """The named storage is unusable; the message tells the user why."""
+    """The named storage is unusable. The message tells the user why."""
 
 
 class StorageUnavailableError(OSError):
@@ -40,7 +40,7 @@ class StorageUnavailableError(OSError):
 
 
 class ConcurrentExportError(Exception):
-    """Somebody else has written there meanwhile."""
+    """Another process has written the file meanwhile."""
 
 
 class Storage:
@@ -60,24 +60,24 @@ class Storage:
         self._is_here = parts.scheme == "file"
 
     def sizes(self) -> dict[str, int]:
-        """Return all files that are there, and how many bytes they have."""
+        """Return all existing files with their sizes in bytes."""
         with _convert_errors(self.url):
             return {one["path"]: one["size"] for some in self._store.list() for one in some}
 
     def get(self, path: str) -> tuple[bytes, str | None]:
-        """Return a file, and the tag of this version of it; raises FileNotFoundError."""
+        """Return a file and its version tag. Raises FileNotFoundError."""
         with _convert_errors(self.url):
             response = self._store.get(path)
             return bytes(response.bytes()), response.meta["e_tag"]
 
     def create(self, path: str, body: bytes) -> bool:
-        """Make a file, whole or not at all; False where there is one."""
+        """Create a file completely or not at all. Return False if it exists."""
         with _convert_errors(self.url):
             try:
                 self._store.put(path, body, mode="create", use_multipart=False)
             except exceptions.AlreadyExistsError:
                 return False
-            except NotImplementedError:  # Turned off: AWS_CONDITIONAL_PUT=disabled.
+            except NotImplementedError:  # Disabled by AWS_CONDITIONAL_PUT=disabled.
                 return self._create_plainly(path, body)
         return True
 
@@ -90,12 +90,12 @@ class Storage:
         return False
 
     def replace(self, path: str, body: bytes, tag: str | None) -> str | None:
-        """Make a file (`tag` None), or put another in the place of the version with this tag; the tag of the new one.
+        """Create a file (`tag` None), or replace the version with this tag. Return the new tag.
 
-        Raises ConcurrentExportError where there is another version by now.
+        Raises ConcurrentExportError if there is another version now.
         """
         mode: Any = "create" if tag is None else {"e_tag": tag}
-        if self._is_here:  # Where only one exporter of this host's is.
+        if self._is_here:  # A local directory has only one exporter.
             mode = "overwrite"
         with _convert_errors(self.url):
             try:
@@ -118,7 +118,7 @@ def _open_bucket(url: str, environ: Mapping[str, str]) -> S3Store:
     endpoint = next((environ[name] for name in ENDPOINTS if environ.get(name)), None)
     config: dict[str, Any] = find_credentials(environ)
     if endpoint is not None:
-        if not config:  # What the role of a host of AWS may is of no use elsewhere.
+        if not config:  # The role of an AWS host is useless at another provider.
             raise InvalidStorageError("there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
         config["endpoint"] = endpoint
     is_plain = endpoint is not None and not endpoint.lower().startswith("https://")
@@ -129,16 +129,16 @@ def _open_bucket(url: str, environ: Mapping[str, str]) -> S3Store:
     config |= {"region": region} if region else {}
     config |= find_encryption(environ)
     proxy = find_proxy(endpoint or f"https://{parts.netloc}.s3.amazonaws.com")
-    # Its library reads the variables of proxies and authorities itself, and knows none of our settings.
+    # The library would read proxy and authority variables itself. It does not know our settings.
     options |= {"proxy_excludes": "*"} if proxy is None else {"proxy_url": proxy.full_url}
     with _convert_errors(url), trusted_by_variable():
         return S3Store(parts.netloc, prefix=prefix, config=config, client_options=options, retry_config=RETRIES)
 
 
 def find_encryption(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return how the store is to encrypt what it gets, if the environment says so; raises InvalidStorageError.
+    """Return the encryption that the environment requests from the store. Raises InvalidStorageError.
 
-    `AWS_SERVER_SIDE_ENCRYPTION=aws:kms` takes the key AWS_SSE_KMS_KEY_ID, or else the one of the bucket.
+    `AWS_SERVER_SIDE_ENCRYPTION=aws:kms` uses the key AWS_SSE_KMS_KEY_ID, or the bucket's key.
     """
     kind, key = environ.get("AWS_SERVER_SIDE_ENCRYPTION", ""), environ.get("AWS_SSE_KMS_KEY_ID", "")
     if kind not in ("", *ENCRYPTIONS):
@@ -184,7 +184,7 @@ def _is_loopback(endpoint: str) -> bool:
 
 @contextmanager
 def _convert_errors(url: str) -> Iterator[None]:
-    """Raise what the library raises as Unavailable, in a line."""
+    """Convert the library's errors into StorageUnavailableError with a one-line message."""
     try:
         yield
     except (FileNotFoundError, NotImplementedError, exceptions.AlreadyExistsError, exceptions.PreconditionError):

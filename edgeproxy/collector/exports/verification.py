@@ -1,4 +1,4 @@
-"""Whether an export is what its manifests say, file by file, and the usage that the ledger has."""
+"""Verification of an export: each file against the manifests, and all files against the ledger."""
 
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ class ExportTotals(NamedTuple):
 
 
 async def verify_export(database: Database, place: Storage) -> ExportTotals:
-    """Return the totals of an intact export; raise DamagedExportError with the first wrong file or hour.
+    """Return the totals of an intact export. Raises DamagedExportError with the first wrong file or hour.
 
     No export may run meanwhile.
     """
@@ -49,7 +49,7 @@ async def verify_export(database: Database, place: Storage) -> ExportTotals:
 
 
 async def _verify_day(database: Database, place: Storage, book: Manifests, day: int) -> int:
-    """Return the row count of a day's files; raise DamagedExportError."""
+    """Return the row count of a day's files. Raises DamagedExportError."""
     assert book.since is not None
     assert book.until is not None
     count = 0
@@ -65,14 +65,14 @@ async def _verify_day(database: Database, place: Storage, book: Manifests, day: 
                 count += len(file_rows)
                 if hour >= retained_from:
                     left = files.subtract(file.path, left, file_rows)
-            # Those that no file has came since the last export: their number says so to the next.
+            # Readings in no file have arrived since the last export. Their number makes the next export include them.
             if known is not None and known.readings:
                 readings = await closed_hours.fetch_readings(connection, hour)
                 for file in known.readings:
                     some = reading_files.parse_file(file.path, hour, _fetch_body(place, file))
                     count += len(some)
                     readings = reading_files.subtract(file.path, readings, some)
-            # What came since the last export is exported by the next.
+            # The next export includes usage since the last one.
             is_whole = late.get(hour, 0) == (known.late if known is not None else 0)
             if left and hour >= retained_from and is_whole:
                 raise DamagedExportError(
@@ -82,7 +82,7 @@ async def _verify_day(database: Database, place: Storage, book: Manifests, day: 
 
 
 def _fetch_body(place: Storage, file: File) -> bytes:
-    """Return the bytes of a file that is what the manifest says; raises DamagedExportError."""
+    """Return the bytes of a file that matches the manifest. Raises DamagedExportError."""
     try:
         body, _ = place.get(file.path)
     except FileNotFoundError:

@@ -90,7 +90,7 @@ class CreditHandlers(CustomerBillingHandlers):
     async def _fix_currency(
         self, connection: AsyncConnection, caller: Caller, customer: Subscriber, currency: str
     ) -> None:
-        """Fix a customer's currency to that of its credits for all charges.
+        """Fix the currency of all charges of a customer to the currency of its credits.
 
         Raises ChangeRejectedError if another one was chosen meanwhile.
         """

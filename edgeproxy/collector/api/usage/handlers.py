@@ -148,7 +148,7 @@ class UsageHandlers(Handlers):
         return value
 
     async def _parse_query(self, holder: Holder, span_query: UsageSpanQuery) -> LedgerQuery:
-        """Return the query of the ledger; customers see their own usage, in detail as long as their tier has it."""
+        """Return the ledger query. Customers see only their own usage, in detail as far back as their tier permits."""
         customer = auth.customer_of(holder, span_query.customer)
         parameters = span_query.model_dump(by_alias=True, exclude_none=True)
         dimensions = set(self._dimensions)

@@ -1,23 +1,22 @@
 """The part of a request's body that is kept on disk until the upstream takes it.
 
 The file has no name, so it disappears with the process. Threads wait for the disk, one operation at a time; the loop
-does not.
+does not. A body that ends while it waits for an operation leaves the queue at once: otherwise a flood of bodies that
+begin and end would fill the queue faster than a disk empties it.
 """
 
 import asyncio
 import os
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, ParamSpec, TypeVar
+from typing import IO
 
 from edgeproxy.base import log
 from edgeproxy.base.shares import ALL, Claim, Places, Share
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.edge.errors import RejectedError
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 READ_BYTES = 128 << 10
 """Bytes that are read at once."""
@@ -36,14 +35,59 @@ def create_no_room_error() -> RejectedError:
     return RejectedError(503, "The edge has no room for this body at the moment", fields=b"Retry-After: 1\r\n")
 
 
+class OperationQueue:
+    """The places for disk operations of a worker: OPERATIONS_MAX at a time, in order of request.
+
+    Closes come first. So no more files are open than bodies that somebody still sends.
+    """
+
+    __slots__ = ("_closes", "_free", "_others")
+
+    def __init__(self) -> None:
+        self._free = OPERATIONS_MAX
+        self._closes: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
+        self._others: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
+
+    @property
+    def waiting(self) -> int:
+        """Number of requested operations without a place."""
+        return len(self._closes) + len(self._others)
+
+    def request(self, *, is_close: bool = False) -> asyncio.Future[bool]:
+        """Return a future. Its result is True once the operation may run, or False after `withdraw`."""
+        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if self._free:
+            self._free -= 1
+            place.set_result(True)
+        else:
+            (self._closes if is_close else self._others)[place] = None
+        return place
+
+    def withdraw(self, place: asyncio.Future[bool]) -> None:
+        """End the wait for a place. A place that is granted already stays granted."""
+        if place in self._others:
+            del self._others[place]
+            place.set_result(False)
+
+    def release(self) -> None:
+        """Give the place of an ended operation to the next one."""
+        for queue in (self._closes, self._others):
+            while queue:
+                place, _ = queue.popitem(last=False)
+                if not place.done():  # The end of the worker cancels the tasks that wait.
+                    place.set_result(True)
+                    return
+        self._free += 1
+
+
 class BodySpace:
     """The bytes of all bodies of a worker that are on disk, or on their way there. Each address has a share."""
 
-    __slots__ = ("_log", "_operations", "_places")
+    __slots__ = ("_log", "_places", "operations")
 
     def __init__(self) -> None:
         self._places = Places(0)
-        self._operations = asyncio.Semaphore(OPERATIONS_MAX)
+        self.operations = OperationQueue()
         self._log = log.RateLimitedLog(LOG_SECONDS)
 
     @property
@@ -69,11 +113,6 @@ class BodySpace:
         """Subtract `size` bytes from the claim."""
         self._places.release(claim, size)
 
-    async def operate(self, operation: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Run a disk operation in a thread, once a place is free. Raises the errors of the operation."""
-        async with self._operations:
-            return await asyncio.to_thread(operation, *arguments, **named)
-
 
 def build_claim(subject: bytes) -> Claim:
     """Return the claim of an address to disk space for bodies; `subject` is the address or its network."""
@@ -92,6 +131,8 @@ class BodyFile:
         "_file",
         "_folder",
         "_pending",
+        "_pending_bytes",
+        "_place",
         "_size",
         "_space",
         "_stored",
@@ -114,6 +155,8 @@ class BodyFile:
         self._stored, self._failed = stored, failed
         self._file: IO[bytes] | None = None
         self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._place: asyncio.Future[bool] | None = None
         self._writable = asyncio.Event()
         self._busy = self._closed = False
         self._size = self._at = 0
@@ -123,8 +166,8 @@ class BodyFile:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes that are still to be stored."""
-        return sum(map(len, self._pending))
+        """Bytes in memory that are not on disk yet, with the bytes of the current operation."""
+        return self._pending_bytes
 
     @property
     def is_busy(self) -> bool:
@@ -134,6 +177,7 @@ class BodyFile:
     def append(self, data: bytes) -> None:
         """Append this to the stored data."""
         self._pending.append(data)
+        self._pending_bytes += len(data)
         self._size += len(data)
         self._space.take(self._claim, len(data))
         if not self._busy:
@@ -143,13 +187,16 @@ class BodyFile:
     async def _store(self) -> None:
         failure = None
         try:
-            file = self._file
-            if file is None:
-                file = self._file = await self._space.operate(open_unnamed_file, self._folder)
-            while self._pending and not self._closed:
-                data = b"".join(self._pending)
-                self._pending.clear()
-                await self._space.operate(write_all, file, data)
+            while self._pending and await self._take_place():
+                try:
+                    data = b"".join(self._pending)
+                    self._pending.clear()
+                    if self._file is None:
+                        self._file = await asyncio.to_thread(open_unnamed_file, self._folder)
+                    await asyncio.to_thread(write_all, self._file, data)
+                finally:
+                    self._space.operations.release()
+                self._pending_bytes = sum(map(len, self._pending))
         except OSError as error:
             failure = error
         await self._finish_operation()
@@ -175,10 +222,13 @@ class BodyFile:
         assert self._file is not None
         failure = None
         try:
-            while not self._closed and not self.is_sent:
+            while not self.is_sent and await self._take_place():
                 write, at = self._write, self._at
                 assert write is not None
-                piece = await self._space.operate(os.pread, self._file.fileno(), READ_BYTES, at)
+                try:
+                    piece = await asyncio.to_thread(os.pread, self._file.fileno(), READ_BYTES, at)
+                finally:
+                    self._space.operations.release()
                 if self._closed:
                     break
                 if write is not self._write:
@@ -201,19 +251,38 @@ class BodyFile:
     def close(self) -> None:
         """Drop the file once the current operation has ended."""
         self._closed = True
-        self._pending.clear()  # Free the memory now: the current operation may wait long for a thread.
+        self._pending.clear()  # Free the memory now: the current operation may take long.
+        self._pending_bytes = 0
         self._writable.set()
+        if self._place is not None:
+            self._space.operations.withdraw(self._place)
         if not self._busy:
             self._busy = True
             self._tasks.start("drop a body", self._finish_operation())
+
+    async def _take_place(self) -> bool:
+        """Wait for a disk operation's place. Return False, without a place, if the body is closed."""
+        if self._closed:
+            return False
+        self._place = self._space.operations.request()
+        try:
+            is_granted = await self._place
+        finally:
+            self._place = None
+        if is_granted and self._closed:
+            self._space.operations.release()
+        return not self._closed
 
     async def _finish_operation(self) -> None:
         """End the current operation, and close the file if it is no longer needed."""
         if self._closed:
             try:
                 if self._file is not None:
-                    # The removal of a large file takes a while.
-                    await self._space.operate(self._file.close)
+                    await self._space.operations.request(is_close=True)
+                    try:
+                        await asyncio.to_thread(self._file.close)  # The removal of a large file takes a while.
+                    finally:
+                        self._space.operations.release()
             finally:
                 self._space.release(self._claim, self._size)
                 self._size = 0

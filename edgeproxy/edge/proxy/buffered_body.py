@@ -183,5 +183,6 @@ class BufferedBody:
 
     def close(self) -> None:
         """Drop the part on disk."""
-        if self._file is not None:
-            self._file.close()
+        file, self._file = self._file, None  # The file has methods of this body: the cycle would outlive the request.
+        if file is not None:
+            file.close()

@@ -1,4 +1,4 @@
-"""The bounds that an admin sets on keys, which their customer can narrow and not widen. Pure."""
+"""The bounds that an admin sets on keys. The customer can narrow them, but not widen them. Pure."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -17,18 +17,18 @@ class KeyBounds(NamedTuple):
     limits: tuple[KeyLimit, ...] = ()
     budget: StoredBudget | None = None
     expires_at: int | None = None
-    """The Unix millisecond at which it ends; None: it does not."""
+    """The Unix millisecond at which it ends, or None."""
 
 
 def parse_bounds(scopes: str | None, limits: str | None, budget: str | None, expires_at: int | None) -> KeyBounds:
-    """Return the bounds of a key by the columns of its row."""
+    """Return the bounds of a key from the columns of its row."""
     parsed_limits = () if limits is None else tuple(map(KeyLimit.model_validate, orjson.loads(limits)))
     parsed_scopes = frozenset() if scopes is None else frozenset(orjson.loads(scopes))
     return KeyBounds(parsed_scopes, parsed_limits, parse_budget(budget), expires_at)
 
 
 def require_within(bounds: KeyBounds, existing: Sequence[KeyBounds]) -> None:
-    """Raise ChangeRejectedError(403) where a customer asks for a key that is wider than each of its existing keys."""
+    """Raise ChangeRejectedError(403) if a customer requests a key that is wider than each of its existing keys."""
     more = bounds.scopes.difference(*(held.scopes for held in existing))
     if more:
         raise ChangeRejectedError(403, f"none of your keys has the scope {min(more)}: an admin gives it")
@@ -53,6 +53,6 @@ def find_wider_field(
 
 
 def _is_within(requested: KeyLimit, limit: KeyLimit) -> bool:
-    """Return whether it is the same limit, of as many requests or fewer, whatever its name."""
+    """Return whether it is the same limit with at most as many requests, regardless of its name."""
     same = requested.model_copy(update={"name": limit.name, "rate": limit.rate}) == limit
     return same and requested.window == limit.window and requested.count <= limit.count

@@ -1,4 +1,4 @@
-"""Colleagues: the contacts of a customer, as its owners invite them, give them roles, and remove them."""
+"""Colleagues: the contacts of a customer, which its owners invite, give roles, and remove."""
 
 from typing import Annotated
 
@@ -32,7 +32,7 @@ LAST_OWNER = "somebody has to stay an owner"
 
 
 def parse_address(value: object) -> str:
-    """Return an address in small letters; raises a value error."""
+    """Return an address in lower case. Raises a value error."""
     return read_mailbox(value).lower()
 
 
@@ -62,10 +62,10 @@ async def put_contact(
     request: PutContactRequest,
     sensitive_from: int | None = None,
 ) -> tuple[bool, ContactList]:
-    """Add a contact to a customer, or change its role; return whether it is new, and all contacts.
+    """Add a contact to a customer, or change its role. Return whether it is new, and all contacts.
 
-    A change holds in the contact's sessions from their next request on. Who was no owner before may do what is
-    sensitive from the Unix second `sensitive_from` on; None confirms whoever it is. Raises ChangeRejectedError.
+    A change applies to the contact's sessions from their next request on. A contact that was not an owner may take
+    sensitive actions from the Unix second `sensitive_from` on; None confirms any contact. Raises ChangeRejectedError.
     """
     owner = await customers.lock_not_erased(connection, ref)
     before = {contact["email"]: contact for contact in await fetch_contacts(connection, owner.id)}
@@ -98,7 +98,10 @@ async def put_contact(
 
 
 async def remove_contact(connection: AsyncConnection, caller: Caller, ref: str, email: str) -> ContactList:
-    """Remove a contact of a customer, whose sessions end; return those who stay. Raises ChangeRejectedError."""
+    """Remove a contact of a customer and end its sessions.
+
+    Return the remaining contacts. Raises ChangeRejectedError.
+    """
     owner = await customers.get_row(connection, ref, lock=True)
     before = await fetch_contacts(connection, owner.id)
     removed = next((contact for contact in before if contact["email"] == email), None)
@@ -111,7 +114,7 @@ async def remove_contact(connection: AsyncConnection, caller: Caller, ref: str, 
 
 
 def require_other_owner(of_customer: list[Contact], email: str) -> None:
-    """Raise ChangeRejectedError unless somebody else than this contact is an owner, or it is none itself."""
+    """Raise ChangeRejectedError if this contact is the only owner."""
     owners = {contact["email"] for contact in of_customer if contact["role"] == OWNER}
     if owners == {email}:
         raise ChangeRejectedError(409, LAST_OWNER)

@@ -1,4 +1,4 @@
-"""Rows of customers in the database: read as they are meant, and written as they are stored."""
+"""Customer rows in the database: decrypted when read, and encrypted when written."""
 
 from collections.abc import Sequence
 
@@ -12,23 +12,25 @@ from edgeproxy.collector.encryption import rows
 
 TABLE = customers.name
 SHOWN_NAME: sa.ColumnElement[str] = sa.func.coalesce(customers.c.display_name, customers.c.name)
-"""The name of a customer as people know it; there is an index of it."""
+"""The name that people know a customer by. It is indexed."""
 
 
 async def fetch_rows(connection: AsyncConnection, statement: AnySelect, *, strict: bool = False) -> list[CustomerRow]:
-    """Return the rows of customers that a statement selects as a whole, as `rows.fetch_rows` does."""
+    """Return the customer rows that a statement selects in full, like `rows.fetch_rows`."""
     opened = await rows.fetch_rows(connection, TABLE, statement, strict=strict)
     return [CustomerRow(**row) for row in opened]  # type: ignore[arg-type]
 
 
 async def fetch_row(connection: AsyncConnection, statement: AnySelect) -> list[CustomerRow]:
-    """Return the row of the one customer that a statement selects, or none; raises SealedValueError."""
+    """Return the row of the one customer that a statement selects, or none. Raises SealedValueError."""
     return await fetch_rows(connection, statement, strict=True)
 
 
 async def fetch_stored_rows(connection: AsyncConnection, statement: AnySelect) -> list[CustomerRow]:
-    """Return the rows that a statement selects as a whole, as they are stored: for what needs nothing encrypted, and
-    must not wait for keys, such as erasure."""
+    """Return the rows that a statement selects in full, as stored.
+
+    This is for steps such as erasure, which need no decrypted value and must not wait for keys.
+    """
     result = await connection.execute(statement)
     return [CustomerRow(*(row._mapping[name] for name in CustomerRow._fields)) for row in result]
 
@@ -41,7 +43,7 @@ async def insert_rows(connection: AsyncConnection, new: Sequence[CustomerRow]) -
 
 
 async def update_row(connection: AsyncConnection, before: CustomerRow, columns: dict[str, str | int | None]) -> bool:
-    """Write columns of a customer; return False where the row has changed since."""
+    """Write columns of a customer. Return False if the row has changed since."""
     (stored,) = await rows.seal_rows(connection, TABLE, [{"id": before.id, **columns}])
     unchanged = (customers.c.id == before.id) & (customers.c.version == before.version)
     return (await connection.execute(sa.update(customers).where(unchanged).values(**stored))).rowcount == 1

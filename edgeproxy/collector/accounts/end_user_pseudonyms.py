@@ -1,7 +1,7 @@
-"""Pseudonyms of end users, by which usage knows those whom a dimension names.
+"""Pseudonyms of end users, which replace their names in the dimensions of usage.
 
-A pseudonym is random, and one row says whose it is, by the hash of the name (`end_users.py`). Usage is never rewritten,
-and says nobody once that row is gone.
+A pseudonym is random. One row maps it to the hash of the name (`end_users.py`). Usage is never rewritten; once that row
+is deleted, it identifies no one.
 """
 
 import re
@@ -18,10 +18,10 @@ from edgeproxy.collector.database.privacy_tables import end_users
 
 PATTERN = re.compile(rf"u-{ID_PATTERN.pattern}")
 HASHES_MAX = 1000
-"""Hashes that one statement looks up."""
+"""The most hashes that one statement looks up."""
 
 Person = tuple[str, str]
-"""A customer, as the ledger knows it, and the name of one of its end users."""
+"""A customer by its ledger name, and the name of one of its end users."""
 
 
 def is_pseudonym(text: str) -> bool:
@@ -30,12 +30,12 @@ def is_pseudonym(text: str) -> bool:
 
 
 async def find_pseudonym(connection: AsyncConnection, person: Person) -> str | None:
-    """Return the pseudonym of an end user, or None; raises KeysUnavailableError and SealedValueError."""
+    """Return the pseudonym of an end user, or None. Raises KeysUnavailableError and SealedValueError."""
     return (await _fetch(connection, await fetch_secrets(connection, {person[0]}), {person})).get(person)
 
 
 async def get_or_create_pseudonyms(database: Database, people: set[Person]) -> Mapping[Person, str]:
-    """Return the pseudonyms of end users; those who have none yet get one.
+    """Return the pseudonyms of end users, and create missing ones.
 
     Raises KeysUnavailableError and SealedValueError.
     """
@@ -50,12 +50,12 @@ async def get_or_create_pseudonyms(database: Database, people: set[Person]) -> M
                 for customer, name in sorted(new)
             ]
             await connection.execute(build_insert_new(connection, end_users, "hash"), rows)
-            known |= await _fetch(connection, secrets, new)  # Another collector may have given one meanwhile.
+            known |= await _fetch(connection, secrets, new)  # Another collector may have created one meanwhile.
     return known
 
 
 async def _fetch(connection: AsyncConnection, secrets: Secrets, people: set[Person]) -> dict[Person, str]:
-    """Return the pseudonyms of those of these people who have one."""
+    """Return the existing pseudonyms of these people."""
     by_hash = {hash_item(secrets[one[0]], one[1]): one for one in people if one[0] in secrets}
     hashes, known = sorted(by_hash), dict[Person, str]()
     for at in range(0, len(hashes), HASHES_MAX):

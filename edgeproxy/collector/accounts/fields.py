@@ -1,4 +1,4 @@
-"""Types of the fields that requests about accounts have: each reads what is sent, and has its JSON schema."""
+"""Types of the fields in requests about accounts. Each parses its value and has its JSON schema."""
 
 import re
 from typing import Annotated
@@ -22,16 +22,19 @@ SHA256_HINT = "64 hex digits"
 KEY_HINT = "the key as it was found, without spaces around it"
 TEXT_HINT = f"1 to {TEXT_CHARACTERS_MAX} printable characters"
 MOMENT_SECONDS_MAX = 4_102_444_800
-"""The year 2100: what ends later never does."""
+"""The year 2100. A later end means never."""
 KEY_CHARACTERS_MAX = 1000
 SECRET = re.compile("[!-~](?:[ -~]*[!-~])?")
-"""What a client can send as a key: visible ASCII, and spaces between."""
+"""The form of a key that a client can send: visible ASCII, and spaces in between."""
 LEAKED_KEYS_MAX = 100
-"""Keys that one report of leaked keys may name."""
+"""The most keys in one report of leaked keys."""
 
 
 def parse_text(value: object) -> str:
-    """Return a text of 1 to TEXT_CHARACTERS_MAX printable characters; raises a value error, as all of these do."""
+    """Return a text of 1 to TEXT_CHARACTERS_MAX printable characters.
+
+    This and the functions below raise a value error.
+    """
     text = units.read_text(value, TEXT_HINT)
     if not (1 <= len(text) <= TEXT_CHARACTERS_MAX and text.isprintable()):
         raise value_error("cannot be used", TEXT_HINT)
@@ -39,7 +42,7 @@ def parse_text(value: object) -> str:
 
 
 def parse_metadata(value: object) -> dict[str, str]:
-    """Return texts by names."""
+    """Return texts by name."""
     hint = f"at most {METADATA_ENTRIES_MAX} texts by names, of {METADATA_CHARACTERS_MAX} characters each"
     if not isinstance(value, dict) or len(value) > METADATA_ENTRIES_MAX:
         raise value_error("cannot be used", hint)
@@ -70,7 +73,7 @@ def parse_end(value: object) -> int:
 
 
 def parse_scopes(value: object) -> list[object]:
-    """Return a list of at most SCOPES_MAX scopes; each is validated by its own type."""
+    """Return a list of at most SCOPES_MAX scopes. Its own type validates each scope."""
     if not isinstance(value, list) or len(value) > SCOPES_MAX:
         raise value_error("is not a list that can be used", f"at most {SCOPES_MAX} scopes")
     return value
@@ -85,7 +88,7 @@ def parse_prefix(value: object) -> str:
 
 
 def parse_digest(value: object) -> str:
-    """Return the SHA-256 of a key, in small hex digits."""
+    """Return the SHA-256 of a key, in lower-case hex digits."""
     digest = units.read_text(value, SHA256_HINT)
     if not DIGEST.fullmatch(digest):
         raise value_error("is no SHA-256", SHA256_HINT)
@@ -93,10 +96,10 @@ def parse_digest(value: object) -> str:
 
 
 def parse_secret(value: object) -> str:
-    """Return a key as a client sends it.
+    """Return a key in the form that a client sends.
 
-    Spaces around it are refused, not dropped or taken for a part of it: a report with them would be answered like any
-    other, and the key would go on working.
+    Spaces around it are refused, neither dropped nor taken as a part of it. Otherwise a report with them would be
+    accepted like any other, and the key would keep working.
     """
     secret = units.read_text(value, KEY_HINT)
     if len(secret) > KEY_CHARACTERS_MAX or not SECRET.fullmatch(secret):
@@ -105,14 +108,14 @@ def parse_secret(value: object) -> str:
 
 
 def parse_leaked_keys(value: object) -> list[object]:
-    """Return a list of at most LEAKED_KEYS_MAX keys; each is validated by its own type."""
+    """Return a list of at most LEAKED_KEYS_MAX keys. Its own type validates each key."""
     if not isinstance(value, list) or not 1 <= len(value) <= LEAKED_KEYS_MAX:
         raise value_error("is not a list that can be used", f"1 to {LEAKED_KEYS_MAX} keys")
     return value
 
 
 def parse_customer_name(value: object) -> str:
-    """Return the name of a customer: one that does not have the form of an id."""
+    """Return the name of a customer, if it does not have the form of an id or a pseudonym."""
     if isinstance(value, str) and ids.is_id(value):
         raise value_error("has the form of an id", "choose another name")
     if isinstance(value, str) and ids.is_pseudonym(value):

@@ -1,7 +1,8 @@
-"""Responses to requests with an Idempotency-Key, stored for the client that sends the request again.
+"""Responses to requests with an Idempotency-Key, stored for a client that repeats the request.
 
-A response may hold a secret that is stored nowhere else. So it is encrypted by the Idempotency-Key, of which only a
-hash is stored: a reader of the database can read no response of a client whose keys cannot be guessed.
+A response may contain a secret that is stored nowhere else. So the Idempotency-Key, of which the database has only a
+hash, encrypts the response. A reader of the database cannot read the responses of a client whose keys cannot be
+guessed.
 """
 
 import hashlib
@@ -19,10 +20,10 @@ from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.database.schema import idempotency
 
 ANSWER_RETENTION_MS = 24 * 3600 * 1000
-"""Milliseconds for which responses are stored."""
+"""For how many milliseconds responses are stored."""
 NONCE_BYTES = 12
 DROPPED_AT_ONCE = 20
-"""Old responses that are deleted with each new one."""
+"""The most old responses deleted with each new one."""
 
 
 class IdempotentRequest(NamedTuple):
@@ -31,16 +32,16 @@ class IdempotentRequest(NamedTuple):
     actor: str
     key: str
     request_sha256: str
-    """The SHA-256 of the request in hex, as `request_digest` has it."""
+    """The SHA-256 of the request in hex, from `request_digest`."""
 
     @property
     def digest(self) -> str:
-        """Return the hash under which the response is stored."""
+        """The hash under which the response is stored."""
         return hashlib.sha256(orjson.dumps([self.actor, self.key])).hexdigest()
 
     @property
     def encryption_key(self) -> bytes:
-        """Return the key that encrypts the response."""
+        """The key that encrypts the response."""
         return hashlib.sha256(b"idempotency answer\0" + orjson.dumps([self.actor, self.key])).digest()
 
 
@@ -52,7 +53,7 @@ def request_digest(method: str, path: str, body: bytes) -> str:
 async def find_answer(connection: AsyncConnection, request: IdempotentRequest) -> bytes | None:
     """Return the stored response to a request, or None.
 
-    Raises ChangeRejectedError where the Idempotency-Key came with another request before.
+    Raises ChangeRejectedError if the Idempotency-Key came with another request before.
     """
     statement = sa.select(idempotency).where(idempotency.c.key == request.digest)
     row = (
@@ -71,14 +72,14 @@ async def find_answer(connection: AsyncConnection, request: IdempotentRequest) -
 
 
 async def drop_answers(connection: AsyncConnection, now: int) -> int:
-    """Drop responses that are too old at this Unix millisecond, DROPPED_AT_ONCE at most; return their number."""
+    """Delete responses that are too old at this Unix millisecond, at most DROPPED_AT_ONCE. Return their number."""
     created_at = idempotency.c.created_at
     old = sa.select(idempotency.c.key).where(created_at <= now - ANSWER_RETENTION_MS).limit(DROPPED_AT_ONCE)
     return (await connection.execute(sa.delete(idempotency).where(idempotency.c.key.in_(old)))).rowcount
 
 
 async def store_answer(connection: AsyncConnection, request: IdempotentRequest, answer: bytes) -> None:
-    """Store a response, in the transaction of its change, and drop some old ones."""
+    """Store a response in the transaction of its change, and delete some old ones."""
     now = now_ms()
     await drop_answers(connection, now)
     await connection.execute(sa.delete(idempotency).where(idempotency.c.key == request.digest))

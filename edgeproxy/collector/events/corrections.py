@@ -1,7 +1,7 @@
-"""Corrections: events that take usage back, by a value below zero or in the place of an earlier event.
+"""Corrections: events that take usage back, by a negative value or by replacing an earlier event.
 
-A correction is an event like any other. The event that it replaces stays, with a mark, and counts in nothing. The audit
-log has each correction. Usage on a closed invoice is not corrected here: a credit note gives back a part of an invoice.
+A correction is an event like any other. The replaced event stays, with a mark, and no longer counts. The audit log has
+each correction. Usage on a closed invoice cannot be corrected here; a credit note returns a part of an invoice.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from edgeproxy.collector.ledger.dimension_values import DimensionUse
 from edgeproxy.collector.ledger.queries import format_time
 
 LOOKED_UP_MAX = 5_000
-"""Events that one statement looks up."""
+"""The most events that one statement looks up."""
 NO_RIGHT = "takes usage back, which needs a token with sensitive: true"
 NO_EVENT = "replaces: there is no such event of this source"
 TAKEN_BACK = "replaces: that event was taken back before"
@@ -29,11 +29,11 @@ INVOICED = "time: that usage is on a closed invoice, so credit a part of the inv
 Identity = tuple[str, str]
 """The source and the id of an event."""
 FindInvoiced = Callable[[AsyncConnection, Collection[tuple[str, int]]], Awaitable[set[tuple[str, int]]]]
-"""Returns those of these customers' Unix seconds of which usage is on a closed invoice."""
+"""Returns the (customer, Unix second) pairs among these whose usage is on a closed invoice."""
 
 
 class Correction(NamedTuple):
-    """A new event that takes usage back, and the event that it replaces; None where its value is below zero."""
+    """A new event that takes usage back, and the event that it replaces; None if it has a negative value instead."""
 
     event: UsageEvent
     replaced: UsageEvent | None
@@ -44,16 +44,16 @@ class Corrections(NamedTuple):
 
     replaced: dict[Identity, Correction]
     refused: dict[Identity, str]
-    """The reasons why others are refused."""
+    """The reasons why other events are refused."""
 
 
 async def find_nothing_invoiced(_: AsyncConnection, __: object) -> set[tuple[str, int]]:
-    """Return nothing: without billing there are no invoices."""
+    """Return an empty set: without billing there are no invoices."""
     return set()
 
 
 def find_callers(requests: Iterable[tuple[Caller | None, Sequence[UsageEvent]]]) -> dict[Identity, Caller]:
-    """Return who sends each event, where the caller may take usage back."""
+    """Return the caller of each event, if the caller may take usage back."""
     return {(event.source, event.id): caller for caller, sent in requests if caller is not None for event in sent}
 
 
@@ -74,7 +74,7 @@ async def find_corrections(
     callers: Mapping[Identity, Caller],
     find_invoiced: FindInvoiced,
 ) -> Corrections:
-    """Return the corrections among events that were `sent`, without those that were counted before."""
+    """Return the corrections among the events in `sent`, without those counted before."""
     sent_by_identity = {(event.source, event.id): event for event in sent if event.is_correction}
     if not sent_by_identity:
         return Corrections({}, {})
@@ -103,7 +103,7 @@ async def find_corrections(
 def _find_fault(
     event: UsageEvent, old: UsageEvent | None, taken: Collection[Identity], invoiced: Collection[tuple[str, int]]
 ) -> str | None:
-    """Return why a correction is refused; None where it counts. `old` is the event that it replaces."""
+    """Return the reason why a correction is refused, or None. `old` is the event that it replaces."""
     if event.replaces is None:
         return INVOICED if (event.customer, event.time) in invoiced else None
     if old is None:
@@ -116,8 +116,10 @@ def _find_fault(
 
 
 async def take_back(connection: AsyncConnection, replaced: Mapping[Identity, Correction]) -> dict[DimensionUse, int]:
-    """Mark the events that corrections replace; return what that adds to sums, which is below zero, and nothing to
-    readings."""
+    """Mark the events that corrections replace, and return the negative amounts to add to sums.
+
+    Readings add nothing.
+    """
     taken: dict[DimensionUse, int] = {}
     for _, old in replaced.values():
         if old is None:
@@ -137,7 +139,7 @@ async def record_corrections(
     replaced: Mapping[Identity, Correction],
     callers: Mapping[Identity, Caller],
 ) -> None:
-    """Append each correction to the audit log, without ids, which may name a person."""
+    """Append each correction to the audit log, without ids, because they may name a person."""
     for identity, (event, old) in replaced.items():
         before = None if old is None else _describe(old)
         await audit.append_entry(

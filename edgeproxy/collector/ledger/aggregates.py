@@ -1,8 +1,8 @@
 """Aggregates of a gauge's readings: peak, last level, average over time. Pure.
 
 A gauge, such as seats or gigabytes, keeps its level until the next reading, through any number of months. A gauge with
-dimensions has a level per series, and its own level is their sum. Of several readings of a series in one second the
-highest counts, so that their order of arrival does not matter.
+dimensions has a level per series, and its own level is their sum. If a series has several readings in one second, the
+highest counts, so the order of arrival does not matter.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 from edgeproxy.config.meters import AggregateName
 
 ReadAs = AggregateName | Literal["held"]
-"""The aggregate of readings: that of the meter, or level-seconds."""
+"""The aggregate of readings: the meter's, or level-seconds."""
 
 
 class Reading(NamedTuple):
@@ -26,7 +26,7 @@ class Reading(NamedTuple):
 def iterate_levels(before: Mapping[str, int], readings: Iterable[Reading], since: int) -> Iterator[tuple[int, int]]:
     """Yield each second at which the gauge's level may change, from `since` on, and its level then.
 
-    `before`: the levels of its series at `since`; `readings` are in their order, none before `since`.
+    `before` are the levels of its series at `since`; `readings` are in order, none before `since`.
     """
     levels = dict(before)
     total = sum(levels.values())
@@ -39,7 +39,7 @@ def iterate_levels(before: Mapping[str, int], readings: Iterable[Reading], since
 
 
 def compute_peak(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
-    """Compute the highest level; at `since` it is what the next reading of that second says, if there is one."""
+    """Compute the highest level. At `since` a reading of that second replaces the earlier level."""
     levels = dict(iterate_levels(before, readings, since))
     return max(levels.values())
 
@@ -51,7 +51,7 @@ def compute_last(before: Mapping[str, int], readings: Iterable[Reading], since: 
 
 
 def compute_level_seconds(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
-    """Compute the level times the seconds that it was held."""
+    """Compute the level times the seconds for which it was held."""
     level_seconds = 0
     at, level = since, 0
     for second, now in iterate_levels(before, readings, since):
@@ -61,7 +61,7 @@ def compute_level_seconds(before: Mapping[str, int], readings: Iterable[Reading]
 
 
 def compute_average(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
-    """Compute the level times the seconds that it was held, by all seconds: the whole part."""
+    """Compute the level-seconds divided by all seconds, rounded down."""
     return compute_level_seconds(before, readings, since, until) // (until - since)
 
 

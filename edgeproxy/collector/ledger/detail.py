@@ -1,4 +1,4 @@
-"""Limit on how far back customers see detailed usage, set by their tier. Pure.
+"""The limit on how far back customers see detailed usage, set by their tier. Pure.
 
 Older usage is available to them as totals of whole months, as on invoices.
 """
@@ -10,21 +10,21 @@ from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.ledger.queries import SECONDS, InvalidQueryError, LedgerQuery, format_time
 
 DETAILS = (*SECONDS, "route", "region")
-"""Fields that only detail is grouped by."""
+"""Fields that only detailed usage is grouped by."""
 
 
 def find_detail_start(detail_seconds: float, now: float) -> int:
-    """Return the Unix second from which on detail is shown: the day of UTC in which it begins, as a whole."""
+    """Return the Unix second from which detail is shown: the start of the UTC day that the limit falls on."""
     return int(now - detail_seconds) // DAY * DAY
 
 
 def is_detailed(question: LedgerQuery) -> bool:
-    """Return whether a query groups by a field that only detail has, or filters by one."""
+    """Return whether a query groups or filters by a field that only detailed usage has."""
     return any(name in DETAILS for name in (*question.by, *(question.where or ())[:1]))
 
 
 def shorten_default(question: LedgerQuery, detail_seconds: float, now: float) -> LedgerQuery:
-    """Return a query of the month so far, whose beginning nobody wrote, for as much of it as its detail is shown."""
+    """Return a query with the default start (of the month), shortened to the time with visible detail."""
     begin = find_detail_start(detail_seconds, now)
     if not is_detailed(question) or not question.since < begin <= question.until:
         return question
@@ -34,8 +34,10 @@ def shorten_default(question: LedgerQuery, detail_seconds: float, now: float) ->
 def require_detail(
     question: LedgerQuery, detail_seconds: float | None, now: float, billed_since: int | None = None
 ) -> None:
-    """Raise InvalidQueryError where a customer asks for detail that is older than `detail_seconds`; None: as old as it
-    is. Of what is billed since a Unix second the total is shown, as the upcoming invoice has it."""
+    """Raise InvalidQueryError if a customer requests detail older than `detail_seconds`; None sets no limit.
+
+    The total since `billed_since`, a Unix second, is always shown, because the upcoming invoice has it, too.
+    """
     if detail_seconds is None:
         return
     begin = find_detail_start(detail_seconds, now)
@@ -52,6 +54,6 @@ def require_detail(
 
 
 def is_month_start(second: int) -> bool:
-    """Return whether a month of UTC begins at this Unix second."""
+    """Return whether a UTC month begins at this Unix second."""
     at = datetime.fromtimestamp(second, UTC)
     return (at.day, at.hour, at.minute, at.second) == (1, 0, 0, 0)

@@ -1,8 +1,8 @@
-"""Tables that answer a question: days and hours where these are rolled up, minutes for the rest. Pure.
+"""The tables that answer a query: days and hours if rolled up, minutes for the rest. Pure.
 
-The whole days and the whole hours of a question are in `days` and `hours`, as far as they are rolled up; what is not
-yet, and what is before the first whole hour and after the last one, is in `ledger`. Each count is taken from one of
-these and only one, so that every granularity comes to the same.
+The whole days and hours of a query come from `days` and `hours`, as far as they are rolled up. The rest, and the time
+before the first whole hour and after the last one, comes from `ledger`. Each count is read from exactly one table, so
+every granularity yields the same totals.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ Span = tuple[int, int]
 
 
 class NotRetainedError(Exception):
-    """The requested usage was dropped for its age; the message has {} for the first second still stored."""
+    """The requested usage was dropped because of its age. The message has {} for the first second still stored."""
 
     def __init__(self, sentence: str, since: int) -> None:
         super().__init__(sentence)
@@ -25,7 +25,7 @@ class NotRetainedError(Exception):
 
 
 class Source(NamedTuple):
-    """Part of a table: all rows that begin within [since, until); with `unrolled`, only those not rolled up."""
+    """Part of a table: all rows that begin within [since, until); with `unrolled`, only rows not rolled up."""
 
     table: sa.Table
     since: int
@@ -64,12 +64,12 @@ def select_sources(seconds: int, since: int, until: int, rolled: RollupState) ->
 
 
 def round_up(second: int, step: int) -> int:
-    """Return the first multiple of `step` that is no less."""
+    """Return the first multiple of `step` that is not less than `second`."""
     return -(-second // step) * step
 
 
 def find_whole_steps(span: Span, step: int) -> Span | None:
-    """Return the whole steps in a span, None where there are none."""
+    """Return the whole steps in a span, or None if there are none."""
     since, until = round_up(span[0], step), span[1] - span[1] % step
     return (since, until) if since < until else None
 

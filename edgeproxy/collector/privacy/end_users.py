@@ -1,6 +1,6 @@
-"""End users of customers in what is stored: hashing what is in the clear from before, and the erasure of one.
+"""End users of customers in stored data: hashing of earlier plain items, and the erasure of one end user.
 
-An erasure puts a random item into the place of the end user's, so that what was counted stays.
+An erasure replaces the end user's item by a random one, so that counts stay.
 """
 
 from collections import Counter
@@ -27,13 +27,16 @@ from edgeproxy.collector.privacy.erasure import end_allocations, has_cleared
 from edgeproxy.collector.privacy.rejected_events import has_text, match_events, names_one
 
 ROWS_AT_ONCE = 500
-"""Rows that one transaction hashes."""
+"""The most rows that one transaction hashes."""
 IS_READING = events.c.is_summed == sa.literal_column("0")
-"""The condition of the index of readings, which all events with items are: SQLite has to see its number."""
+"""The condition of the index of readings, which includes all events with items. SQLite must see a literal number."""
 
 
 async def hash_clear_items(database: Database) -> int:
-    """Hash items that are in the clear; return how many. Of what is cut off the next call hashes the rest."""
+    """Hash items stored in plain text, and return their number.
+
+    After an interruption, the next call hashes the rest.
+    """
     return sum([await _hash_table(database, table) for table in (events, holdings)])
 
 
@@ -44,7 +47,7 @@ async def _hash_table(database: Database, table: sa.Table) -> int:
     statement = sa.select(*columns).where(is_clear).order_by(*key).limit(ROWS_AT_ONCE)
     count, page = 0, statement
     while True:
-        async with database.reading() as connection:  # Which may look at many rows, and keeps nobody from writing.
+        async with database.reading() as connection:  # This may read many rows, but blocks no writer.
             rows = (await connection.execute(page)).all()
         if not rows:
             return count
@@ -60,11 +63,10 @@ async def _hash_table(database: Database, table: sa.Table) -> int:
 
 
 async def erase_end_user(connection: AsyncConnection, caller: Caller, customer: str, name: str) -> Counter[str]:
-    """Erase an end user of a customer, as the ledger knows it; return how many rows of each table had it.
+    """Erase an end user of a customer, given by its ledger name. Return the number of affected rows by table.
 
-    In events a random item comes into the place of the end user's, and ids of requests are cleared. The pseudonym in
-    dimensions stays, and nothing says any more whose it was. Holdings end, and rejected events that have the name
-    anywhere are deleted.
+    In events a random item replaces the end user's item, and request ids are cleared. The pseudonym in dimensions
+    stays, but can no longer be resolved. Holdings end, and rejected events that contain the name are deleted.
     """
     pseudonym = await find_pseudonym(connection, (customer, name))
     secret = (await fetch_secrets(connection, {customer})).get(customer)
@@ -88,10 +90,9 @@ async def erase_end_user(connection: AsyncConnection, caller: Caller, customer: 
 
 
 async def _delete_dead_letters(connection: AsyncConnection, customer: str, items: Sequence[str]) -> int:
-    """Delete rejected events of a customer that have one of these names of an end user anywhere, encoded or not; return
-    their number.
+    """Delete a customer's rejected events that contain one of an end user's names, encoded or not; return their number.
 
-    Those that were rejected after their end users were hashed have the hash.
+    Events rejected after end users were hashed contain the hash.
     """
     columns = dead_letters.c
     rows = await connection.execute(sa.select(columns.id, columns.event).where(match_events([customer])))

@@ -1,8 +1,8 @@
-"""The list of erasures, kept apart from the database: what a restored backup has back is erased again.
+"""The list of erasures, stored outside the database: customers in a restored backup are erased again.
 
-A line is the JSON of an id and a time; no name is in it. An erasure is committed first and listed then, so that nobody
-is on the list who was not erased. Whoever was erased and is not on the list, as the process died in between, is
-listed at the next start, or the next round of maintenance.
+A line is the JSON of an id and a time; it contains no name. An erasure is committed first and listed afterwards, so
+that the list contains only erased customers. If the process dies in between, the next start or the next maintenance
+round adds the customer.
 """
 
 import asyncio
@@ -24,21 +24,21 @@ from edgeproxy.collector.privacy.erasure import ERASE_MAX, clear_events, erase_s
 from edgeproxy.config.collector.privacy import Privacy
 
 RESTORED = Caller("collector: list of erasures")
-"""The actor of an erasure that is repeated."""
+"""The actor of a repeated erasure."""
 
 
 class InvalidErasureListError(Exception):
-    """The list cannot be used: a sentence for who starts the collector."""
+    """The list is unusable. The message is for the person who starts the collector."""
 
 
 class ErasureList:
-    """A file with the customers who were erased; it is made with its first line."""
+    """A file with the erased customers. Writing the first line creates it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> set[str]:
-        """Return the ids on the list; raises InvalidErasureListError. A line that a crash cut off does not count."""
+        """Return the ids on the list. A line truncated by a crash does not count. Raises InvalidErasureListError."""
         try:
             return self._parse(self.path.read_bytes())
         except FileNotFoundError:
@@ -60,9 +60,9 @@ class ErasureList:
         return customer
 
     def append(self, erasures: Iterable[tuple[str, int]]) -> None:
-        """Append ids and their Unix milliseconds, on disk when this returns; raises InvalidErasureListError.
+        """Append ids with their Unix milliseconds; they are on disk on return. Raises InvalidErasureListError.
 
-        Those that another process has appended since the list was read are left out.
+        Ids that another process has appended since the list was read are left out.
         """
         try:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -92,7 +92,7 @@ def open_list(settings: Privacy | None) -> ErasureList | None:
 
 
 async def record_erasures(database: Database, erasures: ErasureList) -> None:
-    """Append the customers who are erased and not on the list; raises InvalidErasureListError."""
+    """Append the erased customers that are not on the list. Raises InvalidErasureListError."""
     listed = await asyncio.to_thread(erasures.read)
     statement = sa.select(customers.c.id, customers.c.erased_at).where(customers.c.erased_at.is_not(None))
     async with database.reading() as connection:
@@ -103,9 +103,9 @@ async def record_erasures(database: Database, erasures: ErasureList) -> None:
 
 
 async def replay_erasures(database: Database, erasures: ErasureList) -> int:
-    """Erase who is on the list and in the database all the same, as after a restore, and bring the list up to date.
+    """Erase listed customers that exist in the database, for example after a restore, and update the list.
 
-    Return the number of customers that were erased. Raises InvalidErasureListError.
+    Returns the number of erased customers. Raises InvalidErasureListError.
     """
     ids = sorted(await asyncio.to_thread(erasures.read))
     count = 0

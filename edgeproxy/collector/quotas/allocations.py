@@ -1,8 +1,8 @@
-"""Allocations of things that exist, such as workflows and seats; holdings in the API.
+"""Allocations of countable things, such as workflows and seats; the API calls them holdings.
 
-An allocation is made and counted in one transaction, under a lock of the customer and the meter, so each transaction
-sees all earlier ones, through whichever collector. One with an end is void from then on, and its row goes with the next
-allocation. Its times stay, as they may be billed (collector/ledger/allocation_levels.py).
+One transaction counts and creates an allocation, under a lock of the customer and the meter, so each transaction sees
+all earlier ones, through any collector. An allocation with an end becomes void then, and the next allocation deletes
+its row. Its times stay, as they may be billed (collector/ledger/allocation_levels.py).
 """
 
 import re
@@ -26,19 +26,19 @@ class AllocationRow(NamedTuple):
     item: str
     taken_at: int
     expires_at: int | None
-    """The time at which it is released by itself; None: never."""
+    """The time of its automatic release; None means never."""
 
 
 class AllocationOutcome(NamedTuple):
     """The result of an attempt to allocate."""
 
     holding: AllocationRow | None
-    """The allocation; None where the quota was used up."""
+    """The allocation, or None if the quota was used up."""
     is_new: bool
     used: int
     """The number of the customer's allocations of the meter."""
     expired: int
-    """The number of allocations that were released as they had expired."""
+    """The number of allocations released because they had expired."""
 
 
 async def allocate(
@@ -52,9 +52,9 @@ async def allocate(
     seconds: int | None,
     token: str,
 ) -> AllocationOutcome:
-    """Allocate an item, or renew its allocation, which ends in `seconds`; None: never.
+    """Allocate an item, or renew its allocation, which ends in `seconds`; None means never.
 
-    `allowed` is the number of allocations at most, None for any number; `token` is the name of the caller's token.
+    `allowed` is the most allocations, or None without a limit. `token` is the name of the caller's token.
     """
     await database.hold(connection, f"holdings {customer} {meter}")
     now = now_ms()
@@ -75,7 +75,7 @@ async def allocate(
 
 
 async def release_allocation(connection: AsyncConnection, customer: str, meter: str, item: str) -> bool:
-    """Release the allocation of an item; return whether it had one."""
+    """Release the allocation of an item. Return whether it had one."""
     return await _end_allocations(connection, customer, meter, holdings.c.item == item, now_ms()) > 0
 
 
@@ -87,7 +87,7 @@ async def count_allocations(connection: AsyncConnection, customer: str, meter: s
 
 
 async def hash_holding(connection: AsyncConnection, customer: str, meter: str, item: str) -> str:
-    """Return an item as it is stored where end users are hashed; one that is there in the clear is hashed first."""
+    """Return an item in its hashed form. A stored plain item is hashed first."""
     hashed = hash_item((await get_or_create_secrets(connection, [customer]))[customer], item)
     clear = _is_of(customer, meter) & (holdings.c.item == item)
     await connection.execute(sa.update(holdings).where(clear).values(item=hashed))
@@ -108,7 +108,7 @@ async def list_allocations(
 async def _end_allocations(
     connection: AsyncConnection, customer: str, meter: str, which: sa.ColumnElement[bool], now: int
 ) -> int:
-    """Release allocations of a customer, and record their times; return how many there were."""
+    """Release allocations of a customer, and record their times. Return their number."""
     gone = sa.delete(holdings).where(_is_of(customer, meter), which)
     ended = await connection.execute(gone.returning(holdings.c.taken_at, holdings.c.expires_at))
     rows = [

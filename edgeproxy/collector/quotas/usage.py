@@ -1,4 +1,4 @@
-"""The usage of quotas by the ledger: what edges have shipped, and what services have reported."""
+"""The usage of quotas according to the ledger: shipped by edges, and reported by services."""
 
 import time
 from collections import defaultdict
@@ -25,10 +25,10 @@ from edgeproxy.config.limits import Quota
 from edgeproxy.config.meters import AggregateName, Meter
 
 CUSTOMERS_MAX = 500
-"""Customers that one statement sums up."""
+"""The most customers that one statement sums."""
 
 MeterSpan = tuple[str, int, int]
-"""A meter, and the Unix seconds at which its span begins and ends."""
+"""A meter, and the Unix seconds of its span's start and end."""
 
 
 def edge_time() -> float:
@@ -37,7 +37,7 @@ def edge_time() -> float:
 
 
 def current_period(quota: Quota, now: float) -> Period | None:
-    """Return the period of a quota at edge time `now`; None where it counts what exists."""
+    """Return the period of a quota at edge time `now`, or None if it counts allocations."""
     return None if quota.per is None else period_of(now, quota.per, ZoneInfo(quota.timezone))
 
 
@@ -46,7 +46,7 @@ async def fetch_statuses(
 ) -> Mapping[str, list[QuotaUsage]]:
     """Return the usage of each quota of these customers at edge time `now`, by name.
 
-    The connection has to read one moment: else usage that is rolled up meanwhile counts twice.
+    The connection must read one snapshot. Otherwise usage that is rolled up meanwhile counts twice.
     """
     customers_by_span: dict[MeterSpan, set[str]] = defaultdict(set)
     periods_by_customer: dict[str, list[tuple[Quota, Period | None]]] = {}
@@ -77,9 +77,10 @@ async def fetch_statuses(
 async def fetch_projection(
     connection: AsyncConnection, customer: str, status: QuotaUsage, meters: Mapping[str, Meter], since: int, now: float
 ) -> QuotaProjection | None:
-    """Return the projection of a quota of a customer who came at the Unix second `since`, at edge time `now`.
+    """Return the projection of a quota of a customer created at the Unix second `since`, at edge time `now`.
 
-    None for what is not added up: what exists has no period, and the future of levels and unique counts is unknown.
+    None for quotas that are not sums: allocations have no period, and the future of levels and unique counts is
+    unknown.
     """
     meter = meters.get(status.quota.meter)
     if status.period is None or (meter is not None and meter.aggregate != "sum"):
@@ -94,7 +95,7 @@ async def fetch_projection(
 async def fetch_earlier_levels(
     connection: AsyncConnection, levels: Iterable[tuple[str, str]], meters: Mapping[str, Meter], at: float
 ) -> Mapping[tuple[str, str], int]:
-    """Return how many of each of these meters its customer had at an edge time that is over, by customer and meter."""
+    """Return the level of each of these meters at a past edge time, by customer and meter."""
     second, earlier = int(at + EPOCH), {}
     for name, meter in levels:
         if meter not in meters or meters[meter].count == "holdings":
@@ -108,7 +109,7 @@ async def fetch_earlier_levels(
 async def _fetch_level(
     connection: AsyncConnection, name: str, meter: str, meters: Mapping[str, Meter], now: float
 ) -> int:
-    """Return how many of these things a customer has at edge time `now`: its allocations, or the level of a gauge."""
+    """Return a customer's current level at edge time `now`: its allocations, or the level of a gauge."""
     if meter not in meters or meters[meter].count == "holdings":
         return await allocations.count_allocations(connection, name, meter)
     is_split = bool(meters[meter].dimensions)
@@ -123,7 +124,7 @@ def _build_span(quota: Quota, at: Period) -> MeterSpan:
 async def _fetch_used(
     connection: AsyncConnection, meter: str, since: int, until: int, names: list[str]
 ) -> Mapping[str, int]:
-    """Return the usage of a meter by these customers between two Unix seconds; those without any are left out."""
+    """Return the usage of a meter by these customers between two Unix seconds, without customers that have none."""
     rolled = await rollup.fetch_state(connection)
     sums: dict[str, int] = defaultdict(int)
     for source in _select_sources(since, until, rolled):
@@ -150,7 +151,7 @@ async def _fetch_readings(
 
 
 def _select_sources(since: int, until: int, rolled: rollup.RollupState) -> list[Source]:
-    """Return the sources of a span; if its first minutes are not retained, from the hour or day in which it begins."""
+    """Return the sources of a span. If its first minutes are not retained, begin at the start of that hour or day."""
     for step in (MINUTE, HOUR):
         try:
             return select_sources(DAY, since - since % step, until, rolled)

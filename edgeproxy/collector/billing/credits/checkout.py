@@ -1,4 +1,4 @@
-"""Checkout sessions and sessions of the customer portal: pages of Stripe to which a browser is sent.
+"""Checkout sessions and customer portal sessions: pages of Stripe that a browser is sent to.
 
 No card data passes through here. A purchase is booked when Stripe reports it (collector/billing/credits/purchases.py).
 """
@@ -20,11 +20,11 @@ async def create_checkout_session(
     key: str,
     currency: str = USD,
 ) -> StripeObject:
-    """Create a checkout session for an amount in millicredits, in the currency of the customer's credits; return it.
+    """Create a checkout session for an amount in millicredits, in the currency of the customer's credits.
 
-    `payer` is the customer's id at Stripe, `customer` the one here, `urls` where the browser is sent afterwards: paid,
-    and not. With the same `key` it is made once, but that a failure of Stripe's may leave one that nobody is told of.
-    Raises StripeCallError.
+    `payer` is the customer's id at Stripe, `customer` our id. `urls` are the browser's targets after a payment and
+    after a cancellation. With the same `key` only one session is created, except that a failure of Stripe may leave an
+    unused one. Raises StripeCallError.
     """
     paid, canceled = urls
     description = f"{amount // CREDIT:,} credits"
@@ -45,23 +45,23 @@ async def create_checkout_session(
 
 
 def build_tax_parameters(tax: Tax) -> StripeObject:
-    """Return the parameters of a checkout session that are about taxes."""
+    """Return the tax parameters of a checkout session."""
     parameters: StripeObject = {}
     if tax.stripe_tax:
         parameters["automatic_tax"] = {"enabled": True}
     if tax.vat:
         parameters["tax_id_collection"] = {"enabled": True}
-    if parameters:  # Stripe stores what an existing customer enters for the next time.
+    if parameters:  # Stripe stores the details that an existing customer enters for the next time.
         parameters["customer_update"] = {"address": "auto", "name": "auto"}
     return parameters
 
 
 async def create_portal_session(stripe: Stripe, payer: str, url: str) -> StripeObject:
-    """Create a session of the customer portal, and return it; raises StripeCallError."""
+    """Create a customer portal session, and return it. Raises StripeCallError."""
     return await stripe.call("v1.billing_portal.sessions.create", customer=payer, return_url=url)
 
 
 async def has_tax_id(stripe: Stripe, payer: str) -> bool:
-    """Return whether a customer has a tax id that the tax office knows; raises StripeCallError."""
+    """Return whether a customer has a tax id that the tax office has verified. Raises StripeCallError."""
     tax_ids = await stripe.list_all("v1.customers.tax_ids.list", payer)
     return any((tax_id.get("verification") or {}).get("status") == "verified" for tax_id in tax_ids)

@@ -1,4 +1,4 @@
-"""Which payment paid for which usage: the bookings of a month's usage, by the grant that each part was taken from."""
+"""The payments behind usage: the bookings of a month's usage, by the grant that each part was taken from."""
 
 from typing import NamedTuple
 
@@ -10,24 +10,24 @@ from edgeproxy.collector.database.credit_tables import credit_entries, credit_gr
 
 KINDS = ("consumption", "usage_refund")
 SPENT = ("deferred", "overdraft")
-"""The accounts that hold what customers have, and what they owe."""
+"""The accounts for customers' credits and for their debts."""
 
 
 class PaidUsage(NamedTuple):
-    """A part of an hour's usage and what paid for it. Amounts are millicredits, below zero where usage went back."""
+    """A part of an hour's usage and its payment. Amounts are millicredits, negative if usage was refunded."""
 
     seq: int
     """The number of its booking in the journal."""
     at: int
-    """The Unix millisecond at which it was booked."""
+    """The Unix millisecond of the booking."""
     slice: int
-    """The Unix second at which the hour of the usage begins; 0 of usage that went back."""
+    """The Unix second at the start of the usage's hour; 0 for refunded usage."""
     consumption: str
     """The id of the consumption, which a reversal names."""
     purchase: str
-    """The id of the grant, a purchase or a gift; empty where the customer had nothing left: an overdraft."""
+    """The id of the grant (a purchase or a gift), or empty for an overdraft."""
     payment_intent: str | None
-    """Stripe's payment intent of the purchase; None of gifts and overdrafts."""
+    """Stripe's payment intent of the purchase; None for gifts and overdrafts."""
     amount: int
 
 
@@ -40,10 +40,10 @@ async def list_paid_usage(
     after: int = 0,
     limit: int,
 ) -> list[PaidUsage]:
-    """Return at most `limit` bookings of usage, in their order, of a customer, by id, after the one of this number.
+    """Return at most `limit` usage bookings of a customer, by id, after the one with this number, in order.
 
-    A booking has a row for each grant that it was taken from; with `purchase` that grant's alone. All rows of a
-    booking are returned, so there may be more rows than `limit`.
+    A booking has a row for each grant that it was taken from; `purchase` selects one grant. All rows of a booking are
+    returned, so there may be more rows than `limit`.
     """
     transactions, entries, grants = credit_transactions.c, credit_entries.c, credit_grants.c
     within = [

@@ -1,6 +1,6 @@
 """Refunds at Stripe: held money is sent back once, and the result is booked.
 
-The money stays held until the result is known. A retry first looks at Stripe for a refund that was made before.
+The money stays held until the result is known. A retry first looks at Stripe for an earlier refund.
 """
 
 from contextlib import suppress
@@ -27,9 +27,9 @@ class RefundSender:
         self._tries: dict[str, int] = {}
 
     async def send_refund(self, held: HeldRefund) -> RefundState:
-        """Send the money of a refund back, once; return its state as far as it is known.
+        """Send the money of a refund back, once. Return its state as far as it is known.
 
-        Raises StripeCallError where the result is not known, or the call cannot be made now. The money then stays held.
+        Raises StripeCallError if the result is unknown, or if the call cannot be made now. The money then stays held.
         """
         refund = await self._find_refund(held)
         if refund is None:
@@ -54,11 +54,14 @@ class RefundSender:
         return STATES.get(refund["status"], "held")
 
     async def try_refund(self, held: HeldRefund) -> None:
-        """Send the money of a refund back, unless Stripe or the database fails: it stays held, and the job sends it."""
+        """Send the money of a refund back.
+
+        If Stripe or the database fails, it stays held and the job sends it later.
+        """
         with suppress(StripeCallError, *CONNECTION_ERRORS):
             await self.send_refund(held)
 
     async def _find_refund(self, held: HeldRefund) -> StripeObject | None:
-        """Return the refund at Stripe that was made before; None where there is none."""
+        """Return the earlier refund at Stripe, or None."""
         refunds = await self._stripe.list_all("v1.refunds.list", payment_intent=held.intent)
         return next((refund for refund in refunds if (refund.get("metadata") or {}).get(REFUND) == held.id), None)

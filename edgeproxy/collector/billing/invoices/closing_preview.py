@@ -1,4 +1,4 @@
-"""What closing a period would close, for commands and the API: the invoices of the period, by state."""
+"""A preview of closing a period, for commands and the API: the invoices of the period, by state."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ from edgeproxy.collector.database.billing_tables import invoices as table
 from edgeproxy.collector.database.unreadable_rows import UNREADABLE_TEXT
 
 DAY = "2027-01-01"
-"""A period as a day; a shorter text is the beginning of one, such as a month."""
+"""A period as a day. A shorter text is a prefix, such as a month."""
 
 
 class HeldInvoice(TypedDict):
@@ -38,12 +38,12 @@ class ClosingPreview(TypedDict):
 
 
 def match_period(period: str) -> sa.ColumnElement[bool]:
-    """Return the condition of the invoices of a period, a month or a day."""
+    """Return the condition for the invoices of a period: a month or a day."""
     return table.c.period.like(f"{period}%") if len(period) < len(DAY) else table.c.period == period
 
 
 async def preview_close(connection: AsyncConnection, period: str) -> ClosingPreview:
-    """Return the invoices of a period by state, and those that are held."""
+    """Return the numbers of a period's invoices by state, and its held invoices."""
     rows = await invoices.fetch_invoices(connection, match_period(period))
     held = [row for row in rows if row.state == invoices.HELD]
     return {
@@ -54,5 +54,5 @@ async def preview_close(connection: AsyncConnection, period: str) -> ClosingPrev
 
 
 def _format_why(row: InvoiceRow) -> str:
-    """Return the reason why an invoice is held; its row is in the list even if the reason cannot be read."""
+    """Return the reason why an invoice is held. If it is unreadable, the row is still listed."""
     return row.held_why if isinstance(row.held_why, str) else UNREADABLE_TEXT

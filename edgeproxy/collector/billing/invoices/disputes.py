@@ -1,6 +1,6 @@
 """Disputes as rows, with their alerts and messages (dispute_states.py has the states).
 
-Disputes of purchases of credits are rows too; credits/ books their money.
+Disputes of credit purchases are rows, too; credits/ books their money.
 """
 
 from collections.abc import Iterable, Mapping
@@ -46,15 +46,15 @@ from edgeproxy.collector.webhooks.messages import enqueue_event
 from edgeproxy.config.collector.currency_units import to_decimal
 
 PAID_INVOICE: Final = "paid_invoice"
-"""The key of a fetched dispute or refund with the invoice at Stripe that was paid."""
+"""The key of a fetched dispute or refund for the paid Stripe invoice."""
 OPEN: Final = "open"
-"""The name of all states in which the bank has not decided, as a filter."""
+"""The filter for all states in which the bank has not decided."""
 REMINDER_SECONDS = 2 * DAY
-"""Operators are paged this many seconds before the last answer, if none was sent."""
+"""How many seconds before the deadline operators are paged if no answer was sent."""
 
 
 class ReturnedPayment(NamedTuple):
-    """A payment that a dispute or a refund is about."""
+    """The payment behind a dispute or a refund."""
 
     customer: str
     invoice: str | None
@@ -65,10 +65,10 @@ FIELDS = [disputes.c[name] for name in Dispute._fields]
 
 
 async def apply_stripe_dispute(connection: AsyncConnection, stripe_dispute: StripeObject, intent: str | None) -> None:
-    """Store a dispute that was fetched now from Stripe, with alerts and messages about a change.
+    """Store a dispute just fetched from Stripe, with alerts and messages about a change.
 
-    `intent` is the payment intent of a purchase of credits. Other disputes have PAID_INVOICE; disputes of foreign
-    invoices are ignored. Raises UnbookedPaymentError where the dispute comes before its invoice.
+    `intent` is the payment intent of a credit purchase. Other disputes have PAID_INVOICE; disputes of foreign invoices
+    are ignored. Raises UnbookedPaymentError if the dispute arrives before its invoice.
     """
     by_id = match_book_text(connection, disputes.c.stripe_id, str(stripe_dispute["id"]))
     row = (await connection.execute(lock_rows(sa.select(*FIELDS).where(by_id), of=disputes))).first()
@@ -101,7 +101,7 @@ def _parse_row(row: Iterable[object]) -> Dispute:
 async def find_subject(
     connection: AsyncConnection, payment_part: StripeObject, intent: str | None
 ) -> ReturnedPayment | None:
-    """Return the payment of a dispute or a refund; None if it paid nothing of ours. Raises UnbookedPaymentError."""
+    """Return the payment behind a dispute or a refund, or None if it is not ours. Raises UnbookedPaymentError."""
     if intent is not None:
         purchase = sa.select(credit_grants.c.customer, credit_grants.c.id).where(credit_grants.c.payment == intent)
         grant = (await connection.execute(purchase)).first()
@@ -111,8 +111,10 @@ async def find_subject(
 
 
 async def _find_paid_invoice(connection: AsyncConnection, payment_part: StripeObject) -> InvoiceRow | None:
-    """Return the invoice whose payment a dispute or a refund is about; None if it is not ours. Raises
-    UnbookedPaymentError where its lines are not written yet."""
+    """Return the invoice behind a dispute or a refund, or None if it is not ours.
+
+    Raises UnbookedPaymentError if the invoice's lines are not written yet.
+    """
     stripe_invoice = payment_part.get(PAID_INVOICE)
     row = None if stripe_invoice is None else await states.find_own(connection, stripe_invoice)
     if row is not None and not await states.is_written(connection, row.id):
@@ -129,7 +131,7 @@ async def _compute_left(connection: AsyncConnection, dispute: Dispute) -> int:
 
 
 async def list_of_invoice(connection: AsyncConnection, invoice: str) -> list[InvoiceDispute]:
-    """Return the disputes of an invoice as the API shows them, oldest first."""
+    """Return the disputes of an invoice in the form of the API, oldest first."""
     statement = sa.select(*FIELDS).where(disputes.c.invoice == invoice).order_by(disputes.c.id)
     rows = await connection.execute(statement)
     return parse_rows(disputes.name, rows, lambda row: to_response(_parse_row(row)), attrgetter("id"))
@@ -138,7 +140,7 @@ async def list_of_invoice(connection: AsyncConnection, invoice: str) -> list[Inv
 async def list_disputes(
     connection: AsyncConnection, after: str | None, limit: int, *, customer: str | None = None, state: str | None = None
 ) -> ReadPage[ListedDispute]:
-    """Return at most `limit` disputes before the id `after`, newest first: of a customer, by id, and in a state.
+    """Return at most `limit` disputes before the id `after`, newest first, of a customer, by id, and in a state.
 
     The state `open` stands for all states in which the bank has not decided.
     """
@@ -171,7 +173,7 @@ def _list_row(row: Iterable[object]) -> ListedDispute:
 
 
 async def _report_change(connection: AsyncConnection, before: Dispute | None, after: Dispute, stripe_id: str) -> None:
-    """Raise the alert about a new or decided dispute, and tell the webhooks of the customer."""
+    """Raise the alert about a new or decided dispute, and enqueue the customer's webhook event."""
     is_escalated = before is not None and before.state is INQUIRY and after.state in WITHDRAWN
     if after.state in OPEN_STATES and before is not None and not is_escalated:
         return
@@ -224,7 +226,7 @@ def build_alert(name: str, dispute: Dispute, stripe_id: str | None, now: float, 
 
 
 async def raise_reminders(connection: AsyncConnection, now: float) -> None:
-    """Page the operators about disputes without an answer, REMINDER_SECONDS before the last one is possible."""
+    """Page the operators about unanswered disputes, REMINDER_SECONDS before the deadline."""
     is_due = disputes.c.answer_by.between(int(now), int(now) + REMINDER_SECONDS)
     statement = sa.select(*FIELDS, disputes.c.stripe_id, customers.c.name)
     statement = statement.join_from(disputes, customers, customers.c.id == disputes.c.customer)
@@ -245,7 +247,7 @@ async def count_by_state(connection: AsyncConnection) -> dict[str, int]:
 
 
 async def report_failed_refund(connection: AsyncConnection, refund: StripeObject) -> None:
-    """Raise the alert that the money of an invoice's refund came back to us; ignore refunds of foreign invoices."""
+    """Raise the alert that the money of an invoice's refund came back to us. Ignores refunds of foreign invoices."""
     invoice = await _find_paid_invoice(connection, refund)
     if invoice is None:
         return

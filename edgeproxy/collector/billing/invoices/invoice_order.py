@@ -1,4 +1,4 @@
-"""The orders in which invoices are listed."""
+"""The sort orders of invoice lists."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -17,9 +17,9 @@ SORTS: Final[Mapping[str, AnyColumn]] = {
     "total": invoices.c.total,
     "amount_due": invoices.c.amount_due,
 }
-"""The columns by which invoices are listed; ids grow with the time."""
+"""The columns that invoices can be sorted by. Ids grow with time."""
 ENDED: Final = frozenset({"paid", "void", "waived", "uncollectible"})
-"""The states in which invoices stay: of these there are more with each month."""
+"""The final states of invoices. The number of such invoices grows each month."""
 
 
 async def order_invoices(connection: AsyncConnection, statement: AnySelect, sort: str, after: str | None) -> AnySelect:

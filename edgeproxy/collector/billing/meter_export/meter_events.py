@@ -1,4 +1,4 @@
-"""Meter events at Stripe, and their sums, by our names of customers and meters."""
+"""Meter events at Stripe and their sums, by our names of customers and meters."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ SUMMARIES = "v1.billing.meters.event_summaries.list"
 PREFIX = "edgeproxy_"
 MISSING = "resource_missing"
 NAMES_SECONDS = 600.0
-"""Seconds for which the list of Stripe's meters is cached."""
+"""For how many seconds the list of Stripe's meters is cached."""
 
 
 def event_name(meter: str) -> str:
@@ -22,7 +22,7 @@ def event_name(meter: str) -> str:
 
 
 def find_meter(name: str) -> str | None:
-    """Return our meter of Stripe's event name; None where it is not ours."""
+    """Return our meter for Stripe's event name, or None if it is not ours."""
     return name.removeprefix(PREFIX) if name.startswith(PREFIX) else None
 
 
@@ -38,7 +38,7 @@ class StripeMeterEvents:
         self._learned_at = -NAMES_SECONDS
 
     async def learn_names(self, customers: Mapping[str, str]) -> None:
-        """Set Stripe's ids of customers, and refresh those of meters now and then; raises StripeCallError."""
+        """Set Stripe's ids of customers, and refresh the ids of meters at intervals. Raises StripeCallError."""
         self.customers = customers
         now = self._clock()
         if now - self._learned_at >= NAMES_SECONDS or not self.meters:
@@ -50,11 +50,11 @@ class StripeMeterEvents:
 
     @property
     def skew(self) -> float:
-        """Seconds by which Stripe's clock was ahead of ours, when it answered last."""
+        """The seconds by which Stripe's clock was ahead of ours at its last answer."""
         return self._skew
 
     async def send(self, row: OutboxRow) -> Answer:
-        """Send an event; nothing is raised, whatever comes of it."""
+        """Send an event. Raises nothing, whatever the result."""
         customer = self.customers.get(row.customer)
         if customer is None:
             return Answer(404, f"{row.customer} is no customer at Stripe")
@@ -76,8 +76,10 @@ class StripeMeterEvents:
         return Answer(200)
 
     async def fetch_sum(self, customer: str, meter: str, span: Span) -> int:
-        """Return the sum of the events in a time of whole minutes; raises MeterEventsUnavailableError and
-        MeterEventsUnlistedError."""
+        """Return the sum of the events in a span of whole minutes.
+
+        Raises MeterEventsUnavailableError and MeterEventsUnlistedError.
+        """
         try:
             meter_id, customer_id = self.meters[meter], self.customers[customer]
         except KeyError as error:

@@ -1,8 +1,8 @@
 """The amounts of usage in a part of a billing period, and of groups within it. Pure.
 
-The amount of a time is a difference: the rated usage of the period up to the end of that time, less the rated usage up
-to its beginning. So the amounts of all parts of a period add up to the usage lines of its invoice. Groups share an
-amount by their units, to the cent.
+The amount for a span is a difference: the rated usage of the period up to the end of the span, less the rated usage up
+to its start. So the amounts of all parts of a period add up to the usage lines of its invoice. Groups share an amount
+by their units, to the cent.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -15,13 +15,13 @@ Group = TypeVar("Group", bound=Hashable)
 
 
 class SegmentUsage(NamedTuple):
-    """The usage of a meter in a segment of a period, by the value that its price is by."""
+    """The usage of a meter in a segment of a period, by the value that its price depends on."""
 
     segment: Segment
     until_begin: Mapping[str, int]
-    """The units from the beginning of the segment to that of the time; empty where the segment begins within it."""
+    """The units from the start of the segment to the start of the span; empty if the segment begins within the span."""
     until_end: Mapping[str, int]
-    """The units from the beginning of the segment to the end of the time, or to its own."""
+    """The units from the start of the segment to the end of the span or segment, whichever comes first."""
 
 
 def clip_segment(segment: Segment, until: int) -> Segment:
@@ -30,10 +30,10 @@ def clip_segment(segment: Segment, until: int) -> Segment:
 
 
 def rate_time(meter: str, used: Sequence[SegmentUsage]) -> dict[tuple[int, str], int]:
-    """Return what the usage of a meter in a time costs, in smallest units of the currency, by the beginning of the
-    segment and the value that its price is by.
+    """Return the cost of a meter's usage in a span, in the currency's smallest unit.
 
-    `used` has all segments of one period that begin before the end of the time, in the order of time.
+    The keys are the start of the segment and the value that the price depends on. `used` has all segments of one period
+    that begin before the end of the span, in order of time.
     """
     amounts: dict[tuple[int, str], int] = {}
     segments = [one.segment for one in used]
@@ -51,14 +51,14 @@ def rate_time(meter: str, used: Sequence[SegmentUsage]) -> dict[tuple[int, str],
 
 
 def get_priced_value(price: MeterPrice, value: str) -> str:
-    """Return the value as lines have it: OTHER for one without a price of its own."""
+    """Return the value in the form that lines have: OTHER for a value without a price of its own."""
     return value if price.by is not None and value in price.by.prices else OTHER
 
 
 def share_amount(amount: int, units: Mapping[Group, int]) -> dict[Group, int]:
-    """Divide an amount among groups by their units; the parts add up to it. Groups without units have none.
+    """Divide an amount among groups by their units; the parts add up to it. Groups without units get none.
 
-    The result is empty where no group has units. What rounding leaves goes to the largest remainders.
+    The result is empty if no group has units. The rest of rounding goes to the largest remainders.
     """
     counted = {group: quantity for group, quantity in units.items() if quantity > 0}
     total = sum(counted.values())

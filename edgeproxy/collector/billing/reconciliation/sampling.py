@@ -1,6 +1,6 @@
-"""Sampling: which of Stripe's sums are read on a day: all, unless there are more than its rate limit allows. Pure.
+"""Sampling: the sums of Stripe to read on a day: all, unless there are more than its rate limit allows. Pure.
 
-A read is one (customer, meter) pair, however long the time that it is about.
+A read covers one (customer, meter) pair, for any length of time.
 """
 
 import hashlib
@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 PAIRS_MAX = 300_000
-"""The most pairs of which all are read each day: at ten reads a second, eight hours and a half."""
+"""The most pairs that are all read each day: at ten reads a second, eight and a half hours."""
 DEAREST_PART = 100
-"""Divisor of all pairs, where there are more: one in so many, the costliest ones, is read each day."""
+"""If there are more pairs, the costliest ones, this fraction of all, are read each day."""
 DAYS = 7
-"""The others are read once in so many days."""
+"""The other pairs are read once in this number of days."""
 
 Pair = tuple[str, str]
 """Customer and meter."""
@@ -22,13 +22,13 @@ class Weight(NamedTuple):
     """The reasons to read a pair."""
 
     is_confirmed: bool
-    """Whether all that was sent of it is known to be counted."""
+    """True if all its sent usage is known to be counted."""
     cents: int
     """The approximate cost of its units."""
 
 
 def choose_pairs(pairs: Mapping[Pair, Weight], day: int, most: int) -> set[Pair]:
-    """Return the pairs that are read on a day, which is a number that grows by one with each day."""
+    """Return the pairs to read on a day. Days are consecutive numbers."""
     if len(pairs) <= most:
         return set(pairs)
     dearest = sorted(pairs, key=lambda pair: (-pairs[pair].cents, pair))[: -(-len(pairs) // DEAREST_PART)]
@@ -39,5 +39,5 @@ def choose_pairs(pairs: Mapping[Pair, Weight], day: int, most: int) -> set[Pair]
 
 
 def compute_turn(pair: Pair) -> int:
-    """Return the number of the day, from 0 to DAYS - 1, on which a pair has its turn."""
+    """Return the turn of a pair, a day number from 0 to DAYS - 1."""
     return hashlib.sha256("\0".join(pair).encode()).digest()[0] % DAYS

@@ -1,4 +1,4 @@
-"""The scope of a report in one currency: its books, and the customers who are charged in it."""
+"""The scope of a report in one currency: its books, and the customers charged in it."""
 
 from collections.abc import Iterable
 from typing import Final, NamedTuple
@@ -11,13 +11,13 @@ from edgeproxy.config.collector.currency_units import USD
 
 
 class CurrencyScope(NamedTuple):
-    """A currency, and which usage is that of its customers."""
+    """A currency, and the rule for the usage that belongs to it."""
 
     currency: str = USD
     is_default: bool = True
-    """Whether customers who have chosen no currency are among its customers."""
+    """True if customers without a chosen currency belong to this one."""
     is_only: bool = True
-    """Whether no customer is charged in another currency."""
+    """True if no customer is charged in another currency."""
 
     def is_charged_in(self, column: sa.ColumnElement[str] = customers.c.id) -> sa.ColumnElement[bool]:
         """Return the condition for customers of the scope, by a column with their ids."""
@@ -27,8 +27,10 @@ class CurrencyScope(NamedTuple):
         return column.in_(sa.select(customers.c.id).where(customers.c.currency == self.currency))
 
     def list_series_conditions(self) -> list[sa.ColumnElement[bool]]:
-        """Return the conditions for series of usage of the scope: none where all usage is. Usage of customers whom the
-        database does not know is of the default currency."""
+        """Return the conditions for series with usage of the scope; empty if it includes all usage.
+
+        Usage of customers unknown to the database belongs to the default currency.
+        """
         if self.is_default and self.is_only:
             return []
         if self.is_default:
@@ -38,17 +40,17 @@ class CurrencyScope(NamedTuple):
 
 
 IN_USD: Final = CurrencyScope()
-"""The scope of an installation that charges in US dollars alone."""
+"""The scope of an installation that charges only in US dollars."""
 
 
 async def list_scopes(connection: AsyncConnection, default: str) -> list[CurrencyScope]:
-    """Return the scope of each currency in which customers are charged, that of the `default` one first."""
+    """Return the scope of each currency in which customers are charged, `default` first."""
     statement = sa.select(customers.c.currency).distinct().where(customers.c.currency.is_not(None))
     codes = set((await connection.execute(statement)).scalars())
     return build_scopes(codes, default)
 
 
 def build_scopes(codes: Iterable[str], default: str) -> list[CurrencyScope]:
-    """Return the scopes of these currencies, and of the `default` one, which is first."""
+    """Return the scopes of these currencies and of `default`, which comes first."""
     others = sorted({*codes} - {default})
     return [CurrencyScope(default, True, not others), *(CurrencyScope(code, False, False) for code in others)]

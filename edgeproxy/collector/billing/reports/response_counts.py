@@ -1,7 +1,7 @@
-"""Counts of the billing API's responses, added up by all collectors in the database, hour by hour.
+"""Counts of the billing API's responses, summed over all collectors in the database by hour.
 
-Responses to authenticated callers count, and every error of ours. Rejections do not, nor do responses to anonymous
-callers: else anybody could make the share of errors small.
+Responses to authenticated callers count, and all errors of ours. Rejections do not count, nor do responses to anonymous
+callers, because anyone could lower the share of errors with such requests.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ class ResponseCounts:
         self._errors: Counter[int] = Counter()
 
     def record(self, status: int, now: float, *, is_known: bool) -> None:
-        """Count a response; `is_known` says whether the caller is authenticated."""
+        """Count a response. `is_known` means that the caller is authenticated."""
         if (status < REFUSED and not is_known) or REFUSED <= status < ERROR:
             return
         hour = int(now) // HOUR * HOUR
@@ -34,7 +34,7 @@ class ResponseCounts:
         self._errors[hour] += status >= ERROR
 
     async def write(self, database: Database) -> None:
-        """Add the new counts to those of the database."""
+        """Add the new counts to the database."""
         requests, errors = dict(self._requests), dict(self._errors)
         if not requests:
             return
@@ -44,20 +44,20 @@ class ResponseCounts:
                 await connection.execute(build_insert_new(connection, billing_answers, "hour").values(row))
                 grown = {"requests": columns.requests + requests[hour], "errors": columns.errors + errors[hour]}
                 await connection.execute(sa.update(billing_answers).where(columns.hour == hour).values(grown))
-        # What came meanwhile is for the next time; and all of it, if it could not be written.
+        # Counts added meanwhile, or all counts after a failed write, remain for the next time.
         self._requests -= Counter(requests)
         self._errors -= Counter(errors)
 
 
 class ResponseTotals(NamedTuple):
-    """Counts of requests that were answered, and of those among them that were answered by an error of ours."""
+    """The number of answered requests, and the number of those answered by an error of ours."""
 
     requests: int
     errors: int
 
 
 async def fetch_since(connection: AsyncConnection, second: float) -> ResponseTotals:
-    """Return the totals from the hour of a Unix second on, with all of that hour."""
+    """Return the totals from the hour of a Unix second on, including all of that hour."""
     sums = [sa.func.coalesce(sa.func.sum(column), 0) for column in (columns.requests, columns.errors)]
     statement = sa.select(*sums).where(columns.hour >= int(second) // HOUR * HOUR)
     return ResponseTotals(*map(int, (await connection.execute(statement)).one()))

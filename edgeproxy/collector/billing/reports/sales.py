@@ -1,4 +1,4 @@
-"""Sales of credits: purchases that were begun at Checkout, and those that were paid."""
+"""Sales of credits: purchases begun at Checkout, and purchases paid."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.schema import audit, customers
 
 CHECKOUT = "credits.checkout"
-"""The action in the audit log of who was given a page of Checkout."""
+"""The audit action for a customer who got a Checkout page."""
 
 
 PAYMENTS = ("purchase", "invoice_paid")
@@ -19,28 +19,28 @@ PAYMENTS = ("purchase", "invoice_paid")
 
 
 class Sales(NamedTuple):
-    """Purchases of credits in a time."""
+    """Credit purchases in a span."""
 
     checkouts: int
-    """Purchases that were begun."""
+    """Purchases begun."""
     purchases: int
-    """Purchases that were paid."""
+    """Purchases paid."""
     purchased: int
-    """Credits that were bought, in millicredits."""
+    """Credits purchased, in millicredits."""
 
     @property
     def conversion_rate(self) -> float | None:
-        """The share of begun purchases that were paid; None where none was begun."""
+        """The share of begun purchases that were paid; None if none was begun."""
         return min(1.0, self.purchases / self.checkouts) if self.checkouts else None
 
     @property
     def mean_purchase(self) -> int | None:
-        """The millicredits of an average purchase; None where there was none."""
+        """The millicredits of an average purchase; None if there was none."""
         return round(self.purchased / self.purchases) if self.purchases else None
 
 
 async def fetch_sales(connection: AsyncConnection, begin: int, end: int, scope: CurrencyScope = IN_USD) -> Sales:
-    """Return the sales in the currency of a scope from one Unix millisecond to before another."""
+    """Return the sales in the currency of a scope, from one Unix millisecond to before another."""
     entries, booked = audit.c, credit_transactions.c
     begun = sa.select(sa.func.count()).where(entries.action == CHECKOUT, entries.at >= begin, entries.at < end)
     if not scope.is_only:
@@ -55,7 +55,7 @@ async def fetch_sales(connection: AsyncConnection, begin: int, end: int, scope: 
 async def count_conversion(
     connection: AsyncConnection, calendar_month: CalendarMonth, scope: CurrencyScope
 ) -> tuple[int, int]:
-    """Return how many customers of a scope paid for the first time in a month, and how many could have."""
+    """Return the number of a scope's customers who paid for the first time in a month, and of those who could have."""
     columns, customer_columns = credit_transactions.c, customers.c
 
     def paid(*when: sa.ColumnElement[bool]) -> sa.Exists:

@@ -1,7 +1,7 @@
-"""The amounts of a customer's usage in any time, as the invoices of its periods have them, and of groups within it.
+"""The amounts of a customer's usage in any span, equal to those on its invoices, and of groups within it.
 
-Each part of the time is rated by the plan that was in force then, after the included amounts that earlier usage of the
-same period has used up. Coupons, minimum fees and taxes are of whole invoices, and no part of it.
+Each part of the span is rated by the plan then in force, after the included units that earlier usage of the period has
+used up. Coupons, minimum fees and taxes apply to whole invoices, so they are not included.
 """
 
 from collections import defaultdict
@@ -36,27 +36,28 @@ Group = tuple[str, ...]
 
 
 class RatedPart(NamedTuple):
-    """A part of the time under one plan, and the amounts of a meter's usage in it."""
+    """A part of the span under one plan, and the amounts of a meter's usage in it."""
 
     version: str
     span: Span
     price: MeterPrice
     amounts: Mapping[str, int]
-    """Smallest units of the currency, by the value that the price is by; OTHER of those without an own price."""
+    """The currency's smallest units, by the value that the price depends on; OTHER for values without a price of their
+    own."""
 
 
 class RatedUsage(NamedTuple):
-    """The rated usage of a meter in a time."""
+    """The rated usage of a meter in a span."""
 
     version: str
     """The version of the plan that was in force last."""
     currency: str
     parts: Sequence[RatedPart]
-    """The parts with a price for the meter, in the order of time."""
+    """The parts with a price for the meter, in order of time."""
 
     @property
     def amount(self) -> int | None:
-        """The amount of all parts, in smallest units of the currency; None where no plan has a price for the meter."""
+        """The amount of all parts, in the currency's smallest unit; None if no plan has a price for the meter."""
         priced = [part for part in self.parts if part.price.has_prices]
         return sum(sum(part.amounts.values()) for part in priced) if priced else None
 
@@ -64,10 +65,10 @@ class RatedUsage(NamedTuple):
 async def rate_usage(
     connection: AsyncConnection, customer: str, meter: str, span: Span, meters: Mapping[str, Meter]
 ) -> RatedUsage:
-    """Return the rated usage that a customer, by id or name, has of a meter in a time, which must be a sum.
+    """Return a customer's rated usage of a meter in a span; the meter must be a sum. The customer is an id or name.
 
-    The connection must read one moment. Raises UsageNotStoredError, QuantityTooLargeError, and ChangeRejectedError
-    where the customer had no subscription then and has none now.
+    The connection must read one snapshot. Raises UsageNotStoredError, QuantityTooLargeError, and ChangeRejectedError if
+    the customer had no subscription then and has none now.
     """
     loaded = await _load_subscriptions(connection, customer, span)
     last = loaded[-1].current.last
@@ -85,7 +86,7 @@ async def rate_usage(
 async def share_by_group(
     connection: AsyncConnection, customer: str, meter: str, rated: RatedUsage, fields: Sequence[str]
 ) -> dict[Group, int]:
-    """Return the amounts of rated usage by the values of these fields, which add up to its amount.
+    """Return the amounts of rated usage by the values of these fields; they add up to its amount.
 
     Groups share the amount of each part and priced value by their units in it. Raises UsageNotStoredError.
     """
@@ -100,7 +101,7 @@ async def share_by_group(
 
 
 async def _load_subscriptions(connection: AsyncConnection, customer: str, span: Span) -> list[LoadedSubscription]:
-    """Return the subscriptions that a customer had in a time, or else the one that it has now."""
+    """Return the subscriptions of a customer in a span, or else its current one."""
     subscriber = await subscription_rows.get_subscriber(connection, customer)
     rows = await subscription_rows.fetch_subscriptions(
         connection, subscriptions.c.customer == subscriber.id, subscriptions.c.period_end > span.start
@@ -120,7 +121,10 @@ async def _rate_period(
     segments: Sequence[Segment],
     terms: QuantityTerms,
 ) -> list[RatedPart]:
-    """Return the parts of a time in one period, `segments` being those of the period that begin before its end."""
+    """Return the parts of a span in one period.
+
+    `segments` are the period's segments that begin before the span's end.
+    """
     used, parts = [], []
     for segment in segments:
         if (price := segment.plan.meters.get(meter)) is None:
@@ -144,7 +148,7 @@ async def _rate_period(
 async def _fetch_values(
     connection: AsyncConnection, customer: str, meter: str, segment: Segment, terms: QuantityTerms
 ) -> dict[str, int]:
-    """Return the billed units of a meter in a segment, by the value that its price is by."""
+    """Return the billed units of a meter in a segment, by the value that its price depends on."""
     if not is_sum(terms.meters, meter):
         raise ValueError(f"{meter} is no sum")
     only = segment.plan.model_copy(update={"meters": {meter: segment.plan.meters[meter]}})

@@ -1,31 +1,32 @@
-"""Rates of requests to Stripe: token buckets whose rate gives way, in all and of each endpoint. Pure; time is an
-argument, of any clock of seconds.
+"""Rates of requests to Stripe: token buckets with an adaptive rate, in total and per endpoint.
+
+Pure: time is an argument, from any clock in seconds.
 """
 
 MINUTE = 60.0
 SHARE_MIN = 1 / 64
-"""The smallest share of its rate that halving leaves."""
+"""The smallest share of the rate that halving may leave."""
 
 
 class Bucket:
-    """A rate of calls a second, of which a second's worth may be made at once."""
+    """A rate of calls per second. A burst may have the calls of one second."""
 
     def __init__(self, rate: float, now: float) -> None:
         self.rate = self._rate_max = rate
         self._free_at = now
-        """The time of the next call, if no slots are in reserve."""
+        """The time of the next call if no slots are in reserve."""
         self._halved_at = now - MINUTE
         self._refused_from = self._refused_at = now
-        """The first and the last of a run of refusals; at first, the time of the start."""
+        """The first and the last of a run of refusals; initially the start time."""
 
     def reserve_slot(self, now: float) -> float:
-        """Take the next slot; return the seconds until it is this call's turn."""
+        """Take the next slot. Return the seconds until this call may be made."""
         self._recover(now)
         self._free_at = max(self._free_at, now - 1.0) + 1.0 / self.rate
         return max(0.0, self._free_at - now)
 
     def halve(self, now: float) -> None:
-        """Make fewer calls from now on: at most once a second, as what was under way is refused together."""
+        """Halve the rate, at most once per second, because calls under way are refused together."""
         if now - self._refused_at >= MINUTE:
             self._refused_from = now
         self._refused_at = now
@@ -35,11 +36,11 @@ class Bucket:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether the rate was halved and has not recovered."""
+        """True if the rate was halved and has not recovered."""
         return self.rate < self._rate_max
 
     def crowded_seconds(self, now: float) -> float:
-        """Return the seconds for which there were refusals without a quiet minute between; 0 in a quiet one."""
+        """Return the duration of the current run of refusals without a quiet minute, or 0 in a quiet minute."""
         return self._refused_at - self._refused_from if self.quiet_seconds(now) < MINUTE else 0.0
 
     def quiet_seconds(self, now: float) -> float:
@@ -54,19 +55,19 @@ class Bucket:
 
 
 class RequestPacer:
-    """A rate of calls a second in all, and one of each endpoint."""
+    """A rate of calls per second in total, and one per endpoint."""
 
     def __init__(self, whole: float, endpoint: float) -> None:
         self.whole = whole
         self.endpoint = endpoint
         self._buckets: dict[str, Bucket] = {}
-        """Buckets by endpoint; the empty name has that of all calls."""
+        """Buckets by endpoint. The empty name has the bucket of all calls."""
 
     def reserve_slot(self, endpoint: str, now: float) -> float:
-        """Take the next slot of an endpoint; return the seconds until it is this call's turn."""
+        """Take the next slot of an endpoint. Return the seconds until this call may be made."""
         return max(self._reserve_slot("", self.whole, now), self._reserve_slot(endpoint, self.endpoint, now))
 
     def _reserve_slot(self, name: str, rate: float, now: float) -> float:
         if name not in self._buckets:
-            self._buckets[name] = Bucket(rate, now - 1.0)  # A second's worth may be made at once.
+            self._buckets[name] = Bucket(rate, now - 1.0)  # The calls of one second may be made at once.
         return self._buckets[name].reserve_slot(now)

@@ -1,4 +1,4 @@
-"""Money that remains in clearing, as only one of the two books knows of it: ours or Stripe's."""
+"""Money that remains in clearing because only one of the two books knows it: ours or Stripe's."""
 
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
@@ -16,25 +16,25 @@ from edgeproxy.collector.database.schema import customers
 
 CLEARING, CASH = "clearing", "cash"
 MOVED = "balance_transaction"
-"""The kind of transaction that Stripe's book is made of."""
+"""The kind of transaction in Stripe's book."""
 columns, entries = credit_transactions.c, credit_entries.c
 
 
 class ClearedSubject(NamedTuple):
-    """A purchase or an invoice in both books, in smallest units such as cents: paid above zero, given back below."""
+    """A purchase or an invoice in both books, in smallest units such as cents: payments positive, refunds negative."""
 
     kind: SubjectKind
     id: str
-    """The payment intent of a purchase, or its grant where it has no payment; our id of an invoice."""
+    """The payment intent of a purchase, or its grant if it has no payment; or our invoice id."""
     customer: str
-    """The customer, by name; empty where our book has none."""
+    """The customer's name; empty if our book has none."""
     ours: int
     stripes: int
     currency: str
 
 
 async def fetch_subjects(connection: AsyncConnection, span: Span) -> list[ClearedSubject]:
-    """Return the subjects of which something was booked in this span of Unix seconds, with all that ever was."""
+    """Return the subjects with bookings in this span of Unix seconds, with all their bookings ever."""
     in_span = columns.at >= span.start * 1000, columns.at < span.end * 1000
     booked = sa.exists().where(entries.seq == columns.seq, entries.account == CLEARING)
     rows = await connection.execute(sa.select(columns.original).where(*in_span, booked).distinct())
@@ -64,8 +64,10 @@ async def fetch_subjects(connection: AsyncConnection, span: Span) -> list[Cleare
 
 
 async def sum_cash(connection: AsyncConnection, span: Span) -> dict[str, int]:
-    """Return by how much the booked balance transactions that Stripe made in this span changed the balance in each
-    currency, in its smallest units."""
+    """Return the change of the balance by currency, in smallest units, from the balance transactions of this span.
+
+    Only booked balance transactions that Stripe created in the span count.
+    """
     statement = (
         sa.select(columns.currency, sa.cast(sa.func.sum(entries.amount), sa.BigInteger))
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
@@ -76,18 +78,18 @@ async def sum_cash(connection: AsyncConnection, span: Span) -> dict[str, int]:
 
 
 async def _fetch_payments(connection: AsyncConnection, originals: Collection[str]) -> dict[str, str]:
-    """Return the payment intents of the grants among these ids, or paid by one of these intents, by the grant."""
+    """Return payment intents by grant, for grants with one of these ids or paid by one of these intents."""
     grants, payments = credit_grants.c, dict[str, str]()
     for page in _paginate(originals):
         is_meant = grants.id.in_(page) | grants.payment.in_(page)
         statement = sa.select(grants.id, grants.payment).where(is_meant, grants.payment.is_not(None))
         payments |= {row.id: row.payment for row in await connection.execute(statement)}
-    # A movement that was booked before its purchase is about the payment intent.
+    # A movement that was booked before its purchase refers to the payment intent.
     return payments | {payment: payment for payment in payments.values()}
 
 
 async def _find_invoices(connection: AsyncConnection, ids: Collection[str]) -> set[str]:
-    """Return those of these ids that are invoices of ours."""
+    """Return the ids among these that are our invoices."""
     known_ids = set[str]()
     for page in _paginate(ids):
         known_ids.update((await connection.execute(sa.select(invoices.c.id).where(invoices.c.id.in_(page)))).scalars())

@@ -1,8 +1,8 @@
 """The steps of an import: links of customers, and subscriptions that end at Stripe with the paid period.
 
-Each step begins in a row here and may be repeated: after a kill the next run does what is left, and one after that
-nothing. A customer is charged at Stripe or here, and never for the same time: a row that no step at Stripe has
-followed is dropped when its time comes (period_close/imported_starts.py).
+Each step begins with a row here and may be repeated: after a crash, the next run does the rest, and a further run does
+nothing. A customer is charged at Stripe or here, but never twice for the same time: a row whose step at Stripe never
+happened is dropped when its time comes (period_close/imported_starts.py).
 """
 
 from typing import NamedTuple
@@ -24,22 +24,24 @@ from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.database import Database
 
 WHY = "edgeproxy_import_why"
-"""The metadata key of a subscription at Stripe with the reason of its end."""
+"""The metadata key of a Stripe subscription for the reason of its end."""
 REASON = "edgeproxy charges it from the end of this period on"
 ENDED = (ImportStep.TAKE_OVER, ImportStep.FINISH, ImportStep.TAKEN_OVER)
-"""The steps of subscriptions that Stripe charges no more."""
+"""The steps of subscriptions that Stripe no longer charges."""
 
 
 class Importer(NamedTuple):
-    """Does what a plan says, for a caller of the audit log."""
+    """Carries out a plan, for a caller of the audit log."""
 
     database: Database
     stripe: Stripe
     caller: Caller
 
     async def apply(self, plan: ImportPlan) -> ImportPlan:
-        """Apply a plan, and return it with what became of each subscription; raises StripeCallError, after which it may
-        be applied again."""
+        """Apply a plan, and return it with the result for each subscription.
+
+        Raises StripeCallError; the plan may then be applied again.
+        """
         charged = {str(one.stripe_subscription["customer"]): one for one in plan.subscriptions if one.step in ENDED}
         for match in plan.customers:
             if match.customer is not None:
@@ -48,8 +50,10 @@ class Importer(NamedTuple):
         return plan._replace(subscriptions=[await self._take_over(one) for one in plan.subscriptions])
 
     async def _link(self, match: CustomerMatch, stripe_subscription: StripeObject | None) -> None:
-        """Link a customer to the one at Stripe, which is charged by the payment method of a subscription that is taken
-        over where it has none of its own."""
+        """Link a customer to its Stripe customer.
+
+        If that has no payment method, it gets the one of a subscription that is taken over.
+        """
         customer, theirs = match.customer, match.stripe_customer
         assert customer is not None
         if customer.stripe_id is None:
@@ -71,7 +75,7 @@ class Importer(NamedTuple):
         await CustomerBalances(self.database, self.stripe).book_customer(match.stripe_id)
 
     async def _take_over(self, one: SubscriptionPlan) -> SubscriptionPlan:
-        """Record a subscription, and have it end at Stripe with its period."""
+        """Record a subscription, and let it end at Stripe with its period."""
         row = one.row
         if one.step not in (ImportStep.TAKE_OVER, ImportStep.FINISH):
             return one

@@ -1,4 +1,4 @@
-"""The file that says which customer, price or product at Stripe is which customer or plan of ours. Pure.
+"""The file that maps customers, prices and products at Stripe to our customers and plans. Pure.
 
 stripe,edgeproxy
 cus_NffrFeUfNV2Hib,acme
@@ -13,22 +13,22 @@ from typing import NamedTuple
 HEADER = ("stripe", "edgeproxy")
 BYTES_MAX = 16 << 20
 FAULTS_MAX = 20
-"""Faults that an error lists."""
+"""The most faults that an error lists."""
 
 
 class MapFileError(Exception):
-    """The file cannot be used. The message has a line for each fault, with its line and column."""
+    """The file is unusable. The message has a line for each fault, with its line and column."""
 
 
 class MapRow(NamedTuple):
-    """What is ours by a row, and the number of its line."""
+    """Our name in a row, and the number of its line."""
 
     ours: str
     line: int
 
 
 def parse_map(text: str, name: str) -> dict[str, MapRow]:
-    """Parse a file, by Stripe's ids; raises MapFileError."""
+    """Parse a file into rows by Stripe's ids. Raises MapFileError."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: dict[str, MapRow] = {}
     faults: list[str] = []
@@ -67,8 +67,10 @@ def check_map(
     customers: Collection[str],
     plans: Collection[str],
 ) -> None:
-    """Raise MapFileError where a row names what is not there: `stripe_prices` has prices and products, `customers` and
-    `plans` have the names and ids of ours."""
+    """Raise MapFileError if a row names an unknown object.
+
+    `stripe_prices` has prices and products; `customers` and `plans` have our names and ids.
+    """
     faults = []
     for stripe_id, row in rows.items():
         where = f"{name}:{row.line}: column"

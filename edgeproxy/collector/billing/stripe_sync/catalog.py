@@ -1,8 +1,8 @@
-"""The catalog at Stripe: a meter and a product for each of our meters, and a price for each version of a plan.
+"""The catalog at Stripe: a meter and a product for each of our meters, and a price for each plan version.
 
-The money of a price never changes: it is found by a `lookup_key` that names the version, and a version is never edited.
-Fees are no prices there: they are items of invoices, as in the other mode. So is the usage of plans that prices there
-cannot say: by the package, by dimension, at a threshold within the period, in other currencies.
+The amount of a price never changes: its `lookup_key` names the version, and a version is never edited. Fees are not
+prices there but invoice items, as with `invoice_items`. The same applies to usage that Stripe's prices cannot express:
+by the package, by dimension, at a threshold within the period, or in other currencies.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,31 +16,31 @@ from edgeproxy.config.collector.catalog import MeterPrice, Plan
 from edgeproxy.config.collector.currency_units import USD
 
 LOOKED_UP_MAX = 10
-"""Prices that one call looks up."""
+"""The most prices that one call looks up."""
 
 
 class StripeApi(Protocol):
-    """The calls that the catalog needs; both raise StripeCallError."""
+    """The calls that the catalog needs. Both raise StripeCallError."""
 
     async def call(self, name: str, /, *ids: str, key: str | None = None, **params: object) -> StripeObject:
         """Make a call."""
 
     async def list_all(self, name: str, /, *ids: str, **params: object) -> list[StripeObject]:
-        """Return all of a list."""
+        """Return all objects of a list."""
 
 
 class SyncStep(NamedTuple):
-    """Something at Stripe that is not as it should be."""
+    """An object at Stripe that is not as required."""
 
     state: str
-    """missing, archived, renamed; or differs, which cannot be mended."""
+    """missing, archived, renamed; or differs, which cannot be fixed."""
     object_kind: str
     """meter, product or price."""
     name: str
     """Event name, id or lookup key."""
     detail: str = ""
     call: str = ""
-    """The method of Stripe's package that mends it; empty where nothing does."""
+    """The method of Stripe's package that fixes it; empty if none does."""
     id: str | None = None
     params: StripeObject | None = None
 
@@ -54,20 +54,22 @@ def format_lookup_key(version: str, meter: str) -> str:
 
 
 def is_metered(plan: Plan) -> bool:
-    """Return whether usage of a plan can cost anything, and prices at Stripe can say what: then a subscription there
-    charges it."""
+    """Return whether usage of a plan can cost anything, in a way that Stripe's prices can express.
+
+    If so, a subscription at Stripe charges it.
+    """
     metered = find_metered_plan(plan)
     return metered is not None and any(price.price or price.tiers for price in metered.meters.values())
 
 
 def find_metered_plan(plan: Plan) -> Plan | None:
-    """Return a plan in the currency of its prices at Stripe; None where its usage is collected by items of invoices."""
+    """Return a plan in the currency of its Stripe prices, or None if its usage is collected by invoice items."""
     dollars = plan.in_currency(USD) if USD in plan.currencies else plan
     return dollars if dollars.fits_stripe_meters else None
 
 
 def build_tiers(price: MeterPrice) -> Sequence[Mapping[str, int | str]]:
-    """Return the tiers of a price as Stripe takes them: what is included costs 0."""
+    """Return the tiers of a price in Stripe's form. Included units cost 0."""
     if price.tiers:
         return [
             {"up_to": "inf" if tier.up_to is None else tier.up_to, "unit_amount_decimal": format_unit_price(tier.price)}
@@ -78,8 +80,10 @@ def build_tiers(price: MeterPrice) -> Sequence[Mapping[str, int | str]]:
 
 
 async def fetch_sync_steps(stripe: StripeApi, plans: Mapping[str, Plan]) -> list[SyncStep]:
-    """Return the steps for what is missing, archived or different at Stripe, in the order of mending; raises
-    StripeCallError."""
+    """Return the steps for missing, archived and different objects at Stripe, in the order of application.
+
+    Raises StripeCallError.
+    """
     plans = {version: metered for version, plan in plans.items() if (metered := find_metered_plan(plan)) is not None}
     meters = sorted({meter for plan in plans.values() for meter in plan.meters})
     stored_meters = {item["event_name"]: item for item in await stripe.list_all("v1.billing.meters.list")}
@@ -105,7 +109,7 @@ async def fetch_sync_steps(stripe: StripeApi, plans: Mapping[str, Plan]) -> list
 
 
 async def fetch_prices(stripe: StripeApi, keys: Iterable[str]) -> dict[str, StripeObject]:
-    """Return the prices with these lookup keys, with their tiers; raises StripeCallError."""
+    """Return the prices with these lookup keys, with their tiers. Raises StripeCallError."""
     keys_in_order = list(keys)
     prices: dict[str, StripeObject] = {}
     for first in range(0, len(keys_in_order), LOOKED_UP_MAX):
@@ -116,12 +120,14 @@ async def fetch_prices(stripe: StripeApi, keys: Iterable[str]) -> dict[str, Stri
 
 
 async def sync_catalog(stripe: StripeApi, plans: Mapping[str, Plan]) -> list[SyncStep]:
-    """Mend missing, archived and renamed objects, and return these steps and those that cannot be mended. It may be
-    repeated. Raises StripeCallError."""
+    """Fix missing, archived and renamed objects. Return these steps and those that cannot be fixed.
+
+    It may be repeated. Raises StripeCallError.
+    """
     steps = await fetch_sync_steps(stripe, plans)
     first = [step for step in steps if step.object_kind != "price"]
     await _apply_steps(stripe, first)
-    # Prices name their meters, which may be there only now.
+    # Prices refer to their meters, which may exist only now.
     price_steps = [
         step for step in (await fetch_sync_steps(stripe, plans) if first else steps) if step.object_kind == "price"
     ]
@@ -187,7 +193,7 @@ def _compare_price(
 
 
 def _find_price_difference(product: str, meter: str | None, price: MeterPrice, stored: StripeObject) -> str | None:
-    """Return the difference of a price that cannot be changed; None where there is none."""
+    """Return the difference of a price, which cannot be changed, or None."""
     recurring = stored.get("recurring") or {}
     shape = (stored["currency"], stored["billing_scheme"], stored.get("tiers_mode"), recurring.get("interval"))
     if shape != ("usd", "tiered", price.tiers_mode, "month") or recurring.get("interval_count") != 1:

@@ -1,4 +1,4 @@
-"""Coupons of subscriptions: whether a code can be redeemed, its redemption, and what it takes off."""
+"""Coupons of subscriptions: the check and the redemption of a code, and its discount."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,7 +27,10 @@ columns = coupon_redemptions.c
 
 
 class CouponRejectedError(Exception):
-    """A code cannot be redeemed. The reason is for staff: customers who try codes must not learn which there are."""
+    """The code cannot be redeemed.
+
+    The reason is for staff: customers must not learn which codes exist by trying them.
+    """
 
 
 async def prepare_redemption(
@@ -39,10 +42,10 @@ async def prepare_redemption(
     offered: Mapping[str, Coupon],
     now: float,
 ) -> Discount:
-    """Return what a code would take off a subscription of a customer, by id, which has the discounts `before`; raises
-    CouponRejectedError.
+    """Return the discount of a code for a customer's subscription, by customer id. Raises CouponRejectedError.
 
-    It begins with the running period, as a whole; with the first one that is paid; or when the one before ends.
+    `before` are the subscription's discounts. The new one begins with the running period as a whole, with the first
+    paid period, or when the previous discount ends.
     """
     coupon = offered.get(code)
     if coupon is None:
@@ -71,10 +74,10 @@ async def prepare_redemption(
 
 
 def build_discount(code: str, coupon: Coupon, current: SubscriptionState, period: Span) -> Discount:
-    """Return what a coupon takes off from this period on."""
+    """Return the discount of a coupon from this period on."""
     count = coupon.periods_off
     until = None if count is None else periods.find_end_after(period, current.anchor, count)
-    # A share has ten places at most.
+    # A share has at most ten decimal places.
     share = None if coupon.percent_off is None else round(coupon.percent_off * 10**10) * 100
     amount = None if coupon.amount_off is None else coupon.amount_off[current.last.plan.currency]
     return Discount(code, share, amount, frozenset(coupon.plans), period.start, until)
@@ -91,8 +94,10 @@ async def redeem(
     settings: CollectorSettings,
     now: float,
 ) -> Discount:
-    """Redeem a coupon for a subscription, by id; raises CouponRejectedError. An amount is one in the currency of the
-    plan, which stays that of the customer."""
+    """Redeem a coupon for a subscription, by id. Raises CouponRejectedError.
+
+    A discount by amount is in the currency of the plan, which fixes the customer's currency.
+    """
     assert settings.billing is not None
     offered = settings.billing.coupons
     discount = await prepare_redemption(connection, customer.id, current, before, code, offered, now)
@@ -106,7 +111,7 @@ async def redeem(
 async def record_redemption(
     connection: AsyncConnection, customer: str, subscription: str, discount: Discount, coupon: Coupon
 ) -> None:
-    """Record that a customer, by id, has redeemed a coupon; raises CouponRejectedError where others were first."""
+    """Record that a customer, by id, has redeemed a coupon. Raises CouponRejectedError if others were first."""
     counts = coupons_table.c
     async with across_customers(connection):
         new = {"code": discount.code, "redemptions": 0}
@@ -123,8 +128,10 @@ async def record_redemption(
 async def add_coupon(
     connection: AsyncConnection, caller: Caller, ref: str, code: str, settings: CollectorSettings, now: float
 ) -> Discount:
-    """Redeem a coupon for the subscription of a customer, by id or name; raises ChangeRejectedError and
-    CouponRejectedError."""
+    """Redeem a coupon for the subscription of a customer, by id or name.
+
+    Raises ChangeRejectedError and CouponRejectedError.
+    """
     loaded = await subscription_rows.get_by_customer(connection, ref, lock=True)
     discount = await redeem(
         connection, caller, loaded.customer, loaded.row.id, loaded.current, loaded.discounts, code, settings, now
@@ -135,14 +142,15 @@ async def add_coupon(
 
 
 async def get_coupon(connection: AsyncConnection, ref: str) -> Discount:
-    """Return the coupon of a customer's subscription that goes on, or is still to begin; raises
-    ChangeRejectedError."""
+    """Return the current or future coupon of a customer's subscription. Raises ChangeRejectedError."""
     return _get_last(await subscription_rows.get_by_customer(connection, ref))
 
 
 async def remove_coupon(connection: AsyncConnection, caller: Caller, ref: str) -> Discount:
-    """End the coupon of a customer's subscription with the running period, in a trial at once, and return it; raises
-    ChangeRejectedError."""
+    """End the coupon of a customer's subscription with the running period, or at once in a trial, and return it.
+
+    Raises ChangeRejectedError.
+    """
     loaded = await subscription_rows.get_by_customer(connection, ref, lock=True)
     discount, current = _get_last(loaded), loaded.current
     until = discount.starts if current.last.is_trial else max(current.period.end, discount.starts)
@@ -154,7 +162,7 @@ async def remove_coupon(connection: AsyncConnection, caller: Caller, ref: str) -
 
 
 def _get_last(loaded: LoadedSubscription) -> Discount:
-    """Return the last coupon that is of the running period or a later one; raises ChangeRejectedError."""
+    """Return the last coupon that covers the running period or a later one. Raises ChangeRejectedError."""
     start = loaded.current.period.start
     for discount in reversed(loaded.discounts):
         if discount.until is None or discount.until > max(start, discount.starts):

@@ -1,4 +1,4 @@
-"""Who may begin a subscription, and how: anew, or by going on with one that ended within its period."""
+"""The eligibility for a subscription: a new one, or the resumption of one that ended within its period."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,8 +11,13 @@ from edgeproxy.collector.database.billing_tables import subscriptions
 
 
 async def check_may_subscribe(connection: AsyncConnection, customer: Subscriber, now: float) -> SubscriptionRow | None:
-    """Return the subscription that ended within its running period, which has to go on: a new one would give the
-    included amounts of the period twice. None where a new one can begin. Raises ChangeRejectedError where none can."""
+    """Return the subscription to resume, or None if a new one may begin.
+
+    Raises ChangeRejectedError if neither is allowed.
+
+    A subscription that ended within its running period must be resumed, because a new one would grant the included
+    amounts of the period twice.
+    """
     if customer.deleting_since is not None:
         raise ChangeRejectedError(409, "the customer is being deleted")
     if await subscription_rows.find_live(connection, customer.id) is not None:
@@ -22,15 +27,18 @@ async def check_may_subscribe(connection: AsyncConnection, customer: Subscriber,
             409, f"a subscription begins on {format_timestamp(imported.begins_at * 1000)}, when what is paid ends"
         )
     columns = subscriptions.c
-    is_paid = columns.period_end != sa.func.coalesce(columns.trial_ends_at, 0)  # Not in its trial.
+    is_paid = columns.period_end != sa.func.coalesce(columns.trial_ends_at, 0)  # The subscription is past its trial.
     of_now = (columns.customer == customer.id, columns.period_end > now, is_paid)
     ended = await subscription_rows.fetch_subscriptions(connection, *of_now)
     return max(ended, key=lambda row: row.id, default=None)
 
 
 async def begins_trial(connection: AsyncConnection, customer: Subscriber, now: float) -> bool:
-    """Return whether a plan with a trial would begin with it: neither a change nor a resumption does, and each customer
-    has one. Raises ChangeRejectedError where no subscription can begin."""
+    """Return whether a plan with a trial would begin with its trial. Raises ChangeRejectedError.
+
+    A change or a resumption has no trial, and each customer has one trial. The error means that no subscription can
+    begin.
+    """
     if await subscription_rows.find_live(connection, customer.id) is not None:
         return False
     is_new = await check_may_subscribe(connection, customer, now) is None

@@ -1,4 +1,4 @@
-"""Subscriptions of an existing Stripe account as ours: recorded with an audit entry, begun, or dropped."""
+"""Subscriptions imported from a Stripe account: recorded with an audit entry, begun, or dropped."""
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,7 +21,7 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 
 async def record_imported(connection: AsyncConnection, caller: Caller, row: ImportedRow) -> None:
-    """Record a subscription that is to begin later; raises ChangeRejectedError where the customer cannot have it."""
+    """Record a subscription that begins later. Raises ChangeRejectedError if the customer cannot have it."""
     customer = await get_subscriber(connection, row.customer, lock=True)
     await eligibility.check_may_subscribe(connection, customer, row.begins_at)
     await imported_rows.put_row(connection, row)
@@ -35,8 +35,9 @@ async def record_imported(connection: AsyncConnection, caller: Caller, row: Impo
 
 
 async def begin_imported(connection: AsyncConnection, row: ImportedRow, *, settings: CollectorSettings) -> bool:
-    """Begin a subscription at the second at which what was paid at Stripe ended, and create the invoice of its first
-    fee; return whether it did. That of a customer who is being deleted is dropped. Raises ChangeRejectedError.
+    """Begin a subscription at the end of the time paid at Stripe, with the invoice of its first fee.
+
+    Returns whether it began. If the customer is being deleted, the subscription is dropped. Raises ChangeRejectedError.
     """
     customer = await get_subscriber(connection, row.customer, lock=True)
     if customer.deleting_since is not None:
@@ -67,7 +68,7 @@ async def begin_imported(connection: AsyncConnection, row: ImportedRow, *, setti
 
 
 async def drop_imported(connection: AsyncConnection, caller: Caller, row: ImportedRow, why: str) -> bool:
-    """Drop one that waits, as it is charged at Stripe or nobody wants it any more; return whether it waited."""
+    """Drop a waiting subscription that Stripe charges or that is not wanted any more. Return whether it was waiting."""
     if not await imported_rows.update_waiting(connection, row.stripe_id, state=imported_rows.DROPPED, why=why):
         return False
     customer = await get_subscriber(connection, row.customer)

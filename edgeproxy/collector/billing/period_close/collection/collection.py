@@ -1,4 +1,4 @@
-"""What the delivery of an invoice needs of the way in which it is collected."""
+"""The interface between the delivery of an invoice and the way in which it is collected."""
 
 from typing import Protocol
 
@@ -11,28 +11,28 @@ from edgeproxy.config.collector.billing import Billing
 
 
 class Collection(Protocol):
-    """A way to bring invoices to Stripe: by items, or by meters."""
+    """A way to bring invoices to Stripe: by items or by meters."""
 
     async def prepare_draft(self, row: InvoiceRow, billing: Billing) -> StripeObject:
-        """Return the draft at Stripe, which is created where there is none."""
+        """Return the draft at Stripe, or create it."""
 
     async def is_drafted_by_stripe(self, row: InvoiceRow) -> bool:
-        """Return whether Stripe drafts an invoice by itself, whatever it comes to."""
+        """Return whether Stripe drafts an invoice by itself, whatever its total."""
 
     async def fix_usage(self, connection: AsyncConnection, row: InvoiceRow, now: float) -> None:
-        """Do what belongs to writing the lines of an invoice, in the same transaction; raises InvoiceNotReadyError."""
+        """Prepare the lines of an invoice in the transaction that writes them. Raises InvoiceNotReadyError."""
 
     async def close_invoice(self, row: InvoiceRow, billing: Billing) -> StripeObject:
-        """Deliver an invoice: it is paid, or sent. Return it as Stripe has it."""
+        """Deliver an invoice: charge or send it. Return Stripe's invoice."""
 
     async def void_invoice(self, row: InvoiceRow) -> StripeObject | None:
         """Void an invoice."""
 
     async def mark_invoice(self, row: InvoiceRow) -> StripeObject:
-        """Mark an invoice as paid elsewhere, or as uncollectible, by its state; return it."""
+        """Mark an invoice as paid elsewhere or as uncollectible, by its state, and return it."""
 
     async def fetch_invoice(self, row: InvoiceRow) -> StripeObject:
-        """Return an invoice as Stripe has it now."""
+        """Return Stripe's current invoice."""
 
     async def create_credit_note(self, note: CreditNote, row: InvoiceRow) -> StripeObject:
         """Create a credit note, and return it. Raises NoteRefusedError."""

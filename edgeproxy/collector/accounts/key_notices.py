@@ -1,4 +1,4 @@
-"""What a customer hears of its keys: notices to its owners, and messages to its webhooks."""
+"""Notifications about keys: notices to a customer's owners, and messages to its webhooks."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ from edgeproxy.collector.webhooks.messages import enqueue_event
 async def notify_owners(
     connection: AsyncConnection, caller: Caller, kind: AlertKind, row: KeyRow, **facts: object
 ) -> None:
-    """Tell the owners of a customer what was done with a key; each time that it is revoked."""
+    """Notify a customer's owners of a change of a key. Every revocation is reported, other changes once per kind."""
     at = now_ms()
     alert = Alert(
         key=f"{kind}:{row.id}:{at}" if kind == AlertKind.KEY_REVOKED else f"{kind}:{row.id}",
@@ -32,7 +32,7 @@ async def notify_owners(
 
 
 async def enqueue_key_event(connection: AsyncConnection, event_type: EventType, row: KeyRow, key: Key) -> None:
-    """Write the message to webhooks of the customer that a key has changed."""
+    """Enqueue the customer's webhook event that a key has changed."""
 
     async def build_data() -> Mapping[str, object]:
         return key

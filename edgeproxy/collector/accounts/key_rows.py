@@ -19,25 +19,25 @@ from edgeproxy.config.parsers import DIGEST
 SHA256_START_CHARACTERS = 8
 NOT_FOUND = "there is no such key"
 ROTATE_EVERY = "edgeproxy_rotate_every"
-"""The option of a database's connections that has `rotation.every`, in seconds."""
+"""The connection option for `rotation.every` in seconds."""
 
 
 def select_keys(connection: AsyncConnection) -> AnySelect:
-    """Return the query of all keys, in the columns of KeyRow."""
+    """Return the query of all keys, with the columns of KeyRow."""
     every = sa.func.coalesce(customers_table.c.rotate_every, find_rotate_every(connection)).label("rotate_every")
     columns = (*keys.c, customers_table.c.name.label("customer_name"), every)
     return sa.select(*columns).select_from(keys.join(customers_table, customers_table.c.id == keys.c.customer))
 
 
 def set_rotate_every(database: Database, every: float | None) -> None:
-    """Have keys be due after so many seconds whose customer has no `rotate_every`."""
+    """Set the seconds after which keys are due if their customer has no `rotate_every`."""
     database.set_option(ROTATE_EVERY, None if every is None else round(every))
 
 
 def find_rotate_every(connection: AsyncConnection) -> int | None:
-    """Return the seconds after which keys are due whose customer has no `rotate_every`; None: they never are."""
+    """Return the seconds after which keys are due if their customer has no `rotate_every`; None means never."""
     sync = connection.sync_connection
-    assert sync is not None  # As there is whenever it is open.
+    assert sync is not None  # An open connection always has one.
     every: int | None = sync.get_execution_options().get(ROTATE_EVERY)
     return every
 
@@ -63,9 +63,9 @@ async def find_row(connection: AsyncConnection, ref: str, *, lock: bool = False)
 
 
 async def transition(connection: AsyncConnection, before: KeyRow, **columns: str | int | None) -> KeyRow:
-    """Write columns of a key, and return its row as it is then. All changes of keys go through here.
+    """Write columns of a key, and return its new row. All changes of keys go through this function.
 
-    Raises AccountStateError where KEY_TRANSITIONS does not allow the step, or the row has changed since.
+    Raises AccountStateError if KEY_TRANSITIONS does not allow the step, or if the row has changed since.
     """
     after = before._replace(**columns, version=before.version + 1)  # type: ignore[arg-type]
     require_key_transition(before, after, now_ms())
@@ -87,7 +87,7 @@ def build_row(
     budget: str | None = None,
     expires_at: int | None = None,
 ) -> KeyRow:
-    """Return the row of a new key; without a `start` people know it by its SHA-256."""
+    """Return the row of a new key. Without a `start`, people identify it by its SHA-256."""
     return KeyRow(
         id=generate_id(),
         customer=owner.id,
@@ -123,5 +123,5 @@ def compute_sha256(secret: str) -> str:
 
 
 def format_sha256_start(sha256: str) -> str:
-    """Return the start of a key of which only the SHA-256 is known, as people see it."""
+    """Return the displayed start of a key whose SHA-256 alone is known."""
     return f"sha256:{sha256[:SHA256_START_CHARACTERS]}"

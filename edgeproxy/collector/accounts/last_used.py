@@ -1,4 +1,4 @@
-"""The day on which each key was last used, as edges report it with their batches: gathered, and written in bulk."""
+"""The day of each key's last use, reported by edges with their batches: collected, and written in bulk."""
 
 import time
 from itertools import islice
@@ -11,20 +11,20 @@ from edgeproxy.collector.database.schema import DAY, keys
 WRITE_SECONDS = 10.0
 """Seconds between two writes."""
 KEYS_AT_ONCE = 500
-"""Keys that one transaction writes."""
+"""The most keys that one transaction writes."""
 KEYS_MAX = 200_000
-"""Keys that are gathered until then; edges report others again on another day."""
+"""The most keys collected between writes. Edges report further keys again on another day."""
 
 
 class LastUsedDays:
-    """The days that are to be written, by the SHA-256 of keys."""
+    """The days to write, by the SHA-256 of keys."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._days: dict[str, int] = {}
 
     def record(self, day: int, digests: list[str]) -> None:
-        """Gather that keys with these SHA-256 were used on the day that begins at this Unix second."""
+        """Record that keys with these SHA-256 hashes were used on the day that begins at this Unix second."""
         if day > time.time() + DAY:
             return  # The day is in the future: the edge's clock is wrong.
         for digest in digests:
@@ -32,7 +32,7 @@ class LastUsedDays:
                 self._days[digest] = max(day, self._days.get(digest, 0))
 
     async def write(self) -> None:
-        """Write what was gathered so far."""
+        """Write the collected days."""
         earlier = keys.c.last_used_on.is_(None) | (keys.c.last_used_on < sa.bindparam("day"))
         statement = sa.update(keys).where(keys.c.sha256 == sa.bindparam("digest"), earlier)
         while self._days:

@@ -1,6 +1,6 @@
 """Public keys that customers register, and secrets encrypted to them: JWK (RFC 7517) and JWE (RFC 7516). Pure.
 
-The kind of the key alone chooses the algorithms, so no text of a customer does: see KEY_KINDS.
+Only the kind of the key chooses the algorithms (KEY_KINDS); no text of a customer does.
 """
 
 import base64
@@ -17,7 +17,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_fiel
 from edgeproxy.collector.accounts.rotation_models import PublicKey
 
 FIELD = "jwk"
-"""The field of a request that has a public key."""
+"""The field of a request for a public key."""
 JWK_BYTES_MAX = 8192
 KID_CHARACTERS_MAX = 100
 RSA_BITS = range(2048, 8192 + 1)
@@ -33,7 +33,7 @@ class KeyKind(NamedTuple):
     algorithm: str
     """The `alg` of a JWE to it."""
     curves: frozenset[str]
-    """The curves that it may have; none: it has no curve."""
+    """The allowed curves; empty if the kind has no curve."""
     members: tuple[str, ...]
     """The members of the key itself (RFC 7638)."""
     key_class: type[RSAKey] | type[ECKey] | type[OKPKey]
@@ -51,9 +51,9 @@ REGISTRY: Final = jwe.JWERegistry(
 
 
 def parse_public_key(jwk: Mapping[str, object]) -> str:
-    """Return a public key as it is stored: JSON of the key itself and its `kid`, which by default is its thumbprint.
+    """Return a public key in its stored form: JSON of the key itself and its `kid`, by default its thumbprint.
 
-    Raises ChangeRejectedError(422), whose text never shows a member: a private key may have been sent by mistake.
+    Raises ChangeRejectedError(422). The text never shows a member, because a private key may have been sent by mistake.
     """
     if len(json.dumps(jwk)) > JWK_BYTES_MAX:
         raise reject_field(FIELD, f"is longer than {JWK_BYTES_MAX} bytes")
@@ -71,7 +71,7 @@ def parse_public_key(jwk: Mapping[str, object]) -> str:
             _require_strength(own)
         key = kind.key_class.import_key(own)  # type: ignore[arg-type]
         stored = orjson.dumps({**own, "kid": _parse_kid(jwk, key)}).decode()
-        encrypt(stored, b"")  # A point outside its group, or of a small one, is known by its use.
+        encrypt(stored, b"")  # Encryption detects a point outside its group, or in a small one.
     except ChangeRejectedError:
         raise
     except (JoseError, ValueError, TypeError, AttributeError, LookupError, OverflowError):
@@ -80,7 +80,7 @@ def parse_public_key(jwk: Mapping[str, object]) -> str:
 
 
 def _require_purpose(jwk: Mapping[str, object], kind: KeyKind) -> None:
-    """Raise ChangeRejectedError where a key says that it is for something else than receiving secrets."""
+    """Raise ChangeRejectedError if a key declares a purpose other than receiving secrets."""
     if jwk.get("use", "enc") != "enc":
         raise reject_field(FIELD, "is for signatures: its use is not enc")
     if jwk.get("alg", kind.algorithm) != kind.algorithm:
@@ -88,7 +88,7 @@ def _require_purpose(jwk: Mapping[str, object], kind: KeyKind) -> None:
 
 
 def _require_strength(own: Mapping[str, object]) -> None:
-    """Raise ChangeRejectedError where an RSA key is too weak, or too long to be encrypted to in a moment."""
+    """Raise ChangeRejectedError if an RSA key is too weak, or too long for fast encryption."""
     numbers = [own[name] for name in ("n", "e")]
     if not all(isinstance(number, str) for number in numbers):
         raise ValueError
@@ -110,7 +110,7 @@ def _parse_kid(jwk: Mapping[str, object], key: RSAKey | ECKey | OKPKey) -> str:
 
 
 def encrypt(public_key: str, payload: bytes) -> str:
-    """Return a compact JWE of a payload to a public key, as `parse_public_key` returns it."""
+    """Return a compact JWE of a payload to a public key in the form of `parse_public_key`."""
     jwk = orjson.loads(public_key)
     kind = KEY_KINDS[jwk["kty"]]
     header = {"alg": kind.algorithm, "enc": ENCRYPTION, "kid": jwk["kid"], "cty": "json"}
@@ -118,7 +118,7 @@ def encrypt(public_key: str, payload: bytes) -> str:
 
 
 def describe(public_key: str) -> PublicKey:
-    """Return what people see of a public key: `kty`, `kid`, the `alg` of a JWE to it and its SHA-256 thumbprint."""
+    """Return the visible fields of a public key: `kty`, `kid`, the `alg` of a JWE to it and its SHA-256 thumbprint."""
     jwk = orjson.loads(public_key)
     kind = KEY_KINDS[jwk["kty"]]
     thumbprint = kind.key_class.import_key(jwk).thumbprint()

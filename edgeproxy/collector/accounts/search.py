@@ -1,4 +1,4 @@
-"""The search for customers: an id, a contact's address, a part of a name or external id, how a key begins."""
+"""The search for customers by id, a contact's address, a part of a name or external id, or the start of a key."""
 
 import re
 from operator import attrgetter
@@ -18,27 +18,26 @@ from edgeproxy.collector.encryption.rows import match_domain, match_value
 from edgeproxy.config.key_form import get_key_start
 
 DOMAIN = re.compile(r"@?((?:[a-z0-9-]{1,63}\.)+[a-z0-9-]{2,63})")
-"""A domain of addresses, with or without the sign before it; a name can look like one, too."""
+"""A domain of addresses, with or without a leading @. A name can look like one, too."""
 KEY_MARK = "_v1_"
-"""A mark of the keys that are generated here; names rarely have it."""
+"""A marker in the keys generated here. Names rarely contain it."""
 
 
 async def search_customers(
     connection: AsyncConnection, database: Database, text: str, limit: int
 ) -> list[ListedCustomer]:
-    """Return at most `limit` customers that a text may mean: an id, the address of a contact or its domain, a key, an
-    external id, or a part of a name or of an external id (where it is not encrypted) in whichever case. Names that
-    begin with the text come before other parts.
+    """Return at most `limit` customers that match a text.
 
-    A key is searched for by its first characters, which are stored. Parts are looked for only where fewer than `limit`
-    match otherwise.
+    The text may be an id, a contact's address or its domain, a key, an external id, or a part of a name or of an
+    unencrypted external id, in any case. Names that begin with the text come before other parts. A key is searched for
+    by its stored first characters. Parts are searched for only if there are fewer than `limit` other matches.
     """
     matches: dict[str, ListedCustomer] = {}
     by_name = database.by_character(SHOWN_NAME)
     for matched, condition in _list_conditions(connection, database, text, limit):
         if len(matches) >= limit:
             break
-        # In the order of the index: else all matches, maybe a million, would be read and sorted.
+        # The index gives the order. Otherwise all matches, maybe a million, would be read and sorted.
         statement = sa.select(customers).where(condition).order_by(by_name).limit(limit)
         rows = await fetch_rows(connection, statement)
         for one in parse_rows(customers.name, rows, to_response, attrgetter("id")):
@@ -56,8 +55,7 @@ async def search_customers(
 def _list_conditions(
     connection: AsyncConnection, database: Database, text: str, limit: int
 ) -> list[tuple[CustomerMatch, sa.ColumnElement[bool]]]:
-    """List the conditions by which customers are found that a text may mean, those first that mean it most; each with
-    what of a customer it matches."""
+    """List the conditions that match customers to a text, most specific first, each with the matched field."""
     conditions: list[tuple[CustomerMatch, sa.ColumnElement[bool]]] = [
         ("id", customers.c.id == text),
         ("external_id", match_value(connection, "customers", "external_id", text)),
@@ -83,7 +81,7 @@ def _list_conditions(
 
 
 async def _find_part(connection: AsyncConnection, database: Database, text: str, limit: int) -> list[str]:
-    """Return the ids of at most `limit` customers in whose name or external id this part is."""
+    """Return the ids of at most `limit` customers whose name or external id contains this part."""
     ids: list[str] = []
     for statement in list_part_searches(text, limit, is_sqlite=database.is_sqlite):
         ids = list((await connection.execute(statement)).scalars())

@@ -1,7 +1,7 @@
 """Parser of request bodies: valid events, and rejected ones. Pure.
 
-A valid body of events in our own form, which is what services send, is parsed as a whole: in a third of the time that
-parsing events one by one takes, as is done with all other bodies.
+A valid body of events in our form, the usual case, is parsed as a whole. That takes a third of the time of parsing
+events one by one, which is done for all other bodies.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,11 +29,11 @@ from edgeproxy.config.meters import Meter
 from edgeproxy.wire.batch import NAME
 
 SPLIT_BYTES_MAX = 1_000
-"""Bytes of an event's dimensions that are remembered."""
+"""The most bytes of an event's dimensions in a body that is parsed as a whole."""
 
 
 class EventRecord(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """An event in our form, of which the types alone are known to be right."""
+    """An event in our form with checked types, but unchecked values."""
 
     id: str
     source: str
@@ -53,7 +53,7 @@ LINE = msgspec.json.Decoder(EventRecord)
 def parse_body(
     body: bytes, meters: Mapping[str, Meter], now: float
 ) -> tuple[list[tuple[int, UsageEvent]], list[Rejection]]:
-    """Return the events in a body, with their index, and what else is in it; raises InvalidEventBodyError."""
+    """Return the events in a body, with their index, and the rejected ones. Raises InvalidEventBodyError."""
     if len(body) > BODY_BYTES_MAX:
         raise InvalidEventBodyError(f"the body has more than {BODY_BYTES_MAX >> 20} MiB")
     if (sound := parse_sound_body(body, meters, now)) is not None:
@@ -68,27 +68,28 @@ def parse_body(
 
 
 def parse_sound_body(body: bytes, meters: Mapping[str, Meter], now: float) -> list[UsageEvent] | None:
-    """Return the events in a body, if all are in our form and nothing is wrong with any: as `objects` and `read` have
-    them.
+    """Return the events in a body if all are valid and in our form, else None.
+
+    The result equals that of `parse_objects` and `parse_event`.
     """
     try:
         if body.startswith(b"["):
             records = LIST.decode(body)
         elif len(records := LINE.decode_lines(body)) != sum(map(bool, map(bytes.strip, body.split(b"\n")))):
-            return None  # Several in a line, or one over several: for `objects` to judge.
+            return None  # Several events in a line, or one event over several lines, are left to `parse_objects`.
         return list(_parse_records(records, meters, now)) if 0 < len(records) <= EVENTS_MAX else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidEventError):
         return None
 
 
 def _parse_records(records: Iterable[EventRecord], meters: Mapping[str, Meter], now: float) -> Iterable[UsageEvent]:
-    """Raises InvalidEventError, which need not say why, where one is not sound."""
+    """Yield events. Raises InvalidEventError, without a reason, if one is invalid."""
     names: set[tuple[str, str]] = set()
     for one in records:
         meter = meters.get(one.meter)
         if meter is None or not TEXT.fullmatch(one.id):
             raise InvalidEventError
-        if (who := (one.customer, one.source)) not in names:  # They recur from one to the next.
+        if (who := (one.customer, one.source)) not in names:  # They recur from one event to the next.
             if not (NAME.fullmatch(one.customer) and TEXT.fullmatch(one.source)):
                 raise InvalidEventError
             names.add(who)
@@ -117,11 +118,11 @@ def _parse_records(records: Iterable[EventRecord], meters: Mapping[str, Meter], 
 
 
 SPLIT_BYTES_MAX = 1024
-"""Bytes of dimensions as JSON that are remembered: four values of 64 characters, their names, and some spaces."""
+"""The most bytes of dimensions as JSON that are cached: four values of 64 characters, their names, and some spaces."""
 
 
 def _parse_split(raw: bytes, known: tuple[str, ...]) -> str:
-    """Return the dimensions that this JSON says, as text; raises InvalidEventError."""
+    """Return the dimensions of this JSON as text. Raises InvalidEventError."""
     return (_parse_short_split if len(raw) <= SPLIT_BYTES_MAX else _parse_any_split)(raw, known)
 
 

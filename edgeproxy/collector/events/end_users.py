@@ -1,5 +1,4 @@
-"""End users in events as they are stored: pseudonyms of those whom dimensions name, and hashes of those who are items
-of `unique` meters."""
+"""End users in stored events: pseudonyms for people named in dimensions, hashes for items of `unique` meters."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -14,9 +13,9 @@ from edgeproxy.config.meters import Meter
 async def replace_people(
     database: Database, meters: Mapping[str, Meter], sent: Sequence[tuple[int, UsageEvent]]
 ) -> Sequence[tuple[int, UsageEvent]]:
-    """Return events, each with its index, with pseudonyms of the people whom their dimensions name.
+    """Return events, each with its index, with pseudonyms in place of the people named in their dimensions.
 
-    A pseudonym that a service sends stays. Raises KeysUnavailableError and SealedValueError.
+    A pseudonym sent by a service stays. Raises KeysUnavailableError and SealedValueError.
     """
     marked = {name: dimensions for name, meter in meters.items() if (dimensions := list_people(meter))}
     if not marked:
@@ -38,7 +37,7 @@ def list_people(meter: Meter) -> tuple[str, ...]:
 
 
 def _find_people(marked: Sequence[str], event: UsageEvent) -> Iterator[tuple[str, Person]]:
-    """Find the people of an event, each with the dimension that names it."""
+    """Yield the people of an event, each with the dimension that names it."""
     for name in marked:
         value = parse_dimensions(event.dimensions).get(name, OTHER)
         if value != OTHER and not is_pseudonym(value):
@@ -48,9 +47,9 @@ def _find_people(marked: Sequence[str], event: UsageEvent) -> Iterator[tuple[str
 async def hash_events(
     database: Database, sent: Sequence[tuple[int, UsageEvent]], *, is_replay: bool = False
 ) -> list[tuple[int, UsageEvent]]:
-    """Return events, each with its index, with their items as they are stored.
+    """Return events, each with its index, with their items in stored form.
 
-    In a replay an item that is hashed already stays: the dead letter of an event that was refused after that has it so.
+    In a replay an item that is already hashed stays, because a dead letter rejected after hashing contains the hash.
     """
     clear = {
         index: event.item for index, event in sent if event.item is not None and not (is_replay and is_hash(event.item))

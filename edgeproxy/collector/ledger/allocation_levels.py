@@ -1,7 +1,7 @@
-"""Places that were held, as readings of a gauge: how many there are from each second on.
+"""Held allocations as readings of a gauge: their number from each second on.
 
-They are in no event: `holdings` has those that are held, with their ends as far as these are known, and `past_holdings`
-those that were given back. A place that is taken and given back within a second is in no reading.
+They are not events: `holdings` has the current ones, with their ends if known, and `past_holdings` the released ones.
+An allocation that begins and ends within a second appears in no reading.
 """
 
 from itertools import accumulate
@@ -13,13 +13,13 @@ from edgeproxy.collector.database.quota_tables import holdings, past_holdings
 from edgeproxy.collector.ledger.aggregates import Reading
 
 SERIES = ""
-"""The series of all places: they have no dimensions."""
+"""The series of all allocations, which have no dimensions."""
 
 
 async def fetch_levels(connection: AsyncConnection, customer: str, meter: str, since: int, until: int) -> list[Reading]:
     """Return a customer's seat count from each Unix second before `until` at which it changes.
 
-    The first reading may lie before `since`: the count held then. Empty if there are none.
+    The first reading may lie before `since`: it is the count held then. The result is empty if there are none.
     """
     begin, end = since * 1000, until * 1000
     now = sa.select(holdings.c.taken_at, holdings.c.expires_at.label("ended_at"))

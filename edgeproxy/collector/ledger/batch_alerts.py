@@ -1,5 +1,6 @@
-"""Alerts about an edge's batches: lost or unreadable ones, more edges than a token may have, and responses that cost
-more than a request may. Pure.
+"""Alerts about an edge's batches. Pure.
+
+They report lost or unreadable batches, a token with too many edges, and responses that cost more than a request may.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,10 @@ from edgeproxy.config.meters import OVER_CAP
 from edgeproxy.wire.batch import ANONYMOUS, Batch
 
 CUSTOMERS_MAX = 50
-"""Customers of a batch who have an alert each: who reports wrong costs does so of all, and each is a message."""
+"""The most customers of a batch with an alert each.
+
+An edge with wrong costs reports them for all, and each alert is a message.
+"""
 ALERTS_BY_VERDICT: dict[Verdict, tuple[AlertKind, str]] = {
     Verdict.GAP: (
         AlertKind.BATCHES_LOST,
@@ -32,10 +36,10 @@ ALERTS_BY_VERDICT: dict[Verdict, tuple[AlertKind, str]] = {
 
 
 def make_batch_alerts(settled: Iterable[tuple[ReceivedBatch, Verdict, str]], at: float) -> Iterator[Alert]:
-    """Yield the alerts of batches of which this has become, each with the token it came with.
+    """Yield the alerts of batches with these verdicts, each with the token that sent it.
 
-    There is one for each token and day of UTC, with the first batch of that day; others are counted in it: whoever has
-    a token can invent edges, and each alert is a message to people. What was refused is not counted.
+    There is one alert per token and UTC day, with the first batch of that day; others are counted in it. A token can
+    invent edges, and each alert is a message to people. Refused batches are not counted.
     """
     for arrival, verdict, token in settled:
         if verdict not in ALERTS_BY_VERDICT:
@@ -56,8 +60,10 @@ def make_batch_alerts(settled: Iterable[tuple[ReceivedBatch, Verdict, str]], at:
 
 
 def make_cap_alerts(counted: Iterable[Batch]) -> Iterator[Alert]:
-    """Yield the alerts of answers that have cost more than their customers' caps allow a request: one for each customer
-    and day of UTC, with the first of that day. Of more customers than CUSTOMERS_MAX of a batch one tells of its edge.
+    """Yield the alerts of responses that cost more than their customers' caps allow for a request.
+
+    There is one per customer and UTC day, with the first response of that day. If a batch has more than CUSTOMERS_MAX
+    such customers, a further alert reports its edge.
     """
     for batch in counted:
         day = f"{datetime.fromtimestamp(batch.minute, UTC):%Y-%m-%d}"

@@ -1,7 +1,7 @@
-"""Projection of usage to the end of a period, the one rule for invoices and quotas. Pure.
+"""The projection of usage to the end of a period, the same rule for invoices and quotas. Pure.
 
-What is used so far, and for the rest of the time as on the low and as on the high day of the last seven. Whole numbers
-only.
+It adds to the usage so far the rest of the period at the pace of the lowest and the highest of the last seven days.
+Whole numbers only.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 DAY = 86400
 DAYS = 7
-"""The days that a projection goes by, at most."""
+"""The most days that a projection is based on."""
 DAYS_MIN = 3
-"""The fewest days that a projection goes by: one or two say little about a month."""
+"""The fewest days that a projection is based on. One or two predict little about a month."""
 
 
 class Range(NamedTuple):
-    """The usage by the end of a period, as on the day with the least and on the one with the most of it."""
+    """The usage by the end of a period, at the pace of the lowest and of the highest day."""
 
     low: int
     high: int
@@ -28,9 +28,9 @@ def list_days(now: int, since: int) -> list[tuple[int, int]]:
 
 
 def project_quantity(used: int, days: Sequence[int], left: int) -> Range:
-    """Return the usage by the end, of what is `used` and of each of these days; `left` are the seconds up to the end.
+    """Return the projected usage from the usage so far (`used`), these days, and the `left` seconds up to the end.
 
-    Corrections below zero add nothing; a half is rounded up.
+    Negative corrections add nothing; a half is rounded up.
     """
     quantities = [max(0, quantity) for quantity in days]
     rest = [(2 * quantity * max(0, left) + DAY) // (2 * DAY) for quantity in (min(quantities), max(quantities))]

@@ -1,4 +1,4 @@
-"""Q: what a customer has used of a meter in a time, a whole number made from the database alone."""
+"""Q: the quantity of a meter that a customer used in a span, a whole number from the database alone."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from edgeproxy.collector.ledger.aggregates import ReadAs
 from edgeproxy.collector.ledger.queries import LedgerQuery, build_statement, format_rows
 
 NONE = ""
-"""The value of what has no such dimension."""
+"""The dimension value of usage without the dimension."""
 
 
 async def fetch_quantity(
@@ -25,8 +25,8 @@ async def fetch_quantity(
 ) -> int:
     """Return the customer's usage of the meter within [since, until), Unix seconds at whole minutes.
 
-    With a `dimension`, only usage with this `value` of it; an empty one selects usage without the dimension. Raises
-    queries.InvalidQueryError if the requested minutes or hours are no longer stored.
+    With a `dimension`, only usage with this `value` of it counts; an empty value selects usage without the dimension.
+    Raises queries.InvalidQueryError if the requested minutes or hours are no longer stored.
     """
     by_value = await fetch_quantities(connection, customer, meter, since, until, aggregate=aggregate, by=dimension)
     return by_value.get(value if dimension is not None else NONE, 0)
@@ -43,7 +43,7 @@ async def fetch_quantities(
     by: str | None = None,
     without: Sequence[tuple[int, int]] = (),
 ) -> dict[str, int]:
-    """Return quantities by value of the dimension `by`; all under the empty value if None.
+    """Return quantities by value of the dimension `by`, or everything under the empty value if it is None.
 
     Unique items count only outside the spans `without`.
     """

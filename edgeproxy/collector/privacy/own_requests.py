@@ -1,8 +1,8 @@
-"""Requests that a customer makes and answers on the portal: a download of its data, and the deletion of its account.
+"""Requests that a customer makes and completes on the portal: a download of its data, and the deletion of its account.
 
-Each is a record as one that came by letter is (`requests.py`). Who asks is identified by the sign-in of a moment ago. A
-download is done at once. A deletion is done by the erasure, and withdrawn where an operator takes it back: it is the
-request of the moment at which the deletion began.
+Each is recorded like a request by letter (`requests.py`). The recent sign-in identifies the person. A download is done
+at once. The erasure completes a deletion; an operator who undoes the deletion withdraws the request. The request
+belongs to the deletion that began at the same time.
 """
 
 import sqlalchemy as sa
@@ -32,14 +32,14 @@ columns = privacy_requests.c
 
 
 async def record_download(connection: AsyncConnection, caller: Caller, customer: CustomerRow, sha256: str) -> None:
-    """Record that a contact has downloaded the data of a customer, an archive with this hash in hex."""
+    """Record that a contact downloaded a customer's data in an archive with this hash in hex."""
     now = now_ms()
     await _insert(connection, caller, customer, "access", now, "done", DOWNLOADED.format(sha256))
 
 
 async def record_deletion(connection: AsyncConnection, caller: Caller, customer: CustomerRow) -> None:
-    """Record that a contact has begun the deletion of a customer, once of each."""
-    assert customer.deleting_since is not None  # As it has begun.
+    """Record once that a contact has begun the deletion of a customer."""
+    assert customer.deleting_since is not None  # The deletion has begun.
     async with across_customers(connection):
         is_there = (await connection.execute(sa.select(columns.id).where(_is_of_deletion(customer)))).first()
     if is_there is None:
@@ -47,12 +47,12 @@ async def record_deletion(connection: AsyncConnection, caller: Caller, customer:
 
 
 async def withdraw_deletion(connection: AsyncConnection, caller: Caller, before: CustomerRow) -> None:
-    """End the request of a deletion that was taken back; `before` is the customer until then."""
+    """End the request of a deletion that was undone. `before` is the customer's earlier row."""
     await _end(connection, caller, before, "withdrawn")
 
 
 async def finish_deletion(connection: AsyncConnection, caller: Caller, before: CustomerRow) -> None:
-    """End the request of a deletion, as the customer is erased; `before` is the customer until then."""
+    """End the request of a deletion because the customer is erased. `before` is the customer's earlier row."""
     await _end(connection, caller, before, "done")
 
 

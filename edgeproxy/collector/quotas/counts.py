@@ -1,7 +1,7 @@
-"""The ledger's counts of quotas that are nearly used up, published to edges, so that no quota is used up twice.
+"""The ledger's counts of quotas that are nearly used up, published to edges, so that no quota is used twice.
 
-Each quota has one row, of its latest period; `used` only grows within it. Each change gets a number under a lock, so
-a reader of all changes up to a number finds every later one after it.
+Each quota has one row, for its latest period; `used` only grows within it. Each change gets a number under a lock, so a
+reader that has all changes up to a number finds every later one after it.
 """
 
 from collections.abc import Collection, Sequence
@@ -14,13 +14,14 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.quota_tables import quota_counts
 
 NEAR_PERCENT = 80
-"""The percentage of the included units from which on counts are published."""
+"""The percentage of the included units from which counts are published."""
 STEPS = 1000
-"""Parts of the included units: each further part that is used is published, and the last unit at once."""
+"""The included units are divided into this number of parts: each further used part is published, and the last unit at
+once."""
 LEFT_STEPS = 100
-"""Parts of the credits that are left: each further part that is used is published."""
+"""The remaining credits are divided into this number of parts: each further used part is published."""
 PAGE_MAX = 1000
-"""Changes of a page."""
+"""The most changes of a page."""
 
 of = quota_counts.c
 
@@ -37,7 +38,7 @@ class QuotaCount(NamedTuple):
 
 
 class CountChange(NamedTuple):
-    """A count, and the number of the change that made it."""
+    """A count, and the number of its change."""
 
     seq: int
     quota_count: QuotaCount
@@ -46,7 +47,7 @@ class CountChange(NamedTuple):
 def is_worth_publishing(
     published: QuotaCount | None, now: QuotaCount, included: int, near_percent: int = NEAR_PERCENT
 ) -> bool:
-    """Return whether the count `now` is published after the one that edges have."""
+    """Return whether the count `now` should be published, given the `published` one that edges have."""
     if now.used * 100 < near_percent * included or not now.used:
         return False
     if published is None or published.period != now.period:
@@ -57,8 +58,10 @@ def is_worth_publishing(
 
 
 def is_balance_worth_publishing(published: QuotaCount | None, now: QuotaCount, granted: int) -> bool:
-    """Return whether a count of credits is published: also for each hundredth of those that are left, as all that were
-    ever granted may be a hundred times as many."""
+    """Return whether a count of credits should be published, also for each hundredth of the remaining credits.
+
+    The credits ever granted may be a hundred times as many, so their parts alone would be too coarse.
+    """
     if is_worth_publishing(published, now, granted, near_percent=0):
         return True
     left = granted - now.used

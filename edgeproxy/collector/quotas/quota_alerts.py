@@ -1,4 +1,4 @@
-"""The alerts of quotas whose thresholds are reached. Pure."""
+"""The alerts of quotas with reached thresholds. Pure."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -18,7 +18,7 @@ def make_quota_alerts(customer: str, status: QuotaUsage, thresholds: Iterable[in
     """Yield an alert for each threshold, in percent, that a quota has reached at edge time `now`."""
     quota, period = status.quota, status.period
     if period is None or not status.used or (isinstance(quota, Entitlement) and quota.why is not None):
-        return  # The breached cap has the end of a grace.
+        return  # The alert of the breached cap reports the end of a grace.
     first = datetime.fromtimestamp(period.since + EPOCH, ZoneInfo(quota.timezone))
     when = f"{first:%Y-%m-%d}" if quota.per == "day" else f"{first:%Y-%m}"
     for percent in thresholds:
@@ -28,17 +28,17 @@ def make_quota_alerts(customer: str, status: QuotaUsage, thresholds: Iterable[in
 
 
 def get_level_month(now: float) -> float:
-    """Return the edge time at which the month of UTC began, since when levels are compared."""
+    """Return the edge time at the start of the UTC month, which levels are compared with."""
     return period_of(now, "month", ZoneInfo(UTC)).since
 
 
 def make_level_alerts(
     customer: str, status: QuotaUsage, earlier: int, thresholds: Iterable[int], now: float
 ) -> Iterator[Alert]:
-    """Yield an alert for each threshold, in percent, to which the level of a quota without a period has risen.
+    """Yield an alert for each threshold, in percent, that the level of a quota without a period has risen to.
 
-    `earlier` is the level at the beginning of the month: a threshold that was reached then, as where all seats are
-    taken for long, is nothing new.
+    `earlier` is the level at the start of the month. A threshold that was reached then, for example because all seats
+    have long been in use, is not reported.
     """
     quota, before = status.quota, status._replace(used=earlier)
     when = f"{datetime.fromtimestamp(now + EPOCH, ZoneInfo(UTC)):%Y-%m}"
@@ -64,7 +64,7 @@ def _make_alert(customer: str, status: QuotaUsage, percent: int, when: str, titl
 
 
 def parse_alert_key(key: str) -> tuple[str, int]:
-    """Return the quota's name and the percentage of an alert's key."""
+    """Return the quota's name and the percentage in an alert's key."""
     _, name, _, percent = key.rsplit(":", 3)
     return name, int(percent)
 

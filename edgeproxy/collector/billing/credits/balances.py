@@ -1,4 +1,4 @@
-"""Credit usage as edges need it: what customers ever had to spend, and what they have spent of it."""
+"""Credit usage as edges need it: the credits that customers ever had, and the part that they have spent."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -13,13 +13,13 @@ from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.collector.currency_units import USD
 
 NAMES_MAX = 500
-"""Customers that one statement looks up."""
+"""The most customers that one statement looks up."""
 ALONE_MAX = 20
-"""Customers whose usage is read one by one; beyond that, the usage of all customers is read at once."""
+"""Up to this number of customers, usage is read one by one; beyond it, the usage of all customers is read at once."""
 
 
 class CreditUsage(NamedTuple):
-    """The credits that a customer ever had, and those that it has spent, in millicredits."""
+    """The credits that a customer ever had, and the credits that it has spent, in millicredits."""
 
     granted: int
     used: int
@@ -29,8 +29,10 @@ class CreditUsage(NamedTuple):
 async def fetch_credit_usage(
     connection: AsyncConnection, meters: CreditMeters, names: Collection[str]
 ) -> Mapping[str, CreditUsage]:
-    """Return the credit usage of the customers with these names who pay by credits: booked usage, and usage that is
-    not booked yet. The connection must read one moment."""
+    """Return the credit usage of these customers, by name, if they pay with credits, including unbooked usage.
+
+    The connection must read one snapshot.
+    """
     columns, ordered_names = credit_balances.c, sorted(names)
     usage_by_name: dict[str, CreditUsage] = {}
     for at in range(0, len(ordered_names), NAMES_MAX):

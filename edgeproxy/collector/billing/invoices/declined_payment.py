@@ -1,4 +1,4 @@
-"""The declined payments of an invoice, as the API shows them. Pure."""
+"""The declined payments of an invoice in the form of the API. Pure."""
 
 from typing_extensions import TypedDict
 
@@ -17,7 +17,7 @@ class DeclinedPayment(TypedDict):
 
 
 def build_declined(declines: int | None, first_at: int | None, retry_at: int | None) -> DeclinedPayment | None:
-    """Return the declined payments of an invoice; None where none was declined. Times are Unix seconds."""
+    """Return the declined payments of an invoice, or None without any. Times are Unix seconds."""
     if not declines:
         return None
     return {"times": declines, "first_at": format_second(first_at), "retry_at": format_second(retry_at)}

@@ -15,8 +15,10 @@ from edgeproxy.config.collector.currency_units import get_least_charge, get_paya
 
 
 async def request_note(connection: AsyncConnection, row: InvoiceRow, amount: int, why: str) -> dict[str, object]:
-    """Store the request for a credit note over an amount, and return it. The caller has locked the invoice. Raises
-    NoteRefusedError."""
+    """Store the request for a credit note over an amount, and return it. Raises NoteRefusedError.
+
+    The caller has locked the invoice.
+    """
     await decide_request(connection, row, amount)
     note = {"id": generate_id(), "invoice": row.id, "amount": amount, "why": why, "state": REQUESTED}
     await connection.execute(sa.insert(credit_notes), [{**note, "tries": 0, "created_at": now_ms()}])
@@ -26,9 +28,9 @@ async def request_note(connection: AsyncConnection, row: InvoiceRow, amount: int
 async def decide_request(
     connection: AsyncConnection, row: InvoiceRow, amount: int, note: str | None = None
 ) -> NoteParts | None:
-    """Return the ways by which an amount of an invoice goes back; None if less is due instead. Raises NoteRefusedError.
+    """Return the ways to return an amount of an invoice, or None if it only reduces the debt. Raises NoteRefusedError.
 
-    `note` is the id of the credit note itself if it is stored: requests behind it do not count.
+    `note` is the id of the credit note itself if it is stored; later requests then do not count.
     """
     columns = credit_notes.c
     requested = sa.select(sa.cast(sa.func.coalesce(sa.func.sum(columns.amount), 0), INTEGER))
@@ -55,9 +57,9 @@ async def decide_request(
 
 
 async def _sum_refunds_without_note(connection: AsyncConnection, invoice: str) -> int:
-    """Return the smallest units of an invoice that somebody refunded at Stripe without a credit note.
+    """Return the smallest units of an invoice that a person refunded at Stripe without a credit note.
 
-    The journal has them by their balance transactions, within five minutes, as less revenue
+    The journal has them from their balance transactions, within five minutes, as reduced revenue
     (stripe_balance/entries.py).
     """
     columns, entries = credit_transactions.c, credit_entries.c

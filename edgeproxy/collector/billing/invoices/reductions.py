@@ -1,7 +1,7 @@
-"""The part of an invoice that a credit note or a lost dispute takes off, as entries of the journal. Pure.
+"""The part of an invoice that a credit note or a lost dispute takes off, as journal entries. Pure.
 
-Each line loses the same share. The books defer and earn less of a credited fee, and take back its revenue until now.
-The sums of several reductions are exact to the smallest unit.
+Each line loses the same share. The books defer and earn less of a credited fee, and take back its revenue so far. The
+sums of several reductions are exact to the smallest unit.
 """
 
 from collections.abc import Sequence
@@ -17,25 +17,25 @@ FeeSpan = tuple[int, int, int]
 
 
 class ReducedInvoice(NamedTuple):
-    """An invoice of which a part is taken off. Amounts are smallest units of its currency."""
+    """An invoice to reduce. Amounts are in the smallest unit of its currency."""
 
     lines: Sequence[RatedLine]
     subtotal: int
     total: int
     """The sum with tax."""
     reduced: int
-    """The sum of the reductions that are booked so far."""
+    """The sum of the reductions booked so far."""
     unit: int = 1
     """All payments in the currency are multiples of this amount."""
 
 
 class Reduction(NamedTuple):
-    """A reduction as it is booked."""
+    """The booking of a reduction."""
 
     entries: tuple[JournalEntry, ...]
-    """The entries without those for the money that goes back. Debits are above zero."""
+    """The entries without those for the returned money. Debits are positive."""
     fees: Sequence[FeeSpan]
-    """The fees that are earned less, below zero."""
+    """The reductions of earned fees, as negative amounts."""
 
 
 def is_fee(line: RatedLine) -> bool:
@@ -44,9 +44,9 @@ def is_fee(line: RatedLine) -> bool:
 
 
 def compute_reduction(invoice: ReducedInvoice, amount: int, *, has_tax: bool) -> Reduction:
-    """Return the entries that take an amount off an invoice; below zero, a reduction ends.
+    """Return the entries that take an amount off an invoice. A negative amount ends a reduction.
 
-    The entries sum up to `amount`. Without `has_tax` the tax stays, and all of the amount is taken off the revenue.
+    The entries sum to `amount`. Without `has_tax` the tax stays, and the whole amount reduces revenue.
     """
     before, after = (_share(invoice, reduced) for reduced in (invoice.reduced, invoice.reduced + amount))
     changes = [

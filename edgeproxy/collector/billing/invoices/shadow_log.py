@@ -1,5 +1,7 @@
-"""The shadow log: the total of each period's invoice by one rating of all usage, charged or not, beside the charged
-total. Amounts are smallest units of the invoice's currency, such as cents, without tax.
+"""The shadow log: each period invoice's total by a single rating of all usage, next to the charged total.
+
+It is recorded whether the customer is charged or not. Amounts are in the invoice currency's smallest unit, such as
+cents, without tax.
 """
 
 from typing import NamedTuple
@@ -19,33 +21,33 @@ DIFFERS = columns.shadow != columns.real
 
 
 class ShadowComparison(NamedTuple):
-    """Charged invoices, and how many of them differ from the shadow log."""
+    """The number of charged invoices, and of those that differ from the shadow log."""
 
     compared: int
     different: int
 
 
 async def record_shadow(connection: AsyncConnection, invoice: str, cents: int, now: float) -> None:
-    """Record the total of an invoice by one rating."""
+    """Record the total of an invoice by a single rating."""
     row = {"invoice": invoice, "at": int(now * 1000), "shadow": cents}
     await connection.execute(build_insert_new(connection, rated, "invoice").values(row))
 
 
 async def record_charged(connection: AsyncConnection, invoice: str, cents: int, now: float) -> None:
-    """Record the charged total of an invoice of a period; other invoices have no row here."""
+    """Record the charged total of a period's invoice. Other invoices have no row here."""
     statement = sa.update(rated).where(columns.invoice == invoice)
     await connection.execute(statement.values(real=cents, charged_at=int(now * 1000)))
 
 
 async def fetch_comparison(connection: AsyncConnection, since: float) -> ShadowComparison:
-    """Return how many invoices were charged since a Unix second, and how many of them with another amount."""
+    """Return the number of invoices charged since a Unix second, and of those with a different amount."""
     different = sa.func.coalesce(sa.func.sum(sa.case((DIFFERS, 1), else_=0)), 0)
     statement = sa.select(sa.func.count(), different).where(columns.charged_at >= int(since * 1000))
     return ShadowComparison(*map(int, (await connection.execute(statement)).one()))
 
 
 async def fetch_report(connection: AsyncConnection, period: str | None, limit: int) -> JsonObject:
-    """Return the invoices of a period, such as 2027-01-01, or of all: those that differ first, then the largest."""
+    """Return the invoices of a period, such as 2027-01-01, or of all: differing ones first, then the largest."""
     joined = rated.join(invoices, invoices.c.id == columns.invoice).join(
         customers, customers.c.id == invoices.c.customer
     )

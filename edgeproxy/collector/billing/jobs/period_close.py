@@ -1,6 +1,6 @@
-"""The job that ends billing periods: it begins and rolls them, writes and delivers invoices, and delivers credit notes.
+"""The job that ends billing periods: it begins and rolls them, and delivers invoices and credit notes.
 
-One collector at a time does it. Each effect begins in a row, so that the next run takes up what a kill has left.
+One collector at a time runs it. Each effect begins with a row, so that the next run continues after a crash.
 """
 
 import time
@@ -24,7 +24,7 @@ LOOK_SECONDS = 2.0
 
 
 class PeriodCloseJob:
-    """Ends periods. `settings` returns the configuration of this moment."""
+    """Ends periods. `settings` returns the current configuration."""
 
     def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], CollectorSettings]) -> None:
         self._database = database
@@ -38,7 +38,7 @@ class PeriodCloseJob:
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def run(self) -> None:
-        """Do a round again and again, until cancelled."""
+        """Repeat rounds until cancelled."""
         message = "invoices could not be closed, and are taken up again"
 
         async def work() -> object:
@@ -47,7 +47,7 @@ class PeriodCloseJob:
         await repeat(Job("period-close", LOOK_SECONDS, message, work, lock=JOB), self._limited_log)
 
     async def step(self, now: float) -> bool:
-        """Do what is due at this Unix second; return whether there was anything."""
+        """Do the work due at this Unix second. Return whether there was any."""
         billing = self._settings().billing
         if billing is None or billing.mode == "off":
             return False

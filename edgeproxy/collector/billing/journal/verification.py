@@ -1,4 +1,4 @@
-"""Verification of the journal: its chain of hashes, and its sums by grant and customer."""
+"""The verification of the journal: its chain of hashes, and its sums by grant and customer."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,12 +15,14 @@ from edgeproxy.collector.database.credit_tables import (
 
 
 class JournalTamperedError(Exception):
-    """The journal was changed after it was written, or does not balance. The message names the first fault."""
+    """The journal was altered after it was written, or does not balance. The message names the first fault."""
 
 
 async def verify_journal(connection: AsyncConnection) -> int:
-    """Return how many transactions there are, if they are a chain and balance, and each grant and customer has the sum
-    of its entries; raises JournalTamperedError."""
+    """Return the number of transactions if the journal is consistent. Raises JournalTamperedError.
+
+    The transactions must form a chain and balance, and each grant and customer must have the sum of its entries.
+    """
     head = (await connection.execute(sa.select(credit_head))).one()
     entries, transactions = credit_entries.c, credit_transactions.c
     statement = (
@@ -56,13 +58,13 @@ async def verify_journal(connection: AsyncConnection) -> int:
 
 
 class _JournalReader:
-    """Verifies the journal, entry by entry, and adds up what it has of each grant and customer."""
+    """Verifies the journal entry by entry, and sums the entries of each grant and customer."""
 
     def __init__(self, cleared_seq: int, cleared_hash: str) -> None:
         self.seq, self.hash = 0, FIRST_HASH
         self._cleared_seq, self._cleared_hash = cleared_seq, cleared_hash
         self._left = FIRST_HASH
-        """The hash of what is left of the transactions whose details are cleared, up to the last one."""
+        """The hash over the rest of the transactions with cleared details, up to the last one."""
         self.rests: dict[str, int] = {}
         self.balances: dict[str, int] = {}
         self.granted: dict[str, int] = {}
@@ -70,7 +72,7 @@ class _JournalReader:
         self._entries: list[JournalEntry] = []
 
     def add_row(self, row: sa.RowMapping) -> None:
-        """Add an entry with its transaction, by the names of columns."""
+        """Add an entry with its transaction, by column names."""
         if self._row is not None and row["seq"] != self._row["seq"]:
             self.end_transaction()
         self._row = row
@@ -79,7 +81,7 @@ class _JournalReader:
             self._entries.append(entry)
 
     def end_transaction(self) -> None:
-        """Verify the transaction that is whole now; raises JournalTamperedError."""
+        """Verify the completed transaction. Raises JournalTamperedError."""
         row, entries = self._row, self._entries
         if row is None:
             return
@@ -105,8 +107,10 @@ class _JournalReader:
 
 
 async def list_differences(connection: AsyncConnection) -> list[str]:
-    """Return the ids of customers whose balance is not the sum of their entries, and `journal` where the whole does not
-    sum to 0 in each currency."""
+    """Return the ids of customers whose balance differs from the sum of their entries.
+
+    The result includes `journal` if the whole journal does not sum to 0 in each currency.
+    """
     entries, transactions = credit_entries.c, credit_transactions.c
     is_unbalanced = any((await sum_journal(connection)).values())
     booked = (
@@ -127,7 +131,7 @@ async def list_differences(connection: AsyncConnection) -> list[str]:
 
 
 async def sum_journal(connection: AsyncConnection) -> dict[str, int]:
-    """Return the sum of all entries by currency: 0 in each."""
+    """Return the sum of all entries by currency, which should be 0 in each."""
     entries, transactions = credit_entries.c, credit_transactions.c
     statement = (
         sa.select(transactions.currency, sa.cast(sa.func.sum(entries.amount), sa.BigInteger))

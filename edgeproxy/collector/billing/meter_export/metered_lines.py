@@ -1,4 +1,4 @@
-"""The split of an invoice into lines that Stripe makes by its meters, and items that we add. Pure."""
+"""The split of an invoice into lines that Stripe creates from its meters, and items that we add. Pure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,11 +9,11 @@ from edgeproxy.collector.billing.rating.rater import RatedLine
 def split_lines(
     lines: Sequence[RatedLine], counted: Mapping[tuple[int, str], int]
 ) -> tuple[list[RatedLine], list[RatedLine]]:
-    """Divide the lines of an invoice into those that Stripe makes by its meters, and those that are items of it.
+    """Divide the lines of an invoice into lines created by Stripe's meters and items.
 
-    `counted` is what Stripe has counted of each segment, by its first second, and meter. Units fill the tiers in their
-    order; where Stripe has counted less than was used, or more, an item has the difference. A total below zero is
-    charged as none.
+    `counted` is the quantity that Stripe has counted, by the segment's first second and meter. Units fill the tiers in
+    order. If Stripe has counted less or more than was used, an item has the difference. A negative total is charged as
+    zero.
     """
     metered: list[RatedLine] = []
     items: list[RatedLine] = []
@@ -26,7 +26,7 @@ def split_lines(
         is_last = not any(
             (other.kind, other.segment.start, other.meter) == ("usage", *key) for other in lines[position + 1 :]
         )
-        # What Stripe counted beyond the last tier that was reached is in that tier, as far as we can tell.
+        # Units that Stripe counted beyond the last tier reached are assumed to be in that tier.
         quantity = remaining[key] if is_last else min(remaining[key], line.quantity)
         remaining[key] -= quantity
         counted_line = line._replace(quantity=quantity, amount=compute_amount(quantity, line.unit_price or 0))

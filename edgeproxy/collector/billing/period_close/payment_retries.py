@@ -1,6 +1,9 @@
-"""Payments of open invoices: a declined one is tried when the schedule of dunning says so, or the customer has another
-payment method; a mailed one once it is due and the customer has a payment method. One that is under way is looked at
-until it is paid or declined."""
+"""Payments of open invoices.
+
+A declined payment is retried on the schedule of dunning, or when the customer has another payment method. A mailed
+invoice is charged once it is due and the customer has a payment method. A payment under way is checked until it is paid
+or declined.
+"""
 
 from edgeproxy.base import log
 from edgeproxy.collector.billing.invoices import dunning, stripe_reports
@@ -12,15 +15,15 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.billing import Billing
 
 PAGE = 500
-"""Payments that one step tries again."""
+"""The most payments that one step retries."""
 PAUSE_SECONDS = 60
-"""Seconds until the next try where Stripe did not say what became of the last one."""
+"""Seconds until the next try if Stripe did not report the result of the last one."""
 NOT_CHARGED_SECONDS = 3600
-"""Seconds until the next look at a customer who is not among those who are charged."""
+"""Seconds until the next check of a customer who is not charged."""
 
 
 class PaymentRetries:
-    """Tries the payments of open invoices, while charging is on."""
+    """Tries the payments of open invoices while charging is on."""
 
     def __init__(self, database: Database, stripe: Stripe) -> None:
         self._database = database
@@ -28,7 +31,7 @@ class PaymentRetries:
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def step(self, now: float, billing: Billing) -> bool:
-        """Try the payments that are due at this Unix second; return whether there were any."""
+        """Try the payments that are due at this Unix second. Return whether there were any."""
         async with self._database.reading() as connection:
             due = await dunning.list_due_invoices(connection, now, PAGE)
         if due:
@@ -48,7 +51,7 @@ class PaymentRetries:
         return bool(retries)
 
     async def _try_payment(self, retry: Retry, now: float, billing: Billing) -> None:
-        """Try a payment, or look at one that is under way. After a kill the same key finds what became of the try."""
+        """Try a payment, or check one that is under way. After a crash the same key finds the result of the try."""
         assert retry.row.stripe_id is not None
         try:
             key = f"{retry.row.id}_retry_{retry.retry_at}"

@@ -1,7 +1,7 @@
-"""The period roll: subscriptions whose period or trial is over begin the next one, and those of deleted customers end.
+"""The period roll: it begins the next period of subscriptions, and ends the ones of deleted customers.
 
-Each subscription has a transaction of its own. One that fails raises an alert and is tried again after a pause, so that
-however many fail, the others go on.
+A subscription is rolled when its period or trial is over, in its own transaction. One that fails raises an alert and is
+retried after a pause, so that the others go on, however many fail.
 """
 
 from collections.abc import Awaitable, Callable
@@ -20,26 +20,26 @@ from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.settings import CollectorSettings
 
 PAGE = 500
-"""Subscriptions, and deleted customers, that one step takes up."""
+"""The most subscriptions, and deleted customers, in one step."""
 PAUSE_SECONDS = 60.0
 """Seconds until the next try of one that failed."""
 TITLE_CHARACTERS_MAX = 200
 
 
 class PeriodRoll:
-    """Rolls periods. `settings` returns the configuration of this moment."""
+    """Rolls periods. `settings` returns the current configuration."""
 
     def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], CollectorSettings]) -> None:
         self._database = database
         self._trials = TrialPayments(database, stripe)
         self._settings = settings
         self._put_off: dict[str, float] = {}
-        """The time of the next try of what failed, by the id of the subscription or of the deleted customer."""
+        """The time of the next try, by the id of the subscription or of the deleted customer."""
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def step(self, now: float, billing: Billing) -> bool:
-        """Roll the periods that are over at this Unix second; return whether there were any."""
+        """Roll the periods that are over at this Unix second. Return whether there were any."""
         settings = self._settings()
         self._put_off = {subject: at for subject, at in self._put_off.items() if at > now}
         failed = list(self._put_off)
@@ -65,7 +65,7 @@ class PeriodRoll:
         return bool(due or trials or deleted)
 
     async def _end_trial(self, number: str, now: float, billing: Billing) -> None:
-        """End a trial; one about whose payment method Stripe says nothing now goes on until it does."""
+        """End a trial. If Stripe cannot report the payment method now, the trial continues until it does."""
         try:
             can_pay = await self._trials.can_pay(number, billing)
         except StripeCallError as error:
@@ -80,7 +80,7 @@ class PeriodRoll:
         await self._apply(roll, number, now)
 
     async def _apply(self, change: Callable[[AsyncConnection, str], Awaitable[None]], subject: str, now: float) -> None:
-        """Make one change in its own transaction; one that fails must not hold up the others."""
+        """Make one change in its own transaction. A failure must not block the others."""
         try:
             async with self._database.writing() as connection:
                 await change(connection, subject)
@@ -91,7 +91,7 @@ class PeriodRoll:
             await self._alert_stuck(subject, error, now)
 
     async def _alert_stuck(self, number: str, error: Exception, now: float) -> None:
-        """Raise an alert about a subscription whose period cannot end, as where a tier is gone."""
+        """Raise an alert about a subscription whose period cannot end, for example because a tier is gone."""
         why = repr(error)
         if isinstance(error, ChangeRejectedError):
             why = "; ".join([error.why, *(f"{field}: {fault}" for field, fault in error.faults)])

@@ -1,7 +1,7 @@
-"""Invoices within a period: the usage of a plan with a `threshold`, once as much of it is not invoiced.
+"""Invoices within a period: the usage of a plan with a `threshold`, once so much of it is not invoiced.
 
-Usage is invoiced once: the lines are what has come to those before, in the transaction that writes them, which holds
-the subscription. The invoice of the period has the rest. Meters that are no sums are on that one alone.
+Usage is invoiced once: the transaction that writes the lines computes the difference to earlier lines, and locks the
+subscription. The period's invoice has the rest, and all meters that are not sums.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,11 +28,11 @@ from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.meters import Meter
 
 LOOK_SECONDS = 60.0
-"""Seconds between two looks at subscriptions whose plans have a threshold."""
+"""Seconds between two checks of subscriptions whose plans have a threshold."""
 
 
 class ThresholdInvoices:
-    """Creates the invoices. `settings` returns the configuration of this moment."""
+    """Creates the invoices. `settings` returns the current configuration."""
 
     def __init__(self, database: Database, settings: Callable[[], CollectorSettings]) -> None:
         self._database = database
@@ -41,7 +41,7 @@ class ThresholdInvoices:
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def step(self, now: float, billing: Billing) -> bool:
-        """Create the invoices of thresholds that are reached at this Unix second; return whether there were any."""
+        """Create the invoices of thresholds reached at this Unix second. Return whether there were any."""
         if now < self._look_at:
             return False
         self._look_at = now + LOOK_SECONDS
@@ -53,7 +53,7 @@ class ThresholdInvoices:
                 created |= await self.invoice_usage(number, now)
             except CONNECTION_ERRORS:
                 raise
-            except (QuantityTooLargeError, UsageNotStoredError) as error:  # The invoice of the period is held for it.
+            except (QuantityTooLargeError, UsageNotStoredError) as error:  # The period's invoice is held because of it.
                 why = "usage cannot be invoiced at its threshold, and is when its period ends"
                 self._limited_log.error(why, str(error), subscription=number)
             except Exception as error:
@@ -61,7 +61,7 @@ class ThresholdInvoices:
         return created
 
     async def invoice_usage(self, number: str, now: float) -> bool:
-        """Create the invoice of a subscription, by id, where its threshold is reached; return whether it was."""
+        """Create the invoice of a subscription, by id, if its threshold is reached. Return whether it was."""
         meters = self._settings().meters
         async with self._database.reading(whole=True) as connection:
             (row,) = await subscription_rows.fetch_subscriptions(connection, subscriptions.c.id == number)
@@ -72,7 +72,8 @@ class ThresholdInvoices:
             loaded = await subscription_rows.get_by_id(connection, number)
             if loaded.row.state != ACTIVE or loaded.row.period_end <= now:
                 return False
-            await self._database.lock_rollup(connection)  # Else what is rolled up meanwhile counts twice.
+            # Otherwise usage that is rolled up meanwhile would count twice.
+            await self._database.lock_rollup(connection)
             lines = await _compute_reached(connection, loaded, meters)
             if lines:
                 kind = await invoices.choose_kind(connection, loaded.row.customer, loaded.current.period, THRESHOLD)
@@ -107,8 +108,7 @@ async def _list_charged(connection: AsyncConnection, billing: Billing, now: floa
 async def _compute_reached(
     connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter]
 ) -> list[RatedLine]:
-    """Return the lines of usage of the running period that is not invoiced, with discounts; none below the
-    threshold."""
+    """Return the lines of uninvoiced usage in the running period, with discounts; empty below the threshold."""
     last = loaded.current.last
     if last.plan.threshold is None or await subscription_rows.get_collection(connection, loaded.row.id, last) == METERS:
         return []

@@ -2,9 +2,9 @@
 
 A discount applies to the whole cost of a period, on all of its invoices. The cost consists of the fee, its prorations,
 the usage (late usage, too) and the minimum fee. A yearly fee belongs to the period in which it begins, and so does the
-part of the fee that a change of plan gives back. The discount on an invoice is a difference: the discount of all
-lines invoiced so far, less the discounts on earlier invoices. A line that was taken off completely, for example by a
-void invoice, does not count, and neither does its discount. A credit note for a part of an invoice does not change the
+part of the fee that a change of plan gives back. The discount on an invoice is a difference: the discount of all lines
+invoiced so far, less the discounts on earlier invoices. A line that was taken off completely, for example by a void
+invoice, does not count, and neither does its discount. A credit note for a part of an invoice does not change the
 discount.
 """
 
@@ -68,7 +68,7 @@ def rate_discounts(
     charged = [(line, find_period(line, segments)) for line in (*before, *lines) if line.kind != DISCOUNT]
     rated = []
     for discount in discounts:
-        # Discounts remain of periods whose lines were all taken off.
+        # A period whose lines were all taken off may still have discounts to correct.
         bases = Counter({line.segment: 0 for line in before if (line.kind, line.value) == (DISCOUNT, discount.code)})
         for line, period in charged:
             if discount.covers(period.start) and (not discount.plans or get_plan_name(line.version) in discount.plans):

@@ -1,8 +1,8 @@
-"""Money in whole numbers, with one rounding. Pure.
+"""Money in whole numbers, with a single rounding. Pure.
 
 An amount is a whole number of the smallest unit of its currency, such as cents. A unit price is a whole number of 10⁻¹²
-of it, so that a price of a thousandth of a cent a unit is exact. Amounts to be paid are multiples of the currency's
-payable unit (config/collector/currency_units.py): of 10 fils.
+smallest units, so that a price of a thousandth of a cent per unit is exact. Amounts to pay are multiples of the
+currency's payable unit (config/collector/currency_units.py), for example 10 fils.
 """
 
 from edgeproxy.config.collector.currency_units import USD, get_payable_unit, to_decimal
@@ -10,7 +10,7 @@ from edgeproxy.config.collector.money import PRICE_SCALE
 
 
 def compute_amount(quantity: int, price: int, currency: str = USD) -> int:
-    """Return the price of so many units, as an amount that can be paid in a currency, a half rounded away from zero."""
+    """Return the price of `quantity` units as a payable amount in a currency, with a half rounded away from zero."""
     return divide_rounded(quantity * price, PRICE_SCALE, get_payable_unit(currency))
 
 
@@ -20,15 +20,17 @@ def compute_share(fee: int, part: int, whole: int, currency: str = USD) -> int:
 
 
 def divide_rounded(numerator: int, denominator: int, step: int = 1) -> int:
-    """Return the quotient as a multiple of `step`, a half rounded away from zero; `denominator` is above zero."""
+    """Return the quotient as a multiple of `step`, with a half rounded away from zero.
+
+    `denominator` must be positive.
+    """
     denominator *= step
     magnitude = step * ((2 * abs(numerator) + denominator) // (2 * denominator))
     return magnitude if numerator >= 0 else -magnitude
 
 
 def compute_millicredits(quantity: int, price: int) -> int:
-    """Return the price of so many units in whole millicredits, of which a cent has 10,000; the unit price is in 10⁻¹²
-    cents."""
+    """Return the price of `quantity` units in whole millicredits, 10,000 per cent. `price` is in 10⁻¹² cents."""
     return divide_rounded(quantity * price, PRICE_SCALE // 10_000)
 
 

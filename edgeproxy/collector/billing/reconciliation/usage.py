@@ -1,4 +1,4 @@
-"""Reconciliation B compares the outbox with Stripe's sums of meter events, day by day, and confirms rows that agree."""
+"""Reconciliation B compares the outbox with Stripe's sums of meter events, day by day, and confirms equal rows."""
 
 import asyncio
 import time
@@ -30,17 +30,17 @@ from edgeproxy.collector.database.delivery_tables import billing_outbox
 from edgeproxy.collector.database.schema import DAY, HOUR, customers
 
 READS = 3
-"""The number of reads before a sum counts as a difference: Stripe's sums lag."""
+"""The number of reads before a difference counts, because Stripe's sums lag."""
 READ_PAUSE_SECONDS = 600.0
 READS_AT_ONCE_MAX = 8
 READ_RATE = 10.0
-"""Sums that are read in a second; waiting customers have the rest of what Stripe allows."""
+"""Sums read per second. The rest of Stripe's rate is for waiting customers."""
 READ_TRIES = 5
-"""The number of requests for a sum, should Stripe not answer."""
+"""The number of requests for a sum if Stripe does not answer."""
 SETTLED_SECONDS = 2 * HOUR
-"""Seconds after the end of a day at which its sums are read."""
+"""How many seconds after the end of a day its sums are read."""
 COMPARED_DAYS = 35
-"""Days for which unconfirmed rows are compared: Stripe takes no older events."""
+"""The days for which unconfirmed rows are compared. Stripe accepts no older events."""
 DOUBTFUL = (RowState.ACCEPTED, RowState.UNKNOWN, RowState.SENDING)
 """States of rows that were sent and may not be counted."""
 columns = billing_outbox.c
@@ -48,21 +48,21 @@ Pause = Callable[[float], Awaitable[None]]
 
 
 class ExpectedSum(NamedTuple):
-    """The sum that Stripe should have of a customer and a meter, in the meter's unit."""
+    """The sum that Stripe should have for a customer and a meter, in the meter's unit."""
 
     certain: int
     """Units of rows that Stripe has accepted."""
     unknown: int
-    """Units of rows that Stripe may have counted or not."""
+    """Units of rows that Stripe may or may not have counted."""
     is_confirmed: bool
-    """Whether no row is in doubt."""
+    """True if no row is in doubt."""
 
 
 async def reconcile_days(database: Database, stripe: MeterEvents, now: float, *, pause: Pause = asyncio.sleep) -> int:
-    """Compare each past day that was not compared yet, and the rows of earlier days that are in doubt.
+    """Compare each past day that was not compared yet, and the doubtful rows of earlier days.
 
-    Return the number of days that were compared for the first time. Raises MeterEventsUnavailableError; the days
-    before stay recorded.
+    Returns the number of days compared for the first time. Raises MeterEventsUnavailableError; earlier days stay
+    recorded.
     """
     end = int(now - SETTLED_SECONDS) // DAY * DAY
     async with database.reading() as connection:
@@ -86,8 +86,8 @@ async def reconcile_span(
 ) -> tuple[Drift, Level]:
     """Compare the events of a span of whole minutes with Stripe's sums, and record the result.
 
-    `only_doubtful` leaves out pairs without rows in doubt. Raises MeterEventsUnavailableError; nothing is recorded
-    then.
+    `only_doubtful` leaves out pairs without doubtful rows. Raises MeterEventsUnavailableError, and then records
+    nothing.
     """
     agreed: dict[Pair, Comparison] = {}
     differing: dict[Pair, Comparison] = {}
@@ -138,7 +138,7 @@ def _choose_pairs(
 
 
 async def _list_doubtful_days(database: Database, before: int) -> list[Span]:
-    """Return the days before a Unix second that have rows in doubt."""
+    """Return the days before a Unix second that have doubtful rows."""
     day = columns.dated - columns.dated % DAY
     statement = (
         sa.select(day)
@@ -151,7 +151,7 @@ async def _list_doubtful_days(database: Database, before: int) -> list[Span]:
 
 
 async def _fetch_expected(database: Database, span: Span) -> Mapping[Pair, ExpectedSum]:
-    """Return the units that Stripe should have of each pair: for certain, and possibly."""
+    """Return the units that Stripe should have for each pair: certain and possible ones."""
 
     def total(*states: RowState) -> sa.ColumnElement[int]:
         return sa.func.coalesce(sa.func.sum(sa.case((columns.state.in_(states), columns.value), else_=0)), 0)
@@ -197,7 +197,7 @@ async def _fetch_stripe_sums(
 
 
 async def _confirm_rows(database: Database, pair: Pair, span: Span, now: float, *, unknown: bool) -> None:
-    """Confirm the rows of a pair, whose sum Stripe has."""
+    """Confirm the rows of a pair whose sum Stripe has."""
     states = [RowState.ACCEPTED, RowState.UNKNOWN] if unknown else [RowState.ACCEPTED]
     statement = outbox_rows.build_transition(states, RowState.CONFIRMED, int(now * 1000))
     statement = statement.where(columns.customer == pair[0], columns.meter == pair[1])

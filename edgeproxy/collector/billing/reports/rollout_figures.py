@@ -23,15 +23,17 @@ from edgeproxy.config.collector.currency_units import USD
 
 USUAL_DAYS = 7
 BOOKED_SECONDS = 60
-"""Seconds after Stripe's report in which a purchase has to be booked."""
+"""How many seconds after Stripe's report a purchase must be booked."""
 TRIED = ("charge.succeeded", "charge.failed")
 
 
 async def fetch_figures(
     connection: AsyncConnection, now: Charging, at: float, billing: Billing, default: str = USD
 ) -> StageFigures:
-    """Return the figures of the stage that began when this percentage was set; `default` is the currency of customers
-    who have chosen none. The transaction must read one moment."""
+    """Return the figures of the stage that began when this percentage was set.
+
+    `default` is the currency of customers without a chosen one. The transaction must read one snapshot.
+    """
     since = now.since
     webhooks, median = await _fetch_median(connection, since)
     compared, different = await shadow_log.fetch_comparison(connection, since)
@@ -70,13 +72,13 @@ async def _count(connection: AsyncConnection, table: sa.Table, *where: sa.Column
 
 
 async def _count_paused(connection: AsyncConnection, kind: AlertKind, since: float, until: float) -> int:
-    """Return how many customers were paused in a time, as alerts of this kind tell."""
+    """Return the number of customers paused in a span, according to alerts of this kind."""
     within = (alerts.c.at >= int(since * 1000), alerts.c.at <= int(until * 1000))
     return await _count(connection, alerts, alerts.c.kind == kind, *within)
 
 
 async def _count_purchases(connection: AsyncConnection, since: int, at: float) -> tuple[int, int]:
-    """Return the number of attempts to pay, and of those that led to a payment and, for credits, to their booking."""
+    """Return the number of attempts to pay, and of those that led to a payment and, for credits, to a booking."""
     columns = webhook_events.c
     lately = columns.received >= since * 1000
     charges = (
@@ -98,7 +100,7 @@ async def _count_purchases(connection: AsyncConnection, since: int, at: float) -
 
 
 async def _fetch_margin(connection: AsyncConnection, at: float, billing: Billing, default: str) -> float | None:
-    """Return the margin of the last day that is over: of several currencies the lowest one."""
+    """Return the margin of the last complete day, the lowest one of several currencies."""
     if billing.credits is None:
         return None
     day = business_report.date_of(int(at)) - timedelta(days=1)
@@ -111,7 +113,7 @@ async def _fetch_margin(connection: AsyncConnection, at: float, billing: Billing
 
 
 async def _fetch_median(connection: AsyncConnection, since: int) -> tuple[int, float | None]:
-    """Return how many events were applied since, and the median of seconds from an event to its effect."""
+    """Return the number of events applied since then, and the median time in seconds from an event to its effect."""
     columns = webhook_events.c
     applied = (columns.state == EventState.APPLIED, columns.received >= since * 1000)
     count = await _count(connection, webhook_events, *applied)

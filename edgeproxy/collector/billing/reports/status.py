@@ -1,4 +1,4 @@
-"""The status of billing in figures: what waits on its way to Stripe and from there, and how far books differ."""
+"""The status of billing in figures: work waiting to go to or come from Stripe, and differences between books."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -22,27 +22,27 @@ WAITING = (RowState.READY, RowState.SENDING, RowState.UNKNOWN)
 
 
 class BillingStatus(NamedTuple):
-    """Status figures of a moment."""
+    """Current status figures."""
 
     rows: Mapping[str, int]
     """Rows of the outbox, by state."""
     lag: float
     """Seconds since the end of the oldest slice that Stripe does not have."""
     events: Mapping[str, int]
-    """Events of Stripe's, by state."""
+    """Stripe's events, by state."""
     drift: Mapping[tuple[str, str], float]
-    """The share of units that differed lately, by reconciliation and meter."""
+    """The share of units that recently differed, by reconciliation and meter."""
     reconciled: Mapping[str, float]
-    """Seconds since the end of the time that was compared, by reconciliation."""
+    """Seconds since the end of the compared time, by reconciliation."""
     is_charging: bool | None
-    """Whether charging runs; None where the configuration has it off."""
+    """True if charging runs; None if it is off in the configuration."""
     percent: int
     unheld: float
-    """Seconds since the end of the oldest period whose Stripe draft is not taken over yet."""
+    """Seconds since the end of the oldest period whose Stripe draft was not adopted yet."""
 
 
 async def fetch_status(connection: AsyncConnection, billing: Billing, now: float) -> BillingStatus:
-    """Return the figures of this moment."""
+    """Return the current figures."""
     oldest = sa.select(sa.func.min(billing_outbox.c.until)).where(billing_outbox.c.state.in_(WAITING))
     waiting = (await connection.execute(oldest)).scalar_one()
     reconciled_until = {kind: await discrepancies.find_reconciled_until(connection, kind) for kind in COMPARED_BOOKS}

@@ -1,5 +1,7 @@
-"""What usage costs, by day and model, and who used most. Amounts are whole millicredits, or ten-thousandths of the
-smallest unit of another currency."""
+"""The cost of usage by day and model, and the largest customers.
+
+Amounts are whole millicredits, or ten-thousandths of the smallest unit of another currency.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,7 +16,7 @@ from edgeproxy.collector.ledger import queries, rollup
 from edgeproxy.collector.ledger.queries import LedgerQuery
 
 LISTED_MAX = 10
-"""Models, and customers of each meter, that a time names."""
+"""The most models, and customers of each meter, in a result."""
 
 
 class ModelCost(NamedTuple):
@@ -41,8 +43,7 @@ class Volume(NamedTuple):
 async def fetch_costliest_models(
     connection: AsyncConnection, begin: int, end: int, cogs: Mapping[str, int], scope: CurrencyScope
 ) -> list[ModelCost]:
-    """Return the models whose usage by customers of a scope cost most between these Unix seconds, the costliest
-    first."""
+    """Return the costliest models by usage of a scope's customers between these Unix seconds, highest cost first."""
     rolled, only = await rollup.fetch_state(connection), scope.list_series_conditions()
     costs = []
     for meter, price in cogs.items():
@@ -55,8 +56,10 @@ async def fetch_costliest_models(
 async def fetch_costs(
     connection: AsyncConnection, begin: int, end: int, cogs: Mapping[str, int], scope: CurrencyScope
 ) -> dict[int, int]:
-    """Return the cost of usage by customers of a scope, by the Unix second at which its day begins; `cogs` are prices
-    in its currency."""
+    """Return the cost of usage by a scope's customers, by the Unix second at the start of the day.
+
+    `cogs` are prices in the scope's currency.
+    """
     rolled, only = await rollup.fetch_state(connection), scope.list_series_conditions()
     costs: dict[int, int] = {}
     for meter, price in cogs.items():

@@ -1,6 +1,6 @@
-"""Events of Stripe's webhooks: signatures are verified, and events are parsed. Pure.
+"""Events of Stripe's webhooks: verification of signatures, and parsing. Pure.
 
-An event says that something has changed. Its object is fetched from Stripe when the event is applied, so only the
+An event reports that something has changed. Its object is fetched from Stripe when the event is applied, so only the
 object's type and id are read.
 """
 
@@ -14,12 +14,12 @@ from typing import NamedTuple
 import orjson
 
 BYTES_MAX = 256 << 10
-"""Bytes that an event may have."""
+"""The largest event in bytes."""
 AGE_SECONDS_MAX = 300.0
-"""Seconds that a signature may be old, or ahead of our clock."""
+"""How many seconds a signature may be old, or ahead of our clock."""
 SIGNATURE_CHARACTERS_MAX = 1000
 CREATED_MAX = 1 << 36
-"""The latest Unix second, in the year 4147, at which an event can be made: all listings can show it."""
+"""The latest valid creation time of an event, a Unix second in the year 4147, so that all lists can show it."""
 ID = re.compile(r"[A-Za-z0-9_]{3,255}")
 TYPE = re.compile(r"[A-Za-z0-9_.]{1,255}")
 
@@ -37,20 +37,20 @@ APPLIED_TYPES: Sequence[str] = (
     "v1.billing.meter.error_report_triggered",
     "v1.billing.meter.no_meter_found",
 )
-"""The types that are applied: a name, or with a final point a prefix."""
+"""The types that are applied: a name, or a prefix that ends with a point."""
 PARTS_OF_CUSTOMERS = frozenset({"tax_id", "payment_method"})
-"""Types of objects whose events are about the customer that they belong to."""
+"""Types of objects whose events are applied to their customer."""
 REPORT = "billing.meter_error_report"
-"""The object type of a report on meter events: the report is the event itself."""
+"""The object type of a report on meter events. The report is the event itself."""
 REPORTS = frozenset({"v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found"})
 
 
 class ForgedEventError(Exception):
-    """The event is not signed by a known secret, or not lately. The message may be sent to the caller."""
+    """The event is not signed with a known secret, or not recently. The message may be sent to the caller."""
 
 
 class InvalidStripeEventError(Exception):
-    """The body is no event. The message may be sent to the caller."""
+    """The body is not an event. The message may be sent to the caller."""
 
 
 class StripeEvent(NamedTuple):
@@ -60,19 +60,19 @@ class StripeEvent(NamedTuple):
     type: str
     object_type: str
     object: str
-    """The id of the object that has changed."""
+    """The id of the changed object."""
     livemode: bool
     created: int
-    """Unix seconds, by Stripe's clock."""
+    """Unix seconds by Stripe's clock."""
 
     @property
     def is_applied(self) -> bool:
-        """Whether events of its type are applied."""
+        """True if events of its type are applied."""
         return any(self.type == name or (name.endswith(".") and self.type.startswith(name)) for name in APPLIED_TYPES)
 
 
 def verify_signature(payload: bytes, header: str | None, secrets: Sequence[str], now: float) -> None:
-    """Raise ForgedEventError unless these bytes are signed by one of the secrets, lately.
+    """Raise ForgedEventError unless one of the secrets signed these bytes recently.
 
     The header is `t=SECONDS,v1=HEX[,v1=HEX]`: HMAC-SHA256 over `SECONDS.` and the bytes.
     """
@@ -85,7 +85,8 @@ def verify_signature(payload: bytes, header: str | None, secrets: Sequence[str],
         raise ForgedEventError("Stripe-Signature has no time, or no signature of the kind v1")
     signed = times[0].encode() + b"." + payload
     expected = [hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest() for secret in secrets]
-    encoded = [signature.encode("utf-8", "surrogateescape") for signature in signatures]  # Of what is not UTF-8 too.
+    # This also encodes text that is not UTF-8.
+    encoded = [signature.encode("utf-8", "surrogateescape") for signature in signatures]
     if not any(hmac.compare_digest(digest.encode(), signature) for digest in expected for signature in encoded):
         raise ForgedEventError("no signature is by a secret that is known here")
     if abs(now - int(times[0])) > AGE_SECONDS_MAX:
@@ -93,7 +94,7 @@ def verify_signature(payload: bytes, header: str | None, secrets: Sequence[str],
 
 
 def parse_event(payload: bytes) -> StripeEvent:
-    """Parse a snapshot event or a thin one; raises InvalidStripeEventError."""
+    """Parse a snapshot event or a thin event. Raises InvalidStripeEventError."""
     try:
         body = orjson.loads(payload)
     except orjson.JSONDecodeError:
@@ -104,7 +105,7 @@ def parse_event(payload: bytes) -> StripeEvent:
 
 
 def parse_event_object(body: Mapping[str, object]) -> StripeEvent:
-    """Parse an event as Stripe lists it; raises InvalidStripeEventError."""
+    """Parse an event from Stripe's list. Raises InvalidStripeEventError."""
     id_, type_ = body.get("id"), body.get("type")
     if not isinstance(id_, str) or not ID.fullmatch(id_) or not isinstance(type_, str) or not TYPE.fullmatch(type_):
         raise InvalidStripeEventError("it has no id, or no type")
@@ -123,7 +124,7 @@ def parse_event_object(body: Mapping[str, object]) -> StripeEvent:
     object_type, object_id = subject.get("object"), subject.get("id")
     if not isinstance(object_type, str) or not TYPE.fullmatch(object_type):
         raise InvalidStripeEventError("its object has no type")
-    if object_id is None:  # As the invoice of a preview: there is nothing to ask for.
+    if object_id is None:  # For example the invoice of a preview: there is nothing to fetch.
         object_id = ""
     if not isinstance(object_id, str) or (object_id and not ID.fullmatch(object_id)):
         raise InvalidStripeEventError("its object has no id")
@@ -134,14 +135,14 @@ def parse_event_object(body: Mapping[str, object]) -> StripeEvent:
 
 
 def _find_customer(body: Mapping[str, object], part: Mapping[str, object]) -> object:
-    """Return the id of the customer that a tax number or a payment method belongs to, or did until this event."""
+    """Return the id of the customer that a tax number or a payment method belongs to, or did before this event."""
     data = body.get("data")
     before = data.get("previous_attributes") if isinstance(data, dict) else None
     return part.get("customer") or (before.get("customer") if isinstance(before, dict) else None)
 
 
 def _parse_created(created: object) -> int:
-    """Return Unix seconds: a number in snapshots, RFC 3339 in thin events."""
+    """Return Unix seconds from a number (snapshot events) or an RFC 3339 time (thin events)."""
     try:
         second = created if type(created) is int else int(datetime.fromisoformat(str(created)).timestamp())
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Which customer at Stripe is which of ours: by the link that there is, metadata, the file, or e-mail. Pure.
+"""The mapping of Stripe customers to ours: by an existing link, metadata, the file, or e-mail. Pure.
 
 Nothing is guessed: two of ours for one at Stripe, or two at Stripe for one of ours, are a conflict.
 """
@@ -15,26 +15,26 @@ MappedBy = Literal["link", "metadata", "file", "e-mail"]
 
 
 class OurCustomer(NamedTuple):
-    """A customer of ours, as far as the mapping needs it."""
+    """The fields of our customer that the mapping needs."""
 
     id: str
     name: str
     external_id: str | None
     emails: frozenset[str]
-    """Contacts and the address for alerts, in small letters."""
+    """Contacts and the alert address, in lower case."""
     stripe_id: str | None
-    """The customer at Stripe that it is linked to."""
+    """The linked Stripe customer."""
     is_deleting: bool
 
 
 class CustomerMatch(NamedTuple):
-    """A customer at Stripe, and who it is here."""
+    """A Stripe customer, and its match here."""
 
     stripe_customer: StripeObject
     customer: OurCustomer | None = None
     by: MappedBy | None = None
     why: str = ""
-    """The reason why it is nobody."""
+    """The reason why it has no match."""
     is_conflict: bool = False
 
     @property
@@ -49,8 +49,10 @@ def map_customers(
     rows: Mapping[str, MapRow],
     metadata_key: str = CUSTOMER,
 ) -> list[CustomerMatch]:
-    """Return who each customer at Stripe is, in their order. Metadata and the file name ours by name, id or
-    `external_id`."""
+    """Return the match of each Stripe customer, in order.
+
+    Metadata and the file name our customers by name, id or `external_id`.
+    """
     directory = _Directory(customers)
     matches = [_match_customer(one, directory, rows, metadata_key) for one in stripe_customers]
     by_customer: dict[str, list[CustomerMatch]] = defaultdict(list)
@@ -61,7 +63,7 @@ def map_customers(
 
 
 class _Directory:
-    """Our customers, by what may name them."""
+    """Our customers by their possible names."""
 
     def __init__(self, customers: Sequence[OurCustomer]) -> None:
         self.by_name: dict[str, dict[str, OurCustomer]] = defaultdict(dict)
@@ -77,7 +79,7 @@ class _Directory:
 def _match_customer(
     stripe_customer: StripeObject, directory: _Directory, rows: Mapping[str, MapRow], metadata_key: str
 ) -> CustomerMatch:
-    """Return who a customer at Stripe is, by itself alone."""
+    """Return the match of a single Stripe customer, regardless of the others."""
     candidates: dict[str, OurCustomer] = {}
     by: MappedBy | None = None
     unknown: list[str] = []
@@ -114,7 +116,7 @@ def _match_customer(
 def _list_names(
     stripe_customer: StripeObject, rows: Mapping[str, MapRow], metadata_key: str
 ) -> list[tuple[MappedBy, str]]:
-    """Return what names a customer at Stripe outright, first what counts most."""
+    """Return the explicit names for a Stripe customer, most important first."""
     metadata = stripe_customer.get("metadata") or {}
     names: list[tuple[MappedBy, str]] = [
         ("metadata", metadata[key]) for key in dict.fromkeys((CUSTOMER, metadata_key)) if metadata.get(key)
@@ -125,7 +127,7 @@ def _list_names(
 
 
 def _reject_shared(match: CustomerMatch, by_customer: Mapping[str, list[CustomerMatch]]) -> CustomerMatch:
-    """Return a match, or a conflict where another one at Stripe is the same customer; an e-mail gives way."""
+    """Return a match, or a conflict if another Stripe customer has the same match. A match by e-mail yields."""
     if match.customer is None:
         return match
     others = [other for other in by_customer[match.customer.id] if other.stripe_id != match.stripe_id]

@@ -25,7 +25,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 
 def build_report(plan: ImportPlan) -> Report:
-    """Return the report of a plan, or of what became of it."""
+    """Return the report of a plan or of its result."""
     names = {match.stripe_id: None if match.customer is None else match.customer.name for match in plan.customers}
     account = plan.account
     used = {item["price"]["id"] for one in account.subscriptions for item in one["items"]["data"]}
@@ -57,7 +57,7 @@ def build_report(plan: ImportPlan) -> Report:
 
 
 def format_report(report: Report, *, is_dry: bool) -> str:
-    """Return a report as text: a table for each section that is not empty, and what it comes to."""
+    """Return a report as text: a table for each section that is not empty, and the totals."""
     blocks = [
         "\n".join([f"{section.replace('_', ' ')}:", *_format_table(COLUMNS[section], rows)])
         for section, rows in report.items()
@@ -107,7 +107,7 @@ def _report_subscription(one: SubscriptionPlan) -> dict[str, object]:
 
 
 def _report_due(one: StripeObject, names: Mapping[str, str | None], amount: int) -> dict[str, object]:
-    """Return what a customer has yet to pay at Stripe."""
+    """Return an amount that a customer must still pay at Stripe."""
     return {
         "stripe": one["id"],
         "stripe_customer": one["customer"],
@@ -117,14 +117,14 @@ def _report_due(one: StripeObject, names: Mapping[str, str | None], amount: int)
 
 
 def _format_money(amount: int | None, currency: str | None) -> str | None:
-    """Format an amount; one of a currency that nothing is sold in as Stripe has it."""
+    """Format an amount. A currency without sales here is shown as Stripe has it."""
     if amount is None:
         return None
     return format_amount(amount, currency) if currency in DECIMALS else f"{amount} {currency or 'usd'}"
 
 
 def _format_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> list[str]:
-    """Return rows under the names of the columns. What Stripe's customers wrote cannot move the cursor."""
+    """Return rows under the names of the columns. Text written by Stripe's customers cannot move the cursor."""
     cells = [[column.upper() for column in columns]]
     cells += [[_format_cell(row[column]) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

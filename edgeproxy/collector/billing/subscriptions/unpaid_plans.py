@@ -1,6 +1,6 @@
-"""Plans of customers who are refused for unpaid invoices: their fees rest, or they end, as `billing.unpaid` says.
+"""Plans of customers who are refused for unpaid invoices: `billing.unpaid` suspends their fees or ends them.
 
-A plan is looked at when its period ends. Fees that rest begin again once nothing is unpaid.
+A plan is checked when its period ends. Suspended fees resume once nothing is unpaid.
 """
 
 from typing import Final, Literal, NamedTuple
@@ -35,15 +35,15 @@ class UnpaidInvoices(NamedTuple):
 
     number: int
     is_exhausted: bool
-    """Whether the last retry of one of them is over, or it is paid by hand."""
+    """True if the last retry of one of them is over, or one is paid by hand."""
     is_refused: bool
-    """Whether edges refuse the customer for them."""
+    """True if edges refuse the customer because of them."""
 
 
 def decide_step(unpaid: UnpaidInvoices, settings: Unpaid, *, is_resting: bool = False) -> UnpaidStep | None:
-    """Return what becomes of the plan of a customer; None if it goes on. Pure.
+    """Return the step for a customer's plan, or None if it continues. Pure.
 
-    `is_resting`: the fee rests already. It does so until all is paid, although a part of the invoices is.
+    `is_resting` means that the fee is already suspended. It stays so until everything is paid, even if a part is.
     """
     if is_resting and settings.after == "pause":
         return "pause" if unpaid.number else None
@@ -67,10 +67,10 @@ async def fetch_unpaid(connection: AsyncConnection, customer: str) -> UnpaidInvo
 
 
 async def raise_stopped(connection: AsyncConnection, loaded: LoadedSubscription, step: UnpaidStep, now: float) -> None:
-    """Raise the alert that a plan has ended, or its fees rest, since the end of its period."""
+    """Raise the alert that a plan has ended or its fees are suspended, since the end of its period."""
     row, end = loaded.row, loaded.current.period.end
     if step == "pause" and loaded.current.last.is_resting:
-        return  # The fees rest already.
+        return  # The fees are already suspended.
     alert = Alert(
         key=f"plan-stopped:{row.id}:{end}",
         kind=AlertKind.PLAN_STOPPED,
@@ -89,7 +89,7 @@ async def raise_stopped(connection: AsyncConnection, loaded: LoadedSubscription,
 async def stop_unpaid(
     connection: AsyncConnection, loaded: LoadedSubscription, begun: Segment, settings: Unpaid, now: float
 ) -> Segment | None:
-    """Return the segment that begins, with a fee that rests if the customer does not pay; None if the plan ends."""
+    """Return the next segment, with a suspended fee if the customer does not pay, or None if the plan ends."""
     last = loaded.current.last
     if begun.paid == last.paid:
         return begun  # The fee of the year is invoiced.

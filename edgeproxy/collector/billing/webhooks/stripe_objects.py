@@ -32,13 +32,13 @@ EXPANDED: Mapping[str, list[str]] = {
     "dispute": ["payment_intent"],
     "customer": list(billing_details.EXPANDED),
 }
-"""The fields that are fetched whole with an object, by its type: a payment says whether it buys credits."""
+"""The fields to expand with an object, by type. A payment shows whether it buys credits."""
 NEWEST = 100
-"""Transactions of a customer's balance that are fetched with the customer: one page."""
+"""The number of balance transactions fetched with a customer: one page."""
 PAYMENT_PARTS = frozenset({"dispute", "refund"})
-"""The types of objects that are about a payment, and are fetched with the invoice that it paid."""
+"""The types of objects about a payment, which are fetched with the invoice that it paid."""
 TRANSIENT_OUTCOMES = frozenset({CallOutcome.BUSY, CallOutcome.FAILED, CallOutcome.LOST, CallOutcome.DENIED})
-"""Outcomes that say nothing about the object."""
+"""Outcomes that prove nothing about the object."""
 NOT_THERE = 404
 
 
@@ -49,9 +49,11 @@ class StripeObjects:
         self._stripe = stripe
 
     async def fetch(self, object_type: str, id: str) -> StripeObject:
-        """Return an object as it is now; of one that is gone `{id, object, deleted: true}`. Customers have REQUESTED_AT
-        beside, those of ours the newest transactions of their balance; disputes and refunds have PAID_INVOICE. Raises
-        StripeUnavailableError."""
+        """Return the current state of an object; `{id, object, deleted: true}` if it was deleted.
+
+        Customers also have REQUESTED_AT, and ours the newest transactions of their balance; disputes and refunds have
+        PAID_INVOICE. Raises StripeUnavailableError.
+        """
         requested_at = now_ms()
         expanded = {"expand": EXPANDED[object_type]} if object_type in EXPANDED else {}
         stripe_object = await self._fetch(RETRIEVE[object_type], id, **expanded)
@@ -68,20 +70,20 @@ class StripeObjects:
         return stripe_object
 
     async def list_events(self, since: int) -> list[StripeObject]:
-        """List the snapshot events since a Unix second; raises StripeUnavailableError."""
+        """List the snapshot events since a Unix second. Raises StripeUnavailableError."""
         return await self._list_all("v1.events.list", created={"gte": since})
 
     async def list_thin_events(self, since: int) -> list[StripeObject]:
-        """List the thin events since a Unix second, of the types that are applied; raises StripeUnavailableError."""
+        """List the thin events of the applied types since a Unix second. Raises StripeUnavailableError."""
         moment = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return await self._list_all("v2.core.events.list", created={"gte": moment}, types=sorted(REPORTS))
 
     async def fetch_event(self, id: str) -> StripeObject | None:
-        """Return an event; None where Stripe has it no more. Raises StripeUnavailableError."""
+        """Return an event, or None if Stripe no longer has it. Raises StripeUnavailableError."""
         return await self._fetch("v1.events.retrieve", id) or await self._fetch("v2.core.events.retrieve", id)
 
     async def _find_paid_invoice(self, payment_part: StripeObject) -> StripeObject | None:
-        """Return the invoice at Stripe whose payment a dispute or a refund is about; None if it paid no invoice."""
+        """Return the Stripe invoice behind a dispute or a refund, or None if no invoice was paid."""
         try:
             return await find_paid_invoice(self._stripe, payment_part)
         except StripeCallError as error:
@@ -105,8 +107,10 @@ class StripeObjects:
 
 
 async def find_paid_invoice(stripe: Stripe, payment_part: StripeObject) -> StripeObject | None:
-    """Return the invoice at Stripe whose payment a dispute or a refund is about; None if it paid no invoice. Raises
-    StripeCallError."""
+    """Return the Stripe invoice behind a dispute or a refund, or None if no invoice was paid.
+
+    Raises StripeCallError.
+    """
     intent = parse_id(payment_part.get("payment_intent"))
     if intent is None:
         return None
